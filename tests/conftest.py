@@ -1,0 +1,21 @@
+"""Shapes and types are checked at test time: every annotated function of `interp` goes through beartype."""
+
+import os
+
+from jaxtyping import install_import_hook
+
+import tests.typechecker  # noqa: F401  (jaxtyping looks it up by name)
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+HOOK = install_import_hook("interp", "tests.typechecker.typechecked")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Two test workers share two cores."""
+    torch.set_num_threads(1)
