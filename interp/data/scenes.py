@@ -1,0 +1,220 @@
+"""Rendered natural scenes: objects, boxes and answers are exact, because the scene is known before its pixels.
+
+A scene is a value: a background, a noise seed and up to four objects of different shapes. It can be changed
+(`Scene.recolour`, `Scene.resize`) and rendered again, which is how a model organism's cause is certified at the
+input: only the object asked about changes, nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from interp.errors import DataError
+from interp.sample import Box, Sample
+
+__all__ = ["COLOURS", "KINDS", "SHAPES", "Question", "Scene", "Thing", "natural_samples", "natural_scenes", "random_scene"]
+
+SIZE = 192
+SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (220, 40, 40),
+    "green": (40, 200, 60),
+    "blue": (50, 70, 230),
+    "yellow": (230, 220, 50),
+    "white": (240, 240, 240),
+    "purple": (170, 60, 200),
+}
+RADII = {"small": (13, 18), "large": (24, 29)}
+"""Half the side of an object's box, in pixels, both ends included; the gap keeps `size` unambiguous."""
+
+KINDS = {"colour": "attribute", "size": "attribute", "side": "localization"}
+"""What can be asked of an object → the paper's kind of question."""
+
+SPLITS = {"train": 0, "validation": 1, "test": 2}
+SIDE_MARGIN = 12
+TEMPLATES = {
+    "colour": "What color is the {}?",
+    "size": "What size is the {}?",
+    "side": "Which side is the {} on?",
+    "visible": "Is the {} visible?",
+}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: its centre (x, y) and half-extent `radius` in pixels."""
+
+    shape: str
+    colour: str
+    x: int
+    y: int
+    radius: int
+
+    @property
+    def size(self) -> str:
+        """`"small"` or `"large"`."""
+        return "small" if self.radius <= RADII["small"][1] else "large"
+
+    @property
+    def side(self) -> str:
+        """`"left"` or `"right"` half of the image, by the object's centre."""
+        return "left" if self.x < SIZE / 2 else "right"
+
+    @property
+    def box(self) -> Box:
+        """The smallest half-open xyxy box that holds every pixel of the object."""
+        r = self.radius
+        return Box(self.x - r, self.y - r, self.x + r + 1, self.y + r + 1)
+
+    def touches(self, other: Thing) -> bool:
+        """Whether the two boxes come within two pixels of each other."""
+        reach = self.radius + other.radius + 2
+        return abs(self.x - other.x) <= reach and abs(self.y - other.y) <= reach
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about one object of a scene, with its answer."""
+
+    text: str
+    about: str
+    thing: Thing
+    answer: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A background (two RGB ends of a vertical gradient), a seed for pixel noise, and objects of different shapes."""
+
+    top: tuple[int, int, int]
+    bottom: tuple[int, int, int]
+    noise_seed: int
+    things: tuple[Thing, ...]
+
+    def render(self) -> UInt8[np.ndarray, "row col 3"]:
+        """Returns the scene's pixels, the same for the same scene."""
+        ramp = np.linspace(0, 1, SIZE)[:, None]
+        rows = (np.asarray(self.top) * (1 - ramp) + np.asarray(self.bottom) * ramp).astype(np.uint8)
+        image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(rows[:, None], (SIZE, SIZE, 3))))
+        pen = ImageDraw.Draw(image)
+        for thing in self.things:
+            _draw(pen, thing)
+        noise = np.random.default_rng(self.noise_seed).integers(-12, 13, (SIZE, SIZE, 1), dtype=np.int16)
+        return np.clip(np.asarray(image, dtype=np.int16) + noise, 0, 255).astype(np.uint8)
+
+    def find(self, shape: str) -> Thing:
+        """Returns the object of that shape.
+
+        Raises:
+            DataError: The scene has no such object.
+        """
+        for thing in self.things:
+            if thing.shape == shape:
+                return thing
+        raise DataError(f"this scene has no {shape}; it has {[t.shape for t in self.things]}. Ask for one of those.")
+
+    def replace(self, shape: str, **changes: object) -> Scene:
+        """Returns the scene with one object changed, everything else (noise included) as it was."""
+        old = self.find(shape)
+        new = dataclasses.replace(old, **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(self, things=tuple(new if t is old else t for t in self.things))
+
+    def questions(self) -> Iterator[Question]:
+        """Yields every question about every object: its colour, its size and, away from the midline, its side."""
+        for thing in self.things:
+            for about in KINDS:
+                if about != "side" or abs(thing.x - SIZE / 2) >= SIDE_MARGIN:
+                    yield Question(TEMPLATES[about].format(thing.shape), about, thing, getattr(thing, about))
+
+
+def _draw(pen: ImageDraw.ImageDraw, thing: Thing) -> None:
+    x, y, r, fill = thing.x, thing.y, thing.radius, COLOURS[thing.colour]
+    corners = (x - r, y - r, x + r, y + r)
+    if thing.shape == "circle":
+        pen.ellipse(corners, fill=fill)
+    elif thing.shape == "ring":
+        pen.ellipse(corners, outline=fill, width=max(3, round(r * 0.4)))
+    elif thing.shape == "square":
+        pen.rectangle(corners, fill=fill)
+    elif thing.shape == "triangle":
+        pen.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=fill)
+    elif thing.shape == "diamond":
+        pen.polygon([(x, y - r), (x - r, y), (x, y + r), (x + r, y)], fill=fill)
+    else:
+        arm = round(r * 0.35)
+        pen.rectangle((x - arm, y - r, x + arm, y + r), fill=fill)
+        pen.rectangle((x - r, y - arm, x + r, y + arm), fill=fill)
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """Returns a scene of two to four objects of different shapes that do not touch."""
+    shapes = rng.permutation(SHAPES)[: rng.integers(2, 5)]
+    names = tuple(COLOURS)
+    things: list[Thing] = []
+    for shape in shapes:
+        for _ in range(40):
+            low, high = RADII["small" if rng.random() < 0.5 else "large"]
+            r = int(rng.integers(low, high + 1))
+            x, y = (int(v) for v in rng.integers(r + 1, SIZE - r - 1, 2))
+            thing = Thing(str(shape), names[rng.integers(len(names))], x, y, r)
+            if not any(thing.touches(other) for other in things):
+                things.append(thing)
+                break
+    top, bottom = (tuple(int(v) for v in rng.integers(0, 60, 3)) for _ in range(2))
+    return Scene(top, bottom, int(rng.integers(2**31)), tuple(things))  # type: ignore[arg-type]
+
+
+def natural_scenes(split: str, n: int, seed: int = 0) -> list[tuple[Scene, Question]]:
+    """Returns `n` scenes, each with one question; colour, size and side in turn. Splits never share a scene.
+
+    Raises:
+        DataError: An unknown split, or `n` below 1.
+    """
+    if split not in SPLITS:
+        raise DataError(f"split must be one of {sorted(SPLITS)}, not {split!r}.")
+    if n < 1:
+        raise DataError(f"n must be at least 1 scene, not {n}.")
+    pairs = []
+    for i in range(n):
+        rng = np.random.default_rng([seed, SPLITS[split], i])
+        scene = random_scene(rng)
+        about = tuple(KINDS)[i % len(KINDS)]
+        choices = [q for q in scene.questions() if q.about == about]
+        while not choices:
+            scene = random_scene(rng)
+            choices = [q for q in scene.questions() if q.about == about]
+        pairs.append((scene, choices[rng.integers(len(choices))]))
+    return pairs
+
+
+def natural_samples(split: str = "test", n: int = 200, seed: int = 0) -> list[Sample]:
+    """Returns `n` rendered scenes as samples, one question each, the box exact, the scene its own group."""
+    samples = []
+    for i, (scene, question) in enumerate(natural_scenes(split, n, seed)):
+        name = f"scene-{seed}-{split}-{i:05d}"
+        samples.append(
+            Sample(
+                image=scene.render(),
+                question=question.text,
+                boxes=(question.thing.box,),
+                answer=question.answer,
+                group=name,
+                id=name,
+                meta={
+                    "kind": KINDS[question.about],
+                    "about": question.about,
+                    "label": question.thing.shape,
+                    "modality": "rendered",
+                    "source": "interp.data.scenes",
+                    "licence": "Apache-2.0",
+                    "mask_origin": "rendered",
+                },
+            )
+        )
+    return samples

@@ -1,0 +1,114 @@
+"""Scenes are the truth the organism is judged by: boxes and answers are checked against the rendered pixels."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from interp.data.counterfactuals import counterfactual
+from interp.data.scenes import COLOURS, SHAPES, SIZE, Scene, Thing, natural_samples, natural_scenes, random_scene
+from interp.errors import DataError
+
+
+def drawn(thing: Thing) -> np.ndarray:
+    """Returns where an object changes the pixels of an otherwise empty scene."""
+    empty = Scene((0, 0, 0), (0, 0, 0), 5, ())
+    full = dataclasses.replace(empty, things=(thing,))
+    return (empty.render() != full.render()).any(-1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("radius", [13, 18, 24, 29])
+def test_box_is_the_tightest_around_the_drawn_pixels(shape: str, radius: int) -> None:
+    thing = Thing(shape, "white", 80, 101, radius)
+    rows, cols = np.nonzero(drawn(thing))
+    assert thing.box.as_tuple() == (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_answer_colour_is_the_colour_of_the_pixels(colour: str) -> None:
+    scene = Scene((30, 10, 0), (0, 50, 20), 1, (Thing("square", colour, 60, 60, 20),))
+    inside = scene.render()[42:79, 42:79].reshape(-1, 3).mean(0)
+    assert np.abs(inside - COLOURS[colour]).max() < 6
+
+
+def test_objects_of_a_scene_do_not_overlap_and_lie_inside() -> None:
+    for seed in range(200):
+        scene = random_scene(np.random.default_rng(seed))
+        assert 1 <= len(scene.things) <= 4
+        assert len({t.shape for t in scene.things}) == len(scene.things)
+        cover = np.zeros((SIZE, SIZE), int)
+        for thing in scene.things:
+            x0, y0, x1, y1 = (int(v) for v in thing.box.as_tuple())
+            assert 0 <= x0 < x1 <= SIZE
+            assert 0 <= y0 < y1 <= SIZE
+            cover[y0:y1, x0:x1] += 1
+        assert cover.max() == 1
+
+
+def test_answers_follow_from_the_box() -> None:
+    for _, question in natural_scenes("test", 60):
+        box = question.thing.box
+        centre, width = (box.x0 + box.x1) / 2, box.x1 - box.x0
+        if question.about == "side":
+            assert question.answer == ("left" if centre < SIZE / 2 else "right")
+            assert abs(centre - SIZE / 2) > 10
+        if question.about == "size":
+            assert question.answer == ("small" if width <= 37 else "large")
+            assert not 38 <= width <= 48
+
+
+def test_kinds_take_turns_and_answers_are_balanced() -> None:
+    samples = natural_samples("test", 300)
+    assert {s.meta["about"] for s in samples[:3]} == {"colour", "size", "side"}
+    for about, chance in (("colour", 1 / 6), ("size", 1 / 2), ("side", 1 / 2)):
+        answers = [s.answer for s in samples if s.meta["about"] == about]
+        most = max(answers.count(a) for a in set(answers)) / len(answers)
+        assert most < chance + 0.15
+
+
+def test_splits_share_no_scene_and_seeds_differ() -> None:
+    pixels = [s.load().tobytes() for split in ("train", "validation", "test") for s in natural_samples(split, 20)]
+    pixels += [s.load().tobytes() for s in natural_samples("test", 20, seed=1)]
+    assert len(set(pixels)) == 80
+
+
+def test_same_seed_same_samples() -> None:
+    assert [s.fingerprint for s in natural_samples("test", 5)] == [s.fingerprint for s in natural_samples("test", 9)[:5]]
+
+
+@pytest.mark.parametrize(
+    ("split", "n", "message"),
+    [("tset", 5, "split must be one of .* not 'tset'"), ("test", 0, "n must be at least 1 scene, not 0")],
+)
+def test_bad_arguments_teach(split: str, n: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        natural_samples(split, n)
+
+
+def test_missing_shape_names_what_there_is() -> None:
+    scene = Scene((0, 0, 0), (0, 0, 0), 0, (Thing("ring", "red", 50, 50, 15),))
+    with pytest.raises(DataError, match=r"no circle; it has \['ring'\]"):
+        scene.find("circle")
+
+
+def test_counterfactuals_change_only_what_they_say() -> None:
+    rng = np.random.default_rng(3)
+    made = [counterfactual(scene, q, rng) for scene, q in natural_scenes("validation", 90)]
+    kept = [c for c in made if c is not None]
+    assert len(kept) > 60
+    for c in kept:
+        thing = c.question.thing
+        x0, y0, x1, y1 = (int(v) for v in thing.box.as_tuple())
+        differs = (c.scene.render() != c.inside.render()).any(-1)
+        assert differs.any()
+        assert c.inside_answer != c.question.answer
+        if c.question.about == "colour":
+            differs[y0:y1, x0:x1] = False
+            assert not differs.any(), "recolouring must not touch a pixel outside the box"
+        # outside: the object is redrawn the same; only noise differs inside its own pixels
+        mask = drawn(dataclasses.replace(thing, colour="white"))
+        before, after = c.scene.render().astype(int)[mask], c.outside.render().astype(int)[mask]
+        assert np.abs(before - after).max() <= 24
+        assert c.outside.find(thing.shape) == thing
+        assert (c.scene.render() != c.outside.render())[~mask].mean() > 0.5
