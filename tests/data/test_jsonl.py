@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from interp.data import jsonl
+from interp.errors import DataError
+
+GOOD = {"image": "images/a.png", "question": "Which side is the liver on?"}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        Image.new("L", (40, 20)).save(tmp_path / f"images/{name}.png")
+
+    def writer(*rows: Any) -> Path:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+        return path
+
+    return writer
+
+
+def test_a_row_becomes_a_sample(write: Any, tmp_path: Path) -> None:
+    row = {**GOOD, "boxes": [[1, 2, 3, 4], [5, 6, 7, 8.5]], "answer": "left", "group": 7, "id": "x",
+           "options": ["left", "right"], "meta": {"a": 1}, "modality": "CT"}  # fmt: skip
+    samples = jsonl(write(row))
+    (sample,) = samples
+    assert samples.name == "rows"
+    assert Path(str(sample.image)) == tmp_path / "images/a.png"
+    assert [box.as_tuple() for box in sample.boxes] == [(1, 2, 3, 4), (5, 6, 7, 8.5)]
+    assert (sample.answer, sample.group, sample.id, sample.options) == ("left", "7", "x", ("left", "right"))
+    assert dict(sample.meta) == {"a": 1, "modality": "CT"}
+
+
+def test_bbox_is_one_box_or_several(write: Any) -> None:
+    one, several, none = jsonl(write({**GOOD, "bbox": [1, 2, 3, 4]}, {**GOOD, "bbox": [[1, 2, 3, 4]]}, GOOD))
+    assert one.boxes == several.boxes
+    assert one.boxes[0].as_tuple() == (1, 2, 3, 4)
+    assert none.boxes == ()
+
+
+def test_several_images_and_the_box_that_names_one(write: Any) -> None:
+    row = {"images": ["images/a.png", "images/b.png"], "question": "?", "boxes": [[1, 2, 3, 4, 1]]}
+    (sample,) = jsonl(write(row))
+    assert len(sample.images) == 2
+    assert sample.boxes[0].image == 1
+
+
+def test_empty_lines_are_skipped_but_counted(write: Any) -> None:
+    assert len(jsonl(write(GOOD, "", GOOD))) == 2
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 3, field 'question'"):
+        jsonl(write(GOOD, "", {"image": "images/a.png"}))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{", "line 2: not JSON"),
+        ([1], "line 2: expected a JSON object, got list"),
+        ({"question": "?"}, "line 2, field 'image': a row needs image"),
+        ({**GOOD, "images": ["images/a.png"]}, "one of the two"),
+        ({**GOOD, "image": "images/c.png"}, "line 2, field 'image': no file 'images/c.png' in"),
+        ({**GOOD, "image": 3}, "line 2, field 'image': expected str, got 3"),
+        ({**GOOD, "question": ""}, "line 2, field 'question': missing or empty"),
+        ({**GOOD, "answer": 3}, "line 2, field 'answer': expected str or null, got 3"),
+        ({**GOOD, "boxes": [[3, 2, 1, 4]]}, "line 2, field 'boxes': a box needs x1 > x0"),
+        ({**GOOD, "boxes": [[1, 2, 3]]}, "line 2, field 'boxes'"),
+        ({**GOOD, "boxes": {"x0": 1}}, "line 2, field 'boxes': expected list"),
+        (
+            {**GOOD, "bbox": [[1, 2, 3, "4"]]},
+            "line 2, field 'bbox': expected boxes .x0, y0, x1, y1. in pixels",
+        ),
+        ({**GOOD, "boxes": [], "bbox": []}, "not both"),
+        ({**GOOD, "boxes": [[1, 2, 41, 4]], "size": [40, 20]}, "line 2, field 'boxes': box .* outside image"),
+        ({**GOOD, "boxes": [[1, 2, 3, 4]], "size": [40]}, "line 2, field 'size': expected .width, height"),
+    ],
+)
+def test_a_bad_row_is_named(write: Any, row: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        jsonl(write(GOOD, row))
+    assert "rows.jsonl" in str(caught.value)
+
+
+def test_a_missing_or_empty_file(tmp_path: Path, write: Any) -> None:
+    with pytest.raises(DataError, match=r"nothing\.jsonl cannot be read"):
+        jsonl(tmp_path / "nothing.jsonl")
+    with pytest.raises(DataError, match="holds no rows"):
+        jsonl(write(""))
