@@ -1,0 +1,23 @@
+"""How well a map agrees with boxes: functions of (map (..., token), mask (token,)) → float64 (...)."""
+
+from __future__ import annotations
+
+from interp.metrics.divergence import js_divergence, kl_divergence, kl_gain
+from interp.metrics.localisation import attention_ratio, attention_ratio_sliding
+from interp.metrics.ranking import auroc, average_precision, box_iou, pointing_game
+from interp.metrics.table import METRICS, Metric, named
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "attention_ratio",
+    "attention_ratio_sliding",
+    "auroc",
+    "average_precision",
+    "box_iou",
+    "js_divergence",
+    "kl_divergence",
+    "kl_gain",
+    "named",
+    "pointing_game",
+]

@@ -1,0 +1,92 @@
+"""What every metric asks of its arguments, checked in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
+
+from interp.errors import MapError
+
+__all__ = ["Pair", "check"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A map and a mask whose leading axes broadcast, with the cases no metric is defined on marked."""
+
+    map: Float[np.ndarray, "*map_lead token"]
+    mask: Bool[np.ndarray, "*mask_lead token"]
+    defined: Bool[np.ndarray, "*lead"]
+
+    @property
+    def n_tokens(self) -> int:
+        """N, the number of image tokens."""
+        return self.map.shape[-1]
+
+    @property
+    def n_inside(self) -> np.ndarray:
+        """|B|, the number of tokens inside each mask; at least 1, so that it can divide."""
+        return np.asarray(np.maximum(self.mask.sum(axis=-1), 1))
+
+    def shares(self) -> Float[np.ndarray, "*map_lead token"]:
+        """The map's positive part divided by its sum; all zeros where nothing is positive.
+
+        The largest value is divided out first, so that neither 1e-300 nor 1e300 leaves float64.
+        """
+        positive = np.maximum(self.map, 0.0)
+        peak = positive.max(axis=-1, keepdims=True)
+        positive = positive / np.where(peak > 0, peak, 1.0)
+        total = positive.sum(axis=-1, keepdims=True)
+        return positive / np.where(total > 0, total, 1.0)
+
+    def nan_unless(self, value: ArrayLike, also: ArrayLike = True) -> Float[np.ndarray, "*lead"]:
+        """`value` where the pair is defined (and `also` holds), NaN elsewhere."""
+        return np.where(self.defined & np.asarray(also), value, np.nan).astype(np.float64)
+
+    def has_positive(self) -> Bool[np.ndarray, "*map_lead"]:
+        """Where the map has any positive value, so that `shares` is a distribution."""
+        return np.asarray(np.any(self.map > 0, axis=-1))
+
+
+def check(map: ArrayLike, mask: ArrayLike) -> Pair:
+    """The map as finite float64 and the mask as bool, with their shapes verified.
+
+    `defined` is False where the map holds a NaN or an infinity, where it is zero everywhere, and where the
+    mask is empty or full: a silent map and a box that asks nothing are counted as NaN, not as chance.
+
+    Raises:
+        MapError: the map is not numeric, the mask is not bool, their last axes differ, or their leading axes
+            do not broadcast.
+    """
+    values, inside = np.asarray(map), np.asarray(mask)
+    if values.dtype.kind not in "biuf" or values.ndim == 0:
+        raise MapError(
+            f"a map is an array of real numbers (..., token); came {values.dtype}, shape {values.shape}. "
+            "Pass one number per image token on the last axis."
+        )
+    if inside.dtype != np.bool_:
+        raise MapError(
+            f"a mask is bool (token,) or (..., token); came dtype {inside.dtype}. "
+            "Make one with tokens.mask(boxes), or threshold: tokens.coverage(boxes) > 0.5."
+        )
+    if inside.ndim == 0 or values.shape[-1] != inside.shape[-1] or values.shape[-1] == 0:
+        raise MapError(
+            f"map and mask must hold the same image tokens on their last axis; came map {values.shape} "
+            f"and mask {inside.shape}. Make the mask from the same sample's tokens."
+        )
+    try:
+        np.broadcast_shapes(values.shape, inside.shape)
+    except ValueError:
+        raise MapError(
+            f"the mask's leading axes must broadcast against the map's; came map {values.shape} and mask "
+            f"{inside.shape}. Add axes of length 1, as in mask[:, None, :]."
+        ) from None
+    values = values.astype(np.float64)
+    finite = np.asarray(np.all(np.isfinite(values), axis=-1))
+    values = np.where(finite[..., None], values, 0.0)
+    speaks = (values != 0).any(axis=-1)
+    asks = inside.any(axis=-1) & ~inside.all(axis=-1)
+    return Pair(values, inside, np.asarray(speaks & asks))

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp.errors import StudyError
+from interp.stats import Interval, bootstrap, paired, per_group, population_note
+
+RNG = np.random.default_rng(0)
+
+
+def clustered(rng: np.random.Generator, n_groups: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that share their group's offset: sd 1 between groups, ½ within; the true mean is 0."""
+    offsets = rng.normal(size=n_groups)
+    groups = np.repeat(np.arange(n_groups), rows)
+    return offsets[groups] + rng.normal(scale=0.5, size=len(groups)), groups
+
+
+def test_independent_rows_match_scipys_percentile_bootstrap():
+    values = RNG.gamma(2.0, size=150)
+    ours = bootstrap(values, None, n=8000, seed=3)
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=8000, method="percentile", rng=np.random.default_rng(4)
+    ).confidence_interval
+    spread = theirs.high - theirs.low
+    assert ours.mean == pytest.approx(values.mean())
+    assert ours.low == pytest.approx(theirs.low, abs=0.03 * spread)
+    assert ours.high == pytest.approx(theirs.high, abs=0.03 * spread)
+    assert (ours.n, ours.n_groups, ours.n_nan) == (150, 150, 0)
+
+
+def test_groups_match_scipy_resampling_sums_and_counts_together():
+    sizes = RNG.integers(1, 9, 30)
+    groups = np.repeat(np.arange(30), sizes)
+    values = RNG.normal(size=30)[groups] + RNG.normal(size=len(groups))
+    sums = np.array([values[groups == g].sum() for g in range(30)])
+
+    def ratio(a, b, axis):
+        return a.sum(axis=axis) / b.sum(axis=axis)
+
+    theirs = scipy.stats.bootstrap(
+        (sums, sizes),
+        ratio,
+        paired=True,
+        n_resamples=8000,
+        method="percentile",
+        confidence_level=0.8,
+        rng=np.random.default_rng(4),
+    ).confidence_interval
+    ours = bootstrap(values, groups, n=8000, level=0.8)
+    spread = theirs.high - theirs.low
+    assert ours.low == pytest.approx(theirs.low, abs=0.04 * spread)
+    assert ours.high == pytest.approx(theirs.high, abs=0.04 * spread)
+
+
+def test_group_intervals_cover_clustered_data_where_row_intervals_do_not():
+    rng = np.random.default_rng(1)
+    hits = {"groups": 0, "rows": 0}
+    for seed in range(300):
+        values, groups = clustered(rng, n_groups=40, rows=10)
+        for name, labels in (("groups", groups), ("rows", None)):
+            found = bootstrap(values, labels, n=400, seed=seed)
+            hits[name] += found.low <= 0.0 <= found.high
+    assert 0.90 <= hits["groups"] / 300 <= 0.98
+    assert hits["rows"] / 300 < 0.65
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
+    values, groups = clustered(RNG, 12, 5)
+    first = bootstrap(values, groups, seed=7)
+    assert first == bootstrap(values, groups, seed=7)
+    assert first.low != bootstrap(values, groups, seed=8).low
+    np.random.seed(0)  # the global generator must not matter
+    assert first == bootstrap(values, groups, seed=7)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_the_order_and_the_names_of_groups_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    values, groups = clustered(rng, 6, 4)
+    order = rng.permutation(len(values))
+    shuffled = bootstrap(values[order], [f"patient-{9 - g}" for g in groups[order]], n=50)
+    assert shuffled == bootstrap(values, groups, n=50)
+
+
+def test_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
+    values, groups = clustered(RNG, 12, 5)
+    whole = bootstrap(values, groups, n=500)
+    monkeypatch.setattr("interp.stats.CHUNK", 12 * 500 + 1)
+    assert bootstrap(values, groups, n=500) == whole
+    monkeypatch.setattr("interp.stats.CHUNK", 30)
+    pieces = bootstrap(values, groups, n=500)
+    assert pieces.low == pytest.approx(whole.low, abs=0.2)
+    assert pieces.high > pieces.mean > pieces.low
+
+
+def test_nan_values_are_dropped_and_counted_with_their_groups():
+    found = bootstrap([1.0, np.nan, 3.0, np.nan, np.nan], ["a", "a", "b", "c", "c"], n=100)
+    assert (found.mean, found.n, found.n_groups, found.n_nan) == (2.0, 2, 2, 3)
+    assert found == Interval(2.0, 1.0, 3.0, 2, 2, 3)
+
+
+def test_one_group_has_a_mean_and_no_interval():
+    found = bootstrap([1.0, 2.0, 6.0], ["a"] * 3)
+    assert (found.mean, found.n, found.n_groups) == (3.0, 3, 1)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+@pytest.mark.parametrize(("values", "n_nan"), [([], 0), ([np.nan, np.nan], 2)])
+def test_no_values_have_no_mean(values, n_nan):
+    found = bootstrap(values, ["a"] * len(values))
+    assert all(math.isnan(x) for x in (found.mean, found.low, found.high))
+    assert (found.n, found.n_groups, found.n_nan) == (0, 0, n_nan)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    found = bootstrap([0.1] * 30, np.repeat(np.arange(5), 6))
+    assert found.low == pytest.approx(0.1, abs=1e-15)
+    assert found.high == pytest.approx(0.1, abs=1e-15)
+
+
+def test_large_groups_weigh_more_as_their_rows_do():
+    found = bootstrap([0.0] * 9 + [1.0], ["big"] * 9 + ["small"], n=4000)
+    assert found.mean == pytest.approx(0.1)
+    # Draws: both big (0), one of each (0.1), both small (1), with chances ¼, ½, ¼.
+    assert (found.low, found.high) == (0.0, 1.0)
+    half = bootstrap([0.0] * 9 + [1.0], ["big"] * 9 + ["small"], n=4000, level=0.4)
+    assert half.low == pytest.approx(0.1)
+    assert half.high == pytest.approx(0.1)
+
+
+def test_a_missing_label_is_a_group_of_its_own():
+    assert bootstrap([1.0, 2.0, 3.0, 4.0], ["a", None, "a", None], n=10).n_groups == 3
+    assert bootstrap([1.0, 2.0, 3.0], pd.Series([1.0, np.nan, np.nan]), n=10).n_groups == 3
+    assert bootstrap([1.0, 2.0, 3.0], [1, "1", 1], n=10).n_groups == 2
+
+
+def test_paired_intervals_are_narrower_when_the_two_move_together():
+    base, groups = clustered(RNG, 40, 5)
+    better = base + 0.3 + RNG.normal(scale=0.05, size=len(base))
+    together = paired(better, base, groups)
+    assert together.mean == pytest.approx((better - base).mean())
+    assert together == bootstrap(better - base, groups)
+    assert 0.25 < together.low < together.high < 0.35
+    apart = bootstrap(base, groups)
+    assert together.high - together.low < 0.2 * (apart.high - apart.low)
+
+
+def test_a_pair_with_either_value_missing_is_dropped():
+    found = paired([1.0, np.nan, 5.0, 7.0], [0.0, 1.0, np.nan, 4.0], None, n=50)
+    assert (found.mean, found.n, found.n_nan) == (2.0, 2, 2)
+
+
+def test_per_group_table_by_hand():
+    table = per_group([1.0, 5.0, 3.0, np.nan, np.nan, 2.0], ["b", "a", "b", "a", "c", None])
+    assert list(table.columns) == ["group", "mean", "n", "n_nan"]
+    assert table["group"].tolist()[:3] == ["b", "a", "c"]
+    np.testing.assert_array_equal(table["mean"], [2.0, 5.0, np.nan, 2.0])
+    assert table["n"].tolist() == [2, 1, 0, 1]
+    assert table["n_nan"].tolist() == [0, 1, 1, 0]
+    assert len(per_group([], [])) == 0
+
+
+def test_the_note_stands_below_twenty_groups_only():
+    assert population_note(20) == ""
+    assert population_note(19).startswith("Only 19 groups: fewer than 20, so the interval says nothing")
+    assert "no claim about a population" in population_note(6)
+    assert population_note(1).startswith("Only 1 group:")
+
+
+def test_arguments_that_do_not_fit_are_refused():
+    with pytest.raises(StudyError, match=r"values \(3,\) and 2 groups"):
+        bootstrap([1.0, 2.0, 3.0], ["a", "b"])
+    with pytest.raises(StudyError, match=r"values \(1, 2\)"):
+        bootstrap([[1.0, 2.0]], None)
+    with pytest.raises(StudyError, match=r"1 infinite of 2.*NaN"):
+        bootstrap([1.0, np.inf], ["a", "b"])
+    with pytest.raises(StudyError, match=r"same samples in both; came \(2,\) and \(3,\)"):
+        paired([1.0, 2.0], [1.0, 2.0, 3.0], None)
+    for wrong in ({"n": 0}, {"level": 1.0}, {"level": 95.0}):
+        with pytest.raises(StudyError, match="level between 0 and 1; came"):
+            bootstrap([1.0, 2.0], ["a", "b"], **wrong)
