@@ -1,0 +1,282 @@
+"""Which rectangle of the original image each image token stands for.
+
+Every preprocessing of one image is the same thing seen from the other end: a grid of cells laid over a window
+of the original image. The window may reach outside it (padding) or leave some of it out (cropping).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from interp.errors import ImageTokenMismatch, ModelError
+
+__all__ = [
+    "Footprints",
+    "center_crop",
+    "check_count",
+    "check_layout",
+    "concatenate",
+    "covered_area",
+    "crop_offset",
+    "lay",
+    "pad_to_square",
+    "shortest_edge",
+    "squash",
+]
+
+Size = tuple[int, int]  # (width, height)
+Window = tuple[float, float, float, float]
+_SNAP = 1e-9  # of the window's side: cell edges this near to a whole pixel are on it
+
+
+@dataclass(frozen=True, eq=False)
+class Footprints:
+    """The rectangles of a sample's image tokens, in the order the language model sees the tokens.
+
+    Attributes:
+        boxes: (token, 4) xyxy in pixels of the original image, inside it; NaN rows have no area (padding,
+            newlines).
+        grid: (rows, cols) when the tokens are row-major grids of that shape, one after another; else None.
+        views: (token,) name of the view a token belongs to ("", "base", "tile", …).
+        image: (token,) index of the image in its sample.
+    """
+
+    boxes: Float[np.ndarray, "token 4"]
+    grid: tuple[int, int] | None
+    views: np.ndarray
+    image: Int[np.ndarray, " token"]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+def lay(size: Size, grid: tuple[int, int], window: Window, *, view: str = "", image: int = 0) -> Footprints:
+    """A row-major `grid` (rows, cols) laid over `window`, xyxy in pixels of an image of (width, height).
+
+    Cells are clipped to the image; cells wholly outside it are NaN.
+
+    Raises:
+        ModelError: A size, grid or window without area.
+    """
+    (width, height), (rows, cols) = size, grid
+    if min(width, height, rows, cols) < 1 or not (window[2] > window[0] and window[3] > window[1]):
+        raise ModelError(
+            f"footprints need an image, a grid and a window with area; got an image of {width}×{height}, a "
+            f"grid of {rows}×{cols} and the window {window}."
+        )
+    xs = np.clip(_edges(window[0], window[2], cols), 0, width)
+    ys = np.clip(_edges(window[1], window[3], rows), 0, height)
+    x0, y0 = np.meshgrid(xs[:-1], ys[:-1])
+    x1, y1 = np.meshgrid(xs[1:], ys[1:])
+    boxes = np.stack([x0, y0, x1, y1], axis=-1).reshape(rows * cols, 4)
+    boxes[(boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])] = np.nan
+    return Footprints(boxes, grid, np.full(len(boxes), view), np.full(len(boxes), image))
+
+
+def _edges(low: float, high: float, n: int) -> Float[np.ndarray, " edge"]:
+    """n + 1 evenly spaced edges; those a rounding error away from a whole pixel are put on it."""
+    edges = low + (high - low) * np.arange(n + 1) / n
+    whole = np.round(edges)
+    return np.where(np.abs(edges - whole) < _SNAP * max(abs(low), abs(high)), whole, edges)
+
+
+def squash(size: Size, grid: tuple[int, int]) -> Footprints:
+    """The grid over the whole image, each axis resized on its own: u = x · R / W."""
+    return lay(size, grid, (0.0, 0.0, float(size[0]), float(size[1])))
+
+
+def pad_to_square(size: Size, grid: tuple[int, int]) -> Footprints:
+    """The grid over the square of side s = max(W, H), the image at offset ⌊(s − W)/2⌋, ⌊(s − H)/2⌋.
+
+    Cells in the padding are NaN; cells across its edge keep their visible part.
+    """
+    side = max(size)
+    left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    return lay(size, grid, (float(-left), float(-top), float(side - left), float(side - top)))
+
+
+def center_crop(
+    size: Size, grid: tuple[int, int], resized: Size | None = None, *, crop: Size | None = None
+) -> Footprints:
+    """The grid over the centre of the image.
+
+    Args:
+        size: (width, height) of the original image.
+        grid: (rows, cols) of tokens.
+        resized: (width, height) after the resize and before the crop, in whole pixels (`shortest_edge`).
+        crop: (width, height) of the crop, in whole pixels. With both given the crop falls on the same pixels
+            as in transformers; with neither it is the exact central square of side min(W, H).
+
+    Raises:
+        ModelError: Only one of `resized` and `crop`.
+    """
+    if (resized is None) != (crop is None):
+        raise ModelError(
+            "center_crop needs both resized= and crop= (whole pixels), or neither; got one of them."
+        )
+    if resized is None or crop is None:
+        side = float(min(size))
+        left, top = (size[0] - side) / 2, (size[1] - side) / 2
+        return lay(size, grid, (left, top, left + side, top + side))
+    offset = (crop_offset(resized[0], crop[0]), crop_offset(resized[1], crop[1]))
+    return lay(size, grid, pulled_back((*offset, offset[0] + crop[0], offset[1] + crop[1]), size, resized))
+
+
+def shortest_edge(size: Size, edge: int) -> Size:
+    """(width, height) after transformers resizes the shorter side to `edge`; the longer is truncated."""
+    width, height = size
+    if width <= height:
+        return edge, int(edge * height / width)
+    return int(edge * width / height), edge
+
+
+def crop_offset(length: int, crop: int, *, round_up: bool = False) -> int:
+    """First pixel of a central crop; negative where the crop is larger and transformers pads with zeros.
+
+    An odd padding puts the larger half behind the image under transformers' torchvision backend and in front
+    of it (`round_up`) under the PIL backend.
+    """
+    return (length - crop) // 2 if round_up else int((length - crop) / 2)
+
+
+def pulled_back(window: Window, size: Size, resized: Size) -> Window:
+    """A window in pixels of the `resized` image, in pixels of the image of `size`."""
+    across, down = size[0] / resized[0], size[1] / resized[1]
+    return window[0] * across, window[1] * down, window[2] * across, window[3] * down
+
+
+def concatenate(parts: Sequence[Footprints], *, one_image: bool = False) -> Footprints:
+    """The tokens of several images (numbered 0, 1, …), or with `one_image` of several views of one, in order.
+
+    The grid stays when all parts have the same.
+    """
+    if not parts:
+        return Footprints(np.empty((0, 4)), None, np.empty(0, str), np.empty(0, int))
+    grids = {part.grid for part in parts}
+    return Footprints(
+        np.concatenate([part.boxes for part in parts]),
+        grids.pop() if len(grids) == 1 else None,
+        np.concatenate([part.views for part in parts]),
+        np.concatenate([part.image if one_image else np.full(len(part), i) for i, part in enumerate(parts)]),
+    )
+
+
+def covered_area(
+    regions: Float[np.ndarray, "region 4"], rectangles: Float[np.ndarray, "rectangle 4"]
+) -> Float[np.ndarray, " region"]:
+    """Area of each region that the union of the rectangles covers, exactly; NaN rows are skipped.
+
+    Coordinate compression: the rectangles' own edges cut the plane into cells that are wholly in or out.
+    """
+    rectangles = rectangles[~np.isnan(rectangles).any(axis=1)]
+    if not len(rectangles) or not len(regions):
+        return np.zeros(len(regions))
+    xs, ys = np.unique(rectangles[:, [0, 2]]), np.unique(rectangles[:, [1, 3]])
+    x0, x1 = np.searchsorted(xs, rectangles[:, [0, 2]]).T
+    y0, y1 = np.searchsorted(ys, rectangles[:, [1, 3]]).T
+    steps = np.zeros((len(ys), len(xs)), int)
+    for rows, columns, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
+        np.add.at(steps, (rows, columns), sign)
+    inside = steps.cumsum(0).cumsum(1)[:-1, :-1] > 0
+    across, down = _overlaps(regions[:, [0, 2]], xs), _overlaps(regions[:, [1, 3]], ys)
+    return np.einsum("ry,yx,rx->r", down, inside.astype(float), across, optimize=True)
+
+
+def _overlaps(spans: np.ndarray, edges: np.ndarray) -> Float[np.ndarray, "region interval"]:
+    """Length each span shares with each interval between edges; 0 for NaN spans."""
+    high = np.minimum(spans[:, 1:], edges[None, 1:])
+    low = np.maximum(spans[:, :1], edges[None, :-1])
+    return np.nan_to_num(np.maximum(high - low, 0.0))
+
+
+def check_count(n_tokens: int, footprints: Footprints, *, family: str, sizes: Sequence[Size]) -> None:
+    """Raise `ImageTokenMismatch` unless the prompt holds as many image tokens as there are footprints."""
+    if n_tokens == len(footprints):
+        return
+    images = " and ".join(f"a {width}×{height} image" for width, height in sizes) or "no image"
+    times = "" if len(sizes) < 2 else f"{len(sizes)}×"
+    shape = "" if footprints.grid is None else f"{times}{footprints.grid[0]}×{footprints.grid[1]} = "
+    hint = (
+        "Did the processor truncate? Raise max_length or pass truncation=False."
+        if n_tokens < len(footprints)
+        else "Does the question itself hold the image placeholder? Or do the processor's patch_size, "
+        "num_additional_image_tokens and vision_feature_select_strategy differ from the model's config?"
+    )
+    raise ImageTokenMismatch(
+        f"the prompt holds {n_tokens} image tokens but {family}'s grid for {images} is "
+        f"{shape}{len(footprints)}. {hint}"
+    )
+
+
+def check_layout(
+    footprints: Footprints, sizes: Sequence[Size], visible: Sequence[Window] | None = None
+) -> None:
+    """Raise `ModelError` unless the footprints are what an adapter may return.
+
+    Rectangles lie inside their image; within one view they do not overlap; with a grid they run row-major;
+    with `visible` (one xyxy window per image) each view's union is exactly that window.
+    """
+    boxes = footprints.boxes
+    seen = ~np.isnan(boxes).any(axis=1)
+    if not (seen | np.isnan(boxes).all(axis=1)).all():
+        raise ModelError(
+            "a footprint is four finite edges, or four NaN for a token without area; got a mixture."
+        )
+    if footprints.grid is not None:
+        _check_order(boxes, footprints.grid)
+    for i, (width, height) in enumerate(sizes):
+        mine = seen & (footprints.image == i)
+        low, high = boxes[mine][:, :2], boxes[mine][:, 2:]
+        if (low < 0).any() or (high > (width, height)).any() or (high <= low).any():
+            raise ModelError(
+                f"footprints of image {i} are empty, inverted or reach outside its {width}×{height} pixels."
+            )
+        for view in np.unique(footprints.views[mine]):
+            tiles = boxes[mine & (footprints.views == view)]
+            _check_tiling(tiles, f"image {i}, view {str(view)!r}", None if visible is None else visible[i])
+
+
+def _check_tiling(tiles: Float[np.ndarray, "token 4"], name: str, visible: Window | None) -> None:
+    """Tiles of one view must not overlap and, where it is known, must fill just the visible window."""
+    whole = np.array([[*tiles[:, :2].min(axis=0), *tiles[:, 2:].max(axis=0)]])
+    total = np.prod(tiles[:, 2:] - tiles[:, :2], axis=1).sum()
+    union = covered_area(whole, tiles)[0]
+    if not np.isclose(total, union, rtol=1e-7, atol=0):
+        raise ModelError(
+            f"{name}: footprints overlap; their areas add to {total:.6g} px², their union to {union:.6g}."
+        )
+    if visible is None:
+        return
+    window = np.array([visible], float)
+    area = float((visible[2] - visible[0]) * (visible[3] - visible[1]))
+    if not np.allclose([covered_area(window, tiles)[0], union], area, rtol=1e-7, atol=0):
+        raise ModelError(
+            f"{name}: footprints cover {union:.6g} px², but {area:.6g} px² of the image are visible."
+        )
+
+
+def _check_order(boxes: Float[np.ndarray, "token 4"], grid: tuple[int, int]) -> None:
+    """Cells of a column must share x, cells of a row y, and both must grow along the grid."""
+    rows, cols = grid
+    if len(boxes) % (rows * cols):
+        raise ModelError(
+            f"{len(boxes)} footprints are not whole grids of {rows}×{cols} = {rows * cols} tokens."
+        )
+    for block in boxes.reshape(-1, rows, cols, 4):
+        for edge, name, along in ((0, "columns", block), (1, "rows", block.swapaxes(0, 1))):
+            low, high = _span(along[..., edge])
+            known = low <= high
+            if not (high[known] - low[known] < 1e-6).all() or not (np.diff(low[known]) > 0).all():
+                raise ModelError(
+                    f"footprints are not in row-major order: the {rows}×{cols} grid's {name} do not line up."
+                )
+
+
+def _span(values: Float[np.ndarray, "other line"]) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest known value of each line; +inf, −inf for a line of NaN."""
+    unknown: Bool[np.ndarray, "other line"] = np.isnan(values)
+    return np.where(unknown, np.inf, values).min(axis=0), np.where(unknown, -np.inf, values).max(axis=0)
