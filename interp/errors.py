@@ -51,7 +51,7 @@ class ModelError(InterpError):
     """A model that cannot be loaded, recognised or run as asked."""
 
 
-class ImageTokenMismatch(ModelError):
+class ImageTokenMismatch(ModelError):  # noqa: N818 – the name DESIGN fixes
     """The prompt does not hold as many image tokens as the image's footprints."""
 
 

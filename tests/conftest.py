@@ -1,7 +1,9 @@
 """Shapes and types are checked at test time: every annotated function of `interp` goes through beartype."""
 
 import os
+from collections.abc import Iterator
 
+import jaxtyping
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401  (jaxtyping looks it up by name)
@@ -19,3 +21,11 @@ import torch  # noqa: E402
 def _one_thread() -> None:
     """Two test workers share two cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Annotations unchecked, as for a user: our own messages must then speak."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,14 +10,6 @@ from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Diff, Prompt, Target, di
 from interp.sample import Sample
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Annotations unchecked, as for a user: our own messages must then speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def ask(question: str = "Is there a nodule?", **kwargs) -> Sample:

@@ -4,9 +4,7 @@ import json
 import math
 import pickle
 import shutil
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,14 +15,6 @@ from interp.sample import Box, Sample, as_boxes
 
 def picture(width: int = 8, height: int = 6, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Annotations unchecked, as for a user: our own messages must then speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

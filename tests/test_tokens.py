@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from math import ceil, floor
 
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,14 +18,6 @@ from interp.sample import Box
 from interp.tokens import TokenMap, Word, word
 
 Size = tuple[int, int]
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Annotations unchecked, as for a user: our own messages must then speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def token_map(cells: Footprints, *sizes: Size, start: int = 2, after: int = 4, **kwargs) -> TokenMap:

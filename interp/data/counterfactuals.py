@@ -22,7 +22,7 @@ class Counterfactual:
     question: Question
     scene: Scene
     inside: Scene
-    """The object's asked-about property changed: recoloured, redrawn at the other size, or mirrored to the other side."""
+    """The asked-about property changed: recoloured, redrawn at the other size, or mirrored to the other side."""
     inside_answer: str
     outside: Scene
     """The same object among other objects, on another background, under other noise; the answer stays."""

@@ -18,7 +18,17 @@ from PIL import Image, ImageDraw
 from interp.errors import DataError
 from interp.sample import Box, Sample
 
-__all__ = ["COLOURS", "KINDS", "SHAPES", "Question", "Scene", "Thing", "natural_samples", "natural_scenes", "random_scene"]
+__all__ = [
+    "COLOURS",
+    "KINDS",
+    "SHAPES",
+    "Question",
+    "Scene",
+    "Thing",
+    "natural_samples",
+    "natural_scenes",
+    "random_scene",
+]
 
 SIZE = 192
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
@@ -117,7 +127,9 @@ class Scene:
         for thing in self.things:
             if thing.shape == shape:
                 return thing
-        raise DataError(f"this scene has no {shape}; it has {[t.shape for t in self.things]}. Ask for one of those.")
+        raise DataError(
+            f"this scene has no {shape}; it has {[t.shape for t in self.things]}. Ask for one of those."
+        )
 
     def replace(self, shape: str, **changes: object) -> Scene:
         """Returns the scene with one object changed, everything else (noise included) as it was."""

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from interp.data.counterfactuals import counterfactual
-from interp.data.scenes import COLOURS, SHAPES, SIZE, Scene, Thing, natural_samples, natural_scenes, random_scene
+from interp.data.scenes import (
+    COLOURS,
+    SHAPES,
+    SIZE,
+    Scene,
+    Thing,
+    natural_samples,
+    natural_scenes,
+    random_scene,
+)
 from interp.errors import DataError
 
 
@@ -68,13 +77,17 @@ def test_kinds_take_turns_and_answers_are_balanced() -> None:
 
 
 def test_splits_share_no_scene_and_seeds_differ() -> None:
-    pixels = [s.load().tobytes() for split in ("train", "validation", "test") for s in natural_samples(split, 20)]
+    pixels = [
+        s.load().tobytes() for split in ("train", "validation", "test") for s in natural_samples(split, 20)
+    ]
     pixels += [s.load().tobytes() for s in natural_samples("test", 20, seed=1)]
     assert len(set(pixels)) == 80
 
 
 def test_same_seed_same_samples() -> None:
-    assert [s.fingerprint for s in natural_samples("test", 5)] == [s.fingerprint for s in natural_samples("test", 9)[:5]]
+    assert [s.fingerprint for s in natural_samples("test", 5)] == [
+        s.fingerprint for s in natural_samples("test", 9)[:5]
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
-import jaxtyping
 import pytest
 
 import interp.models.adapter as room
@@ -60,14 +58,6 @@ def test_an_unknown_family_is_told_the_three_ways_on(installed):
     assert "families: llava" in message
     for way in ("adapter=", "interp.wrap(hf_model, processor, adapter=…)", "original checkpoint"):
         assert way in message
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Annotations unchecked, as for a user: our own messages must then speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_incomplete_adapters_are_refused(installed, unchecked):

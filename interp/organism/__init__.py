@@ -1,0 +1,6 @@
+"""The bundled model organism: a small LLaVA whose cause of every answer is known. See docs/organism.md."""
+
+from interp.organism.parts import build_model, build_processor
+from interp.organism.places import folder
+
+__all__ = ["build_model", "build_processor", "folder"]
