@@ -1,0 +1,67 @@
+"""Who computed a run, when, with what: provenance that no number depends on."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from interp.run.store import RunFolder
+
+__all__ = ["PACKAGES", "git_commit", "n_threads", "record_session", "versions"]
+
+PACKAGES = ("interp", "torch", "transformers", "nnsight", "numpy", "pyarrow", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that numbers may depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit a folder is at, with "+changes" when files differ from it; None outside a repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    return commit + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def n_threads() -> int | None:
+    """The number of threads torch uses here; None when nothing has imported torch."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.get_num_threads()
+
+
+def record_session(folder: RunFolder, provenance: Mapping[str, Any], *, missing: int, total: int) -> None:
+    """Add this session to the run's `manifest.json`."""
+    manifest = folder.read_json("manifest.json", {"sessions": []})
+    session = {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.system()} {platform.machine()}, {n_threads() or 1} threads",
+        "versions": versions(),
+        "commit": git_commit(Path(__file__).parent),
+        "shards": {"missing": missing, "total": total},
+    }
+    sessions = [*manifest.get("sessions", []), session]
+    folder.write_json("manifest.json", {**provenance, "run": folder.digest, "sessions": sessions})

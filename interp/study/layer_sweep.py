@@ -1,0 +1,138 @@
+"""The study of figure 3: at which layers does a model look at the box?"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from interp.data import Samples
+from interp.errors import StudyError
+from interp.indicators import Attention
+from interp.metrics import named
+from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.run import canonical
+from interp.study.model import as_model, model_label, open_model
+from interp.study.result import Result
+from interp.study.sweep_task import SweepTask
+
+if TYPE_CHECKING:
+    from interp.tracing import Mllm
+
+__all__ = ["LayerSweep"]
+
+PAPER_INDICATOR = Attention(relative_to=GENERIC_PROMPT)
+RULES = ("touch", "center", "stretch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSweep:
+    """Every layer's map of every sample, scored against its boxes and against two nulls.
+
+    For each sample and layer the indicator's map over image tokens is compared with the tokens the sample's
+    boxes cover and with another sample's boxes (`shuffled_boxes`); and a map that looks at the middle is
+    compared with the sample's own boxes (`centre_prior`).
+
+    Args:
+        data: Samples with boxes; a plain list becomes `Samples`.
+        model: Id, `ModelSpec`, or an opened model (which only one process can use).
+        indicator: What gives the map; one map per layer, so not per head.
+        metrics: Short names of `interp.metrics.METRICS`.
+        prompt: How the question is put.
+        rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's).
+        seed: Decides whose boxes each sample borrows.
+        batch: Samples per forward pass. Part of the hash: other batches round differently.
+
+    Raises:
+        StudyError: No samples, an unknown metric or rule, a per-head indicator, `batch` below 1, or a `data`,
+            `model` or `prompt` of the wrong type.
+    """
+
+    data: Any  # checked and turned into Samples, a ModelSpec and so on below
+    model: Any = "organism"
+    indicator: Any = PAPER_INDICATOR
+    metrics: Any = ("ar", "kl_gain", "js")
+    prompt: Any = PAPER_PROMPT
+    rule: str = "touch"
+    seed: int = 0
+    batch: int = 8
+
+    name = "layer-sweep"
+    title = "Layer sweep"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", as_model(self.model))
+        object.__setattr__(self, "data", _samples(self.data))
+        object.__setattr__(self, "metrics", tuple(metric.name for metric in named(self.metrics)))
+        _check(self)
+
+    @property
+    def question(self) -> str:
+        """What the study answers, in a sentence."""
+        return "At which layers does the model look at what the question is about?"
+
+    @property
+    def sweeps(self) -> tuple[tuple[dict[str, str], LayerSweep], ...]:
+        """This study as the one cell of a grid: its labels and itself."""
+        return (({"model": model_label(self.model), "data": self.data.name}, self),)
+
+    def to_dict(self, mllm: Mllm | None = None) -> dict[str, Any]:
+        """The study as JSON: everything its numbers depend on, with model and data by fingerprint.
+
+        Args:
+            mllm: The opened model, when there is one; otherwise it is opened to take its fingerprint.
+        """
+        return SweepTask(self, open_model(self.model) if mllm is None else mllm).to_dict()
+
+    def to_json(self, mllm: Mllm | None = None) -> str:
+        """The canonical text of `to_dict`; the first 12 hex digits of its sha256 name the run's folder."""
+        return canonical(self.to_dict(mllm))
+
+    def replace(self, **changes: Any) -> LayerSweep:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def run(self, out: str | os.PathLike[str] = "runs", *, workers: int = 1, progress: bool = True) -> Result:
+        """The study's result; what is already under `out` is not computed again.
+
+        Args:
+            out: The folder that holds runs; this one's is `layer-sweep-<hash>`.
+            workers: Processes, each with its own copy of the model; the bytes are the same for any number.
+            progress: Show progress on stderr.
+        """
+        from interp.study.grid import run_cells
+
+        cells = tuple(run_cells(self.sweeps, out, workers=workers, progress=progress))
+        return Result(self, cells, cells[0].folder.path)
+
+
+def _samples(data: Any) -> Samples:
+    if isinstance(data, Samples):
+        return data
+    if isinstance(data, Sequence) and not isinstance(data, str):
+        return Samples(data)
+    raise StudyError(
+        f'data is Samples or a list of Sample, such as interp.data.bundled("medical"); got '
+        f"{type(data).__name__}."
+    )
+
+
+def _check(sweep: LayerSweep) -> None:
+    if len(sweep.data) == 0:
+        raise StudyError(f"the data {sweep.data.name!r} hold no sample. Was a filter too strict?")
+    if not sweep.metrics:
+        raise StudyError('a sweep needs at least one metric, such as metrics=("ar",).')
+    if sweep.rule not in RULES:
+        raise StudyError(f"rule is one of {', '.join(RULES)}; got {sweep.rule!r}.")
+    if not isinstance(sweep.prompt, Prompt):
+        raise StudyError(f"prompt is an interp.Prompt; got {sweep.prompt!r}. Write Prompt(template=…).")
+    if not callable(sweep.indicator) or not hasattr(sweep.indicator, "to_dict"):
+        raise StudyError(
+            f"indicator is one of interp.indicators, such as Attention(); got {sweep.indicator!r}."
+        )
+    if getattr(sweep.indicator, "per_head", False):
+        raise StudyError("a LayerSweep reads one map per layer; use an indicator with per_head=False.")
+    if not isinstance(sweep.batch, int) or sweep.batch < 1:
+        raise StudyError(f"batch is a whole number ≥ 1; got {sweep.batch!r}.")

@@ -1,0 +1,84 @@
+"""Which model a study runs, as a value that worker processes can open again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import StudyError
+
+if TYPE_CHECKING:
+    from interp.tracing import Mllm
+
+__all__ = ["ModelSpec", "as_model", "is_organism", "model_label", "model_provenance", "open_model"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model by id, with what `interp.load` needs to open it.
+
+    Args:
+        id: "organism", a Hugging Face id or a local folder.
+        revision: Commit or tag of a Hugging Face id.
+        device: Where it runs.
+        dtype: Its floating-point type, part of a study's hash because results depend on it.
+        vision_tower: Id or folder that replaces the tower a checkpoint's config names.
+    """
+
+    id: str
+    revision: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    vision_tower: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id.strip():
+            raise StudyError(f'a model\'s id is a text such as "organism" or a folder; got {self.id!r}.')
+
+    def load(self) -> Mllm:
+        """The model itself."""
+        from interp.tracing import load
+
+        options: dict[str, Any] = {key: value for key, value in asdict(self).items() if key != "id"}
+        return load(self.id, **options)
+
+
+def as_model(model: Any) -> Any:
+    """A `ModelSpec` for an id; a `ModelSpec` or an opened model as it is.
+
+    Raises:
+        StudyError: Neither an id, a `ModelSpec` nor a model.
+    """
+    if isinstance(model, str):
+        return ModelSpec(model)
+    if isinstance(model, ModelSpec) or hasattr(model, "encode"):
+        return model
+    raise StudyError(
+        f"model is an id, a ModelSpec(id, revision=…, dtype=…) or an opened model; got "
+        f"{type(model).__name__}."
+    )
+
+
+def open_model(model: Any) -> Any:
+    """The opened model: loaded when it is a `ModelSpec`, itself otherwise."""
+    return model.load() if isinstance(model, ModelSpec) else model
+
+
+def model_label(model: Any) -> str:
+    """A short name for tables and figures."""
+    if isinstance(model, ModelSpec):
+        return model.id if model.revision is None else f"{model.id}@{model.revision}"
+    return str(getattr(model, "family", type(model).__name__))
+
+
+def is_organism(model: Any) -> bool:
+    """Whether a study's model is one of the bundled model organisms, whose numbers are nobody's results."""
+    place = model.id if isinstance(model, ModelSpec) else str(getattr(model, "id", ""))
+    return place == "organism" or "interp/organism" in place.replace("\\", "/")
+
+
+def model_provenance(model: Any, mllm: Any) -> Mapping[str, Any]:
+    """Everything worth writing down about an opened model."""
+    named = asdict(model) if isinstance(model, ModelSpec) else {"id": None}
+    return {**named, "family": mllm.family, "fingerprint": mllm.fingerprint, "n_layers": mllm.n_layers}

@@ -1,0 +1,236 @@
+"""What a study found: tidy frames, a summary with intervals, figures and a report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from interp.errors import StudyError
+from interp.run import FAILURES, RunFolder
+from interp.study.choice import LayerChoice, choose_layer
+from interp.study.frames import below, where
+from interp.study.summary import differences, summarise
+from interp.study.table import layer_table
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.study.grid import Grid
+    from interp.study.layer_sweep import LayerSweep
+    from interp.tokens import TokenMap
+
+__all__ = ["Cell", "Result"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One finished run inside a result, with its labels along the axes."""
+
+    labels: Mapping[str, str]
+    sweep: LayerSweep
+    folder: RunFolder
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The labels alone, in the order of the axes."""
+        return tuple(self.labels.values())
+
+    def check(self) -> None:
+        """Raise `StudyError` when not one sample could be measured."""
+        if self.folder.read_table("samples").num_rows == 0:
+            first = self.folder.read_table(FAILURES).to_pylist()[0]
+            raise StudyError(
+                f"expected at least one of the {len(self.sweep.data)} samples of {' · '.join(self.key)} to "
+                f"be measured, but all failed. The first, {first['sample']}: {first['error']}: "
+                f"{first['reason']}"
+            )
+
+    def frame(self, table: str) -> pd.DataFrame:
+        """One of the run's joined tables, with a leading column per axis."""
+        frame = self.folder.read_table(table).to_pandas()
+        for place, (axis, label) in enumerate(self.labels.items()):
+            frame.insert(place, axis, label)
+        return frame
+
+    def maps(self, indices: Sequence[int], layer: int) -> dict[int, Float[np.ndarray, " token"]]:
+        """The maps of some samples at one layer, as they were stored (float32).
+
+        Raises:
+            StudyError: One of the samples failed, or the layer was not measured.
+        """
+        rows = self.folder.find("maps", index=indices, layer=[layer]).to_pylist()
+        found = {row["index"]: np.array(row["map"], dtype=np.float32) for row in rows}
+        absent = [index for index in indices if index not in found]
+        if absent:
+            raise StudyError(
+                f"samples {absent} of {' · '.join(self.key)} have no map at layer {layer}; see "
+                "result.failures."
+            )
+        return found
+
+    def tokens(self, index: int) -> TokenMap:
+        """Where the image tokens of one sample lie (its text positions are not stored)."""
+        from interp.tokens import TokenMap
+
+        row = self.folder.read_table("samples").to_pandas().set_index("index").loc[index]
+        footprints = np.asarray(row["footprints"], float).reshape(-1, 4)
+        n = len(footprints)
+        sizes = tuple(self.sweep.data[index].sizes)
+        return TokenMap(np.arange(n), footprints, None, np.full(n, "stored"), row["image_index"], sizes, n)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a study.
+
+    Attributes:
+        study: The study that was run.
+        cells: Its runs.
+        folder: Where its own files lie.
+    """
+
+    study: LayerSweep | Grid
+    cells: tuple[Cell, ...]
+    folder: Path
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes: "model", "data" and whatever else a grid varied."""
+        return tuple(self.cells[0].labels)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row per measured sample: question, answers, tokens, the lender of its shuffled boxes."""
+        return self._frames("samples").drop(columns=["footprints", "image_index"])
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row per (axes…, sample, group, layer, metric, control): its value, NaN where undefined."""
+        keys = [*self.axes, "index"]
+        named = self._frames("scores").merge(self.samples[[*keys, "sample", "group"]], on=keys)
+        return named.reindex(columns=[*self.axes, "sample", "group", "layer", "metric", "control", "value"])
+
+    @cached_property
+    def failures(self) -> pd.DataFrame:
+        """One row per thing that could not be measured, with the reason; empty when all went well."""
+        return self._frames(FAILURES)
+
+    @property
+    def cost(self) -> pd.DataFrame:
+        """Seconds, bytes and forward passes of each cell, over all sessions."""
+        rows = [
+            {**cell.labels, **cell.folder.read_json("cost.json", {}).get("total", {})} for cell in self.cells
+        ]
+        return pd.DataFrame(rows)
+
+    def summary(self, level: float = 0.95) -> pd.DataFrame:
+        """Mean and bootstrap interval over groups of each (axes…, layer, metric, control).
+
+        Columns `mean`, `low`, `high`, `n`, `n_groups`, `n_undefined` and `note`, a sentence where there are
+        too few groups to speak of a population.
+        """
+        if level not in self._summaries:
+            self._summaries[level] = summarise(self.scores, self.axes, level=level, seed=self.seed)
+        return self._summaries[level].copy()
+
+    @cached_property
+    def _summaries(self) -> dict[float, pd.DataFrame]:
+        return {}
+
+    @property
+    def seed(self) -> int:
+        """The seed of the study, used for the bootstrap too."""
+        return self.cells[0].sweep.seed
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Short names of the metrics."""
+        return self.cells[0].sweep.metrics
+
+    def best_layer(self, metric: str = "ar") -> LayerChoice:
+        """The layer of the best mean on these very samples, per model: descriptive, not an estimate.
+
+        A maximum over layers flatters. To report a layer, choose it with `choose_layer` on other samples.
+        """
+        return choose_layer(self, metric)
+
+    def at_layer(self, layer: int | LayerChoice, level: float = 0.95) -> pd.DataFrame:
+        """Every metric at one layer, and its paired difference from each null.
+
+        Args:
+            layer: A layer, or a choice made on other samples (one layer per model).
+            level: Coverage of the intervals.
+
+        Returns:
+            Columns of `summary`, with `control` "boxes", "shuffled_boxes", "centre_prior",
+            "boxes − shuffled_boxes" or "boxes − centre_prior".
+        """
+        chosen = self.scores.model.map(self.layers(layer))
+        here = where(self.scores, self.scores.layer == chosen)
+        means = summarise(here, self.axes, level=level, seed=self.seed)
+        return pd.concat(
+            [means, differences(here, self.axes, level=level, seed=self.seed)], ignore_index=True
+        )
+
+    def layers(self, layer: int | LayerChoice) -> dict[str, int]:
+        """The layer per model label.
+
+        Raises:
+            StudyError: A layer that was not measured, or a choice that lacks a model of this result.
+        """
+        models = list(dict.fromkeys(cell.labels["model"] for cell in self.cells))
+        layers = dict(layer.layers) if isinstance(layer, LayerChoice) else dict.fromkeys(models, int(layer))
+        for model in models:
+            measured = set(self.scores.layer[self.scores.model == model].unique().tolist())
+            if layers.get(model) not in measured:
+                raise StudyError(
+                    f"expected a layer of {sorted(measured)} for model {model}, got {layers.get(model)}."
+                )
+        return {model: layers[model] for model in models}
+
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        """The names of all groups measured."""
+        return frozenset(self.samples.group)
+
+    def table(self, metric: str = "ar", *, choice: LayerChoice | None = None) -> str:
+        """Text: one line per layer, one column per cell, mean [low, high] and the two nulls."""
+        return layer_table(self, metric, choice)
+
+    def figures(self, choice: LayerChoice | None = None) -> dict[str, go.Figure]:
+        """One Plotly figure per metric: its mean per layer with the interval, and both nulls."""
+        from interp.report.figures import layer_figures
+
+        return layer_figures(self, choice)
+
+    def report(
+        self, path: str | os.PathLike[str] | None = None, *, choice: LayerChoice | None = None
+    ) -> Path:
+        """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
+
+        `summary.csv` and a copy of the report stay in the study's folder.
+
+        Args:
+            path: Where to write it; `report.html` in the study's folder when left out.
+            choice: The layer to feature; without one, the best on these samples, labelled as descriptive.
+        """
+        from interp.report.page import write_report
+
+        self.summary().to_csv(self.folder / "summary.csv", index=False)
+        own = write_report(self, self.folder / "report.html", choice)
+        if path is None:
+            return own
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(own, path)) if Path(path).resolve() != own.resolve() else own
+
+    def _frames(self, table: str) -> pd.DataFrame:
+        return below(cell.frame(table) for cell in self.cells)

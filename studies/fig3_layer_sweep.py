@@ -1,0 +1,79 @@
+"""Figure 3: at which layers does a model look at the box, on natural and on medical images?
+
+    python studies/fig3_layer_sweep.py
+    python studies/fig3_layer_sweep.py --model llava-hf/llava-1.5-7b-hf --device cuda --dtype bfloat16
+
+The layer to feature is chosen on the validation split and reported on the test split. Each run stays under
+`--out` and is resumed by running the same command again; `report.html` beside them is the result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from interp.data import Samples, bundled, jsonl
+from interp.indicators import Attention
+from interp.prompt import GENERIC_PROMPT
+from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
+
+BUNDLED = ("natural", "medical")
+INDICATOR = Attention(relative_to=GENERIC_PROMPT)
+METRICS = ("ar", "kl_gain", "js")
+
+
+def main(
+    model: str = "organism",
+    data: tuple[str, ...] = BUNDLED,
+    out: Path = Path("runs"),
+    seed: int = 0,
+    workers: int = 1,
+    n: Annotated[int, tyro.conf.arg(help="Samples per data set; half as many choose the layer.")] = 160,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> None:
+    """Where does the model look, layer by layer?
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: Names of bundled data ("natural", "medical") or .jsonl files.
+        out: Folder for runs and report.html.
+        seed: Draws the samples and decides whose boxes each sample borrows.
+        workers: Processes, each with its own copy of the model.
+        n: Samples per data set.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    spec = ModelSpec(model, device=device, dtype=dtype)
+
+    def run(split: str, n_samples: int, names: tuple[str, ...]) -> Result:
+        read = {Path(name).stem: samples(name, split, n_samples, seed) for name in names}
+        base = LayerSweep(
+            model=spec, data=read[Path(names[0]).stem], indicator=INDICATOR, metrics=METRICS, seed=seed
+        )
+        return Grid(base, data=read).run(out, workers=workers)
+
+    with_splits = tuple(name for name in data if name in BUNDLED)
+    choice = choose_layer(run("validation", max(n // 2, 1), with_splits)) if with_splits else None
+    result = run("test", n, data)
+    for metric in METRICS:
+        print(result.table(metric, choice=choice), end="\n\n")
+    print((choice or result.best_layer()).sentence(result))
+    if len(result.failures):
+        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+    print(f"Report: {result.report(out / 'report.html', choice=choice)}")
+
+
+def samples(name: str, split: str, n: int, seed: int) -> Samples:
+    """Bundled samples by name, or the first rows of a file."""
+    if name not in BUNDLED:
+        return jsonl(name)[:n]
+    if name == "natural":
+        return bundled(name, split=split, n=n, seed=seed)
+    return bundled(name, split=split, n=min(n, len(bundled(name, split=split))), seed=seed)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from interp.data import Samples
+from interp.study import Grid, ModelSpec, Result, choose_layer
+from tests.study.planted import Planted, sample, samples, sweep
+
+ATTACK = "<script>alert('x')</script><img src=https://evil.example/x.png>"
+
+
+class Elements(HTMLParser):
+    """The elements of a page, and its text outside scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self.code, self._inside = "", "", ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "style":
+            self.code += data
+        elif self._inside != "script":
+            self.text += data
+
+
+def hostile() -> Samples:
+    """Samples whose every text tries to be markup; 23 groups, so that there are intervals."""
+    data = [sample(number, group=f"{ATTACK}{number}") for number in range(23)]
+    data[0] = data[0].replace(question=ATTACK, answer=ATTACK, id=f"id {ATTACK}")
+    data[1] = data[1].replace(boxes=[], id=f"bad {ATTACK}")
+    return Samples(data)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    study = sweep(batch=8, data=hostile(), metrics=("ar", "js"))
+    grid = Grid(study, data={f"natural {ATTACK}": hostile(), "medical": samples(6, start=60)})
+    return grid.run(tmp_path_factory.mktemp("runs"), progress=False)
+
+
+@pytest.fixture(scope="module")
+def page(result: Result) -> str:
+    return result.report().read_text()
+
+
+def test_text_from_the_data_stays_text(page: str) -> None:
+    elements = Elements(page)
+    scripts = [attributes for tag, attributes in elements.tags if tag == "script"]
+    assert len(scripts) == 3  # Plotly, the figures' numbers, and the lines that draw them
+    assert ATTACK in elements.text
+    assert "alert('x')</script>" not in page
+    assert "evil.example" not in "".join(str(attributes) for _, attributes in elements.tags)
+
+
+def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+    elements = Elements(page)
+    assert {tag for tag, _ in elements.tags} & {
+        "link",
+        "iframe",
+        "object",
+        "embed",
+        "base",
+        "form",
+        "a",
+    } == set()
+    for _, attributes in elements.tags:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    assert not re.search(r"@import|url\(", elements.code)
+    policy = next(found["content"] for tag, found in elements.tags if tag == "meta" and "http-equiv" in found)
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_the_page_says_what_was_measured_and_found(page: str) -> None:
+    text = " ".join(Elements(page).text.split())
+    assert (
+        "At which layers does the model look at what the question is about? Does it depend on the data?"
+        in text
+    )
+    assert "3.08" in text  # the attention ratio planted at layer 1
+    assert "beyond zero" in text
+    assert "Only 3 groups" in text
+    assert "Per group: patient-30: 3.08" in text
+    assert "Descriptive only" in text
+    assert "higher is better" in text
+    assert "Samples left out: 1." in text
+    assert "SampleError: the sample has no box" in text
+    assert "fingerprint ffffffffffffffff" in text
+    assert "model organism" not in text
+
+
+def test_the_gallery_shows_best_and_worst_with_pictures(page: str, result: Result) -> None:
+    images = [found["src"] for tag, found in Elements(page).tags if tag == "img"]
+    assert len(images) == 2 * (6 + 6)
+    assert len(set(images)) > 12
+    assert len(page) < 12e6
+
+
+def test_a_layer_chosen_elsewhere_is_featured_as_such(result: Result, tmp_path: Path) -> None:
+    study = sweep(data=samples(20, start=300), indicator=Planted((0.0, 1.0, 5.0)))
+    choice = choose_layer(study.run(tmp_path, progress=False))
+    path = result.report(tmp_path / "deep" / "report.html", choice=choice)
+    text = Elements(path.read_text()).text
+    assert "Layer 2 of planted: the best mean attention ratio on validation samples" in text
+    assert "Descriptive only" not in text
+
+
+def test_an_organisms_numbers_are_not_the_papers(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp.report.findings import lead
+
+    for cell in result.cells:
+        monkeypatch.setitem(cell.sweep.__dict__, "model", ModelSpec("organism"))
+    assert "These are not the paper's numbers" in " ".join(lead(result).split())

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interp.footprints import squash
+from interp.sample import Box
+from interp.study.nulls import centre_prior, moved_boxes, partners
+
+
+@given(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=40), st.integers(0, 5))
+def test_each_sample_lends_once_and_borrows_outside_its_group_where_that_is_possible(
+    groups: list[str], seed: int
+) -> None:
+    found = partners(groups, [True] * len(groups), seed=seed)
+    assert sorted(map(int, found)) == list(range(len(groups)))
+    assert all(partner != index for index, partner in enumerate(found))
+    if max(groups.count(group) for group in groups) <= len(groups) // 2:
+        assert all(groups[int(partner)] != groups[index] for index, partner in enumerate(found))
+
+
+def test_unusable_samples_neither_lend_nor_borrow() -> None:
+    found = partners(["a", "b", "c", "d"], [True, False, True, True])
+    assert found[1] is None
+    assert {found[0], found[2], found[3]} == {0, 2, 3}
+
+
+def test_one_usable_sample_has_nobody_to_borrow_from() -> None:
+    assert partners(["a", "b"], [True, False]) == (None, None)
+    assert partners([], []) == ()
+
+
+def test_the_seed_decides_who_lends() -> None:
+    groups = [f"g{index}" for index in range(20)]
+    assert partners(groups, [True] * 20, seed=1) == partners(groups, [True] * 20, seed=1)
+    assert partners(groups, [True] * 20, seed=1) != partners(groups, [True] * 20, seed=2)
+
+
+def test_a_moved_box_keeps_its_relative_place() -> None:
+    moved = moved_boxes([Box(10, 20, 30, 40)], [(100, 80)], [(50, 160)])
+    assert moved == (Box(5, 40, 15, 80),)
+
+
+def test_a_box_of_a_second_image_lands_on_the_last_there_is() -> None:
+    boxes = [Box(10, 10, 20, 20, image=1), Box(0, 0, 10, 10)]
+    sizes = [(10, 10), (40, 40)]
+    assert moved_boxes(boxes, sizes, [(80, 80)]) == (Box(20, 20, 40, 40, image=0), Box(0, 0, 80, 80))
+    assert moved_boxes(boxes, sizes, [(10, 10), (20, 20)])[0] == Box(5, 5, 10, 10, image=1)
+
+
+def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_each_side() -> None:
+    footprints = np.array([[40, 30, 60, 50], [65, 30, 85, 50], [40, 50, 60, 70], [np.nan] * 4])
+    found = centre_prior(footprints, np.zeros(4, int), [(100, 80)])
+    # centres at (0.5, 0.5), (0.75, 0.5), (0.5, 0.75) of the sides: 0, 1 and 1 standard deviations away
+    assert found == pytest.approx([1.0, np.exp(-0.5), np.exp(-0.5), 0.0])
+
+
+def test_the_centre_prior_of_each_image_has_its_own_middle() -> None:
+    small, large = squash((30, 30), (3, 3)), squash((300, 90), (3, 3))
+    index = np.repeat([0, 1], 9)
+    found = centre_prior(np.concatenate([small.boxes, large.boxes]), index, [(30, 30), (300, 90)])
+    assert found[:9] == pytest.approx(found[9:])
+    assert found[4] == found[:9].max() == 1.0

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from interp.data import Samples
+from interp.errors import StudyError
+from interp.study import Grid, Result, choose_layer
+from tests.study.planted import Model, Planted, sample, samples, sweep
+
+
+def many(n: int = 48, start: int = 0) -> Samples:
+    """Samples of n / 2 groups, in which the box's row decides how easy it is."""
+    return samples(n, start=start)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """Two data sets: 24 groups and 3 groups."""
+    grid = Grid(sweep(batch=8), data={"large": many(), "small": samples(6, start=100)})
+    return grid.run(tmp_path_factory.mktemp("runs"), progress=False)
+
+
+def test_the_summary_holds_plain_means_and_counts(result: Result) -> None:
+    summary = result.summary().set_index(["data", "layer", "metric", "control"])
+    assert len(summary) == 2 * 3 * 3 * 3
+    row = summary.loc[("large", 1, "ar", "centre_prior")]
+    scores = result.scores
+    keep = (scores.data == "large") & (scores.layer == 1) & (scores.metric == "ar")
+    values = scores[keep & (scores.control == "centre_prior")]
+    assert row["mean"] == pytest.approx(values.value.mean())
+    assert (row["n"], row["n_groups"], row["n_undefined"]) == (48, 24, 0)
+    by_group = values.groupby("group").value.mean()
+    error = by_group.std() / np.sqrt(len(by_group))  # the bootstrap's width agrees with a normal one
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.25)
+
+
+def test_few_groups_carry_a_sentence(result: Result) -> None:
+    notes = result.summary().groupby("data").note.first()
+    assert notes["large"] == ""
+    assert notes["small"].startswith("Only 3 groups")
+
+
+def test_differences_are_paired_by_sample(result: Result) -> None:
+    frame = result.at_layer(1)
+    assert set(frame.layer) == {1}
+    keys = ["data", "metric", "control"]
+    found = frame.set_index(keys)["mean"]
+    for null in ("shuffled_boxes", "centre_prior"):
+        expected = found["large", "ar", "boxes"] - found["large", "ar", null]
+        assert found["large", "ar", f"boxes − {null}"] == pytest.approx(expected)
+    # own boxes score the same everywhere, so the difference varies just as its null does
+    spread = frame.set_index(keys)
+    gap = spread.loc[("large", "ar", "boxes − centre_prior")]
+    null = spread.loc[("large", "ar", "centre_prior")]
+    assert gap["high"] - gap["low"] == pytest.approx(null["high"] - null["low"], rel=0.02)
+
+
+def test_the_best_layer_follows_the_metrics_direction(result: Result) -> None:
+    assert result.best_layer("ar").layers == {"planted": 1}
+    assert result.best_layer("js").layers == {"planted": 1}  # lower is better
+    with pytest.raises(StudyError, match="metrics measured, ar, kl_gain, js; got 'iou'"):
+        result.best_layer("iou")
+
+
+def test_a_layer_is_held_out_only_if_no_group_was_seen(result: Result, tmp_path: Path) -> None:
+    assert not result.best_layer().held_out(result)
+    assert "Descriptive only" in result.best_layer().sentence(result)
+    other = sweep(data=many(start=200), indicator=Planted((0.0, 1.0, 5.0)), batch=8)
+    choice = choose_layer(other.run(tmp_path, progress=False), "ar")
+    assert choice.held_out(result)
+    assert "layer 2 of planted" in choice.sentence(result)
+    assert "share no group" in choice.sentence(result)
+    assert set(result.at_layer(choice).layer) == {2}
+    leaking = samples(6, start=200) + Samples([sample(0)])
+    leak = choose_layer(sweep(data=leaking).run(tmp_path, progress=False))
+    assert not leak.held_out(result)
+
+
+def test_a_choice_for_another_model_or_an_absent_layer_is_refused(result: Result, tmp_path: Path) -> None:
+    other = sweep(model=Model(family="other")).run(tmp_path, progress=False)
+    with pytest.raises(StudyError, match="for model planted, got None"):
+        result.at_layer(choose_layer(other))
+    with pytest.raises(StudyError, match=r"a layer of \[0, 1, 2\] for model planted, got 9"):
+        result.at_layer(9)
+
+
+def test_the_table_has_a_line_per_layer_and_marks_the_chosen_one(result: Result) -> None:
+    text = result.table("ar", choice=result.best_layer())
+    lines = [line for line in text.splitlines() if line.startswith("│")]
+    assert [line.split("│")[1].strip() for line in lines] == ["0", "1 *", "2"]
+    assert "3.08 [3.08, 3.08]" in lines[1]  # (1 + 3) · 20 / 26
+    assert "3.08 (3 groups)" in lines[1]
+    assert "higher is better" in text
+    with pytest.raises(StudyError, match="got 'kl'"):
+        result.table("kl")
+
+
+def test_there_is_a_figure_for_each_metric(result: Result) -> None:
+    figures = result.figures()
+    assert list(figures) == ["ar", "kl_gain", "js"]
+    lines = {trace.name: trace for trace in figures["ar"].data}
+    assert lines["large"].y == pytest.approx([1.0, 4 * 20 / 26, 2 * 20 / 22])
+    assert "large · shuffled boxes" in lines
+    assert lines["large · centre prior"].line.dash == "dot"
+    assert "large 95 %" in lines
+    assert "small 95 %" not in lines  # too few groups for a band: a line for each group instead
+    assert "small · group patient-50" in lines
