@@ -1,0 +1,88 @@
+"""Where a multimodal LLM looks, and what happens when it is made to look elsewhere.
+
+```python
+import interp
+
+mllm = interp.load("organism")
+samples = interp.data.bundled("natural", n=8)
+trace = mllm.trace(samples, reads=[interp.Rows(interp.Site(queries="last", keys="image"))])
+trace[0].rows  # (layer, head, query, token)
+```
+
+Names are imported when first used: geometry, metrics and stored results need neither torch nor nnsight.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp import data, indicators, metrics
+    from interp.errors import InterpError
+    from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
+    from interp.sample import Box, Sample
+    from interp.study import Grid, LayerChoice, LayerSweep, ModelSpec, choose_layer
+    from interp.tokens import TokenMap, word
+    from interp.tracing import Knockout, Mllm, Prefix, Rows, Site, Trace, image_mask, load, positions, wrap
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GENERIC_PROMPT",
+    "PAPER_PROMPT",
+    "Box",
+    "Grid",
+    "InterpError",
+    "Knockout",
+    "LayerChoice",
+    "LayerSweep",
+    "Mllm",
+    "ModelSpec",
+    "Prefix",
+    "Prompt",
+    "Rows",
+    "Sample",
+    "Site",
+    "Target",
+    "TokenMap",
+    "Trace",
+    "choose_layer",
+    "data",
+    "diff",
+    "image_mask",
+    "indicators",
+    "load",
+    "metrics",
+    "positions",
+    "word",
+    "wrap",
+]
+
+_MODULES = ("data", "indicators", "metrics")
+_HOMES = {
+    "errors": ("InterpError",),
+    "prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
+    "sample": ("Box", "Sample"),
+    "study": ("Grid", "LayerChoice", "LayerSweep", "ModelSpec", "choose_layer"),
+    "tokens": ("TokenMap", "word"),
+    "tracing": (
+        *("Knockout", "Mllm", "Prefix", "Rows", "Site", "Trace"),
+        *("image_mask", "load", "positions", "wrap"),
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"interp.{name}")
+    if name in _HOME:
+        value = getattr(import_module(f"interp.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"interp has no {name!r}; its public names are {', '.join(__all__)}.")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
