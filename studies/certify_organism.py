@@ -111,9 +111,19 @@ def looks(options: Options) -> pd.DataFrame:
         summary = sweep("test", kind).run(options.out).summary()
         summary["chosen on validation"] = summary.layer == next(iter(choice.layers.values()))
         frames.append(summary.assign(data=kind))
-    return pd.concat(frames)[
-        ["data", "layer", "chosen on validation", "metric", "control", "mean", "low", "high", "n", "n_groups"]
+    columns = [
+        "data",
+        "layer",
+        "chosen on validation",
+        "metric",
+        "control",
+        "mean",
+        "low",
+        "high",
+        "n",
+        "n_groups",
     ]
+    return pd.concat(frames).loc[:, columns]
 
 
 def certificate(mllm: interp.Mllm, options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:

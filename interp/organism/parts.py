@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
@@ -129,7 +130,7 @@ def build_processor(medical_words: Sequence[str] = ()) -> LlavaProcessor:
 
 def build_model() -> LlavaForConditionalGeneration:
     """Returns an untrained organism: 3 vision layers, 6 language layers of 8 heads (4 key-value heads), width 128."""
-    width = {"hidden_size": 128, "intermediate_size": 384}
+    width: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 384}
     vision = CLIPVisionConfig(
         **width,
         num_hidden_layers=3,
@@ -152,7 +153,7 @@ def build_model() -> LlavaForConditionalGeneration:
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_id=IMAGE_TOKEN_ID,
+        image_token_index=IMAGE_TOKEN_ID,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=GRID * GRID,

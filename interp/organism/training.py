@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,13 +153,13 @@ class Trainer:
         lessons = [natural_lesson(rng, turns, recipe.bare_share, MAX_NAMES) for _ in range(n - n_medical)]
         padded = [*self.names, *[""] * (MAX_NAMES - len(self.names))]
         for _ in range(n_medical):
-            picture = self.pictures[rng.integers(len(self.pictures))]
+            picture = self.pictures[int(rng.integers(len(self.pictures)))]
             lessons.append(medical_lesson(picture, rng, recipe.turns, recipe.bare_share, padded))
         return lessons
 
     def see(self, batch: Batch) -> Float[Tensor, "lesson token width"]:
         """Returns the projected image tokens."""
-        seen = self.model.model.get_image_features(
+        seen: Any = self.model.model.get_image_features(
             batch.pixels, vision_feature_layer=-1, vision_feature_select_strategy="default"
         )
         return torch.stack(list(seen.pooler_output))
@@ -182,7 +183,7 @@ class Trainer:
         self.optimiser.zero_grad()
         batch = self.packer(self.lessons(self.step))
         features = self.see(batch)
-        words = self.model.get_input_embeddings().weight
+        words: Any = self.model.get_input_embeddings().weight
         auxiliary = self.heads.loss(features, words, self.names, batch)
         loss, figures = self.recipe.fade(self.step) * auxiliary, {"auxiliary": auxiliary.item()}
         if self.step >= self.recipe.sight_steps:
