@@ -1,0 +1,163 @@
+"""From samples, reads and edits to a trace: the steps of a run, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from interp.errors import EditError, ModelError, PromptError, SiteError
+from interp.prompt import PAPER_PROMPT, Prompt
+from interp.sample import Sample
+from interp.tracing.cost import Meter
+from interp.tracing.edits import Knockout
+from interp.tracing.encode import Batch
+from interp.tracing.forward import Greedy, Outcome, run
+from interp.tracing.install import COLLECTOR
+from interp.tracing.layout import Layout
+from interp.tracing.plan import LayerPlan, make_plan
+from interp.tracing.prefix import Prefix, prefix_lengths, run_prefix, suffix_cache, suffix_inputs
+from interp.tracing.reads import Rows
+from interp.tracing.request import Request, resolve
+from interp.tracing.trace import SampleTrace, Trace, label_rows
+from interp.tracing.work import LayerWork, Recorder
+
+if TYPE_CHECKING:
+    from interp.tracing.mllm import Mllm
+
+__all__ = ["prefix", "trace"]
+
+Samples = Sample | Iterable[Sample] | Batch | Prefix
+
+
+def trace(
+    mllm: Mllm,
+    samples: Samples,
+    prompt: Prompt | None,
+    reads: Sequence[Rows],
+    edits: Sequence[Knockout],
+    generate: int,
+    seed: int | None,
+) -> Trace:
+    """The trace of a batch; see `Mllm.trace`."""
+    _check_arguments(reads, edits, generate)
+    with Meter(mllm.device) as meter:
+        batch, before = _prepared(mllm, samples, prompt)
+        request = resolve(reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads)
+        if before is not None and not _serves(before, batch, request):
+            before = None
+        with torch.no_grad(), _seeded(seed):
+            outcome = _run(mllm, batch, before, request, meter, generate)
+        answers, n_steps = _answers(mllm, outcome)
+        rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
+        logits = outcome.logits.cpu().numpy()
+    parts = zip(rows, batch.tokens, answers or [None] * len(batch), strict=True)
+    return Trace(
+        samples=tuple(SampleTrace(*part) for part in parts),
+        logits=xr.DataArray(logits, dims=["sample", "token_id"], name="logits"),
+        answers=answers,
+        tokens=batch.tokens,
+        cost=meter.cost,
+    )
+
+
+def prefix(mllm: Mllm, samples: Sample | Iterable[Sample] | Batch, prompt: Prompt | None) -> Prefix:
+    """The prefix of a batch; see `Mllm.prefix`."""
+    if isinstance(samples, Prefix):
+        raise ModelError("prefix takes samples or a batch; got a prefix. Use it as it is.")
+    with Meter(mllm.device) as meter, mllm.installation.armed({}), torch.no_grad():
+        batch, _ = _prepared(mllm, samples, prompt)
+        lengths = prefix_lengths(batch)
+        layers = run_prefix(mllm.hf, batch, lengths, mllm.n_layers, meter)
+    keys, values = zip(*layers, strict=True)
+    return Prefix(batch, lengths, keys, values, meter.cost, mllm.installation)
+
+
+def _check_arguments(reads: Sequence[Rows], edits: Sequence[Knockout], generate: int) -> None:
+    if not isinstance(reads, Sequence):
+        raise SiteError(f"reads= is a list of reads; got {reads!r}. Write reads=[{reads!r}].")
+    if not isinstance(edits, Sequence):
+        raise EditError(f"edits= is a list of edits; got {edits!r}. Write edits=[{edits!r}].")
+    if isinstance(generate, bool) or not isinstance(generate, int) or generate < 0:
+        raise PromptError(f"generate= is a number of tokens, 0 or more; got {generate!r}.")
+
+
+def _prepared(mllm: Mllm, samples: Samples, prompt: Prompt | None) -> tuple[Batch, Prefix | None]:
+    """The encoded batch, and the prefix it may go on from."""
+    if not isinstance(samples, Prefix | Batch):
+        return mllm.encode(samples, PAPER_PROMPT if prompt is None else prompt), None
+    before = samples if isinstance(samples, Prefix) else None
+    if before is not None and before.owner is not mllm.installation:
+        raise ModelError("this prefix was made by another model; make one with this model's prefix().")
+    batch = samples.batch if isinstance(samples, Prefix) else samples
+    if prompt is None or prompt == batch.prompt:
+        return batch, before
+    return mllm.encoder.again(batch, prompt), before
+
+
+def _serves(before: Prefix, batch: Batch, request: Request) -> bool:
+    """Whether the prefix answers exactly: same beginning, and no row inside it is read or edited."""
+    first = [request.first_row(i) for i in range(len(batch))]
+    inside = [row is not None and row < n for row, n in zip(first, before.lengths, strict=True)]
+    return before.begins(batch) and not any(inside)
+
+
+def _run(
+    mllm: Mllm, batch: Batch, before: Prefix | None, request: Request, meter: Meter, generate: int
+) -> Outcome:
+    """One run of the model inside an nnsight trace, which is handed the whole outcome, once."""
+    lengths = [tokens.length for tokens in batch.tokens]
+    layout = Layout.whole(lengths) if before is None else Layout.suffix(before.lengths, lengths)
+    plan = make_plan(request, layout, mllm.shape)
+    recorder = Recorder()
+    layers = plan.layers if before is None else range(mllm.n_layers)
+    work = {
+        i: LayerWork(plan.layers.get(i, LayerPlan()), recorder, None if before is None else before.layer(i))
+        for i in layers
+    }
+    inputs = batch.inputs if before is None else suffix_inputs(before, batch)
+    cache = None if before is None else suffix_cache(before)
+
+    greedy = Greedy(generate, _ends(mllm), batch.pad_id) if generate else None
+
+    def collect(_: Tensor) -> Outcome:
+        outcome = run(mllm.hf, inputs, recorder, meter, cache=cache, greedy=greedy)
+        return mllm.installation.collector(outcome)
+
+    collector = getattr(mllm.nn, COLLECTOR)
+    # nnsight wants an input; `collect` has its own
+    with mllm.installation.armed(work), mllm.nn.trace(torch.zeros(1), fn=collect):
+        outcome = collector.output.save()
+    return outcome  # noqa: RET504 - nnsight assigns it when the block ends
+
+
+def _ends(mllm: Mllm) -> frozenset[int]:
+    """Token ids that end an answer."""
+    found = getattr(getattr(mllm.hf, "generation_config", None), "eos_token_id", None)
+    found = mllm.processor.tokenizer.eos_token_id if found is None else found
+    return frozenset(() if found is None else [found] if isinstance(found, int) else found)
+
+
+def _answers(mllm: Mllm, outcome: Outcome) -> tuple[list[str], list[int] | None]:
+    """The generated texts, and how many tokens each has, its end included."""
+    if outcome.ids is None:
+        return [], None
+    ends, lines = _ends(mllm), outcome.ids.tolist()
+    lengths = [next((i + 1 for i, t in enumerate(line) if t in ends), len(line)) for line in lines]
+    own = [line[:n] for line, n in zip(lines, lengths, strict=True)]
+    return [mllm.processor.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in own], lengths
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Seeds torch's generators for the block and puts their state back after it."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

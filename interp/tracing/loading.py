@@ -1,0 +1,204 @@
+"""From a name, a folder or a transformers model to an `Mllm`."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from interp.errors import ModelError
+from interp.models.adapter import Adapter, find
+from interp.organism.places import ORGANISMS, folder
+from interp.tracing.install import Installation
+from interp.tracing.mllm import Mllm
+
+__all__ = ["load", "wrap"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+_RECOMPUTED = ("rotary_emb.inv_freq", "position_ids")
+"""Buffers that old checkpoints carry and transformers computes anew."""
+
+
+def load(
+    model: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    revision: str | None = None,
+    adapter: Adapter | str | None = None,
+    processor: Any = None,
+    remote: bool = False,
+    vision_tower: str | Path | None = None,
+) -> Mllm:
+    """The model of that name, ready to be traced.
+
+    Code that comes with a checkpoint is never run, and weights are read as safetensors or, for older files,
+    with torch's `weights_only`. Nothing is downloaded unless `model` is a hub id.
+
+    Args:
+        model: "organism" (bundled), a local folder, or a hub id "organisation/name". A folder that is called
+            as the organism is "./organism".
+        device: where it runs.
+        dtype: of the weights; "auto" keeps the checkpoint's.
+        revision: of the hub id: a branch, tag or commit.
+        adapter: for a family `interp` does not know, or the name of one it does.
+        processor: instead of the checkpoint's own: a processor, or the folder or hub id of one.
+        remote: run on NDIF. Not in this version.
+        vision_tower: replaces the tower a config names. Not in this version.
+
+    Raises:
+        ModelError: No such folder, a family that is not known, missing or left-over weights, or an option
+            that this version lacks.
+    """
+    _refuse_later_options(remote, vision_tower)
+    where, local = _place(model)
+    if local and revision is not None:
+        raise ModelError(f"revision={revision!r} is for hub ids; {where} is a local folder. Leave it out.")
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local}
+    options |= {} if revision is None else {"revision": revision}
+    made = _processor(where if processor is None else processor, options if processor is None else None)
+    return wrap(_moved(_model(where, _dtype(dtype), options), device), made, adapter)
+
+
+def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) -> Mllm:
+    """A transformers model, ready to be traced. `Mllm.unwrap()` gives it back as it was.
+
+    It keeps its own attention function, its dtype, device and `requires_grad`; it is put in evaluation mode.
+    The processor is copied, since its tokenizer will pad on the left.
+
+    Args:
+        hf_model: an image-text-to-text model of a known family.
+        processor: its processor.
+        adapter: for a family `interp` does not know, or the name of one it does.
+
+    Raises:
+        ModelError: A family that is not known, or attention that cannot be tapped.
+    """
+    for name, value, needs in (("hf_model", hf_model, "config"), ("processor", processor, "tokenizer")):
+        if not hasattr(value, needs):
+            raise ModelError(
+                f"wrap takes a transformers model and its processor; {name}={value!r} is neither."
+            )
+    chosen = find(hf_model.config, adapter)
+    layers = chosen.layers(hf_model)
+    bare = [i for i, layer in enumerate(layers) if not hasattr(layer, "self_attn")]
+    if bare or not layers:
+        raise ModelError(
+            f"adapter {chosen.name!r} names {len(layers)} decoder layers, of which {bare} have no "
+            "`.self_attn`."
+        )
+    own = copy.deepcopy(processor)
+    return Mllm(hf_model, own, chosen, Installation(hf_model, own, layers))
+
+
+def _refuse_later_options(remote: bool, vision_tower: str | Path | None) -> None:
+    if remote or vision_tower is not None:
+        raise ModelError(
+            "remote= and vision_tower= are not in this version: it runs models locally, as transformers lays "
+            "them out. Load the model without them."
+        )
+
+
+def _place(model: str | Path, holding: tuple[str, ...] = ("config.json",)) -> tuple[str, bool]:
+    """Where to load from, and whether that is a local folder, which must hold one of the files `holding`."""
+    if isinstance(model, str) and model in ORGANISMS:
+        return str(folder(model)), True
+    if not isinstance(model, str | Path):
+        raise ModelError(
+            f"load takes a name, a folder or a hub id; got {type(model).__name__}. For a model in memory use "
+            "interp.wrap(hf_model, processor)."
+        )
+    path = Path(model).expanduser()
+    if path.is_dir() and str(model):
+        if not any((path / name).is_file() for name in holding):
+            raise ModelError(
+                f"the folder {path} holds no {' or '.join(holding)}; name the folder that save_pretrained "
+                "wrote."
+            )
+        return str(path), True
+    if isinstance(model, str) and _HUB_ID.fullmatch(model) and ".." not in model and not path.parent.is_dir():
+        return model, False
+    raise ModelError(
+        f"{str(model)!r} is not an existing folder, nor a hub id (organisation/name), nor one of "
+        f"{sorted(ORGANISMS)}. Check the path; nothing was downloaded."
+    )
+
+
+def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
+    found = dtype if isinstance(dtype, torch.dtype) or dtype == "auto" else getattr(torch, str(dtype), None)
+    if found != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ModelError(
+            f'dtype is "auto", a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.'
+        )
+    return found
+
+
+def _processor(given: Any, options: Mapping[str, Any] | None) -> Any:
+    if not isinstance(given, str | Path):
+        return given
+    if options is None:
+        given, local = _place(given, _PROCESSOR_FILES)
+        options = {"trust_remote_code": False, "local_files_only": local}
+    try:
+        return AutoProcessor.from_pretrained(given, **options)
+    except Exception as error:  # whatever reading foreign files raises
+        raise ModelError(
+            f"no processor can be loaded from {given} ({type(error).__name__}: {error}). Pass processor= "
+            "with one, or the folder or hub id of one."
+        ) from error
+
+
+def _model(where: str, dtype: str | torch.dtype, options: Mapping[str, Any]) -> Any:
+    """The model with every weight accounted for."""
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            where,
+            dtype=dtype,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    except Exception as error:  # whatever reading foreign files raises
+        raise ModelError(
+            f"transformers cannot load {where} ({type(error).__name__}: {error}). Check the name and that "
+            "its files are complete; a model whose code comes with the checkpoint is not run: build it "
+            "yourself and use interp.wrap(hf_model, processor, adapter=…)."
+        ) from error
+    model, report = loaded
+    _check_report(where, report)
+    return model
+
+
+def _moved(model: Any, device: str | torch.device) -> Any:
+    try:
+        return model.to(device)
+    except (AssertionError, RuntimeError) as error:  # torch's words for a device that is not there, or full
+        raise ModelError(
+            f"device={str(device)!r} cannot be used ({error}). Is it there, and large enough?"
+        ) from error
+
+
+def _check_report(where: str, report: Mapping[str, Any]) -> None:
+    missing = sorted(report["missing_keys"])
+    unexpected = sorted(k for k in report["unexpected_keys"] if not k.endswith(_RECOMPUTED))
+    mismatched = sorted(str(entry) for entry in report["mismatched_keys"])
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": mismatched}
+    if not any(problems.values()):
+        return
+    listed = "; ".join(
+        f"{len(keys)} {what}: {', '.join(keys[:8])}{' …' if len(keys) > 8 else ''}"
+        for what, keys in problems.items()
+        if keys
+    )
+    raise ModelError(
+        f"the weights in {where} do not fit the model its config describes: {listed}. The model would run "
+        "with random weights in their place. Is this an original checkpoint in another layout, or the wrong "
+        "config.json?"
+    )

@@ -1,0 +1,210 @@
+"""A multimodal LLM ready to be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+
+from interp.models.adapter import Adapter
+from interp.prompt import PAPER_PROMPT, Prompt
+from interp.sample import Sample
+from interp.tracing import execute
+from interp.tracing.door import door_rows
+from interp.tracing.edits import Knockout
+from interp.tracing.encode import Batch, Encoder
+from interp.tracing.fingerprint import fingerprint
+from interp.tracing.install import PATTERN, Installation
+from interp.tracing.plan import Shape
+from interp.tracing.prefix import Prefix
+from interp.tracing.reads import Rows
+from interp.tracing.site import Selector, Site
+from interp.tracing.trace import Trace
+from interp.tracing.work import Door
+
+__all__ = ["Mllm"]
+
+
+@dataclass(frozen=True, eq=False)
+class Mllm:
+    """A multimodal LLM with its processor and its family's adapter. Made by `interp.load` or `interp.wrap`.
+
+    Attributes:
+        hf: the transformers model.
+        processor: its processor (a copy of the one given; the tokenizer pads on the left).
+        adapter: what is known of the family.
+        installation: what wrapping changed in the model.
+    """
+
+    hf: Any
+    processor: Any
+    adapter: Adapter
+    installation: Installation
+
+    def __repr__(self) -> str:
+        kind = type(self.hf).__name__
+        return f"Mllm({kind}, {self.n_layers} layers, {self.n_heads} heads, {self.dtype}, {self.device})"
+
+    @property
+    def nn(self) -> Any:
+        """The nnsight `TransformersModel` around the model: `mllm.nn.trace(**batch.inputs)`."""
+        return self.installation.nn
+
+    @property
+    def family(self) -> str:
+        """The adapter's name."""
+        return self.adapter.name
+
+    @cached_property
+    def layers(self) -> list[Any]:
+        """nnsight's views of the decoder layers; the door of `tap` is at `.self_attn.pattern`."""
+        paths = {module: path for path, module in self.hf.named_modules()}
+        return [self.nn.get(paths[layer]) for layer in self.adapter.layers(self.hf)]
+
+    @property
+    def n_layers(self) -> int:
+        """Decoder layers."""
+        return len(self.installation.attentions)
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads of each decoder layer."""
+        return int(self._text_config.num_attention_heads)
+
+    @property
+    def n_key_value_heads(self) -> int:
+        """Key-value heads of each decoder layer."""
+        return int(getattr(self._text_config, "num_key_value_heads", None) or self.n_heads)
+
+    @property
+    def image_token_id(self) -> int:
+        """The id that stands for an image token in `input_ids`."""
+        found = getattr(self.hf.config, "image_token_id", None)
+        return int(self.hf.config.image_token_index if found is None else found)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        return self.hf.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return self.hf.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of config, weights and processor; the same on every device. Reads each weight, once."""
+        return fingerprint(self.hf, self.processor)
+
+    @property
+    def shape(self) -> Shape:
+        """What plans of reads and edits depend on."""
+        takes_masks = "flash" not in self.installation.implementation
+        return Shape(self.n_layers, self.n_heads, self.n_key_value_heads, self.device, takes_masks)
+
+    @property
+    def encoder(self) -> Encoder:
+        """Turns samples into batches for this model."""
+        self.installation.check()
+        return Encoder(self.processor, self.adapter, self.hf.config, self.device, self.dtype)
+
+    def encode(self, samples: Sample | Iterable[Sample], prompt: Prompt = PAPER_PROMPT) -> Batch:
+        """The samples as one left-padded batch.
+
+        Raises:
+            SampleError: No samples, or something that is not a `Sample`.
+            PromptError: A prompt that cannot be rendered or holds the image placeholder.
+            ImageTokenMismatch: Not as many image tokens as footprints.
+        """
+        return self.encoder(samples, prompt)
+
+    def trace(
+        self,
+        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        prompt: Prompt | None = None,
+        reads: Sequence[Rows] = (),
+        edits: Sequence[Knockout] = (),
+        generate: int = 0,
+        seed: int | None = None,
+    ) -> Trace:
+        """Runs the samples as one batch, reading and editing on the way; gradients are off.
+
+        A sample's results do not depend on the rest of its batch.
+
+        Args:
+            samples: samples, an encoded batch, or a prefix. After a prefix only what follows the image runs,
+                where that is exact (see `Prefix`).
+            prompt: how the question is put; by default `PAPER_PROMPT`, or that of the batch or prefix.
+            reads: what to read.
+            edits: what to change, in order.
+            generate: how many tokens to generate at most, greedily. Rows then have a first dimension "step":
+                0 is the prompt, and reads of queries "last" go on with a row for every further token.
+            seed: of torch's generators during the run, for models that draw random numbers.
+
+        Raises:
+            SiteError: A layer, head, group or position that is not there, or a read of nothing.
+            EditError: Edits out of order, or a row left without keys.
+            ModelError: Another trace or tap of this model is open, or it was unwrapped.
+            SampleError, PromptError, ImageTokenMismatch: as in `encode`.
+        """
+        return execute.trace(self, samples, prompt, reads, edits, generate, seed)
+
+    def prefix(self, samples: Sample | Iterable[Sample] | Batch, prompt: Prompt | None = None) -> Prefix:
+        """Everything up to each sample's last image token, run once; accepted wherever samples are.
+
+        Raises:
+            ModelError: A sample without image tokens; another trace or tap of this model is open.
+            SampleError, PromptError, ImageTokenMismatch: as in `encode`.
+        """
+        return execute.prefix(self, samples, prompt)
+
+    @contextmanager
+    def tap(
+        self,
+        queries: Selector | Sequence[Selector] = "last",
+        *,
+        layers: Literal["all"] | Sequence[int] = "all",
+        batch: Batch | None = None,
+    ) -> Iterator[None]:
+        """Opens the nnsight door: layers offer their rows at `mllm.layers[i].self_attn.pattern.output`.
+
+            with mllm.tap(queries="last"), mllm.nn.trace(**batch.inputs):
+                rows = mllm.layers[14].self_attn.pattern.output.save()
+
+        Rows are float32 (sample, head, query, key), over padded keys. Writing to them, in place or by
+        assignment, edits the attention's output.
+
+        Args:
+            queries: rows to offer; "last" is the last row of every pass.
+            layers: which layers offer them.
+            batch: the batch that is traced; needed for queries other than "last" and "all".
+
+        Raises:
+            SiteError: Layers that are not there, queries that need a batch, or that differ in number.
+            ModelError: Another trace or tap of this model is open, or it was unwrapped.
+        """
+        rows = door_rows(queries, batch)
+        attentions = self.installation.attentions
+        chosen = Site(layers=layers).resolve(self.n_layers, self.n_heads)
+        doors = {i: Door(attentions[i].get_submodule(PATTERN), rows) for i in chosen}
+        with self.installation.armed(doors):
+            yield
+
+    def unwrap(self) -> Any:
+        """The transformers model as it was before `wrap`: attention implementation, modules, config, mode.
+
+        This `Mllm`, its prefixes and its nnsight model are of no use afterwards.
+
+        Raises:
+            ModelError: A trace or tap is open, or it was unwrapped already.
+        """
+        return self.installation.remove()
+
+    @property
+    def _text_config(self) -> Any:
+        return self.hf.config.get_text_config(decoder=True)

@@ -1,0 +1,201 @@
+"""A request tied to the padded tensors of one forward pass: the work of every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from interp.tracing.edits import Hiding, Stage
+from interp.tracing.layout import Layout
+from interp.tracing.request import Hidden, Request, Selection
+from interp.tracing.rows import Heads
+
+__all__ = ["Block", "LayerPlan", "Plan", "ReadBlock", "Shape", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a plan must know of a model. `takes_masks`: (sample, head, query, key) masks, by its attention."""
+
+    n_layers: int
+    n_heads: int
+    n_key_value_heads: int
+    device: torch.device
+    takes_masks: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some rows of each sample × some heads.
+
+    Attributes:
+        rows: query rows; samples with fewer rows than the widest repeat one.
+        cells: (sample, place among its rows) of every row that is not such a repetition.
+        heads: the heads.
+    """
+
+    rows: Int[Tensor, "sample row"]
+    cells: tuple[Int[Tensor, " cell"], Int[Tensor, " cell"]]
+    heads: Heads
+
+
+@dataclass(frozen=True, eq=False)
+class ReadBlock:
+    """A block to compute for read number `read`, and the columns of it to keep."""
+
+    read: int
+    block: Block
+    keys: Int[Tensor, "sample key"]
+    reduce: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """The work of one layer: reads in the prompt's pass, reads of every generated token's pass, knockouts.
+
+    `edits` are the blocks to recompute, each under every hiding of the layer. When `mask_first` there are
+    none: most rows change, so the hidings go into the mask that the model's own attention gets.
+    """
+
+    reads: tuple[ReadBlock, ...] = ()
+    decode_reads: tuple[ReadBlock, ...] = ()
+    hidings: tuple[Hiding, ...] = ()
+    edits: tuple[Block, ...] = ()
+    mask_first: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The layers that have work to do."""
+
+    layers: dict[int, LayerPlan] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Index tensors of one read or knockout, shared by all its layers."""
+
+    heads: dict[int, tuple[int, ...]]
+    rows: Int[Tensor, "sample row"]
+    cells: tuple[Int[Tensor, " cell"], Int[Tensor, " cell"]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Read(_Places):
+    number: int
+    keys: Int[Tensor, "sample key"]
+    reduce: bool
+    decodes: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Knockout(_Places):
+    stage: Stage
+    queries: Bool[Tensor, "sample query"]
+    keys: Bool[Tensor, "sample key"]
+
+
+def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
+    """The plan of a request in a layout. Rows that lie before the layout's first must not be asked for."""
+    maker = _Maker(layout, shape)
+    reads = [maker.read(number, selection) for number, selection in enumerate(request.selections)]
+    knockouts = [maker.knockout(hidden) for hidden in request.hidden]
+    layers = sorted({layer for part in (*reads, *knockouts) for layer in part.heads})
+    return Plan({layer: _layer_plan(maker, layer, reads, knockouts) for layer in layers})
+
+
+def _layer_plan(
+    maker: _Maker, layer: int, reads: Sequence[_Read], knockouts: Sequence[_Knockout]
+) -> LayerPlan:
+    mine = [read for read in reads if layer in read.heads]
+    knocked = [knockout for knockout in knockouts if layer in knockout.heads]
+    hidings = tuple(maker.hiding(knockout, layer) for knockout in knocked)
+    mask_first = maker.mask_first(hidings, knocked)
+    return LayerPlan(
+        reads=tuple(ReadBlock(r.number, maker.block(r, layer), r.keys, r.reduce) for r in mine),
+        decode_reads=tuple(
+            ReadBlock(r.number, maker.decode_block(r, layer), r.keys, r.reduce) for r in mine if r.decodes
+        ),
+        hidings=hidings,
+        edits=() if mask_first else tuple(maker.block(knockout, layer) for knockout in knocked),
+        mask_first=mask_first,
+    )
+
+
+class _Maker:
+    """Builds each index tensor once, for all the layers that use it."""
+
+    def __init__(self, layout: Layout, shape: Shape) -> None:
+        self.layout = layout
+        self.shape = shape
+        self._arranged: dict[tuple[int, ...], Heads] = {}
+        first = torch.arange(layout.n_samples, device=shape.device)
+        self._decode_rows = torch.zeros_like(first)[:, None]
+        self._decode_cells = (first, torch.zeros_like(first))
+
+    def read(self, number: int, selection: Selection) -> _Read:
+        """A read's rows, and the columns it keeps."""
+        keys = self._padded([self.layout.columns[i][at] for i, at in enumerate(selection.keys)])
+        rows = self._rows(selection)
+        return _Read(selection.heads, *rows, number, keys, selection.reduce, selection.decodes)
+
+    def knockout(self, hidden: Hidden) -> _Knockout:
+        """A knockout's rows, and its rows and columns as masks over the padded tensors."""
+        rows = [self.layout.rows(i, at) for i, at in enumerate(hidden.queries)]
+        keys = [self.layout.columns[i][at] for i, at in enumerate(hidden.keys)]
+        flags = self._flagged(rows, self.layout.n_queries), self._flagged(keys, self.layout.n_columns)
+        return _Knockout(hidden.heads, *self._rows(hidden), hidden.stage, *flags)
+
+    def block(self, places: _Places, layer: int) -> Block:
+        """The rows and heads of a read or knockout in one layer."""
+        return Block(places.rows, places.cells, self._heads(places.heads[layer]))
+
+    def decode_block(self, places: _Places, layer: int) -> Block:
+        """The one row of a generated token's pass."""
+        return Block(self._decode_rows, self._decode_cells, self._heads(places.heads[layer]))
+
+    def hiding(self, knockout: _Knockout, layer: int) -> Hiding:
+        """A knockout in one layer."""
+        heads = knockout.heads[layer]
+        flags = None
+        if len(heads) < self.shape.n_heads:
+            flags = torch.zeros(self.shape.n_heads, dtype=torch.bool, device=self.shape.device)
+            flags[list(heads)] = True
+        return Hiding(knockout.stage, flags, knockout.queries, knockout.keys)
+
+    def mask_first(self, hidings: Sequence[Hiding], knocked: Sequence[_Knockout]) -> bool:
+        """Whether knockouts are cheaper as a mask: all before the softmax, all heads, most rows."""
+        suited = all(hiding.stage == "scores" and hiding.heads is None for hiding in hidings)
+        widest = max((knockout.rows.shape[1] for knockout in knocked), default=0)
+        return self.shape.takes_masks and suited and widest > self.layout.n_queries // 2
+
+    def _heads(self, heads: tuple[int, ...]) -> Heads:
+        if heads not in self._arranged:
+            shape = self.shape
+            self._arranged[heads] = Heads.of(heads, shape.n_heads, shape.n_key_value_heads, shape.device)
+        return self._arranged[heads]
+
+    def _rows(self, part: Selection | Hidden) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        rows = [self.layout.rows(i, at) for i, at in enumerate(part.queries)]
+        cells = torch.tensor([(i, k) for i, at in enumerate(rows) for k in range(len(at))])
+        cells = cells.to(self.shape.device)
+        return self._padded(rows), (cells[:, 0], cells[:, 1])
+
+    def _padded(self, values: Sequence[Int[np.ndarray, " _"]]) -> Int[Tensor, "sample _"]:
+        """One line per sample, short ones filled up with their last value, or 0."""
+        width = max(len(v) for v in values)
+        filled = [
+            np.pad(v, (0, width - len(v)), mode="edge") if len(v) else np.zeros(width, int) for v in values
+        ]
+        return torch.from_numpy(np.stack(filled).astype(np.int64)).to(self.shape.device)
+
+    def _flagged(self, values: Sequence[Int[np.ndarray, " _"]], n: int) -> Bool[Tensor, "sample _"]:
+        flags = np.zeros((len(values), n), dtype=bool)
+        for line, at in zip(flags, values, strict=True):
+            line[at] = True
+        return torch.from_numpy(flags).to(self.shape.device)

@@ -1,0 +1,137 @@
+"""The image prefix as a value: what comes up to the last image token, run once for all that follows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+from interp.errors import ModelError
+from interp.sample import Sample
+from interp.tokens import TokenMap
+from interp.tracing.cost import Cost, Meter
+from interp.tracing.encode import PER_TOKEN, Batch, left_padded
+
+__all__ = ["Prefix", "prefix_lengths", "run_prefix", "suffix_cache", "suffix_inputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Keys and values of a batch's prompts up to their last image token. Made by `Mllm.prefix`; never
+    changed.
+
+    Wherever samples are accepted, so is their prefix. It serves every prompt that begins with the same
+    tokens, and every read and edit of rows after the image; anything else runs as a full forward pass, with
+    the same result.
+
+    Attributes:
+        batch: the samples as they were encoded for it.
+        lengths: tokens of each sample's prefix.
+        keys: for each layer, (sample, key_value_head, key, dim); prefixes are left-padded.
+        values: the same for values.
+        cost: what running it took. Traces on the prefix do not count it again.
+        owner: identifies the wrapped model it belongs to.
+    """
+
+    batch: Batch
+    lengths: tuple[int, ...]
+    keys: tuple[Float[Tensor, "sample key_value_head key dim"], ...]
+    values: tuple[Float[Tensor, "sample key_value_head key dim"], ...]
+    cost: Cost
+    owner: object
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The samples."""
+        return self.batch.samples
+
+    @property
+    def tokens(self) -> tuple[TokenMap, ...]:
+        """Where each sample's tokens are, under the prompt the prefix was made with."""
+        return self.batch.tokens
+
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The keys and values of one layer."""
+        return self.keys[layer], self.values[layer]
+
+    def begins(self, batch: Batch) -> bool:
+        """Whether every prompt of `batch` begins with this prefix and goes on after it."""
+        return all(
+            single.tokens.length > n and torch.equal(_head(single, n), _head(own, n))
+            for n, single, own in zip(self.lengths, batch.singles, self.batch.singles, strict=True)
+        )
+
+
+def _head(single: Any, n: int) -> Tensor:
+    return single.inputs["input_ids"][0, :n]
+
+
+def prefix_lengths(batch: Batch) -> tuple[int, ...]:
+    """Tokens of each sample up to and including its last image token.
+
+    Raises:
+        ModelError: A sample without image tokens.
+    """
+    for i, tokens in enumerate(batch.tokens):
+        if not tokens.n:
+            raise ModelError(f"sample {i} of the batch has no image tokens, so it has no image prefix.")
+    return tuple(int(tokens.image[-1]) + 1 for tokens in batch.tokens)
+
+
+def run_prefix(
+    hf: Any, batch: Batch, lengths: tuple[int, ...], n_layers: int, meter: Meter
+) -> list[tuple[Tensor, Tensor]]:
+    """The keys and values of each layer, (sample, key_value_head, key, dim), of left-padded prefixes."""
+    device = batch.inputs["input_ids"].device
+    inputs = {k: v for k, v in batch.inputs.items() if k not in (*PER_TOKEN, "position_ids")}
+    for name in (n for n in PER_TOKEN if n in batch.inputs):
+        lines = [s.inputs[name][0, :n] for s, n in zip(batch.singles, lengths, strict=True)]
+        inputs[name] = left_padded(lines, batch.pad_id if name == "input_ids" else 0).to(device)
+    inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    layers = [DynamicLayer() for _ in range(n_layers)]
+    meter.forwards += 1
+    meter.tokens += inputs["input_ids"].numel()
+    hf(**inputs, past_key_values=Cache(layers=[*layers]), use_cache=True, logits_to_keep=1)
+    return [(layer.keys, layer.values) for layer in layers]  # pyright: ignore[reportReturnType]
+
+
+class _After(DynamicLayer):
+    """A cache layer whose first `length` columns are held elsewhere: it has only what comes after them."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    def get_seq_length(self) -> int:
+        """Columns held elsewhere and here."""
+        return self.length + super().get_seq_length()
+
+
+def suffix_cache(prefix: Prefix) -> Cache:
+    """A fresh cache for what follows the prefix, whose keys and values are neither copied nor changed."""
+    length = prefix.keys[0].shape[2]
+    return Cache(layers=[*(_After(length) for _ in prefix.keys)])
+
+
+def suffix_inputs(prefix: Prefix, batch: Batch) -> dict[str, Tensor]:
+    """The arguments of a pass over what follows the prefix in each prompt."""
+    cut = list(zip(batch.singles, prefix.lengths, strict=True))
+    ids = [single.inputs["input_ids"][0, n:] for single, n in cut]
+    positions = [torch.arange(n, single.tokens.length) for single, n in cut]
+    before = left_padded([torch.ones(n, dtype=torch.long) for n in prefix.lengths], 0)
+    own = left_padded([torch.ones_like(line) for line in positions], 0)
+    inputs = {
+        "input_ids": left_padded(ids, batch.pad_id),
+        "attention_mask": torch.cat([before, own], dim=1),
+        "position_ids": left_padded(positions, 0),
+    }
+    device = batch.inputs["input_ids"].device
+    return {name: value.to(device) for name, value in inputs.items()}

@@ -1,0 +1,40 @@
+"""What to read during a trace, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from interp.errors import SiteError
+from interp.tracing.site import Site
+
+__all__ = ["Rows"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of attention: softmax probabilities of the site's queries over its keys, after any edit.
+
+    A row holds float32 values in [0, 1]. Over every key it sums to 1 (less what a "zero" knockout took); over
+    the image tokens alone it sums to the share of attention that goes to the image.
+
+    Args:
+        site: Layers, heads, queries and keys.
+        reduce: "head" averages over the site's heads of each layer before anything is stored.
+
+    Raises:
+        SiteError: An unknown reduction, or a site that is not a `Site`.
+    """
+
+    site: Site = field(default_factory=Site)
+    reduce: Literal["head"] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.site, Site):
+            raise SiteError(f"Rows reads a Site, as in Rows(Site(layers=[14])); got {self.site!r}.")
+        if self.reduce not in (None, "head"):
+            raise SiteError(f'reduce is None or "head"; got {self.reduce!r}.')
+
+    def to_dict(self) -> dict[str, Any]:
+        """The read as JSON values."""
+        return {"rows": {"site": self.site.to_dict(), "reduce": self.reduce}}

@@ -1,0 +1,211 @@
+"""Rows of attention from queries, keys and a mask: pure tensor arithmetic, shared by every executor.
+
+Shapes follow transformers' attention interface: queries (sample, head, query, dim), keys and values
+(sample, key_value_head, key, dim). Keys and values come as segments that follow each other along `key`, so a
+shared image prefix is read where it lies instead of being joined to every suffix. A segment of one sample
+serves a whole batch of queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+__all__ = ["Heads", "attend", "row_outputs", "row_probabilities", "row_scores", "select_rows", "visible"]
+
+CHUNK_BYTES = 64 * 2**20
+"""`attend` holds no more than about this many bytes of scores at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """Some heads of a layer, arranged so that heads which share a key-value head share one matrix product.
+
+    Attributes:
+        index: the heads, in the order asked for.
+        shape: (key-value heads, heads of each): how the arranged heads unflatten. Short groups repeat a head.
+        key_value: the key-value heads of the arrangement, or None when they are all of them.
+        arranged: the arranged heads among the layer's, flat; None when they are all of them, in order.
+        order: the arranged heads among the asked ones, flat; None when it is the same order.
+        back: each asked head's place in the flat arrangement; None when it is the same order.
+    """
+
+    index: Int[Tensor, " head"]
+    shape: tuple[int, int]
+    key_value: Int[Tensor, " key_value_head"] | None
+    arranged: Int[Tensor, " arranged"] | None
+    order: Int[Tensor, " arranged"] | None
+    back: Int[Tensor, " head"] | None
+
+    @classmethod
+    def of(cls, heads: Sequence[int], n_heads: int, n_key_value_heads: int, device: torch.device) -> Heads:
+        """The arrangement of `heads` in a layer of `n_heads` query heads; repeated heads are not allowed."""
+        share = n_heads // n_key_value_heads
+        members: dict[int, list[int]] = {}
+        for head in sorted(heads):
+            members.setdefault(head // share, []).append(head)
+        width = max(len(group) for group in members.values())
+        flat = [h for group in members.values() for h in group + [group[-1]] * (width - len(group))]
+
+        def unless(same: bool, values: Sequence[int]) -> Tensor | None:
+            return None if same else torch.tensor(values, device=device)
+
+        return cls(
+            index=torch.tensor(list(heads), device=device),
+            shape=(len(members), width),
+            key_value=unless(len(members) == n_key_value_heads, list(members)),
+            arranged=unless(flat == list(range(n_heads)), flat),
+            order=unless(flat == list(heads), [list(heads).index(head) for head in flat]),
+            back=unless(flat == list(heads), [flat.index(head) for head in heads]),
+        )
+
+    def queries(self, queries: Float[Tensor, "sample head query dim"]) -> Float[Tensor, "_ _ _ _ _"]:
+        """The arranged heads' queries, (sample, key_value_head, group, query, dim), of all the layer's."""
+        chosen = queries if self.arranged is None else queries[:, self.arranged]
+        return chosen.unflatten(1, self.shape)
+
+    def keys(self, keys: Float[Tensor, "sample all key dim"]) -> Float[Tensor, "sample some key dim"]:
+        """The keys or values the arrangement needs; no copy when it needs every key-value head."""
+        return keys if self.key_value is None else keys[:, self.key_value]
+
+    def arrange(self, values: Float[Tensor, "sample head row _"]) -> Float[Tensor, "_ _ _ _ _"]:
+        """(sample, key_value_head, group, row, …) from values of the asked heads."""
+        chosen = values if self.order is None else values[:, self.order]
+        return chosen.unflatten(1, self.shape)
+
+    def flat(self, arranged: Float[Tensor, "_ _ _ _ _"]) -> Float[Tensor, "sample head row _"]:
+        """(sample, head, row, …) in the order the heads were asked for, from the arrangement."""
+        values = arranged.flatten(1, 2)
+        return values if self.back is None else values[:, self.back]
+
+
+def _product(
+    left: Float[Tensor, "sample head group query inner"], right: Float[Tensor, "one head inner outer"]
+) -> Float[Tensor, "sample head group query outer"]:
+    """Returns left @ right for every head, in one matrix product per sample and head; no copy of `right`."""
+    n, heads, group, rows, inner = left.shape
+    if right.shape[0] == n:
+        return (left.flatten(2, 3) @ right).unflatten(2, (group, rows))
+    flat = left.transpose(0, 1).reshape(1, heads, n * group * rows, inner) @ right
+    return flat.view(heads, n, group, rows, -1).transpose(0, 1)
+
+
+def select_rows(
+    queries: Float[Tensor, "sample head query dim"], rows: Int[Tensor, "sample row"]
+) -> Float[Tensor, "sample head row dim"]:
+    """Returns the asked query rows of each sample."""
+    index = rows[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[3])
+    return queries.gather(2, index)
+
+
+def row_scores(
+    queries: Float[Tensor, "sample head row dim"],
+    keys: Sequence[Float[Tensor, "_ _ _ dim"]],
+    *,
+    heads: Heads,
+    scaling: float,
+    softcap: float | None = None,
+) -> Float[Tensor, "sample chosen_head row key"]:
+    """Returns q·kᵀ·scaling for the chosen heads, float32, soft-capped where the model does, before any mask.
+
+    Args:
+        queries: the rows' queries, all heads of the layer.
+        keys: key segments, together every key in order; no key is repeated for grouped-query attention.
+        heads: which heads to compute.
+        scaling: the model's scale of the product.
+        softcap: c in c·tanh(score / c), or None.
+    """
+    grouped = heads.queries(queries.float() * scaling)
+    parts = [_product(grouped, heads.keys(k).float().transpose(-1, -2)) for k in keys]
+    scores = heads.flat(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
+def visible(
+    mask: Tensor | None, rows: Int[Tensor, "sample row"], *, n_queries: int, n_keys: int, causal: bool
+) -> Tensor | None:
+    """Returns what the rows may attend to, (sample, 1 or head, row, key): bool, additive, or None for all.
+
+    `mask` is what the model passed to its attention: None (causal, queries are the last of the keys), bool or
+    additive (sample, head, query, key), or the (sample, key) padding mask of flash attention.
+    """
+    if mask is not None and mask.ndim == 4:
+        full = mask[..., :n_keys].expand(rows.shape[0], -1, -1, -1)
+        index = rows[:, None, :, None].expand(-1, full.shape[1], -1, n_keys)
+        return full.gather(2, index)
+    columns = torch.arange(n_keys, device=rows.device)
+    seen = None
+    if causal and n_queries > 1:
+        seen = (columns <= rows[..., None] + (n_keys - n_queries))[:, None]
+    if mask is not None:
+        padding = mask[:, None, None, :n_keys].bool()
+        seen = padding if seen is None else seen & padding
+    return seen
+
+
+def row_probabilities(
+    scores: Float[Tensor, "sample head row key"],
+    seen: Tensor | None,
+    hidden: Bool[Tensor, "_ _ row key"] | None = None,
+) -> Float[Tensor, "sample head row key"]:
+    """Returns the float32 softmax over keys that are seen and not hidden; 0 throughout where none is left."""
+    if seen is not None:
+        scores = scores.masked_fill(~seen, -torch.inf) if seen.dtype == torch.bool else scores + seen.float()
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, -torch.inf)
+    probabilities = scores.softmax(dim=-1)
+    if seen is None and hidden is None:
+        return probabilities
+    return probabilities.masked_fill(scores.amax(dim=-1, keepdim=True) == -torch.inf, 0.0)
+
+
+def row_outputs(
+    probabilities: Float[Tensor, "sample head row key"],
+    values: Sequence[Float[Tensor, "_ _ _ dim"]],
+    *,
+    heads: Heads,
+) -> Float[Tensor, "sample head row dim"]:
+    """Returns Σ_key p·v for the chosen heads, in the values' dtype. `values` are segments, as keys are."""
+    grouped = heads.arrange(probabilities.to(values[0].dtype))
+    output: Tensor | None = None
+    start = 0
+    for segment in values:
+        stop = start + segment.shape[2]
+        part = _product(grouped[..., start:stop], heads.keys(segment))
+        output = part if output is None else output + part
+        start = stop
+    assert output is not None
+    return heads.flat(output)
+
+
+def attend(
+    queries: Float[Tensor, "sample head query dim"],
+    keys: Sequence[Float[Tensor, "_ _ _ dim"]],
+    values: Sequence[Float[Tensor, "_ _ _ dim"]],
+    mask: Tensor | None,
+    *,
+    heads: Heads,
+    scaling: float,
+    softcap: float | None = None,
+    causal: bool = True,
+) -> Float[Tensor, "sample query head dim"]:
+    """Returns attention over key segments, in the layout transformers expects of an attention function.
+
+    For a suffix's few rows against a long shared prefix. Rows are taken in chunks of about `CHUNK_BYTES`.
+    """
+    n, n_heads, n_queries, _ = queries.shape
+    n_keys = sum(k.shape[2] for k in keys)
+    step = max(1, CHUNK_BYTES // (4 * n * n_heads * n_keys))
+    outputs = []
+    for start in range(0, n_queries, step):
+        chunk = torch.arange(start, min(start + step, n_queries), device=queries.device).expand(n, -1)
+        scores = row_scores(
+            queries[:, :, start : start + step], keys, heads=heads, scaling=scaling, softcap=softcap
+        )
+        seen = visible(mask, chunk, n_queries=n_queries, n_keys=n_keys, causal=causal)
+        outputs.append(row_outputs(row_probabilities(scores, seen), values, heads=heads))
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()

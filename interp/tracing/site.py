@@ -1,0 +1,278 @@
+"""Where in a model's attention to read or edit: layers and heads, queries and keys, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from interp.errors import SiteError
+from interp.tokens import TokenMap, Word
+
+__all__ = ["ImageMask", "Positions", "Selector", "Site", "image_mask", "positions", "select"]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Unpadded positions of the sample's own sequence; built by `positions`."""
+
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImageMask:
+    """Some of the image tokens, the same for every sample or one mask per sample; built by `image_mask`."""
+
+    masks: tuple[tuple[bool, ...], ...]
+    per_sample: bool = False
+
+
+Selector: TypeAlias = str | Word | Positions | ImageMask
+
+
+def positions(values: Iterable[int]) -> Positions:
+    """The given unpadded positions (0 is the sample's own first token), for a site's queries or keys.
+
+    Raises:
+        SiteError: Not integers of 0 or more, or none at all.
+    """
+    found = tuple(_integer(v, "a position") for v in values)
+    if not found:
+        raise SiteError("positions([…]) needs at least one position; got none.")
+    return Positions(tuple(sorted(set(found))))
+
+
+def image_mask(mask: Any) -> ImageMask:
+    """The image tokens where `mask` is True, for a site's keys or queries.
+
+    Args:
+        mask: bool (token,) over the N image tokens, used for every sample; or one such mask per sample, as a
+            list of arrays (their N may differ) or an array (sample, token).
+
+    Raises:
+        SiteError: Anything but booleans of that shape.
+    """
+    rows = [np.asarray(row) for row in mask]
+    per_sample = any(row.ndim == 1 for row in rows)
+    masks = rows if per_sample else [np.asarray(mask)]
+    for one in masks:
+        if one.dtype != bool or one.ndim != 1 or not one.size:
+            raise SiteError(
+                "image_mask takes booleans over the image tokens, shape (token,), or one such mask per "
+                f"sample; got {one.dtype} of shape {one.shape}. Write for instance image_mask(map > "
+                "threshold)."
+            )
+    return ImageMask(tuple(tuple(one.tolist()) for one in masks), per_sample)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Rows and columns of attention. Stored as tuples: a site hashes, compares and serialises.
+
+    Args:
+        layers: "all" or decoder layers, 0-based. Left out when `heads` are pairs.
+        heads: "all", heads (the same in every layer), or (layer, head) pairs.
+        queries: a group of `TokenMap.positions` ("last", "after_image", "question", "text", "image"), "all"
+            for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them.
+        keys: the same, for the columns. Positions are unpadded.
+
+    Raises:
+        SiteError: Values of the wrong kind, pairs together with layers, or an empty selection.
+    """
+
+    layers: Literal["all"] | Sequence[int] = "all"
+    heads: Literal["all"] | Sequence[int] | Sequence[tuple[int, int]] = "all"
+    queries: Selector | Sequence[Selector] = "last"
+    keys: Selector | Sequence[Selector] = "image"
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "layers", _indices(self.layers, "layers"))
+        put(self, "heads", _heads(self.heads))
+        put(self, "queries", _selectors(self.queries, "queries"))
+        put(self, "keys", _selectors(self.keys, "keys"))
+        if self.pairs is not None and self.layers != "all":
+            raise SiteError(
+                f"(layer, head) pairs name their layers; leave out layers={list(self.layers)!r}, or give "
+                "heads= without layers."
+            )
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...] | None:
+        """The (layer, head) pairs, or None when `heads` are not pairs."""
+        paired = self.heads != "all" and isinstance(self.heads[0], tuple)
+        return cast(tuple[tuple[int, int], ...], self.heads) if paired else None
+
+    @property
+    def groups(self) -> tuple[tuple[Selector, ...], tuple[Selector, ...]]:
+        """The selectors of the queries and of the keys."""
+        return cast(tuple[Selector, ...], self.queries), cast(tuple[Selector, ...], self.keys)
+
+    def resolve(self, n_layers: int, n_heads: int) -> dict[int, tuple[int, ...]]:
+        """The heads of each layer the site names: layer → heads, both in the order given.
+
+        Raises:
+            SiteError: A layer or head the model does not have.
+        """
+        if self.pairs is not None:
+            found: dict[int, list[int]] = {}
+            for layer, head in self.pairs:
+                found.setdefault(_within(layer, n_layers, "layer"), []).append(_within(head, n_heads, "head"))
+            return {layer: tuple(heads) for layer, heads in found.items()}
+        layers = range(n_layers) if self.layers == "all" else cast(tuple[int, ...], self.layers)
+        heads = range(n_heads) if self.heads == "all" else cast(tuple[int, ...], self.heads)
+        chosen = tuple(_within(head, n_heads, "head") for head in heads)
+        return {_within(layer, n_layers, "layer"): chosen for layer in layers}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The site as JSON values; `Site.from_dict` reads them back."""
+        heads = self.heads if self.pairs is None else [list(pair) for pair in self.pairs]
+        queries, keys = self.groups
+        return {
+            "layers": self.layers if self.layers == "all" else list(self.layers),
+            "heads": heads if heads == "all" else list(heads),
+            "queries": [_selector_to_json(selector) for selector in queries],
+            "keys": [_selector_to_json(selector) for selector in keys],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Site:
+        """The site `to_dict` described."""
+        heads = values["heads"]
+        return cls(
+            layers=values["layers"],
+            heads=heads if heads == "all" else [tuple(h) if isinstance(h, list) else h for h in heads],
+            queries=[_selector_from_json(s) for s in values["queries"]],
+            keys=[_selector_from_json(s) for s in values["keys"]],
+        )
+
+
+def select(
+    selectors: Sequence[Selector], tokens: TokenMap, sample: int, n_samples: int
+) -> Int[np.ndarray, " position"]:
+    """The unpadded positions that one sample's selectors name together, increasing; may be empty.
+
+    Raises:
+        SiteError: A group the prompt lacks, a position outside it, or a mask that does not fit the sample.
+    """
+    found = [_one(selector, tokens, sample, n_samples) for selector in selectors]
+    return np.unique(np.concatenate(found)).astype(np.int64)
+
+
+def _one(selector: Selector, tokens: TokenMap, sample: int, n_samples: int) -> Int[np.ndarray, " position"]:
+    if isinstance(selector, Positions):
+        if selector.positions[-1] >= tokens.length:
+            raise SiteError(
+                f"sample {sample} of the batch has {tokens.length} prompt tokens, so positions run from 0 to "
+                f"{tokens.length - 1}; got {selector.positions[-1]}. Positions are unpadded."
+            )
+        return np.array(selector.positions)
+    if isinstance(selector, ImageMask):
+        return tokens.image[_mask_of(selector, tokens, sample, n_samples)]
+    if selector == "all":
+        return np.arange(tokens.length)
+    if selector == "answer":
+        raise SiteError(
+            "'answer' rows exist only while the model generates and are not in the prompt. To read the rows "
+            "of generated tokens use queries='last' with generate=."
+        )
+    return tokens.positions(selector)
+
+
+def _mask_of(
+    selector: ImageMask, tokens: TokenMap, sample: int, n_samples: int
+) -> Bool[np.ndarray, " token"]:
+    if selector.per_sample and len(selector.masks) != n_samples:
+        raise SiteError(
+            f"image_mask holds {len(selector.masks)} masks for a batch of {n_samples} samples. Give one per "
+            "sample, or a single mask (token,) for all of them."
+        )
+    mask = np.array(selector.masks[sample if selector.per_sample else 0])
+    if len(mask) != tokens.n:
+        raise SiteError(
+            f"image_mask has {len(mask)} values, but sample {sample} of the batch has {tokens.n} image "
+            "tokens."
+        )
+    return mask
+
+
+def _selectors(value: Any, what: str) -> tuple[Selector, ...]:
+    given = (value,) if isinstance(value, Selector) else value
+    if not isinstance(given, Iterable) or not (found := tuple(given)):
+        raise SiteError(f"{what}= is a group or several; got {value!r}.")
+    for one in found:
+        if not isinstance(one, Selector):
+            raise SiteError(
+                f"{what}= takes group names, interp.word(…), interp.positions([…]) or interp.image_mask(…); "
+                f"got {one!r}. For positions write interp.positions([{one!r}])."
+            )
+    return found
+
+
+def _heads(value: Any) -> Any:
+    """ "all", a tuple of heads, or a tuple of (layer, head) pairs."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return _indices(value, "heads")
+    given = list(value)
+    if not any(isinstance(one, Iterable) for one in given):
+        return _indices(given, "heads")
+    if not all(
+        isinstance(one, Iterable) and not isinstance(one, str) and len(tuple(one)) == 2 for one in given
+    ):
+        raise SiteError(f"heads= is heads or (layer, head) pairs, not a mixture; got {value!r}.")
+    pairs = [
+        tuple(_integer(v, what) for v, what in zip(one, ("a layer", "a head"), strict=True)) for one in given
+    ]
+    return tuple(dict.fromkeys(pairs))
+
+
+def _indices(value: Any, what: str) -> Any:
+    """ "all" or a tuple of indices without repeats, in the order given."""
+    if isinstance(value, str) and value == "all":
+        return value
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise SiteError(
+            f'{what}= is "all" or a list of indices; got {value!r}. Write {what}=[{value!r}] for one.'
+        )
+    found = tuple(dict.fromkeys(_integer(v, f"one of {what}") for v in value))
+    if not found:
+        raise SiteError(f'{what}= selects nothing; give at least one index, or "all".')
+    return found
+
+
+def _integer(value: Any, what: str) -> int:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 0:
+        raise SiteError(f"{what} is an integer, counted from 0; got {value!r}.")
+    return int(value)
+
+
+def _within(index: int, n: int, what: str) -> int:
+    if index >= n:
+        raise SiteError(f"the model has {n} {what}s, 0 … {n - 1}; got {what} {index}.")
+    return index
+
+
+def _selector_to_json(selector: Selector) -> Any:
+    if isinstance(selector, str):
+        return selector
+    if isinstance(selector, Word):
+        return {"word": selector.text}
+    if isinstance(selector, Positions):
+        return {"positions": list(selector.positions)}
+    masks = ["".join("01"[bit] for bit in mask) for mask in selector.masks]
+    return {"image_mask": masks if selector.per_sample else masks[0]}
+
+
+def _selector_from_json(value: Any) -> Selector:
+    if isinstance(value, str):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "word":
+        return Word(content)
+    if kind == "positions":
+        return Positions(tuple(content))
+    masks = content if isinstance(content, list) else [content]
+    return ImageMask(tuple(tuple(bit == "1" for bit in mask) for mask in masks), isinstance(content, list))

@@ -1,0 +1,185 @@
+"""The tap executor: the model keeps its own attention function and does a little more where a plan says so.
+
+One name is registered with transformers per original attention function, with that function's own mask
+function. The registered function calls the original; an attention module without work does nothing else, so
+an idle tap is bit-equal to no tap.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from interp.errors import ModelError
+from interp.tracing.edits import Hiding
+from interp.tracing.plan import Block
+from interp.tracing.rows import (
+    Heads,
+    row_outputs,
+    row_probabilities,
+    row_scores,
+    select_rows,
+    visible,
+)
+
+__all__ = ["AttentionFunction", "Call", "Identity", "Work", "any_of", "registered", "set_work"]
+
+_WORK = "_interp_work"
+_FUNCTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+
+AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+class Identity(nn.Module):
+    """Returns what it is given. nnsight hands over, and takes back, what passes through it."""
+
+    def forward(self, value: Any) -> Any:
+        """The value."""
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a layer's attention. Keys and values are segments: a shared prefix first, if there is."""
+
+    module: nn.Module
+    queries: Float[Tensor, "sample head query dim"]
+    keys: tuple[Float[Tensor, "_ key_value_head _ _"], ...]
+    values: tuple[Float[Tensor, "_ key_value_head _ _"], ...]
+    mask: Tensor | None
+    scaling: float
+    softcap: float | None
+    causal: bool
+
+    @property
+    def all_heads(self) -> Heads:
+        """Every head of the layer."""
+        n = self.queries.shape[1]
+        return Heads.of(range(n), n, self.keys[0].shape[1], self.queries.device)
+
+    @property
+    def n_keys(self) -> int:
+        """Keys of all segments."""
+        return sum(k.shape[2] for k in self.keys)
+
+    def probabilities(
+        self, block: Block, hidings: Sequence[Hiding] = ()
+    ) -> Float[Tensor, "sample chosen_head row key"]:
+        """The block's rows of attention under the hidings."""
+        rows, heads, n_keys = block.rows, block.heads, self.n_keys
+        queries = select_rows(self.queries, rows)
+        scores = row_scores(queries, self.keys, heads=heads, scaling=self.scaling, softcap=self.softcap)
+        n_queries = self.queries.shape[2]
+        seen = visible(self.mask, rows, n_queries=n_queries, n_keys=n_keys, causal=self.causal)
+        if seen is not None and seen.shape[1] > 1:
+            seen = seen[:, heads.index]
+        before = [h.block(rows, heads.index) for h in hidings if h.stage == "scores"]
+        probabilities = row_probabilities(scores, seen, any_of(before))
+        for hiding in hidings:
+            if hiding.stage == "probabilities":
+                probabilities = probabilities.masked_fill(hiding.block(rows, heads.index), 0.0)
+        return probabilities
+
+    def splice(
+        self,
+        output: Float[Tensor, "sample query head dim"],
+        block: Block,
+        probabilities: Float[Tensor, "sample chosen_head row key"],
+    ) -> Float[Tensor, "sample query head dim"]:
+        """The attention's output with the block's rows recomputed from probabilities; the rest as it is."""
+        new = row_outputs(probabilities, self.values, heads=block.heads).to(output.dtype)
+        sample, place = block.cells
+        at = (sample[:, None], block.rows[sample, place][:, None], block.heads.index[None, :])
+        output = output.clone() if output.requires_grad else output
+        output[at] = new[sample, :, place]
+        return output
+
+
+def any_of(masks: Sequence[Bool[Tensor, "_ _ row key"]]) -> Bool[Tensor, "_ _ row key"] | None:
+    """The union of masks; None for none."""
+    found = None
+    for mask in masks:
+        found = mask if found is None else found | mask
+    return found
+
+
+@runtime_checkable
+class Work(Protocol):
+    """What an attention module does while it is armed."""
+
+    def __call__(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attention's output and weights."""
+        ...
+
+
+def set_work(module: nn.Module, work: Work | None) -> None:
+    """Arms an attention module with work, or disarms it. Work is kept off the module tree."""
+    if work is None:
+        module.__dict__.pop(_WORK, None)
+    else:
+        module.__dict__[_WORK] = work
+
+
+def registered(implementation: str) -> str:
+    """The registered name that does as `implementation` does and taps where armed; registers it when new.
+
+    Raises:
+        ModelError: An attention implementation whose masks cannot be read.
+    """
+    if implementation not in _FUNCTIONS:
+        raise ModelError(
+            f"the model's attention implementation is {implementation!r}; interp taps "
+            f"{', '.join(_FUNCTIONS)}. Load the model with one of these, such as attn_implementation='sdpa'."
+        )
+    name = f"interp_{implementation}"
+    if name not in ALL_ATTENTION_FUNCTIONS.valid_keys():
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
+        AttentionInterface.register(name, _tapped(implementation))
+    return name
+
+
+def _tapped(implementation: str) -> AttentionFunction:
+    def attention(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        original = _original(implementation, module)
+        work: Work | None = module.__dict__.get(_WORK)
+        if work is None:
+            return original(module, query, key, value, attention_mask, **kwargs)
+        prefix = getattr(work, "prefix", None)
+        scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
+        call = Call(
+            module=module,
+            queries=query,
+            keys=(key,) if prefix is None else (prefix[0], key),
+            values=(value,) if prefix is None else (prefix[1], value),
+            mask=attention_mask,
+            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            softcap=kwargs.get("softcap"),
+            causal=getattr(module, "is_causal", True) if causal is None else causal,
+        )
+        return work(original, call, kwargs)
+
+    return attention
+
+
+def _original(implementation: str, module: nn.Module) -> AttentionFunction:
+    """The function transformers would call; each modelling file has an eager one of its own."""
+    if implementation == "eager":
+        return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[attr-defined]
+    return ALL_ATTENTION_FUNCTIONS[implementation]

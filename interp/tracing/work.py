@@ -1,0 +1,119 @@
+"""What an armed attention module does: a plan's knockouts and reads, or the nnsight door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.tracing.edits import Hiding
+from interp.tracing.plan import Block, LayerPlan, ReadBlock
+from interp.tracing.rows import attend, visible
+from interp.tracing.tap import AttentionFunction, Call, any_of
+
+__all__ = ["Door", "LayerWork", "Recorder"]
+
+
+@dataclass(eq=False)
+class Recorder:
+    """The buffer all layers of one run write into. `step` 0 is the prompt's pass."""
+
+    step: int = 0
+    rows: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
+
+    def add(self, read: ReadBlock, probabilities: Float[Tensor, "sample head row key"]) -> None:
+        """Keep the read's columns, averaged over heads where it says so."""
+        kept = probabilities.mean(dim=1, keepdim=True) if read.reduce else probabilities
+        index = read.keys[:, None, None, :].expand(-1, kept.shape[1], kept.shape[2], -1)
+        self.rows.setdefault((read.read, self.step), []).append(kept.gather(3, index))
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWork:
+    """Carries out a layer's plan. `prefix` holds keys and values that come before those of the call."""
+
+    plan: LayerPlan
+    recorder: Recorder
+    prefix: tuple[Tensor, Tensor] | None = None
+
+    def __call__(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attention's output under the plan's knockouts; the plan's reads go to the recorder."""
+        prompt = self.recorder.step == 0
+        plan = self.plan
+        hidings = plan.hidings if prompt else ()
+        output, weights = self._attention(original, call, kwargs, hidings if plan.mask_first else ())
+        for block in plan.edits if prompt else ():
+            output = call.splice(output, block, call.probabilities(block, hidings))
+        for read in plan.reads if prompt else plan.decode_reads:
+            self.recorder.add(read, call.probabilities(read.block, hidings))
+        return output, weights
+
+    def _attention(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any], hidings: Sequence[Hiding]
+    ) -> tuple[Tensor, Tensor | None]:
+        mask = _with_hidings(call, hidings) if hidings else call.mask
+        if self.prefix is None:
+            return original(call.module, call.queries, call.keys[0], call.values[0], mask, **kwargs)
+        output = attend(
+            call.queries,
+            call.keys,
+            call.values,
+            mask,
+            heads=call.all_heads,
+            scaling=call.scaling,
+            softcap=call.softcap,
+            causal=call.causal,
+        )
+        return output, None
+
+
+def _with_hidings(call: Call, hidings: Sequence[Hiding]) -> Tensor:
+    """The call's mask with everything hidden taken out, for every row."""
+    n, _, n_queries, _ = call.queries.shape
+    rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
+    seen = visible(call.mask, rows, n_queries=n_queries, n_keys=call.n_keys, causal=call.causal)
+    hidden = any_of([h.queries[:, None, :, None] & h.keys[:, None, None, :] for h in hidings])
+    assert hidden is not None
+    if seen is None:
+        return ~hidden
+    return seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Door:
+    """Offers rows at the module's `pattern`, for code inside an nnsight trace to read or overwrite.
+
+    `rows` maps (samples, queries of the call) to the rows to offer, (sample, row).
+    """
+
+    pattern: nn.Module
+    rows: Callable[[int, int], Tensor]
+
+    def __call__(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attention's output; offered rows that were written to are recomputed."""
+        output, weights = original(
+            call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs
+        )
+        block = self._block(call)
+        offered = call.probabilities(block)
+        version = offered._version
+        returned = self.pattern(offered)
+        if returned is not offered or returned._version != version:
+            output = call.splice(output, block, returned)
+        return output, weights
+
+    def _block(self, call: Call) -> Block:
+        n, _, n_queries, _ = call.queries.shape
+        device = call.queries.device
+        rows = self.rows(n, n_queries).to(device)
+        sample = torch.arange(n, device=device).repeat_interleave(rows.shape[1])
+        place = torch.arange(rows.shape[1], device=device).repeat(n)
+        return Block(rows, (sample, place), call.all_heads)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+
+import tests.tiny as tiny
+from interp.tracing import Batch, Mllm, wrap
+
+
+@pytest.fixture(scope="session")
+def mllm() -> Mllm:
+    return wrap(tiny.llava(), tiny.processor())
+
+
+@pytest.fixture(scope="session")
+def eager() -> Any:
+    """The same weights in transformers' eager attention, never wrapped."""
+    return tiny.llava("eager")
+
+
+@pytest.fixture(scope="session")
+def plain() -> Any:
+    """The same weights in transformers' sdpa attention, never wrapped."""
+    return tiny.llava("sdpa")
+
+
+@pytest.fixture(scope="session")
+def batch(mllm: Mllm) -> Batch:
+    """Three samples of different lengths, so two are left-padded."""
+    return mllm.encode(tiny.samples())
+
+
+@pytest.fixture(scope="session")
+def attentions(eager: Any, batch: Batch) -> list[np.ndarray]:
+    """Eager attention of each sample, alone and without padding: (layer, head, query, key)."""
+    return [attention_of(eager, single.inputs) for single in batch.singles]
+
+
+def attention_of(eager: Any, inputs: Any) -> np.ndarray:
+    with torch.no_grad():
+        found = eager(**inputs, output_attentions=True).attentions
+    return torch.stack(found)[:, 0].numpy()
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Annotations unchecked, as for a user: our own messages must then speak."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,0 +1,201 @@
+"""Loading from disk: what is found, what is refused, and that nothing is run or downloaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tests.tiny as tiny
+from interp.errors import ModelError
+from interp.tracing import load, wrap
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny.llava().save_pretrained(folder)
+    tiny.processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copied(saved, tmp_path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    """Any request to the hub fails the test."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("huggingface_hub.file_download._get_metadata_or_catch_error", refuse)
+
+
+def test_a_folder_gives_the_same_model(saved, mllm, batch):
+    for where in (saved, str(saved)):
+        loaded = load(where)
+        assert (loaded.trace(tiny.samples()).logits == mllm.trace(batch).logits).all()
+        assert loaded.dtype == torch.float32
+        assert not loaded.hf.training
+        assert loaded.hf.config.text_config._attn_implementation == "interp_sdpa"
+
+
+def test_dtype_and_processor(saved, tmp_path):
+    assert load(saved, dtype="bfloat16").dtype == torch.bfloat16
+    assert load(saved, dtype=torch.float16).dtype == torch.float16
+    assert load(saved, dtype="auto").dtype == torch.float32
+    tiny.processor(pad=True).save_pretrained(tmp_path / "padding")
+    for given in (tmp_path / "padding", str(tmp_path / "padding"), tiny.processor(pad=True)):
+        assert load(saved, processor=given).processor.image_processor.do_pad
+    assert not load(saved).processor.image_processor.do_pad
+    with pytest.raises(ModelError, match=r'dtype is "auto", a name such as "bfloat16".*got \'int8\''):
+        load(saved, dtype="int8")
+
+
+def test_the_organism_has_a_name_of_its_own(monkeypatch, saved):
+    monkeypatch.setattr("interp.tracing.loading.folder", lambda name: saved if name == "organism" else None)
+    assert load("organism").n_layers == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/no/such/folder",
+        "./missing",
+        "missing",
+        "a/b/c",
+        "~/missing",
+        "org/na me",
+        "../x/y",
+        "C:\\models\\x",
+        "",
+    ],
+)
+def test_a_name_that_is_nothing_is_explained(name):
+    with pytest.raises(ModelError, match=r"is not an existing folder, nor a hub id.*nothing was downloaded"):
+        load(name)
+
+
+def test_a_folder_mistyped_below_an_existing_one_is_no_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"'runs/modle' is not an existing folder"):
+        load("runs/modle")
+
+
+def test_a_hub_id_reaches_the_hub_and_its_failure_is_explained():
+    with pytest.raises(ModelError, match=r"from no-such-org/no-such-model \("):
+        load("no-such-org/no-such-model")
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(ModelError, match=r"holds no config.json; name the folder that save_pretrained wrote"):
+        load(tmp_path)
+
+
+def test_a_folder_without_a_processor(copied):
+    for file in (*copied.glob("*processor*"), *copied.glob("tokenizer*"), *copied.glob("chat_template*")):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"no processor can be loaded from .*Pass processor="):
+        load(copied)
+    assert load(copied, processor=tiny.processor()).n_layers == 3
+
+
+def test_missing_left_over_and_misshapen_weights_are_listed(copied):
+    weights = load_file(copied / "model.safetensors")
+    name = next(n for n in weights if n.endswith("layers.1.self_attn.q_proj.weight"))
+    spoilt = {n: w for n, w in weights.items() if n != name} | {"extra.weight": torch.zeros(2)}
+    head = next(
+        n for n in weights if n.endswith("norm.weight") and "language_model" in n and "layers" not in n
+    )
+    spoilt[head] = torch.zeros(7)
+    save_file(spoilt, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="do not fit the model its config describes") as caught:
+        load(copied)
+    message = str(caught.value)
+    assert "1 missing: model.language_model.layers.1.self_attn.q_proj.weight" in message
+    assert "1 unexpected: extra.weight" in message
+    assert "1 of another shape" in message
+    assert "language_model.norm.weight" in message
+    assert "original checkpoint in another layout" in message
+
+
+def test_buffers_of_old_checkpoints_are_no_left_overs(copied):
+    weights = load_file(copied / "model.safetensors")
+    weights["model.language_model.rotary_emb.inv_freq"] = torch.zeros(2)
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    assert load(copied).n_layers == 3
+
+
+class _Payload:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+def test_pickled_code_is_not_run(copied, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (copied / "model.safetensors").unlink()
+    torch.save({"model.x": _Payload()}, copied / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"transformers cannot load"):
+        load(copied)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_code_beside_a_checkpoint_is_not_run(copied, tmp_path):
+    marker = tmp_path / "executed"
+    (copied / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    config = json.loads((copied / "config.json").read_text())
+    config |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.Config", "AutoModelForImageTextToText": "evil.M"},
+    }
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"interp\.wrap\(hf_model, processor, adapter=…\)"):
+        load(copied, processor=tiny.processor())
+    assert not marker.exists()
+
+
+def test_options_of_later_versions_are_refused(saved):
+    for option in ({"remote": True}, {"vision_tower": "x"}):
+        with pytest.raises(ModelError, match=r"remote= and vision_tower= are not in this version"):
+            load(saved, **option)
+    with pytest.raises(ModelError, match=r"revision='main' is for hub ids"):
+        load(saved, revision="main")
+    with pytest.raises(ModelError, match=r"device='nowhere' cannot be used"):
+        load(saved, device="nowhere")
+
+
+def test_a_model_in_memory_is_for_wrap(unchecked):
+    with pytest.raises(
+        ModelError, match=r"got LlavaForConditionalGeneration.*interp.wrap\(hf_model, processor\)"
+    ):
+        load(tiny.llava())
+
+
+def test_fingerprints_know_weights_config_and_processor(saved, mllm):
+    same = load(saved)
+    assert len(mllm.fingerprint) == 64
+    assert same.fingerprint == mllm.fingerprint
+    same.trace(tiny.samples())
+    assert wrap(same.unwrap(), tiny.processor()).fingerprint == mllm.fingerprint
+    assert wrap(tiny.llava("eager"), tiny.processor()).fingerprint == mllm.fingerprint
+    changed = tiny.llava()
+    with torch.no_grad():
+        changed.lm_head.weight[3, 4] += 1e-3
+    others = [
+        wrap(changed, tiny.processor()),
+        wrap(tiny.llava(), tiny.processor(pad=True)),
+        load(saved, dtype="float16"),
+    ]
+    prints = [other.fingerprint for other in others]
+    changed = tiny.llava()
+    changed.config.vision_feature_layer = -1
+    prints.append(wrap(changed, tiny.processor()).fingerprint)
+    assert len({mllm.fingerprint, *prints}) == 5

@@ -1,0 +1,117 @@
+"""Sites and selectors as values."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from interp.errors import SiteError
+from interp.tokens import TokenMap, word
+from interp.tracing import Knockout, Rows, Site, image_mask, positions
+from interp.tracing.site import select
+
+SITES = [
+    Site(),
+    Site(layers=[14, 15], heads=[3], queries="after_image", keys=("image", "last")),
+    Site(heads=[(15, 4), (16, 5)], keys=positions([3, 1])),
+    Site(queries=word("nodule"), keys=image_mask([True, False, True])),
+    Site(keys=image_mask([np.array([True, False]), np.array([False])])),
+]
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_site_is_a_value(site):
+    assert Site.from_dict(json.loads(json.dumps(site.to_dict()))) == site
+    assert hash(Site.from_dict(site.to_dict())) == hash(site)
+    assert pickle.loads(pickle.dumps(site)) == site
+    assert len({*SITES, site}) == len(SITES)
+
+
+def test_values_are_stored_as_tuples(unchecked):
+    site = Site(layers=range(2, 4), heads=np.array([1, 0, 1]), queries=["last", "question"], keys="image")
+    assert (site.layers, site.heads) == ((2, 3), (1, 0))
+    assert site.groups == (("last", "question"), ("image",))
+    assert Site(heads=[[1, 2], (0, 3), (1, 2)]).pairs == ((1, 2), (0, 3))
+    assert positions(np.array([5, 2, 5])) == positions([2, 5])
+
+
+def test_heads_by_layer():
+    assert Site(layers=[1, 0], heads=[2]).resolve(2, 4) == {1: (2,), 0: (2,)}
+    assert Site().resolve(2, 3) == {0: (0, 1, 2), 1: (0, 1, 2)}
+    assert Site(heads=[(1, 2), (0, 3), (1, 0)]).resolve(2, 4) == {1: (2, 0), 0: (3,)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": 3}, r'layers= is "all" or a list of indices; got 3\. Write layers=\[3\]'),
+        ({"layers": []}, r"layers= selects nothing; give at least one index"),
+        ({"layers": [-1]}, r"one of layers is an integer, counted from 0; got -1"),
+        ({"layers": [1.5]}, r"one of layers is an integer, counted from 0; got 1.5"),
+        ({"layers": [True]}, r"one of layers is an integer, counted from 0; got True"),
+        ({"heads": "some"}, r'heads= is "all" or a list of indices; got \'some\''),
+        ({"heads": [1, (2, 3)]}, r"heads or \(layer, head\) pairs, not a mixture"),
+        ({"heads": [(1, 2, 3)]}, r"heads or \(layer, head\) pairs, not a mixture"),
+        ({"heads": [(1, -2)]}, r"a head is an integer, counted from 0; got -2"),
+        ({"layers": [1], "heads": [(1, 2)]}, r"pairs name their layers; leave out layers=\[1\]"),
+        ({"queries": 5}, r"queries= is a group or several; got 5"),
+        ({"queries": []}, r"queries= is a group or several; got \[\]"),
+        ({"keys": [3, 4]}, r"keys= takes group names.*got 3\. For positions write interp.positions\(\[3\]\)"),
+    ],
+)
+def test_wrong_sites_are_explained(arguments, message, unchecked):
+    with pytest.raises(SiteError, match=message):
+        Site(**arguments)
+
+
+def test_wrong_selectors_are_explained(unchecked):
+    with pytest.raises(SiteError, match=r"positions\(\[…\]\) needs at least one position"):
+        positions([])
+    with pytest.raises(SiteError, match="a position is an integer, counted from 0; got -1"):
+        positions([-1])
+    for wrong in ([1, 0], np.ones(3), np.zeros(0, bool), np.ones((2, 2, 2), bool), [np.ones(3)]):
+        with pytest.raises(
+            SiteError, match=r"image_mask takes booleans over the image tokens, shape \(token,\)"
+        ):
+            image_mask(wrong)
+
+
+def test_masks_for_all_and_for_each():
+    assert not image_mask(np.array([True, False])).per_sample
+    assert image_mask(np.array([[True, False], [False, True]])).masks == ((True, False), (False, True))
+    assert image_mask(np.array([[True, False]])).per_sample
+
+
+def test_selectors_are_united_and_ordered():
+    tokens = TokenMap(
+        image=np.array([1, 2, 3]),
+        footprints=np.zeros((3, 4)),
+        grid=None,
+        views=np.full(3, ""),
+        image_index=np.zeros(3, int),
+        sizes=((9, 9),),
+        length=8,
+        spans={"question": np.array([5, 6])},
+        words=(("red", (5,)),),
+    )
+    chosen = ("question", positions([0, 6]), image_mask([True, False, True]), word("red"), "last")
+    assert select(chosen, tokens, 0, 1).tolist() == [0, 1, 3, 5, 6, 7]
+    assert (
+        select(("text", "image"), tokens, 0, 1).tolist()
+        == list(range(8))
+        == select(("all",), tokens, 0, 1).tolist()
+    )
+    assert select((image_mask([False] * 3),), tokens, 0, 1).tolist() == []
+
+
+def test_reads_and_edits_are_values_too():
+    read = Rows(SITES[1], reduce="head")
+    assert read == Rows(SITES[1], reduce="head") != Rows(SITES[1])
+    assert read.to_dict() == {"rows": {"site": SITES[1].to_dict(), "reduce": "head"}}
+    edit = Knockout(SITES[2], "zero")
+    assert len({edit, Knockout(SITES[2], "zero"), Knockout(SITES[2])}) == 2
+    assert edit.to_dict() == {"knockout": {"site": SITES[2].to_dict(), "mode": "zero", "steps": "prefill"}}
+    assert json.dumps([read.to_dict(), edit.to_dict()])
