@@ -161,27 +161,31 @@ def hiding(
 ) -> pd.DataFrame:  # fmt: skip
     """Returns the fall of the answer's log-probability (nats) when its box, or as many other tokens, are hidden."""
     rng = np.random.default_rng(options.seed)
-    boxes, others = [], []
+    boxes, others, rivals = [], [], []
     for case, sample in zip(cases, samples, strict=True):
-        box = mllm.encode([sample]).tokens[0].mask([case.question.thing.box])
+        tokens = mllm.encode([sample]).tokens[0]
+        box = tokens.mask([case.question.thing.box])
+        beside = [t.box for t in case.scene.things if t != case.question.thing]
         other = np.zeros_like(box)
         other[rng.choice(np.flatnonzero(~box), min(box.sum(), (~box).sum()), replace=False)] = True
         boxes.append(box)
         others.append(other)
+        rivals.append(tokens.mask(beside) & ~box if beside else np.zeros_like(box))
     pick = np.arange(len(samples))
     falls = [
         before[pick, truth] - log_probabilities(mllm, samples, options.batch, hidden)[pick, truth]
-        for hidden in (boxes, others)
+        for hidden in (boxes, others, rivals)
     ]
     about = np.array([case.question.about for case in cases])
     rows = []
     for kind in (*CHANCE, "all"):
         chosen = (about == kind) | (kind == "all")
-        box, other = (fall[chosen] for fall in falls)
+        box, other, rival = (fall[chosen] for fall in falls)
         difference = paired(box, other, None)
         falls_of = {
             "box hidden": box.mean(),
             "as many elsewhere": other.mean(),
+            "all other objects": rival.mean(),
             "difference": difference.mean,
         }
         rows.append(
@@ -191,7 +195,7 @@ def hiding(
 
 
 def main(options: Options) -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # so small a model loses time to a second thread
     mllm = interp.load(options.model)
     certified, hidden = certificate(mllm, options)
     tables = {"answers": answers(mllm, options), "certified at the input": certified, "hiding the box": hidden,

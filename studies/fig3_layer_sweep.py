@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from interp.data import Samples, bundled, jsonl
@@ -30,7 +31,9 @@ def main(
     out: Path = Path("runs"),
     seed: int = 0,
     workers: int = 1,
-    n: Annotated[int, tyro.conf.arg(help="Samples per data set; half as many choose the layer.")] = 160,
+    n: Annotated[
+        int, tyro.conf.arg(help="At most so many samples per data set; half choose the layer.")
+    ] = 160,
     device: str = "cpu",
     dtype: str = "float32",
 ) -> None:
@@ -42,10 +45,13 @@ def main(
         out: Folder for runs and report.html.
         seed: Draws the samples and decides whose boxes each sample borrows.
         workers: Processes, each with its own copy of the model.
-        n: Samples per data set.
+        n: At most so many samples per data set, drawn with the seed.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
+    labels = [Path(name).stem for name in data]
+    if not data or len(set(labels)) < len(labels):
+        raise SystemExit(f"--data takes one or more sets of different names; got {labels}. Rename a file.")
     spec = ModelSpec(model, device=device, dtype=dtype)
 
     def run(split: str, n_samples: int, names: tuple[str, ...]) -> Result:
@@ -67,12 +73,15 @@ def main(
 
 
 def samples(name: str, split: str, n: int, seed: int) -> Samples:
-    """Bundled samples by name, or the first rows of a file."""
-    if name not in BUNDLED:
-        return jsonl(name)[:n]
+    """Bundled samples by name, or rows of a file; at most `n`, drawn with the seed and kept in order."""
     if name == "natural":
         return bundled(name, split=split, n=n, seed=seed)
-    return bundled(name, split=split, n=min(n, len(bundled(name, split=split))), seed=seed)
+    rows = bundled(name, split=split) if name in BUNDLED else jsonl(name)
+    if n >= len(rows):
+        return rows
+    print(f"{name}: {n} of {len(rows)} samples, drawn with seed {seed}")
+    drawn = sorted(np.random.default_rng(seed).choice(len(rows), n, replace=False).tolist())
+    return Samples((rows[i] for i in drawn), rows.name)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from interp.errors import MapError, PromptError
 from interp.indicators.maps import Maps
 from interp.prompt import PAPER_PROMPT, Prompt, Target
 from interp.sample import Sample
-from interp.tracing import Mllm, Rows, Site, Trace
+from interp.tracing import Batch, Mllm, Prefix, Rows, Site, Trace
 
 __all__ = ["Attention", "relative"]
 
@@ -64,7 +64,7 @@ class Attention:
     def __call__(
         self,
         mllm: Mllm,
-        samples: Sample | Iterable[Sample],
+        samples: Sample | Iterable[Sample] | Batch | Prefix,
         *,
         prompt: Prompt = PAPER_PROMPT,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
@@ -76,7 +76,8 @@ class Attention:
 
         Args:
             mllm: the model.
-            samples: one batch; what fits in memory is the caller's choice.
+            samples: one batch; what fits in memory is the caller's choice. A prefix already run is used for
+                what it serves, and its cost is not counted again.
             prompt: how the question is put.
             target: taken so that indicators are interchangeable; attention does not depend on the answer.
 
@@ -87,7 +88,7 @@ class Attention:
         Raises:
             InterpError: samples or prompts that cannot be encoded, or layers the model does not have.
         """
-        chosen = [samples] if isinstance(samples, Sample) else list(samples)
+        chosen = _chosen(samples)
         site = Site(layers=self.layers, queries="last", keys="image")
         rows = Rows(site, reduce=None if self.per_head else "head")
         if self.relative_to is None:
@@ -118,9 +119,18 @@ def relative(
     return quotient.astype(np.float32), int(nothing.sum()), int(floored.sum())
 
 
-def _against(mllm: Mllm, samples: list[Sample], rows: Rows, prompt: Prompt, generic: Prompt) -> Maps:
+def _chosen(samples: Sample | Iterable[Sample] | Batch | Prefix) -> list[Sample] | Prefix:
+    if isinstance(samples, Prefix):
+        return samples
+    if isinstance(samples, Batch):
+        return list(samples.samples)
+    return [samples] if isinstance(samples, Sample) else list(samples)
+
+
+def _against(mllm: Mllm, samples: list[Sample] | Prefix, rows: Rows, prompt: Prompt, generic: Prompt) -> Maps:
     """The maps of `prompt` divided by those of `generic`."""
-    shared = mllm.prefix(samples, prompt=prompt) if _share_image(prompt, generic) else None
+    run_image = _share_image(prompt, generic) and not isinstance(samples, Prefix)
+    shared = mllm.prefix(samples, prompt=prompt) if run_image else None
     asked, reference = (
         mllm.trace(samples if shared is None else shared, prompt=p, reads=[rows]) for p in (prompt, generic)
     )

@@ -157,6 +157,7 @@ def build_model() -> LlavaForConditionalGeneration:
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=GRID * GRID,
+        interp_organism=True,  # read by reports, which say that its numbers are nobody's results
     )
     model = LlavaForConditionalGeneration(config)
     _place_patches(model)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import StudyError
+from interp.organism.places import ORGANISMS
 
 if TYPE_CHECKING:
     from interp.tracing import Mllm
@@ -74,8 +77,14 @@ def model_label(model: Any) -> str:
 
 def is_organism(model: Any) -> bool:
     """Whether a study's model is one of the bundled model organisms, whose numbers are nobody's results."""
-    place = model.id if isinstance(model, ModelSpec) else str(getattr(model, "id", ""))
-    return place == "organism" or "interp/organism" in place.replace("\\", "/")
+    if not isinstance(model, ModelSpec):
+        return bool(getattr(getattr(getattr(model, "hf", None), "config", None), "interp_organism", False))
+    config = Path(model.id) / "config.json"
+    return model.id in ORGANISMS or (config.is_file() and bool(_json(config).get("interp_organism")))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
 
 
 def model_provenance(model: Any, mllm: Any) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,11 +97,25 @@ def run_prefix(
         lines = [s.inputs[name][0, :n] for s, n in zip(batch.singles, lengths, strict=True)]
         inputs[name] = left_padded(lines, batch.pad_id if name == "input_ids" else 0).to(device)
     inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    layers = [DynamicLayer() for _ in range(n_layers)]
+    layers = [*(DynamicLayer() for _ in range(n_layers - 1)), _Last()]
     meter.forwards += 1
     meter.tokens += inputs["input_ids"].numel()
-    hf(**inputs, past_key_values=Cache(layers=[*layers]), use_cache=True, logits_to_keep=1)
+    with suppress(_CompleteError):
+        hf(**inputs, past_key_values=Cache(layers=[*layers]), use_cache=True, logits_to_keep=1)
     return [(layer.keys, layer.values) for layer in layers]  # pyright: ignore[reportReturnType]
+
+
+class _CompleteError(Exception):
+    """Every layer has its keys and values: nothing more of the pass is needed."""
+
+
+class _Last(DynamicLayer):
+    """The last layer's cache. Its own attention and everything after it would be computed for nothing."""
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Keeps the keys and values and ends the pass."""
+        super().update(*args, **kwargs)
+        raise _CompleteError
 
 
 class _After(DynamicLayer):

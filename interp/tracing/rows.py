@@ -153,14 +153,13 @@ def row_probabilities(
     hidden: Bool[Tensor, "_ _ row key"] | None = None,
 ) -> Float[Tensor, "sample head row key"]:
     """Returns the float32 softmax over keys that are seen and not hidden; 0 throughout where none is left."""
-    if seen is not None:
-        scores = scores.masked_fill(~seen, -torch.inf) if seen.dtype == torch.bool else scores + seen.float()
-    if hidden is not None:
-        scores = scores.masked_fill(hidden, -torch.inf)
-    probabilities = scores.softmax(dim=-1)
-    if seen is None and hidden is None:
-        return probabilities
-    return probabilities.masked_fill(scores.amax(dim=-1, keepdim=True) == -torch.inf, 0.0)
+    if seen is not None and seen.dtype != torch.bool:
+        scores, seen = scores + seen.float(), None
+    closed = hidden if seen is None else ~seen if hidden is None else ~seen | hidden
+    if closed is None:
+        return scores.softmax(dim=-1)
+    probabilities = scores.masked_fill(closed, -torch.inf).softmax(dim=-1)
+    return probabilities.masked_fill(closed.all(dim=-1, keepdim=True), 0.0)
 
 
 def row_outputs(
@@ -202,10 +201,12 @@ def attend(
     step = max(1, CHUNK_BYTES // (4 * n * n_heads * n_keys))
     outputs = []
     for start in range(0, n_queries, step):
-        chunk = torch.arange(start, min(start + step, n_queries), device=queries.device).expand(n, -1)
-        scores = row_scores(
-            queries[:, :, start : start + step], keys, heads=heads, scaling=scaling, softcap=softcap
-        )
-        seen = visible(mask, chunk, n_queries=n_queries, n_keys=n_keys, causal=causal)
+        stop = min(start + step, n_queries)
+        scores = row_scores(queries[:, :, start:stop], keys, heads=heads, scaling=scaling, softcap=softcap)
+        if mask is not None and mask.ndim == 4:
+            seen = mask[:, :, start:stop, :n_keys]
+        else:
+            chunk = torch.arange(start, stop, device=queries.device).expand(n, -1)
+            seen = visible(mask, chunk, n_queries=n_queries, n_keys=n_keys, causal=causal)
         outputs.append(row_outputs(row_probabilities(scores, seen), values, heads=heads))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()

@@ -199,3 +199,14 @@ def test_settings_that_make_no_sense_are_refused(monkeypatch):
         Attention(per_head=3)
     with pytest.raises(SiteError, match='layers= is "all" or a list of indices; got 14'):
         Attention(layers=14)
+
+
+def test_prefix_and_batch_serve_as_samples_do(mllm):
+    samples = tiny.samples()
+    indicator = Attention(relative_to=GENERIC_PROMPT)
+    plain = indicator(mllm, samples)
+    prefix = mllm.prefix(samples)
+    for given in (prefix, mllm.encode(samples)):
+        for found, expected in zip(indicator(mllm, given), plain, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert indicator(mllm, prefix).cost.forwards == 2

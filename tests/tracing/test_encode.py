@@ -160,10 +160,10 @@ def test_words_of_several_pieces_are_whole(kind):
     tokens = mllm.encode(sample).tokens[0]
     ids = mllm.encode(sample).singles[0].inputs["input_ids"][0]
     at = tokens.positions(word("nodule"))
-    pieces = mllm.processor.tokenizer.convert_ids_to_tokens(ids[at])
+    pieces = mllm.processor.tokenizer.convert_ids_to_tokens(ids.numpy()[at])
     assert "".join(pieces).strip("▁Ġ") == "nodule"
     assert len(pieces) > 2
-    whole = mllm.processor.tokenizer.decode(ids[tokens.positions("question")]).strip()
+    whole = mllm.processor.tokenizer.decode(ids.numpy()[tokens.positions("question")]).strip()
     assert whole == "is a nodule left?"
 
 

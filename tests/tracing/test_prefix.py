@@ -169,3 +169,17 @@ def test_another_models_prefix_is_refused(prefix):
 def test_a_prefix_of_a_prefix_is_refused(mllm, prefix, unchecked):
     with pytest.raises(ModelError, match="prefix takes samples or a batch; got a prefix"):
         mllm.prefix(prefix)
+
+
+def test_nothing_after_the_last_keys_and_values_is_computed(mllm):
+    calls = []
+    layers = mllm.adapter.layers(mllm.hf)
+    hooks = [
+        layer.mlp.register_forward_hook(lambda *_, i=i: calls.append(i)) for i, layer in enumerate(layers)
+    ]
+    prefix = mllm.prefix(tiny.samples())
+    for hook in hooks:
+        hook.remove()
+    assert calls == [0, 1]
+    assert len(prefix.keys) == len(prefix.values) == 3
+    assert all(x.shape == (3, 2, 19, 16) for x in (*prefix.keys, *prefix.values))
