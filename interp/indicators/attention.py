@@ -129,8 +129,9 @@ def _chosen(samples: Sample | Iterable[Sample] | Batch | Prefix) -> list[Sample]
 
 def _against(mllm: Mllm, samples: list[Sample] | Prefix, rows: Rows, prompt: Prompt, generic: Prompt) -> Maps:
     """The maps of `prompt` divided by those of `generic`."""
-    run_image = _share_image(prompt, generic) and not isinstance(samples, Prefix)
-    shared = mllm.prefix(samples, prompt=prompt) if run_image else None
+    shared = None
+    if _share_image(prompt, generic) and not isinstance(samples, Prefix):
+        shared = mllm.prefix(samples, prompt=prompt)
     asked, reference = (
         mllm.trace(samples if shared is None else shared, prompt=p, reads=[rows]) for p in (prompt, generic)
     )

@@ -36,6 +36,9 @@ __all__ = [
 PIXELS, PATCH = 96, 8
 GRID = PIXELS // PATCH
 VOCABULARY_SIZE = 256
+MARK = "interp_organism"
+"""Set in the config, read by reports, which then say that the numbers are nobody's results."""
+
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<unk>")
 IMAGE_TOKEN_ID = SPECIAL.index("<image>")
 WORDS = (
@@ -157,8 +160,8 @@ def build_model() -> LlavaForConditionalGeneration:
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=GRID * GRID,
-        interp_organism=True,  # read by reports, which say that its numbers are nobody's results
     )
+    setattr(config, MARK, True)
     model = LlavaForConditionalGeneration(config)
     _place_patches(model)
     return model
