@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +17,15 @@ from interp.models.adapter import Adapter
 from interp.prompt import Prompt
 from interp.sample import Sample
 from interp.tokens import TokenMap
-from interp.tracing.wording import Wording, expand, question_tokens, render
+from interp.tracing.wording import expand, laid_out, locate, question_tokens, render
 
 __all__ = ["PER_TOKEN", "Batch", "Encoder", "left_padded"]
 
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 """Inputs with one value per token; they are padded on the left. Others are joined along their first axis."""
+
+_UNUSED = ("labels",)
+"""What some processors return for training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,10 @@ class Batch:
     """Encoded samples, left-padded to the longest.
 
     Attributes:
-        inputs: the model's arguments, among them `input_ids`, `attention_mask` and explicit `position_ids`.
+        inputs: the model's arguments, among them `input_ids` and `attention_mask`, ready for
+            `mllm.nn.trace(**batch.inputs)` or a plain call. `position_ids` are among them unless they have
+            several axes: nnsight cannot split these into samples, and a plain call works them out.
+        positions: the position ids, (sample, position) or (axis, sample, position).
         tokens: where each sample's tokens are, in unpadded positions.
         pad: how many padding tokens come before each sample's own.
         prompts: the rendered prompts, image placeholders not expanded.
@@ -41,6 +47,7 @@ class Batch:
     """
 
     inputs: dict[str, Tensor]
+    positions: Tensor
     tokens: tuple[TokenMap, ...]
     pad: Int[np.ndarray, " sample"]
     prompts: tuple[str, ...]
@@ -72,6 +79,7 @@ class Encoder:
     config: Any
     device: torch.device
     dtype: torch.dtype
+    positions: Callable[[Mapping[str, Tensor]], Tensor]
 
     def __call__(self, samples: Sample | Iterable[Sample], prompt: Prompt) -> Batch:
         """The samples as one left-padded batch.
@@ -87,18 +95,19 @@ class Encoder:
     def again(self, batch: Batch, prompt: Prompt) -> Batch:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
         singles = [
-            self._encode(sample, prompt)
-            if old.expansions is None
-            else self._reworded(sample, prompt, old, old.expansions)
+            self._encode(sample, prompt) if old.expansions is None else self._reworded(sample, prompt, old)
             for sample, old in zip(batch.samples, batch.singles, strict=True)
         ]
         return self._batch(batch.samples, prompt, singles)
 
     def _encode(self, sample: Sample, prompt: Prompt) -> Encoded:
-        wording = render(sample, prompt, self.processor, self.adapter)
-        found = self._process(wording, sample)
+        text = render(sample, prompt, self.processor, self.adapter)
+        images = [sample.load(i) for i in range(len(sample.images))]
+        wording = locate(laid_out(self.processor, text, images), prompt, sample)
+        found = self._process(text, images, sample)
         spans = found.pop("text_replacement_offsets", None)
         offsets = found.pop("offset_mapping", None)
+        found = {name: value for name, value in found.items() if isinstance(value, Tensor)}
         positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
         footprints = self.adapter.footprints(sample.sizes, found, self.processor, self.config)
         check_count(len(positions), footprints, family=self.adapter.name, sizes=sample.sizes)
@@ -116,9 +125,20 @@ class Encoder:
             **located,
         )
         expansions = tuple(span["replacement"] for span in spans[0]) if located and spans else None
-        return Encoded(wording.text, found, tokens, expansions)
+        whole = Encoded(text, found, tokens, expansions)
+        return whole if self._repeats(whole, prompt) else replace(whole, expansions=None)
 
-    def _process(self, wording: Wording, sample: Sample) -> dict[str, Any]:
+    def _repeats(self, whole: Encoded, prompt: Prompt) -> bool:
+        """Whether wording alone gives the same encoding again, without the processor and its images.
+
+        Some processors add to the text; then every prompt has to go through them.
+        """
+        if whole.expansions is None:
+            return False
+        again = self._tokenised(whole.text, whole)
+        return again is not None and torch.equal(again[0]["input_ids"], whole.inputs["input_ids"])
+
+    def _process(self, text: str, images: list[Any], sample: Sample) -> dict[str, Any]:
         """What the processor makes of one sample."""
         if getattr(self.processor, "patch_size", 0) is None:
             raise ModelError(
@@ -129,11 +149,11 @@ class Encoder:
         fast = getattr(self.processor.tokenizer, "is_fast", False)
         try:
             found = self.processor(
-                text=[wording.text],
-                images=[sample.load(i) for i in range(len(sample.images))],
+                text=[text],
+                images=images,
                 return_tensors="pt",
                 return_text_replacement_offsets=True,
-                text_kwargs={"return_offsets_mapping": fast, **self._tokenizer_options(wording)},
+                text_kwargs={"return_offsets_mapping": fast, **self._tokenizer_options(text)},
             )
         except ValueError as error:
             if "token count" not in str(error):
@@ -142,28 +162,50 @@ class Encoder:
                 f"the prompt of sample {sample.id} lost image tokens on the way ({error}). Did the tokenizer "
                 "truncate? Raise its model_max_length or pass a processor that does not truncate."
             ) from error
-        return dict(found)
+        return {name: value for name, value in found.items() if name not in _UNUSED}
 
-    def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded, expansions: tuple[str, ...]) -> Encoded:
+    def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded) -> Encoded:
         """A sample under another prompt, with its images as they were processed before."""
-        wording = render(sample, prompt, self.processor, self.adapter)
-        expanded, spans = expand(wording.text, self.processor.image_token, expansions)
+        text = render(sample, prompt, self.processor, self.adapter)
+        again = self._tokenised(text, old)
+        if again is None:
+            return self._encode(sample, prompt)
+        found, spans, offsets = again
+        positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
+        located = question_tokens(locate(text, prompt, sample), spans, offsets)
+        tokens = replace(old.tokens, image=positions, length=found["input_ids"].shape[1], **located)
+        kept = {name: old.inputs[name] for name in old.inputs if name not in PER_TOKEN}
+        return Encoded(text, {**found, **kept}, tokens, old.expansions)
+
+    def _tokenised(
+        self, text: str, old: Encoded
+    ) -> tuple[dict[str, Tensor], list[dict[str, Any]], Int[np.ndarray, "position 2"]] | None:
+        """A text whose placeholders are expanded as `old`'s were: inputs per token, spans, offsets.
+
+        None when an input per token cannot be told from `old`.
+        """
+        placeholder = getattr(self.processor, "image_token", None)
+        if placeholder is None or text.count(placeholder) != len(old.expansions or ()):
+            return None
+        expanded, spans = expand(text, placeholder, old.expansions or ())
         found = dict(
             self.processor.tokenizer(
-                expanded, return_tensors="pt", return_offsets_mapping=True, **self._tokenizer_options(wording)
+                expanded, return_tensors="pt", return_offsets_mapping=True, **self._tokenizer_options(text)
             )
         )
         offsets = found.pop("offset_mapping")[0].numpy()
         positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
-        located = question_tokens(wording, spans, offsets)
-        tokens = replace(old.tokens, image=positions, length=found["input_ids"].shape[1], **located)
-        kept = {name: old.inputs[name] for name in old.inputs if name not in PER_TOKEN}
-        return Encoded(wording.text, {**found, **kept}, tokens, expansions)
+        for name in (n for n in PER_TOKEN if n in old.inputs and n not in ("input_ids", "attention_mask")):
+            carried = _carried(old.inputs[name][0], old.tokens, positions, found["input_ids"].shape[1])
+            if carried is None:
+                return None
+            found[name] = carried[None]
+        return {n: v for n, v in found.items() if n in old.inputs}, spans, offsets
 
-    def _tokenizer_options(self, wording: Wording) -> dict[str, Any]:
+    def _tokenizer_options(self, text: str) -> dict[str, Any]:
         """A template that writes the beginning-of-sequence token must not get a second one."""
         bos = getattr(self.processor.tokenizer, "bos_token", None)
-        return {"add_special_tokens": False} if bos and wording.text.startswith(bos) else {}
+        return {"add_special_tokens": False} if bos and text.startswith(bos) else {}
 
     def _batch(self, samples: Sequence[Sample], prompt: Prompt, singles: Sequence[Encoded]) -> Batch:
         lengths = [single.tokens.length for single in singles]
@@ -175,12 +217,15 @@ class Encoder:
             if name in PER_TOKEN:
                 joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
             else:
-                joined = torch.cat(values)
+                joined = joined_images(values)
             dtype = self.dtype if joined.is_floating_point() else joined.dtype
             inputs[name] = joined.to(device=self.device, dtype=dtype)
-        inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        positions = self.positions(inputs)
+        if positions.ndim == 2:
+            inputs["position_ids"] = positions
         return Batch(
             inputs=inputs,
+            positions=positions,
             tokens=tuple(single.tokens for single in singles),
             pad=pad,
             prompts=tuple(single.text for single in singles),
@@ -196,6 +241,33 @@ def left_padded(lines: Sequence[Tensor], fill: int) -> Tensor:
     width = max(len(line) for line in lines)
     pad = torch.nn.functional.pad
     return torch.stack([pad(line, (width - len(line), 0), value=fill) for line in lines])
+
+
+def joined_images(values: Sequence[Tensor]) -> Tensor:
+    """The values along their first axis; shorter other axes are filled up with zeros at their end.
+
+    That is how processors join images of different sizes or numbers of tiles; the models are told the true
+    sizes.
+    """
+    widest = [max(value.shape[d] for value in values) for d in range(1, values[0].ndim)]
+    pad = torch.nn.functional.pad
+    filled = []
+    for value in values:
+        missing = [w - n for w, n in zip(widest, value.shape[1:], strict=True)]
+        filled.append(pad(value, [n for m in reversed(missing) for n in (0, m)]) if any(missing) else value)
+    return torch.cat(filled)
+
+
+def _carried(
+    values: Tensor, tokens: TokenMap, positions: Int[np.ndarray, " token"], length: int
+) -> Tensor | None:
+    """One value per token of another prompt with the same images; None when texts have various values."""
+    text = values[torch.tensor(tokens.positions("text"))].unique()
+    if len(text) > 1 or len(positions) != tokens.n:
+        return None
+    carried = torch.full((length,), int(text[0]) if len(text) else 0, dtype=values.dtype)
+    carried[torch.tensor(positions)] = values[torch.tensor(tokens.image)]
+    return carried
 
 
 def as_samples(samples: Sample | Iterable[Sample]) -> tuple[Sample, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 import xarray as xr
@@ -16,13 +17,15 @@ from interp.sample import Sample
 from interp.tracing.cost import Meter
 from interp.tracing.edits import Knockout
 from interp.tracing.encode import Batch
-from interp.tracing.forward import Greedy, Outcome, run
+from interp.tracing.forward import Greedy, Outcome, last_logits, run
 from interp.tracing.install import COLLECTOR
 from interp.tracing.layout import Layout
 from interp.tracing.plan import LayerPlan, make_plan
 from interp.tracing.prefix import Prefix, prefix_lengths, run_prefix, suffix_cache, suffix_inputs
 from interp.tracing.reads import Rows
 from interp.tracing.request import Request, resolve
+from interp.tracing.sight import Sight
+from interp.tracing.source import source_pass
 from interp.tracing.trace import SampleTrace, Trace, label_rows
 from interp.tracing.work import LayerWork, Recorder
 
@@ -47,8 +50,10 @@ def trace(
     _check_arguments(reads, edits, generate)
     with Meter(mllm.device) as meter:
         batch, before = _prepared(mllm, samples, prompt)
-        request = resolve(reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads)
-        if before is not None and not _serves(before, batch, request):
+        request = resolve(
+            reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, sight=mllm.sight
+        )
+        if before is not None and not _serves(before, batch, request, mllm.sight, generate):
             before = None
         with torch.no_grad(), _seeded(seed):
             outcome = _run(mllm, batch, before, request, meter, generate)
@@ -72,8 +77,9 @@ def prefix(mllm: Mllm, samples: Sample | Iterable[Sample] | Batch, prompt: Promp
     with Meter(mllm.device) as meter, mllm.installation.armed({}), torch.no_grad():
         batch, _ = _prepared(mllm, samples, prompt)
         lengths = prefix_lengths(batch)
-        layers = run_prefix(mllm.hf, batch, lengths, mllm.n_layers, meter)
-    keys, values = zip(*layers, strict=True)
+        exact = mllm.sight.prefix_exact
+        layers = run_prefix(mllm.hf, batch, lengths, mllm.n_layers, meter) if exact else []
+    keys, values = zip(*layers, strict=True) if layers else ((), ())
     return Prefix(batch, lengths, keys, values, meter.cost, mllm.installation)
 
 
@@ -84,6 +90,12 @@ def _check_arguments(reads: Sequence[Rows], edits: Sequence[Knockout], generate:
         raise EditError(f"edits= is a list of edits; got {edits!r}. Write edits=[{edits!r}].")
     if isinstance(generate, bool) or not isinstance(generate, int) or generate < 0:
         raise PromptError(f"generate= is a number of tokens, 0 or more; got {generate!r}.")
+    for edit in edits:
+        if isinstance(edit, Knockout) and edit.steps == "decode" and generate < 2:
+            raise EditError(
+                f"{edit!r} applies to the rows of generated tokens, but generate={generate} generates none that "
+                "has a row (the first token comes from the prompt's last row). Ask for generate=2 or more."
+            )
 
 
 def _prepared(mllm: Mllm, samples: Samples, prompt: Prompt | None) -> tuple[Batch, Prefix | None]:
@@ -99,11 +111,19 @@ def _prepared(mllm: Mllm, samples: Samples, prompt: Prompt | None) -> tuple[Batc
     return mllm.encoder.again(batch, prompt), before
 
 
-def _serves(before: Prefix, batch: Batch, request: Request) -> bool:
-    """Whether the prefix answers exactly: same beginning, and no row inside it is read or edited."""
+def _serves(before: Prefix, batch: Batch, request: Request, sight: Sight, generate: int) -> bool:
+    """Whether the prefix answers exactly.
+
+    It must hold keys and values, every prompt must begin with it, and no row inside it may be read or edited.
+    Sliding windows count columns, so padding between prefix and rest must not lie inside one.
+    """
     first = [request.first_row(i) for i in range(len(batch))]
     inside = [row is not None and row < n for row, n in zip(first, before.lengths, strict=True)]
-    return before.begins(batch) and not any(inside)
+    if not before.keys or not before.begins(batch) or any(inside):
+        return False
+    rests = [tokens.length - n for tokens, n in zip(batch.tokens, before.lengths, strict=True)]
+    widest = max(before.lengths) + max(rests) + generate
+    return sight.narrowest is None or sight.narrowest >= widest or len(set(rests)) == 1
 
 
 def _run(
@@ -114,25 +134,46 @@ def _run(
     layout = Layout.whole(lengths) if before is None else Layout.suffix(before.lengths, lengths)
     plan = make_plan(request, layout, mllm.shape)
     recorder = Recorder()
-    layers = plan.layers if before is None else range(mllm.n_layers)
+    none = LayerPlan()
+    layers = {*plan.prefill, *plan.decode} if before is None else range(mllm.n_layers)
+    held = None if before is None else before.layer
     work = {
-        i: LayerWork(plan.layers.get(i, LayerPlan()), recorder, None if before is None else before.layer(i))
+        i: LayerWork(
+            plan.prefill.get(i, none), plan.decode.get(i, none), recorder, None if held is None else held(i)
+        )
         for i in layers
     }
-    inputs = batch.inputs if before is None else suffix_inputs(before, batch)
+    inputs = (
+        batch.inputs | {"position_ids": batch.positions} if before is None else suffix_inputs(before, batch)
+    )
     cache = None if before is None else suffix_cache(before)
-
     greedy = Greedy(generate, _ends(mllm), batch.pad_id) if generate else None
+    executor = _by_source if mllm.executor == "source" else _by_tap
+    return executor(mllm, work, partial(run, mllm.hf, inputs, recorder, meter, cache=cache, greedy=greedy))
+
+
+def _by_tap(mllm: Mllm, work: Mapping[int, LayerWork], run: Callable[..., Outcome]) -> Outcome:
+    """The run with its layers armed, inside an nnsight trace that is handed the whole outcome, once."""
 
     def collect(_: Tensor) -> Outcome:
-        outcome = run(mllm.hf, inputs, recorder, meter, cache=cache, greedy=greedy)
-        return mllm.installation.collector(outcome)
+        return mllm.installation.collector(run())
 
     collector = getattr(mllm.nn, COLLECTOR)
     # nnsight wants an input; `collect` has its own
     with mllm.installation.armed(work), mllm.nn.trace(torch.zeros(1), fn=collect):
         outcome = collector.output.save()
     return outcome  # noqa: RET504 - nnsight assigns it when the block ends
+
+
+def _by_source(mllm: Mllm, work: Mapping[int, LayerWork], run: Callable[..., Outcome]) -> Outcome:
+    """The run as one nnsight trace per pass."""
+
+    def one_pass(arguments: Mapping[str, Any]) -> Tensor:
+        collect = mllm.installation.collector
+        return source_pass(mllm.nn, mllm.layers, work, lambda: collect(last_logits(mllm.hf, arguments)))
+
+    with mllm.installation.armed({}):
+        return run(one_pass=one_pass)
 
 
 def _ends(mllm: Mllm) -> frozenset[int]:

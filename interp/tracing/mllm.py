@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from interp.errors import ModelError
 from interp.models.adapter import Adapter
 from interp.prompt import PAPER_PROMPT, Prompt
 from interp.sample import Sample
 from interp.tracing import execute
 from interp.tracing.door import door_rows
 from interp.tracing.edits import Knockout
+from interp.tracing.embeddings import embeddings
 from interp.tracing.encode import Batch, Encoder
 from interp.tracing.fingerprint import fingerprint
 from interp.tracing.install import PATTERN, Installation
 from interp.tracing.plan import Shape
+from interp.tracing.positions import position_ids
 from interp.tracing.prefix import Prefix
 from interp.tracing.reads import Rows
+from interp.tracing.sight import Sight, windows
 from interp.tracing.site import Selector, Site
 from interp.tracing.trace import Trace
 from interp.tracing.work import Door
@@ -38,12 +44,15 @@ class Mllm:
         processor: its processor (a copy of the one given; the tokenizer pads on the left).
         adapter: what is known of the family.
         installation: what wrapping changed in the model.
+        executor: how traces read and edit: "tap" (the model's attention function does a little more) or
+            "source" (nnsight, at the attention call in each layer's source). Same results; see `using`.
     """
 
     hf: Any
     processor: Any
     adapter: Adapter
     installation: Installation
+    executor: Literal["tap", "source"] = "tap"
 
     def __repr__(self) -> str:
         kind = type(self.hf).__name__
@@ -107,11 +116,29 @@ class Mllm:
         takes_masks = "flash" not in self.installation.implementation
         return Shape(self.n_layers, self.n_heads, self.n_key_value_heads, self.device, takes_masks)
 
+    @cached_property
+    def sight(self) -> Sight:
+        """How far the rows of a prompt see."""
+        attends = getattr(self.adapter, "attends", "causal")
+        return Sight(attends, windows(self._text_config, self.n_layers))
+
+    def using(self, executor: Literal["tap", "source"]) -> Mllm:
+        """The same model under the other executor. Prefixes serve both.
+
+        Raises:
+            ModelError: An unknown executor.
+        """
+        if executor not in ("tap", "source"):
+            raise ModelError(f'the executors are "tap" and "source"; got {executor!r}.')
+        return replace(self, executor=executor)
+
     @property
     def encoder(self) -> Encoder:
         """Turns samples into batches for this model."""
         self.installation.check()
-        return Encoder(self.processor, self.adapter, self.hf.config, self.device, self.dtype)
+        first = getattr(self.adapter, "first_position", 0)
+        positions = partial(position_ids, self.hf, first=first)
+        return Encoder(self.processor, self.adapter, self.hf.config, self.device, self.dtype, positions)
 
     def encode(self, samples: Sample | Iterable[Sample], prompt: Prompt = PAPER_PROMPT) -> Batch:
         """The samples as one left-padded batch.
@@ -153,6 +180,17 @@ class Mllm:
             SampleError, PromptError, ImageTokenMismatch: as in `encode`.
         """
         return execute.trace(self, samples, prompt, reads, edits, generate, seed)
+
+    def embeddings(self, batch: Batch) -> Float[Tensor, "sample position hidden"]:
+        """What enters the first decoder layer, at the batch's padded positions; the decoder is not run.
+
+        At image positions these are the image's features as the language model receives them.
+
+        Raises:
+            ModelError: Another trace or tap of this model is open, or it was unwrapped.
+        """
+        with self.installation.armed({}):
+            return embeddings(self.nn, self.layers[0], batch)
 
     def prefix(self, samples: Sample | Iterable[Sample] | Batch, prompt: Prompt | None = None) -> Prefix:
         """Everything up to each sample's last image token, run once; accepted wherever samples are.

@@ -56,14 +56,13 @@ class ReadBlock:
 
 @dataclass(frozen=True, eq=False)
 class LayerPlan:
-    """The work of one layer: reads in the prompt's pass, reads of every generated token's pass, knockouts.
+    """The work of one layer in one kind of pass: the prompt's, or that of a generated token.
 
     `edits` are the blocks to recompute, each under every hiding of the layer. When `mask_first` there are
     none: most rows change, so the hidings go into the mask that the model's own attention gets.
     """
 
     reads: tuple[ReadBlock, ...] = ()
-    decode_reads: tuple[ReadBlock, ...] = ()
     hidings: tuple[Hiding, ...] = ()
     edits: tuple[Block, ...] = ()
     mask_first: bool = False
@@ -71,9 +70,10 @@ class LayerPlan:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The layers that have work to do."""
+    """The layers that have work to do in the prompt's pass, and in the pass of each generated token."""
 
-    layers: dict[int, LayerPlan] = field(default_factory=dict)
+    prefill: dict[int, LayerPlan] = field(default_factory=dict)
+    decode: dict[int, LayerPlan] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,6 @@ class _Read(_Places):
     number: int
     keys: Int[Tensor, "sample key"]
     reduce: bool
-    decodes: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,28 +101,14 @@ class _Knockout(_Places):
 
 def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
     """The plan of a request in a layout. Rows that lie before the layout's first must not be asked for."""
-    maker = _Maker(layout, shape)
-    reads = [maker.read(number, selection) for number, selection in enumerate(request.selections)]
-    knockouts = [maker.knockout(hidden) for hidden in request.hidden]
-    layers = sorted({layer for part in (*reads, *knockouts) for layer in part.heads})
-    return Plan({layer: _layer_plan(maker, layer, reads, knockouts) for layer in layers})
-
-
-def _layer_plan(
-    maker: _Maker, layer: int, reads: Sequence[_Read], knockouts: Sequence[_Knockout]
-) -> LayerPlan:
-    mine = [read for read in reads if layer in read.heads]
-    knocked = [knockout for knockout in knockouts if layer in knockout.heads]
-    hidings = tuple(maker.hiding(knockout, layer) for knockout in knocked)
-    mask_first = maker.mask_first(hidings, knocked)
-    return LayerPlan(
-        reads=tuple(ReadBlock(r.number, maker.block(r, layer), r.keys, r.reduce) for r in mine),
-        decode_reads=tuple(
-            ReadBlock(r.number, maker.decode_block(r, layer), r.keys, r.reduce) for r in mine if r.decodes
+    prefill, decode = _Prompt(layout, shape), _Generated(layout, shape)
+    numbered = list(enumerate(request.selections))
+    return Plan(
+        prefill=prefill.layers(numbered, [h for h in request.hidden if any(len(q) for q in h.queries)]),
+        decode=decode.layers(
+            [(number, selection) for number, selection in numbered if selection.decodes],
+            [hidden for hidden in request.hidden if hidden.decodes],
         ),
-        hidings=hidings,
-        edits=() if mask_first else tuple(maker.block(knockout, layer) for knockout in knocked),
-        mask_first=mask_first,
     )
 
 
@@ -134,33 +119,52 @@ class _Maker:
         self.layout = layout
         self.shape = shape
         self._arranged: dict[tuple[int, ...], Heads] = {}
-        first = torch.arange(layout.n_samples, device=shape.device)
-        self._decode_rows = torch.zeros_like(first)[:, None]
-        self._decode_cells = (first, torch.zeros_like(first))
 
-    def read(self, number: int, selection: Selection) -> _Read:
-        """A read's rows, and the columns it keeps."""
+    def rows(self, sample: int, part: Selection | Hidden) -> Int[np.ndarray, " row"]:
+        """The query rows of a sample in this kind of pass."""
+        raise NotImplementedError
+
+    @property
+    def n_queries(self) -> int:
+        """Query rows of the pass, padding included."""
+        raise NotImplementedError
+
+    def layers(
+        self, selections: Sequence[tuple[int, Selection]], hidden: Sequence[Hidden]
+    ) -> dict[int, LayerPlan]:
+        """The plan of each layer that has work."""
+        reads = [self._read(number, selection) for number, selection in selections]
+        knockouts = [self._knockout(one) for one in hidden]
+        numbers = sorted({layer for part in (*reads, *knockouts) for layer in part.heads})
+        return {layer: self._layer(layer, reads, knockouts) for layer in numbers}
+
+    def _layer(self, layer: int, reads: Sequence[_Read], knockouts: Sequence[_Knockout]) -> LayerPlan:
+        mine = [read for read in reads if layer in read.heads]
+        knocked = [knockout for knockout in knockouts if layer in knockout.heads]
+        hidings = tuple(self._hiding(knockout, layer) for knockout in knocked)
+        mask_first = self._mask_first(hidings, knocked)
+        return LayerPlan(
+            reads=tuple(ReadBlock(r.number, self._block(r, layer), r.keys, r.reduce) for r in mine),
+            hidings=hidings,
+            edits=() if mask_first else tuple(self._block(knockout, layer) for knockout in knocked),
+            mask_first=mask_first,
+        )
+
+    def _read(self, number: int, selection: Selection) -> _Read:
         keys = self._padded([self.layout.columns[i][at] for i, at in enumerate(selection.keys)])
-        rows = self._rows(selection)
-        return _Read(selection.heads, *rows, number, keys, selection.reduce, selection.decodes)
+        return _Read(selection.heads, *self._rows(selection), number, keys, selection.reduce)
 
-    def knockout(self, hidden: Hidden) -> _Knockout:
+    def _knockout(self, hidden: Hidden) -> _Knockout:
         """A knockout's rows, and its rows and columns as masks over the padded tensors."""
-        rows = [self.layout.rows(i, at) for i, at in enumerate(hidden.queries)]
+        rows = [self.rows(i, hidden) for i in range(self.layout.n_samples)]
         keys = [self.layout.columns[i][at] for i, at in enumerate(hidden.keys)]
-        flags = self._flagged(rows, self.layout.n_queries), self._flagged(keys, self.layout.n_columns)
+        flags = self._flagged(rows, self.n_queries), self._flagged(keys, self.layout.n_columns)
         return _Knockout(hidden.heads, *self._rows(hidden), hidden.stage, *flags)
 
-    def block(self, places: _Places, layer: int) -> Block:
-        """The rows and heads of a read or knockout in one layer."""
+    def _block(self, places: _Places, layer: int) -> Block:
         return Block(places.rows, places.cells, self._heads(places.heads[layer]))
 
-    def decode_block(self, places: _Places, layer: int) -> Block:
-        """The one row of a generated token's pass."""
-        return Block(self._decode_rows, self._decode_cells, self._heads(places.heads[layer]))
-
-    def hiding(self, knockout: _Knockout, layer: int) -> Hiding:
-        """A knockout in one layer."""
+    def _hiding(self, knockout: _Knockout, layer: int) -> Hiding:
         heads = knockout.heads[layer]
         flags = None
         if len(heads) < self.shape.n_heads:
@@ -168,11 +172,11 @@ class _Maker:
             flags[list(heads)] = True
         return Hiding(knockout.stage, flags, knockout.queries, knockout.keys)
 
-    def mask_first(self, hidings: Sequence[Hiding], knocked: Sequence[_Knockout]) -> bool:
+    def _mask_first(self, hidings: Sequence[Hiding], knocked: Sequence[_Knockout]) -> bool:
         """Whether knockouts are cheaper as a mask: all before the softmax, all heads, most rows."""
         suited = all(hiding.stage == "scores" and hiding.heads is None for hiding in hidings)
         widest = max((knockout.rows.shape[1] for knockout in knocked), default=0)
-        return self.shape.takes_masks and suited and widest > self.layout.n_queries // 2
+        return self.shape.takes_masks and suited and widest > self.n_queries // 2
 
     def _heads(self, heads: tuple[int, ...]) -> Heads:
         if heads not in self._arranged:
@@ -181,7 +185,7 @@ class _Maker:
         return self._arranged[heads]
 
     def _rows(self, part: Selection | Hidden) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        rows = [self.layout.rows(i, at) for i, at in enumerate(part.queries)]
+        rows = [self.rows(i, part) for i in range(self.layout.n_samples)]
         cells = torch.tensor([(i, k) for i, at in enumerate(rows) for k in range(len(at))])
         cells = cells.to(self.shape.device)
         return self._padded(rows), (cells[:, 0], cells[:, 1])
@@ -199,3 +203,29 @@ class _Maker:
         for line, at in zip(flags, values, strict=True):
             line[at] = True
         return torch.from_numpy(flags).to(self.shape.device)
+
+
+class _Prompt(_Maker):
+    """Plans the pass over the prompt, or over what follows a prefix of it."""
+
+    def rows(self, sample: int, part: Selection | Hidden) -> Int[np.ndarray, " row"]:
+        """The rows asked for."""
+        return self.layout.rows(sample, part.queries[sample])
+
+    @property
+    def n_queries(self) -> int:
+        """Those of the layout."""
+        return self.layout.n_queries
+
+
+class _Generated(_Maker):
+    """Plans the pass of a generated token: one row."""
+
+    def rows(self, sample: int, part: Selection | Hidden) -> Int[np.ndarray, " row"]:
+        """The only row; none of a sample without keys to hide, which stays as it is."""
+        return np.arange(1 if len(part.keys[sample]) else 0)
+
+    @property
+    def n_queries(self) -> int:
+        """One."""
+        return 1

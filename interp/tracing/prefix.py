@@ -17,6 +17,7 @@ from interp.sample import Sample
 from interp.tokens import TokenMap
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encode import PER_TOKEN, Batch, left_padded
+from interp.tracing.positions import sliced
 
 __all__ = ["Prefix", "prefix_lengths", "run_prefix", "suffix_cache", "suffix_inputs"]
 
@@ -91,12 +92,15 @@ def run_prefix(
     hf: Any, batch: Batch, lengths: tuple[int, ...], n_layers: int, meter: Meter
 ) -> list[tuple[Tensor, Tensor]]:
     """The keys and values of each layer, (sample, key_value_head, key, dim), of left-padded prefixes."""
-    device = batch.inputs["input_ids"].device
-    inputs = {k: v for k, v in batch.inputs.items() if k not in (*PER_TOKEN, "position_ids")}
-    for name in (n for n in PER_TOKEN if n in batch.inputs):
-        lines = [s.inputs[name][0, :n] for s, n in zip(batch.singles, lengths, strict=True)]
-        inputs[name] = left_padded(lines, batch.pad_id if name == "input_ids" else 0).to(device)
-    inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    starts = batch.pad.tolist()
+    stops = [start + n for start, n in zip(starts, lengths, strict=True)]
+    inputs = {
+        name: sliced(value, starts, stops, batch.pad_id if name == "input_ids" else 0)
+        if name in PER_TOKEN
+        else value
+        for name, value in batch.inputs.items()
+    }
+    inputs["position_ids"] = sliced(batch.positions, starts, stops)
     layers = [*(DynamicLayer() for _ in range(n_layers - 1)), _Last()]
     meter.forwards += 1
     meter.tokens += inputs["input_ids"].numel()
@@ -138,15 +142,13 @@ def suffix_cache(prefix: Prefix) -> Cache:
 
 def suffix_inputs(prefix: Prefix, batch: Batch) -> dict[str, Tensor]:
     """The arguments of a pass over what follows the prefix in each prompt."""
-    cut = list(zip(batch.singles, prefix.lengths, strict=True))
-    ids = [single.inputs["input_ids"][0, n:] for single, n in cut]
-    positions = [torch.arange(n, single.tokens.length) for single, n in cut]
+    stop = batch.inputs["input_ids"].shape[1]
+    stops = [stop] * len(batch)
+    starts = [int(pad) + n for pad, n in zip(batch.pad, prefix.lengths, strict=True)]
     before = left_padded([torch.ones(n, dtype=torch.long) for n in prefix.lengths], 0)
-    own = left_padded([torch.ones_like(line) for line in positions], 0)
-    inputs = {
-        "input_ids": left_padded(ids, batch.pad_id),
-        "attention_mask": torch.cat([before, own], dim=1),
-        "position_ids": left_padded(positions, 0),
+    own = sliced(batch.inputs["attention_mask"], starts, stops)
+    return {
+        "input_ids": sliced(batch.inputs["input_ids"], starts, stops, batch.pad_id),
+        "attention_mask": torch.cat([before.to(own.device), own], dim=1),
+        "position_ids": sliced(batch.positions, starts, stops),
     }
-    device = batch.inputs["input_ids"].device
-    return {name: value.to(device) for name, value in inputs.items()}

@@ -12,6 +12,7 @@ from interp.errors import EditError, SiteError
 from interp.tokens import TokenMap
 from interp.tracing.edits import Knockout, Stage, check_order
 from interp.tracing.reads import Rows
+from interp.tracing.sight import Sight
 from interp.tracing.site import Selector, select
 
 __all__ = ["Hidden", "Request", "Selection", "resolve"]
@@ -43,12 +44,16 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """What one `Knockout` hides. Rows that see none of the keys are left out."""
+    """What one `Knockout` hides. Rows of the prompt that see none of the keys are left out.
+
+    `decodes`: whether the row of each generated token is among its rows.
+    """
 
     stage: Stage
     heads: dict[int, tuple[int, ...]]
     queries: Places
     keys: Places
+    decodes: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +76,7 @@ def resolve(
     *,
     n_layers: int,
     n_heads: int,
+    sight: Sight = Sight(),  # noqa: B008 - frozen
 ) -> Request:
     """The request of a batch.
 
@@ -80,14 +86,16 @@ def resolve(
     """
     check_order(edits)
     selections = tuple(_selection(read, tokens, n_layers, n_heads) for read in reads)
-    found = [_hidden(edit, tokens, n_layers, n_heads) for edit in edits]
-    hidden = tuple(h for h in found if any(len(rows) for rows in h.queries))
-    for sample in range(len(tokens)):
-        _refuse_rows_without_keys([h for h in hidden if h.stage == "scores"], sample)
+    found = [_hidden(edit, tokens, n_layers, n_heads, sight) for edit in edits]
+    hidden = tuple(h for h in found if any(len(rows) for rows in h.queries) or h.decodes)
+    for sample, own in enumerate(tokens):
+        _refuse_rows_without_keys([h for h in hidden if h.stage == "scores"], sample, own, sight)
     return Request(selections, hidden)
 
 
 def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:
+    if not selectors:
+        return tuple(np.empty(0, np.int64) for _ in tokens)
     return tuple(select(selectors, sample, i, len(tokens)) for i, sample in enumerate(tokens))
 
 
@@ -109,38 +117,48 @@ def _selection(read: Rows, tokens: Sequence[TokenMap], n_layers: int, n_heads: i
     return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes)
 
 
-def _hidden(edit: Knockout, tokens: Sequence[TokenMap], n_layers: int, n_heads: int) -> Hidden:
+def _hidden(edit: Knockout, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, sight: Sight) -> Hidden:
     heads = edit.site.resolve(n_layers, n_heads)
-    rows, keys = (_places(groups, tokens) for groups in edit.site.groups)
-    seeing = tuple(q[q >= k[0]] if len(k) else q[:0] for q, k in zip(rows, keys, strict=True))
-    return Hidden(edit.stage, heads, seeing, keys)
+    keys = _places(edit.site.groups[1], tokens)
+    rows = _places(edit.prefill_queries, tokens)
+    far = [sight.horizon(own) for own in tokens]
+    seeing = tuple(
+        q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True)
+    )
+    return Hidden(edit.stage, heads, seeing, keys, edit.decodes and any(len(k) for k in keys))
 
 
-def _refuse_rows_without_keys(hidden: Sequence[Hidden], sample: int) -> None:
-    """Refuse a row of a sample with every key it can see hidden. Rows always see position 0."""
-    if not any(len(h.keys[sample]) and h.keys[sample][0] == 0 for h in hidden):
+def _refuse_rows_without_keys(hidden: Sequence[Hidden], sample: int, tokens: TokenMap, sight: Sight) -> None:
+    """Refuse a row of the prompt with every key it can see hidden. Rows always see themselves."""
+    if not any(len(np.intersect1d(h.queries[sample], g.keys[sample])) for h in hidden for g in hidden):
         return
     checked = set()
     for layer in sorted({layer for h in hidden for layer in h.heads}):
         for head in sorted({head for h in hidden for head in h.heads.get(layer, ())}):
             here = tuple(i for i, h in enumerate(hidden) if head in h.heads.get(layer, ()))
-            if here in checked:
+            case = (here, sight.windows[layer] if sight.windows else None)
+            if case in checked:
                 continue
-            checked.add(here)
-            row = _row_without_keys([hidden[i] for i in here], sample)
-            if row is not None:
+            checked.add(case)
+            found = _row_without_keys([hidden[i] for i in here], sample, tokens, sight, layer)
+            if found is not None:
+                row, first, last = found
                 raise EditError(
                     f"in sample {sample} of the batch, layer {layer}, head {head}, the row at position {row} "
-                    f"would have every key hidden (0 … {row}), and nothing is left to renormalise. Leave it "
-                    "a key, or "
-                    'use Knockout(…, mode="zero"), which makes such a row zero.'
+                    f"would have every key hidden ({first} … {last}), and nothing is left to renormalise. "
+                    'Leave it a key, or use Knockout(…, mode="zero"), which makes such a row zero.'
                 )
 
 
-def _row_without_keys(hidden: Sequence[Hidden], sample: int) -> int | None:
-    rows = np.unique(np.concatenate([h.queries[sample] for h in hidden]))
-    for row in rows:
-        keys = [h.keys[sample] for h in hidden if row in h.queries[sample]]
-        if len(np.unique(np.concatenate([k[k <= row] for k in keys]))) == row + 1:
-            return int(row)
+def _row_without_keys(
+    hidden: Sequence[Hidden], sample: int, tokens: TokenMap, sight: Sight, layer: int
+) -> tuple[int, int, int] | None:
+    """The first such row, and the first and last key it sees."""
+    for row in np.unique(np.concatenate([h.queries[sample] for h in hidden])):
+        keys = np.concatenate([h.keys[sample] for h in hidden if row in h.queries[sample]])
+        if row not in keys:
+            continue
+        seen = sight.seen(tokens, int(row), layer)
+        if np.isin(seen, keys).all():
+            return int(row), int(seen[0]), int(seen[-1])
     return None

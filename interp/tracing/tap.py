@@ -8,7 +8,7 @@ an idle tap is bit-equal to no tap.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -59,6 +59,32 @@ class Call:
     softcap: float | None
     causal: bool
 
+    @classmethod
+    def of(
+        cls,
+        module: nn.Module,
+        tensors: Sequence[Tensor],
+        mask: Tensor | None,
+        kwargs: Mapping[str, Any],
+        prefix: tuple[Tensor, Tensor] | None = None,
+    ) -> Call:
+        """The call of an attention function with queries, keys and values, as transformers makes it.
+
+        `prefix`: keys and values that come before.
+        """
+        query, key, value = tensors
+        scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
+        return cls(
+            module=module,
+            queries=query,
+            keys=(key,) if prefix is None else (prefix[0], key),
+            values=(value,) if prefix is None else (prefix[1], value),
+            mask=mask,
+            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            softcap=kwargs.get("softcap"),
+            causal=getattr(module, "is_causal", True) if causal is None else causal,
+        )
+
     @property
     def all_heads(self) -> Heads:
         """Every head of the layer."""
@@ -81,11 +107,11 @@ class Call:
         seen = visible(self.mask, rows, n_queries=n_queries, n_keys=n_keys, causal=self.causal)
         if seen is not None and seen.shape[1] > 1:
             seen = seen[:, heads.index]
-        before = [h.block(rows, heads.index) for h in hidings if h.stage == "scores"]
+        before = [h.block(rows, heads.index, n_keys) for h in hidings if h.stage == "scores"]
         probabilities = row_probabilities(scores, seen, any_of(before))
         for hiding in hidings:
             if hiding.stage == "probabilities":
-                probabilities = probabilities.masked_fill(hiding.block(rows, heads.index), 0.0)
+                probabilities = probabilities.masked_fill(hiding.block(rows, heads.index, n_keys), 0.0)
         return probabilities
 
     def splice(
@@ -162,17 +188,7 @@ def _tapped(implementation: str) -> AttentionFunction:
         if work is None:
             return original(module, query, key, value, attention_mask, **kwargs)
         prefix = getattr(work, "prefix", None)
-        scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
-        call = Call(
-            module=module,
-            queries=query,
-            keys=(key,) if prefix is None else (prefix[0], key),
-            values=(value,) if prefix is None else (prefix[1], value),
-            mask=attention_mask,
-            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-            softcap=kwargs.get("softcap"),
-            causal=getattr(module, "is_causal", True) if causal is None else causal,
-        )
+        call = Call.of(module, (query, key, value), attention_mask, kwargs, prefix)
         return work(original, call, kwargs)
 
     return attention

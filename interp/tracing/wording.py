@@ -15,7 +15,7 @@ from interp.models.adapter import Adapter
 from interp.prompt import Prompt
 from interp.sample import Sample
 
-__all__ = ["Wording", "expand", "question_tokens", "render"]
+__all__ = ["Wording", "expand", "laid_out", "locate", "question_tokens", "render"]
 
 _WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
@@ -31,7 +31,7 @@ class Wording:
     question: Span | None
 
 
-def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> Wording:
+def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> str:
     """The prompt in the model's chat template (or the family's fallback), image placeholders not expanded.
 
     Raises:
@@ -52,6 +52,19 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
             f"{text.count(placeholder)}× for {len(sample.images)} image(s): {text!r}. The chat template "
             "places one per image; take it out of the question and of the prompt's template."
         )
+    return text
+
+
+def laid_out(processor: Any, text: str, images: Sequence[Any]) -> str:
+    """The text once the processor has added to it, before it expands its placeholders."""
+    prepare = getattr(processor, "prepare_inputs_layout", None)
+    if prepare is None or not images:
+        return text
+    return prepare(images=list(images), text=[text])[1][0]
+
+
+def locate(text: str, prompt: Prompt, sample: Sample) -> Wording:
+    """The rendered text, and where the question is in it."""
     return Wording(text, _question(text, prompt, sample))
 
 

@@ -34,32 +34,47 @@ class Recorder:
 
 @dataclass(frozen=True, eq=False)
 class LayerWork:
-    """Carries out a layer's plan. `prefix` holds keys and values that come before those of the call."""
+    """Carries out a layer's plans, whichever executor calls it.
 
-    plan: LayerPlan
+    `prefix` holds keys and values that come before those of the call.
+    """
+
+    prefill: LayerPlan
+    decode: LayerPlan
     recorder: Recorder
     prefix: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def plan(self) -> LayerPlan:
+        """The plan of the pass that is being run."""
+        return self.decode if self.recorder.step else self.prefill
+
+    def mask(self, call: Call) -> Tensor | None:
+        """The mask for the model's own attention: the call's, less what is hidden by mask."""
+        plan = self.plan
+        return _with_hidings(call, plan.hidings) if plan.mask_first and plan.hidings else call.mask
+
+    def finish(
+        self, call: Call, output: Float[Tensor, "sample query head dim"]
+    ) -> Float[Tensor, "sample query head dim"]:
+        """The attention's output with edited rows recomputed; the plan's reads go to the recorder."""
+        plan = self.plan
+        for block in plan.edits:
+            output = call.splice(output, block, call.probabilities(block, plan.hidings))
+        for read in plan.reads:
+            self.recorder.add(read, call.probabilities(read.block, plan.hidings))
+        return output
 
     def __call__(
         self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
         """The attention's output under the plan's knockouts; the plan's reads go to the recorder."""
-        prompt = self.recorder.step == 0
-        plan = self.plan
-        hidings = plan.hidings if prompt else ()
-        output, weights = self._attention(original, call, kwargs, hidings if plan.mask_first else ())
-        for block in plan.edits if prompt else ():
-            output = call.splice(output, block, call.probabilities(block, hidings))
-        for read in plan.reads if prompt else plan.decode_reads:
-            self.recorder.add(read, call.probabilities(read.block, hidings))
-        return output, weights
-
-    def _attention(
-        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any], hidings: Sequence[Hiding]
-    ) -> tuple[Tensor, Tensor | None]:
-        mask = _with_hidings(call, hidings) if hidings else call.mask
+        mask = self.mask(call)
         if self.prefix is None:
-            return original(call.module, call.queries, call.keys[0], call.values[0], mask, **kwargs)
+            output, weights = original(
+                call.module, call.queries, call.keys[0], call.values[0], mask, **kwargs
+            )
+            return self.finish(call, output), weights
         output = attend(
             call.queries,
             call.keys,
@@ -70,7 +85,7 @@ class LayerWork:
             softcap=call.softcap,
             causal=call.causal,
         )
-        return output, None
+        return self.finish(call, output), None
 
 
 def _with_hidings(call: Call, hidings: Sequence[Hiding]) -> Tensor:
@@ -78,7 +93,7 @@ def _with_hidings(call: Call, hidings: Sequence[Hiding]) -> Tensor:
     n, _, n_queries, _ = call.queries.shape
     rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
     seen = visible(call.mask, rows, n_queries=n_queries, n_keys=call.n_keys, causal=call.causal)
-    hidden = any_of([h.queries[:, None, :, None] & h.keys[:, None, None, :] for h in hidings])
+    hidden = any_of([h.everywhere(call.n_keys) for h in hidings])
     assert hidden is not None
     if seen is None:
         return ~hidden

@@ -12,8 +12,12 @@ from interp.tracing import Knockout, Rows, Site
         ({"site": "last"}, r"Knockout takes a Site, as in Knockout\(Site\(layers=\[16\]\)\); got 'last'"),
         ({"site": Site(), "mode": "drop"}, r'mode is "renormalise" or "zero"; got \'drop\''),
         (
-            {"site": Site(), "steps": "decode"},
-            r'steps="prefill"; got \'decode\'.*not be knocked|cannot be knocked out',
+            {"site": Site(queries="after_image"), "steps": "decode"},
+            r'queries "last" or "answer"; with steps="decode", queries=\(\'after_image\',\) name none',
+        ),
+        (
+            {"site": Site(), "steps": "generate"},
+            r'steps is "prefill", "decode" or "all"; got \'generate\'',
         ),
     ],
 )

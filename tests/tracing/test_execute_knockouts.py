@@ -227,3 +227,34 @@ def test_what_is_not_an_edit_is_refused(mllm, batch, unchecked):
         mllm.trace(batch, edits=[Site()])
     with pytest.raises(EditError, match=r"edits= is a list of edits.*Write edits="):
         mllm.trace(batch, edits=Knockout(Site()))
+
+
+def test_generated_rows_need_generation(mllm):
+    edit = Knockout(Site(queries="answer"), steps="decode")
+    with pytest.raises(EditError, match=r"generate=1 generates none that has a row .* generate=2 or more"):
+        mllm.trace(tiny.samples(), edits=[edit], generate=1)
+
+
+def test_last_rows_are_knocked_out_in_the_prompt_in_decode_or_both(mllm):
+    def mass(steps: str) -> list[bool]:
+        edit = Knockout(Site(queries="last"), steps=steps)
+        rows = mllm.trace([tiny.sample()], reads=[Rows()], edits=[edit], generate=3)[0].rows
+        return (rows.sum("token") == 0).all(["layer", "head", "query"]).values.tolist()
+
+    assert mass("prefill") == [True, False, False]
+    assert mass("decode") == [False, True, True]
+    assert mass("all") == [True, True, True]
+
+
+def test_a_decode_knockout_leaves_other_samples_alone(mllm):
+    """One sample hides keys while it answers; the other hides none."""
+    samples = tiny.samples()[:2]
+    masks = [np.ones(16, bool), np.zeros(16, bool)]
+    edit = Knockout(Site(queries="answer", keys=image_mask(masks)), steps="decode")
+    reads = [Rows(Site(keys="all"))]
+    edited = mllm.trace(samples, reads=reads, edits=[edit], generate=3)
+    plain = mllm.trace(samples, reads=reads, generate=3)
+    np.testing.assert_allclose(edited[1].rows, plain[1].rows, atol=2e-6)
+    image = edited.tokens[0].image
+    assert (edited[0].rows[1:, ..., image] == 0).all()
+    assert (edited[0].rows[0, ..., image] > 0).all()

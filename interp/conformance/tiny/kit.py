@@ -1,0 +1,97 @@
+"""What the tiny models share: a word tokenizer, a chat template, sizes, and weights that show a wrong mask."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers import models as tokenizer_models
+
+__all__ = ["FIRST_SPECIAL", "VISION", "VOCABULARY", "build", "template", "text_config", "tokenizer"]
+
+VOCABULARY = 256
+FIRST_SPECIAL = 160
+"""Id of a family's first special token; the others follow."""
+
+VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+"""Arguments most vision configs share."""
+
+_WORDS = (
+    "<pad> <s> </s> <unk> user assistant system : ? . , - what where is the a in of there left right lung nodule "
+    "circle red answer question using single word or phrase write general description image yes no be brief x ray"
+).split()
+
+Config = TypeVar("Config", bound=transformers.PreTrainedConfig)
+
+
+def tokenizer(**named: str) -> transformers.PreTrainedTokenizerFast:
+    """Words split at white space and punctuation, `<s>` in front; `w50` and so on fill the vocabulary.
+
+    Args:
+        named: special tokens by attribute, such as `image_token="<image>"`. Their ids count from
+            `FIRST_SPECIAL` in this order.
+    """
+    words = [*_WORDS, *(f"w{i}" for i in range(len(_WORDS), FIRST_SPECIAL)), *dict.fromkeys(named.values())]
+    words += [f"w{i}" for i in range(len(words), VOCABULARY)]
+    backend = Tokenizer(tokenizer_models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens=named,
+        padding_side="right",
+    )
+
+
+def template(image: str) -> str:
+    """A chat template that writes `image` in the place of an image."""
+    return (
+        "{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}" + image + " {% else %}{{ c['text'] }} {% endif %}{% endfor %}"
+        "{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
+    )
+
+
+def text_config(kind: type[Config], *, layers: int = 3, **options: Any) -> Config:
+    """A language model of hidden size 64 with four query heads that share two key-value heads."""
+    shared: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return kind(**{**shared, **options})
+
+
+def build(
+    kind: Any, config: transformers.PreTrainedConfig, attention: str = "sdpa", seed: int = 0
+) -> transformers.PreTrainedModel:
+    """A model with random weights, the same for the same seed, whose rows of attention are far from uniform."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = kind._from_config(config, attn_implementation=attention)
+    decoder = model.get_decoder()
+    for name, weight in decoder.named_parameters():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            weight.data.mul_(3)  # so that a wrong mask or scale shows
+    model.get_output_embeddings().weight.data.mul_(20)
+    return model.eval()

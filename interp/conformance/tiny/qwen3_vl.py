@@ -1,0 +1,59 @@
+"""A tiny Qwen3-VL."""
+
+from __future__ import annotations
+
+import transformers
+
+from interp.conformance.tiny.kit import FIRST_SPECIAL, template, text_config, tokenizer
+from interp.models.processors import images_only
+
+__all__ = ["MODEL", "config", "processor"]
+
+MODEL = transformers.Qwen3VLForConditionalGeneration
+_PATCH, _CELL = 16, 32
+
+
+def config() -> transformers.Qwen3VLConfig:
+    """Patches of 16 px, merged 2×2; the first block also feeds the first decoder layer; rope of three axes."""
+    return transformers.Qwen3VLConfig(
+        text_config=text_config(
+            transformers.Qwen3VLTextConfig,
+            head_dim=16,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [4, 2, 2],
+                "mrope_interleaved": True,
+            },
+        ),
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "out_hidden_size": 64,
+            "num_heads": 2,
+            "intermediate_size": 48,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+            "patch_size": _PATCH,
+        },
+        image_token_id=FIRST_SPECIAL,
+        video_token_id=FIRST_SPECIAL + 1,
+        vision_start_token_id=FIRST_SPECIAL + 2,
+        vision_end_token_id=FIRST_SPECIAL + 3,
+    )
+
+
+def processor() -> transformers.Qwen3VLProcessor:
+    """Qwen3-VL's own, for images of 9 to 60 tokens."""
+    images = transformers.Qwen2VLImageProcessorPil(
+        patch_size=_PATCH, size={"shortest_edge": 9 * _CELL**2, "longest_edge": 60 * _CELL**2}
+    )
+    words = tokenizer(
+        image_token="<|image_pad|>",
+        video_token="<|video_pad|>",
+        vision_start_token="<|vision_start|>",
+        vision_end_token="<|vision_end|>",
+    )
+    return images_only(transformers.Qwen3VLProcessor)(
+        images, words, chat_template=template("<|vision_start|> <|image_pad|> <|vision_end|>")
+    )

@@ -1,0 +1,93 @@
+"""The source executor: the same plans, carried out by nnsight at the attention call in each layer's source code.
+
+It needs nothing of ours inside the model, so it also serves models that cannot be tapped. Every layer hands its
+queries, keys and values to nnsight, which costs Python time; the tap executor is the faster one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ModelError
+from interp.tracing.install import COLLECTOR
+from interp.tracing.tap import Call
+from interp.tracing.work import LayerWork
+
+__all__ = ["attention_call", "source_pass"]
+
+_CALL = "attention_interface_"
+
+
+def source_pass(
+    nn: Any,
+    layers: Sequence[Any],
+    work: Mapping[int, LayerWork],
+    one_pass: Callable[[], Tensor],
+) -> Float[Tensor, "sample token_id"]:
+    """One forward pass under the work of its layers; what `one_pass` returned.
+
+    Args:
+        nn: the nnsight model, with the collector.
+        layers: nnsight's views of the decoder layers.
+        work: what to do in which layer.
+        one_pass: runs the model and hands its result through the collector.
+
+    Raises:
+        ModelError: Attention whose source does not call transformers' attention interface.
+    """
+    calls = {i: attention_call(layers[i].self_attn) for i in sorted(work)}
+    # nnsight wants an input; `one_pass` has its own, which need not be rows of tokens
+    with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
+        for i in calls:
+            positional, kwargs = _unified(*calls[i].inputs)
+            call = Call.of(positional[0], positional[1:4], positional[4], kwargs, work[i].prefix)
+            calls[i].inputs = (_given(positional, call, work[i].mask(call)), kwargs)
+            output = calls[i].output
+            finished = work[i].finish(call, output[0])
+            if finished is not output[0]:
+                calls[i].output = (finished, *output[1:])
+        result = getattr(nn, COLLECTOR).output.save()
+    return result  # noqa: RET504 - nnsight assigns it when the block ends
+
+
+def attention_call(attention: Any) -> Any:
+    """nnsight's view of the call of the attention function in an attention module's source.
+
+    Raises:
+        ModelError: There is none.
+    """
+    names = [name for name in attention.source.compiled.names if name.startswith(_CALL)]
+    if not names:
+        raise ModelError(
+            f"the source of {type(attention._module).__name__}.forward does not call transformers' attention "
+            "interface, so the source executor cannot read its attention. Use a model class that does."
+        )
+    return getattr(attention.source, max(names, key=lambda name: int(name.removeprefix(_CALL))))
+
+
+def _unified(positional: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+    """The call's arguments with the mask fifth, however the model's source passes it."""
+    rest = dict(kwargs)
+    if len(positional) == 4:
+        positional = (*positional, rest.pop("attention_mask", None))
+    return positional, rest
+
+
+def _given(positional: Sequence[Any], call: Call, mask: Tensor | None) -> tuple[Any, ...]:
+    """The call's positional arguments with a prefix's keys and values joined in, and its mask."""
+    keys, values = (
+        segments[0] if len(segments) == 1 else torch.cat(_alike(segments), dim=2)
+        for segments in (call.keys, call.values)
+    )
+    return (positional[0], call.queries, keys, values, mask, *positional[5:])
+
+
+def _alike(segments: Sequence[Tensor]) -> list[Tensor]:
+    """Segments with as many samples as the widest."""
+    n = max(len(segment) for segment in segments)
+    return [segment.expand(n, -1, -1, -1) for segment in segments]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from interp.tokens import TokenMap
+from interp.tracing.sight import Sight, windows
+
+
+def prompt() -> TokenMap:
+    """T I I T I I I T: two runs of image tokens."""
+    image = np.array([1, 2, 4, 5, 6])
+    return TokenMap(image, np.full((5, 4), np.nan), None, np.full(5, ""), np.zeros(5, int), ((8, 8),), 8)
+
+
+@pytest.mark.parametrize(
+    ("attends", "last"),
+    [
+        ("causal", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("image_blocks", [0, 2, 2, 3, 6, 6, 6, 7]),
+        ("prefix", [7] * 8),
+    ],
+)
+def test_the_horizon_is_the_last_position_a_row_sees(attends, last):
+    assert Sight(attends).horizon(prompt()).tolist() == last
+
+
+@pytest.mark.parametrize(
+    ("attends", "layer", "row", "seen"),
+    [
+        ("causal", 0, 5, [0, 1, 2, 3, 4, 5]),
+        ("causal", 1, 5, [4, 5]),
+        ("image_blocks", 1, 6, [4, 5, 6]),
+        ("image_blocks", 1, 4, [3, 4, 5, 6]),
+        ("image_blocks", 1, 3, [2, 3]),
+        ("prefix", 1, 0, [0, 1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_windows_cut_what_comes_before_but_no_image_block(attends, layer, row, seen):
+    assert Sight(attends, (None, 2)).seen(prompt(), row, layer).tolist() == seen
+
+
+def test_a_prompt_without_images_has_no_blocks():
+    text = TokenMap(np.empty(0, int), np.empty((0, 4)), None, np.empty(0, str), np.empty(0, int), (), 3)
+    assert Sight("image_blocks").horizon(text).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"sliding_window": None}, (None, None)),
+        ({}, (None, None)),
+        ({"sliding_window": 7}, (7, 7)),
+        ({"sliding_window": 7, "use_sliding_window": False}, (None, None)),
+        ({"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]}, (7, None)),
+    ],
+)
+def test_windows_of_a_config(config, expected):
+    assert windows(SimpleNamespace(**config), 2) == expected
