@@ -1,4 +1,4 @@
-"""LLaVA-1.5 and everything in transformers' `llava` classes: one square grid per image, row-major."""
+"""LLaVA-1.5 and everything in transformers' `llava` classes: one grid per image, row-major."""
 
 from __future__ import annotations
 
@@ -6,44 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
-from torch import nn
 
 from interp.errors import ModelError
-from interp.footprints import Footprints, concatenate, crop_offset, lay, pulled_back, shortest_edge
+from interp.footprints import Footprints, Size, concatenate, lay
+from interp.models.base import Family
+from interp.models.geometry import cropped_window
 
 __all__ = ["Llava"]
 
-Size = tuple[int, int]  # (width, height)
 # Class tokens a vision tower puts before its patches, by model_type; for others the processor is asked.
-_CLASS_TOKENS = {
-    "clip_vision_model": 1,
-    "dinov2": 1,
-    "dinov2_with_registers": 1,
-    "siglip2_vision_model": 0,
-    "siglip_vision_model": 0,
-    "vit": 1,
-}
+_CLASS_TOKENS = dict.fromkeys(("clip_vision_model", "dinov2", "dinov2_with_registers", "vit"), 1)
+_CLASS_TOKENS |= dict.fromkeys(("siglip_vision_model", "siglip2_vision_model"), 0)
 
 
-class Llava:
-    """The `llava` family: a vision tower's patches, projected, in the place of the image tokens."""
+class Llava(Family):
+    """The `llava` family: a vision tower's patches, projected (LLaVA-1.5, BakLLaVA, converted LLaVA-Med, Huatuo)."""
 
     name = "llava"
-
-    def matches(self, config: Any) -> bool:
-        """Whether the config is a LlavaConfig (LLaVA-1.5, BakLLaVA, converted LLaVA-Med and Huatuo)."""
-        return getattr(config, "model_type", None) == "llava"
-
-    def layers(self, model: nn.Module) -> list[nn.Module]:
-        """The language model's layers."""
-        return list(model.get_decoder().layers)  # pyright: ignore[reportCallIssue]
-
-    def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
-        """Where the ids equal the config's image token."""
-        token = getattr(config, "image_token_id", None)
-        token = getattr(config, "image_token_index", None) if token is None else token
-        return np.flatnonzero(np.asarray(input_ids).reshape(-1) == token)
+    model_types = ("llava",)
+    layout = (
+        "one row-major grid of patches; the image centre-cropped, padded or squashed as its processor is set"
+    )
+    examples = ("llava-hf/llava-1.5-7b-hf", "llava-hf/bakLlava-v1-hf")
 
     def footprints(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
@@ -53,9 +37,7 @@ class Llava:
         Raises:
             ModelError: Settings that are not understood, or that do not lead to the pixel values at hand.
         """
-        pixels = (
-            [tuple(int(n) for n in image.shape[-2:]) for image in inputs["pixel_values"]] if sizes else []
-        )
+        pixels = [tuple(int(n) for n in view.shape[-2:]) for view in inputs.get("pixel_values", ()) if sizes]
         if len(pixels) != len(sizes):
             raise ModelError(f"the sample has {len(sizes)} image(s), but pixel_values hold {len(pixels)}.")
         patch = int(config.vision_config.patch_size)
@@ -63,9 +45,8 @@ class Llava:
         parts = []
         for size, (height, width) in zip(sizes, pixels, strict=True):
             grid = (height // patch, width // patch)
-            window = _window(
-                size, (width, height), (grid[1] * patch, grid[0] * patch), processor.image_processor
-            )
+            seen = (grid[1] * patch, grid[0] * patch)
+            window = cropped_window(size, (width, height), seen, processor.image_processor)
             parts.append(_leading_tokens(lay(size, grid, window), dropped))
         return concatenate(parts)
 
@@ -73,42 +54,6 @@ class Llava:
         """LLaVA-1.5's vicuna prompt."""
         head = "" if system is None else f"{system} "
         return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
-
-
-def _window(size: Size, pixels: Size, seen: Size, settings: Any) -> tuple[float, float, float, float]:
-    """The window of the original image under the first `seen` pixels of the processed one."""
-    padded = bool(getattr(settings, "do_pad", False))
-    canvas = (max(size), max(size)) if padded else size
-    resized = _resized(canvas, settings) if getattr(settings, "do_resize", True) else canvas
-    left, top = 0, 0
-    final = resized
-    if getattr(settings, "do_center_crop", False):
-        final = (int(settings.crop_size["width"]), int(settings.crop_size["height"]))
-        round_up = getattr(settings, "backend", "torchvision") == "pil"
-        left, top = (crop_offset(resized[axis], final[axis], round_up=round_up) for axis in (0, 1))
-    if final != pixels:
-        raise ModelError(
-            f"{type(settings).__name__}'s settings turn a {size[0]}×{size[1]} image into "
-            f"{final[0]}×{final[1]} pixels, but pixel_values are {pixels[0]}×{pixels[1]} (width×height). Was "
-            "the processor called with other settings than it carries? Set them on processor.image_processor "
-            "instead."
-        )
-    x0, y0, x1, y1 = pulled_back((left, top, left + seen[0], top + seen[1]), canvas, resized)
-    across, down = (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2
-    return x0 - across, y0 - down, x1 - across, y1 - down
-
-
-def _resized(canvas: Size, settings: Any) -> Size:
-    """(width, height) after the resize, in transformers' integer arithmetic."""
-    size = {key: value for key, value in dict(settings.size).items() if value is not None}
-    if set(size) == {"height", "width"}:
-        return int(size["width"]), int(size["height"])
-    if set(size) == {"shortest_edge"}:
-        return shortest_edge(canvas, int(size["shortest_edge"]))
-    raise ModelError(
-        f'the llava adapter knows image sizes given as "height" and "width" or as "shortest_edge"; '
-        f"{type(settings).__name__} has {size}. Pass adapter= with footprints of your own."
-    )
 
 
 def _leading(processor: Any, config: Any) -> int:
@@ -121,9 +66,11 @@ def _leading(processor: Any, config: Any) -> int:
 
 def _leading_tokens(cells: Footprints, extra: int) -> Footprints:
     """The grid with `extra` tokens without area in front; negative drops cells, as transformers does."""
-    if extra == 0:
-        return cells
-    if extra < 0:
-        return Footprints(cells.boxes[-extra:], None, cells.views[-extra:], cells.image[-extra:])
+    if extra <= 0:
+        return (
+            cells
+            if not extra
+            else Footprints(cells.boxes[-extra:], None, cells.views[-extra:], cells.image[-extra:])
+        )
     front = Footprints(np.full((extra, 4), np.nan), None, np.full(extra, "class"), np.zeros(extra, int))
     return concatenate([front, cells], one_image=True)

@@ -150,14 +150,17 @@ class Encoder:
         try:
             found = self.processor(
                 text=[text],
-                images=images,
+                images=[images] if images else None,
                 return_tensors="pt",
                 return_text_replacement_offsets=True,
                 text_kwargs={"return_offsets_mapping": fast, **self._tokenizer_options(text)},
             )
         except ValueError as error:
             if "token count" not in str(error):
-                raise
+                raise SampleError(
+                    f"the processor refuses sample {sample.id} ({error}). Its images are "
+                    f"{', '.join(f'{width}×{height}' for width, height in sample.sizes)} (width×height)."
+                ) from error
             raise ImageTokenMismatch(
                 f"the prompt of sample {sample.id} lost image tokens on the way ({error}). Did the tokenizer "
                 "truncate? Raise its model_max_length or pass a processor that does not truncate."

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter, find
+from interp.models.configs import read_config
+from interp.models.processors import load_processor
 from interp.organism.places import ORGANISMS, folder
 from interp.tracing.install import Installation
 from interp.tracing.mllm import Mllm
@@ -60,10 +62,13 @@ def load(
     where, local = _place(model)
     if local and revision is not None:
         raise ModelError(f"revision={revision!r} is for hub ids; {where} is a local folder. Leave it out.")
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local}
+    options: dict[str, Any] = {"local_files_only": local}
     options |= {} if revision is None else {"revision": revision}
-    made = _processor(where if processor is None else processor, options if processor is None else None)
-    return wrap(_moved(_model(where, _dtype(dtype), options), device), made, adapter)
+    kind = _dtype(dtype)
+    config = read_config(where, options)
+    chosen = find(config, adapter)
+    made = load_processor(where, options, config) if processor is None else _processor(processor, config)
+    return wrap(_moved(_model(where, config, kind, options), device), made, chosen)
 
 
 def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) -> Mllm:
@@ -139,27 +144,22 @@ def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
     return found
 
 
-def _processor(given: Any, options: Mapping[str, Any] | None) -> Any:
+def _processor(given: Any, config: PreTrainedConfig) -> Any:
+    """A processor given as such, or as the folder or hub id of one."""
     if not isinstance(given, str | Path):
         return given
-    if options is None:
-        given, local = _place(given, _PROCESSOR_FILES)
-        options = {"trust_remote_code": False, "local_files_only": local}
-    try:
-        return AutoProcessor.from_pretrained(given, **options)
-    except Exception as error:  # whatever reading foreign files raises
-        raise ModelError(
-            f"no processor can be loaded from {given} ({type(error).__name__}: {error}). Pass processor= "
-            "with one, or the folder or hub id of one."
-        ) from error
+    where, local = _place(given, _PROCESSOR_FILES)
+    return load_processor(where, {"local_files_only": local}, config)
 
 
-def _model(where: str, dtype: str | torch.dtype, options: Mapping[str, Any]) -> Any:
+def _model(where: str, config: PreTrainedConfig, dtype: str | torch.dtype, options: Mapping[str, Any]) -> Any:
     """The model with every weight accounted for."""
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             where,
+            config=config,
             dtype=dtype,
+            trust_remote_code=False,
             weights_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
@@ -167,9 +167,8 @@ def _model(where: str, dtype: str | torch.dtype, options: Mapping[str, Any]) -> 
         )
     except Exception as error:  # whatever reading foreign files raises
         raise ModelError(
-            f"transformers cannot load {where} ({type(error).__name__}: {error}). Check the name and that "
-            "its files are complete; a model whose code comes with the checkpoint is not run: build it "
-            "yourself and use interp.wrap(hf_model, processor, adapter=…)."
+            f"transformers cannot load the weights of {where} ({type(error).__name__}: {error}). Check that its "
+            "files are complete."
         ) from error
     model, report = loaded
     _check_report(where, report)

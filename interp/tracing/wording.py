@@ -60,7 +60,7 @@ def laid_out(processor: Any, text: str, images: Sequence[Any]) -> str:
     prepare = getattr(processor, "prepare_inputs_layout", None)
     if prepare is None or not images:
         return text
-    return prepare(images=list(images), text=[text])[1][0]
+    return prepare(images=[list(images)], text=[text])[1][0]
 
 
 def locate(text: str, prompt: Prompt, sample: Sample) -> Wording:

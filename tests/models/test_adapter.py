@@ -1,3 +1,5 @@
+"""How a family's adapter is found: given, installed, built in; and what is said when none is."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -5,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import interp.models.adapter as room
+from interp.conformance.tiny import families
 from interp.errors import ModelError
 from interp.models import Adapter, adapters, find
 from interp.models.llava import Llava
@@ -17,13 +20,32 @@ class Other(Llava):
         return config.model_type == "other"
 
 
-def entry(name: str, load) -> SimpleNamespace:
-    return SimpleNamespace(name=name, value=f"package:{name}", load=load)
+class Mine(Llava):
+    """A package's own LLaVA."""
+
+    name = "llava"
+
+
+class Wide(Other):
+    name = "wide"
+
+    def matches(self, config) -> bool:
+        return config.model_type in ("other", "llava")
+
+
+def entry(name: str, load, package: str = "package") -> SimpleNamespace:
+    return SimpleNamespace(
+        name=name, value=f"{package}:{name}", load=load, dist=SimpleNamespace(name=package)
+    )
+
+
+def config(model_type: str, **fields) -> SimpleNamespace:
+    return SimpleNamespace(model_type=model_type, **fields)
 
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Pretend that packages declare these entry points."""
+    """Pretend that packages declare these entry points, and no others."""
 
     def install(*entries):
         found = {"interp.adapters": entries}
@@ -32,32 +54,93 @@ def installed(monkeypatch):
     return install
 
 
-def test_the_first_match_wins(installed):
-    installed(entry("other", lambda: Other), entry("late", lambda: Llava()))
-    assert [a.name for a in adapters()] == ["llava", "other", "llava"]
-    assert all(isinstance(a, Adapter) for a in adapters())
-    assert find(SimpleNamespace(model_type="llava")).name == "llava"
-    assert find(SimpleNamespace(model_type="other")).name == "other"
-
-
-def test_an_adapter_can_be_given_or_named(installed):
-    installed(entry("other", lambda: Other))
-    given = Other()
-    assert find(SimpleNamespace(model_type="llava"), given) is given
-    assert find(SimpleNamespace(model_type="llava"), "other").name == "other"
-    with pytest.raises(ModelError, match="no adapter is named 'third'; there are: llava, other"):
-        find(SimpleNamespace(model_type="llava"), "third")
-
-
-def test_an_unknown_family_is_told_the_three_ways_on(installed):
+def test_the_built_in_families(installed):
     installed()
+    found = adapters()
+    assert all(isinstance(a, Adapter) for a in found)
+    assert sorted(a.name for a in found) == families()
+    assert len({a.name for a in found}) == len(found) == 12
+    for one in found:
+        assert find(config(one.name)).name == one.name  # a family is called as its model type
+        assert find(config("llava"), one.name).name == one.name
+        assert [a.name for a in found if a.matches(config(one.name))] == [one.name]
+        assert one.layout
+        assert one.examples
+
+
+def test_an_installed_adapter_comes_before_a_built_in_one(installed):
+    installed(entry("mine", lambda: Mine), entry("other", lambda: Other()))
+    assert [a.name for a in adapters()][:3] == ["llava", "other", "llava"]
+    assert isinstance(find(config("llava")), Mine)
+    assert isinstance(find(config("qwen2_vl"), "llava"), Mine)
+    assert find(config("other")).name == "other"
+    assert not isinstance(find(config("qwen2_vl")), Llava)
+    given = Llava()
+    assert find(config("llava"), given) is given
+
+
+def test_two_installed_adapters_for_one_model_are_an_error(installed):
+    installed(entry("other", lambda: Other, "first"), entry("wide", lambda: Wide, "second"))
     with pytest.raises(ModelError) as caught:
-        find(SimpleNamespace(model_type="mystery"))
+        find(config("other"))
+    message = str(caught.value)
+    assert "2 installed adapters claim the model type 'other'" in message
+    assert "'other' (other = first:other of first) and 'wide' (wide = second:wide of second)" in message
+    assert "adapter=" in message
+    assert find(config("llava")).name == "wide"  # only one of them claims it
+    given = Other()
+    assert find(config("other"), given) is given
+    installed(entry("other", lambda: Other, "first"), entry("again", lambda: Other, "second"))
+    with pytest.raises(ModelError, match=r"2 installed adapters claim the name 'other': .*first.*second"):
+        find(config("llava"), "other")
+
+
+def test_an_adapter_that_is_not_there_by_name(installed):
+    installed(entry("other", lambda: Other))
+    with pytest.raises(ModelError, match="no adapter is named 'third'; there are: other, llava, llava_next"):
+        find(config("llava"), "third")
+
+
+def test_an_unknown_family_is_told_the_ways_on(installed):
+    installed(entry("other", lambda: Other))
+    with pytest.raises(ModelError) as caught:
+        find(config("mystery"))
     message = str(caught.value)
     assert "model type 'mystery'" in message
-    assert "families: llava" in message
-    for way in ("adapter=", "interp.wrap(hf_model, processor, adapter=…)", "original checkpoint"):
+    assert "families: other, llava" in message
+    for way in (
+        "interp.load(…, adapter=…)",
+        "interp.wrap(hf_model, processor, adapter=…)",
+        "docs/new_model.md",
+    ):
         assert way in message
+
+
+def test_a_model_without_a_map_is_refused_unless_an_adapter_takes_it(installed):
+    installed()
+    with pytest.raises(ModelError, match=r"'mllama' models have no spatial map here: .*cross-attention"):
+        find(config("mllama"))
+
+    class Composed(Llava):
+        name = "composed"
+
+        def matches(self, config) -> bool:
+            return config.model_type == "blip-2"
+
+    installed(entry("composed", lambda: Composed))
+    assert find(config("blip-2")).name == "composed"
+
+
+def test_an_installed_adapter_that_cannot_judge_is_named(installed):
+    class Greedy(Llava):
+        name = "greedy"
+
+        def matches(self, config) -> bool:
+            return config.text_config.model_type == "llama"
+
+    installed(entry("greedy", lambda: Greedy))
+    with pytest.raises(ModelError, match=r"adapter 'greedy' cannot judge a SimpleNamespace \(AttributeError"):
+        find(config("llava"))
 
 
 def test_incomplete_adapters_are_refused(installed, unchecked):
@@ -67,12 +150,16 @@ def test_incomplete_adapters_are_refused(installed, unchecked):
     with pytest.raises(
         ModelError, match=r"adapter= needs an adapter with name, matches.* lacks .*footprints"
     ):
-        find(SimpleNamespace(model_type="llava"), SimpleNamespace(name="half", matches=None))
+        find(config("llava"), SimpleNamespace(name="half", matches=None))
     with pytest.raises(ModelError, match="it is a class: pass an instance"):
-        find(SimpleNamespace(model_type="llava"), Other)
+        find(config("llava"), Other)
     installed(entry("bad", broken))
-    with pytest.raises(ModelError, match=r"adapter 'bad' \(package:bad\) cannot be imported \(ImportError"):
+    with pytest.raises(
+        ModelError, match=r"bad = package:bad of package cannot be imported \(ImportError: no such module\)"
+    ):
         adapters()
     installed(entry("empty", lambda: object()))
-    with pytest.raises(ModelError, match="the entry point 'empty' needs an adapter with"):
+    with pytest.raises(
+        ModelError, match="the entry point empty = package:empty of package needs an adapter with"
+    ):
         adapters()

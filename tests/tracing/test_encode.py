@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 
 import tests.tiny as tiny
+from interp.conformance.tiny import tiny as conformance_tiny
 from interp.errors import ImageTokenMismatch, ModelError, PromptError, SampleError
 from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.sample import Sample
@@ -260,3 +261,10 @@ def test_grayscale_and_odd_sizes_go_through(mllm):
     ]
     rows = mllm.trace(odd, reads=[Rows(Site())]).rows
     assert rows.shape == (2, 3, 4, 1, 16)
+
+
+def test_an_image_the_processor_refuses_is_a_failed_sample():
+    line = Sample(np.zeros((4, 900, 3), np.uint8), "is it red?", id="thin")
+    qwen = wrap(*conformance_tiny("qwen2_vl"))
+    with pytest.raises(SampleError, match=r"refuses sample thin \(.*aspect ratio.*Its images are 900×4"):
+        qwen.encode([line])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 import tests.tiny as tiny
@@ -91,8 +92,12 @@ def test_a_folder_mistyped_below_an_existing_one_is_no_hub_id(tmp_path, monkeypa
 
 
 def test_a_hub_id_reaches_the_hub_and_its_failure_is_explained():
-    with pytest.raises(ModelError, match=r"from no-such-org/no-such-model \("):
+    with pytest.raises(ModelError) as caught:
         load("no-such-org/no-such-model")
+    message = str(caught.value)
+    assert message.startswith("the config of no-such-org/no-such-model cannot be had (OSError: ")
+    assert "taken for a hub id: is the hub reachable from here" in message
+    assert 'Offline, give the folder of a copy: interp.load("/path/to/folder")' in message
 
 
 def test_a_folder_without_a_model(tmp_path):
@@ -143,23 +148,123 @@ def test_pickled_code_is_not_run(copied, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (copied / "model.safetensors").unlink()
     torch.save({"model.x": _Payload()}, copied / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"transformers cannot load"):
+    with pytest.raises(ModelError, match=r"transformers cannot load the weights of"):
         load(copied)
     assert not (tmp_path / "executed").exists()
 
 
-def test_code_beside_a_checkpoint_is_not_run(copied, tmp_path):
+@pytest.fixture
+def nothing_heavy(monkeypatch):
+    """Weights and processors must not be touched, and nothing asked on stdin."""
+    for name in ("load_processor", "_model"):
+        monkeypatch.setattr(
+            f"interp.tracing.loading.{name}", lambda *a, name=name: pytest.fail(f"{name} ran")
+        )
+    monkeypatch.setattr("builtins.input", lambda *words: pytest.fail(f"asked on stdin: {words}"))
+
+
+def change(folder: Path, without: tuple[str, ...] = (), **entries) -> None:
+    """Edits a folder's config.json."""
+    config = json.loads((folder / "config.json").read_text()) | entries
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in without}))
+
+
+def says(where: Path, *parts: str, **options) -> None:
+    with pytest.raises(ModelError) as caught:
+        load(where, **options)
+    message = str(caught.value)
+    for part in (str(where), *parts):
+        assert part in message, message
+
+
+CODE = {"AutoConfig": "evil.Config", "AutoModelForImageTextToText": "org/other--evil_model.M"}
+
+
+def test_code_beside_a_checkpoint_is_not_run(copied, tmp_path, nothing_heavy):
     marker = tmp_path / "executed"
     (copied / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
-    config = json.loads((copied / "config.json").read_text())
-    config |= {
-        "model_type": "evil",
-        "auto_map": {"AutoConfig": "evil.Config", "AutoModelForImageTextToText": "evil.M"},
-    }
-    (copied / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"interp\.wrap\(hf_model, processor, adapter=…\)"):
-        load(copied, processor=tiny.processor())
+    change(copied, model_type="evil", auto_map=CODE)
+    ways = ("transformers' layout", "interp.wrap(hf_model, processor, adapter=…)", "docs/new_model.md")
+    says(copied, "model type 'evil'", "its own code (evil.py, evil_model.py) is not run", *ways)
+    says(copied, "adapter= alone is for model types that transformers knows", adapter="llava")
     assert not marker.exists()
+
+
+def test_code_beside_a_model_transformers_knows_is_passed_over(copied, tmp_path, mllm, batch):
+    marker = tmp_path / "executed"
+    (copied / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    change(copied, auto_map=CODE)
+    with pytest.warns(
+        UserWarning, match=r"code of its own \(evil.py, evil_model.py\), which is not run; .*Llava"
+    ):
+        loaded = load(copied)
+    assert (loaded.trace(tiny.samples()).logits == mllm.trace(batch).logits).all()
+    assert not marker.exists()
+
+
+def test_model_types_transformers_does_not_know(copied, nothing_heavy):
+    change(copied, model_type="mystery")
+    says(copied, "model type 'mystery', which transformers 5.23", "Ways on: ", "interp.wrap(")
+    change(copied, model_type="minicpmv", auto_map=CODE)
+    says(copied, "'minicpmv' models have no spatial map here", "resampler")
+    change(copied, model_type="qwen", visual={"n_queries": 256}, without=("auto_map",))
+    says(copied, "'qwen' models have no spatial map here", "Qwen-VL's resampler")
+
+
+@pytest.mark.parametrize(
+    ("entries", "name"),
+    [
+        ({"model_type": "llava_mistral", "mm_vision_tower": "openai/clip-vit-large-patch14-336"}, "LLaVA's"),
+        ({"model_type": "llava", "mm_projector_type": "mlp2x_gelu"}, "LLaVA's"),
+        ({"model_type": "llava_llama", "llm_cfg": "llm", "vision_tower_cfg": "vision_tower"}, "VILA's"),
+        ({"model_type": "internvl_chat", "auto_map": CODE}, "InternVL's"),
+    ],
+)
+def test_original_layouts_are_named(copied, nothing_heavy, entries, name):
+    change(copied, **entries)
+    says(copied, f"a checkpoint in {name} original layout", "does not read", '"-hf"', "interp.wrap(")
+
+
+def test_models_without_images_or_of_another_kind(copied, nothing_heavy):
+    transformers.Qwen2Config(num_hidden_layers=1).save_pretrained(copied)
+    says(copied, "model type 'qwen2', a language model without images", "interp models")
+    transformers.CLIPConfig().save_pretrained(copied)
+    says(copied, "model type 'clip', for which transformers has no image-text-to-text model", "interp.wrap(")
+    transformers.WhisperConfig().save_pretrained(copied)
+    says(copied, "'whisper' models have no spatial map here: it is an encoder-decoder")
+    transformers.BlipConfig().save_pretrained(copied)
+    with pytest.raises(
+        ModelError, match="'blip' models have no spatial map here: its decoder reads the image"
+    ):
+        load(copied)
+
+
+def test_a_family_without_an_adapter_is_told_before_its_weights_are_read(copied, nothing_heavy):
+    transformers.AyaVisionConfig().save_pretrained(copied)
+    with pytest.raises(ModelError, match=r"no adapter knows the model type 'aya_vision'; families: .*llava"):
+        load(copied)
+
+
+def test_configs_that_cannot_be_read(copied, nothing_heavy):
+    config = copied / "config.json"
+    whole = config.read_text()
+    change(copied, without=("vision_config",))
+    says(copied, "model type 'llava' but has no \"vision_config\"", "default sizes")
+    change(copied, without=("model_type",))
+    says(copied, 'names no "model_type"', "save_pretrained")
+    for text, words in (
+        (whole[: len(whole) // 2], "is not JSON ("),
+        ("", "is not JSON ("),
+        ("[1, 2]", "should hold a JSON object; it holds '[1, 2]'"),
+        ("{}", "should hold a JSON object"),
+    ):
+        config.write_text(text)
+        says(copied, words)
+    config.write_bytes(b"\xff\xfe\x00")
+    says(copied, "is not JSON (")
+    config.write_text(whole)
+    change(copied, text_config={"model_type": "mystery"})
+    says(copied, "transformers 5.23", "cannot read the config.json", "changed by hand")
 
 
 def test_options_of_later_versions_are_refused(saved):

@@ -14,7 +14,9 @@ __all__ = ["families", "tiny"]
 
 def families() -> list[str]:
     """Names of the families that have a tiny model here."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "kit"))
+    return sorted(
+        path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "kit")
+    )
 
 
 def tiny(family: str, attention: str = "sdpa", seed: int = 0) -> tuple[Any, Any]:

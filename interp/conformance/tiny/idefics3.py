@@ -28,7 +28,6 @@ def config() -> transformers.Idefics3Config:
         image_token_id=FIRST_SPECIAL,
         scale_factor=_SHUFFLE,
         tie_word_embeddings=False,
-        pad_token_id=0,
     )
 
 

@@ -23,10 +23,11 @@ VISION: dict[str, Any] = {
 }
 """Arguments most vision configs share."""
 
-_WORDS = (
+_SPOKEN = (
     "<pad> <s> </s> <unk> user assistant system : ? . , - what where is the a in of there left right lung nodule "
     "circle red answer question using single word or phrase write general description image yes no be brief x ray"
-).split()
+)
+_WORDS = _SPOKEN.split()
 
 Config = TypeVar("Config", bound=transformers.PreTrainedConfig)
 

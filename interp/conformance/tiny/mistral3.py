@@ -18,9 +18,7 @@ _PATCH, _MERGE, _LONGEST = 14, 2, 140
 def config() -> transformers.Mistral3Config:
     """A Pixtral tower whose patches are merged two by two, and a Mistral."""
     return transformers.Mistral3Config(
-        vision_config=transformers.PixtralVisionConfig(
-            **VISION, head_dim=16, image_size=_LONGEST, patch_size=_PATCH
-        ),
+        vision_config=transformers.PixtralVisionConfig(**VISION, image_size=_LONGEST, patch_size=_PATCH),
         text_config=text_config(transformers.MistralConfig, sliding_window=None),
         image_token_index=FIRST_SPECIAL,
         spatial_merge_size=_MERGE,

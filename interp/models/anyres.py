@@ -1,0 +1,184 @@
+"""LLaVA-NeXT's way of cutting images: the whole, then tiles of the best of some resolutions as one grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
+from transformers.image_utils import ChannelDimension
+
+from interp.errors import ModelError
+from interp.footprints import Footprints, Size, concatenate, lay, pulled_back
+from interp.models.geometry import agree, blank, pixel_size
+
+__all__ = ["AnyRes", "mesh", "patch_lines"]
+
+_SNAP = 1e-9  # of the image's longer side: cell edges this near to a whole pixel are on it
+
+
+@dataclass(frozen=True)
+class AnyRes:
+    """How LLaVA-NeXT and LLaVA-OneVision cut an image.
+
+    Attributes:
+        pinpoints: the resolutions to choose from, (height, width) in pixels.
+        side: side of a tile and of the whole image's view, in pixels.
+        patch: side of a patch, in pixels.
+        most: bound on the grid, in tiles: one of more than 1.1² times as many patches is shrunk. None: no bound.
+    """
+
+    pinpoints: tuple[tuple[int, int], ...]
+    side: int
+    patch: int
+    most: int | None = None
+
+    @classmethod
+    def read(cls, settings: Any, config: Any, most: int | None = None) -> AnyRes:
+        """From an image processor and a model's config.
+
+        Raises:
+            ModelError: They differ, or the processor's size and crop do.
+        """
+        side = int(config.vision_config.image_size)
+        crop = {key: int(value) for key, value in dict(settings.crop_size or {}).items() if value is not None}
+        if {*pixel_size(settings).values(), *crop.values()} != {side}:
+            raise ModelError(
+                f"the model's vision tower takes tiles of {side}×{side} pixels, but {type(settings).__name__} has "
+                f"size={pixel_size(settings)} and crop_size={crop or None}. Set both to {side}, or pass adapter= "
+                "with footprints of your own."
+            )
+        mine, theirs = (
+            tuple((int(height), int(width)) for height, width in which.image_grid_pinpoints)
+            for which in (settings, config)
+        )
+        if mine != theirs:
+            raise ModelError(
+                f"{type(settings).__name__}.image_grid_pinpoints are {list(mine)}, but the model's config has "
+                f"{list(theirs)}, by which it puts the tiles together. Set both to the checkpoint's."
+            )
+        return cls(mine, side, int(config.vision_config.patch_size), most)
+
+    @property
+    def per_tile(self) -> int:
+        """Patches along a tile."""
+        return self.side // self.patch
+
+    def best(self, size: Size) -> Size:
+        """(width, height) of the resolution chosen for an image, in pixels."""
+        height, width = select_best_resolution((size[1], size[0]), [list(p) for p in self.pinpoints])
+        return width, height
+
+    def n_tiles(self, size: Size) -> int:
+        """Tiles of an image, the view of the whole not counted."""
+        width, height = self.best(size)
+        return (width // self.side) * (height // self.side)
+
+    def base(self, size: Size) -> Footprints:
+        """The whole image squashed to one tile."""
+        seen = self.per_tile * self.patch
+        window = pulled_back((0, 0, seen, seen), size, (self.side, self.side))
+        return lay(size, (self.per_tile, self.per_tile), window, view="base")
+
+    def padded(self, size: Size) -> Footprints:
+        """The whole image padded to a square, then resized to one tile; a newline token, without area, at the end."""
+        edge = max(size)
+        seen = self.per_tile * self.patch * edge / self.side
+        left, top = (edge - size[0]) // 2, (edge - size[1]) // 2
+        window = (float(-left), float(-top), seen - left, seen - top)
+        grid = lay(size, (self.per_tile, self.per_tile), window, view="base")
+        newline = Footprints(np.full((1, 4), np.nan), None, np.array(["base"]), np.array([0]))
+        return concatenate([grid, newline], one_image=True)
+
+    def tiles(self, size: Size) -> Footprints:
+        """The image resized into the best resolution, padded, cut in tiles, put together, unpadded, shrunk.
+
+        Row-major with one newline token, without area, at the end of each row. Unpadding drops as many whole
+        patches at both ends of one axis: some of the padding may stay, or up to a patch of the image be lost.
+        """
+        best = self.best(size)
+        resized = get_patch_output_size(blank(size), best[::-1], ChannelDimension.FIRST)[::-1]
+        patches = (best[0] // self.side * self.per_tile, best[1] // self.side * self.per_tile)
+        cuts = _cuts(size, patches)
+        kept = (patches[0] - 2 * cuts[0], patches[1] - 2 * cuts[1])
+        cells = self._shrunk(kept)
+        lines = []
+        for axis in (0, 1):
+            edges = cuts[axis] + np.arange(cells[axis] + 1) * kept[axis] / max(cells[axis], 1)
+            pixels = patch_lines(edges, patch=self.patch, per_tile=self.per_tile, side=self.side)
+            offset = (best[axis] - resized[axis]) // 2
+            lines.append((pixels - offset) * size[axis] / resized[axis])
+        newline = np.zeros((1, 2))  # a column without width
+        return mesh(size, lines[1], np.concatenate([lines[0], newline]), view="tile")
+
+    def check(
+        self, sizes: Sequence[Size], views: Sequence[int], inputs: Mapping[str, Any], settings: Any
+    ) -> None:
+        """Raise `ModelError` unless the inputs are images of these sizes, each in so many views."""
+        found = [(int(width), int(height)) for height, width in inputs["image_sizes"]]
+        agree("images of (width, height)", list(sizes), found, settings)
+        padded = [max(views) if settings.do_pad else n for n in views]
+        shapes = [tuple(image.shape) for image in inputs["pixel_values"]]
+        agree("views of shape", [(n, 3, self.side, self.side) for n in padded], shapes, settings)
+
+    def _shrunk(self, kept: tuple[int, int]) -> tuple[int, int]:
+        """(cols, rows) after the model shrinks a grid that is too large."""
+        if self.most is None:
+            return kept
+        ratio = math.sqrt(kept[0] * kept[1] / (self.most * self.per_tile**2))
+        return (int(kept[0] // ratio), int(kept[1] // ratio)) if ratio > 1.1 else kept
+
+
+def patch_lines(
+    edges: Float[np.ndarray, " edge"], *, patch: int, per_tile: int, side: int
+) -> Float[np.ndarray, "cell 2"]:
+    """Along one axis, the first and the end pixel of the cells between edges, in pixels of the tiled image.
+
+    Patches stand in tiles. Where they do not fill a tile, the rim at its end belongs to no patch: a cell that ends
+    with the tile's patches stops before it, one that spans two tiles holds it.
+
+    Args:
+        edges: increasing, in patches from the first tile's start; may be fractions.
+        patch: side of a patch, in pixels.
+        per_tile: patches along a tile.
+        side: side of a tile, in pixels.
+    """
+    low, high = edges[:-1], edges[1:]
+    first, last = np.floor(low), np.ceil(high) - 1
+
+    def pixels(patches: np.ndarray, part: np.ndarray) -> np.ndarray:
+        return patches // per_tile * side + (patches % per_tile + part) * patch
+
+    return np.stack([pixels(first, low - first), pixels(last, high - last)], axis=-1)
+
+
+def mesh(
+    size: Size, rows: Float[np.ndarray, "row 2"], cols: Float[np.ndarray, "col 2"], *, view: str
+) -> Footprints:
+    """Row-major cells where rows and columns cross, each line given as (low, high) in pixels of the image.
+
+    Lines need not touch. Cells are clipped to the image of (width, height); cells outside it or on a line without
+    width are NaN.
+    """
+
+    def clipped(lines: np.ndarray, length: int) -> np.ndarray:
+        near = np.round(lines)
+        return np.clip(np.where(np.abs(lines - near) < _SNAP * max(size), near, lines), 0, length)
+
+    boxes = np.empty((len(rows), len(cols), 4))
+    boxes[..., [0, 2]], boxes[..., [1, 3]] = clipped(cols, size[0])[None], clipped(rows, size[1])[:, None]
+    boxes = boxes.reshape(-1, 4)
+    boxes[(boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])] = np.nan
+    return Footprints(boxes, None, np.full(len(boxes), view), np.zeros(len(boxes), int))
+
+
+def _cuts(size: Size, patches: tuple[int, int]) -> tuple[int, int]:
+    """Patches (across, down) that transformers' `unpad_image` drops at each end of a padded grid."""
+    (width, height), (across, down) = size, patches
+    if width / height > across / down:
+        return 0, (down - int(round(height * (across / width), 7))) // 2
+    return (across - int(round(width * (down / height), 7))) // 2, 0

@@ -1,0 +1,161 @@
+"""A checkpoint's config, read and judged before anything heavy is loaded, and without running code of its own."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import transformers
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    PreTrainedConfig,
+)
+
+from interp.errors import ModelError
+from interp.models.refusals import refusal
+
+__all__ = ["original_layout", "read_config"]
+
+_WRAP = (
+    "build the model yourself, if you trust its code, and use interp.wrap(hf_model, processor, adapter=…) with an "
+    "adapter for it (docs/new_model.md)"
+)
+_COPY = 'take a copy in transformers\' layout (on the hub often the same name with "-hf")'
+
+
+def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
+    """The config at a folder or hub id, of a transformers class that takes images and text.
+
+    Args:
+        where: a folder that has a config.json, or a hub id.
+        options: `local_files_only` and `revision`, as `from_pretrained` takes them.
+
+    Raises:
+        ModelError: The config cannot be reached or read, is of a model type or layout that transformers does not
+            know, of a model without images, or of one without a spatial map.
+    """
+    raw = _raw(where, options)
+    kind = raw.get("model_type")
+    if not isinstance(kind, str):
+        raise ModelError(
+            f'the config.json of {where} names no "model_type", so it says nothing of the model. Name a folder that '
+            "save_pretrained wrote, or a hub id of a transformers model."
+        )
+    original = original_layout(raw)
+    if original is not None:
+        raise ModelError(
+            f"{where} is {original}, which this version does not read. Ways on: {_COPY} and name that; or {_WRAP}."
+        )
+    if kind not in CONFIG_MAPPING:
+        raise ModelError(_unknown(where, kind, raw))
+    _check_vision(where, kind, raw)
+    config = _built(where, options)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise ModelError(_not_of_images(where, config))
+    if "auto_map" in raw:
+        model: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+        warnings.warn(
+            f"{where} brings code of its own ({_code(raw)}), which is not run; transformers' {model.__name__} is "
+            "used instead.",
+            stacklevel=3,
+        )
+    return config
+
+
+def original_layout(raw: Mapping[str, Any]) -> str | None:
+    """In words, the layout of a checkpoint from before its model was in transformers; None for transformers' own.
+
+    Args:
+        raw: its config.json.
+    """
+    if "llm_cfg" in raw and "vision_tower_cfg" in raw:
+        return "a checkpoint in VILA's original layout"
+    if "mm_vision_tower" in raw or "mm_projector_type" in raw:
+        return "a checkpoint in LLaVA's original layout"
+    if raw.get("model_type") == "internvl_chat":
+        return "a checkpoint in InternVL's original layout"
+    return None
+
+
+def _raw(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json holds."""
+    folder = Path(where)
+    try:
+        if folder.is_dir():
+            raw = json.loads((folder / "config.json").read_text("utf-8"))
+        else:
+            raw, _ = PreTrainedConfig.get_config_dict(where, **options)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(
+            f"the config.json of {where} is not JSON ({error}). Was it cut off? Copy the file again."
+        ) from error
+    except Exception as error:  # whatever the hub's client raises
+        raise ModelError(
+            f"the config of {where} cannot be had ({type(error).__name__}: {error}). It is taken for a hub id: is the "
+            "hub reachable from here, the name right, and you let in? Offline, give the folder of a copy: "
+            'interp.load("/path/to/folder").'
+        ) from error
+    if not isinstance(raw, dict) or not raw:
+        raise ModelError(f"the config.json of {where} should hold a JSON object; it holds {str(raw)[:80]!r}.")
+    return raw
+
+
+def _built(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(where, **options, trust_remote_code=False)
+    except Exception as error:  # whatever a config with wrong values raises
+        raise ModelError(
+            f"transformers {transformers.__version__} cannot read the config.json of {where} ({type(error).__name__}: "
+            f"{error}). Was it written by another version, or changed by hand?"
+        ) from error
+
+
+def _check_vision(where: str, kind: str, raw: Mapping[str, Any]) -> None:
+    """transformers would fill in a default vision tower in silence."""
+    expected = getattr(CONFIG_MAPPING[kind], "sub_configs", {})
+    if "vision_config" in expected and not raw.get("vision_config"):
+        raise ModelError(
+            f'the config.json of {where} is of the model type {kind!r} but has no "vision_config". Its images would go '
+            "through a vision tower of transformers' default sizes. Name a folder that save_pretrained wrote, or add "
+            "the part."
+        )
+
+
+def _unknown(where: str, kind: str, raw: Mapping[str, Any]) -> str:
+    reason = refusal(SimpleNamespace(**{**raw, "model_type": kind}))
+    if reason is not None:
+        return f"{where}: {reason}"
+    code = f"; its own code ({_code(raw)}) is not run" if "auto_map" in raw else ""
+    return (
+        f"{where} is of the model type {kind!r}, which transformers {transformers.__version__} does not know{code}. "
+        f"Ways on: {_COPY}; or {_WRAP}. adapter= alone is for model types that transformers knows."
+    )
+
+
+def _not_of_images(where: str, config: PreTrainedConfig) -> str:
+    kind = config.model_type
+    reason = refusal(config)
+    if reason is not None:
+        return f"{where}: {reason}"
+    what = (
+        f"{where} is of the model type {kind!r}, a language model without images"
+        if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+        else f"{where} is of the model type {kind!r}, for which transformers has no image-text-to-text model"
+    )
+    return (
+        f"{what}. interp.load takes models that answer questions about images, such as those of the families that "
+        f"`interp models` lists. If it is one all the same, {_WRAP}."
+    )
+
+
+def _code(raw: Mapping[str, Any]) -> str:
+    """The modules `auto_map` names, for people."""
+    named = raw["auto_map"].values() if isinstance(raw["auto_map"], Mapping) else [raw["auto_map"]]
+    return ", ".join(sorted({f"{str(name).split('--')[-1].split('.')[0]}.py" for name in named}))

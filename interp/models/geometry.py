@@ -1,0 +1,220 @@
+"""Arithmetic of image preprocessing that several families share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from transformers import Gemma3ImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from interp.errors import ModelError
+from interp.footprints import Footprints, Size, Window, concatenate, crop_offset, pulled_back, shortest_edge
+
+__all__ = [
+    "agree",
+    "blank",
+    "check_views",
+    "cropped_window",
+    "merged_patches",
+    "one_image",
+    "pan_and_scan",
+    "pixel_size",
+    "seen_part",
+    "setting",
+    "squashed_size",
+    "whole",
+]
+
+
+def setting(processor: Any, name: str) -> Any:
+    """An image setting as a call of the processor uses it.
+
+    A processor's own `images_kwargs` (InternVL and Gemma 3 have some) win over its image processor's attribute.
+    """
+    own = getattr(processor, "images_kwargs", None) or {}
+    return own[name] if name in own else getattr(processor.image_processor, name, None)
+
+
+def squashed_size(size: Size, processor: Any, family: str) -> Size:
+    """(width, height) after a resize to a fixed size that keeps no aspect ratio.
+
+    Raises:
+        ModelError: A size that is not given as height and width, or a crop or padding after it.
+    """
+    kind = type(processor.image_processor).__name__
+    for step in ("do_center_crop", "do_pad"):
+        if setting(processor, step):
+            raise ModelError(
+                f"the {family} adapter expects images to be squashed, but {kind} has {step}=True. Set it to False, "
+                "or pass adapter= with footprints of your own."
+            )
+    if not setting(processor, "do_resize"):
+        return size
+    wanted = dict(setting(processor, "size"))
+    if set(wanted) != {"height", "width"}:
+        raise ModelError(
+            f'the {family} adapter expects the size as "height" and "width"; {kind} has {wanted}. Set '
+            "processor.image_processor.size, or pass adapter= with footprints of your own."
+        )
+    return int(wanted["width"]), int(wanted["height"])
+
+
+def check_views(
+    inputs: Mapping[str, Any], views: Sequence[Size], sizes: Sequence[Size], processor: Any
+) -> None:
+    """Raise `ModelError` unless `pixel_values` hold just these views, (width, height) each, in this order."""
+    found = [(int(view.shape[-1]), int(view.shape[-2])) for view in inputs.get("pixel_values", ())]
+    if found == list(views):
+        return
+    raise ModelError(
+        f"the settings of {type(processor).__name__} turn images of {_listed(sizes)} into {_counted(views)}, but "
+        f"pixel_values hold {_counted(found)} (width×height). Was it called with other settings than it carries? "
+        "Set them on processor.image_processor, or in processor.images_kwargs where the processor has its own."
+    )
+
+
+def seen_part(pixels: Size, cell: Size, grid: tuple[int, int], window: Window) -> Window:
+    """The part of `window` under a grid (rows, cols) of cells of `cell` (width, height) pixels.
+
+    Pixels that fill no whole cell, at the right and the bottom of the `pixels` under the window, are seen by none.
+    """
+    across, down = grid[1] * cell[0] / pixels[0], grid[0] * cell[1] / pixels[1]
+    x0, y0, x1, y1 = window
+    return x0, y0, x0 + (x1 - x0) * across, y0 + (y1 - y0) * down
+
+
+def _listed(sizes: Sequence[Size]) -> str:
+    return ", ".join(f"{width}×{height}" for width, height in sizes) or "no size"
+
+
+def _counted(views: Sequence[Size]) -> str:
+    return f"{len(views)} view(s) of {_listed(list(dict.fromkeys(views)))}"
+
+
+def merged_patches(size: Size, processor: Any, config: Any) -> tuple[int, int]:
+    """(rows, cols) of patches of the Qwen processors: each axis resized on its own to whole merged blocks.
+
+    Raises:
+        ModelError: A size without a fewest and a most number of pixels, or patches that are not the model's.
+    """
+    patch, merge = setting(processor, "patch_size"), setting(processor, "merge_size")
+    vision = config.vision_config
+    if (patch, merge) != (vision.patch_size, vision.spatial_merge_size):
+        raise ModelError(
+            f"the processor cuts patches of {patch} px and merges {merge}×{merge}; the model takes "
+            f"{vision.patch_size} px and {vision.spatial_merge_size}×{vision.spatial_merge_size}. Pass the "
+            "processor of this checkpoint."
+        )
+    width, height = size
+    if setting(processor, "do_resize"):
+        limits = dict(setting(processor, "size"))
+        if not {"shortest_edge", "longest_edge"} <= set(limits):
+            raise ModelError(
+                'a Qwen processor\'s size is "shortest_edge" and "longest_edge", the fewest and the most pixels; '
+                f"{type(processor.image_processor).__name__} has {limits}. Set both."
+            )
+        fewest, most = limits["shortest_edge"], limits["longest_edge"]
+        height, width = smart_resize(height, width, patch * merge, fewest, most)
+    return height // patch, width // patch
+
+
+def pan_and_scan(size: Size, processor: Any) -> list[Window]:
+    """The windows of Gemma 3's crops, left to right or top to bottom; none where it makes none.
+
+    transformers' own function, on an image of coordinates. The crops tile the image; the last may be smaller.
+
+    Raises:
+        ModelError: Pan and scan without its three settings.
+    """
+    if not setting(processor, "do_pan_and_scan"):
+        return []
+    names = ("min_crop_size", "max_num_crops", "min_ratio_to_activate")
+    options = {f"pan_and_scan_{name}": setting(processor, f"pan_and_scan_{name}") for name in names}
+    if None in options.values():
+        raise ModelError(f"pan and scan needs all of its settings; {type(processor).__name__} has {options}.")
+    (width, height), cut = size, Gemma3ImageProcessorPil().pan_and_scan
+    across = cut(np.broadcast_to(np.arange(width), (1, height, width)), **options)
+    down = cut(np.broadcast_to(np.arange(height)[:, None], (1, height, width)), **options)
+    return [
+        (float(x[0, 0, 0]), float(y[0, 0, 0]), float(x[0, 0, -1] + 1), float(y[0, -1, 0] + 1))
+        for x, y in zip(across, down, strict=True)
+    ]
+
+
+def whole(size: Size) -> Window:
+    """The window of the whole image."""
+    return 0.0, 0.0, float(size[0]), float(size[1])
+
+
+def one_image(parts: Sequence[Footprints]) -> Footprints:
+    """The views of one image in order; the grid stays when there is only one view."""
+    joined = concatenate(parts, one_image=True)
+    return joined if len(parts) == 1 else replace(joined, grid=None)
+
+
+def agree(what: str, derived: Any, found: Any, settings: Any) -> None:
+    """Raise `ModelError` unless what an image processor's settings lead to is what came out of it."""
+    if derived == found:
+        return
+    raise ModelError(
+        f"{type(settings).__name__}'s settings give {what} {derived}, but the inputs hold {found}. Was the "
+        "processor called with other settings than it carries? Set them on processor.image_processor instead."
+    )
+
+
+def blank(size: Size) -> np.ndarray:
+    """An image of (width, height), channels first, without memory: for transformers' functions of a size."""
+    return np.broadcast_to(np.uint8(0), (1, size[1], size[0]))
+
+
+def pixel_size(settings: Any) -> dict[str, int]:
+    """An image processor's `size`, without the keys that are not set."""
+    return {key: int(value) for key, value in dict(settings.size).items() if value is not None}
+
+
+def cropped_window(size: Size, pixels: Size, seen: Size, settings: Any) -> Window:
+    """The window of the original image under the first `seen` of the processed pixels: pad, resize, crop.
+
+    Args:
+        size: (width, height) of the original image.
+        pixels: (width, height) that came out of the processor.
+        seen: (width, height) of whole patches among them.
+        settings: the image processor (CLIP's or LLaVA's).
+
+    Raises:
+        ModelError: Settings that are not understood, or that do not lead to `pixels`.
+    """
+    canvas = (max(size), max(size)) if getattr(settings, "do_pad", False) else size
+    resized = _resized(canvas, settings) if getattr(settings, "do_resize", True) else canvas
+    left, top = 0, 0
+    final = resized
+    if getattr(settings, "do_center_crop", False):
+        final = (int(settings.crop_size["width"]), int(settings.crop_size["height"]))
+        round_up = getattr(settings, "backend", "torchvision") == "pil"
+        left, top = (crop_offset(resized[axis], final[axis], round_up=round_up) for axis in (0, 1))
+    if final != pixels:
+        raise ModelError(
+            f"{type(settings).__name__}'s settings turn a {size[0]}×{size[1]} image into "
+            f"{final[0]}×{final[1]} pixels, but pixel_values are {pixels[0]}×{pixels[1]} (width×height). Was "
+            "the processor called with other settings than it carries? Set them on processor.image_processor "
+            "instead."
+        )
+    x0, y0, x1, y1 = pulled_back((left, top, left + seen[0], top + seen[1]), canvas, resized)
+    across, down = (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2
+    return x0 - across, y0 - down, x1 - across, y1 - down
+
+
+def _resized(canvas: Size, settings: Any) -> Size:
+    """(width, height) after the resize, in transformers' integer arithmetic."""
+    size = pixel_size(settings)
+    if set(size) == {"height", "width"}:
+        return size["width"], size["height"]
+    if set(size) == {"shortest_edge"}:
+        return shortest_edge(canvas, size["shortest_edge"])
+    raise ModelError(
+        f'the llava adapter knows image sizes given as "height" and "width" or as "shortest_edge"; '
+        f"{type(settings).__name__} has {size}. Pass adapter= with footprints of your own."
+    )

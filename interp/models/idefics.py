@@ -1,0 +1,80 @@
+"""Idefics3 and SmolVLM: the image squashed onto rows×cols tiles, then once more, whole, onto one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
+
+from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
+
+from interp.footprints import Footprints, Size, concatenate, lay, pulled_back
+from interp.models.base import Family
+from interp.models.geometry import agree, blank, one_image, pixel_size
+
+__all__ = ["Idefics3", "SmolVlm"]
+
+
+class Idefics3(Family):
+    """The `idefics3` family: views "tile", row by row, and "global"; or "global" alone. Patches are merged."""
+
+    name = "idefics3"
+    model_types = ("idefics3",)
+    layout = "squashed onto rows×cols tiles, each a row-major grid, tiles row by row; then the whole image"
+    examples = ("HuggingFaceM4/Idefics3-8B-Llama3", "HuggingFaceTB/SmolVLM-Instruct")
+
+    def footprints(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """One grid per tile and one for the whole; patches that do not fill a tile leave a rim without token.
+
+        Raises:
+            ModelError: The inputs hold other tiles than the image processor's settings lead to.
+        """
+        if not sizes:
+            return concatenate([])
+        settings = processor.image_processor
+        side = int(settings.max_image_size["longest_edge"])
+        splits = [_splits(size, settings, side) for size in sizes]
+        shape = (1, sum(1 + rows * cols for rows, cols in splits), 3, side, side)
+        agree("tiles of shape", shape, tuple(inputs["pixel_values"].shape), settings)
+        cell = int(config.vision_config.patch_size) * int(config.scale_factor)
+        return concatenate([_views(*one, side, cell) for one in zip(sizes, splits, strict=True)])
+
+    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
+        """The family's chat format, without its first token."""
+        head = "" if system is None else f"System: {system}<end_of_utterance>\n"
+        return head + "User:" + "<image>" * n_images + f"{text}<end_of_utterance>\nAssistant:"
+
+
+class SmolVlm(Idefics3):
+    """The `smolvlm` family: as Idefics3."""
+
+    name = "smolvlm"
+    model_types = ("smolvlm",)
+    examples = ("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct")
+
+
+def _views(size: Size, split: tuple[int, int], side: int, cell: int) -> Footprints:
+    """A grid of each of (rows, cols) tiles, then one of the whole image; cells in pixels of a tile."""
+    n = side // cell
+    corners, parts = [(c * side, r * side, split) for r in range(split[0]) for c in range(split[1])], []
+    for x, y, (rows, cols) in [*corners, (0, 0, (1, 1))]:
+        window = pulled_back((x, y, x + n * cell, y + n * cell), size, (cols * side, rows * side))
+        parts.append(lay(size, (n, n), window, view="tile" if len(parts) < len(corners) else "global"))
+    return one_image(parts)
+
+
+def _splits(size: Size, settings: Any, side: int) -> tuple[int, int]:
+    """(rows, cols) of tiles of `side` pixels, in transformers' integer arithmetic; (0, 0) for one view alone."""
+    if not settings.do_image_splitting:
+        return 0, 0
+    edges = pixel_size(settings) if settings.do_resize else {"width": size[0], "height": size[1]}
+    if longest := edges.get("longest_edge"):
+        edges["height"], edges["width"] = get_resize_output_image_size(blank(size), longest)
+    width, height = edges["width"], edges["height"]
+    wide, aspect = width >= height, width / height
+    long = ceil(max(width, height) / side)
+    short = ceil(int(long * side / aspect if wide else long * side * aspect) / side)
+    splits = (short, long) if wide else (long, short)
+    return (0, 0) if splits == (1, 1) else splits

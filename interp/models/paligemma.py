@@ -1,0 +1,48 @@
+"""PaliGemma: the squashed image's patches in one row-major grid before the text; the prompt sees all of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from interp.footprints import Footprints, concatenate, lay
+from interp.models.base import Family
+from interp.models.geometry import check_views, seen_part, squashed_size, whole
+
+__all__ = ["PaliGemma"]
+
+
+class PaliGemma(Family):
+    """The `paligemma` family, both generations. No prefix before the image: image tokens see the question."""
+
+    name = "paligemma"
+    model_types = ("paligemma",)
+    layout = "the image squashed to a square, one row-major grid of its patches, first in the prompt"
+    attends = "prefix"
+    first_position = 1
+    examples = ("google/paligemma-3b-mix-224", "google/paligemma2-3b-mix-448")
+
+    def footprints(
+        self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """One grid per image over the whole image.
+
+        Raises:
+            ModelError: Settings that are not understood, or that do not lead to the pixel values at hand.
+        """
+        pixels = [squashed_size(size, processor, self.name) for size in sizes]
+        check_views(inputs, pixels, sizes, processor)
+        patch = int(config.vision_config.patch_size)
+        parts = []
+        for size, (across, down) in zip(sizes, pixels, strict=True):
+            grid = (down // patch, across // patch)
+            parts.append(lay(size, grid, seen_part((across, down), (patch, patch), grid, whole(size))))
+        return concatenate(parts)
+
+    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
+        """The images, then the text: the processor itself writes `<bos>` between them and a newline at the end.
+
+        PaliGemma knows no system prompt: it opens the text.
+        """
+        head = "" if system is None else f"{system} "
+        return "<image>" * n_images + head + text

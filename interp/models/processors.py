@@ -1,0 +1,116 @@
+"""Processors of checkpoints: their class found, no code of theirs run, and no torchvision needed.
+
+transformers builds video processors with torchvision only. `interp` shows no videos, so where torchvision is not
+installed a processor is loaded without that half.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from transformers import PROCESSOR_MAPPING
+from transformers.models.auto.processing_auto import processor_class_from_name
+from transformers.utils.hub import cached_file
+from transformers.utils.import_utils import is_torchvision_available
+
+from interp.errors import ModelError
+
+__all__ = ["images_only", "load_processor"]
+
+_VIDEO = "video_processor"
+_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
+"""Where a checkpoint may name its processor's class, in transformers' order."""
+
+
+_WITHOUT_EXTRAS = {
+    "PixtralProcessor": "interp.models.missing:pixtral_processor",
+    "SmolVLMProcessor": "interp.models.missing:smolvlm_processor",
+}
+"""Classes that cannot even be imported or built without packages that only videos need."""
+
+
+def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -> Any:
+    """The processor saved at a folder or hub id, of transformers' own class.
+
+    Args:
+        where: a folder or hub id.
+        options: `local_files_only` and `revision`, as `from_pretrained` takes them.
+        config: the model's config; decides where the files name no class, or one that is not transformers'.
+
+    Raises:
+        ModelError: No class is known, or its files are missing or broken.
+    """
+    try:
+        kind = _class(where, options, config)
+        return kind.from_pretrained(where, **options, trust_remote_code=False)
+    except Exception as error:  # whatever reading foreign files raises
+        lines = str(error).strip().splitlines()
+        raise ModelError(
+            f"no processor can be loaded from {where} ({type(error).__name__}: {lines[0] if lines else 'no message'}); "
+            "code that comes with it is not run. Pass processor= with one, "
+            "or the folder or hub id of one."
+        ) from error
+
+
+@cache
+def images_only(kind: type[Any]) -> type[Any]:
+    """The processor class without `video_processor`: images and text go through it as through the original.
+
+    Where it takes a video processor, pass None or leave it out.
+    """
+
+    class ImagesOnly(kind):
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if name != _VIDEO]
+
+        @classmethod
+        def from_args_and_dict(
+            cls, args: Sequence[Any], processor_dict: Mapping[str, Any], **options: Any
+        ) -> Any:
+            parts = kind.get_attributes()
+            saved = {**processor_dict, **options}
+            known = [
+                name for name in signature(kind.__init__).parameters if name in saved and name not in parts
+            ]
+            whole = dict(zip(cls.get_attributes(), args, strict=True))
+            return cls(*(whole.get(part) for part in parts), **{name: saved[name] for name in known})
+
+    ImagesOnly.__name__, ImagesOnly.__qualname__ = kind.__name__, kind.__qualname__
+    ImagesOnly.__module__ = kind.__module__
+    return ImagesOnly
+
+
+def _class(where: str, options: Mapping[str, Any], config: Any) -> type[Any]:
+    """transformers' processor class for a checkpoint, without its video half where that cannot be built."""
+    kind: Any = next(filter(None, (_named(where, name, options) for name in _FILES)), None)
+    if kind is None and type(config) in PROCESSOR_MAPPING:
+        kind = PROCESSOR_MAPPING[type(config)]
+    if kind is None:
+        raise ModelError(f"none of {', '.join(_FILES)} names a processor class of transformers'")
+    if is_torchvision_available() or _VIDEO not in kind.get_attributes():
+        return kind
+    return images_only(kind)
+
+
+def _named(where: str, file: str, options: Mapping[str, Any]) -> type[Any] | None:
+    """The class a file names; None without the file, the name, or the class in transformers."""
+    path = cached_file(
+        where,
+        file,
+        **options,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    name = None if path is None else json.loads(Path(path).read_text("utf-8")).get("processor_class")
+    if name in _WITHOUT_EXTRAS:
+        module, make = _WITHOUT_EXTRAS[name].split(":")
+        return getattr(import_module(module), make)()
+    return None if name is None else processor_class_from_name(name)

@@ -1,0 +1,182 @@
+"""Published dimensions of known models of the built-in families: what an adapter must find in the real sizes.
+
+`tests/models/test_published.py` builds each model's own config on the meta device and checks these numbers.
+Sources: the models' cards and config.json on the Hugging Face hub; the number of tokens as their papers or
+processors give it. Nothing here is read when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["PUBLISHED", "Published"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """One model's dimensions.
+
+    Attributes:
+        hub_id: its name on the hub.
+        family: the adapter's name.
+        layers: decoder layers.
+        heads: query heads of a decoder layer.
+        key_value_heads: key-value heads of a decoder layer.
+        hidden: width of the decoder.
+        parameters: all weights, in billions, as the hub counts them.
+        image: (width, height) of the image that the next two are for.
+        tokens: image tokens of that image, those without area included.
+        grid: (rows, cols) when they are whole row-major grids of that shape, else None.
+        order: the order of the tokens, for people.
+    """
+
+    hub_id: str
+    family: str
+    layers: int
+    heads: int
+    key_value_heads: int
+    hidden: int
+    parameters: float
+    image: tuple[int, int]
+    tokens: int
+    grid: tuple[int, int] | None
+    order: str
+
+
+_ROWS = "row by row"
+_ANYRES = "the whole image row by row, then the tiles as one grid, a newline token after each row"
+_TILES = "tile after tile, each row by row, then the whole image"
+
+PUBLISHED: tuple[Published, ...] = (
+    Published("llava-hf/llava-1.5-7b-hf", "llava", 32, 32, 32, 4096, 7.06, (640, 480), 576, (24, 24), _ROWS),
+    Published(
+        "FreedomIntelligence/HuatuoGPT-Vision-7B-hf",
+        "llava",
+        28,
+        28,
+        4,
+        3584,
+        7.94,
+        (640, 480),
+        576,
+        (24, 24),
+        _ROWS,
+    ),
+    Published(
+        "FreedomIntelligence/HuatuoGPT-Vision-34B-hf",
+        "llava",
+        60,
+        56,
+        8,
+        7168,
+        34.8,
+        (640, 480),
+        576,
+        (24, 24),
+        _ROWS,
+    ),
+    Published(
+        "llava-hf/llava-v1.6-vicuna-7b-hf",
+        "llava_next",
+        32,
+        32,
+        32,
+        4096,
+        7.06,
+        (672, 672),
+        2928,
+        None,
+        _ANYRES,
+    ),
+    Published(
+        "llava-hf/llava-v1.6-mistral-7b-hf",
+        "llava_next",
+        32,
+        32,
+        8,
+        4096,
+        7.57,
+        (1344, 336),
+        1890,
+        None,
+        _ANYRES,
+    ),
+    Published(
+        "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        "llava_onevision",
+        28,
+        28,
+        4,
+        3584,
+        8.03,
+        (1152, 1152),
+        7371,
+        None,
+        _ANYRES,
+    ),
+    Published("Qwen/Qwen2-VL-7B-Instruct", "qwen2_vl", 28, 28, 4, 3584, 8.29, (224, 224), 64, (8, 8), _ROWS),
+    Published(
+        "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", 28, 28, 4, 3584, 8.29, (840, 560), 600, (20, 30), _ROWS
+    ),
+    Published(
+        "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", 36, 32, 8, 4096, 8.77, (1024, 512), 512, (16, 32), _ROWS
+    ),
+    Published("OpenGVLab/InternVL3-8B-hf", "internvl", 28, 28, 4, 3584, 7.94, (896, 448), 768, None, _TILES),
+    Published("google/gemma-3-4b-it", "gemma3", 34, 8, 4, 2560, 4.30, (640, 480), 256, (16, 16), _ROWS),
+    Published("google/medgemma-4b-it", "gemma3", 34, 8, 4, 2560, 4.30, (512, 512), 256, (16, 16), _ROWS),
+    Published(
+        "HuggingFaceM4/Idefics3-8B-Llama3",
+        "idefics3",
+        32,
+        32,
+        8,
+        4096,
+        8.46,
+        (1456, 1092),
+        2197,
+        None,
+        _TILES,
+    ),
+    Published(
+        "HuggingFaceTB/SmolVLM-256M-Instruct",
+        "idefics3",
+        30,
+        9,
+        3,
+        576,
+        0.256,
+        (512, 512),
+        1088,
+        None,
+        _TILES,
+    ),
+    Published(
+        "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
+        "smolvlm",
+        30,
+        9,
+        3,
+        576,
+        0.256,
+        (512, 512),
+        1088,
+        None,
+        _TILES,
+    ),
+    Published(
+        "google/paligemma-3b-pt-224", "paligemma", 18, 8, 1, 2048, 2.92, (640, 480), 256, (16, 16), _ROWS
+    ),
+    Published(
+        "mistralai/Mistral-Small-3.1-24B-Instruct-2503",
+        "mistral3",
+        40,
+        32,
+        8,
+        5120,
+        24.0,
+        (1540, 770),
+        1540,
+        (28, 55),
+        f"{_ROWS}; line breaks have an id of their own",
+    ),
+)

@@ -1,0 +1,87 @@
+"""Models without a spatial map of the image, and why: each reason is what transformers' own code does.
+
+A map needs image tokens that are positions of the decoder's sequence and stand for places of the image. An adapter
+that composes such a map itself (say, through a resampler's attention) may be installed or passed; it is asked first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["refusal"]
+
+_CROSS = (
+    "its decoder reads the image through cross-attention layers of their own: the image is no part of the sequence "
+    "whose self-attention is read here"
+)
+_CROSS_WAY = (
+    "its attention over the image's features is a map of another kind: read it in transformers, under eager "
+    "attention, with a hook on the modules that attend to them"
+)
+_QUERIES = (
+    "its image tokens are learned queries, each of which has looked at the whole image or tile: no token is "
+    "a place"
+)
+_QUERIES_WAY = (
+    "a map can be composed: rows over the queries times the queries' attention over the patches; "
+    "pass adapter= with one that does that and say that the map is composed"
+)
+_ENCODER = (
+    "it is an encoder-decoder: an image goes into the encoder and is no part of the decoder's own sequence"
+)
+_VIDEO = "it takes clips of frames, not images"
+
+_REASONS: dict[str, tuple[str, str]] = {
+    # cross-attention
+    "mllama": (_CROSS, _CROSS_WAY),
+    "idefics": (_CROSS, _CROSS_WAY),
+    "blip": (_CROSS, _CROSS_WAY),
+    "flamingo": (_CROSS, _CROSS_WAY),
+    # queries
+    "blip-2": (f"{_QUERIES} (Q-Former)", _QUERIES_WAY),
+    "instructblip": (f"{_QUERIES} (Q-Former)", _QUERIES_WAY),
+    "idefics2": (f"{_QUERIES} (perceiver resampler)", _QUERIES_WAY),
+    "aria": (f"{_QUERIES} (its projector's cross-attention)", _QUERIES_WAY),
+    "kosmos-2": (f"{_QUERIES} (latent queries)", _QUERIES_WAY),
+    "kosmos-2.5": (f"{_QUERIES} (latent queries)", _QUERIES_WAY),
+    "deepseek_ocr2": (f"{_QUERIES} (queries behind the patches in its vision encoder)", _QUERIES_WAY),
+    "qwen": (f"{_QUERIES} (Qwen-VL's resampler)", _QUERIES_WAY),
+    "minicpmv": (f"{_QUERIES} (MiniCPM-V's resampler)", _QUERIES_WAY),
+    # encoder-decoders
+    "florence2": (_ENCODER, _CROSS_WAY),
+    "pix2struct": (_ENCODER, _CROSS_WAY),
+    "pp_formulanet": (_ENCODER, _CROSS_WAY),
+    "t5gemma2": (_ENCODER, _CROSS_WAY),
+    "udop": (_ENCODER, _CROSS_WAY),
+    "vision-encoder-decoder": (_ENCODER, _CROSS_WAY),
+    # other forms
+    "git": (
+        "it puts the image's features in front of the sequence inside the model: the prompt's ids hold no image tokens",
+        "read its attention in transformers: its first columns are the image's",
+    ),
+    "diffusion_gemma": (
+        "it writes by refining a whole canvas of tokens over many passes: there is no row that predicts the next token",
+        "read its attention in transformers, pass by pass",
+    ),
+    "pi0": (
+        "it predicts a robot's actions from noise: there is no row that predicts the next token",
+        "load the PaliGemma that it is built on, if what it says of an image is what you ask about",
+    ),
+    "evolla": ("it reads proteins, not images", "take a model that sees images"),
+    "instructblipvideo": (_VIDEO, "take a model of images, such as one of the built-in families"),
+}
+
+
+def refusal(config: Any) -> str | None:
+    """Why there is no map for a model, and what could be done; None where nothing speaks against one.
+
+    Args:
+        config: anything with a `model_type`; `is_encoder_decoder` and `visual` count too.
+    """
+    kind = getattr(config, "model_type", None)
+    if kind == "qwen" and not getattr(config, "visual", None):
+        return None  # the language model of the same name
+    why, way = _REASONS.get(str(kind), (None, None))
+    if why is None and getattr(config, "is_encoder_decoder", False):
+        why, way = _ENCODER, _CROSS_WAY
+    return None if why is None else f"{kind!r} models have no spatial map here: {why}. Instead: {way}."

@@ -1,0 +1,316 @@
+"""Real models' config.json and processor settings, without what their sizes do not depend on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+
+CLIP = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "image_size": 336,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 27,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+VICUNA = {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+QWEN2 = {
+    "model_type": "qwen2",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+}
+YI = {
+    "model_type": "llama",
+    "hidden_size": 7168,
+    "intermediate_size": 20480,
+    "num_attention_heads": 56,
+    "num_hidden_layers": 60,
+    "num_key_value_heads": 8,
+    "vocab_size": 64064,
+}
+MISTRAL = {
+    "model_type": "mistral",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 32064,
+}
+SMOLLM = {
+    "model_type": "llama",
+    "head_dim": 64,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 3,
+    "vocab_size": 49280,
+}
+ROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+QWEN2_VL_TEXT = {**QWEN2, "rope_parameters": ROPE}
+NEXT = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+ONEVISION = [[384 * i, 384 * j] for i in range(1, 7) for j in range(1, 7)]
+LLAVA = {
+    "model_type": "llava",
+    "vision_config": CLIP,
+    "vision_feature_layer": -2,
+    "tie_word_embeddings": False,
+}
+SMOL = {
+    "scale_factor": 4,
+    "tie_word_embeddings": False,
+    "text_config": SMOLLM,
+    "vision_config": {
+        "hidden_size": 768,
+        "image_size": 512,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "patch_size": 16,
+    },
+}
+GEMMA3 = {
+    "model_type": "gemma3",
+    "mm_tokens_per_image": 256,
+    "text_config": {
+        "model_type": "gemma3_text",
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 34,
+        "sliding_window": 1024,
+        "vocab_size": 262208,
+    },
+    "vision_config": {**SIGLIP, "image_size": 896},
+}
+
+# config.json, without what the sizes do not depend on
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llava-hf/llava-1.5-7b-hf": {**LLAVA, "text_config": VICUNA},
+    "FreedomIntelligence/HuatuoGPT-Vision-7B-hf": {**LLAVA, "text_config": QWEN2},
+    "FreedomIntelligence/HuatuoGPT-Vision-34B-hf": {**LLAVA, "text_config": YI},
+    "llava-hf/llava-v1.6-vicuna-7b-hf": {
+        **LLAVA,
+        "model_type": "llava_next",
+        "text_config": VICUNA,
+        "image_grid_pinpoints": NEXT,
+    },
+    "llava-hf/llava-v1.6-mistral-7b-hf": {
+        **LLAVA,
+        "model_type": "llava_next",
+        "text_config": MISTRAL,
+        "image_grid_pinpoints": NEXT,
+    },
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": {
+        "model_type": "llava_onevision",
+        "image_grid_pinpoints": ONEVISION,
+        "text_config": QWEN2,
+        "tie_word_embeddings": False,
+        "vision_config": {**SIGLIP, "image_size": 384, "num_hidden_layers": 26},
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "vision_aspect_ratio": "anyres_max_9",
+    },
+    "Qwen/Qwen2-VL-7B-Instruct": {
+        "model_type": "qwen2_vl",
+        "text_config": {**QWEN2_VL_TEXT, "model_type": "qwen2_vl_text"},
+        "tie_word_embeddings": False,
+        "vision_config": {
+            "depth": 32,
+            "embed_dim": 1280,
+            "hidden_size": 3584,
+            "num_heads": 16,
+            "mlp_ratio": 4,
+        },
+    },
+    "Qwen/Qwen2.5-VL-7B-Instruct": {
+        "model_type": "qwen2_5_vl",
+        "text_config": {**QWEN2_VL_TEXT, "model_type": "qwen2_5_vl_text"},
+        "tie_word_embeddings": False,
+        "vision_config": {
+            "depth": 32,
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "out_hidden_size": 3584,
+        },
+    },
+    "Qwen/Qwen3-VL-8B-Instruct": {
+        "model_type": "qwen3_vl",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "qwen3_vl_text",
+            "head_dim": 128,
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 36,
+            "num_key_value_heads": 8,
+            "vocab_size": 151936,
+        },
+        "vision_config": {
+            "deepstack_visual_indexes": [8, 16, 24],
+            "depth": 27,
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_heads": 16,
+            "num_position_embeddings": 2304,
+            "out_hidden_size": 4096,
+            "patch_size": 16,
+        },
+    },
+    "OpenGVLab/InternVL3-8B-hf": {
+        "model_type": "internvl",
+        "downsample_ratio": 0.5,
+        "image_seq_length": 256,
+        "tie_word_embeddings": False,
+        "text_config": {**QWEN2, "vocab_size": 151674},
+        "vision_config": {
+            "attention_bias": True,
+            "hidden_size": 1024,
+            "image_size": [448, 448],
+            "intermediate_size": 4096,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": [14, 14],
+        },
+    },
+    "google/gemma-3-4b-it": GEMMA3,
+    "google/medgemma-4b-it": GEMMA3,
+    "HuggingFaceM4/Idefics3-8B-Llama3": {
+        "model_type": "idefics3",
+        "scale_factor": 2,
+        "tie_word_embeddings": False,
+        "text_config": {**MISTRAL, "model_type": "llama", "vocab_size": 128259},
+        "vision_config": {**SIGLIP, "model_type": "idefics3_vision", "image_size": 364},
+    },
+    "HuggingFaceTB/SmolVLM-256M-Instruct": {**SMOL, "model_type": "idefics3"},
+    "HuggingFaceTB/SmolVLM2-256M-Video-Instruct": {**SMOL, "model_type": "smolvlm"},
+    "google/paligemma-3b-pt-224": {
+        "model_type": "paligemma",
+        "hidden_size": 2048,
+        "projection_dim": 2048,
+        "text_config": {
+            "model_type": "gemma",
+            "hidden_size": 2048,
+            "intermediate_size": 16384,
+            "num_attention_heads": 8,
+            "num_hidden_layers": 18,
+            "num_image_tokens": 256,
+            "num_key_value_heads": 1,
+            "vocab_size": 257216,
+        },
+        "vision_config": {**SIGLIP, "image_size": 224},
+    },
+    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": {
+        "model_type": "mistral3",
+        "spatial_merge_size": 2,
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "mistral",
+            "head_dim": 128,
+            "hidden_size": 5120,
+            "intermediate_size": 32768,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 40,
+            "num_key_value_heads": 8,
+            "sliding_window": None,
+            "vocab_size": 131072,
+        },
+        "vision_config": {
+            "model_type": "pixtral",
+            "head_dim": 64,
+            "hidden_size": 1024,
+            "image_size": 1540,
+            "intermediate_size": 4096,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 14,
+        },
+    },
+}
+
+EDGE336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
+# Image processor with the checkpoint's settings, and the processor's own.
+PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "llava": (transformers.LlavaImageProcessorPil(**EDGE336), {"patch_size": 14}),
+    "llava_next": (
+        transformers.LlavaNextImageProcessorPil(**EDGE336, image_grid_pinpoints=NEXT),
+        {"patch_size": 14},
+    ),
+    "llava_onevision": (
+        transformers.LlavaOnevisionImageProcessorPil(
+            size={"height": 384, "width": 384}, image_grid_pinpoints=ONEVISION
+        ),
+        {"num_image_tokens": 729, "vision_aspect_ratio": "anyres_max_9"},
+    ),
+    "qwen2_vl": (
+        transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 12845056}),
+        {},
+    ),
+    "qwen2_5_vl": (
+        transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 12845056}),
+        {},
+    ),
+    "qwen3_vl": (
+        transformers.Qwen2VLImageProcessorPil(
+            patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
+        ),
+        {},
+    ),
+    "internvl": (
+        transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=12),
+        {"image_seq_length": 256},
+    ),
+    "gemma3": (
+        transformers.Gemma3ImageProcessorPil(size={"height": 896, "width": 896}),
+        {
+            "image_seq_length": 256,
+            "full_image_sequence": "\n\n<start_of_image>" + "<image_soft_token>" * 256 + "<end_of_image>\n\n",
+        },
+    ),
+    "paligemma": (
+        transformers.SiglipImageProcessorPil(size={"height": 224, "width": 224}),
+        {"image_seq_length": 256},
+    ),
+    "mistral3": (
+        transformers.PixtralImageProcessorPil(
+            size={"longest_edge": 1540}, patch_size={"height": 14, "width": 14}
+        ),
+        {"patch_size": 14, "spatial_merge_size": 2},
+    ),
+    "smolvlm": (
+        transformers.SmolVLMImageProcessorPil(
+            size={"longest_edge": 2048}, max_image_size={"longest_edge": 512}
+        ),
+        {"image_seq_len": 64},
+    ),
+    "HuggingFaceTB/SmolVLM-256M-Instruct": (
+        transformers.Idefics3ImageProcessorPil(
+            size={"longest_edge": 2048}, max_image_size={"longest_edge": 512}
+        ),
+        {"image_seq_len": 64},
+    ),
+    "HuggingFaceM4/Idefics3-8B-Llama3": (
+        transformers.Idefics3ImageProcessorPil(
+            size={"longest_edge": 1456}, max_image_size={"longest_edge": 364}
+        ),
+        {"image_seq_len": 169},
+    ),
+}

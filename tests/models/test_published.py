@@ -1,0 +1,97 @@
+"""Real sizes without weights: each model's config as its hub folder has it, built on the meta device."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
+
+from interp.conformance.tiny.kit import FIRST_SPECIAL
+from interp.errors import ModelError
+from interp.footprints import check_layout
+from interp.models.adapter import built_in, find
+from interp.models.published import PUBLISHED, Published
+from tests.models.real_sizes import CONFIGS, PROCESSORS
+
+each = pytest.mark.parametrize("known", PUBLISHED, ids=[known.hub_id.split("/")[1] for known in PUBLISHED])
+
+
+@cache
+def config_of(hub_id: str) -> Any:
+    told = dict(CONFIGS[hub_id])
+    return AutoConfig.for_model(told.pop("model_type"), **told)
+
+
+def processor_of(known: Published) -> Any:
+    """The family's processor with the checkpoint's settings, on the tiny models' vocabulary."""
+    processor = import_module(f"interp.conformance.tiny.{known.family}").processor()
+    images, settings = PROCESSORS.get(known.hub_id) or PROCESSORS[known.family]
+    images.image_seq_length = settings.get("image_seq_length")
+    processor.image_processor = images
+    for name, value in settings.items():
+        assert hasattr(processor, name), name
+        setattr(processor, name, value)
+    return processor
+
+
+def encoded(known: Published, processor: Any) -> Any:
+    width, height = known.image
+    picture = np.zeros((height, width, 3), np.uint8)
+    content = [{"type": "image"}, {"type": "text", "text": "where ?"}]
+    text = "<image> where ?"
+    if processor.chat_template is not None:
+        text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    return processor(text=[text], images=[picture], return_tensors="pt")
+
+
+def test_every_family_has_a_published_model():
+    assert {known.family for known in PUBLISHED} == {adapter.name for adapter in built_in()}
+    assert [known.hub_id for known in PUBLISHED] == list(CONFIGS)
+
+
+@each
+def test_the_adapter_finds_the_published_decoder(known):
+    config = config_of(known.hub_id)
+    adapter = find(config)
+    assert adapter.name == known.family
+    with torch.device("meta"):
+        model: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)](config)
+    layers = adapter.layers(model)
+    assert len(layers) == known.layers
+    for layer in layers:
+        attention = layer.self_attn
+        size = attention.head_dim
+        assert attention.q_proj.weight.shape == (known.heads * size, known.hidden)
+        assert attention.k_proj.weight.shape == (known.key_value_heads * size, known.hidden)
+    total = sum(weight.numel() for weight in model.parameters()) / 1e9
+    assert total == pytest.approx(known.parameters, rel=0.01)
+
+
+@each
+def test_footprints_have_the_published_number_of_tokens(known):
+    config, processor = config_of(known.hub_id), processor_of(known)
+    adapter = find(config)
+    inputs = encoded(known, processor)
+    found = adapter.footprints([known.image], inputs, processor, config)
+    assert len(found) == known.tokens
+    assert found.grid == known.grid
+    assert len(
+        adapter.image_positions(inputs["input_ids"], SimpleNamespace(image_token_id=FIRST_SPECIAL))
+    ) == len(found)
+    check_layout(found, [known.image])
+
+
+def test_another_checkpoints_processor_is_noticed():
+    """SmolVLM's tiles of 512 pixels in the place of Idefics3's of 364."""
+    known = next(k for k in PUBLISHED if k.hub_id == "HuggingFaceTB/SmolVLM-256M-Instruct")
+    processor = processor_of(known)
+    inputs = encoded(known, processor)
+    processor.image_processor = PROCESSORS["HuggingFaceM4/Idefics3-8B-Llama3"][0]
+    with pytest.raises(ModelError, match="tiles"):
+        find(config_of(known.hub_id)).footprints([known.image], inputs, processor, config_of(known.hub_id))
