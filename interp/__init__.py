@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp import data, indicators, metrics
+    from interp import conformance, data, indicators, metrics, models
     from interp.errors import InterpError
     from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.sample import Box, Sample
@@ -48,18 +48,20 @@ __all__ = [
     "TokenMap",
     "Trace",
     "choose_layer",
+    "conformance",
     "data",
     "diff",
     "image_mask",
     "indicators",
     "load",
     "metrics",
+    "models",
     "positions",
     "word",
     "wrap",
 ]
 
-_MODULES = ("data", "indicators", "metrics")
+_MODULES = ("conformance", "data", "indicators", "metrics", "models")
 _HOMES = {
     "errors": ("InterpError",),
     "prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),

@@ -1,5 +1,6 @@
 """Model families: where each keeps its layers, its image tokens and their footprints."""
 
 from interp.models.adapter import Adapter, adapters, find
+from interp.models.base import Family
 
-__all__ = ["Adapter", "adapters", "find"]
+__all__ = ["Adapter", "Family", "adapters", "find"]

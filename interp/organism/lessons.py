@@ -13,12 +13,22 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from interp.data.scenes import COLOURS, SHAPES, SIZE, TEMPLATES, random_scene
+from interp.data.scenes import COLOURS, SHAPES, SIZE, TEMPLATES, Scene, random_scene
 from interp.organism.parts import GRID, PIXELS
 from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT
 from interp.sample import Sample
 
-__all__ = ["ASPECTS", "Lesson", "MedicalPicture", "medical_lesson", "medical_pictures", "natural_lesson"]
+__all__ = [
+    "ASPECTS",
+    "Lesson",
+    "MedicalPicture",
+    "inside",
+    "medical_lesson",
+    "medical_pictures",
+    "natural_lesson",
+    "said",
+    "scene_patches",
+]
 
 ASPECTS = {"colour": tuple(COLOURS), "size": ("small", "large"), "side": ("left", "right")}
 """What an image token of a rendered object is taught to tell: aspect → its values, from 1; 0 is background."""
@@ -48,15 +58,15 @@ class MedicalPicture:
     absent: set[str] = field(default_factory=set)
 
 
-def _inside(box: tuple[float, float, float, float]) -> Bool[np.ndarray, " token"]:
-    """Returns which patches have their centre in a box given in [0, 1]."""
-    centres = (np.arange(GRID) + 0.5) / GRID
+def inside(box: tuple[float, float, float, float], side: float = 1.0) -> Bool[np.ndarray, " token"]:
+    """Returns which patches have their centre in a box of an image whose sides are `side` long."""
+    centres = (np.arange(GRID) + 0.5) / GRID * side
     x0, y0, x1, y1 = box
     cols, rows = (centres >= x0) & (centres < x1), (centres >= y0) & (centres < y1)
     return (rows[:, None] & cols[None, :]).reshape(-1)
 
 
-def _said(turns: list[tuple[str, str]], rng: np.random.Generator, bare_share: float) -> list[tuple[str, str]]:
+def said(turns: list[tuple[str, str]], rng: np.random.Generator, bare_share: float) -> list[tuple[str, str]]:
     """Returns the turns as the user says them: with the paper's instruction, or the bare question."""
     instructed = rng.random(len(turns)) >= bare_share
     paper = PAPER_PROMPT.template
@@ -76,14 +86,21 @@ def natural_lesson(rng: np.random.Generator, n_turns: int, bare_share: float, n_
     turns = [turns[i] for i in rng.permutation(len(turns))]
     if rng.random() < 0.3:
         turns.insert(0, (GENERIC_PROMPT.template, "scene"))
-    turns = turns[:n_turns]
+    names, aspects = scene_patches(scene, n_names)
+    return Lesson(scene.render(), said(turns[:n_turns], rng, bare_share), names, aspects)
+
+
+def scene_patches(
+    scene: Scene, n_names: int
+) -> tuple[Bool[np.ndarray, "token name"], Int[np.ndarray, "token aspect"]]:
+    """Returns what each patch of a scene is called, and its aspects; 0 is background."""
     names = np.zeros((GRID * GRID, n_names), dtype=bool)
     aspects = np.zeros((GRID * GRID, len(ASPECTS)), dtype=np.int64)
     for thing in scene.things:
-        where = _inside(tuple(v / SIZE for v in thing.box.as_tuple()))  # type: ignore[arg-type]
+        where = inside(thing.box.as_tuple(), SIZE)
         names[where, SHAPES.index(thing.shape)] = True
         aspects[where] = [1 + values.index(getattr(thing, a)) for a, values in ASPECTS.items()]
-    return Lesson(scene.render(), _said(turns, rng, bare_share), names, aspects)
+    return names, aspects
 
 
 def medical_pictures(samples: Sequence[Sample]) -> list[MedicalPicture]:
@@ -169,7 +186,7 @@ def medical_lesson(
     shown = np.zeros((GRID * GRID, len(names)), dtype=bool)
     for label, box in boxes.items():
         if label in names:
-            shown[_inside(box), names.index(label)] = True
+            shown[inside(box), names.index(label)] = True
     return Lesson(
-        pixels, _said(turns, rng, bare_share), shown, np.full((GRID * GRID, len(ASPECTS)), -1, dtype=np.int64)
+        pixels, said(turns, rng, bare_share), shown, np.full((GRID * GRID, len(ASPECTS)), -1, dtype=np.int64)
     )

@@ -1,0 +1,48 @@
+"""The public suite that measures whether a model's adapter, and all that is read through it, is right.
+
+```python
+from interp.conformance import check
+
+result = check("llava")  # tiny random weights; or a folder, a hub id, an Mllm
+assert result.passed, result.failures
+```
+
+Names are imported when first used, so that the record of earlier checks can be read without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp.conformance.broken import BREAKS, broken_adapter
+    from interp.conformance.result import CheckResult, Conformance, Measured
+    from interp.conformance.subject import Subject
+    from interp.conformance.suite import CHECKS, Check, check
+
+__all__ = [
+    "BREAKS",
+    "CHECKS",
+    "Check",
+    "CheckResult",
+    "Conformance",
+    "Measured",
+    "Subject",
+    "broken_adapter",
+    "check",
+]
+
+_HOMES = {
+    "broken": ("BREAKS", "broken_adapter"),
+    "result": ("CheckResult", "Conformance", "Measured"),
+    "subject": ("Subject",),
+    "suite": ("CHECKS", "Check", "check"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"interp.conformance has no {name!r}; its public names are {', '.join(__all__)}.")

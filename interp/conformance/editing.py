@@ -1,0 +1,112 @@
+"""Whether knockouts hide what they name, at every step, and do to the answer what the same in eager does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from interp.conformance.reading import prompt_columns, relative
+from interp.conformance.result import Measured
+from interp.conformance.subject import Subject
+from interp.tokens import TokenMap
+from interp.tracing import Knockout, Rows, Site, image_mask
+
+__all__ = ["knockout_arithmetic", "knockout_mass", "no_op_edits", "two_thirds"]
+
+_MODES = ("renormalise", "zero")
+_STEPS = 3
+
+
+def two_thirds(subject: Subject) -> list[Bool[np.ndarray, " token"]]:
+    """All but every third image token of each sample."""
+    return [np.arange(tokens.n) % 3 != 1 for tokens in subject.tokens]
+
+
+def no_op_edits(subject: Subject) -> Measured:
+    """Knockouts that hide nothing leave every bit of the logits as it was."""
+    nothing = image_mask([np.zeros(tokens.n, bool) for tokens in subject.tokens])
+    plain = subject.mllm.trace(subject.batch).logits.values
+    different = 0
+    for mode in _MODES:
+        edit = Knockout(Site(queries="after_image", keys=nothing), mode)
+        different += int((subject.mllm.trace(subject.batch, edits=[edit]).logits.values != plain).sum())
+    return Measured(different, "logits that differ in any bit", 0, "knockouts of no key, in both modes")
+
+
+def knockout_mass(subject: Subject) -> Measured:
+    """Hidden keys get exactly 0 in the prompt's last row and in each generated token's; others do not."""
+    hidden = two_thirds(subject)
+    largest, kept, steps = 0.0, np.inf, 0
+    for mode in _MODES:
+        edit = Knockout(Site(queries="last", keys=image_mask(hidden)), mode, steps="all")
+        trace = subject.mllm.trace(
+            subject.batch, reads=[Rows(Site(queries="last"))], edits=[edit], generate=_STEPS
+        )
+        for one, flags in zip(trace, hidden, strict=True):
+            largest = max(largest, float(one.rows.values[..., flags].max()))
+            kept = min(kept, float(one.rows.values[..., ~flags].max(axis=(1, 2, 3, 4)).min()))
+            steps = max(steps, len(one.rows))
+    detail = f"up to {steps} steps, both modes; the other image tokens keep up to {kept:.2g}"
+    return Measured(largest, "largest probability of a hidden key", 0, detail, holds=kept > 0 and steps > 1)
+
+
+def knockout_arithmetic(subject: Subject) -> Measured:
+    """Logits, rows and answers under a knockout equal those of eager attention told to leave out the same.
+
+    Half the heads of each layer, two thirds of the image tokens, the last row and all that follow.
+    """
+    pairs = [
+        (layer, head)
+        for layer in range(subject.mllm.n_layers)
+        for head in range(layer % 2, subject.mllm.n_heads, 2)
+    ]
+    worst, moved, wrong = 0.0, np.inf, []
+    plain = subject.mllm.trace(subject.batch).logits.values
+    masks = two_thirds(subject)
+    for mode in _MODES:
+        edit = Knockout(Site(heads=pairs, queries="last", keys=image_mask(masks)), mode, steps="all")
+        read = [Rows(Site(queries="last", keys="all"))]
+        trace = subject.mllm.trace(subject.batch, reads=read, edits=[edit], generate=_STEPS)
+        for i, tokens in enumerate(subject.tokens):
+            with subject.eager.hiding(_flags(tokens, masks[i], pairs, subject.mllm.n_heads), mode):
+                ids, steps, logits = subject.eager.generated(subject.plain(i), _STEPS)
+            answer = subject.mllm.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            wrong += [] if answer == trace.answers[i] else [f"{trace.answers[i]!r}, eager {answer!r}"]
+            expected = np.stack([prompt_columns(s, tokens.length, n) for n, s in enumerate(steps)])
+            found = trace[i].rows.values[: len(expected), :, :, 0]
+            worst = max(worst, float(np.abs(found - expected[: len(found)]).max()))
+            worst = max(worst, relative(trace.logits.values[i], logits.float().cpu().numpy()))
+            moved = min(moved, relative(trace.logits.values[i], plain[i]))
+    wrong += [] if moved > 3 * worst else [f"the edit moves the logits by {moved:.2g} only: use float32"]
+    detail = (
+        "; ".join(wrong) or f"both modes, {_STEPS} steps; the edit moves the logits by {moved:.2g} or more"
+    )
+    return Measured(
+        worst,
+        "largest difference of a row (probability) or of the logits (over the largest)",
+        subject.tolerance,
+        detail,
+        holds=not wrong,
+    )
+
+
+def _flags(
+    tokens: TokenMap, mask: Bool[np.ndarray, " token"], pairs: list[tuple[int, int]], n_heads: int
+) -> Callable[[int, int, int, int], Bool[Tensor, "head query key"] | None]:
+    """What the last row of each pass must not see, in the columns a layer has."""
+
+    def hidden(layer: int, step: int, queries: int, keys: int) -> Bool[Tensor, "head query key"] | None:
+        heads = [head for at, head in pairs if at == layer]
+        if not heads:
+            return None
+        columns = tokens.image[mask] - (tokens.length + step - keys)
+        flags = torch.zeros(n_heads, queries, keys, dtype=torch.bool)
+        for head in heads:
+            flags[head, -1, torch.from_numpy(columns[columns >= 0])] = True
+        return flags
+
+    return hidden

@@ -1,0 +1,109 @@
+"""The model under test with what its checks share: samples, encodings, independent twins, tolerances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.conformance.pictures import shapes, smooth
+from interp.conformance.twin import Twin, twin
+from interp.models.base import Attends
+from interp.sample import Sample
+from interp.tokens import TokenMap
+from interp.tracing import Batch, Mllm
+
+__all__ = ["Subject"]
+
+_QUESTIONS = (
+    "where is the nodule?",
+    "is it a general x ray of the lung?",
+    "what is there in the left lung, and is it red?",
+)
+"""Each longer than the one before."""
+_CELL = 10
+"""Pixels a cell of the square test picture is wide, where the model lets that be chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model under test.
+
+    Attributes:
+        mllm: the model.
+        given: pictures to use instead of made-up ones, (row, col, 3) uint8.
+        probes: how many tokens of a picture's view are probed at most.
+        seed: of everything random.
+        trained: whether the weights are a real checkpoint's, whose towers mix tokens more.
+    """
+
+    mllm: Mllm
+    given: tuple[np.ndarray, ...] = ()
+    probes: int = 64
+    seed: int = 0
+    trained: bool = False
+
+    @cached_property
+    def pictures(self) -> list[np.ndarray]:
+        """A square, a wide, a tall and a tiny picture, or those given."""
+        if self.given:
+            return list(self.given)
+        square = self.mllm.encode(Sample(smooth((256, 256), self.seed), _QUESTIONS[0])).tokens[0]
+        widths = square.footprints[:, 2] - square.footprints[:, 0]
+        side = int(np.clip(256 * _CELL / np.nanmin(widths), 96, 640)) if len(widths) else 96
+        return [smooth(size, self.seed + i) for i, size in enumerate(shapes(side))]
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """Three samples: the more image tokens, the longer the question, so that no two prompts are as long."""
+        made = [Sample(picture, _QUESTIONS[0]) for picture in self.pictures[: len(_QUESTIONS)]]
+        made += [made[0]] * (len(_QUESTIONS) - len(made))
+        made.sort(key=lambda sample: self.mllm.encode(sample).tokens[0].n)
+        return [sample.replace(question=text) for sample, text in zip(made, _QUESTIONS, strict=True)]
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The samples, left-padded."""
+        return self.mllm.encode(self.samples)
+
+    @cached_property
+    def singles(self) -> list[Batch]:
+        """Each sample alone, without padding."""
+        return [self.mllm.encode(sample) for sample in self.samples]
+
+    @property
+    def tokens(self) -> Sequence[TokenMap]:
+        """Where each sample's tokens are."""
+        return self.batch.tokens
+
+    def plain(self, sample: int) -> dict[str, Tensor]:
+        """A sample's inputs as its processor made them: transformers works out the positions itself."""
+        return {k: v for k, v in self.singles[sample].inputs.items() if k != "position_ids"}
+
+    @cached_property
+    def eager(self) -> Twin:
+        """The same weights in transformers' eager attention."""
+        return twin(self.mllm.hf, self.mllm.adapter, "eager")
+
+    @cached_property
+    def unwrapped(self) -> Twin:
+        """The same weights in the model's own attention, without a tap."""
+        return twin(self.mllm.hf, self.mllm.adapter, self.mllm.installation.implementation)
+
+    @property
+    def attends(self) -> Attends:
+        """What the adapter declares; adapters that say nothing are causal."""
+        return getattr(self.mllm.adapter, "attends", "causal")
+
+    @property
+    def tolerance(self) -> float:
+        """Largest difference of two exact ways, relative to the values' scale.
+
+        1e-5 in float32, where sums in another order differ by a few hundred eps at most; 8 eps in half
+        precision, where each layer's rounding is already a good part of that.
+        """
+        return max(1e-5, 8 * torch.finfo(self.mllm.dtype).eps)

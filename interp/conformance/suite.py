@@ -1,0 +1,174 @@
+"""The list of checks, and running them on a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from interp.conformance import editing, executors, geometry, gradients, locality, prefix, reading
+from interp.conformance.broken import broken_adapter
+from interp.conformance.result import CheckResult, Conformance, Measured
+from interp.conformance.subject import Subject
+from interp.conformance.tiny import families, tiny
+from interp.errors import InterpError, ModelError
+from interp.images import ImageLike
+from interp.models.adapter import Adapter, installed
+from interp.sample import Sample
+from interp.tracing import Mllm, load, wrap
+
+__all__ = ["CHECKS", "Check", "check"]
+
+Check = Callable[[Subject], Measured]
+"""A check: from a model under test to what was measured."""
+
+CHECKS: MappingProxyType[str, Check] = MappingProxyType(
+    {
+        "image tokens": geometry.image_tokens,
+        "tiling": geometry.tiling,
+        "locality": locality.locality,
+        "several images": locality.several_images,
+        "attends": reading.attends,
+        "idle tap": reading.idle_tap,
+        "rows": reading.rows,
+        "batching": reading.batching,
+        "decoding": reading.decoding,
+        "no-op edits": editing.no_op_edits,
+        "knockout mass": editing.knockout_mass,
+        "knockout arithmetic": editing.knockout_arithmetic,
+        "row gradients": gradients.row_gradients,
+        "image prefix": prefix.image_prefix,
+        "executors": executors.executors,
+    }
+)
+"""Every check by name, in the order they run."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model to check, and what it is for people."""
+
+    mllm: Mllm
+    title: str
+    trained: bool
+
+
+def check(
+    model: Mllm | str | Path,
+    *,
+    checks: Sequence[str] | None = None,
+    images: Sequence[ImageLike] = (),
+    break_as: str | None = None,
+    probes: int = 64,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    revision: str | None = None,
+    adapter: Adapter | str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Conformance:
+    """Measures whether a model's adapter and everything read through it are right.
+
+    A check that fails or raises never stops the others.
+
+    Args:
+        model: a family's name, for its tiny model with random weights (seconds, nothing is downloaded; an
+            installed adapter's comes from its `tiny()`); a folder or hub id, as for `interp.load`; or an `Mllm`.
+        checks: names in `CHECKS`; by default all.
+        images: pictures to use instead of made-up ones.
+        break_as: a way to break the adapter first (`interp.conformance.BREAKS`), to see the suite notice.
+        probes: how many tokens of a picture's view are probed at most, by `locality`.
+        seed: of the weights of a tiny model, of pictures and probes.
+        device: where a model given by name runs.
+        dtype: its dtype.
+        revision: of a hub id.
+        adapter: for a family `interp` does not know, or the name of one it does.
+        progress: called with the name of each check before it runs.
+
+    Raises:
+        ModelError: A model that cannot be loaded, or a name that is not in `CHECKS` or `BREAKS`.
+        ImageError: Images that cannot be read.
+    """
+    chosen = _chosen(checks)
+    pictures = tuple(np.asarray(Sample(image, "?").load()) for image in images)
+    found = _model(model, seed, device, dtype, revision, adapter)
+    mllm = found.mllm if break_as is None else _with_broken_adapter(found.mllm, break_as)
+    subject = Subject(mllm, pictures, probes, seed, found.trained)
+    rows = []
+    for name in chosen:
+        if progress is not None:
+            progress(name)
+        rows.append(_run(name, subject))
+    title = found.title if break_as is None else f"{found.title}, adapter broken: {break_as}"
+    return Conformance(mllm.family, title, tuple(rows))
+
+
+def _chosen(checks: Sequence[str] | None) -> list[str]:
+    names = list(CHECKS) if checks is None else list(checks)
+    unknown = [name for name in names if name not in CHECKS]
+    if unknown or not names:
+        raise ModelError(f"checks are named {', '.join(CHECKS)}; got {unknown or 'none'}.")
+    return names
+
+
+def _model(
+    model: Any,
+    seed: int,
+    device: str | torch.device,
+    dtype: str | torch.dtype,
+    revision: str | None,
+    adapter: Adapter | str | None,
+) -> _Model:
+    if isinstance(model, Mllm):
+        return _Model(model, repr(model), _is_trained(model))
+    made = _tiny(model, seed)
+    if made is not None:
+        hf, processor = made
+        kind = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype, None)
+        if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+            raise ModelError(f'dtype is a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.')
+        mllm = wrap(hf.to(device=device, dtype=kind), processor, model if adapter is None else adapter)
+        return _Model(mllm, f"{model}, tiny random weights", False)
+    try:
+        loaded = load(model, device=device, dtype=dtype, revision=revision, adapter=adapter)
+    except ModelError as error:
+        raise ModelError(f"{error} Families with a tiny model: {', '.join(families())}.") from error
+    return _Model(loaded, f"{model} ({loaded.family})", True)
+
+
+def _tiny(model: str | Path, seed: int) -> tuple[Any, Any] | None:
+    """The tiny model and processor of the family of that name: `interp`'s own, or an installed adapter's."""
+    if model in families():
+        return tiny(str(model), seed=seed)
+    found: list[Any] = [adapter for adapter in installed().values() if adapter.name == model]
+    return found[0].tiny() if found and hasattr(found[0], "tiny") else None
+
+
+def _is_trained(mllm: Mllm) -> bool:
+    """Whether the weights came from a checkpoint; those built from a config carry no name."""
+    return bool(getattr(mllm.hf, "name_or_path", ""))
+
+
+def _with_broken_adapter(mllm: Mllm, how: str) -> Mllm:
+    return replace(mllm, adapter=broken_adapter(mllm.adapter, how))
+
+
+def _run(name: str, subject: Subject) -> CheckResult:
+    """One check; whatever it raises becomes a failed result with its message."""
+    start = time.perf_counter()
+    try:
+        found = CHECKS[name](subject)
+    except Exception as error:  # a check must not stop the others
+        kind = "" if isinstance(error, InterpError) else f"{type(error).__name__}: "
+        detail = f"{kind}{str(error).strip() or 'no message'}"
+        return CheckResult(name, False, None, "", None, False, detail, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return CheckResult(
+        name, found.passed, found.value, found.what, found.limit, found.at_least, found.detail, seconds
+    )

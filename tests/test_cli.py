@@ -1,0 +1,93 @@
+"""The command line: tables on stdout, exit codes, errors on one line; and the record is of this version."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from interp.cli import COMMANDS, main
+from interp.conformance import CHECKS, record
+from interp.conformance.tiny import families
+from interp.models.adapter import built_in
+
+
+def test_a_check_that_passes_prints_its_table_and_returns_0(capsys):
+    assert main(["check", "llava", "--checks", "tiling", "image tokens"]) == 0
+    shown = capsys.readouterr()
+    assert "llava, tiny random weights: 2 of 2 checks passed" in shown.out
+    assert "views cover from 38% to 100%" in shown.out
+    assert shown.err == ""
+
+
+def test_a_check_that_fails_returns_1(capsys):
+    assert main(["check", "llava", "--checks", "locality", "--break", "shifted", "--probes", "9"]) == 1
+    assert "adapter broken: shifted: 0 of 1 checks passed" in capsys.readouterr().out
+
+
+def test_all_checks_every_family(capsys):
+    assert main(["check", "--all", "--checks", "attends"]) == 0
+    shown = capsys.readouterr().out
+    for name in families():
+        assert f"{name}, tiny random weights: 1 of 1 checks passed" in shown
+    assert shown.count("1/1") == len(families())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "nope"], "error: 'nope' is not an existing folder"),
+        (["check"], "error: interp check takes one model (a family, a folder or a hub id), or --all"),
+        (["check", "llava", "--all"], "got 'llava' and --all"),
+        (["check", "llava", "--checks", "colour"], "error: checks are named image tokens, tiling"),
+        (["check", "llava", "--break", "worse"], "error: an adapter is broken as one of transposed"),
+        (["check", "llava", "--dtype", "float99"], "error: dtype is"),
+        (["check", "llava", "--record"], "error: --record keeps what every family's own checks found"),
+    ],
+)
+def test_errors_are_one_line_and_return_2(capsys, arguments, message):
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err.strip()
+    assert message in shown
+    assert "\n" not in shown
+
+
+def test_models_lists_every_family_and_how_it_was_checked(capsys):
+    assert main(["models"]) == 0
+    shown = capsys.readouterr().out
+    for adapter in built_in():
+        assert f" {adapter.name} " in shown
+    assert "not exact, not used" in shown  # paligemma
+    assert shown.count(f"{len(CHECKS)}/{len(CHECKS)}, ") == len(families())
+    assert "google/gemma-3-4b" in shown
+    assert "transformers 5." in shown
+
+
+def test_the_record_is_of_the_checks_and_families_there_are():
+    found = record.read()
+    assert set(found) == set(families()) == {adapter.name for adapter in built_in()}
+    for name, entry in found.items():
+        assert entry["checks"] == list(CHECKS), f"{name}: run `interp check --all --record` again"
+        assert entry["failed"] == []
+        assert entry["passed"] == entry["total"] == len(CHECKS)
+        assert set(entry["versions"]) == {"torch", "transformers", "nnsight"}
+
+
+def test_records_are_written_and_read(tmp_path):
+    from interp.conformance import check
+
+    result = check("llava", checks=["locality", "tiling"], break_as="shifted", probes=9)
+    record.write([result], tmp_path / "record.json")
+    (entry,) = record.read(tmp_path / "record.json").values()
+    assert (entry["passed"], entry["total"], entry["failed"]) == (1, 2, ["locality"])
+    assert record.read(tmp_path / "none.json") == {}
+
+
+def test_python_m_interp_is_the_command_and_its_help_needs_no_torch():
+    code = "import sys, interp.cli; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    done = subprocess.run([sys.executable, "-m", "interp", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert name in done.stdout
