@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter
+from interp.models.base import Attends
 from interp.prompt import PAPER_PROMPT, Prompt
 from interp.sample import Sample
 from interp.tracing import execute
@@ -118,8 +119,16 @@ class Mllm:
 
     @cached_property
     def sight(self) -> Sight:
-        """How far the rows of a prompt see."""
-        attends = getattr(self.adapter, "attends", "causal")
+        """How far the rows of a prompt see.
+
+        Raises:
+            ModelError: The adapter's `attends` is none there is.
+        """
+        attends: Any = getattr(self.adapter, "attends", "causal")
+        if attends not in get_args(Attends):
+            raise ModelError(
+                f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."
+            )
         return Sight(attends, windows(self._text_config, self.n_layers))
 
     def using(self, executor: Literal["tap", "source"]) -> Mllm:

@@ -5,7 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from interp.conformance.tiny import tiny
+from interp.errors import ModelError
+from interp.models.llava import Llava
+from interp.sample import Sample
 from interp.tokens import TokenMap
+from interp.tracing import wrap
 from interp.tracing.sight import Sight, windows
 
 
@@ -59,3 +64,12 @@ def test_a_prompt_without_images_has_no_blocks():
 )
 def test_windows_of_a_config(config, expected):
     assert windows(SimpleNamespace(**config), 2) == expected
+
+
+def test_an_adapter_that_attends_otherwise_is_refused():
+    class Odd(Llava):
+        attends = "everywhere"
+
+    mllm = wrap(*tiny("llava"), adapter=Odd())
+    with pytest.raises(ModelError, match="one of causal, image_blocks, prefix; llava has 'everywhere'"):
+        mllm.trace([Sample(np.zeros((8, 8, 3), np.uint8), "is it?")])

@@ -17,7 +17,7 @@ def config() -> transformers.LlavaConfig:
     return transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(**VISION, image_size=_SIDE, patch_size=_PATCH),
         text_config=text_config(transformers.LlamaConfig),
-        image_token_id=FIRST_SPECIAL,
+        image_token_index=FIRST_SPECIAL,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )

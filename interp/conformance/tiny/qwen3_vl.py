@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import transformers
 
-from interp.conformance.tiny.kit import FIRST_SPECIAL, template, text_config, tokenizer
-from interp.models.processors import images_only
+from interp.conformance.tiny.kit import QWEN_TOKENS, qwen_processor, text_config
 
 __all__ = ["MODEL", "config", "processor"]
 
 MODEL = transformers.Qwen3VLForConditionalGeneration
-_PATCH, _CELL = 16, 32
+_PATCH = 16
 
 
 def config() -> transformers.Qwen3VLConfig:
@@ -36,24 +35,10 @@ def config() -> transformers.Qwen3VLConfig:
             "deepstack_visual_indexes": [0],
             "patch_size": _PATCH,
         },
-        image_token_id=FIRST_SPECIAL,
-        video_token_id=FIRST_SPECIAL + 1,
-        vision_start_token_id=FIRST_SPECIAL + 2,
-        vision_end_token_id=FIRST_SPECIAL + 3,
+        **QWEN_TOKENS,
     )
 
 
 def processor() -> transformers.Qwen3VLProcessor:
     """Qwen3-VL's own, for images of 9 to 60 tokens."""
-    images = transformers.Qwen2VLImageProcessorPil(
-        patch_size=_PATCH, size={"shortest_edge": 9 * _CELL**2, "longest_edge": 60 * _CELL**2}
-    )
-    words = tokenizer(
-        image_token="<|image_pad|>",
-        video_token="<|video_pad|>",
-        vision_start_token="<|vision_start|>",
-        vision_end_token="<|vision_end|>",
-    )
-    return images_only(transformers.Qwen3VLProcessor)(
-        images, words, chat_template=template("<|vision_start|> <|image_pad|> <|vision_end|>")
-    )
+    return qwen_processor(transformers.Qwen3VLProcessor, _PATCH)
