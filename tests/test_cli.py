@@ -91,3 +91,10 @@ def test_python_m_interp_is_the_command_and_its_help_needs_no_torch():
     assert done.returncode == 0
     for name in COMMANDS:
         assert name in done.stdout
+
+
+def test_a_family_without_a_spatial_map_says_why(capsys):
+    assert main(["check", "mllama"]) == 2
+    error = capsys.readouterr().err
+    assert "error: 'mllama' models have no spatial map here: " in error
+    assert "cross-attention" in error

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from interp.conformance.tiny import families, tiny
 from interp.errors import InterpError, ModelError
 from interp.images import ImageLike
 from interp.models.adapter import Adapter, installed
+from interp.models.refusals import refusal
 from interp.sample import Sample
 from interp.tracing import Mllm, load, wrap
 
@@ -138,7 +139,9 @@ def _model(
     try:
         loaded = load(model, device=device, dtype=dtype, revision=revision, adapter=adapter)
     except ModelError as error:
-        raise ModelError(f"{error} Families with a tiny model: {', '.join(families())}.") from error
+        why = refusal(SimpleNamespace(model_type=model, visual=True)) if isinstance(model, str) else None
+        known = f"Families with a tiny model: {', '.join(families())}."
+        raise ModelError(f"{why or error} {known}") from error
     return _Model(loaded, f"{model} ({loaded.family})", True)
 
 
