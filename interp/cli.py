@@ -22,7 +22,7 @@ __all__ = ["COMMANDS", "main"]
 _WIDTH = 140
 """Of tables that are not shown in a terminal."""
 
-_ATTENDS = {"causal": "none", "image_blocks": "image tokens: their own run", "prefix": "the whole prompt"}
+_ATTENDS = {"causal": "none", "image_blocks": "its own image", "prefix": "the prompt"}
 """What an adapter's `attends` says, for people."""
 
 
@@ -52,6 +52,7 @@ def check(
     device: str = "cpu",
     revision: str | None = None,
     adapter: str | None = None,
+    processor: str | None = None,
     break_as: Annotated[str | None, tyro.conf.arg(name="break")] = None,
     probes: int = 64,
     seed: int = 0,
@@ -70,6 +71,7 @@ def check(
         device: where the model runs.
         revision: of a hub id.
         adapter: name of the adapter, when the config's own is not wanted.
+        processor: folder or hub id of the processor, where the checkpoint has none.
         break_as: break the adapter first, to see the suite notice: transposed, shifted, row-shifted,
             tile-swapped, row-flipped, images-swapped, count or attends.
         probes: tokens of a picture's view that are probed at most.
@@ -108,6 +110,7 @@ def check(
                     dtype=dtype,
                     revision=revision,
                     adapter=adapter,
+                    processor=processor,
                     progress=lambda what, name=name: advance(f"{name}: {what}"),
                 )
             )
@@ -125,7 +128,10 @@ def models() -> int:
     from interp.models.adapter import adapters
 
     record = read()
-    table = _table("family", "image tokens, and checkpoints of the family", "attends", "prefix", "images")
+    table = _table("family")
+    table.add_column("image tokens, and checkpoints of the family", min_width=45, overflow="fold")
+    for name in ("attends", "prefix", "images"):
+        table.add_column(name)
     for name in ("executors", "checked"):
         table.add_column(name, no_wrap=True)
     for adapter in adapters():

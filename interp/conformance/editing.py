@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from interp.conformance.reading import prompt_columns, relative
+from interp.conformance.agreement import Agreement, relative, same_greedy
+from interp.conformance.reading import prompt_columns
 from interp.conformance.result import Measured
 from interp.conformance.subject import Subject
 from interp.tokens import TokenMap
@@ -64,7 +65,7 @@ def knockout_arithmetic(subject: Subject) -> Measured:
         for layer in range(subject.mllm.n_layers)
         for head in range(layer % 2, subject.mllm.n_heads, 2)
     ]
-    worst, moved, wrong = 0.0, np.inf, []
+    found, moved = Agreement(subject), np.inf
     plain = subject.mllm.trace(subject.batch).logits.values
     masks = two_thirds(subject)
     for mode in _MODES:
@@ -74,24 +75,16 @@ def knockout_arithmetic(subject: Subject) -> Measured:
         for i, tokens in enumerate(subject.tokens):
             with subject.eager.hiding(_flags(tokens, masks[i], pairs, subject.mllm.n_heads), mode):
                 ids, steps, logits = subject.eager.generated(subject.plain(i), _STEPS)
-            answer = subject.mllm.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-            wrong += [] if answer == trace.answers[i] else [f"{trace.answers[i]!r}, eager {answer!r}"]
-            expected = np.stack([prompt_columns(s, tokens.length, n) for n, s in enumerate(steps)])
-            found = trace[i].rows.values[: len(expected), :, :, 0]
-            worst = max(worst, float(np.abs(found - expected[: len(found)]).max()))
-            worst = max(worst, relative(trace.logits.values[i], logits.float().cpu().numpy()))
+            n, wrong = same_greedy(subject, trace.answers[i], ids, logits)
+            found.wrong += [] if wrong is None else [wrong]
+            for step in range(min(n, len(trace[i].rows))):
+                expected = prompt_columns(steps[step], tokens.length, step)
+                found.rows(trace[i].rows.values[step, :, :, 0], expected)
+            found.logits(trace.logits.values[i], logits[0].float().cpu().numpy())
             moved = min(moved, relative(trace.logits.values[i], plain[i]))
-    wrong += [] if moved > 3 * worst else [f"the edit moves the logits by {moved:.2g} only: use float32"]
-    detail = (
-        "; ".join(wrong) or f"both modes, {_STEPS} steps; the edit moves the logits by {moved:.2g} or more"
-    )
-    return Measured(
-        worst,
-        "largest difference of a row (probability) or of the logits (over the largest)",
-        subject.tolerance,
-        detail,
-        holds=not wrong,
-    )
+    enough = moved > (1e-4 if subject.exact else 2 * subject.eps)
+    found.wrong += [] if enough else [f"the edit moves the logits by {moved:.2g} only: use float32"]
+    return found.measured(f"both modes, {_STEPS} steps; the edit moves the logits by {moved:.2g} or more")
 
 
 def _flags(

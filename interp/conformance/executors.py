@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from interp.conformance.agreement import Agreement
 from interp.conformance.editing import two_thirds
-from interp.conformance.reading import relative
 from interp.conformance.result import Measured
 from interp.conformance.subject import Subject
-from interp.tracing import Knockout, Rows, Site, Trace, image_mask
+from interp.tracing import Knockout, Rows, Site, image_mask
 
 __all__ = ["executors"]
 
@@ -24,26 +22,15 @@ def executors(subject: Subject) -> Measured:
         Knockout(Site(heads=[(subject.mllm.n_layers - 1, 0)], queries="last", keys=hidden), "zero"),
     ]
     other = subject.mllm.using("source")
-    worst, different = 0.0, 0
+    found = Agreement(subject)
     for chosen in ([], edits):
         one, two = (
             m.trace(subject.batch, reads=reads, edits=chosen, generate=_STEPS) for m in (subject.mllm, other)
         )
-        worst = max(worst, _difference(one, two))
-        different += sum(a != b for a, b in zip(one.answers, two.answers, strict=True))
-    return Measured(
-        worst,
-        "largest difference of a row (probability) or of the logits (over the largest)",
-        subject.tolerance,
-        f"reads, edits and {_STEPS} steps of {len(subject.samples)} prompts, left-padded"
-        + (f"; {different} answers differ" if different else ""),
-        holds=not different,
-    )
-
-
-def _difference(one: Trace, two: Trace) -> float:
-    worst = relative(one.logits.values, two.logits.values)
-    for a, b in zip(one, two, strict=True):
-        for x, y in zip(a.reads, b.reads, strict=True):
-            worst = max(worst, float(np.abs(x.values - y.values).max()))
-    return worst
+        for i, (a, b) in enumerate(zip(one, two, strict=True)):
+            found.logits(one.logits.values[i], two.logits.values[i])
+            for x, y in zip(a.reads, b.reads, strict=True):
+                for step in range(min(len(x), len(y))):
+                    found.rows(x.values[step], y.values[step])
+            found.wrong += [] if a.answer == b.answer else [f"{a.answer!r}, by source {b.answer!r}"]
+    return found.measured(f"reads, edits and {_STEPS} steps of {len(subject.samples)} prompts, left-padded")

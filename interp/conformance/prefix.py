@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from interp.conformance.reading import relative
+from interp.conformance.agreement import Agreement
 from interp.conformance.result import Measured
 from interp.conformance.subject import Subject
 from interp.prompt import GENERIC_PROMPT
@@ -22,25 +20,20 @@ def image_prefix(subject: Subject) -> Measured:
     prefix = mllm.prefix(subject.batch)
     read = [Rows(Site(queries="after_image", keys="all"))]
     edit = [Knockout(Site(layers=[mllm.n_layers // 2], queries="after_image"))]
-    worst, used = 0.0, []
+    found, used = Agreement(subject), []
     for edits in ([], edit):
         short = mllm.trace(prefix, GENERIC_PROMPT, reads=read, edits=edits)
         whole = mllm.trace(subject.samples, GENERIC_PROMPT, reads=read, edits=edits)
         for i, (one, other) in enumerate(zip(short, whole, strict=True)):
-            worst = max(worst, float(np.abs(one.rows.values - other.rows.values).max()))
-            worst = max(worst, relative(short.logits.values[i], whole.logits.values[i]))
+            found.rows(one.rows.values, other.rows.values)
+            found.logits(short.logits.values[i], whole.logits.values[i])
         used.append(short.cost.tokens < whole.cost.tokens)
     unedited = mllm.trace(prefix, GENERIC_PROMPT).logits.values
     for i, sample in enumerate(subject.samples):
         inputs = mllm.encode(sample, GENERIC_PROMPT).inputs
         plain = {k: v for k, v in inputs.items() if k != "position_ids"}
-        worst = max(worst, relative(unedited[i], subject.eager.logits(plain)[0].float().cpu().numpy()))
+        found.logits(unedited[i], subject.eager.logits(plain)[0].float().cpu().numpy())
     exact = subject.attends != "prefix"
     detail = "used: only what follows the image was run" if all(used) else "not used: full passes"
-    return Measured(
-        worst,
-        "largest difference of a row (probability) or of the logits (over the largest)",
-        subject.tolerance,
-        detail + f", as it must be where a prompt attends {subject.attends!r}" * (used == [exact] * 2),
-        holds=used == [exact] * 2,
-    )
+    found.wrong += [] if used == [exact] * 2 else [f"{detail}, where a prompt attends {subject.attends!r}"]
+    return found.measured(f"{detail}, as it must be where a prompt attends {subject.attends!r}")

@@ -7,23 +7,19 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from interp.conformance.agreement import Agreement, same_greedy
 from interp.conformance.result import Measured
 from interp.conformance.subject import Subject
 from interp.tokens import TokenMap
 from interp.tracing import Rows, Site, positions
 
-__all__ = ["attends", "batching", "decoding", "idle_tap", "relative", "rows"]
+__all__ = ["attends", "batching", "decoding", "idle_tap", "prompt_columns", "rows"]
 
 _ROWS = 64
 """Rows read of a prompt at most, spread over it."""
 _STEPS = 4
 _KEPT = 16
 """Last positions whose logits are compared bit by bit; every position of a large vocabulary is gigabytes."""
-
-
-def relative(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference over the largest expected value; NaN where either holds one."""
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 def idle_tap(subject: Subject) -> Measured:
@@ -43,64 +39,55 @@ def idle_tap(subject: Subject) -> Measured:
 
 def rows(subject: Subject) -> Measured:
     """Rows and logits of each sample alone equal eager's; positions are worked out by transformers there."""
-    worst, logits = 0.0, 0.0
+    found = Agreement(subject)
     for i, batch in enumerate(subject.singles):
         at = np.unique(np.linspace(0, batch.tokens[0].length - 1, _ROWS).round().astype(int))
         index = torch.from_numpy(at)
         trace = subject.mllm.trace(batch, reads=[Rows(Site(queries=positions(at.tolist()), keys="all"))])
-        expected, kept = subject.eager.reading(
+        logits, kept = subject.eager.reading(
             subject.plain(i), lambda weights, index=index: weights[0, :, index.to(weights.device)].cpu()
         )
-        worst = max(worst, float(np.abs(trace[0].rows.values - torch.stack(kept).numpy()).max()))
-        logits = max(logits, relative(trace.logits.values[0], expected[0].float().cpu().numpy()))
-    detail = f"up to {_ROWS} rows of {len(subject.singles)} prompts, every layer and head"
-    holds = logits <= subject.tolerance
-    return Measured(
-        max(worst, logits),
-        "largest difference of a row (probability) or of the logits (over the largest)",
-        subject.tolerance,
-        detail if holds else f"{detail}; the logits are off by {logits:.2g} of the largest",
-        holds=holds,
-    )
+        found.rows(trace[0].rows.values, torch.stack(kept).numpy())
+        found.logits(trace.logits.values[0], logits[0].float().cpu().numpy())
+    return found.measured(f"up to {_ROWS} rows of {len(subject.singles)} prompts, every layer and head")
 
 
 def batching(subject: Subject) -> Measured:
     """A left-padded batch of prompts of different lengths gives each sample's own logits and last rows."""
     read = [Rows(Site(queries="last", keys="all"))]
     together = subject.mllm.trace(subject.batch, reads=read)
-    worst = 0.0
+    found = Agreement(subject)
     for i, batch in enumerate(subject.singles):
         alone = subject.mllm.trace(batch, reads=read)
-        worst = max(worst, float(np.abs(together[i].rows.values - alone[0].rows.values).max()))
-        worst = max(worst, relative(together.logits.values[i], alone.logits.values[0]))
+        found.rows(together[i].rows.values, alone[0].rows.values)
+        found.logits(together.logits.values[i], alone.logits.values[0])
     pads = [int(n) for n in subject.batch.pad]
-    return Measured(
-        worst,
-        "largest difference of a row (probability) or of the logits (over the largest)",
-        subject.tolerance,
-        f"padded by {pads} tokens",
-        holds=max(pads) > 0,
-    )
+    found.wrong += [] if max(pads) else ["no prompt was padded"]
+    return found.measured(f"padded by {pads} tokens")
 
 
 def decoding(subject: Subject) -> Measured:
     """Rows of generated tokens, and the tokens, equal those of transformers' own eager `generate`."""
     read = [Rows(Site(queries="last", keys="all"))]
     together = subject.mllm.trace(subject.batch, reads=read, generate=_STEPS)
-    worst, wrong = 0.0, []
+    found, compared = Agreement(subject), 0
     for i in range(len(subject.samples)):
-        ids, steps, _ = subject.eager.generated(subject.plain(i), _STEPS)
-        answer = subject.mllm.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        wrong += [] if answer == together.answers[i] else [f"{together.answers[i]!r}, eager {answer!r}"]
-        found, length = together[i].rows.values[:, :, :, 0], subject.tokens[i].length
+        ids, steps, logits = subject.eager.generated(subject.plain(i), _STEPS)
+        n, wrong = same_greedy(subject, together.answers[i], ids, logits)
+        found.wrong += [] if wrong is None else [wrong]
+        own, length = together[i].rows.values[:, :, :, 0], subject.tokens[i].length
         expected = np.stack([prompt_columns(layers, length, step) for step, layers in enumerate(steps)])
-        if found.shape != expected.shape:
-            wrong.append(f"{len(found)} steps, eager {len(expected)}")
-        n = min(len(found), len(expected))
-        worst = max(worst, float(np.abs(found[:n] - expected[:n]).max()))
-    detail = "; ".join(wrong) or f"{_STEPS} greedy tokens of {len(subject.samples)} prompts, the same ones"
-    what = "largest difference of a row (probability)"
-    return Measured(worst, what, subject.tolerance, detail, holds=not wrong)
+        if n == len(ids) and own.shape != expected.shape:
+            found.wrong.append(f"{len(own)} steps, eager {len(expected)}")
+        for step in range(min(n, len(own))):
+            found.rows(own[step], expected[step])
+        compared += n - 1
+    found.wrong += (
+        [] if compared else ["eager's best tokens tie at once, so no generated row was compared: use float32"]
+    )
+    return found.measured(
+        f"{compared} rows of generated tokens after {len(subject.samples)} prompts, the same ones"
+    )
 
 
 def prompt_columns(layers: list[Tensor], length: int, step: int) -> np.ndarray:

@@ -100,10 +100,20 @@ class Subject:
         return getattr(self.mllm.adapter, "attends", "causal")
 
     @property
+    def eps(self) -> float:
+        """Of the model's dtype."""
+        return float(torch.finfo(self.mllm.dtype).eps)
+
+    @property
+    def exact(self) -> bool:
+        """Whether two ways to the same numbers agree to 1e-5: in float32 and finer."""
+        return 8 * self.eps < 1e-5
+
+    @property
     def tolerance(self) -> float:
         """Largest difference of two exact ways, relative to the values' scale.
 
         1e-5 in float32, where sums in another order differ by a few hundred eps at most; 8 eps in half
         precision, where each layer's rounding is already a good part of that.
         """
-        return max(1e-5, 8 * torch.finfo(self.mllm.dtype).eps)
+        return max(1e-5, 8 * self.eps)

@@ -72,6 +72,7 @@ def check(
     dtype: str | torch.dtype = "float32",
     revision: str | None = None,
     adapter: Adapter | str | None = None,
+    processor: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Conformance:
     """Measures whether a model's adapter and everything read through it are right.
@@ -90,6 +91,7 @@ def check(
         dtype: its dtype.
         revision: of a hub id.
         adapter: for a family `interp` does not know, or the name of one it does.
+        processor: folder or hub id of the processor, where the checkpoint has none.
         progress: called with the name of each check before it runs.
 
     Raises:
@@ -98,7 +100,7 @@ def check(
     """
     chosen = _chosen(checks)
     pictures = tuple(np.asarray(Sample(image, "?").load()) for image in images)
-    found = _model(model, seed, device, dtype, revision, adapter)
+    found = _model(model, seed, device, dtype, revision, adapter, processor)
     mllm = found.mllm if break_as is None else _with_broken_adapter(found.mllm, break_as)
     subject = Subject(mllm, pictures, probes, seed, found.trained)
     rows = []
@@ -125,6 +127,7 @@ def _model(
     dtype: str | torch.dtype,
     revision: str | None,
     adapter: Adapter | str | None,
+    processor: str | Path | None,
 ) -> _Model:
     if isinstance(model, Mllm):
         return _Model(model, repr(model), _is_trained(model))
@@ -137,11 +140,19 @@ def _model(
         mllm = wrap(hf.to(device=device, dtype=kind), processor, model if adapter is None else adapter)
         return _Model(mllm, f"{model}, tiny random weights", False)
     try:
-        loaded = load(model, device=device, dtype=dtype, revision=revision, adapter=adapter)
+        loaded = load(
+            model, device=device, dtype=dtype, revision=revision, adapter=adapter, processor=processor
+        )
     except ModelError as error:
         why = refusal(SimpleNamespace(model_type=model, visual=True)) if isinstance(model, str) else None
-        known = f"Families with a tiny model: {', '.join(families())}."
-        raise ModelError(f"{why or error} {known}") from error
+        a_name = isinstance(model, str) and "/" not in model and not Path(model).exists()
+        known = f" Families with a tiny model: {', '.join(families())}." if a_name else ""
+        raise ModelError(f"{why or error}{known}") from error
+    if not loaded.adapter.matches(loaded.hf.config):
+        raise ModelError(
+            f"adapter {loaded.family!r} does not match {model}, whose model type is "
+            f"{loaded.hf.config.model_type!r}: its matches(config) is false. Name the adapter of that family."
+        )
     return _Model(loaded, f"{model} ({loaded.family})", True)
 
 

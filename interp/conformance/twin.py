@@ -54,12 +54,12 @@ class Twin:
 
     def generated(
         self, inputs: Mapping[str, Tensor], n: int
-    ) -> tuple[Int[Tensor, " step"], list[list[Float[Tensor, "head key"]]], Float[Tensor, " token_id"]]:
+    ) -> tuple[Int[Tensor, " step"], list[list[Float[Tensor, "head key"]]], Float[Tensor, "step token_id"]]:
         """What transformers' own greedy `generate` does on one unpadded sample.
 
         Returns:
-            The new ids; for each step and layer the last row of attention, over that layer's keys; the first
-            step's logits.
+            The new ids; for each step and layer the last row of attention, over that layer's keys; the logits
+            of each step.
         """
         rows: list[list[Tensor]] = []
 
@@ -78,7 +78,7 @@ class Twin:
                 return_dict_in_generate=True,
             )
         ids = found.sequences[0, inputs["input_ids"].shape[1] :]
-        return ids, rows, found.logits[0][0]
+        return ids, rows, torch.stack(found.logits)[:, 0]
 
     @contextmanager
     def hooked(self, see: Callable[[int, Tensor], None]) -> Iterator[None]:

@@ -121,6 +121,9 @@ def _check_vision(where: str, kind: str, raw: Mapping[str, Any]) -> None:
     """transformers would fill in a default vision tower in silence."""
     expected = getattr(CONFIG_MAPPING[kind], "sub_configs", {})
     if "vision_config" in expected and not raw.get("vision_config"):
+        reason = refusal(SimpleNamespace(**{**raw, "model_type": kind}))
+        if reason is not None:  # to add the part would not help
+            raise ModelError(f"{where}: {reason}")
         raise ModelError(
             f'the config.json of {where} is of the model type {kind!r} but has no "vision_config". Its images would go '
             "through a vision tower of transformers' default sizes. Name a folder that save_pretrained wrote, or add "
