@@ -73,8 +73,7 @@ def _splits(size: Size, settings: Any, side: int) -> tuple[int, int]:
     if longest := edges.get("longest_edge"):
         edges["height"], edges["width"] = get_resize_output_image_size(blank(size), longest)
     width, height = edges["width"], edges["height"]
-    wide, aspect = width >= height, width / height
-    long = ceil(max(width, height) / side)
+    wide, aspect, long = width >= height, width / height, ceil(max(width, height) / side)
     short = ceil(int(long * side / aspect if wide else long * side * aspect) / side)
     splits = (short, long) if wide else (long, short)
     return (0, 0) if splits == (1, 1) else splits
