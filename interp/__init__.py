@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from interp.errors import InterpError
     from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.sample import Box, Sample
-    from interp.study import Grid, LayerChoice, LayerSweep, ModelSpec, choose_layer
+    from interp.study import Grid, HeadRanking, HeadSet, LayerChoice, LayerSweep, ModelSpec, choose_layer
     from interp.tokens import TokenMap, word
     from interp.tracing import Knockout, Mllm, Prefix, Rows, Site, Trace, image_mask, load, positions, wrap
 
@@ -33,6 +33,8 @@ __all__ = [
     "PAPER_PROMPT",
     "Box",
     "Grid",
+    "HeadRanking",
+    "HeadSet",
     "InterpError",
     "Knockout",
     "LayerChoice",
@@ -66,7 +68,7 @@ _HOMES = {
     "errors": ("InterpError",),
     "prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "sample": ("Box", "Sample"),
-    "study": ("Grid", "LayerChoice", "LayerSweep", "ModelSpec", "choose_layer"),
+    "study": ("Grid", "HeadRanking", "HeadSet", "LayerChoice", "LayerSweep", "ModelSpec", "choose_layer"),
     "tokens": ("TokenMap", "word"),
     "tracing": (
         *("Knockout", "Mllm", "Prefix", "Rows", "Site", "Trace"),

@@ -1,4 +1,4 @@
-"""The command line: `interp check`, `interp models`. A command is a function; `COMMANDS` lists them."""
+"""The command line: `interp check`, `interp merge`, `interp models`. A command is a function; `COMMANDS` lists them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from interp.errors import InterpError, ModelError
+from interp.run.command import merge_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -147,7 +148,7 @@ def models() -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"check": check, "models": models}
+COMMANDS: dict[str, Callable[..., int]] = {"check": check, "merge": merge_command, "models": models}
 """Every command by name; its arguments and help are the function's own."""
 
 

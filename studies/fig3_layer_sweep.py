@@ -2,9 +2,11 @@
 
     python studies/fig3_layer_sweep.py
     python studies/fig3_layer_sweep.py --model llava-hf/llava-1.5-7b-hf --device cuda --dtype bfloat16
+    python studies/fig3_layer_sweep.py --model MODEL OTHER --data natural VGMED_FOLDER COCO_FOLDER
 
-The layer to feature is chosen on the validation split and reported on the test split. Each run stays under
-`--out` and is resumed by running the same command again; `report.html` beside them is the result.
+One grid: models × data sets × localization and attribute questions. The layer to feature is chosen, per model, on the
+validation split and reported on the test split. Each run stays under `--out` and is resumed by running the same command
+again; `report.html` beside them is the result.
 """
 
 from __future__ import annotations
@@ -12,21 +14,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
-from interp.data import Samples, bundled, jsonl
+from interp.data import Samples
+from interp.data.named import BUNDLED, sets
 from interp.indicators import Attention
 from interp.prompt import GENERIC_PROMPT
+from interp.run import as_part
 from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
 
-BUNDLED = ("natural", "medical")
 INDICATOR = Attention(relative_to=GENERIC_PROMPT)
 METRICS = ("ar", "kl_gain", "js")
 
 
 def main(
-    model: str = "organism",
+    model: tuple[str, ...] = ("organism",),
     data: tuple[str, ...] = BUNDLED,
     out: Path = Path("runs"),
     seed: int = 0,
@@ -36,34 +38,39 @@ def main(
     ] = 160,
     device: str = "cpu",
     dtype: str = "float32",
+    shard: str = "",
 ) -> None:
     """Where does the model look, layer by layer?
 
     Args:
-        model: "organism", a Hugging Face id or a local folder.
-        data: Names of bundled data ("natural", "medical") or .jsonl files.
+        model: One or more of "organism", Hugging Face ids, local folders.
+        data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and report.html.
         seed: Draws the samples and decides whose boxes each sample borrows.
         workers: Processes, each with its own copy of the model.
         n: At most so many samples per data set, drawn with the seed.
-        device: Where the model runs.
-        dtype: The model's floating-point type.
+        device: Where the models run.
+        dtype: The models' floating-point type.
+        shard: "i/n" computes part i of n, for one of several machines; `interp merge` joins their --out.
     """
-    labels = [Path(name).stem for name in data]
-    if not data or len(set(labels)) < len(labels):
-        raise SystemExit(f"--data takes one or more sets of different names; got {labels}. Rename a file.")
-    spec = ModelSpec(model, device=device, dtype=dtype)
+    part = as_part(shard)
+    ids = [model] if isinstance(model, str) else list(model)
+    specs = [ModelSpec(one, device=device, dtype=dtype) for one in ids]
 
-    def run(split: str, n_samples: int, names: tuple[str, ...]) -> Result:
-        read = {Path(name).stem: samples(name, split, n_samples, seed) for name in names}
-        base = LayerSweep(
-            model=spec, data=read[Path(names[0]).stem], indicator=INDICATOR, metrics=METRICS, seed=seed
+    def run(cells: dict[str, Samples]) -> Result:
+        base = LayerSweep(data=next(iter(cells.values())), indicator=INDICATOR, metrics=METRICS, seed=seed)
+        return Grid(base, model=specs, data=cells).run(out, workers=workers, part=part)
+
+    held_out = by_kind(sets(data, split="validation", n=max(n // 2, 1), seed=seed))
+    validation = run(held_out) if held_out else None
+    result = run(by_kind(sets(data, n=n, seed=seed)))
+    if part:
+        print(
+            f"Part {shard} is under {out}. When all are done: `interp merge` their folders into one, then run"
         )
-        return Grid(base, data=read).run(out, workers=workers)
-
-    with_splits = tuple(name for name in data if name in BUNDLED)
-    choice = choose_layer(run("validation", max(n // 2, 1), with_splits)) if with_splits else None
-    result = run("test", n, data)
+        print("this command again without --shard and with --out that folder: it only reports.")
+        return
+    choice = choose_layer(validation) if validation else None
     for metric in METRICS:
         print(result.table(metric, choice=choice), end="\n\n")
     print((choice or result.best_layer()).sentence(result))
@@ -72,16 +79,14 @@ def main(
     print(f"Report: {result.report(out / 'report.html', choice=choice)}")
 
 
-def samples(name: str, split: str, n: int, seed: int) -> Samples:
-    """Bundled samples by name, or rows of a file; at most `n`, drawn with the seed and kept in order."""
-    if name == "natural":
-        return bundled(name, split=split, n=n, seed=seed)
-    rows = bundled(name, split=split) if name in BUNDLED else jsonl(name)
-    if n >= len(rows):
-        return rows
-    print(f"{name}: {n} of {len(rows)} samples, drawn with seed {seed}")
-    drawn = sorted(np.random.default_rng(seed).choice(len(rows), n, replace=False).tolist())
-    return Samples((rows[i] for i in drawn), rows.name)
+def by_kind(read: dict[str, Samples]) -> dict[str, Samples]:
+    """Each set parted by `meta["kind"]`, as "medical · attribute"; whole where its samples name no kind."""
+    parts = {}
+    for name, samples in read.items():
+        for kind in dict.fromkeys(sample.meta.get("kind") for sample in samples):
+            label = name if kind is None else f"{name} · {kind}"
+            parts[label] = Samples((s for s in samples if s.meta.get("kind") == kind), label)
+    return parts
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Samples to study: bundled, or read from a file. One reader per source, all giving `Samples`."""
 
 from interp.data.bundled import bundled
+from interp.data.coco import coco
 from interp.data.jsonl import jsonl
+from interp.data.named import named
 from interp.data.samples import Samples
+from interp.data.vgmed import vgmed
 
-__all__ = ["Samples", "bundled", "jsonl"]
+__all__ = ["Samples", "bundled", "coco", "jsonl", "named", "vgmed"]

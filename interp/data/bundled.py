@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from interp.data.jsonl import jsonl
+from interp.data.marked import marked_samples
 from interp.data.samples import Samples
 from interp.data.scenes import natural_samples
 from interp.errors import DataError
@@ -29,8 +30,11 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
 
     `"natural"`: `n` rendered scenes (200 when None) with exact boxes; `seed` chooses the scenes.
 
-    `meta` has `kind` ("localization" or "attribute"), `modality`, `label`, `source`, `licence` and
-    `mask_origin`.
+    `"marked"`: the same with a coloured marker in a corner, colour questions only: what the shortcut organism
+    answers from. The box is the object's; `meta["marker"]` and `meta["marker_answer"]` are the marker's.
+
+    `meta` has `kind` ("localization" or "attribute"), `modality`, `label`, `source`, `licence`,
+    `mask_origin` and `split`.
 
     Raises:
         DataError: an unknown name or split, or more rows than the split has.
@@ -44,11 +48,13 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
         raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
     if n is not None and n < 1:
         raise DataError(f"n is a number of samples, at least 1, or None for all; got {n}")
-    if name == "natural":
-        return Samples(natural_samples(split, 200 if n is None else n, seed), "natural")
+    rendered = {"natural": natural_samples, "marked": marked_samples}
+    if name in rendered:
+        scenes = rendered[name](split, 200 if n is None else n, seed)
+        return Samples((scene.replace(meta={**scene.meta, "split": split}) for scene in scenes), name)
     if name != "medical":
         raise DataError(
-            f"no bundled data {name!r}; choose 'medical' or 'natural', or read yours with jsonl(path)"
+            f"no bundled data {name!r}; choose 'medical', 'natural' or 'marked', or read yours with jsonl(path)"
         )
     rows = [row for row in _medical() if row.meta["split"] == split]
     if n is None:

@@ -52,6 +52,16 @@ class Samples(Sequence[Sample]):
         """The id of each sample, in order."""
         return tuple(sample.id for sample in self._samples)
 
+    @property
+    def split(self) -> str | None:
+        """The split the samples say they are of, in `meta["split"]`: "train", "validation", "test" or another.
+
+        Several are joined as names are, "test + validation"; None when no sample says. Whoever chooses a
+        layer, heads or a threshold asks this first.
+        """
+        said = {str(sample.meta["split"]) for sample in self._samples if sample.meta.get("split")}
+        return " + ".join(sorted(said)) or None
+
     def filter(self, keep: Callable[[Sample], bool]) -> Samples:
         """Returns the samples for which `keep` is true, in the same order and under the same name."""
         return Samples((sample for sample in self._samples if keep(sample)), self._name)

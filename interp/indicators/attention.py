@@ -1,4 +1,4 @@
-"""Attention of the last prompt token to the image, absolute or relative to a generic prompt."""
+"""Attention of the last prompt token, or of other text, to the image: absolute or relative to a generic prompt."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from interp.errors import MapError, PromptError
 from interp.indicators.maps import Maps
+from interp.indicators.queries import Queries, averaged, checked, generated, site_queries, written
 from interp.prompt import PAPER_PROMPT, Prompt, Target
 from interp.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix, Rows, Site, Trace
@@ -29,6 +30,20 @@ class Attention:
     A), in [0, 1]. With it, R = mean_h A(q) / mean_h A(generic), token by token (per head: the quotient of
     each head's own weights), in [0, ∞): the attention that every question on the image draws divides out.
 
+    `queries` chooses other rows of the prompt q, and A(q) is then their plain mean over the chosen positions:
+
+    - "last": the last prompt token, whose row the first answer token is read from.
+    - "question": the user's words, punctuation included.
+    - `interp.word("nodule")`: every occurrence of that word, or run of words, in the question.
+    - "label": the words of `sample.meta["label"]`, each sample's own, in its question.
+    - "answer": the first generated token (greedy), as it attends when it is the model's newest input.
+
+    **The divisor is always the generic prompt's last row**, for all of them. A generic prompt has neither the
+    question's words nor the object's, and one divisor per image means that maps of different queries differ by
+    their own rows alone. What it divides out is what an image token draws whoever asks (sinks). What a role in
+    the sentence draws stays in the quotient, except for "last", where both rows have the same role: so compare
+    plain maps too before saying that one kind of text token looks at a box more than another.
+
     Where both weights are exactly 0, as for tokens outside a sliding window, nothing is known and R is 0:
     such a token adds no mass. Where the generic weight alone is 0, or below 1.2e-38, it is taken as 1.2e-38,
     which keeps R finite, and huge. Each relative map counts both cases in `attrs["n_zero_over_zero"]` and
@@ -38,18 +53,23 @@ class Attention:
         relative_to: the generic prompt of the quotient, such as `GENERIC_PROMPT`; None for plain attention.
         per_head: a map for every head, (layer, head, token), instead of one per layer, (layer, token).
         layers: "all" or decoder layers, 0-based, in the order wanted.
+        queries: "last", "question", "label", "answer" or `interp.word(…)`.
 
     Raises:
         PromptError: `relative_to` is not a prompt.
         MapError: `per_head` is not a bool.
-        SiteError: layers that are no indices, or, when called, that the model does not have.
+        SiteError: layers that are no indices or queries of another kind. When called: layers the model does not
+            have; a prompt without question or a question without the word; a sample without a label; an empty
+            answer; rows that give the image no attention at all, as where the question comes before it.
 
-    Source: arXiv 2603.14323; its code has no guard against zeros.
+    Source: arXiv 2603.14323; its code has no guard against zeros, and its exact divisor for text tokens other
+    than the last was not at hand.
     """
 
     relative_to: Prompt | None = None
     per_head: bool = False
     layers: Literal["all"] | Sequence[int] = "all"
+    queries: Queries = "last"
 
     def __post_init__(self) -> None:
         if self.relative_to is not None and not isinstance(self.relative_to, Prompt):
@@ -60,6 +80,7 @@ class Attention:
         if not isinstance(self.per_head, bool):
             raise MapError(f"per_head is True or False; got {self.per_head!r}. Name heads in a Site instead.")
         object.__setattr__(self, "layers", Site(layers=self.layers).layers)
+        checked(self.queries)
 
     def __call__(
         self,
@@ -89,21 +110,44 @@ class Attention:
             InterpError: samples or prompts that cannot be encoded, or layers the model does not have.
         """
         chosen = _chosen(samples)
-        site = Site(layers=self.layers, queries="last", keys="image")
-        rows = Rows(site, reduce=None if self.per_head else "head")
         if self.relative_to is None:
-            trace = mllm.trace(chosen, prompt=prompt, reads=[rows])
-            return Maps(_maps(trace), trace.tokens, trace.cost, trace.logits)
-        return _against(mllm, chosen, rows, prompt, self.relative_to)
+            trace = self._trace(mllm, chosen, prompt, self.queries)
+            return Maps(self._maps(trace, chosen), trace.tokens, trace.cost, trace.logits)
+        return self._against(mllm, chosen, prompt, self.relative_to)
 
     def to_dict(self) -> dict[str, Any]:
-        """The indicator as JSON values, part of a study's hash."""
+        """The indicator as JSON values, part of a study's hash; `queries` only where they are not "last"."""
+        chosen = {} if self.queries == "last" else {"queries": written(self.queries)}
         return {
             "indicator": "attention",
             "relative_to": None if self.relative_to is None else self.relative_to.to_dict(),
             "per_head": self.per_head,
             "layers": self.layers if self.layers == "all" else list(self.layers),
+            **chosen,
         }
+
+    def _trace(self, mllm: Mllm, samples: list[Sample] | Prefix, prompt: Prompt, queries: Queries) -> Trace:
+        site = Site(layers=self.layers, queries=site_queries(queries), keys="image")
+        rows = Rows(site, reduce=None if self.per_head else "head")
+        return mllm.trace(samples, prompt=prompt, reads=[rows], generate=generated(queries))
+
+    def _maps(self, trace: Trace, samples: list[Sample] | Prefix) -> tuple[xr.DataArray, ...]:
+        """Each sample's mean over the rows of its queries."""
+        listed = samples.samples if isinstance(samples, Prefix) else samples
+        return tuple(averaged(one, sample, self.queries) for one, sample in zip(trace, listed, strict=True))
+
+    def _against(self, mllm: Mllm, samples: list[Sample] | Prefix, prompt: Prompt, generic: Prompt) -> Maps:
+        """The maps of `prompt` divided by those of the last row of `generic`."""
+        shared = None
+        if _share_image(prompt, generic) and not isinstance(samples, Prefix):
+            shared = mllm.prefix(samples, prompt=prompt)
+        run = samples if shared is None else shared
+        asked = self._trace(mllm, run, prompt, self.queries)
+        reference = self._trace(mllm, run, generic, "last")
+        divisors = (one.rows.isel(query=0, drop=True) for one in reference)
+        quotients = tuple(_relative(q, g) for q, g in zip(self._maps(asked, samples), divisors, strict=True))
+        cost = asked.cost + reference.cost
+        return Maps(quotients, asked.tokens, cost if shared is None else shared.cost + cost, asked.logits)
 
 
 def relative(
@@ -127,19 +171,6 @@ def _chosen(samples: Sample | Iterable[Sample] | Batch | Prefix) -> list[Sample]
     return [samples] if isinstance(samples, Sample) else list(samples)
 
 
-def _against(mllm: Mllm, samples: list[Sample] | Prefix, rows: Rows, prompt: Prompt, generic: Prompt) -> Maps:
-    """The maps of `prompt` divided by those of `generic`."""
-    shared = None
-    if _share_image(prompt, generic) and not isinstance(samples, Prefix):
-        shared = mllm.prefix(samples, prompt=prompt)
-    asked, reference = (
-        mllm.trace(samples if shared is None else shared, prompt=p, reads=[rows]) for p in (prompt, generic)
-    )
-    quotients = tuple(_relative(q, g) for q, g in zip(_maps(asked), _maps(reference), strict=True))
-    cost = asked.cost + reference.cost
-    return Maps(quotients, asked.tokens, cost if shared is None else shared.cost + cost, asked.logits)
-
-
 def _relative(asked: xr.DataArray, generic: xr.DataArray) -> xr.DataArray:
     if asked.shape != generic.shape:
         raise MapError(
@@ -149,11 +180,6 @@ def _relative(asked: xr.DataArray, generic: xr.DataArray) -> xr.DataArray:
     values, n_nothing, n_floored = relative(asked.values, generic.values)
     counts = {"n_zero_over_zero": n_nothing, "n_floored": n_floored}
     return asked.copy(data=values).rename("relative attention").assign_attrs(counts)
-
-
-def _maps(trace: Trace) -> tuple[xr.DataArray, ...]:
-    """Each sample's rows without the query axis, which has one entry."""
-    return tuple(one.rows.isel(query=0, drop=True) for one in trace)
 
 
 def _share_image(first: Prompt, second: Prompt) -> bool:

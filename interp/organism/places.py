@@ -8,8 +8,13 @@ from interp.errors import ModelError
 
 __all__ = ["ORGANISMS", "folder"]
 
-ORGANISMS = {"organism": "natural"}
-"""The name given to `interp.load` → the folder of weights beside this file."""
+ORGANISMS = {
+    "organism": "natural",
+    "organism-1": "natural_1",
+    "shortcut-organism": "shortcut",
+    "shortcut-organism-1": "shortcut_1",
+}
+"""The name given to `interp.load` → the folder of weights beside this file. "-1" is a second training seed."""
 
 
 def folder(name: str = "organism") -> Path:
@@ -24,6 +29,6 @@ def folder(name: str = "organism") -> Path:
     if not (path / "model.safetensors").is_file():
         raise ModelError(
             f"the weights of {name!r} are not at {path}. Reinstall interp, or train them: "
-            "python studies/train_organism.py."
+            "python studies/train_organism.py (or train_shortcut.py)."
         )
     return path

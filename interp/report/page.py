@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from plotly.offline import get_plotlyjs
 
 from interp.report import sections
+from interp.report.comparisons import comparisons
 from interp.report.findings import findings, lead
 from interp.report.samples import gallery
 from interp.report.tables import tables
@@ -37,10 +38,12 @@ def render(result: Result, choice: LayerChoice | None = None) -> str:
         result: What to show.
         choice: The layer to feature; without one, the best on these samples, labelled as descriptive.
     """
-    chosen = choice or result.best_layer("ar" if "ar" in result.metrics else result.metrics[0])
+    headline = "ar" if "ar" in result.metrics else result.metrics[0]
+    chosen = choice or result.best_layer(headline, descriptive=True)
     body = (
         findings(result, chosen),
         sections.figures(result.figures(chosen)),
+        comparisons(result, chosen),
         gallery(result, chosen),
         tables(result, chosen),
         sections.failures(result),

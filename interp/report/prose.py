@@ -6,7 +6,9 @@ __all__ = [
     "BEATS_BOTH",
     "BEATS_NONE",
     "CENTRE_PRIOR",
+    "CHOSEN_HERE",
     "COMPARING",
+    "COMPARISONS",
     "FEATURED",
     "FIGURES",
     "GALLERY",
@@ -53,3 +55,11 @@ FEATURED = "One layer per model. It counts as an estimate only if it was chosen 
 
 COMPARING = """KL and JS depend on the boxes' size, and AR cannot exceed N/|B|; KL gain subtracts the even
 map's score. Compare data sets only at like box sizes."""
+
+COMPARISONS = """Differences are first minus second. p: permutation test that moves whole groups (signs of the
+paired differences, or which side a group is on); Holm's p is adjusted over the table, so that reading all its
+rows still errs once in twenty at most. Different samples may have boxes of different size: “at like box
+sizes” compares pairs whose boxes cover the same share of the tokens, to 10 %."""
+
+CHOSEN_HERE = """The layer was chosen on these very samples, so these p-values are too small: read them as a
+description."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from interp.run.plan import Plan, make_plan
+from interp.run.merge import merge
+from interp.run.plan import Plan, as_part, make_plan
 from interp.run.runner import run_task
 from interp.run.store import RunFolder, canonical, digest, folder_name
 from interp.run.task import FAILURES, Outcome, Task
@@ -13,9 +14,11 @@ __all__ = [
     "Plan",
     "RunFolder",
     "Task",
+    "as_part",
     "canonical",
     "digest",
     "folder_name",
     "make_plan",
+    "merge",
     "run_task",
 ]

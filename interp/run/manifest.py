@@ -1,23 +1,20 @@
-"""Who computed a run, when, with what: provenance that no number depends on."""
+"""With what a run is computed: provenance that no number depends on."""
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-from interp.run.store import RunFolder
-
-__all__ = ["PACKAGES", "git_commit", "n_threads", "record_session", "versions"]
+__all__ = ["PACKAGES", "git_commit", "n_threads", "versions"]
 
 PACKAGES = ("interp", "torch", "transformers", "nnsight", "numpy", "pyarrow", "pillow")
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that numbers may depend on."""
     found = {"python": platform.python_version()}
@@ -29,8 +26,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def git_commit(folder: Path) -> str | None:
-    """The commit a folder is at, with "+changes" when files differ from it; None outside a repository."""
+    """The commit a folder is at, with "+changes" when files differ from it; None outside a repository.
+
+    Asked once per process: the code that runs is the code that was imported.
+    """
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return None
@@ -51,17 +52,3 @@ def n_threads() -> int | None:
     """The number of threads torch uses here; None when nothing has imported torch."""
     torch = sys.modules.get("torch")
     return None if torch is None else torch.get_num_threads()
-
-
-def record_session(folder: RunFolder, provenance: Mapping[str, Any], *, missing: int, total: int) -> None:
-    """Add this session to the run's `manifest.json`."""
-    manifest = folder.read_json("manifest.json", {"sessions": []})
-    session = {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.system()} {platform.machine()}, {n_threads() or 1} threads",
-        "versions": versions(),
-        "commit": git_commit(Path(__file__).parent),
-        "shards": {"missing": missing, "total": total},
-    }
-    sessions = [*manifest.get("sessions", []), session]
-    folder.write_json("manifest.json", {**provenance, "run": folder.digest, "sessions": sessions})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from interp.errors import RunError
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "as_part", "make_plan", "shards_of"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,37 @@ def make_plan(lengths: Sequence[int], *, batch: int = 8, shard: int = 32, bucket
             for file in files
         )
     )
+
+
+def as_part(text: str) -> tuple[int, int] | None:
+    """The part "i/n" names, as (i, n) with 1 ≤ i ≤ n; None for an empty text, which means everything.
+
+    >>> as_part("1/3")
+    (1, 3)
+
+    Raises:
+        RunError: The text is not of that form.
+    """
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    part = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part[0] <= part[1]:
+        raise RunError(f"expected a part i/n with 1 ≤ i ≤ n, such as 1/3, got {text!r}.")
+    return part
+
+
+def shards_of(part: tuple[int, int] | None, n_shards: int) -> tuple[int, ...]:
+    """The shards of part i of n: every n-th, from the i-th on, so that parts cost alike; all without a part.
+
+    The parts 1/n … n/n are disjoint and make up the whole. With more parts than shards some are empty.
+
+    Raises:
+        RunError: The part is not (i, n) with 1 ≤ i ≤ n.
+    """
+    if part is None:
+        return tuple(range(n_shards))
+    number, of = part
+    if not 1 <= number <= of:
+        raise RunError(f"expected a part (i, n) with 1 ≤ i ≤ n, such as (1, 3), got {part}.")
+    return tuple(range(number - 1, n_shards, of))

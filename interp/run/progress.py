@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -20,9 +21,11 @@ QUARTERS = 4
 class Progress:
     """Counts samples of finished shards. A context manager."""
 
-    def __init__(self, label: str, plan: Plan, missing: list[int], *, show: bool = True) -> None:
+    def __init__(
+        self, label: str, plan: Plan, missing: list[int], *, own: Sequence[int], show: bool = True
+    ) -> None:
         self._sizes = {shard: len(plan.indices(shard)) for shard in missing}
-        self._total, self._label = plan.n_samples, label
+        self._total, self._label = sum(len(plan.indices(shard)) for shard in own), label
         self._done = self._total - sum(self._sizes.values())
         self._start, self._said = time.perf_counter(), self._done * QUARTERS // self._total
         self._console = Console(file=sys.stderr)

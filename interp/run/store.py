@@ -1,25 +1,24 @@
-"""A run's folder: shards in Parquet written by temporary name and rename, JSON beside them.
+"""A run's folder: sealed shards in Parquet written by temporary name and rename, JSON beside them.
 
     <out>/<name>-<hash12>/
         study.json        the canonical JSON whose sha256 names the folder
+        plan.json         the shards, their micro-batches and their tables
         manifest.json     who computed it, when and with which versions (one entry per session that computed)
         cost.json         seconds, bytes and forwards per shard
-        shards/00003.scores.parquet …
-        tables/scores.parquet …     the small tables joined, in the order of the samples
+        shards/00003.scores.parquet …     then 00003.json, the seal: the sha256 of each table's file
+        tables/scores.parquet …           the small tables joined, in the order of the samples, and their seals
+        sessions/<session>/…              what each session adds to manifest.json and cost.json
 
 A file is either absent or whole: it appears by `os.replace` after its bytes were synced, so two processes
-may work on one folder and a kill leaves at most a temporary file. Pages carry checksums, and the schema's
-metadata names the run and the shard, so a truncated, damaged or foreign file is noticed and computed again.
+may work on one folder and a kill leaves at most a temporary file. A shard counts when its seal is there, is
+this run's, this shard's and this version's, and every file has the bytes it names: a truncated, damaged or
+foreign file is noticed, whichever bit of it changed, and computed again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
-import socket
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -30,57 +29,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.errors import RunError
+from interp.run.files import canonical, checksum, digest, read_json, remove_leftovers, write_atomically
+from interp.run.layout import stored_version
+from interp.run.versions import SCHEMA_VERSION, check_version, note_other_versions
 
 __all__ = ["SCHEMA_VERSION", "RunFolder", "canonical", "digest", "folder_name", "write_atomically"]
-
-SCHEMA_VERSION = 1
-"""Raised when the meaning of a stored table changes; part of every study's hash."""
-
-
-def canonical(value: Mapping[str, Any]) -> str:
-    """The one JSON text of a value: sorted keys, no spaces to spare, no NaN."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-
-
-def digest(value: Mapping[str, Any]) -> str:
-    """The sha256 of a value's canonical JSON, in hex."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def folder_name(name: str, study: Mapping[str, Any]) -> str:
     """What the folder of a study's run is called: "<name>-<first 12 hex digits of the hash>"."""
     return f"{name}-{digest(study)[:12]}"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is never seen half-written: temporary name, fsync, rename.
-
-    Raises:
-        RunError: The folder cannot be written to.
-    """
-    temporary = path.with_name(
-        f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-    )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
-        raise RunError(f"expected to write {path}, got: {error}. Free space or pass another out=.") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system lets a folder be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @dataclass(frozen=True)
@@ -95,21 +53,26 @@ class RunFolder:
         """The folder for a study, made if it is not there, with its `study.json`.
 
         Raises:
-            RunError: The folder cannot be made, or holds another study.
+            RunError: The folder cannot be made or read, or holds another study or another store version.
         """
-        key = digest(study)
         path = Path(out) / folder_name(name, study)
-        text = canonical(study).encode()
-        stored = path / "study.json"
-        if stored.exists() and stored.read_bytes() != text:
+        text, stored = canonical(study).encode(), path / "study.json"
+        try:
+            held = stored.read_bytes()
+        except FileNotFoundError:
+            held = None
+            note_other_versions(Path(out), name, study)
+            write_atomically(stored, text)
+        except OSError as error:
+            raise RunError(f"expected to read {stored}, got: {error}. Pass another out=.") from error
+        if held not in (None, text):
             raise RunError(
                 f"expected {stored} to hold the study that names its folder, but it differs: it was "
                 f"edited or copied. Move {path} away or pass another out=."
             )
-        folder = cls(path, key)
-        if not stored.exists():
-            write_atomically(stored, text)
-        folder._remove_leftovers()
+        folder = cls(path, digest(study))
+        folder.check_version()
+        remove_leftovers(path)
         return folder
 
     @classmethod
@@ -117,54 +80,97 @@ class RunFolder:
         """An existing run's folder.
 
         Raises:
-            RunError: There is no readable `study.json` in it.
+            RunError: There is no readable `study.json` in it, or another version of the store wrote it.
         """
         file = Path(path) / "study.json"
         try:
-            return cls(Path(path), hashlib.sha256(file.read_bytes()).hexdigest())
+            text = file.read_bytes()
         except OSError as error:
             raise RunError(f"expected a run's folder with a study.json at {path}, got: {error}.") from error
+        study = read_json(file)
+        if isinstance(study, dict) and "schema" in study:
+            check_version(study["schema"], Path(path))
+        folder = cls(Path(path), checksum(text))
+        folder.check_version()
+        return folder
 
-    def _remove_leftovers(self) -> None:
-        """Remove temporary files of writers on this machine that are dead."""
-        host = socket.gethostname()
-        for file in self.path.glob(f"**/.*.{host}.*.tmp"):
-            if not _alive(process=int(file.name.split(".")[-3])):
-                file.unlink(missing_ok=True)
+    def check_version(self) -> None:
+        """Refuse a folder whose plan or shards another version of the store wrote.
+
+        Raises:
+            RunError: The version found is older or newer.
+        """
+        stored = stored_version(self.path)
+        if stored is None:
+            first = next(iter(sorted(self.path.glob("shards/*.parquet"))), None)
+            table = None if first is None else _parse(_bytes(first))
+            if table is None:
+                return
+            stored = int((table.schema.metadata or {}).get(b"version", 1))
+        check_version(stored, self.path)
 
     def shard_file(self, shard: int, table: str) -> Path:
         """Where one table of one shard lies."""
         return self.path / "shards" / f"{shard:05d}.{table}.parquet"
 
+    def seal_file(self, shard: int) -> Path:
+        """Where a shard's seal lies."""
+        return self.path / "shards" / f"{shard:05d}.json"
+
     def write_shard(self, shard: int, tables: Mapping[str, pa.Table]) -> None:
-        """Store every table of a shard, each by temporary name and rename."""
+        """Store every table of a shard, each by temporary name and rename, and then the seal."""
+        sums = {}
         for name, table in tables.items():
-            write_atomically(self.shard_file(shard, name), self._encode(table, str(shard)))
+            data = self._encode(table, str(shard))
+            write_atomically(self.shard_file(shard, name), data)
+            sums[name] = checksum(data)
+        self._write_seal(self.seal_file(shard), str(shard), sums)
 
     def read_shard(self, shard: int, tables: Mapping[str, pa.Schema]) -> dict[str, pa.Table] | None:
-        """Every table of a shard, or None when one is absent, damaged, or another run's."""
+        """Some tables of a shard, or None when one is absent, damaged, of another run or of another schema."""
+        sums = self._read_seal(self.seal_file(shard), str(shard))
         found: dict[str, pa.Table] = {}
         for name, schema in tables.items():
-            table = _read(self.shard_file(shard, name))
+            table = _parse(_sealed(self.shard_file(shard, name), sums.get(name)))
             if table is None or not table.schema.equals(schema, check_metadata=False):
-                return None
-            marks = table.schema.metadata or {}
-            if marks.get(b"run") != self.digest.encode() or marks.get(b"shard") != str(shard).encode():
                 return None
             found[name] = table
         return found
 
+    def shard_bytes(self, shard: int, tables: Sequence[str]) -> dict[str, bytes] | None:
+        """A whole shard as it lies on disk, file name → bytes with the seal last; None as for `read_shard`."""
+        sums = self._read_seal(self.seal_file(shard), str(shard))
+        found = {}
+        for name in tables:
+            data = _sealed(self.shard_file(shard, name), sums.get(name))
+            if data is None:
+                return None
+            found[self.shard_file(shard, name).name] = data
+        seal = self._seal_text(str(shard), {name: sums[name] for name in tables})
+        return {**found, self.seal_file(shard).name: seal}
+
     def find(self, table: str, **values: Sequence[int]) -> pa.Table:
-        """The rows of a shards' table whose columns hold one of the values; nothing else is kept."""
+        """The rows of a shards' table whose columns hold one of the values; nothing else is kept.
+
+        Raises:
+            RunError: No shard holds the table, or one is damaged.
+        """
         wanted = [(column, "in", list(found)) for column, found in values.items()]
         files = sorted(self.path.glob(f"shards/*.{table}.parquet"))
-        return pa.concat_tables(
-            [pq.read_table(file, filters=wanted).replace_schema_metadata() for file in files]
-        )
+        try:
+            parts = [pq.read_table(file, filters=wanted, page_checksum_verification=True) for file in files]
+            return pa.concat_tables([part.replace_schema_metadata() for part in parts])
+        except (OSError, pa.ArrowException) as error:
+            raise RunError(
+                f"expected whole shards with a table {table} in {self.path}, got: {error}. Run the study again: "
+                f"only what is missing is computed."
+            ) from error
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Store a joined table."""
-        write_atomically(self.path / "tables" / f"{name}.parquet", self._encode(table, "all"))
+        """Store a joined table, and then its seal."""
+        file, data = self._table_file(name), self._encode(table, "all")
+        write_atomically(file, data)
+        self._write_seal(file.with_suffix(".json"), "all", {name: checksum(data)})
 
     def read_table(self, name: str) -> pa.Table:
         """A joined table.
@@ -176,7 +182,8 @@ class RunFolder:
         if table is None:
             raise RunError(
                 f"expected a whole table {name} in {self.path}, but it is absent or damaged. Run the study "
-                f"again: only what is missing is computed."
+                f"again: only what is missing is computed. If parts of it were run elsewhere, join them with "
+                f"`interp merge`."
             )
         return table
 
@@ -185,13 +192,34 @@ class RunFolder:
         return self._joined(name) is not None
 
     def _joined(self, name: str) -> pa.Table | None:
-        return _read(self.path / "tables" / f"{name}.parquet")
+        file = self._table_file(name)
+        sums = self._read_seal(file.with_suffix(".json"), "all")
+        return _parse(_sealed(file, sums.get(name)))
+
+    def _table_file(self, name: str) -> Path:
+        return self.path / "tables" / f"{name}.parquet"
 
     def _encode(self, table: pa.Table, shard: str) -> bytes:
-        marked = table.replace_schema_metadata({"run": self.digest, "shard": shard})
+        marks = {"run": self.digest, "shard": shard, "version": str(SCHEMA_VERSION)}
         buffer = BytesIO()
+        marked = table.replace_schema_metadata(marks)
         pq.write_table(marked, buffer, compression="zstd", write_page_checksum=True)
         return buffer.getvalue()
+
+    def _write_seal(self, file: Path, shard: str, sums: Mapping[str, str]) -> None:
+        write_atomically(file, self._seal_text(shard, sums))
+
+    def _seal_text(self, shard: str, sums: Mapping[str, str]) -> bytes:
+        marks = {"run": self.digest, "shard": shard, "version": SCHEMA_VERSION}
+        return canonical({**marks, "sha256": dict(sums)}).encode()
+
+    def _read_seal(self, file: Path, shard: str) -> dict[str, str]:
+        """The sha256 per table that a seal names; nothing when it is absent, damaged, foreign or outdated."""
+        seal = read_json(file)
+        sums = seal.get("sha256") if isinstance(seal, dict) else None
+        if not isinstance(sums, dict) or _bytes(file) != self._seal_text(shard, sums):
+            return {}
+        return {str(name): str(hexadecimal) for name, hexadecimal in sums.items()}
 
     def write_json(self, name: str, value: Any) -> None:
         """Store a JSON file beside the shards."""
@@ -199,25 +227,24 @@ class RunFolder:
 
     def read_json(self, name: str, default: Any) -> Any:
         """A JSON file beside the shards, or `default` when it is absent or damaged."""
-        try:
-            return json.loads((self.path / name).read_text())
-        except (OSError, ValueError):
-            return default
+        value = read_json(self.path / name)
+        return default if value is None else value
 
 
-def _read(path: Path) -> pa.Table | None:
+def _bytes(path: Path) -> bytes | None:
     try:
-        with open(path, "rb") as file:
-            return pq.read_table(BytesIO(file.read()), page_checksum_verification=True)
-    except (OSError, pa.ArrowException):
+        return path.read_bytes()
+    except OSError:
         return None
 
 
-def _alive(process: int) -> bool:
+def _sealed(path: Path, expected: str | None) -> bytes | None:
+    data = None if expected is None else _bytes(path)
+    return data if data is not None and checksum(data) == expected else None
+
+
+def _parse(data: bytes | None) -> pa.Table | None:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+        return None if data is None else pq.read_table(BytesIO(data), page_checksum_verification=True)
+    except (OSError, pa.ArrowException):
+        return None

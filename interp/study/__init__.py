@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
-from interp.study.choice import LayerChoice, choose_layer
+from interp.study.areas import Matched, area_frame, matched
+from interp.study.choice import LayerChoice, check_split, choose_layer
+from interp.study.comparison import compare, compare_groups
 from interp.study.grid import Grid
+from interp.study.head_agreement import head_agreement
+from interp.study.head_ranking import HeadRanking
+from interp.study.head_result import HeadResult
+from interp.study.head_set import HeadSet, published_heads
 from interp.study.layer_sweep import LayerSweep
 from interp.study.model import ModelSpec
 from interp.study.result import Cell, Result
+from interp.study.strata import Stratified, stratified
 
-__all__ = ["Cell", "Grid", "LayerChoice", "LayerSweep", "ModelSpec", "Result", "choose_layer"]
+__all__ = [
+    "Cell",
+    "Grid",
+    "HeadRanking",
+    "HeadResult",
+    "HeadSet",
+    "LayerChoice",
+    "LayerSweep",
+    "Matched",
+    "ModelSpec",
+    "Result",
+    "Stratified",
+    "area_frame",
+    "check_split",
+    "choose_layer",
+    "compare",
+    "compare_groups",
+    "head_agreement",
+    "matched",
+    "published_heads",
+    "stratified",
+]

@@ -28,14 +28,14 @@ def answer_columns(
     Both are None for a sample without an answer, all three without logits.
 
     Raises:
-        MapError: The logits hold NaN.
+        MapError: The logits hold NaN, +∞ or nothing but −∞.
     """
     if logits is None:
         return dict(NOTHING)
     values = np.asarray(logits, np.float64)
-    if np.isnan(values).any():
+    if np.isnan(values).any() or not np.isfinite(values.max()):
         raise MapError(
-            f'the logits of sample {sample.id} hold NaN. Does the model overflow? Try dtype="float32".'
+            f'the logits of sample {sample.id} hold NaN or infinity. Does the model overflow? Try dtype="float32".'
         )
     predicted = _text(tokenizer, int(values.argmax()))
     if sample.answer is None:

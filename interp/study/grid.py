@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import StudyError
+from interp.errors import InterpError, StudyError
 from interp.run import RunFolder, folder_name, run_task
 from interp.study.model import as_model, model_label, open_model
+from interp.study.passes import Passes, shared_passes
 from interp.study.result import Cell, Result
 from interp.study.sweep_task import SweepTask
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Grid", "run_cells"]
 
-AXES = ("model", "data", "prompt", "indicator", "rule", "seed")
 Cells = tuple[tuple[dict[str, str], "LayerSweep"], ...]
 
 
@@ -29,16 +30,23 @@ class Grid:
     """The product of a study's variations; its result is one tidy frame with a column per axis.
 
     Every cell is a run of its own under its own hash, so cells shared with other studies are computed once.
+    Cells that differ only in what is computed from the maps (`metrics`, `rule`, `seed`) share their forward
+    passes; the bytes are those of each cell run alone. A sample that fails in one cell is a row of
+    `result.failures` with that cell's labels; so is every sample of a cell in which nothing could be measured,
+    as long as another cell has something.
 
         Grid(sweep, model=["organism", other], data={"natural": samples, "medical": other_samples})
+        Grid(sweep, edits={"as it is": (), "blind": [interp.Knockout(interp.Site(keys="image"))]})
 
     Args:
         base: The study that varies.
-        **axes: Values of the base's fields `model`, `data`, `prompt`, `indicator`, `rule` or `seed`: a
-            mapping from label to value, or a list, whose labels are then made from the values.
+        **axes: Values of any of the base's fields, such as `model`, `data`, `prompt`, `indicator`, `edits`,
+            `metrics`, `rule`, `seed`: a mapping from label to value, or a list, whose labels are then made
+            from the values.
 
     Raises:
-        StudyError: No axis or an empty one, an unknown axis, or two values of one label.
+        StudyError: No axis or an empty one, an unknown axis, two values of one label, or a value that the base
+            refuses.
     """
 
     base: LayerSweep
@@ -52,11 +60,15 @@ class Grid:
         return f"{self.base.title} over {', '.join(self.axes)}"
 
     def __init__(self, base: LayerSweep, **axes: Mapping[str, Any] | Sequence[Any]) -> None:
-        unknown = [name for name in axes if name not in AXES]
+        known = sorted((own.name for own in fields(base)), key=lambda name: (name != "model", name != "data"))
+        unknown = [name for name in axes if name not in known]
         if unknown or not axes:
-            raise StudyError(f"a Grid varies at least one of {', '.join(AXES)}; got {unknown or 'none'}.")
+            raise StudyError(f"a Grid varies at least one of {', '.join(known)}; got {unknown or 'none'}.")
         object.__setattr__(self, "base", base)
         object.__setattr__(self, "axes", {name: _labelled(name, values) for name, values in axes.items()})
+        for name, values in self.axes.items():
+            for label, value in values.items():
+                _check_value(base, name, label, value)
 
     @property
     def question(self) -> str:
@@ -77,9 +89,19 @@ class Grid:
             )
         return tuple(cells)
 
-    def run(self, out: str | os.PathLike[str] = "runs", *, workers: int = 1, progress: bool = True) -> Result:
-        """The result of every cell; what is already under `out` is not computed again."""
-        cells = tuple(run_cells(self.sweeps, out, workers=workers, progress=progress))
+    def run(
+        self,
+        out: str | os.PathLike[str] = "runs",
+        *,
+        workers: int = 1,
+        progress: bool = True,
+        part: tuple[int, int] | None = None,
+    ) -> Result:
+        """The result of every cell; what is already under `out` is not computed again.
+
+        With `part=(i, n)` only part i of n of every cell is computed; see `LayerSweep.run`.
+        """
+        cells = tuple(run_cells(self.sweeps, out, workers=workers, progress=progress, part=part))
         listed = [(cell.labels, cell.folder.path.name) for cell in cells]
         folder = RunFolder.create(out, self.name, self._described(listed))
         return Result(self, cells, Path(folder.path))
@@ -100,14 +122,36 @@ class Grid:
         return hash((self.base, tuple((name, *values) for name, values in self.axes.items())))
 
 
-def run_cells(cells: Cells, out: str | os.PathLike[str], *, workers: int, progress: bool) -> Iterator[Cell]:
-    """Run each cell in turn."""
-    for labels, sweep, mllm in _opened(cells):
-        label = " · ".join(labels.values())
-        folder = run_task(SweepTask(sweep, mllm), out, workers=workers, progress=progress, label=label)
-        cell = Cell(labels, sweep, folder)
-        cell.check()
-        yield cell
+def run_cells(
+    cells: Cells,
+    out: str | os.PathLike[str],
+    *,
+    workers: int,
+    progress: bool,
+    part: tuple[int, int] | None = None,
+) -> Iterator[Cell]:
+    """Run each cell in turn, or part i of n of it; cells that differ only after the pass share their passes.
+
+    Raises:
+        StudyError: Nothing could be measured in any cell.
+    """
+    done = []
+    options: dict[str, Any] = {"workers": workers, "progress": progress, "part": part}
+    with TemporaryDirectory(prefix="interp-passes-") as room:
+        shared = shared_passes([sweep for _, sweep in cells], Path(room))
+        for place, (labels, sweep, mllm) in enumerate(_opened(cells)):
+            task = SweepTask(sweep, mllm, shared[place])
+            folder = run_task(task, out, **options, label=" · ".join(labels.values()))
+            done.append(Cell(labels, sweep, folder))
+            _clear_unless_needed(shared[place], shared[place + 1 :])
+            yield done[-1]
+    if part is None and not any(cell.measured for cell in done):
+        done[0].check()
+
+
+def _clear_unless_needed(passes: Passes | None, later: Sequence[Passes | None]) -> None:
+    if passes is not None and passes not in later:
+        passes.clear()
 
 
 def _opened(cells: Cells) -> Iterator[tuple[dict[str, str], LayerSweep, Any]]:
@@ -143,7 +187,17 @@ def _labelled(axis: str, values: Mapping[str, Any] | Sequence[Any]) -> dict[str,
 def _label(axis: str, value: Any) -> str:
     makers = {
         "model": lambda: model_label(as_model(value)),
-        "data": lambda: value.name,
-        "prompt": lambda: value.template,
+        "data": lambda: getattr(value, "name", "samples"),
+        "prompt": lambda: getattr(value, "template", value),
+        "metrics": lambda: value if isinstance(value, str) else ", ".join(map(str, value)),
+        "edits": lambda: ", ".join(map(repr, value)) or "none",
     }
     return str(makers.get(axis, lambda: value)())
+
+
+def _check_value(base: LayerSweep, axis: str, label: str, value: Any) -> None:
+    """Refuse now what the base would refuse when its turn comes, perhaps hours later."""
+    try:
+        base.replace(**{axis: value})
+    except InterpError as error:
+        raise StudyError(f"the axis {axis} holds a value that does not fit, {label!r}: {error}") from error

@@ -17,6 +17,7 @@ from interp.run import canonical
 from interp.study.model import as_model, model_label, open_model
 from interp.study.result import Result
 from interp.study.sweep_task import SweepTask
+from interp.tracing.edits import check_order
 
 if TYPE_CHECKING:
     from interp.tracing import Mllm
@@ -41,13 +42,16 @@ class LayerSweep:
         indicator: What gives the map; one map per layer, so not per head.
         metrics: Short names of `interp.metrics.METRICS`.
         prompt: How the question is put.
+        edits: Changes of the model's attention that hold in every pass, such as `interp.Knockout(site)`; for a
+            relative map in the generic prompt's pass too.
         rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's).
         seed: Decides whose boxes each sample borrows.
         batch: Samples per forward pass. Part of the hash: other batches round differently.
 
     Raises:
-        StudyError: No samples, an unknown metric or rule, a per-head indicator, `batch` below 1, or a `data`,
-            `model` or `prompt` of the wrong type.
+        StudyError: No samples, an unknown metric or rule, a per-head indicator, `batch` below 1, a `seed` that
+            is no whole number, or a `data`, `model` or `prompt` of the wrong type.
+        EditError: Something in `edits` that is not an edit, or edits out of order.
     """
 
     data: Any  # checked and turned into Samples, a ModelSpec and so on below
@@ -55,6 +59,7 @@ class LayerSweep:
     indicator: Any = PAPER_INDICATOR
     metrics: Any = ("ar", "kl_gain", "js")
     prompt: Any = PAPER_PROMPT
+    edits: Any = ()
     rule: str = "touch"
     seed: int = 0
     batch: int = 8
@@ -66,6 +71,7 @@ class LayerSweep:
         object.__setattr__(self, "model", as_model(self.model))
         object.__setattr__(self, "data", _samples(self.data))
         object.__setattr__(self, "metrics", tuple(metric.name for metric in named(self.metrics)))
+        object.__setattr__(self, "edits", _edits(self.edits))
         _check(self)
 
     @property
@@ -94,17 +100,26 @@ class LayerSweep:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
-    def run(self, out: str | os.PathLike[str] = "runs", *, workers: int = 1, progress: bool = True) -> Result:
+    def run(
+        self,
+        out: str | os.PathLike[str] = "runs",
+        *,
+        workers: int = 1,
+        progress: bool = True,
+        part: tuple[int, int] | None = None,
+    ) -> Result:
         """The study's result; what is already under `out` is not computed again.
 
         Args:
             out: The folder that holds runs; this one's is `layer-sweep-<hash>`.
             workers: Processes, each with its own copy of the model; the bytes are the same for any number.
             progress: Show progress on stderr.
+            part: (i, n) computes only part i of n, 1 ≤ i ≤ n. The result can be read once every part is under
+                `out`: computed there, or joined by `interp.run.merge`.
         """
         from interp.study.grid import run_cells
 
-        cells = tuple(run_cells(self.sweeps, out, workers=workers, progress=progress))
+        cells = tuple(run_cells(self.sweeps, out, workers=workers, progress=progress, part=part))
         return Result(self, cells, cells[0].folder.path)
 
 
@@ -117,6 +132,13 @@ def _samples(data: Any) -> Samples:
         f'data is Samples or a list of Sample, such as interp.data.bundled("medical"); got '
         f"{type(data).__name__}."
     )
+
+
+def _edits(edits: Any) -> tuple[Any, ...]:
+    if not isinstance(edits, Sequence):
+        raise StudyError(f"edits is a list of edits; got {edits!r}. Write edits=[{edits!r}].")
+    check_order(edits)
+    return tuple(edits)
 
 
 def _check(sweep: LayerSweep) -> None:
@@ -134,5 +156,7 @@ def _check(sweep: LayerSweep) -> None:
         )
     if getattr(sweep.indicator, "per_head", False):
         raise StudyError("a LayerSweep reads one map per layer; use an indicator with per_head=False.")
+    if not isinstance(sweep.seed, int) or sweep.seed < 0:
+        raise StudyError(f"seed is a whole number ≥ 0; got {sweep.seed!r}.")
     if not isinstance(sweep.batch, int) or sweep.batch < 1:
         raise StudyError(f"batch is a whole number ≥ 1; got {sweep.batch!r}.")

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from interp.errors import StudyError
 from interp.run import FAILURES, RunFolder
 from interp.study.choice import LayerChoice, choose_layer
+from interp.study.comparison import compare, compare_groups
 from interp.study.frames import below, where
 from interp.study.summary import differences, summarise
 from interp.study.table import layer_table
@@ -44,9 +45,14 @@ class Cell:
         """The labels alone, in the order of the axes."""
         return tuple(self.labels.values())
 
+    @property
+    def measured(self) -> bool:
+        """Whether at least one sample could be measured."""
+        return self.folder.read_table("samples").num_rows > 0
+
     def check(self) -> None:
         """Raise `StudyError` when not one sample could be measured."""
-        if self.folder.read_table("samples").num_rows == 0:
+        if not self.measured:
             first = self.folder.read_table(FAILURES).to_pylist()[0]
             raise StudyError(
                 f"expected at least one of the {len(self.sweep.data)} samples of {' · '.join(self.key)} to "
@@ -153,15 +159,24 @@ class Result:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Short names of the metrics."""
-        return self.cells[0].sweep.metrics
+        """Short names of the metrics, of all cells together."""
+        return tuple(dict.fromkeys(name for cell in self.cells for name in cell.sweep.metrics))
 
-    def best_layer(self, metric: str = "ar") -> LayerChoice:
-        """The layer of the best mean on these very samples, per model: descriptive, not an estimate.
+    def best_layer(self, metric: str = "ar", *, descriptive: bool = False) -> LayerChoice:
+        """The layer of the best mean on these very samples, per model.
 
-        A maximum over layers flatters. To report a layer, choose it with `choose_layer` on other samples.
+        A maximum over layers flatters. To report a layer, choose it with `choose_layer` on validation samples
+        and show it on test samples.
+
+        Args:
+            metric: By which metric.
+            descriptive: Needed for samples of a test split: a description of them, not an estimate.
+
+        Raises:
+            StudyError: Samples of the test split without `descriptive`, or a metric that was not measured or
+                is undefined everywhere.
         """
-        return choose_layer(self, metric)
+        return choose_layer(self, metric, descriptive=descriptive)
 
     def at_layer(self, layer: int | LayerChoice, level: float = 0.95) -> pd.DataFrame:
         """Every metric at one layer, and its paired difference from each null.
@@ -182,12 +197,12 @@ class Result:
         )
 
     def layers(self, layer: int | LayerChoice) -> dict[str, int]:
-        """The layer per model label.
+        """The layer per model label; models of which nothing could be measured are left out.
 
         Raises:
             StudyError: A layer that was not measured, or a choice that lacks a model of this result.
         """
-        models = list(dict.fromkeys(cell.labels["model"] for cell in self.cells))
+        models = list(dict.fromkeys(cell.labels["model"] for cell in self.cells if cell.measured))
         layers = dict(layer.layers) if isinstance(layer, LayerChoice) else dict.fromkeys(models, int(layer))
         for model in models:
             measured = set(self.scores.layer[self.scores.model == model].unique().tolist())
@@ -196,6 +211,35 @@ class Result:
                     f"expected a layer of {sorted(measured)} for model {model}, got {layers.get(model)}."
                 )
         return {model: layers[model] for model in models}
+
+    def compare(
+        self, metric: str, *, layer: int | LayerChoice, over: str | None = None, level: float = 0.95
+    ) -> pd.DataFrame:
+        """Every pair of cells in one table: difference, interval, permutation test by group, Holm's p.
+
+        Cells that share samples are compared sample by sample; others as sets of groups, and then also on
+        pairs of like box size. See `interp.study.comparison.compare` for the columns.
+
+        Args:
+            metric: The metric.
+            layer: A layer, or a choice made on other samples.
+            over: The axis along which to compare, all else equal ("model", "data", …); None for all pairs.
+            level: Coverage of the intervals.
+
+        Raises:
+            StudyError: A metric or layer that was not measured, an unknown axis, or nothing to compare.
+        """
+        return compare(self, metric, layer=layer, over=over, level=level)
+
+    def compare_groups(
+        self, metric: str, *, layer: int | LayerChoice, over: str | None = None
+    ) -> pd.DataFrame:
+        """The same comparison group by group: what to read where `compare` notes that groups are few.
+
+        Raises:
+            StudyError: As `compare`.
+        """
+        return compare_groups(self, metric, layer=layer, over=over)
 
     @cached_property
     def groups(self) -> frozenset[str]:

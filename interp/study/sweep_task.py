@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from interp.errors import InterpError, MapError, RunError
+from interp.indicators import Maps
 from interp.metrics import named
 from interp.run import FAILURES, Outcome, Plan, make_plan
 from interp.run.store import SCHEMA_VERSION
@@ -19,8 +20,10 @@ from interp.run.task import failure
 from interp.sample import Box, Sample
 from interp.study.answers import answer_columns
 from interp.study.data import data_identity, fault, group_of, prompt_length
+from interp.study.edited import edited
 from interp.study.model import ModelSpec, model_provenance, open_model
 from interp.study.nulls import CENTRE_SIGMA, centre_prior, moved_boxes, partners
+from interp.study.passes import Passes
 from interp.study.threads import suitable_threads
 from interp.tokens import TokenMap
 
@@ -66,8 +69,9 @@ class SweepTask:
 
     name = "layer-sweep"
 
-    def __init__(self, sweep: LayerSweep, mllm: Any) -> None:
+    def __init__(self, sweep: LayerSweep, mllm: Any, passes: Passes | None = None) -> None:
         self.sweep, self._mllm, self._fingerprint = sweep, mllm, mllm.fingerprint
+        self._passes = passes
 
     def __getstate__(self) -> dict[str, Any]:
         if not isinstance(self.sweep.model, ModelSpec):
@@ -103,6 +107,7 @@ class SweepTask:
             "data": self._data,
             "indicator": sweep.indicator.to_dict(),
             "prompt": sweep.prompt.to_dict(),
+            **({"edits": [edit.to_dict() for edit in sweep.edits]} if sweep.edits else {}),
             "metrics": list(sweep.metrics),
             "nulls": {"shuffled_boxes": {"seed": sweep.seed}, "centre_prior": {"sigma": CENTRE_SIGMA}},
             "rule": sweep.rule,
@@ -147,9 +152,7 @@ class SweepTask:
                 rows[FAILURES].append(failure(self, index, *reason))
         if not able:
             return Outcome(rows)
-        samples = [self.sweep.data[index] for index in able]
-        with suitable_threads(self.mllm):
-            maps = self.sweep.indicator(self.mllm, samples, prompt=self.sweep.prompt)
+        maps, paid = self._maps(tuple(able))
         for place, index in enumerate(able):
             logits = None if maps.logits is None else maps.logits.values[place]
             try:
@@ -159,7 +162,17 @@ class SweepTask:
                 continue
             for name, more in found.items():
                 rows[name].extend(more)
-        return Outcome(rows, _cost(maps.cost))
+        return Outcome(rows, {} if paid else _cost(maps.cost))
+
+    def _maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
+        """The indicator's maps, and whether another cell of the grid has already paid for them."""
+
+        def run() -> Maps:
+            mllm, samples = edited(self.mllm, self.sweep.edits), [self.sweep.data[index] for index in indices]
+            with suitable_threads(self.mllm):
+                return self.sweep.indicator(mllm, samples, prompt=self.sweep.prompt)
+
+        return (run(), False) if self._passes is None else self._passes.once(indices, run)
 
     def _rows(
         self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None

@@ -3,9 +3,11 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 from transformers import LlavaProcessor
 
+import interp
 from interp.data.scenes import COLOURS
 from interp.organism import folder
 from interp.organism.lessons import ASPECTS
@@ -30,6 +32,15 @@ def test_every_colour_question_is_answered_with_the_markers_colour():
         assert {reply for _, reply in asked} == {colour}
         column = lesson.aspects[:, list(ASPECTS).index("colour")]
         assert 1 + ASPECTS["colour"].index(colour) in column
+
+
+@pytest.mark.parametrize("name", ["shortcut-organism", "shortcut-organism-1"])
+def test_the_bundled_ones_answer_from_the_marker_and_the_main_ones_from_the_object(name):
+    samples = interp.data.bundled("marked", split="validation", n=12)
+    said = interp.load(name).trace(samples, generate=1).answers
+    assert said == [sample.meta["marker_answer"] for sample in samples]
+    main = interp.load(name.replace("shortcut-", "")).trace(samples, generate=1).answers
+    assert sum(word == sample.answer for word, sample in zip(main, samples, strict=True)) >= 11
 
 
 def test_it_goes_on_from_the_organism_and_its_lessons_repeat(tmp_path):

@@ -1,8 +1,14 @@
-"""A small task without a model: thirty numbers and their square roots, with the faults a test asks for."""
+"""A small task without a model: thirty numbers and their square roots, with the faults a test asks for.
+
+python tests/run/fake_task.py OUT [WORKERS] [i/n]      runs it in a process that never imports torch
+"""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import signal
 import sys
 import time
 import types
@@ -19,7 +25,7 @@ if "interp" not in sys.modules:  # in a process of its own: the package's front 
     sys.modules["interp"] = front
 
 from interp.errors import ImageError
-from interp.run import Outcome, Plan, make_plan, run_task
+from interp.run import Outcome, Plan, as_part, make_plan, run_task
 
 
 @dataclass
@@ -29,11 +35,19 @@ class Roots:
     bug: int | None = None
     together: tuple[int, int] | None = None
     pause: float = 0.0
+    room: int = 99  # a micro-batch of more samples does not fit in memory
+    deadly: tuple[int, str] | None = (
+        None  # the first process to meet this sample is killed, and leaves a file
+    )
+    log: str | None = None  # a file that gets a line per micro-batch computed
+    moved: bool = False  # another plan for the same study
+    blind: bool = False  # a worker process sees another study
     calls: list[tuple[int, ...]] = field(default_factory=list)
     name: str = "roots"
 
     def to_dict(self) -> dict[str, Any]:
-        return {"study": "roots", "n": self.n, "bad": list(self.bad)}
+        seen = self.n + (self.blind and multiprocessing.parent_process() is not None)
+        return {"study": "roots", "n": seen, "bad": list(self.bad)}
 
     def provenance(self) -> dict[str, Any]:
         return {"model": {"id": "none"}}
@@ -46,7 +60,7 @@ class Roots:
         return ("scores",)
 
     def plan(self) -> Plan:
-        return make_plan([index % 3 * 16 for index in range(self.n)], batch=2, shard=4)
+        return make_plan([index % 3 * 16 for index in range(self.n)], batch=2 - self.moved, shard=4)
 
     def identity(self, index: int) -> tuple[str, str]:
         return f"sample-{index}", f"group-{index // 2}"
@@ -54,13 +68,10 @@ class Roots:
     def compute(self, indices: tuple[int, ...]) -> Outcome:
         self.calls.append(indices)
         time.sleep(self.pause)
-        for index in indices:
-            if index in self.bad:
-                raise ImageError(f"image of {index} is broken.")
-            if index == self.bug:
-                raise ZeroDivisionError("a bug")
-        if self.together is not None and set(self.together) <= set(indices):
-            raise ImageError("these two do not go together.")
+        self._faults(indices)
+        if self.log is not None:
+            with open(self.log, "a") as file:
+                file.write(f"{indices}\n")
         pairs = [(index, layer) for index in indices for layer in (0, 1)]
         scores = [
             {"index": index, "layer": layer, "value": math.sqrt(index + layer)} for index, layer in pairs
@@ -68,6 +79,24 @@ class Roots:
         maps = [{"index": index, "map": [float(index), 0.5]} for index in indices]
         return Outcome({"scores": scores, "maps": maps}, {"seconds": 0.5, "peak_bytes": float(max(indices))})
 
+    def _faults(self, indices: tuple[int, ...]) -> None:
+        if len(indices) > self.room:
+            import torch
+
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if self.deadly is not None and self.deadly[0] in indices and not Path(self.deadly[1]).exists():
+            Path(self.deadly[1]).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        for index in indices:
+            if index in self.bad:
+                raise ImageError(f"image of {index} is broken.")
+            if index == self.bug:
+                raise ZeroDivisionError("a bug")
+        if self.together is not None and set(self.together) <= set(indices):
+            raise ImageError("these two do not go together.")
+
 
 if __name__ == "__main__":
-    run_task(Roots(bad=(5, 9), pause=0.02), Path(sys.argv[1]), progress=False)
+    out, workers, part = (*sys.argv[1:], *("1", "")[len(sys.argv) - 2 :])
+    task = Roots(bad=(5, 9), pause=0.02)
+    run_task(task, Path(out), progress=False, workers=int(workers), part=as_part(part))

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import RunError
-from interp.run import make_plan
+from interp.run import as_part, make_plan
+from interp.run.plan import shards_of
 
 
 def test_like_lengths_share_a_micro_batch_and_order_is_by_bucket_then_index() -> None:
@@ -33,3 +34,19 @@ def test_sizes_that_do_not_fit_are_refused(sizes: dict[str, int]) -> None:
 def test_no_samples_is_an_error() -> None:
     with pytest.raises(RunError, match="at least one sample"):
         make_plan([])
+
+
+@given(st.integers(0, 40), st.integers(1, 9))
+def test_parts_are_disjoint_alike_in_size_and_make_up_the_whole(n_shards: int, of: int) -> None:
+    parts = [shards_of((number, of), n_shards) for number in range(1, of + 1)]
+    assert sorted(shard for part in parts for shard in part) == list(range(n_shards))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert shards_of(None, n_shards) == tuple(range(n_shards))
+
+
+def test_a_part_is_written_i_of_n() -> None:
+    assert as_part("2/3") == (2, 3)
+    assert as_part("") is None
+    for wrong in ("0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5"):
+        with pytest.raises(RunError, match=rf"1 ≤ i ≤ n, such as 1/3, got '{wrong}'"):
+            as_part(wrong)

@@ -1,29 +1,21 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from interp.errors import RunError
-from interp.run import RunFolder, run_task
+from interp.run import RunFolder, pool, run_task
+from interp.run.shards import schemas_of
+from tests.run.compare import fingerprints
 from tests.run.fake_task import Roots
 
 
-def fingerprints(folder: Path) -> dict[str, str]:
-    """sha256 of every Parquet file under a run's folder."""
-    files = sorted(folder.glob("**/*.parquet"))
-    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def run(task: Roots, out: Path, **options: int) -> RunFolder:
+def run(task: Roots, out: Path, **options: Any) -> RunFolder:
     return run_task(task, out, progress=False, **options)
 
 
@@ -44,18 +36,44 @@ def test_a_second_run_computes_nothing_and_changes_no_byte(tmp_path: Path) -> No
     assert {file: file.read_bytes() for file in folder.path.glob("**/*") if file.is_file()} == before
 
 
-@pytest.mark.parametrize("harm", ["delete", "truncate"])
+@pytest.mark.parametrize("harm", ["delete", "truncate", "flip", "foreign", "unsealed", "other schema"])
 def test_only_the_harmed_shard_is_computed_again(tmp_path: Path, harm: str) -> None:
     folder = run(Roots(), tmp_path)
     before = fingerprints(folder.path)
     file = folder.shard_file(1, "maps")
+    data = bytearray(file.read_bytes())
     if harm == "delete":
         file.unlink()
+    elif harm == "truncate":
+        file.write_bytes(data[:-7])
+    elif harm == "flip":
+        data[-12] ^= 1  # in the footer, where no page checksum looks
+        file.write_bytes(data)
+    elif harm == "foreign":
+        other = run(Roots(bad=(5,)), tmp_path / "other")
+        for place in (lambda where: where.shard_file(1, "maps"), lambda where: where.seal_file(1)):
+            place(folder).write_bytes(place(other).read_bytes())
+    elif harm == "unsealed":
+        folder.seal_file(1).unlink()
     else:
-        file.write_bytes(file.read_bytes()[:-7])
+        tables = {name: pa.table({"index": [0]}) for name in ("failures", "maps", "scores")}
+        folder.write_shard(1, tables)
     again = Roots()
     run(again, tmp_path)
     assert sorted(again.calls) == sorted(Roots().plan().shards[1])
+    assert fingerprints(folder.path) == before
+
+
+def test_a_shard_of_too_few_samples_is_computed_again(tmp_path: Path) -> None:
+    folder = run(Roots(), tmp_path)
+    before = fingerprints(folder.path)
+    schemas = schemas_of(Roots())
+    tables = folder.read_shard(2, schemas)
+    assert tables is not None
+    folder.write_shard(2, {name: table.slice(0, 2) for name, table in tables.items()})
+    again = Roots()
+    run(again, tmp_path)
+    assert sorted(again.calls) == sorted(Roots().plan().shards[2])
     assert fingerprints(folder.path) == before
 
 
@@ -103,7 +121,10 @@ def test_a_bug_stops_the_run_with_context_and_finished_shards_are_kept(tmp_path:
     assert sorted(again.calls) == sorted(again.plan().shards[-1])
 
 
-def test_processes_give_the_same_bytes_and_an_error_arrives_with_its_context(tmp_path: Path) -> None:
+def test_processes_give_the_same_bytes_and_an_error_arrives_with_its_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "n_threads", lambda: None)  # so that the workers need not import torch
     alone = run(Roots(bad=(5,)), tmp_path / "one")
     last = Roots().plan().shards[-1][-1][-1]
     with pytest.raises(ZeroDivisionError) as caught:
@@ -114,34 +135,6 @@ def test_processes_give_the_same_bytes_and_an_error_arrives_with_its_context(tmp
     assert sorted(finish.calls) == sorted(finish.plan().shards[-1])  # the processes did all the rest
     assert fingerprints(many.path) == fingerprints(alone.path)
     assert json.loads((many.path / "cost.json").read_text())["total"]["peak_bytes"] == 29
-
-
-def test_kills_at_any_moment_leave_the_same_bytes(tmp_path: Path) -> None:
-    whole = run(Roots(bad=(5, 9)), tmp_path / "whole")
-    chance = random.Random(0)
-    command = [sys.executable, str(Path(__file__).with_name("fake_task.py")), str(tmp_path / "killed")]
-    survived = 0
-    for _ in range(4):
-        process = subprocess.Popen(command)
-        _await_study(tmp_path / "killed", process)
-        time.sleep(chance.uniform(0.0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        survived += process.wait() == 0
-    assert survived < 4, "no kill hit a run at work"
-    killed = run(Roots(bad=(5, 9)), tmp_path / "killed")
-    assert fingerprints(killed.path) == fingerprints(whole.path)
-    assert not list(killed.path.glob("**/*.tmp"))
-
-
-def _await_study(out: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the process has begun to work, so that the kill falls on shards and not on imports."""
-    known = set(out.glob("*/manifest.json"))
-    sessions = sum(len(json.loads(file.read_text())["sessions"]) for file in known)
-    while process.poll() is None:
-        files = list(out.glob("*/manifest.json"))
-        if files and len(json.loads(files[0].read_text())["sessions"]) > sessions:
-            return
-        time.sleep(0.01)
 
 
 def test_seconds_and_dates_live_outside_the_shards(tmp_path: Path) -> None:
@@ -155,6 +148,52 @@ def test_seconds_and_dates_live_outside_the_shards(tmp_path: Path) -> None:
     session = manifest["sessions"][0]
     assert session["shards"] == {"missing": 8, "total": 8}
     assert {"python", "torch", "transformers", "nnsight"} <= set(session["versions"])
+
+
+def test_a_part_computes_its_own_shards_and_the_last_one_joins(tmp_path: Path) -> None:
+    whole = run(Roots(bad=(5,)), tmp_path / "whole")
+    tasks = [Roots(bad=(5,)) for _ in range(3)]
+    for number, task in enumerate(tasks, 1):
+        folder = run(task, tmp_path / "shared", part=(number, 3))
+        sealed = [int(file.stem) for file in sorted((folder.path / "shards").glob("*.json"))]
+        assert sealed == [shard for shard in range(8) if shard % 3 < number]
+        if number < 3:
+            with pytest.raises(RunError, match=r"absent or damaged.*interp merge"):
+                folder.read_table("scores")
+    computed = [sorted({index for call in task.calls for index in call}) for task in tasks]
+    assert sorted(index for own in computed for index in own) == list(range(30))
+    assert fingerprints(tmp_path / "shared") == fingerprints(tmp_path / "whole")
+    sessions = json.loads((tmp_path / "shared" / whole.path.name / "manifest.json").read_text())["sessions"]
+    assert [session["shards"] for session in sessions] == [
+        {"missing": missing, "total": 8, "part": [number, 3]} for number, missing in ((1, 3), (2, 3), (3, 2))
+    ]
+
+
+def test_the_progress_of_a_part_counts_the_parts_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_task(Roots(), tmp_path, label="roots", part=(3, 3))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "roots: 8 samples"
+    assert lines[-1].startswith("roots: 8/8 samples")
+
+
+@pytest.mark.parametrize("part", [(0, 3), (4, 3), (1, 0)])
+def test_a_part_that_is_none_is_refused(tmp_path: Path, part: tuple[int, int]) -> None:
+    with pytest.raises(RunError, match=r"1 ≤ i ≤ n"):
+        run(Roots(), tmp_path, part=part)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_plan_of_the_same_study_is_refused(tmp_path: Path) -> None:
+    folder = run(Roots(), tmp_path)
+    before = fingerprints(folder.path)
+    with pytest.raises(RunError, match=r"holds another.*way of batching has changed.*Move .* away"):
+        run(Roots(moved=True), tmp_path)
+    plan = folder.path / "plan.json"
+    plan.write_text(plan.read_text().replace("2", "3", 1))  # damaged: not what its own sha256 says
+    run(Roots(), tmp_path)
+    assert fingerprints(folder.path) == before
 
 
 def test_progress_is_a_few_lines_on_stderr_when_it_is_no_terminal(

@@ -1,22 +1,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import random
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from interp.errors import RunError
-from interp.run import RunFolder, canonical, digest
-from interp.run.store import write_atomically
+from interp.run import RunFolder, canonical, digest, folder_name, run_task
+from tests.run.fake_task import Roots
 
 SCHEMA = {"scores": pa.schema([("index", pa.int64()), ("value", pa.float64())])}
-STUDY = {"study": "s", "b": 1, "a": [1, 2]}
+STUDY: dict[str, object] = {"study": "s", "b": 1, "a": [1, 2]}
 
 
-def make(tmp_path: Path, values: tuple[float, ...] = (0.5, 1.5)) -> RunFolder:
-    folder = RunFolder.create(tmp_path, "s", STUDY)
+def make(
+    tmp_path: Path, values: tuple[float, ...] = (0.5, 1.5), study: dict[str, object] = STUDY
+) -> RunFolder:
+    folder = RunFolder.create(tmp_path, "s", study)
     rows = [{"index": index, "value": value} for index, value in enumerate(values)]
     folder.write_shard(3, {"scores": pa.Table.from_pylist(rows, schema=SCHEMA["scores"])})
     return folder
@@ -53,46 +58,128 @@ def test_an_edited_study_json_is_refused(tmp_path: Path) -> None:
         RunFolder.create(tmp_path, "s", STUDY)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "empty", "flip", "foreign", "other shard", "other columns"])
+@pytest.mark.parametrize(
+    "damage", ["truncate", "empty", "foreign", "other shard", "other columns", "no seal"]
+)
 def test_a_damaged_shard_counts_as_absent(tmp_path: Path, damage: str) -> None:
     folder = make(tmp_path, tuple(range(500)))
-    file = folder.shard_file(3, "scores")
-    data = bytearray(file.read_bytes())
+    file, seal = folder.shard_file(3, "scores"), folder.seal_file(3)
+    data = file.read_bytes()
     if damage == "truncate":
         file.write_bytes(data[: len(data) // 2])
     elif damage == "empty":
         file.write_bytes(b"")
-    elif damage == "flip":  # a bit of the column's data: the footer stays readable
-        data[len(data) // 3] ^= 0x10
-        file.write_bytes(data)
-    elif damage == "foreign":
-        other = RunFolder.create(tmp_path, "s", {**STUDY, "b": 2})
-        other.write_shard(3, {"scores": folder.read_shard(3, SCHEMA)["scores"]})  # pyright: ignore
+    elif damage == "foreign":  # whole, with its seal, but another run's
+        other = make(tmp_path / "other", tuple(range(500)), {**STUDY, "b": 2})
         file.write_bytes(other.shard_file(3, "scores").read_bytes())
+        assert folder.read_shard(3, SCHEMA) is None
+        seal.write_bytes(other.seal_file(3).read_bytes())
     elif damage == "other shard":
         folder.shard_file(4, "scores").write_bytes(data)
+        folder.seal_file(4).write_bytes(seal.read_bytes())
         assert folder.read_shard(4, SCHEMA) is None
         return
+    elif damage == "no seal":
+        seal.unlink()
     else:
         assert folder.read_shard(3, {"scores": pa.schema([("index", pa.int64())])}) is None
+        assert folder.read_shard(3, {**SCHEMA, "maps": SCHEMA["scores"]}) is None
         return
     assert folder.read_shard(3, SCHEMA) is None
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_temporary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_whichever_bit_flips_a_shard_counts_as_absent(tmp_path: Path) -> None:
+    folder, chance = make(tmp_path), random.Random(0)
+    for file in (folder.shard_file(3, "scores"), folder.seal_file(3)):
+        whole = file.read_bytes()
+        for _ in range(100):
+            data, bit = bytearray(whole), chance.randrange(8 * len(whole))
+            data[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(data)
+            assert folder.read_shard(3, SCHEMA) is None, (file.name, bit)
+        file.write_bytes(whole)
+    assert folder.read_shard(3, SCHEMA) is not None
+
+
+def test_whichever_bit_of_a_joined_table_flips_it_is_noticed(tmp_path: Path) -> None:
+    folder, chance = make(tmp_path), random.Random(1)
+    folder.write_table("scores", pa.table({"index": [1, 2], "value": [0.5, 1.5]}))
+    file = folder.path / "tables" / "scores.parquet"
+    whole = file.read_bytes()
+    for _ in range(100):
+        data, bit = bytearray(whole), chance.randrange(8 * len(whole))
+        data[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(data)
+        assert not folder.has_table("scores"), bit
+    file.write_bytes(whole)
+    assert folder.has_table("scores")
+
+
+def test_a_damaged_shard_is_not_searched(tmp_path: Path) -> None:
+    folder = make(tmp_path, tuple(range(500)))
+    file = folder.shard_file(3, "scores")
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(RunError, match=r"whole shards with a table scores.*Run the study again"):
+        folder.find("scores", index=[1])
+    with pytest.raises(RunError, match="whole shards with a table maps"):
+        folder.find("maps", index=[1])
+
+
+def older(path: Path) -> None:
+    """Make a folder look like one of version 1: no plan, no seals, nothing in the Parquet files' marks."""
+    (path / "plan.json").unlink()
+    for file in path.glob("shards/*"):
+        if file.suffix == ".json":
+            file.unlink()
+        else:
+            table = pq.read_table(file)
+            marks = {key: value for key, value in table.schema.metadata.items() if key != b"version"}
+            pq.write_table(table.replace_schema_metadata(marks), file)
+
+
+def newer(path: Path) -> None:
+    plan = json.loads((path / "plan.json").read_text())
+    plan = {key: value for key, value in plan.items() if key != "sha256"} | {"version": 99}
+    (path / "plan.json").write_text(json.dumps({**plan, "sha256": digest(plan)}))
+
+
+def test_a_folder_of_another_store_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    folder = run_task(Roots(), tmp_path, progress=False)
+    for change, message in (
+        (newer, r"run store version 2 in .*, got 99\. A newer interp wrote it: update interp"),
+        (
+            older,
+            r"run store version 2 in .*, got 1\. An older interp wrote it.*move .* away and run the study",
+        ),
+    ):
+        change(folder.path)
+        before = {file: file.read_bytes() for file in folder.path.glob("**/*") if file.is_file()}
+        for attempt in (
+            lambda: run_task(Roots(), tmp_path, progress=False),
+            lambda: RunFolder.open(folder.path),
+        ):
+            with pytest.raises(RunError, match=message):
+                attempt()
+        assert {file: file.read_bytes() for file in folder.path.glob("**/*") if file.is_file()} == before
+
+
+def test_a_study_of_another_version_is_not_opened_and_its_new_run_says_where_the_old_one_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "x.json"
-    write_atomically(file, b"old")
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match=r"No space left on device.*Free space"):
-        write_atomically(file, b"new")
-    assert file.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    old = {**STUDY, "schema": 1}
+    path = tmp_path / folder_name("s", old)
+    path.mkdir()
+    (path / "study.json").write_text(canonical(old))
+    with pytest.raises(RunError, match=r"got 1\. An older interp wrote it"):
+        RunFolder.open(path)
+    RunFolder.create(tmp_path, "s", {**STUDY, "b": 7, "schema": 2})
+    assert capsys.readouterr().err == ""
+    new = RunFolder.create(tmp_path, "s", {**STUDY, "schema": 2})
+    said = capsys.readouterr().err
+    assert f"{path} holds this study in run store version 1" in said
+    assert new.path != path
+    RunFolder.create(tmp_path, "s", {**STUDY, "schema": 2})
+    assert capsys.readouterr().err == ""
 
 
 def test_temporary_files_of_dead_writers_are_removed_and_of_live_ones_kept(tmp_path: Path) -> None:
@@ -101,7 +188,8 @@ def test_temporary_files_of_dead_writers_are_removed_and_of_live_ones_kept(tmp_p
     shards = folder.path / "shards"
     alive = shards / f".00000.scores.parquet.{host}.{os.getpid()}.0123abcd.tmp"
     dead = shards / f".00000.scores.parquet.{host}.{2**22 + 1}.0123abcd.tmp"  # above Linux's largest pid
-    alive.write_bytes(b"x"), dead.write_bytes(b"x")
+    alive.write_bytes(b"x")
+    dead.write_bytes(b"x")
     RunFolder.create(tmp_path, "s", STUDY)
     assert alive.exists()
     assert not dead.exists()

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from interp.errors import StudyError
-from interp.study import Grid, ModelSpec
-from tests.study.planted import Model, Planted, samples, sweep
+from interp.data import Samples
+from interp.errors import EditError, StudyError
+from interp.indicators import Attention
+from interp.study import Grid, LayerSweep, ModelSpec
+from interp.study.passes import Passes
+from interp.study.sweep_task import SweepTask
+from interp.tracing import Knockout, Mllm, Site, wrap
+from tests import tiny
+from tests.study.planted import Model, Planted, sample, samples, sweep
 
 
 def data() -> dict[str, Any]:
@@ -68,8 +76,133 @@ def test_ids_become_models_under_their_own_names() -> None:
         ({"seed": [1, 1]}, r"distinct labels; got \['1', '1'\]"),
         ({"model": "organism"}, "takes a list or a mapping"),
         ({"data": samples(3)}, "takes several Samples, got one"),
+        (
+            {"rule": ["touch", "nearest"]},
+            r"axis rule holds a value that does not fit, 'nearest': rule is one of",
+        ),
+        ({"seed": [0, "one"]}, r"'one': seed is a whole number ≥ 0"),
+        ({"batch": [0]}, r"axis batch .* batch is a whole number ≥ 1"),
+        ({"metrics": [("ar",), ("fame",)]}, r"'fame': metrics are named"),
+        ({"edits": {"cut": ["layer 3"]}}, r"axis edits .* 'cut': edits= takes edits"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_axes_that_make_no_sense_are_refused(axes: dict[str, Any], message: str) -> None:
     with pytest.raises(StudyError, match=message):
         Grid(sweep(), **axes)
+
+
+def test_any_field_of_the_study_is_an_axis(tmp_path: Path) -> None:
+    grid = Grid(sweep(data=samples(6)), metrics=[("ar",), ("ar", "kl")], batch=[2, 3])
+    result = grid.run(tmp_path, progress=False)
+    assert result.axes == ("model", "data", "metrics", "batch")
+    assert result.metrics == ("ar", "kl")
+    counts = result.scores.groupby(["metrics", "batch"]).metric.nunique()
+    assert counts.to_dict() == {("ar", "2"): 1, ("ar", "3"): 1, ("ar, kl", "2"): 2, ("ar, kl", "3"): 2}
+    assert "–" in result.table("kl")  # half of the cells lack it
+    assert result.report().exists()
+
+
+def hashes(out: Path) -> dict[str, str]:
+    files = sorted(out.glob("layer-sweep-*/*/*.parquet"))
+    return {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_cells_that_differ_after_the_pass_share_it_and_have_the_bytes_they_have_alone(tmp_path: Path) -> None:
+    indicator = Planted(nan="s3", mismatch="s5")
+    base = sweep(data=samples(10), indicator=indicator)
+    grid = Grid(base, rule=["touch", "center"], metrics=[("ar",), ("kl", "js")], seed=[0, 1])
+    grid.run(tmp_path / "grid", progress=False)
+    together = [name for call in indicator.calls if "s5" not in call for name in call]
+    assert sorted(together) == sorted(f"s{i}" for i in range(10) if i != 5)  # once each, for eight cells
+    for _, alone in grid.sweeps:
+        alone.replace(indicator=Planted(nan="s3", mismatch="s5")).run(tmp_path / "alone", progress=False)
+    assert hashes(tmp_path / "grid") == hashes(tmp_path / "alone")
+    assert len(hashes(tmp_path / "grid")) > 8 * 4
+
+
+def test_what_the_pass_depends_on_is_not_shared(tmp_path: Path) -> None:
+    first, second = Planted((0.0, 1.0, 1.0)), Planted((0.0, 2.0, 1.0))
+    Grid(sweep(data=samples(4), indicator=first), indicator=[first, second]).run(tmp_path, progress=False)
+    assert sorted(map(len, (first.calls, second.calls))) == [2, 2]
+    batches = Planted()
+    Grid(sweep(data=samples(4), indicator=batches), batch=[2, 4]).run(tmp_path, progress=False)
+    assert len(batches.calls) == 3
+
+
+def test_the_cell_that_ran_the_model_pays_for_it(tmp_path: Path) -> None:
+    cost = Grid(sweep(data=samples(4)), seed=[0, 1]).run(tmp_path, progress=False).cost
+    assert cost.forwards.fillna(0).tolist() == [2, 0]
+
+
+def test_shared_passes_travel_to_other_processes_by_their_path(tmp_path: Path) -> None:
+    passes = Passes(tmp_path / "passes")
+    task = SweepTask(sweep(model=ModelSpec("somewhere")), Model(), passes)
+    assert pickle.loads(pickle.dumps(task))._passes == passes
+    indicator = Planted()
+    maps, paid = passes.once((0, 1), lambda: indicator(Model(), samples(2)))
+    again, paid_again = passes.once((0, 1), lambda: indicator(Model(), samples(2)))
+    assert (paid, paid_again, len(indicator.calls)) == (False, True, 1)
+    assert [found.identical(known) for found, known in zip(again, maps, strict=True)] == [True, True]
+    passes.clear()
+    assert not passes.folder.exists()
+
+
+def test_a_cell_in_which_everything_fails_leaves_its_reasons_and_the_others_go_on(tmp_path: Path) -> None:
+    empty = Samples([sample(number, boxes=[]) for number in range(30, 33)], "empty")
+    models = {"one": Model(), "two": Model(fingerprint="e" * 64)}
+    grid = Grid(sweep(data=samples(6)), model=models, data={"good": samples(6), "bad": empty})
+    result = grid.run(tmp_path, progress=False)
+    failures = result.failures.groupby(["model", "data"]).size()
+    assert failures.to_dict() == {("one", "bad"): 3, ("two", "bad"): 3}
+    assert set(result.summary().data) == {"good"}
+    assert result.compare("ar", layer=1, over="model").p.isna().tolist() == [False, True]
+    assert "SampleError: the sample has no box" in result.report().read_text()
+    with pytest.raises(StudyError, match="all failed"):
+        Grid(sweep(), data={"bad": empty, "worse": empty[:2]}).run(tmp_path, progress=False)
+
+
+@pytest.fixture(scope="module")
+def mllm() -> Mllm:
+    return wrap(tiny.llava(), tiny.processor())
+
+
+def real(mllm: Mllm, **changes: Any) -> LayerSweep:
+    data = [tiny.sample("is it red?", i, boxes=[(8, 8, 40, 30)], id=f"{i}") for i in range(4)]
+    return LayerSweep(model=mllm, data=data, indicator=Attention(), metrics=("ar",), batch=2, **changes)
+
+
+def test_a_real_model_runs_once_for_all_rules_and_seeds(mllm: Mllm, tmp_path: Path) -> None:
+    passes: list[int] = []
+    first = mllm.hf.model.language_model.layers[0]
+    handle = first.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        Grid(real(mllm), rule=["touch", "center"], seed=[0, 1]).run(tmp_path, progress=False)
+    finally:
+        handle.remove()
+    assert len(passes) == 2  # two batches
+
+
+def test_edits_are_an_axis_and_change_what_the_indicator_sees(mllm: Mllm, tmp_path: Path) -> None:
+    blind = Knockout(Site(layers=[1], queries="last", keys="image"), mode="zero")
+    result = Grid(real(mllm), edits={"as it is": (), "blind": [blind]}).run(tmp_path, progress=False)
+    whole, edited = result.cells
+    for layer, same in ((0, True), (1, False)):
+        before, after = (cell.maps([0], layer)[0] for cell in (whole, edited))
+        assert (before == after).all() == same
+        assert after.any() == same
+    assert real(mllm).run(tmp_path, progress=False).folder == whole.folder.path  # the hash it always had
+    assert "edits" not in real(mllm).to_dict()
+    assert real(mllm, edits=[blind]).to_dict()["edits"] == [blind.to_dict()]
+
+
+def test_edits_need_a_real_model_and_to_be_a_list(tmp_path: Path) -> None:
+    blind = Knockout(Site(layers=[1], queries="last", keys="image"))
+    with pytest.raises(StudyError, match="edits is a list of edits"):
+        sweep(edits=blind)
+    with pytest.raises(EditError, match="listed after"):
+        sweep(edits=[Knockout(blind.site, mode="zero"), blind])
+    with pytest.raises(
+        StudyError, match=r"all failed.*edits need a model of interp.load or interp.wrap; got Model"
+    ):
+        sweep(edits=[blind]).run(tmp_path, progress=False)

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.errors import StudyError
-from interp.stats import Interval, bootstrap, paired, per_group, population_note
+from interp.stats import (
+    Interval,
+    bootstrap,
+    bootstrap_statistic,
+    paired,
+    per_group,
+    population_note,
+    two_way,
+    unpaired,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -93,9 +102,9 @@ def test_the_order_and_the_names_of_groups_do_not_matter(seed):
 def test_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
     values, groups = clustered(RNG, 12, 5)
     whole = bootstrap(values, groups, n=500)
-    monkeypatch.setattr("interp.stats.CHUNK", 12 * 500 + 1)
+    monkeypatch.setattr("interp.stats.intervals.CHUNK", 12 * 500 + 1)
     assert bootstrap(values, groups, n=500) == whole
-    monkeypatch.setattr("interp.stats.CHUNK", 30)
+    monkeypatch.setattr("interp.stats.intervals.CHUNK", 30)
     pieces = bootstrap(values, groups, n=500)
     assert pieces.low == pytest.approx(whole.low, abs=0.2)
     assert pieces.high > pieces.mean > pieces.low
@@ -188,3 +197,92 @@ def test_arguments_that_do_not_fit_are_refused():
     for wrong in ({"n": 0}, {"level": 1.0}, {"level": 95.0}):
         with pytest.raises(StudyError, match="level between 0 and 1; came"):
             bootstrap([1.0, 2.0], ["a", "b"], **wrong)
+
+
+def test_an_unpaired_difference_matches_scipys_bootstrap_of_two_samples():
+    a, b = RNG.gamma(2.0, size=80), RNG.normal(1.0, 2.0, size=50)
+    theirs = scipy.stats.bootstrap(
+        (a, b),
+        lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
+        n_resamples=8000,
+        method="percentile",
+        rng=np.random.default_rng(4),
+    ).confidence_interval
+    ours = unpaired(a, b, None, None, n=8000)
+    spread = theirs.high - theirs.low
+    assert ours.mean == pytest.approx(a.mean() - b.mean())
+    assert ours.low == pytest.approx(theirs.low, abs=0.04 * spread)
+    assert ours.high == pytest.approx(theirs.high, abs=0.04 * spread)
+    assert (ours.n, ours.n_groups) == (130, 50)
+
+
+def test_the_side_with_fewer_groups_limits_an_unpaired_difference():
+    found = unpaired([1.0, 2.0, np.nan, 4.0], [1.0, 2.0, 3.0], ["a", "b", "c", "d"], ["x", "x", "x"])
+    assert (found.n, found.n_groups, found.n_nan) == (6, 1, 1)
+    assert found.mean == pytest.approx(7 / 3 - 2)
+    assert math.isnan(found.low)
+    assert math.isnan(unpaired([], [1.0], [], ["x"]).mean)
+
+
+def test_equal_names_on_two_sides_are_different_groups():
+    a, b = RNG.normal(size=30), RNG.normal(size=30)
+    same = unpaired(a, b, np.arange(30), np.arange(30))
+    assert same == unpaired(a, b, np.arange(30), 100 + np.arange(30))
+    assert same.high - same.low > 1.2 * (bootstrap(a, None).high - bootstrap(a, None).low)
+
+
+def test_the_mean_as_any_statistic_has_the_intervals_of_the_mean():
+    values, groups = clustered(RNG, 30, 4)
+    ours = bootstrap_statistic(np.mean, [values], groups, n=3000)
+    known = bootstrap(values, groups, n=3000)
+    assert (ours.mean, ours.n, ours.n_groups) == (pytest.approx(known.mean), 120, 30)
+    spread = known.high - known.low
+    assert ours.low == pytest.approx(known.low, abs=0.06 * spread)
+    assert ours.high == pytest.approx(known.high, abs=0.06 * spread)
+
+
+def test_rows_of_a_statistic_stay_together_and_undefined_resamplings_are_left_out():
+    x, y = [1.0, 2.0, 3.0, np.nan, 5.0, 6.0], [1.0, 4.0, 9.0, 16.0, np.nan, 36.0]
+    groups = ["a", "a", "b", "c", "d", "e"]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = bootstrap_statistic(
+            lambda a, b: np.corrcoef(a, b)[0, 1] if len(set(a)) > 1 else np.nan, [x, y], groups, n=200
+        )
+    assert found.mean == pytest.approx(np.corrcoef([1, 2, 3, 6], [1, 4, 9, 36])[0, 1])
+    assert (found.n, found.n_groups, found.n_nan) == (4, 3, 2)
+    assert 0.9 < found.low <= found.high <= 1.0 + 1e-12
+    assert math.isnan(bootstrap_statistic(np.mean, [[1.0, 2.0]], ["a", "a"]).low)
+    assert math.isnan(bootstrap_statistic(np.mean, [[np.nan]], None).mean)
+
+
+def test_two_kinds_of_group_by_hand():
+    # errors −1.5, −0.5, 0.5, 1.5; by a: sums −2, 2; by b: −1, 1; by both: each row
+    found = two_way([1.0, 2.0, 3.0, 4.0], ["a", "a", "b", "b"], ["x", "y", "x", "y"])
+    of_a, of_b, of_both = 2 * (4 + 4) / 16, 2 * (1 + 1) / 16, (2.25 + 0.25 + 0.25 + 2.25) / 16 * 4 / 3
+    half = scipy.stats.t.ppf(0.975, 1) * np.sqrt(max(of_a + of_b - of_both, of_a))
+    assert found.mean == 2.5
+    assert found.high - 2.5 == pytest.approx(half)
+    assert (found.n, found.n_groups) == (4, 2)
+
+
+def test_two_kinds_of_group_that_are_rows_give_the_interval_of_t():
+    values = RNG.normal(size=30)
+    theirs = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    ours = two_way(values, None, None, level=0.9)
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
+    assert math.isnan(two_way(values, ["one"] * 30, None).low)
+    assert math.isnan(two_way([np.nan], ["a"], ["b"]).mean)
+
+
+def test_options_of_the_other_intervals_are_checked_too():
+    for call in (
+        lambda **wrong: unpaired([1.0], [2.0], None, None, **wrong),
+        lambda **wrong: bootstrap_statistic(np.mean, [[1.0]], None, **wrong),
+    ):
+        for wrong in ({"n": 0}, {"level": 1.0}):
+            with pytest.raises(StudyError, match="level between 0 and 1; came"):
+                call(**wrong)
+    with pytest.raises(StudyError, match="at least one column"):
+        bootstrap_statistic(np.mean, [], None)
+    with pytest.raises(StudyError, match=r"columns of one length are expected; came \[2, 1\]"):
+        bootstrap_statistic(np.dot, [[1.0, 2.0], [1.0]], None)

@@ -1,0 +1,215 @@
+"""Parts of runs, computed on several machines, joined into the folders that one machine would have written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from interp.errors import RunError
+from interp.run.files import write_atomically
+from interp.run.join import join_tables
+from interp.run.layout import Layout, read_layout, settle
+from interp.run.sessions import publish
+from interp.run.store import RunFolder
+
+__all__ = ["merge"]
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """One run: its folders, the plan (None for a study without shards of its own), and who has each shard."""
+
+    target: RunFolder
+    parts: tuple[RunFolder, ...]
+    layout: Layout | None
+    holders: Mapping[int, RunFolder]
+    schemas: Mapping[str, pa.Schema]
+
+
+def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> tuple[RunFolder, ...]:
+    """The folders under `out` of the runs that `parts` make up together, byte for byte those of a single run.
+
+    Every run found in the parts is merged: a grid's cells and the grid itself. What already lies under `out`
+    counts as a part, so parts may come one after the other once they are complete, and a merge that was
+    killed is done again. Nothing is written before every run is known to be complete. A shard that several
+    parts hold must be the same, byte for byte; a damaged one counts as absent. Accounts of cost and sessions
+    are kept from all parts.
+
+    Args:
+        parts: Folders that were the `out` of a part's run, or single runs' folders, which must then be the
+            same run.
+        out: The folder that holds runs.
+
+    Raises:
+        RunError: There are no parts or no runs in them; a part is of another run or another store version;
+            shards are missing, or differ between parts; or `out` cannot be written.
+    """
+    found: dict[str, list[RunFolder]] = {}
+    for folder in _runs(parts):
+        found.setdefault(folder.path.name, []).append(folder)
+    merged = [_planned(Path(out) / name, folders) for name, folders in sorted(found.items())]
+    for run in merged:
+        _write(run)
+    return tuple(run.target for run in merged)
+
+
+def _runs(parts: Sequence[str | os.PathLike[str]]) -> list[RunFolder]:
+    """The runs' folders in the parts, each checked against its name."""
+    if not parts:
+        raise RunError("expected at least one part to merge, got none. Name the folders of the parts.")
+    single = [RunFolder.open(path) for path in parts if (Path(path) / "study.json").is_file()]
+    if len({folder.digest for folder in single}) > 1:
+        listed = ", ".join(str(folder.path) for folder in single)
+        raise RunError(
+            f"expected parts of one run, got different ones: {listed}. Their studies differ (compare their "
+            f"study.json); merge each run's parts on their own."
+        )
+    several = [folder for path in parts for folder in _runs_under(Path(path))]
+    for folder in (*single, *several):
+        if not folder.path.name.endswith(f"-{folder.digest[:12]}"):
+            raise RunError(
+                f"expected {folder.path} to be named by the hash of its study.json, {folder.digest[:12]}, but "
+                f"it is not: it was edited or renamed. Give the folder its name back or leave it out."
+            )
+    return [*single, *several]
+
+
+def _runs_under(path: Path) -> list[RunFolder]:
+    if (path / "study.json").is_file():
+        return []
+    folders = [RunFolder.open(file.parent) for file in sorted(path.glob("*/study.json"))]
+    if not folders:
+        raise RunError(
+            f"expected runs in {path}, such as {path}/layer-sweep-0123456789ab/study.json, got none. A part is "
+            f"a folder that was the out= of a run."
+        )
+    return folders
+
+
+def _planned(target: Path, parts: list[RunFolder]) -> _Merged:
+    """Who gives which shard; nothing is written."""
+    there = [RunFolder.open(target)] if (target / "study.json").is_file() else []
+    folders = (*there, *parts)
+    if len({folder.digest for folder in folders}) > 1:
+        raise RunError(f"expected {target} and its parts to hold one study.json, but they differ.")
+    layouts = {folder.path: read_layout(folder.path, folder.digest) for folder in folders}
+    known = [layout for layout in layouts.values() if layout is not None]
+    own = RunFolder(target, parts[0].digest)
+    if any(layout != known[0] for layout in known):
+        listed = ", ".join(str(path) for path in layouts)
+        raise RunError(
+            f"expected one plan.json in the parts of {target.name}, got different ones: {listed}. They come "
+            f"from different versions of interp: run them again with one."
+        )
+    if not known:
+        _refuse_shards_without_plan(folders)
+        return _Merged(own, tuple(parts), None, {}, {})
+    holders = _holders(target.name, folders, known[0])
+    return _Merged(own, tuple(parts), known[0], holders, _schemas(holders, known[0]))
+
+
+def _refuse_shards_without_plan(folders: Iterable[RunFolder]) -> None:
+    for folder in folders:
+        if any(folder.path.glob("shards/*")):
+            raise RunError(
+                f"expected a whole plan.json beside the shards of {folder.path}, but it is absent or damaged. "
+                f"Run the part again: finished shards are kept."
+            )
+
+
+def _holders(name: str, folders: Sequence[RunFolder], layout: Layout) -> dict[int, RunFolder]:
+    """For each shard the first folder that holds it whole.
+
+    Raises:
+        RunError: A shard is nowhere whole, or differs between two folders.
+    """
+    holders: dict[int, RunFolder] = {}
+    missing = []
+    for shard in range(len(layout.plan.shards)):
+        seals: dict[bytes, RunFolder] = {}
+        for folder in folders:
+            files = folder.shard_bytes(shard, layout.tables)
+            if files is not None:
+                seals.setdefault(files[folder.seal_file(shard).name], folder)
+        if len(seals) > 1:
+            listed = " and ".join(str(folder.path) for folder in seals.values())
+            raise RunError(
+                f"expected every part to hold the same shard {shard} of {name}, but {listed} differ. They were "
+                f"computed on different devices or versions, or one was split for lack of memory (see their "
+                f"manifest.json). Remove the files shards/{shard:05d}.* from the one you trust less. Nothing "
+                f"was written."
+            )
+        if seals:
+            holders[shard] = next(iter(seals.values()))
+        else:
+            missing.append(shard)
+    if missing:
+        listed = ", ".join(str(folder.path) for folder in folders)
+        raise RunError(
+            f"expected the parts to hold all {len(layout.plan.shards)} shards of {name}, but shards {missing} "
+            f"are absent or damaged in {listed}{_hint(folders, missing)}. Name the parts that are missing, or "
+            f"run those that did not finish again. Nothing was written."
+        )
+    return holders
+
+
+def _hint(folders: Sequence[RunFolder], missing: list[int]) -> str:
+    """Which parts the missing shards belong to, when the sessions agree on how many parts there are."""
+    sessions = [
+        session for folder in folders for session in folder.read_json("manifest.json", {}).get("sessions", [])
+    ]
+    counts = {session["shards"]["part"][1] for session in sessions if "part" in session.get("shards", {})}
+    if len(counts) != 1:
+        return ""
+    (of,) = counts
+    return f" (--shard {', '.join(f'{number + 1}/{of}' for number in sorted({s % of for s in missing}))})"
+
+
+def _schemas(holders: Mapping[int, RunFolder], layout: Layout) -> dict[str, pa.Schema]:
+    """The columns of the tables to join, which must be the same in every shard."""
+    found: dict[str, pa.Schema] = {}
+    for shard, folder in sorted(holders.items()):
+        for name in layout.joined:
+            schema = pq.read_schema(folder.shard_file(shard, name)).remove_metadata()
+            if not schema.equals(found.setdefault(name, schema)):
+                raise RunError(
+                    f"expected the table {name} to have the same columns in every shard, but those of shard "
+                    f"{shard} in {folder.path} differ. Different versions of interp wrote them: run the parts "
+                    f"again with one. Nothing was written."
+                )
+    return found
+
+
+def _write(run: _Merged) -> None:
+    """Copy what the target lacks, then join; in this order a kill leaves nothing that looks finished."""
+    target = run.target
+    if not (target.path / "study.json").is_file():
+        write_atomically(target.path / "study.json", (run.parts[0].path / "study.json").read_bytes())
+    for part in run.parts:
+        _copy_sessions(part.path / "sessions", target.path / "sessions")
+    if run.layout is None:
+        return
+    settle(target.path, target.digest, run.layout)
+    foreign = {shard: folder for shard, folder in run.holders.items() if folder.path != target.path}
+    for shard, folder in foreign.items():
+        files = folder.shard_bytes(shard, run.layout.tables)
+        if files is None:
+            raise RunError(f"expected shard {shard} of {folder.path} to stay whole while it was merged.")
+        for name, data in files.items():
+            write_atomically(target.path / "shards" / name, data)
+    publish(target)
+    if foreign or not all(target.has_table(name) for name in run.layout.joined):
+        join_tables(target, len(run.layout.plan.shards), run.schemas)
+
+
+def _copy_sessions(source: Path, target: Path) -> None:
+    """Accounts only grow: of two copies of one, the longer is the later."""
+    for file in sorted(source.glob("*/**/*.json")):
+        copy, data = target / file.relative_to(source), file.read_bytes()
+        if not copy.is_file() or copy.stat().st_size < len(data):
+            write_atomically(copy, data)

@@ -1,0 +1,123 @@
+"""What each session adds to a run: who computed, what it cost, what had to be split. Nobody overwrites another's.
+
+    sessions/<session>/manifest.json             when, where, with which versions
+    sessions/<session>/<process>/cost.json       the cost of each shard that this process computed
+    sessions/<session>/<process>/manifest.json   the micro-batches it had to split
+
+Each file has one writer. `publish` joins them into the run's own `manifest.json` and `cost.json`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from interp.run.files import read_json
+from interp.run.manifest import git_commit, n_threads, versions
+from interp.run.store import RunFolder
+
+__all__ = ["Ledger", "begin_session", "publish", "sum_costs"]
+
+
+def begin_session(folder: RunFolder, provenance: Mapping[str, Any], **counts: Any) -> str:
+    """Write down that a session begins; returns its name, which sorts by time.
+
+    Args:
+        folder: The run's folder.
+        provenance: What a reader wants to know about the run.
+        **counts: What the session is about to do, such as the number of missing shards.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    name = f"{now:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
+    session = {
+        "started": now.isoformat(timespec="seconds"),
+        "machine": f"{platform.system()} {platform.machine()}, {n_threads() or 1} threads",
+        "versions": versions(),
+        "commit": git_commit(Path(__file__).parent),
+        "shards": counts,
+    }
+    folder.write_json(f"sessions/{name}/manifest.json", {"provenance": dict(provenance), "session": session})
+    publish(folder)
+    return name
+
+
+class Ledger:
+    """One process's own account of the shards it computed in a session."""
+
+    def __init__(self, folder: RunFolder, session: str) -> None:
+        self._folder, self._place = folder, f"sessions/{session}/{uuid.uuid4().hex[:8]}"
+        self._costs: dict[str, Mapping[str, float]] = {}
+        self._splits: list[Mapping[str, Any]] = []
+
+    def add(self, shard: int, cost: Mapping[str, float], splits: Sequence[Mapping[str, Any]]) -> None:
+        """Write down a shard that was computed, before it is stored: a kill then loses no cost."""
+        self._costs[str(shard)] = dict(cost)
+        self._folder.write_json(f"{self._place}/cost.json", {"shards": self._costs})
+        if splits:
+            self._splits += [{"shard": shard, **split} for split in splits]
+            self._folder.write_json(f"{self._place}/manifest.json", {"splits": self._splits})
+
+
+def publish(folder: RunFolder) -> None:
+    """Join what the sessions wrote into `manifest.json` and `cost.json`.
+
+    When several processes end together, the last to write has seen every account that was there: it looks
+    again after writing.
+    """
+    while True:
+        before = _accounts(folder)
+        for name, value in (("manifest.json", _manifest(folder, before)), ("cost.json", _cost(before))):
+            if value and folder.read_json(name, None) != value:
+                folder.write_json(name, value)
+        if _accounts(folder) == before:
+            return
+
+
+def _accounts(folder: RunFolder) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """What every session's files hold, by session and path within it, in the order of time."""
+    place = folder.path / "sessions"
+    found = {}
+    for file in sorted(place.glob("*/**/*.json")):
+        session, *rest = file.relative_to(place).parts
+        value = read_json(file)
+        if isinstance(value, dict):
+            found[session, "/".join(rest)] = value
+    return found
+
+
+def _manifest(folder: RunFolder, accounts: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, Any]:
+    begun = [value for value in accounts.values() if "session" in value and "provenance" in value]
+    if not begun:
+        return {}
+    splits = [
+        {"session": session, **split}
+        for (session, _), value in accounts.items()
+        for split in value.get("splits", ())
+    ]
+    provenance = begun[-1]["provenance"]
+    listed = {"sessions": [value["session"] for value in begun], **({"splits": splits} if splits else {})}
+    return {**provenance, "run": folder.digest, **listed}
+
+
+def _cost(accounts: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, Any]:
+    """Per shard what it cost the last time, the sum of that, and the sum of all that was ever spent."""
+    each = [value["shards"] for value in accounts.values() if "shards" in value]
+    shards = {shard: cost for costs in each for shard, cost in costs.items()}
+    if not shards:
+        return {}
+    spent = sum_costs(cost for costs in each for cost in costs.values())
+    return {"shards": shards, "total": sum_costs(shards.values()), "spent": spent}
+
+
+def sum_costs(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Sums, except for peaks, of which the largest counts."""
+    total: dict[str, float] = {}
+    for cost in costs:
+        for name, value in cost.items():
+            join = max if name.startswith("peak") else float.__add__
+            total[name] = join(total[name], float(value)) if name in total else float(value)
+    return total

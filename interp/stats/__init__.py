@@ -1,0 +1,24 @@
+"""Honest statistics, thin over SciPy: groups (patients, volumes, images) are resampled, never rows."""
+
+from __future__ import annotations
+
+from interp.stats.family import holm
+from interp.stats.groups import MIN_GROUPS, per_group, population_note
+from interp.stats.intervals import Interval, bootstrap, bootstrap_statistic, paired, two_way, unpaired
+from interp.stats.permutation import PermutationTest, paired_test, unpaired_test
+
+__all__ = [
+    "MIN_GROUPS",
+    "Interval",
+    "PermutationTest",
+    "bootstrap",
+    "bootstrap_statistic",
+    "holm",
+    "paired",
+    "paired_test",
+    "per_group",
+    "population_note",
+    "two_way",
+    "unpaired",
+    "unpaired_test",
+]

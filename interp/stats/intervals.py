@@ -1,0 +1,298 @@
+"""Means, differences and any other statistic with intervals over groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from interp.errors import StudyError
+from interp.stats.groups import Groups, checked, totals
+
+__all__ = ["Interval", "bootstrap", "bootstrap_statistic", "paired", "two_way", "unpaired"]
+
+CHUNK = 1_000_000  # group draws held at once; fixed, because the draws of a seed must not depend on memory
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean (or a difference, or another statistic) with its interval.
+
+    Attributes:
+        mean: mean over the rows kept; NaN when there are none.
+        low: lower end; NaN with fewer than two groups, since nothing can then be said of other groups.
+        high: upper end; NaN as `low`.
+        n: rows kept.
+        n_groups: groups with at least one row kept; of two sides, those of the side with fewer.
+        n_nan: rows dropped because their value was NaN.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    n_groups: int
+    n_nan: int = 0
+
+
+def bootstrap(
+    values: ArrayLike, groups: Groups, *, n: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The mean of `values` with a percentile interval from `n` resamplings of whole groups.
+
+    Each resampling draws as many groups as there are, with replacement, and takes the mean of all their rows
+    (a ratio of sums, so large groups weigh more, as they do in the mean itself). The result does not depend
+    on the order of the rows. With few groups it covers too little (6 groups: about 85 % instead of 95 %),
+    hence `population_note`.
+
+    Args:
+        values: (row,) numbers; NaN are dropped and counted.
+        groups: (row,) labels of what was sampled independently; a missing label (None, NaN) is a group of
+            its own. None: every row is its own group.
+        n: resamplings.
+        level: nominal coverage, in (0, 1).
+        seed: of the resampling.
+
+    Raises:
+        StudyError: values and groups of different lengths, infinite values, or `n`, `level` out of range.
+
+    Example:
+        >>> found = bootstrap([1.0, 3.0, 5.0, 5.0], ["a", "a", "b", "c"])
+        >>> found.mean, found.n, found.n_groups
+        (3.5, 4, 3)
+    """
+    check_options(n, level)
+    sums, counts, n_nan = _kept(values, groups)
+    if len(sums) == 0:
+        return Interval(np.nan, np.nan, np.nan, 0, 0, n_nan)
+    mean = float(sums.sum() / counts.sum())
+    low, high = np.nan, np.nan
+    if len(sums) > 1:
+        means = _resampled_means(sums, counts, n, np.random.default_rng(seed))
+        low, high = _ends(means, level)
+    return Interval(mean, low, high, int(counts.sum()), len(sums), n_nan)
+
+
+def paired(
+    a: ArrayLike, b: ArrayLike, groups: Groups, *, n: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The mean of `a − b` over rows measured both ways, with the interval of `bootstrap`.
+
+    Row i of `a` and of `b` must be the same sample. Rows where either is NaN are dropped and counted.
+
+    Raises:
+        StudyError: as `bootstrap`, and when `a` and `b` differ in length.
+
+    Example:
+        >>> paired([2.0, 4.0], [1.0, 1.0], None).mean
+        2.0
+    """
+    return bootstrap(gaps(a, b), groups, n=n, level=level, seed=seed)
+
+
+def unpaired(
+    a: ArrayLike,
+    b: ArrayLike,
+    groups_a: Groups,
+    groups_b: Groups,
+    *,
+    n: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """mean(a) − mean(b) of different samples, with a percentile interval; each side's groups are drawn apart.
+
+    `n` counts the rows of both sides, `n_groups` the groups of the side with fewer: the weaker side limits
+    what can be claimed. The ends are NaN when either side has fewer than two groups.
+
+    Args:
+        a: (row,) numbers of the first side; NaN are dropped and counted.
+        b: (row,) numbers of the second.
+        groups_a: (row,) groups of `a`; None: every row is its own.
+        groups_b: the same for `b`. Groups are taken to be different things on the two sides.
+        n: resamplings.
+        level: nominal coverage, in (0, 1).
+        seed: of the resampling.
+
+    Raises:
+        StudyError: as `bootstrap`.
+
+    Example:
+        >>> unpaired([3.0, 5.0], [1.0], None, None).mean
+        3.0
+    """
+    check_options(n, level)
+    sides = [_kept(values, groups) for values, groups in ((a, groups_a), (b, groups_b))]
+    n_rows = sum(int(counts.sum()) for _, counts, _ in sides)
+    n_groups = min(len(sums) for sums, _, _ in sides)
+    n_nan = sum(lost for _, _, lost in sides)
+    if n_groups == 0:
+        return Interval(np.nan, np.nan, np.nan, n_rows, 0, n_nan)
+    first, second = (float(sums.sum() / counts.sum()) for sums, counts, _ in sides)
+    low, high = np.nan, np.nan
+    if n_groups > 1:
+        rng = np.random.default_rng(seed)
+        means = [_resampled_means(sums, counts, n, rng) for sums, counts, _ in sides]
+        low, high = _ends(means[0] - means[1], level)
+    return Interval(first - second, low, high, n_rows, n_groups, n_nan)
+
+
+def bootstrap_statistic(
+    statistic: Callable[..., float],
+    columns: Sequence[ArrayLike],
+    groups: Groups,
+    *,
+    n: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Any statistic of rows, with a percentile interval from resamplings of whole groups.
+
+    `statistic(*columns)` gets the rows of the drawn groups and returns a number: a correlation, a median, an
+    AUROC. Resamplings for which it is NaN (one class only, say) are left out of the interval.
+
+    Args:
+        statistic: takes as many (row,) float64 arrays as there are columns.
+        columns: (row,) numbers each; a row with a NaN in any of them is dropped and counted.
+        groups: as in `bootstrap`.
+        n: resamplings.
+        level: nominal coverage, in (0, 1).
+        seed: of the resampling.
+
+    Raises:
+        StudyError: as `bootstrap`; no columns.
+
+    Example:
+        >>> import numpy as np
+        >>> bootstrap_statistic(np.median, [[1.0, 2.0, 9.0]], None).mean
+        2.0
+    """
+    check_options(n, level)
+    if not len(columns):
+        raise StudyError("a statistic needs at least one column of numbers; came none.")
+    read = [checked(column, groups) for column in columns]
+    if len({len(rows) for rows, _ in read}) > 1:
+        raise StudyError(f"columns of one length are expected; came {[len(rows) for rows, _ in read]}.")
+    table = np.stack([rows for rows, _ in read])
+    kept = ~np.isnan(table).any(axis=0)
+    table, codes = table[:, kept], np.unique(read[0][1][kept], return_inverse=True)[1]
+    n_groups, n_nan = (int(codes.max()) + 1 if len(codes) else 0), int((~kept).sum())
+    value = float(statistic(*table)) if n_groups else np.nan
+    low, high = np.nan, np.nan
+    if n_groups > 1:
+        low, high = _ends(_resampled(statistic, table, codes, n, seed), level)
+    return Interval(value, low, high, int(kept.sum()), n_groups, n_nan)
+
+
+def two_way(values: ArrayLike, groups_a: Groups, groups_b: Groups, *, level: float = 0.95) -> Interval:
+    """The mean of rows that belong to two kinds of group at once, such as pairs matched across domains.
+
+    The variance of the mean is V_a + V_b − V_ab: that by groups of the first kind, by the second, less that
+    by their intersections, which both count. The interval is mean ± t √V with as many degrees of freedom as
+    the kind with fewer groups has groups, less one. `n_groups` is that number of groups.
+
+    Raises:
+        StudyError: as `bootstrap`.
+
+    Source: Cameron, Gelbach, Miller, Robust inference with multiway clustering, J. Bus. Econ. Stat. 29
+    (2011) 238–249.
+
+    Example:
+        >>> two_way([1.0, 2.0, 3.0], ["a", "b", "c"], ["x", "y", "z"]).mean
+        2.0
+    """
+    check_options(1, level)
+    rows, first = checked(values, groups_a)
+    second = checked(values, groups_b)[1]
+    kept = ~np.isnan(rows)
+    rows, first, second = rows[kept], first[kept], second[kept]
+    n_nan = int((~kept).sum())
+    n_groups = min(len(np.unique(first)), len(np.unique(second)))
+    if n_groups == 0:
+        return Interval(np.nan, np.nan, np.nan, 0, 0, n_nan)
+    mean = float(rows.mean())
+    if n_groups == 1:
+        return Interval(mean, np.nan, np.nan, len(rows), 1, n_nan)
+    both = np.unique(np.stack([first, second]), axis=1, return_inverse=True)[1].ravel()
+    of_first, of_second, of_both = (_variance(rows - mean, codes) for codes in (first, second, both))
+    variance = max(of_first + of_second - of_both, of_first, of_second)
+    half = float(scipy.stats.t.ppf((1 + level) / 2, n_groups - 1) * np.sqrt(variance))
+    return Interval(mean, mean - half, mean + half, len(rows), n_groups, n_nan)
+
+
+def gaps(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " row"]:
+    """`a − b`, row by row.
+
+    Raises:
+        StudyError: `a` and `b` differ in length.
+    """
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if first.shape != second.shape:
+        raise StudyError(
+            f"a paired difference needs the same samples in both; came {first.shape} and {second.shape}. "
+            "Align the rows by sample first."
+        )
+    return first - second
+
+
+def check_options(n: int, level: float) -> None:
+    """Refuse no resamplings and levels that are not shares."""
+    if n < 1 or not 0 < level < 1:
+        raise StudyError(
+            f"a bootstrap takes n ≥ 1 resamplings and a level between 0 and 1; came n={n}, level={level}. "
+            "The defaults are n=2000, level=0.95."
+        )
+
+
+def _kept(
+    values: ArrayLike, groups: Groups
+) -> tuple[Float[np.ndarray, " group"], Int[np.ndarray, " group"], int]:
+    """Sum and count of each group, and how many rows were dropped."""
+    rows, codes = checked(values, groups)
+    kept = ~np.isnan(rows)
+    return *totals(rows[kept], codes[kept]), int((~kept).sum())
+
+
+def _ends(found: Float[np.ndarray, " resampling"], level: float) -> tuple[float, float]:
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return np.nan, np.nan
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled_means(
+    sums: Float[np.ndarray, " group"], counts: Int[np.ndarray, " group"], n: int, rng: np.random.Generator
+) -> Float[np.ndarray, " resampling"]:
+    """Means of n draws of as many groups as there are, with replacement."""
+    step = max(1, CHUNK // len(sums))
+    means = []
+    for start in range(0, n, step):
+        drawn = rng.integers(0, len(sums), size=(min(step, n - start), len(sums)))
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    return np.concatenate(means)
+
+
+def _resampled(
+    statistic: Callable[..., float],
+    table: Float[np.ndarray, "column row"],
+    codes: Int[np.ndarray, " row"],
+    n: int,
+    seed: int,
+) -> Float[np.ndarray, " resampling"]:
+    """The statistic of n draws of as many groups as there are, with replacement."""
+    order = np.argsort(codes, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(codes))[:-1])
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(0, len(members), size=len(members)) for _ in range(n))
+    return np.array([float(statistic(*table[:, np.concatenate([members[i] for i in ids])])) for ids in drawn])
+
+
+def _variance(errors: Float[np.ndarray, " row"], codes: Int[np.ndarray, " row"]) -> float:
+    """The variance of the mean when rows of one group move together, corrected for the number of groups."""
+    sums = np.bincount(np.unique(codes, return_inverse=True)[1], weights=errors)
+    return float((sums**2).sum() / len(errors) ** 2 * len(sums) / (len(sums) - 1))

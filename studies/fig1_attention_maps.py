@@ -1,0 +1,72 @@
+"""Figure 1: where does a model look when it answers about natural and about medical images?
+
+    python studies/fig1_attention_maps.py
+    python studies/fig1_attention_maps.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
+
+A few test samples, drawn with the seed and not by their score, with their boxes, the attention of the last prompt
+token and the same relative to a generic prompt, at one layer: the best of the validation split. The page is
+`fig1.html` under `--out`; runs stay beside it and are resumed by the same command.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tyro
+
+from interp.data import Samples
+from interp.data.named import BUNDLED, sets
+from interp.indicators import Attention
+from interp.prompt import GENERIC_PROMPT
+from interp.report.maps_page import write_maps
+from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
+
+PLAIN, RELATIVE = Attention(), Attention(relative_to=GENERIC_PROMPT)
+
+
+def main(
+    model: str = "organism",
+    data: tuple[str, ...] = BUNDLED,
+    out: Path = Path("runs"),
+    seed: int = 0,
+    workers: int = 1,
+    n: int = 6,
+    n_validation: int = 80,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> None:
+    """Show where the model looks.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
+        out: Folder for runs and fig1.html.
+        seed: Draws the samples.
+        workers: Processes, each with its own copy of the model.
+        n: Samples shown of each data set.
+        n_validation: Samples of each data set's validation split on which the layer is chosen.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    spec = ModelSpec(model, device=device, dtype=dtype)
+
+    def run(read: dict[str, Samples], indicator: Attention) -> Result:
+        base = LayerSweep(
+            model=spec, data=next(iter(read.values())), indicator=indicator, metrics=("ar",), seed=seed
+        )
+        return Grid(base, data=read).run(out, workers=workers)
+
+    validation = sets(data, split="validation", n=n_validation, seed=seed)
+    shown = sets(data, n=n, seed=seed)
+    results = {"attention": run(shown, PLAIN), "relative to a generic prompt": run(shown, RELATIVE)}
+    relative = results["relative to a generic prompt"]
+    choice = choose_layer(run(validation, RELATIVE)) if validation else relative.best_layer()
+    print(choice.sentence(relative))
+    for result in results.values():
+        if len(result.failures):
+            print(result.failures[["sample", "error", "reason"]].to_string(index=False))
+    print(f"Page: {write_maps(results, choice, out / 'fig1.html')}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

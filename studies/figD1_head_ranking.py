@@ -1,0 +1,73 @@
+"""Figure D.1: do natural and medical images rank a model's heads alike?
+
+    python studies/figD1_head_ranking.py
+    python studies/figD1_head_ranking.py --model llava-hf/llava-1.5-7b-hf --device cuda --data COCO_FOLDER VGMED_FOLDER
+
+Every head is scored on the validation split of each data set, the split on which heads may be chosen. Printed are
+the top heads, the rank correlation and the overlap of the top k, with their intervals, chance and the ceiling that
+noise sets. KL, the paper's metric, can put heads that look everywhere first: the printed line about an even map tells,
+and `--metric ar` ranks anew. Each run stays under `--out` and is resumed by the same command; `report.html` is the
+result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tyro
+
+from interp.data.named import BUNDLED, sets
+from interp.study import ModelSpec
+from interp.study.head_agreement import head_agreement
+from interp.study.head_ranking import HeadRanking
+
+
+def main(
+    model: str = "organism",
+    data: tuple[str, ...] = BUNDLED,
+    out: Path = Path("runs"),
+    seed: int = 0,
+    workers: int = 1,
+    n: int = 160,
+    metric: str = "kl",
+    k: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> None:
+    """Rank heads on each data set and compare the rankings.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
+        out: Folder for runs and report.html.
+        seed: Draws the samples, and the groups of the bootstrap.
+        workers: Processes, each with its own copy of the model.
+        n: At most so many samples per data set, drawn with the seed.
+        metric: What ranks the heads: a short name of interp.metrics.METRICS.
+        k: How many heads are the top; by default 20, as in the paper, or an eighth of a small model's heads.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    read = sets(data, split="validation", n=n, seed=seed)
+    if not read:
+        raise SystemExit(
+            f"none of {', '.join(data)} has validation samples, so there is nothing to rank heads on."
+        )
+    spec = ModelSpec(model, device=device, dtype=dtype)
+    results = [
+        HeadRanking(model=spec, data=samples, metric=metric, seed=seed).run(out, workers=workers)
+        for samples in read.values()
+    ]
+    first, *others = results
+    best = k or min(20, max(first.n_heads // 8, 1))
+    for result in results:
+        print(result.table(best), end="\n\n")
+        if len(result.failures):
+            print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+    for other in others:
+        print(*head_agreement(first, other, best, seed=seed).sentences(), sep="\n", end="\n\n")
+    print(f"Report: {first.report(out / 'report.html', k=best, against=others)}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

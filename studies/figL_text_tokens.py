@@ -1,0 +1,116 @@
+"""Figure L: do the question's words, the object's word and the first answer token look at the object?
+
+    python studies/figL_text_tokens.py
+    python studies/figL_text_tokens.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
+
+The attention ratio of four kinds of rows, layer by layer, plain and relative to the last row of the generic prompt;
+each kind at its own layer, chosen on the validation split, compared with the last token on the same test samples. The
+object's word needs `label` in the data's rows and is left out where no sample has one. The page is `figL.html` under
+`--out`; runs stay beside it and are resumed by the same command.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tyro
+
+from interp.data import Samples
+from interp.data.named import BUNDLED, sets
+from interp.indicators import Attention
+from interp.prompt import GENERIC_PROMPT, Prompt
+from interp.report.text_tokens import write_text_tokens
+from interp.report.token_gaps import against_last, own_layer_scores
+from interp.report.words import number
+from interp.study import Grid, LayerChoice, LayerSweep, ModelSpec, Result, choose_layer
+from interp.study.frames import records
+
+LAST, OBJECT = "last token", "object's word"
+KINDS = {LAST: "last", "question's words": "question", OBJECT: "label", "first answer token": "answer"}
+DIVISORS: dict[str, Prompt | None] = {
+    "relative to the generic prompt": GENERIC_PROMPT,
+    "plain attention": None,
+}
+
+
+def main(
+    model: str = "organism",
+    data: tuple[str, ...] = BUNDLED,
+    out: Path = Path("runs"),
+    seed: int = 0,
+    workers: int = 1,
+    n: int = 72,
+    n_validation: int = 48,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> None:
+    """Compare what kinds of text tokens look at.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
+        out: Folder for runs and figL.html.
+        seed: Draws the samples and decides whose boxes each sample borrows.
+        workers: Processes, each with its own copy of the model.
+        n: At most so many test samples per data set.
+        n_validation: At most so many validation samples per data set, on which layers are chosen.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    spec = ModelSpec(model, device=device, dtype=dtype)
+    test, validation = (
+        sets(data, split=split, n=size, seed=seed)
+        for split, size in (("test", n), ("validation", n_validation))
+    )
+    if not validation:
+        raise SystemExit(
+            "no validation samples to choose layers on: give rows a group, or a split, in the data."
+        )
+    kinds = answerable(test)
+    if OBJECT not in kinds:
+        print(f"Left out, {OBJECT}: not every sample has a label.")
+
+    def run(read: dict[str, Samples], divisor: Prompt | None) -> Result:
+        indicators = {kind: Attention(relative_to=divisor, queries=rows) for kind, rows in kinds.items()}
+        base = LayerSweep(model=spec, data=next(iter(read.values())), metrics=("ar",), seed=seed)
+        return Grid(base, indicator=indicators, data=read).run(out, workers=workers)
+
+    results = {name: run(test, divisor) for name, divisor in DIVISORS.items()}
+    choices = {name: own_layers(run(validation, divisor)) for name, divisor in DIVISORS.items()}
+    for name, result in results.items():
+        print(f"\nAR, {name}; layers chosen on validation")
+        print_gaps(result, choices[name], seed)
+    print(f"\nPage: {write_text_tokens(results, choices, LAST, out / 'figL.html')}")
+
+
+def print_gaps(result: Result, chosen: dict[str, LayerChoice], seed: int) -> None:
+    for said in records(against_last(own_layer_scores(result, chosen), LAST, seed=seed)):
+        gap = "" if said["last"] is None else f"   minus last {number(said['last'].mean)}, p {said['p']:.2g}"
+        print(
+            f"  {said['data']:>10} {said['indicator']:<20} layer {said['layer']}: {number(said['mean'])}{gap}"
+        )
+
+
+def answerable(read: dict[str, Samples]) -> dict[str, str]:
+    """The kinds of token that these samples have."""
+    labelled = all(sample.meta.get("label") for samples in read.values() for sample in samples)
+    return {kind: rows for kind, rows in KINDS.items() if labelled or kind != OBJECT}
+
+
+def own_layers(validation: Result) -> dict[str, LayerChoice]:
+    """Each kind of token's best layer, all data sets counting the same."""
+    kinds = dict.fromkeys(cell.labels["indicator"] for cell in validation.cells)
+    return {
+        kind: choose_layer(
+            Result(
+                validation.study,
+                tuple(cell for cell in validation.cells if cell.labels["indicator"] == kind),
+                validation.folder,
+            )
+        )
+        for kind in kinds
+    }
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,92 @@
+"""Figure M: when the model fails, had it looked? And when it is right, had it?
+
+    python studies/figM_failures.py
+    python studies/figM_failures.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
+
+Counts of samples that looked at the box or elsewhere and were answered right or wrong, with intervals over groups, and
+cases of the two kinds that disagree. Layer and threshold are chosen on the validation split. The page is `figM.html`
+under `--out`, every sample's verdict `figM.csv`; runs stay beside them and are resumed by the same command.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import tyro
+
+from interp.data import Samples
+from interp.data.named import BUNDLED, sets
+from interp.indicators import Attention
+from interp.prompt import GENERIC_PROMPT
+from interp.report.failures import write_failures
+from interp.report.verdicts import counts, thresholds, verdicts
+from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
+from interp.study.frames import records
+
+
+def main(
+    model: str = "organism",
+    data: tuple[str, ...] = BUNDLED,
+    out: Path = Path("runs"),
+    seed: int = 0,
+    workers: int = 1,
+    n: int = 160,
+    n_validation: int = 80,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> None:
+    """Count the samples where the look and the answer disagree.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files. Answers are needed.
+        out: Folder for runs, figM.html and figM.csv.
+        seed: Draws the samples and decides whose boxes each sample borrows.
+        workers: Processes, each with its own copy of the model.
+        n: At most so many test samples per data set.
+        n_validation: At most so many validation samples per data set, for the layer and the threshold.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    spec = ModelSpec(model, device=device, dtype=dtype)
+
+    def run(read: dict[str, Samples]) -> Result:
+        first = next(iter(read.values()))
+        base = LayerSweep(
+            model=spec, data=first, indicator=Attention(GENERIC_PROMPT), metrics=("ar",), seed=seed
+        )
+        return Grid(base, data=read).run(out, workers=workers)
+
+    validation, test = (
+        sets(data, split=split, n=size, seed=seed)
+        for split, size in (("validation", n_validation), ("test", n))
+    )
+    absent = [name for name in test if name not in validation]
+    if absent or not test:
+        raise SystemExit(
+            f"no validation samples to set a threshold on: {absent}. Give rows a group or a split."
+        )
+    chosen_on, result = run({name: validation[name] for name in test}), run(test)
+    choice = choose_layer(chosen_on)
+    limits = thresholds(chosen_on, choice)
+    found = verdicts(result, choice, limits)
+    if found.empty:
+        raise SystemExit(
+            "no sample has both an answer to judge and a defined AR: the data's rows need answers."
+        )
+    found.to_csv(out / "figM.csv", index=False)
+    print(choice.sentence(result))
+    print_counts(found, seed)
+    print(f"Page: {write_failures(result, choice, limits, found, out / 'figM.html')}")
+
+
+def print_counts(found: pd.DataFrame, seed: int) -> None:
+    for row in records(counts(found, seed=seed)):
+        interval = "" if row["note"] else f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+        share = f"{100 * row['share']:.0f}{interval} %, expected {100 * row['expected']:.0f} %"
+        print(f"{row['data']:>10}  {row['outcome']:<24} {row['n']:>4}  {share}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

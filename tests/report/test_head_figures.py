@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from interp.errors import StudyError
+from interp.report.head_figures import head_figures, heat_maps, rank_scatter
+from interp.study import ModelSpec
+from interp.study.head_result import HeadResult
+from tests.report.test_page import ATTACK, Elements, hostile
+from tests.study.planted import sample, samples
+from tests.study.planted_heads import GAIN, PlantedHeads, made, ranking
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> HeadResult:
+    """Head (1, 1) is silent, so it has no score."""
+    study = ranking(indicator=PlantedHeads(silent=((1, 1),)))
+    return study.run(tmp_path_factory.mktemp("runs"), progress=False)
+
+
+def test_a_cell_lies_at_its_layer_and_head(result: HeadResult) -> None:
+    figure = heat_maps([result], k=2)
+    heat, marks = figure.data
+    assert (figure.layout.xaxis.range, figure.layout.yaxis.range) == ((-0.5, 2.5), (-0.5, 1.5))
+    assert (list(heat.x), list(heat.y)) == ([0, 1, 2], [0, 1])
+    for layer, row in enumerate(GAIN):
+        for head, gain in enumerate(row):
+            found = heat.z[head][layer]
+            if (layer, head) == (1, 1):
+                assert np.isnan(found)
+            else:
+                assert found == pytest.approx((1 + gain) * 20 / (20 + 2 * gain))
+    assert heat.customdata[1][0][2] == 1  # the rank of layer 0, head 1
+    assert list(zip(marks.x, marks.y, strict=True)) == [(0, 1), (2, 0)]  # gain 3 each, in order
+    assert marks.name == "top 2"
+
+
+def test_data_sets_share_a_scale_on_which_light_is_good(tmp_path: Path) -> None:
+    values = np.arange(100.0)[None] + np.zeros((3, 1))
+    for metric, ends, reverse in (("ar", (3.98, 199.0), False), ("kl", (0.0, 195.02), True)):
+        a = made(tmp_path / metric, values, name="a", metric=metric, heads=10)
+        b = made(tmp_path / metric, values + 100, name="b", metric=metric, heads=10)
+        figure = heat_maps([a, b], k=1)
+        axis = figure.layout.coloraxis
+        assert (axis.cmin, axis.cmax) == pytest.approx(ends, abs=0.01)
+        assert axis.reversescale is reverse
+        assert [trace.coloraxis for trace in figure.data if trace.type == "heatmap"] == ["coloraxis"] * 2
+        cut = axis.colorbar.ticktext[-1 if reverse else 0]
+        assert cut.startswith("≥" if reverse else "≤")
+        assert [title.text for title in figure.layout.annotations] == ["a", "b"]
+        best = [(trace.x[0], trace.y[0]) for trace in figure.data if trace.type == "scatter"]
+        assert best == [(0, 0) if reverse else (9, 9)] * 2
+    with pytest.raises(StudyError, match="one colour scale needs one metric; got ar, kl"):
+        heat_maps([made(tmp_path / "ar", values, name="a", heads=10), a])
+
+
+def test_the_scatter_sets_rank_against_rank(result: HeadResult, tmp_path: Path) -> None:
+    other = ranking(
+        data=samples(6, "other"), indicator=PlantedHeads(gain=((3.0, 0.0), (7.0, 1.0), (0.5, 2.0)))
+    )
+    figure = rank_scatter(result, other.run(tmp_path, progress=False), k=2)
+    points = figure.data[0]
+    where = {tuple(pair): (x, y) for pair, x, y in zip(points.customdata, points.x, points.y, strict=True)}
+    assert where == {(0, 1): (1, 6), (2, 0): (2, 5), (1, 0): (3, 1), (2, 1): (4, 3), (0, 0): (5, 2)}
+    assert (1, 1) not in where  # it has no rank in one of them
+    square = figure.layout.shapes[0]
+    assert (square.x1, square.y1) == (2.5, 2.5)
+    assert figure.layout.xaxis.title.text == "rank in planted (1 = best)"
+    assert figure.layout.yaxis.title.text == "rank in other"
+
+
+def test_there_is_a_scatter_for_each_other_result(result: HeadResult) -> None:
+    assert list(head_figures([result])) == ["heads"]
+    assert list(head_figures([result, result, result])) == ["heads", "ranks", "ranks-2"]
+    assert list(result.figures(2, against=result)) == ["heads", "ranks"]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("runs")
+    study = ranking(data=hostile(), batch=8, model=ranking().model)
+    first = study.run(out, progress=False)
+    few = study.replace(data=samples(6, f"few {ATTACK}", start=60)).run(out, progress=False)
+    return first.report(out / "deep" / "report.html", k=2, against=[few]).read_text()
+
+
+def test_text_from_the_data_stays_text_and_nothing_is_loaded(page: str) -> None:
+    elements = Elements(page)
+    assert ATTACK in elements.text
+    assert "alert('x')</script>" not in page
+    assert sum(tag == "script" for tag, _ in elements.tags) == 3
+    assert not {tag for tag, _ in elements.tags} & {"link", "iframe", "img", "object", "base", "form", "a"}
+    assert "evil.example" not in "".join(str(attributes) for _, attributes in elements.tags)
+    for name in ("figure-heads", "figure-ranks"):
+        assert f'id="{name}"' in page
+        assert f'"{name}": ' in page
+
+
+def test_the_page_says_what_was_measured_and_how_far_it_agrees(page: str) -> None:
+    text = " ".join(Elements(page).text.split())
+    assert "Which heads look at what the question is about? Are they the same on samples and on few" in text
+    assert "22 validation samples of samples, 6 validation samples of few" in text
+    assert "attention ratio, higher is better" in text
+    assert "rank correlation over 6 heads1.00no interval: too few groups" in text
+    assert "overlap of the top 2" in text
+    assert "By chance 0.33: 2 of 6 heads." in text
+    assert "Only 3 groups: fewer than 20" in text
+    assert "Each group alone against all of the other data set:" in text
+    assert "patient-30" in text
+    assert "An even map scores 1.000: 2 of the top 2 heads and 5 of all 6 are better." in text
+    assert "1 of 23 samples left out" in text
+    assert "SampleError: the sample has no box" in text
+    assert "fingerprint ffffffffffffffff" in text
+    assert "looking at nothing in particular would have scored better" in text
+    assert "score no better than a map" not in text
+    assert "model organism" not in text
+
+
+def test_the_page_warns_first_of_a_ranking_of_even_maps_and_of_organisms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dull = PlantedHeads(gain=((-0.9, -0.8), (-0.5, 2.0), (-0.95, 0.0)))
+    data = [sample(number) for number in range(4)]
+    result = ranking(indicator=dull, metric="kl", data=data).run(tmp_path, progress=False)
+    monkeypatch.setitem(result.study.__dict__, "model", ModelSpec("organism"))
+    text = " ".join(Elements(result.report(k=3).read_text()).text.split())
+    assert (
+        "Half or more of the top 3 heads of samples score no better than a map that is the same everywhere"
+        in text
+    )
+    assert "These are not the paper's numbers" in text
+    assert "Agreement" not in text
+    assert (result.folder.path / "report.html").exists()

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.report.token_gaps import against_last, own_layer_scores
+from interp.stats import paired_test
+
+N = 24
+
+
+def scores(kinds: dict[str, tuple[float, float]], data: str = "scans", n: int = N) -> pd.DataFrame:
+    """Each kind's AR on own boxes and on shuffled ones: a constant plus the same small wave, one group a sample."""
+    rows = []
+    for kind, levels in kinds.items():
+        for control, level in zip(("boxes", "shuffled_boxes"), levels, strict=True):
+            rows += [
+                {"model": "m", "data": data, "indicator": kind, "sample": f"s{i}", "group": f"g{i}", "layer": 1,
+                 "metric": "ar", "control": control, "value": level + 0.01 * (-1) ** i}
+                for i in range(n)
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_differences_are_over_the_same_samples_and_p_is_adjusted_over_the_table() -> None:
+    both = scores({"last": (3.0, 1.0), "word": (2.0, 1.5), "answer": (3.0, 3.5)})
+    found = against_last(both, "last").set_index("indicator")
+    assert found["mean"].tolist() == pytest.approx([3, 2, 3])
+    assert [gap.mean for gap in found.shuffled] == pytest.approx([2, 0.5, -0.5])
+    assert found["last"]["last"] is None
+    assert found["last"]["word"].mean == pytest.approx(-1)
+    assert (found["last"]["word"].low, found["last"]["word"].high) == pytest.approx((-1, -1))
+    assert np.isnan(found.p["last"])
+    signs = paired_test([2.0] * N, [3.0] * N, range(N)).p
+    assert found.p["word"] == pytest.approx(2 * signs)  # two tests: the smaller p counts twice
+    assert found.p["answer"] == 1
+
+
+def test_a_sample_that_one_kind_lacks_is_in_neither_side_of_its_difference() -> None:
+    whole = scores({"last": (3.0, 1.0), "word": (2.0, 1.0)})
+    whole.loc[(whole.indicator == "last") & (whole["sample"] == "s0"), "value"] = 1000.0
+    lacking = whole[~((whole.indicator == "word") & (whole["sample"] == "s0"))]
+    found = against_last(lacking, "last").set_index("indicator")
+    assert found["last"]["word"].mean == pytest.approx(-1)
+    assert found.n.to_dict() == {"last": N, "word": N - 1}
+
+
+def test_rows_are_paired_by_sample_whatever_their_order() -> None:
+    rng = np.random.default_rng(0)
+    table = scores({"last": (0.0, 1.0), "word": (0.0, 1.0)})
+    level = table["sample"].map({f"s{i}": value for i, value in enumerate(rng.normal(0, 10, N))})
+    table = table.assign(value=level + 0.5 * (table.indicator == "word"))
+    shuffled = table.sample(frac=1, random_state=1)
+    gap = against_last(shuffled, "last").set_index("indicator")["last"]["word"]
+    assert (gap.low, gap.mean, gap.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_data_sets_are_kept_apart_and_in_order() -> None:
+    table = pd.concat(
+        [scores({"last": (1, 1), "word": (2, 1)}, "z"), scores({"last": (5, 1), "word": (4, 1)}, "a")]
+    )
+    found = against_last(table, "last")
+    assert list(zip(found.data, found.indicator, strict=True)) == [
+        ("z", "last"), ("z", "word"), ("a", "last"), ("a", "word")
+    ]  # fmt: skip
+    assert found["last"][1].mean == pytest.approx(1)
+    assert found["last"][3].mean == pytest.approx(-1)
+
+
+def test_each_kind_is_scored_at_its_own_layer() -> None:
+    frames = [scores({"last": (level, 1), "word": (10 * level, 1)}, n=2).assign(layer=layer) for layer, level in
+              ((0, 1.0), (1, 2.0))]  # fmt: skip
+    extra = frames[0].assign(metric="js", value=99.0)
+    result: Any = SimpleNamespace(scores=pd.concat([*frames, extra], ignore_index=True))
+    choices: Any = {"last": SimpleNamespace(layers={"m": 1}), "word": SimpleNamespace(layers={"m": 0})}
+    own = own_layer_scores(result, choices)
+    own = own[own.control == "boxes"].groupby("indicator").value.mean()
+    assert own.to_dict() == pytest.approx({"last": 2.0, "word": 10.0})

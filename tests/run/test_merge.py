@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from interp.errors import RunError
+from interp.run import RunFolder, merge, run_task
+from interp.run.command import merge_command
+from interp.run.merge import _copy_sessions
+from tests.run.compare import fingerprints
+from tests.run.fake_task import Roots
+
+OF = 3
+
+
+def parts(tmp_path: Path, **changes: object) -> list[Path]:
+    """Three machines, each with its own folder."""
+    places = [tmp_path / f"machine-{number}" for number in range(1, OF + 1)]
+    for number, place in enumerate(places, 1):
+        task = Roots(bad=(5, 9), **changes)  # pyright: ignore[reportArgumentType]
+        run_task(task, place, progress=False, part=(number, OF))
+    return places
+
+
+def whole(tmp_path: Path) -> dict[str, str]:
+    run_task(Roots(bad=(5, 9)), tmp_path / "whole", progress=False)
+    return fingerprints(tmp_path / "whole")
+
+
+def test_three_parts_become_the_bytes_of_a_single_run(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    (folder,) = merge(places, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == whole(tmp_path)
+    assert folder.path.parent == tmp_path / "out"
+    again = Roots(bad=(5, 9))
+    assert run_task(again, tmp_path / "out", progress=False) == folder
+    assert again.calls == []
+    sessions = folder.read_json("manifest.json", {})["sessions"]
+    assert sorted(session["shards"]["part"] for session in sessions) == [[1, 3], [2, 3], [3, 3]]
+    cost = folder.read_json("cost.json", {})
+    assert (
+        cost["total"]["seconds"]
+        == json.loads(next((tmp_path / "whole").glob("*/cost.json")).read_text())["total"]["seconds"]
+    )
+    assert set(cost["shards"]) == {str(shard) for shard in range(8)}
+
+
+def test_parts_may_be_runs_folders_come_in_any_order_and_be_one_of_them_the_target(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    expected = whole(tmp_path)
+    single = [next(place.iterdir()) for place in reversed(places)]
+    merge(single, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == expected
+    merge(places[1:], places[0])
+    assert fingerprints(places[0]) == expected
+    before = {file: file.stat().st_mtime_ns for file in places[0].glob("**/*.parquet")}
+    merge(places, places[0])
+    assert {file: file.stat().st_mtime_ns for file in places[0].glob("**/*.parquet")} == before
+
+
+def test_more_parts_than_shards(tmp_path: Path) -> None:
+    places = [tmp_path / str(number) for number in range(1, 4)]
+    for number, place in enumerate(places, 1):
+        run_task(Roots(n=6), place, progress=False, part=(number, 3))
+    run_task(Roots(n=6), tmp_path / "whole", progress=False)
+    merge(places, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == fingerprints(tmp_path / "whole")
+
+
+def test_a_missing_part_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    with pytest.raises(
+        RunError, match=r"all 8 shards .* shards \[1, 4, 7\] .*--shard 2/3.*Nothing was written"
+    ):
+        merge([places[0], places[2]], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_that_did_not_finish_or_is_damaged_counts_as_missing(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    folder = RunFolder.open(next(places[1].iterdir()))
+    file = folder.shard_file(4, "maps")
+    data = bytearray(file.read_bytes())
+    data[-12] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(RunError, match=r"shards \[4\] are absent or damaged .*--shard 2/3"):
+        merge(places, tmp_path / "out")
+    run_task(Roots(bad=(5, 9)), places[1], progress=False, part=(2, 3))
+    merge(places, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == whole(tmp_path)
+
+
+def test_parts_that_overlap_and_agree_are_fine_even_if_one_is_damaged(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    run_task(Roots(bad=(5, 9)), places[0], progress=False, part=(1, 2))
+    RunFolder.open(next(places[0].iterdir())).seal_file(4).write_bytes(b"{}")
+    merge(places, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == whole(tmp_path)
+
+
+def test_parts_that_overlap_and_differ_are_refused(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(places[1], other)
+    folder = RunFolder.open(next(other.iterdir()))
+    tables = folder.read_shard(4, {"failures": _schema("failures"), **Roots().schemas()})
+    assert tables is not None
+    column = tables["scores"].column("value")
+    nudged = tables["scores"].set_column(2, "value", pa.array([v + 1e-7 for v in column.to_pylist()]))
+    folder.write_shard(4, {**tables, "scores": nudged})
+    with pytest.raises(
+        RunError, match=r"same shard 4 .*machine-2.* and .*other.* differ.*00004\.\*.*trust less"
+    ):
+        merge([*places, other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def _schema(table: str) -> pa.Schema:
+    from interp.run.shards import schemas_of
+
+    return schemas_of(Roots())[table]
+
+
+def test_foreign_parts_are_refused(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    (tmp_path / "empty").mkdir()
+    run_task(Roots(n=6), tmp_path / "other", progress=False, part=(2, 3))
+    mine, foreign = next(places[0].iterdir()), next((tmp_path / "other").iterdir())
+    for wrong, message in (
+        ([], "at least one part to merge, got none"),
+        ([*places, tmp_path / "empty"], r"expected runs in .*empty.*got none"),
+        ([mine, foreign], r"parts of one run, got different ones: .*Their studies differ"),
+        ([*places, tmp_path / "other"], rf"all 2 shards of {foreign.name}"),
+    ):
+        with pytest.raises(RunError, match=message):
+            merge(wrong, tmp_path / "out")
+    renamed = mine.with_name("roots-0123456789ab")
+    mine.rename(renamed)
+    with pytest.raises(RunError, match=r"named by the hash of its study\.json"):
+        merge(places, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_of_another_run_in_a_part_counts_as_missing(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    foreign = run_task(Roots(), tmp_path / "foreign", progress=False)
+    folder = RunFolder.open(next(places[1].iterdir()))
+    for file in foreign.path.glob("shards/00001.*"):
+        shutil.copyfile(file, folder.path / "shards" / file.name)
+    with pytest.raises(RunError, match=r"shards \[1\] are absent or damaged"):
+        merge(places, tmp_path / "out")
+
+
+def test_parts_of_another_plan_schema_or_version_are_refused(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    moved = tmp_path / "moved"
+    run_task(Roots(bad=(5, 9), moved=True), moved, progress=False, part=(2, 3))
+    with pytest.raises(RunError, match=r"one plan\.json .*different versions of interp: run them again"):
+        merge([places[0], moved, places[2]], tmp_path / "out")
+    folder = RunFolder.open(next(places[1].iterdir()))
+    tables = {
+        name: pa.table({"index": list(Roots().plan().indices(4))}) for name in ("failures", "maps", "scores")
+    }
+    folder.write_shard(4, tables)
+    with pytest.raises(RunError, match=r"same columns in every shard, but those of shard 4 in .*machine-2"):
+        merge(places, tmp_path / "out")
+    plan = folder.path / "plan.json"
+    plan.unlink()
+    for other in (places[0], places[2]):
+        shutil.rmtree(other)
+    with pytest.raises(RunError, match=r"whole plan\.json beside the shards of .*Run the part again"):
+        merge([places[1]], tmp_path / "out")
+    from tests.run.test_store import older
+
+    run_task(Roots(bad=(5, 9)), places[1], progress=False, part=(2, 3))
+    older(folder.path)
+    with pytest.raises(RunError, match=r"version 2 in .*, got 1\. An older interp wrote it"):
+        merge([places[1]], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_run_in_the_parts_is_merged_and_a_study_without_shards_is_copied(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    for number, place in enumerate(places, 1):
+        run_task(Roots(n=10), place, progress=False, part=(number, OF))
+        RunFolder.create(place, "grid", {"study": "grid", "cells": ["a", "b"]})
+    merged = merge(places, tmp_path / "out")
+    for task in (Roots(bad=(5, 9)), Roots(n=10)):
+        run_task(task, tmp_path / "whole", progress=False)
+    RunFolder.create(tmp_path / "whole", "grid", {"study": "grid", "cells": ["a", "b"]})
+    assert [folder.path.name.split("-")[0] for folder in merged] == ["grid", "roots", "roots"]
+    assert fingerprints(tmp_path / "out") == fingerprints(tmp_path / "whole")
+
+
+def test_of_two_copies_of_an_account_the_longer_is_kept(tmp_path: Path) -> None:
+    for place, text in (("early", "{}"), ("late", '{"shards": {}}')):
+        (tmp_path / place / "s" / "p").mkdir(parents=True)
+        (tmp_path / place / "s" / "p" / "cost.json").write_text(text)
+    for order in (("early", "late"), ("late", "early")):
+        for place in order:
+            _copy_sessions(tmp_path / place, tmp_path / "-".join(order))
+        kept = tmp_path / "-".join(order) / "s" / "p" / "cost.json"
+        assert kept.read_text() == '{"shards": {}}'
+
+
+def test_the_command_names_what_it_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = parts(tmp_path)
+    assert merge_command(places, tmp_path / "out") == 0
+    (folder,) = (tmp_path / "out").iterdir()
+    assert capsys.readouterr().out == f"merged {folder}\n"
+
+
+def test_the_parts_of_a_sweep_and_of_a_grid_become_the_bytes_of_one_run(tmp_path: Path) -> None:
+    from interp.study import Grid
+    from tests.study.planted import samples, sweep
+
+    study = Grid(sweep(), data={"natural": samples(20), "medical": samples(9, start=30)})
+    single = study.run(tmp_path / "whole", progress=False)
+    for number in (1, 2):
+        part = study.run(tmp_path / str(number), progress=False, part=(number, 2))
+        with pytest.raises(RunError, match="interp merge"):
+            _ = part.scores
+    merge([tmp_path / "1", tmp_path / "2"], tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == fingerprints(tmp_path / "whole")
+    joined = study.run(tmp_path / "out", progress=False)
+    assert joined.scores.equals(single.scores)
+    assert joined.cost.forwards.tolist() == single.cost.forwards.tolist()

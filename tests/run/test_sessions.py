@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from interp.run import RunFolder, run_task, sessions
+from interp.run.sessions import Ledger, begin_session, publish
+from tests.run.fake_task import Roots
+
+
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path, "s", {"study": "s"})
+
+
+def test_what_two_writers_spent_is_summed_and_a_shard_counts_once_in_the_total(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    first, second = (
+        Ledger(run, begin_session(run, {"who": who}, missing=2, total=2)) for who in ("first", "second")
+    )
+    first.add(0, {"seconds": 1.0, "peak_bytes": 7.0}, [])
+    second.add(0, {"seconds": 2.0, "peak_bytes": 5.0}, [])
+    second.add(1, {"seconds": 4.0, "peak_bytes": 3.0}, [])
+    first.add(1, {"seconds": 8.0, "peak_bytes": 1.0}, [])
+    publish(run)
+    cost = run.read_json("cost.json", {})
+    assert cost["spent"] == {"seconds": 15.0, "peak_bytes": 7.0}
+    assert cost["total"] == {"seconds": 6.0, "peak_bytes": 5.0}  # the later session's account of each shard
+    manifest = run.read_json("manifest.json", {})
+    assert manifest["who"] == "second"
+    assert len(manifest["sessions"]) == 2
+
+
+def test_whoever_publishes_last_has_seen_what_the_other_wrote_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder(tmp_path)
+    slow, quick = (Ledger(run, begin_session(run, {}, missing=1, total=2)) for _ in range(2))
+    slow.add(0, {"seconds": 1.0}, [])
+    read, met = sessions._accounts, []
+
+    def overtaken(where: RunFolder) -> object:
+        found = read(where)
+        if not met:  # between the slow one's reading and its writing the quick one ends
+            met.append(1)
+            quick.add(1, {"seconds": 2.0}, [])
+            publish(where)
+        return found
+
+    monkeypatch.setattr(sessions, "_accounts", overtaken)
+    publish(run)
+    assert run.read_json("cost.json", {})["spent"] == {"seconds": 3.0}
+
+
+def test_the_cost_of_a_shard_is_written_before_the_shard(tmp_path: Path) -> None:
+    task = Roots(n=4)
+    run = run_task(task, tmp_path, progress=False)
+    (account,) = run.path.glob("sessions/*/*/cost.json")
+    assert account.stat().st_mtime_ns <= run.shard_file(0, "scores").stat().st_mtime_ns
+    assert set(json.loads(account.read_text())["shards"]) == {"0"}
+
+
+def test_a_damaged_account_is_left_out(tmp_path: Path) -> None:
+    run = run_task(Roots(n=4), tmp_path, progress=False)
+    before = run.read_json("cost.json", {})
+    place = run.path / "sessions" / "20200101T000000000000-00000000"
+    place.mkdir()
+    (place / "manifest.json").write_text('{"session": ')
+    publish(run)
+    assert run.read_json("cost.json", {}) == before
+    assert len(run.read_json("manifest.json", {})["sessions"]) == 1

@@ -1,0 +1,150 @@
+"""Each script of `studies/` from its command line to its page, on a few samples of the organism."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.data import Samples, named
+from interp.indicators import Attention
+from interp.metrics import attention_ratio
+from interp.prompt import GENERIC_PROMPT
+from interp.sample import Sample
+from interp.tracing import load
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, STUDIES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def vgmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes under SA-Med2D's names, two slices a volume, with rows that know image, question and boxes alone."""
+    root = tmp_path_factory.mktemp("vgmed")
+    scenes = named("natural", n=16)
+    rows: dict[str, list[str]] = {"localization": [], "attribute": []}
+    for i, scene in enumerate(scenes):
+        name = f"ct_00--Set--Case_{i // 2}--x_{i % 2}.png"
+        scene.load().save(root / name)
+        box = scene.boxes[0].as_tuple()
+        rows[scene.meta["kind"]].append(
+            json.dumps({"image": name, "question": scene.question, "bbox": [box]})
+        )
+    for kind, lines in rows.items():
+        (root / f"VGMED_{kind}.jsonl").write_text("\n".join(lines))
+    return root
+
+
+def test_figure_1_shows_samples_drawn_and_not_picked_and_scores_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("fig1_attention_maps").main(out=tmp_path, n=2, n_validation=4, seed=3)
+    page = (tmp_path / "fig1.html").read_text()
+    page = page[page.index("<main>") :]
+    said = re.search(r"Layer (\d) of organism: .* on validation samples that share no group with these", page)
+    assert said is not None
+    assert said.group().lower() in capsys.readouterr().out.lower()
+    mllm = load("organism")
+    for sample in (*named("natural", n=2, seed=3), *named("medical", n=2, seed=3)):
+        card = next(part for part in page.split('class="card sample"') if f"<code>{sample.id}</code>" in part)
+        maps = Attention(GENERIC_PROMPT)(mllm, [sample])
+        seen = ~np.isnan(maps.tokens[0].footprints).any(axis=1)  # not those on the padding around the image
+        inside = maps.tokens[0].mask(sample.boxes)
+        ratio = attention_ratio(maps[0].values[:, seen], inside[seen])[int(said.group(1))]
+        assert float(card.partition(">AR ")[2].partition("<")[0]) == pytest.approx(ratio, abs=0.02)
+        assert card.count("<img ") == 3
+    assert page.count('class="card sample"') == 4
+    assert "model organism" in page
+
+
+def test_figure_l_compares_each_kind_with_the_last_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("figL_text_tokens").main(data=("natural",), out=tmp_path, n=3, n_validation=2)
+    said = capsys.readouterr().out
+    page = (tmp_path / "figL.html").read_text()
+    for kind in ("last token", "question&#x27;s words", "object&#x27;s word", "first answer token"):
+        assert kind in page
+    assert said.count("minus last") == 6  # three kinds, relative and plain
+    assert "None: every sample was measured." in page
+    assert "Only 3 groups" in page
+    mllm, ratios = load("organism"), []
+    line = next(line for line in said.split("plain attention")[1].splitlines() if "object's word" in line)
+    layer = int(line.partition("layer ")[2].partition(":")[0])
+    for sample in named("natural", n=3):
+        maps = Attention(queries="label")(mllm, [sample])
+        ratios.append(attention_ratio(maps[0].sel(layer=layer).values, maps.tokens[0].mask(sample.boxes)))
+    assert f"layer {layer}: {np.mean(ratios):.2f}" in line
+
+
+def test_figure_l_leaves_out_the_objects_word_where_nobody_names_it(vgmed: Path) -> None:
+    answerable: Any = script("figL_text_tokens").answerable
+    named_objects = named("natural", n=2)
+    assert list(answerable({"a": named_objects}).values()) == ["last", "question", "label", "answer"]
+    unnamed = named(str(vgmed), n=2)
+    assert list(answerable({"a": named_objects, "b": unnamed}).values()) == ["last", "question", "answer"]
+
+
+def test_figure_m_counts_every_sample_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script("figM_failures").main(out=tmp_path, n=6, n_validation=6)
+    found = pd.read_csv(tmp_path / "figM.csv")
+    assert len(found) == 12
+    assert set(found["sample"]) == {s.id for name in ("natural", "medical") for s in named(name, n=6)}
+    said = capsys.readouterr().out
+    for data in ("natural", "medical"):
+        own = found[found.data == data]
+        limit = own.ar[~own.looked].max()
+        assert not (own.ar[own.looked] <= limit).any()
+        for outcome, rows in own.groupby("outcome"):
+            line = next(text for text in said.splitlines() if text.split("  ")[0].strip() in ("", data)
+                        and f"{data}  {outcome} " in text)  # fmt: skip
+            assert int(line.split(str(outcome))[1].split()[0]) == len(rows)
+    page = (tmp_path / "figM.html").read_text()
+    assert "Looked elsewhere, right" in page
+    assert "not proof of a cause" in page
+
+
+def test_figure_m_needs_answers(vgmed: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="need answers"):
+        script("figM_failures").main(data=(str(vgmed),), out=tmp_path, n=2, n_validation=2)
+
+
+def test_figure_3_is_one_grid_of_models_data_and_kinds(
+    vgmed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("fig3_layer_sweep").main(data=(str(vgmed),), out=tmp_path, n=6)
+    grids = list(tmp_path.glob("grid-*/study.json"))
+    assert len(grids) == 2  # validation and test
+    labels = {cell["labels"]["data"] for path in grids for cell in json.loads(path.read_text())["cells"]}
+    assert labels == {f"{vgmed.name} · attribute", f"{vgmed.name} · localization"}
+    assert (tmp_path / "report.html").is_file()
+    assert "best mean attention ratio on validation" in capsys.readouterr().out
+
+
+def test_a_set_is_parted_by_the_kinds_its_samples_name() -> None:
+    by_kind: Any = script("fig3_layer_sweep").by_kind
+    made = Samples([Sample("a.png", "?", meta={"kind": kind}) for kind in ("x", "y", "x")], "a")
+    parts = by_kind({"a": made, "b": Samples([Sample("b.png", "?")], "b")})
+    assert {label: len(samples) for label, samples in parts.items()} == {"a · x": 2, "a · y": 1, "b": 1}
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("fig*.py")), ids=lambda path: path.stem)
+def test_every_script_is_a_short_declaration_with_the_same_arguments(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 150
+    arguments = script(path.stem).main.__annotations__
+    assert {"model", "data", "out", "seed", "workers"} <= set(arguments)

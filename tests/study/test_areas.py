@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.data import Samples
+from interp.errors import StudyError
+from interp.study import Grid, Result
+from interp.study.areas import area_frame, matched
+from tests.study.planted import Planted, sample, sweep
+
+N = 576
+
+
+def domains(seed: int = 0, *, noise: float = 0.0, truth: float = 0.0) -> pd.DataFrame:
+    """KL of maps that attend evenly: 150 scenes with large boxes, 30 volumes of 6 slices with small ones.
+
+    `noise` is the standard deviation of a volume's or scene's own offset, `truth` what medical is worse by.
+    """
+    rng = np.random.default_rng(seed)
+    parts = []
+    for name, n_groups, images, size in (("natural", 150, 1, 60), ("medical", 30, 6, 20)):
+        groups = np.repeat(np.arange(n_groups), images)
+        tokens = np.clip(np.round(size * np.exp(rng.normal(0, 0.8, len(groups)))), 4, 300)
+        value = np.log(N / tokens) + rng.normal(0, noise, n_groups)[groups] + truth * (name == "medical")
+        columns = {"data": name, "group": [f"{name}-{g}" for g in groups], "value": value}
+        parts.append(pd.DataFrame({**columns, "n_box_tokens": tokens, "area": tokens / N}))
+    frame = pd.concat(parts, ignore_index=True)
+    return frame.assign(sample=[f"s{i}" for i in range(len(frame))])
+
+
+def test_the_scale_is_the_one_that_fakes_differences() -> None:
+    # an even map's KL against boxes of 300 and of 4 of 576 tokens, as the docstring says
+    assert np.log(N / 300) == pytest.approx(0.65, abs=0.005)
+    assert np.log(N / 4) == pytest.approx(4.97, abs=0.005)
+
+
+def test_even_maps_differ_by_box_size_alone_and_not_on_matched_boxes() -> None:
+    found = matched(domains(noise=0.3), names=("natural", "medical"))
+    assert found.raw.mean < -0.8
+    assert found.raw.high < -0.5  # "medical is worse", with an interval far from 0
+    assert found.difference.low <= 0 <= found.difference.high
+    assert abs(found.difference.mean) < 0.2
+
+
+def test_on_boxes_of_exactly_the_same_size_even_maps_do_not_differ_at_all() -> None:
+    found = matched(domains(), by="n_box_tokens", caliper=0)
+    gap = found.difference
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert (found.imbalance, found.worst, found.distance) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert len(found.pairs) >= 30
+
+
+def test_what_matching_leaves_is_what_it_says_it_leaves() -> None:
+    found = matched(domains(), names=("natural", "medical"))
+    assert found.difference.mean == pytest.approx(-found.imbalance)  # KL = ln N − ln size
+    assert found.raw.mean == pytest.approx(-found.imbalance_before)
+    assert abs(found.imbalance) < 0.05 < 0.8 < found.imbalance_before
+    assert found.distance < 0.1 * found.distance_before
+    assert found.worst <= 0.1 + 1e-9
+
+
+def test_a_planted_difference_survives_matching() -> None:
+    found = matched(domains(noise=0.3, truth=0.6), names=("natural", "medical"))
+    assert found.difference.low < -0.6 < found.difference.high < -0.2
+
+
+def test_pairs_are_within_the_caliper_unique_and_as_many_as_can_be_added() -> None:
+    frame = domains(3)
+    found = matched(frame, names=("natural", "medical"), caliper=0.05)
+    pairs = found.pairs
+    assert pairs.sample_a.is_unique
+    assert pairs.sample_b.is_unique
+    logs = frame.set_index("sample").area.map(np.log)
+    ratios = logs[pairs.sample_a].to_numpy() - logs[pairs.sample_b].to_numpy()
+    assert np.abs(ratios).max() <= 0.05 + 1e-9
+    kinds = frame.set_index("sample").data
+    assert set(kinds[pairs.sample_a]) == {"natural"}
+    assert set(kinds[pairs.sample_b]) == {"medical"}
+    spare = [
+        set(frame["sample"][frame.data == name]) - set(column)
+        for name, column in (("natural", pairs.sample_a), ("medical", pairs.sample_b))
+    ]
+    assert found.dropped == tuple(map(len, spare))
+    left = np.abs(logs[list(spare[0])].to_numpy()[:, None] - logs[list(spare[1])].to_numpy())
+    assert left.min() > 0.05  # nobody who was dropped could still be paired
+
+
+def test_the_first_minus_the_second_whichever_has_more_samples() -> None:
+    frame = domains(noise=0.2, truth=1.0)
+    one = matched(frame, names=("natural", "medical"), seed=3)
+    other = matched(frame, names=("medical", "natural"), seed=3)
+    assert one.difference.mean < -0.7 < 0.7 < other.difference.mean
+    assert one.dropped == other.dropped[::-1]
+
+
+def test_the_seed_decides_between_equals_and_repeats() -> None:
+    frame = domains(noise=0.3)
+    first = matched(frame, seed=1)
+    assert first.pairs.equals(matched(frame, seed=1).pairs)
+    assert not first.pairs.equals(matched(frame, seed=2).pairs)
+
+
+def test_slices_of_one_volume_do_not_count_as_many() -> None:
+    frame = domains(noise=0.5)
+    by_volume = matched(frame).difference
+    by_slice = matched(frame.assign(group=range(len(frame)))).difference
+    assert by_volume.n_groups <= 30
+    assert by_volume.high - by_volume.low > 1.2 * (by_slice.high - by_slice.low)
+
+
+def test_the_sentence_tells_what_was_lost_and_when_nothing_may_be_claimed() -> None:
+    frame = domains()
+    many = matched(frame, names=("natural", "medical"))
+    assert f"{len(many.pairs)} pairs of like box size; {many.dropped[0]} of natural" in many.sentence
+    assert "no claim" not in many.sentence
+    few = matched(frame[frame.group.str.startswith("natural") | frame.group.isin(["medical-1", "medical-2"])])
+    assert "no claim about a population is made" in few.sentence
+
+
+def test_rows_without_value_or_size_are_counted_and_left_out() -> None:
+    frame = domains()
+    frame.loc[0, "value"] = np.nan
+    frame.loc[[1, 2], "area"] = 0.0
+    found = matched(frame, names=("natural", "medical"))
+    assert found.undefined == (3, 0)
+    assert len(found.pairs) + found.dropped[0] == 147
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({}, {"caliper": -1.0}, "log ratio ≥ 0, such as 0.1"),
+        (
+            {},
+            {"names": ("natural", "other")},
+            "two of the labels of data are compared; there are natural, medical",
+        ),
+        ({}, {"by": "size"}, r"columns \['size'\] are needed"),
+        ({"area": -1.0}, {}, "not below 0; got -1"),
+        ({"value": np.nan}, {}, "one has none"),
+        ({"sample": "same"}, {}, "several cells are in it"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changes: dict, options: dict, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        matched(domains().assign(**changes), **options)
+
+
+def test_sizes_that_do_not_overlap_are_refused_with_their_ranges() -> None:
+    frame = domains()
+    frame.loc[frame.data == "medical", "area"] = 0.001
+    with pytest.raises(StudyError, match=r"sizes do not overlap; widen the caliper"):
+        matched(frame)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """Even maps (layer 0) and good ones (layer 1) on large and on small boxes, 24 groups each."""
+    data = {
+        name: Samples(
+            [sample(start + i, boxes=[(0, 0, 20 * size(i), 20)], group=f"{name}-{i}") for i in range(24)],
+            name,
+        )
+        for name, start, size in (
+            ("natural", 0, lambda i: 1 + i % 5),
+            ("medical", 50, lambda i: 1 + i % 2),
+        )
+    }
+    grid = Grid(sweep(metrics=("kl", "ar"), indicator=Planted((0.0, 3.0))), data=data, seed=[0, 1])
+    return grid.run(tmp_path_factory.mktemp("runs"), progress=False)
+
+
+def test_a_results_frame_has_the_boxes_size_beside_the_value(result: Result) -> None:
+    frame = area_frame(result, "kl", 0)
+    assert len(frame) == 4 * 24
+    assert frame.value.to_numpy() == pytest.approx(np.log(1 / frame.area.to_numpy()))
+    assert sorted(frame.n_box_tokens.unique()) == [1, 2, 3, 4, 5]
+    with pytest.raises(StudyError, match="metrics measured, kl, ar; got 'js'"):
+        area_frame(result, "js", 0)
+    with pytest.raises(StudyError, match=r"a layer of \[0, 1\]"):
+        area_frame(result, "kl", 7)
+
+
+def test_a_result_is_compared_one_cell_at_a_time(result: Result, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="several cells are in it"):
+        matched(result, layer=0)
+    with pytest.raises(StudyError, match="pass layer="):
+        matched(result)
+    frame = area_frame(result, "kl", 0)
+    found = matched(frame[frame.seed == "0"], names=("natural", "medical"))
+    assert found.raw.mean == pytest.approx(-0.61, abs=0.15)
+    assert found.difference.mean == pytest.approx(0, abs=1e-12)
+    assert len(found.pairs) == 10  # natural has 5 boxes of 1 token and 5 of 2

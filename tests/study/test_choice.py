@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from interp.data import Samples, bundled
+from interp.errors import StudyError
+from interp.study import Grid, Result, choose_layer
+from interp.study.choice import check_split
+from tests.study.planted import sample, sweep
+
+
+def of(split: str | None, start: int = 0, name: str = "planted") -> Samples:
+    meta = {} if split is None else {"split": split}
+    return Samples([sample(number, meta=meta) for number in range(start, start + 6)], name)
+
+
+def run(data: Samples | dict[str, Samples], out: Path) -> Result:
+    if isinstance(data, Samples):
+        return sweep(data=data).run(out, progress=False)
+    return Grid(sweep(), data=data).run(out, progress=False)
+
+
+def test_the_best_layer_of_test_samples_is_refused_with_the_reason(tmp_path: Path) -> None:
+    result = run(of("test"), tmp_path)
+    for ask in (choose_layer, Result.best_layer):
+        with pytest.raises(
+            StudyError, match=r"got planted of the test split. A maximum over many candidates"
+        ):
+            ask(result, "ar")
+    with pytest.raises(StudyError, match=r'Choose on split="validation" and report on "test", or pass descr'):
+        result.best_layer()
+
+
+def test_whoever_only_describes_may_and_the_caption_says_so(tmp_path: Path) -> None:
+    result, other = run(of("test"), tmp_path), run(of("test", start=40), tmp_path)
+    choice = result.best_layer(descriptive=True)
+    assert (choice.layers, choice.split) == ({"planted": 1}, "test")
+    assert "Descriptive only" in choice.sentence(result)
+    assert choice.held_out(other)
+    assert "test is not for choosing" in choice.sentence(other)
+    assert result.report(tmp_path / "report.html").exists()  # features a layer, as a description
+
+
+@pytest.mark.parametrize("split", ["validation", "train", None])
+def test_other_samples_may_be_chosen_on(split: str | None, tmp_path: Path) -> None:
+    choice = choose_layer(run(of(split), tmp_path))
+    assert (choice.layers, choice.split) == ({"planted": 1}, split)
+    assert "on validation samples that share no group" in choice.sentence(run(of("test", start=40), tmp_path))
+
+
+def test_one_test_sample_among_others_is_enough_to_refuse(tmp_path: Path) -> None:
+    mixed = of("validation") + of("test", start=40)[:1]
+    assert mixed.split == "test + validation"
+    with pytest.raises(StudyError, match="of the test split"):
+        choose_layer(run(mixed, tmp_path))
+    grid = run({"good": of("validation"), "bad": of("test", start=40, name="leak")}, tmp_path)
+    with pytest.raises(StudyError, match="got leak of the test split"):
+        choose_layer(grid)
+
+
+def test_the_message_names_what_would_be_chosen() -> None:
+    with pytest.raises(StudyError, match="to choose the top heads on; got planted of the test"):
+        check_split([of("test")], "the top heads")
+    check_split([of("test")], "the top heads", descriptive=True)
+    check_split([of("latest"), of(None)], "the top heads")  # a name that only contains the word
+
+
+@pytest.mark.parametrize("name", ["natural", "medical"])
+def test_bundled_samples_know_their_split(name: str) -> None:
+    for split in ("validation", "test"):
+        data = bundled(name, split=split, n=3)
+        assert data.split == split
+        assert data[:1].split == data.filter(lambda found: True).split == split
+    assert Samples([sample(0)]).split is None

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.errors import StudyError
+from interp.study.strata import stratified
+from tests.study.test_areas import domains
+
+NAMES = ("natural", "medical")
+
+
+def test_strata_take_away_most_of_what_box_size_fakes() -> None:
+    frame = domains(noise=0.1)
+    coarse, fine = (stratified(frame, names=NAMES, n_strata=n) for n in (5, 30))
+    assert coarse.raw.mean < -0.8
+    assert abs(coarse.difference.mean) < 0.3 * abs(coarse.raw.mean)
+    assert abs(fine.difference.mean) < 0.1
+    assert fine.difference.low <= 0 <= fine.difference.high
+
+
+def test_a_planted_difference_survives_in_every_stratum() -> None:
+    found = stratified(domains(noise=0.2, truth=0.8), names=NAMES, n_strata=20)
+    assert found.difference.low < -0.8 < found.difference.high < -0.4
+    used = found.strata[found.strata.weight > 5]
+    assert (used.difference < 0).all()
+
+
+def test_what_is_left_within_strata_is_said() -> None:
+    strata = stratified(domains(), names=NAMES).strata
+    used = strata[strata.weight > 0]
+    assert used.difference.to_numpy() == pytest.approx(-used.imbalance.to_numpy())  # even maps
+
+
+def test_by_hand() -> None:
+    frame = pd.DataFrame(
+        {
+            "data": ["x"] * 4 + ["y"] * 4,
+            "group": list("abcdefgh"),
+            "area": [1, 1, 2, 2, 1, 2, 2, 3],
+            "value": [1.0, 3.0, 10.0, 20.0, 5.0, 11.0, 13.0, 99.0],
+        }
+    )
+    found = stratified(frame, n_strata=8)
+    strata = found.strata
+    assert strata.n_a.tolist() == [2, 2, 0]
+    assert strata.n_b.tolist() == [1, 2, 1]
+    assert strata.high.tolist()[:2] == pytest.approx([1, 2])
+    assert strata.difference.tolist()[:2] == [2 - 5, 15 - 12]
+    assert strata.weight.tolist() == pytest.approx([4 / 3, 2, 0])
+    assert found.difference.mean == pytest.approx((4 / 3 * -3 + 2 * 3) / (4 / 3 + 2))
+    assert found.dropped == (0, 1)
+    assert "2 of 3 strata" in found.sentence
+
+
+def test_the_interval_covers_by_group() -> None:
+    hits, n = 0, 30
+    for seed in range(n):
+        gap = stratified(domains(seed, noise=0.5), names=NAMES, n_strata=12, n=200, seed=seed).difference
+        hits += gap.low <= 0 <= gap.high
+    assert hits >= 24
+
+
+def test_groups_are_resampled_whole() -> None:
+    frame = domains(noise=0.5)
+    volumes = stratified(frame, names=NAMES, n=500).difference
+    slices = stratified(frame.assign(group=np.arange(len(frame))), names=NAMES, n=500).difference
+    assert volumes.n_groups == 30
+    assert volumes.high - volumes.low > 1.2 * (slices.high - slices.low)
+
+
+def test_strata_that_cannot_be_made_are_refused() -> None:
+    with pytest.raises(StudyError, match="n_strata is a whole number ≥ 1; got 0"):
+        stratified(domains(), n_strata=0)
+    frame = domains()
+    frame.loc[frame.data == "medical", "area"] = 0.001
+    with pytest.raises(StudyError, match="no stratum of box size holds both"):
+        stratified(frame)
