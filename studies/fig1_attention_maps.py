@@ -60,7 +60,7 @@ def main(
     shown = sets(data, n=n, seed=seed)
     results = {"attention": run(shown, PLAIN), "relative to a generic prompt": run(shown, RELATIVE)}
     relative = results["relative to a generic prompt"]
-    choice = choose_layer(run(validation, RELATIVE)) if validation else relative.best_layer()
+    choice = choose_layer(run(validation, RELATIVE)) if validation else relative.best_layer(descriptive=True)
     print(choice.sentence(relative))
     for result in results.values():
         if len(result.failures):

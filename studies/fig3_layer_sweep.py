@@ -73,7 +73,7 @@ def main(
     choice = choose_layer(validation) if validation else None
     for metric in METRICS:
         print(result.table(metric, choice=choice), end="\n\n")
-    print((choice or result.best_layer()).sentence(result))
+    print((choice or result.best_layer(descriptive=True)).sentence(result))
     if len(result.failures):
         print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
     print(f"Report: {result.report(out / 'report.html', choice=choice)}")

@@ -42,7 +42,7 @@ def jsonl(path: str | Path, name: str | None = None) -> Samples:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines also cuts inside JSON texts
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a UTF-8 text file: {error}") from error
     rows = ((_Row(path, i), line) for i, line in enumerate(lines, start=1) if line.strip())

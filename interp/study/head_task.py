@@ -55,7 +55,7 @@ class HeadTask(SamplesTask):
         """Both."""
         return ("scores", "samples")
 
-    def rows(self, index: int, array: Any, tokens: TokenMap) -> Rows:
+    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> Rows:
         """The sample's scores; tokens without a footprint are left out."""
         sample = self.study.data[index]
         layers, heads, values = _checked(array, sample)

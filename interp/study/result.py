@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from interp.errors import StudyError
 from interp.run import FAILURES, RunFolder
+from interp.run.files import write_atomically
 from interp.study.choice import LayerChoice, choose_layer
 from interp.study.comparison import compare, compare_groups
 from interp.study.frames import below, where
@@ -269,7 +270,7 @@ class Result:
         """
         from interp.report.page import write_report
 
-        self.summary().to_csv(self.folder / "summary.csv", index=False)
+        write_atomically(self.folder / "summary.csv", self.summary().to_csv(index=False).encode())
         own = write_report(self, self.folder / "report.html", choice)
         if path is None:
             return own

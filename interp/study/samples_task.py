@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from interp.errors import InterpError, RunError
@@ -46,8 +47,14 @@ class SamplesTask(ABC):
         """The tables joined over all shards."""
 
     @abstractmethod
-    def rows(self, index: int, array: Any, tokens: TokenMap) -> Rows:
+    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> Rows:
         """Table name → rows of one sample, failures included; raises `InterpError` when it cannot be used."""
+
+    def maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
+        """The maps of a micro-batch, and whether another run has already paid for them."""
+        samples = [self.study.data[index] for index in indices]
+        with suitable_threads(self.mllm):
+            return self.study.indicator(self.mllm, samples, prompt=self.study.prompt), False
 
     def __getstate__(self) -> dict[str, Any]:
         if not isinstance(self.study.model, ModelSpec):
@@ -111,19 +118,18 @@ class SamplesTask(ABC):
         able = [index for index, found in faults.items() if found is None]
         if not able:
             return Outcome(rows)
-        with suitable_threads(self.mllm):
-            samples = [self.study.data[index] for index in able]
-            maps: Maps = self.study.indicator(self.mllm, samples, prompt=self.study.prompt)
+        maps, paid = self.maps(tuple(able))
         for place, index in enumerate(able):
+            logits = None if maps.logits is None else maps.logits.values[place]
             try:
-                found = self.rows(index, maps[place], maps.tokens[place])
+                found = self.rows(index, maps[place], maps.tokens[place], logits)
             except InterpError as error:
                 rows[FAILURES].append(failure(self, index, type(error).__name__, str(error)))
                 continue
             for name, more in found.items():
                 rows[name].extend(more)
         cost = {name: float(value) for name, value in asdict(maps.cost).items() if value is not None}
-        return Outcome(rows, cost)
+        return Outcome(rows, {} if paid else cost)
 
     @cached_property
     def _data(self) -> dict[str, Any]:

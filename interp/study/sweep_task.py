@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from interp.errors import InterpError, MapError, RunError
+from interp.errors import MapError
 from interp.indicators import Maps
 from interp.metrics import named
-from interp.run import FAILURES, Outcome, Plan, make_plan
-from interp.run.store import SCHEMA_VERSION
+from interp.run import FAILURES
 from interp.run.task import failure
 from interp.sample import Box, Sample
 from interp.study.answers import answer_columns
-from interp.study.data import data_identity, fault, group_of, prompt_length
+from interp.study.data import group_of
 from interp.study.edited import edited
-from interp.study.model import ModelSpec, model_provenance, open_model
 from interp.study.nulls import CENTRE_SIGMA, centre_prior, moved_boxes, partners
 from interp.study.passes import Passes
+from interp.study.samples_task import SamplesTask
 from interp.study.threads import suitable_threads
 from interp.tokens import TokenMap
 
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SweepTask"]
 
-BATCHES_PER_SHARD = 4
 NAME = pa.dictionary(pa.int32(), pa.string())
 SCORES = pa.schema(
     [
@@ -64,63 +61,30 @@ SAMPLES = pa.schema(
 MAPS = pa.schema([("index", pa.int64()), ("layer", pa.int32()), ("map", pa.list_(pa.float32()))])
 
 
-class SweepTask:
-    """Computes a `LayerSweep`. Pickles without its model, which each process opens again."""
+class SweepTask(SamplesTask):
+    """Computes a `LayerSweep`. `passes` are shared with the other cells of a grid."""
 
     name = "layer-sweep"
 
     def __init__(self, sweep: LayerSweep, mllm: Any, passes: Passes | None = None) -> None:
-        self.sweep, self._mllm, self._fingerprint = sweep, mllm, mllm.fingerprint
+        super().__init__(sweep, mllm)
         self._passes = passes
 
-    def __getstate__(self) -> dict[str, Any]:
-        if not isinstance(self.sweep.model, ModelSpec):
-            raise RunError(
-                'expected a model that other processes can open, got an opened one. Pass model="an id" or a '
-                "ModelSpec to the study, or run with workers=1."
-            )
-        return {**self.__dict__, "_mllm": None}
-
     @property
-    def mllm(self) -> Any:
-        """The opened model."""
-        if self._mllm is None:
-            self._mllm = open_model(self.sweep.model)
-            if self._mllm.fingerprint != self._fingerprint:
-                raise RunError(
-                    f"expected the model {self.sweep.model} with fingerprint {self._fingerprint}, got "
-                    f"{self._mllm.fingerprint}. Did its files change while the study ran?"
-                )
-        return self._mllm
+    def sweep(self) -> LayerSweep:
+        """The study."""
+        return self.study
 
     def to_dict(self) -> dict[str, Any]:
         """Everything the numbers depend on."""
-        sweep, mllm = self.sweep, self.mllm
+        sweep = self.sweep
         return {
-            "study": self.name,
-            "schema": SCHEMA_VERSION,
-            "model": {
-                "fingerprint": self._fingerprint,
-                "dtype": str(mllm.dtype).removeprefix("torch."),
-                "device": str(mllm.device).partition(":")[0],
-            },
-            "data": self._data,
-            "indicator": sweep.indicator.to_dict(),
-            "prompt": sweep.prompt.to_dict(),
+            **super().to_dict(),
             **({"edits": [edit.to_dict() for edit in sweep.edits]} if sweep.edits else {}),
             "metrics": list(sweep.metrics),
             "nulls": {"shuffled_boxes": {"seed": sweep.seed}, "centre_prior": {"sigma": CENTRE_SIGMA}},
             "rule": sweep.rule,
             "seed": sweep.seed,
-            "plan": {"batch": sweep.batch, "shard": sweep.batch * BATCHES_PER_SHARD},
-        }
-
-    def provenance(self) -> dict[str, Any]:
-        """Names of what `to_dict` knows by fingerprint."""
-        return {
-            "model": model_provenance(self.sweep.model, self.mllm),
-            "data": {"name": self.sweep.data.name, **self._data},
-            "device": str(self.mllm.device),
         }
 
     def schemas(self) -> Mapping[str, pa.Schema]:
@@ -131,40 +95,7 @@ class SweepTask:
         """All but the maps."""
         return ("scores", "samples")
 
-    def plan(self) -> Plan:
-        """Micro-batches of prompts of like length."""
-        return self._plan
-
-    def identity(self, index: int) -> tuple[str, str]:
-        """The sample's id and group."""
-        sample = self.sweep.data[index]
-        return sample.id, group_of(sample)
-
-    def compute(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of the samples that can be used; the others' failures."""
-        rows: dict[str, list[Mapping[str, Any]]] = {"scores": [], "samples": [], "maps": [], FAILURES: []}
-        able = []
-        for index in indices:
-            reason = self._faults[index]
-            if reason is None:
-                able.append(index)
-            else:
-                rows[FAILURES].append(failure(self, index, *reason))
-        if not able:
-            return Outcome(rows)
-        maps, paid = self._maps(tuple(able))
-        for place, index in enumerate(able):
-            logits = None if maps.logits is None else maps.logits.values[place]
-            try:
-                found = self._rows(index, maps[place], maps.tokens[place], logits)
-            except InterpError as error:
-                rows[FAILURES].append(failure(self, index, type(error).__name__, str(error)))
-                continue
-            for name, more in found.items():
-                rows[name].extend(more)
-        return Outcome(rows, {} if paid else _cost(maps.cost))
-
-    def _maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
+    def maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
         """The indicator's maps, and whether another cell of the grid has already paid for them."""
 
         def run() -> Maps:
@@ -174,9 +105,10 @@ class SweepTask:
 
         return (run(), False) if self._passes is None else self._passes.once(indices, run)
 
-    def _rows(
+    def rows(
         self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None
     ) -> dict[str, list[dict[str, Any]]]:
+        """The sample's scores at every layer, its own row and its maps."""
         sample, partner = self.sweep.data[index], self._partners[index]
         layers, values = _layers(array, sample)
         own = tokens.mask(sample.boxes, rule=self.sweep.rule)
@@ -238,20 +170,6 @@ class SweepTask:
         return failure(self, score["index"], "undefined", reason, **place)
 
     @cached_property
-    def _data(self) -> dict[str, Any]:
-        return data_identity(self.sweep.data)
-
-    @cached_property
-    def _plan(self) -> Plan:
-        lengths = [prompt_length(sample, self.sweep.prompt) for sample in self.sweep.data]
-        return make_plan(lengths, batch=self.sweep.batch, shard=self.sweep.batch * BATCHES_PER_SHARD)
-
-    @cached_property
-    def _faults(self) -> list[tuple[str, str] | None]:
-        """What is wrong with each sample before any model sees it: (error, reason) or None."""
-        return [fault(sample) for sample in self.sweep.data]
-
-    @cached_property
     def _partners(self) -> tuple[int | None, ...]:
         groups = [group_of(sample) for sample in self.sweep.data]
         return partners(groups, [fault is None for fault in self._faults], seed=self.sweep.seed)
@@ -273,7 +191,3 @@ def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:
             f'this dtype? Try dtype="float32".'
         )
     return layers, values
-
-
-def _cost(cost: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in asdict(cost).items() if value is not None}

@@ -93,3 +93,9 @@ def test_a_missing_or_empty_file(tmp_path: Path, write: Any) -> None:
         jsonl(tmp_path / "nothing.jsonl")
     with pytest.raises(DataError, match="holds no rows"):
         jsonl(write(""))
+
+
+def test_a_line_separator_inside_a_text_does_not_cut_the_row(write: Any) -> None:
+    question = "Which side\u2028is the liver on?"
+    (sample,) = jsonl(write(json.dumps({**GOOD, "question": question}, ensure_ascii=False)))
+    assert sample.question == question
