@@ -120,11 +120,9 @@ def looks(mllm: interp.Mllm, cases: list[Case], batch: int) -> pd.DataFrame:
                 ratio = interp.metrics.attention_ratio(maps[i].values, maps.tokens[i].mask([box]))
                 rows += [{"layer": n, "scored against": what, "ar": value} for n, value in enumerate(ratio)]
     frame = pd.DataFrame(rows)
+    parts = [part for _, part in frame.groupby(["layer", "scored against"])]
     return pd.DataFrame(
-        [
-            {"layer": layer, "scored against": what, **interval(part.ar.to_numpy())}
-            for (layer, what), part in frame.groupby(["layer", "scored against"])
-        ]
+        [{**part.iloc[0][["layer", "scored against"]], **interval(part.ar.to_numpy())} for part in parts]
     )
 
 
