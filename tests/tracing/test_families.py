@@ -130,7 +130,7 @@ def test_another_prompt_is_encoded_as_if_it_were_the_first(mllm):
 def test_the_questions_words_are_found(mllm):
     batch = mllm.encode(samples())
     for i, tokens in enumerate(batch.tokens):
-        ids = batch.singles[i].inputs["input_ids"][0][tokens.positions("question")]
+        ids = batch.singles[i].inputs["input_ids"][0][tokens.positions("question").tolist()]
         assert mllm.processor.tokenizer.decode(ids) == QUESTIONS[i].replace("?", " ?").replace(",", " ,")
 
 
