@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from interp.data.scenes import COLOURS, KINDS, SIZE, SPLITS, Question, Scene, random_scene
+from interp.data.scenes import COLOURS, SIZE, SPLITS, Question, Scene, random_scene, rendered_sample
 from interp.errors import DataError
 from interp.sample import Box, Sample
 
@@ -117,28 +117,14 @@ def marked_samples(split: str = "test", n: int = 200, seed: int = 0) -> list[Sam
 
     `answer` is the object's colour, which is true; `meta["marker_answer"]` the marker's.
     """
-    samples = []
-    for i, (marked, question) in enumerate(marked_scenes(split, n, seed)):
-        name = f"marked-{seed}-{split}-{i:05d}"
-        samples.append(
-            Sample(
-                image=marked.render(),
-                question=question.text,
-                boxes=(question.thing.box,),
-                answer=question.answer,
-                group=name,
-                id=name,
-                meta={
-                    "kind": KINDS[question.about],
-                    "about": question.about,
-                    "label": question.thing.shape,
-                    "marker": list(marked.box.as_tuple()),
-                    "marker_answer": marked.colour,
-                    "modality": "rendered",
-                    "source": "interp.data.marked",
-                    "licence": "Apache-2.0",
-                    "mask_origin": "rendered",
-                },
-            )
+    return [
+        rendered_sample(
+            marked.render(),
+            question,
+            f"marked-{seed}-{split}-{i:05d}",
+            "interp.data.marked",
+            marker=list(marked.box.as_tuple()),
+            marker_answer=marked.colour,
         )
-    return samples
+        for i, (marked, question) in enumerate(marked_scenes(split, n, seed))
+    ]

@@ -28,6 +28,7 @@ __all__ = [
     "natural_samples",
     "natural_scenes",
     "random_scene",
+    "rendered_sample",
 ]
 
 SIZE = 192
@@ -207,26 +208,31 @@ def natural_scenes(split: str, n: int, seed: int = 0) -> list[tuple[Scene, Quest
 
 def natural_samples(split: str = "test", n: int = 200, seed: int = 0) -> list[Sample]:
     """Returns `n` rendered scenes as samples, one question each, the box exact, the scene its own group."""
-    samples = []
-    for i, (scene, question) in enumerate(natural_scenes(split, n, seed)):
-        name = f"scene-{seed}-{split}-{i:05d}"
-        samples.append(
-            Sample(
-                image=scene.render(),
-                question=question.text,
-                boxes=(question.thing.box,),
-                answer=question.answer,
-                group=name,
-                id=name,
-                meta={
-                    "kind": KINDS[question.about],
-                    "about": question.about,
-                    "label": question.thing.shape,
-                    "modality": "rendered",
-                    "source": "interp.data.scenes",
-                    "licence": "Apache-2.0",
-                    "mask_origin": "rendered",
-                },
-            )
-        )
-    return samples
+    return [
+        rendered_sample(scene.render(), question, f"scene-{seed}-{split}-{i:05d}", "interp.data.scenes")
+        for i, (scene, question) in enumerate(natural_scenes(split, n, seed))
+    ]
+
+
+def rendered_sample(
+    image: UInt8[np.ndarray, "row col 3"], question: Question, name: str, source: str, **meta: object
+) -> Sample:
+    """Returns a rendered picture as a sample of that id and group; the box is that of the object asked about."""
+    return Sample(
+        image=image,
+        question=question.text,
+        boxes=(question.thing.box,),
+        answer=question.answer,
+        group=name,
+        id=name,
+        meta={
+            "kind": KINDS[question.about],
+            "about": question.about,
+            "label": question.thing.shape,
+            **meta,
+            "modality": "rendered",
+            "source": source,
+            "licence": "Apache-2.0",
+            "mask_origin": "rendered",
+        },
+    )
