@@ -79,16 +79,39 @@ def check(
         seed: of random weights, pictures and probes.
         record: with --all, write the results to the package's record, which `interp models` shows.
     """
+    changed = bool(checks or break_as or images or dtype != "float32")
+    _check_options(model, all_families, record, changed)
+    options: dict[str, Any] = {
+        "checks": checks or None,
+        "images": images,
+        "break_as": break_as,
+        "probes": probes,
+        "seed": seed,
+        "device": device,
+        "dtype": dtype,
+        "revision": revision,
+        "adapter": adapter,
+        "processor": processor,
+    }
+    return _checked(model, options, record)
+
+
+def _check_options(model: str | None, all_families: bool, record: bool, changed: bool) -> None:
+    """Refuse options of `check` that contradict each other."""
     if (model is None) != all_families:
         raise ModelError(
             "interp check takes one model (a family, a folder or a hub id), or --all for every family's tiny "
             f"model; got {model!r}{' and --all' if all_families else ''}."
         )
-    if record and (not all_families or checks or break_as or images or dtype != "float32"):
+    if record and (not all_families or changed):
         raise ModelError(
             "--record keeps what every family's own checks found in float32: use it with --all and nothing "
             "that changes them."
         )
+
+
+def _checked(model: str | None, options: dict[str, Any], record: bool) -> int:
+    """Checks a model, or every family, and prints each table; the exit code."""
     _quiet()
     from interp import conformance
     from interp.conformance.record import write
@@ -96,25 +119,14 @@ def check(
 
     models = families() if model is None else [model]
     console, results = _console(), []
-    n_checks = len(models) * (len(checks) or len(conformance.CHECKS))
+    n_checks = len(models) * len(options["checks"] or conformance.CHECKS)
     with _progress(n_checks) as advance, _threads(1 if set(models) <= set(families()) else None):
         for name in models:
-            results.append(
-                conformance.check(
-                    name,
-                    checks=checks or None,
-                    images=images,
-                    break_as=break_as,
-                    probes=probes,
-                    seed=seed,
-                    device=device,
-                    dtype=dtype,
-                    revision=revision,
-                    adapter=adapter,
-                    processor=processor,
-                    progress=lambda what, name=name: advance(f"{name}: {what}"),
-                )
-            )
+
+            def report(what: str, name: str = name) -> None:
+                advance(f"{name}: {what}")
+
+            results.append(conformance.check(name, progress=report, **options))
             console.print(results[-1])
     if record:
         write(results)

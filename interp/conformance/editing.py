@@ -93,6 +93,7 @@ def _flags(
     """What the last row of each pass must not see, in the columns a layer has."""
 
     def hidden(layer: int, step: int, queries: int, keys: int) -> Bool[Tensor, "head query key"] | None:
+        """What a layer hides in a pass; None for a layer of no pair."""
         heads = [head for at, head in pairs if at == layer]
         if not heads:
             return None

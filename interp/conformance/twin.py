@@ -112,6 +112,7 @@ class Twin:
         def attend(
             module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
         ) -> tuple[Tensor, Tensor]:
+            """The module's own eager attention, with what is hidden left out."""
             flags = None
             if module in layers:
                 layer = layers[module]

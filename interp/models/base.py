@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +19,7 @@ Attends = Literal["causal", "image_blocks", "prefix"]
 image tokens too; or the whole prompt."""
 
 
-class Family:
+class Family(ABC):
     """A transformers family whose image tokens share one id and whose decoder `get_decoder()` returns.
 
     Attributes:
@@ -51,11 +52,11 @@ class Family:
         token = getattr(config, "image_token_index", None) if token is None else token
         return np.flatnonzero(np.asarray(input_ids).reshape(-1) == token)
 
+    @abstractmethod
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
         """The footprint of each image token; every family has its own."""
-        raise NotImplementedError(f"{type(self).__name__} says nothing of its footprints.")
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Images, then the text: for processors without a chat template."""

@@ -74,6 +74,7 @@ def images_only(kind: type[Any]) -> type[Any]:
         def from_args_and_dict(
             cls, args: Sequence[Any], processor_dict: Mapping[str, Any], **options: Any
         ) -> Any:
+            """As the original's, with None in the place of the video processor."""
             parts = kind.get_attributes()
             saved = {**processor_dict, **options}
             known = [

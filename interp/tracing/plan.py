@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -112,7 +113,7 @@ def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
     )
 
 
-class _Maker:
+class _Maker(ABC):
     """Builds each index tensor once, for all the layers that use it."""
 
     def __init__(self, layout: Layout, shape: Shape) -> None:
@@ -120,14 +121,14 @@ class _Maker:
         self.shape = shape
         self._arranged: dict[tuple[int, ...], Heads] = {}
 
+    @abstractmethod
     def rows(self, sample: int, part: Selection | Hidden) -> Int[np.ndarray, " row"]:
         """The query rows of a sample in this kind of pass."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def n_queries(self) -> int:
         """Query rows of the pass, padding included."""
-        raise NotImplementedError
 
     def layers(
         self, selections: Sequence[tuple[int, Selection]], hidden: Sequence[Hidden]

@@ -183,6 +183,7 @@ def _tapped(implementation: str) -> AttentionFunction:
         attention_mask: Tensor | None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
+        """The original attention; an armed module does its work around it."""
         original = _original(implementation, module)
         work: Work | None = module.__dict__.get(_WORK)
         if work is None:
