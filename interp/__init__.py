@@ -24,15 +24,41 @@ if TYPE_CHECKING:
     from interp.sample import Box, Sample
     from interp.study import Grid, HeadRanking, HeadSet, LayerChoice, LayerSweep, ModelSpec, choose_layer
     from interp.tokens import TokenMap, word
-    from interp.tracing import Knockout, Mllm, Prefix, Rows, Site, Trace, image_mask, load, positions, wrap
+    from interp.tracing import (
+        Apply,
+        Boost,
+        Contrast,
+        Decoding,
+        Guide,
+        Knockout,
+        Mllm,
+        PatchResidual,
+        PatchRows,
+        Prefix,
+        Residual,
+        Rows,
+        Scale,
+        Site,
+        Temper,
+        Trace,
+        image_mask,
+        load,
+        positions,
+        wrap,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GENERIC_PROMPT",
     "PAPER_PROMPT",
+    "Apply",
+    "Boost",
     "Box",
+    "Contrast",
+    "Decoding",
     "Grid",
+    "Guide",
     "HeadRanking",
     "HeadSet",
     "InterpError",
@@ -41,12 +67,17 @@ __all__ = [
     "LayerSweep",
     "Mllm",
     "ModelSpec",
+    "PatchResidual",
+    "PatchRows",
     "Prefix",
     "Prompt",
+    "Residual",
     "Rows",
     "Sample",
+    "Scale",
     "Site",
     "Target",
+    "Temper",
     "TokenMap",
     "Trace",
     "choose_layer",
@@ -71,7 +102,8 @@ _HOMES = {
     "study": ("Grid", "HeadRanking", "HeadSet", "LayerChoice", "LayerSweep", "ModelSpec", "choose_layer"),
     "tokens": ("TokenMap", "word"),
     "tracing": (
-        *("Knockout", "Mllm", "Prefix", "Rows", "Site", "Trace"),
+        *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "Scale", "Temper"),
+        *("Contrast", "Decoding", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
         *("image_mask", "load", "positions", "wrap"),
     ),
 }

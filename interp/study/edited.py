@@ -9,12 +9,12 @@ from typing import Any
 from interp.errors import StudyError
 from interp.prompt import Prompt
 from interp.sample import Sample
-from interp.tracing import Batch, Knockout, Mllm, Prefix, Rows, Trace
+from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Residual, Rows, Trace
 
 __all__ = ["edited"]
 
 
-def edited(mllm: Any, edits: Sequence[Knockout]) -> Any:
+def edited(mllm: Any, edits: Sequence[Edit]) -> Any:
     """The model with these edits before those of each trace; itself when there are none.
 
     All that a trace reads, generates or predicts is then of the edited model, a relative map's generic prompt
@@ -36,16 +36,17 @@ def edited(mllm: Any, edits: Sequence[Knockout]) -> Any:
 class _Edited(Mllm):
     """An `Mllm` with edits of its own."""
 
-    edits: tuple[Knockout, ...] = ()
+    edits: tuple[Edit, ...] = ()
 
     def trace(
         self,
         samples: Sample | Iterable[Sample] | Batch | Prefix,
         prompt: Prompt | None = None,
-        reads: Sequence[Rows] = (),
-        edits: Sequence[Knockout] = (),
+        reads: Sequence[Rows | Residual] = (),
+        edits: Sequence[Edit] = (),
         generate: int = 0,
         seed: int | None = None,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
     ) -> Trace:
         """`Mllm.trace`, with the model's own edits first."""
-        return super().trace(samples, prompt, reads, (*self.edits, *edits), generate, seed)
+        return super().trace(samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding)

@@ -1,45 +1,111 @@
-"""What to change during a trace, as values, and what they become once layers and tokens are known.
+"""What to change of attention during a trace, as values.
 
-Edits come in two stages: scores (before the softmax) and probabilities (after it). List order counts within a
-stage, and a scores edit listed after a probabilities edit is refused.
+Edits come in two stages: scores (before the softmax) and probabilities (after it). Score edits see the scaled,
+soft-capped logits e before any mask; then come the model's mask and the knockouts; then the softmax; then the
+edits of probabilities. List order counts within a stage, and a scores edit listed after a probabilities edit
+is refused. What a row cannot see stays 0 whatever an edit says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import EditError
 from interp.tracing.site import Selector, Site
 
-__all__ = ["Edit", "Hiding", "Knockout", "Stage", "Steps", "check_order"]
+__all__ = [
+    "Apply",
+    "AttentionEdit",
+    "Boost",
+    "Edit",
+    "Guide",
+    "Knockout",
+    "Scale",
+    "Stage",
+    "Steps",
+    "Temper",
+    "check_order",
+    "check_steps",
+]
 
 Stage = Literal["scores", "probabilities"]
 Steps = Literal["prefill", "decode", "all"]
 
 
-@runtime_checkable
-class Edit(Protocol):
-    """A change of attention at a site. `stage` says when it applies."""
+class Edit(ABC):
+    """A change of what a model computes, as a value."""
+
+    steps: Steps
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values."""
+
+
+class AttentionEdit(Edit):
+    """A change of attention at a site.
+
+    Attributes:
+        site: layers, heads, queries (rows) and keys (columns).
+        steps: "prefill" (rows of the prompt), "decode" (the row of each generated token, queries "last" or
+            "answer") or "all". "last" is the last row of every pass; the first generated token comes from the
+            prompt's.
+    """
+
+    site: Site
+
+    all_heads: ClassVar[bool] = False
+    """Whether `on` needs the values of every head of the layer."""
+    unsure: ClassVar[bool] = False
+    """Whether only running it shows which rows it changes; rows that come out the same are then left alone."""
 
     @property
-    def site(self) -> Site:
-        """Where it applies."""
-        ...
-
-    @property
+    @abstractmethod
     def stage(self) -> Stage:
         """Before or after the softmax."""
-        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether it changes nothing, whatever the attention."""
+        return False
+
+    @abstractmethod
+    def on(
+        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
+    ) -> Float[Tensor, "sample head row key"]:
+        """The edited values of a stage. Only what is in `cells` is taken over."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it applies to the row of each generated token."""
+        return self.steps != "prefill" and any(q in ("last", "answer") for q in self.site.groups[0])
+
+    @property
+    def prefill_queries(self) -> tuple[Selector, ...]:
+        """What it applies to among the prompt's rows."""
+        if self.steps == "decode":
+            return ()
+        return tuple(q for q in self.site.groups[0] if q != "answer")
+
+    def _check(self) -> None:
+        name = type(self).__name__
+        if not isinstance(self.site, Site):
+            raise EditError(f"{name} takes a Site first, such as Site(layers=[16]); got {self.site!r}.")
+        check_steps(self.steps, self.site.groups[0])
 
 
 @dataclass(frozen=True)
-class Knockout:
+class Knockout(AttentionEdit):
     """Hides the site's keys from the site's queries.
 
     "renormalise" sets the scores to −∞ before the softmax, so the other keys take the mass. "zero" sets the
@@ -63,68 +129,304 @@ class Knockout:
     steps: Steps = "prefill"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.site, Site):
-            raise EditError(f"Knockout takes a Site, as in Knockout(Site(layers=[16])); got {self.site!r}.")
         if self.mode not in ("renormalise", "zero"):
             raise EditError(f'mode is "renormalise" or "zero"; got {self.mode!r}.')
-        if self.steps not in get_args(Steps):
-            raise EditError(f'steps is "prefill", "decode" or "all"; got {self.steps!r}.')
-        if self.steps == "decode" and not self.decodes:
-            raise EditError(
-                'rows of generated tokens are queries "last" or "answer"; with steps="decode", queries='
-                f"{self.site.queries!r} name none."
-            )
-
-    @property
-    def decodes(self) -> bool:
-        """Whether it applies to the row of each generated token."""
-        return self.steps != "prefill" and any(q in ("last", "answer") for q in self.site.groups[0])
-
-    @property
-    def prefill_queries(self) -> tuple[Selector, ...]:
-        """What it applies to among the prompt's rows."""
-        if self.steps == "decode":
-            return ()
-        generated = ("answer",) if self.decodes else ()
-        return tuple(q for q in self.site.groups[0] if q not in generated)
+        self._check()
 
     @property
     def stage(self) -> Stage:
         """ "scores" when it renormalises, "probabilities" when it zeroes."""
         return "scores" if self.mode == "renormalise" else "probabilities"
 
+    def on(
+        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
+    ) -> Float[Tensor, "sample head row key"]:
+        """Zeros; as a scores edit it is a mask, and is not asked."""
+        return torch.zeros_like(values)
+
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
         return {"knockout": {"site": self.site.to_dict(), "mode": self.mode, "steps": self.steps}}
 
 
-@dataclass(frozen=True, eq=False)
-class Hiding:
-    """A knockout of one layer in one pass, by padded row and column. None for `heads` means every head.
+@dataclass(frozen=True)
+class Scale(AttentionEdit):
+    """Multiplies probabilities after the softmax; the rest of the row stays, so its sum changes.
 
-    Columns beyond `keys`, those of generated tokens, are not hidden.
+    Args:
+        site: Layers, heads, queries and keys.
+        factor: What the site's probabilities are multiplied by, ≥ 0; 0 is `Knockout(site, "zero")`.
+        steps: See `Knockout`.
+
+    Raises:
+        EditError: A factor that is no finite number ≥ 0, or unknown steps.
     """
 
-    stage: Stage
-    heads: Bool[Tensor, " head"] | None
-    queries: Bool[Tensor, "sample query"]
-    keys: Bool[Tensor, "sample key"]
+    site: Site
+    factor: float
+    steps: Steps = "prefill"
 
-    def block(
-        self, rows: Int[Tensor, "sample row"], heads: Int[Tensor, " chosen_head"], n_keys: int
-    ) -> Bool[Tensor, "sample _ row all_keys"]:
-        """What is hidden in a block of rows and heads; the head axis is 1 when it does not matter."""
-        hidden = self.queries.gather(1, rows)[:, None, :, None] & self.columns(n_keys)
-        return hidden if self.heads is None else hidden & self.heads[heads][None, :, None, None]
+    def __post_init__(self) -> None:
+        _number(self.factor, "factor", least=0)
+        self._check()
 
-    def everywhere(self, n_keys: int) -> Bool[Tensor, "sample 1 query all_keys"]:
-        """What is hidden in every row of the pass, whatever the head."""
-        return self.queries[:, None, :, None] & self.columns(n_keys)
+    @property
+    def stage(self) -> Stage:
+        """After the softmax."""
+        return "probabilities"
 
-    def columns(self, n_keys: int) -> Bool[Tensor, "sample 1 1 all_keys"]:
-        """The hidden columns of a pass with `n_keys` keys."""
-        missing = n_keys - self.keys.shape[1]
-        return torch.nn.functional.pad(self.keys, (0, missing))[:, None, None, :]
+    @property
+    def idle(self) -> bool:
+        """Whether the factor is 1."""
+        return self.factor == 1
+
+    def on(
+        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
+    ) -> Float[Tensor, "sample head row key"]:
+        """Returns p · factor."""
+        return values * self.factor
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values."""
+        return {"scale": {"site": self.site.to_dict(), "factor": self.factor, "steps": self.steps}}
+
+
+@dataclass(frozen=True)
+class Temper(AttentionEdit):
+    """Multiplies scores before the softmax: e · factor. The other keys gain or lose what these do.
+
+    On image keys this is the edit of AdaptVis (arXiv 2503.01773). A factor above 1 sharpens: it favours keys of
+    positive score and disfavours keys of negative score; below 1 it evens them out; at 0 they all score 0.
+
+    Args:
+        site: Layers, heads, queries and keys.
+        factor: What the site's scores are multiplied by, ≥ 0.
+        steps: See `Knockout`.
+
+    Raises:
+        EditError: A factor that is no finite number ≥ 0, or unknown steps.
+    """
+
+    site: Site
+    factor: float
+    steps: Steps = "prefill"
+
+    def __post_init__(self) -> None:
+        _number(self.factor, "factor", least=0)
+        self._check()
+
+    @property
+    def stage(self) -> Stage:
+        """Before the softmax."""
+        return "scores"
+
+    @property
+    def idle(self) -> bool:
+        """Whether the factor is 1."""
+        return self.factor == 1
+
+    def on(
+        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
+    ) -> Float[Tensor, "sample head row key"]:
+        """Returns e · factor."""
+        return values * self.factor
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values."""
+        return {"temper": {"site": self.site.to_dict(), "factor": self.factor, "steps": self.steps}}
+
+
+@dataclass(frozen=True)
+class Boost(AttentionEdit):
+    """Raises scores by a share of their size before the softmax: e + α·|e|. The edit of PAI (arXiv 2407.21771).
+
+    Args:
+        site: Layers, heads, queries and keys.
+        alpha: α; positive draws attention to the keys, negative away from them.
+        steps: See `Knockout`.
+
+    Raises:
+        EditError: An alpha that is no finite number, or unknown steps.
+    """
+
+    site: Site
+    alpha: float
+    steps: Steps = "prefill"
+
+    def __post_init__(self) -> None:
+        _number(self.alpha, "alpha")
+        self._check()
+
+    @property
+    def stage(self) -> Stage:
+        """Before the softmax."""
+        return "scores"
+
+    @property
+    def idle(self) -> bool:
+        """Whether alpha is 0."""
+        return self.alpha == 0
+
+    def on(
+        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
+    ) -> Float[Tensor, "sample head row key"]:
+        """Returns e + α·|e|."""
+        return values + self.alpha * values.abs()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values."""
+        return {"boost": {"site": self.site.to_dict(), "alpha": self.alpha, "steps": self.steps}}
+
+
+@dataclass(frozen=True)
+class Guide(AttentionEdit):
+    """Raises scores by what the layer's heads make of a key together: e_h + α·mean over all heads h′ of |e_h′|.
+
+    The edit of HGAI, "Devils in Middle Layers of LVLMs" (arXiv 2411.16724). The mean is over every head of the
+    layer, whichever heads the site edits; with several score edits it is over the scores as edited so far.
+
+    Args:
+        site: Layers, heads, queries and keys.
+        alpha: α; positive draws attention to keys that any head scores far from 0.
+        steps: See `Knockout`.
+
+    Raises:
+        EditError: An alpha that is no finite number, or unknown steps.
+    """
+
+    site: Site
+    alpha: float
+    steps: Steps = "prefill"
+
+    def __post_init__(self) -> None:
+        _number(self.alpha, "alpha")
+        self._check()
+
+    @property
+    def stage(self) -> Stage:
+        """Before the softmax."""
+        return "scores"
+
+    all_heads: ClassVar[bool] = True
+
+    @property
+    def idle(self) -> bool:
+        """Whether alpha is 0."""
+        return self.alpha == 0
+
+    def on(
+        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
+    ) -> Float[Tensor, "sample head row key"]:
+        """Returns e + α·mean over heads of |e|."""
+        return values + self.alpha * values.abs().mean(dim=1, keepdim=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values."""
+        return {"guide": {"site": self.site.to_dict(), "alpha": self.alpha, "steps": self.steps}}
+
+
+Function = Callable[[Tensor, Tensor], Tensor]
+"""(values, cells) → new values; see `Apply`."""
+
+
+@dataclass(frozen=True)
+class Apply(AttentionEdit):
+    """A function of your own on scores or probabilities.
+
+        def flatten(values, cells):      # the site's keys share their mass evenly
+            share = torch.where(cells, values, 0.0)
+            return share.sum(-1, keepdim=True) / cells.sum(-1, keepdim=True).clamp(min=1)
+
+        interp.Apply(interp.Site(layers=[3]), flatten, stage="probabilities")
+
+    The function gets `values`, float32 (sample, head, row, key) of every head of the layer and every key, and
+    `cells`, bool (sample, 1 or head, row, key), the site's; it returns values that broadcast to that shape.
+    Only the cells are taken over. Keys of padding, and keys a row cannot see, hold scores all the same, and get
+    no mass. The function must depend on nothing but its arguments, as a batch may be split.
+
+    Args:
+        site: Layers, heads, queries and keys.
+        function: The function. It is part of a study's hash by its name and source code.
+        stage: "scores" (scaled, soft-capped logits, before any mask) or "probabilities".
+        steps: See `Knockout`.
+
+    Raises:
+        EditError: No function, an unknown stage or steps; when traced, a result of another shape or not finite;
+            when hashed, a function without source code.
+    """
+
+    site: Site
+    function: Function
+    stage: Stage = "probabilities"  # pyright: ignore[reportIncompatibleMethodOverride]
+    steps: Steps = "prefill"
+
+    all_heads: ClassVar[bool] = True
+    unsure: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise EditError(f"Apply takes a function of (values, cells); got {self.function!r}.")
+        if self.stage not in get_args(Stage):
+            raise EditError(f'stage is "scores" or "probabilities"; got {self.stage!r}.')
+        self._check()
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.function, "__qualname__", type(self.function).__name__)
+
+    def on(
+        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
+    ) -> Float[Tensor, "sample head row key"]:
+        """What the function returns, checked."""
+        found = self.function(values.clone(), cells)
+        if not isinstance(found, Tensor):
+            raise EditError(f"{self.name} must return a tensor; got {type(found).__name__}.")
+        try:
+            found = found.to(values).expand(values.shape)
+        except RuntimeError as error:
+            raise EditError(
+                f"{self.name} must return values that broadcast to {tuple(values.shape)}, (sample, head, row, "
+                f"key); got {tuple(found.shape)}."
+            ) from error
+        if not bool((found.isfinite() | ~cells).all()):
+            raise EditError(
+                f"{self.name} returned NaN or infinity. To hide keys use Knockout, which goes with the mask."
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values, the function by its name and a hash of its source code."""
+        try:
+            source = inspect.getsource(self.function)
+        except (OSError, TypeError) as error:
+            raise EditError(
+                f"a study is hashed with the source code of its edits, and {self.name} has none. Define it "
+                "with def in a file or a notebook cell."
+            ) from error
+        digest = hashlib.sha256(source.encode()).hexdigest()
+        described = {"stage": self.stage, "function": self.name, "source_sha256": digest}
+        return {"apply": {"site": self.site.to_dict(), **described, "steps": self.steps}}
+
+
+def check_steps(steps: Any, queries: Sequence[Selector]) -> None:
+    """Refuse unknown steps, and steps that the queries have no rows in.
+
+    Raises:
+        EditError: As said.
+    """
+    if steps not in get_args(Steps):
+        raise EditError(f'steps is "prefill", "decode" or "all"; got {steps!r}.')
+    if steps == "decode" and not any(q in ("last", "answer") for q in queries):
+        raise EditError(
+            'rows of generated tokens are queries "last" or "answer"; with steps="decode", queries='
+            f"{tuple(queries)!r} name none."
+        )
+    if steps == "prefill" and "answer" in queries:
+        raise EditError(
+            'rows "answer" exist only while the model generates; with steps="prefill", write steps="decode" or '
+            'steps="all".'
+        )
 
 
 def check_order(edits: Sequence[Edit]) -> None:
@@ -135,8 +437,10 @@ def check_order(edits: Sequence[Edit]) -> None:
     """
     late: Edit | None = None
     for edit in edits:
-        if not isinstance(edit, Knockout):
+        if not isinstance(edit, Edit):
             raise EditError(f"edits= takes edits such as interp.Knockout(site); got {edit!r}.")
+        if not isinstance(edit, AttentionEdit):
+            continue
         if edit.stage == "probabilities":
             late = edit
         elif late is not None:
@@ -144,3 +448,10 @@ def check_order(edits: Sequence[Edit]) -> None:
                 f"{edit!r} works on scores, before the softmax, but is listed after {late!r}, which works on "
                 "probabilities. List it first."
             )
+
+
+def _number(value: Any, name: str, least: float = -math.inf) -> None:
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or value < least:
+        bound = "" if least == -math.inf else f" ≥ {least}"
+        raise EditError(f"{name} is a finite number{bound}; got {value!r}.")

@@ -14,19 +14,24 @@ from torch import Tensor
 from interp.errors import EditError, ModelError, PromptError, SiteError
 from interp.prompt import PAPER_PROMPT, Prompt
 from interp.sample import Sample
+from interp.tracing.blind import Blind, blind_inputs
 from interp.tracing.cost import Meter
-from interp.tracing.edits import Knockout
+from interp.tracing.decoding import Decoding, Draw
+from interp.tracing.edits import Edit
 from interp.tracing.encode import Batch
-from interp.tracing.forward import Greedy, Outcome, last_logits, run
+from interp.tracing.forward import Generation, Outcome, last_logits, run, whole_cache
 from interp.tracing.install import COLLECTOR
+from interp.tracing.labels import label_rows
 from interp.tracing.layout import Layout
+from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.plan import LayerPlan, make_plan
 from interp.tracing.prefix import Prefix, prefix_lengths, run_prefix, suffix_cache, suffix_inputs
-from interp.tracing.reads import Rows
+from interp.tracing.reads import Read
 from interp.tracing.request import Request, resolve
 from interp.tracing.sight import Sight
 from interp.tracing.source import source_pass
-from interp.tracing.trace import SampleTrace, Trace, label_rows
+from interp.tracing.stream import StreamWork, make_stream_plan
+from interp.tracing.trace import SampleTrace, Trace
 from interp.tracing.work import LayerWork, Recorder
 
 if TYPE_CHECKING:
@@ -41,13 +46,15 @@ def trace(
     mllm: Mllm,
     samples: Samples,
     prompt: Prompt | None,
-    reads: Sequence[Rows],
-    edits: Sequence[Knockout],
+    reads: Sequence[Read],
+    edits: Sequence[Edit],
     generate: int,
     seed: int | None,
+    decoding: Decoding,
 ) -> Trace:
     """The trace of a batch; see `Mllm.trace`."""
     _check_arguments(reads, edits, generate)
+    _check_decoding(decoding, seed)
     with Meter(mllm.device) as meter:
         batch, before = _prepared(mllm, samples, prompt)
         request = resolve(
@@ -56,7 +63,9 @@ def trace(
         if before is not None and not _serves(before, batch, request, mllm.sight, generate):
             before = None
         with torch.no_grad(), _seeded(seed):
-            outcome = _run(mllm, batch, before, request, meter, generate)
+            draw = Draw(decoding, seed, [sample.id for sample in batch.samples])
+            generation = Generation(generate, _ends(mllm), batch.pad_id, draw) if generate else None
+            outcome = _run(mllm, batch, before, request, meter, generation, decoding)
         answers, n_steps = _answers(mllm, outcome)
         rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
         logits = outcome.logits.cpu().numpy()
@@ -83,19 +92,40 @@ def prefix(mllm: Mllm, samples: Sample | Iterable[Sample] | Batch, prompt: Promp
     return Prefix(batch, lengths, keys, values, meter.cost, mllm.installation)
 
 
-def _check_arguments(reads: Sequence[Rows], edits: Sequence[Knockout], generate: int) -> None:
+def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
     if not isinstance(reads, Sequence):
         raise SiteError(f"reads= is a list of reads; got {reads!r}. Write reads=[{reads!r}].")
     if not isinstance(edits, Sequence):
         raise EditError(f"edits= is a list of edits; got {edits!r}. Write edits=[{edits!r}].")
     if isinstance(generate, bool) or not isinstance(generate, int) or generate < 0:
         raise PromptError(f"generate= is a number of tokens, 0 or more; got {generate!r}.")
-    for edit in edits:
-        if isinstance(edit, Knockout) and edit.steps == "decode" and generate < 2:
-            raise EditError(
-                f"{edit!r} applies to the rows of generated tokens, but generate={generate} generates none that "
-                "has a row (the first token comes from the prompt's last row). Ask for generate=2 or more."
+    rows_of = "generates none that has a row (the first token comes from the prompt's last row)."
+    for read in reads:
+        if isinstance(read, Read) and read.site.groups[0] == ("answer",) and generate < 2:
+            raise SiteError(
+                f'queries="answer" are the rows of generated tokens, but generate={generate} {rows_of} Ask for '
+                "generate=2 or more."
             )
+    for edit in (e for e in edits if isinstance(e, Edit)):
+        if edit.steps == "decode" and generate < 2:
+            raise EditError(
+                f"{edit!r} applies to the rows of generated tokens, but generate={generate} {rows_of} Ask for "
+                "generate=2 or more."
+            )
+        if isinstance(edit, PatchRows | PatchResidual) and edit.steps != "prefill":
+            n_steps = min(len(array) for array in edit.values.arrays)
+            if n_steps < max(generate, 1):
+                raise EditError(
+                    f"{edit!r} has values for {n_steps} steps, but generate={generate} takes as many. Read them "
+                    "from a trace that generates as many tokens, or generate fewer."
+                )
+
+
+def _check_decoding(decoding: Decoding, seed: int | None) -> None:
+    if not isinstance(decoding, Decoding):
+        raise PromptError(f"decoding= is an interp.Decoding; got {decoding!r}.")
+    if decoding.temperature and seed is None:
+        raise PromptError("drawing tokens (temperature > 0) needs seed=, so that the run can be repeated.")
 
 
 def _prepared(mllm: Mllm, samples: Samples, prompt: Prompt | None) -> tuple[Batch, Prefix | None]:
@@ -127,32 +157,56 @@ def _serves(before: Prefix, batch: Batch, request: Request, sight: Sight, genera
 
 
 def _run(
-    mllm: Mllm, batch: Batch, before: Prefix | None, request: Request, meter: Meter, generate: int
+    mllm: Mllm,
+    batch: Batch,
+    before: Prefix | None,
+    request: Request,
+    meter: Meter,
+    generation: Generation | None,
+    decoding: Decoding,
 ) -> Outcome:
     """One run of the model inside an nnsight trace, which is handed the whole outcome, once."""
     lengths = [tokens.length for tokens in batch.tokens]
     layout = Layout.whole(lengths) if before is None else Layout.suffix(before.lengths, lengths)
-    plan = make_plan(request, layout, mllm.shape)
     recorder = Recorder()
+    work = _work(mllm, request, layout, before, recorder)
+    streams = make_stream_plan(request, layout, mllm.device).work(recorder)
+    inputs = (
+        batch.inputs | {"position_ids": batch.positions} if before is None else suffix_inputs(before, batch)
+    )
+    cache = None if before is None else suffix_cache(before)
+    blind = None
+    if decoding.contrast is not None:
+        told = blind_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
+        own = whole_cache(mllm.hf.config.get_text_config(decoder=True))
+        blind = Blind(mllm.hf, told, decoding.contrast, recorder, meter, own)
+    once = partial(run, mllm.hf, inputs, recorder, meter, cache=cache, generation=generation, blind=blind)
+    executor = _by_source if mllm.executor == "source" else _by_tap
+    return executor(mllm, work, streams, once)
+
+
+def _work(
+    mllm: Mllm, request: Request, layout: Layout, before: Prefix | None, recorder: Recorder
+) -> dict[int, LayerWork]:
+    """What to do in the attention of which layer; after a prefix every layer needs its keys and values."""
+    plan = make_plan(request, layout, mllm.shape)
     none = LayerPlan()
-    layers = {*plan.prefill, *plan.decode} if before is None else range(mllm.n_layers)
+    layers = sorted({*plan.prefill, *plan.decode}) if before is None else range(mllm.n_layers)
     held = None if before is None else before.layer
-    work = {
+    return {
         i: LayerWork(
             plan.prefill.get(i, none), plan.decode.get(i, none), recorder, None if held is None else held(i)
         )
         for i in layers
     }
-    inputs = (
-        batch.inputs | {"position_ids": batch.positions} if before is None else suffix_inputs(before, batch)
-    )
-    cache = None if before is None else suffix_cache(before)
-    greedy = Greedy(generate, _ends(mllm), batch.pad_id) if generate else None
-    executor = _by_source if mllm.executor == "source" else _by_tap
-    return executor(mllm, work, partial(run, mllm.hf, inputs, recorder, meter, cache=cache, greedy=greedy))
 
 
-def _by_tap(mllm: Mllm, work: Mapping[int, LayerWork], run: Callable[..., Outcome]) -> Outcome:
+def _by_tap(
+    mllm: Mllm,
+    work: Mapping[int, LayerWork],
+    streams: Mapping[int, StreamWork],
+    run: Callable[..., Outcome],
+) -> Outcome:
     """The run with its layers armed, inside an nnsight trace that is handed the whole outcome, once."""
 
     def collect(_: Tensor) -> Outcome:
@@ -160,17 +214,24 @@ def _by_tap(mllm: Mllm, work: Mapping[int, LayerWork], run: Callable[..., Outcom
 
     collector = getattr(mllm.nn, COLLECTOR)
     # nnsight wants an input; `collect` has its own
-    with mllm.installation.armed(work), mllm.nn.trace(torch.zeros(1), fn=collect):
+    with mllm.installation.armed(work, streams), mllm.nn.trace(torch.zeros(1), fn=collect):
         outcome = collector.output.save()
     return outcome  # noqa: RET504 - nnsight assigns it when the block ends
 
 
-def _by_source(mllm: Mllm, work: Mapping[int, LayerWork], run: Callable[..., Outcome]) -> Outcome:
+def _by_source(
+    mllm: Mllm,
+    work: Mapping[int, LayerWork],
+    streams: Mapping[int, StreamWork],
+    run: Callable[..., Outcome],
+) -> Outcome:
     """The run as one nnsight trace per pass."""
 
     def one_pass(arguments: Mapping[str, Any]) -> Tensor:
         collect = mllm.installation.collector
-        return source_pass(mllm.nn, mllm.layers, work, lambda: collect(last_logits(mllm.hf, arguments)))
+        return source_pass(
+            mllm.nn, mllm.layers, work, streams, lambda: collect(last_logits(mllm.hf, arguments))
+        )
 
     with mllm.installation.armed({}):
         return run(one_pass=one_pass)

@@ -13,19 +13,25 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from interp.tracing.blind import Blind
 from interp.tracing.cost import Meter
+from interp.tracing.decoding import Draw
 from interp.tracing.work import Recorder
 
-__all__ = ["Greedy", "Outcome", "last_logits", "run", "whole_cache"]
+__all__ = ["Generation", "Outcome", "last_logits", "run", "whole_cache"]
 
 
 @dataclass(frozen=True)
-class Greedy:
-    """How to generate: at most `n` most likely tokens; `ends` end an answer, `pad_id` fills what follows."""
+class Generation:
+    """How to generate: at most `n` tokens as `draw` chooses them.
+
+    `ends` end an answer, `pad_id` fills what follows.
+    """
 
     n: int
     ends: frozenset[int]
     pad_id: int
+    draw: Draw
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +39,7 @@ class Outcome:
     """What a run hands over, all at once.
 
     Attributes:
-        logits: after the last prompt token.
+        logits: after the last prompt token; guided, where a blind stream ran beside it.
         ids: generated tokens, None without generation.
         rows: (read, step) → the rows of each layer, in layer order.
     """
@@ -50,7 +56,8 @@ def run(
     meter: Meter,
     *,
     cache: Cache | None = None,
-    greedy: Greedy | None = None,
+    generation: Generation | None = None,
+    blind: Blind | None = None,
     one_pass: Callable[[Mapping[str, Any]], Tensor] | None = None,
 ) -> Outcome:
     """The outcome of a prompt, or of the suffix that follows `cache`, and of what is generated after it.
@@ -61,22 +68,26 @@ def run(
         recorder: told which step is being run.
         meter: told of every pass.
         cache: keys and values that come before.
-        greedy: how to generate, if at all.
+        generation: how to generate, if at all.
+        blind: the stream without images that guides the logits, if any.
         one_pass: runs the model on its arguments and returns the last position's logits, (sample,
             token_id); by default `last_logits`.
     """
-    if greedy is not None and cache is None:
+    if generation is not None and cache is None:
         cache = whole_cache(hf.config.get_text_config(decoder=True))
     called = partial(last_logits, hf) if one_pass is None else one_pass
 
-    def forward(arguments: Mapping[str, Tensor]) -> Float[Tensor, "sample token_id"]:
+    def forward(
+        arguments: Mapping[str, Tensor], token: Tensor | None = None
+    ) -> Float[Tensor, "sample token_id"]:
         meter.forwards += 1
         meter.tokens += arguments["input_ids"].numel()
         use = {"past_key_values": cache, "use_cache": cache is not None}
-        return called({**arguments, **use, "logits_to_keep": 1, "return_dict": True})
+        logits = called({**arguments, **use, "logits_to_keep": 1, "return_dict": True})
+        return logits if blind is None else blind.guide(logits, token)
 
     logits = forward(inputs)
-    ids = None if greedy is None else _generated(forward, logits, inputs, recorder, greedy)
+    ids = None if generation is None else _generated(forward, logits, inputs, recorder, generation)
     return Outcome(logits, ids, recorder.rows)
 
 
@@ -97,24 +108,25 @@ def last_logits(hf: Any, arguments: Mapping[str, Any]) -> Float[Tensor, "sample 
 
 
 def _generated(
-    forward: Callable[[Mapping[str, Tensor]], Tensor],
+    forward: Callable[[Mapping[str, Tensor], Tensor], Tensor],
     logits: Float[Tensor, "sample token_id"],
     inputs: Mapping[str, Tensor],
     recorder: Recorder,
-    greedy: Greedy,
+    generation: Generation,
 ) -> Int[Tensor, "sample step"]:
-    """The most likely token after the prompt, and so on, until every answer has ended."""
+    """The token after the prompt, and so on, until every answer has ended."""
     mask, position = inputs["attention_mask"], inputs["position_ids"][..., -1:]
-    ends = torch.tensor(sorted(greedy.ends), device=logits.device)
+    ends = torch.tensor(sorted(generation.ends), device=logits.device)
     ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     ids: list[Tensor] = []
     while True:
-        token = logits.argmax(dim=-1).masked_fill(ended, greedy.pad_id)
+        token = generation.draw(logits).masked_fill(ended, generation.pad_id)
         ids.append(token)
         ended = ended | torch.isin(token, ends)
-        if len(ids) == greedy.n or bool(ended.all()):
+        if len(ids) == generation.n or bool(ended.all()):
             return torch.stack(ids, dim=1)
         recorder.step += 1
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = forward({"input_ids": token[:, None], "attention_mask": mask, "position_ids": position})
+        following = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": position}
+        logits = forward(following, token)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from nnsight import TransformersModel
@@ -30,12 +30,14 @@ class Installation:
     Attributes:
         hf: the transformers model.
         nn: the nnsight model around it.
+        layers: the decoder layers.
         attentions: the attention module of every decoder layer.
         implementation: the model's own attention implementation.
     """
 
     def __init__(self, hf: nn.Module, processor: Any, layers: Sequence[nn.Module]) -> None:
         self.hf: Any = hf
+        self.layers: list[Any] = list(layers)
         self.attentions: list[Any] = [layer.self_attn for layer in layers]
         if any(PATTERN in a._modules for a in self.attentions):
             raise ModelError("this model is wrapped already; use that Mllm, or call its unwrap() first.")
@@ -88,21 +90,25 @@ class Installation:
             raise ModelError("this Mllm was unwrapped; wrap the model again with interp.wrap.")
 
     @contextmanager
-    def armed(self, work: Mapping[int, Work]) -> Iterator[None]:
-        """Arms the layers named in `work` for the block. Other layers do nothing but their own attention.
+    def armed(
+        self, work: Mapping[int, Work], streams: Mapping[int, Callable[[Any], Any]] | None = None
+    ) -> Iterator[None]:
+        """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
+
+        Other layers do nothing but their own attention.
 
         Raises:
             ModelError: Another trace or tap of the model is open, or it was unwrapped.
         """
         self.check()
-        with self._alone():
-            try:
-                for layer, one in work.items():
-                    set_work(self.attentions[layer], one)
-                yield
-            finally:
-                for layer in work:
-                    set_work(self.attentions[layer], None)
+        with self._alone(), ExitStack() as stack:
+            for layer, one in work.items():
+                set_work(self.attentions[layer], one)
+                stack.callback(set_work, self.attentions[layer], None)
+            for layer, one in (streams or {}).items():
+                hook = self.layers[layer].register_forward_hook(_on_output(one))
+                stack.callback(hook.remove)
+            yield
 
     def remove(self) -> Any:
         """The model as it was: configs, children, forwards and mode.
@@ -138,6 +144,11 @@ class Installation:
             yield
         finally:
             self._lock.release()
+
+
+def _on_output(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:
+    """A forward hook that puts what the function returns in the place of a module's output."""
+    return lambda module, arguments, output: function(output)
 
 
 def _own_configs(hf: nn.Module) -> list[tuple[Any, PreTrainedConfig]]:

@@ -18,8 +18,9 @@ from interp.models.base import Attends
 from interp.prompt import PAPER_PROMPT, Prompt
 from interp.sample import Sample
 from interp.tracing import execute
+from interp.tracing.decoding import Decoding
 from interp.tracing.door import door_rows
-from interp.tracing.edits import Knockout
+from interp.tracing.edits import Edit
 from interp.tracing.embeddings import embeddings
 from interp.tracing.encode import Batch, Encoder
 from interp.tracing.fingerprint import fingerprint
@@ -27,7 +28,7 @@ from interp.tracing.install import PATTERN, Installation
 from interp.tracing.plan import Shape
 from interp.tracing.positions import position_ids
 from interp.tracing.prefix import Prefix
-from interp.tracing.reads import Rows
+from interp.tracing.reads import Read
 from interp.tracing.sight import Sight, windows
 from interp.tracing.site import Selector, Site
 from interp.tracing.trace import Trace
@@ -163,10 +164,11 @@ class Mllm:
         self,
         samples: Sample | Iterable[Sample] | Batch | Prefix,
         prompt: Prompt | None = None,
-        reads: Sequence[Rows] = (),
-        edits: Sequence[Knockout] = (),
+        reads: Sequence[Read] = (),
+        edits: Sequence[Edit] = (),
         generate: int = 0,
         seed: int | None = None,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
     ) -> Trace:
         """Runs the samples as one batch, reading and editing on the way; gradients are off.
 
@@ -178,17 +180,21 @@ class Mllm:
             prompt: how the question is put; by default `PAPER_PROMPT`, or that of the batch or prefix.
             reads: what to read.
             edits: what to change, in order.
-            generate: how many tokens to generate at most, greedily. Rows then have a first dimension "step":
-                0 is the prompt, and reads of queries "last" go on with a row for every further token.
-            seed: of torch's generators during the run, for models that draw random numbers.
+            generate: how many tokens to generate at most. Rows then have a first dimension "step": 0 is the
+                prompt, and reads of queries "last" go on with a row for every further token; reads of queries
+                "answer" have these alone. The settings of the checkpoint's `generation_config` are not used,
+                but for its end tokens.
+            seed: of torch's generators during the run, and of the tokens drawn.
+            decoding: how each token is chosen; by default the most likely one.
 
         Raises:
             SiteError: A layer, head, group or position that is not there, or a read of nothing.
-            EditError: Edits out of order, or a row left without keys.
+            EditError: Edits out of order, values that do not fit, or a row left without keys.
+            PromptError: Tokens drawn without a seed.
             ModelError: Another trace or tap of this model is open, or it was unwrapped.
             SampleError, PromptError, ImageTokenMismatch: as in `encode`.
         """
-        return execute.trace(self, samples, prompt, reads, edits, generate, seed)
+        return execute.trace(self, samples, prompt, reads, edits, generate, seed, decoding)
 
     def embeddings(self, batch: Batch) -> Float[Tensor, "sample position hidden"]:
         """What enters the first decoder layer, at the batch's padded positions; the decoder is not run.

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from interp.tracing.edits import Hiding, Stage
+from interp.tracing.changes import Cells, Change, Patch
 from interp.tracing.layout import Layout
-from interp.tracing.request import Hidden, Request, Selection
+from interp.tracing.request import Applied, LayerValues, Request, Selection
 from interp.tracing.rows import Heads
 
 __all__ = ["Block", "LayerPlan", "Plan", "ReadBlock", "Shape", "make_plan"]
@@ -59,12 +59,12 @@ class ReadBlock:
 class LayerPlan:
     """The work of one layer in one kind of pass: the prompt's, or that of a generated token.
 
-    `edits` are the blocks to recompute, each under every hiding of the layer. When `mask_first` there are
-    none: most rows change, so the hidings go into the mask that the model's own attention gets.
+    `edits` are the blocks to recompute, each under every change of the layer. When `mask_first` there are
+    none: most rows lose keys and nothing else, so that goes into the mask that the model's own attention gets.
     """
 
     reads: tuple[ReadBlock, ...] = ()
-    hidings: tuple[Hiding, ...] = ()
+    changes: tuple[Change, ...] = ()
     edits: tuple[Block, ...] = ()
     mask_first: bool = False
 
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Index tensors of one read or knockout, shared by all its layers."""
+    """Index tensors of one read or edit, shared by all its layers."""
 
     heads: dict[int, tuple[int, ...]]
     rows: Int[Tensor, "sample row"]
@@ -94,8 +94,8 @@ class _Read(_Places):
 
 
 @dataclass(frozen=True, eq=False)
-class _Knockout(_Places):
-    stage: Stage
+class _Edited(_Places):
+    applied: Applied
     queries: Bool[Tensor, "sample query"]
     keys: Bool[Tensor, "sample key"]
 
@@ -103,12 +103,15 @@ class _Knockout(_Places):
 def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
     """The plan of a request in a layout. Rows that lie before the layout's first must not be asked for."""
     prefill, decode = _Prompt(layout, shape), _Generated(layout, shape)
-    numbered = list(enumerate(request.selections))
+    reads = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, Selection)]
     return Plan(
-        prefill=prefill.layers(numbered, [h for h in request.hidden if any(len(q) for q in h.queries)]),
+        prefill=prefill.layers(
+            [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
+            [one for one in request.applied if any(len(q) for q in one.queries)],
+        ),
         decode=decode.layers(
-            [(number, selection) for number, selection in numbered if selection.decodes],
-            [hidden for hidden in request.hidden if hidden.decodes],
+            [(number, one) for number, one in reads if one.decodes],
+            [one for one in request.applied if one.decodes],
         ),
     )
 
@@ -122,7 +125,7 @@ class _Maker(ABC):
         self._arranged: dict[tuple[int, ...], Heads] = {}
 
     @abstractmethod
-    def rows(self, sample: int, part: Selection | Hidden) -> Int[np.ndarray, " row"]:
+    def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
         """The query rows of a sample in this kind of pass."""
 
     @property
@@ -131,23 +134,23 @@ class _Maker(ABC):
         """Query rows of the pass, padding included."""
 
     def layers(
-        self, selections: Sequence[tuple[int, Selection]], hidden: Sequence[Hidden]
+        self, selections: Sequence[tuple[int, Selection]], applied: Sequence[Applied]
     ) -> dict[int, LayerPlan]:
         """The plan of each layer that has work."""
         reads = [self._read(number, selection) for number, selection in selections]
-        knockouts = [self._knockout(one) for one in hidden]
-        numbers = sorted({layer for part in (*reads, *knockouts) for layer in part.heads})
-        return {layer: self._layer(layer, reads, knockouts) for layer in numbers}
+        edits = [self._edited(one) for one in applied]
+        numbers = sorted({layer for part in (*reads, *edits) for layer in part.heads})
+        return {layer: self._layer(layer, reads, edits) for layer in numbers}
 
-    def _layer(self, layer: int, reads: Sequence[_Read], knockouts: Sequence[_Knockout]) -> LayerPlan:
+    def _layer(self, layer: int, reads: Sequence[_Read], edits: Sequence[_Edited]) -> LayerPlan:
         mine = [read for read in reads if layer in read.heads]
-        knocked = [knockout for knockout in knockouts if layer in knockout.heads]
-        hidings = tuple(self._hiding(knockout, layer) for knockout in knocked)
-        mask_first = self._mask_first(hidings, knocked)
+        edited = [edit for edit in edits if layer in edit.heads]
+        changes = tuple(self._change(edit, layer) for edit in edited)
+        mask_first = self._mask_first(changes, edited)
         return LayerPlan(
             reads=tuple(ReadBlock(r.number, self._block(r, layer), r.keys, r.reduce) for r in mine),
-            hidings=hidings,
-            edits=() if mask_first else tuple(self._block(knockout, layer) for knockout in knocked),
+            changes=changes,
+            edits=() if mask_first else tuple(self._block(edit, layer) for edit in edited),
             mask_first=mask_first,
         )
 
@@ -155,28 +158,50 @@ class _Maker(ABC):
         keys = self._padded([self.layout.columns[i][at] for i, at in enumerate(selection.keys)])
         return _Read(selection.heads, *self._rows(selection), number, keys, selection.reduce)
 
-    def _knockout(self, hidden: Hidden) -> _Knockout:
-        """A knockout's rows, and its rows and columns as masks over the padded tensors."""
-        rows = [self.rows(i, hidden) for i in range(self.layout.n_samples)]
-        keys = [self.layout.columns[i][at] for i, at in enumerate(hidden.keys)]
+    def _edited(self, applied: Applied) -> _Edited:
+        """An edit's rows, and its rows and columns as masks over the padded tensors."""
+        rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
+        keys = [self.layout.columns[i][at] for i, at in enumerate(applied.keys)]
         flags = self._flagged(rows, self.n_queries), self._flagged(keys, self.layout.n_columns)
-        return _Knockout(hidden.heads, *self._rows(hidden), hidden.stage, *flags)
+        return _Edited(applied.heads, *self._rows(applied), applied, *flags)
 
     def _block(self, places: _Places, layer: int) -> Block:
         return Block(places.rows, places.cells, self._heads(places.heads[layer]))
 
-    def _hiding(self, knockout: _Knockout, layer: int) -> Hiding:
-        heads = knockout.heads[layer]
+    def _change(self, edited: _Edited, layer: int) -> Change:
+        heads = edited.heads[layer]
         flags = None
         if len(heads) < self.shape.n_heads:
             flags = torch.zeros(self.shape.n_heads, dtype=torch.bool, device=self.shape.device)
             flags[list(heads)] = True
-        return Hiding(knockout.stage, flags, knockout.queries, knockout.keys)
+        cells = Cells(flags, edited.queries, edited.keys)
+        values = edited.applied.values
+        patch = None if values is None else self._patch(edited.applied, layer, values)
+        return Change(edited.applied.edit, cells, patch)
 
-    def _mask_first(self, hidings: Sequence[Hiding], knocked: Sequence[_Knockout]) -> bool:
-        """Whether knockouts are cheaper as a mask: all before the softmax, all heads, most rows."""
-        suited = all(hiding.stage == "scores" and hiding.heads is None for hiding in hidings)
-        widest = max((knockout.rows.shape[1] for knockout in knocked), default=0)
+    def _patch(self, applied: Applied, layer: int, values: Sequence[LayerValues]) -> Patch:
+        """A layer's given values as one padded tensor, and the way from padded rows and columns into it."""
+        own = [one[layer] for one in values]
+        sizes = np.max([one.shape for one in own], axis=0)
+        filled = np.stack(
+            [np.pad(x, [(0, n - m) for n, m in zip(sizes, x.shape, strict=True)]) for x in own], 1
+        )
+        heads = np.zeros(self.shape.n_heads, np.int64)
+        heads[list(applied.heads[layer])] = np.arange(len(applied.heads[layer]))
+        rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
+        keys = [self.layout.columns[i][at] for i, at in enumerate(applied.keys)]
+        device = self.shape.device
+        return Patch(
+            torch.from_numpy(filled).to(device),
+            torch.from_numpy(heads).to(device),
+            self._numbered(rows, self.n_queries),
+            self._numbered(keys, self.layout.n_columns),
+        )
+
+    def _mask_first(self, changes: Sequence[Change], edited: Sequence[_Edited]) -> bool:
+        """Whether edits are cheaper as a mask: only knockouts before the softmax, all heads, most rows."""
+        suited = all(change.hides and change.cells.heads is None for change in changes)
+        widest = max((edit.rows.shape[1] for edit in edited), default=0)
         return self.shape.takes_masks and suited and widest > self.n_queries // 2
 
     def _heads(self, heads: tuple[int, ...]) -> Heads:
@@ -185,7 +210,7 @@ class _Maker(ABC):
             self._arranged[heads] = Heads.of(heads, shape.n_heads, shape.n_key_value_heads, shape.device)
         return self._arranged[heads]
 
-    def _rows(self, part: Selection | Hidden) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _rows(self, part: Selection | Applied) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         rows = [self.rows(i, part) for i in range(self.layout.n_samples)]
         cells = torch.tensor([(i, k) for i, at in enumerate(rows) for k in range(len(at))])
         cells = cells.to(self.shape.device)
@@ -205,11 +230,18 @@ class _Maker(ABC):
             line[at] = True
         return torch.from_numpy(flags).to(self.shape.device)
 
+    def _numbered(self, values: Sequence[Int[np.ndarray, " _"]], n: int) -> Int[Tensor, "sample _"]:
+        """At each of a sample's values, how many come before it; 0 elsewhere."""
+        numbers = np.zeros((len(values), n), dtype=np.int64)
+        for line, at in zip(numbers, values, strict=True):
+            line[at] = np.arange(len(at))
+        return torch.from_numpy(numbers).to(self.shape.device)
+
 
 class _Prompt(_Maker):
     """Plans the pass over the prompt, or over what follows a prefix of it."""
 
-    def rows(self, sample: int, part: Selection | Hidden) -> Int[np.ndarray, " row"]:
+    def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
         """The rows asked for."""
         return self.layout.rows(sample, part.queries[sample])
 
@@ -222,8 +254,8 @@ class _Prompt(_Maker):
 class _Generated(_Maker):
     """Plans the pass of a generated token: one row."""
 
-    def rows(self, sample: int, part: Selection | Hidden) -> Int[np.ndarray, " row"]:
-        """The only row; none of a sample without keys to hide, which stays as it is."""
+    def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
+        """The only row; none of a sample without keys to edit, which stays as it is."""
         return np.arange(1 if len(part.keys[sample]) else 0)
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from interp.errors import SiteError
-from interp.tracing.site import Site
+from interp.tracing.site import Selector, Site
 
-__all__ = ["Rows"]
+__all__ = ["Read", "Residual", "Rows"]
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,40 @@ class Rows:
     def to_dict(self) -> dict[str, Any]:
         """The read as JSON values."""
         return {"rows": {"site": self.site.to_dict(), "reduce": self.reduce}}
+
+
+@dataclass(frozen=True)
+class Residual:
+    """The residual stream after decoder layers, after any edit: (layer, position, hidden), in the model's units.
+
+    After the last layer it is what the final norm gets. With `generate=` and positions "last" a first dimension
+    "step" goes on with each generated token's.
+
+    Args:
+        layers: "all" or decoder layers, 0-based.
+        positions: Groups of the prompt's tokens ("last", "image", "question", …) or `interp.positions([…])`.
+
+    Raises:
+        SiteError: Layers or positions that are none.
+    """
+
+    layers: Literal["all"] | Sequence[int] = "all"
+    positions: Selector | Sequence[Selector] = "last"
+
+    def __post_init__(self) -> None:
+        site = Site(layers=self.layers, queries=self.positions)
+        object.__setattr__(self, "layers", site.layers)
+        object.__setattr__(self, "positions", site.queries)
+
+    @property
+    def site(self) -> Site:
+        """Its layers and positions, as a site's layers and queries."""
+        return Site(layers=self.layers, queries=self.positions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The read as JSON values."""
+        site = self.site.to_dict()
+        return {"residual": {"layers": site["layers"], "positions": site["queries"]}}
+
+
+Read: TypeAlias = Rows | Residual

@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from interp.errors import EditError, SiteError
 from interp.tokens import TokenMap
-from interp.tracing.edits import Knockout, Stage, check_order
-from interp.tracing.reads import Rows
+from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
+from interp.tracing.patches import PatchResidual, PatchRows
+from interp.tracing.reads import Read, Residual, Rows
 from interp.tracing.sight import Sight
 from interp.tracing.site import Selector, select
 
-__all__ = ["Hidden", "Request", "Selection", "resolve"]
+__all__ = ["Applied", "Request", "Selection", "StreamPatch", "StreamSelection", "resolve"]
 
 Places = tuple[Int[np.ndarray, " _"], ...]
 """One array of unpadded positions per sample."""
+
+LayerValues = dict[int, Float[np.ndarray, "step ..."]]
+"""Given values of each layer; the first axis is the step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +33,7 @@ class Selection:
         heads: the heads of each layer, both in the order asked for.
         pairs: the (layer, head) pairs asked for, in order; None when heads were not given as pairs.
         reduce: whether heads are averaged.
-        queries: each sample's rows.
+        queries: each sample's rows in the prompt.
         keys: each sample's columns.
         decodes: whether each generated token has such a row too.
     """
@@ -43,35 +47,66 @@ class Selection:
 
 
 @dataclass(frozen=True, eq=False)
-class Hidden:
-    """What one `Knockout` hides. Rows of the prompt that see none of the keys are left out.
+class StreamSelection:
+    """What one `Residual` covers: layers in the order asked for, each sample's positions in the prompt."""
 
-    `decodes`: whether the row of each generated token is among its rows.
+    layers: tuple[int, ...]
+    queries: Places
+    decodes: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """What one edit of attention changes.
+
+    Attributes:
+        edit: the edit.
+        heads: the heads of each layer.
+        queries: each sample's rows in the prompt; those that see none of the keys are left out.
+        keys: each sample's columns.
+        decodes: whether the row of each generated token is among its rows.
+        values: of a `PatchRows`, each sample's (step, head, query, key) by layer.
     """
 
-    stage: Stage
+    edit: AttentionEdit
     heads: dict[int, tuple[int, ...]]
     queries: Places
     keys: Places
     decodes: bool
+    values: tuple[LayerValues, ...] | None = None
+
+    @property
+    def hides(self) -> bool:
+        """Whether it only takes keys out of what rows see."""
+        return isinstance(self.edit, Knockout) and self.edit.stage == "scores"
+
+
+@dataclass(frozen=True, eq=False)
+class StreamPatch:
+    """What one `PatchResidual` changes: each sample's (step, position, hidden) by layer."""
+
+    queries: Places
+    decodes: bool
+    values: tuple[LayerValues, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
     """All reads and edits of a batch."""
 
-    selections: tuple[Selection, ...]
-    hidden: tuple[Hidden, ...]
+    selections: tuple[Selection | StreamSelection, ...] = ()
+    applied: tuple[Applied, ...] = ()
+    patches: tuple[StreamPatch, ...] = ()
 
     def first_row(self, sample: int) -> int | None:
-        """The earliest position whose row is read or edited in a sample, or None."""
-        rows = [part.queries[sample] for part in (*self.selections, *self.hidden)]
+        """The earliest position that is read or edited in a sample, or None."""
+        rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
         return min((int(at[0]) for at in rows if len(at)), default=None)
 
 
 def resolve(
-    reads: Sequence[Rows],
-    edits: Sequence[Knockout],
+    reads: Sequence[Read],
+    edits: Sequence[Edit],
     tokens: Sequence[TokenMap],
     *,
     n_layers: int,
@@ -82,15 +117,19 @@ def resolve(
 
     Raises:
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
-        EditError: Edits out of order, or a row left without keys under "renormalise".
+        EditError: Edits out of order, values that do not fit, or a row left without keys under "renormalise".
     """
     check_order(edits)
     selections = tuple(_selection(read, tokens, n_layers, n_heads) for read in reads)
-    found = [_hidden(edit, tokens, n_layers, n_heads, sight) for edit in edits]
-    hidden = tuple(h for h in found if any(len(rows) for rows in h.queries) or h.decodes)
+    on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
+    found = [_applied(edit, tokens, n_layers, n_heads, sight) for edit in on_rows]
+    applied = tuple(
+        a for a in found if not a.edit.idle and (a.decodes or any(len(rows) for rows in a.queries))
+    )
     for sample, own in enumerate(tokens):
-        _refuse_rows_without_keys([h for h in hidden if h.stage == "scores"], sample, own, sight)
-    return Request(selections, hidden)
+        _refuse_rows_without_keys([a for a in applied if a.hides], sample, own, sight)
+    patches = tuple(_patch(edit, tokens, n_layers) for edit in edits if isinstance(edit, PatchResidual))
+    return Request(selections, applied, patches)
 
 
 def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:
@@ -99,36 +138,95 @@ def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places
     return tuple(select(selectors, sample, i, len(tokens)) for i, sample in enumerate(tokens))
 
 
-def _selection(read: Rows, tokens: Sequence[TokenMap], n_layers: int, n_heads: int) -> Selection:
-    if not isinstance(read, Rows):
+def _selection(
+    read: Read, tokens: Sequence[TokenMap], n_layers: int, n_heads: int
+) -> Selection | StreamSelection:
+    if not isinstance(read, Rows | Residual):
         raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r}.")
     site = read.site
-    heads = site.resolve(n_layers, n_heads)
-    queries, keys = (_places(groups, tokens) for groups in site.groups)
-    for name, groups, samples in zip(("queries", "keys"), site.groups, (queries, keys), strict=True):
+    groups = site.groups[0]
+    if "answer" in groups and len(groups) > 1:
+        raise SiteError(
+            f'queries={groups!r} mixes rows of the prompt with those of generated tokens ("answer"), which come '
+            "one at a time. Make it two reads."
+        )
+    queries = _places(() if groups == ("answer",) else groups, tokens)
+    keys = _places(site.groups[1], tokens)
+    decodes = groups in (("last",), ("answer",))
+    named = [("keys", site.groups[1], keys)] if isinstance(read, Rows) else []
+    for name, chosen, samples in [*named, *([] if groups == ("answer",) else [("queries", groups, queries)])]:
         for i, at in enumerate(samples):
             if not len(at):
                 raise SiteError(
-                    f"{name}={groups!r} selects nothing in sample {i} of the batch, which has "
+                    f"{name}={chosen!r} selects nothing in sample {i} of the batch, which has "
                     f"{tokens[i].length} tokens, {tokens[i].n} of them image tokens. A read needs at least "
                     "one."
                 )
-    decodes = site.queries == ("last",)
+    heads = site.resolve(n_layers, n_heads)
+    if isinstance(read, Residual):
+        return StreamSelection(tuple(heads), queries, decodes)
     return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes)
 
 
-def _hidden(edit: Knockout, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, sight: Sight) -> Hidden:
+def _applied(
+    edit: AttentionEdit, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, sight: Sight
+) -> Applied:
     heads = edit.site.resolve(n_layers, n_heads)
     keys = _places(edit.site.groups[1], tokens)
     rows = _places(edit.prefill_queries, tokens)
+    decodes = edit.decodes and any(len(k) for k in keys)
+    if isinstance(edit, PatchRows):
+        read = _places(edit.site.groups[0], tokens)
+        values = tuple(_row_values(edit, heads, sample, read, keys) for sample, _ in enumerate(tokens))
+        return Applied(edit, heads, rows, keys, decodes, values)
     far = [sight.horizon(own) for own in tokens]
     seeing = tuple(
         q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True)
     )
-    return Hidden(edit.stage, heads, seeing, keys, edit.decodes and any(len(k) for k in keys))
+    return Applied(edit, heads, seeing, keys, decodes)
 
 
-def _refuse_rows_without_keys(hidden: Sequence[Hidden], sample: int, tokens: TokenMap, sight: Sight) -> None:
+def _row_values(
+    edit: PatchRows, heads: dict[int, tuple[int, ...]], sample: int, queries: Places, keys: Places
+) -> LayerValues:
+    """The values of one sample by layer, (step, head, query, key)."""
+    given = edit.values.of_sample(sample, len(keys))
+    given = given[None] if edit.steps == "prefill" else given
+    pairs = edit.site.pairs
+    n_heads = len(next(iter(heads.values())))
+    rows = (len(queries[sample]), len(keys[sample]))
+    wanted = (len(pairs), *rows) if pairs is not None else (len(heads), n_heads, *rows)
+    if given.shape[1:] != wanted:
+        dims = "(head, query, key)" if pairs is not None else "(layer, head, query, key)"
+        raise EditError(
+            f"in sample {sample} of the batch the site has {wanted}, {dims}; the values of PatchRows have "
+            f"{given.shape[1:]}. Read them with Rows of the same site."
+        )
+    if pairs is None:
+        return {layer: given[:, i] for i, layer in enumerate(heads)}
+    return {layer: given[:, [pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}
+
+
+def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], n_layers: int) -> StreamPatch:
+    layers = tuple(edit.site.resolve(n_layers, 1))
+    groups = edit.site.groups[0]
+    queries = _places(groups, tokens)
+    values = []
+    for sample, at in enumerate(queries):
+        given = edit.values.of_sample(sample, len(tokens))
+        given = given[None] if edit.steps == "prefill" else given
+        if given.shape[1:3] != (len(layers), len(at)):
+            raise EditError(
+                f"in sample {sample} of the batch PatchResidual names {len(layers)} layers and {len(at)} "
+                f"positions; its values have {given.shape[1:3]}. Read them with Residual of the same layers "
+                "and positions."
+            )
+        values.append({layer: given[:, i] for i, layer in enumerate(layers)})
+    in_prompt = tuple(at if edit.steps != "decode" else at[:0] for at in queries)
+    return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values))
+
+
+def _refuse_rows_without_keys(hidden: Sequence[Applied], sample: int, tokens: TokenMap, sight: Sight) -> None:
     """Refuse a row of the prompt with every key it can see hidden. Rows always see themselves."""
     if not any(len(np.intersect1d(h.queries[sample], g.keys[sample])) for h in hidden for g in hidden):
         return
@@ -151,7 +249,7 @@ def _refuse_rows_without_keys(hidden: Sequence[Hidden], sample: int, tokens: Tok
 
 
 def _row_without_keys(
-    hidden: Sequence[Hidden], sample: int, tokens: TokenMap, sight: Sight, layer: int
+    hidden: Sequence[Applied], sample: int, tokens: TokenMap, sight: Sight, layer: int
 ) -> tuple[int, int, int] | None:
     """The first such row, and the first and last key it sees."""
     for row in np.unique(np.concatenate([h.queries[sample] for h in hidden])):

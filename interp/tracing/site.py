@@ -76,7 +76,8 @@ class Site:
         layers: "all" or decoder layers, 0-based. Left out when `heads` are pairs.
         heads: "all", heads (the same in every layer), or (layer, head) pairs.
         queries: a group of `TokenMap.positions` ("last", "after_image", "question", "text", "image"), "all"
-            for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them.
+            for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them;
+            "answer" for the rows of generated tokens.
         keys: the same, for the columns. Positions are unpadded.
 
     Raises:
@@ -176,8 +177,8 @@ def _one(selector: Selector, tokens: TokenMap, sample: int, n_samples: int) -> I
         return np.arange(tokens.length)
     if selector == "answer":
         raise SiteError(
-            "'answer' rows exist only while the model generates and are not in the prompt. To read the rows "
-            "of generated tokens use queries='last' with generate=."
+            "'answer' are tokens that the model generates: they are no keys or positions of the prompt. As rows "
+            "write queries='answer' with generate=2 or more, and for an edit steps='decode' or 'all'."
         )
     return tokens.positions(selector)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.tracing.install import COLLECTOR
+from interp.tracing.stream import StreamWork
 from interp.tracing.tap import Call
 from interp.tracing.work import LayerWork
 
@@ -27,6 +28,7 @@ def source_pass(
     nn: Any,
     layers: Sequence[Any],
     work: Mapping[int, LayerWork],
+    streams: Mapping[int, StreamWork],
     one_pass: Callable[[], Tensor],
 ) -> Float[Tensor, "sample token_id"]:
     """One forward pass under the work of its layers; what `one_pass` returned.
@@ -34,7 +36,8 @@ def source_pass(
     Args:
         nn: the nnsight model, with the collector.
         layers: nnsight's views of the decoder layers.
-        work: what to do in which layer.
+        work: what to do in the attention of which layer.
+        streams: what to do with the output of which layer.
         one_pass: runs the model and hands its result through the collector.
 
     Raises:
@@ -43,16 +46,27 @@ def source_pass(
     calls = {i: attention_call(layers[i].self_attn) for i in sorted(work)}
     # nnsight wants an input; `one_pass` has its own, which need not be rows of tokens
     with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
-        for i in calls:
-            positional, kwargs = _unified(*calls[i].inputs)
-            call = Call.of(positional[0], positional[1:4], positional[4], kwargs, work[i].prefix)
-            calls[i].inputs = (_given(positional, call, work[i].mask(call)), kwargs)
-            output = calls[i].output
-            finished = work[i].finish(call, output[0])
-            if finished is not output[0]:
-                calls[i].output = (finished, *output[1:])
+        for i in sorted({*calls, *streams}):
+            if i in calls:
+                _attention(calls[i], work[i])
+            if i in streams:
+                entering = layers[i].output
+                leaving = streams[i](entering)
+                if leaving is not entering:
+                    layers[i].output = leaving
         result = getattr(nn, COLLECTOR).output.save()
     return result  # noqa: RET504 - nnsight assigns it when the block ends
+
+
+def _attention(call: Any, work: LayerWork) -> None:
+    """Carries out a layer's work at nnsight's view of its attention call, inside a trace."""
+    positional, kwargs = _unified(*call.inputs)
+    made = Call.of(positional[0], positional[1:4], positional[4], kwargs, work.prefix)
+    call.inputs = (_given(positional, made, work.mask(made)), kwargs)
+    output = call.output
+    finished = work.finish(made, output[0])
+    if finished is not output[0]:
+        call.output = (finished, *output[1:])
 
 
 def attention_call(attention: Any) -> Any:

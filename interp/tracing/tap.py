@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import AttentionInterface
@@ -19,7 +20,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp.errors import ModelError
-from interp.tracing.edits import Hiding
+from interp.tracing.changes import At, Change
 from interp.tracing.plan import Block
 from interp.tracing.rows import (
     Heads,
@@ -97,36 +98,60 @@ class Call:
         return sum(k.shape[2] for k in self.keys)
 
     def probabilities(
-        self, block: Block, hidings: Sequence[Hiding] = ()
+        self, block: Block, changes: Sequence[Change] = (), step: int = 0
     ) -> Float[Tensor, "sample chosen_head row key"]:
-        """The block's rows of attention under the hidings."""
-        rows, heads, n_keys = block.rows, block.heads, self.n_keys
+        """The block's rows of attention under the changes."""
+        wide = any(change.edit.all_heads for change in changes)
+        rows, heads = block.rows, self.all_heads if wide else block.heads
+        at = At(rows, heads.index, self.n_keys, step)
         queries = select_rows(self.queries, rows)
         scores = row_scores(queries, self.keys, heads=heads, scaling=self.scaling, softcap=self.softcap)
-        n_queries = self.queries.shape[2]
-        seen = visible(self.mask, rows, n_queries=n_queries, n_keys=n_keys, causal=self.causal)
+        seen = visible(
+            self.mask, rows, n_queries=self.queries.shape[2], n_keys=self.n_keys, causal=self.causal
+        )
         if seen is not None and seen.shape[1] > 1:
             seen = seen[:, heads.index]
-        before = [h.block(rows, heads.index, n_keys) for h in hidings if h.stage == "scores"]
-        probabilities = row_probabilities(scores, seen, any_of(before))
-        for hiding in hidings:
-            if hiding.stage == "probabilities":
-                probabilities = probabilities.masked_fill(hiding.block(rows, heads.index, n_keys), 0.0)
-        return probabilities
+        for change in changes:
+            if change.edit.stage == "scores" and not change.hides:
+                scores = change(scores, at)
+        hidden = any_of([change.cells.at(at) for change in changes if change.hides])
+        probabilities = row_probabilities(scores, seen, hidden)
+        for change in changes:
+            if change.edit.stage == "probabilities":
+                probabilities = within_sight(change(probabilities, at), seen)
+        return probabilities[:, block.heads.index] if wide else probabilities
 
     def splice(
         self,
         output: Float[Tensor, "sample query head dim"],
         block: Block,
         probabilities: Float[Tensor, "sample chosen_head row key"],
+        before: Float[Tensor, "sample chosen_head row key"] | None = None,
     ) -> Float[Tensor, "sample query head dim"]:
-        """The attention's output with the block's rows recomputed from probabilities; the rest as it is."""
+        """The attention's output with the block's rows recomputed from probabilities; the rest as it is.
+
+        Rows whose probabilities are those of `before` are left as they are too.
+        """
         new = row_outputs(probabilities, self.values, heads=block.heads).to(output.dtype)
         sample, place = block.cells
         at = (sample[:, None], block.rows[sample, place][:, None], block.heads.index[None, :])
+        values = new[sample, :, place]
+        if before is not None:
+            changed = (probabilities != before).any(dim=-1)[sample, :, place]
+            values = torch.where(changed[..., None], values, output[at])
         output = output.clone() if output.requires_grad else output
-        output[at] = new[sample, :, place]
+        output[at] = values
         return output
+
+
+def within_sight(
+    probabilities: Float[Tensor, "sample head row key"], seen: Tensor | None
+) -> Float[Tensor, "sample head row key"]:
+    """Probabilities with 0 at keys that rows cannot see; `seen` as `visible` gives it."""
+    if seen is None:
+        return probabilities
+    closed = ~seen if seen.dtype == torch.bool else seen < torch.finfo(seen.dtype).min / 2
+    return probabilities.masked_fill(closed, 0.0)
 
 
 def any_of(masks: Sequence[Bool[Tensor, "_ _ row key"]]) -> Bool[Tensor, "_ _ row key"] | None:

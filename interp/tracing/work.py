@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.tracing.edits import Hiding
+from interp.tracing.changes import Change
 from interp.tracing.plan import Block, LayerPlan, ReadBlock
 from interp.tracing.rows import attend, visible
 from interp.tracing.tap import AttentionFunction, Call, any_of
@@ -20,16 +20,27 @@ __all__ = ["Door", "LayerWork", "Recorder"]
 
 @dataclass(eq=False)
 class Recorder:
-    """The buffer all layers of one run write into. `step` 0 is the prompt's pass."""
+    """The buffer all layers of one run write into.
+
+    Attributes:
+        step: the pass that is being run; 0 is the prompt's.
+        paused: whether layers do nothing now but their own attention.
+        rows: (read, step) → what each layer gave, in layer order.
+    """
 
     step: int = 0
+    paused: bool = False
     rows: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
 
     def add(self, read: ReadBlock, probabilities: Float[Tensor, "sample head row key"]) -> None:
-        """Keep the read's columns, averaged over heads where it says so."""
+        """Keep the read's columns of rows of attention, averaged over heads where it says so."""
         kept = probabilities.mean(dim=1, keepdim=True) if read.reduce else probabilities
         index = read.keys[:, None, None, :].expand(-1, kept.shape[1], kept.shape[2], -1)
-        self.rows.setdefault((read.read, self.step), []).append(kept.gather(3, index))
+        self.keep(read.read, kept.gather(3, index))
+
+    def keep(self, read: int, values: Tensor) -> None:
+        """Keep what a layer gives for a read."""
+        self.rows.setdefault((read, self.step), []).append(values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,23 +63,27 @@ class LayerWork:
     def mask(self, call: Call) -> Tensor | None:
         """The mask for the model's own attention: the call's, less what is hidden by mask."""
         plan = self.plan
-        return _with_hidings(call, plan.hidings) if plan.mask_first and plan.hidings else call.mask
+        return _without_hidden(call, plan.changes) if plan.mask_first and plan.changes else call.mask
 
     def finish(
         self, call: Call, output: Float[Tensor, "sample query head dim"]
     ) -> Float[Tensor, "sample query head dim"]:
         """The attention's output with edited rows recomputed; the plan's reads go to the recorder."""
-        plan = self.plan
+        plan, step = self.plan, self.recorder.step
+        unsure = any(change.edit.unsure for change in plan.changes)
         for block in plan.edits:
-            output = call.splice(output, block, call.probabilities(block, plan.hidings))
+            before = call.probabilities(block) if unsure else None
+            output = call.splice(output, block, call.probabilities(block, plan.changes, step), before)
         for read in plan.reads:
-            self.recorder.add(read, call.probabilities(read.block, plan.hidings))
+            self.recorder.add(read, call.probabilities(read.block, plan.changes, step))
         return output
 
     def __call__(
         self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
-        """The attention's output under the plan's knockouts; the plan's reads go to the recorder."""
+        """The attention's output under the plan's edits; the plan's reads go to the recorder."""
+        if self.recorder.paused:
+            return original(call.module, call.queries, call.keys[-1], call.values[-1], call.mask, **kwargs)
         mask = self.mask(call)
         if self.prefix is None:
             output, weights = original(
@@ -88,12 +103,12 @@ class LayerWork:
         return self.finish(call, output), None
 
 
-def _with_hidings(call: Call, hidings: Sequence[Hiding]) -> Tensor:
+def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor:
     """The call's mask with everything hidden taken out, for every row."""
     n, _, n_queries, _ = call.queries.shape
     rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
     seen = visible(call.mask, rows, n_queries=n_queries, n_keys=call.n_keys, causal=call.causal)
-    hidden = any_of([h.everywhere(call.n_keys) for h in hidings])
+    hidden = any_of([change.cells.everywhere(call.n_keys) for change in changes])
     assert hidden is not None
     if seen is None:
         return ~hidden

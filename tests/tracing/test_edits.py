@@ -9,7 +9,7 @@ from interp.tracing import Knockout, Rows, Site
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"site": "last"}, r"Knockout takes a Site, as in Knockout\(Site\(layers=\[16\]\)\); got 'last'"),
+        ({"site": "last"}, r"Knockout takes a Site first, such as Site\(layers=\[16\]\); got 'last'"),
         ({"site": Site(), "mode": "drop"}, r'mode is "renormalise" or "zero"; got \'drop\''),
         (
             {"site": Site(queries="after_image"), "steps": "decode"},

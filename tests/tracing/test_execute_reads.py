@@ -118,7 +118,9 @@ def test_several_reads_come_back_in_order(mllm, batch, attentions):
     first, second = trace[1].reads
     np.testing.assert_allclose(first[0, :, 0], attentions[1][2, :, -1][:, batch.tokens[1].image], atol=1e-6)
     np.testing.assert_allclose(second[0], attentions[1][0], atol=1e-6)
-    with pytest.raises(SiteError, match=r"the trace has 2 reads; \.rows is for one\. Use trace\[i\]\.reads"):
+    with pytest.raises(
+        SiteError, match=r"the trace has 2 reads of attention; \.rows is for one\. Use trace\[i\]\.reads"
+    ):
         _ = trace[1].rows
     with pytest.raises(SiteError, match=r"the trace has 0 reads.*reads=\[interp\.Rows"):
         _ = mllm.trace(batch).rows
@@ -150,8 +152,8 @@ def test_only_the_rows_heads_and_layers_asked_for_are_computed(mllm, batch, monk
     seen = []
     compute = work_module.Call.probabilities
 
-    def spy(call, block, hidings=()):
-        found = compute(call, block, hidings)
+    def spy(call, block, *rest):
+        found = compute(call, block, *rest)
         seen.append((call.module.layer_idx, tuple(found.shape)))
         return found
 
@@ -281,7 +283,11 @@ def test_what_cannot_be_read_is_refused_with_what_can(mllm, batch):
             Site(keys=image_mask(np.zeros(16, bool))),
             r"selects nothing in sample 0.*35 tokens, 16 of them image",
         ),
-        (Site(queries="answer"), r"'answer' rows exist only while the model generates.*generate="),
+        (
+            Site(queries="answer"),
+            r"rows of generated tokens, but generate=0 generates none.*generate=2 or more",
+        ),
+        (Site(keys="answer"), r"'answer' are tokens that the model generates.*no keys or positions"),
         (Site(queries=word("heart")), r"does not hold the word 'heart'"),
     ]
     for site, message in cases:

@@ -1,0 +1,148 @@
+"""How answers are generated: greedily, by seeded sampling, against a stream that does not see the image."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.errors import PromptError
+
+__all__ = ["Contrast", "Decoding", "Draw"]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Classifier-free guidance against the model without the image, as PAI does it (arXiv 2407.21771).
+
+    At each step the logits s become γ·(s − u) + u, and −∞ where s < max s + ln(cutoff). u are the logits after
+    the same prompt and generated tokens with the image tokens taken out and without any edit; text around an
+    image, such as tags, stays. Each step costs a second, shorter pass.
+
+    Args:
+        gamma: γ; 1 leaves s as it is but for the cutoff.
+        cutoff: smallest probability a token may have, as a share of the most likely token's, in (0, 1]; None
+            for no cutoff.
+
+    Raises:
+        PromptError: A gamma that is no finite number, or a cutoff outside (0, 1].
+    """
+
+    gamma: float = 1.1
+    cutoff: float | None = 0.1
+
+    def __post_init__(self) -> None:
+        if not _real(self.gamma):
+            raise PromptError(f"gamma is a finite number; got {self.gamma!r}.")
+        if self.cutoff is not None and not (_real(self.cutoff) and 0 < self.cutoff <= 1):
+            raise PromptError(f"cutoff is a share in (0, 1], or None; got {self.cutoff!r}.")
+
+    def __call__(
+        self, seeing: Float[Tensor, "sample token_id"], blind: Float[Tensor, "sample token_id"]
+    ) -> Float[Tensor, "sample token_id"]:
+        """The guided logits."""
+        guided = self.gamma * (seeing - blind) + blind
+        if self.cutoff is None:
+            return guided
+        least = seeing.amax(dim=-1, keepdim=True) + math.log(self.cutoff)
+        return guided.masked_fill(seeing < least, -torch.inf)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How each next token is chosen from the logits.
+
+    Beam search is refused: reads and edits are of each sample's own rows, and beams would reorder them.
+
+    Args:
+        temperature: 0 takes the most likely token; t > 0 draws from softmax(logits / t), and the trace needs a
+            seed. Each sample draws from a stream of its own, seeded by the seed and the sample's id, so that
+            its answer does not depend on the rest of its batch.
+        top_k: Draw among the k most likely tokens only.
+        top_p: Draw among the fewest most likely tokens that have at least this probability together, in (0, 1].
+        contrast: Guidance against the model without the image; None for none.
+        beams: 1.
+
+    Raises:
+        PromptError: Values out of range, top_k or top_p with temperature 0, or beams other than 1.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    contrast: Contrast | None = None
+    beams: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.beams != 1:
+            raise PromptError(
+                f"beam search is refused (beams={self.beams!r}): reads and edits are of each sample's own rows, "
+                "and beams would reorder them. Use temperature=0 for the most likely token at each step, or "
+                "temperature > 0 with a seed, several times."
+            )
+        if not _real(self.temperature) or self.temperature < 0:
+            raise PromptError(f"temperature is a finite number ≥ 0; got {self.temperature!r}.")
+        if self.top_k is not None and (not isinstance(self.top_k, int) or self.top_k < 1):
+            raise PromptError(f"top_k is a whole number ≥ 1, or None; got {self.top_k!r}.")
+        if self.top_p is not None and not (_real(self.top_p) and 0 < self.top_p <= 1):
+            raise PromptError(f"top_p is a share in (0, 1], or None; got {self.top_p!r}.")
+        if not self.temperature and (self.top_k, self.top_p) != (None, None):
+            raise PromptError("top_k and top_p limit what is drawn from; give a temperature > 0 as well.")
+        if self.contrast is not None and not isinstance(self.contrast, Contrast):
+            raise PromptError(f"contrast is an interp.Contrast or None; got {self.contrast!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The decoding as JSON values."""
+        contrast = self.contrast
+        return {
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "contrast": None if contrast is None else {"gamma": contrast.gamma, "cutoff": contrast.cutoff},
+        }
+
+    def probabilities(self, logits: Float[Tensor, "sample token_id"]) -> Float[Tensor, "sample token_id"]:
+        """What tokens are drawn with at a temperature > 0, float64, renormalised over those that are left."""
+        scaled = logits.double() / self.temperature
+        if self.top_k is not None and self.top_k < scaled.shape[1]:
+            least = scaled.topk(self.top_k, dim=-1).values[:, -1:]
+            scaled = scaled.masked_fill(scaled < least, -torch.inf)
+        if self.top_p is not None:
+            ordered, order = scaled.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+            before = ordered.cumsum(dim=-1) - ordered
+            late = torch.zeros_like(ordered, dtype=torch.bool).scatter(1, order, before >= self.top_p)
+            scaled = scaled.masked_fill(late, -torch.inf)
+        return scaled.softmax(dim=-1)
+
+
+class Draw:
+    """Chooses each sample's next token. Every sample has random numbers of its own, as many as steps."""
+
+    def __init__(self, decoding: Decoding, seed: int | None, names: Sequence[str]) -> None:
+        self.decoding = decoding
+        self._streams = [_stream(seed, name) for name in names] if decoding.temperature else []
+
+    def __call__(self, logits: Float[Tensor, "sample token_id"]) -> Int[Tensor, " sample"]:
+        """The next tokens."""
+        if not self.decoding.temperature:
+            return logits.argmax(dim=-1)
+        sums = self.decoding.probabilities(logits).cumsum(dim=-1)
+        draws = [torch.rand(1, generator=stream, dtype=torch.float64) for stream in self._streams]
+        places = torch.stack(draws).to(logits.device) * sums[:, -1:]
+        # `right`: a draw of exactly 0 must not take a token of probability 0
+        return torch.searchsorted(sums, places, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+
+
+def _stream(seed: int | None, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,99 @@
+"""Arrays inside edits: read-only, compared and hashed by content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from interp.errors import EditError
+
+__all__ = ["Values"]
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """One array for every sample, or one each (`per_sample`)."""
+
+    arrays: tuple[np.ndarray, ...]
+    per_sample: bool
+
+    @classmethod
+    def of(cls, given: Any, ndim: int) -> Values:
+        """Values from an array of `ndim` dimensions, or from a sequence of such arrays, one per sample.
+
+        Arrays are whatever numpy can read: also tensors and the labelled arrays of a trace.
+
+        Raises:
+            EditError: Other dimensions, or values that are not finite.
+        """
+        if isinstance(given, Values):
+            return given
+        single = hasattr(given, "shape") or not isinstance(given, Sequence)
+        arrays = tuple(_array(one) for one in ([given] if single else given))
+        if single and arrays[0].ndim == ndim + 1:
+            arrays, single = tuple(arrays[0]), False
+        for one in arrays:
+            if one.ndim != ndim:
+                raise EditError(
+                    f"values take {ndim} dimensions, or one such array per sample; got shape {one.shape}."
+                )
+            if not np.isfinite(one).all():
+                raise EditError("values must be finite; got NaN or infinity.")
+        if not arrays:
+            raise EditError("values need an array, or one per sample; got none.")
+        return cls(tuple(_frozen(one) for one in arrays), not single)
+
+    def of_sample(self, sample: int, n_samples: int) -> Float[np.ndarray, ...]:
+        """The values of one sample of a batch.
+
+        Raises:
+            EditError: Not one array per sample.
+        """
+        if self.per_sample and len(self.arrays) != n_samples:
+            raise EditError(
+                f"values hold {len(self.arrays)} arrays for a batch of {n_samples} samples. Give one per sample, "
+                "or a single array for all."
+            )
+        return self.arrays[sample if self.per_sample else 0]
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of shapes and numbers."""
+        hashed = hashlib.sha256(repr(self.per_sample).encode())
+        for one in self.arrays:
+            hashed.update(repr(one.shape).encode() + one.tobytes())
+        return hashed.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Values) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(one.shape) for one in self.arrays[:3])
+        return f"Values({shapes}{', …' if len(self.arrays) > 3 else ''})"
+
+
+def _array(given: Any) -> np.ndarray:
+    if isinstance(given, torch.Tensor):
+        given = given.detach().float().cpu().numpy()
+    try:
+        return np.array(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise EditError(
+            f"values are numbers: an array, a tensor or a trace's rows; got {type(given).__name__}."
+        ) from error
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    own = np.ascontiguousarray(array)
+    own.setflags(write=False)
+    return own
