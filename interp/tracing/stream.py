@@ -149,7 +149,7 @@ def _write(patch: StreamPatch, layer: int, rows: Rows, device: torch.device) -> 
     )
 
 
-def _padded(rows: Sequence[Int[np.ndarray, " row"]], device: torch.device) -> Int[Tensor, "sample row"]:
+def _padded(rows: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Int[Tensor, "sample row"]:
     width = max(len(at) for at in rows)
     return torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in rows])).to(
         device

@@ -15,6 +15,18 @@ from torch import Tensor
 Hide = Callable[[int, int], Tensor | None]
 """(layer, tokens) → which keys each row must not see, bool (row, key); None for a layer that is left alone."""
 
+Change = Callable[[int, Tensor], Tensor]
+"""(layer, values (head, row, key) or (row, hidden)) → what they become."""
+
+
+@dataclass
+class Changes:
+    """What to change of scores (before the mask), of probabilities, and of what a layer returns."""
+
+    scores: Change = lambda layer, values: values
+    probabilities: Change = lambda layer, values: values
+    stream: Change = lambda layer, values: values
+
 
 @dataclass
 class Steps:
@@ -32,10 +44,11 @@ def greedy(
     hide: Hide | None = None,
     mode: str = "renormalise",
     type_of_generated: int = 0,
+    changes: Changes | None = None,
 ) -> Steps:
     """`n` greedy tokens of one unpadded sample, until the end token."""
     steps, now = Steps(), {k: v for k, v in inputs.items() if k != "position_ids"}
-    with torch.no_grad(), _written_out(model, hide, mode) as rows:
+    with torch.no_grad(), _written_out(model, hide, mode, changes or Changes()) as rows:
         for _ in range(n):
             rows.clear()
             logits = model(**now, use_cache=False).logits[0, -1]
@@ -52,7 +65,7 @@ def greedy(
 
 
 @contextmanager
-def _written_out(model: Any, hide: Hide | None, mode: str) -> Iterator[dict[int, Tensor]]:
+def _written_out(model: Any, hide: Hide | None, mode: str, changes: Changes) -> Iterator[dict[int, Tensor]]:
     """Puts attention by the book into the decoder's modelling file for the block; gathers its probabilities."""
     layers = {layer.self_attn: i for i, layer in enumerate(model.get_decoder().layers)}
     home = sys.modules[type(model.get_decoder().layers[0].self_attn).__module__]
@@ -66,6 +79,7 @@ def _written_out(model: Any, hide: Hide | None, mode: str) -> Iterator[dict[int,
         key, value = (x.repeat_interleave(share, dim=1) for x in (key, value))
         scores = torch.einsum("bhqd,bhkd->bhqk", query, key) * scaling
         scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+        scores = changes.scores(i, scores[0])[None]
         scores = scores if mask is None else scores + mask[..., : key.shape[2]]
         hidden = None if hide is None else hide(i, query.shape[2])
         if hidden is not None and mode == "renormalise":
@@ -73,11 +87,23 @@ def _written_out(model: Any, hide: Hide | None, mode: str) -> Iterator[dict[int,
         weights = scores.softmax(dim=-1)
         if hidden is not None and mode == "zero":
             weights = weights.masked_fill(hidden, 0.0)
+        weights = changes.probabilities(i, weights[0])[None]
         found[i] = weights[0]
         return torch.einsum("bhqk,bhkd->bqhd", weights, value), weights
 
+    def after(i: int) -> Callable[..., Any]:
+        def hook(module: Any, arguments: Any, output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (changes.stream(i, output[0][0])[None], *output[1:])
+            return changes.stream(i, output[0])[None]
+
+        return hook
+
+    hooks = [layer.register_forward_hook(after(i)) for i, layer in enumerate(model.get_decoder().layers)]
     home.eager_attention_forward = attention
     try:
         yield found
     finally:
         home.eager_attention_forward = original
+        for hook in hooks:
+            hook.remove()
