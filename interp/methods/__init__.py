@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from interp.methods.answer import Answer
+from interp.methods.depth import scaled_layers
 from interp.methods.method import Method, Samples
 from interp.methods.plain import Plain
+from interp.methods.triage import HeadMaps, Triage, kept_tokens
+from interp.methods.vgrefine import VGRefine
 
-__all__ = ["Answer", "Method", "Plain", "Samples"]
+__all__ = [
+    "Answer",
+    "HeadMaps",
+    "Method",
+    "Plain",
+    "Samples",
+    "Triage",
+    "VGRefine",
+    "kept_tokens",
+    "scaled_layers",
+]

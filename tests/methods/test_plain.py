@@ -10,12 +10,6 @@ import tests.tiny as tiny
 from interp.errors import MethodError
 from interp.methods import Answer, Method, Plain
 from interp.prompt import GENERIC_PROMPT
-from interp.tracing import Mllm, wrap
-
-
-@pytest.fixture(scope="module")
-def mllm() -> Mllm:
-    return wrap(tiny.llava(), tiny.processor())
 
 
 def test_answers_are_the_models_own(mllm):
