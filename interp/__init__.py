@@ -18,8 +18,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp import conformance, data, indicators, metrics, models
+    from interp import conformance, data, indicators, methods, metrics, models
     from interp.errors import InterpError
+    from interp.methods import Answer
     from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.sample import Box, Sample
     from interp.study import Grid, HeadRanking, HeadSet, LayerChoice, LayerSweep, ModelSpec, choose_layer
@@ -52,6 +53,7 @@ __version__ = "0.1.0"
 __all__ = [
     "GENERIC_PROMPT",
     "PAPER_PROMPT",
+    "Answer",
     "Apply",
     "Boost",
     "Box",
@@ -87,6 +89,7 @@ __all__ = [
     "image_mask",
     "indicators",
     "load",
+    "methods",
     "metrics",
     "models",
     "positions",
@@ -94,9 +97,10 @@ __all__ = [
     "wrap",
 ]
 
-_MODULES = ("conformance", "data", "indicators", "metrics", "models")
+_MODULES = ("conformance", "data", "indicators", "methods", "metrics", "models")
 _HOMES = {
     "errors": ("InterpError",),
+    "methods": ("Answer",),
     "prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "sample": ("Box", "Sample"),
     "study": ("Grid", "HeadRanking", "HeadSet", "LayerChoice", "LayerSweep", "ModelSpec", "choose_layer"),

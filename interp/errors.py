@@ -14,6 +14,7 @@ __all__ = [
     "ImageTokenMismatch",
     "InterpError",
     "MapError",
+    "MethodError",
     "ModelError",
     "PromptError",
     "RunError",
@@ -65,6 +66,10 @@ class EditError(InterpError):
 
 class MapError(InterpError):
     """A map or mask of the wrong shape or type for a metric."""
+
+
+class MethodError(InterpError):
+    """A parameter of a method that makes no sense."""
 
 
 class RunError(InterpError):

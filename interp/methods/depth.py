@@ -1,0 +1,60 @@
+"""Published layers on models of another depth: the one rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from interp.errors import MethodError
+from interp.methods.checks import layer_indices
+
+__all__ = ["chosen_layers", "scaled_layers"]
+
+
+def scaled_layers(published: Sequence[int], *, depth: int, n_layers: int) -> tuple[int, ...]:
+    """The layers of a model with `n_layers` that lie where the published ones do in a model with `depth`.
+
+    A layer is taken as its fraction of the depth. A run of published layers [a, b) becomes [r(a), r(b)) with
+    r(i) = i · n_layers / depth rounded to the nearest whole number, halves up, and keeps one layer at least. A
+    single layer a becomes r(a). Either way nothing lies beyond the last layer, and at the published depth the
+    layers are the published ones.
+
+    The rule is ours: no source says what to do at another depth. A study that reports a method on such a model
+    should say so, or give the layers.
+
+    Args:
+        published: Consecutive layers, 0-based, increasing.
+        depth: Decoder layers of the model they were published for.
+        n_layers: Decoder layers of the model at hand.
+
+    Raises:
+        MethodError: Layers that are not consecutive or not below `depth`, or `n_layers` below 1.
+
+    >>> scaled_layers(range(2, 32), depth=32, n_layers=28)
+    (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27)
+    >>> scaled_layers([16], depth=28, n_layers=6)
+    (3,)
+    """
+    first, n = (published[0], len(published)) if len(published) else (-1, 0)
+    if first < 0 or list(published) != list(range(first, first + n)) or first + n > depth:
+        raise MethodError(
+            f"published layers are consecutive and lie in 0 … {depth - 1}, the model they were published for; "
+            f"got {list(published)}."
+        )
+    if n_layers < 1:
+        raise MethodError(f"a model has at least one decoder layer; got n_layers={n_layers}.")
+    start = min(_scaled(first, depth, n_layers), n_layers - 1)
+    stop = start + 1 if n == 1 else max(_scaled(first + n, depth, n_layers), start + 1)
+    return tuple(range(start, stop))
+
+
+def chosen_layers(
+    layers: Sequence[int] | None, published: Sequence[int], *, depth: int, n_layers: int
+) -> tuple[int, ...]:
+    """The layers a method works at: those given, else the published ones scaled to the model's depth."""
+    given = layer_indices(layers, "the published ones")
+    return scaled_layers(published, depth=depth, n_layers=n_layers) if given is None else given
+
+
+def _scaled(boundary: int, depth: int, n_layers: int) -> int:
+    """Where a boundary between layers comes to lie: rounded, halves up, in whole numbers throughout."""
+    return (2 * boundary * n_layers + depth) // (2 * depth)

@@ -1,0 +1,84 @@
+"""HGAI: heads guide each other's attention to the image in the middle layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from interp.methods.answer import Answer, answers
+from interp.methods.checks import layer_indices, n_tokens, number
+from interp.methods.depth import chosen_layers
+from interp.methods.method import Samples
+from interp.prompt import PAPER_PROMPT, Prompt
+from interp.tracing import Guide, Mllm, Site
+
+__all__ = ["HGAI"]
+
+PUBLISHED = range(5, 19)
+DEPTH = 32
+
+
+@dataclass(frozen=True)
+class HGAI:
+    """Heads guided attention intervention: every head's image scores rise where heads on average are strong.
+
+    Before the softmax, in the last row of every pass, prefill and decode, the scaled score e_h of each image token
+    in head h becomes e_h + α · mean over all heads h′ of the layer of |e_h′|.
+
+    Args:
+        alpha: α ≥ 0; 0 changes nothing.
+        layers: The guided layers. None is 5 … 18, both included, of LLaVA-1.5-7B's 32, and at another depth the
+            same fractions (`scaled_layers`).
+
+    Raises:
+        MethodError: A parameter out of its range.
+
+    Source: arXiv 2411.16724 and its official code. Its formula names no pass; its code edits the last row of
+    every pass of generate(), as here. Left open: layers of models with another depth. Its code's other
+    aggregation, over the heads with most image attention, is not offered.
+    """
+
+    alpha: float = 0.5
+    layers: Sequence[int] | None = None
+    name: ClassVar[str] = "HGAI"
+
+    def __post_init__(self) -> None:
+        number(self.alpha, "alpha", low=0.0)
+        object.__setattr__(
+            self, "layers", layer_indices(self.layers, "layers 5 … 18 of 32, scaled to the depth")
+        )
+
+    def guided_layers(self, n_layers: int) -> tuple[int, ...]:
+        """The layers it guides in a model of that depth."""
+        return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
+
+    def answer(
+        self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
+    ) -> list[Answer]:
+        """The answers to these samples, run as one batch. Costs one generation.
+
+        Args:
+            mllm: The model.
+            samples: One batch, or its prefix.
+            prompt: How the question is put.
+            max_new_tokens: How many tokens to generate at most.
+
+        Raises:
+            SiteError: Layers the model does not have.
+            MethodError: `max_new_tokens` below 1.
+            InterpError: Samples or prompts that cannot be encoded.
+        """
+        generate = n_tokens(max_new_tokens)
+        trace = mllm.trace(samples, prompt=prompt, edits=self.edits(mllm), generate=generate)
+        return answers(trace, trace.cost)
+
+    def edits(self, mllm: Mllm) -> list[Guide]:
+        """The guidance, for `mllm.trace`; none when α is 0."""
+        site = Site(layers=self.guided_layers(mllm.n_layers), queries="last", keys="image")
+        return [Guide(site, self.alpha, steps="all")] if self.alpha else []
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method as JSON values."""
+        layers = None if self.layers is None else list(self.layers)
+        return {"method": self.name, "alpha": self.alpha, "layers": layers}

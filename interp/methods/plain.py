@@ -1,0 +1,43 @@
+"""The model as it is, for comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from interp.methods.answer import Answer, answers
+from interp.methods.checks import n_tokens
+from interp.methods.method import Samples
+from interp.prompt import PAPER_PROMPT, Prompt
+from interp.tracing import Mllm
+
+__all__ = ["Plain"]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The unedited model's greedy answer: what every method is compared with."""
+
+    name: ClassVar[str] = "Plain"
+
+    def answer(
+        self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
+    ) -> list[Answer]:
+        """The answers to these samples, run as one batch.
+
+        Args:
+            mllm: The model.
+            samples: One batch, or its prefix.
+            prompt: How the question is put.
+            max_new_tokens: How many tokens to generate at most, one or more.
+
+        Raises:
+            MethodError: `max_new_tokens` below 1.
+            InterpError: Samples or prompts that cannot be encoded.
+        """
+        trace = mllm.trace(samples, prompt=prompt, generate=n_tokens(max_new_tokens))
+        return answers(trace, trace.cost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method as JSON values."""
+        return {"method": self.name}

@@ -1,0 +1,274 @@
+"""VGRefine: hide the image tokens that the best grounded heads do not look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, cast, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from interp.errors import InterpError, MethodError, SiteError
+from interp.methods.answer import Answer, answers
+from interp.methods.checks import choice, layer_indices, n_tokens, number
+from interp.methods.depth import chosen_layers
+from interp.methods.method import Samples
+from interp.methods.shared import shared_prefix
+from interp.methods.triage import HeadMaps, Reference, Triage, kept_tokens, measure_heads
+from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.tracing import Knockout, Mllm, Site, image_mask
+from interp.tracing.edits import Steps
+from interp.tracing.site import Selector
+
+__all__ = ["VARIANTS", "Settings", "VGRefine"]
+
+PUBLISHED = range(16, 17)
+DEPTH = 28
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the paper and its code do differently, or one of them leaves open.
+
+    Attributes:
+        percentile: Of the map; tokens strictly below it are hidden. In [0, 100].
+        mode: How they are hidden: "renormalise" (−∞ before the softmax) or "zero" (after it).
+        reference: What a head's attention is divided by: the generic prompt's mean over the heads of that layer
+            ("layer-mean"), that of the head itself ("per-head"), or nothing ("none").
+        queries: The rows they are hidden from.
+        steps: In which passes.
+    """
+
+    percentile: float
+    mode: Literal["renormalise", "zero"]
+    reference: Reference
+    queries: Selector | tuple[Selector, ...] = "after_image"
+    steps: Steps = "prefill"
+
+
+VARIANTS: Mapping[str, Settings] = {
+    "code": Settings(percentile=80.0, mode="renormalise", reference="layer-mean"),
+    "paper": Settings(percentile=50.0, mode="zero", reference="per-head"),
+}
+
+
+@dataclass(frozen=True)
+class VGRefine:
+    """Visual grounding refinement: triage by the best grounded heads, then an attention knockout.
+
+    1. Triage. For each chosen head (l, h), m_lh = A_lh(q) / (g_lh + ε): the last prompt row's attention to the
+       image tokens under the question, over that under a generic prompt, g. The map is the mean over the chosen
+       heads, and tokens strictly below its p-th percentile (numpy's, linear) are dropped; see `kept_tokens` for
+       ties, zeros and flat maps.
+    2. Knockout. At the masked layers, all heads, no row after the image sees the dropped tokens.
+
+    The paper and its code differ. `variant` sets what the parameters left at None are:
+
+    | | "code" | "paper" |
+    |---|---|---|
+    | percentile | 80 | 50 |
+    | mode | "renormalise": −∞ before the softmax | "zero": after it, no renormalisation |
+    | reference g | "layer-mean": mean over the layer's heads | not stated; "per-head", as it ranks heads |
+    | queries | "after_image": every row after the image | not stated; the same |
+    | steps | "prefill" | not stated; the same |
+
+    Where g is 0 and A is not, m is A/ε, huge: that token decides the mean. Where both are 0, as outside a sliding
+    window, m is 0.
+
+    Args:
+        heads: (layer, head) pairs, 0-based, such as `interp.study.published_heads(…).pairs` or a resolved
+            `HeadSet`. Their order does not matter. No rule carries heads to another model: rank its own.
+        layers: The masked layers. None is layer 16 of the 28 of HuatuoGPT-Vision-7B, and at another depth
+            round(16/28 · n_layers) (`scaled_layers`). The source finds the layer by a layer sweep; several
+            layers for deeper models, as for the 34B model, whose layers are not published.
+        variant: "code" or "paper".
+        percentile: In [0, 100]; 0 drops nothing.
+        mode: "renormalise" or "zero".
+        reference: "layer-mean", "per-head" or "none".
+        queries: Rows that lose sight of the dropped tokens, as in `Site`. With steps beyond the prefill, None
+            adds "answer".
+        steps: "prefill", "decode" or "all".
+        generic: The generic prompt. The code's is GENERIC_PROMPT.
+        epsilon: ε > 0; the code's 1e-10.
+
+    Raises:
+        MethodError: A parameter out of its range; heads that are no pairs.
+
+    Source: arXiv 2603.14323 and its official code, whose answers have exactly one generated token: give
+    max_new_tokens=1 for those.
+    """
+
+    heads: Sequence[tuple[int, int]]
+    layers: Sequence[int] | None = None
+    variant: Literal["code", "paper"] = "code"
+    percentile: float | None = None
+    mode: Literal["renormalise", "zero"] | None = None
+    reference: Reference | None = None
+    queries: Selector | Sequence[Selector] | None = None
+    steps: Steps | None = None
+    generic: Prompt = GENERIC_PROMPT
+    epsilon: float = 1e-10
+    name: ClassVar[str] = "VGRefine"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heads", _pairs(self.heads))
+        object.__setattr__(self, "layers", layer_indices(self.layers, "layer 16 of 28, scaled to the depth"))
+        choice(self.variant, "variant", VARIANTS)
+        number(self.epsilon, "epsilon", low=0.0, open_low=True)
+        if not isinstance(self.generic, Prompt):
+            raise MethodError(
+                f"generic is an interp.Prompt such as interp.GENERIC_PROMPT; got {self.generic!r}."
+            )
+        if self.queries is not None:
+            object.__setattr__(self, "queries", _rows(self.queries))
+        found = self.settings
+        number(found.percentile, "percentile", low=0.0, high=100.0)
+        choice(found.mode, "mode", ("renormalise", "zero"))
+        choice(found.reference, "reference", get_args(Reference))
+        self._knockout((0,), "image")
+
+    @property
+    def settings(self) -> Settings:
+        """The variant's settings under the parameters that were given."""
+        base = VARIANTS[self.variant]
+        steps = base.steps if self.steps is None else self.steps
+        rows = base.queries if steps == "prefill" else (cast(Selector, base.queries), "answer")
+        return Settings(
+            base.percentile if self.percentile is None else self.percentile,
+            base.mode if self.mode is None else self.mode,
+            base.reference if self.reference is None else self.reference,
+            rows if self.queries is None else cast(Any, self.queries),
+            steps,
+        )
+
+    def masked_layers(self, n_layers: int) -> tuple[int, ...]:
+        """The layers whose attention it masks in a model of that depth."""
+        return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
+
+    def head_maps(self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT) -> HeadMaps:
+        """Each head's map for each sample: triage before the mean over heads.
+
+        Costs one pass over the image and two over the text after it, when both prompts begin with the image;
+        the second is spared with reference="none".
+
+        Raises:
+            SiteError: Heads the model does not have.
+            InterpError: Samples or prompts that cannot be encoded.
+        """
+        reference = self.settings.reference
+        prompts = (prompt,) if reference == "none" else (prompt, self.generic)
+        run, paid = shared_prefix(mllm, samples, *prompts)
+        found = measure_heads(
+            mllm,
+            run,
+            cast(Any, self.heads),
+            prompt=prompt,
+            generic=self.generic,
+            reference=reference,
+            epsilon=self.epsilon,
+        )
+        return HeadMaps(found.maps, paid + found.cost)
+
+    def triage(self, mllm: Mllm, samples: Samples, prompt: Prompt = PAPER_PROMPT) -> list[Triage]:
+        """Each sample's map and the tokens it keeps, without answering.
+
+        Raises:
+            As `head_maps`.
+        """
+        return [self._judged(one.mean(axis=0)) for one in self.head_maps(mllm, samples, prompt=prompt).maps]
+
+    def answer(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        max_new_tokens: int = 16,
+        maps: Sequence[Float[np.ndarray, " token"]] | None = None,
+    ) -> list[Answer]:
+        """The answers to these samples, run as one batch: `details` hold "map" and "kept".
+
+        Costs what `head_maps` does, one more pass over the text, and generation.
+
+        Args:
+            mllm: The model.
+            samples: One batch, or its prefix.
+            prompt: How the question is put, in both steps.
+            max_new_tokens: How many tokens to generate at most.
+            maps: Maps measured before, one per sample, in place of triage: a table over percentiles needs one
+                triage, a table over the first k heads the means of `head_maps`' first k rows. Their cost is not
+                counted again.
+
+        Raises:
+            SiteError: Heads or layers the model does not have.
+            MethodError: `max_new_tokens` below 1, or not one map per sample.
+            InterpError: Samples or prompts that cannot be encoded.
+        """
+        generate = n_tokens(max_new_tokens)
+        run, cost = shared_prefix(mllm, samples, prompt, *(() if maps is not None else (self.generic,)))
+        if maps is None:
+            measured = self.head_maps(mllm, run, prompt=prompt)
+            maps, cost = [one.mean(axis=0) for one in measured.maps], cost + measured.cost
+        found = [self._judged(np.asarray(one, dtype=np.float64)) for one in maps]
+        n = len(run)
+        if len(found) != n:
+            raise MethodError(f"maps= holds one map per sample; got {len(found)} for {n} samples.")
+        edits = self.edits(mllm, [one.kept for one in found])
+        trace = mllm.trace(run, prompt=prompt, edits=edits, generate=generate)
+        return answers(trace, cost + trace.cost, [one._asdict() for one in found])
+
+    def edits(self, mllm: Mllm, kept: Sequence[Bool[np.ndarray, " token"]]) -> list[Knockout]:
+        """The knockout of each sample's dropped tokens, for `mllm.trace`; none when nothing is dropped."""
+        if all(one.all() for one in kept):
+            return []
+        return [self._knockout(self.masked_layers(mllm.n_layers), image_mask([~one for one in kept]))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method as JSON values, its settings written out."""
+        settings = asdict(self.settings)
+        settings["queries"] = Site(queries=self.settings.queries).to_dict()["queries"]
+        return {
+            "method": self.name,
+            "variant": self.variant,
+            "heads": [list(pair) for pair in self.heads],
+            "layers": None if self.layers is None else list(self.layers),
+            **settings,
+            "generic": self.generic.to_dict(),
+            "epsilon": self.epsilon,
+        }
+
+    def _judged(self, values: Float[np.ndarray, " token"]) -> Triage:
+        return Triage(values, kept_tokens(values, self.settings.percentile))
+
+    def _knockout(self, layers: tuple[int, ...], keys: Selector) -> Knockout:
+        settings = self.settings
+        try:
+            site = Site(layers=layers, queries=settings.queries, keys=keys)
+            return Knockout(site, mode=settings.mode, steps=settings.steps)
+        except InterpError as error:
+            raise MethodError(f"VGRefine's knockout: {error}") from error
+
+
+def _rows(queries: Any) -> Selector | tuple[Selector, ...]:
+    """One selector, or a tuple of several."""
+    try:
+        found, _ = Site(queries=queries).groups
+    except SiteError as error:
+        raise MethodError(f"VGRefine's rows: {error}") from error
+    return found[0] if len(found) == 1 else found
+
+
+def _pairs(heads: Any) -> tuple[tuple[int, int], ...]:
+    """The (layer, head) pairs without repeats."""
+    try:
+        found = Site(heads=heads).pairs
+    except SiteError:
+        found = None
+    if found is None:
+        raise MethodError(
+            "heads are (layer, head) pairs, 0-based, such as [(15, 4), (16, 5)]. Take them from a HeadSet "
+            'with heads.resolve("runs") or from interp.study.published_heads("huatuogpt-vision-7b").pairs; '
+            f"got {heads!r}."
+        )
+    return found
