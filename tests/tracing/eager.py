@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,8 +45,9 @@ def greedy(
     mode: str = "renormalise",
     type_of_generated: int = 0,
     changes: Changes | None = None,
+    forced: Sequence[int] = (),
 ) -> Steps:
-    """`n` greedy tokens of one unpadded sample, until the end token."""
+    """`n` greedy tokens of one unpadded sample, until the end token; the first are `forced`."""
     steps, now = Steps(), {k: v for k, v in inputs.items() if k != "position_ids"}
     with torch.no_grad(), _written_out(model, hide, mode, changes or Changes()) as rows:
         for _ in range(n):
@@ -54,7 +55,7 @@ def greedy(
             logits = model(**now, use_cache=False).logits[0, -1]
             steps.logits.append(logits.numpy())
             steps.attention.append(torch.stack([rows[i] for i in sorted(rows)]).numpy())
-            steps.ids.append(int(logits.argmax()))
+            steps.ids.append([*forced, int(logits.argmax())][min(len(steps.ids), len(forced))])
             if steps.ids[-1] == 2:
                 break
             fills = {"input_ids": steps.ids[-1], "attention_mask": 1, "mm_token_type_ids": 0}

@@ -1,9 +1,25 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 from interp.errors import EditError, SiteError
-from interp.tracing import Knockout, Rows, Site
+from interp.tracing import (
+    Apply,
+    Boost,
+    Guide,
+    Knockout,
+    PatchResidual,
+    PatchRows,
+    Rows,
+    Scale,
+    Site,
+    Temper,
+    image_mask,
+    positions,
+)
+from tests import tiny
 
 
 @pytest.mark.parametrize(
@@ -38,3 +54,162 @@ def test_wrong_reads_are_explained(unchecked):
 def test_stages():
     assert Knockout(Site()).stage == "scores"
     assert Knockout(Site(), "zero").stage == "probabilities"
+
+
+def double(values, cells):
+    return values * 2
+
+
+ROWS = np.full((3, 4, 1, 16), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Scale("last", 2), r"Scale takes a Site first, such as Site\(layers=\[16\]\); got 'last'"),
+        (lambda: Scale(Site(), -1), r"factor is a finite number ≥ 0; got -1"),
+        (lambda: Temper(Site(), float("inf")), r"factor is a finite number ≥ 0; got inf"),
+        (lambda: Boost(Site(), None), r"alpha is a finite number; got None"),
+        (lambda: Guide(Site(), True), r"alpha is a finite number; got True"),
+        (lambda: Boost(Site(queries="answer"), 1.0), r'rows "answer" exist only while.*write steps="decode"'),
+        (lambda: Scale(Site(queries="text"), 1.0, "decode"), r"queries=\('text',\) name none"),
+        (lambda: Apply(Site(), "double"), r"Apply takes a function of \(values, cells\); got 'double'"),
+        (lambda: Apply(Site(), double, "softmax"), r'stage is "scores" or "probabilities"; got \'softmax\''),
+        (lambda: PatchRows(Site(), ROWS[0]), r"values take 4 dimensions.*got shape \(4, 1, 16\)"),
+        (lambda: PatchRows(Site(), ROWS * np.nan), r"values must be finite"),
+        (lambda: PatchRows(Site(), []), r"an array, or one per sample; got none"),
+        (lambda: PatchRows(Site(), [["x"]]), r"values are numbers.*got list"),
+        (
+            lambda: PatchRows(Site(queries="after_image"), ROWS, "all"),
+            r'patched for queries "last".*queries=\(\'after_image\',\) with steps=\'all\'',
+        ),
+        (lambda: PatchResidual([0], "last", ROWS[0, 0, 0]), r"values take 3 dimensions.*\(16,\)"),
+        (lambda: PatchResidual([0], "text", ROWS, "all"), r'patched at positions "last"; got positions='),
+    ],
+)
+def test_wrong_edits_are_explained(make, message, unchecked):
+    with pytest.raises(EditError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ([Scale(Site(layers=[3]), 2.0)], r"the model has 3 layers, 0 … 2; got layer 3"),
+        ([Guide(Site(heads=[(0, 4)]), 2.0)], r"the model has 4 heads, 0 … 3; got head 4"),
+        ([Boost(Site(keys=positions([99])), 2.0)], r"positions run from 0 to 34; got 99"),
+        ([Temper(Site(keys=image_mask(np.ones(3, bool))), 2.0)], r"3 values, but sample 0.* 16 image tokens"),
+        ([PatchResidual([7], "last", np.zeros((1, 1, 64)))], r"the model has 3 layers, 0 … 2; got layer 7"),
+    ],
+)
+def test_places_that_are_not_there_are_named_with_those_that_are(mllm, batch, edits, message):
+    with pytest.raises(SiteError, match=message):
+        mllm.trace(batch, edits=edits)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            PatchRows(Site(layers=[0, 1]), ROWS),
+            r"sample 0 of the batch the site has \(2, 4, 1, 16\), \(layer, head, query, key\).*\(3, 4, 1, 16\)",
+        ),
+        (PatchRows(Site(heads=[(0, 1)]), ROWS[0]), r"the site has \(1, 1, 16\), \(head, query, key\)"),
+        (PatchRows(Site(), [ROWS, ROWS]), r"values hold 2 arrays for a batch of 3 samples"),
+        (PatchResidual([0, 1], "last", np.zeros((1, 1, 64))), r"names 2 layers and 1 positions.*\(1, 1\)"),
+        (PatchResidual([0], "last", np.zeros((1, 1, 9))), r"the residual stream has 64 values.*have 9"),
+        (
+            Apply(Site(), lambda v, c: v[..., :3]),
+            r"<lambda> must return values that broadcast to \(3, 4, 1, 40\)",
+        ),
+        (Apply(Site(), lambda v, c: v / 0 * 0), r"<lambda> returned NaN or infinity"),
+        (Apply(Site(), lambda v, c: 3.0), r"<lambda> must return a tensor; got float"),
+    ],
+)
+def test_values_that_do_not_fit_are_explained(mllm, batch, edit, message):
+    with pytest.raises(EditError, match=message):
+        mllm.trace(batch, edits=[edit])
+
+
+def test_patches_of_generated_rows_need_as_many_steps(mllm, batch):
+    edit = PatchRows(Site(), np.stack([ROWS, ROWS]), "all")
+    with pytest.raises(EditError, match=r"values for 2 steps, but generate=3"):
+        mllm.trace(batch, edits=[edit], generate=3)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        Scale(Site(queries="all"), 1),
+        Temper(Site(queries="all"), 1.0),
+        Boost(Site(queries="all"), 0),
+        Guide(Site(queries="all"), 0.0),
+        Apply(Site(queries="all"), lambda values, cells: values),
+        Apply(Site(queries="all"), lambda values, cells: values, "scores"),
+        Scale(Site(queries="image", keys=positions([30])), 3.0),  # keys after the rows
+        Boost(Site(keys=image_mask(np.zeros(16, bool))), 3.0),
+    ],
+)
+def test_an_edit_that_changes_nothing_leaves_the_output_bit_equal(mllm, batch, edit):
+    assert np.array_equal(mllm.trace(batch, edits=[edit]).logits, mllm.trace(batch).logits)
+
+
+def test_what_was_read_patched_back_leaves_the_output_bit_equal(mllm, batch):
+    site = Site(layers=[0, 2], queries="after_image", keys="all")
+    plain = mllm.trace(batch, reads=[Rows(site)])
+    rows = [one.rows.values for one in plain]
+    assert np.array_equal(mllm.trace(batch, edits=[PatchRows(site, rows)]).logits, plain.logits)
+    rows[1] = rows[1] * 1.5
+    edited = mllm.trace(batch, edits=[PatchRows(site, rows)]).logits
+    same = [np.array_equal(edited[i], plain.logits[i]) for i in range(3)]
+    assert same == [True, False, True]
+
+
+def test_an_edit_gives_no_mass_to_what_a_row_cannot_see(mllm, batch):
+    """Ones everywhere: keys after the row, and padding, keep 0."""
+    edit = Apply(Site(layers=[1], queries="all", keys="all"), lambda values, cells: torch.ones_like(values))
+    trace = mllm.trace(batch, reads=[Rows(Site(layers=[1], queries="all", keys="all"))], edits=[edit])
+    for one, tokens in zip(trace, batch.tokens, strict=True):
+        expected = np.tril(np.ones((tokens.length, tokens.length)))
+        np.testing.assert_array_equal(one.rows[0, 0], expected)
+
+
+def test_pairs_are_patched_in_their_order(mllm, batch):
+    site = Site(heads=[(2, 1), (0, 3), (2, 0)])
+    values = np.arange(3 * 16).reshape(3, 1, 16) / 100
+    trace = mllm.trace(batch, reads=[Rows(site)], edits=[PatchRows(site, values)])
+    for one in trace:
+        np.testing.assert_allclose(one.rows, values, atol=1e-7)
+
+
+def test_edits_are_json_that_tells_them_apart():
+    site = Site(layers=[1])
+    edits = [
+        Scale(site, 2.0),
+        Scale(site, 2.0, "all"),
+        Temper(site, 2.0),
+        Boost(site, 2.0),
+        Guide(site, 2.0),
+        Apply(site, double),
+        Apply(site, test_stages),
+        PatchRows(site, ROWS[:1]),
+        PatchRows(site, ROWS[:1] * 2),
+        PatchRows(site, [ROWS[:1]]),
+        PatchResidual([1], "last", np.zeros((1, 1, 8))),
+        PatchResidual([1], "last", np.ones((1, 1, 8))),
+    ]
+    assert len({str(edit.to_dict()) for edit in edits}) == len(set(edits)) == len(edits)
+    assert PatchRows(site, ROWS[:1]) == PatchRows(site, torch.tensor(ROWS[:1]))
+
+
+def test_a_function_without_source_is_not_hashed():
+    with pytest.raises(EditError, match=r"hashed with the source code.*Define it with def"):
+        Apply(Site(), torch.add).to_dict()
+
+
+def test_values_are_copied(mllm):
+    values = ROWS[:1].copy()
+    edit = PatchRows(Site(layers=[1]), values)
+    values[:] = 9
+    trace = mllm.trace(tiny.sample(), reads=[Rows(Site(layers=[1]))], edits=[edit])
+    np.testing.assert_allclose(trace[0].rows, ROWS[:1], atol=1e-7)
