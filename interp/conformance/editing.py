@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from interp.conformance.reading import prompt_columns
 from interp.conformance.result import Measured
 from interp.conformance.subject import Subject
 from interp.tokens import TokenMap
-from interp.tracing import Knockout, Rows, Site, image_mask
+from interp.tracing import Apply, Knockout, PatchRows, Rows, Site, image_mask
+from interp.tracing.edits import Stage
 
 __all__ = ["knockout_arithmetic", "knockout_mass", "no_op_edits", "two_thirds"]
 
@@ -28,14 +30,28 @@ def two_thirds(subject: Subject) -> list[Bool[np.ndarray, " token"]]:
 
 
 def no_op_edits(subject: Subject) -> Measured:
-    """Knockouts that hide nothing leave every bit of the logits as it was."""
-    nothing = image_mask([np.zeros(tokens.n, bool) for tokens in subject.tokens])
-    plain = subject.mllm.trace(subject.batch).logits.values
-    different = 0
-    for mode in _MODES:
-        edit = Knockout(Site(queries="after_image", keys=nothing), mode)
-        different += int((subject.mllm.trace(subject.batch, edits=[edit]).logits.values != plain).sum())
-    return Measured(different, "logits that differ in any bit", 0, "knockouts of no key, in both modes")
+    """Edits that change nothing leave every bit of the logits as it was.
+
+    Knockouts that hide nothing, functions that return what they got, and rows that were read, patched back.
+    """
+    mllm, batch = subject.mllm, subject.batch
+    nothing = Site(queries="after_image", keys=image_mask([np.zeros(t.n, bool) for t in subject.tokens]))
+    site = Site(queries="after_image", keys="image")
+    plain = mllm.trace(batch, reads=[Rows(site)])
+    edits = [
+        *(Knockout(nothing, mode) for mode in _MODES),
+        *(Apply(site, _same, stage) for stage in get_args(Stage)),
+        PatchRows(site, [one.rows.values for one in plain]),
+    ]
+    different = sum(
+        int((mllm.trace(batch, edits=[edit]).logits.values != plain.logits.values).sum()) for edit in edits
+    )
+    detail = "knockouts of no key, functions that change nothing, rows patched with themselves"
+    return Measured(different, "logits that differ in any bit", 0, detail)
+
+
+def _same(values: Tensor, cells: Tensor) -> Tensor:
+    return values
 
 
 def knockout_mass(subject: Subject) -> Measured:

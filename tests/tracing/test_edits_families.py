@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 from torch import Tensor
 
 import interp
-from interp.conformance.tiny import tiny
+from interp.conformance.tiny import families, tiny
 from interp.tokens import TokenMap
 from interp.tracing import (
     Apply,
@@ -89,7 +89,7 @@ class Where:
             "all": range(first, n),
         }[self.steps]
         found = torch.zeros(4, n, n, dtype=torch.bool)
-        found[np.ix_(list(self.heads), list(rows), self.keys)] = True
+        found[np.ix_(list(self.heads), list(rows), list(self.keys))] = True
         return found
 
     def change(self, new: Callable[[Tensor], Tensor]) -> Callable[[int, Tensor], Tensor]:
@@ -210,6 +210,32 @@ def test_one_sample_alone_is_edited_the_same(mllm, eager, tokens, masks):
             trace.answers[0]
             == mllm.processor.tokenizer.decode(reference.ids, skip_special_tokens=True).strip()
         )
+
+
+@pytest.mark.parametrize("family", families())
+def test_every_family_is_edited_the_same(family):
+    """A score, a probability and the stream, in the prompt and in decode."""
+    mllm, eager = wrap(*tiny(family)), tiny(family, "eager")[0]
+    hidden = mllm.hf.config.get_text_config().hidden_size
+    stream = np.random.default_rng(3).normal(0, 0.3, (N, 1, 1, hidden)).astype(np.float32)
+    site = Site(layers=LAYERS, heads=HEADS)
+    edits = [Boost(site, 0.6, "all"), Scale(site, 0.5, "all"), PatchResidual([0], "last", stream, "all")]
+    trace = mllm.trace(samples(), edits=edits, generate=N)
+    for i, own in enumerate(trace.tokens):
+
+        def put(layer, values, own=own):
+            for step in (s for s in range(N) if layer == 0 and own.length - 1 + s < len(values)):
+                values[own.length - 1 + step] = torch.from_numpy(stream[step, 0, 0])
+            return values
+
+        where = Where(own, own.image, "last", "all", HEADS)
+        boost, scale = where.change(lambda e: e + 0.6 * e.abs()), where.change(lambda p: 0.5 * p)
+        kind = int(mllm.sight.attends == "prefix")
+        inputs = mllm.encode(samples()[i]).inputs
+        reference = greedy(eager, inputs, N, type_of_generated=kind, changes=Changes(boost, scale, put))
+        assert_allclose(trace.logits[i], reference.logits[0], atol=1e-5, rtol=1e-5)
+        text = mllm.processor.tokenizer.decode(reference.ids, skip_special_tokens=True).strip()
+        assert trace.answers[i] == text
 
 
 def test_both_stages_compose_in_their_order(mllm, eager, tokens, masks):
