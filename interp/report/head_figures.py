@@ -40,8 +40,8 @@ def head_figures(results: Sequence[HeadResult], k: int = 20) -> dict[str, go.Fig
 
 
 def result_names(results: Sequence[HeadResult]) -> tuple[str, ...]:
-    """What tells the results apart: their data, or model and data where data are named alike."""
-    names = tuple(result.study.data.name for result in results)
+    """What tells the results apart: a name of their own, their data, or model and data where those are alike."""
+    names = tuple(result.name or result.study.data.name for result in results)
     return names if len(set(names)) == len(names) else tuple(result.study.label for result in results)
 
 

@@ -48,7 +48,7 @@ def against_last(scores: pd.DataFrame, last: str, *, seed: int = 0) -> pd.DataFr
         itself), and `p`, NaN for itself.
     """
     own = where(scores, scores.control == "boxes")
-    rows = records(summarise(own, ["model", "data", "indicator"], seed=seed))
+    rows = records(summarise(own, seed=seed))
     places = list(dict.fromkeys(zip(own.model, own.data, strict=True)))
     rows.sort(key=lambda row: places.index((row["model"], row["data"])))
     keys = ["model", "data", "indicator", "control"]

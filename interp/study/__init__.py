@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from interp.study.areas import Matched, area_frame, matched
+from interp.study.cells import GridCell, run_study
 from interp.study.choice import LayerChoice, check_split, choose_layer
 from interp.study.comparison import compare, compare_groups
 from interp.study.grid import Grid
+from interp.study.grid_result import GridResult
 from interp.study.head_agreement import head_agreement
+from interp.study.head_grid import HeadGrid
 from interp.study.head_ranking import HeadRanking
 from interp.study.head_result import HeadResult
 from interp.study.head_set import HeadSet, published_heads
@@ -14,10 +17,15 @@ from interp.study.layer_sweep import LayerSweep
 from interp.study.model import ModelSpec
 from interp.study.result import Cell, Result
 from interp.study.strata import Stratified, stratified
+from interp.study.study import Study, study_labels
+from interp.study.study_task import StudyTask
 
 __all__ = [
     "Cell",
     "Grid",
+    "GridCell",
+    "GridResult",
+    "HeadGrid",
     "HeadRanking",
     "HeadResult",
     "HeadSet",
@@ -27,6 +35,8 @@ __all__ = [
     "ModelSpec",
     "Result",
     "Stratified",
+    "Study",
+    "StudyTask",
     "area_frame",
     "check_split",
     "choose_layer",
@@ -35,5 +45,7 @@ __all__ = [
     "head_agreement",
     "matched",
     "published_heads",
+    "run_study",
     "stratified",
+    "study_labels",
 ]

@@ -46,10 +46,15 @@ def group_of(sample: Sample) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else sample.id
 
 
-def fault(sample: Sample) -> tuple[str, str] | None:
-    """What is wrong with a sample, as (error, reason); None when its header and boxes are in order."""
+def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
+    """What is wrong with a sample, as (error, reason); None when its header and boxes are in order.
+
+    Args:
+        sample: The sample.
+        boxes: Whether it must have some.
+    """
     try:
-        if not sample.boxes:
+        if boxes and not sample.boxes:
             raise SampleError("the sample has no box, so there is nothing to score a map against.")
         sample.check()
         _ = sample.sizes

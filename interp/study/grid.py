@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 from interp.errors import InterpError, StudyError
-from interp.run import RunFolder, folder_name, run_task
-from interp.study.model import as_model, model_label, open_model
-from interp.study.passes import Passes, shared_passes
-from interp.study.result import Cell, Result
-from interp.study.sweep_task import SweepTask
+from interp.run import RunFolder, folder_name
+from interp.study.cells import Cells, opened, run_cells
+from interp.study.model import as_model, model_label
+from interp.study.study import Study
 
-if TYPE_CHECKING:
-    from interp.study.layer_sweep import LayerSweep
-
-__all__ = ["Grid", "run_cells"]
-
-Cells = tuple[tuple[dict[str, str], "LayerSweep"], ...]
+__all__ = ["Grid"]
 
 
 @dataclass(frozen=True, init=False)
@@ -37,19 +29,20 @@ class Grid:
 
         Grid(sweep, model=["organism", other], data={"natural": samples, "medical": other_samples})
         Grid(sweep, edits={"as it is": (), "blind": [interp.Knockout(interp.Site(keys="image"))]})
+        Grid(interp.HeadRanking(data=samples), metric=["kl", "ar"], prompt={"paper": …, "short": …})
 
     Args:
-        base: The study that varies.
+        base: The study that varies: a `LayerSweep`, a `HeadRanking`, any `Study`.
         **axes: Values of any of the base's fields, such as `model`, `data`, `prompt`, `indicator`, `edits`,
             `metrics`, `rule`, `seed`: a mapping from label to value, or a list, whose labels are then made
             from the values.
 
     Raises:
-        StudyError: No axis or an empty one, an unknown axis, two values of one label, or a value that the base
-            refuses.
+        StudyError: Something that is no study, no axis or an empty one, an unknown axis, two values of one
+            label, or a value that the base refuses.
     """
 
-    base: LayerSweep
+    base: Any
     axes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     name = "grid"
@@ -59,7 +52,11 @@ class Grid:
         """What the study is called in a report."""
         return f"{self.base.title} over {', '.join(self.axes)}"
 
-    def __init__(self, base: LayerSweep, **axes: Mapping[str, Any] | Sequence[Any]) -> None:
+    def __init__(self, base: Study, **axes: Mapping[str, Any] | Sequence[Any]) -> None:
+        if not is_dataclass(base) or not isinstance(base, Study):
+            raise StudyError(
+                f"a Grid varies a study, such as LayerSweep(data=…) or HeadRanking(data=…); got {base!r}."
+            )
         known = sorted((own.name for own in fields(base)), key=lambda name: (name != "model", name != "data"))
         unknown = [name for name in axes if name not in known]
         if unknown or not axes:
@@ -76,17 +73,15 @@ class Grid:
         return f"{self.base.question} Does it depend on the {' or the '.join(self.axes)}?"
 
     @property
-    def sweeps(self) -> Cells:
+    def studies(self) -> Cells:
         """Each cell's labels and its study, the last axis fastest; a model's cells side by side."""
         order = sorted(self.axes, key=lambda name: (name != "model", list(self.axes).index(name)))
         cells = []
         for values in itertools.product(*(self.axes[name].items() for name in order)):
             changes = {name: value for name, (_, value) in zip(order, values, strict=True)}
-            sweep = self.base.replace(**changes)
-            labels = {"model": model_label(sweep.model), "data": sweep.data.name}
-            cells.append(
-                ({**labels, **{name: label for name, (label, _) in zip(order, values, strict=True)}}, sweep)
-            )
+            study = self.base.replace(**changes)
+            labels = {name: label for name, (label, _) in zip(order, values, strict=True)}
+            cells.append(({**study.labels, **labels}, study))
         return tuple(cells)
 
     def run(
@@ -96,22 +91,26 @@ class Grid:
         workers: int = 1,
         progress: bool = True,
         part: tuple[int, int] | None = None,
-    ) -> Result:
+    ) -> Any:
         """The result of every cell; what is already under `out` is not computed again.
 
         With `part=(i, n)` only part i of n of every cell is computed; see `LayerSweep.run`.
+
+        Returns:
+            What the base makes of several cells: a `Result` of a `LayerSweep`, a `HeadGrid` of a `HeadRanking`;
+            in any case a `GridResult`.
         """
-        cells = tuple(run_cells(self.sweeps, out, workers=workers, progress=progress, part=part))
+        cells = tuple(run_cells(self.studies, out, workers=workers, progress=progress, part=part))
         listed = [(cell.labels, cell.folder.path.name) for cell in cells]
         folder = RunFolder.create(out, self.name, self._described(listed))
-        return Result(self, cells, Path(folder.path))
+        return self.base.collect(self, cells, folder.path)
 
     def to_dict(self) -> dict[str, Any]:
         """The study as JSON: each cell's labels and the folder of its run, which is the hash of its study.
 
         Models that are not open are opened, one at a time, to take their fingerprints.
         """
-        tasks = [(labels, SweepTask(sweep, mllm)) for labels, sweep, mllm in _opened(self.sweeps)]
+        tasks = [(labels, study.task(mllm)) for labels, study, mllm in opened(self.studies)]
         return self._described([(labels, folder_name(task.name, task.to_dict())) for labels, task in tasks])
 
     def _described(self, cells: Sequence[tuple[Mapping[str, str], str]]) -> dict[str, Any]:
@@ -120,48 +119,6 @@ class Grid:
 
     def __hash__(self) -> int:
         return hash((self.base, tuple((name, *values) for name, values in self.axes.items())))
-
-
-def run_cells(
-    cells: Cells,
-    out: str | os.PathLike[str],
-    *,
-    workers: int,
-    progress: bool,
-    part: tuple[int, int] | None = None,
-) -> Iterator[Cell]:
-    """Run each cell in turn, or part i of n of it; cells that differ only after the pass share their passes.
-
-    Raises:
-        StudyError: Nothing could be measured in any cell.
-    """
-    done = []
-    options: dict[str, Any] = {"workers": workers, "progress": progress, "part": part}
-    with TemporaryDirectory(prefix="interp-passes-") as room:
-        shared = shared_passes([sweep for _, sweep in cells], Path(room))
-        for place, (labels, sweep, mllm) in enumerate(_opened(cells)):
-            task = SweepTask(sweep, mllm, shared[place])
-            folder = run_task(task, out, **options, label=" · ".join(labels.values()))
-            done.append(Cell(labels, sweep, folder))
-            _clear_unless_needed(shared[place], shared[place + 1 :])
-            yield done[-1]
-    if part is None and not any(cell.measured for cell in done):
-        done[0].check()
-
-
-def _clear_unless_needed(passes: Passes | None, later: Sequence[Passes | None]) -> None:
-    if passes is not None and passes not in later:
-        passes.clear()
-
-
-def _opened(cells: Cells) -> Iterator[tuple[dict[str, str], LayerSweep, Any]]:
-    """Each cell with its opened model; one model is open at a time."""
-    mllm, current = None, None
-    for labels, sweep in cells:
-        if current is None or sweep.model != current:
-            mllm = None  # let go of the last model before the next is loaded
-            mllm, current = open_model(sweep.model), sweep.model
-        yield labels, sweep, mllm
 
 
 def _labelled(axis: str, values: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
@@ -191,11 +148,12 @@ def _label(axis: str, value: Any) -> str:
         "prompt": lambda: getattr(value, "template", value),
         "metrics": lambda: value if isinstance(value, str) else ", ".join(map(str, value)),
         "edits": lambda: ", ".join(map(repr, value)) or "none",
+        "method": lambda: getattr(value, "name", value),
     }
     return str(makers.get(axis, lambda: value)())
 
 
-def _check_value(base: LayerSweep, axis: str, label: str, value: Any) -> None:
+def _check_value(base: Study, axis: str, label: str, value: Any) -> None:
     """Refuse now what the base would refuse when its turn comes, perhaps hours later."""
     try:
         base.replace(**{axis: value})

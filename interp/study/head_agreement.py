@@ -309,7 +309,5 @@ def _per_group(
 
 
 def _labels(a: HeadResult, b: HeadResult) -> tuple[str, str]:
-    """The names of the data; with the model's where they are alike."""
-    if a.study.data.name != b.study.data.name:
-        return a.study.data.name, b.study.data.name
-    return a.study.label, b.study.label
+    one, two = (found.name or found.study.data.name for found in (a, b))
+    return (one, two) if one != two else (a.study.label, b.study.label)

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.data import Samples
@@ -13,11 +14,14 @@ from interp.errors import StudyError
 from interp.indicators import Attention
 from interp.metrics import METRICS
 from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
-from interp.run import canonical, run_task
+from interp.run import canonical
+from interp.study.cells import GridCell, run_study
+from interp.study.head_grid import HeadGrid
 from interp.study.head_result import HeadResult
 from interp.study.head_set import HeadSet
 from interp.study.head_task import HeadTask
-from interp.study.model import as_model, model_label, open_model
+from interp.study.model import as_model, open_model
+from interp.study.study import study_labels
 
 if TYPE_CHECKING:
     from interp.tracing import Mllm
@@ -82,9 +86,14 @@ class HeadRanking:
         return "Which heads look at what the question is about?"
 
     @property
+    def labels(self) -> dict[str, str]:
+        """Short names of the model and the data."""
+        return study_labels(self)
+
+    @property
     def label(self) -> str:
         """Model and data, for figures and messages."""
-        return f"{model_label(self.model)} · {self.data.name}"
+        return " · ".join(self.labels.values())
 
     def to_dict(self, mllm: Mllm | None = None) -> dict[str, Any]:
         """The study as JSON: everything its stored numbers depend on, with model and data by fingerprint.
@@ -92,7 +101,7 @@ class HeadRanking:
         Args:
             mllm: The opened model, when there is one; otherwise it is opened to take its fingerprint.
         """
-        return self._task(mllm).to_dict()
+        return self.task(open_model(self.model) if mllm is None else mllm).to_dict()
 
     def to_json(self, mllm: Mllm | None = None) -> str:
         """The canonical text of `to_dict`; the first 12 hex digits of its sha256 name the run's folder."""
@@ -128,12 +137,15 @@ class HeadRanking:
             part: (i, n) computes only part i of n; the result can be read once every part is under `out`.
             mllm: The study's model, when it is open already.
         """
-        task = self._task(mllm)
-        folder = run_task(task, out, workers=workers, progress=progress, label=self.label, part=part)
-        return HeadResult(self, folder)
+        return run_study(self, out, workers=workers, progress=progress, part=part, mllm=mllm)
 
-    def _task(self, mllm: Mllm | None) -> HeadTask:
-        return HeadTask(self, open_model(self.model) if mllm is None else mllm)
+    def task(self, mllm: Any) -> HeadTask:
+        """The study as work for the runner."""
+        return HeadTask(self, mllm)
+
+    def collect(self, whole: Any, cells: tuple[GridCell, ...], folder: Path) -> HeadResult | HeadGrid:
+        """The result of this ranking, or of a grid over it."""
+        return HeadResult(self, cells[0].folder) if whole is self else HeadGrid(whole, cells, folder)
 
 
 def _check(study: HeadRanking) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -44,6 +44,7 @@ class HeadResult:
     Attributes:
         study: The study that was run.
         folder: Its run.
+        name: What tells it from the others it is shown with; its data's name when left out.
 
     Raises:
         StudyError: Not one sample could be measured.
@@ -51,9 +52,10 @@ class HeadResult:
 
     study: HeadRanking
     folder: RunFolder
+    name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if len(self.samples) == 0:
+        if self.folder.has_table("samples") and len(self.samples) == 0:
             first = self.folder.read_table(FAILURES).to_pylist()[0]
             raise StudyError(
                 f"expected at least one of the {len(self.study.data)} samples of {self.study.label} to be "

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.data import Samples
@@ -14,12 +15,15 @@ from interp.indicators import Attention
 from interp.metrics import named
 from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.run import canonical
-from interp.study.model import as_model, model_label, open_model
-from interp.study.result import Result
+from interp.study.cells import GridCell, run_study
+from interp.study.model import as_model, open_model
+from interp.study.result import Cell, Result
+from interp.study.study import study_labels
 from interp.study.sweep_task import SweepTask
 from interp.tracing.edits import check_order
 
 if TYPE_CHECKING:
+    from interp.study.grid import Grid
     from interp.tracing import Mllm
 
 __all__ = ["LayerSweep"]
@@ -80,9 +84,9 @@ class LayerSweep:
         return "At which layers does the model look at what the question is about?"
 
     @property
-    def sweeps(self) -> tuple[tuple[dict[str, str], LayerSweep], ...]:
-        """This study as the one cell of a grid: its labels and itself."""
-        return (({"model": model_label(self.model), "data": self.data.name}, self),)
+    def labels(self) -> dict[str, str]:
+        """Short names of the model and the data."""
+        return study_labels(self)
 
     def to_dict(self, mllm: Mllm | None = None) -> dict[str, Any]:
         """The study as JSON: everything its numbers depend on, with model and data by fingerprint.
@@ -90,7 +94,7 @@ class LayerSweep:
         Args:
             mllm: The opened model, when there is one; otherwise it is opened to take its fingerprint.
         """
-        return SweepTask(self, open_model(self.model) if mllm is None else mllm).to_dict()
+        return self.task(open_model(self.model) if mllm is None else mllm).to_dict()
 
     def to_json(self, mllm: Mllm | None = None) -> str:
         """The canonical text of `to_dict`; the first 12 hex digits of its sha256 name the run's folder."""
@@ -117,10 +121,15 @@ class LayerSweep:
             part: (i, n) computes only part i of n, 1 ≤ i ≤ n. The result can be read once every part is under
                 `out`: computed there, or joined by `interp.run.merge`.
         """
-        from interp.study.grid import run_cells
+        return run_study(self, out, workers=workers, progress=progress, part=part)
 
-        cells = tuple(run_cells(self.sweeps, out, workers=workers, progress=progress, part=part))
-        return Result(self, cells, cells[0].folder.path)
+    def task(self, mllm: Any) -> SweepTask:
+        """The study as work for the runner."""
+        return SweepTask(self, mllm)
+
+    def collect(self, whole: LayerSweep | Grid, cells: tuple[GridCell, ...], folder: Path) -> Result:
+        """The result of this sweep, or of a grid over it."""
+        return Result(whole, tuple(Cell(cell.labels, cell.study, cell.folder) for cell in cells), folder)
 
 
 def _samples(data: Any) -> Samples:

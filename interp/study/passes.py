@@ -10,17 +10,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from interp.indicators import Maps
 
-if TYPE_CHECKING:
-    from interp.study.layer_sweep import LayerSweep
-
 __all__ = ["AFTER_THE_PASS", "Passes", "shared_passes"]
 
-AFTER_THE_PASS = ("metrics", "rule", "seed")
-"""Fields of a sweep that only say what is computed from its maps."""
+AFTER_THE_PASS = ("metrics", "metric", "rule", "seed")
+"""Fields of a study with an indicator that only say what is computed from its maps."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +47,12 @@ class Passes:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def shared_passes(sweeps: Sequence[LayerSweep], folder: Path) -> tuple[Passes | None, ...]:
-    """For each sweep the passes it shares with others of them; None where it is alone."""
-    kinds: list[LayerSweep] = []
-    places = []
-    for sweep in sweeps:
-        kind = sweep.replace(**{name: getattr(sweeps[0], name) for name in AFTER_THE_PASS})
+def shared_passes(studies: Sequence[Any], folder: Path) -> tuple[Passes | None, ...]:
+    """For each study the passes it shares with others of them; None where it is alone."""
+    first, kinds, places = studies[0], [], []
+    after = [name for name in AFTER_THE_PASS if hasattr(first, name)]
+    for study in studies:
+        kind = study.replace(**{name: getattr(first, name) for name in after})
         if kind not in kinds:
             kinds.append(kind)
         places.append(kinds.index(kind))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +14,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.errors import StudyError
-from interp.run import FAILURES, RunFolder
 from interp.run.files import write_atomically
+from interp.study.cells import GridCell
 from interp.study.choice import LayerChoice, choose_layer
 from interp.study.comparison import compare, compare_groups
-from interp.study.frames import below, where
+from interp.study.frames import where
+from interp.study.grid_result import GridResult
 from interp.study.summary import differences, summarise
 from interp.study.table import layer_table
 
@@ -34,39 +34,13 @@ __all__ = ["Cell", "Result"]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One finished run inside a result, with its labels along the axes."""
-
-    labels: Mapping[str, str]
-    sweep: LayerSweep
-    folder: RunFolder
+class Cell(GridCell):
+    """One finished layer sweep inside a result, with its labels along the axes."""
 
     @property
-    def key(self) -> tuple[str, ...]:
-        """The labels alone, in the order of the axes."""
-        return tuple(self.labels.values())
-
-    @property
-    def measured(self) -> bool:
-        """Whether at least one sample could be measured."""
-        return self.folder.read_table("samples").num_rows > 0
-
-    def check(self) -> None:
-        """Raise `StudyError` when not one sample could be measured."""
-        if not self.measured:
-            first = self.folder.read_table(FAILURES).to_pylist()[0]
-            raise StudyError(
-                f"expected at least one of the {len(self.sweep.data)} samples of {' · '.join(self.key)} to "
-                f"be measured, but all failed. The first, {first['sample']}: {first['error']}: "
-                f"{first['reason']}"
-            )
-
-    def frame(self, table: str) -> pd.DataFrame:
-        """One of the run's joined tables, with a leading column per axis."""
-        frame = self.folder.read_table(table).to_pandas()
-        for place, (axis, label) in enumerate(self.labels.items()):
-            frame.insert(place, axis, label)
-        return frame
+    def sweep(self) -> LayerSweep:
+        """The study."""
+        return self.study
 
     def maps(self, indices: Sequence[int], layer: int) -> dict[int, Float[np.ndarray, " token"]]:
         """The maps of some samples at one layer, as they were stored (float32).
@@ -96,67 +70,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Result:
-    """The result of a study.
+class Result(GridResult):
+    """The result of a layer sweep, or of a grid over one.
 
-    Attributes:
-        study: The study that was run.
-        cells: Its runs.
-        folder: Where its own files lie.
+    `scores` has one row per (axes…, sample, group, layer, metric, control): its value, NaN where undefined;
+    `samples` the questions, answers, tokens and the lender of each sample's shuffled boxes.
     """
 
     study: LayerSweep | Grid
     cells: tuple[Cell, ...]
-    folder: Path
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """The names of the axes: "model", "data" and whatever else a grid varied."""
-        return tuple(self.cells[0].labels)
-
-    @cached_property
-    def samples(self) -> pd.DataFrame:
-        """One row per measured sample: question, answers, tokens, the lender of its shuffled boxes."""
-        return self._frames("samples").drop(columns=["footprints", "image_index"])
-
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        """One row per (axes…, sample, group, layer, metric, control): its value, NaN where undefined."""
-        keys = [*self.axes, "index"]
-        named = self._frames("scores").merge(self.samples[[*keys, "sample", "group"]], on=keys)
-        return named.reindex(columns=[*self.axes, "sample", "group", "layer", "metric", "control", "value"])
-
-    @cached_property
-    def failures(self) -> pd.DataFrame:
-        """One row per thing that could not be measured, with the reason; empty when all went well."""
-        return self._frames(FAILURES)
-
-    @property
-    def cost(self) -> pd.DataFrame:
-        """Seconds, bytes and forward passes of each cell, over all sessions."""
-        rows = [
-            {**cell.labels, **cell.folder.read_json("cost.json", {}).get("total", {})} for cell in self.cells
-        ]
-        return pd.DataFrame(rows)
-
-    def summary(self, level: float = 0.95) -> pd.DataFrame:
-        """Mean and bootstrap interval over groups of each (axes…, layer, metric, control).
-
-        Columns `mean`, `low`, `high`, `n`, `n_groups`, `n_undefined` and `note`, a sentence where there are
-        too few groups to speak of a population.
-        """
-        if level not in self._summaries:
-            self._summaries[level] = summarise(self.scores, self.axes, level=level, seed=self.seed)
-        return self._summaries[level].copy()
-
-    @cached_property
-    def _summaries(self) -> dict[float, pd.DataFrame]:
-        return {}
-
-    @property
-    def seed(self) -> int:
-        """The seed of the study, used for the bootstrap too."""
-        return self.cells[0].sweep.seed
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -192,7 +114,7 @@ class Result:
         """
         chosen = self.scores.model.map(self.layers(layer))
         here = where(self.scores, self.scores.layer == chosen)
-        means = summarise(here, self.axes, level=level, seed=self.seed)
+        means = summarise(here, level=level, seed=self.seed)
         return pd.concat(
             [means, differences(here, self.axes, level=level, seed=self.seed)], ignore_index=True
         )
@@ -242,11 +164,6 @@ class Result:
         """
         return compare_groups(self, metric, layer=layer, over=over)
 
-    @cached_property
-    def groups(self) -> frozenset[str]:
-        """The names of all groups measured."""
-        return frozenset(self.samples.group)
-
     def table(self, metric: str = "ar", *, choice: LayerChoice | None = None) -> str:
         """Text: one line per layer, one column per cell, mean [low, high] and the two nulls."""
         return layer_table(self, metric, choice)
@@ -276,6 +193,3 @@ class Result:
             return own
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(own, path)) if Path(path).resolve() != own.resolve() else own
-
-    def _frames(self, table: str) -> pd.DataFrame:
-        return below(cell.frame(table) for cell in self.cells)

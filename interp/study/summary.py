@@ -12,19 +12,19 @@ from interp.stats import bootstrap, population_note
 __all__ = ["differences", "summarise"]
 
 NULLS = ("shuffled_boxes", "centre_prior")
+OWN = ("sample", "group", "value")
 
 
-def summarise(
-    scores: pd.DataFrame, axes: Sequence[str], *, level: float = 0.95, seed: int = 0
-) -> pd.DataFrame:
+def summarise(scores: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
     """One row per (axes…, layer, metric, control), in the order they were measured.
 
-    `n` counts defined values, `n_undefined` the NaN ones, `n_groups` the groups resampled.
+    The keys are whatever columns there are besides `sample`, `group` and `value`. `n` counts defined values,
+    `n_undefined` the NaN ones, `n_groups` the groups resampled.
     """
-    keys = [*axes, "layer", "metric", "control"]
+    keys = [str(name) for name in scores.columns if name not in OWN]
     rows = [
         _key(keys, key) | _estimate(part.value, part.group, level, seed)
-        for key, part in scores.groupby(keys, sort=False)
+        for key, part in scores.groupby(keys, sort=False, dropna=False)
     ]
     return pd.DataFrame(rows)
 

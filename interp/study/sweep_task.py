@@ -11,18 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from interp.errors import MapError
-from interp.indicators import Maps
 from interp.metrics import named
 from interp.run import FAILURES
 from interp.run.task import failure
 from interp.sample import Box, Sample
 from interp.study.answers import answer_columns
 from interp.study.data import group_of
-from interp.study.edited import edited
 from interp.study.nulls import CENTRE_SIGMA, centre_prior, moved_boxes, partners
-from interp.study.passes import Passes
 from interp.study.samples_task import SamplesTask
-from interp.study.threads import suitable_threads
 from interp.tokens import TokenMap
 
 if TYPE_CHECKING:
@@ -62,13 +58,9 @@ MAPS = pa.schema([("index", pa.int64()), ("layer", pa.int32()), ("map", pa.list_
 
 
 class SweepTask(SamplesTask):
-    """Computes a `LayerSweep`. `passes` are shared with the other cells of a grid."""
+    """Computes a `LayerSweep`."""
 
     name = "layer-sweep"
-
-    def __init__(self, sweep: LayerSweep, mllm: Any, passes: Passes | None = None) -> None:
-        super().__init__(sweep, mllm)
-        self._passes = passes
 
     @property
     def sweep(self) -> LayerSweep:
@@ -80,7 +72,6 @@ class SweepTask(SamplesTask):
         sweep = self.sweep
         return {
             **super().to_dict(),
-            **({"edits": [edit.to_dict() for edit in sweep.edits]} if sweep.edits else {}),
             "metrics": list(sweep.metrics),
             "nulls": {"shuffled_boxes": {"seed": sweep.seed}, "centre_prior": {"sigma": CENTRE_SIGMA}},
             "rule": sweep.rule,
@@ -94,16 +85,6 @@ class SweepTask(SamplesTask):
     def joined(self) -> tuple[str, ...]:
         """All but the maps."""
         return ("scores", "samples")
-
-    def maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
-        """The indicator's maps, and whether another cell of the grid has already paid for them."""
-
-        def run() -> Maps:
-            mllm, samples = edited(self.mllm, self.sweep.edits), [self.sweep.data[index] for index in indices]
-            with suitable_threads(self.mllm):
-                return self.sweep.indicator(mllm, samples, prompt=self.sweep.prompt)
-
-        return (run(), False) if self._passes is None else self._passes.once(indices, run)
 
     def rows(
         self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None

@@ -54,7 +54,7 @@ def test_cells_already_computed_by_another_study_are_not_computed_again(tmp_path
 
 def test_a_models_cells_are_run_side_by_side() -> None:
     models = [Model(), Model(fingerprint="e" * 64, family="other")]
-    cells = Grid(sweep(), data=data(), model=models).sweeps
+    cells = Grid(sweep(), data=data(), model=models).studies
     assert [labels["model"] for labels, _ in cells] == ["planted", "planted", "other", "other"]
     assert [found.model for _, found in cells] == [models[0], models[0], models[1], models[1]]
 
@@ -115,7 +115,7 @@ def test_cells_that_differ_after_the_pass_share_it_and_have_the_bytes_they_have_
     grid.run(tmp_path / "grid", progress=False)
     together = [name for call in indicator.calls if "s5" not in call for name in call]
     assert sorted(together) == sorted(f"s{i}" for i in range(10) if i != 5)  # once each, for eight cells
-    for _, alone in grid.sweeps:
+    for _, alone in grid.studies:
         alone.replace(indicator=Planted(nan="s3", mismatch="s5")).run(tmp_path / "alone", progress=False)
     assert hashes(tmp_path / "grid") == hashes(tmp_path / "alone")
     assert len(hashes(tmp_path / "grid")) > 8 * 4
@@ -137,8 +137,9 @@ def test_the_cell_that_ran_the_model_pays_for_it(tmp_path: Path) -> None:
 
 def test_shared_passes_travel_to_other_processes_by_their_path(tmp_path: Path) -> None:
     passes = Passes(tmp_path / "passes")
-    task = SweepTask(sweep(model=ModelSpec("somewhere")), Model(), passes)
-    assert pickle.loads(pickle.dumps(task))._passes == passes
+    task = SweepTask(sweep(model=ModelSpec("somewhere")), Model())
+    task.passes = passes
+    assert pickle.loads(pickle.dumps(task)).passes == passes
     indicator = Planted()
     maps, paid = passes.once((0, 1), lambda: indicator(Model(), samples(2)))
     again, paid_again = passes.once((0, 1), lambda: indicator(Model(), samples(2)))

@@ -1,0 +1,109 @@
+"""Grids over studies of every kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp.data import Samples
+from interp.errors import StudyError
+from interp.study import Grid, HeadGrid, Study
+from interp.study.cells import run_cells
+from tests.study.fake_study import Lengths, Times
+from tests.study.planted import Model, sample, samples, sweep
+from tests.study.planted_heads import PlantedHeads, ranking
+
+
+def data(n: int = 6) -> dict[str, Any]:
+    return {"natural": samples(n), "medical": samples(n, start=20)}
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_kinds_of_studies_there_are_meet_the_protocol() -> None:
+    assert all(isinstance(study, Study) for study in (sweep(), ranking(), Lengths()))
+    assert not isinstance(Model(), Study)
+    with pytest.raises(StudyError, match=r"a Grid varies a study, such as LayerSweep.*got Times"):
+        Grid(Times(2), method=[1])  # pyright: ignore[reportArgumentType]
+
+
+def test_a_grid_over_a_head_ranking_is_one_frame_and_one_page(tmp_path: Path) -> None:
+    grid = Grid(ranking(), data=data(), metric=["ar", "kl"])
+    result = grid.run(tmp_path, progress=False)
+    assert isinstance(result, HeadGrid)
+    assert result.axes == ("model", "data", "metric")
+    assert list(result.scores.columns) == [
+        *("model", "data", "metric", "sample", "group", "layer", "head", "value")
+    ]
+    assert len(result.scores) == 4 * 6 * 6
+    for (labels, study), own in zip(grid.studies, result.results, strict=True):
+        alone = study.run(tmp_path / "alone", progress=False)
+        here = result.scores[(result.scores.data == labels["data"]) & (result.scores.metric == study.metric)]
+        assert here.value.tolist() == alone.scores.value.tolist()
+        assert own.top(3) == alone.top(3)
+        assert own.folder.path.name == alone.folder.path.name
+    summary = result.summary()
+    assert summary.groupby(["data", "metric"]).size().tolist() == [6] * 4
+    assert {"gain", "mean", "low", "high"} <= set(summary.columns)
+
+
+def test_the_page_of_head_rankings_sets_each_cell_against_the_first(tmp_path: Path) -> None:
+    result = Grid(ranking(), data=data()).run(tmp_path, progress=False)
+    page = result.report(k=2)
+    assert page == result.folder / "report.html"
+    assert "Are they the same on natural and on medical?" in page.read_text()
+    assert result.report(tmp_path / "there.html", k=2).exists()
+
+
+def test_head_rankings_that_differ_after_the_pass_share_it(tmp_path: Path) -> None:
+    indicator = PlantedHeads()
+    Grid(ranking(indicator=indicator), metric=["ar", "kl"], rule=["touch", "center"]).run(
+        tmp_path, progress=False
+    )
+    assert len(indicator.calls) == 6  # 12 samples in micro-batches of 2, once for four cells
+
+
+def test_a_cell_of_head_rankings_in_which_everything_fails_is_a_failure_of_its_own(tmp_path: Path) -> None:
+    empty = Samples([sample(number, boxes=[]) for number in range(3)], "empty")
+    result = Grid(ranking(), data={"good": samples(4), "bad": empty}).run(tmp_path, progress=False)
+    assert result.failures.groupby("data").size().to_dict() == {"bad": 3}
+    assert set(result.scores.data) == {"good"}
+    assert len(result.results) == 1
+
+
+def test_a_study_of_a_third_kind_is_varied_by_any_of_its_fields(tmp_path: Path) -> None:
+    silent = Samples([*samples(3), sample(5, question="", boxes=[])], "silent")
+    methods = {"once": Times(1), "twice": Times(2)}
+    grid = Grid(Lengths(), method=methods, data={"all": samples(4), "silent": silent}, unit=["words"])
+    result = grid.run(tmp_path, progress=False)
+    assert result.axes == ("model", "data", "method", "unit")
+    means = result.summary().set_index(["data", "method", "what"])["mean"]
+    assert means["all", "once", "length"] == 6.0  # "Which side is thing 0 on?"
+    assert means["all", "twice", "length"] == 12.0
+    failures = result.failures
+    assert failures[["data", "method", "reason"]].to_numpy().tolist() == [
+        ["silent", "once", "there is no question."],
+        ["silent", "twice", "there is no question."],
+    ]
+    assert result.cost.forwards.tolist() == [2.0, 2.0, 2.0, 2.0]
+    with pytest.raises(
+        StudyError, match=r"a page of its own, got 'Lengths of questions over method.*summary"
+    ):
+        result.report()
+    alone = grid.studies[-1][1].run(tmp_path / "alone")
+    assert alone.folder.name == result.cells[-1].folder.path.name
+    with pytest.raises(StudyError, match=r"axis unit .* 'miles': unit is words or letters"):
+        Grid(Lengths(), unit=["miles"])
+
+
+def test_methods_are_labelled_by_their_names() -> None:
+    grid = Grid(Lengths(), method=[Times(1), Times(2, "double")])
+    assert list(grid.axes["method"]) == ["times", "double"]
+
+
+def test_an_axis_cannot_have_the_name_of_a_column(tmp_path: Path) -> None:
+    cells = ((Lengths().labels | {"what": "x"}, Lengths()),)
+    with pytest.raises(StudyError, match=r"the table scores of lengths has a column what already"):
+        list(run_cells(cells, tmp_path, workers=1, progress=False))
+    assert list(tmp_path.iterdir()) == []
