@@ -44,7 +44,7 @@ class PAI:
         MethodError: A parameter out of its range.
 
     Source: arXiv 2407.21771 and its official code, which recommends the guidance for nucleus sampling; here
-    decoding is greedy, as in the comparison of arXiv 2603.14323. Left open: layers of models with another depth.
+    decoding is greedy. Left open: layers of models with another depth.
     """
 
     variant: Literal["code", "paper"] = "code"

@@ -30,8 +30,8 @@ class ScalingVis:
     alone, as in the source's code.
 
     Args:
-        weight: w ≥ 0; 1 changes nothing. No single value is published: the source tries 0.5, 0.8, 1.2, 1.5 and 2
-            and reports the best for each data set, so choose it on a validation split.
+        weight: w ≥ 0; 1 changes nothing. No single value is published: the code offers 0, 0.5, 0.8, 1.2, 1.5
+            and 2, so choose it on a validation split.
 
     Raises:
         MethodError: A weight below 0.
@@ -91,7 +91,7 @@ class AdaptVis:
         MethodError: A parameter out of its range.
 
     Source: arXiv 2503.01773 and its official code. Left open: which weights and threshold to use on other data.
-    For yes/no questions its code compares the largest logit, not the probability; that is not offered. It
+    For the yes/no questions of VSR its code compares the largest logit, not the probability; that is not offered. It
     leaves layers from 32 on alone; here every layer of a deeper model is edited.
     """
 

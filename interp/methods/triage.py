@@ -36,7 +36,7 @@ class HeadMaps:
         cost: What measuring took, for the whole batch.
     """
 
-    maps: tuple[Float[np.ndarray, "head token"], ...]
+    maps: tuple[Float[np.ndarray, "head _"], ...]
     cost: Cost
 
 

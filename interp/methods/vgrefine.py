@@ -156,16 +156,14 @@ class VGRefine:
             SiteError: Heads the model does not have.
             InterpError: Samples or prompts that cannot be encoded.
         """
-        reference = self.settings.reference
-        prompts = (prompt,) if reference == "none" else (prompt, self.generic)
-        run, paid = shared_prefix(mllm, samples, *prompts)
+        run, paid = shared_prefix(mllm, samples, *self._prompts(prompt))
         found = measure_heads(
             mllm,
             run,
             cast(Any, self.heads),
             prompt=prompt,
             generic=self.generic,
-            reference=reference,
+            reference=self.settings.reference,
             epsilon=self.epsilon,
         )
         return HeadMaps(found.maps, paid + found.cost)
@@ -185,7 +183,7 @@ class VGRefine:
         *,
         prompt: Prompt = PAPER_PROMPT,
         max_new_tokens: int = 16,
-        maps: Sequence[Float[np.ndarray, " token"]] | None = None,
+        maps: Sequence[Float[np.ndarray, " _"]] | None = None,
     ) -> list[Answer]:
         """The answers to these samples, run as one batch: `details` hold "map" and "kept".
 
@@ -206,7 +204,7 @@ class VGRefine:
             InterpError: Samples or prompts that cannot be encoded.
         """
         generate = n_tokens(max_new_tokens)
-        run, cost = shared_prefix(mllm, samples, prompt, *(() if maps is not None else (self.generic,)))
+        run, cost = shared_prefix(mllm, samples, *(self._prompts(prompt) if maps is None else [prompt]))
         if maps is None:
             measured = self.head_maps(mllm, run, prompt=prompt)
             maps, cost = [one.mean(axis=0) for one in measured.maps], cost + measured.cost
@@ -218,7 +216,7 @@ class VGRefine:
         trace = mllm.trace(run, prompt=prompt, edits=edits, generate=generate)
         return answers(trace, cost + trace.cost, [one._asdict() for one in found])
 
-    def edits(self, mllm: Mllm, kept: Sequence[Bool[np.ndarray, " token"]]) -> list[Knockout]:
+    def edits(self, mllm: Mllm, kept: Sequence[Bool[np.ndarray, " _"]]) -> list[Knockout]:
         """The knockout of each sample's dropped tokens, for `mllm.trace`; none when nothing is dropped."""
         if all(one.all() for one in kept):
             return []
@@ -237,6 +235,10 @@ class VGRefine:
             "generic": self.generic.to_dict(),
             "epsilon": self.epsilon,
         }
+
+    def _prompts(self, prompt: Prompt) -> list[Prompt]:
+        """What triage puts to the model."""
+        return [prompt] if self.settings.reference == "none" else [prompt, self.generic]
 
     def _judged(self, values: Float[np.ndarray, " token"]) -> Triage:
         return Triage(values, kept_tokens(values, self.settings.percentile))

@@ -1,0 +1,47 @@
+"""Methods of each kind on every family: padding changes nothing, the method something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+import interp
+from interp.conformance.tiny import families, tiny
+from interp.methods import PAI, AdaptVis, Method, Plain, VGRefine
+from interp.tracing import Mllm, wrap
+
+SIZES = ((64, 80), (84, 140))
+QUESTIONS = ("is there red?", "where is the nodule in the left lung?")
+METHODS: Mapping[str, Method] = {
+    "VGRefine": VGRefine([(1, 0), (0, 1)], layers=[1, 2]),
+    "PAI": PAI(variant="paper"),
+    "AdaptVis": AdaptVis(sure_weight=2.0),
+}
+
+
+@pytest.fixture(scope="module", params=families())
+def mllm(request) -> Mllm:
+    return wrap(*tiny(request.param))
+
+
+@pytest.fixture(scope="module")
+def plain(mllm) -> list[interp.Answer]:
+    return Plain().answer(mllm, samples(), max_new_tokens=1)
+
+
+def samples() -> list[interp.Sample]:
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (*size, 3)).astype(np.uint8) for size in SIZES]
+    return [interp.Sample(picture, q) for picture, q in zip(pictures, QUESTIONS, strict=True)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_padded_sample_answers_as_alone(mllm, plain, name):
+    batch = samples()
+    found = METHODS[name].answer(mllm, batch, max_new_tokens=2)[0]  # the shorter question
+    alone = METHODS[name].answer(mllm, batch[:1], max_new_tokens=2)[0]
+    np.testing.assert_allclose(found.logits, alone.logits, atol=5e-5)
+    assert found.text == alone.text
+    assert np.abs(found.logits - plain[0].logits)[np.isfinite(found.logits)].max() > 1e-4
