@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from interp.methods.answer import Answer
 from interp.prompt import PAPER_PROMPT, Prompt
@@ -24,10 +24,7 @@ class Method(Protocol):
         name: What tables call it, the same for every parameter: a class attribute.
     """
 
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        ...
+    name: ClassVar[str]
 
     def answer(
         self,
