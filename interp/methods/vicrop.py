@@ -259,7 +259,7 @@ def default_base(family: str, config: Any, size: tuple[int, int]) -> float:
 def _samples(samples: Samples) -> tuple[Sample, ...] | Prefix:
     """One batch of samples of one image each."""
     chosen = samples if isinstance(samples, Prefix) else _listed(samples)
-    for sample in _listed(samples):
+    for sample in _listed(chosen):
         if len(sample.images) != 1:
             raise SampleError(
                 f"ViCrop crops a sample's one image; sample {sample.id} has {len(sample.images)}. Make one sample per "
@@ -305,6 +305,6 @@ def _check_generic(generic: Any, kind: str) -> None:
 
 
 def _ratios(ratios: Any) -> tuple[float, ...]:
-    if isinstance(ratios, str) or not isinstance(ratios, Sequence | np.ndarray) or not len(ratios):
+    if isinstance(ratios, str) or not isinstance(ratios, Sequence) or not ratios:
         raise MethodError(f"ratios are one or more sides of windows, in bases; got {ratios!r}.")
     return tuple(number(one, "a ratio", low=0, open_low=True) for one in ratios)

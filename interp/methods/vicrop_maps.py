@@ -53,7 +53,7 @@ def _row_and_gradient(mllm: Mllm, batch: Batch, layer: int) -> tuple[Tensor, Ten
     with (
         torch.enable_grad(),
         mllm.tap(queries="last", layers=[layer]),
-        mllm.nn.trace(**batch.inputs, use_cache=False),
+        mllm.nn.trace(**batch.inputs, use_cache=False, logits_to_keep=1),
     ):
         rows = mllm.layers[layer].self_attn.pattern.output.detach().requires_grad_(True)
         mllm.layers[layer].self_attn.pattern.output = rows
@@ -128,4 +128,5 @@ def high_pass(
 
 def _labelled(values: Float[np.ndarray, " token"], tokens: TokenMap) -> xr.DataArray:
     coords = {"token": np.arange(tokens.n), "position": ("token", tokens.image)}
-    return xr.DataArray(values.astype(np.float32), dims=["token"], coords=coords)
+    finite = np.minimum(values, np.finfo(np.float32).max)  # quotients of gradients have no bound
+    return xr.DataArray(finite.astype(np.float32), dims=["token"], coords=coords)

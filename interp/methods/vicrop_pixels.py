@@ -27,7 +27,7 @@ def whole_view(tokens: TokenMap) -> Bool[np.ndarray, " token"]:
     Raises:
         MethodError: Several views and none of these names.
     """
-    return tokens.views == _whole_name(tokens)
+    return np.asarray(tokens.views == _whole_name(tokens))
 
 
 def _whole_name(tokens: TokenMap) -> str:
