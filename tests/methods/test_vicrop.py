@@ -48,10 +48,11 @@ def test_it_answers_from_the_image_and_its_crop(mllm, kind):
     samples, method = three(), ViCrop(kind, base=SMALL)
     crops = method.crop(mllm, samples)
     answers = method.answer(mllm, samples, max_new_tokens=3)
-    eager = small.llava("eager")
+    eager: Any = small.llava("eager")
     for answer, crop, sample in zip(answers, crops, samples, strict=True):
         x0, y0, x1, y1 = answer.details["crop"]
         assert (x0, y0, x1, y1) == crop.box != (0, 0, 80, 64)
+        assert crop.ratio is not None
         assert (x1 - x0, y1 - y0) == (SMALL * crop.ratio,) * 2
         pixels = np.asarray(sample.images[0])
         both = Sample(images=[pixels, pixels[y0:y1, x0:x1]], question=sample.question)
