@@ -13,6 +13,7 @@ from interp.errors import InterpError, MethodError, SampleError, SiteError
 from interp.indicators import Maps
 from interp.methods.answer import Answer, answers
 from interp.methods.checks import choice, n_tokens, number
+from interp.methods.depth import scaled_layers
 from interp.methods.method import Samples
 from interp.methods.vicrop_crop import RATIOS, Selected, select
 from interp.methods.vicrop_maps import grad_att, pure_grad, rel_att
@@ -27,7 +28,7 @@ from interp.tracing.encode import as_samples
 __all__ = ["Crop", "ViCrop"]
 
 _QWEN_BASE, _LLAVA_BASE = 224, 336
-_QWEN_DEPTH, _DEPTH = 22 / 28, 14 / 32
+_QWEN_LAYER, _LLAVA_LAYER = (22, 28), (14, 32)  # layer, of how many
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ class ViCrop:
     Args:
         map: "rel_att", "grad_att" or "pure_grad".
         layer: decoder layer, 0-based; by default the published one, 14 of 32 (LLaVA) and 22 of 28 (Qwen2.5-VL),
-            at the same share of another depth, rounded: 22/28 in the Qwen families, 14/32 in all others.
+            at the same share of another depth (`scaled_layers`): 22/28 in the Qwen families, 14/32 in all others.
         base: side of the smallest window: a whole number of pixels of the original image, or a fraction below 1
             of its shorter side. By default the published 336 for LLaVA at 336 px and 224 for the Qwen families;
             for others the side of the picture the vision tower is made for (`config.vision_config.image_size`),
@@ -239,9 +240,9 @@ class ViCrop:
 
 
 def default_layer(family: str, n_layers: int) -> int:
-    """The published layer, or the one at the same share of this depth, rounded half up."""
-    share = _QWEN_DEPTH if family.startswith("qwen") else _DEPTH
-    return min(int(share * n_layers + 0.5), n_layers - 1)
+    """The published layer, or the one at the same share of this depth (`scaled_layers`)."""
+    layer, depth = _QWEN_LAYER if family.startswith("qwen") else _LLAVA_LAYER
+    return scaled_layers([layer], depth=depth, n_layers=n_layers)[0]
 
 
 def default_base(family: str, config: Any, size: tuple[int, int]) -> float:

@@ -87,7 +87,7 @@ def _pixel_map(mllm: Mllm, asked: Batch, generic: Batch, meter: Meter) -> Float[
     picture = grid.picture(asked.inputs["pixel_values"])[0] * channel_scale(mllm.processor)[:, None, None]
     quotient = np.divide(q, g, out=np.zeros_like(q), where=g > 0)
     mine, values = whole_view(tokens), np.zeros(tokens.n)
-    seen = grid.seen(np.isfinite(tokens.footprints[mine]).all(axis=1), q.shape)
+    seen = grid.seen(np.asarray(np.isfinite(tokens.footprints[mine]).all(axis=1)), q.shape)
     values[mine] = grid.pooled(quotient * high_pass(picture, seen))
     return values
 
