@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 
 import tests.tiny as small
 from interp.conformance.pictures import inner_box, repainted, smooth
 from interp.conformance.tiny import families, tiny
 from interp.errors import MethodError
+from interp.methods import vicrop_maps
 from interp.methods.vicrop_maps import grad_att, high_pass, pure_grad, rel_att
 from interp.methods.vicrop_pixels import channel_scale, pixel_grid, whole_view
 from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT
@@ -195,23 +196,55 @@ def test_the_pixels_of_a_token_are_those_of_its_footprint(family):
         assert moved.argmax() == place
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-def test_gradients_of_patches_are_those_of_the_image_they_were_cut_from(family):
-    """Autograd to the image itself, cut into patches and repeated in two frames as Qwen's processor does."""
-    mllm = wrap(*tiny(family))
-    batch = mllm.encode(Sample(rough(120, 90), "where is it?"))
-    grid = pixel_grid(batch.inputs, batch.tokens[0], mllm.processor, mllm.hf.config)
-    patches = batch.inputs["pixel_values"]
-    (rows, cols), p = grid.grid, mllm.hf.config.vision_config.patch_size
-    cut = "t c (h m p) (w n q) -> (h w m n) (c t p q)"
-    sizes = {"h": rows, "w": cols, "m": 2, "n": 2, "c": 3, "p": p, "q": p}
-    image = rearrange(patches, " -> ".join(cut.split(" -> ")[::-1]), **sizes)[0].clone().requires_grad_(True)
-    again = rearrange(image.expand(2, -1, -1, -1), cut, **sizes)
+def cut_image(mllm, sample, prompt) -> tuple[np.ndarray, np.ndarray]:
+    """A Qwen's picture (row, col, channel) and ‖∂ log p/∂picture‖₂ (row, col).
+
+    Autograd goes to the picture itself, which is cut into patches and repeated in two frames as the processor does.
+    """
+    batch, vision = mllm.encode(sample, prompt), mllm.hf.config.vision_config
+    patches, (_, rows, cols) = batch.inputs["pixel_values"], batch.inputs["image_grid_thw"][0].tolist()
+    sizes = {
+        "h": rows // 2,
+        "w": cols // 2,
+        "m": 2,
+        "n": 2,
+        "c": 3,
+        "p": vision.patch_size,
+        "q": vision.patch_size,
+    }
+    cut, image = "(h w m n) (c t p q)", "t c (h m p) (w n q)"
+    picture = rearrange(patches, f"{cut} -> {image}", **sizes)[0].clone().requires_grad_(True)
+    again = rearrange(picture.expand(2, -1, -1, -1), f"{image} -> {cut}", **sizes)
     assert torch.equal(again, patches)
     logits = mllm.hf(**{**batch.inputs, "pixel_values": again}).logits[0, -1]
-    (expected,) = torch.autograd.grad(logits.log_softmax(-1).max(), [image], retain_graph=True)
-    (found,) = torch.autograd.grad(logits.log_softmax(-1).max(), [again])
-    np.testing.assert_allclose(grid.picture(found).sum(axis=0), expected, atol=1e-6)
+    (gradient,) = torch.autograd.grad(logits.log_softmax(-1).max(), picture)
+    return picture.detach().numpy().transpose(1, 2, 0), gradient.norm(dim=0).numpy()
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_pure_grad_of_patches_is_that_of_the_image_they_were_cut_from(family):
+    mllm, sample = wrap(*tiny(family)), Sample(rough(120, 90), "where is it?")
+    (found,) = pure_grad(mllm, [sample], PAPER_PROMPT, GENERIC_PROMPT)
+    (picture, q), (_, g) = (cut_image(mllm, sample, prompt) for prompt in (PAPER_PROMPT, GENERIC_PROMPT))
+    high = detail(picture * np.array(mllm.processor.image_processor.image_std))
+    side = 2 * mllm.hf.config.vision_config.patch_size
+    expected = reduce(q / g * (high > np.median(high)), "(r h) (c w) -> (r c)", "mean", h=side, w=side)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_a_generic_gradient_of_zero_adds_nothing(mllm, monkeypatch):
+    """The upper half of the picture moves nothing under the generic prompt."""
+
+    def gradient(_, batch, __):
+        pixels = torch.ones_like(batch.inputs["pixel_values"])
+        if batch.prompt == GENERIC_PROMPT:
+            pixels[..., :28, :] = 0
+        return pixels
+
+    monkeypatch.setattr(vicrop_maps, "_pixel_gradient", gradient)
+    grid = pure_grad(mllm, three()[:1], PAPER_PROMPT, GENERIC_PROMPT)[0].values.reshape(4, 4)
+    assert not grid[:2].any()
+    assert grid[2:].all()
 
 
 def test_padding_counts_for_nothing(mllm):
