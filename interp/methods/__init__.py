@@ -11,12 +11,14 @@ from interp.methods.plain import Plain
 from interp.methods.scalingvis import AdaptVis, ScalingVis
 from interp.methods.triage import HeadMaps, Triage, kept_tokens
 from interp.methods.vgrefine import VGRefine
+from interp.methods.vicrop import Crop, ViCrop
 
 __all__ = [
     "HGAI",
     "PAI",
     "AdaptVis",
     "Answer",
+    "Crop",
     "HeadMaps",
     "Method",
     "Plain",
@@ -24,6 +26,7 @@ __all__ = [
     "ScalingVis",
     "Triage",
     "VGRefine",
+    "ViCrop",
     "kept_tokens",
     "scaled_layers",
 ]

@@ -1,0 +1,311 @@
+"""ViCrop: look where the model looks, crop there, and show it the crop too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.errors import InterpError, MethodError, SampleError, SiteError
+from interp.indicators import Maps
+from interp.methods.answer import Answer, answers
+from interp.methods.checks import choice, n_tokens, number
+from interp.methods.depth import scaled_layers
+from interp.methods.method import Samples
+from interp.methods.vicrop_crop import RATIOS, Selected, select
+from interp.methods.vicrop_maps import grad_att, pure_grad, rel_att
+from interp.methods.vicrop_pixels import whole_view
+from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.sample import Sample
+from interp.tokens import TokenMap
+from interp.tracing import Batch, Cost, Mllm, Prefix
+from interp.tracing.cost import Meter
+from interp.tracing.encode import as_samples
+
+__all__ = ["Crop", "ViCrop"]
+
+_QWEN_BASE, _LLAVA_BASE = 224, 336
+_QWEN_LAYER, _LLAVA_LAYER = (22, 28), (14, 32)  # layer, of how many
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """Where ViCrop looks closer in one sample.
+
+    Attributes:
+        box: half-open (x0, y0, x1, y1) in whole pixels of the original image.
+        ratio: side of the chosen window in bases; None when the whole image was taken.
+        base: side of the window of ratio 1, in pixels of the original image.
+        map: float32 (token,) over the image tokens.
+        layer: whose attention the map is of; None for "pure_grad".
+        tokens: where the tokens are.
+        cost: of the whole batch's maps and crops; the same for each of its crops.
+    """
+
+    box: tuple[int, int, int, int]
+    ratio: float | None
+    base: float
+    map: Float[np.ndarray, " token"]
+    layer: int | None
+    tokens: TokenMap
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class ViCrop:
+    """Answers from the image and from a crop of it, chosen by the model's own attention or gradients.
+
+    A map over the image tokens says where to look; windows of several sizes are slid over it, and the one that
+    stands out most sharply from its neighbours becomes the crop (`interp.methods.vicrop_crop.select`). Windows
+    slide over the view of the whole image: the only one, or "base", "global", "thumbnail" of tiled families.
+
+    Maps, of the last prompt token:
+
+    - "rel_att": mean_h A(prompt) / mean_h A(generic) of one layer.
+    - "grad_att": mean_h [A ⊙ ReLU(∂ log p/∂A)] of one layer, p the probability of the likeliest next token. As
+      in the published code, no generic prompt is divided out.
+    - "pure_grad": ‖∂ log p/∂pixels‖₂(prompt) / same(generic), where the picture has more fine detail than half
+      of it, averaged over each token's pixels (`interp.methods.vicrop_maps.pure_grad`).
+
+    Args:
+        map: "rel_att", "grad_att" or "pure_grad".
+        layer: decoder layer, 0-based; by default the published one, 14 of 32 (LLaVA) and 22 of 28 (Qwen2.5-VL),
+            at the same share of another depth (`scaled_layers`): 22/28 in the Qwen families, 14/32 in all others.
+        base: side of the smallest window: a whole number of pixels of the original image, or a fraction below 1
+            of its shorter side. By default the published 336 for LLaVA at 336 px and 224 for the Qwen families;
+            for others the side of the picture the vision tower is made for (`config.vision_config.image_size`),
+            at most half of the image's shorter side, so that the crop enlarges.
+        ratios: sides of the windows in bases.
+        images: "both" shows the image, then the crop, as the published code does whether or not the model was
+            trained on several images. "crop" shows the crop alone.
+        generic: the prompt that is divided out; by default `GENERIC_PROMPT` with the system message and image
+            order of the question's own. Not for "grad_att".
+
+    Where the windows cover the image (a small image, a large base) and where a map is flat, the crop is the whole
+    image, as published for the former.
+
+    Raises:
+        MethodError: A parameter that is none of these.
+
+    Source: arXiv 2502.17422 and its code. The code reads maps as if the image were stretched over the tokens;
+    here windows lie where the tokens' footprints are.
+    """
+
+    name: ClassVar[str] = "ViCrop"
+
+    map: Literal["rel_att", "grad_att", "pure_grad"] = "rel_att"
+    layer: int | None = None
+    base: float | None = None
+    ratios: Sequence[float] = RATIOS
+    images: Literal["both", "crop"] = "both"
+    generic: Prompt | None = None
+
+    def __post_init__(self) -> None:
+        choice(self.map, "map", ("rel_att", "grad_att", "pure_grad"))
+        choice(self.images, "images", ("both", "crop"))
+        _check_layer(self.layer, self.map)
+        _check_base(self.base)
+        _check_generic(self.generic, self.map)
+        object.__setattr__(self, "ratios", _ratios(self.ratios))
+
+    def answer(
+        self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
+    ) -> list[Answer]:
+        """The answers to these samples, run as one batch, each from its image and its crop.
+
+        `details` holds "map", "crop" (x0, y0, x1, y1), "ratio", "base", "layer" and "images" ("both" or "crop").
+
+        Args:
+            mllm: the model.
+            samples: one batch, of one image each; of an encoded batch or a prefix the samples are taken.
+            prompt: how the question is put, both times.
+            max_new_tokens: how many tokens to generate at most, one or more.
+
+        Raises:
+            MethodError: `max_new_tokens` below 1; a model that cannot be given two images or the pixels'
+                gradients; a layer it does not have.
+            SampleError: A sample with several images.
+            InterpError: Samples or prompts that cannot be encoded.
+        """
+        n, chosen = n_tokens(max_new_tokens), _samples(samples)
+        crops = self.crop(mllm, chosen, prompt)
+        with Meter(mllm.device) as meter:
+            batch = self._encoded(
+                mllm, [self._shown(*one) for one in zip(_listed(chosen), crops, strict=True)], prompt
+            )
+        trace = mllm.trace(batch, prompt=prompt, generate=n)
+        said = [
+            {
+                "map": crop.map,
+                "crop": crop.box,
+                "ratio": crop.ratio,
+                "base": crop.base,
+                "layer": crop.layer,
+                "images": self.images,
+            }
+            for crop in crops
+        ]
+        return answers(trace, crops[0].cost + meter.cost + trace.cost, said)
+
+    def crop(self, mllm: Mllm, samples: Samples, prompt: Prompt = PAPER_PROMPT) -> list[Crop]:
+        """Each sample's crop, without an answer.
+
+        Args:
+            mllm: the model.
+            samples: as in `answer`.
+            prompt: how the question is put.
+
+        Raises:
+            MethodError, SampleError, InterpError: As in `answer`.
+        """
+        chosen = _samples(samples)
+        layer = None if self.map == "pure_grad" else self._layer(mllm)
+        maps = self._maps(mllm, chosen, prompt, layer)
+        with Meter(mllm.device) as meter:
+            found = [
+                self._selected(mllm, one.values, tokens)
+                for one, tokens in zip(maps, maps.tokens, strict=True)
+            ]
+        cost = maps.cost + meter.cost
+        return [
+            Crop(one.box, one.ratio, base, array.values, layer, tokens, cost)
+            for (one, base), array, tokens in zip(found, maps, maps.tokens, strict=True)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method as JSON values."""
+        return {
+            "method": self.name,
+            "map": self.map,
+            "layer": self.layer,
+            "base": self.base,
+            "ratios": list(self.ratios),
+            "images": self.images,
+            "generic": None if self.generic is None else self.generic.to_dict(),
+        }
+
+    def _layer(self, mllm: Mllm) -> int:
+        if self.layer is None:
+            return default_layer(mllm.family, mllm.n_layers)
+        if self.layer >= mllm.n_layers:
+            raise SiteError(
+                f"ViCrop's layer is one of 0 … {mllm.n_layers - 1} in this model; got {self.layer}. Leave layer= out "
+                f"for layer {default_layer(mllm.family, mllm.n_layers)}."
+            )
+        return self.layer
+
+    def _maps(
+        self, mllm: Mllm, samples: tuple[Sample, ...] | Prefix, prompt: Prompt, layer: int | None
+    ) -> Maps:
+        generic = self.generic or replace(
+            GENERIC_PROMPT, system=prompt.system, image_first=prompt.image_first
+        )
+        if self.map == "rel_att" and layer is not None:
+            return rel_att(mllm, samples, prompt, generic, layer)
+        chosen = samples.samples if isinstance(samples, Prefix) else samples
+        if layer is not None:
+            return grad_att(mllm, chosen, prompt, layer)
+        return pure_grad(mllm, chosen, prompt, generic)
+
+    def _selected(self, mllm: Mllm, values: np.ndarray, tokens: TokenMap) -> tuple[Selected, float]:
+        """The crop, and the base it was found with."""
+        size, mine = tokens.sizes[0], whole_view(tokens)
+        base = self.base
+        if base is None:
+            base = default_base(mllm.family, mllm.hf.config, size)
+        elif base < 1:
+            base = base * min(size)
+        return select(values[mine], tokens.footprints[mine], size, base, self.ratios), float(base)
+
+    def _shown(self, sample: Sample, crop: Crop) -> Sample:
+        """What the model answers from; boxes are in pixels of the original image, which a crop alone is not."""
+        picture = sample.load().crop(crop.box)
+        if self.images == "both":
+            return sample.replace(images=[sample.image, picture])
+        return sample.replace(images=[picture], boxes=())
+
+    def _encoded(self, mllm: Mllm, shown: list[Sample], prompt: Prompt) -> Batch:
+        try:
+            return mllm.encode(shown, prompt)
+        except InterpError as error:
+            if self.images == "crop":
+                raise
+            raise MethodError(
+                f"ViCrop shows an image and its crop, but {mllm.family} cannot be given two images here ({error}) "
+                'Use ViCrop(images="crop") to answer from the crop alone.'
+            ) from error
+
+
+def default_layer(family: str, n_layers: int) -> int:
+    """The published layer, or the one at the same share of this depth (`scaled_layers`)."""
+    layer, depth = _QWEN_LAYER if family.startswith("qwen") else _LLAVA_LAYER
+    return scaled_layers([layer], depth=depth, n_layers=n_layers)[0]
+
+
+def default_base(family: str, config: Any, size: tuple[int, int]) -> float:
+    """Side of the smallest window in pixels of an image of `size`; see `ViCrop`."""
+    if family.startswith("qwen"):
+        return _QWEN_BASE
+    side = getattr(getattr(config, "vision_config", None), "image_size", None)
+    side = min(side) if isinstance(side, list | tuple) else side
+    if family == "llava" and side == _LLAVA_BASE:
+        return _LLAVA_BASE
+    half = max(min(size) / 2, 1.0)
+    return half if side is None else min(float(side), half)
+
+
+def _samples(samples: Samples) -> tuple[Sample, ...] | Prefix:
+    """One batch of samples of one image each."""
+    chosen = samples if isinstance(samples, Prefix) else _listed(samples)
+    for sample in _listed(chosen):
+        if len(sample.images) != 1:
+            raise SampleError(
+                f"ViCrop crops a sample's one image; sample {sample.id} has {len(sample.images)}. Make one sample per "
+                "image, or leave such samples out."
+            )
+    return chosen
+
+
+def _listed(samples: Samples) -> tuple[Sample, ...]:
+    return samples.samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
+
+
+def _check_layer(layer: Any, kind: str) -> None:
+    right = isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0
+    if layer is not None and not right:
+        raise MethodError(
+            f"layer is one decoder layer, 0-based, or None for the published one; got {layer!r}."
+        )
+    if layer is not None and kind == "pure_grad":
+        raise MethodError(
+            f"map='pure_grad' reads no layer's attention; got layer={layer}. Leave layer= out, or use "
+            "map='grad_att'."
+        )
+
+
+def _check_base(base: Any) -> None:
+    if base is None:
+        return
+    value = number(base, "base", low=0, open_low=True)
+    if value >= 1 and value != int(value):
+        raise MethodError(
+            f"base is a whole number of pixels, or a fraction below 1 of the image's shorter side; got {base!r}."
+        )
+
+
+def _check_generic(generic: Any, kind: str) -> None:
+    if generic is None:
+        return
+    if not isinstance(generic, Prompt):
+        raise MethodError(f"generic is an interp.Prompt or None; got {generic!r}.")
+    if kind == "grad_att":
+        raise MethodError("map='grad_att' divides nothing out, as published. Leave generic= out.")
+
+
+def _ratios(ratios: Any) -> tuple[float, ...]:
+    if isinstance(ratios, str) or not isinstance(ratios, Sequence) or not ratios:
+        raise MethodError(f"ratios are one or more sides of windows, in bases; got {ratios!r}.")
+    return tuple(number(one, "a ratio", low=0, open_low=True) for one in ratios)

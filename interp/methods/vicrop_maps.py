@@ -1,0 +1,132 @@
+"""The three maps ViCrop chooses its crop by: relative attention, attention times gradient, pixel gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from scipy.ndimage import convolve1d, median_filter
+from torch import Tensor
+
+from interp.indicators import Attention, Maps
+from interp.methods.vicrop_pixels import channel_scale, pixel_grid, whole_view
+from interp.prompt import Prompt
+from interp.sample import Sample
+from interp.tokens import TokenMap
+from interp.tracing import Batch, Mllm, Prefix
+from interp.tracing.cost import Meter
+
+__all__ = ["grad_att", "high_pass", "pure_grad", "rel_att"]
+
+_SIGMA, _MEDIAN = 0.8, 7  # of the published 3×3 Gaussian; side of the median filter
+_DARK = 1e-6  # of the range 0 … 1: less detail than this is rounding
+
+
+def rel_att(
+    mllm: Mllm, samples: Sequence[Sample] | Prefix, prompt: Prompt, generic: Prompt, layer: int
+) -> Maps:
+    """mean_h A(prompt) / mean_h A(generic) of one layer's last row; see `interp.indicators.Attention`."""
+    maps = Attention(relative_to=generic, layers=[layer])(mllm, samples, prompt=prompt)
+    return Maps(tuple(one.isel(layer=0, drop=True) for one in maps), maps.tokens, maps.cost)
+
+
+def grad_att(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, layer: int) -> Maps:
+    """mean_h [A ⊙ ReLU(∂ log p/∂A)] of one layer's last row, p the probability of the likeliest next token."""
+    with Meter(mllm.device) as meter, torch.inference_mode(False):
+        batch = mllm.encode(samples, prompt)
+        rows, gradients = _row_and_gradient(mllm, batch, layer)
+        meter.forwards, meter.backwards, meter.tokens = 1, 1, batch.inputs["input_ids"].numel()
+        weighed = (rows * gradients.clamp(min=0)).mean(dim=1)[:, 0].cpu().numpy()
+    found = [weighed[i, tokens.image + batch.pad[i]] for i, tokens in enumerate(batch.tokens)]
+    return Maps(tuple(map(_labelled, found, batch.tokens)), batch.tokens, meter.cost)
+
+
+def _row_and_gradient(mllm: Mllm, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
+    """The layer's last row and ∂ log p/∂row, (sample, head, 1, padded key), through the nnsight door.
+
+    The row is cut off from what made it: gradients flow from the logits to it and no further.
+    """
+    with (
+        torch.enable_grad(),
+        mllm.tap(queries="last", layers=[layer]),
+        mllm.nn.trace(**batch.inputs, use_cache=False, logits_to_keep=1),
+    ):
+        rows = mllm.layers[layer].self_attn.pattern.output.detach().requires_grad_(True)
+        mllm.layers[layer].self_attn.pattern.output = rows
+        top = mllm.nn.output.logits[:, -1].float().log_softmax(-1).max(dim=-1).values.sum()
+        pair: Any = (rows.detach(), torch.autograd.grad(top, rows)[0])
+        found = pair.save()
+    return found  # noqa: RET504 - nnsight assigns it when the block ends
+
+
+def pure_grad(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, generic: Prompt) -> Maps:
+    """‖∂ log p/∂pixels‖₂(prompt) / same(generic) × [high-pass > median], the mean over each token's pixels.
+
+    p is the probability of the likeliest next token. Pixels are those the vision tower is given: a token's block
+    of the processor's pixel values, in the view of the whole image. High-pass and median are taken there too, the
+    median without padding. Where the generic gradient is exactly 0 the quotient is 0. Tokens of other views
+    (tiles) get 0. Each sample runs alone, twice forwards and backwards.
+    """
+    found, token_maps = [], []
+    with Meter(mllm.device) as meter, torch.inference_mode(False):
+        for sample in samples:
+            batch = mllm.encode(sample, prompt)
+            found.append(_pixel_map(mllm, batch, mllm.encoder.again(batch, generic), meter))
+            token_maps += batch.tokens
+    return Maps(tuple(map(_labelled, found, token_maps)), tuple(token_maps), meter.cost)
+
+
+def _pixel_map(mllm: Mllm, asked: Batch, generic: Batch, meter: Meter) -> Float[np.ndarray, " token"]:
+    tokens = asked.tokens[0]
+    grid = pixel_grid(asked.inputs, tokens, mllm.processor, mllm.hf.config)
+    q, g = (_norms(grid.picture(_pixel_gradient(mllm, batch, meter))) for batch in (asked, generic))
+    picture = grid.picture(asked.inputs["pixel_values"])[0] * channel_scale(mllm.processor)[:, None, None]
+    quotient = np.divide(q, g, out=np.zeros_like(q), where=g > 0)
+    mine, values = whole_view(tokens), np.zeros(tokens.n)
+    seen = grid.seen(np.asarray(np.isfinite(tokens.footprints[mine]).all(axis=1)), q.shape)
+    values[mine] = grid.pooled(quotient * high_pass(picture, seen))
+    return values
+
+
+def _norms(gradient: Float[np.ndarray, "frame channel row col"]) -> Float[np.ndarray, "row col"]:
+    """L2 over channels of the gradient with respect to the image; one repeated in frames adds theirs up."""
+    return np.linalg.norm(gradient.sum(axis=0), axis=0)
+
+
+def _pixel_gradient(mllm: Mllm, batch: Batch, meter: Meter) -> Tensor:
+    """−∂ log p/∂pixel_values of one sample; no parameter gets a gradient."""
+    with mllm.installation.armed({}), torch.enable_grad():
+        pixels = batch.inputs["pixel_values"].detach().clone().requires_grad_(True)
+        logits = mllm.hf(**{**batch.inputs, "pixel_values": pixels}, use_cache=False, logits_to_keep=1).logits
+        loss = -logits[0, -1].float().log_softmax(-1).max()
+        (gradient,) = torch.autograd.grad(loss, pixels)
+    meter.forwards += 1
+    meter.backwards += 1
+    meter.tokens += batch.inputs["input_ids"].numel()
+    return gradient
+
+
+def high_pass(
+    picture: Float[np.ndarray, "channel row col"], seen: Bool[np.ndarray, "row col"]
+) -> Bool[np.ndarray, "row col"]:
+    """Where a picture (0 … 1, up to a constant) has more fine detail than half of the pixels `seen`.
+
+    Detail is the L2 norm over channels of the picture less its 3×3 Gaussian (σ 0.8, mirrored at the edges),
+    through a 7×7 median filter; below 1e-6 it counts as none. Padding is not seen: it would lower the median.
+    """
+    tail = np.exp(-0.5 / _SIGMA**2)
+    kernel = np.array([tail, 1.0, tail]) / (1.0 + 2.0 * tail)
+    smooth = convolve1d(convolve1d(picture, kernel, axis=1, mode="mirror"), kernel, axis=2, mode="mirror")
+    detail = median_filter(np.linalg.norm(picture - smooth, axis=0), size=_MEDIAN)
+    detail[detail < _DARK] = 0.0
+    return detail > np.median(detail[seen])
+
+
+def _labelled(values: Float[np.ndarray, " token"], tokens: TokenMap) -> xr.DataArray:
+    coords = {"token": np.arange(tokens.n), "position": ("token", tokens.image)}
+    finite = np.minimum(values, np.finfo(np.float32).max)  # quotients of gradients have no bound
+    return xr.DataArray(finite.astype(np.float32), dims=["token"], coords=coords)
