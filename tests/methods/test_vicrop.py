@@ -88,6 +88,9 @@ def test_the_crop_alone(mllm):
     assert [one.text for one in answers] == trace.answers
     np.testing.assert_allclose([one.logits for one in answers], trace.logits, atol=1e-5)
     assert {one.details["images"] for one in answers} == {"crop"}
+    for crop, sample in zip(method.crop(mllm, samples), samples, strict=True):
+        method._shown(sample, crop).check()  # no box of the original is left outside the crop
+        assert len(ViCrop()._shown(sample, crop).boxes) == 1
 
 
 def test_the_prompt_is_honoured(mllm):
