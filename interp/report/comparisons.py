@@ -14,7 +14,7 @@ from interp.report import prose
 from interp.report.words import capital, card, number, safe, tag
 from interp.stats import MIN_GROUPS
 from interp.study.frames import records, rows_of, where
-from interp.study.passes import AFTER_THE_PASS
+from interp.study.sweep_task import AFTER_THE_PASS
 
 if TYPE_CHECKING:
     from interp.study.choice import LayerChoice

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from interp.run.cache import Shelf
 from interp.run.merge import merge
 from interp.run.plan import Plan, as_part, make_plan
-from interp.run.runner import run_task
+from interp.run.runner import run_task, run_tasks
 from interp.run.store import RunFolder, canonical, digest, folder_name
-from interp.run.task import FAILURES, Outcome, Task
+from interp.run.task import FAILURES, Outcome, Sharing, Task
 
 __all__ = [
     "FAILURES",
     "Outcome",
     "Plan",
     "RunFolder",
+    "Sharing",
+    "Shelf",
     "Task",
     "as_part",
     "canonical",
@@ -21,4 +24,5 @@ __all__ = [
     "make_plan",
     "merge",
     "run_task",
+    "run_tasks",
 ]

@@ -16,23 +16,32 @@ __all__ = ["Splits", "attempt", "out_of_memory"]
 Splits = list[Mapping[str, Any]]
 
 
-def attempt(task: Task, batch: tuple[int, ...], splits: Splits) -> Outcome:
+def attempt(
+    task: Task, batch: tuple[int, ...], splits: Splits, relieve: Callable[[], bool] = lambda: False
+) -> Outcome:
     """The outcome of a micro-batch, its unusable samples set aside as failures.
 
     A micro-batch that does not fit in memory is computed in halves, and those in halves if need be; each
     split is added to `splits`, because other batches round differently (about 1e-5 in float32).
 
+    Args:
+        task: What to compute.
+        batch: The samples.
+        splits: Gets an entry per split.
+        relieve: Lets go of what is held for other tasks, and says whether there was anything. It comes before
+            the first split, so that a task is split together with others only where it would be alone.
+
     Raises:
         RunError: One sample alone does not fit, or a micro-batch fails though each of its samples passes.
     """
-    outcome, problem = _computed(task, batch)
+    outcome, problem = _roomy(task, batch, relieve)
     if outcome is not None:
         return outcome
     if isinstance(problem, str):
-        return _halved(task, batch, problem, splits)
+        return _halved(task, batch, problem, splits, relieve)
     if len(batch) == 1:
         return Outcome({FAILURES: [_failed(task, batch[0], problem)]})
-    bad = {index: error for index in batch if (error := _error_alone(task, index)) is not None}
+    bad = {index: error for index in batch if (error := _error_alone(task, index, relieve)) is not None}
     if not bad:
         raise RunError(
             f"expected one of the samples {list(batch)} to fail alone as their micro-batch did, but each "
@@ -40,7 +49,18 @@ def attempt(task: Task, batch: tuple[int, ...], splits: Splits) -> Outcome:
         ) from problem
     failures = Outcome({FAILURES: [_failed(task, index, error) for index, error in bad.items()]})
     rest = tuple(index for index in batch if index not in bad)
-    return _together(failures, attempt(task, rest, splits)) if rest else failures
+    return _together(failures, attempt(task, rest, splits, relieve)) if rest else failures
+
+
+def _roomy(
+    task: Task, batch: tuple[int, ...], relieve: Callable[[], bool]
+) -> tuple[Outcome | None, InterpError | str]:
+    """As `_computed`, and once more with nothing held for other tasks when memory ran out."""
+    found = _computed(task, batch)
+    if isinstance(found[1], str) and found[0] is None and relieve():
+        _free_memory()
+        return _computed(task, batch)
+    return found
 
 
 def _computed(task: Task, batch: tuple[int, ...]) -> tuple[Outcome | None, InterpError | str]:
@@ -63,14 +83,17 @@ def _computed(task: Task, batch: tuple[int, ...]) -> tuple[Outcome | None, Inter
         return None, f"{type(error).__name__}: {error}"
 
 
-def _halved(task: Task, batch: tuple[int, ...], problem: str, splits: Splits) -> Outcome:
+def _halved(
+    task: Task, batch: tuple[int, ...], problem: str, splits: Splits, relieve: Callable[[], bool]
+) -> Outcome:
     if len(batch) == 1:
         raise _too_large(task, batch[0], problem)
+    relieve()
     _free_memory()
     middle = (len(batch) + 1) // 2
     halves = batch[:middle], batch[middle:]
     splits.append({"samples": list(batch), "halves": [list(half) for half in halves], "error": problem})
-    first, second = (attempt(task, half, splits) for half in halves)
+    first, second = (attempt(task, half, splits, relieve) for half in halves)
     return _together(first, second)
 
 
@@ -82,8 +105,8 @@ def _too_large(task: Task, index: int, problem: str) -> RunError:
     )
 
 
-def _error_alone(task: Task, index: int) -> InterpError | None:
-    outcome, problem = _computed(task, (index,))
+def _error_alone(task: Task, index: int, relieve: Callable[[], bool]) -> InterpError | None:
+    outcome, problem = _roomy(task, (index,), relieve)
     if isinstance(problem, str) and outcome is None:
         raise _too_large(task, index, problem)
     return None if isinstance(problem, str) else problem

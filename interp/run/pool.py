@@ -1,40 +1,47 @@
-"""Worker processes that each hold their own copy of a task, and end when the process that started them does."""
+"""Worker processes that keep their tasks and their model between shards, and end when their parent does."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from typing import Any
 
 from interp.errors import InterpError, RunError
+from interp.run.cache import Shelf
 from interp.run.files import digest
 from interp.run.manifest import n_threads
+from interp.run.order import Unit
 from interp.run.sessions import Ledger
-from interp.run.shards import Job
+from interp.run.shards import Job, compute_shard
 
 __all__ = ["in_processes"]
 
-_worker: dict[str, Any] = {}
 
+def in_processes(groups: Sequence[bytes], units: Sequence[Unit], workers: int) -> Iterator[Unit]:
+    """Each unit as spawned processes finish it; each process has as many threads as this one.
 
-def in_processes(job: Job, session: str, missing: list[int], workers: int) -> Iterator[int]:
-    """The number of each shard as spawned processes finish it; each has as many threads as this one.
+    Args:
+        groups: The jobs of each group, pickled. They reach every process once, through its pipe.
+        units: What to compute, in order.
+        workers: How many processes, at most.
 
     Raises:
         RunError: A worker died, or sees another study than this process does.
     """
     pool = ProcessPoolExecutor(
-        max_workers=min(workers, len(missing)),
+        max_workers=min(workers, len(units)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start,
-        initargs=(job, session, n_threads()),
+        initargs=(groups, n_threads()),
     )
     try:
-        pending = {pool.submit(_work, shard): shard for shard in missing}
+        pending = {pool.submit(_work, unit): unit for unit in units}
         while pending:
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
@@ -49,7 +56,34 @@ def in_processes(job: Job, session: str, missing: list[int], workers: int) -> It
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(job: Job, session: str, threads: int | None) -> None:
+@dataclass
+class _Bench:
+    """What a worker holds: every group's jobs, pickled; those of the group it works on; its shelf."""
+
+    groups: Sequence[bytes]
+    group: int = -1
+    jobs: list[Job] = field(default_factory=list)
+    ledgers: dict[int, Ledger] = field(default_factory=dict)
+    shelf: Shelf = field(default_factory=Shelf)
+
+    def at(self, unit: Unit) -> list[tuple[Job, Ledger]]:
+        """The unit's jobs, each with this process's account of it."""
+        if unit.group != self.group:
+            self.jobs, self.ledgers = [], {}
+            self.jobs, self.group = pickle.loads(self.groups[unit.group]), unit.group
+        for place in unit.places:
+            if place not in self.ledgers:
+                job = self.jobs[place]
+                job.use(self.shelf)
+                _check(job)
+                self.ledgers[place] = Ledger(job.folder, job.session)
+        return [(self.jobs[place], self.ledgers[place]) for place in unit.places]
+
+
+_worker: dict[str, _Bench] = {}
+
+
+def _start(groups: Sequence[bytes], threads: int | None) -> None:
     if threads is not None:
         import torch
 
@@ -57,7 +91,7 @@ def _start(job: Job, session: str, threads: int | None) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker.update(job=job, session=session, ledger=None)
+    _worker["bench"] = _Bench(groups)
 
 
 def _end_with(parent: Any) -> None:
@@ -66,15 +100,12 @@ def _end_with(parent: Any) -> None:
     os._exit(1)
 
 
-def _work(shard: int) -> None:
-    job: Job = _worker["job"]
-    if _worker["ledger"] is None:
-        _open(job)
-        _worker["ledger"] = Ledger(job.folder, _worker["session"])
-    job.compute(shard, _worker["ledger"])
+def _work(unit: Unit) -> None:
+    bench = _worker["bench"]
+    compute_shard(bench.at(unit), unit.shard, bench.shelf)
 
 
-def _open(job: Job) -> None:
+def _check(job: Job) -> None:
     """See that the task is here what it is there; otherwise every sample would fail, or differ.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, five lines elsewhere; always on stderr."""
+"""How far runs are: a bar each on a terminal, five lines each elsewhere; always on stderr."""
 
 from __future__ import annotations
 
@@ -9,61 +9,73 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import Progress as Bars
 
 from interp.run.plan import Plan
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "Track"]
 
 QUARTERS = 4
 
 
 class Progress:
-    """Counts samples of finished shards. A context manager."""
+    """The bars of runs that are computed at the same time. A context manager."""
+
+    def __init__(self, *, show: bool = True) -> None:
+        console = Console(file=sys.stderr)
+        self.show = show
+        self.bars = _bars(console) if show and console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self.bars is not None:
+            self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def track(self, label: str, plan: Plan, missing: Sequence[int], *, own: Sequence[int]) -> Track:
+        """A run begins: its label, its plan, the shards it has yet to compute, and those that are its own."""
+        return Track(self, label, plan, missing, own)
+
+
+class Track:
+    """Counts samples of one run's finished shards."""
 
     def __init__(
-        self, label: str, plan: Plan, missing: list[int], *, own: Sequence[int], show: bool = True
+        self, progress: Progress, label: str, plan: Plan, missing: Sequence[int], own: Sequence[int]
     ) -> None:
         self._sizes = {shard: len(plan.indices(shard)) for shard in missing}
         self._total, self._label = sum(len(plan.indices(shard)) for shard in own), label
         self._done = self._total - sum(self._sizes.values())
         self._start, self._said = time.perf_counter(), self._done * QUARTERS // self._total
-        self._console = Console(file=sys.stderr)
-        self._show = show
-        self._bar = _bar(self._console) if show and self._console.is_terminal else None
-
-    def __enter__(self) -> Progress:
-        if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task(self._label, total=self._total, completed=self._done)
-        elif self._show:
+        self._progress, bars = progress, progress.bars
+        if bars is not None:
+            self._bar = bars.add_task(label, total=self._total, completed=self._done)
+        elif progress.show:
             kept = f", {self._done} kept from before" if self._done else ""
             self._say(f"{self._total} samples{kept}")
-        return self
 
     def advance(self, shard: int) -> None:
         """Count the samples of a finished shard."""
         self._done += self._sizes[shard]
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done)
+        if self._progress.bars is not None:
+            self._progress.bars.update(self._bar, completed=self._done)
             return
         quarter = self._done * QUARTERS // self._total
-        if self._show and quarter > self._said:
+        if self._progress.show and quarter > self._said:
             self._said = quarter
             self._say(f"{self._done}/{self._total} samples, {time.perf_counter() - self._start:.0f} s")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def _say(self, text: str) -> None:
         print(f"{self._label}: {text}", file=sys.stderr, flush=True)
 
 
-def _bar(console: Console) -> Bar:
-    return Bar(
+def _bars(console: Console) -> Bars:
+    return Bars(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

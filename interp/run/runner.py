@@ -1,22 +1,25 @@
-"""Runs a task's missing shards, here or in worker processes, and joins them."""
+"""Runs the missing shards of one or many tasks, here or in one pool of worker processes, and joins them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import pickle
+from collections.abc import Iterable, Sequence
 
 from interp.errors import RunError
-from interp.run.join import join_tables
-from interp.run.layout import Layout, settle
-from interp.run.plan import shards_of
+from interp.run.cache import Shelf
+from interp.run.order import Order, Unit, units_of
 from interp.run.pool import in_processes
 from interp.run.progress import Progress
-from interp.run.sessions import Ledger, begin_session, publish
-from interp.run.shards import Job, schemas_of
+from interp.run.sessions import Ledger
+from interp.run.shards import Job, compute_shard
 from interp.run.store import RunFolder
 from interp.run.task import Task
 
-__all__ = ["run_task"]
+__all__ = ["Group", "run_task", "run_tasks"]
+
+Group = Sequence[tuple[str, Task]]
+"""Tasks that can be ready at the same time, such as those of one opened model, each with its label."""
 
 
 def run_task(
@@ -28,11 +31,7 @@ def run_task(
     label: str = "",
     part: tuple[int, int] | None = None,
 ) -> RunFolder:
-    """The folder of a finished run; shards already there are not computed again.
-
-    A sample that raises an `InterpError` becomes a row of the failures table, and the rest of its micro-batch
-    is computed without it. A micro-batch too large for memory is computed in halves; the manifest says so.
-    Any other exception stops the run, with a note which samples were at work; a later call resumes.
+    """The folder of a finished run; shards already there are not computed again. See `run_tasks`.
 
     Args:
         task: What to compute.
@@ -45,45 +44,94 @@ def run_task(
             last machine when they share `out`, else by `merge`.
 
     Raises:
-        RunError: The folder cannot be used, a worker died, a sample alone does not fit in memory, or a
+        RunError: As `run_tasks`.
+    """
+    return run_tasks([[(label, task)]], out, workers=workers, progress=progress, part=part)[0]
+
+
+def run_tasks(
+    groups: Iterable[Group],
+    out: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    progress: bool = True,
+    part: tuple[int, int] | None = None,
+) -> tuple[RunFolder, ...]:
+    """The folders of finished runs, in the order of the tasks; shards already there are not computed again.
+
+    Tasks of one kin (`Sharing`) are computed abreast: each micro-batch for all of them before the next, so that
+    what one has made is still at hand for the others. All groups share one pool of workers, and a worker
+    keeps its opened model while its tasks use the same one. A group is asked for when the one before is done,
+    or handed over to the workers, and nothing of it is held afterwards. None of this changes a byte.
+
+    A sample that raises an `InterpError` becomes a row of the failures table, and the rest of its micro-batch
+    is computed without it. A micro-batch too large for memory is computed in halves; the manifest says so.
+    Any other exception stops the run, with a note which samples were at work; a later call resumes.
+
+    Args:
+        groups: The tasks.
+        out: The folder that holds runs.
+        workers: Processes; 1 computes in this one.
+        progress: Show progress on stderr.
+        part: (i, n) computes part i of n of every task.
+
+    Raises:
+        RunError: A folder cannot be used, a worker died, a sample alone does not fit in memory, or a
             micro-batch fails though each sample passes.
     """
     if workers < 1:
         raise RunError(f"expected workers ≥ 1, got {workers}.")
-    layout = Layout.of(task)
-    own = shards_of(part, len(layout.plan.shards))
-    job = Job(task, RunFolder.create(out, task.name, task.to_dict()))
-    settle(job.folder.path, job.folder.digest, layout)
-    missing = [shard for shard in own if not job.finished(shard)]
-    if missing:
-        counts = {"missing": len(missing), "total": len(layout.plan.shards)}
-        session = begin_session(
-            job.folder, task.provenance(), **counts, **({"part": list(part)} if part else {})
-        )
-        with Progress(label or job.folder.path.name, layout.plan, missing, own=own, show=progress) as bar:
-            for shard in _computed(job, session, missing, workers):
-                bar.advance(shard)
-    publish(job.folder)
-    _join(job, layout, own, anew=bool(missing))
-    return job.folder
+    done: list[list[Order]] = []
+    waiting: list[bytes] = []
+    units: list[Unit] = []
+    with Progress(show=progress) as bars:
+        for group in groups:
+            orders = [Order.of(label, task, out, part, bars) for label, task in group]
+            jobs = [order.job(task) for order, (_, task) in zip(orders, group, strict=True)]
+            own = units_of(len(done), orders)
+            done.append(orders)
+            if workers == 1 or len(own) < 2:
+                _here(jobs, orders, own)
+                waiting.append(b"")
+            else:
+                waiting.append(pickle.dumps(jobs))
+                units += own
+            del group, jobs
+        _there(waiting, done, units, workers)
+    return tuple(order.folder for orders in done for order in orders)
 
 
-def _join(job: Job, layout: Layout, own: Sequence[int], *, anew: bool) -> None:
-    """Join the tables if every shard is there, and if they are not there or no longer right."""
-    n_shards = len(layout.plan.shards)
-    others = set(range(n_shards)) - set(own)
-    if not all(job.finished(shard) for shard in others):
+def _here(jobs: Sequence[Job], orders: Sequence[Order], units: Sequence[Unit]) -> None:
+    """Compute the units of a group in this process."""
+    shelf = Shelf()
+    ledgers = [Ledger(job.folder, job.session) for job in jobs]
+    for job in jobs:
+        job.use(shelf)
+    for unit in units:
+        compute_shard([(jobs[place], ledgers[place]) for place in unit.places], unit.shard, shelf)
+        for place in unit.places:
+            orders[place].advance(unit.shard)
+    for order in orders:
+        order.finish()
+
+
+def _there(
+    waiting: Sequence[bytes], orders: Sequence[Sequence[Order]], units: Sequence[Unit], workers: int
+) -> None:
+    """Compute the units of all groups in worker processes; a run is joined as soon as its last shard is there."""
+    if not units:
         return
-    if anew or not all(job.folder.has_table(name) for name in layout.joined):
-        schemas = schemas_of(job.task)
-        join_tables(job.folder, n_shards, {name: schemas[name] for name in layout.joined})
-
-
-def _computed(job: Job, session: str, missing: list[int], workers: int) -> Iterator[int]:
-    if workers == 1 or len(missing) == 1:
-        ledger = Ledger(job.folder, session)
-        for shard in missing:
-            job.compute(shard, ledger)
-            yield shard
-    else:
-        yield from in_processes(job, session, missing, workers)
+    left = {(unit.group, place): 0 for unit in units for place in unit.places}
+    for unit in units:
+        for place in unit.places:
+            left[unit.group, place] += 1
+    for unit in in_processes(waiting, units, workers):
+        for place in unit.places:
+            order = orders[unit.group][place]
+            order.advance(unit.shard)
+            left[unit.group, place] -= 1
+            if not left[unit.group, place]:
+                order.finish()
+    for group in {unit.group for unit in units}:
+        for order in (order for order in orders[group] if not order.missing):
+            order.finish()

@@ -1,21 +1,22 @@
-"""Computing one shard: its micro-batches, its account, its sealed tables."""
+"""Computing one shard of one or several jobs: their micro-batches in turn, their accounts, their sealed tables."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from interp.run.attempt import Splits, attempt
+from interp.run.cache import Shelf
 from interp.run.plan import Plan
 from interp.run.sessions import Ledger, sum_costs
 from interp.run.store import RunFolder
-from interp.run.task import FAILURE_SCHEMA, FAILURES, Outcome, Task
+from interp.run.task import FAILURE_SCHEMA, FAILURES, Outcome, Sharing, Task
 
-__all__ = ["Job", "schemas_of"]
+__all__ = ["Job", "compute_shard", "finished", "schemas_of"]
 
 
 def schemas_of(task: Task) -> dict[str, pa.Schema]:
@@ -23,52 +24,85 @@ def schemas_of(task: Task) -> dict[str, pa.Schema]:
     return {**task.schemas(), FAILURES: FAILURE_SCHEMA}
 
 
+def finished(folder: RunFolder, plan: Plan, schemas: Mapping[str, pa.Schema], shard: int) -> bool:
+    """Whether a shard is whole and speaks of every sample planned for it, and of no other."""
+    tables = folder.read_shard(shard, schemas)
+    if tables is None:
+        return False
+    seen = {index for table in tables.values() for index in table.column("index").to_pylist()}
+    return seen == set(plan.indices(shard))
+
+
 @dataclass(frozen=True)
 class Job:
-    """A task and the folder it fills. Travels to worker processes."""
+    """A task, the folder it fills and the session it does so in. Travels to worker processes."""
 
     task: Task
     folder: RunFolder
+    session: str
 
-    @property
-    def plan(self) -> Plan:
-        """The task's plan."""
-        return self.task.plan()
+    def use(self, shelf: Shelf) -> None:
+        """Have the task share what is on the shelf, if it can."""
+        if isinstance(self.task, Sharing):
+            self.task.use(shelf)
 
-    def finished(self, shard: int) -> bool:
-        """Whether a shard is whole and speaks of every sample planned for it, and of no other."""
-        tables = self.folder.read_shard(shard, schemas_of(self.task))
-        if tables is None:
-            return False
-        seen = {index for table in tables.values() for index in table.column("index").to_pylist()}
-        return seen == set(self.plan.indices(shard))
 
-    def compute(self, shard: int, ledger: Ledger) -> None:
-        """Compute and store one shard, unless another run on this folder has done so meanwhile."""
-        if self.finished(shard):
-            return
+def compute_shard(jobs: Sequence[tuple[Job, Ledger]], shard: int, shelf: Shelf) -> None:
+    """Compute and store one shard of jobs of one plan, unless another run on a folder has done so meanwhile.
+
+    Each micro-batch is computed for all jobs before the next, and what they share of it is then let go of.
+    """
+    plan = jobs[0][0].task.plan()
+    drafts = [
+        _Draft(job, shard, ledger)
+        for job, ledger in jobs
+        if not finished(job.folder, plan, schemas_of(job.task), shard)
+    ]
+    for batch in plan.shards[shard]:
+        for draft in drafts:
+            draft.add(batch, shelf.clear)
+        shelf.clear()
+    for draft in drafts:
+        draft.store()
+
+
+class _Draft:
+    """One job's shard while it is computed."""
+
+    def __init__(self, job: Job, shard: int, ledger: Ledger) -> None:
+        self._job, self._shard, self._ledger = job, shard, ledger
+        self._schemas = schemas_of(job.task)
+        self._rows: dict[str, list[Mapping[str, Any]]] = {name: [] for name in self._schemas}
+        self._cost: dict[str, float] = {}
+        self._splits: Splits = []
+        self._seconds = 0.0
+
+    def add(self, batch: tuple[int, ...], relieve: Callable[[], bool]) -> None:
+        """Compute a micro-batch."""
         start = time.perf_counter()
-        schemas = schemas_of(self.task)
-        rows: dict[str, list[Mapping[str, Any]]] = {name: [] for name in schemas}
-        cost: dict[str, float] = {}
-        splits: Splits = []
-        for batch in self.plan.shards[shard]:
-            outcome = self._attempt(shard, batch, splits)
-            for name, more in outcome.rows.items():
-                rows[name].extend(more)
-            cost = sum_costs([cost, outcome.cost])
-        tables = {name: _table(rows[name], schemas[name]) for name in schemas}
-        ledger.add(shard, {**cost, "wall_seconds": time.perf_counter() - start}, splits)
-        self.folder.write_shard(shard, tables)
+        outcome = self._attempt(batch, relieve)
+        for name, more in outcome.rows.items():
+            self._rows[name].extend(more)
+        self._cost = sum_costs([self._cost, outcome.cost])
+        self._seconds += time.perf_counter() - start
 
-    def _attempt(self, shard: int, batch: tuple[int, ...], splits: Splits) -> Outcome:
+    def store(self) -> None:
+        """Write down what the shard cost, and then the shard."""
+        start = time.perf_counter()
+        tables = {name: _table(self._rows[name], schema) for name, schema in self._schemas.items()}
+        self._seconds += time.perf_counter() - start
+        self._ledger.add(self._shard, {**self._cost, "wall_seconds": self._seconds}, self._splits)
+        self._job.folder.write_shard(self._shard, tables)
+
+    def _attempt(self, batch: tuple[int, ...], relieve: Callable[[], bool]) -> Outcome:
+        task = self._job.task
         try:
-            return attempt(self.task, batch, splits)
+            return attempt(task, batch, self._splits, relieve)
         except Exception as error:
-            ids = ", ".join(self.task.identity(index)[0] for index in batch)
+            ids = ", ".join(task.identity(index)[0] for index in batch)
             error.add_note(
-                f"in run {self.folder.path}, shard {shard}, samples {list(batch)} (ids {ids}). Finished shards "
-                f"are kept: run again to resume."
+                f"in run {self._job.folder.path}, shard {self._shard}, samples {list(batch)} (ids {ids}). "
+                f"Finished shards are kept: run again to resume."
             )
             raise
 

@@ -8,9 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from interp.run.cache import Shelf
 from interp.run.plan import Plan
 
-__all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Task", "failure"]
+__all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Sharing", "Task", "failure"]
 
 FAILURES = "failures"
 
@@ -70,6 +71,20 @@ class Task(Protocol):
 
     def compute(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of one micro-batch; an `InterpError` says that some sample of it cannot be used."""
+        ...
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A task that uses what its process has on a shelf, and leaves there what other tasks may need."""
+
+    @property
+    def kin(self) -> str:
+        """Tasks of equal kin have equal plans; each micro-batch is computed for all of them in turn."""
+        ...
+
+    def use(self, shelf: Shelf) -> None:
+        """Compute with this shelf from now on. What is on it changes what a task costs, never its rows."""
         ...
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 
 from interp.errors import StudyError
-from interp.run import FAILURES, RunFolder, Task, run_task
+from interp.run import FAILURES, RunFolder, Task, run_tasks
 from interp.study.model import open_model
-from interp.study.passes import Passes, shared_passes
 from interp.study.study import Study
 
-__all__ = ["Cells", "GridCell", "opened", "run_cells", "run_study"]
+__all__ = ["Cells", "GridCell", "by_model", "run_cells", "run_study"]
 
 Cells = tuple[tuple[dict[str, str], Study], ...]
 
@@ -81,7 +79,7 @@ def run_study(
         StudyError: Nothing could be measured.
     """
     listed = ((study.labels, study),)
-    cells = tuple(run_cells(listed, out, workers=workers, progress=progress, part=part, mllm=mllm))
+    cells = run_cells(listed, out, workers=workers, progress=progress, part=part, mllm=mllm)
     return study.collect(study, cells, cells[0].folder.path)
 
 
@@ -93,41 +91,46 @@ def run_cells(
     progress: bool,
     part: tuple[int, int] | None = None,
     mllm: Any = None,
-) -> Iterator[GridCell]:
-    """Run each cell in turn, or part i of n of it; cells that differ only after the pass share their passes.
+) -> tuple[GridCell, ...]:
+    """Run the cells, or part i of n of each, over one pool of workers.
+
+    Cells of one model and the same samples are computed abreast, so that they share image prefixes, and maps
+    where they differ only in what is computed from those. The bytes are those of each cell run alone.
 
     Raises:
         StudyError: Nothing could be measured in any cell, or an axis has the name of a table's column.
     """
-    done: list[GridCell] = []
-    options: dict[str, Any] = {"workers": workers, "progress": progress, "part": part}
-    with TemporaryDirectory(prefix="interp-passes-") as room:
-        shared = shared_passes([study for _, study in cells], Path(room))
-        for place, (labels, study, model) in enumerate(opened(cells, mllm)):
-            task: Any = study.task(model)
-            _check_columns(labels, task)
-            if hasattr(task, "passes"):
-                task.passes = shared[place]
-            folder = run_task(task, out, **options, label=" · ".join(labels.values()))
-            done.append(GridCell(labels, study, folder))
-            _clear_unless_needed(shared[place], shared[place + 1 :])
-            yield done[-1]
+    folders = run_tasks(_groups(cells, mllm), out, workers=workers, progress=progress, part=part)
+    done = tuple(
+        GridCell(labels, study, folder) for (labels, study), folder in zip(cells, folders, strict=True)
+    )
     if part is None and not any(cell.measured for cell in done):
         done[0].check()
+    return done
 
 
-def opened(cells: Cells, mllm: Any = None) -> Iterator[tuple[dict[str, str], Study, Any]]:
-    """Each cell with its opened model; one model is open at a time. `mllm`: the first cell's, if it is open."""
-    current = cells[0][1].model if mllm is not None else None
-    for labels, study in cells:
-        if current is None or study.model != current:
-            mllm = None  # let go of the last model before the next is loaded
-            mllm, current = open_model(study.model), study.model
-        yield labels, study, mllm
+def _groups(cells: Cells, mllm: Any) -> Iterator[list[tuple[str, Task]]]:
+    """The tasks of each model's cells with their labels."""
+    for model, same in by_model(cells, mllm):
+        group = [(" · ".join(labels.values()), _checked(labels, study.task(model))) for labels, study in same]
+        del model
+        yield group
+        del group  # before the next model is loaded
 
 
-def _check_columns(labels: Mapping[str, str], task: Task) -> None:
-    """An axis is a column of every table, so it cannot have the name of another."""
+def by_model(cells: Cells, mllm: Any = None) -> Iterator[tuple[Any, Cells]]:
+    """Each model, opened, with the cells that follow each other on it; it is let go of before the next is loaded.
+
+    `mllm`: the first cell's model, if it is open.
+    """
+    for model, same in itertools.groupby(cells, key=lambda cell: cell[1].model):
+        opened, mllm = (open_model(model) if mllm is None else mllm), None
+        yield opened, tuple(same)
+        del opened
+
+
+def _checked(labels: Mapping[str, str], task: Task) -> Task:
+    """The task; an axis is a column of every table, so it cannot have the name of another."""
     for table, schema in task.schemas().items():
         taken = [axis for axis in labels if axis in schema.names]
         if taken:
@@ -135,8 +138,4 @@ def _check_columns(labels: Mapping[str, str], task: Task) -> None:
                 f"the axes {', '.join(labels)} become columns, but the table {table} of {task.name} has a column "
                 f"{taken[0]} already. Vary another field, or run its values as studies of their own."
             )
-
-
-def _clear_unless_needed(passes: Passes | None, later: Sequence[Passes | None]) -> None:
-    if passes is not None and passes not in later:
-        passes.clear()
+    return task

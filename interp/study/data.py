@@ -9,10 +9,9 @@ from typing import Any
 
 from interp.data import Samples
 from interp.errors import InterpError, SampleError
-from interp.prompt import Prompt
 from interp.sample import Sample
 
-__all__ = ["data_identity", "fault", "group_of", "prompt_length"]
+__all__ = ["data_identity", "fault", "group_of", "question_length"]
 
 
 def data_identity(samples: Samples) -> dict[str, Any]:
@@ -63,9 +62,7 @@ def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
     return None
 
 
-def prompt_length(sample: Sample, prompt: Prompt) -> int:
-    """A number that grows with the prompt's length; an image counts for more than any text."""
-    try:
-        return len(prompt.text(sample)) + 10_000 * len(sample.images)
-    except InterpError:
-        return 0
+def question_length(sample: Sample) -> int:
+    """A number that grows with the length of any prompt that asks the question; an image counts for more."""
+    options = sum(len(option) + 4 for option in sample.options or ())
+    return len(sample.question) + options + 10_000 * len(sample.images)

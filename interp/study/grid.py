@@ -10,7 +10,7 @@ from typing import Any
 
 from interp.errors import InterpError, StudyError
 from interp.run import RunFolder, folder_name
-from interp.study.cells import Cells, opened, run_cells
+from interp.study.cells import Cells, by_model, run_cells
 from interp.study.model import as_model, model_label
 from interp.study.study import Study
 
@@ -22,8 +22,10 @@ class Grid:
     """The product of a study's variations; its result is one tidy frame with a column per axis.
 
     Every cell is a run of its own under its own hash, so cells shared with other studies are computed once.
-    Cells that differ only in what is computed from the maps (`metrics`, `rule`, `seed`) share their forward
-    passes; the bytes are those of each cell run alone. A sample that fails in one cell is a row of
+    Cells of one model over the same samples are computed side by side: those that differ in prompt, indicator or
+    edits share the image prefix, wherever going on from it is exact, and those that differ only in what is
+    computed from the maps (`metrics`, `rule`, `seed`) share their forward passes. The bytes are those of each
+    cell run alone; `cost` says which cell paid. A sample that fails in one cell is a row of
     `result.failures` with that cell's labels; so is every sample of a cell in which nothing could be measured,
     as long as another cell has something.
 
@@ -100,7 +102,7 @@ class Grid:
             What the base makes of several cells: a `Result` of a `LayerSweep`, a `HeadGrid` of a `HeadRanking`;
             in any case a `GridResult`.
         """
-        cells = tuple(run_cells(self.studies, out, workers=workers, progress=progress, part=part))
+        cells = run_cells(self.studies, out, workers=workers, progress=progress, part=part)
         listed = [(cell.labels, cell.folder.path.name) for cell in cells]
         folder = RunFolder.create(out, self.name, self._described(listed))
         return self.base.collect(self, cells, folder.path)
@@ -110,8 +112,12 @@ class Grid:
 
         Models that are not open are opened, one at a time, to take their fingerprints.
         """
-        tasks = [(labels, study.task(mllm)) for labels, study, mllm in opened(self.studies)]
-        return self._described([(labels, folder_name(task.name, task.to_dict())) for labels, task in tasks])
+        runs = []
+        for mllm, cells in by_model(self.studies):
+            tasks = [(labels, study.task(mllm)) for labels, study in cells]
+            runs += [(labels, folder_name(task.name, task.to_dict())) for labels, task in tasks]
+            del mllm, tasks
+        return self._described(runs)
 
     def _described(self, cells: Sequence[tuple[Mapping[str, str], str]]) -> dict[str, Any]:
         listed = [{"labels": dict(labels), "run": run} for labels, run in cells]

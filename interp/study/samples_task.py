@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from interp.indicators import Maps
-from interp.run import Outcome
+from interp.run import Outcome, digest
 from interp.study.edited import edited
-from interp.study.passes import Passes
 from interp.study.study_task import Rows, StudyTask
 from interp.study.threads import suitable_threads
 from interp.tokens import TokenMap
@@ -22,11 +22,9 @@ __all__ = ["Rows", "SamplesTask"]
 class SamplesTask(StudyTask):
     """A task of a study with an `indicator` too, and perhaps `edits`: rows from each sample's map.
 
-    Attributes:
-        passes: Maps shared with other cells of a grid.
+    Tasks that differ only in what they compute from the maps share them: the first runs the indicator on a
+    micro-batch, and the others find its maps, exactly as it returned them (what is stored is rounded), on the shelf.
     """
-
-    passes: Passes | None = None
 
     @abstractmethod
     def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> Rows:
@@ -53,12 +51,22 @@ class SamplesTask(StudyTask):
         return Outcome(self.each(indices, rows), {} if paid else cost)
 
     def _maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
-        """The maps of a micro-batch, and whether another cell of the grid has already paid for them."""
+        """The maps of a micro-batch, and whether another task has already paid for them."""
 
         def run() -> Maps:
             study = self.study
             mllm = edited(self.mllm, getattr(study, "edits", ()))
-            with suitable_threads(self.mllm):
+            with suitable_threads(mllm):
                 return study.indicator(mllm, [study.data[index] for index in indices], prompt=study.prompt)
 
-        return (run(), False) if self.passes is None else self.passes.once(indices, run)
+        return self._shelf.once(f"maps {self._pass} {indices}", run, _n_bytes)
+
+    @cached_property
+    def _pass(self) -> str:
+        """What the maps depend on, in short: the same for every kind of study."""
+        return digest({name: value for name, value in SamplesTask.to_dict(self).items() if name != "study"})
+
+
+def _n_bytes(maps: Maps) -> int:
+    """What maps take in memory, but for the few kilobytes of their tokens."""
+    return sum(array.nbytes for array in maps) + (0 if maps.logits is None else maps.logits.nbytes)

@@ -10,11 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from interp.errors import InterpError, RunError
-from interp.run import FAILURES, Outcome, Plan, make_plan
+from interp.run import FAILURES, Outcome, Plan, Shelf, canonical, digest, make_plan
 from interp.run.store import SCHEMA_VERSION
 from interp.run.task import failure
-from interp.study.data import data_identity, fault, group_of, prompt_length
+from interp.study.data import data_identity, fault, group_of, question_length
 from interp.study.model import ModelSpec, model_provenance, open_model
+from interp.tracing import Mllm, Prefixes
 
 __all__ = ["Rows", "StudyTask"]
 
@@ -28,6 +29,10 @@ class StudyTask(ABC):
     A subclass says what its numbers depend on besides those (`to_dict`), what its tables are (`schemas`, `joined`)
     and how a micro-batch becomes rows (`measure`). Pickles without its model, which each process opens again.
 
+    Traces of `mllm` go on from an image prefix wherever that is exact, and leave it for the tasks of the same
+    kin: those of the same model, samples and batches. Whether a prefix was made or found changes the cost
+    alone; that a trace goes on from one at all is part of `to_dict`, because it rounds differently (about 1e-5).
+
     Attributes:
         name: The study's name.
         needs_boxes: Whether a sample without boxes is a failure.
@@ -37,7 +42,9 @@ class StudyTask(ABC):
     needs_boxes: bool = True
 
     def __init__(self, study: Any, mllm: Any) -> None:
-        self.study, self._mllm, self._fingerprint = study, mllm, mllm.fingerprint
+        self.study, self._mllm, self._shelf = study, mllm, Shelf()
+        dtype, device = str(mllm.dtype).removeprefix("torch."), str(mllm.device)
+        self._identity = {"fingerprint": mllm.fingerprint, "dtype": dtype, "device": device}
 
     @abstractmethod
     def schemas(self) -> Mapping[str, pa.Schema]:
@@ -57,34 +64,46 @@ class StudyTask(ABC):
                 'expected a model that other processes can open, got an opened one. Pass model="an id" or a '
                 "ModelSpec to the study, or run with workers=1."
             )
-        return {**self.__dict__, "_mllm": None}
+        return {**self.__dict__, "_mllm": None, "_shelf": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _shelf=Shelf())
+
+    def use(self, shelf: Shelf) -> None:
+        """Share prefixes, passes and the opened model with other tasks of this process."""
+        self._shelf = shelf
+
+    @cached_property
+    def kin(self) -> str:
+        """Equal for tasks of one model, the same samples and the same micro-batches, which can share passes."""
+        return digest({"model": self._identity, "data": self._data, "plan": self._planned})
 
     @property
     def mllm(self) -> Any:
-        """The opened model."""
-        if self._mllm is None:
-            self._mllm = open_model(self.study.model)
-            if self._mllm.fingerprint != self._fingerprint:
-                raise RunError(
-                    f"expected the model {self.study.model} with fingerprint {self._fingerprint}, got "
-                    f"{self._mllm.fingerprint}. Did its files change while the study ran?"
-                )
-        return self._mllm
+        """The opened model; its traces share image prefixes."""
+        key = canonical(self._identity)
+        mllm = self._shelf.model(key, self._opened) if self._mllm is None else self._mllm
+        return mllm.sharing(Prefixes(self._shelf.once, key)) if isinstance(mllm, Mllm) else mllm
+
+    def _opened(self) -> Any:
+        mllm = open_model(self.study.model)
+        if mllm.fingerprint != self._identity["fingerprint"]:
+            raise RunError(
+                f"expected the model {self.study.model} with fingerprint {self._identity['fingerprint']}, got "
+                f"{mllm.fingerprint}. Did its files change while the study ran?"
+            )
+        return mllm
 
     def to_dict(self) -> dict[str, Any]:
         """What the numbers of every such task depend on; subclasses add their own."""
-        study, mllm = self.study, self.mllm
+        device = str(self.mllm.device).partition(":")[0]
         return {
             "study": self.name,
             "schema": SCHEMA_VERSION,
-            "model": {
-                "fingerprint": self._fingerprint,
-                "dtype": str(mllm.dtype).removeprefix("torch."),
-                "device": str(mllm.device).partition(":")[0],
-            },
+            "model": {**self._identity, "device": device},
             "data": self._data,
-            "prompt": study.prompt.to_dict(),
-            "plan": {"batch": study.batch, "shard": study.batch * BATCHES_PER_SHARD},
+            "prompt": self.study.prompt.to_dict(),
+            "plan": self._planned,
         }
 
     def provenance(self) -> dict[str, Any]:
@@ -96,7 +115,7 @@ class StudyTask(ABC):
         }
 
     def plan(self) -> Plan:
-        """Micro-batches of prompts of like length."""
+        """Micro-batches of questions of like length: the same whatever the prompt around them."""
         return self._plan
 
     def identity(self, index: int) -> tuple[str, str]:
@@ -138,8 +157,14 @@ class StudyTask(ABC):
 
     @cached_property
     def _plan(self) -> Plan:
-        lengths = [prompt_length(sample, self.study.prompt) for sample in self.study.data]
-        return make_plan(lengths, batch=self.study.batch, shard=self.study.batch * BATCHES_PER_SHARD)
+        lengths = [question_length(sample) for sample in self.study.data]
+        return make_plan(lengths, batch=self._planned["batch"], shard=self._planned["shard"])
+
+    @property
+    def _planned(self) -> dict[str, Any]:
+        """How samples are batched and run, in so far as the bytes depend on it."""
+        shard = self.study.batch * BATCHES_PER_SHARD
+        return {"batch": self.study.batch, "shard": shard, "order": "question", "prefix": "where exact"}
 
     @cached_property
     def _faults(self) -> list[tuple[str, str] | None]:

@@ -24,7 +24,10 @@ from interp.tokens import TokenMap
 if TYPE_CHECKING:
     from interp.study.layer_sweep import LayerSweep
 
-__all__ = ["SweepTask"]
+__all__ = ["AFTER_THE_PASS", "SweepTask"]
+
+AFTER_THE_PASS = ("metrics", "rule", "seed")
+"""Fields of a sweep that only say what is computed from its maps."""
 
 NAME = pa.dictionary(pa.int32(), pa.string())
 SCORES = pa.schema(

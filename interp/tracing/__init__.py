@@ -9,6 +9,7 @@ from interp.tracing.mllm import Mllm
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.prefix import Prefix
 from interp.tracing.reads import Residual, Rows
+from interp.tracing.sharing import Prefixes
 from interp.tracing.site import Site, image_mask, positions
 from interp.tracing.trace import SampleTrace, Trace
 
@@ -26,6 +27,7 @@ __all__ = [
     "PatchResidual",
     "PatchRows",
     "Prefix",
+    "Prefixes",
     "Residual",
     "Rows",
     "SampleTrace",

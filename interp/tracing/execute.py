@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from interp.errors import EditError, ModelError, PromptError, SiteError
 from interp.prompt import PAPER_PROMPT, Prompt
 from interp.sample import Sample
 from interp.tracing.blind import Blind, blind_inputs
-from interp.tracing.cost import Meter
+from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
 from interp.tracing.edits import Edit
 from interp.tracing.encode import Batch
@@ -60,7 +61,9 @@ def trace(
         request = resolve(
             reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, sight=mllm.sight
         )
-        if before is not None and not _serves(before, batch, request, mllm.sight, generate):
+        if before is None:
+            before = _shared(mllm, batch, request, generate, meter)
+        elif not _serves(before, batch, request, mllm.sight, generate):
             before = None
         with torch.no_grad(), _seeded(seed):
             draw = Draw(decoding, seed, [sample.id for sample in batch.samples])
@@ -83,13 +86,39 @@ def prefix(mllm: Mllm, samples: Sample | Iterable[Sample] | Batch, prompt: Promp
     """The prefix of a batch; see `Mllm.prefix`."""
     if isinstance(samples, Prefix):
         raise ModelError("prefix takes samples or a batch; got a prefix. Use it as it is.")
-    with Meter(mllm.device) as meter, mllm.installation.armed({}), torch.no_grad():
+    with Meter(mllm.device) as meter:
         batch, _ = _prepared(mllm, samples, prompt)
         lengths = prefix_lengths(batch)
+        found = _prefix(mllm, batch, lengths, meter)
+    return replace(found, cost=meter.cost)
+
+
+def _prefix(mllm: Mllm, batch: Batch, lengths: tuple[int, ...], meter: Meter) -> Prefix:
+    """The prefix of a batch, found or made, without its cost; it is empty where it would not be exact."""
+
+    def make() -> Prefix:
         exact = mllm.sight.prefix_exact
-        layers = run_prefix(mllm.hf, batch, lengths, mllm.n_layers, meter) if exact else []
-    keys, values = zip(*layers, strict=True) if layers else ((), ())
-    return Prefix(batch, lengths, keys, values, meter.cost, mllm.installation)
+        with mllm.installation.armed({}), torch.no_grad():
+            layers = run_prefix(mllm.hf, batch, lengths, mllm.n_layers, meter) if exact else []
+        keys, values = zip(*layers, strict=True) if layers else ((), ())
+        return Prefix(batch, lengths, keys, values, Cost(), mllm.installation)
+
+    return make() if mllm.prefixes is None else mllm.prefixes.of(batch, lengths, make)
+
+
+def _shared(mllm: Mllm, batch: Batch, request: Request, generate: int, meter: Meter) -> Prefix | None:
+    """The prefix that this trace goes on from, found or made, if the model shares prefixes and one is exact.
+
+    It depends on this trace alone: not on what ran before it, nor on who else may use the prefix.
+    """
+    if mllm.prefixes is None or not mllm.sight.prefix_exact or not batch.prompt.image_first:
+        return None
+    if any(not tokens.n or int(tokens.image[-1]) + 1 >= tokens.length for tokens in batch.tokens):
+        return None
+    lengths = prefix_lengths(batch)
+    if not _untouched(lengths, batch, request, mllm.sight, generate):
+        return None
+    return _prefix(mllm, batch, lengths, meter)
 
 
 def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
@@ -142,17 +171,21 @@ def _prepared(mllm: Mllm, samples: Samples, prompt: Prompt | None) -> tuple[Batc
 
 
 def _serves(before: Prefix, batch: Batch, request: Request, sight: Sight, generate: int) -> bool:
-    """Whether the prefix answers exactly.
+    """Whether the prefix answers exactly: it holds keys and values, and every prompt begins with it."""
+    suits = bool(before.keys) and before.begins(batch)
+    return suits and _untouched(before.lengths, batch, request, sight, generate)
 
-    It must hold keys and values, every prompt must begin with it, and no row inside it may be read or edited.
+
+def _untouched(lengths: Sequence[int], batch: Batch, request: Request, sight: Sight, generate: int) -> bool:
+    """Whether all that is asked for lies after prefixes of these lengths: no row inside is read or edited.
+
     Sliding windows count columns, so padding between prefix and rest must not lie inside one.
     """
     first = [request.first_row(i) for i in range(len(batch))]
-    inside = [row is not None and row < n for row, n in zip(first, before.lengths, strict=True)]
-    if not before.keys or not before.begins(batch) or any(inside):
+    if any(row is not None and row < n for row, n in zip(first, lengths, strict=True)):
         return False
-    rests = [tokens.length - n for tokens, n in zip(batch.tokens, before.lengths, strict=True)]
-    widest = max(before.lengths) + max(rests) + generate
+    rests = [tokens.length - n for tokens, n in zip(batch.tokens, lengths, strict=True)]
+    widest = max(lengths) + max(rests) + generate
     return sight.narrowest is None or sight.narrowest >= widest or len(set(rests)) == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal, get_args
@@ -29,6 +30,7 @@ from interp.tracing.plan import Shape
 from interp.tracing.positions import position_ids
 from interp.tracing.prefix import Prefix
 from interp.tracing.reads import Read
+from interp.tracing.sharing import Prefixes
 from interp.tracing.sight import Sight, windows
 from interp.tracing.site import Selector, Site
 from interp.tracing.trace import Trace
@@ -48,6 +50,7 @@ class Mllm:
         installation: what wrapping changed in the model.
         executor: how traces read and edit: "tap" (the model's attention function does a little more) or
             "source" (nnsight, at the attention call in each layer's source). Same results; see `using`.
+        prefixes: where traces find image prefixes; None to run whole prompts. See `sharing`.
     """
 
     hf: Any
@@ -55,6 +58,7 @@ class Mllm:
     adapter: Adapter
     installation: Installation
     executor: Literal["tap", "source"] = "tap"
+    prefixes: Prefixes | None = None
 
     def __repr__(self) -> str:
         kind = type(self.hf).__name__
@@ -141,6 +145,17 @@ class Mllm:
         if executor not in ("tap", "source"):
             raise ModelError(f'the executors are "tap" and "source"; got {executor!r}.')
         return replace(self, executor=executor)
+
+    def sharing(self, prefixes: Prefixes | None) -> Mllm:
+        """The same model, whose traces of samples go on from an image prefix wherever that is exact.
+
+        That is: the image comes before the question, no row up to the last image token sees what follows it, and
+        none is read or edited (see `Prefix`). Such a trace equals the whole pass to about 1e-5; a trace that
+        found its prefix and one that made it are equal to the last bit, but for the cost.
+        """
+        found = copy(self)  # with what is cached, such as the fingerprint
+        object.__setattr__(found, "prefixes", prefixes)
+        return found
 
     @property
     def encoder(self) -> Encoder:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from interp.data import Samples
 from interp.errors import EditError, StudyError
 from interp.indicators import Attention
 from interp.study import Grid, LayerSweep, ModelSpec
-from interp.study.passes import Passes
-from interp.study.sweep_task import SweepTask
 from interp.tracing import Knockout, Mllm, Site, wrap
 from tests import tiny
 from tests.study.planted import Model, Planted, sample, samples, sweep
@@ -133,20 +130,6 @@ def test_what_the_pass_depends_on_is_not_shared(tmp_path: Path) -> None:
 def test_the_cell_that_ran_the_model_pays_for_it(tmp_path: Path) -> None:
     cost = Grid(sweep(data=samples(4)), seed=[0, 1]).run(tmp_path, progress=False).cost
     assert cost.forwards.fillna(0).tolist() == [2, 0]
-
-
-def test_shared_passes_travel_to_other_processes_by_their_path(tmp_path: Path) -> None:
-    passes = Passes(tmp_path / "passes")
-    task = SweepTask(sweep(model=ModelSpec("somewhere")), Model())
-    task.passes = passes
-    assert pickle.loads(pickle.dumps(task)).passes == passes
-    indicator = Planted()
-    maps, paid = passes.once((0, 1), lambda: indicator(Model(), samples(2)))
-    again, paid_again = passes.once((0, 1), lambda: indicator(Model(), samples(2)))
-    assert (paid, paid_again, len(indicator.calls)) == (False, True, 1)
-    assert [found.identical(known) for found, known in zip(again, maps, strict=True)] == [True, True]
-    passes.clear()
-    assert not passes.folder.exists()
 
 
 def test_a_cell_in_which_everything_fails_leaves_its_reasons_and_the_others_go_on(tmp_path: Path) -> None:

@@ -1,0 +1,249 @@
+"""Image prefixes shared between the cells of a grid: each made once, and no byte changed by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from interp.conformance.tiny import tiny as family
+from interp.indicators import Attention
+from interp.metrics import attention_ratio
+from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.run import Shelf, runner
+from interp.sample import Sample
+from interp.study import Grid, HeadRanking, LayerSweep, ModelSpec
+from interp.study.edited import edited
+from interp.tracing import Knockout, Mllm, Prefixes, Site, execute, wrap
+from tests import tiny
+from tests.run.compare import fingerprints
+
+SHORT = Prompt(template="{question}")
+PROMPTS = {"paper": PAPER_PROMPT, "short": SHORT, "generic": GENERIC_PROMPT}
+BLIND = Knockout(Site(layers=[1], queries="last", keys="image"))
+WORDS = Knockout(Site(layers=[0], queries="after_image", keys="image"), mode="zero")
+INSIDE = Knockout(Site(layers=[0], queries="image", keys="image"), mode="zero")
+
+
+def samples(n: int = 6) -> list[Sample]:
+    asked = [f"is it {'very ' * (i % 3)}red?" for i in range(n)]
+    return [tiny.sample(asked[i], i, boxes=[(8, 8, 40, 30)], id=f"{i}") for i in range(n)]
+
+
+def base(mllm: Any, **changes: Any) -> LayerSweep:
+    given = {"data": samples(), "indicator": Attention(), "metrics": ("ar",), "batch": 2, **changes}
+    return LayerSweep(model=mllm, **given)
+
+
+@pytest.fixture(scope="module")
+def mllm() -> Mllm:
+    return wrap(tiny.llava(), tiny.processor())
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The samples of each prefix that is run, in order."""
+    found: list[list[str]] = []
+    run = execute.run_prefix
+
+    def counted(hf: Any, batch: Any, *rest: Any) -> Any:
+        found.append([sample.id for sample in batch.samples])
+        return run(hf, batch, *rest)
+
+    monkeypatch.setattr(execute, "run_prefix", counted)
+    return found
+
+
+def grid(mllm: Any, **axes: Any) -> Grid:
+    return Grid(base(mllm), prompt=PROMPTS, edits={"none": (), "blind": [BLIND]}, **axes)
+
+
+def test_three_prompts_and_two_edits_make_each_prefix_once(
+    mllm: Mllm, tmp_path: Path, made: list[list[str]]
+) -> None:
+    result = grid(mllm).run(tmp_path, progress=False)
+    assert sorted(name for batch in made for name in batch) == [f"{i}" for i in range(6)]
+    assert result.failures.empty
+    cost = result.cost
+    assert cost.forwards.tolist() == [
+        6,
+        3,
+        3,
+        3,
+        3,
+        3,
+    ]  # three micro-batches: a prefix and a rest, then rests
+    assert (cost.tokens[1:] < cost.tokens[0] / 2).all()
+
+
+def test_a_cell_has_the_bytes_it_has_alone(mllm: Mllm, tmp_path: Path, made: list[list[str]]) -> None:
+    varied = grid(mllm, indicator={"plain": Attention(), "relative": Attention(relative_to=GENERIC_PROMPT)})
+    varied.run(tmp_path / "grid", progress=False)
+    assert len(made) == 3
+    made.clear()
+    for _, study in varied.studies:
+        study.run(tmp_path / "alone", progress=False)
+    assert len(made) == 3 * 12
+    together = fingerprints(tmp_path / "grid")
+    for file, found in fingerprints(tmp_path / "alone").items():
+        assert together[file] == found, file
+
+
+def test_what_touches_the_image_runs_whole(mllm: Mllm, tmp_path: Path, made: list[list[str]]) -> None:
+    last = Prompt(image_first=False)
+    prompts = {"paper": PAPER_PROMPT, "question first": last}
+    edits = {"none": (), "inside": [INSIDE], "after": [WORDS]}
+    result = Grid(base(mllm), prompt=prompts, edits=edits).run(tmp_path, progress=False)
+    assert len(made) == 3  # once, for "none" and "after" of the paper's prompt
+    assert result.cost.forwards.tolist() == [6, 3, 3, 3, 3, 3]
+    scores = result.scores.set_index(["prompt", "edits", "sample", "layer", "control"]).value
+    maps = Attention()(edited(mllm, [INSIDE]), samples())
+    for place, sample in enumerate(samples()):
+        expected = attention_ratio(maps[place].values, maps.tokens[place].mask(sample.boxes))
+        for layer in range(mllm.n_layers):
+            found = scores["paper", "inside", sample.id, layer, "boxes"]
+            assert found == pytest.approx(expected[layer], rel=1e-4)
+
+
+def test_heads_and_layers_of_one_model_share_too(mllm: Mllm, tmp_path: Path, made: list[list[str]]) -> None:
+    ranking = HeadRanking(
+        model=mllm, data=samples(), indicator=Attention(per_head=True), metric="ar", batch=2
+    )
+    result = Grid(ranking, prompt=PROMPTS, metric=["ar", "kl"]).run(tmp_path, progress=False)
+    assert len(made) == 3
+    assert result.cost.forwards.fillna(0).tolist() == [6, 0, 3, 0, 3, 0]
+
+
+def test_a_model_whose_image_sees_the_question_runs_whole(tmp_path: Path, made: list[list[str]]) -> None:
+    mllm = wrap(*family("paligemma"))
+    study = base(mllm, data=samples(2))
+    assert not mllm.sight.prefix_exact
+    result = Grid(study, edits={"none": (), "blind": [BLIND]}).run(tmp_path, progress=False)
+    assert made == []
+    assert result.cost.forwards.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3"])
+def test_left_padded_samples_of_other_families(name: str, tmp_path: Path, made: list[list[str]]) -> None:
+    mllm = wrap(*family(name))
+    study = base(mllm, data=samples(4), batch=4)
+    prompts = {"paper": PAPER_PROMPT, "short": SHORT}
+    shared = Grid(study, prompt=prompts, edits={"none": (), "after": [WORDS]})
+    shared.run(tmp_path / "grid", progress=False)
+    assert made == [["0", "1", "2", "3"]]
+    for _, alone in shared.studies:
+        alone.run(tmp_path / "alone", progress=False)
+    together = fingerprints(tmp_path / "grid")
+    assert all(together[file] == found for file, found in fingerprints(tmp_path / "alone").items())
+    whole = mllm.trace(samples(4), SHORT, edits=[WORDS]).logits.values
+    on = mllm.sharing(_prefixes(Shelf())).trace(samples(4), SHORT, edits=[WORDS]).logits.values
+    assert abs(on - whole).max() < 1e-4 * max(abs(whole).max(), 1)
+
+
+def _prefixes(shelf: Shelf) -> Prefixes:
+    return Prefixes(shelf.once, "a model")
+
+
+def test_other_pixels_other_heads_and_other_batches_are_other_prefixes(
+    mllm: Mllm, made: list[list[str]]
+) -> None:
+    shelf = Shelf()
+    sharing = mllm.sharing(_prefixes(shelf))
+    a, b, c = samples(3)
+    trace = partial(sharing.trace, prompt=SHORT)
+    trace([a, b])
+    trace([a, b], prompt=PAPER_PROMPT)  # the same head
+    trace([a.replace(question="where?"), b.replace(id="another name")])  # the same images
+    assert len(made) == 1
+    trace([b, a])
+    trace([a])
+    trace([a, c])
+    trace([a, b.replace(image=c.load())])
+    assert len(made) == 5
+    mllm.sharing(Prefixes(shelf.once, "another model")).trace([a, b], prompt=SHORT)
+    assert len(made) == 6
+
+
+def test_a_prefix_that_is_found_costs_nothing_and_gives_the_same_bits(mllm: Mllm) -> None:
+    sharing = mllm.sharing(_prefixes(Shelf()))
+    first, again = (sharing.trace(samples(2), PAPER_PROMPT, generate=2) for _ in range(2))
+    fresh = mllm.sharing(_prefixes(Shelf())).trace(samples(2), PAPER_PROMPT, generate=2)
+    assert (first.cost.forwards, again.cost.forwards) == (3, 2)
+    for other in (again, fresh):
+        assert (other.logits.values == first.logits.values).all()
+        assert other.answers == first.answers
+    nothing = mllm.sharing(_prefixes(Shelf(budget=0)))
+    lone = [nothing.trace(samples(2), PAPER_PROMPT, generate=2) for _ in range(2)]
+    assert [trace.cost.forwards for trace in lone] == [3, 3]  # too large to be kept: made again, the same
+    assert (lone[1].logits.values == first.logits.values).all()
+
+
+def test_without_sharing_a_model_runs_whole_as_it_always_did(mllm: Mllm, made: list[list[str]]) -> None:
+    mllm.trace(samples(2), PAPER_PROMPT)
+    assert made == []
+    assert mllm.sharing(None).prefixes is None
+
+
+def test_two_processes_and_a_kill_change_no_byte_and_each_prefix_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[list[str]]
+) -> None:
+    folder = tmp_path / "model"
+    tiny.llava().save_pretrained(folder)
+    tiny.processor().save_pretrained(folder)
+    varied = Grid(
+        base(ModelSpec(str(folder)), data=samples(17)), prompt=PROMPTS, edits={"none": (), "blind": [BLIND]}
+    )
+    whole = varied.run(tmp_path / "one", progress=False)
+    assert len(made) == 9
+    tokens = whole.cost.tokens.sum()
+    made.clear()
+    monkeypatch.setattr(runner, "compute_shard", _dies_after(1, runner.compute_shard))
+    with pytest.raises(KeyboardInterrupt):
+        varied.run(tmp_path / "killed", progress=False)
+    monkeypatch.undo()
+    varied.run(tmp_path / "killed", workers=2, progress=False)
+    two = varied.run(tmp_path / "two", workers=2, progress=False)
+    one = fingerprints(tmp_path / "one")
+    assert {k: v for k, v in fingerprints(tmp_path / "killed").items() if "sessions" not in k} == {
+        k: v for k, v in one.items() if "sessions" not in k
+    }
+    assert {k: v for k, v in fingerprints(tmp_path / "two").items() if "sessions" not in k} == {
+        k: v for k, v in one.items() if "sessions" not in k
+    }
+    assert two.cost.tokens.sum() == tokens  # no worker made a prefix that another had made
+    assert two.cost.forwards.tolist() == whole.cost.forwards.tolist()
+
+
+def _dies_after(n: int, compute: Callable[..., None]) -> Callable[..., None]:
+    done = []
+
+    def dying(*arguments: Any) -> None:
+        if len(done) == n:
+            raise KeyboardInterrupt
+        compute(*arguments)
+        done.append(1)
+
+    return dying
+
+
+def test_memory_that_runs_out_is_first_freed_of_what_others_need(
+    mllm: Mllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    varied = grid(mllm)
+    varied.run(tmp_path / "whole", progress=False)
+    trace, met = execute._run, []
+
+    def short_of_memory(*arguments: Any) -> Any:
+        met.append(1)
+        if len(met) == 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return trace(*arguments)
+
+    monkeypatch.setattr(execute, "_run", short_of_memory)
+    result = varied.run(tmp_path / "short", progress=False)
+    assert fingerprints(tmp_path / "short") == fingerprints(tmp_path / "whole")
+    assert all("splits" not in cell.folder.read_json("manifest.json", {}) for cell in result.cells)
