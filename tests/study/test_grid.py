@@ -164,7 +164,7 @@ def test_a_real_model_runs_once_for_all_rules_and_seeds(mllm: Mllm, tmp_path: Pa
         Grid(real(mllm), rule=["touch", "center"], seed=[0, 1]).run(tmp_path, progress=False)
     finally:
         handle.remove()
-    assert len(passes) == 2  # two batches
+    assert len(passes) == 4  # two batches, a prefix and a rest each
 
 
 def test_edits_are_an_axis_and_change_what_the_indicator_sees(mllm: Mllm, tmp_path: Path) -> None:
