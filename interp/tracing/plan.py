@@ -61,12 +61,14 @@ class LayerPlan:
 
     `edits` are the blocks to recompute, each under every change of the layer. When `mask_first` there are
     none: most rows lose keys and nothing else, so that goes into the mask that the model's own attention gets.
+    `whole` is the edit that covers every row and head, if one does: then that attention is not needed at all.
     """
 
     reads: tuple[ReadBlock, ...] = ()
     changes: tuple[Change, ...] = ()
     edits: tuple[Block, ...] = ()
     mask_first: bool = False
+    whole: Block | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +149,14 @@ class _Maker(ABC):
         edited = [edit for edit in edits if layer in edit.heads]
         changes = tuple(self._change(edit, layer) for edit in edited)
         mask_first = self._mask_first(changes, edited)
+        blocks = () if mask_first else tuple(self._block(edit, layer) for edit in edited)
+        sure = not any(change.edit.unsure for change in changes)
         return LayerPlan(
             reads=tuple(ReadBlock(r.number, self._block(r, layer), r.keys, r.reduce) for r in mine),
             changes=changes,
-            edits=() if mask_first else tuple(self._block(edit, layer) for edit in edited),
+            edits=blocks,
             mask_first=mask_first,
+            whole=next((block for block in blocks if sure and self._covers(block)), None),
         )
 
     def _read(self, number: int, selection: Selection) -> _Read:
@@ -203,6 +208,12 @@ class _Maker(ABC):
         suited = all(change.hides and change.cells.heads is None for change in changes)
         widest = max((edit.rows.shape[1] for edit in edited), default=0)
         return self.shape.takes_masks and suited and widest > self.n_queries // 2
+
+    def _covers(self, block: Block) -> bool:
+        """Whether a block is every row of every sample, padding included, and every head in order."""
+        heads, cells = block.heads, block.cells[0]
+        in_order = heads.back is None and len(heads.index) == self.shape.n_heads
+        return in_order and len(cells) == self.layout.n_samples * self.n_queries
 
     def _heads(self, heads: tuple[int, ...]) -> Heads:
         if heads not in self._arranged:

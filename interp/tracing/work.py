@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from interp.tracing.changes import Change
 from interp.tracing.plan import Block, LayerPlan, ReadBlock
-from interp.tracing.rows import attend, visible
+from interp.tracing.rows import attend, row_outputs, visible
 from interp.tracing.tap import AttentionFunction, Call, any_of
 
 __all__ = ["Door", "LayerWork", "Recorder"]
@@ -74,9 +74,20 @@ class LayerWork:
         for block in plan.edits:
             before = call.probabilities(block) if unsure else None
             output = call.splice(output, block, call.probabilities(block, plan.changes, step), before)
-        for read in plan.reads:
-            self.recorder.add(read, call.probabilities(read.block, plan.changes, step))
+        self._read(call)
         return output
+
+    def replaced(self, call: Call, block: Block) -> Float[Tensor, "sample query head dim"]:
+        """The attention's output from a block of every row and head; the plan's reads go to the recorder."""
+        probabilities = call.probabilities(block, self.plan.changes, self.recorder.step)
+        self._read(call)
+        output = row_outputs(probabilities, call.values, heads=block.heads)
+        return output.transpose(1, 2).contiguous()
+
+    def _read(self, call: Call) -> None:
+        for read in self.plan.reads:
+            rows = call.probabilities(read.block, self.plan.changes, self.recorder.step)
+            self.recorder.add(read, rows)
 
     def __call__(
         self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
@@ -84,6 +95,8 @@ class LayerWork:
         """The attention's output under the plan's edits; the plan's reads go to the recorder."""
         if self.recorder.paused:
             return original(call.module, call.queries, call.keys[-1], call.values[-1], call.mask, **kwargs)
+        if self.plan.whole is not None:
+            return self.replaced(call, self.plan.whole), None
         mask = self.mask(call)
         if self.prefix is None:
             output, weights = original(
