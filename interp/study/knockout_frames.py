@@ -50,7 +50,7 @@ def passes_frame(
 
 def scores_frame(passes: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     """The passes, one row per measure: probabilities of the samples that count, accuracy of those with an answer."""
-    own = [name for name in PLACE if name != "head" or passes["head"].notna().any()]
+    own = [name for name in PLACE if name != "head" or passes["head"].notna().to_numpy().any()]
     names = [*axes, "sample", "group", *own]
     counted, judged = where(passes, passes.counted), where(passes, passes.correct.notna())
     gap = judged.correct.astype(float) - judged.correct_before.astype(float)

@@ -8,7 +8,7 @@ again what it gave, so masks, positions, soft caps and the head are the family's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -139,19 +139,18 @@ class Stem:
         Args:
             cuts: What to hide, one pass each.
             mode: As in `Knockout`.
-            batch: Passes side by side.
+            batch: Passes side by side at most; those of one batch start within an eighth of the layers.
 
         Raises:
             EditError: A row left without keys under "renormalise".
             SiteError: A layer or head the model does not have.
         """
-        order = sorted(range(len(cuts)), key=lambda i: (self._inside(cuts[i]), min(cuts[i].layers)))
         logits = np.empty((len(cuts), self.plain.logits.shape[1]), np.float32)
         cost, layer_tokens = Cost(), 0
         for whole in (False, True):
-            own = [i for i in order if self._inside(cuts[i]) is whole]
-            for start in range(0, len(own), batch):
-                chosen = own[start : start + batch]
+            own = [i for i, cut in enumerate(cuts) if self._inside(cut) is whole]
+            lowest = {i: min(cuts[i].layers) for i in own}
+            for chosen in _batches(lowest, batch, self.mllm.n_layers // 8):
                 found = self._pass([cuts[i] for i in chosen], mode, whole)
                 logits[chosen] = found.logits
                 cost, layer_tokens = cost + found.cost, layer_tokens + found.layer_tokens
@@ -197,6 +196,21 @@ class _Kept:
     logits: Float[np.ndarray, "one token_id"]
     cost: Cost
     n_tokens: int
+
+
+def _batches(lowest: Mapping[int, int], size: int, spread: int) -> Iterator[list[int]]:
+    """The keys in the order of their values, at most `size` together and no further apart than `spread`.
+
+    A batch starts at its lowest layer, so the layers above that run for nothing where another cut starts higher.
+    """
+    chosen: list[int] = []
+    for i in sorted(lowest, key=lambda i: lowest[i]):
+        if chosen and (len(chosen) == size or lowest[i] - lowest[chosen[0]] > spread):
+            yield chosen
+            chosen = []
+        chosen.append(i)
+    if chosen:
+        yield chosen
 
 
 Groups = dict[tuple[int, tuple[int, ...] | None], int]
