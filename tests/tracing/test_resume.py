@@ -127,6 +127,20 @@ def test_rows_share_the_prefix_and_the_order_is_the_callers(
     np.testing.assert_allclose(stem.run(cuts[::-1], batch=3).logits, one_by_one[::-1], atol=1e-5)
 
 
+def test_a_deep_models_batch_starts_at_its_lowest_layer() -> None:
+    deep = wrap(small.llava(layers=16), small.processor())
+    stem = Stem.of(deep, small.samples()[0])
+    last, keys = stem.tokens.length - 1, tuple(stem.tokens.image.tolist())
+    cuts = [Cut((layer, layer + 1), (last,), keys) for layer in (7, 5, 6)]
+    found = stem.run(cuts, batch=3)
+    assert found.cost.forwards == 1
+    assert found.layer_tokens == 3 * (16 - 5) * (stem.tokens.length - stem.n_prefix)
+    for cut, line in zip(cuts, found.logits, strict=True):
+        edit = Knockout(Site(layers=cut.layers, queries="last", keys="image"))
+        np.testing.assert_allclose(line, deep.trace(stem.batch, edits=[edit]).logits.values[0], atol=2e-5)
+    assert np.abs(found.logits[0] - found.logits[1]).max() > 1e-2
+
+
 def test_a_batch_holds_passes_that_start_near_each_other() -> None:
     lowest = dict(enumerate((5, 0, 4, 0, 9, 1, 0)))
     assert list(_batches(lowest, 3, 1)) == [[1, 3, 6], [5], [2, 0], [4]]
