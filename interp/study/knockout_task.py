@@ -15,7 +15,6 @@ from interp.errors import InterpError, MapError
 from interp.run import FAILURES, Outcome, Plan, make_plan
 from interp.run.task import failure
 from interp.study.answers import FirstToken, first_token
-from interp.study.data import prompt_length
 from interp.study.flows import Flow
 from interp.study.study_task import Rows, StudyTask
 from interp.study.threads import suitable_threads
@@ -212,9 +211,8 @@ class KnockoutTask(StudyTask):
 
     @cached_property
     def _plan(self) -> Plan:
-        """One sample at a time: its blocked passes are the batch."""
-        lengths = [prompt_length(sample, self.study.prompt) for sample in self.study.data]
-        return make_plan(lengths, batch=1, shard=SHARD)
+        """One sample at a time, in the order of the data: its blocked passes are the batch."""
+        return make_plan([0] * len(self.study.data), batch=1, shard=SHARD)
 
 
 def _logprob(logits: Float[np.ndarray, " token_id"], token: int) -> float:

@@ -26,8 +26,9 @@ from interp.tracing.cost import Cost
 from interp.tracing.edits import Knockout
 from interp.tracing.encode import PER_TOKEN, Batch
 from interp.tracing.prefix import Prefix
+from interp.tracing.reads import Rows
 from interp.tracing.request import resolve
-from interp.tracing.site import Site
+from interp.tracing.site import Site, positions
 
 if TYPE_CHECKING:
     from interp.tracing.mllm import Mllm
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Cut", "Passes", "Stem"]
 
 QUERIES, KEYS = "cut queries", "cut keys"
+FIRST_ROW = Rows(Site(layers=[0], heads=[0], queries=positions([0]), keys=positions([0])))
+"""A read that no prefix can answer, so that the whole prompt runs."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,9 @@ class Stem:
     def _kept(self, *, whole: bool) -> _Kept:
         """What each layer gives in the unedited pass over the whole prompt, or over what follows the prefix."""
         if whole not in self._passes:
+            given = self.batch if whole or self.prefix is None else self.prefix
             with _recorded(self.mllm.adapter.layers(self.mllm.hf)) as outputs:
-                trace = self.mllm.trace(self.batch if whole or self.prefix is None else self.prefix)
+                trace = self.mllm.trace(given, reads=[FIRST_ROW] if whole else [])
             self._passes[whole] = _Kept(tuple(outputs), trace.logits.values, trace.cost, trace.cost.tokens)
         return self._passes[whole]
 
