@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from interp.methods import Answer
     from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.sample import Box, Sample
-    from interp.study import Grid, HeadRanking, HeadSet, LayerChoice, LayerSweep, ModelSpec, choose_layer
+    from interp.study import (
+        Grid,
+        HeadRanking,
+        HeadSet,
+        KnockoutSweep,
+        LayerChoice,
+        LayerSweep,
+        ModelSpec,
+        choose_layer,
+    )
     from interp.tokens import TokenMap, word
     from interp.tracing import (
         Apply,
@@ -65,6 +74,7 @@ __all__ = [
     "HeadSet",
     "InterpError",
     "Knockout",
+    "KnockoutSweep",
     "LayerChoice",
     "LayerSweep",
     "Mllm",
@@ -103,7 +113,16 @@ _HOMES = {
     "methods": ("Answer",),
     "prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "sample": ("Box", "Sample"),
-    "study": ("Grid", "HeadRanking", "HeadSet", "LayerChoice", "LayerSweep", "ModelSpec", "choose_layer"),
+    "study": (
+        "Grid",
+        "HeadRanking",
+        "HeadSet",
+        "KnockoutSweep",
+        "LayerChoice",
+        "LayerSweep",
+        "ModelSpec",
+        "choose_layer",
+    ),
     "tokens": ("TokenMap", "word"),
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "Scale", "Temper"),

@@ -6,6 +6,7 @@ from interp.study.areas import Matched, area_frame, matched
 from interp.study.cells import GridCell, run_study
 from interp.study.choice import LayerChoice, check_split, choose_layer
 from interp.study.comparison import compare, compare_groups
+from interp.study.flows import Flow
 from interp.study.grid import Grid
 from interp.study.grid_result import GridResult
 from interp.study.head_agreement import head_agreement
@@ -13,6 +14,8 @@ from interp.study.head_grid import HeadGrid
 from interp.study.head_ranking import HeadRanking
 from interp.study.head_result import HeadResult
 from interp.study.head_set import HeadSet, published_heads
+from interp.study.knockout_result import KnockoutResult
+from interp.study.knockout_sweep import KnockoutSweep
 from interp.study.layer_sweep import LayerSweep
 from interp.study.model import ModelSpec
 from interp.study.result import Cell, Result
@@ -22,6 +25,7 @@ from interp.study.study_task import StudyTask
 
 __all__ = [
     "Cell",
+    "Flow",
     "Grid",
     "GridCell",
     "GridResult",
@@ -29,6 +33,8 @@ __all__ = [
     "HeadRanking",
     "HeadResult",
     "HeadSet",
+    "KnockoutResult",
+    "KnockoutSweep",
     "LayerChoice",
     "LayerSweep",
     "Matched",

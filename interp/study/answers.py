@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from interp.errors import MapError
+from interp.errors import MapError, SampleError
 from interp.prompt import Prompt
 from interp.sample import Sample
 
-__all__ = ["accepted", "answer_columns"]
+__all__ = ["FirstToken", "accepted", "answer_columns", "first_token"]
 
 NOTHING: Mapping[str, Any] = {"predicted": None, "correct": None, "logprob": None}
 
@@ -75,3 +76,62 @@ def _text(tokenizer: Any, token: int) -> str:
 
 def _plain(text: str) -> str:
     return text.strip().strip(string.punctuation).strip().casefold()
+
+
+@dataclass(frozen=True)
+class FirstToken:
+    """The token whose probability stands for an answer.
+
+    Attributes:
+        token: Its id.
+        text: Its text.
+        begins: First tokens, without case and punctuation, that begin the sample's own answer; None without one.
+    """
+
+    token: int
+    text: str
+    begins: frozenset[str] | None
+
+    def right(self, predicted: int, tokenizer: Any) -> bool | None:
+        """Whether a token begins the sample's own answer; None where there is none to compare with."""
+        return None if self.begins is None else _plain(_text(tokenizer, predicted)) in self.begins
+
+
+def first_token(
+    logits: Float[np.ndarray, " token_id"], sample: Sample, prompt: Prompt, tokenizer: Any, target: str
+) -> FirstToken:
+    """What a sample's answer begins with.
+
+    "greedy": the model's most likely token. "answer": among the first tokens of the spellings of the sample's own
+    answer (as `answer_columns` has them) the one the model finds most likely, which is how it is spelt in context.
+
+    Raises:
+        MapError: The logits hold NaN, +∞ or nothing but −∞.
+        SampleError: "answer" for a sample without one, or whose first token begins another of its options too.
+    """
+    columns = answer_columns(logits, sample, prompt, tokenizer)
+    starts = set() if sample.answer is None else _first_tokens(tokenizer, accepted(sample, prompt))
+    begins = frozenset(_plain(_text(tokenizer, token)) for token in starts) or None
+    if target == "greedy":
+        return FirstToken(int(np.argmax(logits)), str(columns["predicted"]), begins)
+    if not starts:
+        raise SampleError(
+            'the sample has no answer to follow the probability of. Give it one, or use target="greedy".'
+        )
+    token = max(sorted(starts), key=lambda start: float(logits[start]))
+    text = _text(tokenizer, token)
+    for option in _others(sample, prompt):
+        if token in _first_tokens(tokenizer, option):
+            raise SampleError(
+                f"the answer {sample.answer!r} and the option {option!r} begin with the same token {text!r}, whose "
+                'probability cannot tell them apart. Letter the options, as Prompt(options="letters") does.'
+            )
+    return FirstToken(token, text, begins)
+
+
+def _others(sample: Sample, prompt: Prompt) -> list[str]:
+    """The options that the answer must be told from, as they would be answered; letters always differ."""
+    own = _plain(str(sample.answer))
+    if not sample.options or prompt.options == "letters":
+        return []
+    return [option for option in sample.options if _plain(option) != own]
