@@ -84,7 +84,11 @@ def test_three_prompts_and_two_edits_make_each_prefix_once(
 
 
 def test_a_cell_has_the_bytes_it_has_alone(mllm: Mllm, tmp_path: Path, made: list[list[str]]) -> None:
-    varied = grid(mllm, data={"four": samples(4)}, indicator={"plain": Attention(), "relative": Attention(relative_to=GENERIC_PROMPT)})
+    varied = grid(
+        mllm,
+        data={"four": samples(4)},
+        indicator={"plain": Attention(), "relative": Attention(relative_to=GENERIC_PROMPT)},
+    )
     varied.run(tmp_path / "grid", progress=False)
     assert len(made) == 2
     made.clear()
