@@ -18,8 +18,9 @@ test:  ## everything that runs offline in minutes
 demo:  ## where does the organism look? leaves runs/…/report.html
 	$(PYTHON) studies/fig3_layer_sweep.py
 
-bench:  ## cost of reading attention, as multiples of the plain forward
+bench:  ## cost of reading and editing attention, as multiples of the plain forward
 	$(PYTHON) benchmarks/reading.py
+	$(PYTHON) benchmarks/editing.py
 
 notebooks:  ## run every notebook top to bottom
 	pytest -n 0 -m notebook tests/test_notebooks.py
