@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
 
 from interp.errors import MethodError, SiteError
@@ -25,9 +26,9 @@ def number(
     Raises:
         MethodError: Not a finite number from `low` to `high`; above `low` when `open_low`.
     """
-    right = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-    if right and low <= value <= high and not (open_low and value == low):
-        return float(value)
+    real = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if math.isfinite(real) and low <= real <= high and not (open_low and real == low):
+        return real
     bounds = [f"{'above' if open_low else 'of at least'} {low:g}"] if low > -math.inf else []
     bounds += [f"at most {high:g}"] if high < math.inf else []
     wanted = " ".join(["a finite number", " and ".join(bounds)]).strip()
@@ -40,11 +41,11 @@ def n_tokens(max_new_tokens: Any) -> int:
     Raises:
         MethodError: Not a whole number of at least 1.
     """
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
         raise MethodError(
             f"max_new_tokens is a whole number of at least 1, for an answer has a token; got {max_new_tokens!r}."
         )
-    return max_new_tokens
+    return int(max_new_tokens)
 
 
 def choice(value: Any, what: str, names: Iterable[str]) -> None:

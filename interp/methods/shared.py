@@ -6,6 +6,7 @@ from interp.methods.method import Samples
 from interp.prompt import Prompt
 from interp.sample import Sample
 from interp.tracing import Batch, Cost, Mllm, Prefix
+from interp.tracing.encode import as_samples
 
 __all__ = ["shared_prefix"]
 
@@ -32,4 +33,4 @@ def shared_prefix(mllm: Mllm, samples: Samples, *prompts: Prompt) -> tuple[list[
 def _listed(samples: Samples) -> list[Sample]:
     if isinstance(samples, Batch | Prefix):
         return list(samples.samples)
-    return [samples] if isinstance(samples, Sample) else list(samples)
+    return list(as_samples(samples))

@@ -44,7 +44,7 @@ def passes_frame(
     answered: list[Any] = both["correct_before"].tolist()
     both["counted"] = [not only_right or right is True for right in answered]
     both["head"] = both["head"].astype("Int64")
-    order = [*axes, "sample", "group", *PLACE, "p_before", "p_after", "delta", "relative"]
+    order = [*keys, "sample", "group", *PLACE, "p_before", "p_after", "delta", "relative"]
     return both.reindex(columns=[*order, "correct_before", "correct", "flipped", "counted"])
 
 
@@ -94,7 +94,8 @@ def _against(
     own: pd.DataFrame, other: pd.DataFrame, flow: str, against: str, level: float, seed: int
 ) -> Iterator[dict[str, Any]]:
     """A paired test of the log-probability per window, over samples that have both."""
-    pairs = own.merge(other[["sample", "layer", "delta"]], on=["sample", "layer"], suffixes=("", "_other"))
+    keys = ["index", "layer"]  # ids may repeat
+    pairs = own.merge(other[[*keys, "delta"]], on=keys, suffixes=("", "_other"), validate="one_to_one")
     for _, rows in pairs.groupby("layer"):
         gap = paired(rows.delta, rows.delta_other, rows.group, level=level, seed=seed)
         test = paired_test(rows.delta, rows.delta_other, rows.group, seed=seed)

@@ -110,7 +110,7 @@ class KnockoutResult(GridResult):
     def n_counted(self, cell: GridCell) -> tuple[int, int]:
         """Samples that count for probabilities, and samples measured."""
         own = rows_of(self.passes, cell.labels)
-        return len(set(where(own, own.counted)["sample"])), len(set(own["sample"]))
+        return len(set(where(own, own.counted)["index"])), len(set(own["index"]))
 
     def work(self, cell: GridCell) -> tuple[int, int]:
         """Token positions × layers that ran, and as many as whole passes over each prompt would have taken."""

@@ -1,8 +1,9 @@
 """The tracing room: load a model, read and edit its attention. The only room that knows nnsight."""
 
+from interp.tracing.apply import Apply
 from interp.tracing.cost import Cost
 from interp.tracing.decoding import Contrast, Decoding
-from interp.tracing.edits import Apply, Boost, Edit, Guide, Knockout, Scale, Temper
+from interp.tracing.edits import Boost, Edit, Guide, Knockout, Scale, Temper
 from interp.tracing.encode import Batch
 from interp.tracing.loading import load, wrap
 from interp.tracing.mllm import Mllm

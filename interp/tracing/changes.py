@@ -58,12 +58,14 @@ class Patch:
         heads: each head's place, 0 for those that have none.
         queries: each padded row's place.
         keys: each padded column's place.
+        n_steps: how many steps each sample has values for.
     """
 
     values: Float[Tensor, "step sample place_head place_query place_key"]
     heads: Int[Tensor, " head"]
     queries: Int[Tensor, "sample query"]
     keys: Int[Tensor, "sample key"]
+    n_steps: Int[Tensor, " sample"]
 
     def at(self, at: At) -> Float[Tensor, "sample chosen_head row all_keys"]:
         """The values of a block; of no meaning outside the patch's cells."""
@@ -71,7 +73,8 @@ class Patch:
         sample = torch.arange(len(keys), device=keys.device)[:, None, None, None]
         heads = self.heads[at.heads][None, :, None, None]
         rows = self.queries.gather(1, at.rows)[:, None, :, None]
-        return self.values[at.step][sample, heads, rows, keys[:, None, None, :]]
+        step = min(at.step, len(self.values) - 1)
+        return self.values[step][sample, heads, rows, keys[:, None, None, :]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,5 +95,7 @@ class Change:
     ) -> Float[Tensor, "sample head row key"]:
         """The values of its stage, changed in its cells."""
         cells = self.cells.at(at)
-        new = self.edit.on(values, cells) if self.patch is None else self.patch.at(at)
-        return torch.where(cells, new, values)
+        if self.patch is None:
+            return torch.where(cells, self.edit.on(values, cells), values)
+        given = self.patch.n_steps > at.step
+        return torch.where(cells & given[:, None, None, None], self.patch.at(at), values)

@@ -6,13 +6,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import PromptError
+from interp.errors import ModelError, PromptError
 
 __all__ = ["Contrast", "Decoding", "Draw"]
 
@@ -61,7 +62,7 @@ class Decoding:
     Beam search is refused: reads and edits are of each sample's own rows, and beams would reorder them.
 
     Args:
-        temperature: 0 takes the most likely token; t > 0 draws from softmax(logits / t), and the trace needs a
+        temperature: 0 takes the most likely token; t ≥ 0.001 draws from softmax(logits / t), and the trace needs a
             seed. Each sample draws from a stream of its own, seeded by the seed and the sample's id, so that
             its answer does not depend on the rest of its batch.
         top_k: Draw among the k most likely tokens only.
@@ -86,9 +87,13 @@ class Decoding:
                 "and beams would reorder them. Use temperature=0 for the most likely token at each step, or "
                 "temperature > 0 with a seed, several times."
             )
-        if not _real(self.temperature) or self.temperature < 0:
-            raise PromptError(f"temperature is a finite number ≥ 0; got {self.temperature!r}.")
-        if self.top_k is not None and (not isinstance(self.top_k, int) or self.top_k < 1):
+        if not _real(self.temperature) or self.temperature < 0 or 0 < self.temperature < 1e-3:
+            raise PromptError(
+                f"temperature is 0 (the most likely token) or a number ≥ 0.001; got {self.temperature!r}."
+            )
+        if self.top_k is not None and (
+            not isinstance(self.top_k, Integral) or isinstance(self.top_k, bool) or self.top_k < 1
+        ):
             raise PromptError(f"top_k is a whole number ≥ 1, or None; got {self.top_k!r}.")
         if self.top_p is not None and not (_real(self.top_p) and 0 < self.top_p <= 1):
             raise PromptError(f"top_p is a share in (0, 1], or None; got {self.top_p!r}.")
@@ -133,6 +138,10 @@ class Draw:
         if not self.decoding.temperature:
             return logits.argmax(dim=-1)
         sums = self.decoding.probabilities(logits).cumsum(dim=-1)
+        if bool(sums.isnan().any()):
+            raise ModelError(
+                "the logits are not numbers (NaN), so no token can be drawn. Try dtype='float32'."
+            )
         draws = [torch.rand(1, generator=stream, dtype=torch.float64) for stream in self._streams]
         places = torch.stack(draws).to(logits.device) * sums[:, -1:]
         # `right`: a draw of exactly 0 must not take a token of probability 0
@@ -145,4 +154,4 @@ def _stream(seed: int | None, name: str) -> torch.Generator:
 
 
 def _real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -8,12 +8,11 @@ is refused. What a row cannot see stays 0 whatever an edit says.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -24,7 +23,6 @@ from interp.errors import EditError
 from interp.tracing.site import Selector, Site
 
 __all__ = [
-    "Apply",
     "AttentionEdit",
     "Boost",
     "Edit",
@@ -37,6 +35,8 @@ __all__ = [
     "check_order",
     "check_steps",
 ]
+
+_LARGEST = torch.finfo(torch.float32).max
 
 Stage = Literal["scores", "probabilities"]
 Steps = Literal["prefill", "decode", "all"]
@@ -188,7 +188,7 @@ class Scale(AttentionEdit):
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
-        return {"scale": {"site": self.site.to_dict(), "factor": self.factor, "steps": self.steps}}
+        return {"scale": {"site": self.site.to_dict(), "factor": float(self.factor), "steps": self.steps}}
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class Temper(AttentionEdit):
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
-        return {"temper": {"site": self.site.to_dict(), "factor": self.factor, "steps": self.steps}}
+        return {"temper": {"site": self.site.to_dict(), "factor": float(self.factor), "steps": self.steps}}
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ class Boost(AttentionEdit):
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
-        return {"boost": {"site": self.site.to_dict(), "alpha": self.alpha, "steps": self.steps}}
+        return {"boost": {"site": self.site.to_dict(), "alpha": float(self.alpha), "steps": self.steps}}
 
 
 @dataclass(frozen=True)
@@ -322,91 +322,7 @@ class Guide(AttentionEdit):
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
-        return {"guide": {"site": self.site.to_dict(), "alpha": self.alpha, "steps": self.steps}}
-
-
-Function = Callable[[Tensor, Tensor], Tensor]
-"""(values, cells) → new values; see `Apply`."""
-
-
-@dataclass(frozen=True)
-class Apply(AttentionEdit):
-    """A function of your own on scores or probabilities.
-
-        def flatten(values, cells):      # the site's keys share their mass evenly
-            share = torch.where(cells, values, 0.0)
-            return share.sum(-1, keepdim=True) / cells.sum(-1, keepdim=True).clamp(min=1)
-
-        interp.Apply(interp.Site(layers=[3]), flatten, stage="probabilities")
-
-    The function gets `values`, float32 (sample, head, row, key) of every head of the layer and every key, and
-    `cells`, bool (sample, 1 or head, row, key), the site's; it returns values that broadcast to that shape.
-    Only the cells are taken over. Keys of padding, and keys a row cannot see, hold scores all the same, and get
-    no mass. The function must depend on nothing but its arguments, as a batch may be split.
-
-    Args:
-        site: Layers, heads, queries and keys.
-        function: The function. It is part of a study's hash by its name and source code.
-        stage: "scores" (scaled, soft-capped logits, before any mask) or "probabilities".
-        steps: See `Knockout`.
-
-    Raises:
-        EditError: No function, an unknown stage or steps; when traced, a result of another shape or not finite;
-            when hashed, a function without source code.
-    """
-
-    site: Site
-    function: Function
-    stage: Stage = "probabilities"  # pyright: ignore[reportIncompatibleMethodOverride]
-    steps: Steps = "prefill"
-
-    all_heads: ClassVar[bool] = True
-    unsure: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise EditError(f"Apply takes a function of (values, cells); got {self.function!r}.")
-        if self.stage not in get_args(Stage):
-            raise EditError(f'stage is "scores" or "probabilities"; got {self.stage!r}.')
-        self._check()
-
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        return getattr(self.function, "__qualname__", type(self.function).__name__)
-
-    def on(
-        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
-    ) -> Float[Tensor, "sample head row key"]:
-        """What the function returns, checked."""
-        found = self.function(values.clone(), cells)
-        if not isinstance(found, Tensor):
-            raise EditError(f"{self.name} must return a tensor; got {type(found).__name__}.")
-        try:
-            found = found.to(values).expand(values.shape)
-        except RuntimeError as error:
-            raise EditError(
-                f"{self.name} must return values that broadcast to {tuple(values.shape)}, (sample, head, row, "
-                f"key); got {tuple(found.shape)}."
-            ) from error
-        if not bool((found.isfinite() | ~cells).all()):
-            raise EditError(
-                f"{self.name} returned NaN or infinity. To hide keys use Knockout, which goes with the mask."
-            )
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """The edit as JSON values, the function by its name and a hash of its source code."""
-        try:
-            source = inspect.getsource(self.function)
-        except (OSError, TypeError) as error:
-            raise EditError(
-                f"a study is hashed with the source code of its edits, and {self.name} has none. Define it "
-                "with def in a file or a notebook cell."
-            ) from error
-        digest = hashlib.sha256(source.encode()).hexdigest()
-        described = {"stage": self.stage, "function": self.name, "source_sha256": digest}
-        return {"apply": {"site": self.site.to_dict(), **described, "steps": self.steps}}
+        return {"guide": {"site": self.site.to_dict(), "alpha": float(self.alpha), "steps": self.steps}}
 
 
 def check_steps(steps: Any, queries: Sequence[Selector]) -> None:
@@ -451,7 +367,7 @@ def check_order(edits: Sequence[Edit]) -> None:
 
 
 def _number(value: Any, name: str, least: float = -math.inf) -> None:
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or value < least:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not abs(float(value)) <= _LARGEST or value < least:
         bound = "" if least == -math.inf else f" ≥ {least}"
-        raise EditError(f"{name} is a finite number{bound}; got {value!r}.")
+        raise EditError(f"{name} is a finite number{bound}, as float32 holds it; got {value!r}.")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,13 +19,12 @@ from interp.sample import Sample
 from interp.tracing.blind import Blind, blind_inputs
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
-from interp.tracing.edits import Edit
+from interp.tracing.edits import AttentionEdit, Edit
 from interp.tracing.encode import Batch
 from interp.tracing.forward import Generation, Outcome, last_logits, run, whole_cache
 from interp.tracing.install import COLLECTOR
 from interp.tracing.labels import label_rows
 from interp.tracing.layout import Layout
-from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.plan import LayerPlan, make_plan
 from interp.tracing.prefix import Prefix, prefix_lengths, run_prefix, suffix_cache, suffix_inputs
 from interp.tracing.reads import Read
@@ -69,6 +69,11 @@ def trace(
             draw = Draw(decoding, seed, [sample.id for sample in batch.samples])
             generation = Generation(generate, _ends(mllm), batch.pad_id, draw) if generate else None
             outcome = _run(mllm, batch, before, request, meter, generation, decoding)
+        if edits and bool(outcome.logits.isnan().any()):
+            raise EditError(
+                f"the edits leave logits that are not numbers (NaN) in {mllm.dtype}: {list(edits)!r}. Are factors or "
+                "values too large for this dtype?"
+            )
         answers, n_steps = _answers(mllm, outcome)
         rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
         logits = outcome.logits.cpu().numpy()
@@ -126,7 +131,7 @@ def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int
         raise SiteError(f"reads= is a list of reads; got {reads!r}. Write reads=[{reads!r}].")
     if not isinstance(edits, Sequence):
         raise EditError(f"edits= is a list of edits; got {edits!r}. Write edits=[{edits!r}].")
-    if isinstance(generate, bool) or not isinstance(generate, int) or generate < 0:
+    if isinstance(generate, bool) or not isinstance(generate, Integral) or generate < 0:
         raise PromptError(f"generate= is a number of tokens, 0 or more; got {generate!r}.")
     rows_of = "generates none that has a row (the first token comes from the prompt's last row)."
     for read in reads:
@@ -136,23 +141,19 @@ def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int
                 "generate=2 or more."
             )
     for edit in (e for e in edits if isinstance(e, Edit)):
-        if edit.steps == "decode" and generate < 2:
+        decode_only = edit.steps == "decode" or (isinstance(edit, AttentionEdit) and not edit.prefill_queries)
+        if decode_only and generate < 2:
             raise EditError(
                 f"{edit!r} applies to the rows of generated tokens, but generate={generate} {rows_of} Ask for "
                 "generate=2 or more."
             )
-        if isinstance(edit, PatchRows | PatchResidual) and edit.steps != "prefill":
-            n_steps = min(len(array) for array in edit.values.arrays)
-            if n_steps < max(generate, 1):
-                raise EditError(
-                    f"{edit!r} has values for {n_steps} steps, but generate={generate} takes as many. Read them "
-                    "from a trace that generates as many tokens, or generate fewer."
-                )
 
 
 def _check_decoding(decoding: Decoding, seed: int | None) -> None:
     if not isinstance(decoding, Decoding):
         raise PromptError(f"decoding= is an interp.Decoding; got {decoding!r}.")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
+        raise PromptError(f"seed= is a whole number, or None; got {seed!r}.")
     if decoding.temperature and seed is None:
         raise PromptError("drawing tokens (temperature > 0) needs seed=, so that the run can be repeated.")
 

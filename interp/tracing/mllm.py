@@ -120,7 +120,8 @@ class Mllm:
     def shape(self) -> Shape:
         """What plans of reads and edits depend on."""
         takes_masks = "flash" not in self.installation.implementation
-        return Shape(self.n_layers, self.n_heads, self.n_key_value_heads, self.device, takes_masks)
+        heads = (self.n_heads, self.n_key_value_heads)
+        return Shape(self.n_layers, *heads, self.device, takes_masks, self.sight.windows)
 
     @cached_property
     def sight(self) -> Sight:

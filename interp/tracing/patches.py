@@ -22,19 +22,21 @@ class PatchRows(AttentionEdit):
     """Puts given probabilities in the place of the site's, after the softmax; the rest of each row stays.
 
     The values are what a trace of the same site reads: `trace[i].rows` of one run patched into another. Rows
-    need not sum to 1. Keys a row cannot see keep 0. Rows that already hold the values are left bit-equal.
+    need not sum to 1. Keys a row cannot see keep 0. Rows that already hold the values are left bit-equal; rows
+    read in a trace of another kind (of other samples together, after a prefix or not, generating or not) differ by
+    rounding.
 
     Args:
         site: Layers, heads, queries and keys.
         values: (layer, head, query, key) as `Rows(site)` reads, or (head, query, key) for (layer, head) pairs,
             the same for every sample; or one such array per sample, as a list or along a first axis. With
             steps "decode" or "all" they have a first dimension "step", 0 being the prompt, as a trace that
-            generates reads; the queries must then be "last".
+            generates reads; the queries must then be "last", and steps past a sample's values stay as they are.
         steps: See `Knockout`.
 
     Raises:
         EditError: Values of other dimensions or not finite, unknown steps; when traced, another shape than the
-            site has in a sample, or fewer steps than tokens to generate.
+            site has in a sample.
     """
 
     site: Site
@@ -74,16 +76,17 @@ class PatchRows(AttentionEdit):
 class PatchResidual(Edit):
     """Puts given vectors into the residual stream after decoder layers.
 
-    The stream after layer l is what layer l + 1 gets; after the last layer it is what the final norm gets. As
-    `interp.Residual` reads it.
+    The stream after layer l is what that layer returns, as `interp.Residual` reads it. The next layer gets just
+    that (after the last layer, the final norm), except in Qwen3-VL: between its first layers features of the image
+    are added to the image tokens (deepstack), after what is patched here.
 
     Args:
         layers: "all" or decoder layers, 0-based.
         positions: Groups or `interp.positions([…])` of the prompt, unpadded; "last" with steps "decode" or "all"
             also names each generated token.
         values: (layer, position, hidden) as `Residual(layers, positions)` reads, the same for every sample; or
-            one such array per sample. With steps "decode" or "all" they have a first dimension "step" and the
-            positions must be "last".
+            one such array per sample. With steps "decode" or "all" they have a first dimension "step", the
+            positions must be "last", and steps past a sample's values stay as they are.
         steps: "prefill", "decode" or "all".
 
     Raises:

@@ -21,13 +21,18 @@ __all__ = ["Block", "LayerPlan", "Plan", "ReadBlock", "Shape", "make_plan"]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a plan must know of a model. `takes_masks`: (sample, head, query, key) masks, by its attention."""
+    """What a plan must know of a model.
+
+    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window, None
+    where rows see all that comes before them; empty where all do.
+    """
 
     n_layers: int
     n_heads: int
     n_key_value_heads: int
     device: torch.device
     takes_masks: bool = True
+    windows: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +66,15 @@ class LayerPlan:
 
     `edits` are the blocks to recompute, each under every change of the layer. When `mask_first` there are
     none: most rows lose keys and nothing else, so that goes into the mask that the model's own attention gets.
-    `whole` is the edit that covers every row and head, if one does: then that attention is not needed at all.
+    `unsure`: only computing the rows shows which of them change; the others are left as they are. `whole` is the
+    edit that covers every row and head, if one does: then that attention is not needed at all.
     """
 
     reads: tuple[ReadBlock, ...] = ()
     changes: tuple[Change, ...] = ()
     edits: tuple[Block, ...] = ()
     mask_first: bool = False
+    unsure: bool = False
     whole: Block | None = None
 
 
@@ -150,13 +157,15 @@ class _Maker(ABC):
         changes = tuple(self._change(edit, layer) for edit in edited)
         mask_first = self._mask_first(changes, edited)
         blocks = () if mask_first else tuple(self._block(edit, layer) for edit in edited)
-        sure = not any(change.edit.unsure for change in changes)
+        windowed = bool(self.shape.windows) and self.shape.windows[layer] is not None
+        unsure = windowed or any(change.edit.unsure for change in changes)
         return LayerPlan(
             reads=tuple(ReadBlock(r.number, self._block(r, layer), r.keys, r.reduce) for r in mine),
             changes=changes,
             edits=blocks,
             mask_first=mask_first,
-            whole=next((block for block in blocks if sure and self._covers(block)), None),
+            unsure=unsure,
+            whole=next((block for block in blocks if not unsure and self._covers(block)), None),
         )
 
     def _read(self, number: int, selection: Selection) -> _Read:
@@ -201,6 +210,7 @@ class _Maker(ABC):
             torch.from_numpy(heads).to(device),
             self._numbered(rows, self.n_queries),
             self._numbered(keys, self.layout.n_columns),
+            torch.tensor([len(one) for one in own], device=device),
         )
 
     def _mask_first(self, changes: Sequence[Change], edited: Sequence[_Edited]) -> bool:

@@ -45,8 +45,9 @@ class Rows:
 class Residual:
     """The residual stream after decoder layers, after any edit: (layer, position, hidden), in the model's units.
 
-    After the last layer it is what the final norm gets. With `generate=` and positions "last" a first dimension
-    "step" goes on with each generated token's.
+    That is what the layer returns, and what the next one (at the end, the final norm) gets, except in Qwen3-VL,
+    which adds features of the image to its tokens between its first layers. With `generate=` and positions "last"
+    a first dimension "step" goes on with each generated token's.
 
     Args:
         layers: "all" or decoder layers, 0-based.

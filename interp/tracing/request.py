@@ -21,7 +21,7 @@ __all__ = ["Applied", "Request", "Selection", "StreamPatch", "StreamSelection", 
 Places = tuple[Int[np.ndarray, " _"], ...]
 """One array of unpadded positions per sample."""
 
-LayerValues = dict[int, Float[np.ndarray, "step ..."]]
+LayerValues = dict[int, Float[np.ndarray, "..."]]
 """Given values of each layer; the first axis is the step."""
 
 
@@ -222,6 +222,11 @@ def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], n_layers: int) -> St
                 "and positions."
             )
         values.append({layer: given[:, i] for i, layer in enumerate(layers)})
+    widths = {one[layer].shape[2] for one in values for layer in layers}
+    if len(widths) > 1:
+        raise EditError(
+            f"every sample's values hold vectors of one size; got {sorted(widths)}. Read them from one model."
+        )
     in_prompt = tuple(at if edit.steps != "decode" else at[:0] for at in queries)
     return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values))
 

@@ -29,11 +29,12 @@ class StreamRead:
 
 @dataclass(frozen=True, eq=False)
 class StreamWrite:
-    """Vectors to put at some rows of some samples."""
+    """Vectors to put at some rows of some samples: of each step, as long as a sample has any (`n_steps`)."""
 
     samples: Int[Tensor, " cell"]
     rows: Int[Tensor, " cell"]
     values: Float[Tensor, "step cell hidden"]
+    n_steps: Int[Tensor, " cell"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +83,10 @@ class StreamWork:
                     f"the residual stream has {hidden.shape[2]} values at each position; those of PatchResidual "
                     f"have {write.values.shape[2]}. Read them from the same model."
                 )
-            hidden = hidden.clone()
-            hidden[write.samples, write.rows] = write.values[step].to(hidden)
+            given = write.n_steps > step
+            if bool(given.any()):
+                hidden = hidden.clone()
+                hidden[write.samples[given], write.rows[given]] = write.values[step, given].to(hidden)
         for read in plan.reads:
             index = read.rows.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[2])
             self.recorder.keep(read.read, hidden.gather(1, index))
@@ -142,11 +145,11 @@ def _write(patch: StreamPatch, layer: int, rows: Rows, device: torch.device) -> 
     found = [rows(i, patch) for i in range(len(patch.values))]
     samples = np.repeat(np.arange(len(found)), [len(at) for at in found])
     values = [own[layer] for own, at in zip(patch.values, found, strict=True) if len(at)]
-    return StreamWrite(
-        torch.from_numpy(samples).to(device),
-        torch.from_numpy(np.concatenate(found)).to(device),
-        torch.from_numpy(np.concatenate(values, axis=1)).to(device),
-    )
+    longest = max(len(one) for one in values)
+    padded = [np.pad(one, [(0, longest - len(one)), (0, 0), (0, 0)]) for one in values]
+    n_steps = np.repeat([len(one) for one in values], [len(at) for at in found if len(at)])
+    arrays = (samples, np.concatenate(found), np.concatenate(padded, axis=1), n_steps)
+    return StreamWrite(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 def _padded(rows: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Int[Tensor, "sample row"]:

@@ -45,7 +45,10 @@ class Values:
                     f"values take {ndim} dimensions, or one such array per sample; got shape {one.shape}."
                 )
             if not np.isfinite(one).all():
-                raise EditError("values must be finite; got NaN or infinity.")
+                raise EditError(
+                    "values must be finite; got NaN or infinity. Of a whole batch give one array per sample, "
+                    "[one.rows for one in trace]: trace.rows is padded with NaN."
+                )
         if not arrays:
             raise EditError("values need an array, or one per sample; got none.")
         return cls(tuple(_frozen(one) for one in arrays), not single)
@@ -86,7 +89,8 @@ def _array(given: Any) -> np.ndarray:
     if isinstance(given, torch.Tensor):
         given = given.detach().float().cpu().numpy()
     try:
-        return np.array(given, np.float32)
+        with np.errstate(over="ignore"):  # infinity is refused by name
+            return np.array(given, np.float32)
     except (TypeError, ValueError) as error:
         raise EditError(
             f"values are numbers: an array, a tensor or a trace's rows; got {type(given).__name__}."

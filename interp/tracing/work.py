@@ -70,9 +70,8 @@ class LayerWork:
     ) -> Float[Tensor, "sample query head dim"]:
         """The attention's output with edited rows recomputed; the plan's reads go to the recorder."""
         plan, step = self.plan, self.recorder.step
-        unsure = any(change.edit.unsure for change in plan.changes)
         for block in plan.edits:
-            before = call.probabilities(block) if unsure else None
+            before = call.probabilities(block) if plan.unsure else None
             output = call.splice(output, block, call.probabilities(block, plan.changes, step), before)
         self._read(call)
         return output
@@ -116,8 +115,8 @@ class LayerWork:
         return self.finish(call, output), None
 
 
-def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor:
-    """The call's mask with everything hidden taken out, for every row."""
+def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor | None:
+    """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that."""
     n, _, n_queries, _ = call.queries.shape
     rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
     seen = visible(call.mask, rows, n_queries=n_queries, n_keys=call.n_keys, causal=call.causal)
@@ -125,7 +124,9 @@ def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor:
     assert hidden is not None
     if seen is None:
         return ~hidden
-    return seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
+    left = seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
+    closed = ~seen if seen.dtype == torch.bool else seen < torch.finfo(seen.dtype).min / 2
+    return left if bool((hidden & ~closed).any()) else call.mask
 
 
 @dataclass(frozen=True, eq=False)

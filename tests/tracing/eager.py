@@ -92,15 +92,9 @@ def _written_out(model: Any, hide: Hide | None, mode: str, changes: Changes) -> 
         found[i] = weights[0]
         return torch.einsum("bhqk,bhkd->bqhd", weights, value), weights
 
-    def after(i: int) -> Callable[..., Any]:
-        def hook(module: Any, arguments: Any, output: Any) -> Any:
-            if isinstance(output, tuple):
-                return (changes.stream(i, output[0][0])[None], *output[1:])
-            return changes.stream(i, output[0])[None]
-
-        return hook
-
-    hooks = [layer.register_forward_hook(after(i)) for i, layer in enumerate(model.get_decoder().layers)]
+    hooks = [
+        layer.register_forward_hook(_after(changes, i)) for i, layer in enumerate(model.get_decoder().layers)
+    ]
     home.eager_attention_forward = attention
     try:
         yield found
@@ -108,3 +102,12 @@ def _written_out(model: Any, hide: Hide | None, mode: str, changes: Changes) -> 
         home.eager_attention_forward = original
         for hook in hooks:
             hook.remove()
+
+
+def _after(changes: Changes, i: int) -> Callable[..., Any]:
+    def hook(module: Any, arguments: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (changes.stream(i, output[0][0])[None], *output[1:])
+        return changes.stream(i, output[0])[None]
+
+    return hook

@@ -24,7 +24,9 @@ LOGITS = torch.tensor([[0.0, math.log(2), math.log(4), math.log(1)], [5.0, 1.0, 
     ("make", "message"),
     [
         (lambda: Decoding(beams=4), r"beam search is refused \(beams=4\).*temperature=0"),
-        (lambda: Decoding(-1.0), r"temperature is a finite number ≥ 0; got -1"),
+        (lambda: Decoding(-1.0), r"temperature is 0 .* or a number ≥ 0.001; got -1"),
+        (lambda: Decoding(1e-320), r"a number ≥ 0.001; got 1e-320"),
+        (lambda: Decoding(1.0, top_k=True), r"top_k is a whole number ≥ 1, or None; got True"),
         (lambda: Decoding(1.0, top_k=0), r"top_k is a whole number ≥ 1, or None; got 0"),
         (lambda: Decoding(1.0, top_p=0.0), r"top_p is a share in \(0, 1\], or None; got 0.0"),
         (lambda: Decoding(top_p=0.9), r"give a temperature > 0 as well"),
@@ -41,6 +43,8 @@ def test_wrong_decodings_are_explained(make, message, unchecked):
 def test_drawing_needs_a_seed(mllm, unchecked):
     with pytest.raises(PromptError, match=r"needs seed="):
         mllm.trace(tiny.sample(), generate=2, decoding=Decoding(1.0))
+    with pytest.raises(PromptError, match=r"seed= is a whole number, or None; got 'a'"):
+        mllm.trace(tiny.sample(), generate=2, seed="a", decoding=Decoding(1.0))
     with pytest.raises(PromptError, match=r"decoding= is an interp.Decoding; got 'greedy'"):
         mllm.trace(tiny.sample(), generate=2, decoding="greedy")
 

@@ -12,6 +12,7 @@ from interp.tracing import (
     Knockout,
     PatchResidual,
     PatchRows,
+    Residual,
     Rows,
     Scale,
     Site,
@@ -67,10 +68,10 @@ ROWS = np.full((3, 4, 1, 16), 0.1)
     ("make", "message"),
     [
         (lambda: Scale("last", 2), r"Scale takes a Site first, such as Site\(layers=\[16\]\); got 'last'"),
-        (lambda: Scale(Site(), -1), r"factor is a finite number ≥ 0; got -1"),
-        (lambda: Temper(Site(), float("inf")), r"factor is a finite number ≥ 0; got inf"),
-        (lambda: Boost(Site(), None), r"alpha is a finite number; got None"),
-        (lambda: Guide(Site(), True), r"alpha is a finite number; got True"),
+        (lambda: Scale(Site(), -1), r"factor is a finite number ≥ 0, as float32 holds it; got -1"),
+        (lambda: Temper(Site(), float("inf")), r"factor is a finite number ≥ 0.*got inf"),
+        (lambda: Boost(Site(), None), r"alpha is a finite number, .*got None"),
+        (lambda: Guide(Site(), True), r"alpha is a finite number, .*got True"),
         (lambda: Boost(Site(queries="answer"), 1.0), r'rows "answer" exist only while.*write steps="decode"'),
         (lambda: Scale(Site(queries="text"), 1.0, "decode"), r"queries=\('text',\) name none"),
         (lambda: Apply(Site(), "double"), r"Apply takes a function of \(values, cells\); got 'double'"),
@@ -131,10 +132,43 @@ def test_values_that_do_not_fit_are_explained(mllm, batch, edit, message):
         mllm.trace(batch, edits=[edit])
 
 
-def test_patches_of_generated_rows_need_as_many_steps(mllm, batch):
-    edit = PatchRows(Site(), np.stack([ROWS, ROWS]), "all")
-    with pytest.raises(EditError, match=r"values for 2 steps, but generate=3"):
-        mllm.trace(batch, edits=[edit], generate=3)
+def test_steps_past_the_values_stay_as_they_are(mllm, batch):
+    """Each sample has values for another number of steps."""
+    site = Site(layers=[1], heads=[2])
+    given = [np.full((n, 1, 1, 1, 16), 0.05) for n in (1, 3, 2)]
+    reads = [Rows(site)]
+    plain = mllm.trace(batch, reads=reads, generate=4)
+    edited = mllm.trace(batch, reads=reads, edits=[PatchRows(site, given, "all")], generate=4)
+    for one, values in zip(edited, given, strict=True):
+        held = np.isclose(one.rows.values, 0.05, atol=1e-7).all((1, 2, 3, 4))
+        assert held.tolist() == [step < len(values) for step in range(len(held))]
+    assert any(len(one.rows) == 4 for one in plain)
+
+
+def test_the_stream_of_samples_with_other_numbers_of_steps(mllm, batch):
+    given = [np.full((n, 1, 1, 64), float(n)) for n in (1, 3, 2)]
+    edit = PatchResidual([1], "last", given, "all")
+    trace = mllm.trace(batch, reads=[Residual([1])], edits=[edit], generate=4)
+    for one, values in zip(trace, given, strict=True):
+        held = (one.residual.values == len(values)).all((1, 2, 3))
+        assert held.tolist() == [step < len(values) for step in range(len(held))]
+    with pytest.raises(EditError, match=r"vectors of one size; got \[64, 65\]"):
+        mllm.trace(batch, edits=[PatchResidual([1], "last", [np.zeros((1, 1, n)) for n in (64, 64, 65)])])
+
+
+def test_rows_of_generated_tokens_need_generation_whatever_the_steps(mllm, batch):
+    for generate in (0, 1):
+        with pytest.raises(EditError, match=rf"generate={generate} generates none that has a row"):
+            mllm.trace(batch, edits=[Scale(Site(queries="answer"), 2.0, "all")], generate=generate)
+
+
+def test_edits_that_leave_no_numbers_are_refused(mllm, batch):
+    with pytest.raises(
+        EditError, match=r"the edits leave logits that are not numbers \(NaN\) in torch.float32"
+    ):
+        mllm.trace(batch, edits=[Scale(Site(keys="all"), 3e38), Scale(Site(keys="all"), 3e38)])
+    with pytest.raises(EditError, match=r"factor is a finite number ≥ 0, as float32 holds it; got 1e\+39"):
+        Scale(Site(), 1e39)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +236,50 @@ def test_edits_are_json_that_tells_them_apart():
     assert PatchRows(site, ROWS[:1]) == PatchRows(site, torch.tensor(ROWS[:1]))
 
 
-def test_a_function_without_source_is_not_hashed():
-    with pytest.raises(EditError, match=r"hashed with the source code.*Define it with def"):
-        Apply(Site(), torch.add).to_dict()
+def scaled_by(k):
+    def scaled(values, cells):
+        return values * k
+
+    return scaled
+
+
+class Doubler:
+    def double(self, values, cells):
+        return values * 2
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (torch.add, r"does not say what .*add computes"),
+        (lambda values, cells: values * 2, r"does not say what <lambda> computes"),
+        (
+            scaled_by(2),
+            r"what scaled_by.<locals>.scaled computes: it takes k from around it.*default argument",
+        ),
+        (Doubler().double, r"what Doubler.double computes"),
+    ],
+)
+def test_a_function_whose_source_does_not_say_all_is_not_hashed(function, message):
+    with pytest.raises(EditError, match=message):
+        Apply(Site(), function).to_dict()
+
+
+def test_default_arguments_are_hashed():
+    def scaled(values, cells, k=2.0):
+        return values * k
+
+    two = Apply(Site(), scaled).to_dict()
+    scaled.__defaults__ = (3.0,)
+    assert Apply(Site(), scaled).to_dict() != two
+
+
+def test_numpy_numbers_are_numbers(mllm, unchecked):
+    edit = Scale(Site(layers=[1]), np.float32(1.5))
+    assert edit.to_dict() == Scale(Site(layers=[1]), 1.5).to_dict()
+    mllm.trace(
+        tiny.sample(), edits=[edit, Scale(Site(), np.int64(2))], generate=np.int64(1), seed=np.int64(3)
+    )
 
 
 def test_values_are_copied(mllm):

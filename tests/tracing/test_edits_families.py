@@ -362,3 +362,21 @@ def test_the_stream_that_is_read_is_what_layers_return(mllm, eager, tokens, exec
             for layer in (2, 0):
                 expected = kept[layer][one.position.values]
                 assert_allclose(one.sel(layer=layer), expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("executor", ["tap", "source"])
+@pytest.mark.parametrize("mode", ["renormalise", "zero"])
+def test_keys_behind_a_sliding_window_are_nothing_to_edit(executor, mode):
+    """Bit-equal in the prompt and at every step, for knockouts and scales, of few rows and of most."""
+    mllm = wrap(*tiny("gemma3")).using(executor)
+    windowed = [i for i, window in enumerate(mllm.sight.windows) if window is not None]
+    reads = [Rows(Site(queries="last", keys="all"))]
+    plain = mllm.trace(samples(), reads=reads, generate=4)
+    early = interp.positions([0, 1])
+    assert all((one.rows.sel(layer=windowed, key=[0, 1]) == 0).all() for one in plain)
+    for queries in ("last", "after_image"):
+        site = Site(layers=windowed, queries=queries, keys=early)
+        for edit in (Knockout(site, mode, "all"), Scale(site, 3.0, "all")):
+            trace = mllm.trace(samples(), reads=reads, edits=[edit], generate=4)
+            assert np.array_equal(trace.logits, plain.logits)
+            assert all(np.array_equal(a.rows, b.rows) for a, b in zip(trace, plain, strict=True))
