@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool
 from PIL import Image, ImageDraw
 
 from interp.report.gallery import data_uri, overlay, picture
@@ -53,9 +53,7 @@ def sample_card(cell: RefinementCell, index: int) -> str:
     )
 
 
-def shaded(
-    sample: Sample, tokens: TokenMap, kept: Float[np.ndarray, " token"], image: int = 0
-) -> Image.Image:
+def shaded(sample: Sample, tokens: TokenMap, kept: Bool[np.ndarray, " token"], image: int = 0) -> Image.Image:
     """The image with every hidden token's footprint darkened; what no token sees is left as it is."""
     shown = picture(sample.replace(boxes=()), image)
     seen = tokens.to_pixels(np.asarray(kept, float), image=image).astype(np.float32)
@@ -77,7 +75,7 @@ def _pictures(cell: RefinementCell, index: int, row: Mapping[str, Any]) -> list[
         if name in maps:
             shown.append((caption, overlay(sample, tokens, maps[name], image)))
     if "kept" in maps:
-        shown.append((f"hidden: dark ({_hidden(row)})", shaded(sample, tokens, maps["kept"], image)))
+        shown.append((f"hidden: dark ({_hidden(row)})", shaded(sample, tokens, maps["kept"] > 0.5, image)))
     if row["crop"] is not None:
         edges = tuple(int(edge) for edge in row["crop"])
         shown += [("where it crops", _framed(sample, edges)), ("the crop", _cropped(sample, edges))]

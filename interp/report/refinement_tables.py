@@ -42,7 +42,7 @@ def methods_card(result: RefinementResult) -> str:
         own = rows_of(summary, place)
         if len(panels(result)) > 1:
             title = tag("b", safe(panel_name(result, place)))
-            lines.append(f'<tr class="chosen"><td colspan="11">{title}</td></tr>')
+            lines.append(f'<tr class="chosen"><td colspan="12">{title}</td></tr>')
         more = {_key(result, row): row for row in records(where(own, own.measure == "logprob"))}
         lines += [
             _line(result, row, more.get(_key(result, row)))
@@ -50,8 +50,8 @@ def methods_card(result: RefinementResult) -> str:
         ]
     if not any("<td>" in line for line in lines):
         return ""
-    heads = ("", "before, %", "after, %", "difference, points", "+", "−", "McNemar p", "Holm’s p")
-    heads = (*heads, "Δ log p", "seconds ×", "passes ×")
+    heads = ("", "before, %", "after, %", "points", "+", "−", "McNemar p", "Holm’s p")
+    heads = (*heads, "Δ log p", "s ×", "passes ×", "tokens ×")
     head = tag("tr", *(tag("th", safe(word)) for word in heads))
     notes = dict.fromkeys(
         row["note"] for row in records(where(summary, summary.measure == "correct")) if row["note"]
@@ -77,6 +77,7 @@ def _line(result: RefinementResult, row: dict[str, Any], logprob: dict[str, Any]
         "–" if logprob is None else range_of(logprob),
         f"{row['seconds']:.2f}",
         f"{row['forwards']:.2f}",
+        f"{row['tokens']:.2f}",
     ]
     name = tag("td", safe(" · ".join(str(row[axis]) for axis in rest)))
     return tag("tr", name, *(tag("td", entry) for entry in entries))

@@ -22,8 +22,8 @@ FIGURES = {
 }
 
 METHODS = """Each line: one method against the plain model on the same samples. + and − count answers that became right
-and wrong. Holm’s p is that of the group-wise sign test, adjusted over the lines. Cost is the method’s over the plain
-model’s on the same machine; passes count calls of the model, whatever their length."""
+and wrong. Holm’s p is that of the group-wise sign test, adjusted over the lines. “Points”
+are percentage points of accuracy, with the 95 % interval. Cost is the method’s over the plain model’s."""
 
 PAIRS = """Accuracy under the first method less accuracy under the second. p: the signs of whole groups’ differences
 flipped; Holm’s p is adjusted over this table."""
@@ -51,6 +51,7 @@ TERMS = {
     "Intervals": """Percentile bootstrap over groups (2,000 resamplings). Fewer than 20 groups carry no claim about a
     population, and no interval is shown.""",
     "Cost": """Seconds, passes and token positions of the method’s whole call, its own measuring passes included, over
-    those of plain generation on the same batches. One untimed pass comes first. Other work on the machine makes
-    seconds uncertain; passes and tokens are exact.""",
+    those of plain generation on the same batches, each as if it ran alone: an image prefix that methods share is
+    counted for each. A prefix, what follows it and each generated token are a pass; tokens are positions that went
+    through the language model. Other work on the machine makes seconds uncertain; passes and tokens are exact.""",
 }

@@ -39,6 +39,7 @@ def methods_table(result: RefinementResult) -> str:
         "Δ log p",
         "s",
         "passes",
+        "tokens",
     ):
         table.add_column(name, justify="right")
     more = where(summary, summary.measure == "logprob").set_index(list(result.axes))
@@ -56,6 +57,7 @@ def methods_table(result: RefinementResult) -> str:
             logprob,
             f"×{row['seconds']:.2f}",
             f"×{row['forwards']:.2f}",
+            f"×{row['tokens']:.2f}",
         )
         table.add_row(*map(Text, (name, *numbers)))
     notes = dict.fromkeys(
