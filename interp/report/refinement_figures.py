@@ -126,7 +126,10 @@ def _heat(rows: pd.DataFrame, across: str, up: str) -> go.Heatmap:
     for row in records(rows):
         spot = y.index(row[up]), x.index(row[across])
         grid[spot], hover[spot] = 100 * row["difference"], _hover(row)
-    words = [["" if np.isnan(value) else f"{round(value, 1) + 0.0:+.1f}" for value in line] for line in grid]
+    words = [
+        ["" if np.isnan(value) else f"{round(value, 1) + 0.0:+.1f}".replace("-", "−") for value in line]
+        for line in grid
+    ]
     return go.Heatmap(
         x=[f"{value:g}" for value in x],
         y=[f"{value:g}" for value in y],

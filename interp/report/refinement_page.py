@@ -12,7 +12,7 @@ from interp.report.refinement_figures import panel_name, panels, refinement_figu
 from interp.report.refinement_gallery import drawn, sample_card
 from interp.report.refinement_origin import failures, provenance
 from interp.report.refinement_tables import flips_table, methods_card, p_words, pairs_card, range_of
-from interp.report.sheet import figure_card, stacked, table, write_sheet
+from interp.report.sheet import figure_card, table, write_sheet
 from interp.report.words import capital, card, cards, number, safe, tag
 from interp.stats import MIN_GROUPS
 from interp.study.frames import records, rows_of
@@ -27,8 +27,12 @@ __all__ = ["write_refinement"]
 
 FEW_CELLS = 4
 """Up to so many cells each have a card of their own; more are lines of a table."""
-MANY_CELLS = 12
-"""With more, no samples are shown."""
+MANY_CELLS = 10
+"""With more on the same samples, as in a table over parameters, only the figure and the folded numbers are shown."""
+
+
+def _many(result: RefinementResult) -> bool:
+    return len(result.cells) > MANY_CELLS * len(panels(result))
 
 
 def write_refinement(result: RefinementResult, path: Path) -> Path:
@@ -158,16 +162,16 @@ def _methods(result: RefinementResult) -> str:
     if len(result.cells) < 2:
         return ""
     body = methods_card(result)
-    if len(result.cells) > MANY_CELLS:
+    if _many(result):
         body = tag("details", tag("summary", "All numbers"), body)
     words = tag("p", refinement_words.METHODS, kind="soft wide")
     return tag("h2", "Beside the plain model") + words + body + pairs_card(result)
 
 
 def _flips(result: RefinementResult) -> str:
-    shown = [cell for cell in result.cells if cell.measured][:MANY_CELLS]
+    shown = [cell for cell in result.cells if cell.measured and cell.study.method.name != "Plain"]
     tables = [flips_table(result, cell, cell_title(result, cell)) for cell in shown]
-    if not any(tables) or len(result.cells) > MANY_CELLS:
+    if not any(tables) or _many(result):
         return ""
     words = tag("p", refinement_words.FLIPS, kind="soft wide")
     return tag("h2", "What flipped") + words + cards((one for one in tables if one), "tight")
@@ -175,30 +179,30 @@ def _flips(result: RefinementResult) -> str:
 
 def _per_group(result: RefinementResult) -> str:
     """Each group on its own, where they are too few for a claim."""
-    if "correct" not in result.measures or len(result.cells) > MANY_CELLS:
+    if "correct" not in result.measures or _many(result):
         return ""
     found = result.per_group()
     if found.empty:
         return ""
-    axes = [axis for axis in result.axes if len({cell.labels[axis] for cell in result.cells}) > 1]
-    lines = [
-        (
-            *(str(row[axis]) for axis in axes),
-            str(row["group"]),
-            str(row["n"]),
-            *(f"{100 * row[name]:.1f}" for name in ("before", "after")),
-            f"{round(100 * row['difference'], 1) + 0.0:+.1f}".replace("-", "−"),
-        )
-        for row in records(found)
-    ]
-    heads = (*axes, "group", "samples", "before, %", "after, %", "difference")
-    words = tag("p", refinement_words.PER_GROUP, kind="note wide")
-    return tag("h2", "Group by group") + words + card(table(heads, lines))
+    shown: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in records(found):
+        before, after = (f"{100 * row[name]:.1f}" for name in ("before", "after"))
+        key = tuple(str(row[axis]) for axis in result.axes)
+        shown.setdefault(key, {})[str(row["group"])] = f"{before} → {after} (n = {row['n']})"
+    groups = list(dict.fromkeys(map(str, found.group)))
+    titles = {cell.key: cell_title(result, cell) for cell in result.cells}
+    if len(groups) > MANY_CELLS:  # more groups than columns: a line for each
+        lines = [(titles[key], group, words) for key, own in shown.items() for group, words in own.items()]
+        body = table(("", "group", "accuracy, %"), lines)
+    else:
+        lines = [(titles[key], *(own.get(group, "–") for group in groups)) for key, own in shown.items()]
+        body = table(("accuracy, %", *groups), lines)
+    return tag("h2", "Group by group") + tag("p", refinement_words.PER_GROUP, kind="note wide") + card(body)
 
 
 def _gallery(result: RefinementResult) -> str:
     cells = [cell for cell in result.cells if cell.measured]
-    if len(cells) > MANY_CELLS * len(panels(result)) or not cells:
+    if _many(result) or not cells:
         return ""
     n = 6 if len(cells) <= FEW_CELLS else 2
     words = refinement_words.GALLERY.format(seed=result.seed, ramp=RAMP, layer=_layer_words(cells))
@@ -209,14 +213,8 @@ def _gallery(result: RefinementResult) -> str:
         indices = drawn(own, n, result.seed) if own else []
         for cell in own:
             parts.append(tag("h4", safe(cell_title(result, cell))))
-            parts.append(
-                stacked(sample_card(cell, index) for index in indices) if n < 3 else _wide(cell, indices)
-            )
+            parts.append(cards(sample_card(cell, index) for index in indices))
     return "".join(parts)
-
-
-def _wide(cell: RefinementCell, indices: list[int]) -> str:
-    return cards((sample_card(cell, index) for index in indices), "")
 
 
 def _layer_words(cells: list[RefinementCell]) -> str:
@@ -229,7 +227,7 @@ def _layer_words(cells: list[RefinementCell]) -> str:
 def _words(result: RefinementResult) -> str:
     methods = {
         cell_title(result, cell): json.dumps(cell.method, ensure_ascii=False)
-        for cell in result.cells[:MANY_CELLS]
+        for cell in (result.cells[:1] if _many(result) else result.cells)
     }
     terms = {"Right": RULE, **refinement_words.TERMS}
     own = (tag("dt", safe(term)) + tag("dd", safe(words)) for term, words in terms.items())

@@ -50,14 +50,14 @@ def methods_card(result: RefinementResult) -> str:
         ]
     if not any("<td>" in line for line in lines):
         return ""
-    heads = ("", "before, %", "after, %", "points", "+", "−", "McNemar p", "Holm’s p")
+    heads = ("", "before, %", "after, %", "points", "+", "−", "McNemar", "Holm’s p")
     heads = (*heads, "Δ log p", "s ×", "passes ×", "tokens ×")
     head = tag("tr", *(tag("th", safe(word)) for word in heads))
     notes = dict.fromkeys(
         row["note"] for row in records(where(summary, summary.measure == "correct")) if row["note"]
     )
     said = "".join(tag("p", safe(note), kind="note") for note in notes)
-    return card(tag("div", tag("table", head, *lines), kind="scroll"), said)
+    return card(tag("div", tag("table", head, *lines, kind="dense"), kind="scroll"), said)
 
 
 def _key(result: RefinementResult, row: dict[str, Any]) -> tuple[str, ...]:

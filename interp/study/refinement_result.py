@@ -188,14 +188,16 @@ class RefinementResult(GridResult):
         return varied([(cell.labels, cell.method) for cell in self.cells])
 
     def sentences(self) -> list[str]:
-        """How each reference to heads was chosen, and whether on other groups than these."""
-        found = []
+        """How heads by reference were chosen, and whether on other groups than these; all numbers of heads in one."""
+        found: dict[str, list[int]] = {}
         for cell in self.cells:
-            sets = references(cell.study.method).values()
             here: Any = RefinementResult.of(cell.study, [cell], self.folder)
-            said = (heads.sentence(here) for heads in sets if isinstance(heads, HeadSet))
-            found += [f"{cell.labels['data']}: {words}" for words in said]
-        return list(dict.fromkeys(found))
+            for heads in references(cell.study.method).values():
+                if isinstance(heads, HeadSet):
+                    said = heads.sentence(here).replace(f"the top {heads.k} heads", "the top # heads")
+                    found.setdefault(f"{cell.labels['data']}: {said}", []).append(len(heads))
+        numbers = {said: ", ".join(map(str, sorted(set(counts)))) for said, counts in found.items()}
+        return [said.replace("the top # heads", f"the top {numbers[said]} heads") for said in found]
 
     def table(self) -> str:
         """Text: one line per cell: accuracy before and after, difference [low, high], flips, p, cost; and group by

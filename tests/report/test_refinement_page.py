@@ -124,7 +124,7 @@ def test_where_groups_are_few_there_is_no_interval_but_every_group(tmp_path: Pat
     assert "Difference +16.7 points." in text
     assert "Too few groups to speak of more than these samples." in text
     assert "no claim about a population is made" in text
-    assert "patient-0250.0100.0+50.0" in text
+    assert "50.0 → 100.0 (n = 2)" in text  # patient-0
 
 
 def test_a_page_says_whose_numbers_these_are_not(tmp_path: Path) -> None:
