@@ -27,6 +27,7 @@ __all__ = ["write_refinement"]
 
 FEW_CELLS = 4
 """Up to so many cells each have a card of their own; more are lines of a table."""
+USUAL = 0.05
 MANY_CELLS = 10
 """With more on the same samples, as in a table over parameters, only the figure and the folded numbers are shown."""
 
@@ -109,10 +110,12 @@ def _verdict(own: dict[str, Any]) -> str:
     test = f"{flips}; McNemar, exact: p {p_words(own['p_flips'])}."
     if own["n_groups"] < MIN_GROUPS:
         return f"{gap} {test} Too few groups to speak of more than these samples."
-    if own["low"] > 0:
-        said = "More often right: the interval lies above zero."
-    elif own["high"] < 0:
-        said = "<b>Less</b> often right: the interval lies below zero."
+    if own["low"] > 0 or own["high"] < 0:
+        word = "More" if own["low"] > 0 else "<b>Less</b>"
+        side = "above" if own["low"] > 0 else "below"
+        said = f"{word} often right: the interval lies {side} zero."
+        if own["p"] > USUAL:
+            said += f" But the sign test by group gives p {p_words(own['p'])}: few answers changed."
     else:
         said = "Not distinguishable from no change: the interval holds zero."
     return f"{gap} {said} {test}"

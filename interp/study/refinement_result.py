@@ -25,7 +25,7 @@ from interp.study.parameters import varied
 from interp.study.references import references
 from interp.study.refinement_costs import costs
 from interp.study.refinement_table import methods_table, pairs_table
-from interp.study.refinement_task import TIMES
+from interp.study.refinement_task import PLAIN, TIMES
 from interp.study.stored_tokens import stored_tokens
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ class RefinementResult(GridResult):
         """One row per (axes…, measure): before, after, and their paired difference with its interval over groups.
 
         Columns `before`, `after`, `difference` (positive = more after), `low`, `high`, `n`, `n_groups`,
-        `n_undefined`, `n_ruled_out` (log-probabilities of −∞, left out), `p` (signs of whole groups flipped),
-        `p_holm` (over the cells of this table, measure by measure), `smallest_p`; of "correct" also
+        `n_undefined`, `n_ruled_out` (log-probabilities of −∞, left out), `p` (signs of whole groups flipped; NaN for
+        the plain model beside itself), `p_holm` (over the cells of this table, measure by measure), `smallest_p`; of "correct" also
         `wrong_to_right`, `right_to_wrong` and `p_flips`, McNemar's exact test, which takes samples as
         independent; `seconds`, `forwards` and `tokens`, the method's cost over the plain model's; `note`.
         """
@@ -145,6 +145,8 @@ class RefinementResult(GridResult):
                     continue
                 cost = {name: float(ratios[f"{name}_ratio"]) for name in ("seconds", "forwards", "tokens")}
                 note = found.pop("note")
+                if cell.study.method == PLAIN:
+                    found["p"] = float("nan")  # nothing is tested
                 rows.append({**cell.labels, "measure": measure, **found, **cost, "note": note})
         return with_holm(rows, (*self.axes, "measure", "n_groups", "p", "note"))
 

@@ -72,12 +72,23 @@ def test_the_headlines_say_what_changed_whatever_its_sign(page: str) -> None:
     """Of 22 with an answer 4 are wrong before; one method mends 3, the other spoils 10 of the 21 it measured."""
     text = re.sub(r"\s+", " ", Elements(page).text)
     assert "81.8 → 95.5" in text
+    assert "Not distinguishable from no change: the interval holds zero. 3 wrong → right" in text
     assert "3 wrong → right, 0 right → wrong; McNemar, exact: p 0.250" in text
     assert "81.0 → 33.3" in text
     assert "Less often right: the interval lies below zero. 0 wrong → right, 10 right → wrong" in text
     assert "1 samples have no answer" in text
     assert "ImageTokenMismatch: the prompt holds 19 image tokens" in text
     assert "Right: the whole generated text is the sample's answer" in text
+
+
+def test_an_interval_that_five_flips_move_off_zero_is_not_taken_for_proof(tmp_path: Path) -> None:
+    """Five flips of 24, all one way: a bootstrap hardly ever misses all five, but a fair coin does this in 1 of 16."""
+    data = Samples([sample(number, group=f"g{number}") for number in range(24)])
+    study = refinement(
+        data=data, model=Answering(wrong=named(*range(5))), method=Swap(changes=named(*range(5))), batch=8
+    )
+    text = re.sub(r"\s+", " ", Elements(study.run(tmp_path, progress=False).report().read_text()).text)
+    assert "More often right: the interval lies above zero. But the sign test by group gives p 0.06" in text
 
 
 def test_costs_stand_beside_the_plain_models(page: str) -> None:

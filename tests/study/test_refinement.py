@@ -320,3 +320,4 @@ def test_the_plain_organism_beside_itself_changes_nothing(tmp_path: Path) -> Non
     assert len(result.pairs) == 4 * 4  # correct, logprob, probability, ar
     assert (result.pairs.before == result.pairs.after).all()
     assert result.costs().forwards_ratio.tolist() == [1.0]
+    assert result.summary().p.isna().all()  # nothing is tested
