@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         LayerChoice,
         LayerSweep,
         ModelSpec,
+        Refinement,
         choose_layer,
     )
     from interp.tokens import TokenMap, word
@@ -83,6 +84,7 @@ __all__ = [
     "PatchRows",
     "Prefix",
     "Prompt",
+    "Refinement",
     "Residual",
     "Rows",
     "Sample",
@@ -121,6 +123,7 @@ _HOMES = {
         "LayerChoice",
         "LayerSweep",
         "ModelSpec",
+        "Refinement",
         "choose_layer",
     ),
     "tokens": ("TokenMap", "word"),

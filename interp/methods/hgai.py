@@ -78,6 +78,10 @@ class HGAI:
         site = Site(layers=self.guided_layers(mllm.n_layers), queries="last", keys="image")
         return [Guide(site, self.alpha, steps="all")] if self.alpha else []
 
+    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Guide]:
+        """The edits that gave these answers, for another trace of the same batch."""
+        return self.edits(mllm)
+
     def to_dict(self) -> dict[str, Any]:
         """The method as JSON values."""
         layers = None if self.layers is None else list(self.layers)

@@ -101,6 +101,10 @@ class PAI:
         site = Site(layers=self.boosted_layers(mllm.n_layers), queries="last", keys="image")
         return [Boost(site, self.strength, steps="all")] if self.strength else []
 
+    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Boost]:
+        """The edits that gave these answers, for another trace of the same batch."""
+        return self.edits(mllm)
+
     @property
     def decoding(self) -> Decoding:
         """Greedy decoding under the guidance, for `mllm.trace`."""

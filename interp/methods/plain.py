@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ from interp.methods.answer import Answer, answers
 from interp.methods.checks import n_tokens
 from interp.methods.method import Samples
 from interp.prompt import PAPER_PROMPT, Prompt
-from interp.tracing import Mllm
+from interp.tracing import Edit, Mllm
 
 __all__ = ["Plain"]
 
@@ -37,6 +38,10 @@ class Plain:
         """
         trace = mllm.trace(samples, prompt=prompt, generate=n_tokens(max_new_tokens))
         return answers(trace, trace.cost)
+
+    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Edit]:
+        """The edits that gave these answers: none."""
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """The method as JSON values."""

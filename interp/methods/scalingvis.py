@@ -68,6 +68,10 @@ class ScalingVis:
         """The scaling, for `mllm.trace`; none when the weight is 1."""
         return [Temper(Site(queries="last", keys="image"), self.weight)] if self.weight != 1 else []
 
+    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Temper]:
+        """The edits that gave these answers, for another trace of the same batch."""
+        return self.edits(mllm)
+
     def to_dict(self) -> dict[str, Any]:
         """The method as JSON values."""
         return {"method": self.name, "weight": self.weight}
@@ -113,7 +117,7 @@ class AdaptVis:
     def answer(
         self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
     ) -> list[Answer]:
-        """The answers to these samples, run as one batch: `details` hold "confidence" and "weight".
+        """The answers to these samples, run as one batch: `details` hold "confidence", "weight", "n_tokens".
 
         Costs one pass over the image, one over the text after it, and a generation from there.
 
@@ -134,8 +138,17 @@ class AdaptVis:
         weights = [self.weight(one) for one in confidences]
         edits = tempers(weights, [tokens.n for tokens in first.tokens])
         trace = mllm.trace(run, prompt=prompt, edits=edits, generate=generate)
-        said = [{"confidence": float(c), "weight": w} for c, w in zip(confidences, weights, strict=True)]
+        said = [
+            {"confidence": float(c), "weight": w, "n_tokens": tokens.n}
+            for c, w, tokens in zip(confidences, weights, first.tokens, strict=True)
+        ]
         return answers(trace, cost + first.cost + trace.cost, said)
+
+    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Temper]:
+        """The edits that gave these answers, for another trace of the same batch."""
+        return tempers(
+            [one.details["weight"] for one in answers], [one.details["n_tokens"] for one in answers]
+        )
 
     def weight(self, confidence: float) -> float:
         """The weight for a first token of that probability."""

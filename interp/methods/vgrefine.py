@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -21,7 +22,7 @@ from interp.tracing import Knockout, Mllm, Site, image_mask
 from interp.tracing.edits import Steps
 from interp.tracing.site import Selector
 
-__all__ = ["VARIANTS", "Settings", "VGRefine"]
+__all__ = ["VARIANTS", "HeadReference", "Settings", "VGRefine"]
 
 PUBLISHED = range(16, 17)
 DEPTH = 28
@@ -53,6 +54,19 @@ VARIANTS: Mapping[str, Settings] = {
 }
 
 
+@runtime_checkable
+class HeadReference(Protocol):
+    """Heads that are known once something has run; methods know no more of it."""
+
+    def resolve(self, out: str | os.PathLike[str], /) -> Sequence[tuple[int, int]]:
+        """The (layer, head) pairs; what must run leaves its run under `out`."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reference as JSON values."""
+        ...
+
+
 @dataclass(frozen=True)
 class VGRefine:
     """Visual grounding refinement: triage by the best grounded heads, then an attention knockout.
@@ -77,8 +91,10 @@ class VGRefine:
     window, m is 0.
 
     Args:
-        heads: (layer, head) pairs, 0-based, such as `interp.study.published_heads(…).pairs` or a resolved
-            `HeadSet`. Their order does not matter. No rule carries heads to another model: rank its own.
+        heads: (layer, head) pairs, 0-based, such as `interp.study.published_heads(…).pairs`; or a reference to
+            heads, such as the `HeadSet` of `HeadRanking(…).top(20)`: anything with `resolve(out, …)` and `to_dict`.
+            `interp.Refinement` puts the pairs in a reference's place; a method with a reference answers nothing.
+            Their order does not matter. No rule carries heads to another model: rank its own.
         layers: The masked layers. None is layer 16 of the 28 of HuatuoGPT-Vision-7B, and at another depth
             round(16/28 · n_layers) (`scaled_layers`). The source finds the layer by a layer sweep; several
             layers for deeper models, as for the 34B model, whose layers are not published.
@@ -99,7 +115,7 @@ class VGRefine:
     max_new_tokens=1 for those.
     """
 
-    heads: Sequence[tuple[int, int]]
+    heads: Sequence[tuple[int, int]] | HeadReference
     layers: Sequence[int] | None = None
     variant: Literal["code", "paper"] = "code"
     percentile: float | None = None
@@ -112,7 +128,8 @@ class VGRefine:
     name: ClassVar[str] = "VGRefine"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "heads", _pairs(self.heads))
+        if not isinstance(self.heads, HeadReference):
+            object.__setattr__(self, "heads", _pairs(self.heads))
         object.__setattr__(self, "layers", layer_indices(self.layers, "layer 16 of 28, scaled to the depth"))
         choice(self.variant, "variant", VARIANTS)
         number(self.epsilon, "epsilon", low=0.0, open_low=True)
@@ -154,13 +171,15 @@ class VGRefine:
 
         Raises:
             SiteError: Heads the model does not have.
+            MethodError: Heads that are a reference.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        pairs = self._named_heads()
         run, paid = shared_prefix(mllm, samples, *self._prompts(prompt))
         found = measure_heads(
             mllm,
             run,
-            cast(Any, self.heads),
+            pairs,
             prompt=prompt,
             generic=self.generic,
             reference=self.settings.reference,
@@ -200,10 +219,11 @@ class VGRefine:
 
         Raises:
             SiteError: Heads or layers the model does not have.
-            MethodError: `max_new_tokens` below 1, or not one map per sample.
+            MethodError: `max_new_tokens` below 1, not one map per sample, or heads that are a reference.
             InterpError: Samples or prompts that cannot be encoded.
         """
         generate = n_tokens(max_new_tokens)
+        self._named_heads()
         run, cost = shared_prefix(mllm, samples, *(self._prompts(prompt) if maps is None else [prompt]))
         if maps is None:
             measured = self.head_maps(mllm, run, prompt=prompt)
@@ -222,19 +242,34 @@ class VGRefine:
             return []
         return [self._knockout(self.masked_layers(mllm.n_layers), image_mask([~one for one in kept]))]
 
+    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Knockout]:
+        """The edits that gave these answers, for another trace of the same batch."""
+        return self.edits(mllm, [np.asarray(one.details["kept"], bool) for one in answers])
+
     def to_dict(self) -> dict[str, Any]:
-        """The method as JSON values, its settings written out."""
+        """The method as JSON values, its settings written out; heads that are a reference as it writes itself."""
         settings = asdict(self.settings)
         settings["queries"] = Site(queries=self.settings.queries).to_dict()["queries"]
         return {
             "method": self.name,
             "variant": self.variant,
-            "heads": [list(pair) for pair in self.heads],
+            "heads": self.heads.to_dict()
+            if isinstance(self.heads, HeadReference)
+            else [list(pair) for pair in self.heads],
             "layers": None if self.layers is None else list(self.layers),
             **settings,
             "generic": self.generic.to_dict(),
             "epsilon": self.epsilon,
         }
+
+    def _named_heads(self) -> Sequence[tuple[int, int]]:
+        """The pairs; a reference is refused."""
+        if isinstance(self.heads, HeadReference):
+            raise MethodError(
+                "VGRefine answers with (layer, head) pairs, and its heads are a reference that has not been resolved. "
+                'Write VGRefine(heads=heads.resolve("runs")), or run it in an interp.Refinement, which resolves it.'
+            )
+        return self.heads
 
     def _prompts(self, prompt: Prompt) -> list[Prompt]:
         """What triage puts to the model."""

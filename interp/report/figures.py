@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from interp.study.choice import LayerChoice
     from interp.study.result import Cell, Result
 
-__all__ = ["PALETTE", "cell_name", "key", "layer_figures"]
+__all__ = ["FONT", "GREY", "PALETTE", "cell_name", "key", "layer_figures"]
 
 PALETTE = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#eab308", "#ec4899")
 GREY = "#8a909c"

@@ -5,14 +5,17 @@ from __future__ import annotations
 from interp.stats.family import holm
 from interp.stats.groups import MIN_GROUPS, per_group, population_note
 from interp.stats.intervals import Interval, bootstrap, bootstrap_statistic, paired, two_way, unpaired
+from interp.stats.mcnemar import Flips, flips
 from interp.stats.permutation import PermutationTest, paired_test, unpaired_test
 
 __all__ = [
     "MIN_GROUPS",
+    "Flips",
     "Interval",
     "PermutationTest",
     "bootstrap",
     "bootstrap_statistic",
+    "flips",
     "holm",
     "paired",
     "paired_test",

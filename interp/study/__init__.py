@@ -18,6 +18,8 @@ from interp.study.knockout_result import KnockoutResult
 from interp.study.knockout_sweep import KnockoutSweep
 from interp.study.layer_sweep import LayerSweep
 from interp.study.model import ModelSpec
+from interp.study.refinement import Refinement
+from interp.study.refinement_result import RefinementResult
 from interp.study.result import Cell, Result
 from interp.study.strata import Stratified, stratified
 from interp.study.study import Study, study_labels
@@ -39,6 +41,8 @@ __all__ = [
     "LayerSweep",
     "Matched",
     "ModelSpec",
+    "Refinement",
+    "RefinementResult",
     "Result",
     "Stratified",
     "Study",

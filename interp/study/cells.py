@@ -100,13 +100,33 @@ def run_cells(
     Raises:
         StudyError: Nothing could be measured in any cell, or an axis has the name of a table's column.
     """
-    folders = run_tasks(_groups(cells, mllm), out, workers=workers, progress=progress, part=part)
+    ready, opened = _ready(cells, mllm, out, workers=workers, progress=progress)
+    folders = run_tasks(_groups(ready, opened), out, workers=workers, progress=progress, part=part)
+    del opened
     done = tuple(
         GridCell(labels, study, folder) for (labels, study), folder in zip(cells, folders, strict=True)
     )
     if part is None and not any(cell.measured for cell in done):
         done[0].check()
     return done
+
+
+def _ready(
+    cells: Cells, mllm: Any, out: str | os.PathLike[str], *, workers: int, progress: bool
+) -> tuple[Cells, Any]:
+    """The cells with the results of other studies that they need, and the first cell's model, if it is open."""
+    if not any(hasattr(study, "resolved") for _, study in cells):
+        return cells, mllm
+    ready: list[tuple[dict[str, str], Study]] = []
+    kept = None
+    for model, same in by_model(cells, mllm):
+        options: dict[str, Any] = {"workers": workers, "progress": progress, "mllm": model}
+        for labels, study in same:
+            resolve = getattr(study, "resolved", None)
+            ready.append((labels, study if resolve is None else resolve(out, **options)))
+        kept = model if len(same) == len(cells) else None  # of several models one is open at a time
+        del model, options
+    return tuple(ready), kept
 
 
 def _groups(cells: Cells, mllm: Any) -> Iterator[list[tuple[str, Task]]]:

@@ -20,6 +20,7 @@ from interp.study.choice import LayerChoice, choose_layer
 from interp.study.comparison import compare, compare_groups
 from interp.study.frames import where
 from interp.study.grid_result import GridResult
+from interp.study.stored_tokens import stored_tokens
 from interp.study.summary import differences, summarise
 from interp.study.table import layer_table
 
@@ -60,13 +61,7 @@ class Cell(GridCell):
 
     def tokens(self, index: int) -> TokenMap:
         """Where the image tokens of one sample lie (its text positions are not stored)."""
-        from interp.tokens import TokenMap
-
-        row = self.folder.read_table("samples").to_pandas().set_index("index").loc[index]
-        footprints = np.asarray(row["footprints"], float).reshape(-1, 4)
-        n = len(footprints)
-        sizes = tuple(self.sweep.data[index].sizes)
-        return TokenMap(np.arange(n), footprints, None, np.full(n, "stored"), row["image_index"], sizes, n)
+        return stored_tokens(self, index)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ The task's `to_dict` names the run's folder: all that the stored numbers depend 
 Its tables: `samples` (index, sample, group, …: one row per measured sample), `scores` (index, …, value: what the tidy
 frame is made of), and whatever else it needs. `StudyTask` does the model, the plan, the samples that cannot be
 used and the pickling; `SamplesTask` also runs the study's indicator.
+
+A study that needs another's result first has one method more, `resolved(out, *, workers, progress, mllm)`, which
+gives the study to run in its place; `Refinement` ranks heads so.
 """
 
 from __future__ import annotations

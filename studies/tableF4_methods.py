@@ -1,0 +1,99 @@
+"""Table F.4: VGRefine and its rivals under one protocol: accuracy with paired intervals, flips, cost.
+
+    python studies/tableF4_methods.py
+    python studies/tableF4_methods.py --model llava-hf/llava-1.5-7b-hf --device cuda --data FOLDER
+
+Plain, VGRefine (code and paper), PAI, AdaptVis, ScalingVis, HGAI and ViCrop answer the same test samples, greedily.
+Heads, the layer that VGRefine masks and ScalingVis' weight, for which nothing is published, are chosen on the
+validation split; all else is the methods' published defaults. Printed are each method's difference from the plain
+model and every pair of methods, with Holm's p. Seconds and passes are times the plain model's. A method that a model
+cannot run is left out with its reason: its samples are in the table of failures.
+Each run stays under `--out` and is resumed by the same command; `tableF4.html` is the result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from interp.data.named import BUNDLED, sets
+from interp.methods import HGAI, PAI, AdaptVis, Plain, ScalingVis, VGRefine, ViCrop
+from interp.study import Grid, ModelSpec, Refinement, RefinementResult
+from interp.study.method_choice import best_method, grounding
+
+WEIGHTS = (0.5, 0.8, 1.2, 1.5, 2.0)
+
+
+def main(
+    model: str = "organism",
+    data: tuple[str, ...] = BUNDLED,
+    out: Path = Path("runs"),
+    seed: int = 0,
+    workers: int = 1,
+    n: int = 64,
+    n_validation: int = 40,
+    k: int | None = None,
+    metric: str = "kl",
+    crop: Literal["both", "crop"] = "both",
+    tokens: int = 8,
+    batch: int = 8,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> None:
+    """Compare methods on the same samples.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
+        out: Folder for runs and tableF4.html.
+        seed: Draws the samples, and the groups of the bootstrap.
+        workers: Processes, each with its own copy of the model.
+        n: At most so many test samples per data set, drawn with the seed.
+        n_validation: At most so many validation samples per data set, to choose heads, layer and weight on.
+        k: How many heads VGRefine has; by default 20, or an eighth of a small model's heads.
+        metric: What ranks the heads: a short name of interp.metrics.METRICS.
+        crop: What ViCrop answers from: image and crop, or the crop alone.
+        tokens: How many tokens an answer has at most.
+        batch: Samples per forward pass.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    spec = ModelSpec(model, device=device, dtype=dtype)
+    held_out = sets(data, split="validation", n=n_validation, seed=seed)
+    results = []
+    for label, samples in sets(data, n=n, seed=seed).items():
+        if label not in held_out or all(sample.answer is None for sample in (*samples, *held_out[label])):
+            raise SystemExit(
+                f"{label}: methods are chosen on validation samples and need answers to be compared."
+            )
+        found = grounding(spec, held_out[label], out=out, k=k, metric=metric, seed=seed, workers=workers)
+        print(found.said)
+        study = Refinement(model=spec, data=held_out[label], max_new_tokens=tokens, seed=seed, batch=batch)
+        weights = {f"w = {weight:g}": ScalingVis(weight) for weight in WEIGHTS}
+        scaling, _ = best_method(study, weights, out=out, workers=workers)
+        print(f"{label}: ScalingVis with weight {scaling.weight:g}, the best accuracy there.", end="\n\n")
+        methods: dict[str, Any] = {
+            "Plain": Plain(),
+            "VGRefine, code": VGRefine(heads=found.heads, layers=(found.layer,), variant="code"),
+            "VGRefine, paper": VGRefine(heads=found.heads, layers=(found.layer,), variant="paper"),
+            "PAI": PAI(),
+            "AdaptVis": AdaptVis(),
+            "ScalingVis": scaling,
+            "HGAI": HGAI(),
+            "ViCrop": ViCrop(images=crop),
+        }
+        tested = study.replace(data=samples, read_layer=found.read_layer)
+        results.append(Grid(tested, method=methods).run(out, workers=workers))
+    result = RefinementResult.join(results)
+    print(result.table(), end="\n\n")
+    print(result.pairs_table(), end="\n\n")
+    if len(result.failures):
+        counts = result.failures.groupby(["data", "method", "error", "reason"]).size()
+        print(f"Failures:\n{counts.to_string()}", end="\n\n")
+    print(f"Report: {result.report(out / 'tableF4.html')}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

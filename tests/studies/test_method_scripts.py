@@ -1,0 +1,105 @@
+"""The method studies from their command line to their page, on a few samples of the organism."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp.data import named
+from interp.study.answers import accepted
+from interp.tracing import load
+from tests.studies.test_scripts import STUDIES, script
+
+SCRIPTS = ("vgrefine", "table4_ablation", "tableF4_methods")
+FEW: dict[str, Any] = {"data": ("medical",), "n": 6, "n_validation": 4, "tokens": 2}
+
+
+def methods(out: Path) -> dict[str, dict[str, Any]]:
+    """What each run under `out` was of, by the folder."""
+    found = (json.loads((path / "study.json").read_text()) for path in sorted(out.glob("refinement-*")))
+    return {
+        path.name: one["method"] for path, one in zip(sorted(out.glob("refinement-*")), found, strict=True)
+    }
+
+
+def test_vgrefine_answers_before_and_after_in_both_variants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("vgrefine").main(**FEW, out=tmp_path, k=2, metric="ar")
+    said = capsys.readouterr().out
+    layer = int(re.findall(r"the top 2 of 48 heads by ar, and layer (\d) by attention ratio", said)[0])
+    ran = list(methods(tmp_path).values())
+    assert {(one["variant"], one["percentile"], one["mode"]) for one in ran} == {
+        ("code", 80.0, "renormalise"),
+        ("paper", 50.0, "zero"),
+    }
+    assert all(one["layers"] == [layer] and len(one["heads"]) == 2 for one in ran)
+    assert ran[0]["heads"] == ran[1]["heads"]
+    page = (tmp_path / "vgrefine.html").read_text()
+    assert "model organism" in page
+    mllm, data = load("organism"), named("medical", n=6)
+    plain = mllm.trace(list(data), generate=2).answers
+    assert plain is not None
+    right = sum(
+        text == accepted(one, mllm.encode([one]).prompt) for text, one in zip(plain, data, strict=True)
+    )
+    assert said.count(f" {right / 6:.3f} ") >= 2  # accuracy before, in both lines
+
+
+def test_table_4_is_one_grid_and_ranks_heads_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script("table4_ablation").main(**FEW, out=tmp_path, k=(1, 3, 100), p=(30, 90))
+    ran = [(len(one["heads"]), one["percentile"]) for one in methods(tmp_path).values()]
+    assert sorted(ran) == [
+        (k, float(p)) for k in (1, 3, 48) for p in (30, 90)
+    ]  # k clipped to the heads there are
+    assert len(list(tmp_path.glob("head-ranking-*"))) == 1
+    assert len(list(tmp_path.glob("grid-*"))) == 1
+    page = (tmp_path / "table4.html").read_text()
+    assert '"figure-heat"' in page
+    assert "The best cell of a table flatters" in page
+    assert "k = 48, p = 90" in capsys.readouterr().out
+
+
+def test_table_f4_compares_every_method_with_the_plain_model_and_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("tableF4_methods").main(**FEW, out=tmp_path)
+    said = capsys.readouterr().out
+    names = ("Plain", "VGRefine, code", "VGRefine, paper", "PAI", "AdaptVis", "ScalingVis", "HGAI", "ViCrop")
+    page = (tmp_path / "tableF4.html").read_text()
+    for place, name in enumerate(names):
+        assert f"<td>{name}</td>" in page
+        for other in names[place + 1 :]:
+            assert f"{name} − {other}" in said
+    weight = float(re.findall(r"medical: ScalingVis with weight ([\d.]+)", said)[0])
+    tried = [one["weight"] for one in methods(tmp_path).values() if one["method"] == "ScalingVis"]
+    assert sorted(tried) == sorted(
+        [0.5, 0.8, 1.2, 1.5, 2.0, weight]
+    )  # on validation, and the chosen one on test
+    assert "Only 4 groups" in said or "Only 3 groups" in said or "Only 2 groups" in said
+    assert "Failures" not in said
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_samples_without_answers_are_refused(name: str, tmp_path: Path) -> None:
+    rows = tmp_path / "mute.jsonl"
+    image = named("natural", n=1)[0].load()
+    image.save(tmp_path / "a.png")
+    lines = [
+        {"image": "a.png", "question": "What?", "bbox": [[1, 1, 9, 9]], "split": split}
+        for split in ("test", "validation")
+    ]
+    rows.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(SystemExit, match="need answers"):
+        script(name).main(data=(str(rows),), out=tmp_path)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_is_a_short_declaration_with_the_same_arguments(name: str) -> None:
+    assert len((STUDIES / f"{name}.py").read_text().splitlines()) < 150
+    assert {"model", "data", "out", "seed", "workers"} <= set(script(name).main.__annotations__)
+    assert f"`{name}.py`" in (STUDIES / "README.md").read_text()

@@ -1,0 +1,176 @@
+"""Comparing methods, groups, joined results, what differs between methods, and what is chosen on validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from interp.data import Samples, bundled
+from interp.errors import StudyError
+from interp.stats import holm, paired_test
+from interp.study import Grid, ModelSpec, RefinementResult
+from interp.study.frames import records
+from interp.study.method_choice import Grounding, best_method, grounding
+from interp.study.parameters import numeric_pair, varied
+from tests.study.planted import sample, samples
+from tests.study.planted_methods import Answering, Swap, named, planted_plain, refinement
+
+__all__ = ["planted_plain"]
+
+METHODS = {
+    "none": Swap(),
+    "helps": Swap(changes=named(0, 1, 2)),
+    "hurts": Swap(changes=named(8, 9, 10, 11)),
+}
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> RefinementResult:
+    study = refinement(model=Answering(wrong=named(0, 1, 2, 3)), batch=4)
+    return Grid(study, method=METHODS).run(tmp_path, progress=False)
+
+
+def test_methods_are_compared_on_the_same_samples_with_holms_p(result: RefinementResult) -> None:
+    found = {(row["a"], row["b"]): row for row in records(result.compare("correct"))}
+    assert list(found) == [("none", "helps"), ("none", "hurts"), ("helps", "hurts")]
+    last = found["helps", "hurts"]
+    assert (last["mean_a"], last["mean_b"]) == (pytest.approx(11 / 12), pytest.approx(4 / 12))
+    assert last["difference"] == pytest.approx(7 / 12)
+    assert (last["only_a_right"], last["only_b_right"], last["left_out"]) == (7, 0, 0)
+    helps = np.array([1, 1, 1, 0, *np.ones(8)])
+    hurts = np.array([0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0])
+    groups = [f"g{number // 2}" for number in range(12)]
+    assert last["p"] == pytest.approx(paired_test(helps, hurts, groups).p)
+    ps = [row["p"] for row in found.values()]
+    assert [row["p_holm"] for row in found.values()] == pytest.approx(holm(ps).tolist())
+
+
+def test_holm_in_the_summary_goes_measure_by_measure(result: RefinementResult) -> None:
+    summary = result.summary()
+    for measure in ("correct", "logprob", "probability"):
+        own = summary[summary.measure == measure]
+        assert len(own) == 3
+        assert own.p_holm.tolist() == pytest.approx(holm(own.p.to_numpy()).tolist())
+
+
+def test_a_sample_missing_on_one_side_is_left_out_of_the_pair(tmp_path: Path) -> None:
+    methods = {"a": Swap(fails=named(1)), "b": Swap(changes=named(1))}
+    result = Grid(refinement(), method=methods).run(tmp_path, progress=False)
+    row = records(result.compare("correct"))[0]
+    assert (row["n"], row["left_out"], row["difference"]) == (11, 1, 0)
+
+
+def test_group_by_group_where_groups_are_few(result: RefinementResult) -> None:
+    """Groups are pairs of samples: s0, s1 are both wrong before; s2 of the second turns right, s3 stays wrong."""
+    rows = [row for row in records(result.per_group()) if row["method"] == "helps"]
+    assert [row["group"] for row in rows] == [f"patient-{number}" for number in range(6)]
+    assert [(row["before"], row["after"], row["n"]) for row in rows[:3]] == [
+        (0, 1, 2),
+        (0, 0.5, 2),
+        (1, 1, 2),
+    ]
+
+
+def test_no_groups_are_listed_where_there_are_enough(tmp_path: Path) -> None:
+    data = Samples([sample(number, group=f"g{number}") for number in range(20)])
+    assert refinement(data=data, batch=10).run(tmp_path, progress=False).per_group().empty
+
+
+def test_results_of_several_data_sets_are_joined(tmp_path: Path) -> None:
+    parts = [
+        refinement(data=samples(4, name=name, start=start)).run(tmp_path, progress=False)
+        for name, start in (("a", 0), ("b", 20))
+    ]
+    joined = RefinementResult.join(parts)
+    assert [cell.labels["data"] for cell in joined.cells] == ["a", "b"]
+    assert len(joined.frame) == 16
+    assert joined.summary().data.tolist() == ["a"] * 3 + ["b"] * 3
+    with pytest.raises(StudyError, match="got two cells of the same labels"):
+        RefinementResult.join([parts[0], parts[0]])
+    grid = Grid(refinement(), batch=[2, 4]).run(tmp_path, progress=False)
+    with pytest.raises(StudyError, match=r"join takes results of the same axes"):
+        RefinementResult.join([parts[0], grid])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"measure": "ar"}, "measure is one of correct, logprob, probability; got 'ar'"),
+        ({"over": "layer"}, "over is one of the axes model, data, method"),
+        ({"over": "data"}, "nothing to compare over data"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    result: RefinementResult, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StudyError, match=message):
+        result.compare(**options)
+
+
+def test_parameters_are_those_that_differ_and_heads_count_by_number() -> None:
+    methods = [
+        {"method": "V", "heads": [[0, 1]] * k, "percentile": p, "layers": [3], "mode": "zero"}
+        for k in (1, 5)
+        for p in (30.0, 50.0)
+    ]
+    table = varied([({"method": str(place)}, method) for place, method in enumerate(methods)])
+    assert list(table.columns) == ["method", "k", "percentile"]
+    assert table[["k", "percentile"]].to_numpy().tolist() == [[1, 30], [1, 50], [5, 30], [5, 50]]
+    assert numeric_pair(table, ["method"]) == ("k", "percentile")
+
+
+def test_methods_that_differ_in_words_make_no_pair_of_numbers() -> None:
+    methods = [{"mode": "zero", "percentile": 30.0}, {"mode": "renormalise", "percentile": 50.0}]
+    table = varied([({"method": str(place)}, method) for place, method in enumerate(methods)])
+    assert numeric_pair(table, ["method"]) is None
+    one = varied([({"method": "a"}, {"k": 1}), ({"method": "b"}, {"k": 2})])
+    assert numeric_pair(one, ["method"]) is None
+
+
+def validation(n: int = 12) -> Samples:
+    return Samples([sample(number, meta={"split": "validation"}) for number in range(n)], "validation")
+
+
+def test_the_best_method_is_that_of_the_best_accuracy_then_of_the_likelier_answers(tmp_path: Path) -> None:
+    study = refinement(data=validation(), model=Answering(wrong=named(0, 1, 2)))
+    best, _ = best_method(study, METHODS, out=tmp_path)
+    assert best == METHODS["helps"]
+    tie = {"first": Swap(changes=named(0, 5)), "second": Swap(changes=named(1, 6), rules_out=())}
+    assert best_method(study, tie, out=tmp_path)[0] == tie["first"]  # equal in both: the order given
+
+
+def test_nothing_is_chosen_on_test_samples_or_without_answers(tmp_path: Path) -> None:
+    test = Samples([sample(0, meta={"split": "test"})], "held out")
+    with pytest.raises(
+        StudyError, match="expected samples of a validation split to choose a method's parameters"
+    ):
+        best_method(refinement(data=test), METHODS, out=tmp_path)
+    mute = Samples([sample(number, answer=None) for number in range(2)], "mute")
+    with pytest.raises(StudyError, match="the samples of mute have no answers"):
+        best_method(refinement(data=mute), METHODS, out=tmp_path)
+
+
+def test_published_heads_need_no_validation_samples() -> None:
+    found = grounding(ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-7B-hf"), None)
+    assert (len(found.heads), found.layer, found.read_layer, found.n_heads) == (20, 16, 17, 20)
+    assert found.top(2).pairs == ((15, 4), (16, 5))
+    assert "published" in found.said
+    with pytest.raises(
+        StudyError, match="no heads are published for FreedomIntelligence/HuatuoGPT-Vision-7B-Qwen2"
+    ):
+        grounding(ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-7B-Qwen2.5VL"), None)
+
+
+def test_heads_and_layer_of_the_organism_are_found_on_validation_samples(tmp_path: Path) -> None:
+    data = bundled("natural", split="validation", n=6)
+    found: Grounding = grounding(ModelSpec("organism"), data, out=tmp_path, k=3, metric="ar")
+    assert found.n_heads == 48
+    assert found.heads.k == 3
+    assert found.top(5).k == 5
+    assert found.read_layer == min(found.layer + 1, 5)
+    assert "the top 3 of 48 heads by ar" in found.said
+    with pytest.raises(StudyError, match="validation split to choose heads and a layer"):
+        grounding(ModelSpec("organism"), bundled("natural", n=2), out=tmp_path)
