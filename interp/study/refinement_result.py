@@ -124,9 +124,9 @@ class RefinementResult(GridResult):
 
         Columns `before`, `after`, `difference` (positive = more after), `low`, `high`, `n`, `n_groups`,
         `n_undefined`, `n_ruled_out` (log-probabilities of −∞, left out), `p` (signs of whole groups flipped; NaN for
-        the plain model beside itself), `p_holm` (over the cells of this table, measure by measure), `smallest_p`; of "correct" also
-        `wrong_to_right`, `right_to_wrong` and `p_flips`, McNemar's exact test, which takes samples as
-        independent; `seconds`, `forwards` and `tokens`, the method's cost over the plain model's; `note`.
+        the plain model beside itself), `p_holm` (over the cells of this table, measure by measure), `smallest_p`;
+        of "correct" also `wrong_to_right`, `right_to_wrong` and `p_flips`, McNemar's exact test, which takes samples
+        as independent; `seconds`, `forwards` and `tokens`, the method's cost over the plain model's; `note`.
         """
         if not 0 < level < 1:
             raise StudyError(f"level is between 0 and 1, such as 0.95; got {level}.")
