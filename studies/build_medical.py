@@ -175,18 +175,27 @@ def build_balanced(
     return rows
 
 
-def counts(rows: list[dict[str, object]], dropped: dict[str, Counter[str]]) -> str:
+def counts(
+    rows: list[dict[str, object]], balanced: list[dict[str, object]], dropped: dict[str, Counter[str]]
+) -> str:
     """Returns the tables of what was kept and what was dropped, in Markdown."""
+    lines = table_of(rows)
+    lines += ["", "Balanced questions (`balanced.jsonl`), many of them on the same slices:", ""]
+    lines += [*table_of(balanced), "", "Structures dropped while building:", ""]
+    lines += ["| group | in several pieces | box too small | box too large |", "|---|---|---|---|"]
+    for group, why in dropped.items():
+        lines.append(f"| {group} | {why['components']} | {why['small']} | {why['large']} |")
+    return "\n".join(lines) + "\n"
+
+
+def table_of(rows: list[dict[str, object]]) -> list[str]:
+    """Returns the lines of the table of slices and samples by split and group."""
     keys = sorted({(str(r["split"]), str(r["modality"]), str(r["group"])) for r in rows})
     lines = ["| split | modality | group (volume) | slices | samples |", "|---|---|---|---|---|"]
     for key in keys:
         mine = [r for r in rows if (r["split"], r["modality"], r["group"]) == key]
         lines.append(f"| {' | '.join(key)} | {len({r['image'] for r in mine})} | {len(mine)} |")
-    lines += ["", "Structures dropped while building:", ""]
-    lines += ["| group | in several pieces | box too small | box too large |", "|---|---|---|---|"]
-    for group, why in dropped.items():
-        lines.append(f"| {group} | {why['components']} | {why['small']} | {why['large']} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
@@ -211,8 +220,8 @@ def main() -> None:
     for name, part in (("samples", rows), ("balanced", balanced)):
         (args.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     prose = (OUT / "SOURCES.md").read_text().split(MARK)[0]
-    (args.out / "SOURCES.md").write_text(prose + MARK + "\n\n" + counts(rows, dropped))
-    print(counts(rows, dropped))
+    (args.out / "SOURCES.md").write_text(prose + MARK + "\n\n" + counts(rows, balanced, dropped))
+    print(counts(rows, balanced, dropped))
 
 
 if __name__ == "__main__":

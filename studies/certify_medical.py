@@ -54,7 +54,11 @@ def sets() -> dict[str, list[interp.Sample]]:
     plain = list(interp.data.bundled("medical"))
     single = [s for s in plain if asked(s) == "side" and not {"left", "right"} & set(s.question.split())]
     both = [copy for s in single for copy in (s, mirror(s))]
-    return {"medical": plain, "balanced": list(interp.data.bundled("balanced")), "with its mirror image": both}
+    return {
+        "medical": plain,
+        "balanced": list(interp.data.bundled("balanced")),
+        "with its mirror image": both,
+    }
 
 
 def table(data: str, samples: list[interp.Sample], right: np.ndarray, said: np.ndarray) -> pd.DataFrame:

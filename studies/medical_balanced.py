@@ -134,4 +134,3 @@ def _nothing() -> Asked:
 def _item(start: str, split: str, origin: str, tile: Tile, grey: np.ndarray, marks: np.ndarray) -> Item:
     name = f"{start}-{tile.side}-{tile.y:03d}-{tile.x:03d}"
     return Item(name, split, origin, tile_of(grey[tile.at], marks[tile.at], tile.nucleus))
-

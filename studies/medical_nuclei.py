@@ -58,9 +58,7 @@ def tiles(size: int, step: int) -> list[tuple[int, int, int]]:
 
 def corners(size: int, side: int, step: int) -> list[tuple[int, int, int]]:
     """Returns (side, y, x) of the tiles of one side, row by row."""
-    return [
-        (side, y, x) for y in range(0, size + 1 - side, step) for x in range(0, size + 1 - side, step)
-    ]
+    return [(side, y, x) for y in range(0, size + 1 - side, step) for x in range(0, size + 1 - side, step)]
 
 
 def largest_whole(marks: np.ndarray, ratio: float = CLEAR) -> int | None:
