@@ -70,14 +70,15 @@ def table(data: str, samples: list[interp.Sample], right: np.ndarray, said: np.n
         "name": [alone.get(s.question) == s.answer for s in samples],
     })  # fmt: skip
     rows = []
-    for (modality, about), part in frame.groupby(["modality", "asked"]):
+    for modality, about in sorted(set(zip(frame.modality, frame.asked, strict=True))):
+        part = frame[(frame.modality == modality) & (frame.asked == about)]
         hits, n = int(part.right.sum()), len(part)
         interval = binomtest(hits, n).proportion_ci(0.95, "exact")
         most = part.answer.value_counts(normalize=True).iloc[0]
         rows.append({
             "data": data, "modality": modality, "asked": about, "n": n, "volumes": part.group.nunique(),
             "right": hits / n, "low": interval.low, "high": interval.high, "most frequent": most,
-            "name alone": part.name.mean(), "said most": part.said.value_counts(normalize=True).iloc[0],
+            "name alone": part["name"].mean(), "said most": part.said.value_counts(normalize=True).iloc[0],
             "above chance": interval.low > 0.5, "above most frequent": interval.low > most,
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -111,6 +111,7 @@ def test_what_is_absent_has_no_box_and_is_marked_nowhere_near(balanced: dict[str
 def test_regions_are_absent_where_anatomy_says_so(balanced: dict[str, Samples]) -> None:
     absent = {(s.group, s.meta["label"]) for split in SPLITS for s in balanced[split] if s.answer == "no"}
     for group, label in absent:
+        assert group
         if group in BODY - {"ct-torso", "ct-abdomen", "mr-abdomen"}:
             assert "hemisphere" in label or label == "largest nucleus" or label.endswith(PELVIC)
         if group.startswith("mr-") and group not in BODY:
@@ -120,7 +121,7 @@ def test_regions_are_absent_where_anatomy_says_so(balanced: dict[str, Samples]) 
 
 def test_empty_tiles_are_dark(balanced: dict[str, Samples]) -> None:
     empty = {stem(s): s for s in balanced["test"] if "empty" in stem(s)}
-    nuclei = [s for s in rows(balanced["test"], "Which")]
+    nuclei = rows(balanced["test"], "Which")
     assert len(empty) >= 10
 
     def grey(sample: object, inside: bool) -> float:
