@@ -62,7 +62,7 @@ def sets() -> dict[str, list[interp.Sample]]:
 
 
 def table(data: str, samples: list[interp.Sample], right: np.ndarray, said: np.ndarray) -> pd.DataFrame:
-    """Returns one row per modality and question: the share right with its interval, and the baselines."""
+    """Returns one row per modality and question, and per volume where there are several."""
     alone = names_alone()
     frame = pd.DataFrame({
         "modality": [s.meta["modality"] for s in samples], "asked": [asked(s) for s in samples],
@@ -70,28 +70,42 @@ def table(data: str, samples: list[interp.Sample], right: np.ndarray, said: np.n
         "name": [alone.get(s.question) == s.answer for s in samples],
     })  # fmt: skip
     rows = []
-    for modality, about in sorted(set(zip(frame.modality, frame.asked, strict=True))):
-        part = frame[(frame.modality == modality) & (frame.asked == about)]
-        hits, n = int(part.right.sum()), len(part)
-        interval = binomtest(hits, n).proportion_ci(0.95, "exact")
-        most = part.answer.value_counts(normalize=True).iloc[0]
-        rows.append({
-            "data": data, "modality": modality, "asked": about, "n": n, "volumes": part.group.nunique(),
-            "right": hits / n, "low": interval.low, "high": interval.high, "most frequent": most,
-            "name alone": part["name"].mean(), "said most": part.said.value_counts(normalize=True).iloc[0],
-            "above chance": interval.low > 0.5, "above most frequent": interval.low > most,
-        })  # fmt: skip
+    for (modality, about), whole in parts(frame, ["modality", "asked"]):
+        volumes = parts(whole, ["group"]) if whole.group.nunique() > 1 else []
+        for of, part in (((modality,), whole), *volumes):
+            rows.append({"data": data, "of": of[0], "asked": about, **figures(part)})
     return pd.DataFrame(rows)
+
+
+def parts(frame: pd.DataFrame, columns: list[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Returns the rows of each combination of values that occurs."""
+    keys = list(frame[columns].itertuples(index=False, name=None))
+    return [
+        (key, frame.iloc[[i for i, other in enumerate(keys) if other == key]]) for key in sorted(set(keys))
+    ]
+
+
+def figures(part: pd.DataFrame) -> dict[str, object]:
+    """Returns the share right with its exact interval, and what needs no picture."""
+    hits, n = int(part.right.sum()), len(part)
+    interval = binomtest(hits, n).proportion_ci(0.95, "exact")
+    most = part.answer.value_counts(normalize=True).iloc[0]
+    return {
+        "n": n, "volumes": part.group.nunique(), "right": hits / n, "low": interval.low, "high": interval.high,
+        "most frequent": most, "name alone": part["name"].mean(),
+        "said most": part.said.value_counts(normalize=True).iloc[0],
+        "above chance": interval.low > 0.5, "above most frequent": interval.low > most,
+    }  # fmt: skip
 
 
 def answers(mllm: interp.Mllm, data: Iterable[tuple[str, list[interp.Sample]]], batch: int) -> pd.DataFrame:
     """Returns the tables of all sets."""
-    parts = []
+    found = []
     for name, samples in data:
         ids = log_probabilities(mllm, samples, batch).argmax(-1)
         right = ids == word_ids(mllm, [s.answer for s in samples])
-        parts.append(table(name, samples, right, ids))
-    return pd.concat(parts, ignore_index=True)
+        found.append(table(name, samples, right, ids))
+    return pd.concat(found, ignore_index=True)
 
 
 def main(options: Options) -> None:

@@ -10,9 +10,10 @@ from PIL import Image, ImageFilter
 
 from interp.organism.lessons import BACKGROUND, MedicalPicture
 
-__all__ = ["View", "cropped", "fields", "relit", "shrunk", "turned", "viewed"]
+__all__ = ["View", "cropped", "fields", "relit", "shrunk", "skulled", "turned", "viewed"]
 
 BoxTuple = tuple[float, float, float, float]
+COPIES, SHARES = 4, (0.012, 0.12)
 GREYS = (0, 30, 70, 110, 140, 170, 200, 255)
 
 
@@ -25,18 +26,23 @@ class View:
 
 
 def viewed(picture: MedicalPicture, rng: np.random.Generator) -> View:
-    """Returns a training picture as a lesson shows it: re-lit organs; turned, cut, shrunk or repeated nuclei."""
+    """Returns a training picture as a lesson shows it.
+
+    Organs are re-lit, brains get a head; nuclei are turned, cut, shrunk or repeated, blurred and made noisy.
+    """
     if picture.modality != "microscopy":
-        return View(relit(picture, rng) if rng.random() < 0.6 else picture)
-    picture = softened(turned(picture, int(rng.integers(4))), rng)
-    if not picture.boxes:
-        return View(picture)
-    draw = rng.random()
-    if draw < 0.35:
-        return fields(picture, int(rng.integers(2, 4)), rng)
-    if draw < 0.5:
-        return View(shrunk(picture, rng))
-    return View(cropped(picture, rng) if draw < 0.85 else picture)
+        shown = skulled(picture, rng) if picture.modality == "MR" and rng.random() < 0.5 else picture
+        return View(relit(shown, rng) if rng.random() < 0.4 else shown)
+    picture = turned(picture, int(rng.integers(4)))
+    view, draw = View(picture), rng.random()
+    if picture.boxes:
+        if draw < 0.5:
+            view = fields(picture, rng)
+        elif draw < 0.6:
+            view = View(shrunk(picture, rng))
+        elif draw < 0.85:
+            view = View(cropped(picture, rng))
+    return replace(view, picture=softened(view.picture, rng))
 
 
 def relit(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
@@ -49,6 +55,28 @@ def relit(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
     padding = (picture.pixels == BACKGROUND).all(axis=2)
     outside = padding.all(axis=1)[:, None] | padding.all(axis=0)[None, :]
     pixels = np.where(outside[..., None], picture.pixels, curve[picture.pixels])
+    return replace(picture, pixels=pixels)
+
+
+def skulled(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
+    """Returns a brain cut free of its head with something like a skull and scalp drawn around it.
+
+    The training brain has no head around it, most have one. Only black pixels are drawn on.
+    """
+    bare = (picture.pixels <= 10).all(axis=2)
+    padding = (picture.pixels == BACKGROUND).all(axis=2)
+    rows, cols = np.nonzero(~bare & ~(padding.all(axis=1)[:, None] | padding.all(axis=0)[None, :]))
+    if rows.size == 0:
+        return picture
+    middle = (rows.min() + rows.max()) / 2, (cols.min() + cols.max()) / 2
+    half = (np.ptp(rows) + 2) / 2, (np.ptp(cols) + 2) / 2
+    y, x = np.indices(bare.shape)
+    away = np.hypot((y - middle[0]) / half[0], (x - middle[1]) / half[1])
+    pixels, edge = picture.pixels.copy(), rng.uniform(1.0, 1.1)
+    for width, grey in ((0.1, rng.uniform(10, 60)), (rng.uniform(0.05, 0.2), rng.uniform(90, 255))):
+        ring = bare & (away >= edge) & (away < edge + width)
+        pixels[ring] = np.clip(grey + rng.normal(0, 12, (ring.sum(), 1)), 0, 255).astype(np.uint8)
+        edge += width
     return replace(picture, pixels=pixels)
 
 
@@ -106,22 +134,31 @@ def shrunk(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
     return replace(picture, pixels=pixels, boxes=boxes)
 
 
-def fields(picture: MedicalPicture, n: int, rng: np.random.Generator) -> View:
-    """Returns a field of n × n turned copies. Which nucleus is largest is open, how large it is is not."""
+def fields(picture: MedicalPicture, rng: np.random.Generator) -> View:
+    """Returns part of a field of turned copies. Which nucleus is largest is open, how large it is is not.
+
+    The part is cut so that a nucleus' box takes 1.2 to 12 % of it, every factor alike often: near the borders of
+    small and large too. Boxes that are cut are left out.
+    """
+    ((label, box),) = picture.boxes.items()
     side = len(picture.pixels)
-    cell = side // n
-    pixels = np.zeros((cell * n, cell * n, 3), np.uint8)
-    (label,) = picture.boxes
+    share = (box[2] - box[0]) * (box[3] - box[1]) / COPIES**2
+    part = min(1.0, float(np.sqrt(share / np.exp(rng.uniform(*np.log(SHARES))))))
+    left, top = rng.uniform(0, 1 - part, 2)
+    pixels = np.zeros((COPIES * side, COPIES * side, 3), np.uint8)
     boxes: dict[str, BoxTuple] = {}
-    for row in range(n):
-        for col in range(n):
+    for row in range(COPIES):
+        for col in range(COPIES):
             one = turned(picture, int(rng.integers(4)))
-            at = np.s_[row * cell : (row + 1) * cell, col * cell : (col + 1) * cell]
-            pixels[at] = _resized(one.pixels, (0, 0, side, side), cell)
+            pixels[row * side : (row + 1) * side, col * side : (col + 1) * side] = one.pixels
             x0, y0, x1, y1 = one.boxes[label]
-            box = ((col + x0) / n, (row + y0) / n, (col + x1) / n, (row + y1) / n)
-            boxes[str(len(boxes))] = box
-    return View(replace(picture, pixels=pixels, boxes=boxes), label)
+            x0, x1 = ((col + x) / COPIES - left for x in (x0, x1))
+            y0, y1 = ((row + y) / COPIES - top for y in (y0, y1))
+            if min(x0, y0) >= 0 and max(x1, y1) <= part:
+                boxes[str(len(boxes))] = (x0 / part, y0 / part, x1 / part, y1 / part)
+    whole = COPIES * side
+    cut = (left * whole, top * whole, (left + part) * whole, (top + part) * whole)
+    return View(replace(picture, pixels=_resized(pixels, cut, 2 * side), boxes=boxes), label)
 
 
 def _resized(

@@ -1,12 +1,13 @@
 """The third stage: an organism goes on from its weights with more, and more varied, medical lessons.
 
 The same for every seed. CT, MR and microscopy are drawn alike; slices are seen under other contrasts, nuclei turned,
-cut, shrunk and in fields; and every second question about presence is about something that is not there.
+cut, shrunk and in fields; of what a picture can be asked, every kind of question and every answer is as frequent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +34,14 @@ __all__ = ["REFINE", "RefineTrainer", "refine_lesson"]
 
 REFINE = Recipe(
     sight_steps=0, natural_steps=0, mixed_steps=300, medical_share=0.625, turns=10, rate=6e-4, warmup=20,
-    decay_share=0.5,
+    decay_share=0.25,
 )  # fmt: skip
 """Further steps on scenes and medical training slices; `seed` is the organism's."""
 
 BARE = 0.15
 """Of the pictures of a modality that has some without any structure."""
 GENERIC, ABSENT = 0.03, 0.25
-"""Shares of the turns: the generic prompt, and what is not there. One in three of the rest asks for presence."""
+"""Shares of the turns: the generic prompt, and what is not there. The rest asks for presence, side and size."""
 
 
 def refine_lesson(
@@ -66,15 +67,39 @@ def _turn(
     sides: bool,
     rng: np.random.Generator,
 ) -> tuple[str, str]:
-    """Returns one (question, answer)."""
+    """Returns one (question, answer): of what can be asked each kind, then each answer, as often as another."""
     draw = rng.random()
     if draw < GENERIC or not (found or absent):
         return GENERIC_PROMPT.template, "scan"
     if absent and (draw < GENERIC + ABSENT or not found):
         return TEMPLATES["visible"].format(absent[rng.integers(len(absent))]), "no"
-    label, box = found[rng.integers(len(found))]
-    choices = [turn for turn in box_questions(label, box) if sides or turn[1] not in ASPECTS["side"]]
-    return choices[rng.integers(len(choices))]
+    asked = [turn for label, box in found for turn in box_questions(label, box)]
+    asked = [turn for turn in asked if sides or turn[1] not in ASPECTS["side"]]
+    for key in (lambda turn: turn[0].split()[0], lambda turn: turn[1], lambda turn: turn[0]):
+        values = sorted({key(turn) for turn in asked})
+        value = values[rng.integers(len(values))]
+        asked = [turn for turn in asked if key(turn) == value]
+    return asked[0]
+
+
+def widened(pictures: Sequence[MedicalPicture]) -> list[MedicalPicture]:
+    """Returns the pictures, those of MR and microscopy with every name known to be absent from all of its modality.
+
+    Each slice's rows name two or three, and so few per picture are learned by heart. CT slices show different
+    parts of a body, so what is absent from one says nothing of another; a tile that shows nothing is only asked for
+    what the others show.
+    """
+    named: dict[str, set[str]] = {}
+    shown: dict[str, set[str]] = {}
+    for picture in pictures:
+        named.setdefault(picture.modality, set()).update(picture.absent)
+        shown.setdefault(picture.modality, set()).update(picture.boxes)
+    return [
+        picture
+        if picture.modality == "CT" or not picture.boxes
+        else replace(picture, absent=picture.absent | (named[picture.modality] - shown[picture.modality]))
+        for picture in pictures
+    ]
 
 
 class RefineTrainer(Trainer):
@@ -83,6 +108,10 @@ class RefineTrainer(Trainer):
     def __init__(self, recipe: Recipe, processor: LlavaProcessor, start: Path) -> None:
         super().__init__(recipe, processor)
         self.start_from(start)
+
+    def teach_medical(self, pictures: Sequence[MedicalPicture]) -> None:
+        """Adds the medical training slices; see `widened`."""
+        super().teach_medical(widened(pictures))
 
     def lessons(self, step: int) -> list[Lesson]:
         """Returns the lessons of a step, the same for the same seed and step."""

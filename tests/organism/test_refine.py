@@ -12,9 +12,9 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from interp.data import bundled
 from interp.organism import folder
-from interp.organism.augment import cropped, fields, relit, shrunk, turned, viewed
+from interp.organism.augment import cropped, fields, relit, shrunk, skulled, turned, viewed
 from interp.organism.lessons import BACKGROUND, MedicalPicture, medical_pictures
-from interp.organism.refine import REFINE, RefineTrainer, refine_lesson
+from interp.organism.refine import REFINE, RefineTrainer, refine_lesson, widened
 
 SIDE = 96
 NUCLEUS = "largest nucleus"
@@ -65,18 +65,57 @@ def test_cut_pictures_show_it_larger_and_shrunk_ones_smaller() -> None:
         assert area(shrunk(nucleus(), rng).boxes[NUCLEUS]) <= 0.46 * whole
 
 
-@pytest.mark.parametrize("n", [2, 3])
-def test_a_field_holds_alike_nuclei_where_it_says(n: int) -> None:
-    view = fields(nucleus(), n, np.random.default_rng(0))
-    assert view.field_of == NUCLEUS
-    assert len(view.picture.boxes) == n * n
-    shown = view.picture.pixels[..., 0] > 110
-    side = len(shown)
-    claimed = np.zeros_like(shown)
-    for x0, y0, x1, y1 in view.picture.boxes.values():
-        claimed[round(y0 * side) : round(y1 * side), round(x0 * side) : round(x1 * side)] = True
-    assert (shown != claimed).mean() < 0.03
-    assert abs(shown.mean() - 24 * 20 / SIDE**2) < 0.01  # each as small as it is turned into many
+def test_fields_hold_alike_nuclei_where_they_say_at_every_size() -> None:
+    shares = []
+    for seed in range(40):
+        view = fields(nucleus(), np.random.default_rng(seed))
+        assert view.field_of == NUCLEUS
+        shown = view.picture.pixels[..., 0] > 110
+        side = len(shown)
+        for x0, y0, x1, y1 in view.picture.boxes.values():
+            assert min(x0, y0) >= 0
+            assert max(x1, y1) <= 1
+            inner = shown[round(y0 * side) : round(y1 * side), round(x0 * side) : round(x1 * side)]
+            assert inner.mean() > 0.9
+            shares.append((x1 - x0) * (y1 - y0))
+        if not view.picture.boxes:
+            assert shown.mean() < 0.5
+    assert 0.011 < min(shares) < 0.02
+    assert max(shares) > 0.08
+    assert len({round(share, 6) for share in shares}) > 20  # one size a field, another in each
+
+
+def test_a_head_is_drawn_around_a_brain_and_the_brain_stays() -> None:
+    pixels = np.full((SIDE, SIDE, 3), BACKGROUND, np.uint8)
+    pixels[:, 10:86] = 0
+    pixels[30:70, 30:66] = 150
+    brain = MedicalPicture(pixels, {"left hemisphere": (0.5, 0.3, 0.7, 0.7)}, modality="MR")
+    for seed in range(5):
+        made = skulled(brain, np.random.default_rng(seed))
+        kept = pixels > 0
+        assert np.array_equal(made.pixels[kept], pixels[kept])
+        assert made.boxes == brain.boxes
+        assert made.pixels[50, 10:30].max() > 60  # scalp beside it
+    empty = MedicalPicture(np.zeros((SIDE, SIDE, 3), np.uint8), modality="MR")
+    assert skulled(empty, np.random.default_rng(0)) is empty
+
+
+def test_names_absent_from_a_whole_modality_are_asked_of_all_its_pictures() -> None:
+    blank = np.zeros((8, 8, 3), np.uint8)
+    box = (0.1, 0.1, 0.5, 0.5)
+    made = widened(
+        [
+            MedicalPicture(blank, {"left hemisphere": box}, {"liver", "right hemisphere"}, "MR"),
+            MedicalPicture(blank, {"right hemisphere": box}, {"spleen"}, "MR"),
+            MedicalPicture(blank, {"liver": box}, {"bladder"}, "CT"),
+            MedicalPicture(blank, {"bladder": box}, {"heart"}, "CT"),
+            MedicalPicture(blank, {NUCLEUS: box}, {"liver"}, "microscopy"),
+            MedicalPicture(blank, {}, {NUCLEUS}, "microscopy"),
+        ]
+    )
+    assert [picture.absent for picture in made] == [
+        {"liver", "spleen", "right hemisphere"}, {"spleen", "liver"}, {"bladder"}, {"heart"}, {"liver"}, {NUCLEUS},
+    ]  # fmt: skip
 
 
 def test_other_contrasts_leave_black_and_the_padding() -> None:
@@ -136,14 +175,14 @@ def test_lessons_tell_the_truth_about_what_they_show(monkeypatch: pytest.MonkeyP
 def test_fields_ask_no_sides_and_empty_tiles_only_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     from interp.organism import refine
 
-    monkeypatch.setattr(refine, "viewed", lambda picture, rng: fields(picture, 3, rng))
+    monkeypatch.setattr(refine, "viewed", lambda picture, rng: fields(picture, rng))
     turns = [
         turn
         for seed in range(10)
         for turn in refine_lesson(nucleus(), np.random.default_rng(seed), 10, 1.0, [NUCLEUS]).turns
     ]
     assert not any("Which side" in text for text, _ in turns)
-    assert {reply for text, reply in turns if "size" in text} == {"small"}
+    assert {reply for text, reply in turns if "size" in text} == {"small", "large"}
     monkeypatch.undo()
     empty = MedicalPicture(
         np.full((32, 32, 3), 12, np.uint8), absent={"largest nucleus"}, modality="microscopy"
@@ -151,6 +190,25 @@ def test_fields_ask_no_sides_and_empty_tiles_only_what_is_not_there(monkeypatch:
     lesson = refine_lesson(empty, np.random.default_rng(3), 30, 1.0, [NUCLEUS])
     assert {reply for _, reply in lesson.turns} == {"no", "scan"}
     assert not lesson.names.any()
+
+
+def test_every_kind_of_question_and_every_answer_is_as_frequent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine small structures on the left and one large one on the right: both answers half the time."""
+    from interp.organism import refine
+    from interp.organism.augment import View
+
+    monkeypatch.setattr(refine, "viewed", lambda picture, rng: View(picture))
+    monkeypatch.setattr(refine, "jitter", lambda picture, rng: (picture.pixels, picture.boxes, False))
+    small = {f"s{i}": (0.05, 0.09 * i, 0.15, 0.09 * i + 0.08) for i in range(9)}
+    crowd = MedicalPicture(
+        np.zeros((SIDE, SIDE, 3), np.uint8), {**small, "big": (0.5, 0.2, 0.95, 0.9)}, {"liver"}, "CT"
+    )
+    replies = [turn[1] for turn in refine_lesson(crowd, np.random.default_rng(0), 2000, 1.0, []).turns]
+    share = {word: replies.count(word) / len(replies) for word in {*replies}}
+    assert 0.2 < share["yes"] < 0.28
+    assert 0.22 < share["no"] < 0.28
+    for word in ("left", "right", "large", "small"):
+        assert 0.09 < share[word] < 0.15, share
 
 
 def test_modalities_are_drawn_alike_from_training_slices_only() -> None:
