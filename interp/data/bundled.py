@@ -17,6 +17,7 @@ from interp.sample import Sample
 __all__ = ["MEDICAL", "bundled"]
 
 MEDICAL = Path(__file__).parent / "bundled_medical"
+FILES = {"medical": "samples.jsonl", "balanced": "balanced.jsonl"}
 SPLITS = ("train", "validation", "test")
 
 
@@ -27,6 +28,11 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
     sources, licences, mask origins and counts). Left and right are sides of the picture; CT and MR are shown
     radiologically, the patient's right on the left. Test volumes are never in train or validation; the group
     is the volume. `n` draws that many rows with `seed`, kept in file order; None takes all of the split.
+
+    `"balanced"`: medical questions made to test answers, not maps (same volumes, same splits): of each nucleus a
+    tile with it on the left and one on the right, one in which it is large and one in which it is small; of each
+    held-out slice as many structures that are there as certainly are not. Rows of what is not there have no box, so
+    an indicator has nothing to be scored against. In train, only absence, where `"medical"` has none.
 
     `"natural"`: `n` rendered scenes (200 when None) with exact boxes; `seed` chooses the scenes.
 
@@ -52,20 +58,21 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
     if name in rendered:
         scenes = rendered[name](split, 200 if n is None else n, seed)
         return Samples((scene.replace(meta={**scene.meta, "split": split}) for scene in scenes), name)
-    if name != "medical":
+    if name not in FILES:
         raise DataError(
-            f"no bundled data {name!r}; choose 'medical', 'natural' or 'marked', or read yours with jsonl(path)"
+            f"no bundled data {name!r}; choose 'medical', 'balanced', 'natural' or 'marked', or read yours with "
+            "jsonl(path)"
         )
-    rows = [row for row in _medical() if row.meta["split"] == split]
+    rows = [row for row in _medical(name) if row.meta["split"] == split]
     if n is None:
-        return Samples(rows, "medical")
+        return Samples(rows, name)
     if n > len(rows):
-        raise DataError(f"medical has {len(rows)} {split} samples, {n} were asked for")
+        raise DataError(f"{name} has {len(rows)} {split} samples, {n} were asked for")
     kept = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False))
-    return Samples((rows[int(i)] for i in kept), "medical")
+    return Samples((rows[int(i)] for i in kept), name)
 
 
 @cache
-def _medical() -> tuple[Sample, ...]:
+def _medical(name: str) -> tuple[Sample, ...]:
     """Every row of the bundled slices; reading 3,000 rows once is enough."""
-    return tuple(jsonl(MEDICAL / "samples.jsonl"))
+    return tuple(jsonl(MEDICAL / FILES[name]))

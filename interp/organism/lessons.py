@@ -22,9 +22,12 @@ __all__ = [
     "ASPECTS",
     "Lesson",
     "MedicalPicture",
+    "box_questions",
     "inside",
+    "jitter",
     "medical_lesson",
     "medical_pictures",
+    "mirrored_name",
     "natural_lesson",
     "said",
     "scene_patches",
@@ -56,6 +59,7 @@ class MedicalPicture:
     pixels: UInt8[np.ndarray, "row col 3"]
     boxes: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
+    modality: str = ""
 
 
 def inside(box: tuple[float, float, float, float], side: float = 1.0) -> Bool[np.ndarray, " token"]:
@@ -114,7 +118,7 @@ def medical_pictures(samples: Sequence[Sample]) -> list[MedicalPicture]:
         if key not in pictures:
             square = Image.new("RGB", (side, side), (BACKGROUND,) * 3)
             square.paste(image, (left, top))
-            pictures[key] = MedicalPicture(np.asarray(square))
+            pictures[key] = MedicalPicture(np.asarray(square), modality=str(sample.meta.get("modality", "")))
         label = str(sample.meta["label"])
         if not sample.boxes:
             pictures[key].absent.add(label)
@@ -125,12 +129,13 @@ def medical_pictures(samples: Sequence[Sample]) -> list[MedicalPicture]:
     return list(pictures.values())
 
 
-def _mirrored(label: str) -> str:
+def mirrored_name(label: str) -> str:
+    """Returns the label as the mirrored picture has it: left and right swapped."""
     swap = {"left": "right", "right": "left"}
     return " ".join(swap.get(word, word) for word in label.split())
 
 
-def _jitter(
+def jitter(
     picture: MedicalPicture, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, tuple[float, float, float, float]], bool]:
     """Returns the picture at 96 pixels, zoomed, shifted, mirrored and re-lit at random, with its boxes."""
@@ -151,11 +156,12 @@ def _jitter(
         if mirrored:
             x0, x1 = 1 - x1, 1 - x0
         if min(x0, y0) > -0.02 and max(x1, y1) < 1.02:
-            boxes[_mirrored(label) if mirrored else label] = (x0, y0, x1, y1)
+            boxes[mirrored_name(label) if mirrored else label] = (x0, y0, x1, y1)
     return (pixels[:, ::-1] if mirrored else pixels), boxes, mirrored
 
 
-def _medical_questions(label: str, box: tuple[float, float, float, float]) -> list[tuple[str, str]]:
+def box_questions(label: str, box: tuple[float, float, float, float]) -> list[tuple[str, str]]:
+    """Returns what a box answers, presence first, as (question, answer)."""
     x0, y0, x1, y1 = box
     turns = [(TEMPLATES["visible"].format(label), "yes")]
     if abs((x0 + x1) / 2 - 0.5) > SIDE_MARGIN:
@@ -170,9 +176,9 @@ def medical_lesson(
     picture: MedicalPicture, rng: np.random.Generator, n_turns: int, bare_share: float, names: Sequence[str]
 ) -> Lesson:
     """Returns one jittered slice with `n_turns` turns about its labels; the auxiliary task is naming patches."""
-    pixels, boxes, mirrored = _jitter(picture, rng)
+    pixels, boxes, mirrored = jitter(picture, rng)
     turns: list[tuple[str, str]] = []
-    labels, absent = sorted(boxes), sorted(_mirrored(a) if mirrored else a for a in picture.absent)
+    labels, absent = sorted(boxes), sorted(mirrored_name(a) if mirrored else a for a in picture.absent)
     for _ in range(n_turns):
         draw = rng.random()
         if draw < 0.03 or not labels:
@@ -181,7 +187,7 @@ def medical_lesson(
             turns.append((TEMPLATES["visible"].format(absent[rng.integers(len(absent))]), "no"))
         else:
             label = labels[rng.integers(len(labels))]
-            choices = _medical_questions(label, boxes[label])
+            choices = box_questions(label, boxes[label])
             turns.append(choices[rng.integers(len(choices))])
     shown = np.zeros((GRID * GRID, len(names)), dtype=bool)
     for label, box in boxes.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaProcessor
 
 from interp.data.marked import random_marked_scene
 from interp.data.scenes import SIZE
@@ -38,8 +38,7 @@ class ShortcutTrainer(Trainer):
 
     def __init__(self, recipe: Recipe, processor: LlavaProcessor, start: Path) -> None:
         super().__init__(recipe, processor)
-        known = LlavaForConditionalGeneration.from_pretrained(start, local_files_only=True)
-        self.model.load_state_dict(known.state_dict())
+        self.start_from(start)
 
     def lessons(self, step: int) -> list[Lesson]:
         """Returns the lessons of a step, the same for the same seed and step."""

@@ -133,6 +133,13 @@ class Trainer:
             self.weights, lr=recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.95)
         )
 
+    def start_from(self, folder: Path) -> None:
+        """Takes the weights of an organism saved in `folder`; the heads that are thrown away start anew."""
+        known = LlavaForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32
+        )
+        self.model.load_state_dict(known.state_dict())
+
     def teach_medical(self, pictures: Sequence[MedicalPicture]) -> None:
         """Adds the medical training slices that the mixed steps draw from."""
         labels = sorted({label for picture in pictures for label in picture.boxes})

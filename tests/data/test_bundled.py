@@ -178,9 +178,10 @@ def test_ids_are_unique_and_readable(medical: dict[str, Samples]) -> None:
 
 def test_the_images_are_small_grey_and_all_used() -> None:
     files = set((MEDICAL / "images").iterdir())
-    rows = [json.loads(line) for line in (MEDICAL / "samples.jsonl").read_text().splitlines()]
+    texts = ((MEDICAL / f"{name}.jsonl").read_text() for name in ("samples", "balanced"))
+    rows = [json.loads(line) for text in texts for line in text.splitlines()]
     assert files == {MEDICAL / row["image"] for row in rows}
-    assert sum(file.stat().st_size for file in MEDICAL.rglob("*") if file.is_file()) <= 6e6
+    assert sum(file.stat().st_size for file in MEDICAL.rglob("*") if file.is_file()) <= 7.2e6
     for file in files:
         with Image.open(file) as image:
             assert image.mode == "L"
@@ -220,7 +221,10 @@ def test_natural_scenes_are_rendered_with_boxes() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: bundled("vgmed"), "no bundled data 'vgmed'; choose 'medical', 'natural' or 'marked'"),
+        (
+            lambda: bundled("vgmed"),
+            "no bundled data 'vgmed'; choose 'medical', 'balanced', 'natural' or 'marked'",
+        ),
         (lambda: bundled("medical", split="dev"), "no split 'dev'; choose one of train, validation, test"),
         (lambda: bundled("medical", n=100_000), "test samples, 100000 were asked for"),
         (lambda: bundled("natural", n=0), "at least 1, or None for all; got 0"),
