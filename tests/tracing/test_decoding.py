@@ -70,6 +70,21 @@ def test_draws_follow_the_probabilities():
     assert {tuple(only(LOGITS).tolist()) for _ in range(20)} == {(2, 0)}
 
 
+def test_samples_and_seeds_have_random_numbers_of_their_own():
+    """The same logits for all: streams are told apart by the seed and the sample's id."""
+    logits = torch.zeros(1, 1000)
+
+    def tokens(seed: int, names: list[str]) -> list[list[int]]:
+        draw = Draw(Decoding(1.0), seed, names)
+        steps = [draw(logits.expand(len(names), -1)).tolist() for _ in range(4)]
+        return [list(line) for line in zip(*steps, strict=True)]
+
+    first, second = tokens(1, ["a", "b"])
+    assert first != second
+    assert tokens(1, ["b", "a"]) == [second, first]
+    assert tokens(2, ["a"]) != [first]
+
+
 def test_a_sample_draws_the_same_alone_and_in_a_batch(mllm):
     decoding, chosen = Decoding(3.0, top_k=40), tiny.samples()
     together = mllm.trace(chosen, generate=6, seed=5, decoding=decoding).answers
