@@ -21,7 +21,7 @@ from transformers import (
 from interp.errors import ModelError
 from interp.models.refusals import refusal
 
-__all__ = ["original_layout", "read_config"]
+__all__ = ["original_layout", "raw_config", "read_config"]
 
 _WRAP = (
     "build the model yourself, if you trust its code, and use interp.wrap(hf_model, processor, adapter=…) with an "
@@ -41,7 +41,7 @@ def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
         ModelError: The config cannot be reached or read, is of a model type or layout that transformers does not
             know, of a model without images, or of one without a spatial map.
     """
-    raw = _raw(where, options)
+    raw = raw_config(where, options)
     kind = raw.get("model_type")
     if not isinstance(kind, str):
         raise ModelError(
@@ -51,7 +51,8 @@ def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
     original = original_layout(raw)
     if original is not None:
         raise ModelError(
-            f"{where} is {original}, which this version does not read. Ways on: {_COPY} and name that; or {_WRAP}."
+            f"{where} is {original}, but none that this version reads: its config.json or its files are not as the "
+            f"original code saves them. Ways on: {_COPY} and name that; or {_WRAP}."
         )
     if kind not in CONFIG_MAPPING:
         raise ModelError(_unknown(where, kind, raw))
@@ -84,8 +85,12 @@ def original_layout(raw: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _raw(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What config.json holds."""
+def raw_config(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config.json of a folder or hub id holds.
+
+    Raises:
+        ModelError: It cannot be had, or is not a JSON object.
+    """
     folder = Path(where)
     try:
         if folder.is_dir():

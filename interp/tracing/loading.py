@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from interp.errors import ModelError
 from interp.models.adapter import Adapter, find
 from interp.models.configs import read_config
+from interp.models.layouts import Checkpoint, fill, open_original
 from interp.models.processors import load_processor
 from interp.organism.places import ORGANISMS, folder
 from interp.tracing.install import Installation
@@ -41,7 +42,7 @@ def load(
     """The model of that name, ready to be traced.
 
     Code that comes with a checkpoint is never run, and weights are read as safetensors or, for older files,
-    with torch's `weights_only`. Nothing is downloaded unless `model` is a hub id.
+    with torch's `weights_only`. Nothing is downloaded unless `model` or `vision_tower` is a hub id.
 
     Args:
         model: "organism" (bundled), a local folder, or a hub id "organisation/name". A folder that is called
@@ -52,23 +53,30 @@ def load(
         adapter: for a family `interp` does not know, or the name of one it does.
         processor: instead of the checkpoint's own: a processor, or the folder or hub id of one.
         remote: run on NDIF. Not in this version.
-        vision_tower: replaces the tower a config names. Not in this version.
+        vision_tower: for checkpoints in an original layout that keep their vision tower elsewhere: the folder of
+            one that replaces the tower their config names, or a hub id, which is then downloaded. "embedded" is
+            the tower inside LLaVA-Med's files, which its own code passes over.
 
     Raises:
-        ModelError: No such folder, a family that is not known, missing or left-over weights, or an option
-            that this version lacks.
+        ModelError: No such folder, a family that is not known, missing or left-over weights, a part that is
+            not on hand, or an option that this version lacks.
     """
-    _refuse_later_options(remote, vision_tower)
+    _refuse_later_options(remote)
     where, local = _place(model)
     if local and revision is not None:
         raise ModelError(f"revision={revision!r} is for hub ids; {where} is a local folder. Leave it out.")
     options: dict[str, Any] = {"local_files_only": local}
     options |= {} if revision is None else {"revision": revision}
     kind = _dtype(dtype)
+    original = open_original(where, options, vision_tower)
+    if original is not None:
+        return _from_original(original, kind, device, adapter, processor)
     config = read_config(where, options)
+    _refuse_tower(where, vision_tower)
     chosen = find(config, adapter)
     made = load_processor(where, options, config) if processor is None else _processor(processor, config)
-    return wrap(_moved(_model(where, config, kind, options), device), made, chosen)
+    whole = _model(where, config, kind, options)
+    return wrap(_on(device, lambda: whole.to(device)), made, chosen)
 
 
 def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) -> Mllm:
@@ -102,11 +110,29 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
     return Mllm(hf_model, own, chosen, Installation(hf_model, own, layers))
 
 
-def _refuse_later_options(remote: bool, vision_tower: str | Path | None) -> None:
-    if remote or vision_tower is not None:
+def _from_original(
+    checkpoint: Checkpoint,
+    dtype: str | torch.dtype,
+    device: str | torch.device,
+    adapter: Adapter | str | None,
+    processor: Any,
+) -> Mllm:
+    """A checkpoint in an original layout, as the transformers model it is."""
+    chosen = find(checkpoint.config, adapter)
+    made = checkpoint.make_processor() if processor is None else _processor(processor, checkpoint.config)
+    return wrap(_on(device, lambda: fill(checkpoint, dtype, device)), made, chosen)
+
+
+def _refuse_later_options(remote: bool) -> None:
+    if remote:
+        raise ModelError("remote= is not in this version: it runs models locally. Load the model without it.")
+
+
+def _refuse_tower(where: str, vision_tower: str | Path | None) -> None:
+    if vision_tower is not None:
         raise ModelError(
-            "remote= and vision_tower= are not in this version: it runs models locally, as transformers lays "
-            "them out. Load the model without them."
+            f"vision_tower={str(vision_tower)!r} is for checkpoints in an original layout; {where} is in "
+            "transformers' own, which holds its tower. Leave it out."
         )
 
 
@@ -175,9 +201,10 @@ def _model(where: str, config: PreTrainedConfig, dtype: str | torch.dtype, optio
     return model
 
 
-def _moved(model: Any, device: str | torch.device) -> Any:
+def _on(device: str | torch.device, make: Callable[[], Any]) -> Any:
+    """What `make` puts on the device."""
     try:
-        return model.to(device)
+        return make()
     except (AssertionError, RuntimeError) as error:  # torch's words for a device that is not there, or full
         raise ModelError(
             f"device={str(device)!r} cannot be used ({error}). Is it there, and large enough?"

@@ -1,0 +1,106 @@
+"""Original checkpoints and their towers from the hub, through huggingface_hub's own cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+
+from interp.errors import ModelError
+
+__all__ = ["HUB_ID", "fetched", "find_part", "small_files"]
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md")
+"""Configs, tokenizers, indexes, licences: no code, no weights."""
+
+
+def small_files(hub_id: str, revision: str | None = None) -> Path:
+    """A local folder with a repository's small files: configs, tokenizers, indexes.
+
+    Raises:
+        ModelError: The repository cannot be reached.
+    """
+    return _snapshot(hub_id, revision, _SMALL)
+
+
+def fetched(hub_id: str, revision: str | None = None) -> Path:
+    """A local folder with a repository's small files and weights; where it has safetensors, no other shards.
+
+    Raises:
+        ModelError: The repository cannot be reached.
+    """
+    try:
+        files = huggingface_hub.HfApi().list_repo_files(hub_id, revision=revision)
+    except Exception as error:  # whatever the hub's client raises
+        raise _unreachable(hub_id, error) from error
+    safe = any(name.endswith(".safetensors") for name in files)
+    ignored = ("*pytorch_model*.bin",) if safe else ()
+    return _snapshot(hub_id, revision, (*_SMALL, "*.safetensors", "*.bin"), ignored)
+
+
+def find_part(
+    what: str, named: str | None, folder: Path, given: str | Path | None, *, download: bool, option: str
+) -> Path:
+    """The folder of a part that lies outside a checkpoint, such as its vision tower.
+
+    The one given; else the one the config names, where it is in the checkpoint's folder, a folder itself, in the
+    hub's cache, or may be downloaded.
+
+    Args:
+        what: the part, for messages.
+        named: what the config says: a path or hub id.
+        folder: the checkpoint's.
+        given: folder or hub id that replaces it.
+        download: whether the one the config names may be downloaded.
+        option: the argument of `interp.load` that gives one.
+
+    Raises:
+        ModelError: It is not on hand.
+    """
+    if given is not None:
+        if Path(given).expanduser().is_dir():
+            return Path(given).expanduser()
+        if HUB_ID.fullmatch(str(given)):
+            return fetched(str(given))
+        raise ModelError(f"{option}={str(given)!r} is neither a folder nor a hub id (organisation/name).")
+    for place in (folder / named, Path(named)) if named else ():
+        if place.is_dir():
+            return place
+    if named and HUB_ID.fullmatch(named):
+        if download:
+            return fetched(named)
+        cached = _cached(named)
+        if cached is not None:
+            return cached
+    raise ModelError(
+        f"{folder} comes without its {what}: its config names {named!r}, which is not on hand, and nothing is "
+        f"downloaded for a local folder. Pass {option}= with the folder of a copy, or with a hub id to download it."
+    )
+
+
+def _cached(hub_id: str) -> Path | None:
+    try:
+        return Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True))
+    except Exception:  # not in the cache, or no such id
+        return None
+
+
+def _snapshot(
+    hub_id: str, revision: str | None, patterns: Sequence[str], ignored: Sequence[str] = ()
+) -> Path:
+    options: dict[str, Any] = {"allow_patterns": list(patterns), "ignore_patterns": list(ignored) or None}
+    try:
+        return Path(huggingface_hub.snapshot_download(hub_id, revision=revision, **options))
+    except Exception as error:  # whatever the hub's client raises
+        raise _unreachable(hub_id, error) from error
+
+
+def _unreachable(hub_id: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"{hub_id} cannot be had from the hub ({type(error).__name__}: {error}). Is the hub reachable from here, the "
+        "name right, and you let in? Offline, give the folder of a copy."
+    )
