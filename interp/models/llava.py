@@ -20,10 +20,10 @@ _CLASS_TOKENS |= dict.fromkeys(("siglip_vision_model", "siglip2_vision_model"), 
 
 
 class Llava(Family):
-    """The `llava` family: a vision tower's patches, projected (LLaVA-1.5, BakLLaVA, converted LLaVA-Med, Huatuo)."""
+    """The `llava` family: a vision tower's patches, projected (LLaVA-1.5, BakLLaVA, LLaVA-Med, Huatuo, LLaVA-Tri)."""
 
     name = "llava"
-    model_types = ("llava",)
+    model_types = ("llava", "interp_llava_s2")
     layout = (
         "one row-major grid of patches; the image centre-cropped, padded or squashed as its processor is set"
     )
@@ -40,8 +40,12 @@ class Llava(Family):
         pixels = [tuple(int(n) for n in view.shape[-2:]) for view in inputs.get("pixel_values", ()) if sizes]
         if len(pixels) != len(sizes):
             raise ModelError(f"the sample has {len(sizes)} image(s), but pixel_values hold {len(pixels)}.")
-        patch = int(config.vision_config.patch_size)
+        scales = getattr(
+            config, "scales", None
+        )  # S² sees the pixels at several sizes, a token the same place in each
+        patch = int(config.vision_config.patch_size) * (scales[-1] // scales[0] if scales else 1)
         dropped = _leading(processor, config) - (config.vision_feature_select_strategy == "default")
+        dropped = 0 if scales else dropped
         parts = []
         for size, (height, width) in zip(sizes, pixels, strict=True):
             grid = (height // patch, width // patch)

@@ -43,12 +43,18 @@ def fetched(hub_id: str, revision: str | None = None) -> Path:
 
 
 def find_part(
-    what: str, named: str | None, folder: Path, given: str | Path | None, *, download: bool, option: str
+    what: str,
+    named: str | None,
+    folder: Path,
+    given: str | Path | None,
+    *,
+    download: bool,
+    option: str | None = None,
 ) -> Path:
     """The folder of a part that lies outside a checkpoint, such as its vision tower.
 
     The one given; else the one the config names, where it is in the checkpoint's folder, a folder itself, in the
-    hub's cache, or may be downloaded.
+    hub's cache, or may be downloaded. Only the last part of a path counts where the rest leads nowhere.
 
     Args:
         what: the part, for messages.
@@ -56,7 +62,7 @@ def find_part(
         folder: the checkpoint's.
         given: folder or hub id that replaces it.
         download: whether the one the config names may be downloaded.
-        option: the argument of `interp.load` that gives one.
+        option: the argument of `interp.load` that gives one, where there is one.
 
     Raises:
         ModelError: It is not on hand.
@@ -67,7 +73,8 @@ def find_part(
         if HUB_ID.fullmatch(str(given)):
             return fetched(str(given))
         raise ModelError(f"{option}={str(given)!r} is neither a folder nor a hub id (organisation/name).")
-    for place in (folder / named, Path(named)) if named else ():
+    beside = folder / Path(named or "").name
+    for place in (folder / named, Path(named), beside) if named else ():
         if place.is_dir():
             return place
     if named and HUB_ID.fullmatch(named):
@@ -76,9 +83,10 @@ def find_part(
         cached = _cached(named)
         if cached is not None:
             return cached
+    way = f"Pass {option}= with the folder of a copy, or with a hub id to download it"
     raise ModelError(
         f"{folder} comes without its {what}: its config names {named!r}, which is not on hand, and nothing is "
-        f"downloaded for a local folder. Pass {option}= with the folder of a copy, or with a hub id to download it."
+        f"downloaded for a local folder. {way if option else f'Put a copy, or a link to one, at {beside}'}."
     )
 
 

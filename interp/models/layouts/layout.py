@@ -12,7 +12,15 @@ from interp.models.layouts.checkpoint import Checkpoint
 
 __all__ = ["LAYOUTS", "Layout", "config_of", "layouts", "recognise"]
 
-LAYOUTS: tuple[str, ...] = ()
+LAYOUTS: tuple[str, ...] = (
+    "interp.models.layouts.llava_kinds:LlavaLora",
+    "interp.models.layouts.llava_kinds:LlavaMed",
+    "interp.models.layouts.llava_kinds:HuatuoBio",
+    "interp.models.layouts.llava_kinds:HuatuoVision7",
+    "interp.models.layouts.llava_kinds:HuatuoVision34",
+    "interp.models.layouts.llava_kinds:LlavaTri",
+    "interp.models.layouts.llava_kinds:LlavaV15",
+)
 """The layouts, module:class, in the order they are asked; imported when they are first asked for."""
 
 

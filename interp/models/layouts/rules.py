@@ -80,6 +80,7 @@ class Part:
         change = None if step.rule is None else step.rule.change
         try:
             made = [tensor] * len(names) if change is None else list(change(tensor))
+            return list(zip(names, made, strict=True))
         except (
             RuntimeError,
             ValueError,
@@ -89,4 +90,3 @@ class Part:
                 f"{step.source} of shape {tuple(tensor.shape)} cannot be made into {' and '.join(names)} ({error}). "
                 "Does its config.json describe other sizes?"
             ) from error
-        return list(zip(names, made, strict=True))

@@ -186,6 +186,8 @@ def _unpickled(path: Path) -> _Pickled:
             f"{path} cannot be read as tensors alone ({type(error).__name__}: {line}). Code inside a pickle is not "
             "run. Is the file whole? If you trust it, write its tensors as safetensors."
         ) from error
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):  # a training checkpoint
+        found = {str(name).removeprefix("module."): value for name, value in found["state_dict"].items()}
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ModelError(
             f"{path} should hold named tensors; it holds a {type(found).__name__} of other things."

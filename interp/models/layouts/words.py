@@ -1,0 +1,121 @@
+"""Tokenizers of original checkpoints: with an image token, and cutting the prompt where the original code does.
+
+The original codes cut the prompt at `<image>` and tokenise the pieces apart. A tokenizer with `<image>` among its
+special tokens cuts it there too, but SentencePiece ones then leave out the space (`▁`) in front of what follows,
+which the pieces have: one token less. Such a tokenizer is told to put it in front of every piece.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+
+from interp.errors import ModelError
+from interp.models.layouts.conversations import IMAGE, Conversation
+
+__all__ = ["image_tokenizer", "pieces"]
+
+_NOTHING_ADDED = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {},
+}
+
+
+def image_tokenizer(folder: Path, config: PreTrainedConfig, conversation: Conversation) -> Any:
+    """The tokenizer in a folder with `<image>` as a token; it gives the ids that the original code gives.
+
+    Args:
+        folder: that holds the tokenizer's files.
+        config: the language model's; decides where the files name no class.
+        conversation: whether there is a beginning-of-sequence token, and the prompt to compare the ids on.
+
+    Raises:
+        ModelError: It cannot be read, has no fast form, or cuts the prompt elsewhere than the original code.
+    """
+    original = _loaded(folder, config)
+    backend = getattr(original, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError(
+            f"the tokenizer in {folder} ({type(original).__name__}) has no fast form, which is needed to say where "
+            "its tokens are in the text. Pass processor= with one that has."
+        )
+    made = _made(original, _prepared(backend, conversation.bos))
+    probe = conversation.prompt.replace("{system}", conversation.default).replace("{question}", "Is it?")
+    bos = conversation.bos and not conversation.opening
+    whole, apart = (
+        made.encode(probe, add_special_tokens=bos),
+        pieces(original, probe, made.image_token_id, bos=bos),
+    )
+    if whole != apart:
+        raise ModelError(
+            f"the tokenizer in {folder} cuts the prompt {probe!r} into {whole}; the original code, piece by piece, "
+            f"into {apart}. Pass processor= with one that does the same."
+        )
+    return made
+
+
+def pieces(tokenizer: Any, prompt: str, image_id: int, *, bos: bool) -> list[int]:
+    """Ids as the original codes make them: the pieces between images one by one, the first one's BOS kept."""
+    parts = [list(tokenizer(piece, add_special_tokens=bos).input_ids) for piece in prompt.split(IMAGE)]
+    first = tokenizer.bos_token_id
+    opened = bos and first is not None and parts[0][:1] == [first]
+    ids = parts[0][: int(opened)]
+    for i, part in enumerate(parts):
+        ids += [image_id] * (i > 0) + part[int(opened) :]
+    return ids
+
+
+def _loaded(folder: Path, config: PreTrainedConfig) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(
+            folder, config=config, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # whatever reading foreign files raises
+        line = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ModelError(
+            f"no tokenizer can be loaded from {folder} ({type(error).__name__}: {line}). "
+            "A tokenizer.model needs the packages sentencepiece and protobuf. Pass processor= with a processor."
+        ) from error
+
+
+def _prepared(backend: Tokenizer, bos: bool) -> Tokenizer:
+    """A copy that knows `<image>`, puts a space in front of each piece if of any, and no BOS unless wanted."""
+    told = json.loads(backend.to_str())
+    for part in _parts(told.get("pre_tokenizer")):
+        if part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first":
+            part["prepend_scheme"] = "always"
+    if not bos and told.get("post_processor") is not None:
+        told["post_processor"] = _NOTHING_ADDED
+    copied = Tokenizer.from_str(json.dumps(told))
+    copied.add_special_tokens([AddedToken(IMAGE, normalized=False, special=True)])
+    return copied
+
+
+def _parts(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if pre_tokenizer is None:
+        return []
+    return pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+
+
+def _made(original: Any, backend: Tokenizer) -> Any:
+    names = ("bos_token", "eos_token", "unk_token")
+    named = {name: getattr(original, name, None) for name in names}
+    pad = getattr(original, "pad_token", None) or named["unk_token"] or named["eos_token"]
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        **{name: str(token) for name, token in named.items() if token is not None},
+        pad_token=None if pad is None else str(pad),
+        extra_special_tokens={"image_token": IMAGE},
+        padding_side="left",
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+    )
+    longest = getattr(original, "model_max_length", None)
+    made.model_max_length = longest if longest else made.model_max_length
+    return made

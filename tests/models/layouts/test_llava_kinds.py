@@ -1,0 +1,90 @@
+"""Each layout of LLaVA's kind against plain torch written from its description."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import interp
+from interp.conformance import check
+from tests.models.impulses import assert_impulses_land
+from tests.models.layouts import by_hand
+from tests.models.layouts.cases import CASES, Case
+
+QUESTION = "Is the nodule in the left lung?"
+ASKED = interp.Prompt(template="{question}")
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request, tmp_path_factory) -> Case:
+    return CASES[request.param](tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    """Wide, every pixel different; no edge is where a cell's edge is."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 74, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def sample(picture) -> interp.Sample:
+    return interp.Sample(picture, QUESTION)
+
+
+def test_the_prompt_and_its_tokens(case, sample):
+    batch = case.mllm.encode(sample, prompt=ASKED)
+    prompt = case.prompt.format(question=QUESTION)
+    assert batch.prompts == (prompt,)
+    image = case.mllm.image_token_id
+    expected = []
+    for one in case.ids(prompt):
+        expected += [image] * batch.tokens[0].n if one is None else [one]
+    assert batch.inputs["input_ids"][0].tolist() == expected
+    asked = batch.tokens[0].positions("question")
+    decoded = case.mllm.processor.tokenizer.decode(batch.inputs["input_ids"][0][asked])
+    assert decoded.strip() == QUESTION
+
+
+def test_pixels_features_logits_and_rows(case, sample, picture):
+    batch = case.mllm.encode(sample, prompt=ASKED)
+    pixels = case.pixels(picture)
+    torch.testing.assert_close(batch.inputs["pixel_values"], pixels, atol=1e-5, rtol=0)
+    tokens = by_hand.projector(case.weights, case.tower(pixels))[0]
+    with torch.no_grad():
+        found = case.mllm.hf.get_image_features(pixel_values=pixels).pooler_output[0]
+    torch.testing.assert_close(found, tokens, atol=1e-4, rtol=1e-4)
+    ids = case.ids(case.prompt.format(question=QUESTION))
+    logits, rows = case.decoder.run(case.weights, by_hand.embedded(case.weights, ids, tokens))
+    trace = case.mllm.trace(batch, reads=[interp.Rows(interp.Site(queries="last", keys="image"))])
+    mine = np.asarray(trace.logits)[0]
+    np.testing.assert_allclose(mine[: len(logits)], logits, atol=1e-3, rtol=1e-4)
+    assert (mine[len(logits) :] < logits.max().item()).all()  # a row that was appended is never the answer
+    place = ids.index(None)
+    expected = torch.stack(rows)[..., place : place + len(tokens)]
+    np.testing.assert_allclose(np.asarray(trace[0].rows).reshape(expected.shape), expected, atol=1e-6)
+
+
+def test_tokens_lie_where_their_pixels_are(case):
+    found = case.mllm.encode(interp.Sample(Image.new("RGB", (90, 140)), QUESTION)).tokens[0]
+    along = found.grid[0]
+    assert found.grid == (along, along)
+    if case.mllm.processor.image_processor.do_pad:  # 90 wide in a square of 140, from 25 on
+        edges = np.clip(np.arange(along + 1) * 140 / along - 25, 0, 90)
+        np.testing.assert_allclose(np.unique(found.footprints[:, [0, 2]]), np.unique([*edges, np.nan]))
+    else:  # the middle 90 of 140 rows
+        np.testing.assert_allclose(np.nanmin(found.footprints[:, 1]), 25, atol=0.5)
+        np.testing.assert_allclose(np.nanmax(found.footprints[:, 3]), 115, atol=0.5)
+    tokens = case.mllm.encode(interp.Sample(Image.new("RGB", (90, 140)), QUESTION)).tokens[0]
+    footprints = interp.footprints.Footprints(
+        tokens.footprints, tokens.grid, tokens.views, tokens.image_index
+    )
+    assert_impulses_land(
+        case.mllm.hf, case.mllm.processor, case.mllm.adapter, [(90, 140)], footprints, every=3
+    )
+
+
+def test_the_suite_passes(case):
+    result = check(case.mllm, probes=8)
+    assert result.passed, result.failures
