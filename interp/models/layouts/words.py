@@ -11,8 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import transformers
 from tokenizers import AddedToken, Tokenizer
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from interp.errors import ModelError
 from interp.models.layouts.conversations import IMAGE, Conversation
@@ -73,6 +74,9 @@ def pieces(tokenizer: Any, prompt: str, image_id: int, *, bos: bool) -> list[int
 
 def _loaded(folder: Path, config: PreTrainedConfig) -> Any:
     try:
+        kind = _named(folder)
+        if kind is not None:
+            return kind.from_pretrained(folder, local_files_only=True)
         return AutoTokenizer.from_pretrained(
             folder, config=config, trust_remote_code=False, local_files_only=True
         )
@@ -82,6 +86,20 @@ def _loaded(folder: Path, config: PreTrainedConfig) -> Any:
             f"no tokenizer can be loaded from {folder} ({type(error).__name__}: {line}). "
             "A tokenizer.model needs the packages sentencepiece and protobuf. Pass processor= with a processor."
         ) from error
+
+
+def _named(folder: Path) -> Any:
+    """transformers' class that tokenizer_config.json names; None where it names none.
+
+    `AutoTokenizer` goes by the model type instead: of a Mistral's SentencePiece model it makes a tokenizer that puts
+    no space in front.
+    """
+    told = folder / "tokenizer_config.json"
+    name = json.loads(told.read_text("utf-8")).get("tokenizer_class") if told.is_file() else None
+    found = getattr(transformers, str(name), None) or getattr(
+        transformers, str(name).removesuffix("Fast"), None
+    )
+    return found if isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase) else None
 
 
 def _prepared(backend: Tokenizer, bos: bool) -> Tokenizer:

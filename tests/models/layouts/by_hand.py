@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 – its usual name
 
 Weights = Mapping[str, Tensor]
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def _linear(t: Weights, name: str, x: Tensor) -> Tensor:
-    return F.linear(x, t[f"{name}.weight"].float(), t[f"{name}.bias"].float() if f"{name}.bias" in t else None)
+    return F.linear(
+        x, t[f"{name}.weight"].float(), t[f"{name}.bias"].float() if f"{name}.bias" in t else None
+    )
 
 
 def _norm(t: Weights, name: str, x: Tensor, eps: float) -> Tensor:
@@ -82,7 +84,10 @@ def scaled(t: Weights, prefix: str, pixels: Tensor, heads: int, sides: list[int]
         sized = F.interpolate(pixels, size=side, mode="bicubic")
         rows = []
         for r in range(n):
-            tiles = [sized[:, :, r * sides[0] : (r + 1) * sides[0], c * sides[0] : (c + 1) * sides[0]] for c in range(n)]
+            tiles = [
+                sized[:, :, r * sides[0] : (r + 1) * sides[0], c * sides[0] : (c + 1) * sides[0]]
+                for c in range(n)
+            ]
             seen = [clip(t, prefix, tile, heads) for tile in tiles]
             along = math.isqrt(seen[0].shape[1])
             rows.append(torch.cat([one.unflatten(1, (along, along)) for one in seen], dim=2))
@@ -121,7 +126,10 @@ class Decoder:
                 _linear(t, f"{at}self_attn.{w}_proj", y).unflatten(-1, (n, size))
                 for w, n in (("q", self.heads), ("k", self.kv), ("v", self.kv))
             )
-            q, k = (z * angle.cos() + torch.cat([-z[..., size // 2 :], z[..., : size // 2]], -1) * angle.sin() for z in (q, k))
+            q, k = (
+                z * angle.cos() + torch.cat([-z[..., size // 2 :], z[..., : size // 2]], -1) * angle.sin()
+                for z in (q, k)
+            )
             k, v = (z.repeat_interleave(self.heads // self.kv, dim=1) for z in (k, v))
             y, weights = _attend(q, k, v, causal)
             rows.append(weights[:, -1])
@@ -137,10 +145,8 @@ class Decoder:
 
 def embedded(t: Weights, ids: list[int | None], tokens: Tensor) -> Tensor:
     """(token, hidden): the ids' embeddings, and the image's tokens where None stands."""
-    table, out = t["model.embed_tokens.weight"].float(), []
-    for one in ids:
-        out.append(tokens if one is None else table[[one]])
-    return torch.cat(out)
+    table = t["model.embed_tokens.weight"].float()
+    return torch.cat([tokens if one is None else table[[one]] for one in ids])
 
 
 def padded_pixels(image: Image.Image, side: int) -> Tensor:

@@ -113,7 +113,12 @@ def huatuo_7b(root: Path) -> Case:
     folder = root / "huatuo7"
     n = written.qwen_words(folder)
     named = "./vit/clip_vit_large_patch14_336"
-    more = {"rms_norm_eps": 1e-6, "rope_theta": 1e6, "use_sliding_window": False, "image_aspect_ratio": "square"}
+    more = {
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "use_sliding_window": False,
+        "image_aspect_ratio": "square",
+    }
     written.config(folder, n + 9, "llava_qwen2", named, **more)
     written.clip_folder(folder / named, 8)
     weights = written.language(9, n + 9, biased=True) | written.projector(10)
@@ -190,7 +195,11 @@ def huatuo_bio(root: Path) -> Case:
     tower.mkdir()
     told = {"vision_cfg": {"timm_model_name": "vit_base_patch16_224", "image_size": 64}}
     (tower / "open_clip_config.json").write_text(json.dumps({"model_cfg": told}))
-    extra = {"logit_scale": torch.ones(()), "visual.head.proj.weight": torch.ones(2, 2), "text.x.y": torch.ones(2)}
+    extra = {
+        "logit_scale": torch.ones(()),
+        "visual.head.proj.weight": torch.ones(2, 2),
+        "text.x.y": torch.ones(2),
+    }
     torch.save(clip | extra, tower / "open_clip_pytorch_model.bin")
     return Case(
         load(folder, vision_tower=tower),
@@ -209,7 +218,11 @@ def llava_rad(root: Path) -> Case:
     folder, base = root / "rad", root / "rad" / "vicuna-7b-v1.5"
     sp = written.sentences(base, legacy=False)
     rows = sp.vocab_size()
-    named = {"mm_vision_tower_config": "x/cxr.json", "mm_vision_tower_checkpoint": "cxr.pt", "mm_hidden_size": 128}
+    named = {
+        "mm_vision_tower_config": "x/cxr.json",
+        "mm_vision_tower_checkpoint": "cxr.pt",
+        "mm_hidden_size": 128,
+    }
     written.config(folder, rows, "llava_llama", "biomedclip_cxr_518", image_aspect_ratio="square", **named)
     plain, head = written.language(21, rows), written.projector(22, 128)
     written.shards(base, plain, "bin", 1)
@@ -222,7 +235,9 @@ def llava_rad(root: Path) -> Case:
     torch.save(low, folder / "adapter_model.bin")
     torch.save({f"base_model.model.{n}": v for n, v in head.items()}, folder / "non_lora_trainables.bin")
     told = {"r": 3, "lora_alpha": 16, "bias": "none", "base_model_name_or_path": "lmsys/vicuna-7b-v1.5"}
-    (folder / "adapter_config.json").write_text(json.dumps(told | {"peft_type": "LORA", "fan_in_fan_out": False}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps(told | {"peft_type": "LORA", "fan_in_fan_out": False})
+    )
     clip = written.vit(24, "visual.trunk.", scaled=True)
     vision = {"timm_model_name": "vit_base_patch14_dinov2.lvd142m", "image_size": SIDE}
     (folder / "cxr.json").write_text(json.dumps({"vision_cfg": vision}))

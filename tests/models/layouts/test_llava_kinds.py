@@ -9,6 +9,7 @@ from PIL import Image
 
 import interp
 from interp.conformance import check
+from interp.footprints import Footprints
 from tests.models.impulses import assert_impulses_land
 from tests.models.layouts import by_hand
 from tests.models.layouts.cases import CASES, Case
@@ -63,7 +64,7 @@ def test_pixels_features_logits_and_rows(case, sample, picture):
     assert (mine[len(logits) :] < logits.max().item()).all()  # a row that was appended is never the answer
     place = ids.index(None)
     expected = torch.stack(rows)[..., place : place + len(tokens)]
-    np.testing.assert_allclose(np.asarray(trace[0].rows).reshape(expected.shape), expected, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(trace[0].rows).reshape(expected.shape), expected, atol=1e-5)
 
 
 def test_tokens_lie_where_their_pixels_are(case):
@@ -71,20 +72,16 @@ def test_tokens_lie_where_their_pixels_are(case):
     along = found.grid[0]
     assert found.grid == (along, along)
     if case.mllm.processor.image_processor.do_pad:  # 90 wide in a square of 140, from 25 on
-        edges = np.clip(np.arange(along + 1) * 140 / along - 25, 0, 90)
-        np.testing.assert_allclose(np.unique(found.footprints[:, [0, 2]]), np.unique([*edges, np.nan]))
-    else:  # the middle 90 of 140 rows
-        np.testing.assert_allclose(np.nanmin(found.footprints[:, 1]), 25, atol=0.5)
-        np.testing.assert_allclose(np.nanmax(found.footprints[:, 3]), 115, atol=0.5)
-    tokens = case.mllm.encode(interp.Sample(Image.new("RGB", (90, 140)), QUESTION)).tokens[0]
-    footprints = interp.footprints.Footprints(
-        tokens.footprints, tokens.grid, tokens.views, tokens.image_index
-    )
-    assert_impulses_land(
-        case.mllm.hf, case.mllm.processor, case.mllm.adapter, [(90, 140)], footprints, every=3
-    )
+        edges = np.unique(np.clip(np.arange(along + 1) * 140 / along - 25, 0, 90))
+        np.testing.assert_allclose(np.unique(found.footprints[:, [0, 2]]), edges)
+    else:  # the middle 90 of 140 rows, to a pixel of the 56
+        np.testing.assert_allclose(np.nanmin(found.footprints[:, 1]), 25, atol=90 / 56)
+        np.testing.assert_allclose(np.nanmax(found.footprints[:, 3]), 115, atol=90 / 56)
+    footprints = Footprints(found.footprints, found.grid, found.views, found.image_index)
+    mllm = case.mllm
+    assert_impulses_land(mllm.hf, mllm.processor, mllm.adapter, [(90, 140)], footprints, every=3)
 
 
 def test_the_suite_passes(case):
     result = check(case.mllm, probes=8)
-    assert result.passed, result.failures
+    assert result.passed, str(result.failures) + str([(r.name, r.seconds) for r in result.rows])

@@ -45,7 +45,9 @@ class Random:
         made = {f"{name}.weight": 1 + self(size)}
         return made | ({f"{name}.bias": self(size)} if bias else {})
 
-    def linear(self, name: str, out: int, into: int, bias: bool = True, std: float = 0.2) -> dict[str, Tensor]:
+    def linear(
+        self, name: str, out: int, into: int, bias: bool = True, std: float = 0.2
+    ) -> dict[str, Tensor]:
         made = {f"{name}.weight": self(out, into, std=std)}
         return made | ({f"{name}.bias": self(out)} if bias else {})
 
@@ -70,12 +72,19 @@ def vit(seed: int, prefix: str, scaled: bool, patch: int = PATCH, side: int = SI
     """A timm ViT of two heads of 64."""
     r, made, width = Random(seed), {}, 128
     made |= {"cls_token": r(1, 1, width), "pos_embed": r(1, (side // patch) ** 2 + 1, width)}
-    made |= {"patch_embed.proj.weight": r(width, 3, patch, patch, std=0.05), "patch_embed.proj.bias": r(width)}
+    made |= {
+        "patch_embed.proj.weight": r(width, 3, patch, patch, std=0.05),
+        "patch_embed.proj.bias": r(width),
+    }
     for i in range(3):
         at = f"blocks.{i}."
         made |= r.norm(at + "norm1", size=width) | r.norm(at + "norm2", size=width)
-        made |= r.linear(at + "attn.qkv", 3 * width, width, std=0.05) | r.linear(at + "attn.proj", width, width, std=0.03)
-        made |= r.linear(at + "mlp.fc1", 2 * width, width, std=0.1) | r.linear(at + "mlp.fc2", width, 2 * width, std=0.05)
+        made |= r.linear(at + "attn.qkv", 3 * width, width, std=0.05) | r.linear(
+            at + "attn.proj", width, width, std=0.03
+        )
+        made |= r.linear(at + "mlp.fc1", 2 * width, width, std=0.1) | r.linear(
+            at + "mlp.fc2", width, 2 * width, std=0.05
+        )
         made |= {at + f"ls{n}.gamma": 0.5 + r(width) for n in (1, 2) if scaled}
     made |= r.norm("norm", size=width)
     return {prefix + name: value for name, value in made.items()}
@@ -84,17 +93,21 @@ def vit(seed: int, prefix: str, scaled: bool, patch: int = PATCH, side: int = SI
 def language(seed: int, rows: int, biased: bool = False) -> dict[str, Tensor]:
     """A Llama, Mistral, or (biased) Qwen2, with the buffer old ones carry."""
     r, size = Random(seed), HIDDEN // HEADS
-    made = {"model.embed_tokens.weight": r(rows, HIDDEN, std=1.0), **r.norm("model.norm", False, HIDDEN)}
+    made = {"model.embed_tokens.weight": r(rows, HIDDEN, std=0.5), **r.norm("model.norm", False, HIDDEN)}
     for i in range(LAYERS):
         at = f"model.layers.{i}."
         for which, out in (("q", HIDDEN), ("k", KV * size), ("v", KV * size)):
-            made |= r.linear(f"{at}self_attn.{which}_proj", out, HIDDEN, biased, std=0.4)
+            made |= r.linear(f"{at}self_attn.{which}_proj", out, HIDDEN, biased, std=0.25)
         made |= r.linear(at + "self_attn.o_proj", HIDDEN, HIDDEN, False)
-        made |= r.linear(at + "mlp.gate_proj", 48, HIDDEN, False) | r.linear(at + "mlp.up_proj", 48, HIDDEN, False)
+        made |= r.linear(at + "mlp.gate_proj", 48, HIDDEN, False) | r.linear(
+            at + "mlp.up_proj", 48, HIDDEN, False
+        )
         made |= r.linear(at + "mlp.down_proj", HIDDEN, 48, False)
-        made |= r.norm(at + "input_layernorm", False, HIDDEN) | r.norm(at + "post_attention_layernorm", False, HIDDEN)
+        made |= r.norm(at + "input_layernorm", False, HIDDEN) | r.norm(
+            at + "post_attention_layernorm", False, HIDDEN
+        )
         made[at + "self_attn.rotary_emb.inv_freq"] = torch.ones(size // 2)
-    return made | {"lm_head.weight": r(rows, HIDDEN, std=1.0)}
+    return made | {"lm_head.weight": r(rows, HIDDEN, std=0.5)}
 
 
 def projector(seed: int, width: int = WIDTH) -> dict[str, Tensor]:
@@ -180,13 +193,14 @@ def shards(folder: Path, tensors: Mapping[str, Tensor], kind: str, n: int = 2) -
 def sentences(folder: Path, legacy: bool, bos: bool = True) -> Any:
     """A SentencePiece tokenizer as Llama's: `tokenizer.model`; returns SentencePiece's own reader."""
     folder.mkdir(parents=True, exist_ok=True)
-    words = "where is the nodule in the left lung and what is there A chat between a curious user USER ASSISTANT INST"
+    words = "where is the nodule in the left lung and what is there USER ASSISTANT INST "
+    words += "A chat between a curious user and an artificial intelligence assistant gives helpful, detailed, polite answers to the user's questions."
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ abcdefghijklmnopqrstuvwxyz .,?'[]/:0123456789"
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([words, *letters]),
+        sentence_iterator=iter([words] * 9 + [*letters]),
         model_prefix=str(folder / "tokenizer"),
         model_type="bpe",
-        vocab_size=370,
+        vocab_size=480,
         byte_fallback=True,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
@@ -194,7 +208,12 @@ def sentences(folder: Path, legacy: bool, bos: bool = True) -> Any:
         hard_vocab_limit=False,
     )
     (folder / "tokenizer.vocab").unlink()
-    told = {"tokenizer_class": "LlamaTokenizer", "legacy": legacy, "add_bos_token": bos, "add_eos_token": False}
+    told = {
+        "tokenizer_class": "LlamaTokenizer",
+        "legacy": legacy,
+        "add_bos_token": bos,
+        "add_eos_token": False,
+    }
     told |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "model_max_length": 2048}
     (folder / "tokenizer_config.json").write_text(json.dumps(told))
     return sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
@@ -213,7 +232,13 @@ def qwen_words(folder: Path) -> int:
 
 def llama3_words(folder: Path) -> int:
     """Llama 3's tokenizer, of bytes, with its special tokens; returns how many tokens it has."""
-    special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    special = [
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+    ]
     backend = Tokenizer(tokenizer_models.BPE(_bytes(), []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
