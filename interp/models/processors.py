@@ -7,6 +7,7 @@ installed a processor is loaded without that half.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -48,7 +49,7 @@ def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -
     """
     try:
         kind = _class(where, options, config)
-        return kind.from_pretrained(where, **options, trust_remote_code=False)
+        made = kind.from_pretrained(where, **options, trust_remote_code=False)
     except Exception as error:  # whatever reading foreign files raises
         lines = str(error).strip().splitlines()
         raise ModelError(
@@ -56,6 +57,27 @@ def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -
             "code that comes with it is not run. Pass processor= with one, "
             "or the folder or hub id of one."
         ) from error
+    return _counting(made, config, where)
+
+
+def _counting(processor: Any, config: Any, where: str) -> Any:
+    """A LLaVA processor that was saved without its patch size (HuatuoGPT-Vision-…-hf), with the model's.
+
+    Without one it cannot count image tokens; the settings that go with it are then unset as well.
+    """
+    vision = getattr(config, "vision_config", None)
+    if getattr(config, "model_type", None) != "llava" or getattr(processor, "patch_size", 0) is not None:
+        return processor
+    processor.patch_size = vision.patch_size
+    processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+    processor.num_additional_image_tokens = int(vision.model_type == "clip_vision_model")
+    warnings.warn(
+        f"the processor of {where} names no patch_size; it is set to the vision tower's, {vision.patch_size}, with "
+        f"num_additional_image_tokens={processor.num_additional_image_tokens} and the strategy "
+        f"{config.vision_feature_select_strategy!r}, as the model's config has it.",
+        stacklevel=3,
+    )
+    return processor
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,32 @@ def test_broken_files_are_named(tmp_path):
     (tmp_path / "processor_config.json").write_text('{"processor_class": ')
     with pytest.raises(ModelError, match=r"no processor can be loaded from .*JSONDecodeError"):
         load_processor(str(tmp_path), LOCAL)
+
+
+@pytest.mark.parametrize("stored", [{"patch_size": None}, {}])
+def test_a_llava_processor_saved_without_its_patch_size_gets_the_models(stored, saved, tmp_path):
+    """HuatuoGPT-Vision-7B-hf has null, 34B-hf none; both leave the class token out of their count."""
+    _, processor, folder = saved("llava")
+    whole = json.loads((folder / "processor_config.json").read_text())
+    for name in ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy"):
+        whole.pop(name)
+    shutil.copytree(folder, tmp_path / "hf")
+    (tmp_path / "hf" / "processor_config.json").write_text(json.dumps(whole | stored))
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    config["text_config"]["pad_token_id"] = 99  # stale: the tokenizer's is another
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    with pytest.warns(
+        UserWarning, match=r"names no patch_size; it is set to the vision tower's, 14, with num_add"
+    ):
+        mllm = interp.load(tmp_path / "hf")
+    made = mllm.processor
+    assert (made.patch_size, made.num_additional_image_tokens) == (14, 1)
+    assert made.vision_feature_select_strategy == "default"
+    samples = [
+        Sample(picture(), "what is there?"),
+        Sample(picture(), "where is the nodule in the left lung?"),
+    ]
+    batch = mllm.encode(samples)
+    assert batch.pad_id == processor.tokenizer.pad_token_id != 99
+    expected = interp.wrap(tiny("llava")[0], processor).trace(samples).logits
+    np.testing.assert_array_equal(np.asarray(mllm.trace(batch).logits), np.asarray(expected))

@@ -112,6 +112,7 @@ class OriginalLlava(ABC):
         text = _text_config(self.text, raw)
         tokenizer = image_tokenizer(files.words, text, self.conversation)
         extra = _give_row(text, tokenizer)
+        text.eos_token_id = _stops(text, tokenizer, self.conversation.stop)
         config = _llava_config(raw, text, tower, tokenizer.image_token_id, scales)
         pad = self.pads or raw.get("image_aspect_ratio") == "pad"
         make = partial(llava_processor, tokenizer, tower, config, self.conversation, pad=pad)
@@ -220,6 +221,14 @@ def _give_row(text: Any, tokenizer: Any) -> int:
     text.vocab_size += extra
     text.pad_token_id = tokenizer.pad_token_id
     return extra
+
+
+def _stops(text: Any, tokenizer: Any, stop: str | None) -> list[int]:
+    """Ids that end an answer: the config's, the tokenizer's, the conversation's."""
+    told = text.eos_token_id
+    found = [*(told if isinstance(told, list) else [told]), tokenizer.eos_token_id]
+    found += [] if stop is None else [tokenizer.convert_tokens_to_ids(stop)]
+    return [one for one in dict.fromkeys(found) if one is not None]
 
 
 def _row_note(extra: int) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from interp.models.layouts.conversations import IMAGE, Conversation
 
 __all__ = ["image_tokenizer", "pieces"]
 
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _NOTHING_ADDED = {
     "type": "TemplateProcessing",
     "single": [{"Sequence": {"id": "A", "type_id": 0}}],
@@ -73,6 +74,11 @@ def pieces(tokenizer: Any, prompt: str, image_id: int, *, bos: bool) -> list[int
 
 
 def _loaded(folder: Path, config: PreTrainedConfig) -> Any:
+    if not any((folder / name).is_file() for name in _VOCABULARIES):  # some classes then make an empty one
+        raise ModelError(
+            f"{folder} holds none of {', '.join(_VOCABULARIES)}, so it has no tokenizer. Is the download complete? "
+            "Else pass processor= with a processor."
+        )
     try:
         kind = _named(folder)
         if kind is not None:

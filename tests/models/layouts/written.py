@@ -194,7 +194,8 @@ def sentences(folder: Path, legacy: bool, bos: bool = True) -> Any:
     """A SentencePiece tokenizer as Llama's: `tokenizer.model`; returns SentencePiece's own reader."""
     folder.mkdir(parents=True, exist_ok=True)
     words = "where is the nodule in the left lung and what is there USER ASSISTANT INST "
-    words += "A chat between a curious user and an artificial intelligence assistant gives helpful, detailed, polite answers to the user's questions."
+    words += "A chat between a curious user and an artificial intelligence "
+    words += "assistant gives helpful, detailed, polite answers to the user's questions."
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ abcdefghijklmnopqrstuvwxyz .,?'[]/:0123456789"
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([words] * 9 + [*letters]),
