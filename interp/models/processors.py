@@ -65,9 +65,9 @@ def _counting(processor: Any, config: Any, where: str) -> Any:
 
     Without one it cannot count image tokens; the settings that go with it are then unset as well.
     """
-    vision = getattr(config, "vision_config", None)
     if getattr(config, "model_type", None) != "llava" or getattr(processor, "patch_size", 0) is not None:
         return processor
+    vision = config.vision_config
     processor.patch_size = vision.patch_size
     processor.vision_feature_select_strategy = config.vision_feature_select_strategy
     processor.num_additional_image_tokens = int(vision.model_type == "clip_vision_model")

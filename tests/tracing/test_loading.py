@@ -214,7 +214,7 @@ def test_model_types_transformers_does_not_know(copied, nothing_heavy):
 @pytest.mark.parametrize(
     ("entries", "name"),
     [
-        ({"model_type": "llava_mistral", "mm_vision_tower": "openai/clip-vit-large-patch14-336"}, "LLaVA's"),
+        ({"model_type": "llava_mpt", "mm_vision_tower": "openai/clip-vit-large-patch14-336"}, "LLaVA's"),
         ({"model_type": "llava", "mm_projector_type": "mlp2x_gelu"}, "LLaVA's"),
         ({"model_type": "llava_llama", "llm_cfg": "llm", "vision_tower_cfg": "vision_tower"}, "VILA's"),
         ({"model_type": "internvl_chat", "auto_map": CODE}, "InternVL's"),

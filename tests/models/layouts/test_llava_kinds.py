@@ -82,6 +82,12 @@ def test_tokens_lie_where_their_pixels_are(case):
     assert_impulses_land(mllm.hf, mllm.processor, mllm.adapter, [(90, 140)], footprints, every=3)
 
 
-def test_the_suite_passes(case):
-    result = check(case.mllm, probes=8)
-    assert result.passed, str(result.failures) + str([(r.name, r.seconds) for r in result.rows])
+GEOMETRY = ("image tokens", "tiling", "locality", "rows", "image prefix")
+"""What a layout can break; the other checks are of edits, which every layout shares."""
+WHOLE = ("huatuogpt_vision_7b", "llava_tri_s2")
+
+
+def test_the_suite_passes(case, request):
+    name = request.node.callspec.params["case"]
+    result = check(case.mllm, probes=8, checks=None if name in WHOLE else GEOMETRY)
+    assert result.passed, result.failures
