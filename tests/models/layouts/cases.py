@@ -38,6 +38,7 @@ class Case:
         prompt: the prompt for `{question}`.
         ids: a prompt's ids, from the tokenizer's description.
         pixels: what the tower sees of an image.
+        padded_rows: whether the tables of tokens have no row left for the image token.
     """
 
     mllm: Mllm
@@ -48,6 +49,7 @@ class Case:
     prompt: str
     ids: Callable[[str], Ids]
     pixels: Callable[[Any], Tensor] = field(default=partial(by_hand.padded_pixels, side=SIDE))
+    padded_rows: bool = True
 
 
 def pieced(encode: Callable[[str], list[int]], bos: list[int], prompt: str) -> Ids:
@@ -132,6 +134,7 @@ def huatuo_7b(root: Path) -> Case:
         Decoder(4, 2, 1e6, 1e-6),
         "<|user|>\n<image>\n{question}\n<|assistant|>\n",
         partial(pieced, partial(byte_ids, {}), []),
+        padded_rows=False,
     )
 
 
