@@ -212,16 +212,11 @@ def _serves(before: Prefix, batch: Batch, request: Request, sight: Sight, genera
 
 
 def _untouched(lengths: Sequence[int], batch: Batch, request: Request, sight: Sight, generate: int) -> bool:
-    """Whether all that is asked for lies after prefixes of these lengths: no row inside is read or edited.
-
-    Sliding windows count columns, so padding between prefix and rest must not lie inside one.
-    """
+    """Whether all that is asked for lies after prefixes of these lengths: no row inside is read or edited."""
     first = [request.first_row(i) for i in range(len(batch))]
     if any(row is not None and row < n for row, n in zip(first, lengths, strict=True)):
         return False
-    rests = [tokens.length - n for tokens, n in zip(batch.tokens, lengths, strict=True)]
-    widest = max(lengths) + max(rests) + generate
-    return sight.narrowest is None or sight.narrowest >= widest or len(set(rests)) == 1
+    return sight.windows_fit(lengths, [tokens.length for tokens in batch.tokens], generate)
 
 
 def _run(

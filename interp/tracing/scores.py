@@ -24,7 +24,7 @@ from interp.tracing.targets import Aims, aims
 if TYPE_CHECKING:
     from interp.tracing.mllm import Mllm
 
-__all__ = ["Scores", "score"]
+__all__ = ["Scores", "given_as", "score"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def score(
     edits: Sequence[Edit],
 ) -> Scores:
     """The scores of a batch; see `Mllm.score`."""
-    given = _given(mllm, samples, prompt)
+    given = given_as(mllm, samples, prompt)
     found = aims(mllm, given, target)
     answers = [aim.answers for aim in found]
     with Meter(mllm.device) as meter:
@@ -68,10 +68,10 @@ def score(
     return Scores(np.array(weighed), found, found.cost + meter.cost)
 
 
-def _given(
+def given_as(
     mllm: Mllm, samples: Sample | Iterable[Sample] | Batch | Prefix, prompt: Prompt | None
 ) -> Batch | Prefix:
-    """The samples, encoded once for all passes."""
+    """The samples under a prompt, encoded once for all passes; a prefix stays one where it serves the prompt."""
     if not isinstance(samples, Batch | Prefix):
         return mllm.encode(samples) if prompt is None else mllm.encode(samples, prompt)
     own = samples.batch if isinstance(samples, Prefix) else samples
