@@ -13,7 +13,7 @@ from scipy.ndimage import convolve1d, median_filter
 from torch import Tensor
 
 from interp.indicators import Attention, Maps
-from interp.methods.vicrop_pixels import channel_scale, pixel_grid, whole_view
+from interp.methods.vicrop_pixels import channel_scale, pixel_grid
 from interp.prompt import Prompt
 from interp.sample import Sample
 from interp.tokens import TokenMap
@@ -83,13 +83,17 @@ def pure_grad(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, generic: Pr
 def _pixel_map(mllm: Mllm, asked: Batch, generic: Batch, meter: Meter) -> Float[np.ndarray, " token"]:
     tokens = asked.tokens[0]
     grid = pixel_grid(asked.inputs, tokens, mllm.processor, mllm.hf.config)
-    q, g = (_norms(grid.picture(_pixel_gradient(mllm, batch, meter))) for batch in (asked, generic))
-    picture = grid.picture(asked.inputs["pixel_values"])[0] * channel_scale(mllm.processor)[:, None, None]
+    q, g = (_norms(grid.picture(_array(_pixel_gradient(mllm, batch, meter)))) for batch in (asked, generic))
+    picture = grid.picture(_array(asked.inputs["pixel_values"]))[0] * channel_scale(mllm.processor)[:, None, None]
     quotient = np.divide(q, g, out=np.zeros_like(q), where=g > 0)
-    mine, values = whole_view(tokens), np.zeros(tokens.n)
-    seen = grid.seen(np.asarray(np.isfinite(tokens.footprints[mine]).all(axis=1)), q.shape)
-    values[mine] = grid.pooled(quotient * high_pass(picture, seen))
+    values = np.zeros(tokens.n)
+    seen = grid.covered(np.asarray(np.isfinite(tokens.footprints).all(axis=1)), q.shape)
+    values[grid.tokens] = grid.means(quotient * high_pass(picture, seen))
     return values
+
+
+def _array(values: Tensor) -> Float[np.ndarray, "..."]:
+    return values.detach().double().cpu().numpy()
 
 
 def _norms(gradient: Float[np.ndarray, "frame channel row col"]) -> Float[np.ndarray, "row col"]:
