@@ -19,7 +19,6 @@ _WHOLE = ("", "base", "global", "thumbnail")
 """Views that show the whole image in one grid."""
 
 
-
 def whole_view(tokens: TokenMap) -> Bool[np.ndarray, " token"]:
     """The tokens of the one view that shows the whole image: the only one, or "base", "global", "thumbnail".
 

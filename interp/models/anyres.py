@@ -116,7 +116,9 @@ class AnyRes:
         cuts = _cuts(size, patches)
         kept = (patches[0] - 2 * cuts[0], patches[1] - 2 * cuts[1])
         cells = self._shrunk(kept)
-        edges = [cuts[axis] + np.arange(cells[axis] + 1) * kept[axis] / max(cells[axis], 1) for axis in (0, 1)]
+        edges = [
+            cuts[axis] + np.arange(cells[axis] + 1) * kept[axis] / max(cells[axis], 1) for axis in (0, 1)
+        ]
         across, down = (
             patch_lines(one, patch=self.patch, per_tile=self.per_tile, side=self.side) for one in edges
         )

@@ -49,9 +49,7 @@ class PixelView:
         """The mean over each cell's pixels."""
         return self.sums(pixels) / self.sums(np.ones(pixels.shape))
 
-    def covered(
-        self, chosen: Bool[np.ndarray, " token"], shape: tuple[int, ...]
-    ) -> Bool[np.ndarray, "y x"]:
+    def covered(self, chosen: Bool[np.ndarray, " token"], shape: tuple[int, ...]) -> Bool[np.ndarray, "y x"]:
         """Whether each pixel of a view of this shape lies in the cell of a chosen token, by more than half."""
         down, across = _overlap(self.rows, shape[0]), _overlap(self.cols, shape[1])
         return down.T @ chosen[self.tokens].astype(float) @ across > 0.5

@@ -21,7 +21,7 @@ from interp.tracing.tap import Work
 if TYPE_CHECKING:
     from interp.tracing.mllm import Mllm
 
-__all__ = ["differentiable", "normal", "recording", "run_objective"]
+__all__ = ["differentiable", "entering", "normal", "recording", "run_objective"]
 
 
 @contextmanager

@@ -183,9 +183,7 @@ def _positions(tokens: TokenMap, queries: Queries) -> Int[np.ndarray, " row"]:
     return tokens.positions(queries)
 
 
-def _serves(
-    before: Prefix, batch: Batch, positions: Sequence[Int[np.ndarray, " row"]], mllm: Mllm
-) -> bool:
+def _serves(before: Prefix, batch: Batch, positions: Sequence[Int[np.ndarray, " row"]], mllm: Mllm) -> bool:
     """Whether a prefix holds keys and values, every prompt begins with it, and no wanted row lies inside."""
     lengths = [tokens.length for tokens in batch.tokens]
     outside = all(at[0] >= n for at, n in zip(positions, before.lengths, strict=True))
