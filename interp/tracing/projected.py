@@ -118,7 +118,9 @@ class _Projected:
         assert self.norms is not None
         return self.norms
 
-    def _norms(self, call: Call, columns: Int[Tensor, "sample token"]) -> Float[Tensor, "sample head token"]:
+    def _norms(
+        self, call: Call, columns: Int[Tensor, "sample token"], sent: Float[Tensor, "sample inner"]
+    ) -> Float[Tensor, "sample head token"]:
         n, _, n_queries, _ = call.queries.shape
         last = torch.full((n, 1), n_queries - 1, device=call.queries.device)
         none = torch.zeros(0, dtype=torch.long, device=call.queries.device)
