@@ -26,6 +26,7 @@ from interp.tracing.scores import given_as
 __all__ = ["IntegratedGradients"]
 
 BASELINES = ("zero", "mean")
+NEARLY_ZERO = 1e-12  # Idefics takes views of zeros for padding and drops them
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class IntegratedGradients:
         """Where the path begins, shaped as the inputs."""
         start = function.start
         if self.baseline == "zero":
-            return torch.zeros_like(start)
+            return torch.full_like(start, NEARLY_ZERO)
         if function.of == "embeddings":
             return start.mean(dim=0, keepdim=True).expand_as(start).clone()
         by_channel = start.unflatten(1, (3, -1)) if start.ndim == 2 else start.flatten(-2).flatten(0, -3)
