@@ -36,6 +36,9 @@ class InputGradient:
     seen twice has its effect divided among two tokens. Images repeated in frames (Qwen) count once, all frames
     together. Newline and class tokens have no pixels: 0.
 
+    A tower that normalises patches by their size (Pixtral, in Mistral 3) does not see how large pixel values are, only
+    their pattern: there gradient × input of pixels is 0 but for rounding.
+
     One forward and one backward pass of everything. Gradients are noisy from token to token; see `SmoothGrad`.
 
     Args:

@@ -16,7 +16,7 @@ __all__ = ["INPUTS", "contribution", "per_token", "sensitivity"]
 
 INPUTS = ("pixels", "embeddings")
 
-PerToken = list[Float[np.ndarray, " token"]]
+PerToken = list[Float[np.ndarray, " _"]]
 
 
 def per_token(function: InputFunction, gradient: Tensor, times_input: bool) -> PerToken:

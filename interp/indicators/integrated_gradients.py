@@ -38,6 +38,9 @@ class IntegratedGradients:
     own figure in nats: sum less difference. With the difference itself, `attrs["completeness_of"]`, it says whether
     `steps` are enough. Pixels that no token has as its own (rims) are in captum's sum, not in the map.
 
+    A tower that normalises patches by their size (Pixtral, in Mistral 3) sees a path from zero pixels as one picture
+    but for its very beginning: there the integral misses everything and the error says so; take baseline="mean".
+
     The answer to the baseline is of no meaning to the model, and the path runs through such inputs: values depend on
     the baseline. "greedy" is the answer to the input as it is.
 

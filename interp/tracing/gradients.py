@@ -56,8 +56,8 @@ class RowGradients:
     rows: tuple[Float[Tensor, "sample head row key"], ...]
     gradients: tuple[Float[Tensor, "sample head row key"], ...]
     tokens: tuple[TokenMap, ...]
-    places: tuple[Int[np.ndarray, " row"], ...]
-    columns: tuple[Int[np.ndarray, " position"], ...]
+    places: tuple[Int[np.ndarray, " _"], ...]
+    columns: tuple[Int[np.ndarray, " _"], ...]
     logits: Float[Tensor, "sample token_id"]
 
     def of(self, sample: int, layer: int) -> tuple[Float[Tensor, "head row position"], ...]:
@@ -183,7 +183,7 @@ def _positions(tokens: TokenMap, queries: Queries) -> Int[np.ndarray, " row"]:
     return tokens.positions(queries)
 
 
-def _serves(before: Prefix, batch: Batch, positions: Sequence[Int[np.ndarray, " row"]], mllm: Mllm) -> bool:
+def _serves(before: Prefix, batch: Batch, positions: Sequence[Int[np.ndarray, " _"]], mllm: Mllm) -> bool:
     """Whether a prefix holds keys and values, every prompt begins with it, and no wanted row lies inside."""
     lengths = [tokens.length for tokens in batch.tokens]
     outside = all(at[0] >= n for at, n in zip(positions, before.lengths, strict=True))
@@ -191,7 +191,7 @@ def _serves(before: Prefix, batch: Batch, positions: Sequence[Int[np.ndarray, " 
     return bool(before.keys) and outside and fits and before.begins(batch)
 
 
-def _block(asked: Sequence[Int[np.ndarray, " row"]], heads: Heads, device: torch.device) -> Block:
+def _block(asked: Sequence[Int[np.ndarray, " _"]], heads: Heads, device: torch.device) -> Block:
     """Rows of each sample and every head; short samples repeat their last row, which is not one of the cells."""
     width = max(map(len, asked))
     rows = torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in asked]))

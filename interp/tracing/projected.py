@@ -31,7 +31,7 @@ __all__ = ["projected_norms"]
 
 def projected_norms(
     mllm: Mllm, given: Batch | Prefix, layers: Sequence[int], meter: Meter
-) -> tuple[list[Float[np.ndarray, "layer head token"]], Float[Tensor, "sample token_id"]]:
+) -> tuple[list[Float[np.ndarray, "layer head _"]], Float[Tensor, "sample token_id"]]:
     """‖A_j V_j W_O^h‖₂ of each sample's image tokens j, from its last row; and the logits after the prompt.
 
     V is what enters the attention, after the model's own projections; W_O^h the head's columns of `o_proj`, without
@@ -68,9 +68,7 @@ def _serves(before: Prefix, batch: Batch, lengths: Sequence[int], mllm: Mllm) ->
     return bool(before.keys) and mllm.sight.windows_fit(before.lengths, lengths) and before.begins(batch)
 
 
-def _padded(
-    columns: Sequence[Int[np.ndarray, " token"]], device: torch.device
-) -> Int[Tensor, "sample token"]:
+def _padded(columns: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Int[Tensor, "sample token"]:
     """One line per sample; short ones repeat their last column, or have 0."""
     width = max(map(len, columns))
     lines = [
