@@ -62,3 +62,15 @@ def rows(
             tuple(np.stack([one[0, :, first:stop].detach().numpy() for one in part]) for part in both)
         )
     return found
+
+
+def in_float64(model: Any) -> Any:
+    """The model in float64 throughout: its norms would go through float32, too coarse for finite differences."""
+    for module in model.double().modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = _norm(module)
+    return model
+
+
+def _norm(module: Any) -> Any:
+    return lambda x: module.weight * x / (x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
