@@ -14,6 +14,7 @@ from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Target, diff
 from interp.tracing import Mllm, wrap
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.gradients import RowGradients, row_gradients
+from interp.tracing.targets import aims
 from tests.tracing.autograd import rows
 from tests.tracing.test_families import samples
 
@@ -88,6 +89,18 @@ def test_some_layers_some_prefixes_and_gradients_switched_off(mllm, eager):
                 assert cost.forwards == 1, "the prefix is not run again"
     assert all(weight.grad is None and weight.requires_grad for weight in mllm.hf.parameters())
     assert not torch.is_inference(found[0].gradients[0])
+
+
+def test_the_models_own_answer_of_several_tokens(mllm, eager):
+    if mllm.sight.attends == "prefix":
+        return
+    sample = samples()[1]
+    ids = aims(mllm, mllm.encode(sample), Target(tokens=2))[0].answers[0]
+    words = " ".join(mllm.processor.tokenizer.convert_ids_to_tokens(ids))
+    found, cost = run(mllm, sample, Target(tokens=2))
+    check(found, 0, rows(mllm, eager, sample, ((1, words),)), np.arange(mllm.n_layers))
+    assert len(ids) == 2
+    assert cost.forwards == 1 + 2 + 1, "a prefix, two tokens, and the pass that is differentiated"
 
 
 def test_half_precision_gives_rows_in_float32():
