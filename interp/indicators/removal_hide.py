@@ -70,7 +70,7 @@ class HideTokens:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
-        """The target's value under each variant; see `Removal`. Variants of a few rows each go more than `batch` together."""
+        """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
         layers = tuple(Site(layers=self.layers).resolve(mllm.n_layers, mllm.n_heads))
         asked = Asked.of(mllm, sample, prompt, target, layers=(min(layers),))
         masks = checked_masks(masks, asked.tokens.n)

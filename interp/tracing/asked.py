@@ -103,7 +103,9 @@ class Asked:
 
     def values(self, run: Callable[[Trunk], Iterable[Tensor]]) -> Float[np.ndarray, " variant"]:
         """The target's value of each variant; `run` gives a trunk's variants' logits, batch by batch."""
-        return np.sum([np.concatenate([part.value(one) for one in run(part.trunk)]) for part in self.parts], 0)
+        return np.sum(
+            [np.concatenate([part.value(one) for one in run(part.trunk)]) for part in self.parts], 0
+        )
 
 
 def _parts(

@@ -94,7 +94,9 @@ class Fan:
         both = torch.logaddexp(mass, own.logsumexp(dim=-1))
         values, mine = call.values[0][0], call.values[1][part]
         given = (spread.view(kv, -1, n_shared).to(values.dtype) @ values).view(kv, n, group, rows, -1)
-        added = ((own - both[..., None]).exp().to(mine.dtype).flatten(2, 3) @ mine).unflatten(2, (group, rows))
+        added = ((own - both[..., None]).exp().to(mine.dtype).flatten(2, 3) @ mine).unflatten(
+            2, (group, rows)
+        )
         share = (mass - both).exp()[..., None].to(values.dtype)
         return (given.transpose(0, 1) * share + added).flatten(1, 2)
 

@@ -2,7 +2,7 @@
 
 What the unedited pass leaves behind (each layer's keys and values, what entered chosen layers) is kept. A variant then
 runs only the rows and layers that can differ, and any number of them run side by side as one batch on the kept
-tensors, which are never copied. The model's own code runs, so masks, positions, soft caps and the head are the family's.
+tensors, which are never copied. The model's own code runs, so masks, positions and soft caps are the family's.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Trunk:
         watch = _Watch(frozenset(layers))
         with mllm.installation.armed({}), torch.no_grad(), watch.on(mllm.adapter.layers(mllm.hf)):
             found = _passed(mllm, inputs, cache, keep, meter)
-        kept = cache.layers if cache is not None else []
+        kept: list[Any] = cache.layers if cache is not None else []
         keys, values = tuple(one.keys for one in kept), tuple(one.values for one in kept)
         return cls(mllm, batch, keys, values, watch.entering, watch.added, found, tuple(watch.kinds))
 
