@@ -125,7 +125,7 @@ class ActivationPatching:
 
 def _patched(
     trunk: Trunk, partner: Trunk, layer: int, masks: Bool[np.ndarray, "variant token"], meter: Meter
-) -> Iterator[Float[Tensor, "variant row token_id"]]:
+) -> Iterator[Float[Tensor, "variant kept token_id"]]:
     stop = trunk.stop(int(trunk.tokens.image[masks.any(axis=0)][0]))
     mine, theirs = (torch.from_numpy(one.tokens.image.copy()) for one in (trunk, partner))
     given = partner.entering[layer + 1][:, theirs]

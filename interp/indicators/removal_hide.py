@@ -95,7 +95,7 @@ class HideTokens:
         layers: Sequence[int],
         batch: int,
         meter: Meter,
-    ) -> Iterator[Float[Tensor, "variant row token_id"]]:
+    ) -> Iterator[Float[Tensor, "variant kept token_id"]]:
         """The variants' logits, batch by batch."""
         tokens = trunk.tokens
         rows = tokens.length - trunk.keep if self.queries == "last" else int(tokens.image[-1]) + 1

@@ -22,7 +22,7 @@ from interp.tracing.targets import Aim, forced
 
 __all__ = ["BLUR", "PaintPixels"]
 
-Picture = UInt8[np.ndarray, "row col channel"]
+Picture = UInt8[np.ndarray, "_ _ channel"]
 BLUR = 0.1
 """Standard deviation of the blur, as a share of the image's shorter side."""
 

@@ -33,7 +33,7 @@ class Part:
     answers: tuple[tuple[int, ...], ...]
     weights: tuple[float, ...]
 
-    def value(self, logits: Float[Tensor, "variant row token_id"]) -> Float[np.ndarray, " variant"]:
+    def value(self, logits: Float[Tensor, "variant kept token_id"]) -> Float[np.ndarray, " variant"]:
         """The part's share of the target, from the logits of its last rows."""
         each = [log_probs(logits, answer) * w for answer, w in zip(self.answers, self.weights, strict=True)]
         return np.sum(each, axis=0)
@@ -128,7 +128,7 @@ def _parts(
 
 
 def log_probs(
-    logits: Float[Tensor, "variant row token_id"], answer: Sequence[int]
+    logits: Float[Tensor, "variant kept token_id"], answer: Sequence[int]
 ) -> Float[np.ndarray, " variant"]:
     """Σ_t log p(answer[t]), float64, from the logits of the rows that predict it."""
     ids = torch.tensor(list(answer), device=logits.device)

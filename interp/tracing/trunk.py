@@ -53,7 +53,7 @@ class Trunk:
     values: tuple[Tensor, ...]
     entering: Mapping[int, Rows]
     added: Mapping[int, Rows]
-    logits: Float[Tensor, "one row token_id"]
+    logits: Float[Tensor, "one kept token_id"]
     kinds: tuple[Any, ...]
 
     @classmethod
@@ -113,7 +113,7 @@ class Trunk:
         hidden: Bool[Tensor, "variant key"] | None = None,
         rows: int = 0,
         layers: Collection[int] = (),
-    ) -> Float[Tensor, "variant row token_id"]:
+    ) -> Float[Tensor, "variant kept token_id"]:
         """The last rows' logits of `n` variants, float32.
 
         Args:
@@ -161,7 +161,7 @@ class Trunk:
 
 def _passed(
     mllm: Mllm, inputs: Mapping[str, Tensor], cache: Cache | None, keep: int, meter: Meter
-) -> Float[Tensor, "sample row token_id"]:
+) -> Float[Tensor, "sample kept token_id"]:
     """One pass; its last rows' logits."""
     meter.forwards += 1
     meter.tokens += inputs["input_ids"].numel()
