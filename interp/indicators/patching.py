@@ -35,7 +35,7 @@ class ActivationPatching:
     """How far image tokens move the target when they carry a partner's residual stream: (layer, token) maps, nats.
 
     The partner is the same scene with one thing changed, such as its object recoloured. After layer ℓ the stream of
-    image token j is replaced by what it is in the partner's run; the value is (patched − plain) · sign(partner − plain),
+    image token j is replaced by what it is in the partner's run; the value is (patched − plain)·sign(partner − plain),
     where all three are the same target, of the sample's own answer if it is "greedy". Larger = that token, at that
     depth, carries more of what tells the two apart. `attrs` hold "plain" and "partner", between which a full effect
     would lie. After the last layer nobody reads an image token any more: 0.

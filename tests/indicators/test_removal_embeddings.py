@@ -104,7 +104,7 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
     }
     with pytest.raises(MapError, match='replaced by "mean", "zero" or "other"; got \'blur\''):
         ReplaceEmbeddings("blur")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(MapError, match='by="other" takes other=, an interp.Sample'):
+    with pytest.raises(MapError, match=r'by="other" takes other=, an interp\.Sample'):
         EmbeddingReplacement("other")
     mllm, wide = family("qwen2_5_vl"), Sample(small.picture(400, 80, seed=7), "is it red?")
     n, theirs = (mllm.encode([one]).tokens[0].n for one in (SAMPLE, wide))
