@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -54,9 +56,7 @@ def windows(tokens: TokenMap, side: int) -> Bool[np.ndarray, "window token"]:
     return near & same
 
 
-def blocks(
-    tokens: TokenMap, side: int, shift: tuple[int, int] | np.ndarray = (0, 0)
-) -> Int[np.ndarray, " token"]:
+def blocks(tokens: TokenMap, side: int, shift: Sequence[int] = (0, 0)) -> Int[np.ndarray, " token"]:
     """The number of the block of `side` × `side` tokens that each image token lies in; −1 without footprint.
 
     Blocks tile each image, beginning `shift` tokens before its upper left corner; those at its edges are cut off.

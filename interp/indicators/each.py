@@ -1,13 +1,10 @@
-"""What indicators that go sample by sample share: the samples, their tokens, and labels for what they find."""
+"""What indicators that go sample by sample share: the samples, their tokens, the sum of their costs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
-import numpy as np
 import xarray as xr
-from jaxtyping import Float
 
 from interp.indicators.maps import Maps
 from interp.prompt import Prompt
@@ -16,7 +13,7 @@ from interp.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
 
-__all__ = ["Samples", "each", "labelled", "listed"]
+__all__ = ["Samples", "each", "listed"]
 
 Samples = Sample | Iterable[Sample] | Batch | Prefix
 
@@ -42,22 +39,3 @@ def each(mllm: Mllm, samples: Samples, prompt: Prompt, one: One) -> Maps:
         maps.append(tokens)
         cost = cost + meter.cost + own
     return Maps(tuple(arrays), tuple(maps), cost)
-
-
-def labelled(
-    values: Float[np.ndarray, "*layer token"],
-    tokens: TokenMap,
-    name: str,
-    *,
-    layers: Sequence[int] | None = None,
-    coords: Mapping[str, Any] | None = None,
-    attrs: Mapping[str, Any] | None = None,
-) -> xr.DataArray:
-    """A map, ([layer,] token), float32, with the unpadded "position" of each image token."""
-    dims = ("token",) if layers is None else ("layer", "token")
-    given = {"token": np.arange(tokens.n), "position": ("token", tokens.image), **(coords or {})}
-    if layers is not None:
-        given["layer"] = list(layers)
-    return xr.DataArray(
-        values.astype(np.float32), dims=dims, coords=given, name=name, attrs=dict(attrs or {})
-    )

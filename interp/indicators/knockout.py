@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from interp.indicators.each import Samples, each, labelled
+from interp.indicators.each import Samples, each
+from interp.indicators.labels import labelled
 from interp.indicators.maps import Maps
 from interp.indicators.removal import Removal
 from interp.indicators.removal_embeddings import ReplaceEmbeddings
@@ -64,7 +65,7 @@ class TokenKnockout:
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
         layers = self.layers if self.layers == "all" else list(self.layers)
-        return {"indicator": "token_knockout", "layers": layers, "queries": self.queries}
+        return {"indicator": "token knockout", "layers": layers, "queries": self.queries}
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class EmbeddingReplacement:
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
-        return {"indicator": "embedding_replacement", "removal": self.removal.to_dict()}
+        return {"indicator": "embedding replacement", "removal": self.removal.to_dict()}
 
 
 def one_by_one(

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 
 from interp.errors import MapError
 from interp.indicators.areas import blocks, windows
-from interp.indicators.each import Samples, each, labelled
+from interp.indicators.each import Samples, each
+from interp.indicators.labels import labelled
 from interp.indicators.maps import Maps
 from interp.indicators.removal_pixels import PaintPixels
 from interp.prompt import PAPER_PROMPT, Prompt, Target
@@ -92,9 +93,10 @@ class Occlusion:
                 return found.plain - found.values
 
             values, refined = self._values(tokens, lost)
-            coords = {} if self.coarse is None else {"refined": ("token", refined)}
-            attrs = {"plain": plain[0]}
-            return labelled(values, tokens, "occlusion", coords=coords, attrs=attrs), sum(costs, Cost())
+            found = labelled(values, tokens, "occlusion", attrs={"plain": plain[0]})
+            if self.coarse is not None:
+                found = found.assign_coords(refined=("token", refined))
+            return found, sum(costs, Cost())
 
         return each(mllm, samples, prompt, one)
 

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from interp.errors import MapError
 from interp.indicators.areas import blocks
-from interp.indicators.each import Samples, each, labelled
+from interp.indicators.arguments import check_whole, layers_of, site_layers
+from interp.indicators.each import Samples, each
+from interp.indicators.labels import labelled
 from interp.indicators.maps import Maps
 from interp.indicators.removal_embeddings import in_order, replaced
 from interp.prompt import PAPER_PROMPT, Prompt, Target
 from interp.sample import Sample
 from interp.tokens import TokenMap
-from interp.tracing import Cost, Mllm, Site
+from interp.tracing import Cost, Mllm
 from interp.tracing.asked import Asked
 from interp.tracing.cost import Meter
 from interp.tracing.trunk import Trunk
@@ -60,9 +62,8 @@ class ActivationPatching:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "partners", _pairs(self.partners))
-        object.__setattr__(self, "layers", Site(layers=self.layers).layers)
-        if isinstance(self.block, bool) or not isinstance(self.block, int) or self.block < 1:
-            raise MapError(f"block is a number of tokens, 1 or more; got {self.block!r}.")
+        object.__setattr__(self, "layers", site_layers(self.layers))
+        check_whole("block of ActivationPatching", self.block, 1)
 
     def __call__(
         self,
@@ -73,7 +74,7 @@ class ActivationPatching:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. A pass per layer and block, over the layers and tokens behind it."""
-        layers = tuple(Site(layers=self.layers).resolve(mllm.n_layers, mllm.n_heads))
+        layers = layers_of(mllm, self.layers)
         partners = dict(self.partners)
 
         def one(sample: Sample, tokens: TokenMap) -> tuple[xr.DataArray, Cost]:
@@ -94,7 +95,7 @@ class ActivationPatching:
                 rows = [self._layer(own, other.parts[0].trunk, layer, meter) for layer in layers]
             values = np.sign(other.plain - own.plain) * (np.stack(rows) - own.plain)
             attrs = {"plain": own.plain, "partner": other.plain}
-            found = labelled(values, tokens, "activation patching", layers=layers, attrs=attrs)
+            found = labelled(values, tokens, "activation patching", layers, attrs)
             return found, own.cost + other.cost + meter.cost
 
         return each(mllm, samples, prompt, one)
@@ -102,7 +103,7 @@ class ActivationPatching:
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, partners by their fingerprints."""
         return {
-            "indicator": "activation_patching",
+            "indicator": "activation patching",
             "partners": {name: partner.fingerprint for name, partner in dict(self.partners).items()},
             "layers": self.layers if self.layers == "all" else list(self.layers),
             "block": self.block,

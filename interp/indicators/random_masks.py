@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from itertools import product
 from numbers import Real
 from typing import Any
 
@@ -13,7 +14,9 @@ from jaxtyping import Bool, Float
 
 from interp.errors import MapError
 from interp.indicators.areas import blocks
-from interp.indicators.each import Samples, each, labelled
+from interp.indicators.arguments import check_whole
+from interp.indicators.each import Samples, each
+from interp.indicators.labels import labelled
 from interp.indicators.maps import Maps
 from interp.indicators.removal import Removal
 from interp.indicators.removal_hide import HideTokens
@@ -65,9 +68,7 @@ class RandomMasks:
                 f"removal is a way to take tokens away, such as HideTokens(); got {self.removal!r}."
             )
         for name, least in (("n", 2), ("cell", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise MapError(f"{name} is a whole number ≥ {least}; got {value!r}.")
+            check_whole(f"{name} of RandomMasks", getattr(self, name), least)
         if isinstance(self.keep, bool) or not isinstance(self.keep, Real) or not 0 < self.keep < 1:
             raise MapError(f"keep is a probability in (0, 1); got {self.keep!r}.")
 
@@ -96,7 +97,7 @@ class RandomMasks:
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
         numbers = {"n": self.n, "cell": self.cell, "keep": float(self.keep), "seed": self.seed}
-        return {"indicator": "random_masks", "removal": self.removal.to_dict(), **numbers}
+        return {"indicator": "random masks", "removal": self.removal.to_dict(), **numbers}
 
 
 def random_masks(
@@ -104,8 +105,9 @@ def random_masks(
 ) -> Bool[np.ndarray, "mask token"]:
     """Masks that are True where a token is taken away, cell by cell with probability 1 − keep."""
     found = np.zeros((n, tokens.n), bool)
+    shifted = {at: blocks(tokens, cell, at) for at in product(range(cell), repeat=2)}
     for mask in found:
-        number = blocks(tokens, cell, rng.integers(0, cell, 2))
+        number = shifted[tuple(rng.integers(0, cell, 2).tolist())]
         taken = rng.random(number.max(initial=-1) + 1) >= keep
         mask[number >= 0] = taken[number[number >= 0]]
     return found

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.errors import MapError
+from interp.indicators.arguments import check_whole
 from interp.prompt import PAPER_PROMPT, Prompt, Target
 from interp.sample import Sample
 from interp.tracing import Cost, Mllm
@@ -76,12 +77,13 @@ class Removal(Protocol):
         ...
 
 
-def checked_masks(masks: Any, n: int) -> Bool[np.ndarray, "variant token"]:
+def checked_masks(masks: Any, n: int, batch: int = 1) -> Bool[np.ndarray, "variant token"]:
     """The masks as a boolean array.
 
     Raises:
-        MapError: Another type, or not one column per image token.
+        MapError: Another type, or not one column per image token; a batch of no variants.
     """
+    check_whole("batch", batch, 1)
     found = np.asarray(masks)
     if found.dtype != bool or found.ndim != 2 or found.shape[1] != n:
         raise MapError(

@@ -71,7 +71,7 @@ class ReplaceEmbeddings:
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Each runs from its first replaced token on."""
         asked = Asked.of(mllm, sample, prompt, target)
-        masks = checked_masks(masks, asked.tokens.n)
+        masks = checked_masks(masks, asked.tokens.n, batch)
         own = stream_of(asked.parts[0].trunk)
         fill, filling = self._fill(mllm, sample, own, prompt)
         values = np.full(len(masks), asked.plain)

@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import SiteError
+from interp.indicators.arguments import layers_of, site_layers
 from interp.indicators.removal import Removed, checked_masks
 from interp.prompt import PAPER_PROMPT, Prompt, Target
 from interp.sample import Sample
-from interp.tracing import Mllm, Site
+from interp.tracing import Mllm
 from interp.tracing.asked import Asked
 from interp.tracing.cost import Meter
 from interp.tracing.trunk import Trunk
@@ -51,7 +52,7 @@ class HideTokens:
     queries: Literal["after_image", "last"] = "after_image"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", Site(layers=self.layers).layers)
+        object.__setattr__(self, "layers", site_layers(self.layers))
         if self.queries not in ("after_image", "last"):
             raise SiteError(f'tokens are hidden from queries "after_image" or "last"; got {self.queries!r}.')
 
@@ -71,9 +72,9 @@ class HideTokens:
         batch: int = 32,
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
-        layers = tuple(Site(layers=self.layers).resolve(mllm.n_layers, mllm.n_heads))
+        layers = layers_of(mllm, self.layers)
         asked = Asked.of(mllm, sample, prompt, target, layers=(min(layers),))
-        masks = checked_masks(masks, asked.tokens.n)
+        masks = checked_masks(masks, asked.tokens.n, batch)
         chosen = np.flatnonzero(masks.any(axis=1))
         values = np.full(len(masks), asked.plain)
         with Meter(mllm.device) as meter:

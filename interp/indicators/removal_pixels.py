@@ -67,7 +67,7 @@ class PaintPixels:
         """The target's value under each variant; see `Removal`. Each is a whole pass, vision tower included."""
         asked = Asked.of(mllm, sample, prompt, target)
         tokens = asked.tokens
-        masks = checked_masks(masks, tokens.n)
+        masks = checked_masks(masks, tokens.n, batch)
         seen = ~np.isnan(tokens.footprints).any(axis=1)
         chosen = np.flatnonzero((masks & seen).any(axis=1))
         pictures = [np.asarray(sample.load(i)) for i in range(len(sample.images))]

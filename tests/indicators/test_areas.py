@@ -72,7 +72,7 @@ def test_blocks_are_a_shifted_lattice_numbered_without_gaps(
     rows: int, cols: int, side: int, data: st.DataObject
 ) -> None:
     dy, dx = (data.draw(st.integers(0, side - 1)) for _ in range(2))
-    found = blocks(grid(rows, cols), side, (dy, dx)).reshape(rows, cols)
+    found = blocks(grid(rows, cols), side, [dy, dx]).reshape(rows, cols)
     y, x = np.divmod(np.arange(rows * cols), cols)
     keys = [(int((a + dy) // side), int((b + dx) // side)) for a, b in zip(y, x, strict=True)]
     order = {key: i for i, key in enumerate(sorted(set(keys)))}

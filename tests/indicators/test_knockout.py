@@ -49,7 +49,7 @@ def test_samples_of_several_lengths_are_as_alone_and_a_greedy_target_stays_the_u
 
 def test_it_describes_itself(unchecked: None) -> None:
     assert TokenKnockout().to_dict() == {
-        "indicator": "token_knockout",
+        "indicator": "token knockout",
         "layers": "all",
         "queries": "after_image",
     }

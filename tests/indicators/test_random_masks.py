@@ -63,7 +63,7 @@ def test_random_masks_come_near_it_by_their_standard_error(mllm: Mllm) -> None:
     expected = [values[ALL[:, j]].std() / np.sqrt(2000) for j in range(4)]
     np.testing.assert_allclose(error, expected, rtol=0.1)
     assert found.attrs["plain"] == -2.5
-    assert int(found.argmax()) == 2
+    assert int(found.values.argmax()) == 2
 
 
 def test_real_variants_are_scored_once_each_and_samples_and_seeds_draw_apart(mllm: Mllm) -> None:
@@ -94,7 +94,7 @@ def test_masks_take_whole_cells_at_any_offset_and_never_a_hollow_token() -> None
 
 def test_it_describes_itself_and_refuses_what_makes_no_sense(mllm: Mllm, unchecked: None) -> None:
     assert RandomMasks(n=9, seed=4).to_dict() == {
-        "indicator": "random_masks", "removal": HideTokens().to_dict(), "n": 9, "cell": 3, "keep": 0.5, "seed": 4,
+        "indicator": "random masks", "removal": HideTokens().to_dict(), "n": 9, "cell": 3, "keep": 0.5, "seed": 4,
     }  # fmt: skip
     assert hash(RandomMasks(batch=3)) == hash(RandomMasks())
     with pytest.raises(
@@ -103,8 +103,8 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(mllm: Mllm, uncheck
         RandomMasks(Planted(), n=3, cell=1, keep=0.1)(mllm, small.sample())
     for wrong, message in (
         ({"removal": "blur"}, r"removal is a way to take tokens away, such as HideTokens\(\)"),
-        ({"n": 1}, "n is a whole number ≥ 2; got 1"),
-        ({"cell": 0}, "cell is a whole number ≥ 1; got 0"),
+        ({"n": 1}, "n of RandomMasks is a whole number, at least 2; got 1"),
+        ({"cell": 0}, "cell of RandomMasks is a whole number, at least 1; got 0"),
         ({"keep": 1.0}, r"keep is a probability in \(0, 1\); got 1.0"),
     ):
         with pytest.raises(MapError, match=message):
