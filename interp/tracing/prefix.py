@@ -19,7 +19,7 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.encode import PER_TOKEN, Batch, left_padded
 from interp.tracing.positions import sliced
 
-__all__ = ["Prefix", "Stop", "prefix_lengths", "run_prefix", "suffix_cache", "suffix_inputs"]
+__all__ = ["After", "Prefix", "Stop", "prefix_lengths", "run_prefix", "suffix_cache", "suffix_inputs"]
 
 Stop = Literal["image", "last"]
 """Where a prefix ends: with the last image token, or before the last token of the prompt."""
@@ -133,7 +133,7 @@ class _Last(DynamicLayer):
         raise _CompleteError
 
 
-class _After(DynamicLayer):
+class After(DynamicLayer):
     """A cache layer whose first `length` columns are held elsewhere: it has only what comes after them."""
 
     def __init__(self, length: int) -> None:
@@ -148,7 +148,7 @@ class _After(DynamicLayer):
 def suffix_cache(prefix: Prefix) -> Cache:
     """A fresh cache for what follows the prefix, whose keys and values are neither copied nor changed."""
     length = prefix.keys[0].shape[2]
-    return Cache(layers=[*(_After(length) for _ in prefix.keys)])
+    return Cache(layers=[*(After(length) for _ in prefix.keys)])
 
 
 def suffix_inputs(prefix: Prefix, batch: Batch) -> dict[str, Tensor]:
