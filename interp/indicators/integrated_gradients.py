@@ -25,7 +25,7 @@ from interp.tracing.scores import given_as
 
 __all__ = ["IntegratedGradients"]
 
-BASELINES = ("zero", "mean")
+BASELINES = ("mean", "zero")
 NEARLY_ZERO = 1e-12  # Idefics takes views of zeros for padding and drops them
 
 
@@ -38,8 +38,10 @@ class IntegratedGradients:
     own figure in nats: sum less difference. With the difference itself, `attrs["completeness_of"]`, it says whether
     `steps` are enough. Pixels that no token has as its own (rims) are in captum's sum, not in the map.
 
-    A tower that normalises patches by their size (Pixtral, in Mistral 3) sees a path from zero pixels as one picture
-    but for its very beginning: there the integral misses everything and the error says so; take baseline="mean".
+    Where values are normalised by their size, as every RMS norm does, a path from zero shows one and the same input
+    but for its very beginning: the integral misses what happens there and the error says so (2.3 of 2.0 nats for the
+    organism's embeddings at 32 steps; from their mean 0.002). So "zero" is seldom a good baseline of embeddings.
+    Pixels need more steps than embeddings: 128 on the organism.
 
     The answer to the baseline is of no meaning to the model, and the path runs through such inputs: values depend on
     the baseline. "greedy" is the answer to the input as it is.
@@ -49,8 +51,8 @@ class IntegratedGradients:
 
     Args:
         of: "pixels" or "embeddings", as in `InputGradient`; tokens' own pixels as there.
-        baseline: "zero", for pixels the processor's mean colour; or "mean", of the sample's own image tokens'
-            embeddings, or of its own pixels by channel.
+        baseline: "mean", of the sample's own image tokens' embeddings, or of its own pixels by channel; or "zero",
+            for pixels the processor's mean colour.
         steps: points of the integral.
 
     Raises:
@@ -61,7 +63,7 @@ class IntegratedGradients:
     """
 
     of: Inputs = "embeddings"
-    baseline: Literal["zero", "mean"] = "zero"
+    baseline: Literal["mean", "zero"] = "mean"
     steps: int = 32
 
     def __post_init__(self) -> None:

@@ -159,7 +159,7 @@ def test_smooth_grad_is_the_mean_over_noise_of_the_pixels_range(mllm, pixels):
 def test_integrated_gradients_are_complete(exact, of):
     """Tokens add up to the difference between the picture and the baseline, worked out apart, as far as captum says."""
     sample, target = samples()[1], Target("red")
-    found = IntegratedGradients(of, baseline="mean", steps=24)(exact, [sample], target=target)
+    found = IntegratedGradients(of, steps=24)(exact, [sample], target=target)
     attrs = found[0].attrs
     if of == "pixels":
         pixels = exact.encode(sample).inputs["pixel_values"]
@@ -175,7 +175,7 @@ def test_integrated_gradients_are_complete(exact, of):
     assert attrs["completeness_of"] == pytest.approx(ends[0] - ends[1], rel=1e-4)
     assert float(found[0].sum()) == pytest.approx(ends[0] - ends[1] + attrs["completeness_error"], rel=1e-4)
     assert 1e-12 < abs(attrs["completeness_error"]) < 0.05 * abs(attrs["completeness_of"])
-    few = IntegratedGradients(of, baseline="mean", steps=2)(exact, [sample], target=target)[0]
+    few = IntegratedGradients(of, steps=2)(exact, [sample], target=target)[0]
     assert abs(few.attrs["completeness_error"]) > abs(attrs["completeness_error"])
     assert found.cost.backwards == 24
 
@@ -183,7 +183,7 @@ def test_integrated_gradients_are_complete(exact, of):
 def test_a_path_from_zero_is_captums(mllm, pixels):
     from captum.attr import IntegratedGradients as Captums
 
-    found = IntegratedGradients("pixels", steps=5)(mllm, samples()[1], target=DIFFERENCE)
+    found = IntegratedGradients("pixels", "zero", steps=5)(mllm, samples()[1], target=DIFFERENCE)
     expected = captum_on_pixels(Captums, mllm, TERMS, pixels, n_steps=5)
     expected = cells(expected.sum(axis=0)).sum(axis=1)
     np.testing.assert_allclose(found[0], expected, atol=1e-4 * np.abs(expected).max())
@@ -246,7 +246,7 @@ def test_captum_missing_names_the_extra(mllm, monkeypatch):
         (lambda: InputGradient(times_input=2), "times_input is True or False; got 2"),
         (lambda: SmoothGrad(n=0), "n is a whole number, at least 1; got 0"),
         (lambda: SmoothGrad(noise=0), "noise is a finite number above 0; got 0"),
-        (lambda: IntegratedGradients(baseline="black"), "baseline is 'zero' or 'mean'; got 'black'"),
+        (lambda: IntegratedGradients(baseline="black"), "baseline is 'mean' or 'zero'; got 'black'"),
         (lambda: IntegratedGradients(steps=1.5), "steps is a whole number, at least 1; got 1.5"),
     ],
 )
