@@ -21,6 +21,7 @@ demo:  ## where does the organism look? leaves runs/…/report.html
 bench:  ## cost of reading and editing attention, as multiples of the plain forward
 	$(PYTHON) benchmarks/reading.py
 	$(PYTHON) benchmarks/editing.py
+	$(PYTHON) benchmarks/indicators.py
 
 notebooks:  ## run every notebook top to bottom
 	pytest -n 0 -m notebook tests/test_notebooks.py

@@ -173,24 +173,37 @@ def diff(first: str, second: str) -> Diff:
 class Target:
     """The answer whose log-probability an indicator explains; tokenised in context, teacher-forced.
 
+    An answer follows the prompt after a space, or as it is where the prompt ends in white space or the answer
+    begins with some: `Target("yes")` after `ASSISTANT:` is " yes".
+
     Args:
         spec: "greedy" for the model's own answer, any other text for that answer, or `diff(a, b)`.
         reduce: "sum" or "mean" over the answer's tokens.
+        tokens: how many tokens of the model's own answer count, at most; 1 is the likeliest next token. An end
+            token counts only where it is the whole answer. For "greedy" alone: a given answer counts whole.
 
     Raises:
-        PromptError: An empty answer or an unknown reduction.
+        PromptError: An empty answer, an unknown reduction, or a number of tokens that makes no sense.
     """
 
     spec: str | Diff = "greedy"
     reduce: str = "sum"
+    tokens: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.spec, Diff) and (not isinstance(self.spec, str) or not self.spec.strip()):
             raise PromptError(f'a target is "greedy", an answer or diff(a, b); got {self.spec!r}.')
         if self.reduce not in ("sum", "mean"):
             raise PromptError(f'reduce is "sum" or "mean"; got {self.reduce!r}.')
+        if isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 1:
+            raise PromptError(f"tokens is a number of tokens, 1 or more; got {self.tokens!r}.")
+        if self.tokens > 1 and self.spec != "greedy":
+            raise PromptError(
+                f'tokens={self.tokens} is for Target("greedy"); the answer {self.spec!r} counts whole. Leave it out.'
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """The target as JSON values."""
+        """The target as JSON values; `tokens` only where it is not 1."""
         spec = self.spec if isinstance(self.spec, str) else {"diff": [self.spec.first, self.spec.second]}
-        return {"spec": spec, "reduce": self.reduce}
+        tokens = {} if self.tokens == 1 else {"tokens": self.tokens}
+        return {"spec": spec, "reduce": self.reduce, **tokens}

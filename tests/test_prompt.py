@@ -115,6 +115,7 @@ def test_targets():
     assert Target(diff("yes", "no"), "mean").to_dict() == {"spec": {"diff": ["yes", "no"]}, "reduce": "mean"}
     assert Target("left lung").to_dict() == {"spec": "left lung", "reduce": "sum"}
     assert len({Target("a"), Target("a"), Target("b"), Target("a", "mean")}) == 3
+    assert Target(tokens=3).to_dict() == {"spec": "greedy", "reduce": "sum", "tokens": 3}
 
 
 @pytest.mark.parametrize("spec", ["", "  ", None, ("a", "b")])
@@ -126,6 +127,10 @@ def test_bad_targets(unchecked, spec):
 def test_bad_reductions_and_diffs():
     with pytest.raises(PromptError, match='"sum" or "mean"; got \'max\''):
         Target("yes", reduce="max")
+    with pytest.raises(PromptError, match="tokens is a number of tokens, 1 or more; got 0"):
+        Target(tokens=0)
+    with pytest.raises(PromptError, match="the answer 'yes' counts whole"):
+        Target("yes", tokens=2)
     with pytest.raises(PromptError, match="with itself is always zero"):
         diff("yes", "yes")
     with pytest.raises(PromptError, match="two non-empty answers; got ''"):

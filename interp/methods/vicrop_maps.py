@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +11,8 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import convolve1d, median_filter
 from torch import Tensor
 
-from interp.indicators import Attention, Maps
-from interp.methods.vicrop_pixels import channel_scale, pixel_grid, whole_view
+from interp.indicators import Attention, AttentionGradient, Maps
+from interp.methods.vicrop_pixels import channel_scale, pixel_grid
 from interp.prompt import Prompt
 from interp.sample import Sample
 from interp.tokens import TokenMap
@@ -36,31 +35,8 @@ def rel_att(
 
 def grad_att(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, layer: int) -> Maps:
     """mean_h [A ⊙ ReLU(∂ log p/∂A)] of one layer's last row, p the probability of the likeliest next token."""
-    with Meter(mllm.device) as meter, torch.inference_mode(False):
-        batch = mllm.encode(samples, prompt)
-        rows, gradients = _row_and_gradient(mllm, batch, layer)
-        meter.forwards, meter.backwards, meter.tokens = 1, 1, batch.inputs["input_ids"].numel()
-        weighed = (rows * gradients.clamp(min=0)).mean(dim=1)[:, 0].cpu().numpy()
-    found = [weighed[i, tokens.image + batch.pad[i]] for i, tokens in enumerate(batch.tokens)]
-    return Maps(tuple(map(_labelled, found, batch.tokens)), batch.tokens, meter.cost)
-
-
-def _row_and_gradient(mllm: Mllm, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
-    """The layer's last row and ∂ log p/∂row, (sample, head, 1, padded key), through the nnsight door.
-
-    The row is cut off from what made it: gradients flow from the logits to it and no further.
-    """
-    with (
-        torch.enable_grad(),
-        mllm.tap(queries="last", layers=[layer]),
-        mllm.nn.trace(**batch.inputs, use_cache=False, logits_to_keep=1),
-    ):
-        rows = mllm.layers[layer].self_attn.pattern.output.detach().requires_grad_(True)
-        mllm.layers[layer].self_attn.pattern.output = rows
-        top = mllm.nn.output.logits[:, -1].float().log_softmax(-1).max(dim=-1).values.sum()
-        pair: Any = (rows.detach(), torch.autograd.grad(top, rows)[0])
-        found = pair.save()
-    return found  # noqa: RET504 - nnsight assigns it when the block ends
+    maps = AttentionGradient(layers=[layer])(mllm, samples, prompt=prompt)
+    return Maps(tuple(one.isel(layer=0, drop=True) for one in maps), maps.tokens, maps.cost)
 
 
 def pure_grad(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, generic: Prompt) -> Maps:
@@ -83,13 +59,19 @@ def pure_grad(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, generic: Pr
 def _pixel_map(mllm: Mllm, asked: Batch, generic: Batch, meter: Meter) -> Float[np.ndarray, " token"]:
     tokens = asked.tokens[0]
     grid = pixel_grid(asked.inputs, tokens, mllm.processor, mllm.hf.config)
-    q, g = (_norms(grid.picture(_pixel_gradient(mllm, batch, meter))) for batch in (asked, generic))
-    picture = grid.picture(asked.inputs["pixel_values"])[0] * channel_scale(mllm.processor)[:, None, None]
+    q, g = (_norms(grid.picture(_array(_pixel_gradient(mllm, batch, meter)))) for batch in (asked, generic))
+    picture = (
+        grid.picture(_array(asked.inputs["pixel_values"]))[0] * channel_scale(mllm.processor)[:, None, None]
+    )
     quotient = np.divide(q, g, out=np.zeros_like(q), where=g > 0)
-    mine, values = whole_view(tokens), np.zeros(tokens.n)
-    seen = grid.seen(np.asarray(np.isfinite(tokens.footprints[mine]).all(axis=1)), q.shape)
-    values[mine] = grid.pooled(quotient * high_pass(picture, seen))
+    values = np.zeros(tokens.n)
+    seen = grid.covered(np.asarray(np.isfinite(tokens.footprints).all(axis=1)), q.shape)
+    values[grid.tokens] = grid.means(quotient * high_pass(picture, seen))
     return values
+
+
+def _array(values: Tensor) -> Float[np.ndarray, ...]:
+    return values.detach().double().cpu().numpy()
 
 
 def _norms(gradient: Float[np.ndarray, "frame channel row col"]) -> Float[np.ndarray, "row col"]:

@@ -1,24 +1,22 @@
-"""Where the tokens of the view of the whole image lie in a processor's pixel values."""
+"""The view of the whole image, and its tokens' pixels in a processor's pixel values."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
-from interp.errors import MethodError
+from interp.errors import MethodError, ModelError
 from interp.models.geometry import setting
+from interp.models.pixels import PixelView, pixel_views
 from interp.tokens import TokenMap
 
-__all__ = ["PixelGrid", "channel_scale", "pixel_grid", "whole_view"]
+__all__ = ["channel_scale", "pixel_grid", "whole_view"]
 
-_WHOLE = {"": 0, "base": 0, "global": -1, "thumbnail": -1}
-"""Views that show the whole image in one grid, and which of the pixel values' views each one is."""
+_WHOLE = ("", "base", "global", "thumbnail")
+"""Views that show the whole image in one grid."""
 
 
 def whole_view(tokens: TokenMap) -> Bool[np.ndarray, " token"]:
@@ -43,101 +41,28 @@ def _whole_name(tokens: TokenMap) -> str:
     return known[0]
 
 
-@dataclass(frozen=True)
-class PixelGrid:
-    """Row-major tokens over the pixels of one view.
-
-    Attributes:
-        grid: (rows, cols) of tokens, those in padding included.
-        cell: (height, width) of a token in pixels of the view.
-        view: index of the view among those of the pixel values; None where these are flattened patches.
-        patch: side of a patch, where they are flattened.
-        merge: patches along a token, where they are flattened.
-    """
-
-    grid: tuple[int, int]
-    cell: tuple[int, int]
-    view: int | None
-    patch: int = 0
-    merge: int = 1
-
-    def picture(self, values: torch.Tensor) -> Float[np.ndarray, "frame channel row col"]:
-        """The view's pixels, out of values shaped as the pixel values are.
-
-        Qwen repeats an image in frames; others have one.
-        """
-        array = values.detach().double().cpu().numpy()
-        if self.view is not None:
-            return array.reshape(-1, *array.shape[-3:])[self.view][None]
-        (rows, cols), m, p = self.grid, self.merge, self.patch
-        blocks = array.reshape(
-            rows, cols, m, m, 3, -1, p, p
-        )  # … merged row, merged col, channel, frame, y, x
-        return blocks.transpose(5, 4, 0, 2, 6, 1, 3, 7).reshape(-1, 3, rows * m * p, cols * m * p)
-
-    def seen(self, tokens: Bool[np.ndarray, " token"], shape: tuple[int, ...]) -> Bool[np.ndarray, "row col"]:
-        """The pixels of these of the view's tokens, in a view of `shape` (row, col)."""
-        (rows, cols), (high, wide) = self.grid, self.cell
-        found = np.zeros(shape, bool)
-        found[: rows * high, : cols * wide] = tokens.reshape(rows, cols).repeat(high, 0).repeat(wide, 1)
-        return found
-
-    def pooled(self, pixels: Float[np.ndarray, "row col"]) -> Float[np.ndarray, " token"]:
-        """The mean over each token's pixels; pixels that fill no token are left out."""
-        (rows, cols), (high, wide) = self.grid, self.cell
-        return (
-            pixels[: rows * high, : cols * wide].reshape(rows, high, cols, wide).mean(axis=(1, 3)).reshape(-1)
-        )
-
-
-def pixel_grid(inputs: Mapping[str, Any], tokens: TokenMap, processor: Any, config: Any) -> PixelGrid:
-    """Where the tokens of the whole view of one sample's only image lie in its pixel values.
+def pixel_grid(inputs: Mapping[str, Any], tokens: TokenMap, processor: Any, config: Any) -> PixelView:
+    """The pixels of the whole view of one sample's only image.
 
     Raises:
         MethodError: Pixel values that are neither views of (channel, row, col) nor Qwen's flattened patches, or
             that do not hold the view's tokens as square blocks of patches.
     """
-    shape = tuple(int(n) for n in inputs["pixel_values"].shape)
-    n = int(whole_view(tokens).sum())
-    patch = _patch(config)
-    if len(shape) == 2 and "image_grid_thw" in inputs:
-        return _flattened(inputs, shape, n, patch, int(setting(processor, "merge_size")))
-    if len(shape) not in (4, 5):
-        raise _strange(shape, n)
-    patches = (shape[-2] // patch[0], shape[-1] // patch[1])
-    block = math.isqrt(max(patches[0] * patches[1] // max(n, 1), 1))
-    grid = (patches[0] // block, patches[1] // block)
-    if grid[0] * grid[1] != n:
-        raise _strange(shape, n)
-    name = _whole_name(tokens)
-    views = math.prod(shape[:-3])
-    if name not in _WHOLE and views != 1:
-        raise _strange(shape, n)
-    return PixelGrid(grid, (block * patch[0], block * patch[1]), _WHOLE.get(name, 0))
-
-
-def _flattened(
-    inputs: Mapping[str, Any], shape: tuple[int, ...], n: int, patch: tuple[int, int], merge: int
-) -> PixelGrid:
-    frames, rows, cols = (int(one) for one in inputs["image_grid_thw"][0])
-    grid = (rows // merge, cols // merge)
-    if frames != 1 or grid[0] * grid[1] != n or shape[0] != rows * cols or shape[1] % (3 * patch[0] ** 2):
-        raise _strange(shape, n)
-    return PixelGrid(grid, (merge * patch[0], merge * patch[0]), None, patch[0], merge)
-
-
-def _patch(config: Any) -> tuple[int, int]:
-    """(height, width) of a vision tower's patch."""
-    found = config.vision_config.patch_size
-    return (int(found[0]), int(found[1])) if isinstance(found, list | tuple) else (int(found), int(found))
-
-
-def _strange(shape: tuple[int, ...], n: int) -> MethodError:
-    return MethodError(
-        "map='pure_grad' needs to know which pixel each gradient belongs to: pixel values in views of (channel, row, "
-        f"col) or Qwen's patches, with square blocks of patches as tokens; these are {shape} for {n} tokens of the "
-        "whole view. Use map='rel_att' or 'grad_att', which need no pixels."
-    )
+    mine = np.flatnonzero(whole_view(tokens))
+    try:
+        views = pixel_views(inputs, tokens, processor, config)
+    except ModelError as error:
+        raise MethodError(
+            f"map='pure_grad' needs to know which pixel each gradient belongs to: {error} Here: map='rel_att' or "
+            "'grad_att'."
+        ) from error
+    found = [view for view in views if np.array_equal(np.sort(view.tokens, axis=None), mine)]
+    if len(found) != 1:
+        raise MethodError(
+            f"map='pure_grad' needs the whole image in one view; its {len(mine)} tokens lie in several. Use "
+            "map='rel_att' or 'grad_att'."
+        )
+    return found[0]
 
 
 def channel_scale(processor: Any) -> Float[np.ndarray, " channel"]:

@@ -102,18 +102,27 @@ class AnyRes:
         """
         best = self.best(size)
         resized = get_patch_output_size(blank(size), best[::-1], ChannelDimension.FIRST)[::-1]
+        lines = [
+            (pixels - (best[axis] - resized[axis]) // 2) * size[axis] / resized[axis]
+            for axis, pixels in enumerate(self.lines(size))
+        ]
+        newline = np.zeros((1, 2))  # a column without width
+        return mesh(size, lines[1], np.concatenate([lines[0], newline]), view="tile")
+
+    def lines(self, size: Size) -> tuple[Float[np.ndarray, "col 2"], Float[np.ndarray, "row 2"]]:
+        """First and end pixel of the tiles' columns and rows of tokens, in pixels of the tiles put together."""
+        best = self.best(size)
         patches = (best[0] // self.side * self.per_tile, best[1] // self.side * self.per_tile)
         cuts = _cuts(size, patches)
         kept = (patches[0] - 2 * cuts[0], patches[1] - 2 * cuts[1])
         cells = self._shrunk(kept)
-        lines = []
-        for axis in (0, 1):
-            edges = cuts[axis] + np.arange(cells[axis] + 1) * kept[axis] / max(cells[axis], 1)
-            pixels = patch_lines(edges, patch=self.patch, per_tile=self.per_tile, side=self.side)
-            offset = (best[axis] - resized[axis]) // 2
-            lines.append((pixels - offset) * size[axis] / resized[axis])
-        newline = np.zeros((1, 2))  # a column without width
-        return mesh(size, lines[1], np.concatenate([lines[0], newline]), view="tile")
+        edges = [
+            cuts[axis] + np.arange(cells[axis] + 1) * kept[axis] / max(cells[axis], 1) for axis in (0, 1)
+        ]
+        across, down = (
+            patch_lines(one, patch=self.patch, per_tile=self.per_tile, side=self.side) for one in edges
+        )
+        return across, down
 
     def check(
         self, sizes: Sequence[Size], views: Sequence[int], inputs: Mapping[str, Any], settings: Any

@@ -10,6 +10,7 @@ from interp.tracing.mllm import Mllm
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.prefix import Prefix
 from interp.tracing.reads import Residual, Rows
+from interp.tracing.scores import Scores
 from interp.tracing.sharing import Prefixes
 from interp.tracing.site import Site, image_mask, positions
 from interp.tracing.trace import SampleTrace, Trace
@@ -33,6 +34,7 @@ __all__ = [
     "Rows",
     "SampleTrace",
     "Scale",
+    "Scores",
     "Site",
     "Temper",
     "Trace",

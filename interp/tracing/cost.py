@@ -48,6 +48,14 @@ class Meter:
         self._device = device
         self.forwards = self.backwards = self.tokens = 0
         self.cost = Cost()
+        self._earlier = 0
+
+    def count(self, cost: Cost) -> None:
+        """Counts a part of the block that was measured on its own; its seconds are the block's already."""
+        self.forwards += cost.forwards
+        self.backwards += cost.backwards
+        self.tokens += cost.tokens
+        self._earlier = max(self._earlier, cost.peak_bytes)
 
     def __enter__(self) -> Meter:
         if self._device.type == "cuda":
@@ -59,7 +67,8 @@ class Meter:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         seconds = time.perf_counter() - self._start
-        self.cost = Cost(seconds, _peak(self._device), self.forwards, self.backwards, self.tokens)
+        peak = max(self._earlier, _peak(self._device))
+        self.cost = Cost(seconds, peak, self.forwards, self.backwards, self.tokens)
 
 
 def _peak(device: torch.device) -> int:

@@ -19,7 +19,7 @@ from interp.sample import Sample
 from interp.tokens import TokenMap
 from interp.tracing.wording import expand, laid_out, locate, question_tokens, render
 
-__all__ = ["PER_TOKEN", "Batch", "Encoder", "left_padded"]
+__all__ = ["PER_TOKEN", "Batch", "Encoded", "Encoder", "left_padded"]
 
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 """Inputs with one value per token; they are padded on the left. Others are joined along their first axis."""
@@ -90,7 +90,7 @@ class Encoder:
             ImageTokenMismatch: Not as many image tokens as footprints.
         """
         chosen = as_samples(samples)
-        return self._batch(chosen, prompt, [self._encode(sample, prompt) for sample in chosen])
+        return self.joined(chosen, prompt, [self._encode(sample, prompt) for sample in chosen])
 
     def again(self, batch: Batch, prompt: Prompt) -> Batch:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
@@ -98,7 +98,7 @@ class Encoder:
             self._encode(sample, prompt) if old.expansions is None else self._reworded(sample, prompt, old)
             for sample, old in zip(batch.samples, batch.singles, strict=True)
         ]
-        return self._batch(batch.samples, prompt, singles)
+        return self.joined(batch.samples, prompt, singles)
 
     def _encode(self, sample: Sample, prompt: Prompt) -> Encoded:
         text = render(sample, prompt, self.processor, self.adapter)
@@ -210,7 +210,8 @@ class Encoder:
         bos = getattr(self.processor.tokenizer, "bos_token", None)
         return {"add_special_tokens": False} if bos and text.startswith(bos) else {}
 
-    def _batch(self, samples: Sequence[Sample], prompt: Prompt, singles: Sequence[Encoded]) -> Batch:
+    def joined(self, samples: Sequence[Sample], prompt: Prompt, singles: Sequence[Encoded]) -> Batch:
+        """Samples that were encoded one by one, as a left-padded batch."""
         lengths = [single.tokens.length for single in singles]
         pad = max(lengths) - np.array(lengths)
         pad_id = getattr(self.processor.tokenizer, "pad_token_id", None) or 0

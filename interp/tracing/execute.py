@@ -21,12 +21,12 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
 from interp.tracing.edits import AttentionEdit, Edit
 from interp.tracing.encode import Batch
-from interp.tracing.forward import Generation, Outcome, last_logits, run, whole_cache
+from interp.tracing.forward import Generation, Outcome, run, tail_logits, whole_cache
 from interp.tracing.install import COLLECTOR
 from interp.tracing.labels import label_rows
 from interp.tracing.layout import Layout
 from interp.tracing.plan import LayerPlan, make_plan
-from interp.tracing.prefix import Prefix, prefix_lengths, run_prefix, suffix_cache, suffix_inputs
+from interp.tracing.prefix import Prefix, Stop, prefix_lengths, run_prefix, suffix_cache, suffix_inputs
 from interp.tracing.reads import Read
 from interp.tracing.request import Request, resolve
 from interp.tracing.sight import Sight
@@ -38,7 +38,7 @@ from interp.tracing.work import LayerWork, Recorder
 if TYPE_CHECKING:
     from interp.tracing.mllm import Mllm
 
-__all__ = ["prefix", "trace"]
+__all__ = ["ends", "execute", "prefix", "trace"]
 
 Samples = Sample | Iterable[Sample] | Batch | Prefix
 
@@ -57,22 +57,14 @@ def trace(
     _check_arguments(reads, edits, generate)
     _check_decoding(decoding, seed)
     with Meter(mllm.device) as meter:
-        batch, before = _prepared(mllm, samples, prompt)
-        request = resolve(
-            reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, sight=mllm.sight
-        )
-        if before is None:
-            before = _shared(mllm, batch, request, generate, meter)
-        elif not _serves(before, batch, request, mllm.sight, generate):
-            before = None
-        with torch.no_grad(), _seeded(seed):
+
+        def generation(batch: Batch) -> Generation | None:
             draw = Draw(decoding, seed, [sample.id for sample in batch.samples])
-            generation = Generation(generate, _ends(mllm), batch.pad_id, draw) if generate else None
-            outcome = _run(mllm, batch, before, request, meter, generation, decoding)
-        if edits and bool(outcome.logits.isnan().any()):
-            raise EditError(
-                f"the edits leave logits that are not numbers (NaN) in {mllm.dtype}: {list(edits)!r}. Are factors or "
-                "values too large for this dtype?"
+            return Generation(generate, ends(mllm), batch.pad_id, draw) if generate else None
+
+        with _seeded(seed):
+            batch, request, outcome = execute(
+                mllm, samples, prompt, reads, edits, meter, generation=generation, decoding=decoding
             )
         answers, n_steps = _answers(mllm, outcome)
         rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
@@ -87,13 +79,55 @@ def trace(
     )
 
 
-def prefix(mllm: Mllm, samples: Sample | Iterable[Sample] | Batch, prompt: Prompt | None) -> Prefix:
+def execute(
+    mllm: Mllm,
+    samples: Samples,
+    prompt: Prompt | None,
+    reads: Sequence[Read],
+    edits: Sequence[Edit],
+    meter: Meter,
+    *,
+    generation: Callable[[Batch], Generation | None] = lambda _: None,
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    keep: int = 1,
+) -> tuple[Batch, Request, Outcome]:
+    """One run, not yet labelled: the batch it was of, what was asked of it, and what it gave.
+
+    Args:
+        generation: How to generate after a batch; by default nothing.
+        keep: How many last positions of the prompt the outcome's `tail` has logits of.
+        mllm, samples, prompt, reads, edits, decoding: As in `Mllm.trace`.
+        meter: Told of every pass.
+    """
+    batch, before = _prepared(mllm, samples, prompt)
+    request = resolve(
+        reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, sight=mllm.sight
+    )
+    how = generation(batch)
+    n_generated = 0 if how is None else how.n
+    if before is None:
+        before = _shared(mllm, batch, request, n_generated, meter)
+    elif not _serves(before, batch, request, mllm.sight, n_generated):
+        before = None
+    with torch.no_grad():
+        outcome = _run(mllm, batch, before, request, meter, how, decoding, keep)
+    if edits and bool(outcome.tail.isnan().any()):
+        raise EditError(
+            f"the edits leave logits that are not numbers (NaN) in {mllm.dtype}: {list(edits)!r}. Are factors or "
+            "values too large for this dtype?"
+        )
+    return batch, request, outcome
+
+
+def prefix(
+    mllm: Mllm, samples: Sample | Iterable[Sample] | Batch, prompt: Prompt | None, stop: Stop = "image"
+) -> Prefix:
     """The prefix of a batch; see `Mllm.prefix`."""
     if isinstance(samples, Prefix):
         raise ModelError("prefix takes samples or a batch; got a prefix. Use it as it is.")
     with Meter(mllm.device) as meter:
         batch, _ = _prepared(mllm, samples, prompt)
-        lengths = prefix_lengths(batch)
+        lengths = prefix_lengths(batch, stop)
         found = _prefix(mllm, batch, lengths, meter)
     return replace(found, cost=meter.cost)
 
@@ -178,16 +212,11 @@ def _serves(before: Prefix, batch: Batch, request: Request, sight: Sight, genera
 
 
 def _untouched(lengths: Sequence[int], batch: Batch, request: Request, sight: Sight, generate: int) -> bool:
-    """Whether all that is asked for lies after prefixes of these lengths: no row inside is read or edited.
-
-    Sliding windows count columns, so padding between prefix and rest must not lie inside one.
-    """
+    """Whether all that is asked for lies after prefixes of these lengths: no row inside is read or edited."""
     first = [request.first_row(i) for i in range(len(batch))]
     if any(row is not None and row < n for row, n in zip(first, lengths, strict=True)):
         return False
-    rests = [tokens.length - n for tokens, n in zip(batch.tokens, lengths, strict=True)]
-    widest = max(lengths) + max(rests) + generate
-    return sight.narrowest is None or sight.narrowest >= widest or len(set(rests)) == 1
+    return sight.windows_fit(lengths, [tokens.length for tokens in batch.tokens], generate)
 
 
 def _run(
@@ -198,6 +227,7 @@ def _run(
     meter: Meter,
     generation: Generation | None,
     decoding: Decoding,
+    keep: int,
 ) -> Outcome:
     """One run of the model inside an nnsight trace, which is handed the whole outcome, once."""
     lengths = [tokens.length for tokens in batch.tokens]
@@ -214,7 +244,9 @@ def _run(
         told = blind_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
         own = whole_cache(mllm.hf.config.get_text_config(decoder=True))
         blind = Blind(mllm.hf, told, decoding.contrast, recorder, meter, own)
-    once = partial(run, mllm.hf, inputs, recorder, meter, cache=cache, generation=generation, blind=blind)
+    once = partial(
+        run, mllm.hf, inputs, recorder, meter, cache=cache, generation=generation, blind=blind, keep=keep
+    )
     executor = _by_source if mllm.executor == "source" else _by_tap
     return executor(mllm, work, streams, once)
 
@@ -264,14 +296,14 @@ def _by_source(
     def one_pass(arguments: Mapping[str, Any]) -> Tensor:
         collect = mllm.installation.collector
         return source_pass(
-            mllm.nn, mllm.layers, work, streams, lambda: collect(last_logits(mllm.hf, arguments))
+            mllm.nn, mllm.layers, work, streams, lambda: collect(tail_logits(mllm.hf, arguments))
         )
 
     with mllm.installation.armed({}):
         return run(one_pass=one_pass)
 
 
-def _ends(mllm: Mllm) -> frozenset[int]:
+def ends(mllm: Mllm) -> frozenset[int]:
     """Token ids that end an answer."""
     found = getattr(getattr(mllm.hf, "generation_config", None), "eos_token_id", None)
     found = mllm.processor.tokenizer.eos_token_id if found is None else found
@@ -282,8 +314,8 @@ def _answers(mllm: Mllm, outcome: Outcome) -> tuple[list[str], list[int] | None]
     """The generated texts, and how many tokens each has, its end included."""
     if outcome.ids is None:
         return [], None
-    ends, lines = _ends(mllm), outcome.ids.tolist()
-    lengths = [next((i + 1 for i, t in enumerate(line) if t in ends), len(line)) for line in lines]
+    last, lines = ends(mllm), outcome.ids.tolist()
+    lengths = [next((i + 1 for i, t in enumerate(line) if t in last), len(line)) for line in lines]
     own = [line[:n] for line, n in zip(lines, lengths, strict=True)]
     return [mllm.processor.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in own], lengths
 

@@ -15,15 +15,14 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from interp.tracing.blind import Blind
 from interp.tracing.cost import Meter
-from interp.tracing.decoding import Draw
 from interp.tracing.work import Recorder
 
-__all__ = ["Generation", "Outcome", "last_logits", "run", "whole_cache"]
+__all__ = ["Generation", "Outcome", "run", "tail_logits", "whole_cache"]
 
 
 @dataclass(frozen=True)
 class Generation:
-    """How to generate: at most `n` tokens as `draw` chooses them.
+    """How to generate: at most `n` tokens as `draw` chooses them from the logits of each step.
 
     `ends` end an answer, `pad_id` fills what follows.
     """
@@ -31,7 +30,7 @@ class Generation:
     n: int
     ends: frozenset[int]
     pad_id: int
-    draw: Draw
+    draw: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +39,13 @@ class Outcome:
 
     Attributes:
         logits: after the last prompt token; guided, where a blind stream ran beside it.
+        tail: after the last positions of the prompt, as many as were asked for, the last one last; never guided.
         ids: generated tokens, None without generation.
         rows: (read, step) → the rows of each layer, in layer order.
     """
 
     logits: Float[Tensor, "sample token_id"]
+    tail: Float[Tensor, "sample position token_id"]
     ids: Int[Tensor, "sample step"] | None
     rows: Mapping[tuple[int, int], list[Tensor]]
 
@@ -59,6 +60,7 @@ def run(
     generation: Generation | None = None,
     blind: Blind | None = None,
     one_pass: Callable[[Mapping[str, Any]], Tensor] | None = None,
+    keep: int = 1,
 ) -> Outcome:
     """The outcome of a prompt, or of the suffix that follows `cache`, and of what is generated after it.
 
@@ -70,25 +72,28 @@ def run(
         cache: keys and values that come before.
         generation: how to generate, if at all.
         blind: the stream without images that guides the logits, if any.
-        one_pass: runs the model on its arguments and returns the last position's logits, (sample,
-            token_id); by default `last_logits`.
+        one_pass: runs the model on its arguments and returns the last positions' logits; by default
+            `tail_logits`.
+        keep: how many positions' logits the outcome's `tail` has.
     """
     if generation is not None and cache is None:
         cache = whole_cache(hf.config.get_text_config(decoder=True))
-    called = partial(last_logits, hf) if one_pass is None else one_pass
+    called = partial(tail_logits, hf) if one_pass is None else one_pass
 
-    def forward(
-        arguments: Mapping[str, Tensor], token: Tensor | None = None
-    ) -> Float[Tensor, "sample token_id"]:
+    def passed(arguments: Mapping[str, Tensor], n: int = 1) -> Float[Tensor, "sample position token_id"]:
         meter.forwards += 1
         meter.tokens += arguments["input_ids"].numel()
         use = {"past_key_values": cache, "use_cache": cache is not None}
-        logits = called({**arguments, **use, "logits_to_keep": 1, "return_dict": True})
+        return called({**arguments, **use, "logits_to_keep": n, "return_dict": True})
+
+    def forward(arguments: Mapping[str, Tensor], token: Tensor) -> Float[Tensor, "sample token_id"]:
+        logits = passed(arguments)[:, -1]
         return logits if blind is None else blind.guide(logits, token)
 
-    logits = forward(inputs)
+    tail = passed(inputs, keep)
+    logits = tail[:, -1] if blind is None else blind.guide(tail[:, -1])
     ids = None if generation is None else _generated(forward, logits, inputs, recorder, generation)
-    return Outcome(logits, ids, recorder.rows)
+    return Outcome(logits, tail, ids, recorder.rows)
 
 
 def whole_cache(config: Any) -> DynamicCache:
@@ -102,9 +107,9 @@ def whole_cache(config: Any) -> DynamicCache:
     return cache
 
 
-def last_logits(hf: Any, arguments: Mapping[str, Any]) -> Float[Tensor, "sample token_id"]:
-    """The model's logits after the last position, float32."""
-    return hf(**arguments).logits[:, -1].float()
+def tail_logits(hf: Any, arguments: Mapping[str, Any]) -> Float[Tensor, "sample position token_id"]:
+    """The model's logits after the last positions, as many as `logits_to_keep` says, float32."""
+    return hf(**arguments).logits[:, -arguments["logits_to_keep"] :].float()
 
 
 def _generated(
@@ -116,7 +121,7 @@ def _generated(
 ) -> Int[Tensor, "sample step"]:
     """The token after the prompt, and so on, until every answer has ended."""
     mask, position = inputs["attention_mask"], inputs["position_ids"][..., -1:]
-    ends = torch.tensor(sorted(generation.ends), device=logits.device)
+    ends = torch.tensor(sorted(generation.ends), dtype=torch.long, device=logits.device)
     ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     ids: list[Tensor] = []
     while True:

@@ -16,7 +16,7 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.models.adapter import Adapter
 from interp.models.base import Attends
-from interp.prompt import PAPER_PROMPT, Prompt
+from interp.prompt import PAPER_PROMPT, Prompt, Target
 from interp.sample import Sample
 from interp.tracing import execute
 from interp.tracing.decoding import Decoding
@@ -28,8 +28,9 @@ from interp.tracing.fingerprint import fingerprint
 from interp.tracing.install import PATTERN, Installation
 from interp.tracing.plan import Shape
 from interp.tracing.positions import position_ids
-from interp.tracing.prefix import Prefix
+from interp.tracing.prefix import Prefix, Stop
 from interp.tracing.reads import Read
+from interp.tracing.scores import Scores, score
 from interp.tracing.sharing import Prefixes
 from interp.tracing.sight import Sight, windows
 from interp.tracing.site import Selector, Site
@@ -223,14 +224,41 @@ class Mllm:
         with self.installation.armed({}):
             return embeddings(self.nn, self.layers[0], batch)
 
-    def prefix(self, samples: Sample | Iterable[Sample] | Batch, prompt: Prompt | None = None) -> Prefix:
-        """Everything up to each sample's last image token, run once; accepted wherever samples are.
+    def score(
+        self,
+        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        target: Target = Target("greedy"),  # noqa: B008 - frozen
+        *,
+        prompt: Prompt | None = None,
+        edits: Sequence[Edit] = (),
+    ) -> Scores:
+        """The target's log-probability after each prompt, under the edits.
+
+        An answer of several tokens is fed token by token, as if it were generated, so that edits of
+        steps="decode" and "all" apply to its rows. "greedy" is what the unedited model answers.
 
         Raises:
-            ModelError: A sample without image tokens; another trace or tap of this model is open.
+            SampleError, PromptError, SiteError, EditError, ModelError: as in `trace`.
+        """
+        return score(self, samples, target, prompt, edits)
+
+    def prefix(
+        self,
+        samples: Sample | Iterable[Sample] | Batch,
+        prompt: Prompt | None = None,
+        stop: Stop = "image",
+    ) -> Prefix:
+        """Everything up to each sample's last image token, run once; accepted wherever samples are.
+
+        With stop="last" everything but the last token of each prompt: what reads or edits of the last row alone
+        go on from, at the cost of one token.
+
+        Raises:
+            ModelError: A sample without image tokens; an unknown `stop`; another trace or tap of this model is
+                open.
             SampleError, PromptError, ImageTokenMismatch: as in `encode`.
         """
-        return execute.prefix(self, samples, prompt)
+        return execute.prefix(self, samples, prompt, stop)
 
     @contextmanager
     def tap(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,13 +19,16 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.encode import PER_TOKEN, Batch, left_padded
 from interp.tracing.positions import sliced
 
-__all__ = ["Prefix", "prefix_lengths", "run_prefix", "suffix_cache", "suffix_inputs"]
+__all__ = ["After", "Prefix", "Stop", "prefix_lengths", "run_prefix", "suffix_cache", "suffix_inputs"]
+
+Stop = Literal["image", "last"]
+"""Where a prefix ends: with the last image token, or before the last token of the prompt."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Keys and values of a batch's prompts up to their last image token. Made by `Mllm.prefix`; never
-    changed.
+    """Keys and values of a batch's prompts up to their last image token, or up to their last token. Made by
+    `Mllm.prefix`; never changed.
 
     Wherever samples are accepted, so is their prefix. It serves every prompt that begins with the same
     tokens, and every read and edit of rows after the image; anything else runs as a full forward pass, with
@@ -64,6 +67,10 @@ class Prefix:
         """The keys and values of one layer."""
         return self.keys[layer], self.values[layer]
 
+    def of(self, batch: Batch) -> Prefix:
+        """The same keys and values, for a batch of the same samples whose prompts begin with it."""
+        return replace(self, batch=batch)
+
     def begins(self, batch: Batch) -> bool:
         """Whether every prompt of `batch` begins with this prefix and goes on after it."""
         return all(
@@ -76,12 +83,16 @@ def _head(single: Any, n: int) -> Tensor:
     return single.inputs["input_ids"][0, :n]
 
 
-def prefix_lengths(batch: Batch) -> tuple[int, ...]:
-    """Tokens of each sample up to and including its last image token.
+def prefix_lengths(batch: Batch, stop: Stop = "image") -> tuple[int, ...]:
+    """Tokens of each sample up to and including its last image token, or ("last") up to its last token.
 
     Raises:
-        ModelError: A sample without image tokens.
+        ModelError: A sample without image tokens, or an unknown `stop`.
     """
+    if stop not in ("image", "last"):
+        raise ModelError(f'a prefix stops at "image" or at "last"; got {stop!r}.')
+    if stop == "last":
+        return tuple(tokens.length - 1 for tokens in batch.tokens)
     for i, tokens in enumerate(batch.tokens):
         if not tokens.n:
             raise ModelError(f"sample {i} of the batch has no image tokens, so it has no image prefix.")
@@ -122,7 +133,7 @@ class _Last(DynamicLayer):
         raise _CompleteError
 
 
-class _After(DynamicLayer):
+class After(DynamicLayer):
     """A cache layer whose first `length` columns are held elsewhere: it has only what comes after them."""
 
     def __init__(self, length: int) -> None:
@@ -137,7 +148,7 @@ class _After(DynamicLayer):
 def suffix_cache(prefix: Prefix) -> Cache:
     """A fresh cache for what follows the prefix, whose keys and values are neither copied nor changed."""
     length = prefix.keys[0].shape[2]
-    return Cache(layers=[*(_After(length) for _ in prefix.keys)])
+    return Cache(layers=[*(After(length) for _ in prefix.keys)])
 
 
 def suffix_inputs(prefix: Prefix, batch: Batch) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,15 @@ class Sight:
     def narrowest(self) -> int | None:
         """The smallest window of any layer."""
         return min((w for w in self.windows if w is not None), default=None)
+
+    def windows_fit(self, heads: Sequence[int], lengths: Sequence[int], generate: int = 0) -> bool:
+        """Whether rows see what they should where prompts' first `heads` positions were run before the rest.
+
+        Sliding windows count columns, so padding between prefix and rest must not lie inside one.
+        """
+        rests = [length - n for length, n in zip(lengths, heads, strict=True)]
+        widest = max(heads) + max(rests) + generate
+        return self.narrowest is None or self.narrowest >= widest or len(set(rests)) == 1
 
     def horizon(self, tokens: TokenMap) -> Int[np.ndarray, " row"]:
         """The last position each row of the prompt may see."""

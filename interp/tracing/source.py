@@ -30,7 +30,7 @@ def source_pass(
     work: Mapping[int, LayerWork],
     streams: Mapping[int, StreamWork],
     one_pass: Callable[[], Tensor],
-) -> Float[Tensor, "sample token_id"]:
+) -> Float[Tensor, "sample position token_id"]:
     """One forward pass under the work of its layers; what `one_pass` returned.
 
     Args:

@@ -1,0 +1,112 @@
+"""Attention times its gradient: what the last row looks at and would use more of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from interp.indicators.arguments import check_bool, check_one_of, layers_of, site_layers
+from interp.indicators.labels import labelled
+from interp.indicators.maps import Maps
+from interp.prompt import PAPER_PROMPT, Prompt, Target
+from interp.sample import Sample
+from interp.tracing import Batch, Mllm, Prefix
+from interp.tracing.cost import Meter
+from interp.tracing.gradients import RowGradients, row_gradients
+
+__all__ = ["AttentionGradient"]
+
+
+@dataclass(frozen=True)
+class AttentionGradient:
+    """mean_h A ⊙ ReLU(∂ v/∂A): the last prompt row's attention, weighed by how much more of it raises the target.
+
+    A is a head's attention weight from the last prompt token to an image token and v the target's value in nats.
+    The gradient is the whole one: through everything that follows the row, later layers too, but not through the
+    softmax the row comes from. In [0, ∞). With `signed`, A ⊙ ∂ v/∂A as it is: its sum over tokens is the first-order
+    effect of scaling the row, and a token's value that of zeroing its weight without renormalising.
+
+    Only the last prompt row's gradient is taken, so a map shows the direct path from the image to that row; what
+    reaches it through the question's rows is not in it (see `AttributionPatching`). Where attention is uniform over
+    sinks the gradient is near 0 and they drop out; where the model is certain, log p is flat, and so are maps.
+
+    Everything before the last row is run once without gradients; only that row (and the answer's) is differentiated:
+    about one forward pass together. Models whose prompt rows see all of the prompt are differentiated whole.
+
+    Args:
+        signed: keep the gradient's sign.
+        per_head: a map for every head, (layer, head, token), instead of one per layer, (layer, token).
+        layers: "all" or decoder layers, 0-based, in the order wanted.
+        queries: "last", the row the answer's first token is read from.
+
+    Raises:
+        MapError: arguments of another kind.
+        SiteError: layers that are no indices; when called, layers the model does not have.
+
+    Source: grad_att of ViCrop (arXiv 2502.17422) for one layer, after Chefer et al. (arXiv 2103.15679).
+    """
+
+    signed: bool = False
+    per_head: bool = False
+    layers: Literal["all"] | Sequence[int] = "all"
+    queries: Literal["last"] = "last"
+
+    def __post_init__(self) -> None:
+        check_bool("signed", self.signed)
+        check_bool("per_head", self.per_head)
+        check_one_of("queries of AttentionGradient", self.queries, ("last",))
+        object.__setattr__(self, "layers", site_layers(self.layers))
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+    ) -> Maps:
+        """The maps of these samples, run as one batch.
+
+        Raises:
+            InterpError: samples or prompts that cannot be encoded, layers the model does not have, or an answer of
+                several tokens for a model whose prompt rows would see it.
+        """
+        layers = layers_of(mllm, self.layers)
+        increasing = sorted(layers)
+        with Meter(mllm.device) as meter:
+            passes = list(row_gradients(mllm, samples, target, prompt, meter, layers=increasing))
+            order = [increasing.index(layer) for layer in layers]
+            maps = tuple(self._map(passes, i, layers, order) for i in range(len(passes[0].tokens)))
+            logits = xr.DataArray(passes[0].logits.cpu().numpy(), dims=["sample", "token_id"], name="logits")
+        return Maps(maps, passes[0].tokens, meter.cost, logits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {
+            "indicator": "attention gradient",
+            "signed": self.signed,
+            "per_head": self.per_head,
+            "layers": self.layers if self.layers == "all" else list(self.layers),
+            "queries": self.queries,
+        }
+
+    def _map(
+        self, passes: Sequence[RowGradients], sample: int, layers: Sequence[int], order: Sequence[int]
+    ) -> xr.DataArray:
+        """One sample's map; the gradients of several passes add up before their sign is looked at."""
+        tokens = passes[0].tokens[sample]
+        values = torch.stack([self._weighed(passes, sample, at) for at in order]).cpu().numpy()
+        return labelled(values[..., tokens.image], tokens, "attention × gradient", layers)
+
+    def _weighed(self, passes: Sequence[RowGradients], sample: int, layer: int) -> Tensor:
+        pairs = [one.of(sample, layer) for one in passes]
+        n = min(one.tokens[sample].length for one in passes)  # without the answers
+        rows = pairs[0][0][:, 0, :n]
+        gradient = sum((pair[1][:, 0, :n] for pair in pairs), torch.zeros_like(rows))
+        weighed = rows * (gradient if self.signed else gradient.clamp(min=0))
+        return weighed if self.per_head else weighed.mean(dim=0)

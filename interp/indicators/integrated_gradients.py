@@ -1,0 +1,149 @@
+"""Integrated gradients of pixels or image embeddings, through captum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from interp.errors import ModelError
+from interp.indicators.arguments import check_one_of, check_whole
+from interp.indicators.inputs import INPUTS, contribution
+from interp.indicators.labels import labelled
+from interp.indicators.maps import Maps
+from interp.prompt import PAPER_PROMPT, Prompt, Target
+from interp.sample import Sample
+from interp.tracing import Batch, Mllm, Prefix
+from interp.tracing.cost import Meter
+from interp.tracing.differentiate import recording
+from interp.tracing.inputs import InputFunction, Inputs, input_function
+from interp.tracing.scores import given_as
+
+__all__ = ["IntegratedGradients"]
+
+BASELINES = ("mean", "zero")
+NEARLY_ZERO = 1e-12  # Idefics takes views of zeros for padding and drops them
+
+
+@dataclass(frozen=True)
+class IntegratedGradients:
+    """(x − x₀) · ∫₀¹ ∂ v/∂x at x₀ + α(x − x₀) dα, summed over each image token's own input. Nats, of any sign.
+
+    x₀ is the baseline; the integral is captum's Gauss–Legendre sum over `steps` points. Values over the whole input
+    add up to v(x) − v(x₀) (completeness). How far they miss it is each map's `attrs["completeness_error"]`, captum's
+    own figure in nats: sum less difference. With the difference itself, `attrs["completeness_of"]`, it says whether
+    `steps` are enough. Pixels that no token has as its own (rims) are in captum's sum, not in the map.
+
+    Where values are normalised by their size, as every RMS norm does, a path from zero shows one and the same input
+    but for its very beginning: the integral misses what happens there and the error says so (2.3 of 2.0 nats for the
+    organism's embeddings at 32 steps; from their mean 0.002). So "zero" is seldom a good baseline of embeddings.
+    Pixels need more steps than embeddings: 128 on the organism.
+
+    The answer to the baseline is of no meaning to the model, and the path runs through such inputs: values depend on
+    the baseline. "greedy" is the answer to the input as it is.
+
+    Each sample runs alone: `steps` forward and backward passes, two forward passes for the completeness error and one
+    for a greedy target. Needs the extra `gradients`.
+
+    Args:
+        of: "pixels" or "embeddings", as in `InputGradient`; tokens' own pixels as there.
+        baseline: "mean", of the sample's own image tokens' embeddings, or of its own pixels by channel; or "zero",
+            for pixels the processor's mean colour.
+        steps: points of the integral.
+
+    Raises:
+        MapError: arguments of another kind.
+        ModelError: when called, captum is not installed.
+
+    Source: Sundararajan et al. (arXiv 1703.01365); captum.
+    """
+
+    of: Inputs = "embeddings"
+    baseline: Literal["mean", "zero"] = "mean"
+    steps: int = 32
+
+    def __post_init__(self) -> None:
+        check_one_of("of", self.of, INPUTS)
+        check_one_of("baseline", self.baseline, BASELINES)
+        check_whole("steps", self.steps, 1)
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+    ) -> Maps:
+        """The maps (token) of these samples, one after the other.
+
+        Raises:
+            InterpError: as for `InputGradient`; or captum is not installed.
+        """
+        captum = _captum()
+        with Meter(mllm.device) as meter:
+            given = given_as(mllm, samples, prompt)
+            batch = given.batch if isinstance(given, Prefix) else given
+            maps = []
+            for sample, single in zip(batch.samples, batch.singles, strict=True):
+                alone = mllm.encoder.joined([sample], batch.prompt, [single])
+                function = input_function(mllm, alone, target, batch.prompt, meter, of=self.of)
+                maps.append(self._map(captum, function))
+        return Maps(tuple(maps), batch.tokens, meter.cost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {
+            "indicator": "integrated gradients",
+            "of": self.of,
+            "baseline": self.baseline,
+            "steps": self.steps,
+        }
+
+    def _map(self, captum: Any, function: InputFunction) -> xr.DataArray:
+        def values(inputs: Tensor) -> Tensor:
+            """Of each of captum's points, one after the other."""
+            return torch.cat([function.values(one) for one in inputs])
+
+        with recording(function.mllm):
+            products, error = captum(values).attribute(
+                function.start[None],
+                baselines=self._baseline(function)[None],
+                n_steps=self.steps,
+                internal_batch_size=1,
+                return_convergence_delta=True,
+            )
+        function.meter.backwards += self.steps * len(function.passes)
+        attrs = {
+            "completeness_error": float(error[0]),
+            "completeness_of": float(products.double().sum() - error[0].double()),
+        }
+        (found,) = contribution(function, products[0].detach())
+        return labelled(found, function.batch.tokens[0], "integrated gradients", attrs=attrs)
+
+    def _baseline(self, function: InputFunction) -> Tensor:
+        """Where the path begins, shaped as the inputs."""
+        start = function.start
+        if self.baseline == "zero":
+            return torch.full_like(start, NEARLY_ZERO)
+        if function.of == "embeddings":
+            return start.mean(dim=0, keepdim=True).expand_as(start).clone()
+        by_channel = start.unflatten(1, (3, -1)) if start.ndim == 2 else start.flatten(-2).flatten(0, -3)
+        mean = by_channel.mean(dim=(0, 2))
+        if start.ndim == 2:  # Qwen's patches: channel, frame, y, x
+            return mean[None, :, None].expand_as(by_channel).flatten(1).clone()
+        return mean[:, None, None].expand_as(start).clone()
+
+
+def _captum() -> Any:
+    try:
+        from captum.attr import IntegratedGradients as Captums
+    except ImportError as error:
+        raise ModelError(
+            "IntegratedGradients needs captum; install it with: pip install 'interp[gradients]'"
+        ) from error
+    return Captums

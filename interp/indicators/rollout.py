@@ -1,0 +1,64 @@
+"""Attention rollout: how much of each image token reaches the last row if attention were all there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from interp.indicators.labels import labelled
+from interp.indicators.maps import Maps
+from interp.prompt import PAPER_PROMPT, Prompt, Target
+from interp.sample import Sample
+from interp.tracing import Batch, Mllm, Prefix
+from interp.tracing.cost import Meter
+from interp.tracing.rollout import rollout
+from interp.tracing.scores import given_as
+
+__all__ = ["Rollout"]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The last row of ∏_ℓ ½(I + mean_h A_ℓ) at the image tokens, in [0, 1]: over all positions it sums to 1.
+
+    Unlike maps of one row it follows the image through the question's rows and through other image tokens. But it
+    takes heads as equal, attention as if values were all alike, the residual stream as half of each layer, and it
+    knows no target; early tokens and sinks gather most of it. After many layers it forgets where things were.
+
+    One forward pass, and every layer's attention computed a second time, a chunk of rows at a time: no S×S matrix is
+    kept. All layers' queries and keys are, until the product has passed them.
+
+    Source: Abnar and Zuidema (arXiv 2005.00928).
+    """
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+    ) -> Maps:
+        """The maps (token) of these samples, run as one batch; they do not depend on the target.
+
+        Raises:
+            InterpError: samples or prompts that cannot be encoded.
+        """
+        with Meter(mllm.device) as meter:
+            given = given_as(mllm, samples, prompt)
+            batch = given.batch if isinstance(given, Prefix) else given
+            shares, after = rollout(mllm, batch, meter)
+            table = shares.cpu().numpy()
+            maps = tuple(
+                labelled(table[i, tokens.image + int(batch.pad[i])], tokens, "attention rollout")
+                for i, tokens in enumerate(batch.tokens)
+            )
+            logits = xr.DataArray(after.cpu().numpy(), dims=["sample", "token_id"], name="logits")
+        return Maps(maps, batch.tokens, meter.cost, logits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {"indicator": "rollout"}

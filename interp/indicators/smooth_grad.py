@@ -1,0 +1,111 @@
+"""SmoothGrad: input gradients averaged over noisy copies of the input."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.indicators.arguments import check_bool, check_number, check_one_of, check_whole
+from interp.indicators.inputs import INPUTS, per_token
+from interp.indicators.labels import labelled
+from interp.indicators.maps import Maps
+from interp.prompt import PAPER_PROMPT, Prompt, Target
+from interp.sample import Sample
+from interp.tracing import Batch, Mllm, Prefix
+from interp.tracing.cost import Meter
+from interp.tracing.inputs import InputFunction, Inputs, input_function
+
+__all__ = ["SmoothGrad"]
+
+
+@dataclass(frozen=True)
+class SmoothGrad:
+    """The input gradient at n noisy copies of the input, averaged; then as `InputGradient` makes a map of it.
+
+    The noise is Gaussian, its deviation `noise` times the range (max − min) of the sample's own inputs. Gradients are
+    averaged as vectors, before any norm. `times_input` multiplies the average by the input without noise. "greedy" is
+    the answer to the input without noise, at every copy. Each sample draws its own numbers, from the seed and its id:
+    a map does not depend on the batch.
+
+    Costs n forward and backward passes of everything, and one forward pass for a greedy target.
+
+    Args:
+        of: "pixels" or "embeddings", as in `InputGradient`.
+        n: noisy copies.
+        noise: deviation of the noise, as a fraction of the input's range.
+        times_input: the averaged gradient times the input.
+        seed: of the noise.
+
+    Raises:
+        MapError: arguments of another kind.
+
+    Source: Smilkov et al. (arXiv 1706.03825).
+    """
+
+    of: Inputs = "pixels"
+    n: int = 16
+    noise: float = 0.15
+    times_input: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_one_of("of", self.of, INPUTS)
+        check_whole("n", self.n, 1)
+        check_number("noise", self.noise, above=0)
+        check_bool("times_input", self.times_input)
+        check_whole("seed", self.seed, 0)
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+    ) -> Maps:
+        """The maps (token) of these samples, run as one batch.
+
+        Raises:
+            InterpError: as for `InputGradient`.
+        """
+        with Meter(mllm.device) as meter:
+            function = input_function(mllm, samples, target, prompt, meter, of=self.of)
+            streams = [_stream(self.seed, sample.id) for sample in function.batch.samples]
+            total = torch.zeros_like(function.start)
+            for _ in range(self.n):
+                total += function.gradient(self._noisy(function, streams))
+            mean = total / self.n
+            values = per_token(function, mean, self.times_input)
+        tokens = function.batch.tokens
+        maps = tuple(labelled(one, own, "SmoothGrad") for one, own in zip(values, tokens, strict=True))
+        return Maps(maps, tokens, meter.cost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {
+            "indicator": "SmoothGrad",
+            "of": self.of,
+            "n": self.n,
+            "noise": self.noise,
+            "times_input": self.times_input,
+            "seed": self.seed,
+        }
+
+    def _noisy(self, function: InputFunction, streams: list[torch.Generator]) -> Tensor:
+        """The inputs with every sample's next noise."""
+        found = function.start.clone()
+        for i, stream in enumerate(streams):
+            own = function.own(found, i)
+            drawn = torch.randn(own.shape, generator=stream).to(own)
+            own += drawn * (self.noise * float(own.max() - own.min()))
+        return found
+
+
+def _stream(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"SmoothGrad {seed}:{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,269 @@
+"""The gradient of a target with respect to rows of attention, in every layer and head at once.
+
+Rows after the image, or the last one, depend on what comes before them only through its keys and values. So that is
+run once without gradients (a `Prefix`) and the graph covers the few rows of the rest; only where a prefix is not
+exact does it cover the whole pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.errors import ModelError
+from interp.prompt import Prompt, Target
+from interp.sample import Sample
+from interp.tokens import TokenMap
+from interp.tracing.cost import Meter
+from interp.tracing.differentiate import differentiable, normal, recording, run_objective
+from interp.tracing.encode import Batch
+from interp.tracing.layout import Layout
+from interp.tracing.objectives import Objective, likeliest, objectives
+from interp.tracing.plan import Block
+from interp.tracing.prefix import Prefix, prefix_lengths
+from interp.tracing.rows import Heads, attend, row_outputs
+from interp.tracing.scores import given_as
+from interp.tracing.tap import AttentionFunction, Call
+from interp.tracing.targets import PROMPT_LAST, aims
+
+if TYPE_CHECKING:
+    from interp.tracing.mllm import Mllm
+
+__all__ = ["RowGradients", "row_gradients"]
+
+Queries = Literal["last", "after_image"]
+
+
+@dataclass(frozen=True, eq=False)
+class RowGradients:
+    """Rows of attention of one pass, and the gradients of its part of the target with respect to them.
+
+    Attributes:
+        rows: for each layer, float32 (sample, head, row, key), padded.
+        gradients: the same for ∂ value / ∂ row, through everything that follows the row.
+        tokens: where each sample's tokens are; for answers of several tokens, with the answer.
+        places: for each sample, where its rows are among the padded ones.
+        columns: for each sample, the key column of each of its positions.
+        logits: after the last position of each prompt.
+    """
+
+    rows: tuple[Float[Tensor, "sample head row key"], ...]
+    gradients: tuple[Float[Tensor, "sample head row key"], ...]
+    tokens: tuple[TokenMap, ...]
+    places: tuple[Int[np.ndarray, " _"], ...]
+    columns: tuple[Int[np.ndarray, " _"], ...]
+    logits: Float[Tensor, "sample token_id"]
+
+    def of(self, sample: int, layer: int) -> tuple[Float[Tensor, "head row position"], ...]:
+        """A sample's own rows and gradients in the layer that comes `layer`-th, over its own positions."""
+        rows, columns = (torch.from_numpy(one[sample].copy()) for one in (self.places, self.columns))
+        rows, columns = rows.to(self.rows[layer].device), columns.to(self.rows[layer].device)
+        both = (self.rows[layer], self.gradients[layer])
+        return tuple(one[sample][:, rows[:, None], columns[None, :]] for one in both)
+
+
+def row_gradients(
+    mllm: Mllm,
+    samples: Sample | Iterable[Sample] | Batch | Prefix,
+    target: Target,
+    prompt: Prompt,
+    meter: Meter,
+    *,
+    layers: Sequence[int],
+    queries: Queries = "last",
+) -> Iterator[RowGradients]:
+    """The passes of a target, one after the other; the gradients of all of them add up to the target's.
+
+    There is one, or two for the difference of answers of several tokens. The likeliest next token needs no pass
+    to be found.
+
+    Args:
+        mllm: the model.
+        samples: one batch, or its prefix.
+        target: what to differentiate.
+        prompt: how the question is put.
+        meter: told of every pass.
+        layers: the layers whose rows are wanted, increasing; nothing below the first one is differentiated.
+        queries: "last", the last row of the prompt, or "after_image", every row after the image, the answer's too.
+
+    Raises:
+        ModelError: answers of several tokens after a prompt whose rows see all of it; weights that were loaded
+            under `torch.inference_mode`; another trace or tap is open.
+        SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
+    """
+    differentiable(mllm)
+    with torch.inference_mode(False):
+        given = _started(mllm, normal(given_as(mllm, samples, prompt)), queries, meter)
+        batch = given.batch if isinstance(given, Prefix) else given
+        found = None
+        if not likeliest(target):
+            found = aims(mllm, given, target)
+            meter.count(found.cost)
+        passes = objectives(mllm, batch, found)
+    for objective in passes:
+        with torch.inference_mode(False):
+            one = _one_pass(mllm, objective, given, layers, queries, meter)
+        yield one
+
+
+def _started(mllm: Mllm, given: Batch | Prefix, queries: Queries, meter: Meter) -> Batch | Prefix:
+    """The prefix to go on from, made where that is exact and none was given."""
+    if isinstance(given, Prefix):
+        if given.owner is not mllm.installation:
+            raise ModelError("this prefix was made by another model; make one with this model's prefix().")
+        return given
+    if not mllm.sight.prefix_exact or any(not tokens.n for tokens in given.tokens):
+        return given
+    ends_in_image = any(int(tokens.image[-1]) + 1 >= tokens.length for tokens in given.tokens)
+    if ends_in_image:
+        return given
+    # a prefix that is shared with others ends where theirs do
+    stop = "last" if queries == "last" and mllm.prefixes is None else "image"
+    if not mllm.sight.windows_fit(prefix_lengths(given, stop), [tokens.length for tokens in given.tokens]):
+        return given
+    made = mllm.prefix(given, stop=stop)
+    meter.count(made.cost)
+    found = normal(made)
+    assert isinstance(found, Prefix)
+    return found
+
+
+def _one_pass(
+    mllm: Mllm,
+    objective: Objective,
+    given: Batch | Prefix,
+    layers: Sequence[int],
+    queries: Queries,
+    meter: Meter,
+) -> RowGradients:
+    batch = objective.batch
+    positions = [_positions(tokens, queries) for tokens in batch.tokens]
+    before = given if isinstance(given, Prefix) and _serves(given, batch, positions, mllm) else None
+    lengths = [tokens.length for tokens in batch.tokens]
+    layout = Layout.whole(lengths) if before is None else Layout.suffix(before.lengths, lengths)
+    asked = [layout.rows(i, at) for i, at in enumerate(positions)]
+    heads = Heads.of(range(mllm.n_heads), mllm.n_heads, mllm.n_key_value_heads, mllm.device)
+    kept: dict[int, Tensor] = {}
+    wanted = {layer: GraphWork(layer, kept, heads) for layer in layers}
+    if before is None:
+        block = _block(asked, heads, mllm.device)
+        work: dict[int, Any] = {i: one.at(block) for i, one in wanted.items()}
+        places = [np.arange(len(rows)) for rows in asked]
+    else:
+        work = {
+            i: wanted.get(i, GraphWork(i, None, heads)).after(before.layer(i)) for i in range(mllm.n_layers)
+        }
+        places = asked
+    with recording(mllm, work):
+        logits = run_objective(mllm, objective, meter, before)
+        values = objective.values(logits).sum()
+        rows = [kept[layer] for layer in layers]
+        gradients = torch.autograd.grad(values, rows)
+        meter.backwards += 1
+    return RowGradients(
+        tuple(one.detach() for one in rows),
+        gradients,
+        batch.tokens,
+        tuple(places),
+        layout.columns,
+        _after_prompt(logits.detach(), objective),
+    )
+
+
+def _positions(tokens: TokenMap, queries: Queries) -> Int[np.ndarray, " row"]:
+    """The last prompt token, or everything after the image, in a batch with or without answers."""
+    if queries == "last" and PROMPT_LAST in tokens.spans:
+        return tokens.positions(PROMPT_LAST)
+    return tokens.positions(queries)
+
+
+def _serves(before: Prefix, batch: Batch, positions: Sequence[Int[np.ndarray, " _"]], mllm: Mllm) -> bool:
+    """Whether a prefix holds keys and values, every prompt begins with it, and no wanted row lies inside."""
+    lengths = [tokens.length for tokens in batch.tokens]
+    outside = all(at[0] >= n for at, n in zip(positions, before.lengths, strict=True))
+    fits = mllm.sight.windows_fit(before.lengths, lengths)
+    return bool(before.keys) and outside and fits and before.begins(batch)
+
+
+def _block(asked: Sequence[Int[np.ndarray, " _"]], heads: Heads, device: torch.device) -> Block:
+    """Rows of each sample and every head; short samples repeat their last row, which is not one of the cells."""
+    width = max(map(len, asked))
+    rows = torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in asked]))
+    cells = torch.tensor([(i, k) for i, at in enumerate(asked) for k in range(len(at))], device=device)
+    return Block(rows.to(device), (cells[:, 0], cells[:, 1]), heads)
+
+
+def _after_prompt(
+    logits: Float[Tensor, "sample position token_id"], objective: Objective
+) -> Float[Tensor, "sample token_id"]:
+    """The logits of each prompt's last row: as many from the end as its answer has tokens."""
+    if objective.aims is None:
+        return logits[:, -1].float()
+    backs = [len(aim.answers[0]) for aim in objective.aims]
+    return torch.stack([own[-back] for own, back in zip(logits, backs, strict=True)]).float()
+
+
+@dataclass(frozen=True, eq=False)
+class GraphWork:
+    """Computes rows of attention inside the graph and keeps them.
+
+    Attributes:
+        layer: which layer it is.
+        kept: where its rows go; None for a layer whose rows are not wanted.
+        heads: all of them.
+        block: the rows to compute; None for every row, where they follow a prefix.
+        prefix: keys and values that come before.
+    """
+
+    layer: int
+    kept: dict[int, Tensor] | None
+    heads: Heads
+    block: Block | None = None
+    prefix: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+
+    def at(self, block: Block) -> GraphWork:
+        """The same for some rows of a whole pass."""
+        return GraphWork(self.layer, self.kept, self.heads, block)
+
+    def after(self, prefix: tuple[Tensor, Tensor]) -> GraphWork:
+        """The same for every row that follows a prefix."""
+        return GraphWork(self.layer, self.kept, self.heads, None, prefix)
+
+    def __call__(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attention's output, a function of the rows kept."""
+        if self.kept is None:
+            return self._attended(call), None
+        if self.block is not None:
+            output, _ = original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)
+            return call.splice(output, self.block, self._keep(call, self.block)), None
+        n, _, n_queries, _ = call.queries.shape
+        every = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
+        none = torch.zeros(0, dtype=torch.long, device=call.queries.device)
+        rows = self._keep(call, Block(every, (none, none), self.heads))
+        return row_outputs(rows, call.values, heads=self.heads).transpose(1, 2).contiguous(), None
+
+    def _keep(self, call: Call, block: Block) -> Float[Tensor, "sample head row key"]:
+        assert self.kept is not None
+        rows = call.probabilities(block)
+        self.kept[self.layer] = rows if rows.requires_grad else rows.requires_grad_(True)
+        return rows
+
+    def _attended(self, call: Call) -> Float[Tensor, "sample query head dim"]:
+        return attend(
+            call.queries,
+            call.keys,
+            call.values,
+            call.mask,
+            heads=self.heads,
+            scaling=call.scaling,
+            softcap=call.softcap,
+            causal=call.causal,
+        )

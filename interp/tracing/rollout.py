@@ -1,0 +1,71 @@
+"""Attention rollout of the last row, from the top layer down, a few rows of attention at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.tracing.cost import Meter
+from interp.tracing.differentiate import run_objective
+from interp.tracing.encode import Batch
+from interp.tracing.objectives import Objective
+from interp.tracing.plan import Block
+from interp.tracing.rows import CHUNK_BYTES
+from interp.tracing.tap import AttentionFunction, Call
+
+if TYPE_CHECKING:
+    from interp.tracing.mllm import Mllm
+
+__all__ = ["rollout"]
+
+
+def rollout(
+    mllm: Mllm, batch: Batch, meter: Meter
+) -> tuple[Float[Tensor, "sample key"], Float[Tensor, "sample token_id"]]:
+    """e_lastᵀ ∏ ½(I + mean_h A) over all layers, at the batch's padded columns; and the logits after the prompt.
+
+    Layers keep their queries and keys (about a key-value cache, twice where key-value heads are shared), and the
+    product is taken from the left: a vector times each layer's attention, whose rows are computed anew, never all.
+    """
+    calls: dict[int, Call] = {}
+    work = {layer: _Keep(layer, calls) for layer in range(mllm.n_layers)}
+    with mllm.installation.armed(work), torch.no_grad():
+        logits = run_objective(mllm, Objective(batch, None), meter)
+        share = torch.zeros(batch.inputs["input_ids"].shape, device=mllm.device)
+        share[:, -1] = 1.0
+        for layer in reversed(range(mllm.n_layers)):
+            share = (share + _through(calls.pop(layer), share)) / 2
+    return share, logits[:, -1].float()
+
+
+def _through(call: Call, share: Float[Tensor, "sample row"]) -> Float[Tensor, "sample key"]:
+    """Σ_row share · mean_h A[row], in chunks of the rows that have any."""
+    n, n_heads, _, _ = call.queries.shape
+    rows = (share > 0).any(dim=0).nonzero()[:, 0]
+    step = max(1, CHUNK_BYTES // (4 * n * n_heads * call.n_keys))
+    none = torch.zeros(0, dtype=torch.long, device=share.device)
+    total = torch.zeros_like(share)
+    for chunk in rows.split(step):
+        block = Block(chunk.expand(n, -1), (none, none), call.all_heads)
+        mean = call.probabilities(block).mean(dim=1)
+        total += (share[:, chunk][:, None] @ mean)[:, 0]
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class _Keep:
+    """A layer's work: its own attention, and the call kept."""
+
+    layer: int
+    calls: dict[int, Call]
+
+    def __call__(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attention as it is."""
+        self.calls[self.layer] = call
+        return original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)
