@@ -17,7 +17,7 @@ from interp.prompt import Target
 from interp.tokens import TokenMap
 from interp.tracing.encode import Batch
 from interp.tracing.lens.cache import LensCache
-from interp.tracing.lens.components import PARTS, each_component
+from interp.tracing.lens.components import PARTS, Part, each_component
 from interp.tracing.lens.readout import Readout, frozen
 from interp.tracing.targets import Aim, aims
 
@@ -41,10 +41,12 @@ class Attribution(Sequence):
     Attributes:
         samples: the Datasets.
         tokens: where each sample's tokens are.
+        logits: (sample, token_id) after the last prompt token.
     """
 
     samples: tuple[xr.Dataset, ...]
     tokens: tuple[TokenMap, ...]
+    logits: xr.DataArray
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -55,7 +57,8 @@ class Attribution(Sequence):
     @property
     def heads(self) -> xr.DataArray:
         """(sample, layer, head)."""
-        return xr.concat([one.heads for one in self.samples], dim="sample")
+        joined: Any = xr.concat([one.heads for one in self.samples], dim="sample")
+        return joined
 
 
 def attribution(
@@ -65,11 +68,12 @@ def attribution(
     if relative_to not in ("zero", "mean"):
         raise PromptError(f'relative_to is "zero" or "mean"; got {relative_to!r}.')
     found = [_first_tokens(aim, target) for aim in aims(lens.mllm, batch, target)]
-    logits, cache = lens.run_with_cache(batch, hooks=PARTS)
     readout = lens.readout
+    logits, cache = lens.run_with_cache(batch, hooks=PARTS)
     parts = []
     for i, (ids, weights) in enumerate(found):
-        part = _attributed(lens, cache, i, _direction(readout, ids, weights, relative_to))
+        stream, vectors = _last(lens, cache, i)
+        part = _attributed(lens, stream, vectors, _direction(readout, ids, weights, relative_to))
         part["logit"] = part.attention.sum() + part.mlp.sum() + part.embedding + part.added + part.bias
         expected = _expected(logits.values[i], ids, weights, relative_to, readout.cap)
         error, size = abs(float(part.logit) - expected), max(1.0, float(np.abs(logits.values[i]).max()))
@@ -81,7 +85,7 @@ def attribution(
             )
         words = [lens.mllm.processor.tokenizer.decode([token]).strip() for token in ids]
         parts.append(part.assign_attrs(answers=list(ids), words=words, completeness_error=error))
-    return Attribution(tuple(parts), batch.tokens)
+    return Attribution(tuple(parts), batch.tokens, logits)
 
 
 def _first_tokens(aim: Aim, target: Target) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -109,37 +113,40 @@ def _direction(
     return direction, constant
 
 
-def _attributed(
-    lens: Lens, cache: LensCache, sample: int, along: tuple[Float[Tensor, " hidden"], float]
-) -> xr.Dataset:
-    """The projections of a sample's components at its last prompt token."""
-    direction, constant = along
-    width = cache.batch.inputs["input_ids"].shape[1]
-    rows = torch.tensor([width - 1])
-    last = len(cache.layers) - 1
+def _last(lens: Lens, cache: LensCache, sample: int) -> tuple[Float[Tensor, "1 hidden"], list[Part]]:
+    """The stream before the final norm at a sample's last prompt token, and its components."""
+    rows = torch.tensor([cache.batch.inputs["input_ids"].shape[1] - 1])
+    stream = cache.activations[f"blocks.{cache.layers[-1]}.hook_resid_post"][sample, rows]
     with torch.no_grad():
-        stream = cache.activations[f"blocks.{last}.hook_resid_post"][sample, rows]
+        return stream, list(each_component(lens, cache, sample, rows))
+
+
+def _attributed(
+    lens: Lens, stream: Float[Tensor, "1 hidden"], vectors: Sequence[Part], along: tuple[Tensor, float]
+) -> xr.Dataset:
+    """The projections of components, the final norm's scale frozen."""
+    direction, constant = along
+    n_layers, n_heads = lens.mllm.n_layers, lens.mllm.n_heads
+    with torch.no_grad():
         turned = (frozen(lens.bridge.ln_final, stream)[0] * direction).double()
-        shares: dict[str, np.ndarray] = {
-            "head": np.zeros((last + 1, lens.mllm.n_heads)),
-            **{kind: np.zeros(last + 2) for kind in ("attention bias", "mlp", "embedding", "added")},
-        }
-        for kind, layer, head, vectors in each_component(lens, cache, sample, rows):
-            place = (layer, head) if kind == "head" else layer
-            shares[kind][place] += float(vectors[0].double() @ turned)
-    layers = np.arange(last + 1)
-    heads = xr.DataArray(
-        shares["head"], dims=("layer", "head"), coords={"layer": layers, "head": np.arange(lens.mllm.n_heads)}
-    )
+    shares: dict[str, np.ndarray] = {
+        "head": np.zeros((n_layers, n_heads)),
+        **{kind: np.zeros(n_layers + 1) for kind in ("attention bias", "mlp", "embedding", "added")},
+    }
+    for kind, layer, head, vector in vectors:
+        place = (layer, head) if kind == "head" else layer
+        shares[kind][place] += float(vector[0].double() @ turned)
+    coords = {"layer": np.arange(n_layers), "head": np.arange(n_heads)}
     return xr.Dataset(
         {
-            "heads": heads,
+            "heads": (("layer", "head"), shares["head"]),
             "attention": ("layer", shares["head"].sum(axis=1) + shares["attention bias"][:-1]),
             "mlp": ("layer", shares["mlp"][:-1]),
             "embedding": shares["embedding"].sum(),
             "added": shares["added"].sum(),
             "bias": constant,
-        }
+        },
+        coords=coords,
     )
 
 

@@ -19,7 +19,7 @@ from interp.tracing.site import Selector, Site, select
 if TYPE_CHECKING:
     from interp.tracing.lens.lens import Lens
 
-__all__ = ["PARTS", "components", "each_component", "places"]
+__all__ = ["PARTS", "Part", "components", "each_component", "places"]
 
 PARTS = ("hook_resid_pre", "hook_resid_post", "attn.hook_z", "hook_mlp_out")
 """The hooks that components are made of."""

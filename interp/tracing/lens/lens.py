@@ -112,8 +112,9 @@ class Lens:
             PromptError: A word that no single token spells, or `top` out of range.
             SiteError: Positions that are not there.
         """
-        _, cache = self.run_with_cache(samples, prompt, hooks=("hook_resid_pre", "hook_resid_post"))
-        return logit_lens(self, cache, tuple(words), positions, top)
+        hooks = ("hook_resid_pre", "hook_resid_post")
+        logits, cache = self.run_with_cache(samples, prompt, hooks=hooks)
+        return logit_lens(self, logits, cache, words, positions, top)
 
     def components(
         self,
@@ -165,8 +166,9 @@ class Lens:
             raise ModelError("a lens runs whole prompts; got a prefix. Give samples or a batch.")
         if not isinstance(samples, Batch):
             return self.mllm.encode(samples, PAPER_PROMPT if prompt is None else prompt)
-        again = prompt is not None and prompt != samples.prompt
-        return self.mllm.encoder.again(samples, prompt) if again else samples
+        if prompt is None or prompt == samples.prompt:
+            return samples
+        return self.mllm.encoder.again(samples, prompt)
 
 
 def make_lens(mllm: Mllm) -> Lens:

@@ -43,10 +43,12 @@ class LogitLens(Sequence):
     Attributes:
         samples: the Datasets.
         tokens: where each sample's tokens are.
+        logits: (sample, token_id) after the last prompt token.
     """
 
     samples: tuple[xr.Dataset, ...]
     tokens: tuple[TokenMap, ...]
+    logits: xr.DataArray
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -56,7 +58,12 @@ class LogitLens(Sequence):
 
 
 def logit_lens(
-    lens: Lens, cache: LensCache, words: Sequence[str], positions: Selector | Sequence[Selector], top: int
+    lens: Lens,
+    logits: xr.DataArray,
+    cache: LensCache,
+    words: Sequence[str],
+    positions: Selector | Sequence[Selector],
+    top: int,
 ) -> LogitLens:
     """The lens on what a run kept; see `Lens.logit_lens`."""
     tokenizer = lens.mllm.processor.tokenizer
@@ -72,7 +79,7 @@ def logit_lens(
         with torch.no_grad():
             read = [_read(lens, stream[rows], spelt, top) for stream in _streams(cache, i)]
         found.append(_labelled(read, words, own, cache.batch.tokens[i], tokenizer))
-    return LogitLens(tuple(found), cache.batch.tokens)
+    return LogitLens(tuple(found), cache.batch.tokens, logits)
 
 
 def _streams(cache: LensCache, sample: int) -> list[Tensor]:
