@@ -4,9 +4,9 @@
     python studies/logit_lens.py --model llava-hf/llava-1.5-7b-hf --device cuda --dtype bfloat16 --data VGMED_FOLDER
 
 The unembedding is put behind every layer at every image token (TransformerLens; `pip install "interp[lens]"`). The
-word's log-probability inside the boxes is compared with that outside, and with another sample's word at the same tokens,
-with intervals over groups. Data sets are parted by what is asked. Runs stay under `--out` and are resumed by the same
-command; `logit_lens.html` beside them is the result.
+word's log-probability inside the boxes is compared with that outside, and with another sample's word at the same
+tokens, with intervals over groups. Data sets are parted by what is asked. Runs stay under `--out` and are resumed by
+the same command; `logit_lens.html` beside them is the result.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from interp.data import Samples
 from interp.data.named import BUNDLED, sets
 from interp.report.lens_page import lens_gaps, peaks, write_lens
 from interp.report.words import number
+from interp.stats import MIN_GROUPS
 from interp.study import Grid, LensSweep, ModelSpec
 from interp.study.frames import records
 
@@ -57,7 +58,8 @@ def main(
         "Log p of the word inside the boxes − outside, own word minus another's, at its best layer (a description)"
     )
     for row in records(peaks(lens_gaps(result))):
-        ends = f"[{number(row['low'])}, {number(row['high'])}]"
+        few = row["n_groups"] < MIN_GROUPS
+        ends = "(too few groups)" if few else f"[{number(row['low'])}, {number(row['high'])}]"
         said = f"{number(row['mean'])} {ends} nats, {row['n']} samples in {row['n_groups']} groups"
         print(f"  {row['data']:>24}  {row['word']:<7} layer {row['layer']:>2}: {said}")
     if len(result.failures):

@@ -62,7 +62,7 @@ def head_maps(heads: pd.DataFrame) -> go.Figure:
 
 def _measured(heads: pd.DataFrame) -> list[str]:
     """Which of the columns hold anything."""
-    return [name for name in COLUMNS if name in heads and heads[name].count() > 0]
+    return [name for name in COLUMNS if name in heads and not np.isnan(heads[name].to_numpy(float)).all()]
 
 
 def _heat(heads: pd.DataFrame, name: str) -> go.Heatmap:

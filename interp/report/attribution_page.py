@@ -80,9 +80,8 @@ def agreements(result: GridResult, rankings: Mapping[str, HeadResult]) -> pd.Dat
         )
         means = {name: one.mean(_placed(weights, groups, one.groups)) for name, one in tables.items()}
         for first, second in combinations(means, 2):
-            rho = np.array(
-                [spearmanr(a, b).statistic for a, b in zip(means[first], means[second], strict=True)]
-            )
+            pairs = zip(means[first], means[second], strict=True)
+            rho = np.array([_spearman(a, b) for a, b in pairs])
             low, high = np.nanquantile(rho[1:], [0.025, 0.975]) if len(groups) > 1 else (np.nan, np.nan)
             place = {"data": data, "first": first, "second": second, "rho": rho[0], "low": low, "high": high}
             rows.append({**place, "n_groups": len(groups), "note": population_note(len(groups))})
@@ -90,7 +89,9 @@ def agreements(result: GridResult, rankings: Mapping[str, HeadResult]) -> pd.Dat
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    found: Any = spearmanr(a, b)
+    """Over the heads that have both."""
+    both = np.isfinite(a) & np.isfinite(b)
+    found: Any = spearmanr(a[both], b[both])
     return float(found.statistic)
 
 

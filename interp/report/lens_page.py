@@ -44,21 +44,9 @@ def lens_gaps(result: GridResult) -> pd.DataFrame:
         wide = wide.dropna().reset_index()
         gap = paired(wide[OWN], wide[OTHERS], wide.group, seed=result.seed)
         test = paired_test(wide[OWN], wide[OTHERS], wide.group, seed=result.seed)
-        place = {"model": model, "data": data, "word": word, "layer": layer}
-        rows.append(
-            {
-                **place,
-                "mean": gap.mean,
-                "low": gap.low,
-                "high": gap.high,
-                "n": gap.n,
-                "n_groups": gap.n_groups,
-                "p": test.p,
-            }
-        )
-    frame = pd.DataFrame(
-        rows, columns=["model", "data", "word", "layer", "mean", "low", "high", "n", "n_groups", "p"]
-    )
+        place: Any = key
+        rows.append((*place, gap.mean, gap.low, gap.high, gap.n, gap.n_groups, test.p))
+    frame = pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "n", "n_groups", "p"])
     return frame.assign(p_holm=holm(frame.p.to_numpy()) if len(frame) else [])
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interp.errors import ModelError
+
 __all__ = ["second_instance"]
 
 
@@ -22,12 +24,17 @@ def second_instance(hf: Any, attention: str) -> Any:
     Args:
         hf: the transformers model, wrapped or not; its config is copied.
         attention: the name of an attention implementation.
+
+    Raises:
+        ModelError: Tensors that the model's config does not describe, as of adapters that were not merged.
     """
     config = copy.deepcopy(hf.config)
     with torch.device("meta"):
         made = type(hf)._from_config(
             config, dtype=hf.dtype, attn_implementation={_text_key(config): attention}
         )
+    if odd := {name for name, _ in made.named_parameters()} - {name for name, _ in hf.named_parameters()}:
+        raise ModelError(_unlike(hf, odd))
     originals, twins = dict(hf.named_modules()), {}
     for name, module in made.named_modules():
         original = originals[name]
@@ -37,6 +44,8 @@ def second_instance(hf: Any, attention: str) -> Any:
         for key, value in vars(module).items():
             if isinstance(value, Tensor) and value.is_meta:
                 setattr(module, key, _same(vars(original)[key], twins))
+    if odd := set(hf.state_dict()) - set(made.state_dict()):
+        raise ModelError(_unlike(hf, odd))
     made.generation_config = copy.deepcopy(hf.generation_config)
     return made.eval()
 
@@ -51,6 +60,13 @@ def _same(tensor: Tensor | None, twins: dict[int, Tensor]) -> Tensor | None:
             alias = nn.Parameter(alias, requires_grad=tensor.requires_grad)
         twins[id(tensor)] = alias
     return twins[id(tensor)]
+
+
+def _unlike(hf: Any, names: set[str]) -> str:
+    return (
+        f"this {type(hf).__name__} is not built as its config says: {', '.join(sorted(names)[:4])}. Was it changed, or "
+        "given adapters? Merge them, and wrap the model that transformers would load."
+    )
 
 
 def _text_key(config: Any) -> str:

@@ -75,7 +75,7 @@ def attribution(
         stream, vectors = _last(lens, cache, i)
         part = _attributed(lens, stream, vectors, _direction(readout, ids, weights, relative_to))
         part["logit"] = part.attention.sum() + part.mlp.sum() + part.embedding + part.added + part.bias
-        expected = _expected(logits.values[i], ids, weights, relative_to, readout.cap)
+        expected = _expected(logits.values[i], ids, weights, relative_to)
         error, size = abs(float(part.logit) - expected), max(1.0, float(np.abs(logits.values[i]).max()))
         if not error <= GAP * size:
             raise ModelError(
@@ -155,10 +155,8 @@ def _expected(
     ids: Sequence[int],
     weights: Sequence[float],
     relative_to: str,
-    cap: float | None,
 ) -> float:
-    """What the parts should add up to: the model's own logits, with any soft cap taken off."""
+    """What the parts should add up to: the model's own logits."""
     values = logits.astype(np.float64)
-    values = values if cap is None else cap * np.arctanh(np.clip(values / cap, -1 + 1e-12, 1 - 1e-12))
     found = float(np.dot(weights, values[list(ids)]))
     return found - float(sum(weights)) * float(values.mean()) if relative_to == "mean" else found

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from interp.errors import SiteError
 from interp.tokens import TokenMap
@@ -37,11 +36,12 @@ class SampleCache(Mapping):
     """One sample's activations: `sample["attn.hook_pattern"]` is (layer, head, query, key), float32.
 
     Attributes:
+        activations: as in `LensCache`.
         tokens: where the sample's tokens are.
         layers: the decoder layers that were kept.
     """
 
-    activations: Mapping[str, Tensor]
+    activations: Any
     hooks: tuple[str, ...]
     layers: tuple[int, ...]
     tokens: TokenMap

@@ -81,7 +81,7 @@ def _attention(block: Any, layer: int, z: Float[Tensor, "position head dim"]) ->
     for head, written in enumerate(heads):
         yield "head", layer, head, written
     if bias is not None:
-        yield "attention bias", layer, -1, bias.float().expand_as(heads[0])
+        yield "attention bias", layer, -1, bias.detach().float().expand_as(heads[0])
 
 
 def _labelled(lens: Lens, cache: LensCache, sample: int, positions: np.ndarray) -> xr.DataArray:

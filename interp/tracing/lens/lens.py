@@ -145,7 +145,7 @@ class Lens:
         """Each component's direct effect on the logit of the answer's first token, the final norm's scale frozen.
 
         Direct: through the stream to the unembedding, by no later layer. The parts add up to the logit (or the
-        difference of two logits), before any soft cap.
+        difference of two logits).
 
         Args:
             samples: samples or an encoded batch.

@@ -40,27 +40,21 @@ def frozen(norm: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*plac
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """The last steps of a model.
+    """The last steps of a model. None of the supported families caps its logits.
 
     Attributes:
         norm: the bridge's final norm.
         head: the transformers module that gives logits.
-        cap: the soft cap of the logits, if there is one.
     """
 
     norm: Any
     head: Any
-    cap: float | None
 
     @classmethod
     def of(cls, bridge: Any) -> Readout:
         """The bridge's."""
-        cap = getattr(
-            bridge.original_model.config.get_text_config(decoder=True), "final_logit_softcapping", None
-        )
-        return cls(bridge.ln_final, bridge.unembed.original_component, cap)
+        return cls(bridge.ln_final, bridge.unembed.original_component)
 
     def logits(self, residual: Float[Tensor, "place hidden"]) -> Float[Tensor, "place token_id"]:
         """The logits that a residual stream would give if no layer followed."""
-        found = self.head(self.norm.original_component(residual)).float()
-        return found if self.cap is None else self.cap * torch.tanh(found / self.cap)
+        return self.head(self.norm.original_component(residual)).float()
