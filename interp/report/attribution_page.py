@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from interp.report import prose
 from interp.report.attribution_figures import COLUMNS, head_maps, head_scatter, part_bars
@@ -80,19 +80,22 @@ def agreements(result: GridResult, rankings: Mapping[str, HeadResult]) -> pd.Dat
         )
         means = {name: one.mean(_placed(weights, groups, one.groups)) for name, one in tables.items()}
         for first, second in combinations(means, 2):
-            pairs = zip(means[first], means[second], strict=True)
-            rho = np.array([_spearman(a, b) for a, b in pairs])
+            rho = _spearman(means[first], means[second])
             low, high = np.nanquantile(rho[1:], [0.025, 0.975]) if len(groups) > 1 else (np.nan, np.nan)
             place = {"data": data, "first": first, "second": second, "rho": rho[0], "low": low, "high": high}
             rows.append({**place, "n_groups": len(groups), "note": population_note(len(groups))})
     return pd.DataFrame(rows)
 
 
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Over the heads that have both."""
-    both = np.isfinite(a) & np.isfinite(b)
-    found: Any = spearmanr(a[both], b[both])
-    return float(found.statistic)
+def _spearman(
+    a: Float[np.ndarray, "draw pair"], b: Float[np.ndarray, "draw pair"]
+) -> Float[np.ndarray, " draw"]:
+    """Per draw, over the heads that have both in every draw; NaN where all heads are alike."""
+    both = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
+    x, y = (rankdata(each[:, both], axis=1) for each in (a, b))
+    x, y = (each - each.mean(axis=1, keepdims=True) for each in (x, y))
+    size = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    return np.divide((x * y).sum(axis=1), size, out=np.full(len(size), np.nan), where=size > 0)
 
 
 def _placed(weights: np.ndarray, groups: list[str], own: tuple[str, ...]) -> Float[np.ndarray, "draw group"]:

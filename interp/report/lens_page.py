@@ -16,7 +16,7 @@ from interp.report.portrait import RAMP, answers
 from interp.report.sheet import figure_card, stacked, table, write_sheet
 from interp.report.words import card, cards, number, safe, tag
 from interp.stats import MIN_GROUPS, holm, paired, paired_test, per_group
-from interp.study.frames import records, where
+from interp.study.frames import records, rows_of, where
 from interp.study.lens_task import OTHERS, OWN
 from interp.study.stored_tokens import stored_tokens
 
@@ -114,13 +114,15 @@ def _few(result: GridResult) -> Iterator[str]:
 
 
 def _examples(result: GridResult, found: pd.DataFrame) -> Iterator[str]:
+    """The first samples of each cell; the layer is the peak, or the last where there is none for want of a control."""
     for cell in (cell for cell in result.cells if cell.measured):
-        here = where(found, (found.model == cell.labels["model"]) & (found.data == cell.labels["data"]))
-        own = {row["word"]: int(row["layer"]) for row in records(here)}
-        word = "answer" if "answer" in own else next(iter(own), None)
-        if word is not None:
-            samples = cell.frame("samples").head(N_SHOWN)
-            shown = [_card(cell, row, word, own[word]) for row in records(samples)]
+        here, scores = rows_of(found, cell.labels), rows_of(result.scores, cell.labels)
+        layers = {row["word"]: int(row["layer"]) for row in records(here)}
+        words = list(dict.fromkeys(scores.word))
+        if words:
+            word = "answer" if "answer" in words else words[0]
+            layer = layers.get(word, int(scores.layer.max()))
+            shown = (_card(cell, row, word, layer) for row in records(cell.frame("samples").head(N_SHOWN)))
             yield tag("h4", safe(f"{cell.labels['data']}: the {word}"))
             yield cards(one for one in shown if one)
 

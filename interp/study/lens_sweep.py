@@ -52,7 +52,7 @@ class LensSweep:
 
     data: Any
     model: Any = "organism"
-    words: tuple[str, ...] = ("label", "answer")
+    words: Any = ("label", "answer")
     prompt: Any = PAPER_PROMPT
     rule: str = "touch"
     seed: int = 0
