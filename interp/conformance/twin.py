@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,13 +15,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp.models.adapter import Adapter
+from interp.tracing.second import second_instance
 
 __all__ = ["Twin", "twin"]
 
 
 @dataclass(frozen=True, eq=False)
 class Twin:
-    """A model of its own that shares another's parameters and buffers.
+    """A model of its own whose parameters and buffers lie in another's storage.
 
     Attributes:
         hf: the model, with the attention implementation asked for in its language model.
@@ -139,28 +139,6 @@ class Twin:
 def twin(hf: Any, adapter: Adapter, attention: str) -> Twin:
     """A model of the same class and weights whose language model attends through `attention`.
 
-    Its vision tower attends as the original's. Nothing is copied: parameters and buffers, persistent or not,
-    are the original's own tensors.
+    Its vision tower attends as the original's. Nothing is copied: see `second_instance`.
     """
-    config = copy.deepcopy(hf.config)
-    with torch.device("meta"):
-        made = type(hf)._from_config(
-            config, dtype=hf.dtype, attn_implementation={_text_key(config): attention}
-        )
-    originals = dict(hf.named_modules())
-    for name, module in made.named_modules():
-        original = originals[name]
-        for kind in ("_parameters", "_buffers"):
-            own = getattr(original, kind)
-            getattr(module, kind).update({key: own[key] for key in getattr(module, kind)})
-        for key, value in vars(module).items():
-            if isinstance(value, Tensor) and value.is_meta:
-                setattr(module, key, vars(original)[key])
-    made.generation_config = copy.deepcopy(hf.generation_config)
-    return Twin(made.eval(), adapter)
-
-
-def _text_key(config: Any) -> str:
-    """Under which name the config holds its language model's config; "" when it is that config."""
-    text = config.get_text_config(decoder=True)
-    return next((key for key in config.sub_configs if getattr(config, key) is text), "")
+    return Twin(second_instance(hf, attention), adapter)

@@ -10,6 +10,7 @@ from interp.study.flows import Flow
 from interp.study.grid import Grid
 from interp.study.grid_result import GridResult
 from interp.study.head_agreement import head_agreement
+from interp.study.head_attribution import HeadAttribution
 from interp.study.head_grid import HeadGrid
 from interp.study.head_ranking import HeadRanking
 from interp.study.head_result import HeadResult
@@ -17,6 +18,7 @@ from interp.study.head_set import HeadSet, published_heads
 from interp.study.knockout_result import KnockoutResult
 from interp.study.knockout_sweep import KnockoutSweep
 from interp.study.layer_sweep import LayerSweep
+from interp.study.lens_sweep import LensSweep
 from interp.study.model import ModelSpec
 from interp.study.refinement import Refinement
 from interp.study.refinement_result import RefinementResult
@@ -31,6 +33,7 @@ __all__ = [
     "Grid",
     "GridCell",
     "GridResult",
+    "HeadAttribution",
     "HeadGrid",
     "HeadRanking",
     "HeadResult",
@@ -39,6 +42,7 @@ __all__ = [
     "KnockoutSweep",
     "LayerChoice",
     "LayerSweep",
+    "LensSweep",
     "Matched",
     "ModelSpec",
     "Refinement",

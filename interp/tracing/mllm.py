@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,9 @@ from interp.tracing.sight import Sight, windows
 from interp.tracing.site import Selector, Site
 from interp.tracing.trace import Trace
 from interp.tracing.work import Door
+
+if TYPE_CHECKING:
+    from interp.tracing.lens import Lens
 
 __all__ = ["Mllm"]
 
@@ -291,6 +294,20 @@ class Mllm:
         doors = {i: Door(attentions[i].get_submodule(PATTERN), rows) for i in chosen}
         with self.installation.armed(doors):
             yield
+
+    def to_lens(self) -> Lens:
+        """The model through TransformerLens: caches, logit lens, direct attribution (extra `lens`).
+
+        It is a second instance on the same weights, in eager attention; this model stays as it is and can be
+        traced meanwhile. Nothing is downloaded or installed.
+
+        Raises:
+            ModelError: transformer-lens is not installed or has no adapter for this family (see
+                `interp.tracing.lens.SUPPORTED`), the model is on several devices, or it was unwrapped.
+        """
+        from interp.tracing.lens.lens import make_lens
+
+        return make_lens(self)
 
     def unwrap(self) -> Any:
         """The transformers model as it was before `wrap`: attention implementation, modules, config, mode.

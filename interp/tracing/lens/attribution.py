@@ -1,0 +1,162 @@
+"""Direct logit attribution: what each head and MLP writes towards an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ModelError, PromptError
+from interp.prompt import Target
+from interp.tokens import TokenMap
+from interp.tracing.encode import Batch
+from interp.tracing.lens.cache import LensCache
+from interp.tracing.lens.components import PARTS, Part, each_component
+from interp.tracing.lens.readout import Readout, frozen
+from interp.tracing.targets import Aim, aims
+
+if TYPE_CHECKING:
+    from interp.tracing.lens.lens import Lens
+
+__all__ = ["Attribution", "attribution"]
+
+GAP = 0.05
+"""How far the sum of the parts may be from the model's logit, as a share of the largest logit's size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution(Sequence):
+    """Direct effects on a logit, per sample. `found[i]` is a Dataset in logits:
+
+    heads (layer, head), attention (layer): its heads and bias, mlp (layer), embedding, added, bias, and `logit`,
+    their sum. Its attributes: `answers` (token ids), `words`, and `completeness_error`: the distance of the sum
+    from the model's own logits.
+
+    Attributes:
+        samples: the Datasets.
+        tokens: where each sample's tokens are.
+        logits: (sample, token_id) after the last prompt token.
+    """
+
+    samples: tuple[xr.Dataset, ...]
+    tokens: tuple[TokenMap, ...]
+    logits: xr.DataArray
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.samples[index]
+
+    @property
+    def heads(self) -> xr.DataArray:
+        """(sample, layer, head)."""
+        joined: Any = xr.concat([one.heads for one in self.samples], dim="sample")
+        return joined
+
+
+def attribution(
+    lens: Lens, batch: Batch, target: Target, relative_to: Literal["zero", "mean"]
+) -> Attribution:
+    """The direct effects for a batch; see `Lens.attribution`."""
+    if relative_to not in ("zero", "mean"):
+        raise PromptError(f'relative_to is "zero" or "mean"; got {relative_to!r}.')
+    found = [_first_tokens(aim, target) for aim in aims(lens.mllm, batch, target)]
+    readout = lens.readout
+    logits, cache = lens.run_with_cache(batch, hooks=PARTS)
+    parts = []
+    for i, (ids, weights) in enumerate(found):
+        stream, vectors = _last(lens, cache, i)
+        part = _attributed(lens, stream, vectors, _direction(readout, ids, weights, relative_to))
+        part["logit"] = part.attention.sum() + part.mlp.sum() + part.embedding + part.added + part.bias
+        expected = _expected(logits.values[i], ids, weights, relative_to)
+        error, size = abs(float(part.logit) - expected), max(1.0, float(np.abs(logits.values[i]).max()))
+        if not error <= GAP * size:
+            raise ModelError(
+                f"the parts of sample {i} of the batch add up to {float(part.logit):.4g}, and the model's logit is "
+                f"{expected:.4g}: {type(lens.mllm.hf).__name__} does something between stream and logits that is "
+                "not known here. Use a logit lens or knockouts instead."
+            )
+        words = [lens.mllm.processor.tokenizer.decode([token]).strip() for token in ids]
+        parts.append(part.assign_attrs(answers=list(ids), words=words, completeness_error=error))
+    return Attribution(tuple(parts), batch.tokens, logits)
+
+
+def _first_tokens(aim: Aim, target: Target) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    ids = tuple(answer[0] for answer in aim.answers)
+    if len(set(ids)) < len(ids):
+        raise PromptError(
+            f"the answers of {target.spec!r} begin with the same token, so its logit cannot tell them apart. Name "
+            "answers that differ from their first token on."
+        )
+    return ids, (1.0, -1.0)[: len(ids)]
+
+
+def _direction(
+    readout: Readout, ids: Sequence[int], weights: Sequence[float], relative_to: str
+) -> tuple[Float[Tensor, " hidden"], float]:
+    """What the normed stream is projected on, and what the unembedding's bias adds."""
+    rows, bias = readout.head.weight, getattr(readout.head, "bias", None)
+    signs = torch.tensor(weights, device=rows.device)
+    at = torch.tensor(ids, device=rows.device)
+    direction = signs @ rows[at].float()
+    constant = 0.0 if bias is None else float(signs @ bias[at].float())
+    if relative_to == "mean":
+        direction = direction - signs.sum() * rows.float().mean(dim=0)
+        constant -= 0.0 if bias is None else float(signs.sum() * bias.float().mean())
+    return direction, constant
+
+
+def _last(lens: Lens, cache: LensCache, sample: int) -> tuple[Float[Tensor, "1 hidden"], list[Part]]:
+    """The stream before the final norm at a sample's last prompt token, and its components."""
+    rows = torch.tensor([cache.batch.inputs["input_ids"].shape[1] - 1])
+    stream = cache.activations[f"blocks.{cache.layers[-1]}.hook_resid_post"][sample, rows]
+    with torch.no_grad():
+        return stream, list(each_component(lens, cache, sample, rows))
+
+
+def _attributed(
+    lens: Lens, stream: Float[Tensor, "1 hidden"], vectors: Sequence[Part], along: tuple[Tensor, float]
+) -> xr.Dataset:
+    """The projections of components, the final norm's scale frozen."""
+    direction, constant = along
+    n_layers, n_heads = lens.mllm.n_layers, lens.mllm.n_heads
+    with torch.no_grad():
+        turned = (frozen(lens.bridge.ln_final, stream)[0] * direction).double()
+    shares: dict[str, np.ndarray] = {
+        "head": np.zeros((n_layers, n_heads)),
+        **{kind: np.zeros(n_layers + 1) for kind in ("attention bias", "mlp", "embedding", "added")},
+    }
+    for kind, layer, head, vector in vectors:
+        place = (layer, head) if kind == "head" else layer
+        shares[kind][place] += float(vector[0].double() @ turned)
+    coords = {"layer": np.arange(n_layers), "head": np.arange(n_heads)}
+    return xr.Dataset(
+        {
+            "heads": (("layer", "head"), shares["head"]),
+            "attention": ("layer", shares["head"].sum(axis=1) + shares["attention bias"][:-1]),
+            "mlp": ("layer", shares["mlp"][:-1]),
+            "embedding": shares["embedding"].sum(),
+            "added": shares["added"].sum(),
+            "bias": constant,
+        },
+        coords=coords,
+    )
+
+
+def _expected(
+    logits: Float[np.ndarray, " token_id"],
+    ids: Sequence[int],
+    weights: Sequence[float],
+    relative_to: str,
+) -> float:
+    """What the parts should add up to: the model's own logits."""
+    values = logits.astype(np.float64)
+    found = float(np.dot(weights, values[list(ids)]))
+    return found - float(sum(weights)) * float(values.mean()) if relative_to == "mean" else found

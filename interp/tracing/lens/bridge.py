@@ -1,0 +1,73 @@
+"""A TransformerBridge of its own instance of a model, made without the network and without installing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from interp.errors import ModelError
+from interp.tracing.second import second_instance
+
+__all__ = ["SUPPORTED", "UNSUPPORTED", "build_bridge"]
+
+SUPPORTED: Mapping[str, str] = {
+    "gemma3": "Gemma3ForConditionalGeneration",
+    "idefics3": "Idefics3ForConditionalGeneration",
+    "llava": "LlavaForConditionalGeneration",
+    "llava_next": "LlavaNextForConditionalGeneration",
+    "llava_onevision": "LlavaOnevisionForConditionalGeneration",
+    "mistral3": "Mistral3ForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+}
+"""Families that TransformerLens 4.3 has an adapter for, each tested: patterns and logits are those of a trace."""
+
+UNSUPPORTED: Mapping[str, str] = {
+    "internvl": "InternVLForConditionalGeneration",
+    "paligemma": "PaliGemmaForConditionalGeneration",
+    "qwen2_vl": "Qwen2VLForConditionalGeneration",
+    "smolvlm": "SmolVLMForConditionalGeneration",
+}
+"""Families of `interp` that TransformerLens 4.3 has no adapter for: `to_lens` refuses them."""
+
+
+def build_bridge(hf: Any, family: str) -> Any:
+    """The bridge on a second instance of a model that shares its weights; the model itself is not touched.
+
+    The bridge is put together from TransformerLens's parts and not booted: booting asks the hub for a processor,
+    and installs torchvision where that fails. It has no tokenizer. Adapters that ask for torchvision do not get
+    to: it serves their own loading of images, and batches come encoded.
+
+    Raises:
+        ModelError: transformer-lens is not installed, has no adapter for the model, or cannot wrap it.
+    """
+    try:
+        from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+        from transformer_lens.model_bridge import TransformerBridge
+        from transformer_lens.model_bridge.sources import build_bridge_config_from_hf
+    except ImportError as error:
+        raise ModelError(
+            f'to_lens needs TransformerLens ({error}). Install it: pip install "interp[lens]".'
+        ) from error
+    kind = type(hf).__name__
+    _check(kind, family, hf, SUPPORTED_ARCHITECTURES)
+    second = second_instance(hf, "eager")
+    known = SUPPORTED_ARCHITECTURES[kind]
+    bare: Any = type(known.__name__, (known,), {"required_libraries": []})
+    adapter = bare(build_bridge_config_from_hf(second.config, kind, family, hf.dtype))
+    adapter.cfg.device = str(hf.device)
+    adapter.prepare_model(second)
+    return TransformerBridge(second, adapter, None).eval()
+
+
+def _check(kind: str, family: str, hf: Any, known: Mapping[str, Any]) -> None:
+    if kind not in known:
+        raise ModelError(
+            f"TransformerLens has no adapter for {kind} (family {family}). It has one for these families of "
+            f"interp: {', '.join(SUPPORTED)}. mllm.trace and the nnsight door read and edit every family."
+        )
+    devices = set((getattr(hf, "hf_device_map", None) or {}).values())
+    if len(devices) > 1:
+        raise ModelError(
+            f"to_lens takes a model on one device; this one is on {len(devices)}. Load it with device= one of them."
+        )

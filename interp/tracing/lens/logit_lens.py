@@ -1,0 +1,142 @@
+"""The logit lens: what the unembedding reads in the stream after each layer, at each image token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import PromptError
+from interp.tokens import TokenMap
+from interp.tracing.lens.cache import LensCache
+from interp.tracing.lens.components import places
+from interp.tracing.lens.words import word_ids
+from interp.tracing.site import Selector
+
+if TYPE_CHECKING:
+    from interp.tracing.lens.lens import Lens
+
+__all__ = ["LogitLens", "logit_lens"]
+
+CHUNK = 128
+"""Places whose logits over the whole vocabulary are in memory at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class LogitLens(Sequence):
+    """Words read off the stream, per sample. `found[i]` is a Dataset over (layer, token):
+
+    - `logprob` (layer, token, word): nats; a word's spellings add up.
+    - `rank` (layer, token, word): of its likeliest spelling among all tokens; 0 is the likeliest.
+    - `top` (layer, token, place): ids of the likeliest tokens; `top_word`, their text; `top_logprob`.
+
+    Layer −1 is what enters the first layer, layer ℓ what layer ℓ returns. "token" counts image tokens from 0 where
+    only these were asked for, so that `tokens[i].to_pixels(found[i].logprob.sel(layer=3, word="red"))` draws them;
+    else the dimension is "position". "position" is unpadded.
+
+    Attributes:
+        samples: the Datasets.
+        tokens: where each sample's tokens are.
+        logits: (sample, token_id) after the last prompt token.
+    """
+
+    samples: tuple[xr.Dataset, ...]
+    tokens: tuple[TokenMap, ...]
+    logits: xr.DataArray
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.samples[index]
+
+
+def logit_lens(
+    lens: Lens,
+    logits: xr.DataArray,
+    cache: LensCache,
+    words: Sequence[str],
+    positions: Selector | Sequence[Selector],
+    top: int,
+) -> LogitLens:
+    """The lens on what a run kept; see `Lens.logit_lens`."""
+    tokenizer = lens.mllm.processor.tokenizer
+    n_ids = int(lens.readout.head.weight.shape[0])
+    if isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= n_ids:
+        raise PromptError(f"top is a number of tokens from 0 to {n_ids}; got {top!r}.")
+    if isinstance(words, str) or len(set(words)) < len(words):
+        raise PromptError(f"words is a list of different words; got {words!r}.")
+    spelt = [torch.tensor(word_ids(tokenizer, word)) for word in words]
+    found = []
+    for i, own in enumerate(places(cache, positions)):
+        rows = torch.from_numpy(own + int(cache.batch.pad[i]))
+        with torch.no_grad():
+            read = [_read(lens, stream[rows], spelt, top) for stream in _streams(cache, i)]
+        found.append(_labelled(read, words, own, cache.batch.tokens[i], tokenizer))
+    return LogitLens(tuple(found), cache.batch.tokens, logits)
+
+
+def _streams(cache: LensCache, sample: int) -> list[Tensor]:
+    """What enters the first layer, and what each returns: (position, hidden)."""
+    names = ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.hook_resid_post" for layer in cache.layers)]
+    return [cache.activations[name][sample] for name in names]
+
+
+Read = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Log-probabilities and ranks of the words, ids and log-probabilities of the likeliest tokens."""
+
+
+def _read(lens: Lens, stream: Float[Tensor, "place hidden"], spelt: Sequence[Tensor], top: int) -> Read:
+    parts: list[tuple[Tensor, ...]] = []
+    readout = lens.readout
+    for chunk in stream.split(CHUNK):
+        logits = readout.logits(chunk)
+        logprobs = logits.log_softmax(dim=-1)
+        own = [ids.to(logits.device) for ids in spelt]
+        empty = logits.new_zeros(len(chunk), 0)
+        said = [logprobs[:, ids].logsumexp(dim=-1) for ids in own]
+        ranks = [(logits > logits[:, ids].amax(dim=-1, keepdim=True)).sum(dim=-1) for ids in own]
+        best = logprobs.topk(top, dim=-1)
+        parts.append(
+            (
+                torch.stack(said, dim=-1) if said else empty,
+                torch.stack(ranks, dim=-1) if ranks else empty.long(),
+                best.indices,
+                best.values,
+            )
+        )
+    logprob, rank, ids, values = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+    return logprob, rank, ids, values
+
+
+def _labelled(
+    read: Sequence[Read], words: Sequence[str], positions: np.ndarray, tokens: TokenMap, tokenizer: Any
+) -> xr.Dataset:
+    logprob, rank, ids, values = (np.stack(each) for each in zip(*read, strict=True))
+    numbers = {int(position): i for i, position in enumerate(tokens.image)}
+    image = all(int(position) in numbers for position in positions)
+    over = "token" if image else "position"
+    texts = {int(one): tokenizer.decode([int(one)]).strip() for one in np.unique(ids)}
+    said = np.array([texts[int(one)] for one in ids.ravel()], dtype=object).reshape(ids.shape)
+    coords: dict[str, Any] = {
+        "layer": np.arange(-1, len(read) - 1),
+        "word": list(words),
+        over: [numbers[int(position)] for position in positions] if image else positions,
+    }
+    coords |= {"position": ("token", positions)} if image else {}
+    return xr.Dataset(
+        {
+            "logprob": (("layer", over, "word"), logprob),
+            "rank": (("layer", over, "word"), rank),
+            "top": (("layer", over, "place"), ids),
+            "top_word": (("layer", over, "place"), said),
+            "top_logprob": (("layer", over, "place"), values),
+        },
+        coords=coords,
+    )

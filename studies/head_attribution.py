@@ -1,0 +1,80 @@
+"""Head attribution: which heads write the answer, and are they those that look at the box?
+
+    python studies/head_attribution.py
+    python studies/head_attribution.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
+
+The direct effect of each head on the answer's logit (TransformerLens; `pip install "interp[lens]"`), the total effect
+of knocking it out at the last token, and its attention ratio, on the same samples, with rank correlations over the
+heads and intervals over groups. Heads are described here, not chosen. Runs stay under `--out` and are resumed by the
+same command; `head_attribution.html` beside them is the result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from interp.data import Samples
+from interp.data.named import BUNDLED, sets
+from interp.report.attribution_figures import COLUMNS
+from interp.report.attribution_page import agreements, head_table, said, write_attribution
+from interp.report.words import number
+from interp.study import Grid, HeadAttribution, HeadRanking, HeadResult, ModelSpec
+from interp.study.frames import records
+
+
+def main(
+    model: str = "organism",
+    data: tuple[str, ...] = BUNDLED,
+    out: Path = Path("runs"),
+    seed: int = 0,
+    workers: int = 1,
+    n: int = 40,
+    target: Literal["greedy", "answer"] = "greedy",
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> None:
+    """Direct and total effects of heads on the answer, and where they look.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
+        out: Folder for runs and head_attribution.html.
+        seed: Draws the samples.
+        workers: Processes, each with its own copy of the model.
+        n: At most so many samples per data set, drawn with the seed.
+        target: Whose first token is followed: the model's answer or the sample's own.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    read = sets(data, n=n, seed=seed)
+    spec = ModelSpec(model, device=device, dtype=dtype)
+    base = HeadAttribution(model=spec, data=next(iter(read.values())), target=target, seed=seed)
+    result = Grid(base, data=read).run(out, workers=workers)
+    rankings = {name: ranked(spec, samples, out, workers, seed) for name, samples in boxed(read).items()}
+    for row in records(agreements(result, rankings)):
+        print(f"  {row['data']:>10}  {COLUMNS[row['first']]} – {COLUMNS[row['second']]}: rho {said(row)}")
+    for name, heads in head_table(result, rankings).groupby("data", sort=False):
+        for row in records(heads.sort_values("direct", ascending=False).head(3)):
+            effects = ", ".join(f"{column} {number(row[column])}" for column in COLUMNS if column in row)
+            print(f"  {name:>10}  layer {row['layer']}, head {row['head']}: {effects}")
+    if len(result.failures):
+        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+    print(f"Page: {write_attribution(result, rankings, out / 'head_attribution.html')}")
+
+
+def ranked(model: ModelSpec, samples: Samples, out: Path, workers: int, seed: int) -> HeadResult:
+    """Every head's attention ratio on these samples, as a description of them."""
+    study = HeadRanking(model=model, data=samples, metric="ar", split=samples.split or "test", seed=seed)
+    return study.run(out, workers=workers)
+
+
+def boxed(read: dict[str, Samples]) -> dict[str, Samples]:
+    """The sets some of whose samples have boxes."""
+    return {name: samples for name, samples in read.items() if any(sample.boxes for sample in samples)}
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,85 @@
+"""Logit lens: at which layer do the tokens of the box say the object's word, or the answer?
+
+    python studies/logit_lens.py
+    python studies/logit_lens.py --model llava-hf/llava-1.5-7b-hf --device cuda --dtype bfloat16 --data VGMED_FOLDER
+
+The unembedding is put behind every layer at every image token (TransformerLens; `pip install "interp[lens]"`). The
+word's log-probability inside the boxes is compared with that outside, and with another sample's word at the same
+tokens, with intervals over groups. Data sets are parted by what is asked. Runs stay under `--out` and are resumed by
+the same command; `logit_lens.html` beside them is the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from interp.data import Samples
+from interp.data.named import BUNDLED, sets
+from interp.report.lens_page import lens_gaps, peaks, write_lens
+from interp.report.words import number
+from interp.stats import MIN_GROUPS
+from interp.study import Grid, LensSweep, ModelSpec
+from interp.study.frames import records
+
+
+def main(
+    model: str = "organism",
+    data: tuple[str, ...] = BUNDLED,
+    out: Path = Path("runs"),
+    seed: int = 0,
+    workers: int = 1,
+    n: int = 96,
+    words: tuple[str, ...] = ("label", "answer"),
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> None:
+    """Read words off the image's tokens.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
+        out: Folder for runs and logit_lens.html.
+        seed: Draws the samples and decides whose word is the control.
+        workers: Processes, each with its own copy of the model.
+        n: At most so many samples per data set, drawn with the seed.
+        words: What to look for: "label" (the object's word), "answer".
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    read = by_question(sets(data, n=n, seed=seed))
+    spec = ModelSpec(model, device=device, dtype=dtype)
+    base = LensSweep(model=spec, data=next(iter(read.values())), words=words, seed=seed)
+    result = Grid(base, data=read).run(out, workers=workers)
+    print(
+        "Log p of the word inside the boxes − outside, own word minus another's, at its best layer (a description)"
+    )
+    for row in records(peaks(lens_gaps(result))):
+        few = row["n_groups"] < MIN_GROUPS
+        ends = "(too few groups)" if few else f"[{number(row['low'])}, {number(row['high'])}]"
+        said = f"{number(row['mean'])} {ends} nats, {row['n']} samples in {row['n_groups']} groups"
+        print(f"  {row['data']:>24}  {row['word']:<7} layer {row['layer']:>2}: {said}")
+    if len(result.failures):
+        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+    print(f"Page: {write_lens(result, out / 'logit_lens.html')}")
+
+
+def by_question(read: dict[str, Samples]) -> dict[str, Samples]:
+    """Each set parted by what is asked about (`meta["about"]`, else "kind"), as "natural · colour"."""
+    parts = {}
+    for name, samples in read.items():
+        for asked in dict.fromkeys(_asked(sample.meta) for sample in samples):
+            label = f"{name} · {asked}" if asked else name
+            parts[label] = Samples((s for s in samples if _asked(s.meta) == asked), label)
+    return parts
+
+
+def _asked(meta: Mapping[str, Any]) -> str | None:
+    return meta.get("about") or meta.get("kind")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,194 @@
+"""TransformerLens beside a trace, on every family it knows; the first model untouched; nothing installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+import interp
+from interp.conformance.tiny import families, tiny
+from interp.errors import ModelError, SiteError
+from interp.tracing import Mllm, Rows, Site, wrap
+from interp.tracing.lens import HOOKS, SUPPORTED, UNSUPPORTED, Lens
+from tests.tracing.test_families import samples
+
+EVERY = Site(queries="all", keys="all")
+
+
+@cache
+def lens_of(family: str) -> Lens:
+    return wrap(*tiny(family), family).to_lens()
+
+
+@pytest.fixture(scope="module")
+def llava() -> Lens:
+    return lens_of("llava")
+
+
+@pytest.mark.parametrize("family", SUPPORTED)
+def test_patterns_and_logits_are_a_traces_and_do_not_depend_on_the_batch(family):
+    lens = lens_of(family)
+    logits, cache = lens.run_with_cache(samples(), hooks=list(HOOKS))
+    trace = lens.mllm.trace(samples(), reads=[Rows(EVERY), interp.Residual(positions="all")])
+    assert_allclose(logits, trace.logits, atol=1e-5)
+    assert len({one.tokens.length for one in cache}) > 1  # so some are padded
+    for i in range(len(cache)):
+        rows, stream = trace[i].reads
+        patterns = cache[i]["attn.hook_pattern"]
+        assert patterns.dims == ("layer", "head", "query", "key")
+        assert (patterns.key == np.arange(trace.tokens[i].length)).all()
+        assert_allclose(patterns, rows, atol=1e-5)
+        assert_allclose(cache[i]["hook_resid_post"], stream, atol=2e-5)
+    alone = lens.run_with_cache(samples()[0], hooks=list(HOOKS))
+    assert_allclose(alone[0][0], logits[0], atol=1e-5)
+    for hook in HOOKS:
+        assert_allclose(alone[1][0][hook], cache[0][hook], atol=2e-5, err_msg=hook)
+
+
+def test_the_tables_name_every_family_and_are_transformer_lenss():
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+
+    assert sorted([*SUPPORTED, *UNSUPPORTED]) == sorted(families())
+    for family, kind in {**SUPPORTED, **UNSUPPORTED}.items():
+        assert type(tiny(family)[0]).__name__ == kind
+        assert (kind in SUPPORTED_ARCHITECTURES) == (family in SUPPORTED)
+
+
+@pytest.mark.parametrize("family", UNSUPPORTED)
+def test_families_without_an_adapter_are_refused_by_name(family):
+    mllm = wrap(*tiny(family), family)
+    with pytest.raises(
+        ModelError, match=rf"no adapter for {UNSUPPORTED[family]} \(family {family}\).*gemma3, "
+    ):
+        mllm.to_lens()
+
+
+def state_of(hf: Any) -> dict[str, Any]:
+    """Whatever making or using a lens might change."""
+    return {
+        "modules": [(name, id(module), type(module)) for name, module in hf.named_modules()],
+        "attributes": {name: sorted(module.__dict__) for name, module in hf.named_modules()},
+        "hooks": {n: [len(m._forward_hooks), len(m._forward_pre_hooks)] for n, m in hf.named_modules()},
+        "forwards": {n: id(m.__dict__.get("forward")) for n, m in hf.named_modules()},
+        "parameters": {n: (id(p), p.data_ptr(), p.requires_grad, p.grad) for n, p in hf.named_parameters()},
+        "buffers": {n: (id(b), b.data_ptr()) for n, b in hf.named_buffers()},
+        "configs": {n: id(getattr(m, "config", None)) for n, m in hf.named_modules()},
+        "config": hf.config.to_dict(),
+        "attention": [m.config._attn_implementation for m in hf.modules() if hasattr(m, "config")],
+        "training": [m.training for m in hf.modules()],
+    }
+
+
+@pytest.mark.parametrize("family", ["llava", "gemma3", "qwen3_vl"])
+def test_the_first_model_stays_as_it_was_whatever_is_done_to_the_second(family):
+    mllm = wrap(*tiny(family), family)
+    reads = [Rows(EVERY)]
+    before = mllm.trace(samples(), reads=reads, generate=2)
+    state, weights = state_of(mllm.hf), {k: v.clone() for k, v in mllm.hf.state_dict().items()}
+    lens = mllm.to_lens()
+    second = dict(lens.bridge.original_model.named_parameters())
+    pointers = {p.data_ptr() for p in mllm.hf.parameters()}
+    assert {p.data_ptr() for p in second.values()} == pointers  # no weight was copied
+    batch = mllm.encode(samples()[0])
+    inputs = {**batch.inputs, "position_ids": batch.positions}
+    lens.bridge(inputs.pop("input_ids"), **inputs).sum().backward()
+    assert any(p.grad is not None for p in second.values())
+    lens.bridge.blocks[0].hook_out.add_hook(lambda tensor, hook: tensor * 0)
+    lens.bridge.enable_compatibility_mode()
+    assert state_of(mllm.hf) == state
+    assert all(torch.equal(value, weights[name]) for name, value in mllm.hf.state_dict().items())
+    after = mllm.trace(samples(), reads=reads, generate=2)
+    assert (after.logits == before.logits).all()
+    assert after.answers == before.answers
+    for one, other in zip(before, after, strict=True):
+        assert one.rows.equals(other.rows)
+
+
+def test_a_lens_and_its_model_can_be_used_in_turn_and_unwrapping_ends_both(llava):
+    mllm = wrap(*tiny("llava"), "llava")
+    lens = mllm.to_lens()
+    with mllm.tap(), mllm.nn.trace(**mllm.encode(samples()).inputs):
+        pass
+    assert_allclose(lens.run_with_cache(samples())[0], llava.run_with_cache(samples())[0], atol=1e-6)
+    mllm.unwrap()
+    for use in (lambda: lens.run_with_cache(samples()), mllm.to_lens):
+        with pytest.raises(ModelError, match="was unwrapped; wrap the model again"):
+            use()
+
+
+OFFLINE = """
+import os, socket, subprocess, sys
+def refuse(*args, **options):
+    raise SystemExit(f"started or called {args!r}")
+import interp.tracing.lens
+assert "transformer_lens" not in sys.modules, "imported before it was asked for"
+from interp.conformance.tiny import tiny
+from interp.tracing import wrap
+mllm = wrap(*tiny("qwen2_5_vl"), "qwen2_5_vl")  # its adapter asks for torchvision
+subprocess.Popen.__init__ = os.system = os.fork = os.posix_spawn = refuse
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+sys.modules["torchvision"] = sys.modules["pip"] = None
+mllm.to_lens()
+print("made")
+"""
+
+
+def test_no_process_is_started_and_no_network_is_asked_even_without_torchvision():
+    done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "made", done.stderr[-2000:]
+    assert done.returncode == 0
+
+
+def test_without_the_extra_the_error_says_what_to_install(llava, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformer_lens.model_bridge", None)
+    with pytest.raises(ModelError, match=r'needs TransformerLens .*Install it: pip install "interp\[lens\]"'):
+        llava.mllm.to_lens()
+
+
+def test_a_model_changed_since_it_was_built_is_refused():
+    mllm = wrap(*tiny("llava"), "llava")
+    mllm.hf.get_decoder().layers[0].mlp.lora = torch.nn.Linear(2, 2)
+    with pytest.raises(ModelError, match=r"not built as its config says: .*layers.0.mlp.lora.*Merge them"):
+        mllm.to_lens()
+
+
+def test_a_model_on_several_devices_is_refused(llava, monkeypatch):
+    monkeypatch.setattr(llava.mllm.hf, "hf_device_map", {"a": 0, "b": 1}, raising=False)
+    with pytest.raises(ModelError, match="takes a model on one device; this one is on 2"):
+        llava.mllm.to_lens()
+
+
+def test_what_a_run_keeps_and_refuses(llava, unchecked):
+    batch = llava.mllm.encode(samples())
+    _, cache = llava.run_with_cache(batch, hooks=["hook_resid_mid"], layers=[2, 0])
+    assert cache[-1]["hook_resid_mid"].layer.values.tolist() == [2, 0]
+    assert set(cache.activations) == {"blocks.0.hook_resid_mid", "blocks.2.hook_resid_mid"}
+    assert (len(cache), list(cache[0])) == (3, ["hook_resid_mid"])
+    _, every = llava.run_with_cache(batch, hooks=["hook_resid_mid"])
+    assert every[1]["hook_resid_mid"].sel(layer=[2, 0]).equals(cache[1]["hook_resid_mid"])
+    with pytest.raises(SiteError, match=r"keeps hook_resid_mid; got 'attn.hook_pattern'. Ask for it"):
+        cache[0]["attn.hook_pattern"]
+    with pytest.raises(SiteError, match=r"hooks of a block among attn.hook_pattern, .*got \['hook_patern'\]"):
+        llava.run_with_cache(batch, hooks=["hook_patern"])
+    with pytest.raises(SiteError, match="layer"):
+        llava.run_with_cache(batch, layers=[9])
+    with pytest.raises(ModelError, match="runs whole prompts; got a prefix"):
+        llava.run_with_cache(llava.mllm.prefix(samples()))
+
+
+def test_a_batch_is_encoded_again_for_another_prompt(llava):
+    batch = llava.mllm.encode(samples())
+    found = llava.run_with_cache(batch, interp.GENERIC_PROMPT)[0]
+    assert_allclose(found, llava.mllm.trace(samples(), prompt=interp.GENERIC_PROMPT).logits, atol=1e-5)
+
+
+def test_it_says_what_it_is(llava):
+    assert repr(llava) == "Lens(LlavaForConditionalGeneration, 3 layers, 4 heads)"
+    assert isinstance(llava.mllm, Mllm)
