@@ -15,11 +15,11 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from interp.errors import ModelError
 from interp.models.layouts.checkpoint import Checkpoint
-from interp.models.layouts.internvl_processor import END, PROMPT, CONTEXT, make_processor, read_tokenizer
-from interp.models.layouts.layout import raw_config
+from interp.models.layouts.internvl_processor import CONTEXT, END, PROMPT, make_processor, read_tokenizer
+from interp.models.layouts.layout import config_of
 from interp.models.layouts.rules import IGNORED, Part, Rule
+from interp.models.layouts.settings import check_settings, refuse_tower
 from interp.models.layouts.tensors import read_folder
 from interp.models.own import register
 from interp.models.own.internvl_v1 import InternVLV1Config, InternVLV1ForConditionalGeneration
@@ -86,7 +86,7 @@ class InternVl:
 
     def matches(self, folder: Path) -> bool:
         """A config.json of the model type `internvl_chat` with a vision and a language part."""
-        raw = raw_config(folder)
+        raw = config_of(folder)
         return raw.get("model_type") == "internvl_chat" and {"vision_config", "llm_config"} <= set(raw)
 
     def open(
@@ -98,7 +98,8 @@ class InternVl:
             ModelError: Settings under which the original computes something else than the classes here.
         """
         register()
-        raw = {"ps_version": "v1", "select_layer": -4, "downsample_ratio": 0.5, **raw_config(folder)}
+        refuse_tower(folder, vision_tower)
+        raw = {"ps_version": "v1", "select_layer": -4, "downsample_ratio": 0.5, **config_of(folder)}
         _check(folder, raw)
         first = raw["ps_version"] == "v1"
         tokenizer = read_tokenizer(folder)
@@ -124,13 +125,7 @@ def _check(folder: Path, raw: Mapping[str, Any]) -> None:
     found.append(("llm_config.architectures", text.get("architectures"), (["LlamaForCausalLM"],)))
     if vision["qk_normalization"]:
         found.append(("vision_config.layer_norm_eps", vision["layer_norm_eps"], (_EPS,)))
-    wrong = [f"{name}={value!r} (known: {known[0]!r})" for name, value, known in found if value not in known]
-    if wrong:
-        raise ModelError(
-            f"{folder} is an InternVL checkpoint with settings that are not computed here: {', '.join(wrong)}. Known "
-            'are those of InternVL 1.2 and MedRegA. Of later InternVL models take a copy named "-hf"; or build the '
-            "model yourself and use interp.wrap(hf_model, processor, adapter=…)."
-        )
+    check_settings(folder, found, known="InternVL-Chat 1.2 and MedRegA")
 
 
 def _vision(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +155,9 @@ def _config(raw: Mapping[str, Any], tokenizer: Any, kind: type[InternVLConfig]) 
         **vision,
     )
     tokens = (tower.image_size[0] // tower.patch_size[0] * raw["downsample_ratio"]) ** 2  # pyright: ignore[reportIndexIssue]
-    tied = bool(raw["llm_config"].get("tie_word_embeddings", False))  # transformers' InternVL would tie by default
+    tied = bool(
+        raw["llm_config"].get("tie_word_embeddings", False)
+    )  # transformers' InternVL would tie by default
     return kind(
         vision_config=tower,
         text_config=_text(raw["llm_config"], tied, tokenizer),

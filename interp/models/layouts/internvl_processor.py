@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, GotOcr2ImageProcessorPil, InternVLConfig, InternVLProcessor
+from transformers import (
+    AutoTokenizer,
+    GotOcr2ImageProcessorPil,
+    InternVLConfig,
+    InternVLProcessor,
+    LlamaConfig,
+)
 from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
@@ -16,9 +22,7 @@ __all__ = ["CONTEXT", "END", "PROMPT", "make_processor", "read_tokenizer"]
 START, CONTEXT, CLOSE, END = "<img>", "<IMG_CONTEXT>", "</img>", "<|im_end|>"
 
 _SYSTEM = "Answer the questions."
-PROMPT = (
-    "<|im_start|>system\n{system}<|im_end|><|im_start|>user\n<image>\n{question}<|im_end|><|im_start|>assistant\n"
-)
+PROMPT = "<|im_start|>system\n{system}<|im_end|><|im_start|>user\n<image>\n{question}<|im_end|><|im_start|>assistant\n"
 """The conversation `Hermes-2`: no line break behind `<|im_end|>`.
 
 Source: github.com/xmed-lab/MedRegA, src/internvl/conversation.py and `InternVLChatModel.chat`.
@@ -50,17 +54,16 @@ def read_tokenizer(folder: Path) -> Any:
     names = {"start_image_token": START, "end_image_token": CLOSE, "context_image_token": CONTEXT}
     # transformers' processor wants a token for videos; this one can stand in no prompt
     extra = {**names, "video_token": CLOSE}
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "config": LlamaConfig()}
     try:
-        plain: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        missing = [token for token in (*names.values(), END) if token not in plain.get_vocab()]
-        made: Any = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, extra_special_tokens=extra
-        )
+        known = AutoTokenizer.from_pretrained(str(folder), **options).get_vocab()
+        made: Any = AutoTokenizer.from_pretrained(str(folder), **options, extra_special_tokens=extra)
     except Exception as error:  # whatever reading foreign files raises
         raise ModelError(
             f"no tokenizer can be loaded from {folder} ({type(error).__name__}: {error}); code that comes with it is "
             "not run. Is the download complete?"
         ) from error
+    missing = [token for token in (*names.values(), END) if token not in known]
     if missing:
         raise ModelError(
             f"the tokenizer of {folder} has no {' and no '.join(missing)}, which its prompts need. Are the files of "

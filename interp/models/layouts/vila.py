@@ -10,8 +10,9 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from interp.errors import ModelError
 from interp.models.layouts.checkpoint import Checkpoint
-from interp.models.layouts.layout import raw_config
+from interp.models.layouts.layout import config_of
 from interp.models.layouts.rules import IGNORED, Part, Rule
+from interp.models.layouts.settings import check_settings, refuse_tower
 from interp.models.layouts.tensors import read_folder
 from interp.models.layouts.vila_processor import Dialogue, dialogue, make_processor, placed_tokenizer
 from interp.models.own import register
@@ -56,7 +57,7 @@ class Vila:
 
     def matches(self, folder: Path) -> bool:
         """A config.json with VILA's nested configs, and the three folders."""
-        nested = {f"{part}_cfg" for part in _PARTS} <= set(raw_config(folder))
+        nested = {f"{part}_cfg" for part in _PARTS} <= set(config_of(folder))
         return nested and all((folder / part / "config.json").is_file() for part in _PARTS)
 
     def open(
@@ -68,7 +69,8 @@ class Vila:
             ModelError: Settings under which the original computes something else than the class here.
         """
         register()
-        raw, text = raw_config(folder), raw_config(folder / "llm")
+        refuse_tower(folder, vision_tower)
+        raw, text = config_of(folder), config_of(folder / "llm")
         _check(folder, raw)
         tokenizer, image_token = placed_tokenizer(folder / "llm", int(text.get("vocab_size", 0)))
         spoken = dialogue(tokenizer, folder)
@@ -91,25 +93,25 @@ class Vila:
 def _check(folder: Path, raw: Mapping[str, Any]) -> None:
     """Raise `ModelError` for settings under which the original computes something else."""
     found = [(name, raw.get(name), known) for name, known in _KNOWN.items()]
-    kind = raw_config(folder / "mm_projector").get("mm_projector_type")
+    kind = config_of(folder / "mm_projector").get("mm_projector_type")
     found.append(("mm_projector_type", kind, ("mlp_downsample",)))
-    resolution, size = raw.get("vision_resolution", -1), raw_config(folder / "vision_tower").get("image_size")
-    found.append(("vision_resolution", resolution, (-1, None, size)))  # else the position embeddings are stretched
-    wrong = [f"{name}={value!r} (known: {known[0]!r})" for name, value, known in found if value not in known]
-    if wrong:
-        raise ModelError(
-            f"{folder} is a VILA checkpoint with settings that are not computed here: {', '.join(wrong)}. Known are "
-            "those of VILA 1.5 and VILA-M3; for others build the model yourself and use interp.wrap(hf_model, "
-            "processor, adapter=…)."
-        )
+    resolution, size = raw.get("vision_resolution", -1), config_of(folder / "vision_tower").get("image_size")
+    found.append(
+        ("vision_resolution", resolution, (-1, None, size))
+    )  # else the position embeddings are stretched
+    check_settings(folder, found, known="VILA 1.5 and VILA-M3")
 
 
 def _config(folder: Path, raw: Mapping[str, Any], text: dict[str, Any], image_token_id: int) -> VilaConfig:
-    vision = raw_config(folder / "vision_tower")
+    vision = config_of(folder / "vision_tower")
     tied = bool(text.get("tie_word_embeddings", False))
     return VilaConfig(
-        vision_config=_built(folder / "vision_tower", {**vision, "vision_use_head": False}, ("siglip_vision_model",)),
-        text_config=_built(folder / "llm", {**text, "tie_word_embeddings": tied}, ("llama", "mistral", "qwen2")),
+        vision_config=_built(
+            folder / "vision_tower", {**vision, "vision_use_head": False}, ("siglip_vision_model",)
+        ),
+        text_config=_built(
+            folder / "llm", {**text, "tie_word_embeddings": tied}, ("llama", "mistral", "qwen2")
+        ),
         image_token_index=image_token_id,
         vision_feature_layer=int(raw.get("mm_vision_select_layer", -2)),
         vision_feature_select_strategy="full",

@@ -29,7 +29,7 @@ class InternVLV1Model(InternVLModel):
 
     def pixel_shuffle(
         self, vision_features: Float[Tensor, "tile row col channel"], scale_factor: float = 0.5
-    ) -> Float[Tensor, "tile col row channel"]:
+    ) -> Float[Tensor, "tile newcol newrow wide"]:
         """The second version's grid, transposed."""
         return super().pixel_shuffle(vision_features, scale_factor).transpose(1, 2).contiguous()
 
@@ -37,7 +37,7 @@ class InternVLV1Model(InternVLModel):
 class InternVLV1ForConditionalGeneration(InternVLForConditionalGeneration):
     """transformers' class around `InternVLV1Model`."""
 
-    config: InternVLV1Config
+    config_class = InternVLV1Config
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.activations import ACT2FN
 
-__all__ = ["MERGED", "VilaConfig", "VilaForConditionalGeneration", "VilaProcessor", "VilaProjector", "tokens_along"]
+__all__ = [
+    "MERGED",
+    "VilaConfig",
+    "VilaForConditionalGeneration",
+    "VilaProcessor",
+    "VilaProjector",
+    "tokens_along",
+]
 
 MERGED = 2
 """Patches along each side of what one token is merged from."""
@@ -63,11 +70,11 @@ class VilaProjector(nn.Module):
 class VilaForConditionalGeneration(LlavaForConditionalGeneration):
     """transformers' LLaVA with `VilaProjector`; everything else is its own."""
 
-    config: VilaConfig
+    config_class = VilaConfig
 
     def __init__(self, config: VilaConfig) -> None:
         super().__init__(config)
-        self.model.multi_modal_projector = VilaProjector(config)
+        self.model.add_module("multi_modal_projector", VilaProjector(config))
 
 
 class VilaProcessor(LlavaProcessor):
@@ -75,8 +82,9 @@ class VilaProcessor(LlavaProcessor):
 
     def replace_image_token(self, image_inputs: Mapping[str, Any], image_idx: int, **kwargs: Any) -> str:
         """The image token as often as the image has tokens."""
-        height, width = image_inputs["pixel_values"][image_idx].shape[-2:]
-        return self.image_token * (tokens_along(height, self.patch_size) * tokens_along(width, self.patch_size))
+        patch: Any = self.patch_size
+        rows, cols = (tokens_along(n, patch) for n in image_inputs["pixel_values"][image_idx].shape[-2:])
+        return self.image_token * (rows * cols)
 
     def _get_num_multimodal_tokens(self, image_sizes: Any = None, **kwargs: Any) -> Any:
         raise NotImplementedError("VILA's processor counts tokens when it sees the images.")
