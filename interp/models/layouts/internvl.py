@@ -18,6 +18,7 @@ from transformers import (
 from interp.models.layouts.checkpoint import Checkpoint
 from interp.models.layouts.internvl_processor import CONTEXT, END, PROMPT, make_processor, read_tokenizer
 from interp.models.layouts.layout import config_of
+from interp.models.layouts.licences import licence
 from interp.models.layouts.rules import IGNORED, Part, Rule
 from interp.models.layouts.settings import check_settings, refuse_tower
 from interp.models.layouts.tensors import read_folder
@@ -112,6 +113,7 @@ class InternVl:
             parts=(Part(read_folder(folder), _RULES),),
             make_processor=lambda: make_processor(config, tokenizer),
             prompt=PROMPT,
+            licence=licence(folder),
             notes=_notes(first),
             stock=not first,
         )

@@ -11,12 +11,13 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from interp.errors import ModelError
 from interp.models.layouts.checkpoint import Checkpoint
 from interp.models.layouts.layout import config_of
+from interp.models.layouts.licences import licence
 from interp.models.layouts.rules import IGNORED, Part, Rule
 from interp.models.layouts.settings import check_settings, refuse_tower
 from interp.models.layouts.tensors import read_folder
 from interp.models.layouts.vila_processor import Dialogue, dialogue, make_processor, placed_tokenizer
 from interp.models.own import register
-from interp.models.own.vila import VilaConfig, VilaForConditionalGeneration
+from interp.models.own.vila import VilaConfig, VilaForConditionalGeneration, tokens_along
 
 __all__ = ["Vila"]
 
@@ -85,6 +86,7 @@ class Vila:
             parts=tuple(Part(read_folder(folder / n), r) for n, r in zip(_PARTS, rules, strict=True)),
             make_processor=lambda: make_processor(folder, config, tokenizer, image_token, spoken),
             prompt=spoken.prompt,
+            licence=licence(folder),
             notes=_notes(spoken, image_token),
             stock=False,
         )
@@ -113,6 +115,7 @@ def _config(folder: Path, raw: Mapping[str, Any], text: dict[str, Any], image_to
             folder / "llm", {**text, "tie_word_embeddings": tied}, ("llama", "mistral", "qwen2")
         ),
         image_token_index=image_token_id,
+        image_seq_length=tokens_along(vision["image_size"], vision["patch_size"]) ** 2,
         vision_feature_layer=int(raw.get("mm_vision_select_layer", -2)),
         vision_feature_select_strategy="full",
         tie_word_embeddings=tied,
