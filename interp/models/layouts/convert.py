@@ -51,6 +51,16 @@ class Converted:
     licence: str | None
     notes: tuple[str, ...]
 
+    @property
+    def way(self) -> str:
+        """How it is loaded, for people."""
+        if self.stock:
+            return f"load it with transformers alone, or with interp.load({str(self.folder)!r})"
+        return (
+            f"transformers has no class for it: {self.model_class} comes with interp, so the folder needs "
+            f"interp.load({str(self.folder)!r}); transformers alone refuses it by its model type"
+        )
+
 
 def convert(
     source: str | Path,

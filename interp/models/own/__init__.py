@@ -17,11 +17,13 @@ __all__ = ["register"]
 def register() -> None:
     """Makes transformers' auto classes know these models; once is enough, more does nothing."""
     from interp.models.own.internvl_v1 import InternVLV1Config, InternVLV1ForConditionalGeneration
+    from interp.models.own.llava_s2 import LlavaS2Config, LlavaS2ForConditionalGeneration
     from interp.models.own.vila import VilaConfig, VilaForConditionalGeneration, VilaProcessor
 
     for config, model in (
         (VilaConfig, VilaForConditionalGeneration),
         (InternVLV1Config, InternVLV1ForConditionalGeneration),
+        (LlavaS2Config, LlavaS2ForConditionalGeneration),
     ):
         AutoConfig.register(config.model_type, config)
         AutoModelForImageTextToText.register(config, model)

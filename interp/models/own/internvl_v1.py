@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, no_type_check
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Inter
 __all__ = ["InternVLV1Config", "InternVLV1ForConditionalGeneration", "InternVLV1Model"]
 
 
+@no_type_check  # transformers' dataclass takes more than its fields
 class InternVLV1Config(InternVLConfig):
     """InternVL's config under a name of its own."""
 

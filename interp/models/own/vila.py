@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil, isqrt
-from typing import Any
+from typing import Any, no_type_check
 
 from einops import rearrange
 from jaxtyping import Float
@@ -30,6 +30,7 @@ def tokens_along(pixels: int, patch: int) -> int:
     return ceil(pixels // patch / MERGED)
 
 
+@no_type_check  # transformers' dataclass takes more than its fields
 class VilaConfig(LlavaConfig):
     """LLaVA's config under a name of its own."""
 
