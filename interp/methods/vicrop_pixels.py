@@ -45,7 +45,7 @@ def _whole_name(tokens: TokenMap) -> str:
 
 @dataclass(frozen=True)
 class PixelGrid:
-    """Row-major tokens over the pixels of one view.
+    """Tokens over the pixels of one view.
 
     Attributes:
         grid: (rows, cols) of tokens, those in padding included.
@@ -53,6 +53,7 @@ class PixelGrid:
         view: index of the view among those of the pixel values; None where these are flattened patches.
         patch: side of a patch, where they are flattened.
         merge: patches along a token, where they are flattened.
+        turned: whether tokens run down the columns; else row by row.
     """
 
     grid: tuple[int, int]
@@ -60,6 +61,7 @@ class PixelGrid:
     view: int | None
     patch: int = 0
     merge: int = 1
+    turned: bool = False
 
     def picture(self, values: torch.Tensor) -> Float[np.ndarray, "frame channel row col"]:
         """The view's pixels, out of values shaped as the pixel values are.
@@ -78,16 +80,22 @@ class PixelGrid:
     def seen(self, tokens: Bool[np.ndarray, " token"], shape: tuple[int, ...]) -> Bool[np.ndarray, "row col"]:
         """The pixels of these of the view's tokens, in a view of `shape` (row, col)."""
         (rows, cols), (high, wide) = self.grid, self.cell
+        laid = tokens.reshape(cols, rows).T if self.turned else tokens.reshape(rows, cols)
+        whole = laid.repeat(high, 0).repeat(wide, 1)[: shape[0], : shape[1]]
         found = np.zeros(shape, bool)
-        found[: rows * high, : cols * wide] = tokens.reshape(rows, cols).repeat(high, 0).repeat(wide, 1)
+        found[: whole.shape[0], : whole.shape[1]] = whole
         return found
 
     def pooled(self, pixels: Float[np.ndarray, "row col"]) -> Float[np.ndarray, " token"]:
         """The mean over each token's pixels; pixels that fill no token are left out."""
         (rows, cols), (high, wide) = self.grid, self.cell
-        return (
-            pixels[: rows * high, : cols * wide].reshape(rows, high, cols, wide).mean(axis=(1, 3)).reshape(-1)
-        )
+        cut = pixels[: rows * high, : cols * wide]
+        short = (rows * high - cut.shape[0], cols * wide - cut.shape[1])
+        full = np.pad(
+            cut, [(0, n) for n in short], constant_values=np.nan
+        )  # a last cell that is half padding
+        means = np.nanmean(full.reshape(rows, high, cols, wide), axis=(1, 3))
+        return (means.T if self.turned else means).reshape(-1)
 
 
 def pixel_grid(inputs: Mapping[str, Any], tokens: TokenMap, processor: Any, config: Any) -> PixelGrid:
@@ -105,15 +113,23 @@ def pixel_grid(inputs: Mapping[str, Any], tokens: TokenMap, processor: Any, conf
     if len(shape) not in (4, 5):
         raise _strange(shape, n)
     patches = (shape[-2] // patch[0], shape[-1] // patch[1])
-    block = math.isqrt(max(patches[0] * patches[1] // max(n, 1), 1))
-    grid = (patches[0] // block, patches[1] // block)
-    if grid[0] * grid[1] != n:
+    grids = [(b, (-(-patches[0] // b), -(-patches[1] // b))) for b in range(1, max(patches) + 1)]
+    block, grid = next((one for one in grids if math.prod(one[1]) == n), (0, (0, 0)))
+    if not block:
         raise _strange(shape, n)
     name = _whole_name(tokens)
     views = math.prod(shape[:-3])
     if name not in _WHOLE and views != 1:
         raise _strange(shape, n)
-    return PixelGrid(grid, (block * patch[0], block * patch[1]), _WHOLE.get(name, 0))
+    cell = (block * patch[0], block * patch[1])
+    return PixelGrid(grid, cell, _WHOLE.get(name, 0), turned=_turned(tokens.footprints[whole_view(tokens)]))
+
+
+def _turned(footprints: Float[np.ndarray, "token 4"]) -> bool:
+    """Whether tokens run down the columns: the second lies below the first."""
+    return len(footprints) > 1 and bool(
+        footprints[1, 0] == footprints[0, 0] and footprints[1, 1] > footprints[0, 1]
+    )
 
 
 def _flattened(
