@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
@@ -21,33 +22,37 @@ from interp.cli import main
 from interp.errors import ModelError
 from interp.models.layouts.convert import convert
 from interp.models.layouts.shards import Entry, write_shards
+from tests.models.layouts import cases
 from tests.models.layouts.originals_v import write_internvl, write_vila
-from tests.models.layouts.proof import encoded
+from tests.models.layouts.proof import QUESTION, encoded, picture
 
 PLAIN = """
 import sys, torch
+from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers import InternVLProcessor
 from transformers.utils.import_utils import is_torchvision_available
-folder, refused, image, out = sys.argv[1:]
-from PIL import Image
-model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", output_loading_info=True)
-assert not any(report.values()), report
-if is_torchvision_available():
-    processor = AutoProcessor.from_pretrained(folder)
-else:  # transformers builds InternVL's processor with its part for videos only where torchvision is
+
+def internvl(folder):  # transformers builds its part for videos, and so the whole, only where torchvision is
     InternVLProcessor.get_attributes = classmethod(lambda cls: ["image_processor", "tokenizer"])
-    made = {"image_processor": AutoImageProcessor.from_pretrained(folder)}
-    made["tokenizer"] = AutoTokenizer.from_pretrained(folder)
     settings, _ = InternVLProcessor.get_processor_dict(folder)
-    processor = InternVLProcessor(
-        **made, image_seq_length=settings["image_seq_length"], chat_template=settings["chat_template"]
-    )
-content = [{"type": "image"}, {"type": "text", "text": sys.stdin.read()}]
-text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
-inputs = processor(text=[text], images=[Image.open(image)], return_tensors="pt")
-with torch.no_grad():
-    torch.save({**inputs, "logits": model.eval()(**inputs).logits}, out)
+    names = ("image_seq_length", "chat_template")
+    parts = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    return InternVLProcessor(*parts, **{name: settings[name] for name in names})
+
+image, refused, *folders = sys.argv[1:]
+question = sys.stdin.read()
+for folder in folders:
+    model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    assert not any(report.values()), report
+    whole = model.config.model_type != "internvl" or is_torchvision_available()
+    processor = AutoProcessor.from_pretrained(folder) if whole else internvl(folder)
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    turns = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    inputs = processor(text=[text], images=[Image.open(image)], return_tensors="pt")
+    with torch.no_grad():
+        torch.save({**inputs, "logits": model.eval()(**inputs).logits}, folder + ".out")
 try:
     AutoModelForImageTextToText.from_pretrained(refused)
 except ValueError as error:
@@ -63,13 +68,25 @@ def sources(tmp_path_factory) -> dict[str, Path]:
         "v1": write_internvl(root / "v1", "v1").folder,
         "v2": write_internvl(root / "v2", "v2", "300M", -2).folder,
         "vila": write_vila(root / "vila", "v1").folder,
+        "llava": cases.llava_v15(root).folder,
+        "tri3": cases.llava_tri(root, (56, 112)).folder,
     }
 
 
 @pytest.fixture(scope="module")
-def converted(sources, tmp_path_factory) -> dict[str, Path]:
+def towers(sources) -> dict[str, Path]:
+    """The towers that lie elsewhere."""
+    root = sources["v1"].parent
+    return {"llava": root / "clip", "tri3": root / "tri-clip"}
+
+
+@pytest.fixture(scope="module")
+def converted(sources, towers, tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("converted")
-    return {name: convert(source, root / name).folder for name, source in sources.items()}
+    return {
+        name: convert(source, root / name, vision_tower=towers.get(name)).folder
+        for name, source in sources.items()
+    }
 
 
 def logits(model: interp.tracing.Mllm) -> Tensor:
@@ -77,34 +94,26 @@ def logits(model: interp.tracing.Mllm) -> Tensor:
         return model.hf(**encoded(model).inputs).logits
 
 
-def test_plain_transformers_gives_the_same_bits(sources, converted, tmp_path):
-    from PIL import Image
-
-    from tests.models.layouts.proof import QUESTION, picture
-
+def test_plain_transformers_gives_the_same_bits(sources, towers, converted, tmp_path):
     Image.fromarray(picture()).save(tmp_path / "image.png")
     asked = f"{QUESTION} Answer the question using a single word or phrase."
-    command = [
-        sys.executable,
-        "-c",
-        PLAIN,
-        converted["v2"],
-        converted["v1"],
-        tmp_path / "image.png",
-        tmp_path / "out",
-    ]
+    stock = [converted[name] for name in ("v2", "llava")]
+    command = [sys.executable, "-c", PLAIN, tmp_path / "image.png", converted["v1"], *stock]
     done = subprocess.run(list(map(str, command)), input=asked, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found, mllm = torch.load(tmp_path / "out"), interp.load(sources["v2"])
-    assert torch.equal(found["input_ids"], encoded(mllm).inputs["input_ids"])
-    assert torch.equal(found["pixel_values"], encoded(mllm).inputs["pixel_values"])
-    assert torch.equal(found["logits"], logits(mllm))
     assert "`interp_internvl_v1`" in done.stdout  # what needs interp is refused by name
+    for folder in stock:
+        found = torch.load(f"{folder}.out")
+        mllm = interp.load(sources[folder.name], vision_tower=towers.get(folder.name), dtype="auto")
+        inputs = encoded(mllm).inputs
+        assert torch.equal(found["input_ids"], inputs["input_ids"])
+        assert torch.equal(found["pixel_values"], inputs["pixel_values"])
+        assert torch.equal(found["logits"], logits(mllm))
 
 
-@pytest.mark.parametrize("name", ["v1", "v2", "vila"])
-def test_interp_gives_the_same_bits(sources, converted, name):
-    before, after = interp.load(sources[name]), interp.load(converted[name])
+@pytest.mark.parametrize("name", ["v1", "v2", "vila", "llava", "tri3"])
+def test_interp_gives_the_same_bits(sources, towers, converted, name):
+    before, after = interp.load(sources[name], vision_tower=towers.get(name)), interp.load(converted[name])
     assert type(before.hf) is type(after.hf)
     assert torch.equal(logits(before), logits(after))
     assert before.hf.generation_config.eos_token_id == after.hf.generation_config.eos_token_id
@@ -116,7 +125,7 @@ def test_the_folder_says_where_it_is_from_and_nothing_of_the_machine(sources, co
         card = (folder / "README.md").read_text()
         texts = [path.read_text() for path in folder.iterdir() if path.suffix in (".json", ".md", ".jinja")]
         assert not any("/home/of" in text or str(sources[name].parent) in text for text in texts)
-        assert f"Converted from `{name}`" in card
+        assert f"Converted from `{sources[name].name}`" in card
     assert (converted["v1"] / "LICENSE").read_text() == "MIT License\n"
     card = (converted["v1"] / "README.md").read_text()
     assert card.startswith('---\nlicense: other\nlicense_name: "MIT License"\nlibrary_name: interp\n')
