@@ -112,11 +112,11 @@ def _mlp(norm: str, first: str, second: str, wide: int, out: int) -> dict[str, t
     }
 
 
-def write_vila(folder: Path, speech: str = "llama_3", **changed: Any) -> Original:
-    """VILA-M3: three folders, and configs that name the paths of the machine that trained it."""
+def write_vila(folder: Path, speech: str = "llama_3", spare: int = 0, **changed: Any) -> Original:
+    """VILA-M3: three folders, and configs that name the paths of the machine that trained it; `spare` unused rows."""
     llm = folder / "llm"
     rows = pieces.llama3(llm) if speech == "llama_3" else pieces.llama_pieces(llm)
-    text = {**LLAMA, "vocab_size": rows}
+    text = {**LLAMA, "vocab_size": rows + spare}
     parts = {
         "llm": random_like(llama_shapes(text), 0),
         "vision_tower": random_like(_siglip_shapes(), 1),

@@ -93,6 +93,16 @@ def test_the_prompt_of_3b_and_13b_is_tokenised_in_pieces(tmp_path):
     assert mllm.processor.tokenizer.pad_token_id != mllm.image_token_id
 
 
+def test_an_unused_row_stands_for_the_image_where_there_is_one(tmp_path):
+    original = write_vila(tmp_path / "checkpoint", "v1", spare=2)
+    mllm = interp.load(original.folder)
+    assert mllm.image_token_id == original.text["vocab_size"] - 2
+    batch = encoded(mllm)
+    assert "USER: <image> \n" in batch.prompts[0]
+    wanted = vila_features(original, picture())
+    assert_same(mllm, original.language(batch.inputs["input_ids"][0], wanted, mllm.image_token_id, "llm."))
+
+
 def test_conformance_holds(tmp_path):
     found = check(write_vila(tmp_path / "checkpoint", "v1").folder, probes=8)
     assert found.passed, found.failures
