@@ -1,4 +1,4 @@
-"""The command line: `interp check`, `interp merge`, `interp models`. A command is a function; `COMMANDS` lists them."""
+"""The command line: `interp check`, `convert`, `merge`, `models`. A command is a function; `COMMANDS` lists them."""
 
 from __future__ import annotations
 
@@ -160,7 +160,47 @@ def models() -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"check": check, "merge": merge_command, "models": models}
+def convert(
+    source: Annotated[str, tyro.conf.Positional],
+    target: Annotated[str, tyro.conf.Positional],
+    *,
+    dtype: str = "auto",
+    vision_tower: str | None = None,
+    revision: str | None = None,
+) -> int:
+    """Write a checkpoint that is in an original layout as a folder that transformers loads.
+
+    Weights are read and written tensor by tensor, so the model need not fit in memory.
+
+    Args:
+        source: a folder or hub id in an original layout, such as LLaVA's, VILA's or InternVL 1.2's.
+        target: a folder that does not exist, or is empty.
+        dtype: of the weights; auto keeps each tensor's own.
+        vision_tower: folder or hub id of a tower that replaces the one the source's config names.
+        revision: of a hub id.
+    """
+    _quiet()
+    from interp.models.layouts.convert import convert as converted
+
+    options: dict[str, Any] = {"dtype": dtype, "vision_tower": vision_tower, "revision": revision}
+    found = converted(source, target, **options)
+    size = f"{found.nbytes / 1e9:.3g} GB of weights"
+    for line in (
+        f"{found.folder}: {size} for {found.model_class}, from the {found.layout} layout",
+        f"licence: {found.licence or 'the source states none'}",
+        *(f"note: {note}" for note in found.notes),
+        found.way,
+    ):
+        print(line)
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "check": check,
+    "convert": convert,
+    "merge": merge_command,
+    "models": models,
+}
 """Every command by name; its arguments and help are the function's own."""
 
 

@@ -30,6 +30,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.idefics:SmolVlm",
     "interp.models.paligemma:PaliGemma",
     "interp.models.mistral3:Mistral3",
+    "interp.models.vila:Vila",
 )
 """The built-in families, module:class; imported when they are first asked for."""
 

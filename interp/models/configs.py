@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from interp.errors import ModelError
+from interp.models.own import register
 from interp.models.refusals import refusal
 
 __all__ = ["original_layout", "raw_config", "read_config"]
@@ -54,6 +55,7 @@ def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
             f"{where} is {original}, but none that this version reads: its config.json or its files are not as the "
             f"original code saves them. Ways on: {_COPY} and name that; or {_WRAP}."
         )
+    register()
     if kind not in CONFIG_MAPPING:
         raise ModelError(_unknown(where, kind, raw))
     _check_vision(where, kind, raw)

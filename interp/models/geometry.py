@@ -18,6 +18,7 @@ __all__ = [
     "blank",
     "check_views",
     "cropped_window",
+    "down_columns",
     "merged_patches",
     "one_image",
     "pan_and_scan",
@@ -153,6 +154,13 @@ def one_image(parts: Sequence[Footprints]) -> Footprints:
     """The views of one image in order; the grid stays when there is only one view."""
     joined = concatenate(parts, one_image=True)
     return joined if len(parts) == 1 else replace(joined, grid=None)
+
+
+def down_columns(cells: Footprints) -> Footprints:
+    """A row-major grid's cells in the order of a model whose tokens run down the columns; no longer a grid."""
+    rows, cols = cells.grid or (1, len(cells))
+    order = np.arange(rows * cols).reshape(rows, cols).T.ravel()
+    return Footprints(cells.boxes[order], None, cells.views[order], cells.image[order])
 
 
 def agree(what: str, derived: Any, found: Any, settings: Any) -> None:

@@ -11,7 +11,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from interp.errors import ModelError
 from interp.footprints import Footprints, Size, concatenate, lay
 from interp.models.base import Family
-from interp.models.geometry import check_views, one_image, setting, squashed_size, whole
+from interp.models.geometry import check_views, down_columns, one_image, setting, squashed_size, whole
 
 __all__ = ["InternVl"]
 
@@ -20,8 +20,11 @@ class InternVl(Family):
     """The `internvl` family: each tile's patches are shuffled into a square grid of tokens."""
 
     name = "internvl"
-    model_types = ("internvl",)
-    layout = "a canvas of square tiles by aspect ratio, each a row-major grid; a thumbnail of the whole last"
+    model_types = ("internvl", "interp_internvl_v1")
+    layout = (
+        "a canvas of square tiles by aspect ratio, each a row-major grid; a thumbnail of the whole last; down the "
+        "columns in InternVL 1.2 (MedRegA)"
+    )
     examples = ("OpenGVLab/InternVL3-8B-hf",)
 
     def footprints(
@@ -38,7 +41,8 @@ class InternVl(Family):
         views = [tile for tile, count in zip(tiles, counts, strict=True) for _ in range(count)]
         check_views(inputs, views, sizes, processor)
         sides = [_side(tile, config) for tile in tiles]
-        return concatenate([_laid(*one) for one in zip(sizes, canvases, sides, strict=True)])
+        turned = config.model_type == "interp_internvl_v1"
+        return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """ChatML, each image on its own line."""
@@ -68,11 +72,11 @@ def _side(tile: Size, config: Any) -> int:
     return side
 
 
-def _laid(size: Size, canvas: tuple[int, int], side: int) -> Footprints:
-    """The tokens of one image."""
+def _laid(size: Size, canvas: tuple[int, int], side: int, turned: bool) -> Footprints:
+    """The tokens of one image; `turned`: each tile's down its columns."""
     (cols, rows), (wide, high) = canvas, (size[0] / canvas[0], size[1] / canvas[1])
     places = product(range(rows), range(cols))
     windows = [(c * wide, r * high, (c + 1) * wide, (r + 1) * high) for r, c in places]
     tiles = [lay(size, (side, side), window, view="tile") for window in windows]
-    thumbnail = lay(size, (side, side), whole(size), view="thumbnail")
-    return one_image(tiles if len(tiles) == 1 else [*tiles, thumbnail])
+    views = tiles if len(tiles) == 1 else [*tiles, lay(size, (side, side), whole(size), view="thumbnail")]
+    return one_image([down_columns(view) for view in views] if turned else views)

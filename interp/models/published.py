@@ -46,6 +46,7 @@ class Published:
 _ROWS = "row by row"
 _ANYRES = "the whole image row by row, then the tiles as one grid, a newline token after each row"
 _TILES = "tile after tile, each row by row, then the whole image"
+_COLUMNS = "down the columns"
 
 PUBLISHED: tuple[Published, ...] = (
     Published("llava-hf/llava-1.5-7b-hf", "llava", 32, 32, 32, 4096, 7.06, (640, 480), 576, (24, 24), _ROWS),
@@ -179,4 +180,6 @@ PUBLISHED: tuple[Published, ...] = (
         (28, 55),
         f"{_ROWS}; line breaks have an id of their own",
     ),
+    Published("MONAI/Llama3-VILA-M3-8B", "vila", 32, 32, 8, 4096, 8.48, (640, 480), 196, None, _COLUMNS),
+    Published("Luxuriant16/medrega", "internvl", 60, 56, 8, 7168, 40.1, (640, 480), 256, None, _COLUMNS),
 )

@@ -6,6 +6,10 @@ from typing import Any
 
 import transformers
 
+from interp.models.own import register
+
+register()
+
 CLIP = {
     "model_type": "clip_vision_model",
     "hidden_size": 1024,
@@ -244,6 +248,34 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "patch_size": 14,
         },
     },
+    "MONAI/Llama3-VILA-M3-8B": {  # as made of its llm/config.json and vision_tower/config.json
+        "model_type": "interp_vila",
+        "text_config": {
+            "model_type": "llama",
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 8,
+            "vocab_size": 128256,
+        },
+        "vision_config": {**SIGLIP, "image_size": 384},
+        "vision_feature_select_strategy": "full",
+    },
+    "Luxuriant16/medrega": {
+        "model_type": "interp_internvl_v1",
+        "text_config": {**YI, "intermediate_size": 20480, "vocab_size": 64000},
+        "vision_config": {
+            "model_type": "internvl_vision",
+            "hidden_size": 3200,
+            "intermediate_size": 12800,
+            "norm_type": "rms_norm",
+            "num_attention_heads": 25,
+            "num_hidden_layers": 45,
+            "use_qk_norm": True,
+        },
+        "tie_word_embeddings": False,
+    },
 }
 
 EDGE336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
@@ -294,6 +326,14 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
             size={"longest_edge": 1540}, patch_size={"height": 14, "width": 14}
         ),
         {"patch_size": 14, "spatial_merge_size": 2},
+    ),
+    "vila": (
+        transformers.SiglipImageProcessorPil(size={"height": 384, "width": 384}),
+        {"patch_size": 14},
+    ),
+    "Luxuriant16/medrega": (
+        transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=1),
+        {"image_seq_length": 256},
     ),
     "smolvlm": (
         transformers.SmolVLMImageProcessorPil(

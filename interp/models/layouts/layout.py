@@ -20,6 +20,8 @@ LAYOUTS: tuple[str, ...] = (
     "interp.models.layouts.llava_kinds:HuatuoVision34",
     "interp.models.layouts.llava_kinds:LlavaTri",
     "interp.models.layouts.llava_kinds:LlavaV15",
+    "interp.models.layouts.vila:Vila",
+    "interp.models.layouts.internvl:InternVl",
 )
 """The layouts, module:class, in the order they are asked; imported when they are first asked for."""
 

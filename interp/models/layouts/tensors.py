@@ -17,6 +17,8 @@ from interp.errors import ModelError
 __all__ = ["Files", "Tensors", "read_file", "read_folder"]
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_RESIDENT = 128 * 2**20
+"""Bytes that are read of a file before it is opened anew."""
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -41,7 +43,8 @@ class Tensors(Protocol):
 class Files:
     """Tensors in files: safetensors, or torch's `.bin`, of which only tensors are read (`weights_only`).
 
-    One file is open at a time.
+    One file is open at a time, and opened anew now and then: what was read of a mapped file stays resident as long
+    as it is open.
 
     Attributes:
         where: name → file. Names of one file follow each other.
@@ -49,6 +52,7 @@ class Files:
 
     where: Mapping[str, Path]
     _open: tuple[Path, Any] | None = field(default=None, repr=False)
+    _passed: int = field(default=0, repr=False)
 
     def names(self) -> Sequence[str]:
         """Every name, file by file."""
@@ -61,7 +65,11 @@ class Files:
 
     def read(self, name: str) -> Tensor:
         """A tensor."""
-        return self._take(name)
+        if self._passed > _RESIDENT:
+            self._open, self._passed = None, 0
+        found = self._take(name)
+        self._passed += found.nbytes
+        return found
 
     def _take(self, name: str, shape_only: bool = False) -> Tensor:
         path = self.where[name]

@@ -1,0 +1,53 @@
+"""VILA 1.5 (VILA-M3): one grid per image, the image squashed, two by two patches to a token, down the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from interp.footprints import Footprints, Size, concatenate, lay
+from interp.models.base import Family
+from interp.models.geometry import check_views, down_columns, squashed_size
+from interp.models.own.vila import MERGED, tokens_along
+
+__all__ = ["Vila"]
+
+
+class Vila(Family):
+    """The `vila` family, in the class of `interp.models.own.vila`."""
+
+    name = "vila"
+    model_types = ("interp_vila",)
+    layout = "one grid down the columns, each token of 2×2 patches; the image squashed, its rim unseen"
+    examples = ("MONAI/Llama3-VILA-M3-8B",)
+
+    def footprints(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """One grid per image. Cells of an odd grid's last row and column are half padding: cut off there.
+
+        Raises:
+            ModelError: Settings that do not squash, or do not lead to the pixel values at hand.
+        """
+        views = [squashed_size(size, processor, self.name) for size in sizes]
+        check_views(inputs, views, sizes, processor)
+        patch = int(config.vision_config.patch_size)
+        return concatenate([_laid(size, pixels, patch) for size, pixels in zip(sizes, views, strict=True)])
+
+    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
+        """VILA's vicuna prompt."""
+        head = "" if system is None else f"{system} "
+        return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
+
+
+def _laid(size: Size, pixels: Size, patch: int) -> Footprints:
+    """The tokens of one image."""
+    cell, across, down = MERGED * patch, size[0] / pixels[0], size[1] / pixels[1]
+    rows, cols = tokens_along(pixels[1], patch), tokens_along(pixels[0], patch)
+    grid = lay(size, (rows, cols), (0.0, 0.0, cols * cell * across, rows * cell * down))
+    seen = [pixels[0] // patch * patch * across, pixels[1] // patch * patch * down]
+    boxes = np.hstack([grid.boxes[:, :2], np.minimum(grid.boxes[:, 2:], seen)])
+    return down_columns(replace(grid, boxes=boxes))
