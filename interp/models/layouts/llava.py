@@ -30,6 +30,7 @@ from interp.models.layouts.rules import IGNORED, Part, Rule
 from interp.models.layouts.tensors import Tensors, read_file, read_folder
 from interp.models.layouts.towers import Tower, clip_tower, known_clip, read_tower, vit_tower
 from interp.models.layouts.words import image_tokenizer
+from interp.models.own import register
 from interp.models.own.llava_s2 import LlavaS2Config, LlavaS2ForConditionalGeneration
 
 __all__ = ["EMBEDDED", "OriginalLlava", "Sources"]
@@ -255,6 +256,7 @@ def _llava_config(
         "tie_word_embeddings": bool(raw.get("tie_word_embeddings", False)),
     }
     if scales:
+        register()
         sizes: dict[str, Any] = {"scales": list(scales), "scale_feature_layer": layer}
         places: dict[str, Any] = {
             "vision_feature_layer": list(range(len(scales))),

@@ -6,7 +6,7 @@ instead of its layers, the one layer at each size; everything else is transforme
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, no_type_check
 
 from einops import rearrange
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 __all__ = ["LlavaS2Config", "LlavaS2ForConditionalGeneration", "ScalesTower"]
 
 
+@no_type_check  # transformers' dataclass takes more than its fields
 class LlavaS2Config(LlavaConfig):
     """LLaVA's config, with the sizes.
 
