@@ -28,8 +28,11 @@ HOW = """Probability of the word at each token, low {ramp} high, each map scaled
 where maps are strong, not how strong."""
 
 LEAD = """The final norm and the unembedding, put behind every layer, turn each image token of <b>{models}</b> into
-words. {n} samples ({data}). No loss ever asked image tokens to name anything: that they can be read this way is a
-finding, and that they cannot does not mean that nothing is there."""
+words. {n} samples ({data}). Image tokens are seldom trained to say anything there: that they can be read this way is
+a finding, and that they cannot does not mean that nothing is there."""
+
+KNOWN = """The organisms' training drew image tokens to the input <i>embeddings</i> of the words for what they show. So the
+words are there at the input, and what the lens misses of them at layer −1 is the lens's blindness, not the model's."""
 
 
 def lead(result: GridResult) -> str:
@@ -38,4 +41,5 @@ def lead(result: GridResult) -> str:
     data = ", ".join(dict.fromkeys(cell.labels["data"] for cell in result.cells))
     said = LEAD.format(models=safe(models), n=len(result.samples), data=safe(data))
     organism = any(is_organism(cell.study.model) for cell in result.cells)
-    return tag("p", said, kind="lead") + (tag("p", prose.ORGANISM, kind="note wide") if organism else "")
+    note = tag("p", f"{prose.ORGANISM} {KNOWN}", kind="note wide") if organism else ""
+    return tag("p", said, kind="lead") + note

@@ -102,7 +102,8 @@ def _direction(
     readout: Readout, ids: Sequence[int], weights: Sequence[float], relative_to: str
 ) -> tuple[Float[Tensor, " hidden"], float]:
     """What the normed stream is projected on, and what the unembedding's bias adds."""
-    rows, bias = readout.head.weight, getattr(readout.head, "bias", None)
+    rows, bias = readout.head.weight.detach(), getattr(readout.head, "bias", None)
+    bias = None if bias is None else bias.detach()
     signs = torch.tensor(weights, device=rows.device)
     at = torch.tensor(ids, device=rows.device)
     direction = signs @ rows[at].float()
