@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,9 @@ def check_comparison(study: Any) -> None:
     _check_removals(study.removals)
     _check_steps(study)
     if not isinstance(study.prompt, Prompt) or not isinstance(study.target, Target):
-        raise StudyError(f"prompt is an interp.Prompt and target an interp.Target; got {study.prompt!r}, {study.target!r}.")
+        raise StudyError(
+            f"prompt is an interp.Prompt and target an interp.Target; got {study.prompt!r}, {study.target!r}."
+        )
     if study.choose_by not in METRICS:
         raise StudyError(f"choose_by is one of {', '.join(METRICS)}; got {study.choose_by!r}.")
     if study.rule not in RULES:
@@ -33,8 +36,15 @@ def check_comparison(study: Any) -> None:
     if not study.truth or len(set(study.truth)) < len(study.truth):
         raise StudyError(f"truth names one or more boxes, each once; got {study.truth!r}.")
     if not set(study.agreement) <= set(AGREEMENT) or len(set(study.agreement)) < len(study.agreement):
-        raise StudyError(f"agreement holds some of {', '.join(AGREEMENT)}, each once; got {study.agreement!r}.")
-    for name, low, none in (("seed", 0, False), ("batch", 1, False), ("n_faithful", 0, True), ("n_checked", 0, True)):
+        raise StudyError(
+            f"agreement holds some of {', '.join(AGREEMENT)}, each once; got {study.agreement!r}."
+        )
+    for name, low, none in (
+        ("seed", 0, False),
+        ("batch", 1, False),
+        ("n_faithful", 0, True),
+        ("n_checked", 0, True),
+    ):
         value = getattr(study, name)
         right = isinstance(value, int) and not isinstance(value, bool) and value >= low
         if not right and not (none and value is None):
@@ -53,7 +63,9 @@ def _check_indicators(study: Any) -> None:
                 f"indicators are of interp.indicators, such as Attention(); got {indicator!r} under {label!r}."
             )
         if getattr(indicator, "per_head", False):
-            raise StudyError(f"a comparison takes one map per layer or one in all; {label!r} has per_head=True.")
+            raise StudyError(
+                f"a comparison takes one map per layer or one in all; {label!r} has per_head=True."
+            )
     if not isinstance(study.layers, Mapping):
         raise StudyError(f"layers is a mapping from an indicator's label to a layer; got {study.layers!r}.")
     for label, layer in study.layers.items():
@@ -76,10 +88,12 @@ def _check_removals(removals: tuple[Any, ...]) -> None:
 def _check_steps(study: Any) -> None:
     steps = study.steps
     inside = all(isinstance(one, int | float) and 0 < one < 1 for one in steps)
-    if not steps or not inside or any(a >= b for a, b in zip(steps, steps[1:], strict=False)):
+    if not steps or not inside or any(a >= b for a, b in itertools.pairwise(steps)):
         raise StudyError(f"steps are increasing fractions between 0 and 1, both left out; got {steps!r}.")
     if not study.erased or not set(study.erased) <= set(steps):
         raise StudyError(f"erased are some of the steps {steps!r}; got {study.erased!r}.")
+    if not isinstance(study.least, int | float) or not study.least > 0:
+        raise StudyError(f"least is a number > 0, on the scale of the target; got {study.least!r}.")
     for share in study.randomised:
         number = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
         if share != ALL and not number:

@@ -7,14 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.indicators import Attention, CentrePrior, RandomMap
 from interp.metrics import named
-from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target
+from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Target
 from interp.run import canonical
 from interp.study.cells import GridCell, run_study
 from interp.study.indicator_checks import check_comparison
@@ -30,14 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["IndicatorComparison"]
 
-USUAL = MappingProxyType(
-    {
-        "relative attention": Attention(relative_to=GENERIC_PROMPT),
-        "attention": Attention(),
-        "centre": CentrePrior(),
-        "random": RandomMap(),
-    }
-)
+GREEDY = Target()
+USUAL = {
+    "relative attention": Attention(relative_to=GENERIC_PROMPT),
+    "attention": Attention(),
+    "centre": CentrePrior(),
+    "random": RandomMap(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +76,8 @@ class IndicatorComparison:
         choose_by: The metric that chooses layers.
         steps: Fractions of the tokens, between 0 and 1, at which the curves are measured; 0 and 1 are added.
         erased: Those of the steps over which comprehensiveness and sufficiency are means.
+        least: The least fall of the target, when every token is taken away, that curves are normalised by: of its
+            probability, or of nats for a difference of answers. Samples with less have no areas, and are counted.
         agreement: "spearman", "kendall" or both.
         randomised: Which weights are shuffled in the sanity check: shares of the decoder layers from the top, and
             "all" for every weight of the model.
@@ -86,7 +86,7 @@ class IndicatorComparison:
         rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's).
         seed: Draws samples, other questions, shuffled weights and the order of tied tokens; and of the bootstrap.
         batch: Samples per call of an indicator. Part of the hash: other batches round differently.
-        choices: What validation chose, filled in by `resolved`.
+        choices: How each layer was chosen, in words; filled in by `resolved`.
 
     Raises:
         StudyError: No sample, no indicator, an unknown metric, truth or rule, steps out of range, or something of the
@@ -95,17 +95,18 @@ class IndicatorComparison:
 
     data: Any  # checked and turned into Samples, a ModelSpec and so on below
     model: Any = "organism"
-    indicators: Any = USUAL
+    indicators: Any = field(default_factory=lambda: dict(USUAL))
     removals: Any = ()
     metrics: Any = ("auroc", "ap", "pointing", "ar")
     truth: Any = (BOXES,)
-    target: Any = Target()
+    target: Any = GREEDY
     prompt: Any = PAPER_PROMPT
     validation: Any = field(default=None, compare=False)
     layers: Any = field(default_factory=dict)
     choose_by: str = "auroc"
     steps: Any = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
     erased: Any = (0.01, 0.05, 0.1, 0.2, 0.5)
+    least: float = 0.1
     agreement: Any = ("spearman",)
     randomised: Any = (0.5, "all")
     n_faithful: int | None = None
@@ -198,9 +199,7 @@ class IndicatorComparison:
             part: (i, n) computes only part i of n; the result can be read once every part is under `out`.
             mllm: The study's model, when it is open already.
         """
-        opened = open_model(self.model) if mllm is None else mllm
-        study = self.resolved(out, workers=workers, progress=progress, mllm=opened)
-        return run_study(study, out, workers=workers, progress=progress, part=part, mllm=opened)
+        return run_study(self, out, workers=workers, progress=progress, part=part, mllm=mllm)
 
     def task(self, mllm: Any) -> IndicatorTask:
         """The study as work for the runner.

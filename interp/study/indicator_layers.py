@@ -13,10 +13,11 @@ from jaxtyping import Float
 
 from interp.errors import InterpError, MapError, StudyError
 from interp.indicators import Maps
+from interp.metrics import METRICS
 from interp.prompt import PAPER_PROMPT, Prompt, Target
 from interp.study.cells import run_study
-from interp.study.choice import choose_layer
-from interp.study.data import fault
+from interp.study.choice import LayerChoice, choose_layer
+from interp.study.data import fault, group_of
 from interp.study.indicator_truth import at_truth
 from interp.study.layer_sweep import LayerSweep
 from interp.study.model import open_model
@@ -61,7 +62,9 @@ def one_map(array: Any, label: str, layers: Mapping[str, int | str]) -> Float[np
     if dims == ("layer", "token"):
         values = _of_layers(values, [int(one) for one in array.coords["layer"].values], label, layers)
     if not np.isfinite(values).all():
-        raise MapError(f'the map of {label!r} holds NaN or infinity. Does the model overflow? Try dtype="float32".')
+        raise MapError(
+            f'the map of {label!r} holds NaN or infinity. Does the model overflow? Try dtype="float32".'
+        )
     return values
 
 
@@ -96,12 +99,12 @@ def with_layers(
         if label in layers or not _layered(study, indicator, opened):
             continue
         if getattr(indicator, "layers_add_up", False):
-            layers[label] = SUM
+            layers[label], choices[label] = SUM, "its layers added up"
             continue
         if study.validation is None:
             raise StudyError(
-                f"the indicator {label!r} gives a map per layer, and one is compared. Give validation=samples to choose "
-                f"it on (never the samples it is shown on), or name it: layers={{{label!r}: 3}}."
+                f"the indicator {label!r} gives a map per layer, and one is compared. Give validation=samples to "
+                f"choose it on (never the samples it is shown on), or name it: layers={{{label!r}: 3}}."
             )
         sweep = LayerSweep(
             data=at_truth(study.validation, study.truth[0]),
@@ -113,9 +116,24 @@ def with_layers(
             batch=study.batch,
         )
         found = run_study(sweep, out, workers=workers, progress=progress, mllm=opened)
-        choices[label] = choose_layer(found, study.choose_by)
-        (layers[label],) = choices[label].layers.values()
+        choice = choose_layer(found, study.choose_by)
+        (layers[label],) = choice.layers.values()
+        choices[label] = _words(choice, study)
     return study.replace(layers=layers, choices=choices, validation=None)
+
+
+def _words(choice: LayerChoice, study: Any) -> str:
+    """How a layer was chosen."""
+    groups = {group_of(sample) for sample in study.data}
+    apart = (
+        "sharing no group with these"
+        if not choice.groups & groups
+        else "SOME OF WHOSE GROUPS ARE AMONG THESE"
+    )
+    n, name = len(study.validation), study.validation.name
+    return (
+        f"the best mean {METRICS[choice.metric].label} of all layers on {n} other samples of {name}, {apart}"
+    )
 
 
 def _layered(study: Any, indicator: Any, mllm: Any) -> bool:

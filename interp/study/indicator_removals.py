@@ -13,12 +13,10 @@ from interp.errors import MapError
 from interp.metrics import comprehensiveness, curve_area, most_important, normalised, sufficiency
 from interp.prompt import Diff, Target
 
-__all__ = ["CURVES", "LEAST", "MEASURES", "Curves", "measured", "run_removal", "scaled"]
+__all__ = ["CURVES", "MEASURES", "Curves", "measured", "run_removal", "scaled"]
 
 CURVES = ("deletion", "insertion")
 MEASURES = ("deletion", "insertion", "comprehensiveness", "sufficiency")
-LEAST = 0.01
-"""The least fall of the target, when everything is removed, that a curve is normalised by: a point of probability."""
 VARIANTS = 32
 
 
@@ -76,7 +74,7 @@ def scaled(values: Float[np.ndarray, "*shape"], target: Target) -> Float[np.ndar
 
 
 def measured(
-    curves: Curves, steps: Sequence[float], erased: Sequence[float], target: Target
+    curves: Curves, steps: Sequence[float], erased: Sequence[float], target: Target, least: float
 ) -> dict[str, float]:
     """The areas of the normalised curves, and the mean falls over the erased fractions."""
     shares = np.array([0.0, *steps, 1.0])
@@ -84,7 +82,7 @@ def measured(
     untouched, removed = without[0], without[-1]
     places = [list(shares).index(share) for share in erased]
     areas = [
-        float(curve_area(shares, normalised(values, untouched, removed, least=LEAST)))
+        float(curve_area(shares, normalised(values, untouched, removed, least=least)))
         for values in (without, only)
     ]
     falls = float(comprehensiveness(untouched, without[places])), float(sufficiency(untouched, only[places]))

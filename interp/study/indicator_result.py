@@ -14,12 +14,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.errors import StudyError
-from interp.metrics import METRICS, normalised
+from interp.metrics import normalised
 from interp.study.cells import GridCell
 from interp.study.frames import where
 from interp.study.grid_result import GridResult
 from interp.study.indicator_costs import costs
-from interp.study.indicator_removals import LEAST, scaled
+from interp.study.indicator_removals import scaled
 from interp.study.indicator_table import calibration_table
 from interp.study.indicator_tests import compare_indicators, found
 from interp.study.stored_tokens import stored_tokens
@@ -35,6 +35,11 @@ __all__ = ["IndicatorCell", "IndicatorResult"]
 @dataclass(frozen=True)
 class IndicatorCell(GridCell):
     """One finished comparison, on one model and one set of data."""
+
+    @property
+    def layers(self) -> dict[str, int | str]:
+        """The layer, or "sum", of each indicator that gives several, as it ran."""
+        return self.folder.read_json("study.json", {}).get("layers", {})
 
     def maps(self, indices: Sequence[int]) -> dict[int, dict[str, Float[np.ndarray, " token"]]]:
         """Each sample's maps over its image tokens, by indicator."""
@@ -116,10 +121,12 @@ class IndicatorResult(GridResult):
         own = where(frame, (frame[list(self.axes)] == pd.Series(cell.labels)).all(axis=1))
         n = len(cell.study.steps) + 2
         values = scaled(own.value.to_numpy(float).reshape(-1, n), cell.study.target)
-        deletion = (own.curve.to_numpy().reshape(-1, n)[:, 0] == "deletion") if len(own) else np.zeros(0, bool)
+        deletion = (
+            (own.curve.to_numpy().reshape(-1, n)[:, 0] == "deletion") if len(own) else np.zeros(0, bool)
+        )
         untouched = np.where(deletion, values[:, 0], values[:, -1])
         removed = np.where(deletion, values[:, -1], values[:, 0])
-        heights = normalised(values, untouched, removed, least=LEAST) if len(own) else values
+        heights = normalised(values, untouched, removed, least=cell.study.least) if len(own) else values
         return own.assign(height=heights.reshape(-1))
 
     def agreement(self, measure: str = "spearman", level: float = 0.95) -> pd.DataFrame:
@@ -147,7 +154,9 @@ class IndicatorResult(GridResult):
         """
         return costs(self.cells)
 
-    def compare(self, measure: str = "auroc", against: str | None = None, level: float = 0.95) -> pd.DataFrame:
+    def compare(
+        self, measure: str = "auroc", against: str | None = None, level: float = 0.95
+    ) -> pd.DataFrame:
         """Every pair of indicators on the same samples, tested by group, Holm over the pairs of a cell.
 
         See `interp.study.indicator_tests.compare_indicators` for the columns.
@@ -165,25 +174,21 @@ class IndicatorResult(GridResult):
         return found(self, measure, level)
 
     def sentences(self) -> list[str]:
-        """How each layer was chosen, and on what."""
-        said: dict[str, list[str]] = {}
-        for cell in self.cells:
-            here: Any = IndicatorResult.of(cell.study, [cell], self.folder)
-            for label, layer in cell.study.layers.items():
-                where_ = " · ".join(cell.key)
-                choice = cell.study.choices.get(label)
-                if layer == "sum":
-                    line = f"{label}: the sum of its layers"
-                elif choice is None:
-                    line = f"{label}: layer {layer}, as given"
-                else:
-                    metric, rest = METRICS[choice.metric].label, choice.sentence(here).partition(" on")[2]
-                    line = f"{label}: layer {layer}, the best mean {metric} on{rest}".rstrip(".")
-                said.setdefault(where_, []).append(line)
-        return [f"{place}: {'; '.join(lines)}." for place, lines in said.items()]
+        """Which layer stands for each indicator that gives several, and how it was chosen; a line per cell."""
+        lines = []
+        for cell in (one for one in self.cells if one.layers):
+            said = cell.folder.read_json("manifest.json", {}).get("layers", {})
+            groups: dict[str, list[str]] = {}
+            for label, layer in cell.layers.items():
+                groups.setdefault(said.get(label, "as given"), []).append(
+                    label if layer == "sum" else f"{label} {layer}"
+                )
+            parts = [f"{', '.join(named)} ({how})" for how, named in groups.items()]
+            lines.append(f"{' · '.join(cell.key)}: layer of {'; '.join(parts)}.")
+        return lines
 
     def table(self, measure: str | None = None) -> str:
-        """Text: one line per indicator, one column per cell and truth: mean [low, high], and where it finds the truth."""
+        """Text: a line per indicator, a column per cell and truth: mean [low, high], and a mark where it finds it."""
         return calibration_table(self, measure)
 
     def figures(self) -> dict[str, go.Figure]:

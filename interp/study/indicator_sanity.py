@@ -1,4 +1,4 @@
-"""Does a map depend on what the model learned, and on what it is asked? Two checks that a good map must not pass unchanged."""
+"""Does a map depend on what the model learned, and on what it is asked? A good map changes with both."""
 
 from __future__ import annotations
 

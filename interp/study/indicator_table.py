@@ -47,7 +47,9 @@ def calibration_table(result: IndicatorResult, measure: str | None = None) -> st
         table.add_row(Text(label), *map(Text, entries))
     console = Console(file=StringIO(), width=WIDTH)
     console.print(table)
-    notes = [f"✓: better than every map that knows nothing, on the same samples (paired, by group, Holm p ≤ 0.05)."]
+    notes = [
+        "✓: better than every map that knows nothing, on the same samples (paired, by group, Holm p ≤ 0.05)."
+    ]
     notes += [
         f"{' · '.join(cell.key)}: {n} groups are too few for intervals and verdicts; no claim about a population."
         for cell in cells

@@ -68,8 +68,8 @@ def _pairs(
     labels = [label for label in cell.study.indicators if label in wide]
     rows = []
     for a, b in itertools.combinations(labels, 2):
-        columns = wide[a].to_numpy(float), wide[b].to_numpy(float)
-        rows.append({"a": a, "b": b, **_tested(*columns, wide["group"], level, result.seed)})
+        first, second = wide[a].to_numpy(float), wide[b].to_numpy(float)
+        rows.append({"a": a, "b": b, **_tested(first, second, wide["group"], level, result.seed)})
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
@@ -142,8 +142,9 @@ def _verdicts(
     nothing = [label for label in baselines(cell.study) if label in rows.index]
     labels = [label for label in cell.study.indicators if label in rows.index and label not in nothing]
     wide = values_of(result, cell, measure, None)
+    signed = {label: sign * wide[label].to_numpy(float) for label in (*labels, *nothing)}
     tests = [
-        (label, _tested(*(sign * wide[one].to_numpy(float) for one in (label, base)), wide["group"], level, result.seed))
+        (label, _tested(signed[label], signed[base], wide["group"], level, result.seed))
         for label in labels
         for base in nothing
     ]
