@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = ["cell_name", "colours", "indicator_figures", "measured_cells"]
 MANY = (*PALETTE, *qualitative.Dark24)
 SYMBOLS = ("circle", "diamond-open", "square-open", "x")
 ACROSS = 2
+TICKS = [10.0**power * step for power in range(-3, 6) for step in (1, 3)]
 
 
 def indicator_figures(result: IndicatorResult) -> dict[str, go.Figure]:
@@ -68,7 +70,7 @@ def localisation_figure(result: IndicatorResult, metric: str | None = None) -> g
     """The first metric (or another) of every indicator against each truth, with intervals; a panel per cell."""
     chosen = metric or result.metrics[0]
     cells, summary = measured_cells(result), result.summary()
-    figure = _panels(result, cells)
+    figure = _panels(result, cells, {cell.key: _truths(cell) for cell in cells if len(cell.study.truth) > 1})
     for column, cell in enumerate(cells, start=1):
         own = rows_of(summary, cell.labels)
         for place, truth in enumerate(cell.study.truth):
@@ -78,8 +80,7 @@ def localisation_figure(result: IndicatorResult, metric: str | None = None) -> g
         if chance is not None:
             _line_at(figure, chance, column)
     figure.update_xaxes(title={"text": _axis_title(chosen), "standoff": 6}, zeroline=False, matches="x")
-    several = any(len(cell.study.truth) > 1 for cell in cells)
-    figure.update_layout(**look(150 + 27 * len(result.indicators)), showlegend=several)
+    figure.update_layout(**look(150 + 27 * len(result.indicators)), showlegend=False)
     return figure
 
 
@@ -103,7 +104,7 @@ def sanity_figure(result: IndicatorResult) -> go.Figure:
     figure.update_xaxes(
         title={"text": "rank correlation with the map", "standoff": 6}, zeroline=False, matches="x"
     )
-    figure.update_layout(**look(170 + 27 * len(result.indicators)))
+    figure.update_layout(**look(180 + 27 * len(result.indicators)))
     return figure
 
 
@@ -165,6 +166,7 @@ def _front(result: IndicatorResult, table: pd.DataFrame, higher: bool) -> list[g
         text=[safe(label) for label in ordered.indicator],
         textposition=[sides[place % 2] for place in range(len(ordered))],
         textfont={"size": 10},
+        cliponaxis=False,
         marker={"size": 9, "color": [colour[label] for label in ordered.indicator]},
         error_y=_bars(ordered, colour=GREY, thickness=1),
         customdata=ordered[["forwards", "backwards", "tokens"]].to_numpy(float),
@@ -218,12 +220,17 @@ def curves_figure(result: IndicatorResult, cell: IndicatorCell) -> go.Figure:
             title={"text": "% taken away (above), kept (below)", "standoff": 4}, row=2, col=column
         )
     figure.update_layout(**look(620), hovermode="closest")
-    figure.update_layout(legend={"orientation": "h", "y": -0.13, "x": 0, "font": {"size": 11}})
+    figure.update_layout(margin={"b": 110})
     return figure
 
 
-def _panels(result: IndicatorResult, cells: list[IndicatorCell]) -> go.Figure:
-    titles = [safe(cell_name(result, cell)) for cell in cells] if len(cells) > 1 else None
+def _panels(
+    result: IndicatorResult, cells: list[IndicatorCell], more: Mapping[tuple[str, ...], str] | None = None
+) -> go.Figure:
+    """A panel per cell; `more` is a second line of its title."""
+    below = more or {}
+    titles = [safe(cell_name(result, cell)) + below.get(cell.key, "") for cell in cells]
+    titles = titles if len(cells) > 1 or below else None
     figure = make_subplots(
         rows=1, cols=len(cells), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.02
     )
@@ -234,6 +241,13 @@ def _panels(result: IndicatorResult, cells: list[IndicatorCell]) -> go.Figure:
         showgrid=True,
     )
     return figure
+
+
+def _truths(cell: IndicatorCell) -> str:
+    """The symbols of a panel with several truths."""
+    signs = "●◇□×"
+    named = (f"{signs[place % len(signs)]} {safe(truth)}" for place, truth in enumerate(cell.study.truth))
+    return f"<br><span style='font-size:11px'>{'  '.join(named)}</span>"
 
 
 def _points(
@@ -290,9 +304,16 @@ def look(height: int) -> dict[str, Any]:
     return {
         "template": "plotly_white",
         "height": height,
-        "margin": {"l": 56, "r": 16, "t": 40, "b": 60},
+        "margin": {"l": 56, "r": 24, "t": 50, "b": 80},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": FONT, "size": 13},
-        "legend": {"orientation": "h", "y": 1.14, "x": 0, "font": {"size": 12}},
+        "legend": {
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "x": 0,
+            "font": {"size": 12},
+        },
     }

@@ -53,7 +53,7 @@ def write_indicators(result: IndicatorResult, path: Path) -> Path:
         _words(result),
         provenance(result),
     ]
-    study = result.study
+    study = result.cells[0].study
     return write_sheet(
         path, title=study.title, question=study.question, lead=_lead(result), body=body, figures=figures
     )

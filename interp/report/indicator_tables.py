@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from interp.errors import StudyError
 from interp.metrics import METRICS
 from interp.report.indicator_figures import cell_name, colours, measured_cells
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["calibration", "cost_table", "faithful_table", "metrics_table", "pairs_table", "per_group"]
 
 MANY = 400
-VERDICTS = {True: ("yes", "right"), False: ("no", "wrong")}
+VERDICTS = {True: ("✓", "right"), False: ("✗", "wrong")}
 
 
 def calibration(result: IndicatorResult) -> str:
-    """A line per indicator: the first metric against each truth in each cell, and whether the first one is found."""
+    """A line per indicator: the first metric against each truth in each cell, and a mark where it finds the first."""
     cells, summary = measured_cells(result), result.summary()
     metric = result.metrics[0]
     verdicts = {
@@ -34,8 +36,8 @@ def calibration(result: IndicatorResult) -> str:
     }
     first, second = [tag("th", "")], [tag("th", safe(METRICS[metric].label))]
     for cell in cells:
-        first.append(f'<th colspan="{len(cell.study.truth) + 1}">{safe(cell_name(result, cell))}</th>')
-        second += [tag("th", safe(truth)) for truth in cell.study.truth] + [tag("th", "finds it")]
+        first.append(f'<th colspan="{len(cell.study.truth)}">{safe(cell_name(result, cell))}</th>')
+        second += [tag("th", safe(truth)) for truth in cell.study.truth]
     lines = [tag("tr", *first), tag("tr", *second)]
     for label in result.indicators:
         entries = [tag("td", _key(result, label), safe(label))]
@@ -54,10 +56,11 @@ def calibration(result: IndicatorResult) -> str:
 
 
 def _verdict(row: dict[str, Any] | None) -> str:
+    """✓ or ✗ after a score, with Holm's p where it is hovered; room for one where there is no verdict."""
     if row is None or row["finds"] not in VERDICTS:
-        return tag("td", "–")
-    word, kind = VERDICTS[row["finds"]]
-    return tag("td", tag("b", word, kind=kind), tag("span", f" p {p_words(row['p_holm'])}", kind="soft"))
+        return ""
+    sign, kind = VERDICTS[row["finds"]]
+    return f' <span class="{kind}" title="Holm’s p {p_words(row["p_holm"])}">{sign}</span>'
 
 
 def per_group(result: IndicatorResult) -> str:

@@ -118,7 +118,7 @@ class IndicatorComparison:
 
     name = "indicator-comparison"
     title = "Indicators compared"
-    question = "Which indicator points at the cause, does the model bear it out, and what does it cost?"
+    question = "Which indicator can be trusted, and what does it cost?"
 
     def __post_init__(self) -> None:
         put = object.__setattr__
