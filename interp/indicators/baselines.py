@@ -15,7 +15,7 @@ from interp.indicators.maps import Maps
 from interp.prompt import PAPER_PROMPT, Prompt, Target
 from interp.sample import Sample
 from interp.tokens import TokenMap
-from interp.tracing import Batch, Mllm, Prefix
+from interp.tracing import Batch, Prefix
 from interp.tracing.cost import Meter
 
 __all__ = ["CentrePrior", "RandomMap", "centre_prior"]
@@ -45,13 +45,13 @@ class RandomMap:
 
     def __call__(
         self,
-        mllm: Mllm,
+        mllm: Any,
         samples: Given,
         *,
         prompt: Prompt = PAPER_PROMPT,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
-        """The maps (token); the model is asked only where the samples' image tokens are."""
+        """The maps (token); the model, which may be anything that encodes samples, only says where image tokens are."""
 
         def drawn(sample: Sample, tokens: TokenMap) -> np.ndarray:
             own = int(sample.fingerprint[:16], 16)
@@ -86,13 +86,13 @@ class CentrePrior:
 
     def __call__(
         self,
-        mllm: Mllm,
+        mllm: Any,
         samples: Given,
         *,
         prompt: Prompt = PAPER_PROMPT,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
-        """The maps (token); the model is asked only where the samples' image tokens are."""
+        """The maps (token); the model, which may be anything that encodes samples, only says where image tokens are."""
 
         def middle(sample: Sample, tokens: TokenMap) -> np.ndarray:
             return centre_prior(tokens.footprints, tokens.image_index, tokens.sizes, self.sigma)

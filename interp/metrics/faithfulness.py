@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 LEAST = 1e-6
+Fractions = ArrayLike | Sequence[float]
 
 
 def tokens_first(map: ArrayLike, *, seed: int = 0) -> Int[np.ndarray, " token"]:
@@ -59,7 +60,7 @@ def tokens_first(map: ArrayLike, *, seed: int = 0) -> Int[np.ndarray, " token"]:
 
 
 def most_important(
-    map: ArrayLike, fractions: ArrayLike, *, seed: int = 0
+    map: ArrayLike, fractions: Fractions, *, seed: int = 0
 ) -> Bool[np.ndarray, "fraction token"]:
     """For each fraction f a mask of the round(f·N) most important tokens, at least one for f > 0.
 
@@ -122,7 +123,7 @@ def normalised(
     return np.where(usable, (curve - bottom[..., None]) / np.where(usable, span, 1.0), np.nan)
 
 
-def curve_area(fractions: ArrayLike, values: ArrayLike) -> Float[np.ndarray, "*lead"]:
+def curve_area(fractions: Fractions, values: ArrayLike) -> Float[np.ndarray, "*lead"]:
     """The area under a curve over the fraction of tokens, by trapezoids: its mean height.
 
     On `normalised` values: of a **deletion** curve (the most important tokens taken away first) lower is better, 0
@@ -246,7 +247,7 @@ def _fall(untouched: ArrayLike, values: ArrayLike) -> Float[np.ndarray, "*lead"]
     return np.asarray((top[..., None] - rest).mean(axis=-1))
 
 
-def _shares(fractions: ArrayLike | Sequence[float]) -> Float[np.ndarray, " fraction"]:
+def _shares(fractions: Fractions) -> Float[np.ndarray, " fraction"]:
     shares = np.asarray(fractions, np.float64)
     if shares.ndim != 1 or not ((shares >= 0) & (shares <= 1)).all():
         raise MapError(f"fractions are a list of numbers in [0, 1]; got {fractions!r}.")

@@ -134,8 +134,9 @@ def pareto_figure(result: IndicatorResult, metric: str | None = None) -> go.Figu
     figure.update_xaxes(
         type="log",
         title={"text": "seconds, in plain forwards", "standoff": 4},
-        dtick=1,
-        minor={"ticks": "outside"},
+        tickvals=TICKS,
+        ticktext=[f"{tick:g}" for tick in TICKS],
+        ticks="outside",
     )
     figure.update_yaxes(title_text=_axis_title(chosen))
     figure.update_layout(**look(90 + 400 * n_rows), showlegend=False)

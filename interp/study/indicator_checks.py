@@ -75,6 +75,12 @@ def _check_indicators(study: Any) -> None:
                 f"layers maps labels of the indicators to a layer 0, 1, … or {SUM!r}; got {label!r}: {layer!r}."
             )
 
+    for label, n in study.few.items() if isinstance(study.few, Mapping) else [(study.few, None)]:
+        if label not in named or isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise StudyError(
+                f"few maps labels of the indicators to a number of samples ≥ 1; got {label!r}: {n!r}."
+            )
+
 
 def _check_removals(removals: tuple[Any, ...]) -> None:
     for removal in removals:

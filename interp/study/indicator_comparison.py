@@ -83,6 +83,8 @@ class IndicatorComparison:
             "all" for every weight of the model.
         n_faithful: On how many samples, drawn by seed, removals are run; None for all.
         n_checked: On how many samples, drawn by seed, the sanity checks are run; None for all.
+        few: Label → on how many samples, drawn by seed, an indicator too dear for all is asked; the sanity checks ask
+            it on an eighth as many.
         rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's).
         seed: Draws samples, other questions, shuffled weights and the order of tied tokens; and of the bootstrap.
         batch: Samples per call of an indicator. Part of the hash: other batches round differently.
@@ -111,6 +113,7 @@ class IndicatorComparison:
     randomised: Any = (0.5, "all")
     n_faithful: int | None = None
     n_checked: int | None = 24
+    few: Any = field(default_factory=dict)
     rule: str = "touch"
     seed: int = 0
     batch: int = 8
@@ -133,7 +136,7 @@ class IndicatorComparison:
         for name in ("removals", "steps", "erased", "randomised"):
             put(self, name, tuple(getattr(self, name)))
         check_comparison(self)
-        for name in ("indicators", "layers", "choices"):
+        for name in ("indicators", "layers", "choices", "few"):
             put(self, name, dict(getattr(self, name)))
         check_truth(self.data, self.truth)
         if self.validation is not None:

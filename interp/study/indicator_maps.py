@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from interp.tracing import Cost
 
 __all__ = ["Found", "Ledger", "MapMaker"]
 
+CHECKS = 8
+"""The sanity checks ask an indicator that is asked of few samples on so many times fewer."""
 Map = Float[np.ndarray, " token"]
 
 
@@ -31,6 +34,7 @@ class Found:
     Attributes:
         tokens: where its image tokens lie.
         said: the likeliest first token of the answer.
+        rank: its place in the order drawn, by which few samples are chosen.
         maps: by indicator.
         shuffled: by indicator and stage of shuffled weights.
         asked: by indicator, under another question.
@@ -39,6 +43,7 @@ class Found:
 
     tokens: TokenMap
     said: str
+    rank: int
     maps: dict[str, Map] = field(default_factory=dict)
     shuffled: dict[tuple[str, str], Map] = field(default_factory=dict)
     asked: dict[str, Map] = field(default_factory=dict)
@@ -67,12 +72,17 @@ class MapMaker:
         self._copies: dict[Any, Any] = {}
         self._warm = False
 
-    def make(self, mllm: Any, shelf: Shelf, samples: Sequence[Sample], ledger: Ledger) -> list[Found]:
+    def make(
+        self, mllm: Any, shelf: Shelf, samples: Sequence[Sample], ranks: Sequence[int], ledger: Ledger
+    ) -> list[Found]:
         """Every indicator's map of every sample; one that fails in the batch is tried on each sample alone."""
-        found = self._plain(mllm, shelf, samples, ledger)
+        found = self._plain(mllm, shelf, samples, ranks, ledger)
         for label in self._study.indicators:
-            if not self._batch(label, mllm, shelf, samples, found, ledger):
-                for sample, own in zip(samples, found, strict=True):
+            limit = self._study.few.get(label, math.inf)
+            chosen = [(sample, own) for sample, own in zip(samples, found, strict=True) if own.rank < limit]
+            asked, of = [sample for sample, _ in chosen], [own for _, own in chosen]
+            if asked and not self._batch(label, mllm, shelf, asked, of, ledger):
+                for sample, own in chosen:
                     self._batch(label, mllm, shelf, [sample], [own], ledger, last=True)
         return found
 
@@ -82,7 +92,7 @@ class MapMaker:
         samples = [sample for sample, _, _ in pairs]
         targets = fixed_targets(mllm, samples, study.prompt, study.target) if samples else []
         for (sample, other, own), target in zip(pairs, targets, strict=True):
-            for label in list(own.maps):
+            for label in [one for one in own.maps if self._checks(one, own)]:
                 for share in study.randomised:
                     made = self._again(label, self._copy(mllm, share), sample, target, own, ledger)
                     if made is not None:
@@ -93,7 +103,13 @@ class MapMaker:
                     if made is not None:
                         own.asked[label] = made
 
-    def _plain(self, mllm: Any, shelf: Shelf, samples: Sequence[Sample], ledger: Ledger) -> list[Found]:
+    def _checks(self, label: str, own: Found) -> bool:
+        few = self._study.few.get(label)
+        return few is None or own.rank < max(1, few // CHECKS)
+
+    def _plain(
+        self, mllm: Any, shelf: Shelf, samples: Sequence[Sample], ranks: Sequence[int], ledger: Ledger
+    ) -> list[Found]:
         """Where the image tokens are, what the model says, and the price of one plain forward."""
         prompt = self._study.prompt
         if not self._warm:  # what only the first pass of a process takes is nobody's cost
@@ -103,7 +119,7 @@ class MapMaker:
         trace = own.trace(samples, prompt=prompt)
         best = trace.logits.values.argmax(axis=-1)
         said = [str(mllm.processor.tokenizer.decode([int(token)])).strip() for token in best]
-        found = [Found(tokens, text) for tokens, text in zip(trace.tokens, said, strict=True)]
+        found = [Found(*one) for one in zip(trace.tokens, said, ranks, strict=True)]
         self._pay(PLAIN, mllm, trace.cost, bill.found, found, ledger)
         return found
 

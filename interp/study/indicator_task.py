@@ -26,11 +26,9 @@ from interp.study.study_task import Rows, StudyTask
 from interp.study.threads import suitable_threads
 from interp.tokens import TokenMap
 
-__all__ = ["FAITHFUL", "QUESTION", "WEIGHTS", "IndicatorTask"]
+__all__ = ["QUESTION", "WEIGHTS", "IndicatorTask"]
 
 WEIGHTS, QUESTION = "weights", "question"
-FAITHFUL, CHECKED = 1, 2
-"""What besides the seed draws the samples for removals and for the sanity checks."""
 AGREEMENT = {"spearman": spearman, "kendall": kendall}
 Map = Float[np.ndarray, " token"]
 Score = tuple[str, str, str, float]
@@ -57,6 +55,7 @@ class IndicatorTask(StudyTask):
         return {
             **super().to_dict(),
             "indicators": {label: indicator.to_dict() for label, indicator in study.indicators.items()},
+            "few": {label: study.few[label] for label in study.indicators if label in study.few},
             "layers": {label: study.layers[label] for label in study.indicators if label in study.layers},
             "removals": {removal.name: removal.to_dict() for removal in study.removals},
             "truth": {truth: truth_identity(study.data, truth) for truth in study.truth},
@@ -81,11 +80,14 @@ class IndicatorTask(StudyTask):
         """Rows of each sample; the cost of each indicator stands beside the cost of all."""
         data, ledger = self.study.data, Ledger()
         with suitable_threads(self.mllm):
-            found = self._maker.make(self.mllm, self._shelf, [data[index] for index in indices], ledger)
+            ranks = [self._ranks[index] for index in indices]
+            found = self._maker.make(
+                self.mllm, self._shelf, [data[index] for index in indices], ranks, ledger
+            )
             pairs = []
             for index, own in zip(indices, found, strict=True):
                 other = self._others[index]
-                if index in self._drawn[CHECKED]:
+                if index in self._checked_on:
                     pairs.append((data[index], None if other is None else data[other], own))
             self._maker.check(self.mllm, pairs, ledger)
             rows = self.each(indices, lambda place, index: self._rows(index, found[place], ledger))
@@ -148,7 +150,7 @@ class IndicatorTask(StudyTask):
         study = self.study
         curves: dict[str, dict[str, Curves]] = {}
         failures: list[dict[str, Any]] = []
-        if index not in self._drawn[FAITHFUL] or not maps:
+        if index not in self._faithful_on or not maps:
             return curves, failures
         options = {"prompt": study.prompt, "target": study.target}
         for removal in study.removals:
@@ -198,7 +200,7 @@ class IndicatorTask(StudyTask):
 
     def _sample_row(self, index: int, found: Found, n_truth: list[int]) -> dict[str, Any]:
         sample, other, tokens = self.study.data[index], self._others[index], found.tokens
-        checked = index in self._drawn[CHECKED]
+        checked = index in self._checked_on
         return {
             "index": index,
             **dict(zip(("sample", "group"), self.identity(index), strict=True)),
@@ -209,7 +211,7 @@ class IndicatorTask(StudyTask):
             "n_tokens": tokens.n,
             "n_prompt": tokens.length,
             "n_truth_tokens": n_truth,
-            "faithful": index in self._drawn[FAITHFUL],
+            "faithful": index in self._faithful_on,
             "checked": checked,
             "image_index": tokens.image_index.tolist(),
             "footprints": tokens.footprints.astype(np.float32).ravel().tolist(),
@@ -224,14 +226,20 @@ class IndicatorTask(StudyTask):
         return other_questions(self.study.data, self._usable, self.study.seed)
 
     @cached_property
-    def _drawn(self) -> dict[int, frozenset[int]]:
-        """The samples on which removals and sanity checks are run."""
+    def _order(self) -> list[int]:
+        """The usable samples as drawn: who is asked of few is at the front, so that sets of samples nest."""
         able = [index for index, usable in enumerate(self._usable) if usable]
-        limits = {FAITHFUL: self.study.n_faithful, CHECKED: self.study.n_checked}
-        found = {}
-        for stream, limit in limits.items():
-            order = (
-                np.random.default_rng([self.study.seed, stream]).permutation(able).tolist() if able else []
-            )
-            found[stream] = frozenset(int(index) for index in order[:limit])
-        return found
+        order = np.random.default_rng(self.study.seed).permutation(len(able))
+        return [able[place] for place in order]
+
+    @cached_property
+    def _faithful_on(self) -> frozenset[int]:
+        return frozenset(self._order[: self.study.n_faithful])
+
+    @cached_property
+    def _checked_on(self) -> frozenset[int]:
+        return frozenset(self._order[: self.study.n_checked])
+
+    @cached_property
+    def _ranks(self) -> dict[int, int]:
+        return {index: rank for rank, index in enumerate(self._order)}

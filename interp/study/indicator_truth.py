@@ -26,15 +26,17 @@ def truth_boxes(sample: Sample, truth: str) -> tuple[Box, ...]:
     if truth == BOXES:
         return sample.boxes
     found = sample.meta.get(truth)
+    known = ", ".join(map(repr, sample.meta)) or "nothing"
+    refusal = (
+        f"truth is {BOXES!r} or a key of each sample's meta that holds a box (x0, y0, x1, y1) or a list of boxes; "
+        f"sample {sample.id} has {found!r} under {truth!r} (its meta holds {known})."
+    )
+    if found is None:
+        raise StudyError(refusal)
     try:
-        listed: Any = found if found is None or _nested(found) else [found]
-        return as_boxes(listed)
+        return as_boxes(found if _nested(found) else [found])
     except InterpError as error:
-        known = ", ".join(map(repr, sample.meta)) or "nothing"
-        raise StudyError(
-            f"truth is {BOXES!r} or a key of each sample's meta that holds a box (x0, y0, x1, y1) or a list of boxes; "
-            f"sample {sample.id} has {found!r} under {truth!r} (its meta holds {known})."
-        ) from error
+        raise StudyError(refusal) from error
 
 
 def at_truth(data: Samples, truth: str) -> Samples:
