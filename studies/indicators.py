@@ -91,7 +91,7 @@ def main(
     n: int = 24,
     n_validation: int = 10,
     n_faithful: int = 6,
-    n_checked: int = 6,
+    n_checked: int = 4,
     few: int = 20,
     batch: int = 8,
     device: str = "cpu",
