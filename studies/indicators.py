@@ -9,7 +9,7 @@ indicator is set against the truth, the others, three ways of taking tokens away
 questions; layers are chosen on validation scenes. Printed is which finds the certified cause. Settings are coarse so
 that two cores do it in minutes: SmoothGrad of 4 draws, integrated gradients of 8 steps, 150 random masks, occlusion
 of blocks of 4 × 4 tokens, then of each token in the quarter that matters most; embedding replacement on `--few`
-samples, curves at four fractions on `--n-faithful`, sanity checks on `--n-checked`. Runs stay under `--out` and are
+samples, curves at five fractions on `--n-faithful`, sanity checks on `--n-checked`. Runs stay under `--out` and are
 resumed by the same command; `indicators.html` is the result.
 """
 
@@ -21,8 +21,7 @@ from typing import Any
 
 import tyro
 
-from interp.data import Samples, bundled
-from interp.data.named import named
+from interp.data import Samples, bundled, named
 from interp.indicators import (
     Attention,
     AttentionGradient,
@@ -107,7 +106,7 @@ def main(
         seed: Draws samples, random maps and masks, shuffled weights, and the groups of the bootstrap.
         workers: Processes, each with its own copy of the model.
         n: At most so many test samples per data set.
-        n_validation: At most so many validation samples per data set, to choose layers on.
+        n_validation: At most so many validation samples, to choose layers on.
         n_faithful: On how many samples tokens are taken away for the curves.
         n_checked: On how many samples weights are shuffled and questions exchanged.
         few: On how many samples embedding replacement is asked, one pass per image token.
@@ -124,7 +123,7 @@ def main(
             indicators=indicators(seed),
             removals=(HideTokens(), ReplaceEmbeddings("mean"), PaintPixels("blur")),
             truth=sought,
-            steps=(0.05, 0.1, 0.2, 0.5),
+            steps=(0.05, 0.1, 0.2, 0.5, 0.8),
             erased=(0.05, 0.1, 0.2, 0.5),
             n_faithful=n_faithful,
             n_checked=n_checked,

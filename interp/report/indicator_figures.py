@@ -129,7 +129,7 @@ def pareto_figure(result: IndicatorResult, metric: str | None = None) -> go.Figu
         if len(paid):
             table = own.merge(where(paid, paid.indicator != PLAIN), on="indicator")
             table = where(table, table.seconds_ratio.notna() & table["mean"].notna())
-            for trace in _front(result, table, better(chosen) == "higher"):
+            for trace in _front(result, table, better(chosen) == "higher", legend=place == 0):
                 figure.add_trace(trace, **at)
     figure.update_xaxes(
         type="log",
@@ -139,42 +139,56 @@ def pareto_figure(result: IndicatorResult, metric: str | None = None) -> go.Figu
         ticks="outside",
     )
     figure.update_yaxes(title_text=_axis_title(chosen))
-    figure.update_layout(**look(90 + 400 * n_rows), showlegend=False)
+    figure.update_layout(**look(160 + 380 * n_rows))
+    figure.update_layout(margin={"b": 130})
     return figure
 
 
-def _front(result: IndicatorResult, table: pd.DataFrame, higher: bool) -> list[go.Scatter]:
+def _front(result: IndicatorResult, table: pd.DataFrame, higher: bool, *, legend: bool) -> list[go.Scatter]:
+    """The line, and a point per indicator; those on the line are named, the others by the legend."""
     ordered = table.sort_values(["seconds_ratio", "mean"], ascending=[True, not higher])
     best, kept = -np.inf, []
     for row in records(ordered):
         value = row["mean"] if higher else -row["mean"]
         if value > best:
             best = value
-            kept.append(row)
+            kept.append(row["indicator"])
+    on_line = where(ordered, ordered.indicator.isin(kept))
     line = go.Scatter(
-        x=[row["seconds_ratio"] for row in kept],
-        y=[row["mean"] for row in kept],
+        x=on_line.seconds_ratio,
+        y=on_line["mean"],
         mode="lines",
         line={"color": GREY, "width": 1.5, "dash": "dot", "shape": "hv"},
         hoverinfo="skip",
+        showlegend=False,
     )
-    colour = colours(result)
-    sides = ("top center", "bottom center", "middle right", "middle left")
-    points = go.Scatter(
-        x=ordered.seconds_ratio,
-        y=ordered["mean"],
-        mode="markers+text",
-        text=[safe(label) for label in ordered.indicator],
-        textposition=[sides[place % 2] for place in range(len(ordered))],
-        textfont={"size": 10},
+    points = [
+        _point(result, where(ordered, ordered.indicator == label), named=label in kept, legend=legend)
+        for label in result.indicators
+        if (ordered.indicator == label).any()
+    ]
+    return [line, *points]
+
+
+def _point(result: IndicatorResult, row: pd.DataFrame, *, named: bool, legend: bool) -> go.Scatter:
+    (label,) = row.indicator
+    return go.Scatter(
+        x=row.seconds_ratio,
+        y=row["mean"],
+        mode="markers+text" if named else "markers",
+        text=[safe(label)],
+        name=safe(label),
+        legendgroup=safe(label),
+        showlegend=legend,
+        textposition="top center",
+        textfont={"size": 11},
         cliponaxis=False,
-        marker={"size": 9, "color": [colour[label] for label in ordered.indicator]},
-        error_y=_bars(ordered, colour=GREY, thickness=1),
-        customdata=ordered[["forwards", "backwards", "tokens"]].to_numpy(float),
+        marker={"size": 9, "color": colours(result)[label]},
+        error_y=_bars(row, colour=GREY, thickness=1),
+        customdata=row[["forwards", "backwards", "tokens"]].to_numpy(float),
         hovertemplate="%{text}: %{y:.3f} at %{x:.2f} plain forwards in time; per sample %{customdata[0]:.2f} forwards, "
         "%{customdata[1]:.2f} backwards, %{customdata[2]:.0f} token positions<extra></extra>",
     )
-    return [line, points]
 
 
 def curves_figure(result: IndicatorResult, cell: IndicatorCell) -> go.Figure:
@@ -206,7 +220,7 @@ def curves_figure(result: IndicatorResult, cell: IndicatorCell) -> go.Figure:
                         y=own.height,
                         mode="lines",
                         name=safe(label),
-                        legendgroup=label,
+                        legendgroup=safe(label),
                         showlegend=row == column == 1,
                         line={"color": colour[label], "width": 1.8, "dash": dash},
                         hovertemplate=f"{safe(label)}: %{{y:.2f}} at %{{x:.0f}} %<extra></extra>",
@@ -230,11 +244,13 @@ def _panels(
 ) -> go.Figure:
     """A panel per cell; `more` is a second line of its title."""
     below = more or {}
-    titles = [safe(cell_name(result, cell)) + below.get(cell.key, "") for cell in cells]
+    lines = "<br>" if len(cells) > ACROSS else " · "
+    titles = [safe(cell_name(result, cell)).replace(" · ", lines) + below.get(cell.key, "") for cell in cells]
     titles = titles if len(cells) > 1 or below else None
     figure = make_subplots(
         rows=1, cols=len(cells), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.02
     )
+    figure.update_annotations(font_size=13)
     figure.update_yaxes(
         autorange="reversed",
         categoryorder="array",
@@ -264,7 +280,7 @@ def _points(
         y=[safe(label) for label in rows.indicator],
         mode="markers",
         name=safe(name),
-        legendgroup=name,
+        legendgroup=safe(name),
         showlegend=legend,
         marker={"size": 9, "color": paint, "symbol": SYMBOLS[place % len(SYMBOLS)]},
         error_x=_bars(rows, colour=colour or GREY, thickness=1.5),
@@ -305,7 +321,7 @@ def look(height: int) -> dict[str, Any]:
     return {
         "template": "plotly_white",
         "height": height,
-        "margin": {"l": 56, "r": 24, "t": 50, "b": 80},
+        "margin": {"l": 56, "r": 24, "t": 64, "b": 80},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": FONT, "size": 13},

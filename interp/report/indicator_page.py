@@ -71,12 +71,16 @@ def _lead(result: IndicatorResult) -> str:
         removals=f" ({', '.join(map(safe, removals))})" if removals else "",
     )
     notes = [tag("p", prose.ORGANISM, kind="note wide")] if any(is_organism(s.model) for s in studies) else []
-    few = [(cell, n) for cell in measured_cells(result) if (n := _groups(result, cell)) < MIN_GROUPS]
+    few: dict[int, list[str]] = {}
+    for cell in measured_cells(result):
+        few.setdefault(_groups(result, cell), []).append(safe(cell_name(result, cell)))
     notes += [
-        tag("p", f"{safe(cell_name(result, cell))}: {population_note(n)}", kind="note wide")
-        for cell, n in few
+        tag("p", f"{', '.join(names)}: {population_note(n)}", kind="note wide")
+        for n, names in few.items()
+        if n < MIN_GROUPS
     ]
-    layers = "".join(tag("p", safe(line), kind="soft wide") for line in result.sentences())
+    lines = [tag("p", safe(line), kind="soft wide") for line in result.sentences()]
+    layers = "".join(lines) if len(lines) < 2 else _folded("Which layer stands for each", "".join(lines))
     return tag("p", words, kind="lead") + "".join(notes) + layers
 
 

@@ -90,8 +90,8 @@ def test_the_front_joins_what_nothing_beats(tmp_path: Path) -> None:
     """A free map scores some, a dear one all; one as dear that points off is not on the line."""
     study = comparison(data=scenes(20), removals=(), n_checked=0)
     figure = study.run(tmp_path, progress=False).figures()["pareto"]
-    line, points = figure.data
-    scores = dict(zip(points.text, points.y, strict=True))
+    line, *points = figure.data
+    scores = {point.text[0]: point.y[0] for point in points}
     assert max(line.y) == scores["knows"] == 1.0
     assert scores["off"] not in line.y
     assert list(line.x) == sorted(line.x)
