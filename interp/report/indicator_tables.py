@@ -46,11 +46,11 @@ def calibration(result: IndicatorResult) -> str:
             own = where(own, (own.indicator == label) & (own.measure == metric))
             found = {row["against"]: row for row in records(own)}
             for place, truth in enumerate(cell.study.truth):
-                kind = "own" if place == 0 else "null"
-                entries.append(
-                    tag("td", mean_and_interval(found[truth]) if truth in found else "–", kind=kind)
-                )
-            entries.append(_verdict(verdicts.get((cell.key, label))))
+                text = mean_and_interval(found[truth]) if truth in found else "–"
+                if place == 0:
+                    entries.append(tag("td", text, _verdict(verdicts.get((cell.key, label))), kind="own"))
+                else:
+                    entries.append(tag("td", text, kind="null"))
         lines.append(tag("tr", *entries))
     return tag("div", tag("table", *lines, kind="dense"), kind="scroll")
 
