@@ -5,6 +5,7 @@ from __future__ import annotations
 from interp.indicators.attention import Attention
 from interp.indicators.attention_gradient import AttentionGradient
 from interp.indicators.attribution_patching import AttributionPatching
+from interp.indicators.baselines import CentrePrior, RandomMap
 from interp.indicators.input_gradient import InputGradient
 from interp.indicators.integrated_gradients import IntegratedGradients
 from interp.indicators.knockout import EmbeddingReplacement, TokenKnockout
@@ -25,6 +26,7 @@ __all__ = [
     "Attention",
     "AttentionGradient",
     "AttributionPatching",
+    "CentrePrior",
     "EmbeddingReplacement",
     "HideTokens",
     "InputGradient",
@@ -32,6 +34,7 @@ __all__ = [
     "Maps",
     "Occlusion",
     "PaintPixels",
+    "RandomMap",
     "RandomMasks",
     "Removal",
     "Removed",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import xarray as xr
@@ -14,6 +14,7 @@ from torch import Tensor
 from interp.indicators.arguments import check_bool, check_one_of, layers_of, site_layers
 from interp.indicators.labels import labelled
 from interp.indicators.maps import Maps
+from interp.indicators.removal_hide import HideTokens
 from interp.prompt import PAPER_PROMPT, Prompt, Target
 from interp.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
@@ -61,6 +62,14 @@ class AttributionPatching:
     queries: Literal["after_image", "last"] = "after_image"
     per_head: bool = False
     mode: Literal["renormalise", "zero"] = "renormalise"
+
+    layers_add_up: ClassVar[bool] = True
+    """Whoever wants one map of all layers adds them up."""
+
+    @property
+    def removal(self) -> HideTokens:
+        """What it estimates, token by token."""
+        return HideTokens(layers=self.layers, queries=self.queries)
 
     def __post_init__(self) -> None:
         check_bool("per_head", self.per_head)

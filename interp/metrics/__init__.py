@@ -1,8 +1,21 @@
-"""How well a map agrees with boxes: functions of (map (..., token), mask (token,)) → float64 (...)."""
+"""How well a map agrees with boxes, and with what the model relies on.
+
+Agreement with boxes: functions of (map (..., token), mask (token,)) → float64 (...).
+"""
 
 from __future__ import annotations
 
 from interp.metrics.divergence import js_divergence, kl_divergence, kl_gain
+from interp.metrics.faithfulness import (
+    comprehensiveness,
+    curve_area,
+    kendall,
+    most_important,
+    normalised,
+    spearman,
+    sufficiency,
+    tokens_first,
+)
 from interp.metrics.localisation import attention_ratio, attention_ratio_sliding
 from interp.metrics.ranking import auroc, average_precision, box_iou, pointing_game
 from interp.metrics.table import METRICS, Metric, named
@@ -15,9 +28,17 @@ __all__ = [
     "auroc",
     "average_precision",
     "box_iou",
+    "comprehensiveness",
+    "curve_area",
     "js_divergence",
+    "kendall",
     "kl_divergence",
     "kl_gain",
+    "most_important",
     "named",
+    "normalised",
     "pointing_game",
+    "spearman",
+    "sufficiency",
+    "tokens_first",
 ]

@@ -15,6 +15,8 @@ from interp.study.head_grid import HeadGrid
 from interp.study.head_ranking import HeadRanking
 from interp.study.head_result import HeadResult
 from interp.study.head_set import HeadSet, published_heads
+from interp.study.indicator_comparison import IndicatorComparison
+from interp.study.indicator_result import IndicatorResult
 from interp.study.knockout_result import KnockoutResult
 from interp.study.knockout_sweep import KnockoutSweep
 from interp.study.layer_sweep import LayerSweep
@@ -38,6 +40,8 @@ __all__ = [
     "HeadRanking",
     "HeadResult",
     "HeadSet",
+    "IndicatorComparison",
+    "IndicatorResult",
     "KnockoutResult",
     "KnockoutSweep",
     "LayerChoice",

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 
+from interp.indicators.baselines import CentrePrior, centre_prior
 from interp.sample import Box
 
 __all__ = ["CENTRE_SIGMA", "CONTROLS", "centre_prior", "moved_boxes", "partners"]
 
 CONTROLS = ("boxes", "shuffled_boxes", "centre_prior")
-CENTRE_SIGMA = 0.25
+CENTRE_SIGMA = CentrePrior().sigma
 
 
 def partners(groups: Sequence[str], usable: Sequence[bool], *, seed: int = 0) -> tuple[int | None, ...]:
@@ -58,17 +58,3 @@ def moved_boxes(
         x, y = new_width / width, new_height / height
         moved.append(Box(box.x0 * x, box.y0 * y, box.x1 * x, box.y1 * y, image))
     return tuple(moved)
-
-
-def centre_prior(
-    footprints: Float[np.ndarray, "token 4"], image_index: np.ndarray, sizes: Sequence[tuple[int, int]]
-) -> Float[np.ndarray, " token"]:
-    """The Gaussian map: exp(−½ (dx² + dy²) / σ²) at each footprint's centre, in units of the image's sides.
-
-    In (0, 1]; 0 for a token without a footprint.
-    """
-    sides = np.asarray(sizes, float)[image_index]
-    centres = (footprints[:, :2] + footprints[:, 2:]) / 2
-    offsets = centres / sides - 0.5
-    values = np.exp(-0.5 * (offsets**2).sum(-1) / CENTRE_SIGMA**2)
-    return np.where(np.isnan(values), 0.0, values)

@@ -1,0 +1,267 @@
+"""Does the model rely on what a map points at? Curves over the tokens a map puts first, and agreement of maps.
+
+A map orders the image tokens. Taking the first ones away (deletion) should lower the target, keeping only those
+(insertion) should keep it up. Here is the arithmetic alone: who takes tokens away, and how, is the caller's choice
+(`interp.indicators.removal`), and it matters: compare several ways.
+
+`values` are the target's value on whatever scale the caller chose (a probability, as the sources do, or nats), along
+the last axis, one per fraction of the tokens; other axes broadcast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
+
+from interp.errors import MapError
+
+__all__ = [
+    "comprehensiveness",
+    "curve_area",
+    "kendall",
+    "most_important",
+    "normalised",
+    "spearman",
+    "sufficiency",
+    "tokens_first",
+]
+
+LEAST = 1e-6
+Fractions = ArrayLike | Sequence[float]
+
+
+def tokens_first(map: ArrayLike, *, seed: int = 0) -> Int[np.ndarray, " token"]:
+    """The tokens in order of importance, the largest value first, ties in an order drawn by `seed`.
+
+    Tied tokens, such as those a coarse or clipped map gives one value, would in the order of their numbers run from
+    the top left of the image, which is a place like any other. The drawn order depends on the seed and the number of
+    tokens alone, so two maps break ties alike.
+
+    Raises:
+        MapError: Not one finite number per token.
+
+    Example:
+        >>> tokens_first([0.1, 0.7, 0.2]).tolist()
+        [1, 2, 0]
+    """
+    values = np.asarray(map, np.float64)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise MapError(
+            f"an order of tokens needs one finite number per token, (token,); got shape {values.shape} with "
+            f"{int((~np.isfinite(values)).sum())} not finite. Choose one layer and head first."
+        )
+    drawn = np.random.default_rng(seed).permutation(len(values))
+    return drawn[np.argsort(-values[drawn], kind="stable")]
+
+
+def most_important(
+    map: ArrayLike, fractions: Fractions, *, seed: int = 0
+) -> Bool[np.ndarray, "fraction token"]:
+    """For each fraction f a mask of the round(f·N) most important tokens, at least one for f > 0.
+
+    As variants of a removal these are a deletion; their complements take away all but the most important tokens,
+    and are an insertion.
+
+    Raises:
+        MapError: As `tokens_first`; fractions outside [0, 1].
+
+    Example:
+        >>> most_important([0.1, 0.7, 0.2], [0.0, 0.3, 1.0]).astype(int).tolist()
+        [[0, 0, 0], [0, 1, 0], [1, 1, 1]]
+    """
+    order = tokens_first(map, seed=seed)
+    shares = _shares(fractions)
+    counts = np.where(shares > 0, np.maximum(np.floor(shares * len(order) + 0.5), 1), 0).astype(int)
+    masks = np.zeros((len(shares), len(order)), bool)
+    for mask, count in zip(masks, counts, strict=True):
+        mask[order[:count]] = True
+    return masks
+
+
+def normalised(
+    values: ArrayLike, untouched: ArrayLike, removed: ArrayLike, *, least: float = LEAST
+) -> Float[np.ndarray, "*lead fraction"]:
+    """Values on a scale from 0, everything removed, to 1, untouched: (v − removed) / (untouched − removed).
+
+    Without it a map looks faithful where the removal as such does much, and unfaithful where the answer can be
+    guessed without the image. Values below 0 or above 1 stay.
+
+    Args:
+        values: (..., fraction) the target's value.
+        untouched: (...) with nothing removed.
+        removed: (...) with every image token removed, in the same way.
+        least: the least difference that can be divided by, on the scale of the values.
+
+    Returns:
+        float64 (..., fraction). NaN where removing everything lowers the target by less than `least`: there is then
+        nothing for a map to explain.
+
+    Raises:
+        MapError: shapes that do not fit.
+
+    Example:
+        >>> normalised([0.9, 0.5, 0.1], 0.9, 0.1).round(2).tolist()
+        [1.0, 0.5, 0.0]
+    """
+    curve, top, bottom = (np.asarray(given, np.float64) for given in (values, untouched, removed))
+    try:
+        np.broadcast_shapes(curve.shape[:-1], top.shape, bottom.shape)
+    except ValueError:
+        curve = np.empty(0)
+    if curve.ndim == 0 or curve.size == 0:
+        raise MapError(
+            f"values are (..., fraction) with one untouched and one removed value per curve; got shapes "
+            f"{np.shape(values)}, {top.shape} and {bottom.shape}."
+        )
+    span = (top - bottom)[..., None]
+    usable = span >= max(least, np.finfo(float).tiny)
+    return np.where(usable, (curve - bottom[..., None]) / np.where(usable, span, 1.0), np.nan)
+
+
+def curve_area(fractions: Fractions, values: ArrayLike) -> Float[np.ndarray, "*lead"]:
+    """The area under a curve over the fraction of tokens, by trapezoids: its mean height.
+
+    On `normalised` values: of a **deletion** curve (the most important tokens taken away first) lower is better, 0
+    when the first token taken away does it all; of an **insertion** curve (everything taken away but the most
+    important tokens) higher is better. A random order's area is what to compare with: it is not ½ in general.
+
+    Args:
+        fractions: (fraction,) increasing from 0 to 1: the share taken away, or, of an insertion, kept.
+        values: (..., fraction).
+
+    Returns:
+        float64 (...). NaN where any value is NaN.
+
+    Raises:
+        MapError: fractions that do not increase from 0 to 1, or another number of values.
+
+    Source: RISE, arXiv 1806.07421 (deletion and insertion, on probabilities, not normalised).
+
+    Example:
+        >>> float(curve_area([0.0, 0.5, 1.0], [1.0, 0.0, 0.0]))
+        0.25
+    """
+    shares, curve = _shares(fractions), np.asarray(values, np.float64)
+    rises = len(shares) > 1 and shares[0] == 0 and shares[-1] == 1 and bool((np.diff(shares) > 0).all())
+    if not rises or curve.ndim == 0 or curve.shape[-1] != len(shares):
+        raise MapError(
+            f"an area needs fractions that increase from 0 to 1 and a value for each on the last axis; got "
+            f"{shares.tolist()} and values {curve.shape}. Add the untouched input and everything removed."
+        )
+    return np.asarray(np.trapezoid(curve, shares, axis=-1), np.float64)
+
+
+def comprehensiveness(untouched: ArrayLike, without: ArrayLike) -> Float[np.ndarray, "*lead"]:
+    """How far the target falls when the most important tokens are taken away: mean over fractions of v − v(without).
+
+    Higher is better: the model needed what the map points at. On probabilities in [−1, 1]; on nats unbounded.
+
+    Args:
+        untouched: (...) with nothing removed.
+        without: (..., fraction) without the most important tokens, at each fraction.
+
+    Raises:
+        MapError: shapes that do not fit.
+
+    Source: ERASER, arXiv 1911.03429, as the mean over several fractions (its AOPC, without the empty bin).
+
+    Example:
+        >>> round(float(comprehensiveness(0.9, [0.5, 0.3])), 2)
+        0.5
+    """
+    return _fall(untouched, without)
+
+
+def sufficiency(untouched: ArrayLike, only: ArrayLike) -> Float[np.ndarray, "*lead"]:
+    """How far the target falls when only the most important tokens are kept: mean over fractions of v − v(only).
+
+    Lower is better: what the map points at suffices. Below 0 where the rest spoke against the answer.
+
+    Args:
+        untouched: (...) with nothing removed.
+        only: (..., fraction) with all but the most important tokens removed, at each fraction.
+
+    Raises:
+        MapError: shapes that do not fit.
+
+    Source: ERASER, arXiv 1911.03429.
+
+    Example:
+        >>> round(float(sufficiency(0.9, [0.7, 0.9])), 2)
+        0.1
+    """
+    return _fall(untouched, only)
+
+
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    """Rank correlation of two maps of the same tokens, in [−1, 1]: 1 for the same order, about 0 for unrelated ones.
+
+    Tied tokens share the mean of their ranks, and ρ is Pearson's correlation of those ranks. NaN where a map has the
+    same value everywhere, or a value that is not finite: it has no order.
+
+    Raises:
+        MapError: Not two maps of as many tokens.
+
+    Example:
+        >>> round(spearman([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0]), 2)
+        0.8
+    """
+    first, second = _two(a, b)
+    if not (_ordered(first) and _ordered(second)):
+        return float("nan")
+    ranks = np.stack([scipy.stats.rankdata(values) for values in (first, second)])
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    norms = np.sqrt((ranks**2).sum(axis=1))
+    return float(np.clip(ranks[0] @ ranks[1] / norms.prod(), -1, 1))
+
+
+def kendall(a: ArrayLike, b: ArrayLike) -> float:
+    """Kendall's τ_b of two maps of the same tokens, in [−1, 1]: concordant less discordant pairs of tokens.
+
+    Pairs tied in one map count for neither and τ_b's denominator leaves them out: (C − D) / √((C+D+T_a)(C+D+T_b)).
+    NaN and errors as `spearman`.
+
+    Example:
+        >>> round(kendall([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0]), 4)  # 5 of 6 pairs agree
+        0.6667
+    """
+    first, second = _two(a, b)
+    if not (_ordered(first) and _ordered(second)):
+        return float("nan")
+    found: Any = scipy.stats.kendalltau(first, second, variant="b")
+    return float(found.statistic)
+
+
+def _fall(untouched: ArrayLike, values: ArrayLike) -> Float[np.ndarray, "*lead"]:
+    top, rest = np.asarray(untouched, np.float64), np.asarray(values, np.float64)
+    if rest.ndim == 0 or rest.shape[-1] == 0 or top.shape != rest.shape[:-1]:
+        raise MapError(
+            f"one untouched value per curve is expected, (...) beside (..., fraction); got {top.shape} and "
+            f"{rest.shape}."
+        )
+    return np.asarray((top[..., None] - rest).mean(axis=-1))
+
+
+def _shares(fractions: Fractions) -> Float[np.ndarray, " fraction"]:
+    shares = np.asarray(fractions, np.float64)
+    if shares.ndim != 1 or not ((shares >= 0) & (shares <= 1)).all():
+        raise MapError(f"fractions are a list of numbers in [0, 1]; got {fractions!r}.")
+    return shares
+
+
+def _two(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise MapError(
+            f"two maps (token,) of the same tokens are compared; got {first.shape} and {second.shape}."
+        )
+    return first, second
+
+
+def _ordered(values: Float[np.ndarray, " token"]) -> bool:
+    return len(values) > 1 and bool(np.isfinite(values).all()) and bool((values != values[0]).any())
