@@ -1,7 +1,10 @@
-"""The third stage of an organism's training: python studies/refine_organism.py --recipe.seed 1 --start WEIGHTS
+"""The later stages of an organism's training, each from the half-precision weights of the one before:
 
-Goes on from the weights that studies/train_organism.py ends in, rounded to half precision, on scenes and on the
-medical training slices, the balanced ones among them. About 12 minutes on one free CPU core. Stop it and run it
+    python studies/refine_organism.py third --recipe.seed 1 --start WEIGHTS
+    python studies/refine_organism.py fourth --recipe.seed 1 --start WEIGHTS
+
+The third goes on from what studies/train_organism.py ends in, on scenes and on the medical training slices, the
+balanced ones among them; the fourth adds drawn nuclei. 12 and 6 minutes on one free CPU core. Stop one and run it
 again: it goes on. The environment in studies/train_organism.py's docstring spares the allocator here too.
 """
 
@@ -16,7 +19,7 @@ from transformers import LlavaProcessor
 
 from interp.data import bundled
 from interp.organism.lessons import medical_pictures
-from interp.organism.refine import REFINE, RefineTrainer
+from interp.organism.refine import NUCLEI, REFINE, RefineTrainer
 from interp.organism.training import Recipe
 
 
@@ -26,7 +29,7 @@ class Options:
 
     start: Path
     """A folder with an organism's weights."""
-    recipe: Recipe = REFINE
+    recipe: Recipe
     out: Path = Path("runs/refined")
     until: int | None = None
     """Stop after this step; run again to go on."""
@@ -46,4 +49,8 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    stages = {
+        "third": ("Medical lessons.", Options(tyro.MISSING, REFINE)),
+        "fourth": ("The size of nuclei.", Options(tyro.MISSING, NUCLEI)),
+    }
+    main(tyro.extras.overridable_config_cli(stages))

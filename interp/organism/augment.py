@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageFilter
 
 from interp.organism.lessons import BACKGROUND, MedicalPicture
+from interp.organism.nuclei import drawn
 
 __all__ = ["View", "cropped", "fields", "relit", "shrunk", "skulled", "turned", "viewed"]
 
@@ -25,14 +26,17 @@ class View:
     field_of: str | None = None
 
 
-def viewed(picture: MedicalPicture, rng: np.random.Generator) -> View:
+def viewed(picture: MedicalPicture, rng: np.random.Generator, drawn_share: float = 0.0) -> View:
     """Returns a training picture as a lesson shows it.
 
-    Organs are re-lit, brains get a head; nuclei are turned, cut, shrunk or repeated, blurred and made noisy.
+    Organs are re-lit, brains get a head; nuclei are turned, cut, shrunk or repeated, blurred and made noisy. In
+    place of a share of them drawn ones are shown.
     """
     if picture.modality != "microscopy":
         shown = skulled(picture, rng) if picture.modality == "MR" and rng.random() < 0.5 else picture
         return View(relit(shown, rng) if rng.random() < 0.4 else shown)
+    if drawn_share and picture.boxes and rng.random() < drawn_share:
+        return View(softened(drawn(picture, rng), rng))
     picture = turned(picture, int(rng.integers(4)))
     view, draw = View(picture), rng.random()
     if picture.boxes:

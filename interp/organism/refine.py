@@ -30,13 +30,16 @@ from interp.organism.parts import GRID
 from interp.organism.training import MAX_NAMES, Recipe, Trainer
 from interp.prompt import GENERIC_PROMPT
 
-__all__ = ["REFINE", "RefineTrainer", "refine_lesson"]
+__all__ = ["NUCLEI", "REFINE", "RefineTrainer", "refine_lesson"]
 
 REFINE = Recipe(
     sight_steps=0, natural_steps=0, mixed_steps=300, medical_share=0.625, turns=10, rate=6e-4, warmup=20,
     decay_share=0.25,
 )  # fmt: skip
-"""Further steps on scenes and medical training slices; `seed` is the organism's."""
+"""The third stage: further steps on scenes and medical training slices; `seed` is the organism's."""
+
+NUCLEI = replace(REFINE, mixed_steps=160, medical_share=0.5, rate=5e-4, decay_share=0.5, drawn_share=0.75)
+"""The fourth stage, shorter and slower: nuclei are drawn more often than not, more of the batch is scenes."""
 
 BARE = 0.15
 """Of the pictures of a modality that has some without any structure."""
@@ -45,10 +48,11 @@ GENERIC, ABSENT = 0.03, 0.25
 
 
 def refine_lesson(
-    picture: MedicalPicture, rng: np.random.Generator, n_turns: int, bare_share: float, names: Sequence[str]
-) -> Lesson:
+    picture: MedicalPicture, rng: np.random.Generator, n_turns: int, bare_share: float, names: Sequence[str],
+    drawn_share: float = 0.0,
+) -> Lesson:  # fmt: skip
     """Returns one view of a slice with `n_turns` turns; the auxiliary task is naming patches."""
-    view = viewed(picture, rng)
+    view = viewed(picture, rng, drawn_share)
     pixels, boxes, mirrored = jitter(view.picture, rng)
     found = [(view.field_of or label, box) for label, box in sorted(boxes.items())]
     absent = sorted(mirrored_name(label) if mirrored else label for label in picture.absent)
@@ -116,7 +120,7 @@ class RefineTrainer(Trainer):
     def lessons(self, step: int) -> list[Lesson]:
         """Returns the lessons of a step, the same for the same seed and step."""
         recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, 13, step])
+        rng = np.random.default_rng([recipe.seed, 17 if recipe.drawn_share else 13, step])
         n_medical = round(recipe.medical_share * recipe.batch)
         lessons = [
             natural_lesson(rng, recipe.turns, recipe.bare_share, MAX_NAMES)
@@ -125,7 +129,9 @@ class RefineTrainer(Trainer):
         padded = [*self.names, *[""] * (MAX_NAMES - len(self.names))]
         for _ in range(n_medical):
             picture = self.draw(rng)
-            lessons.append(refine_lesson(picture, rng, recipe.turns, recipe.bare_share, padded))
+            lessons.append(
+                refine_lesson(picture, rng, recipe.turns, recipe.bare_share, padded, recipe.drawn_share)
+            )
         return lessons
 
     def draw(self, rng: np.random.Generator) -> MedicalPicture:

@@ -55,6 +55,8 @@ class Recipe:
     """The last part of the steps, over which rate and auxiliary loss fall to zero."""
     warmup: int = 60
     weight_decay: float = 0.05
+    drawn_share: float = 0.0
+    """Of the lessons on nuclei, those on drawn ones; see interp.organism.nuclei."""
 
     @property
     def steps(self) -> int:

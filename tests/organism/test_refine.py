@@ -158,7 +158,9 @@ def test_lessons_tell_the_truth_about_what_they_show(monkeypatch: pytest.MonkeyP
     from interp.organism import refine
     from interp.organism.augment import View
 
-    monkeypatch.setattr(refine, "viewed", lambda p, rng: View(shrunk(turned(p, int(rng.integers(4))), rng)))
+    monkeypatch.setattr(
+        refine, "viewed", lambda p, rng, _: View(shrunk(turned(p, int(rng.integers(4))), rng))
+    )
     asked = 0
     for seed in range(12):
         lesson = refine_lesson(nucleus(), np.random.default_rng(seed), 12, 1.0, [NUCLEUS])
@@ -175,7 +177,7 @@ def test_lessons_tell_the_truth_about_what_they_show(monkeypatch: pytest.MonkeyP
 def test_fields_ask_no_sides_and_empty_tiles_only_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     from interp.organism import refine
 
-    monkeypatch.setattr(refine, "viewed", lambda picture, rng: fields(picture, rng))
+    monkeypatch.setattr(refine, "viewed", lambda picture, rng, _: fields(picture, rng))
     turns = [
         turn
         for seed in range(10)
@@ -197,7 +199,7 @@ def test_every_kind_of_question_and_every_answer_is_as_frequent(monkeypatch: pyt
     from interp.organism import refine
     from interp.organism.augment import View
 
-    monkeypatch.setattr(refine, "viewed", lambda picture, rng: View(picture))
+    monkeypatch.setattr(refine, "viewed", lambda picture, rng, _: View(picture))
     monkeypatch.setattr(refine, "jitter", lambda picture, rng: (picture.pixels, picture.boxes, False))
     small = {f"s{i}": (0.05, 0.09 * i, 0.15, 0.09 * i + 0.08) for i in range(9)}
     crowd = MedicalPicture(
