@@ -32,7 +32,8 @@ words. {n} samples ({data}). Image tokens are seldom trained to say anything the
 a finding, and that they cannot does not mean that nothing is there."""
 
 KNOWN = """The organisms' training drew image tokens to the input <i>embeddings</i> of the words for what they show.
-So the words are there at the input, and what the lens misses of them at layer −1 is the lens's blindness, not the model's."""
+So the words are there at the input, and what the lens misses of them at layer −1 is the lens's blindness,
+not the model's."""
 
 
 def lead(result: GridResult) -> str:
