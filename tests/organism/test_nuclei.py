@@ -47,15 +47,16 @@ def test_the_box_is_the_largest_nucleus_own_by_a_clear_margin(monkeypatch: pytes
     assert np.mean([len(rest) > 2 for _, rest in made]) > 0.5
 
 
-def test_small_and_large_are_alike_often_and_hang_on_nothing_else() -> None:
-    made = [drawn(REAL, np.random.default_rng([1, seed])) for seed in range(50)]
+def test_small_and_large_are_alike_often_and_as_bright(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nuclei, "_others", lambda *_: [])  # the slow part
+    made = [drawn(REAL, np.random.default_rng([1, seed])) for seed in range(240)]
     shares = np.array([(x1 - x0) * (y1 - y0) for p in made for x0, y0, x1, y1 in p.boxes.values()])
     answers = [build.size(share) for share in shares]
     assert 0.3 < answers.count("small") / len(made) < 0.6
     assert 0.3 < answers.count("large") / len(made) < 0.6
     small = np.array([answer == "small" for answer in answers])
     brightness = np.array([p.pixels.max() for p in made], float)
-    assert abs(np.corrcoef(small, brightness)[0, 1]) < 0.3
+    assert abs(np.corrcoef(small, brightness)[0, 1]) < 0.25
     assert all(p.absent == {"liver"} and p.modality == "microscopy" for p in made)
 
 
