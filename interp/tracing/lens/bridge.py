@@ -19,8 +19,10 @@ SUPPORTED: Mapping[str, str] = {
     "mistral3": "Mistral3ForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
+    "vila": "LlavaForConditionalGeneration",
 }
-"""Families that TransformerLens 4.3 has an adapter for, each tested: patterns and logits are those of a trace."""
+"""Families → the class whose adapter TransformerLens 4.3 gives them. Each is tested: patterns and logits are those of
+a trace. Our VILA is made of LLaVA's class."""
 
 UNSUPPORTED: Mapping[str, str] = {
     "internvl": "InternVLForConditionalGeneration",
@@ -29,6 +31,9 @@ UNSUPPORTED: Mapping[str, str] = {
     "smolvlm": "SmolVLMForConditionalGeneration",
 }
 """Families of `interp` that TransformerLens 4.3 has no adapter for: `to_lens` refuses them."""
+
+
+VISION = ("vision_encoder", "vision_projector")
 
 
 def build_bridge(hf: Any, family: str) -> Any:
@@ -49,25 +54,29 @@ def build_bridge(hf: Any, family: str) -> Any:
         raise ModelError(
             f'to_lens needs TransformerLens ({error}). Install it: pip install "interp[lens]".'
         ) from error
-    kind = type(hf).__name__
-    _check(kind, family, hf, SUPPORTED_ARCHITECTURES)
+    kind = _kind(hf, family, SUPPORTED_ARCHITECTURES)
     second = second_instance(hf, "eager")
     known = SUPPORTED_ARCHITECTURES[kind]
     bare: Any = type(known.__name__, (known,), {"required_libraries": []})
     adapter = bare(build_bridge_config_from_hf(second.config, kind, family, hf.dtype))
     adapter.cfg.device = str(hf.device)
+    if kind != type(hf).__name__:  # another tower or projector, which its adapter would look for in vain
+        adapter.component_mapping = {k: v for k, v in adapter.component_mapping.items() if k not in VISION}
     adapter.prepare_model(second)
     return TransformerBridge(second, adapter, None).eval()
 
 
-def _check(kind: str, family: str, hf: Any, known: Mapping[str, Any]) -> None:
-    if kind not in known:
+def _kind(hf: Any, family: str, known: Mapping[str, Any]) -> str:
+    """The model's class, or the nearest class it is made of, that TransformerLens has an adapter for."""
+    found = next((kind.__name__ for kind in type(hf).__mro__ if kind.__name__ in known), None)
+    if found is None:
         raise ModelError(
-            f"TransformerLens has no adapter for {kind} (family {family}). It has one for these families of "
-            f"interp: {', '.join(SUPPORTED)}. mllm.trace and the nnsight door read and edit every family."
+            f"TransformerLens has no adapter for {type(hf).__name__} (family {family}). It has one for these families "
+            f"of interp: {', '.join(SUPPORTED)}. mllm.trace and the nnsight door read and edit every family."
         )
     devices = set((getattr(hf, "hf_device_map", None) or {}).values())
     if len(devices) > 1:
         raise ModelError(
             f"to_lens takes a model on one device; this one is on {len(devices)}. Load it with device= one of them."
         )
+    return found
