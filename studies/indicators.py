@@ -89,7 +89,7 @@ def main(
     workers: int = 2,
     n: int = 24,
     n_validation: int = 10,
-    n_faithful: int = 6,
+    n_faithful: int = 4,
     n_checked: int = 4,
     few: int = 20,
     batch: int = 8,
