@@ -195,7 +195,7 @@ class IndicatorTask(StudyTask):
         flat = dict.fromkeys(against for _, measure, against, _ in scores if measure in CURVES)
         rest = [score for score in scores if score[1] not in CURVES]
         reason = "undefined here: the map is the same everywhere, or the truth covers no token or all."
-        nothing = f"taking every token away lowers the target by less than {self.study.least:g}: no curve is normalised."
+        nothing = f"taking every token away lowers the target by less than {self.study.least:g}: there are no areas."
         return [
             *(failure(self, index, "undefined", nothing, metric=removal) for removal in flat),
             *(
