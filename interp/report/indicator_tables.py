@@ -89,11 +89,6 @@ def _group_means(wide: pd.DataFrame, label: str) -> dict[Any, float]:
     return dict(zip(found.group, found["mean"].to_numpy(float), strict=True))
 
 
-def _group_means(wide: pd.DataFrame, label: str) -> dict[Any, float]:
-    found = groups_of(wide[label].to_numpy(float), wide.group.to_numpy(object))
-    return dict(zip(found.group, found["mean"].to_numpy(float), strict=True))
-
-
 def metrics_table(result: IndicatorResult) -> str:
     """Every metric against every truth; a table per cell."""
     keys = {
