@@ -89,7 +89,7 @@ def main(
     workers: int = 2,
     n: int = 24,
     n_validation: int = 10,
-    n_faithful: int = 6,
+    n_faithful: int = 4,
     n_checked: int = 4,
     few: int = 20,
     batch: int = 8,
@@ -136,7 +136,7 @@ def main(
     result = IndicatorResult.join(results)
     print(result.table(), end="\n\n")
     if len(result.failures):
-        counts = result.failures.fillna("").groupby(["model", "control", "metric", "error"]).size()
+        counts = result.failures.groupby(["model", "control", "metric", "error"], dropna=False).size()
         print(f"Not measured:\n{counts.to_string()}", end="\n\n")
     print(f"Report: {result.report(out / 'indicators.html')}")
 

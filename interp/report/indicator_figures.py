@@ -163,24 +163,30 @@ def _front(result: IndicatorResult, table: pd.DataFrame, higher: bool, *, legend
         showlegend=False,
     )
     points = [
-        _point(result, where(ordered, ordered.indicator == label), named=label in kept, legend=legend)
+        _point(result, where(ordered, ordered.indicator == label), side=_side(label, kept), legend=legend)
         for label in result.indicators
         if (ordered.indicator == label).any()
     ]
     return [line, *points]
 
 
-def _point(result: IndicatorResult, row: pd.DataFrame, *, named: bool, legend: bool) -> go.Scatter:
+def _side(label: str, kept: list[str]) -> str:
+    """Where a point's name stands, so that those of neighbours differ; empty for one that is not on the line."""
+    sides = ("bottom right", "top left")
+    return sides[kept.index(label) % 2] if label in kept else ""
+
+
+def _point(result: IndicatorResult, row: pd.DataFrame, *, side: str, legend: bool) -> go.Scatter:
     (label,) = row.indicator
     return go.Scatter(
         x=row.seconds_ratio,
         y=row["mean"],
-        mode="markers+text" if named else "markers",
+        mode="markers+text" if side else "markers",
         text=[safe(label)],
         name=safe(label),
         legendgroup=safe(label),
         showlegend=legend,
-        textposition="top center",
+        textposition=side or "top center",
         textfont={"size": 11},
         cliponaxis=False,
         marker={"size": 9, "color": colours(result)[label]},

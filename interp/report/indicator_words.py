@@ -17,9 +17,9 @@ LOCALISATION = """Points are means over samples, bars 95 % bootstrap intervals o
 fewer than 20). Dotted: what an even map scores. Filled: the certified truth; open: what else was scored beside it.
 Grey names know nothing of the model."""
 
-FINDS = """<b class="right">✓</b> finds the truth: better than every map that knows nothing, on the same samples:
-signs of whole groups flipped, Holm over the indicators and these maps, p ≤ 0.05, and the interval of each difference
-on the right side of zero. It says that a map tells more than nothing, not that it is good."""
+FINDS = """<b class="right">✓</b> finds the truth: better than every map that knows nothing, on the same samples: the
+interval of each difference on the right side of zero, and the largest p (signs of whole groups flipped) at most 0.05
+after Holm over the indicators. It says that a map tells more than nothing, not that it is good."""
 
 PAIRS = """First minus second on the same samples. p: signs of whole groups’ differences flipped; Holm’s p is
 adjusted over the pairs of a model and data set, so that reading them all still errs once in twenty at most."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -109,7 +109,7 @@ class IndicatorTask(StudyTask):
             failure(self, index, error, reason, control=label) for label, error, reason in found.lost
         ]
         undefined = [score for score in scores if math.isnan(score[3]) and score[1] not in AGREEMENT]
-        failures += [self._silent(index, score) for score in undefined]
+        failures += self._silent(index, undefined)
         maps = [
             {"index": index, "indicator": label, "values": values.astype(np.float32).tolist()}
             for label, values in found.maps.items()
@@ -190,13 +190,19 @@ class IndicatorTask(StudyTask):
             yield label, QUESTION, "spearman", spearman(found.maps[label], values)
             yield label, QUESTION, first, self._scored(values, mask, found.tokens)[first]
 
-    def _silent(self, index: int, score: Score) -> dict[str, Any]:
-        label, measure, against, _ = score
-        reason = (
-            "undefined here: the map is the same everywhere, the truth covers no token or all, or taking every token "
-            "away does not lower the target."
-        )
-        return failure(self, index, "undefined", reason, metric=f"{measure} · {against}", control=label)
+    def _silent(self, index: int, scores: Sequence[Score]) -> list[dict[str, Any]]:
+        """A failure for each undefined value; one for all curves under a removal that takes nothing from the target."""
+        flat = dict.fromkeys(against for _, measure, against, _ in scores if measure in CURVES)
+        rest = [score for score in scores if score[1] not in CURVES]
+        reason = "undefined here: the map is the same everywhere, or the truth covers no token or all."
+        nothing = f"taking every token away lowers the target by less than {self.study.least:g}: there are no areas."
+        return [
+            *(failure(self, index, "undefined", nothing, metric=removal) for removal in flat),
+            *(
+                failure(self, index, "undefined", reason, metric=f"{m} · {a}", control=i)
+                for i, m, a, _ in rest
+            ),
+        ]
 
     def _sample_row(self, index: int, found: Found, n_truth: list[int]) -> dict[str, Any]:
         sample, other, tokens = self.study.data[index], self._others[index], found.tokens

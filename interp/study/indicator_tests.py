@@ -116,13 +116,13 @@ def _tested(a: np.ndarray, b: np.ndarray, groups: Any, level: float, seed: int) 
 def found(result: IndicatorResult, measure: str | None = None, level: float = 0.95) -> pd.DataFrame:
     """Which indicators find the truth: one row per (axes…, indicator) that is no baseline.
 
-    An indicator **finds** it where it is better than every baseline among the indicators on the same samples, by the
-    paired test with signs of whole groups flipped, Holm over all indicators and baselines of a cell, and where the
-    interval of each difference lies on the right side of zero.
+    An indicator **finds** it where it is better than every baseline among the indicators on the same samples: the
+    interval of each difference lies on the right side of zero, and the largest p of the paired tests (signs of whole
+    groups flipped), which is that of "better than all of them", is at most 0.05 after Holm over a cell's indicators.
 
     Returns:
         Columns: axes…, `indicator`, `mean`, `low`, `high` of the first metric (or `measure`) against the first truth,
-        `n`, `n_groups`, `best_baseline` (the largest mean among them), `p_holm` (the largest over the baselines),
+        `n`, `n_groups`, `best_baseline` (the largest mean among them), `p_holm`,
         `finds`, `note`. `finds` is None without baselines or with fewer than 20 groups.
     """
     parts = []
@@ -143,17 +143,15 @@ def _verdicts(
     labels = [label for label in cell.study.indicators if label in rows.index and label not in nothing]
     wide = values_of(result, cell, measure, None)
     signed = {label: sign * wide[label].to_numpy(float) for label in (*labels, *nothing)}
-    tests = [
-        (label, _tested(signed[label], signed[base], wide["group"], level, result.seed))
+    tests = {
+        label: [_tested(signed[label], signed[base], wide["group"], level, result.seed) for base in nothing]
         for label in labels
-        for base in nothing
-    ]
-    adjusted = holm([test["p"] for _, test in tests])
+    }
+    worst = [max((test["p"] for test in tests[label]), default=float("nan")) for label in labels]
     frame = []
-    for label in labels:
-        own = [(test, p) for (name, test), p in zip(tests, adjusted, strict=True) if name == label]
+    for label, p in zip(labels, holm(worst), strict=True):
         row = rows.loc[label]
-        wins = [bool(test["low"] > 0 and p <= USUAL) for test, p in own]
+        wins = all(test["low"] > 0 for test in tests[label]) and bool(p <= USUAL)
         means = [sign * float(rows.loc[base, "mean"]) for base in nothing]  # pyright: ignore[reportArgumentType]
         frame.append(
             {
@@ -162,8 +160,8 @@ def _verdicts(
                 "measure": measure,
                 **{name: row[name] for name in ("mean", "low", "high", "n", "n_groups")},
                 "best_baseline": sign * max(means) if means else float("nan"),
-                "p_holm": max((p for _, p in own), default=float("nan")),
-                "finds": None if not own or row["note"] else all(wins),
+                "p_holm": float(p),
+                "finds": None if not nothing or row["note"] else wins,
                 "note": row["note"],
             }
         )
