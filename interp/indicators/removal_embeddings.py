@@ -136,11 +136,14 @@ def replaced(
 
 
 def in_order(masks: Bool[np.ndarray, "variant token"], size: int) -> Iterator[np.ndarray]:
-    """Numbers of the variants that take something away, `size` together, in the order of their first such token.
+    """Numbers of the variants that take something away, in the order of their first such token, `size` together.
 
-    So variants of a batch begin near each other, and what comes before runs for none of them.
+    Variants of a batch begin within an eighth of the image of each other: what comes before runs for none of them.
     """
     chosen = np.flatnonzero(masks.any(axis=1))
-    chosen = chosen[np.argsort(masks[chosen].argmax(axis=1), kind="stable")]
-    for start in range(0, len(chosen), size):
-        yield chosen[start : start + size]
+    first = masks[chosen].argmax(axis=1)
+    chosen, first = chosen[order := np.argsort(first, kind="stable")], first[order]
+    while len(chosen):
+        n = min(size, int(np.searchsorted(first, first[0] + masks.shape[1] // 8, side="right")))
+        yield chosen[:n]
+        chosen, first = chosen[n:], first[n:]

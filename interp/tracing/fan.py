@@ -16,7 +16,9 @@ from interp.tracing.tap import AttentionFunction, Call
 __all__ = ["Fan"]
 
 CHUNK_BYTES = 16 * 2**20
-"""No more than about this many bytes of scores against the shared keys are held at once."""
+"""No more than about this many bytes of scores, or of joined keys and values, are held at once."""
+MANY = 128
+"""Rows of a variant from which on torch's fused attention is faster, for all that it wants keys in one piece."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +68,33 @@ class Fan:
         one = torch.arange(n_rows, device=call.queries.device)[None]
         mask = call.mask if call.mask is None else call.mask[:1]
         seen = visible(mask, one, n_queries=n_rows, n_keys=call.n_keys, causal=call.causal)
-        outputs = [self._part(call, heads, seen, part) for part in self._chunks(call, n)]
+        if n_rows > MANY and call.softcap is None:
+            size = 2 * 4 * call.keys[0].shape[1] * call.n_keys * call.keys[0].shape[3]
+            outputs = [self._joined(call, seen, part) for part in _chunks(n, size)]
+        else:
+            size = 4 * call.queries.shape[1] * n_rows * call.n_keys
+            outputs = [self._part(call, heads, seen, part) for part in _chunks(n, size)]
         return torch.cat(outputs).transpose(1, 2).contiguous()
 
-    def _chunks(self, call: Call, n: int) -> Iterator[slice]:
-        _, n_heads, n_rows, _ = call.queries.shape
-        step = max(1, CHUNK_BYTES // (4 * n_heads * n_rows * call.keys[0].shape[2]))
-        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+    def _joined(self, call: Call, seen: Tensor | None, part: slice) -> Float[Tensor, "variant head row dim"]:
+        """A chunk's output by torch's fused attention; only the chunk's keys are ever joined to the shared ones."""
+        queries = call.queries[part]
+        n, n_heads, n_rows, _ = queries.shape
+        keys, values = (
+            torch.cat([shared.expand(n, -1, -1, -1), own[part]], dim=2)
+            for shared, own in (call.keys, call.values)
+        )
+        mask = seen
+        if self.hidden is not None:
+            late = torch.arange(n_rows, device=queries.device)[:, None] >= self.first
+            closed = (self.hidden[part, None] & late)[:, None]
+            if mask is None or mask.dtype == torch.bool:
+                mask = ~closed if mask is None else mask & ~closed
+            else:
+                mask = mask.masked_fill(closed, torch.finfo(mask.dtype).min)
+        return torch.nn.functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, scale=call.scaling, enable_gqa=n_heads != keys.shape[1]
+        )
 
     def _part(
         self, call: Call, heads: Heads, seen: Tensor | None, part: slice
@@ -116,6 +138,12 @@ class Fan:
         if closed is None:
             return scores
         return scores.masked_fill_(closed[None, :, None], torch.finfo(scores.dtype).min)
+
+
+def _chunks(n: int, size: int) -> Iterator[slice]:
+    """Slices of n variants of `size` bytes each."""
+    step = max(1, CHUNK_BYTES // size)
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def _capped(scores: Tensor, softcap: float | None) -> Tensor:

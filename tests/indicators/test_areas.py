@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.footprints import Footprints, concatenate, lay, pad_to_square
@@ -67,6 +67,7 @@ def test_views_that_show_one_place_share_a_block() -> None:
     np.testing.assert_allclose(places(tiles())[4:6], [[0, 0], [0, 1]])
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.data())
 def test_blocks_are_a_shifted_lattice_numbered_without_gaps(
     rows: int, cols: int, side: int, data: st.DataObject

@@ -60,9 +60,10 @@ def test_passes_start_behind_the_patched_layer_and_token() -> None:
     maps = ActivationPatching({SAMPLE.id: OTHER}, layers=[1, 2], block=2)(mllm, SAMPLE, target=TARGET)
     for hook in hooks:
         hook.remove()
-    assert calls == [0, 1, 2, 0, 1, 2, 2]  # the sample, its partner, and four blocks side by side
+    assert calls == [0, 1, 2, 0, 1, 2, 2, 2]  # the sample, its partner, the upper blocks, the lower
     two = [mllm.encode([one]).tokens[0].length for one in (SAMPLE, OTHER)]
-    assert maps.cost.tokens == sum(two) + 4 * (two[0] - maps.tokens[0].image[0])
+    image = maps.tokens[0].image
+    assert maps.cost.tokens == sum(two) + 2 * (two[0] - image[0]) + 2 * (two[0] - image[8])
 
 
 def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) -> None:

@@ -13,6 +13,7 @@ import torch
 import tests.tiny as small
 from interp.errors import MapError
 from interp.indicators import EmbeddingReplacement, ReplaceEmbeddings
+from interp.indicators.removal_embeddings import in_order
 from interp.prompt import Target
 from interp.sample import Sample
 from interp.tracing import Mllm
@@ -112,3 +113,9 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
         MapError, match=rf"has {theirs} image tokens, sample .* has {n}; .* image of the same size"
     ):
         ReplaceEmbeddings("other", wide).scores(mllm, SAMPLE, masks(n))
+
+
+def test_variants_of_a_batch_begin_near_each_other() -> None:
+    found = [part.tolist() for part in in_order(np.eye(16, dtype=bool)[[15, 3, 5, 4, 0, 2, 2]], 2)]
+    assert found == [[4, 5], [6, 1], [3, 2], [0]]
+    assert [part.tolist() for part in in_order(np.zeros((2, 16), bool), 4)] == []

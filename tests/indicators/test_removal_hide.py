@@ -71,6 +71,16 @@ def test_batches_and_chunks_change_no_number(mllm: Mllm, monkeypatch: pytest.Mon
     )
     monkeypatch.setattr(fan, "CHUNK_BYTES", 1)
     np.testing.assert_allclose(HideTokens().scores(mllm, SAMPLE, variants).values, expected, atol=1e-5)
+    monkeypatch.setattr(fan, "MANY", 0)  # as where a variant has many rows: fused attention over joined keys
+    for family_, sample in ((mllm, SAMPLE), (family("gemma3"), SAMPLE), (family("qwen2_5_vl"), SAMPLE)):
+        shapes = masks(family_.encode([sample]).tokens[0].n, 5)
+        joined = HideTokens([1, 2]).scores(family_, sample, shapes).values
+        with monkeypatch.context() as short:
+            short.setattr(fan, "MANY", 10**6)
+            np.testing.assert_allclose(
+                joined, HideTokens([1, 2]).scores(family_, sample, shapes).values, atol=1e-5
+            )
+    monkeypatch.undo()
     by_source = HideTokens().scores(mllm.using("source"), SAMPLE, variants).values
     np.testing.assert_allclose(by_source, expected, atol=1e-5)
 
