@@ -64,6 +64,11 @@ class IndicatorTask(StudyTask):
             **{name: getattr(study, name) for name in ("least", "n_faithful", "n_checked", "rule", "seed")},
         }
 
+    @property
+    def _planned(self) -> dict[str, Any]:
+        """A shard is one micro-batch: each sample is hundreds of passes, and workers share shards."""
+        return {**super()._planned, "shard": self.study.batch}
+
     def provenance(self) -> dict[str, Any]:
         """Names, and how each layer was chosen."""
         return {**super().provenance(), "layers": dict(self.study.choices)}
