@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -85,9 +85,9 @@ class OriginalLlava(ABC):
             isinstance(raw.get("mm_vision_tower"), str) and "llm_cfg" not in raw and self.claims(folder, raw)
         )
 
+    @abstractmethod
     def claims(self, folder: Path, raw: Mapping[str, Any]) -> bool:
         """Whether a checkpoint of LLaVA's layout is of this kind."""
-        raise NotImplementedError
 
     def files(self, folder: Path, raw: Mapping[str, Any], *, download: bool) -> Sources:
         """Where the tensors are. A projector in a file of its own counts only where the shards hold none."""
