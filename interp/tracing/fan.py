@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.tracing.rows import Heads, attend, visible
+from interp.tracing.rows import attend, visible
 from interp.tracing.tap import AttentionFunction, Call
 
 __all__ = ["Fan"]
 
 CHUNK_BYTES = 16 * 2**20
-"""No more than about this many bytes of scores, or of joined keys and values, are held at once."""
-MANY = 128
-"""Rows of a variant from which on torch's fused attention is faster, for all that it wants keys in one piece."""
+"""No more than about this many bytes of scores are held at once where attention is written out."""
+TOGETHER = 128
+"""Rows that go through fused attention as one sequence: enough to be worth joining the shared keys to theirs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,42 +64,49 @@ class Fan:
     def _shared(self, call: Call) -> Float[Tensor, "variant row head dim"]:
         """The output over the shared keys and each variant's own, a few variants at a time."""
         n, _, n_rows, _ = call.queries.shape
-        heads = call.all_heads
         one = torch.arange(n_rows, device=call.queries.device)[None]
         mask = call.mask if call.mask is None else call.mask[:1]
         seen = visible(mask, one, n_queries=n_rows, n_keys=call.n_keys, causal=call.causal)
-        if n_rows > MANY and call.softcap is None:
-            size = 2 * 4 * call.keys[0].shape[1] * call.n_keys * call.keys[0].shape[3]
-            outputs = [self._joined(call, seen, part) for part in _chunks(n, size)]
-        else:
-            size = 4 * call.queries.shape[1] * n_rows * call.n_keys
-            outputs = [self._part(call, heads, seen, part) for part in _chunks(n, size)]
-        return torch.cat(outputs).transpose(1, 2).contiguous()
+        if call.softcap is None and (seen is None or (seen.dtype == torch.bool and seen.shape[1] == 1)):
+            parts = _chunks(n, max(1, TOGETHER // n_rows))
+            return torch.cat([self._fused(call, seen, part) for part in parts]).transpose(1, 2).contiguous()
+        size = 4 * call.queries.shape[1] * n_rows * call.n_keys
+        parts = _chunks(n, max(1, CHUNK_BYTES // size))
+        return torch.cat([self._part(call, seen, part) for part in parts]).transpose(1, 2).contiguous()
 
-    def _joined(self, call: Call, seen: Tensor | None, part: slice) -> Float[Tensor, "variant head row dim"]:
-        """A chunk's output by torch's fused attention; only the chunk's keys are ever joined to the shared ones."""
-        queries = call.queries[part]
-        n, n_heads, n_rows, _ = queries.shape
+    def _fused(self, call: Call, seen: Tensor | None, part: slice) -> Float[Tensor, "variant head row dim"]:
+        """A chunk's output by torch's fused attention: its variants as one sequence behind the shared keys."""
+        queries = call.queries[part].transpose(0, 1)
+        n_heads, n, rows, dim = queries.shape
         keys, values = (
-            torch.cat([shared.expand(n, -1, -1, -1), own[part]], dim=2)
+            torch.cat([shared[0], own[part].transpose(0, 1).flatten(1, 2)], dim=1)[None]
             for shared, own in (call.keys, call.values)
         )
-        mask = seen
-        if self.hidden is not None:
-            late = torch.arange(n_rows, device=queries.device)[:, None] >= self.first
-            closed = (self.hidden[part, None] & late)[:, None]
-            if mask is None or mask.dtype == torch.bool:
-                mask = ~closed if mask is None else mask & ~closed
-            else:
-                mask = mask.masked_fill(closed, torch.finfo(mask.dtype).min)
-        return torch.nn.functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, scale=call.scaling, enable_gqa=n_heads != keys.shape[1]
+        output = torch.nn.functional.scaled_dot_product_attention(
+            queries.reshape(1, n_heads, n * rows, dim),
+            keys,
+            values,
+            attn_mask=self._joint(call, seen, part),
+            scale=call.scaling,
+            enable_gqa=n_heads != keys.shape[1],
         )
+        return output.view(n_heads, n, rows, -1).transpose(0, 1)
 
-    def _part(
-        self, call: Call, heads: Heads, seen: Tensor | None, part: slice
-    ) -> Float[Tensor, "variant head row dim"]:
-        """A chunk's output: the softmax over shared and own keys from those over each alone."""
+    def _joint(self, call: Call, seen: Tensor | None, part: slice) -> Bool[Tensor, "joint_row joint_key"]:
+        """What each row of a chunk sees of the shared keys, then of every variant's: of others' nothing."""
+        n, rows, shared = len(call.queries[part]), call.queries.shape[2], call.keys[0].shape[2]
+        device = call.queries.device
+        one = torch.ones(rows, call.n_keys, dtype=torch.bool, device=device) if seen is None else seen[0, 0]
+        each = one.expand(n, -1, -1)
+        if self.hidden is not None:
+            late = torch.arange(rows, device=device)[:, None] >= self.first
+            each = each & ~(self.hidden[part, None] & late)
+        own = torch.eye(n, dtype=torch.bool, device=device)[:, None, :, None] & each[:, :, None, shared:]
+        return torch.cat([each[..., :shared], own.flatten(2)], dim=2).flatten(0, 1)
+
+    def _part(self, call: Call, seen: Tensor | None, part: slice) -> Float[Tensor, "variant head row dim"]:
+        """A chunk's output written out: the softmax over shared and own keys from those over each alone."""
+        heads = call.all_heads
         queries = heads.queries(call.queries[part].float() * call.scaling)  # (variant, kv, group, row, dim)
         n, kv, group, rows, dim = queries.shape
         n_shared = call.keys[0].shape[2]
@@ -141,9 +148,8 @@ class Fan:
 
 
 def _chunks(n: int, size: int) -> Iterator[slice]:
-    """Slices of n variants of `size` bytes each."""
-    step = max(1, CHUNK_BYTES // size)
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+    """Slices of n variants, `size` each."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def _capped(scores: Tensor, softcap: float | None) -> Tensor:

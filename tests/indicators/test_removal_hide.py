@@ -9,6 +9,7 @@ import pytest
 
 import interp.tracing.fan as fan
 import tests.tiny as small
+from interp.conformance.tiny import tiny
 from interp.errors import MapError, ModelError, SiteError
 from interp.indicators import HideTokens, Removal
 from interp.prompt import PAPER_PROMPT, Prompt, Target, diff
@@ -69,20 +70,25 @@ def test_batches_and_chunks_change_no_number(mllm: Mllm, monkeypatch: pytest.Mon
     np.testing.assert_allclose(
         HideTokens().scores(mllm, SAMPLE, variants, batch=1).values, expected, atol=1e-5
     )
-    monkeypatch.setattr(fan, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(fan, "TOGETHER", 60)  # two variants as one sequence, of nine
     np.testing.assert_allclose(HideTokens().scores(mllm, SAMPLE, variants).values, expected, atol=1e-5)
-    monkeypatch.setattr(fan, "MANY", 0)  # as where a variant has many rows: fused attention over joined keys
-    for family_, sample in ((mllm, SAMPLE), (family("gemma3"), SAMPLE), (family("qwen2_5_vl"), SAMPLE)):
-        shapes = masks(family_.encode([sample]).tokens[0].n, 5)
-        joined = HideTokens([1, 2]).scores(family_, sample, shapes).values
-        with monkeypatch.context() as short:
-            short.setattr(fan, "MANY", 10**6)
-            np.testing.assert_allclose(
-                joined, HideTokens([1, 2]).scores(family_, sample, shapes).values, atol=1e-5
-            )
-    monkeypatch.undo()
     by_source = HideTokens().scores(mllm.using("source"), SAMPLE, variants).values
     np.testing.assert_allclose(by_source, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llava", "gemma3"])
+def test_attention_written_out_agrees_with_the_fused_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused, written = family(name), wrap(*tiny(name, "eager"))
+    shapes = masks(fused.encode([SAMPLE]).tokens[0].n, 7)
+    removal = HideTokens([1, 2])
+    expected = removal.scores(fused, SAMPLE, shapes).values
+    calls, product = [], fan.Fan._part
+    monkeypatch.setattr(fan.Fan, "_part", lambda *given: calls.append(1) or product(*given))
+    np.testing.assert_allclose(removal.scores(written, SAMPLE, shapes).values, expected, atol=1e-5)
+    together = len(calls)
+    monkeypatch.setattr(fan, "CHUNK_BYTES", 1)
+    np.testing.assert_allclose(removal.scores(written, SAMPLE, shapes, batch=6).values, expected, atol=1e-5)
+    assert (together, len(calls) - together) == (2, 2 * 6)  # layers, times the variants that hide something
 
 
 def test_a_variant_costs_the_rows_after_what_is_shared(mllm: Mllm) -> None:
