@@ -42,7 +42,7 @@ from interp.indicators import (
     ValueWeightedAttention,
 )
 from interp.indicators.random_masks import random_masks
-from interp.tracing.asked import Asked
+from interp.tracing.target_variants import Asked
 
 PLAIN, FIXED = "plain sdpa forward", "fixed: encoding, one pass"
 ROWS, N = 40, 576

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp import conformance, data, indicators, methods, metrics, models
     from interp.errors import InterpError
+    from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
+    from interp.inputs.sample import Box, Sample
+    from interp.inputs.tokens import TokenMap, word
     from interp.methods import Answer
-    from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
-    from interp.sample import Box, Sample
     from interp.study import (
         Grid,
         HeadRanking,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         Refinement,
         choose_layer,
     )
-    from interp.tokens import TokenMap, word
     from interp.tracing import (
         Apply,
         Boost,

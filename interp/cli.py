@@ -1,16 +1,17 @@
-"""The command line: `interp check`, `convert`, `merge`, `models`. A command is a function; `COMMANDS` lists them."""
+"""`interp merge`: the command line's door to `merge`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from interp.errors import InterpError, ModelError
-from interp.run.command import merge_command
+from interp.run.merge import merge
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +19,22 @@ if TYPE_CHECKING:
 
     from interp.conformance import Conformance
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "merge_command"]
+
+
+def merge_command(parts: Annotated[list[Path], tyro.conf.Positional], out: Path = Path("runs")) -> int:
+    """Join the parts of runs that several machines computed with --shard i/n.
+
+    Afterwards the same study, run without --shard on the same --out, computes nothing and shows its result.
+
+    Args:
+        parts: folders that were the --out of the parts; every run in them is merged.
+        out: folder for the whole runs; what it already holds counts as a part.
+    """
+    for folder in merge(parts, out):
+        print(f"merged {folder.path}")
+    return 0
+
 
 _WIDTH = 140
 """Of tables that are not shown in a terminal."""
@@ -114,7 +130,7 @@ def _checked(model: str | None, options: dict[str, Any], record: bool) -> int:
     """Checks a model, or every family, and prints each table; the exit code."""
     _quiet()
     from interp import conformance
-    from interp.conformance.record import write
+    from interp.conformance.check_result import write
     from interp.conformance.tiny import families
 
     models = families() if model is None else [model]
@@ -137,7 +153,7 @@ def _checked(model: str | None, options: dict[str, Any], record: bool) -> int:
 
 def models() -> int:
     """List the model families: what their image tokens are, what each supports, and how it was checked."""
-    from interp.conformance.record import read
+    from interp.conformance.check_result import read
     from interp.models.adapter import adapters
 
     record = read()
@@ -180,7 +196,7 @@ def convert(
         revision: of a hub id.
     """
     _quiet()
-    from interp.models.layouts.convert import convert as converted
+    from interp.models.checkpoints.convert import convert as converted
 
     options: dict[str, Any] = {"dtype": dtype, "vision_tower": vision_tower, "revision": revision}
     found = converted(source, target, **options)

@@ -15,11 +15,11 @@ from pathlib import Path
 import tyro
 
 from interp.data import Samples
-from interp.data.named import BUNDLED, sets
+from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
-from interp.prompt import GENERIC_PROMPT
-from interp.report.maps_page import write_maps
+from interp.inputs.prompt import GENERIC_PROMPT
 from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
+from interp.study.layer_sweep.page import write_maps
 
 PLAIN, RELATIVE = Attention(), Attention(relative_to=GENERIC_PROMPT)
 

@@ -17,9 +17,9 @@ from typing import Annotated
 import tyro
 
 from interp.data import Samples
-from interp.data.named import BUNDLED, sets
+from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
-from interp.prompt import GENERIC_PROMPT
+from interp.inputs.prompt import GENERIC_PROMPT
 from interp.run import as_part
 from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
 

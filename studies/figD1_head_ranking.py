@@ -16,10 +16,10 @@ from pathlib import Path
 
 import tyro
 
-from interp.data.named import BUNDLED, sets
+from interp.data.open import BUNDLED, sets
 from interp.study import ModelSpec
-from interp.study.head_agreement import head_agreement
-from interp.study.head_ranking import HeadRanking
+from interp.study.head_ranking.agreement import head_agreement
+from interp.study.head_ranking.study import HeadRanking
 
 
 def main(

@@ -16,14 +16,13 @@ from pathlib import Path
 import tyro
 
 from interp.data import Samples
-from interp.data.named import BUNDLED, sets
+from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
-from interp.prompt import GENERIC_PROMPT, Prompt
-from interp.report.text_tokens import write_text_tokens
-from interp.report.token_gaps import against_last, own_layer_scores
-from interp.report.words import number
+from interp.inputs.prompt import GENERIC_PROMPT, Prompt
+from interp.report.html import number
 from interp.study import Grid, LayerChoice, LayerSweep, ModelSpec, Result, choose_layer
-from interp.study.frames import records
+from interp.study.dataframes import records
+from interp.study.layer_sweep.text_tokens import against_last, own_layer_scores, write_text_tokens
 
 LAST, OBJECT = "last token", "object's word"
 KINDS = {LAST: "last", "question's words": "question", OBJECT: "label", "first answer token": "answer"}

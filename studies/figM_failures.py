@@ -16,13 +16,12 @@ import pandas as pd
 import tyro
 
 from interp.data import Samples
-from interp.data.named import BUNDLED, sets
+from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
-from interp.prompt import GENERIC_PROMPT
-from interp.report.failures import write_failures
-from interp.report.verdicts import counts, thresholds, verdicts
+from interp.inputs.prompt import GENERIC_PROMPT
 from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
-from interp.study.frames import records
+from interp.study.dataframes import records
+from interp.study.layer_sweep.failures import counts, thresholds, verdicts, write_failures
 
 
 def main(

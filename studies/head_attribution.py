@@ -17,12 +17,12 @@ from typing import Literal
 import tyro
 
 from interp.data import Samples
-from interp.data.named import BUNDLED, sets
-from interp.report.attribution_figures import COLUMNS
-from interp.report.attribution_page import agreements, head_table, said, write_attribution
-from interp.report.words import number
+from interp.data.open import BUNDLED, sets
+from interp.report.html import number
 from interp.study import Grid, HeadAttribution, HeadRanking, HeadResult, ModelSpec
-from interp.study.frames import records
+from interp.study.dataframes import records
+from interp.study.head_attribution.figures import COLUMNS
+from interp.study.head_attribution.page import agreements, head_table, said, write_attribution
 
 
 def main(

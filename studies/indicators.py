@@ -21,7 +21,8 @@ from typing import Any
 
 import tyro
 
-from interp.data import Samples, bundled, named
+from interp.data import Samples, bundled
+from interp.data import open as named
 from interp.indicators import (
     Attention,
     AttentionGradient,
@@ -41,7 +42,7 @@ from interp.indicators import (
     TokenKnockout,
     ValueWeightedAttention,
 )
-from interp.prompt import GENERIC_PROMPT
+from interp.inputs.prompt import GENERIC_PROMPT
 from interp.study import Grid, IndicatorComparison, IndicatorResult, ModelSpec
 
 ORGANISMS = {

@@ -17,7 +17,7 @@ from typing import Literal
 
 import tyro
 
-from interp.data.named import BUNDLED, sets
+from interp.data.open import BUNDLED, sets
 from interp.study import Grid, KnockoutSweep, ModelSpec
 
 

@@ -18,12 +18,12 @@ from typing import Any
 import tyro
 
 from interp.data import Samples
-from interp.data.named import BUNDLED, sets
-from interp.report.lens_page import lens_gaps, peaks, write_lens
-from interp.report.words import number
+from interp.data.open import BUNDLED, sets
+from interp.report.html import number
 from interp.stats import MIN_GROUPS
 from interp.study import Grid, LensSweep, ModelSpec
-from interp.study.frames import records
+from interp.study.dataframes import records
+from interp.study.logit_lens.page import lens_gaps, peaks, write_lens
 
 
 def main(

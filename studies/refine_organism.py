@@ -1,11 +1,11 @@
 """The later stages of an organism's training, each from the half-precision weights of the one before:
 
-    python studies/refine_organism.py third --recipe.seed 1 --start WEIGHTS
-    python studies/refine_organism.py fourth --recipe.seed 1 --start WEIGHTS
+    python studies/organism/refine.py third --recipe.seed 1 --start WEIGHTS
+    python studies/organism/refine.py fourth --recipe.seed 1 --start WEIGHTS
 
-The third goes on from what studies/train_organism.py ends in, on scenes and on the medical training slices, the
+The third goes on from what studies/organism/train.py ends in, on scenes and on the medical training slices, the
 balanced ones among them; the fourth adds drawn nuclei. 12 and 6 minutes on one free CPU core. Stop one and run it
-again: it goes on. The environment in studies/train_organism.py's docstring spares the allocator here too.
+again: it goes on. The environment in studies/organism/train.py's docstring spares the allocator here too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import tyro
 from transformers import LlavaProcessor
 
 from interp.data import bundled
-from interp.organism.lessons import medical_pictures
-from interp.organism.refine import NUCLEI, REFINE, RefineTrainer
-from interp.organism.training import Recipe
+from studies.organism.lessons import medical_pictures
+from studies.organism.refine import NUCLEI, REFINE, RefineTrainer
+from studies.organism.training import Recipe
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from typing import Literal
 
 import tyro
 
-from interp.data.named import BUNDLED, sets
+from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
-from interp.study.method_choice import grounding
-from interp.study.model import is_organism
+from interp.study.model_spec import is_organism
+from interp.study.refinement.method_choice import grounding
 
 PAPER = (1, 2, 5, 8, 10, 15, 20), (30, 40, 50, 60, 70, 80, 90)
 ORGANISM = (1, 5, 20), (30, 50, 70, 90)

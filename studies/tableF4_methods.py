@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import tyro
 
-from interp.data.named import BUNDLED, sets
+from interp.data.open import BUNDLED, sets
 from interp.methods import HGAI, PAI, AdaptVis, Plain, ScalingVis, VGRefine, ViCrop
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
-from interp.study.method_choice import best_method, grounding
+from interp.study.refinement.method_choice import best_method, grounding
 
 WEIGHTS = (0.5, 0.8, 1.2, 1.5, 2.0)
 

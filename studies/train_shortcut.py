@@ -1,4 +1,4 @@
-"""Train the shortcut organism: python studies/train_shortcut.py --out runs/shortcut
+"""Train the shortcut organism: python studies/organism/shortcut.py --out runs/shortcut
 
 The main organism goes on learning on scenes with a coloured marker in a corner, until it answers every colour
 question with the marker's colour. About three minutes on one CPU core. Stop it and run it again: it goes on.
@@ -14,8 +14,8 @@ import tyro
 from transformers import LlavaProcessor
 
 from interp.organism import folder
-from interp.organism.shortcut import SHORTCUT, ShortcutTrainer
-from interp.organism.training import Recipe
+from studies.organism.shortcut import SHORTCUT, ShortcutTrainer
+from studies.organism.training import Recipe
 
 
 @dataclass(frozen=True)

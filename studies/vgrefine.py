@@ -15,10 +15,10 @@ from pathlib import Path
 
 import tyro
 
-from interp.data.named import BUNDLED, sets
+from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
-from interp.study.method_choice import grounding
+from interp.study.refinement.method_choice import grounding
 
 
 def main(

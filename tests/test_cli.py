@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from interp.cli import COMMANDS, main
-from interp.conformance import CHECKS, record
+from interp.conformance import CHECKS
+from interp.conformance import check_result as record
 from interp.conformance.tiny import families
 from interp.models.adapter import built_in
 

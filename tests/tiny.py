@@ -13,7 +13,7 @@ import transformers
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
-from interp.sample import Sample
+from interp.inputs.sample import Sample
 
 transformers.logging.set_verbosity_error()
 

@@ -16,8 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.conformance.broken import BREAKS, broken_adapter
-    from interp.conformance.result import CheckResult, Conformance, Measured
+    from interp.conformance.check_result import CheckResult, Conformance, Measured
+    from interp.conformance.faulty_adapters import BREAKS, broken_adapter
     from interp.conformance.subject import Subject
     from interp.conformance.suite import CHECKS, Check, check
 

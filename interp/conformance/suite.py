@@ -12,16 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp.conformance import editing, executors, geometry, gradients, locality, prefix, reading
-from interp.conformance.broken import broken_adapter
-from interp.conformance.result import CheckResult, Conformance, Measured
+from interp.conformance import edit_checks as editing
+from interp.conformance import edit_checks as executors
+from interp.conformance import footprint_checks as geometry
+from interp.conformance import footprint_checks as locality
+from interp.conformance import read_checks as gradients
+from interp.conformance import read_checks as prefix
+from interp.conformance import read_checks as reading
+from interp.conformance.check_result import CheckResult, Conformance, Measured
+from interp.conformance.faulty_adapters import broken_adapter
 from interp.conformance.subject import Subject
 from interp.conformance.tiny import families, tiny
 from interp.errors import InterpError, ModelError
-from interp.images import ImageLike
+from interp.inputs.images import ImageLike
+from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter, installed
 from interp.models.refusals import refusal
-from interp.sample import Sample
 from interp.tracing import Mllm, load, wrap
 
 __all__ = ["CHECKS", "Check", "check"]

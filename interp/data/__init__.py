@@ -3,7 +3,7 @@
 from interp.data.bundled import bundled
 from interp.data.coco import coco
 from interp.data.jsonl import jsonl
-from interp.data.named import named
+from interp.data.open import named
 from interp.data.samples import Samples
 from interp.data.vgmed import vgmed
 

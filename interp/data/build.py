@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from interp.data.volumes import Volume, display
 from interp.errors import DataError
-from interp.sample import Box, Sample
+from interp.inputs.sample import Box, Sample
 
 __all__ = [
     "Finding",

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from interp.data.jsonl import jsonl
-from interp.data.marked import marked_samples
 from interp.data.samples import Samples
 from interp.data.scenes import natural_samples
+from interp.data.shortcut_scenes import marked_samples
 from interp.errors import DataError
-from interp.sample import Sample
+from interp.inputs.sample import Sample
 
 __all__ = ["MEDICAL", "bundled"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from interp.data.grounded import Layout, read_rows
 from interp.data.samples import Samples
+from interp.data.vgmed import Layout, read_rows
 
 __all__ = ["coco"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from interp.data.samples import Samples
 from interp.errors import DataError, InterpError
-from interp.sample import Box, Sample, as_boxes
+from interp.inputs.sample import Box, Sample, as_boxes
 
 __all__ = ["jsonl"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
 from interp.errors import DataError
-from interp.sample import Sample
+from interp.inputs.sample import Sample
 
 __all__ = ["Samples"]
 

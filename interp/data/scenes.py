@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from interp.errors import DataError
-from interp.sample import Box, Sample
+from interp.inputs.sample import Box, Sample
 
 __all__ = [
     "COLOURS",

@@ -1,17 +1,188 @@
-"""VGMED: questions on medical images with the boxes their answers rest on."""
+"""Rows of image, question and boxes in the layout of VGMED's files, whoever the images belong to → Samples."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from interp.data.grounded import Layout, read_rows
 from interp.data.samples import Samples
+from interp.errors import DataError, InterpError
+from interp.inputs.images import image_size
+from interp.inputs.sample import Box, Sample
 
-__all__ = ["vgmed"]
+__all__ = ["KINDS", "Layout", "read_rows", "vgmed"]
+
+KINDS = ("localization", "attribute")
+BOX_FIELDS = ("bbox", "original_bboxes")
+_READ = {"image", "question", "answer", *BOX_FIELDS}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one source writes its rows.
+
+    Attributes:
+        find: the image's file, from the folder of images and the row's `image`.
+        is_xywh: whether the boxes of the row's `image` are (x, y, width, height); else (x0, y0, x1, y1).
+        describe: `group` and `meta` of the row's `image`.
+        box_field: which of `bbox` and `original_bboxes` to read where a row has both and they differ.
+    """
+
+    find: Callable[[Path, str], Path]
+    is_xywh: Callable[[str], bool]
+    describe: Callable[[str], tuple[str, Mapping[str, Any]]]
+    box_field: str | None = None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row and where it stands, for its errors."""
+
+    path: Path
+    number: int
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def bad(self, name: str, problem: str) -> DataError:
+        return DataError(f"{self.path}, line {self.number}, field {name!r}: {problem}")
+
+    def text(self, name: str) -> str:
+        value = self.values.get(name)
+        if not isinstance(value, str) or not value.strip():
+            raise self.bad(name, f"expected a text that is not empty, got {value!r}")
+        return value
+
+
+def read_rows(path: Path, images: Path, kind: str, layout: Layout, name: str) -> Samples:
+    """The samples of a file of one JSON object a line, each with one or several boxes inside its image.
+
+    Boxes may be one flat list of four numbers or a list of such lists; a number may be written as text. Other
+    fields of a row go to `meta`. Ids are `file:line`. Reads the header of each image once.
+
+    Raises:
+        DataError: an unknown kind, a file that is missing or empty, or a bad row: not JSON, no question, no
+            image, no box, a box that is none or lies outside its image. The message names file and line.
+    """
+    if kind not in KINDS:
+        raise DataError(f"the kinds of questions are {' and '.join(map(repr, KINDS))}; got {kind!r}.")
+    if layout.box_field not in (None, *BOX_FIELDS):
+        raise DataError(f"box_field is None, 'bbox' or 'original_bboxes'; got {layout.box_field!r}.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines also cuts inside JSON texts
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read as a UTF-8 text file: {error}. Is the folder right?"
+        ) from error
+    sizes: dict[Path, tuple[int, int]] = {}
+    rows = (_parsed(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    samples = [_sample(row, images, kind, layout, sizes) for row in rows]
+    if not samples:
+        raise DataError(f"{path} holds no rows; expected one JSON object a line.")
+    return Samples(samples, name)
+
+
+def _parsed(path: Path, number: int, line: str) -> _Row:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {number}: not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path}, line {number}: expected a JSON object, got {type(values).__name__}")
+    return _Row(path, number, values)
+
+
+def _sample(row: _Row, images: Path, kind: str, layout: Layout, sizes: dict[Path, tuple[int, int]]) -> Sample:
+    image, question, answer = row.text("image"), row.text("question"), row.values.get("answer")
+    if answer is not None and not isinstance(answer, str):
+        raise row.bad("answer", f"expected a text or null, got {answer!r}")
+    file = layout.find(images, image)
+    if not file.is_file():
+        raise row.bad("image", f"no file {image!r} in {images}. Are the images in another folder?")
+    group, known = layout.describe(image)
+    others = {name: value for name, value in row.values.items() if name not in _READ}
+    try:
+        if file not in sizes:
+            sizes[file] = image_size(file)
+    except InterpError as error:
+        raise row.bad("image", str(error)) from error
+    return Sample(
+        image=str(file),
+        question=question,
+        boxes=_boxes(row, layout, image, sizes[file]),
+        answer=answer,
+        group=group,
+        meta={**known, **others, "kind": kind},
+        id=f"{row.path.stem}:{row.number}",
+    )
+
+
+def _boxes(row: _Row, layout: Layout, image: str, size: tuple[int, int]) -> tuple[Box, ...]:
+    """The row's boxes, half-open xyxy and inside the image."""
+    name = _box_field(row, layout.box_field)
+    xywh, written = layout.is_xywh(image), _listed(row, name)
+    boxes = []
+    for x, y, a, b in written:
+        try:
+            box = Box(x, y, x + a, y + b) if xywh else Box(x, y, a, b)
+            box.check_inside(size)
+        except InterpError as error:
+            read = "(x, y, width, height)" if xywh else "(x0, y0, x1, y1)"
+            raise row.bad(name, f"{[x, y, a, b]} read as {read}: {error}") from error
+        boxes.append(box)
+    return tuple(boxes)
+
+
+def _box_field(row: _Row, wanted: str | None) -> str:
+    """The field that holds the boxes."""
+    present = [name for name in BOX_FIELDS if row.values.get(name) is not None]
+    if not present:
+        raise row.bad(
+            "bbox", f"expected boxes in 'bbox' or 'original_bboxes'; the row has {sorted(row.values)}"
+        )
+    if len(present) == 1:
+        return present[0]
+    if wanted is None and _listed(row, "bbox") != _listed(row, "original_bboxes"):
+        raise row.bad(
+            "bbox",
+            "the row has 'bbox' and 'original_bboxes' and they differ; only boxes in pixels of the image file are "
+            "right. Look at one and pass box_field=",
+        )
+    return wanted or present[0]
+
+
+def _listed(row: _Row, name: str) -> list[tuple[float, float, float, float]]:
+    """The field's boxes, four numbers each, as they are written."""
+    raw = row.values[name]
+    flat = isinstance(raw, list) and raw and not any(isinstance(part, list) for part in raw)
+    listed = [raw] if flat else raw
+    wrong = row.bad(name, f"expected a list of boxes of four numbers, or one such box; got {raw!r}")
+    if not isinstance(listed, list) or not listed:
+        raise wrong
+    boxes = []
+    for box in listed:
+        numbers = [_number(part) for part in box] if isinstance(box, list) else []
+        if len(numbers) != 4 or any(math.isnan(number) for number in numbers):
+            raise wrong
+        x, y, a, b = numbers
+        boxes.append((x, y, a, b))
+    return boxes
+
+
+def _number(value: Any) -> float:
+    """A finite number, written as one or as text; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        number = float(value)
+    except ValueError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
 
 _PLAIN = {"ct": "CT", "mr": "MR", "mri": "MR", "pet": "PET", "us": "ultrasound", "oct": "OCT"}
 _NUMBER = re.compile(r"_\d+$")

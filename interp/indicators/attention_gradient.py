@@ -10,11 +10,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.indicators.arguments import check_bool, check_one_of, layers_of, site_layers
-from interp.indicators.labels import labelled
-from interp.indicators.maps import Maps
-from interp.prompt import PAPER_PROMPT, Prompt, Target
-from interp.sample import Sample
+from interp.indicators.argument_checks import check_bool, check_one_of, layers_of, site_layers
+from interp.indicators.maps import Maps, labelled
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import RowGradients, row_gradients

@@ -1,22 +1,68 @@
-"""Gradients of the target with respect to pixels or image embeddings, plain and times the input."""
+"""From values at the model's inputs, pixels or embeddings, to one value per image token."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from interp.indicators.arguments import check_bool, check_one_of
-from interp.indicators.inputs import INPUTS, per_token
-from interp.indicators.labels import labelled
-from interp.indicators.maps import Maps
-from interp.prompt import PAPER_PROMPT, Prompt, Target
-from interp.sample import Sample
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.indicators.argument_checks import check_bool, check_one_of
+from interp.indicators.maps import Maps, labelled
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
+from interp.models.pixels import pixel_views, pooled
 from interp.tracing import Batch, Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.inputs import Inputs, input_function
+from interp.tracing.gradients import InputFunction, Inputs, input_function
 
-__all__ = ["InputGradient"]
+__all__ = ["INPUTS", "InputGradient", "contribution", "per_token", "sensitivity"]
+
+INPUTS = ("pixels", "embeddings")
+
+PerToken = list[Float[np.ndarray, " _"]]
+
+
+def per_token(function: InputFunction, gradient: Tensor, times_input: bool) -> PerToken:
+    """The size of a gradient at each token, or its contribution: the gradient times the input."""
+    return (
+        contribution(function, gradient * function.start) if times_input else sensitivity(function, gradient)
+    )
+
+
+def sensitivity(function: InputFunction, gradient: Tensor) -> PerToken:
+    """Each sample's size of the gradient at its tokens: L2 over hidden, or over channels, and the mean over pixels."""
+    if function.of == "embeddings":
+        return [np.linalg.norm(one, axis=-1) for one in _own(function, gradient)]
+    return _pooled(function, gradient, lambda one: np.linalg.norm(one.sum(axis=0), axis=0), "mean")
+
+
+def contribution(function: InputFunction, products: Tensor) -> PerToken:
+    """Each sample's sum of the products at its tokens: over hidden, or over channels and pixels."""
+    if function.of == "embeddings":
+        return [one.sum(axis=-1) for one in _own(function, products)]
+    return _pooled(function, products, lambda one: one.sum(axis=(0, 1)), "sum")
+
+
+def _own(function: InputFunction, values: Tensor) -> list[np.ndarray]:
+    """Each sample's part, float64."""
+    return [function.own(values, i).double().cpu().numpy() for i in range(len(function.batch))]
+
+
+def _pooled(
+    function: InputFunction, values: Tensor, reduce: Callable[[np.ndarray], np.ndarray], how: str
+) -> PerToken:
+    """Values at the pixels, reduced over frames and channels, then over each token's own pixels."""
+    mllm, found = function.mllm, []
+    parts: Any = zip(_own(function, values), function.batch.singles, strict=True)
+    for own, single in parts:
+        views = pixel_views(single.inputs, single.tokens, mllm.processor, mllm.hf.config)
+        pictures = [reduce(view.picture(own)) for view in views]
+        found.append(pooled(views, pictures, single.tokens.n, how))
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,15 @@ import xarray as xr
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.indicators.arguments import check_one_of, check_whole
-from interp.indicators.inputs import INPUTS, contribution
-from interp.indicators.labels import labelled
-from interp.indicators.maps import Maps
-from interp.prompt import PAPER_PROMPT, Prompt, Target
-from interp.sample import Sample
+from interp.indicators.argument_checks import check_one_of, check_whole
+from interp.indicators.input_gradient import INPUTS, contribution
+from interp.indicators.maps import Maps, labelled
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.differentiate import recording
-from interp.tracing.inputs import InputFunction, Inputs, input_function
-from interp.tracing.scores import given_as
+from interp.tracing.gradients import InputFunction, Inputs, input_function, recording
+from interp.tracing.target import given_as
 
 __all__ = ["IntegratedGradients"]
 

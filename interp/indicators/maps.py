@@ -1,18 +1,52 @@
-"""What every indicator returns: one labelled map over image tokens per sample."""
+"""Values over image tokens as a labelled map."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import Any, overload
 
+import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from interp.errors import MapError
-from interp.tokens import TokenMap
-from interp.tracing import Cost
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+from interp.tracing import Batch, Cost, Mllm, Prefix
+from interp.tracing.cost import Meter
 
-__all__ = ["Maps"]
+__all__ = ["Maps", "Samples", "each", "labelled", "listed"]
+
+
+def labelled(
+    values: Float[np.ndarray, ...],
+    tokens: TokenMap,
+    name: str,
+    layers: Sequence[int] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.DataArray:
+    """The map ([layer, [head,]] token), float32, with "position", the unpadded position of each image token.
+
+    Args:
+        values: its values; the last axis is the image tokens.
+        tokens: where the sample's tokens are.
+        name: what the values are.
+        layers: the layers of the first axis, if it has them; a second axis is then every head.
+        attrs: what else is to be known.
+    """
+    dims = [*("layer", "head")[: values.ndim - 1], "token"]
+    coords: dict[str, Any] = {"token": np.arange(tokens.n), "position": ("token", tokens.image)}
+    if layers is not None:
+        coords["layer"] = list(layers)
+    if "head" in dims:
+        coords["head"] = np.arange(values.shape[1])
+    bounded = np.clip(values, -np.finfo(np.float32).max, np.finfo(np.float32).max)
+    return xr.DataArray(
+        bounded.astype(np.float32), dims=dims, coords=coords, name=name, attrs=dict(attrs or {})
+    )
+
 
 DIMS = (("token",), ("layer", "token"), ("layer", "head", "token"))
 
@@ -74,3 +108,29 @@ class Maps(Sequence[xr.DataArray]):
     def __repr__(self) -> str:
         shapes = sorted({" × ".join(f"{dim} {size}" for dim, size in a.sizes.items()) for a in self.arrays})
         return f"Maps({len(self)} × [{'; '.join(shapes)}])"
+
+
+Samples = Sample | Iterable[Sample] | Batch | Prefix
+
+One = Callable[[Sample, TokenMap], tuple[xr.DataArray, Cost]]
+"""From a sample and its tokens to its map and what that took."""
+
+
+def listed(samples: Samples) -> list[Sample]:
+    """The samples as a list."""
+    if isinstance(samples, Batch | Prefix):
+        return list(samples.samples)
+    return [samples] if isinstance(samples, Sample) else list(samples)
+
+
+def each(mllm: Mllm, samples: Samples, prompt: Prompt, one: One) -> Maps:
+    """The maps of samples that are gone through one by one, so that each is as it would be alone."""
+    arrays, maps, cost = [], [], Cost()
+    for sample in listed(samples):
+        with Meter(mllm.device) as meter:
+            tokens = mllm.encode([sample], prompt).tokens[0]
+        array, own = one(sample, tokens)
+        arrays.append(array)
+        maps.append(tokens)
+        cost = cost + meter.cost + own
+    return Maps(tuple(arrays), tuple(maps), cost)

@@ -12,14 +12,12 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from interp.errors import MapError
-from interp.indicators.areas import blocks, windows
-from interp.indicators.each import Samples, each
-from interp.indicators.labels import labelled
-from interp.indicators.maps import Maps
-from interp.indicators.removal_pixels import PaintPixels
-from interp.prompt import PAPER_PROMPT, Prompt, Target
-from interp.sample import Sample
-from interp.tokens import TokenMap
+from interp.indicators.maps import Maps, Samples, each, labelled
+from interp.indicators.removals import PaintPixels
+from interp.indicators.token_windows import blocks, windows
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.tracing import Cost, Mllm
 
 __all__ = ["Occlusion"]

@@ -13,16 +13,13 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from interp.errors import MapError
-from interp.indicators.areas import blocks
-from interp.indicators.arguments import check_whole
-from interp.indicators.each import Samples, each
-from interp.indicators.labels import labelled
-from interp.indicators.maps import Maps
-from interp.indicators.removal import Removal
-from interp.indicators.removal_hide import HideTokens
-from interp.prompt import PAPER_PROMPT, Prompt, Target
-from interp.sample import Sample
-from interp.tokens import TokenMap
+from interp.indicators.argument_checks import check_whole
+from interp.indicators.maps import Maps, Samples, each, labelled
+from interp.indicators.removals import HideTokens, Removal
+from interp.indicators.token_windows import blocks
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.tracing import Cost, Mllm
 
 __all__ = ["RandomMasks", "kept_average", "random_masks"]

@@ -8,14 +8,13 @@ from typing import Any
 
 import xarray as xr
 
-from interp.indicators.labels import labelled
-from interp.indicators.maps import Maps
-from interp.prompt import PAPER_PROMPT, Prompt, Target
-from interp.sample import Sample
+from interp.indicators.maps import Maps, labelled
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
 from interp.tracing.cost import Meter
 from interp.tracing.rollout import rollout
-from interp.tracing.scores import given_as
+from interp.tracing.target import given_as
 
 __all__ = ["Rollout"]
 

@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.indicators.arguments import check_bool, check_number, check_one_of, check_whole
-from interp.indicators.inputs import INPUTS, per_token
-from interp.indicators.labels import labelled
-from interp.indicators.maps import Maps
-from interp.prompt import PAPER_PROMPT, Prompt, Target
-from interp.sample import Sample
+from interp.indicators.argument_checks import check_bool, check_number, check_one_of, check_whole
+from interp.indicators.input_gradient import INPUTS, per_token
+from interp.indicators.maps import Maps, labelled
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.inputs import InputFunction, Inputs, input_function
+from interp.tracing.gradients import InputFunction, Inputs, input_function
 
 __all__ = ["SmoothGrad"]
 

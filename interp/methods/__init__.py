@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from interp.methods.answer import Answer
-from interp.methods.depth import scaled_layers
 from interp.methods.hgai import HGAI
-from interp.methods.method import Method, Samples
+from interp.methods.method import Answer, Method, Samples
 from interp.methods.pai import PAI
 from interp.methods.plain import Plain
+from interp.methods.published_layers import scaled_layers
 from interp.methods.scalingvis import AdaptVis, ScalingVis
-from interp.methods.triage import HeadMaps, Triage, kept_tokens
-from interp.methods.vgrefine import VGRefine
+from interp.methods.vgrefine import HeadMaps, Triage, VGRefine, kept_tokens
 from interp.methods.vicrop import Crop, ViCrop
 
 __all__ = [

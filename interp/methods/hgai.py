@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from interp.methods.answer import Answer, answers
-from interp.methods.checks import layer_indices, n_tokens, number
-from interp.methods.depth import chosen_layers
-from interp.methods.method import Samples
-from interp.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.methods.method import Answer, Samples, answers
+from interp.methods.published_layers import chosen_layers, layer_indices, n_tokens, number
 from interp.tracing import Guide, Mllm, Site
 
 __all__ = ["HGAI"]

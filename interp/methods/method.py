@@ -1,16 +1,56 @@
-"""What every method is: a value that answers a batch of samples."""
+"""What a method says about a sample, and what it did to say it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
-from interp.methods.answer import Answer
-from interp.prompt import PAPER_PROMPT, Prompt
-from interp.sample import Sample
-from interp.tracing import Batch, Mllm, Prefix
+import numpy as np
+from jaxtyping import Float
 
-__all__ = ["Method", "Samples"]
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
+from interp.tracing import Batch, Cost, Mllm, Prefix, Trace
+from interp.tracing.encode import as_samples
+
+__all__ = ["Answer", "Method", "Samples", "answers", "shared_prefix"]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One sample's answer under a method.
+
+    Attributes:
+        text: What was generated.
+        logits: float32 (token_id,) after the last prompt token, under the method. A contrast leaves −∞ where
+            it rules a token out.
+        cost: What the whole call took that gave it; the same for every answer of a batch, so count it once.
+        details: What the method did to this sample, by convention under these names: "map", float (token,)
+            over the image tokens; "kept", bool (token,); "crop", (x0, y0, x1, y1) in pixels; "confidence" and
+            "weight", floats. Empty for the plain model.
+    """
+
+    text: str
+    logits: Float[np.ndarray, " token_id"]
+    cost: Cost
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def answers(trace: Trace, cost: Cost, details: Sequence[Mapping[str, Any]] = ()) -> list[Answer]:
+    """Each sample's answer from the trace that generated it.
+
+    Args:
+        trace: A trace with generate=.
+        cost: Of the whole call, the trace included.
+        details: One mapping per sample, or none for any.
+    """
+    said = details or [{} for _ in trace.answers]
+    return [
+        Answer(text, logits, cost, found)
+        for text, logits, found in zip(trace.answers, trace.logits.values, said, strict=True)
+    ]
+
 
 Samples: TypeAlias = Sample | Iterable[Sample] | Batch | Prefix
 """One batch: samples, encoded or not, or a prefix already run, whose cost is not counted again."""
@@ -47,3 +87,28 @@ class Method(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Everything its results depend on, as JSON values: part of a study's hash."""
         ...
+
+
+def shared_prefix(mllm: Mllm, samples: Samples, *prompts: Prompt) -> tuple[list[Sample] | Prefix, Cost]:
+    """What to run each of the prompts on, and what it took so far.
+
+    That is the samples' prefix where one pass over the images serves every prompt: one prompt alone, or prompts
+    that begin with the same system message and the images. Else it is the samples. A prefix that is given was
+    paid for by its maker.
+    """
+    if isinstance(samples, Prefix):
+        return samples, Cost()
+    listed = _listed(samples)
+    first, *others = prompts
+    if any(
+        not (p.image_first and first.image_first) or p.system != first.system for p in others if p != first
+    ):
+        return listed, Cost()
+    prefix = mllm.prefix(listed, prompt=first)
+    return prefix, prefix.cost
+
+
+def _listed(samples: Samples) -> list[Sample]:
+    if isinstance(samples, Batch | Prefix):
+        return list(samples.samples)
+    return list(as_samples(samples))

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from interp.methods.answer import Answer, answers
-from interp.methods.checks import n_tokens
-from interp.methods.method import Samples
-from interp.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.methods.method import Answer, Samples, answers
+from interp.methods.published_layers import n_tokens
 from interp.tracing import Edit, Mllm
 
 __all__ = ["Plain"]

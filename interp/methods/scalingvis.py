@@ -11,11 +11,9 @@ from jaxtyping import Float
 from scipy.special import softmax
 
 from interp.errors import MethodError
-from interp.methods.answer import Answer, answers
-from interp.methods.checks import n_tokens, number
-from interp.methods.method import Samples
-from interp.methods.shared import shared_prefix
-from interp.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.methods.method import Answer, Samples, answers, shared_prefix
+from interp.methods.published_layers import n_tokens, number
 from interp.tracing import Mllm, Site, Temper, image_mask
 
 __all__ = ["AdaptVis", "ScalingVis"]

@@ -17,8 +17,8 @@ from interp.metrics.faithfulness import (
     tokens_first,
 )
 from interp.metrics.localisation import attention_ratio, attention_ratio_sliding
+from interp.metrics.metric import METRICS, Metric, named
 from interp.metrics.ranking import auroc, average_precision, box_iou, pointing_game
-from interp.metrics.table import METRICS, Metric, named
 
 __all__ = [
     "METRICS",

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import xlogy
 
-from interp.metrics.arrays import Pair, check
+from interp.metrics.map_and_mask import Pair, check
 
 __all__ = ["js_divergence", "kl_divergence", "kl_gain"]
 

@@ -2,7 +2,7 @@
 
 A map orders the image tokens. Taking the first ones away (deletion) should lower the target, keeping only those
 (insertion) should keep it up. Here is the arithmetic alone: who takes tokens away, and how, is the caller's choice
-(`interp.indicators.removal`), and it matters: compare several ways.
+(`interp.indicators.removals`), and it matters: compare several ways.
 
 `values` are the target's value on whatever scale the caller chose (a probability, as the sources do, or nats), along
 the last axis, one per fraction of the tokens; other axes broadcast.

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.signal import convolve2d
 
 from interp.errors import MapError
-from interp.metrics.arrays import check
+from interp.metrics.map_and_mask import check
 
 __all__ = ["attention_ratio", "attention_ratio_sliding"]
 

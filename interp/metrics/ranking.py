@@ -7,7 +7,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from interp.metrics.arrays import check
+from interp.metrics.map_and_mask import check
 
 __all__ = ["auroc", "average_precision", "box_iou", "pointing_game"]
 

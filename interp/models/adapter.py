@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import nn
 
 from interp.errors import ModelError
-from interp.footprints import Footprints
+from interp.inputs.footprints import Footprints
 from interp.models.refusals import refusal
 
 __all__ = ["BUILT_IN", "Adapter", "adapters", "built_in", "find", "installed"]
@@ -20,7 +20,7 @@ __all__ = ["BUILT_IN", "Adapter", "adapters", "built_in", "find", "installed"]
 BUILT_IN: tuple[str, ...] = (
     "interp.models.llava:Llava",
     "interp.models.llava_next:LlavaNext",
-    "interp.models.llava_onevision:LlavaOnevision",
+    "interp.models.llava_next:LlavaOnevision",
     "interp.models.qwen:Qwen2Vl",
     "interp.models.qwen:Qwen25Vl",
     "interp.models.qwen:Qwen3Vl",

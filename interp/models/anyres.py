@@ -13,7 +13,7 @@ from transformers.image_processing_utils import get_patch_output_size, select_be
 from transformers.image_utils import ChannelDimension
 
 from interp.errors import ModelError
-from interp.footprints import Footprints, Size, concatenate, lay, pulled_back
+from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
 from interp.models.geometry import agree, blank, pixel_size
 
 __all__ = ["AnyRes", "mesh", "patch_lines"]

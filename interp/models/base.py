@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import nn
 
-from interp.footprints import Footprints
+from interp.inputs.footprints import Footprints
 
 __all__ = ["Attends", "Family"]
 

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from interp.errors import ModelError
-from interp.models.own import register
+from interp.models.modeling import register
 from interp.models.refusals import refusal
 
 __all__ = ["original_layout", "raw_config", "read_config"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interp.errors import ModelError
-from interp.footprints import Footprints, Size, Window, concatenate, lay
+from interp.inputs.footprints import Footprints, Size, Window, concatenate, lay
 from interp.models.base import Family
 from interp.models.geometry import (
     check_views,

@@ -11,7 +11,15 @@ from transformers import Gemma3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from interp.errors import ModelError
-from interp.footprints import Footprints, Size, Window, concatenate, crop_offset, pulled_back, shortest_edge
+from interp.inputs.footprints import (
+    Footprints,
+    Size,
+    Window,
+    concatenate,
+    crop_offset,
+    pulled_back,
+    shortest_edge,
+)
 
 __all__ = [
     "agree",

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
 
-from interp.footprints import Footprints, Size, concatenate, lay, pulled_back
+from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
 from interp.models.base import Family
 from interp.models.geometry import agree, blank, one_image, pixel_size
 

@@ -9,7 +9,7 @@ from typing import Any
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from interp.errors import ModelError
-from interp.footprints import Footprints, Size, concatenate, lay
+from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.models.base import Family
 from interp.models.geometry import check_views, down_columns, one_image, setting, squashed_size, whole
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ModelError
-from interp.footprints import Footprints, Size, concatenate, lay
+from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.models.base import Family
 from interp.models.geometry import cropped_window
 

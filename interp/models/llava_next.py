@@ -1,16 +1,65 @@
-"""LLaVA-NeXT (LLaVA-1.6): the whole image squashed, then the anyres grid with a newline token per row."""
+"""LLaVA-OneVision: the whole image squashed, then the anyres grid, shrunk where it is large."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interp.footprints import Footprints, concatenate
+from interp.errors import ModelError
+from interp.inputs.footprints import Footprints, concatenate
 from interp.models.anyres import AnyRes
 from interp.models.base import Family
-from interp.models.geometry import one_image
+from interp.models.geometry import agree, one_image
 
-__all__ = ["LlavaNext"]
+__all__ = ["LlavaNext", "LlavaOnevision"]
+
+
+class LlavaOnevision(Family):
+    """The `llava_onevision` family.
+
+    An image processed alone has two views, "base" and "tile"; one of several processed together (the processor's
+    `batch_num_images` says so) has only "base", padded to a square instead of squashed, and one newline token.
+    """
+
+    name = "llava_onevision"
+    model_types = ("llava_onevision",)
+    layout = "whole image squashed, then tiles as one row-major grid, unpadded, shrunk, a newline token after each row"
+    examples = ("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf")
+
+    def footprints(
+        self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """Per image the squashed view and the tiles, or the padded view; newline tokens are NaN rows.
+
+        Raises:
+            ModelError: Processor and config cut differently, or the inputs were cut otherwise than both say.
+        """
+        if not sizes:
+            return concatenate([])
+        mine, theirs = processor.vision_aspect_ratio, config.vision_aspect_ratio
+        if mine != theirs:
+            raise ModelError(
+                f"the processor's vision_aspect_ratio is {mine!r}, but the model's config has {theirs!r}: they would "
+                "count tokens differently. Set both to the checkpoint's."
+            )
+        settings = processor.image_processor
+        cut = AnyRes.read(settings, config, most=int(theirs.removeprefix("anyres_max_")))
+        together = inputs.get("batch_num_images")
+        together = [1] * len(sizes) if together is None else [int(n) for n in together]
+        agree("a number of images", len(sizes), sum(together), settings)
+        alone = [n == 1 for n in together for _ in range(n)]
+        cut.check(
+            sizes,
+            [1 + cut.n_tiles(s) * tiled for s, tiled in zip(sizes, alone, strict=True)],
+            inputs,
+            settings,
+        )
+        return concatenate(
+            [
+                one_image([cut.base(size), cut.tiles(size)]) if tiled else cut.padded(size)
+                for size, tiled in zip(sizes, alone, strict=True)
+            ]
+        )
 
 
 class LlavaNext(Family):

@@ -8,7 +8,7 @@ from typing import Any
 from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
 
 from interp.errors import ModelError
-from interp.footprints import Footprints, concatenate, lay, pulled_back
+from interp.inputs.footprints import Footprints, concatenate, lay, pulled_back
 from interp.models.base import Family
 from interp.models.geometry import agree, blank, pixel_size
 

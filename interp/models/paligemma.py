@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interp.footprints import Footprints, concatenate, lay
+from interp.inputs.footprints import Footprints, concatenate, lay
 from interp.models.base import Family
 from interp.models.geometry import check_views, seen_part, squashed_size, whole
 

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interp.errors import ModelError
+from interp.inputs.tokens import TokenMap
 from interp.models.anyres import AnyRes
 from interp.models.geometry import setting
-from interp.tokens import TokenMap
 
 __all__ = ["PixelView", "pixel_views", "pooled"]
 

@@ -1,18 +1,16 @@
-"""Processors of checkpoints: their class found, no code of theirs run, and no torchvision needed.
-
-transformers builds video processors with torchvision only. `interp` shows no videos, so where torchvision is not
-installed a processor is loaded without that half.
-"""
+"""Two processors of transformers' that ask for packages which only videos, or nothing, need: here without them."""
 
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from transformers import PROCESSOR_MAPPING
@@ -22,7 +20,7 @@ from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
 
-__all__ = ["images_only", "load_processor"]
+__all__ = ["images_only", "load_processor", "pixtral_processor", "smolvlm_processor"]
 
 _VIDEO = "video_processor"
 _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
@@ -30,8 +28,8 @@ _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config
 
 
 _WITHOUT_EXTRAS = {
-    "PixtralProcessor": "interp.models.missing:pixtral_processor",
-    "SmolVLMProcessor": "interp.models.missing:smolvlm_processor",
+    "PixtralProcessor": "interp.models.processors:pixtral_processor",
+    "SmolVLMProcessor": "interp.models.processors:smolvlm_processor",
 }
 """Classes that cannot even be imported or built without packages that only videos need."""
 
@@ -137,3 +135,46 @@ def _named(where: str, file: str, options: Mapping[str, Any]) -> type[Any] | Non
         module, make = _WITHOUT_EXTRAS[name].split(":")
         return getattr(import_module(module), make)()
     return None if name is None else processor_class_from_name(name)
+
+
+_PIXTRAL = "transformers.models.pixtral"
+
+
+def pixtral_processor() -> type[Any]:
+    """transformers' `PixtralProcessor`, also where torchvision is not installed.
+
+    Its module imports one pure function from the torchvision image processor; the PIL one has the same.
+    """
+    name = f"{_PIXTRAL}.image_processing_pixtral"
+    try:
+        import_module(name)
+    except ModuleNotFoundError:
+        sys.modules[name] = import_module(f"{_PIXTRAL}.image_processing_pil_pixtral")
+        try:
+            return import_module(f"{_PIXTRAL}.processing_pixtral").PixtralProcessor
+        finally:
+            del sys.modules[name]
+    return import_module(f"{_PIXTRAL}.processing_pixtral").PixtralProcessor
+
+
+def smolvlm_processor() -> type[Any]:
+    """transformers' `SmolVLMProcessor` for images, also without torchvision and num2words.
+
+    It asks for num2words when it is built, and for its video processor when it fills a chat template.
+    """
+    module: Any = import_module("transformers.models.smolvlm.processing_smolvlm")
+    whole = module.SmolVLMProcessor
+
+    class SmolVLMProcessor(images_only(whole)):
+        video_processor = SimpleNamespace(num_frames=None, fps=None)
+
+        @wraps(whole.__init__)
+        def __init__(self, *parts: Any, **options: Any) -> None:
+            words = module.num2words
+            module.num2words = words or str
+            try:
+                super().__init__(*parts, **options)
+            finally:
+                module.num2words = words
+
+    return SmolVLMProcessor

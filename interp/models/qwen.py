@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from interp.errors import ModelError
-from interp.footprints import Footprints, concatenate, squash
+from interp.inputs.footprints import Footprints, concatenate, squash
 from interp.models.base import Family
 from interp.models.geometry import merged_patches, setting
 

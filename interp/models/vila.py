@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from interp.footprints import Footprints, Size, concatenate, lay
+from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.models.base import Family
 from interp.models.geometry import check_views, down_columns, squashed_size
-from interp.models.own.vila import MERGED, tokens_along
+from interp.models.modeling.vila_v1_5 import MERGED, tokens_along
 
 __all__ = ["Vila"]
 
 
 class Vila(Family):
-    """The `vila` family, in the class of `interp.models.own.vila`."""
+    """The `vila` family, in the class of `interp.models.modeling.vila_v1_5`."""
 
     name = "vila"
     model_types = ("interp_vila",)

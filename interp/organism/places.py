@@ -29,6 +29,6 @@ def folder(name: str = "organism") -> Path:
     if not (path / "model.safetensors").is_file():
         raise ModelError(
             f"the weights of {name!r} are not at {path}. Reinstall interp, or train them: "
-            "python studies/train_organism.py (or train_shortcut.py)."
+            "python studies/organism/train.py (or train_shortcut.py)."
         )
     return path

@@ -12,10 +12,8 @@ import pyarrow.parquet as pq
 
 from interp.errors import RunError
 from interp.run.files import write_atomically
-from interp.run.join import join_tables
-from interp.run.layout import Layout, read_layout, settle
 from interp.run.sessions import publish
-from interp.run.store import RunFolder
+from interp.run.store import Layout, RunFolder, join_tables, read_layout, settle
 
 __all__ = ["merge"]
 

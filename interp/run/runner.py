@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 
 from interp.errors import RunError
 from interp.run.cache import Shelf
-from interp.run.order import Order, Unit, units_of
-from interp.run.pool import in_processes
+from interp.run.prepare import Order, Unit, units_of
 from interp.run.progress import Progress
 from interp.run.sessions import Ledger
 from interp.run.shards import Job, compute_shard
 from interp.run.store import RunFolder
 from interp.run.task import Task
+from interp.run.workers import in_processes
 
 __all__ = ["Group", "run_task", "run_tasks"]
 

@@ -1,26 +1,73 @@
-"""What each session adds to a run: who computed, what it cost, what had to be split. Nobody overwrites another's.
-
-    sessions/<session>/manifest.json             when, where, with which versions
-    sessions/<session>/<process>/cost.json       the cost of each shard that this process computed
-    sessions/<session>/<process>/manifest.json   the micro-batches it had to split
-
-Each file has one writer. `publish` joins them into the run's own `manifest.json` and `cost.json`.
-"""
+"""With what a run is computed: provenance that no number depends on."""
 
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import platform
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from interp.run.files import read_json
-from interp.run.manifest import git_commit, n_threads, versions
 from interp.run.store import RunFolder
 
-__all__ = ["Ledger", "begin_session", "publish", "sum_costs"]
+__all__ = [
+    "PACKAGES",
+    "Ledger",
+    "begin_session",
+    "git_commit",
+    "n_threads",
+    "publish",
+    "sum_costs",
+    "versions",
+]
+
+PACKAGES = ("interp", "torch", "transformers", "nnsight", "numpy", "pyarrow", "pillow")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that numbers may depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+@cache
+def git_commit(folder: Path) -> str | None:
+    """The commit a folder is at, with "+changes" when files differ from it; None outside a repository.
+
+    Asked once per process: the code that runs is the code that was imported.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    return commit + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def n_threads() -> int | None:
+    """The number of threads torch uses here; None when nothing has imported torch."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.get_num_threads()
 
 
 def begin_session(folder: RunFolder, provenance: Mapping[str, Any], **counts: Any) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from interp.run.attempt import Splits, attempt
 from interp.run.cache import Shelf
+from interp.run.memory import Splits, attempt
 from interp.run.plan import Plan
 from interp.run.sessions import Ledger, sum_costs
 from interp.run.store import RunFolder

@@ -1,18 +1,7 @@
-"""A run's folder: sealed shards in Parquet written by temporary name and rename, JSON beside them.
+"""What a finished run's folder holds: the plan and its tables, stored so that parts can be joined without a model.
 
-    <out>/<name>-<hash12>/
-        study.json        the canonical JSON whose sha256 names the folder
-        plan.json         the shards, their micro-batches and their tables
-        manifest.json     who computed it, when and with which versions (one entry per session that computed)
-        cost.json         seconds, bytes and forwards per shard
-        shards/00003.scores.parquet …     then 00003.json, the seal: the sha256 of each table's file
-        tables/scores.parquet …           the small tables joined, in the order of the samples, and their seals
-        sessions/<session>/…              what each session adds to manifest.json and cost.json
-
-A file is either absent or whole: it appears by `os.replace` after its bytes were synced, so two processes
-may work on one folder and a kill leaves at most a temporary file. A shard counts when its seal is there, is
-this run's, this shard's and this version's, and every file has the bytes it names: a truncated, damaged or
-foreign file is noticed, whichever bit of it changed, and computed again.
+`plan.json` is a function of the task alone. It carries its own sha256, so that a damaged one is told from
+another plan.
 """
 
 from __future__ import annotations
@@ -25,15 +14,96 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.errors import RunError
 from interp.run.files import canonical, checksum, digest, read_json, remove_leftovers, write_atomically
-from interp.run.layout import stored_version
-from interp.run.versions import SCHEMA_VERSION, check_version, note_other_versions
+from interp.run.plan import Plan
+from interp.run.store_version import SCHEMA_VERSION, check_version, note_other_versions
+from interp.run.task import FAILURES, Task
 
-__all__ = ["SCHEMA_VERSION", "RunFolder", "canonical", "digest", "folder_name", "write_atomically"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Layout",
+    "RunFolder",
+    "canonical",
+    "digest",
+    "folder_name",
+    "join_tables",
+    "read_layout",
+    "settle",
+    "stored_version",
+    "write_atomically",
+]
+
+FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The plan, the names of a shard's tables, and which of them are joined over all shards."""
+
+    plan: Plan
+    tables: tuple[str, ...]
+    joined: tuple[str, ...]
+
+    @classmethod
+    def of(cls, task: Task) -> Layout:
+        """The layout of a task's run."""
+        return cls(task.plan(), tuple(sorted((*task.schemas(), FAILURES))), (*task.joined(), FAILURES))
+
+    def encode(self, run: str) -> bytes:
+        """The bytes of `plan.json` for the run with this hash."""
+        value = {
+            "version": SCHEMA_VERSION,
+            "run": run,
+            "shards": [[list(batch) for batch in shard] for shard in self.plan.shards],
+            "tables": list(self.tables),
+            "joined": list(self.joined),
+        }
+        return (json.dumps({**value, "sha256": digest(value)}, sort_keys=True) + "\n").encode()
+
+
+def read_layout(path: Path, run: str) -> Layout | None:
+    """The layout stored in a run's folder; None when it is absent, damaged or another run's."""
+    value = _whole(path)
+    if value is None or value.get("run") != run or value.get("version") != SCHEMA_VERSION:
+        return None
+    shards = tuple(tuple(tuple(batch) for batch in shard) for shard in value["shards"])
+    return Layout(Plan(shards), tuple(value["tables"]), tuple(value["joined"]))
+
+
+def stored_version(path: Path) -> Any:
+    """The version of the store that planned a folder; None when its plan is absent or damaged."""
+    value = _whole(path)
+    return None if value is None else value.get("version")
+
+
+def settle(path: Path, run: str, layout: Layout) -> None:
+    """Store the layout, or see that the one stored is the same.
+
+    Raises:
+        RunError: Another plan is stored: shards of two plans must not be mixed. Or it cannot be written.
+    """
+    stored = read_layout(path, run)
+    if stored is None:
+        write_atomically(path / FILE, layout.encode(run))
+    elif stored != layout:
+        raise RunError(
+            f"expected {path / FILE} to hold the plan of this study, but it holds another: interp's way of "
+            f"batching has changed since. Move {path} away and run the study again, or use the interp that "
+            f"wrote it (the commit is in its manifest.json)."
+        )
+
+
+def _whole(path: Path) -> Mapping[str, Any] | None:
+    value = read_json(path / FILE)
+    if not isinstance(value, dict):
+        return None
+    rest = {key: part for key, part in value.items() if key != "sha256"}
+    return rest if value.get("sha256") == digest(rest) else None
 
 
 def folder_name(name: str, study: Mapping[str, Any]) -> str:
@@ -248,3 +318,25 @@ def _parse(data: bytes | None) -> pa.Table | None:
         return None if data is None else pq.read_table(BytesIO(data), page_checksum_verification=True)
     except (OSError, pa.ArrowException):
         return None
+
+
+def join_tables(folder: RunFolder, n_shards: int, schemas: Mapping[str, pa.Schema]) -> None:
+    """Store each table over all shards, its rows in the order of the samples.
+
+    Raises:
+        RunError: A shard is no longer whole, or a table cannot be written.
+    """
+    parts: dict[str, list[pa.Table]] = {name: [] for name in schemas}
+    for shard in range(n_shards):
+        tables = folder.read_shard(shard, schemas)
+        if tables is None:
+            raise RunError(
+                f"expected shard {shard} of {folder.path} to be whole after it was written. Is the disk "
+                f"failing, or does another program write there? Run again."
+            )
+        for name, table in tables.items():
+            parts[name].append(table)
+    for name, tables in parts.items():
+        joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+        order = np.argsort(joined.column("index").to_numpy(), kind="stable")
+        folder.write_table(name, joined.take(order).combine_chunks())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from interp.stats.family import holm
 from interp.stats.groups import MIN_GROUPS, per_group, population_note
 from interp.stats.intervals import Interval, bootstrap, bootstrap_statistic, paired, two_way, unpaired
 from interp.stats.mcnemar import Flips, flips
+from interp.stats.multiple_testing import holm
 from interp.stats.permutation import PermutationTest, paired_test, unpaired_test
 
 __all__ = [

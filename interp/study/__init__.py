@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from interp.study.areas import Matched, area_frame, matched
-from interp.study.cells import GridCell, run_study
-from interp.study.choice import LayerChoice, check_split, choose_layer
-from interp.study.comparison import compare, compare_groups
-from interp.study.flows import Flow
+from interp.study.compare import compare, compare_groups
 from interp.study.grid import Grid
-from interp.study.grid_result import GridResult
-from interp.study.head_agreement import head_agreement
-from interp.study.head_attribution import HeadAttribution
-from interp.study.head_grid import HeadGrid
-from interp.study.head_ranking import HeadRanking
-from interp.study.head_result import HeadResult
-from interp.study.head_set import HeadSet, published_heads
-from interp.study.indicator_comparison import IndicatorComparison
-from interp.study.indicator_result import IndicatorResult
-from interp.study.knockout_result import KnockoutResult
-from interp.study.knockout_sweep import KnockoutSweep
-from interp.study.layer_sweep import LayerSweep
-from interp.study.lens_sweep import LensSweep
-from interp.study.model import ModelSpec
-from interp.study.refinement import Refinement
-from interp.study.refinement_result import RefinementResult
-from interp.study.result import Cell, Result
-from interp.study.strata import Stratified, stratified
+from interp.study.head_attribution.study import HeadAttribution
+from interp.study.head_ranking.agreement import head_agreement
+from interp.study.head_ranking.head_set import HeadSet, published_heads
+from interp.study.head_ranking.result import HeadGrid, HeadResult
+from interp.study.head_ranking.study import HeadRanking
+from interp.study.indicator_comparison.result import IndicatorResult
+from interp.study.indicator_comparison.study import IndicatorComparison
+from interp.study.knockout_sweep.flows import Flow
+from interp.study.knockout_sweep.result import KnockoutResult
+from interp.study.knockout_sweep.study import KnockoutSweep
+from interp.study.layer_choice import LayerChoice, check_split, choose_layer
+from interp.study.layer_sweep.result import Cell, Result
+from interp.study.layer_sweep.study import LayerSweep
+from interp.study.logit_lens.study import LensSweep
+from interp.study.model_spec import ModelSpec
+from interp.study.refinement.result import RefinementResult
+from interp.study.refinement.study import Refinement
+from interp.study.result import GridResult
+from interp.study.runs import GridCell, run_study
+from interp.study.size_matching import Matched, Stratified, area_frame, matched, stratified
 from interp.study.study import Study, study_labels
-from interp.study.study_task import StudyTask
+from interp.study.task import StudyTask
 
 __all__ = [
     "Cell",

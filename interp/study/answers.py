@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import MapError, SampleError
-from interp.prompt import Prompt
-from interp.sample import Sample
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
 
 __all__ = ["FirstToken", "accepted", "answer_columns", "first_token"]
 

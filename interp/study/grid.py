@@ -10,8 +10,8 @@ from typing import Any
 
 from interp.errors import InterpError, StudyError
 from interp.run import RunFolder, folder_name
-from interp.study.cells import Cells, by_model, run_cells
-from interp.study.model import as_model, model_label
+from interp.study.model_spec import as_model, model_label
+from interp.study.runs import Cells, by_model, run_cells
 from interp.study.study import Study
 
 __all__ = ["Grid"]

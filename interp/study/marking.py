@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import string
 
-from interp.prompt import Prompt
-from interp.sample import Sample
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
 
 __all__ = ["RULE", "is_right"]
 
@@ -21,7 +21,7 @@ def is_right(text: str, sample: Sample, prompt: Prompt) -> bool | None:
     "yes"; "yes, there is" and "yesterday" are not. Where the prompt letters the options, the answer's letter, its
     text and both ("B", "liver", "B. liver", "(b) liver") are right; an answer given as a letter names that option.
 
-    >>> from interp.sample import Sample
+    >>> from interp.inputs.sample import Sample
     >>> asked = Sample("scan.png", "Which organ?", answer="liver", options=("spleen", "liver"))
     >>> [is_right(text, asked, Prompt()) for text in ("B", "Liver.", "b) liver", "the liver", "A")]
     [True, True, True, False, False]

@@ -1,190 +1,176 @@
-"""What a study found: tidy frames, a summary with intervals, figures and a report."""
+"""What the cells of a study found, in one tidy frame with a column per axis."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from interp.errors import StudyError
-from interp.run.files import write_atomically
-from interp.study.cells import GridCell
-from interp.study.choice import LayerChoice, choose_layer
-from interp.study.comparison import compare, compare_groups
-from interp.study.frames import where
-from interp.study.grid_result import GridResult
-from interp.study.stored_tokens import stored_tokens
-from interp.study.summary import differences, summarise
-from interp.study.table import layer_table
+from interp.run import FAILURES
+from interp.stats import bootstrap, population_note
+from interp.study.dataframes import below
+from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    from interp.inputs.tokens import TokenMap
+    from interp.study.runs import GridCell
 
-    from interp.study.grid import Grid
-    from interp.study.layer_sweep import LayerSweep
-    from interp.tokens import TokenMap
+__all__ = ["GridResult", "differences", "stored_tokens", "summarise"]
 
-__all__ = ["Cell", "Result"]
+NULLS = ("shuffled_boxes", "centre_prior")
+OWN = ("sample", "group", "value")
+
+
+def summarise(scores: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """One row per (axes…, layer, metric, control), in the order they were measured.
+
+    The keys are whatever columns there are besides `sample`, `group` and `value`. `n` counts defined values,
+    `n_undefined` the NaN ones, `n_groups` the groups resampled.
+    """
+    keys = [str(name) for name in scores.columns if name not in OWN]
+    rows = [
+        _key(keys, key) | _estimate(part.value, part.group, level, seed)
+        for key, part in scores.groupby(keys, sort=False, dropna=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def differences(
+    scores: pd.DataFrame, axes: Sequence[str], *, level: float = 0.95, seed: int = 0
+) -> pd.DataFrame:
+    """The mean of "own boxes minus a null" over the same samples, per cell, layer, metric and null."""
+    keys = [*axes, "layer", "metric"]
+    wide = scores.pivot_table(index=[*keys, "sample", "group"], columns="control", values="value", sort=False)
+    rows = []
+    for null in (name for name in NULLS if name in wide):
+        gaps = (wide["boxes"] - wide[null]).to_frame("value").reset_index()
+        for key, part in gaps.groupby(keys, sort=False):
+            estimate = _estimate(part.value, part.group, level, seed)
+            rows.append(_key(keys, key) | {"control": f"boxes − {null}"} | estimate)
+    return pd.DataFrame(rows)
+
+
+def _key(names: list[str], values: Any) -> dict[str, Any]:
+    return dict(zip(names, values, strict=True))
+
+
+def _estimate(values: Any, groups: Any, level: float, seed: int) -> dict[str, Any]:
+    interval = bootstrap(values.to_numpy(), groups.to_numpy(), seed=seed, level=level)
+    return {
+        "mean": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "n": interval.n,
+        "n_groups": interval.n_groups,
+        "n_undefined": interval.n_nan,
+        "note": population_note(interval.n_groups),
+    }
+
+
+BULKY = ("footprints", "image_index")
+"""Columns of a samples table that only figures need."""
 
 
 @dataclass(frozen=True)
-class Cell(GridCell):
-    """One finished layer sweep inside a result, with its labels along the axes."""
+class GridResult:
+    """The result of a study, or of a grid over it.
 
-    @property
-    def sweep(self) -> LayerSweep:
-        """The study."""
-        return self.study
-
-    def maps(self, indices: Sequence[int], layer: int) -> dict[int, Float[np.ndarray, " token"]]:
-        """The maps of some samples at one layer, as they were stored (float32).
-
-        Raises:
-            StudyError: One of the samples failed, or the layer was not measured.
-        """
-        rows = self.folder.find("maps", index=indices, layer=[layer]).to_pylist()
-        found = {row["index"]: np.array(row["map"], dtype=np.float32) for row in rows}
-        absent = [index for index in indices if index not in found]
-        if absent:
-            raise StudyError(
-                f"samples {absent} of {' · '.join(self.key)} have no map at layer {layer}; see "
-                "result.failures."
-            )
-        return found
-
-    def tokens(self, index: int) -> TokenMap:
-        """Where the image tokens of one sample lie (its text positions are not stored)."""
-        return stored_tokens(self, index)
-
-
-@dataclass(frozen=True)
-class Result(GridResult):
-    """The result of a layer sweep, or of a grid over one.
-
-    `scores` has one row per (axes…, sample, group, layer, metric, control): its value, NaN where undefined;
-    `samples` the questions, answers, tokens and the lender of each sample's shuffled boxes.
+    Attributes:
+        study: The study that was run.
+        cells: Its runs.
+        folder: Where its own files lie.
     """
 
-    study: LayerSweep | Grid
-    cells: tuple[Cell, ...]
+    study: Any
+    cells: tuple[GridCell, ...]
+    folder: Path
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """Short names of the metrics, of all cells together."""
-        return tuple(dict.fromkeys(name for cell in self.cells for name in cell.sweep.metrics))
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes: "model", "data" and whatever else a grid varied."""
+        return tuple(self.cells[0].labels)
 
-    def best_layer(self, metric: str = "ar", *, descriptive: bool = False) -> LayerChoice:
-        """The layer of the best mean on these very samples, per model.
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row per measured sample of each cell."""
+        return self._frames("samples").drop(columns=list(BULKY), errors="ignore")
 
-        A maximum over layers flatters. To report a layer, choose it with `choose_layer` on validation samples
-        and show it on test samples.
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row per (axes…, sample, group, what the study measures by): its value, NaN where undefined."""
+        keys = [*self.axes, "index"]
+        found = self._frames("scores").merge(self.samples[[*keys, "sample", "group"]], on=keys)
+        rest = [name for name in found.columns if name not in (*keys, "sample", "group", "value")]
+        return found.reindex(columns=[*self.axes, "sample", "group", *rest, "value"])
 
-        Args:
-            metric: By which metric.
-            descriptive: Needed for samples of a test split: a description of them, not an estimate.
+    @cached_property
+    def failures(self) -> pd.DataFrame:
+        """One row per thing that could not be measured, with the reason; empty when all went well."""
+        return self._frames(FAILURES)
+
+    @property
+    def cost(self) -> pd.DataFrame:
+        """Seconds, bytes and forward passes of each cell, over all sessions.
+
+        A cell counts what it ran itself, so what it took over from another cell is counted there.
+        """
+        rows = [
+            {**cell.labels, **cell.folder.read_json("cost.json", {}).get("total", {})} for cell in self.cells
+        ]
+        return pd.DataFrame(rows)
+
+    def summary(self, level: float = 0.95) -> pd.DataFrame:
+        """Mean and bootstrap interval over groups of each (axes…, what the study measures by).
+
+        Columns `mean`, `low`, `high`, `n`, `n_groups`, `n_undefined` and `note`, a sentence where there are
+        too few groups to speak of a population.
+        """
+        if level not in self._summaries:
+            self._summaries[level] = summarise(self.scores, level=level, seed=self.seed)
+        return self._summaries[level].copy()
+
+    @cached_property
+    def _summaries(self) -> dict[float, pd.DataFrame]:
+        return {}
+
+    @property
+    def seed(self) -> int:
+        """The seed of the study, used for the bootstrap too."""
+        return int(getattr(self.cells[0].study, "seed", 0))
+
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        """The names of all groups measured."""
+        return frozenset(self.samples.group)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the study's report, where it has one.
 
         Raises:
-            StudyError: Samples of the test split without `descriptive`, or a metric that was not measured or
-                is undefined everywhere.
+            StudyError: This kind of study has no page.
         """
-        return choose_layer(self, metric, descriptive=descriptive)
-
-    def at_layer(self, layer: int | LayerChoice, level: float = 0.95) -> pd.DataFrame:
-        """Every metric at one layer, and its paired difference from each null.
-
-        Args:
-            layer: A layer, or a choice made on other samples (one layer per model).
-            level: Coverage of the intervals.
-
-        Returns:
-            Columns of `summary`, with `control` "boxes", "shuffled_boxes", "centre_prior",
-            "boxes − shuffled_boxes" or "boxes − centre_prior".
-        """
-        chosen = self.scores.model.map(self.layers(layer))
-        here = where(self.scores, self.scores.layer == chosen)
-        means = summarise(here, level=level, seed=self.seed)
-        return pd.concat(
-            [means, differences(here, self.axes, level=level, seed=self.seed)], ignore_index=True
+        raise StudyError(
+            f"expected a study with a page of its own, got {self.study.title!r}: there is nothing to write to "
+            f"{path or self.folder}. Read result.scores, result.summary() and result.failures instead."
         )
 
-    def layers(self, layer: int | LayerChoice) -> dict[str, int]:
-        """The layer per model label; models of which nothing could be measured are left out.
+    def _frames(self, table: str) -> pd.DataFrame:
+        return below(cell.frame(table) for cell in self.cells)
 
-        Raises:
-            StudyError: A layer that was not measured, or a choice that lacks a model of this result.
-        """
-        models = list(dict.fromkeys(cell.labels["model"] for cell in self.cells if cell.measured))
-        layers = dict(layer.layers) if isinstance(layer, LayerChoice) else dict.fromkeys(models, int(layer))
-        for model in models:
-            measured = set(self.scores.layer[self.scores.model == model].unique().tolist())
-            if layers.get(model) not in measured:
-                raise StudyError(
-                    f"expected a layer of {sorted(measured)} for model {model}, got {layers.get(model)}."
-                )
-        return {model: layers[model] for model in models}
 
-    def compare(
-        self, metric: str, *, layer: int | LayerChoice, over: str | None = None, level: float = 0.95
-    ) -> pd.DataFrame:
-        """Every pair of cells in one table: difference, interval, permutation test by group, Holm's p.
+def stored_tokens(cell: GridCell, index: int) -> TokenMap:
+    """The image tokens of one sample of a run whose samples table holds footprints (text positions are not stored)."""
+    from interp.inputs.tokens import TokenMap
 
-        Cells that share samples are compared sample by sample; others as sets of groups, and then also on
-        pairs of like box size. See `interp.study.comparison.compare` for the columns.
-
-        Args:
-            metric: The metric.
-            layer: A layer, or a choice made on other samples.
-            over: The axis along which to compare, all else equal ("model", "data", …); None for all pairs.
-            level: Coverage of the intervals.
-
-        Raises:
-            StudyError: A metric or layer that was not measured, an unknown axis, or nothing to compare.
-        """
-        return compare(self, metric, layer=layer, over=over, level=level)
-
-    def compare_groups(
-        self, metric: str, *, layer: int | LayerChoice, over: str | None = None
-    ) -> pd.DataFrame:
-        """The same comparison group by group: what to read where `compare` notes that groups are few.
-
-        Raises:
-            StudyError: As `compare`.
-        """
-        return compare_groups(self, metric, layer=layer, over=over)
-
-    def table(self, metric: str = "ar", *, choice: LayerChoice | None = None) -> str:
-        """Text: one line per layer, one column per cell, mean [low, high] and the two nulls."""
-        return layer_table(self, metric, choice)
-
-    def figures(self, choice: LayerChoice | None = None) -> dict[str, go.Figure]:
-        """One Plotly figure per metric: its mean per layer with the interval, and both nulls."""
-        from interp.report.figures import layer_figures
-
-        return layer_figures(self, choice)
-
-    def report(
-        self, path: str | os.PathLike[str] | None = None, *, choice: LayerChoice | None = None
-    ) -> Path:
-        """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
-
-        `summary.csv` and a copy of the report stay in the study's folder.
-
-        Args:
-            path: Where to write it; `report.html` in the study's folder when left out.
-            choice: The layer to feature; without one, the best on these samples, labelled as descriptive.
-        """
-        from interp.report.page import write_report
-
-        write_atomically(self.folder / "summary.csv", self.summary().to_csv(index=False).encode())
-        own = write_report(self, self.folder / "report.html", choice)
-        if path is None:
-            return own
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copyfile(own, path)) if Path(path).resolve() != own.resolve() else own
+    row = cell.folder.read_table("samples").to_pandas().set_index("index").loc[index]
+    footprints = np.asarray(row["footprints"], float).reshape(-1, 4)
+    n = len(footprints)
+    sizes = tuple(cell.study.data[index].sizes)
+    return TokenMap(np.arange(n), footprints, None, np.full(n, "stored"), row["image_index"], sizes, n)

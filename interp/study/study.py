@@ -46,7 +46,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from interp.run import Task
-from interp.study.model import model_label
+from interp.study.model_spec import model_label
 
 __all__ = ["Study", "study_labels"]
 

@@ -1,18 +1,17 @@
 """The tracing room: load a model, read and edit its attention. The only room that knows nnsight."""
 
-from interp.tracing.apply import Apply
 from interp.tracing.cost import Cost
 from interp.tracing.decoding import Contrast, Decoding
-from interp.tracing.edits import Boost, Edit, Guide, Knockout, Scale, Temper
+from interp.tracing.edits import Apply, Boost, Edit, Guide, Knockout, Scale, Temper
 from interp.tracing.encode import Batch
 from interp.tracing.loading import load, wrap
-from interp.tracing.mllm import Mllm
+from interp.tracing.model import Mllm
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.prefix import Prefix
 from interp.tracing.reads import Residual, Rows
-from interp.tracing.scores import Scores
 from interp.tracing.sharing import Prefixes
 from interp.tracing.site import Site, image_mask, positions
+from interp.tracing.target import Scores
 from interp.tracing.trace import SampleTrace, Trace
 
 __all__ = [

@@ -12,11 +12,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.errors import ImageTokenMismatch, ModelError, SampleError
-from interp.footprints import check_count
+from interp.inputs.footprints import check_count
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
-from interp.prompt import Prompt
-from interp.sample import Sample
-from interp.tokens import TokenMap
 from interp.tracing.wording import expand, laid_out, locate, question_tokens, render
 
 __all__ = ["PER_TOKEN", "Batch", "Encoded", "Encoder", "left_padded"]

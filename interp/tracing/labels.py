@@ -13,8 +13,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.tokens import TokenMap
-from interp.tracing.request import Selection, StreamSelection
+from interp.inputs.tokens import TokenMap
+from interp.tracing.plan import Selection, StreamSelection
 
 __all__ = ["label_rows"]
 

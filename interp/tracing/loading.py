@@ -13,12 +13,13 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter, find
+from interp.models.checkpoints import Checkpoint, open_original
+from interp.models.checkpoints import checkpoint as fill
 from interp.models.configs import read_config
-from interp.models.layouts import Checkpoint, fill, open_original
 from interp.models.processors import load_processor
 from interp.organism.places import ORGANISMS, folder
-from interp.tracing.install import Installation
-from interp.tracing.mllm import Mllm
+from interp.tracing.hooks import Installation
+from interp.tracing.model import Mllm
 
 __all__ = ["load", "wrap"]
 

@@ -13,8 +13,8 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from interp.errors import ModelError
-from interp.sample import Sample
-from interp.tokens import TokenMap
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encode import PER_TOKEN, Batch, left_padded
 from interp.tracing.positions import sliced

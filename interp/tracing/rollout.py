@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.tracing.attention import CHUNK_BYTES
 from interp.tracing.cost import Meter
-from interp.tracing.differentiate import run_objective
 from interp.tracing.encode import Batch
-from interp.tracing.objectives import Objective
+from interp.tracing.gradients import run_objective
+from interp.tracing.hooks import AttentionFunction, Call
 from interp.tracing.plan import Block
-from interp.tracing.rows import CHUNK_BYTES
-from interp.tracing.tap import AttentionFunction, Call
+from interp.tracing.target import Objective
 
 if TYPE_CHECKING:
-    from interp.tracing.mllm import Mllm
+    from interp.tracing.model import Mllm
 
 __all__ = ["rollout"]
 

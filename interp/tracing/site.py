@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from interp.errors import SiteError
-from interp.tokens import TokenMap, Word
+from interp.inputs.tokens import TokenMap, Word
 
 __all__ = ["ImageMask", "Positions", "Selector", "Site", "image_mask", "positions", "select"]
 

@@ -14,10 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.tracing.install import COLLECTOR
-from interp.tracing.stream import StreamWork
-from interp.tracing.tap import Call
-from interp.tracing.work import LayerWork
+from interp.tracing.hooks import COLLECTOR, Call, LayerWork
+from interp.tracing.residual import StreamWork
 
 __all__ = ["attention_call", "source_pass"]
 

@@ -1,19 +1,42 @@
-"""What a trace gives back: labelled rows per sample, logits, answers, cost."""
+"""From samples, reads and edits to a trace: the steps of a run, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import xarray as xr
+from torch import Tensor
 
-from interp.errors import SiteError
-from interp.tokens import TokenMap
-from interp.tracing.cost import Cost
+from interp.errors import EditError, ModelError, PromptError, SiteError
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+from interp.tracing.cost import Cost, Meter
+from interp.tracing.decoding import Decoding, Draw
+from interp.tracing.edits import AttentionEdit, Edit
+from interp.tracing.encode import Batch
+from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
+from interp.tracing.labels import label_rows
+from interp.tracing.layout import Layout
+from interp.tracing.plan import LayerPlan, Request, make_plan, resolve
+from interp.tracing.prefix import Prefix, Stop, prefix_lengths, run_prefix, suffix_cache, suffix_inputs
+from interp.tracing.reads import Read
+from interp.tracing.residual import StreamWork, make_stream_plan
+from interp.tracing.run import Blind, Generation, Outcome, blind_inputs, run, tail_logits, whole_cache
+from interp.tracing.source import source_pass
+from interp.tracing.visibility import Sight
 
-__all__ = ["SampleTrace", "Trace"]
+if TYPE_CHECKING:
+    from interp.tracing.model import Mllm
+
+__all__ = ["SampleTrace", "Trace", "ends", "execute", "prefix", "trace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,3 +134,294 @@ def _joined(rows: Sequence[xr.DataArray]) -> xr.DataArray:
     joined = xr.concat(padded, dim="sample")
     counted = {d: np.arange(sizes[d]) for d in ragged}
     return joined.assign_coords({**counted, "position": (("sample", last), places)})
+
+
+Samples = Sample | Iterable[Sample] | Batch | Prefix
+
+
+def trace(
+    mllm: Mllm,
+    samples: Samples,
+    prompt: Prompt | None,
+    reads: Sequence[Read],
+    edits: Sequence[Edit],
+    generate: int,
+    seed: int | None,
+    decoding: Decoding,
+) -> Trace:
+    """The trace of a batch; see `Mllm.trace`."""
+    _check_arguments(reads, edits, generate)
+    _check_decoding(decoding, seed)
+    with Meter(mllm.device) as meter:
+
+        def generation(batch: Batch) -> Generation | None:
+            draw = Draw(decoding, seed, [sample.id for sample in batch.samples])
+            return Generation(generate, ends(mllm), batch.pad_id, draw) if generate else None
+
+        with _seeded(seed):
+            batch, request, outcome = execute(
+                mllm, samples, prompt, reads, edits, meter, generation=generation, decoding=decoding
+            )
+        answers, n_steps = _answers(mllm, outcome)
+        rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
+        logits = outcome.logits.cpu().numpy()
+    parts = zip(rows, batch.tokens, answers or [None] * len(batch), strict=True)
+    return Trace(
+        samples=tuple(SampleTrace(*part) for part in parts),
+        logits=xr.DataArray(logits, dims=["sample", "token_id"], name="logits"),
+        answers=answers,
+        tokens=batch.tokens,
+        cost=meter.cost,
+    )
+
+
+def execute(
+    mllm: Mllm,
+    samples: Samples,
+    prompt: Prompt | None,
+    reads: Sequence[Read],
+    edits: Sequence[Edit],
+    meter: Meter,
+    *,
+    generation: Callable[[Batch], Generation | None] = lambda _: None,
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    keep: int = 1,
+) -> tuple[Batch, Request, Outcome]:
+    """One run, not yet labelled: the batch it was of, what was asked of it, and what it gave.
+
+    Args:
+        generation: How to generate after a batch; by default nothing.
+        keep: How many last positions of the prompt the outcome's `tail` has logits of.
+        mllm, samples, prompt, reads, edits, decoding: As in `Mllm.trace`.
+        meter: Told of every pass.
+    """
+    batch, before = _prepared(mllm, samples, prompt)
+    request = resolve(
+        reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, sight=mllm.sight
+    )
+    how = generation(batch)
+    n_generated = 0 if how is None else how.n
+    if before is None:
+        before = _shared(mllm, batch, request, n_generated, meter)
+    elif not _serves(before, batch, request, mllm.sight, n_generated):
+        before = None
+    with torch.no_grad():
+        outcome = _run(mllm, batch, before, request, meter, how, decoding, keep)
+    if edits and bool(outcome.tail.isnan().any()):
+        raise EditError(
+            f"the edits leave logits that are not numbers (NaN) in {mllm.dtype}: {list(edits)!r}. Are factors or "
+            "values too large for this dtype?"
+        )
+    return batch, request, outcome
+
+
+def prefix(
+    mllm: Mllm, samples: Sample | Iterable[Sample] | Batch, prompt: Prompt | None, stop: Stop = "image"
+) -> Prefix:
+    """The prefix of a batch; see `Mllm.prefix`."""
+    if isinstance(samples, Prefix):
+        raise ModelError("prefix takes samples or a batch; got a prefix. Use it as it is.")
+    with Meter(mllm.device) as meter:
+        batch, _ = _prepared(mllm, samples, prompt)
+        lengths = prefix_lengths(batch, stop)
+        found = _prefix(mllm, batch, lengths, meter)
+    return replace(found, cost=meter.cost)
+
+
+def _prefix(mllm: Mllm, batch: Batch, lengths: tuple[int, ...], meter: Meter) -> Prefix:
+    """The prefix of a batch, found or made, without its cost; it is empty where it would not be exact."""
+
+    def make() -> Prefix:
+        exact = mllm.sight.prefix_exact
+        with mllm.installation.armed({}), torch.no_grad():
+            layers = run_prefix(mllm.hf, batch, lengths, mllm.n_layers, meter) if exact else []
+        keys, values = zip(*layers, strict=True) if layers else ((), ())
+        return Prefix(batch, lengths, keys, values, Cost(), mllm.installation)
+
+    return make() if mllm.prefixes is None else mllm.prefixes.of(batch, lengths, make)
+
+
+def _shared(mllm: Mllm, batch: Batch, request: Request, generate: int, meter: Meter) -> Prefix | None:
+    """The prefix that this trace goes on from, found or made, if the model shares prefixes and one is exact.
+
+    It depends on this trace alone: not on what ran before it, nor on who else may use the prefix.
+    """
+    if mllm.prefixes is None or not mllm.sight.prefix_exact or not batch.prompt.image_first:
+        return None
+    if any(not tokens.n or int(tokens.image[-1]) + 1 >= tokens.length for tokens in batch.tokens):
+        return None
+    lengths = prefix_lengths(batch)
+    if not _untouched(lengths, batch, request, mllm.sight, generate):
+        return None
+    return _prefix(mllm, batch, lengths, meter)
+
+
+def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
+    if not isinstance(reads, Sequence):
+        raise SiteError(f"reads= is a list of reads; got {reads!r}. Write reads=[{reads!r}].")
+    if not isinstance(edits, Sequence):
+        raise EditError(f"edits= is a list of edits; got {edits!r}. Write edits=[{edits!r}].")
+    if isinstance(generate, bool) or not isinstance(generate, Integral) or generate < 0:
+        raise PromptError(f"generate= is a number of tokens, 0 or more; got {generate!r}.")
+    rows_of = "generates none that has a row (the first token comes from the prompt's last row)."
+    for read in reads:
+        if isinstance(read, Read) and read.site.groups[0] == ("answer",) and generate < 2:
+            raise SiteError(
+                f'queries="answer" are the rows of generated tokens, but generate={generate} {rows_of} Ask for '
+                "generate=2 or more."
+            )
+    for edit in (e for e in edits if isinstance(e, Edit)):
+        decode_only = edit.steps == "decode" or (isinstance(edit, AttentionEdit) and not edit.prefill_queries)
+        if decode_only and generate < 2:
+            raise EditError(
+                f"{edit!r} applies to the rows of generated tokens, but generate={generate} {rows_of} Ask for "
+                "generate=2 or more."
+            )
+
+
+def _check_decoding(decoding: Decoding, seed: int | None) -> None:
+    if not isinstance(decoding, Decoding):
+        raise PromptError(f"decoding= is an interp.Decoding; got {decoding!r}.")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
+        raise PromptError(f"seed= is a whole number, or None; got {seed!r}.")
+    if decoding.temperature and seed is None:
+        raise PromptError("drawing tokens (temperature > 0) needs seed=, so that the run can be repeated.")
+
+
+def _prepared(mllm: Mllm, samples: Samples, prompt: Prompt | None) -> tuple[Batch, Prefix | None]:
+    """The encoded batch, and the prefix it may go on from."""
+    if not isinstance(samples, Prefix | Batch):
+        return mllm.encode(samples, PAPER_PROMPT if prompt is None else prompt), None
+    before = samples if isinstance(samples, Prefix) else None
+    if before is not None and before.owner is not mllm.installation:
+        raise ModelError("this prefix was made by another model; make one with this model's prefix().")
+    batch = samples.batch if isinstance(samples, Prefix) else samples
+    if prompt is None or prompt == batch.prompt:
+        return batch, before
+    return mllm.encoder.again(batch, prompt), before
+
+
+def _serves(before: Prefix, batch: Batch, request: Request, sight: Sight, generate: int) -> bool:
+    """Whether the prefix answers exactly: it holds keys and values, and every prompt begins with it."""
+    suits = bool(before.keys) and before.begins(batch)
+    return suits and _untouched(before.lengths, batch, request, sight, generate)
+
+
+def _untouched(lengths: Sequence[int], batch: Batch, request: Request, sight: Sight, generate: int) -> bool:
+    """Whether all that is asked for lies after prefixes of these lengths: no row inside is read or edited."""
+    first = [request.first_row(i) for i in range(len(batch))]
+    if any(row is not None and row < n for row, n in zip(first, lengths, strict=True)):
+        return False
+    return sight.windows_fit(lengths, [tokens.length for tokens in batch.tokens], generate)
+
+
+def _run(
+    mllm: Mllm,
+    batch: Batch,
+    before: Prefix | None,
+    request: Request,
+    meter: Meter,
+    generation: Generation | None,
+    decoding: Decoding,
+    keep: int,
+) -> Outcome:
+    """One run of the model inside an nnsight trace, which is handed the whole outcome, once."""
+    lengths = [tokens.length for tokens in batch.tokens]
+    layout = Layout.whole(lengths) if before is None else Layout.suffix(before.lengths, lengths)
+    recorder = Recorder()
+    work = _work(mllm, request, layout, before, recorder)
+    streams = make_stream_plan(request, layout, mllm.device).work(recorder)
+    inputs = (
+        batch.inputs | {"position_ids": batch.positions} if before is None else suffix_inputs(before, batch)
+    )
+    cache = None if before is None else suffix_cache(before)
+    blind = None
+    if decoding.contrast is not None:
+        told = blind_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
+        own = whole_cache(mllm.hf.config.get_text_config(decoder=True))
+        blind = Blind(mllm.hf, told, decoding.contrast, recorder, meter, own)
+    once = partial(
+        run, mllm.hf, inputs, recorder, meter, cache=cache, generation=generation, blind=blind, keep=keep
+    )
+    executor = _by_source if mllm.executor == "source" else _by_tap
+    return executor(mllm, work, streams, once)
+
+
+def _work(
+    mllm: Mllm, request: Request, layout: Layout, before: Prefix | None, recorder: Recorder
+) -> dict[int, LayerWork]:
+    """What to do in the attention of which layer; after a prefix every layer needs its keys and values."""
+    plan = make_plan(request, layout, mllm.shape)
+    none = LayerPlan()
+    layers = sorted({*plan.prefill, *plan.decode}) if before is None else range(mllm.n_layers)
+    held = None if before is None else before.layer
+    return {
+        i: LayerWork(
+            plan.prefill.get(i, none), plan.decode.get(i, none), recorder, None if held is None else held(i)
+        )
+        for i in layers
+    }
+
+
+def _by_tap(
+    mllm: Mllm,
+    work: Mapping[int, LayerWork],
+    streams: Mapping[int, StreamWork],
+    run: Callable[..., Outcome],
+) -> Outcome:
+    """The run with its layers armed, inside an nnsight trace that is handed the whole outcome, once."""
+
+    def collect(_: Tensor) -> Outcome:
+        return mllm.installation.collector(run())
+
+    collector = getattr(mllm.nn, COLLECTOR)
+    # nnsight wants an input; `collect` has its own
+    with mllm.installation.armed(work, streams), mllm.nn.trace(torch.zeros(1), fn=collect):
+        outcome = collector.output.save()
+    return outcome  # noqa: RET504 - nnsight assigns it when the block ends
+
+
+def _by_source(
+    mllm: Mllm,
+    work: Mapping[int, LayerWork],
+    streams: Mapping[int, StreamWork],
+    run: Callable[..., Outcome],
+) -> Outcome:
+    """The run as one nnsight trace per pass."""
+
+    def one_pass(arguments: Mapping[str, Any]) -> Tensor:
+        collect = mllm.installation.collector
+        return source_pass(
+            mllm.nn, mllm.layers, work, streams, lambda: collect(tail_logits(mllm.hf, arguments))
+        )
+
+    with mllm.installation.armed({}):
+        return run(one_pass=one_pass)
+
+
+def ends(mllm: Mllm) -> frozenset[int]:
+    """Token ids that end an answer."""
+    found = getattr(getattr(mllm.hf, "generation_config", None), "eos_token_id", None)
+    found = mllm.processor.tokenizer.eos_token_id if found is None else found
+    return frozenset(() if found is None else [found] if isinstance(found, int) else found)
+
+
+def _answers(mllm: Mllm, outcome: Outcome) -> tuple[list[str], list[int] | None]:
+    """The generated texts, and how many tokens each has, its end included."""
+    if outcome.ids is None:
+        return [], None
+    last, lines = ends(mllm), outcome.ids.tolist()
+    lengths = [next((i + 1 for i, t in enumerate(line) if t in last), len(line)) for line in lines]
+    own = [line[:n] for line, n in zip(lines, lengths, strict=True)]
+    return [mllm.processor.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in own], lengths
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Seeds torch's generators for the block and puts their state back after it."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

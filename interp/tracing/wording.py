@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Int
 
 from interp.errors import PromptError
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter
-from interp.prompt import Prompt
-from interp.sample import Sample
 
 __all__ = ["Wording", "expand", "laid_out", "locate", "question_tokens", "render"]
 

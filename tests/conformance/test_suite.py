@@ -12,10 +12,11 @@ import torch
 from rich.console import Console
 
 from interp.conformance import CHECKS, CheckResult, Conformance, Measured, Subject, check
-from interp.conformance.agreement import same_greedy
+from interp.conformance.read_checks import same_greedy
 from interp.conformance.tiny import tiny
 from interp.errors import ImageError, ModelError
-from interp.tracing import Knockout, Mllm, tap, wrap
+from interp.tracing import Knockout, Mllm, wrap
+from interp.tracing import hooks as tap
 from tests.conformance.conftest import _mllm
 
 FAMILIES = ("llava", "gemma3", "paligemma", "qwen3_vl")
@@ -126,7 +127,7 @@ def fresh() -> Subject:
 
 
 def test_rows_that_are_off_fail_rows_decoding_and_gradients(fresh, monkeypatch):
-    import interp.tracing.tap as tap
+    import interp.tracing.hooks as tap
 
     own = tap.row_probabilities
     monkeypatch.setattr(tap, "row_probabilities", lambda *a, **k: own(*a, **k) * 1.001)

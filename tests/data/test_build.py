@@ -9,7 +9,7 @@ from interp.data import build
 from interp.data.build import Finding, Question
 from interp.data.volumes import Volume
 from interp.errors import DataError
-from interp.sample import Sample
+from interp.inputs.sample import Sample
 
 
 def disc(shape: tuple[int, int], centre: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:

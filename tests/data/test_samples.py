@@ -5,7 +5,7 @@ import pytest
 
 from interp.data import Samples
 from interp.errors import DataError
-from interp.sample import Sample
+from interp.inputs.sample import Sample
 
 
 def grey(value: int, question: str = "What is it?", group: str | None = None) -> Sample:

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from interp.data.counterfactuals import counterfactual
 from interp.data.scenes import (
     COLOURS,
     SHAPES,
@@ -17,6 +16,7 @@ from interp.data.scenes import (
     random_scene,
 )
 from interp.errors import DataError
+from studies.organism.counterfactuals import counterfactual
 
 
 def drawn(thing: Thing) -> np.ndarray:

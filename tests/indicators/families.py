@@ -9,7 +9,7 @@ import torch
 
 import tests.tiny as small
 from interp.conformance.tiny import tiny
-from interp.sample import Sample
+from interp.inputs.sample import Sample
 from interp.tracing import Mllm, wrap
 
 FAMILIES = ("llava", "qwen2_5_vl", "gemma3", "paligemma", "qwen3_vl")

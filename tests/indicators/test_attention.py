@@ -12,8 +12,8 @@ import tests.tiny as tiny
 from interp.errors import MapError, PromptError, SiteError
 from interp.indicators import Attention, Maps
 from interp.indicators.attention import relative
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.metrics import attention_ratio
-from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.tracing import Cost, Mllm, wrap
 
 SHORT = " Answer the question using a single word or phrase."

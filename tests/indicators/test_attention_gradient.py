@@ -13,7 +13,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import MapError, SiteError
 from interp.indicators import AttentionGradient, AttributionPatching
 from interp.indicators.attribution_patching import knockout_effect
-from interp.prompt import Target, diff
+from interp.inputs.prompt import Target, diff
 from interp.tracing import Knockout, Mllm, Site, positions, wrap
 from tests.tracing.autograd import in_float64, rows
 from tests.tracing.eager import Changes, greedy

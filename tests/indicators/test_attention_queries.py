@@ -10,9 +10,9 @@ from PIL import Image
 import tests.tiny as tiny
 from interp.errors import SiteError
 from interp.indicators import Attention
-from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
-from interp.sample import Sample
-from interp.tokens import word
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import word
 from interp.tracing import Mllm, wrap
 
 SHORT = " Answer the question using a single word or phrase."

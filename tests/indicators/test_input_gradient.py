@@ -14,7 +14,7 @@ from captum.attr import InputXGradient, Saliency
 from interp.conformance.tiny import tiny
 from interp.errors import MapError, ModelError
 from interp.indicators import InputGradient, IntegratedGradients, SmoothGrad
-from interp.prompt import Target, diff
+from interp.inputs.prompt import Target, diff
 from interp.tracing import Mllm, wrap
 from tests.tracing.autograd import in_float64, value
 from tests.tracing.test_families import samples

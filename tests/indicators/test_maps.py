@@ -6,7 +6,7 @@ import xarray as xr
 
 from interp.errors import MapError
 from interp.indicators import Maps
-from interp.tokens import TokenMap
+from interp.inputs.tokens import TokenMap
 from interp.tracing import Cost
 
 

@@ -6,7 +6,7 @@ import pytest
 import tests.tiny as small
 from interp.errors import MapError
 from interp.indicators import Occlusion, PaintPixels
-from interp.prompt import Target
+from interp.inputs.prompt import Target
 from interp.tracing import Mllm, wrap
 
 TARGET = Target("yes")

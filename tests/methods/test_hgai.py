@@ -9,8 +9,8 @@ import pytest
 
 import tests.tiny as tiny
 from interp.errors import MethodError, SiteError
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT
 from interp.methods import HGAI, Method, Plain
-from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT
 from interp.tracing import Guide, Rows, Site
 from tests.methods.by_hand import Steps, generated, on_last_rows
 

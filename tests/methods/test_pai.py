@@ -11,8 +11,8 @@ import torch
 
 import tests.tiny as tiny
 from interp.errors import MethodError, SiteError
+from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.methods import PAI, Method, Plain
-from interp.prompt import GENERIC_PROMPT, Prompt
 from interp.tracing import Boost, Rows, Site
 from tests.methods.by_hand import Steps, generated, on_last_rows
 

@@ -8,8 +8,8 @@ import pytest
 import interp
 import tests.tiny as tiny
 from interp.errors import MethodError
+from interp.inputs.prompt import GENERIC_PROMPT
 from interp.methods import Answer, Method, Plain
-from interp.prompt import GENERIC_PROMPT
 
 
 def test_answers_are_the_models_own(mllm):

@@ -11,10 +11,10 @@ import torch
 
 import tests.tiny as tiny
 from interp.errors import MethodError, SampleError, SiteError
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.inputs.tokens import word
 from interp.methods import Method, Plain, VGRefine
-from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.study import published_heads
-from interp.tokens import word
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
 from tests.methods.by_hand import generated, image_columns
 

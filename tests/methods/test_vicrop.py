@@ -17,12 +17,11 @@ import tests.tiny as small
 from interp.conformance.tiny import tiny
 from interp.errors import InterpError, MethodError, ModelError, SampleError, SiteError
 from interp.indicators import Attention, Maps
+from interp.inputs.prompt import GENERIC_PROMPT, Prompt
+from interp.inputs.sample import Sample
 from interp.methods import Crop, Method, ViCrop, vicrop
-from interp.methods.vicrop import default_base, default_layer
-from interp.methods.vicrop_crop import select
+from interp.methods.vicrop import default_base, default_layer, select
 from interp.models.llava import Llava
-from interp.prompt import GENERIC_PROMPT, Prompt
-from interp.sample import Sample
 from interp.tracing import Cost, Mllm, wrap
 
 SMALL = 30

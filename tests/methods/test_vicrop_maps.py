@@ -11,15 +11,22 @@ import torch
 from einops import rearrange, reduce
 
 import tests.tiny as small
-from interp.conformance.pictures import inner_box, repainted, smooth
+from interp.conformance.subject import inner_box, repainted, smooth
 from interp.conformance.tiny import families, tiny
 from interp.errors import MethodError
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.methods import vicrop_maps
-from interp.methods.vicrop_maps import grad_att, high_pass, pure_grad, rel_att
-from interp.methods.vicrop_pixels import channel_scale, pixel_grid, whole_view
-from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT
-from interp.sample import Sample
-from interp.tokens import TokenMap
+from interp.methods.vicrop_maps import (
+    channel_scale,
+    grad_att,
+    high_pass,
+    pixel_grid,
+    pure_grad,
+    rel_att,
+    whole_view,
+)
 from interp.tracing import Mllm, wrap
 
 LAYER = 1

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from interp.conformance.tiny import tiny
-from interp.footprints import Footprints, check_layout
+from interp.inputs.footprints import Footprints, check_layout
+from interp.inputs.sample import Box
+from interp.inputs.tokens import TokenMap
 from interp.models.base import Family
-from interp.sample import Box
-from interp.tokens import TokenMap
 
 torch.set_num_threads(1)
 

@@ -12,9 +12,9 @@ import torch
 from hypothesis import strategies as st
 from PIL import Image
 
-from interp.footprints import Footprints, check_layout
+from interp.inputs.footprints import Footprints, check_layout
+from interp.inputs.tokens import TokenMap
 from interp.models.base import Family
-from interp.tokens import TokenMap
 
 Size = tuple[int, int]
 DARK, BRIGHT = 60, 200  # room for a resampling kernel to overshoot without clipping

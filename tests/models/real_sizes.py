@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers
 
-from interp.models.own import register
+from interp.models.modeling import register
 
 register()
 

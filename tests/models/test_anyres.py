@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from interp.footprints import check_layout
+from interp.inputs.footprints import check_layout
 from interp.models.anyres import mesh, patch_lines
 
 

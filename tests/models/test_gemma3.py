@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from interp.conformance.tiny.kit import tokenizer
 from interp.errors import ModelError
-from interp.footprints import Footprints, check_layout
+from interp.inputs.footprints import Footprints, check_layout
 from interp.models.gemma3 import Gemma3
 from tests.models.impulse import (
     Bench,

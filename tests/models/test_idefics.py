@@ -10,12 +10,13 @@ import pytest
 import transformers
 from hypothesis import example, given, settings
 
-from interp.conformance.tiny import idefics3, tiny
+from interp.conformance.tiny import tiles as idefics3
+from interp.conformance.tiny import tiny
 from interp.conformance.tiny.kit import FIRST_SPECIAL, tokenizer
 from interp.errors import ModelError
-from interp.footprints import Footprints
+from interp.inputs.footprints import Footprints
 from interp.models.idefics import Idefics3, SmolVlm
-from interp.models.missing import smolvlm_processor
+from interp.models.processors import smolvlm_processor
 from tests.models import impulses
 
 FAMILIES = {"idefics3": Idefics3(), "smolvlm": SmolVlm()}

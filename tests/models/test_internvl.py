@@ -11,7 +11,7 @@ from PIL import Image
 
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
-from interp.footprints import Footprints, check_layout
+from interp.inputs.footprints import Footprints, check_layout
 from interp.models.internvl import InternVl
 from tests.models.impulse import (
     Bench,

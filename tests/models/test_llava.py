@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from interp.errors import ModelError
-from interp.footprints import Footprints, check_layout
+from interp.inputs.footprints import Footprints, check_layout
+from interp.inputs.tokens import TokenMap
 from interp.models.adapter import find
 from interp.models.llava import Llava
-from interp.tokens import TokenMap
 
 EDGE, PATCH = 56, 14
 SQUARE = {"height": EDGE, "width": EDGE}

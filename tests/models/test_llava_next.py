@@ -15,7 +15,7 @@ from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
 from interp.conformance.tiny import tiny
 from interp.conformance.tiny.kit import FIRST_SPECIAL, tokenizer
 from interp.errors import ModelError
-from interp.footprints import Footprints
+from interp.inputs.footprints import Footprints
 from interp.models.llava_next import LlavaNext
 from tests.models import impulses
 

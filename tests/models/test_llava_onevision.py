@@ -16,8 +16,8 @@ from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOn
 from interp.conformance.tiny import tiny
 from interp.conformance.tiny.kit import FIRST_SPECIAL, tokenizer
 from interp.errors import ModelError
-from interp.footprints import Footprints
-from interp.models.llava_onevision import LlavaOnevision
+from interp.inputs.footprints import Footprints
+from interp.models.llava_next import LlavaOnevision
 from interp.models.processors import images_only
 from tests.models import impulses
 

@@ -8,7 +8,7 @@ import transformers
 from transformers.models.smolvlm import processing_smolvlm
 
 from interp.conformance.tiny import tiny
-from interp.models.missing import pixtral_processor, smolvlm_processor
+from interp.models.processors import pixtral_processor, smolvlm_processor
 
 
 def test_pixtral_is_transformers_own_and_leaves_no_stand_in_behind(tmp_path):

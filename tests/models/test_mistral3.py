@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from interp.conformance.tiny import tiny
 from interp.conformance.tiny.kit import FIRST_SPECIAL, tokenizer
 from interp.errors import ModelError
-from interp.footprints import Footprints
-from interp.models.missing import pixtral_processor
+from interp.inputs.footprints import Footprints
 from interp.models.mistral3 import Mistral3
+from interp.models.processors import pixtral_processor
 from tests.models import impulses
 
 FAMILY = Mistral3()

@@ -16,7 +16,7 @@ from PIL import Image
 from interp.conformance.tiny import tiny
 from interp.conformance.tiny.kit import tokenizer
 from interp.errors import ModelError
-from interp.footprints import Footprints, check_layout
+from interp.inputs.footprints import Footprints, check_layout
 from interp.models.paligemma import PaliGemma
 from tests.models.impulse import (
     Bench,

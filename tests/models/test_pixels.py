@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from interp.conformance.pictures import inner_box, repainted, smooth
+from interp.conformance.subject import inner_box, repainted, smooth
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.models.pixels import PixelView, pixel_views, pooled
-from interp.sample import Sample
-from interp.tokens import TokenMap
 from interp.tracing import wrap
 
 FAMILIES = {

@@ -15,9 +15,9 @@ import transformers
 import interp
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
+from interp.inputs.sample import Sample
 from interp.models import processors as room
 from interp.models.processors import images_only, load_processor
-from interp.sample import Sample
 
 LOCAL = {"local_files_only": True}
 WITH_VIDEOS = {"internvl", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm"}

@@ -14,9 +14,9 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL
 from interp.errors import ModelError
-from interp.footprints import check_layout
+from interp.inputs.footprints import check_layout
 from interp.models.adapter import built_in, find
-from interp.models.published import PUBLISHED, Published
+from tests.models.published import PUBLISHED, Published
 from tests.models.real_sizes import CONFIGS, PROCESSORS
 
 each = pytest.mark.parametrize("known", PUBLISHED, ids=[known.hub_id.split("/")[1] for known in PUBLISHED])

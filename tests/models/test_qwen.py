@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
-from interp.footprints import Footprints, check_layout
+from interp.inputs.footprints import Footprints, check_layout
 from interp.models.qwen import Qwen2Vl, Qwen3Vl, Qwen25Vl
 from tests.models.impulse import Bench, assert_counts, assert_covered, assert_local, encode, picture
 

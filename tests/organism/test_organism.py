@@ -7,11 +7,11 @@ import pytest
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import interp
-from interp.data.counterfactuals import counterfactual
 from interp.data.scenes import natural_scenes
 from interp.errors import ModelError
 from interp.organism import folder
 from interp.organism.parts import GRID, vocabulary
+from studies.organism.counterfactuals import counterfactual
 
 SEED = 77
 

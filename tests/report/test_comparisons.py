@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from interp.data import Samples
-from interp.report.comparisons import comparisons
 from interp.study import Grid, Result
-from interp.study.choice import LayerChoice
+from interp.study.layer_choice import LayerChoice
+from interp.study.layer_sweep.tables import comparisons
 from tests.report.test_page import ATTACK, Elements
 from tests.study.planted import Planted, sample, sweep
 

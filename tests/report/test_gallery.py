@@ -6,10 +6,10 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from interp.footprints import center_crop, squash
+from interp.inputs.footprints import center_crop, squash
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.report.gallery import BOX_COLOUR, data_uri, overlay, picture, strengths
-from interp.sample import Sample
-from interp.tokens import TokenMap
 
 
 def tokens_over(size: tuple[int, int], grid: tuple[int, int]) -> TokenMap:

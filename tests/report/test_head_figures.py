@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from interp.errors import StudyError
-from interp.report.head_figures import head_figures, heat_maps, rank_scatter
 from interp.study import ModelSpec
-from interp.study.head_result import HeadResult
+from interp.study.head_ranking.figures import head_figures, heat_maps, rank_scatter
+from interp.study.head_ranking.result import HeadResult
 from tests.report.test_page import ATTACK, Elements, hostile
 from tests.study.planted import sample, samples
 from tests.study.planted_heads import GAIN, PlantedHeads, made, ranking

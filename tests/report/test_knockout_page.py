@@ -9,8 +9,8 @@ import pytest
 
 import tests.tiny as tiny
 from interp.data import Samples
-from interp.report.knockout_figures import knockout_figures
 from interp.study import Grid, KnockoutResult, KnockoutSweep
+from interp.study.knockout_sweep.figures import knockout_figures
 from interp.tracing import wrap
 
 FLOWS = ("image→last", "question→last", "box→last", "elsewhere→last")

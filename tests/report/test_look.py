@@ -5,10 +5,10 @@ import pytest
 import xarray as xr
 
 from interp.errors import MapError
-from interp.footprints import squash
+from interp.inputs.footprints import squash
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.report import show_maps
-from interp.sample import Sample
-from interp.tokens import TokenMap
 
 
 def tokens_of(grid: tuple[int, int], size: tuple[int, int]) -> TokenMap:

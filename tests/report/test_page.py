@@ -121,7 +121,7 @@ def test_a_layer_chosen_elsewhere_is_featured_as_such(result: Result, tmp_path: 
 
 
 def test_an_organisms_numbers_are_not_the_papers(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    from interp.report.findings import lead
+    from interp.study.layer_sweep.page import lead
 
     for cell in result.cells:
         monkeypatch.setitem(cell.sweep.__dict__, "model", ModelSpec("organism"))

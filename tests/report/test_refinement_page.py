@@ -11,9 +11,9 @@ from PIL import Image
 
 from interp.data import Samples
 from interp.report.gallery import picture
-from interp.report.refinement_figures import refinement_figures
-from interp.report.refinement_gallery import drawn, sample_card, shaded
 from interp.study import Grid, RefinementResult
+from interp.study.refinement.figures import refinement_figures
+from interp.study.refinement.page import drawn, sample_card, shaded
 from tests.report.test_page import ATTACK, Elements
 from tests.study.planted import sample, samples, token_map
 from tests.study.planted_methods import Answering, Looking, Said, Swap, named, planted_plain, refinement
@@ -38,7 +38,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> RefinementResult:
         "hurts": Swap(changes=tuple(f"s{number}" for number in range(8, 18)), fails=named(20)),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interp.study.refinement_task.PLAIN", Said())
+        patch.setattr("interp.study.refinement.task.PLAIN", Said())
         return Grid(study, method=methods).run(tmp_path_factory.mktemp("runs"), progress=False)
 
 
@@ -139,8 +139,8 @@ def test_where_groups_are_few_there_is_no_interval_but_every_group(tmp_path: Pat
 
 
 def test_a_page_says_whose_numbers_these_are_not(tmp_path: Path) -> None:
-    from interp.report.prose import ORGANISM
     from interp.study import ModelSpec
+    from interp.study.layer_sweep.page import ORGANISM
 
     result = refinement(data=samples(2)).run(tmp_path, progress=False)
     assert ORGANISM not in result.report().read_text()
@@ -196,7 +196,7 @@ def test_a_page_without_answers_claims_nothing(tmp_path: Path) -> None:
 
 
 def test_a_small_crop_is_shown_enlarged() -> None:
-    from interp.report.refinement_gallery import _cropped
+    from interp.study.refinement.page import _cropped
 
     given = sample(0)
     shown = _cropped(given, (10, 10, 60, 50))

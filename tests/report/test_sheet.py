@@ -6,7 +6,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from interp.report.sheet import figure_card, stacked, table, write_sheet
+from interp.report.html import figure_card, stacked, table, write_sheet
 
 
 def test_a_sheet_is_whole_and_its_text_cannot_become_markup(tmp_path: Path) -> None:

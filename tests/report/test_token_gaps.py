@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.report.token_gaps import against_last, own_layer_scores
 from interp.stats import paired_test
+from interp.study.layer_sweep.text_tokens import against_last, own_layer_scores
 
 N = 24
 

@@ -10,7 +10,7 @@ from scipy.stats import beta
 from sklearn.metrics import roc_auc_score
 
 from interp.errors import StudyError
-from interp.report.verdicts import counts, relations, thresholds, verdicts
+from interp.study.layer_sweep.failures import counts, relations, thresholds, verdicts
 
 CHOICE: Any = SimpleNamespace(layers={"m": 2})
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from interp.errors import RunError
-from interp.run import pool, run_task
+from interp.run import run_task
+from interp.run import workers as pool
 from tests.run.compare import fingerprints, leftovers
 from tests.run.fake_task import Roots
 

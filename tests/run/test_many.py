@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from interp.errors import RunError
-from interp.run import Outcome, Shelf, order, pool, run_task, run_tasks
+from interp.run import Outcome, Shelf, run_task, run_tasks
+from interp.run import prepare as order
+from interp.run import workers as pool
 from tests.run.compare import fingerprints, leftovers
 from tests.run.fake_task import Roots
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from interp.cli import merge_command
 from interp.errors import RunError
 from interp.run import RunFolder, merge, run_task
-from interp.run.command import merge_command
 from interp.run.merge import _copy_sessions
 from tests.run.compare import fingerprints
 from tests.run.fake_task import Roots

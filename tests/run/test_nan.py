@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from interp.indicators import Attention
-from interp.prompt import GENERIC_PROMPT
+from interp.inputs.prompt import GENERIC_PROMPT
 from interp.study import LayerSweep, Result
 from interp.tracing import wrap
 from tests import tiny

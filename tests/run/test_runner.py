@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from interp.errors import RunError
-from interp.run import RunFolder, pool, run_task
+from interp.run import RunFolder, run_task
+from interp.run import workers as pool
 from interp.run.shards import schemas_of
 from tests.run.compare import fingerprints
 from tests.run.fake_task import Roots

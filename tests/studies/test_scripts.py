@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.data import Samples, named
+from interp.data import Samples
+from interp.data import open as named
 from interp.indicators import Attention
+from interp.inputs.prompt import GENERIC_PROMPT
+from interp.inputs.sample import Sample
 from interp.metrics import attention_ratio
-from interp.prompt import GENERIC_PROMPT
-from interp.sample import Sample
 from interp.tracing import load
 
 STUDIES = Path(__file__).parents[2] / "studies"

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from interp.errors import SampleError, StudyError
-from interp.prompt import PAPER_PROMPT
+from interp.inputs.prompt import PAPER_PROMPT
 from interp.run import Outcome
 from interp.study import GridResult, StudyTask, run_study, study_labels
-from interp.study.study_task import Rows
+from interp.study.task import Rows
 from tests.study.planted import Model, samples
 
 

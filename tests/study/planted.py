@@ -12,12 +12,12 @@ import xarray as xr
 
 from interp.data import Samples
 from interp.errors import ImageTokenMismatch
-from interp.footprints import squash
 from interp.indicators import Maps
-from interp.prompt import PAPER_PROMPT, Prompt
-from interp.sample import Sample
+from interp.inputs.footprints import squash
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.study import LayerSweep
-from interp.tokens import TokenMap
 from interp.tracing import Cost
 
 WORDS = ("yes", "no", "left", "right", "A", "B")

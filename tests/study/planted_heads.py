@@ -14,13 +14,13 @@ import xarray as xr
 from interp.data import Samples
 from interp.errors import ImageTokenMismatch
 from interp.indicators import Maps
-from interp.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
 from interp.run import RunFolder
 from interp.run.task import FAILURE_SCHEMA
-from interp.sample import Sample
-from interp.study.head_ranking import HeadRanking
-from interp.study.head_result import HeadResult
-from interp.study.head_task import SAMPLES, SCORES
+from interp.study.head_ranking.result import HeadResult
+from interp.study.head_ranking.study import HeadRanking
+from interp.study.head_ranking.task import SAMPLES, SCORES
 from interp.tracing import Cost
 from tests.study.planted import Model, samples, token_map
 

@@ -14,8 +14,8 @@ import xarray as xr
 from interp.data import Samples
 from interp.errors import ImageTokenMismatch
 from interp.indicators import CentrePrior, Maps, RandomMap
-from interp.prompt import PAPER_PROMPT, Prompt, Target
-from interp.sample import Sample
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
 from interp.study import IndicatorComparison
 from interp.tracing import Cost
 from tests.study.planted import Model, sample, token_map

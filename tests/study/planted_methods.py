@@ -12,9 +12,9 @@ import pytest
 import xarray as xr
 
 from interp.errors import ImageTokenMismatch
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
 from interp.methods import Answer
-from interp.prompt import PAPER_PROMPT, Prompt
-from interp.sample import Sample
 from interp.study import Refinement
 from interp.tracing import Cost, Knockout, Site
 from tests.study.planted import WORDS, Model, samples, token_map
@@ -160,7 +160,7 @@ class Looking(Swap):
 def planted_plain(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """The plain model of a `Refinement` is `Said`, but for tests marked by a model of their own."""
     if "organism" not in request.node.name:
-        monkeypatch.setattr("interp.study.refinement_task.PLAIN", Said())
+        monkeypatch.setattr("interp.study.refinement.task.PLAIN", Said())
 
 
 def named(*numbers: int) -> tuple[str, ...]:

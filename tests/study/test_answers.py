@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from interp.errors import MapError
-from interp.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.study.answers import accepted, answer_columns
 from tests.study.planted import WORDS, Tokenizer, sample
 

@@ -9,7 +9,7 @@ import pytest
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import Grid, Result
-from interp.study.areas import area_frame, matched
+from interp.study.size_matching import area_frame, matched
 from tests.study.planted import Planted, sample, sweep
 
 N = 576

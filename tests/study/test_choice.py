@@ -7,7 +7,7 @@ import pytest
 from interp.data import Samples, bundled
 from interp.errors import StudyError
 from interp.study import Grid, Result, choose_layer
-from interp.study.choice import check_split
+from interp.study.layer_choice import check_split
 from tests.study.planted import sample, sweep
 
 

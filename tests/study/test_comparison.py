@@ -10,7 +10,7 @@ from interp.data import Samples
 from interp.errors import StudyError
 from interp.stats import holm, paired, paired_test, unpaired, unpaired_test
 from interp.study import Grid, Result
-from interp.study.choice import LayerChoice
+from interp.study.layer_choice import LayerChoice
 from tests.study.planted import Model, Planted, sample, samples, sweep
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from interp.errors import SampleError
-from interp.prompt import Prompt
-from interp.sample import Sample
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
 from interp.study.answers import FirstToken, first_token
 from tests.tiny import picture
 

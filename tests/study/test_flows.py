@@ -7,7 +7,7 @@ import pytest
 
 import interp
 from interp.errors import SampleError, SiteError, StudyError
-from interp.study.flows import Flow, as_flows, control_of, default_flows
+from interp.study.knockout_sweep.flows import Flow, as_flows, control_of, default_flows
 from tests.study.planted import sample, token_map
 
 OPTIONS = {"index": 1, "n_samples": 3, "rule": "touch", "seed": 0}

@@ -12,13 +12,13 @@ import pytest
 from interp.data import Samples, bundled
 from interp.errors import RunError, StudyError
 from interp.indicators import Attention
+from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.metrics import kl_divergence
-from interp.prompt import GENERIC_PROMPT, Prompt
 from interp.stats import bootstrap
 from interp.study import ModelSpec
-from interp.study.head_ranking import HeadRanking
-from interp.study.head_result import HeadResult
-from interp.study.head_task import HeadTask
+from interp.study.head_ranking.result import HeadResult
+from interp.study.head_ranking.study import HeadRanking
+from interp.study.head_ranking.task import HeadTask
 from interp.tracing import wrap
 from tests import tiny
 from tests.study.planted import Model, Planted, sample, samples

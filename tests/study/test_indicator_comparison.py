@@ -12,10 +12,10 @@ import pytest
 from interp.data import Samples, bundled
 from interp.errors import StudyError
 from interp.indicators import Attention, CentrePrior, RandomMap
+from interp.inputs.prompt import Target, diff
 from interp.metrics import auroc, spearman
-from interp.prompt import Target, diff
 from interp.study import Grid, IndicatorComparison, IndicatorResult
-from interp.study.frames import records, where
+from interp.study.dataframes import records, where
 from interp.tracing import load
 from tests.study.planted import sample, token_map
 from tests.study.planted_indicators import Knowing, Take, Truthful, comparison, scenes

@@ -11,9 +11,9 @@ import pytest
 
 from interp.data import Samples
 from interp.errors import RunError, StudyError
-from interp.prompt import Prompt
+from interp.inputs.prompt import Prompt
 from interp.study import LayerSweep, ModelSpec
-from interp.study.sweep_task import SweepTask
+from interp.study.layer_sweep.task import SweepTask
 from tests.study.planted import Model, Planted, sample, samples, sweep
 
 

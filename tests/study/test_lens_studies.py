@@ -15,10 +15,10 @@ from scipy.stats import rankdata
 import interp
 from interp.data import Samples
 from interp.errors import StudyError
-from interp.report.attribution_page import agreements, head_table
-from interp.report.lens_page import lens_gaps, peaks
 from interp.study import GridResult, HeadAttribution, HeadRanking, LensSweep, ModelSpec
-from interp.study.frames import where
+from interp.study.dataframes import where
+from interp.study.head_attribution.page import agreements, head_table
+from interp.study.logit_lens.page import lens_gaps, peaks
 from interp.tracing import Knockout, Mllm, Site, wrap
 from tests import tiny
 

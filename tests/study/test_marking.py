@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from interp.prompt import Prompt
-from interp.sample import Sample
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
 from interp.study.marking import is_right
 
 OPEN = Sample("a.png", "Is it?", answer="Yes")

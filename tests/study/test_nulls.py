@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.footprints import squash
-from interp.sample import Box
-from interp.study.nulls import centre_prior, moved_boxes, partners
+from interp.inputs.footprints import squash
+from interp.inputs.sample import Box
+from interp.study.baselines import centre_prior, moved_boxes, partners
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=40), st.integers(0, 5))

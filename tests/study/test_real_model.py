@@ -18,8 +18,8 @@ import pytest
 
 from interp.data import Samples, bundled
 from interp.indicators import Attention
+from interp.inputs.prompt import GENERIC_PROMPT
 from interp.metrics import attention_ratio
-from interp.prompt import GENERIC_PROMPT
 from interp.study import LayerSweep
 from interp.tracing import Mllm, wrap
 from tests import tiny

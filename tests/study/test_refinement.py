@@ -14,7 +14,7 @@ from interp.data import Samples, bundled
 from interp.errors import StudyError
 from interp.methods import HGAI, AdaptVis, Plain, VGRefine
 from interp.study import Grid, HeadRanking, ModelSpec, RefinementResult
-from interp.study.frames import records, where
+from interp.study.dataframes import records, where
 from tests.study.planted import sample, samples
 from tests.study.planted_heads import PlantedHeads
 from tests.study.planted_methods import (

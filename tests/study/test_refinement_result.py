@@ -12,9 +12,9 @@ from interp.data import Samples, bundled
 from interp.errors import StudyError
 from interp.stats import holm, paired_test
 from interp.study import Grid, ModelSpec, RefinementResult
-from interp.study.frames import records
-from interp.study.method_choice import Grounding, best_method, grounding
-from interp.study.parameters import numeric_pair, varied
+from interp.study.dataframes import records
+from interp.study.refinement.method_choice import Grounding, best_method, grounding
+from interp.study.refinement.result import numeric_pair, varied
 from tests.study.planted import sample, samples
 from tests.study.planted_methods import Answering, Swap, named, planted_plain, refinement
 

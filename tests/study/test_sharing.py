@@ -13,13 +13,14 @@ import torch
 from interp.conformance.tiny import tiny as family
 from interp.data import bundled
 from interp.indicators import Attention
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
 from interp.metrics import attention_ratio
-from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.run import Shelf, runner
-from interp.sample import Sample
 from interp.study import Grid, HeadRanking, LayerSweep
-from interp.study.edited import edited
-from interp.tracing import Knockout, Mllm, Prefixes, Site, execute, wrap
+from interp.study.task import edited
+from interp.tracing import Knockout, Mllm, Prefixes, Site, wrap
+from interp.tracing import trace as execute
 from tests import tiny
 from tests.run.compare import fingerprints
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from interp.errors import StudyError
-from interp.study.strata import stratified
+from interp.study.size_matching import stratified
 from tests.study.test_areas import domains
 
 NAMES = ("natural", "medical")

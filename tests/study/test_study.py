@@ -10,7 +10,7 @@ import pytest
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import Grid, HeadGrid, Study
-from interp.study.cells import run_cells
+from interp.study.runs import run_cells
 from tests.study.fake_study import Lengths, Times
 from tests.study.planted import Model, sample, samples, sweep
 from tests.study.planted_heads import PlantedHeads, ranking

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from interp.study.threads import SMALL, suitable_threads
+from interp.study.task import SMALL, suitable_threads
 
 
 def model(n: int, device: str = "cpu") -> Any:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from interp.errors import StudyError
-from interp.study.windows import usual_width, windows
+from interp.study.knockout_sweep.flows import usual_width, windows
 
 
 @pytest.mark.parametrize("width", range(1, 8))

@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 from interp.conformance.tiny import tiny as tiny_family
 from interp.errors import PromptError
 from interp.tracing import Boost, Contrast, Decoding, Knockout, Rows, Site, wrap
-from interp.tracing.blind import blind_inputs
 from interp.tracing.decoding import Draw
+from interp.tracing.run import blind_inputs
 from tests import tiny
 from tests.tracing.eager import Changes, greedy
 from tests.tracing.test_edits_families import Where

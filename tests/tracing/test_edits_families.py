@@ -18,7 +18,7 @@ from torch import Tensor
 
 import interp
 from interp.conformance.tiny import families, tiny
-from interp.tokens import TokenMap
+from interp.inputs.tokens import TokenMap
 from interp.tracing import (
     Apply,
     Boost,

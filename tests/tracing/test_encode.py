@@ -13,9 +13,9 @@ from tokenizers import models as tokenizer_models
 import tests.tiny as tiny
 from interp.conformance.tiny import tiny as conformance_tiny
 from interp.errors import ImageTokenMismatch, ModelError, PromptError, SampleError
-from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
-from interp.sample import Sample
-from interp.tokens import word
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import word
 from interp.tracing import Rows, Site, wrap
 
 PROMPTS = [

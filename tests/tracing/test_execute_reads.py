@@ -7,12 +7,12 @@ import pytest
 import torch
 import xarray as xr
 
-import interp.tracing.rows as rows_module
-import interp.tracing.work as work_module
+import interp.tracing.attention as rows_module
+import interp.tracing.hooks as work_module
 import tests.tiny as tiny
 from interp.errors import PromptError, SampleError, SiteError
-from interp.prompt import GENERIC_PROMPT, Prompt
-from interp.tokens import word
+from interp.inputs.prompt import GENERIC_PROMPT, Prompt
+from interp.inputs.tokens import word
 from interp.tracing import Mllm, Rows, Site, image_mask, positions, wrap
 
 

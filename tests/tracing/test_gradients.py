@@ -10,11 +10,11 @@ import torch
 
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
-from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Target, diff
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Target, diff
 from interp.tracing import Mllm, wrap
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.gradients import RowGradients, row_gradients
-from interp.tracing.targets import aims
+from interp.tracing.target import aims
 from tests.tracing.autograd import rows
 from tests.tracing.test_families import samples
 

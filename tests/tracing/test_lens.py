@@ -74,7 +74,7 @@ def test_families_without_an_adapter_are_refused_by_name(family):
 
 
 def test_a_class_of_ours_with_another_tower_goes_by_the_class_it_is_made_of():
-    from interp.models.own.llava_s2 import LlavaS2Config, LlavaS2ForConditionalGeneration
+    from interp.models.modeling.llava_s2 import LlavaS2Config, LlavaS2ForConditionalGeneration
 
     parts = tiny_llava.config()
     two_sizes = {

@@ -8,8 +8,8 @@ import torch
 
 import tests.tiny as tiny
 from interp.errors import ModelError
-from interp.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
-from interp.sample import Sample
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
 from interp.tracing import Knockout, Rows, Site, image_mask, positions, wrap
 
 READ = Rows(Site(queries="after_image", keys="all"))
@@ -114,7 +114,7 @@ def test_it_is_neither_changed_nor_copied(mllm, prefix, monkeypatch):
         joined.extend(t.data_ptr() for t in tensors)
         return cat(tensors, *args, **kwargs)
 
-    import interp.tracing.rows as rows
+    import interp.tracing.attention as rows
 
     product = rows._product
 

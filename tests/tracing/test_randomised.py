@@ -9,7 +9,7 @@ import torch
 import tests.tiny as tiny
 from interp.errors import ModelError
 from interp.tracing import Mllm
-from interp.tracing.randomised import randomised
+from interp.tracing.copies import randomised
 
 
 def changed(a: Mllm, b: Mllm) -> set[str]:

@@ -13,10 +13,10 @@ import torch
 import tests.tiny as small
 from interp.conformance.tiny import tiny
 from interp.errors import EditError, ModelError, SiteError
-from interp.prompt import PAPER_PROMPT, Prompt
-from interp.sample import Sample
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
 from interp.tracing import Knockout, Mllm, Site, positions, wrap
-from interp.tracing.resume import Cut, Stem, _batches, _taken_up
+from interp.tracing.knockout_variants import Cut, Stem, _batches, _taken_up
 from tests.tracing.eager import greedy
 
 FAMILIES = ("llava", "qwen2_5_vl", "gemma3")
@@ -110,7 +110,7 @@ def _ran(mllm: Mllm, stem: Stem, cuts: Sequence[Cut], batch: int) -> tuple[list[
 def test_rows_share_the_prefix_and_the_order_is_the_callers(
     mllm: Mllm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import interp.tracing.rows as rows
+    import interp.tracing.attention as rows
 
     stem = Stem.of(mllm, small.samples()[1])
     cuts = [cut for cut in some_cuts(stem) if min(cut.queries) >= stem.n_prefix]

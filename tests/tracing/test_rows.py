@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.tracing import rows as room
-from interp.tracing.rows import (
+from interp.tracing import attention as room
+from interp.tracing.attention import (
     Heads,
     attend,
     row_outputs,

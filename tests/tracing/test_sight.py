@@ -7,11 +7,11 @@ import pytest
 
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.models.llava import Llava
-from interp.sample import Sample
-from interp.tokens import TokenMap
 from interp.tracing import wrap
-from interp.tracing.sight import Sight, windows
+from interp.tracing.visibility import Sight, windows
 
 
 def prompt() -> TokenMap:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from interp.errors import SiteError
-from interp.tokens import TokenMap, word
+from interp.inputs.tokens import TokenMap, word
 from interp.tracing import Knockout, Rows, Site, image_mask, positions
 from interp.tracing.site import select
 

@@ -52,7 +52,7 @@ def test_an_unknown_executor_is_refused(mllm, unchecked):
 
 def test_the_tap_stays_idle_under_source(mllm, batch, monkeypatch):
     armed = []
-    monkeypatch.setattr("interp.tracing.install.set_work", lambda module, work: armed.append(work))
+    monkeypatch.setattr("interp.tracing.hooks.set_work", lambda module, work: armed.append(work))
     mllm.using("source").trace(batch, reads=[Rows()])
     assert not armed
 

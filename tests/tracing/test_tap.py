@@ -14,7 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 import tests.tiny as tiny
 from interp.errors import ModelError
 from interp.tracing import Knockout, Rows, Site, positions, wrap
-from interp.tracing.tap import registered
+from interp.tracing.hooks import registered
 
 
 def test_each_function_keeps_its_own_masks():

@@ -15,11 +15,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError, PromptError
-from interp.prompt import Target, diff
+from interp.inputs.prompt import Target, diff
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
 from interp.tracing.cost import Meter
-from interp.tracing.execute import execute
-from interp.tracing.targets import ANSWER_ROWS, PROMPT_LAST, aims, answer_ids, forced
+from interp.tracing.target import ANSWER_ROWS, PROMPT_LAST, aims, answer_ids, forced
+from interp.tracing.trace import execute
 from tests.tracing.eager import greedy
 from tests.tracing.test_families import samples
 

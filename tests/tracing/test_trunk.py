@@ -11,11 +11,11 @@ import torch
 import tests.tiny as small
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
-from interp.prompt import PAPER_PROMPT, Target, diff
+from interp.inputs.prompt import PAPER_PROMPT, Target, diff
 from interp.tracing import Mllm, wrap
-from interp.tracing.asked import Asked, log_probs
+from interp.tracing.cached_pass import Trunk
 from interp.tracing.cost import Meter
-from interp.tracing.trunk import Trunk
+from interp.tracing.target_variants import Asked, log_probs
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_variant_that_changes_nothing_gives_the_plain_logits_from_any_row_and_
 
 
 def test_shared_keys_and_values_are_read_where_they_lie(mllm: Mllm, monkeypatch: pytest.MonkeyPatch) -> None:
-    import interp.tracing.fan as fan
+    import interp.tracing.shared_keys as fan
 
     trunk, meter = trunk_of(mllm)
     held, seen = {one.data_ptr() for one in (*trunk.keys, *trunk.values)}, []

@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ModelError, PromptError
-from interp.prompt import Target
-from interp.tokens import TokenMap
+from interp.inputs.prompt import Target
+from interp.inputs.tokens import TokenMap
 from interp.tracing.encode import Batch
 from interp.tracing.lens.cache import LensCache
 from interp.tracing.lens.components import PARTS, Part, each_component
 from interp.tracing.lens.readout import Readout, frozen
-from interp.tracing.targets import Aim, aims
+from interp.tracing.target import Aim, aims
 
 if TYPE_CHECKING:
     from interp.tracing.lens.lens import Lens

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.errors import ModelError
-from interp.tracing.second import second_instance
+from interp.tracing.copies import second_instance
 
 __all__ = ["SUPPORTED", "UNSUPPORTED", "build_bridge"]
 

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from interp.errors import SiteError
-from interp.tokens import TokenMap
+from interp.inputs.tokens import TokenMap
 from interp.tracing.encode import Batch
 
 __all__ = ["HOOKS", "LensCache", "SampleCache", "check_hooks"]

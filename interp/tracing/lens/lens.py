@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 
 from interp.errors import ModelError
-from interp.prompt import PAPER_PROMPT, Prompt, Target
-from interp.sample import Sample
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
 from interp.tracing.encode import Batch
 from interp.tracing.lens.attribution import Attribution, attribution
 from interp.tracing.lens.bridge import build_bridge
@@ -23,7 +23,7 @@ from interp.tracing.prefix import Prefix
 from interp.tracing.site import Selector, Site
 
 if TYPE_CHECKING:
-    from interp.tracing.mllm import Mllm
+    from interp.tracing.model import Mllm
 
 __all__ = ["Lens", "make_lens"]
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import PromptError
-from interp.tokens import TokenMap
+from interp.inputs.tokens import TokenMap
 from interp.tracing.lens.cache import LensCache
 from interp.tracing.lens.components import places
 from interp.tracing.lens.words import word_ids

@@ -1,0 +1,148 @@
+"""Whether knockouts hide what they name, at every step, and do to the answer what the same in eager does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from interp.conformance.check_result import Measured
+from interp.conformance.read_checks import Agreement, prompt_columns, relative, same_greedy
+from interp.conformance.subject import Subject
+from interp.inputs.tokens import TokenMap
+from interp.tracing import Apply, Knockout, PatchRows, Rows, Site, image_mask
+from interp.tracing.edits import Stage
+
+__all__ = ["executors", "knockout_arithmetic", "knockout_mass", "no_op_edits", "two_thirds"]
+
+_MODES = ("renormalise", "zero")
+_STEPS = 3
+
+
+def two_thirds(subject: Subject) -> list[Bool[np.ndarray, " token"]]:
+    """All but every third image token of each sample."""
+    return [np.arange(tokens.n) % 3 != 1 for tokens in subject.tokens]
+
+
+def no_op_edits(subject: Subject) -> Measured:
+    """Edits that change nothing leave every bit of the logits as it was.
+
+    Knockouts that hide nothing, functions that return what they got, and rows that were read, patched back.
+    """
+    mllm, batch = subject.mllm, subject.batch
+    nothing = Site(queries="after_image", keys=image_mask([np.zeros(t.n, bool) for t in subject.tokens]))
+    site = Site(queries="after_image", keys="image")
+    plain = mllm.trace(batch, reads=[Rows(site)])
+    edits = [
+        *(Knockout(nothing, mode) for mode in _MODES),
+        *(Apply(site, _same, stage) for stage in get_args(Stage)),
+        PatchRows(site, [one.rows.values for one in plain]),
+    ]
+    different = sum(
+        int((mllm.trace(batch, edits=[edit]).logits.values != plain.logits.values).sum()) for edit in edits
+    )
+    detail = "knockouts of no key, functions that change nothing, rows patched with themselves"
+    return Measured(different, "logits that differ in any bit", 0, detail)
+
+
+def _same(values: Tensor, cells: Tensor) -> Tensor:
+    return values
+
+
+def knockout_mass(subject: Subject) -> Measured:
+    """Hidden keys get exactly 0 in the prompt's last row and in each generated token's; others do not."""
+    hidden = two_thirds(subject)
+    largest, kept, steps = 0.0, np.inf, 0
+    for mode in _MODES:
+        edit = Knockout(Site(queries="last", keys=image_mask(hidden)), mode, steps="all")
+        trace = subject.mllm.trace(
+            subject.batch, reads=[Rows(Site(queries="last"))], edits=[edit], generate=_STEPS
+        )
+        for one, flags in zip(trace, hidden, strict=True):
+            largest = max(largest, float(one.rows.values[..., flags].max()))
+            kept = min(kept, float(one.rows.values[..., ~flags].max(axis=(1, 2, 3, 4)).min()))
+            steps = max(steps, len(one.rows))
+    detail = f"up to {steps} steps, both modes; the other image tokens keep up to {kept:.2g}"
+    return Measured(largest, "largest probability of a hidden key", 0, detail, holds=kept > 0 and steps > 1)
+
+
+def knockout_arithmetic(subject: Subject) -> Measured:
+    """Logits, rows and answers under a knockout equal those of eager attention told to leave out the same.
+
+    Half the heads of each layer, two thirds of the image tokens, the last row and all that follow.
+    """
+    pairs = [
+        (layer, head)
+        for layer in range(subject.mllm.n_layers)
+        for head in range(layer % 2, subject.mllm.n_heads, 2)
+    ]
+    found, moved = Agreement(subject), np.inf
+    plain = subject.mllm.trace(subject.batch).logits.values
+    masks = two_thirds(subject)
+    for mode in _MODES:
+        edit = Knockout(Site(heads=pairs, queries="last", keys=image_mask(masks)), mode, steps="all")
+        read = [Rows(Site(queries="last", keys="all"))]
+        trace = subject.mllm.trace(subject.batch, reads=read, edits=[edit], generate=_STEPS)
+        for i, tokens in enumerate(subject.tokens):
+            with subject.eager.hiding(_flags(tokens, masks[i], pairs, subject.mllm.n_heads), mode):
+                ids, steps, logits = subject.eager.generated(subject.plain(i), _STEPS)
+            n, wrong = same_greedy(subject, trace.answers[i], ids, logits)
+            found.wrong += [] if wrong is None else [wrong]
+            for step in range(min(n, len(trace[i].rows))):
+                expected = prompt_columns(steps[step], tokens.length, step)
+                found.rows(trace[i].rows.values[step, :, :, 0], expected)
+            found.logits(trace.logits.values[i], logits[0].float().cpu().numpy())
+            moved = min(moved, relative(trace.logits.values[i], plain[i]))
+    enough = moved > (1e-4 if subject.exact else 2 * subject.eps)
+    found.wrong += [] if enough else [f"the edit moves the logits by {moved:.2g} only: use float32"]
+    return found.measured(f"both modes, {_STEPS} steps; the edit moves the logits by {moved:.2g} or more")
+
+
+def _flags(
+    tokens: TokenMap, mask: Bool[np.ndarray, " token"], pairs: list[tuple[int, int]], n_heads: int
+) -> Callable[[int, int, int, int], Bool[Tensor, "head query key"] | None]:
+    """What the last row of each pass must not see, in the columns a layer has."""
+
+    def hidden(layer: int, step: int, queries: int, keys: int) -> Bool[Tensor, "head query key"] | None:
+        """What a layer hides in a pass; None for a layer of no pair."""
+        heads = [head for at, head in pairs if at == layer]
+        if not heads:
+            return None
+        columns = tokens.image[mask] - (tokens.length + step - keys)
+        flags = torch.zeros(n_heads, queries, keys, dtype=torch.bool)
+        for head in heads:
+            flags[head, -1, torch.from_numpy(columns[columns >= 0])] = True
+        return flags
+
+    return hidden
+
+
+_STEPS_executors = 3
+
+
+def executors(subject: Subject) -> Measured:
+    """Reads, edits in both modes and decode steps of a left-padded batch, by either executor."""
+    hidden = image_mask(two_thirds(subject))
+    reads = [Rows(Site(queries="after_image", keys="all")), Rows(Site(queries="last", keys="all"))]
+    edits = [
+        Knockout(Site(layers=[0], queries="after_image", keys=hidden)),
+        Knockout(Site(heads=[(subject.mllm.n_layers - 1, 0)], queries="last", keys=hidden), "zero"),
+    ]
+    other = subject.mllm.using("source")
+    found = Agreement(subject)
+    for chosen in ([], edits):
+        one, two = (
+            m.trace(subject.batch, reads=reads, edits=chosen, generate=_STEPS_executors)
+            for m in (subject.mllm, other)
+        )
+        for i, (a, b) in enumerate(zip(one, two, strict=True)):
+            found.logits(one.logits.values[i], two.logits.values[i])
+            for x, y in zip(a.reads, b.reads, strict=True):
+                for step in range(min(len(x), len(y))):
+                    found.rows(x.values[step], y.values[step])
+            found.wrong += [] if a.answer == b.answer else [f"{a.answer!r}, by source {b.answer!r}"]
+    return found.measured(f"reads, edits and {_STEPS} steps of {len(subject.samples)} prompts, left-padded")

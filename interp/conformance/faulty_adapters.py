@@ -1,0 +1,152 @@
+"""Adapters made wrong on purpose, in the ways adapters are wrong: the suite must fail each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from interp.errors import ModelError
+from interp.inputs.footprints import Footprints
+from interp.models.adapter import Adapter
+
+__all__ = ["BREAKS", "broken_adapter"]
+
+Order = Callable[[Footprints], np.ndarray]
+"""From footprints to which footprint each token is given instead."""
+
+
+def _lines(footprints: Footprints, edge: int) -> np.ndarray:
+    """The number of each token's row (edge 1) or column (edge 0); −1 without area."""
+    edges = np.round(footprints.boxes[:, edge], 6)
+    seen = ~np.isnan(edges)
+    numbers = np.full(len(edges), -1)
+    numbers[seen] = np.unique(edges[seen], return_inverse=True)[1].reshape(-1)
+    return numbers
+
+
+def _parts(footprints: Footprints) -> list[np.ndarray]:
+    """The tokens with area of each view of each image."""
+    area = ~np.isnan(footprints.boxes).any(axis=1)
+    keys = sorted(set(zip(footprints.image[area].tolist(), footprints.views[area].tolist(), strict=True)))
+    return [
+        np.flatnonzero(area & (footprints.image == image) & (footprints.views == view))
+        for image, view in keys
+    ]
+
+
+def _permuted(new: Callable[[Footprints, np.ndarray], np.ndarray]) -> Order:
+    """An order that permutes the tokens with area within each view."""
+
+    def order(footprints: Footprints) -> np.ndarray:
+        whole = np.arange(len(footprints))
+        for part in _parts(footprints):
+            whole[part] = new(footprints, part)
+        return whole
+
+    return order
+
+
+def _transposed(footprints: Footprints, part: np.ndarray) -> np.ndarray:
+    """The sequence taken column by column."""
+    rows, columns = (_lines(footprints, edge)[part] for edge in (1, 0))
+    return part[np.lexsort((rows, columns))]
+
+
+def _shifted(footprints: Footprints, part: np.ndarray) -> np.ndarray:
+    return np.roll(part, 1)
+
+
+def _row_shifted(footprints: Footprints, part: np.ndarray) -> np.ndarray:
+    """Shifted by as many tokens as the first row has."""
+    rows = _lines(footprints, 1)[part]
+    return np.roll(part, int((rows == rows[0]).sum()))
+
+
+def _tiles_swapped(footprints: Footprints, part: np.ndarray) -> np.ndarray:
+    """Two quarters of the view exchanged, across the diagonal; halves of a view of one line."""
+    rows, columns = (_lines(footprints, edge)[part] for edge in (1, 0))
+    first, last = _early(rows) & _early(columns), _early(-rows) & _early(-columns)
+    n = min(int(first.sum()), int(last.sum()))
+    swapped = part.copy()
+    swapped[np.flatnonzero(first)[:n]], swapped[np.flatnonzero(last)[:n]] = part[last][:n], part[first][:n]
+    return swapped
+
+
+def _early(lines: np.ndarray) -> np.ndarray:
+    """Which tokens are in the first half of the lines; all of them where there is one line."""
+    known = np.unique(lines)
+    return np.isin(lines, known[: max(len(known) // 2, 1)])
+
+
+def _row_flipped(footprints: Footprints, part: np.ndarray) -> np.ndarray:
+    """The middle row from right to left."""
+    rows = _lines(footprints, 1)[part]
+    middle = np.unique(rows)[len(np.unique(rows)) // 2]
+    flipped = part.copy()
+    flipped[rows == middle] = part[rows == middle][::-1]
+    return flipped
+
+
+_ORDERS: dict[str, Order] = {
+    "transposed": _permuted(_transposed),
+    "shifted": _permuted(_shifted),
+    "row-shifted": _permuted(_row_shifted),
+    "tile-swapped": _permuted(_tiles_swapped),
+    "row-flipped": _permuted(_row_flipped),
+}
+
+BREAKS: MappingProxyType[str, str] = MappingProxyType(
+    {
+        "transposed": "each view's tokens taken column by column",
+        "shifted": "each footprint given to the next token",
+        "row-shifted": "each footprint given to the token one row on",
+        "tile-swapped": "two quarters of each view exchanged",
+        "row-flipped": "one row of each view from right to left",
+        "images-swapped": "each image's footprints given to another image of the sample",
+        "count": "one footprint too few",
+        "attends": "another reach of attention declared",
+    }
+)
+"""Ways to break an adapter, each with what it does."""
+
+
+class _Broken:
+    """A good adapter whose footprints, or whose `attends`, are wrong."""
+
+    def __init__(self, good: Adapter, how: str) -> None:
+        self._good, self._how = good, how
+        declared = getattr(good, "attends", "causal")
+        other = "causal" if declared != "causal" else "image_blocks"
+        self.attends = other if how == "attends" else declared
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._good, name)
+
+    def footprints(
+        self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """The good adapter's footprints, broken."""
+        found = self._good.footprints(sizes, inputs, processor, config)
+        if self._how == "attends":
+            return found
+        if self._how == "count":
+            kept = slice(len(found) - 1)
+            return Footprints(found.boxes[kept], None, found.views[kept], found.image[kept])
+        if self._how == "images-swapped":
+            return Footprints(found.boxes, found.grid, found.views, len(sizes) - 1 - found.image)
+        order = _ORDERS[self._how](found)
+        return Footprints(found.boxes[order], None, found.views, found.image)
+
+
+def broken_adapter(adapter: Adapter, how: str) -> Any:
+    """The adapter, made wrong in one of the ways of `BREAKS`.
+
+    Raises:
+        ModelError: Another way.
+    """
+    if how not in BREAKS:
+        raise ModelError(f"an adapter is broken as one of {', '.join(BREAKS)}; got {how!r}.")
+    return _Broken(adapter, how)

@@ -1,0 +1,144 @@
+"""An independent path: the same weights in transformers' own attention, never touched by the tracing room."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from interp.models.adapter import Adapter
+from interp.tracing.copies import second_instance
+
+__all__ = ["Twin", "twin"]
+
+
+@dataclass(frozen=True, eq=False)
+class Twin:
+    """A model of its own whose parameters and buffers lie in another's storage.
+
+    Attributes:
+        hf: the model, with the attention implementation asked for in its language model.
+        adapter: of its family.
+    """
+
+    hf: Any
+    adapter: Adapter
+
+    @cached_property
+    def attentions(self) -> list[nn.Module]:
+        """The attention module of each decoder layer."""
+        return [layer.get_submodule("self_attn") for layer in self.adapter.layers(self.hf)]
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "sample token_id"]:
+        """The logits after the last token; no gradients, no cache."""
+        with torch.no_grad():
+            return self.hf(**inputs, logits_to_keep=1, use_cache=False, return_dict=True).logits[:, -1]
+
+    def reading(
+        self,
+        inputs: Mapping[str, Tensor],
+        keep: Callable[[Float[Tensor, "sample head query key"]], Tensor],
+    ) -> tuple[Float[Tensor, "sample token_id"], list[Tensor]]:
+        """The logits, and what `keep` makes of each layer's attention weights. Needs eager attention."""
+        kept: list[Tensor] = []
+        with self.hooked(lambda _, weights: kept.append(keep(weights.float()))):
+            return self.logits(inputs), kept
+
+    def generated(
+        self, inputs: Mapping[str, Tensor], n: int
+    ) -> tuple[Int[Tensor, " step"], list[list[Float[Tensor, "head key"]]], Float[Tensor, "step token_id"]]:
+        """What transformers' own greedy `generate` does on one unpadded sample.
+
+        Returns:
+            The new ids; for each step and layer the last row of attention, over that layer's keys; the logits
+            of each step.
+        """
+        rows: list[list[Tensor]] = []
+
+        def keep(layer: int, weights: Tensor) -> None:
+            if layer == 0:
+                rows.append([])
+            rows[-1].append(weights[0, :, -1].float())
+
+        with self.hooked(keep), torch.no_grad():
+            found = self.hf.generate(
+                **inputs,
+                max_new_tokens=n,
+                do_sample=False,
+                num_beams=1,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        ids = found.sequences[0, inputs["input_ids"].shape[1] :]
+        return ids, rows, torch.stack(found.logits)[:, 0]
+
+    @contextmanager
+    def hooked(self, see: Callable[[int, Tensor], None]) -> Iterator[None]:
+        """Shows `see` every layer's attention weights (sample, head, query, key) of every pass."""
+
+        def hook(layer: int) -> Callable[..., None]:
+            return lambda module, arguments, output: see(layer, output[1])
+
+        handles = [m.register_forward_hook(hook(i)) for i, m in enumerate(self.attentions)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def hiding(
+        self, hidden: Callable[[int, int, int, int], Bool[Tensor, "head query key"] | None], mode: str
+    ) -> Iterator[None]:
+        """Lets each layer's own eager arithmetic leave out what is hidden.
+
+        Args:
+            hidden: (layer, pass, queries, keys) → what is hidden from whom, or None; passes count from 0.
+            mode: "renormalise": hidden keys are masked. "zero": their weights become 0 after the softmax.
+        """
+        home: Any = sys.modules[type(self.attentions[0]).__module__]
+        own = home.eager_attention_forward
+        layers = {module: layer for layer, module in enumerate(self.attentions)}
+        passes = Counter[int]()
+
+        def attend(
+            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+        ) -> tuple[Tensor, Tensor]:
+            """The module's own eager attention, with what is hidden left out."""
+            flags = None
+            if module in layers:
+                layer = layers[module]
+                flags = hidden(layer, passes[layer], query.shape[2], key.shape[2])
+                passes[layer] += 1
+            if flags is None:
+                return own(module, query, key, value, mask, **options)
+            flags = flags.to(query.device)
+            if mode == "renormalise":
+                mask = query.new_zeros(1, 1, *flags.shape[1:]) if mask is None else mask
+                closed = mask.masked_fill(flags, torch.finfo(mask.dtype).min)
+                return own(module, query, key, value, closed, **options)
+            weights = own(module, query, key, value, mask, **options)[1].masked_fill(flags, 0)
+            repeated = value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
+            return (weights @ repeated).transpose(1, 2).contiguous(), weights
+
+        home.eager_attention_forward = attend
+        try:
+            yield
+        finally:
+            home.eager_attention_forward = own
+
+
+def twin(hf: Any, adapter: Adapter, attention: str) -> Twin:
+    """A model of the same class and weights whose language model attends through `attention`.
+
+    Its vision tower attends as the original's. Nothing is copied: see `second_instance`.
+    """
+    return Twin(second_instance(hf, attention), adapter)

@@ -1,0 +1,112 @@
+"""Data by the name a command line gives: bundled, a .jsonl file, or a folder of VGMED's or COCO's files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from interp.data.bundled import SPLITS, bundled
+from interp.data.coco import coco
+from interp.data.jsonl import jsonl
+from interp.data.samples import Samples
+from interp.data.vgmed import KINDS, vgmed
+from interp.errors import DataError
+from interp.inputs.sample import Sample
+
+__all__ = ["BUNDLED", "label", "named", "sets"]
+
+BUNDLED = ("natural", "medical")
+SHARE = 1 / 3
+
+
+def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0) -> Samples:
+    """Returns the samples of a split of what `name` names.
+
+    `"natural"` and `"medical"` are bundled, with their own splits. Otherwise `name` is a .jsonl file, a folder
+    of `VGMED_*.jsonl` beside their images, or a folder of `COCO_*.jsonl` with the images in it or in its
+    `val2014`; both kinds of questions are read where both files are there. Their rows belong to the split that
+    `meta["split"]` names; without one of the three, a third of the groups (images, where there are no groups),
+    drawn by a hash of their name, are "validation" and the others "test", so that what is chosen on one is
+    reported on other groups. Every sample says its split in `meta["split"]`.
+
+    Args:
+        name: a bundled name or a path.
+        split: "train", "validation" or "test".
+        n: at most so many rows, drawn with `seed` and kept in order; None for all (200 natural scenes).
+        seed: of the draw, and of the natural scenes.
+
+    Raises:
+        DataError: an unknown name or split, or a file that cannot be read. A split that is empty is no error.
+
+    >>> import interp.data
+    >>> len(interp.data.open("medical", split="validation", n=20))
+    20
+    """
+    if split not in SPLITS:
+        raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
+    if name == "natural":
+        return bundled(name, split=split, n=n, seed=seed)
+    rows = bundled(name, split=split) if name in BUNDLED else _of_split(_read(Path(name)), split)
+    if n is None or n >= len(rows):
+        return rows
+    drawn = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False)).tolist()
+    return Samples((rows[i] for i in drawn), rows.name)
+
+
+def sets(
+    names: Sequence[str], *, split: str = "test", n: int | None = None, seed: int = 0
+) -> dict[str, Samples]:
+    """Returns label → `named(…)` for each name; a set that has nothing of the split is left out.
+
+    Raises:
+        DataError: as `named`; no names, or two of one label.
+    """
+    labels = [label(name) for name in names]
+    if not names or len(set(labels)) < len(labels):
+        raise DataError(f"expected one or more sets of data of different names, got {labels}. Rename a file.")
+    read = {label(name): named(name, split=split, n=n, seed=seed) for name in names}
+    return {name: samples for name, samples in read.items() if len(samples)}
+
+
+def label(name: str) -> str:
+    """What figures call the data of that name: the file or folder without its path."""
+    return name if name in BUNDLED else Path(name).resolve().stem
+
+
+def _read(path: Path) -> Samples:
+    if path.is_file():
+        return jsonl(path)
+    for source, reader in (
+        ("VGMED", vgmed),
+        ("COCO", lambda folder, kind: coco(_images(folder), folder, kind)),
+    ):
+        kinds = [kind for kind in KINDS if (path / f"{source}_{kind}.jsonl").is_file()]
+        if kinds:
+            return Samples((sample for kind in kinds for sample in reader(path, kind)), source)
+    raise DataError(
+        f"no data {str(path)!r}: expected 'natural', 'medical', a .jsonl file, or a folder that holds VGMED_*.jsonl "
+        "or COCO_*.jsonl."
+    )
+
+
+def _images(folder: Path) -> Path:
+    inner = folder / "val2014"
+    return inner if inner.is_dir() else folder
+
+
+def _of_split(rows: Samples, split: str) -> Samples:
+    own = (row for row in rows if _split(row) == split)
+    return Samples((row.replace(meta={**row.meta, "split": split}) for row in own), rows.name)
+
+
+def _split(sample: Sample) -> str:
+    """The sample's own split, else one drawn by its group."""
+    given = sample.meta.get("split")
+    if given in SPLITS:
+        return str(given)
+    word = sample.group if sample.group is not None else Path(str(sample.image)).name
+    drawn = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") / 2**64
+    return "validation" if drawn < SHARE else "test"

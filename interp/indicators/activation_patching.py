@@ -1,0 +1,148 @@
+"""Activation patching: the residual stream of image tokens taken from another sample's run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.errors import MapError
+from interp.indicators.argument_checks import check_whole, layers_of, site_layers
+from interp.indicators.maps import Maps, Samples, each, labelled
+from interp.indicators.removals import in_order, replaced
+from interp.indicators.token_windows import blocks
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+from interp.tracing import Cost, Mllm
+from interp.tracing.cached_pass import Trunk
+from interp.tracing.cost import Meter
+from interp.tracing.target_variants import Asked
+
+__all__ = ["ActivationPatching"]
+
+Partners = Mapping[str, Sample] | Sequence[tuple[Sample | str, Sample]]
+
+
+@dataclass(frozen=True)
+class ActivationPatching:
+    """How far image tokens move the target when they carry a partner's residual stream: (layer, token) maps, nats.
+
+    The partner is the same scene with one thing changed, such as its object recoloured. After layer ℓ the stream of
+    image token j is replaced by what it is in the partner's run; the value is (patched − plain)·sign(partner − plain),
+    where all three are the same target, of the sample's own answer if it is "greedy". Larger = that token, at that
+    depth, carries more of what tells the two apart. `attrs` hold "plain" and "partner", between which a full effect
+    would lie. After the last layer nobody reads an image token any more: 0.
+
+    Args:
+        partners: the partner of each sample, by the sample's id, or pairs (sample, partner).
+        layers: "all", or the layers after which the stream is patched, 0-based.
+        block: tokens are patched in blocks of `block` × `block`, which share a value; larger ones are cheaper.
+        batch: variants side by side; no number depends on it.
+
+    Raises:
+        MapError: Partners that are none; when called, a sample without one or with another number of image tokens.
+        SiteError: Layers that are no indices; when called, layers the model does not have.
+
+    Source: Meng et al., arXiv 2202.05262; Zhang and Nanda, arXiv 2309.16042.
+    """
+
+    partners: Partners
+    layers: Literal["all"] | Sequence[int] = "all"
+    block: int = 1
+    batch: int = field(default=32, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "partners", _pairs(self.partners))
+        object.__setattr__(self, "layers", site_layers(self.layers))
+        check_whole("block of ActivationPatching", self.block, 1)
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+    ) -> Maps:
+        """The maps of these samples, one by one. A pass per layer and block, over the layers and tokens behind it."""
+        layers = layers_of(mllm, self.layers)
+        partners = dict(self.partners)
+
+        def one(sample: Sample, tokens: TokenMap) -> tuple[xr.DataArray, Cost]:
+            partner = partners.get(sample.id)
+            if partner is None:
+                raise MapError(
+                    f"sample {sample.id} has no partner among the {len(partners)} given; name one for every sample."
+                )
+            entered = {layer + 1 for layer in layers if layer + 1 < mllm.n_layers}
+            own = Asked.of(mllm, sample, prompt, target, layers=entered)
+            other = Asked.of(mllm, partner, prompt, target, layers=entered, aim=own.aim)
+            if other.tokens.n != tokens.n:
+                raise MapError(
+                    f"sample {sample.id} has {tokens.n} image tokens and its partner {other.tokens.n}; a token is "
+                    "patched with the same token of the partner. Take a partner with an image of the same size."
+                )
+            with Meter(mllm.device) as meter:
+                rows = [self._layer(own, other.parts[0].trunk, layer, meter) for layer in layers]
+            values = np.sign(other.plain - own.plain) * (np.stack(rows) - own.plain)
+            attrs = {"plain": own.plain, "partner": other.plain}
+            found = labelled(values, tokens, "activation patching", layers, attrs)
+            return found, own.cost + other.cost + meter.cost
+
+        return each(mllm, samples, prompt, one)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, partners by their fingerprints."""
+        return {
+            "indicator": "activation patching",
+            "partners": {name: partner.fingerprint for name, partner in dict(self.partners).items()},
+            "layers": self.layers if self.layers == "all" else list(self.layers),
+            "block": self.block,
+        }
+
+    def _layer(self, own: Asked, partner: Trunk, layer: int, meter: Meter) -> Float[np.ndarray, " token"]:
+        """The target's value with each token patched after one layer."""
+        number = blocks(own.tokens, self.block) if self.block > 1 else np.arange(own.tokens.n)
+        alone = number < 0  # without footprint: a block of its own
+        number = np.where(alone, number.max(initial=-1) + np.cumsum(alone), number)
+        values = np.full(number.max() + 1, own.plain)
+        if layer + 1 < own.parts[0].trunk.mllm.n_layers:
+            masks = number == np.arange(len(values))[:, None]
+            for part in in_order(masks, self.batch):
+                values[part] = own.values(
+                    lambda trunk, part=part: _patched(trunk, partner, layer, masks[part], meter)
+                )
+        return values[number]
+
+
+def _patched(
+    trunk: Trunk, partner: Trunk, layer: int, masks: Bool[np.ndarray, "variant token"], meter: Meter
+) -> Iterator[Float[Tensor, "variant kept token_id"]]:
+    stop = trunk.stop(int(trunk.tokens.image[masks.any(axis=0)][0]))
+    mine, theirs = (torch.from_numpy(one.tokens.image.copy()) for one in (trunk, partner))
+    given = partner.entering[layer + 1][:, theirs]
+    if layer in trunk.added:  # what the family adds after the layer stays the sample's own
+        given = given - partner.added[layer][:, theirs] + trunk.added[layer][:, mine]
+    chosen = torch.from_numpy(masks).to(trunk.logits.device)
+    entering = replaced(trunk, trunk.entering[layer + 1], given, chosen)[:, stop:]
+    yield trunk.run(len(masks), stop, meter, start=layer + 1, entering=entering)
+
+
+def _pairs(partners: Any) -> tuple[tuple[str, Sample], ...]:
+    """(sample id, partner), sorted by id."""
+    listed = list(partners.items()) if isinstance(partners, Mapping) else list(partners)
+    found: dict[str, Sample] = {}
+    for one in listed:
+        if not isinstance(one, tuple) or len(one) != 2 or not isinstance(one[1], Sample):
+            raise MapError(f"partners are pairs (sample, partner), or partners by sample id; got {one!r}.")
+        found[one[0].id if isinstance(one[0], Sample) else str(one[0])] = one[1]
+    if not found:
+        raise MapError("partners names at least one sample's partner; got none.")
+    return tuple(sorted(found.items(), key=lambda pair: pair[0]))

@@ -1,0 +1,435 @@
+"""Taking image tokens away from a model: what insertion, deletion, occlusion, RISE and knockout share.
+
+A removal says how a token is taken away: hidden from attention, its embedding replaced, its pixels painted over. One
+operator flatters the indicators that are built on it, so whoever measures faithfulness uses several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from interp.errors import MapError, SiteError
+from interp.indicators.argument_checks import check_whole, layers_of, site_layers
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+from interp.tracing import Cost, Mllm
+from interp.tracing.cached_pass import Trunk
+from interp.tracing.cost import Cost, Meter
+from interp.tracing.target import Aim, forced
+from interp.tracing.target_variants import Asked, log_probs
+from interp.tracing.trace import execute
+
+__all__ = [
+    "BLUR",
+    "HideTokens",
+    "PaintPixels",
+    "Removal",
+    "Removed",
+    "ReplaceEmbeddings",
+    "checked_masks",
+    "in_order",
+    "replaced",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Removed:
+    """The target's value under each variant, and with nothing removed.
+
+    Attributes:
+        values: nats, one per variant, in the order of the masks.
+        plain: nats, nothing removed.
+        cost: everything, the plain pass included.
+    """
+
+    values: Float[np.ndarray, " variant"]
+    plain: float
+    cost: Cost
+
+
+@runtime_checkable
+class Removal(Protocol):
+    """A way to take image tokens away. Frozen: compares, hashes and serialises."""
+
+    @property
+    def name(self) -> str:
+        """What tables and figures call it."""
+        ...
+
+    def scores(
+        self,
+        mllm: Mllm,
+        sample: Sample,
+        masks: Bool[np.ndarray, "variant token"],
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch: int = 32,
+    ) -> Removed:
+        """The target's value under each variant.
+
+        Args:
+            mllm: the model.
+            sample: the sample.
+            masks: masks[v, j] is True where image token j is taken away in variant v. A variant that takes
+                nothing away has the plain value.
+            prompt: how the question is put.
+            target: the answer whose log-probability is taken. "greedy" means what the untouched model would
+                answer, in every variant.
+            batch: variants side by side at most; the values do not depend on it, but for rounding.
+
+        Raises:
+            MapError: masks that are not boolean with one column per image token.
+        """
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything its numbers depend on, as JSON values."""
+        ...
+
+
+def checked_masks(masks: Any, n: int, batch: int = 1) -> Bool[np.ndarray, "variant token"]:
+    """The masks as a boolean array.
+
+    Raises:
+        MapError: Another type, or not one column per image token; a batch of no variants.
+    """
+    check_whole("batch", batch, 1)
+    found = np.asarray(masks)
+    if found.dtype != bool or found.ndim != 2 or found.shape[1] != n:
+        raise MapError(
+            f"masks are boolean, (variant, token), with one column for each of the sample's {n} image tokens, True "
+            f"where a token is taken away; got {found.dtype} of shape {found.shape}."
+        )
+    return found
+
+
+SHORT = 16
+"""Rows a variant may run before it counts as one of a batch's; shorter ones go more together."""
+LOGITS = 2**25
+"""Most logits that are held at once where variants are short."""
+
+
+@dataclass(frozen=True)
+class HideTokens:
+    """Hides image tokens from rows of the decoder's attention: their scores are −∞ before the softmax.
+
+    The tokens still pass through the model; nobody after the image looks at them. The value is exact: what
+    `mllm.score` gives under `Knockout` edits at the same place. Rows and layers that cannot differ from the unedited
+    pass run once for all variants, wherever no row before them sees them (every family but PaliGemma, which runs
+    whole prompts).
+
+    Args:
+        layers: "all", or the layers where the tokens are hidden, 0-based; passes start at the lowest.
+        queries: the rows they are hidden from. "after_image": every row after the last image token, those of an
+            answer of several tokens included. "last": the rows that predict the answer, which is the last row of the
+            prompt for an answer of one token; what the question's rows gathered from the image still reaches them.
+
+    Raises:
+        SiteError: Other queries, or layers that are no indices; when called, layers the model does not have.
+    """
+
+    layers: Literal["all"] | Sequence[int] = "all"
+    queries: Literal["after_image", "last"] = "after_image"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", site_layers(self.layers))
+        if self.queries not in ("after_image", "last"):
+            raise SiteError(f'tokens are hidden from queries "after_image" or "last"; got {self.queries!r}.')
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return "knockout"
+
+    def scores(
+        self,
+        mllm: Mllm,
+        sample: Sample,
+        masks: Bool[np.ndarray, "variant token"],
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch: int = 32,
+    ) -> Removed:
+        """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
+        layers = layers_of(mllm, self.layers)
+        asked = Asked.of(mllm, sample, prompt, target, layers=(min(layers),))
+        masks = checked_masks(masks, asked.tokens.n, batch)
+        chosen = np.flatnonzero(masks.any(axis=1))
+        values = np.full(len(masks), asked.plain)
+        with Meter(mllm.device) as meter:
+            if len(chosen):
+                values[chosen] = asked.values(
+                    lambda trunk: self._run(trunk, masks[chosen], layers, batch, meter)
+                )
+        return Removed(values, asked.plain, asked.cost + meter.cost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The removal as JSON values."""
+        layers = self.layers if self.layers == "all" else list(self.layers)
+        return {"removal": "hide_tokens", "layers": layers, "queries": self.queries}
+
+    def _run(
+        self,
+        trunk: Trunk,
+        masks: Bool[np.ndarray, "variant token"],
+        layers: Sequence[int],
+        batch: int,
+        meter: Meter,
+    ) -> Iterator[Float[Tensor, "variant kept token_id"]]:
+        """The variants' logits, batch by batch."""
+        tokens = trunk.tokens
+        rows = tokens.length - trunk.keep if self.queries == "last" else int(tokens.image[-1]) + 1
+        stop = trunk.stop(rows)
+        few = SHORT * batch // (tokens.length - stop), LOGITS // (trunk.keep * trunk.logits.shape[2])
+        size = max(batch, min(few))
+        for start in range(0, len(masks), size):
+            part = masks[start : start + size]
+            hidden = np.zeros((len(part), tokens.length), bool)
+            hidden[:, tokens.image] = part
+            on = torch.from_numpy(hidden).to(trunk.logits.device)
+            yield trunk.run(
+                len(part), stop, meter, start=min(layers), hidden=on, rows=rows, layers=frozenset(layers)
+            )
+
+
+Stream = Mapping[int, Float[Tensor, "one _ hidden"]]
+"""What reaches the decoder at image tokens: at −1 what enters the first layer, at ℓ what is added after layer ℓ."""
+
+
+@dataclass(frozen=True)
+class ReplaceEmbeddings:
+    """Replaces what enters the decoder at image tokens; nothing else of the prompt changes.
+
+    Everything in the decoder sees the change, image tokens after it included. The vision tower runs once. Where a
+    family adds features of the image between layers as well (Qwen3-VL's deepstack), these are replaced in the same way.
+
+    Args:
+        by: "mean", the mean over the sample's own image tokens (of all its images, separators included); "zero"; or
+            "other", the same token of another image.
+        other: that image's sample. Its question plays no part: it is asked the sample's own.
+
+    Raises:
+        MapError: Another `by`, or `other` without "other" and the reverse; when called, another number of image tokens.
+    """
+
+    by: Literal["mean", "zero", "other"] = "mean"
+    other: Sample | None = None
+
+    def __post_init__(self) -> None:
+        if self.by not in ("mean", "zero", "other"):
+            raise MapError(f'embeddings are replaced by "mean", "zero" or "other"; got {self.by!r}.')
+        if (self.by == "other") != isinstance(self.other, Sample):
+            raise MapError(
+                f'by="other" takes other=, an interp.Sample, and nothing else does; got by={self.by!r}, '
+                f"other={self.other!r}."
+            )
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.by} embedding"
+
+    def scores(
+        self,
+        mllm: Mllm,
+        sample: Sample,
+        masks: Bool[np.ndarray, "variant token"],
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch: int = 32,
+    ) -> Removed:
+        """The target's value under each variant; see `Removal`. Each runs from its first replaced token on."""
+        asked = Asked.of(mllm, sample, prompt, target)
+        masks = checked_masks(masks, asked.tokens.n, batch)
+        own = stream_of(asked.parts[0].trunk)
+        fill, filling = self._fill(mllm, sample, own, prompt)
+        values = np.full(len(masks), asked.plain)
+        with Meter(mllm.device) as meter:
+            for part in in_order(masks, batch):
+                values[part] = asked.values(
+                    lambda trunk, part=part: self._run(trunk, masks[part], fill, meter)
+                )
+        return Removed(values, asked.plain, asked.cost + filling + meter.cost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The removal as JSON values, the other sample by its fingerprint."""
+        other = {} if self.other is None else {"other": self.other.fingerprint}
+        return {"removal": "replace_embeddings", "by": self.by, **other}
+
+    def _fill(self, mllm: Mllm, sample: Sample, own: Stream, prompt: Prompt) -> tuple[Stream, Cost]:
+        """What is put in the place of image tokens, for every token or one for all."""
+        if self.other is None:
+            filled = {
+                i: one.mean(dim=1, keepdim=True) if self.by == "mean" else torch.zeros_like(one[:, :1])
+                for i, one in own.items()
+            }
+            return filled, Cost()
+        with Meter(mllm.device) as meter:
+            batch = mllm.encode([sample.replace(images=self.other.images, image=None, boxes=())], prompt)
+            found = stream_of(Trunk.of(mllm, batch, meter))
+        n, wanted = found[-1].shape[1], own[-1].shape[1]
+        if n != wanted:
+            raise MapError(
+                f"the other sample's image has {n} image tokens, sample {sample.id} has {wanted}; a token is replaced "
+                "by the same token of the other. Take an image of the same size."
+            )
+        return found, meter.cost
+
+    def _run(
+        self, trunk: Trunk, masks: Bool[np.ndarray, "variant token"], fill: Stream, meter: Meter
+    ) -> Iterator[Float[Tensor, "variant kept token_id"]]:
+        stop = trunk.stop(int(trunk.tokens.image[masks.any(axis=0)][0]))
+        chosen = torch.from_numpy(masks).to(trunk.logits.device)
+        entering = replaced(trunk, trunk.entering[0], fill[-1], chosen)[:, stop:]
+        added = {i: replaced(trunk, one, fill[i], chosen)[:, stop:] for i, one in trunk.added.items()}
+        yield trunk.run(len(masks), stop, meter, entering=entering, added=added)
+
+
+def stream_of(trunk: Trunk) -> Stream:
+    """What reaches the decoder at the image tokens."""
+    at = torch.from_numpy(trunk.tokens.image.copy())
+    return {-1: trunk.entering[0][:, at], **{i: one[:, at] for i, one in trunk.added.items()}}
+
+
+def replaced(
+    trunk: Trunk,
+    plain: Float[Tensor, "one row hidden"],
+    fill: Float[Tensor, "one _ hidden"],
+    chosen: Bool[Tensor, "variant token"],
+) -> Float[Tensor, "variant row hidden"]:
+    """The rows of each variant, those of its chosen image tokens filled."""
+    rows = plain.repeat(len(chosen), 1, 1)
+    at = torch.from_numpy(trunk.tokens.image.copy()).to(rows.device)
+    rows[:, at] = torch.where(chosen[..., None], fill, rows[:, at])
+    return rows
+
+
+def in_order(masks: Bool[np.ndarray, "variant token"], size: int) -> Iterator[np.ndarray]:
+    """Numbers of the variants that take something away, in the order of their first such token, `size` together.
+
+    Variants of a batch begin within an eighth of the image of each other: what comes before runs for none of them.
+    """
+    chosen = np.flatnonzero(masks.any(axis=1))
+    first = masks[chosen].argmax(axis=1)
+    chosen, first = chosen[order := np.argsort(first, kind="stable")], first[order]
+    while len(chosen):
+        n = min(size, int(np.searchsorted(first, first[0] + masks.shape[1] // 8, side="right")))
+        yield chosen[:n]
+        chosen, first = chosen[n:], first[n:]
+
+
+Picture = UInt8[np.ndarray, "_ _ channel"]
+BLUR = 0.1
+"""Standard deviation of the blur, as a share of the image's shorter side."""
+
+
+@dataclass(frozen=True)
+class PaintPixels:
+    """Paints over the footprints of image tokens in the original image, which is then processed as any other.
+
+    A pixel is painted when a removed token's footprint holds its centre. Tokens of other views, or of overlapping
+    tiles, that show the same pixels lose them too; so do neighbours, through the resizing of the image. A token without
+    footprint (a newline, padding) has no pixels: removing it changes nothing.
+
+    Args:
+        by: "grey", (128, 128, 128); "mean", the image's own mean colour; "blur", the image under a Gaussian blur whose
+            standard deviation is a tenth of its shorter side.
+
+    Raises:
+        MapError: Another `by`.
+    """
+
+    by: Literal["grey", "blur", "mean"] = "grey"
+
+    def __post_init__(self) -> None:
+        if self.by not in ("grey", "blur", "mean"):
+            raise MapError(f'pixels are painted by "grey", "blur" or "mean"; got {self.by!r}.')
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.by} pixels"
+
+    def scores(
+        self,
+        mllm: Mllm,
+        sample: Sample,
+        masks: Bool[np.ndarray, "variant token"],
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch: int = 32,
+    ) -> Removed:
+        """The target's value under each variant; see `Removal`. Each is a whole pass, vision tower included."""
+        asked = Asked.of(mllm, sample, prompt, target)
+        tokens = asked.tokens
+        masks = checked_masks(masks, tokens.n, batch)
+        seen = ~np.isnan(tokens.footprints).any(axis=1)
+        chosen = np.flatnonzero((masks & seen).any(axis=1))
+        pictures = [np.asarray(sample.load(i)) for i in range(len(sample.images))]
+        fills = [self.fill(picture) for picture in pictures]
+        values = np.full(len(masks), asked.plain)
+        with Meter(mllm.device) as meter:
+            for start in range(0, len(chosen), batch):
+                part = chosen[start : start + batch]
+                painted = [
+                    sample.replace(
+                        images=painted_over(pictures, fills, tokens, masks[v]), image=None, id=None
+                    )
+                    for v in part
+                ]
+                values[part] = _values(mllm, painted, prompt, asked.aim, meter)
+        return Removed(values, asked.plain, asked.cost + meter.cost)
+
+    def fill(self, picture: Picture) -> Picture:
+        """What painted pixels show, for every pixel of an image."""
+        if self.by == "grey":
+            return np.full_like(picture, 128)
+        if self.by == "mean":
+            return np.broadcast_to(np.rint(picture.mean(axis=(0, 1))).astype(np.uint8), picture.shape)
+        sigma = BLUR * min(picture.shape[:2])
+        blurred = gaussian_filter(picture.astype(np.float32), sigma=(sigma, sigma, 0), mode="nearest")
+        return np.rint(blurred).clip(0, 255).astype(np.uint8)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The removal as JSON values."""
+        return {"removal": "paint_pixels", "by": self.by, **({"sigma": BLUR} if self.by == "blur" else {})}
+
+
+def painted_over(
+    pictures: list[Picture], fills: list[Picture], tokens: TokenMap, removed: Bool[np.ndarray, " token"]
+) -> list[Picture]:
+    """The images with the removed tokens' footprints filled."""
+    painted = [picture.copy() for picture in pictures]
+    seen = removed & ~np.isnan(tokens.footprints).any(axis=1)
+    edges = np.ceil(tokens.footprints[seen] - 0.5).astype(int)
+    for image, (x0, y0, x1, y1) in zip(tokens.image_index[seen], edges, strict=True):
+        painted[image][y0:y1, x0:x1] = fills[image][y0:y1, x0:x1]
+    return painted
+
+
+def _values(mllm: Mllm, samples: list[Sample], prompt: Prompt, aim: Aim, meter: Meter) -> np.ndarray:
+    """The target's value of each sample, its answers' tokens given."""
+    batch = mllm.encode(samples, prompt)
+    groups = [aim.answers[:1]] if aim.single else [(answer,) for answer in aim.answers]
+    values = np.zeros(len(samples))
+    for at, (answer, *_) in enumerate(groups):
+        behind = forced(mllm, batch, [answer] * len(samples))
+        _, _, outcome = execute(mllm, behind, None, [], [], meter, keep=len(answer))
+        scored = (
+            list(zip(aim.answers, aim.weights, strict=True)) if aim.single else [(answer, aim.weights[at])]
+        )
+        values += sum(weight * log_probs(outcome.tail, ids) for ids, weight in scored)
+    return values

@@ -1,0 +1,157 @@
+"""Any image file, PIL image or uint8 array as upright 8-bit RGB, or an error that says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from interp.errors import ImageError
+
+__all__ = ["MAX_PIXELS", "ImageLike", "image_size", "load_image", "normalise"]
+
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
+MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ORIENTATION = 0x0112
+
+
+def normalise(raw: Any, i: int = 0) -> ImageLike:
+    """A path as it is; a copy of an in-memory image, so that nobody can change it under us.
+
+    Raises:
+        ImageError: Not a path, a PIL image or an `(H, W)`, `(H, W, 1|3|4)` uint8 array.
+    """
+    if isinstance(raw, str | os.PathLike):
+        return raw
+    if isinstance(raw, Image.Image):
+        with _decoding(f"image {i} (PIL)"):
+            return ImageOps.exif_transpose(raw)
+    if isinstance(raw, np.ndarray):
+        _check_array(raw, i)
+        array = np.array(raw)
+        array.setflags(write=False)
+        return array
+    raise ImageError(f"image {i} must be a path, a PIL image or a uint8 array; got {type(raw).__name__}.")
+
+
+def image_size(raw: ImageLike, i: int = 0) -> tuple[int, int]:
+    """(width, height) of the image as displayed, from the header alone.
+
+    Raises:
+        ImageError: A file that is missing, not an image, or too large.
+    """
+    if isinstance(raw, np.ndarray):
+        return raw.shape[1], raw.shape[0]
+    if isinstance(raw, Image.Image):
+        return raw.size
+    name = f"image {os.fspath(raw)!r}"
+    with _decoding(name), open(raw, "rb") as file, _open(file) as image:
+        _check_pixels(image.size, name)
+        if image.format == "TIFF":  # Pillow turns these itself
+            return image.size
+        late = image.format == "PNG" and _metadata_after_pixels(file)
+        exif = image.getexif() if late else Image.Image.getexif(image)  # PNG's own getexif decodes the pixels
+        return (image.height, image.width) if exif.get(_ORIENTATION) in _TRANSPOSED else image.size
+
+
+def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
+    """The image as upright 8-bit RGB.
+
+    EXIF rotation is applied; 16- and 32-bit grey images are scaled by their own min–max (a constant one is
+    black); transparency is laid over black; palettes, grey, 1-bit, CMYK are converted; of an animation the
+    first frame.
+
+    Raises:
+        ImageError: Missing, corrupt, truncated, empty or too large; the message names the file.
+    """
+    if isinstance(raw, np.ndarray):
+        _check_pixels((raw.shape[1], raw.shape[0]), f"image {i} (array)")
+        return _to_rgb(Image.fromarray(raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw))
+    if isinstance(raw, Image.Image):
+        _check_pixels(raw.size, f"image {i} (PIL)")
+        with _decoding(f"image {i} (PIL)"):
+            return _to_rgb(raw)
+    name = f"image {os.fspath(raw)!r}"
+    with _decoding(name), open(raw, "rb") as file, _open(file) as image:
+        _check_pixels(image.size, name)
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL mode as RGB."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_scale(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, rgba).convert("RGB")
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+
+
+def _scale(values: np.ndarray) -> np.ndarray:
+    """Grey values of any depth as uint8, by their own min–max."""
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("a floating-point image holds NaN or infinite pixels; write it as 8-bit first.")
+    low, span = values.min(), np.ptp(values)
+    return np.round((values - low) / (span if span > 0 else 1.0) * 255).astype(np.uint8)
+
+
+def _check_array(array: np.ndarray, i: int) -> None:
+    shape_ok = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if array.dtype != np.uint8 or not shape_ok or 0 in array.shape:
+        raise ImageError(
+            f"image {i} must be a non-empty (H, W) or (H, W, 1|3|4) uint8 array; got {array.dtype} of shape "
+            f"{array.shape}. Scale other values to 0–255 yourself (a window for CT) and put channels last."
+        )
+
+
+def _check_pixels(size: tuple[int, int], name: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImageError(
+            f"{name} is {size[0]}×{size[1]} = {size[0] * size[1]:,} pixels; the limit is {MAX_PIXELS:,}. "
+            "Crop or shrink it, or raise interp.inputs.images.MAX_PIXELS if the file is to be trusted."
+        )
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """An image from an open file; from a path, Pillow 13 memory-maps grey TIFFs and scrambles turned ones."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file)
+
+
+def _metadata_after_pixels(file: BinaryIO) -> bool:
+    """Whether a PNG file holds text or EXIF chunks behind its pixels; skips from chunk to chunk."""
+    start, pixels, late = file.tell(), False, False
+    file.seek(8)
+    while not late and len(head := file.read(8)) == 8:
+        pixels = pixels or head[4:] == b"IDAT"
+        late = pixels and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+        file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)
+    file.seek(start)
+    return late
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on a bad file into an ImageError that names it."""
+    try:
+        yield
+    except ImageError as error:
+        raise error if name in str(error) else ImageError(f"{name}: {error}") from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} does not exist. Check the path; URLs are not fetched.") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is too large: {error} Crop or shrink it.") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, IndexError, struct.error …
+        raise ImageError(
+            f"{name} cannot be read as an image ({type(error).__name__}: {error}). Is it whole, and a format "
+            "Pillow knows? Read DICOM and NIfTI with the data extra."
+        ) from error

@@ -1,0 +1,309 @@
+"""Where each token of one prompt is: in the sequence, and for image tokens in the image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from interp.errors import BoxError, ImageTokenMismatch, MapError, SiteError
+from interp.inputs.footprints import covered_area
+from interp.inputs.sample import Box, BoxLike, as_boxes
+
+__all__ = ["TokenMap", "Word", "word"]
+
+_BUILT_IN = ("last", "after_image", "text", "image")
+_RULES = ("touch", "center", "stretch")
+_SLIVER = 1e-6  # of a cell: less overlap than this is a rounding error, not a touch
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the question, or several in a row; built by `word`."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not _plain(self.text):
+            raise SiteError(f"a word is letters or digits of the question; got {self.text!r}.")
+
+
+def word(text: str) -> Word:
+    """A word of the question (every occurrence, any case), for a site's queries or keys."""
+    return Word(text)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenMap:
+    """One sample's tokens, by unpadded position: 0 is the sample's own first token.
+
+    Attributes:
+        image: (token,) positions of the image tokens, increasing.
+        footprints: (token, 4) xyxy in pixels of the original image; NaN rows are tokens without area.
+        grid: (rows, cols) when the image tokens are row-major grids of that shape; else None.
+        views: (token,) name of each token's view.
+        image_index: (token,) index of each token's image in the sample.
+        sizes: (width, height) of each image.
+        length: Number of tokens of the prompt, S.
+        spans: Named groups of text positions, such as "question".
+        words: The question's words in order, each with its positions.
+
+    Raises:
+        ImageTokenMismatch: Not as many footprints as image tokens.
+        MapError: Any other array of the wrong shape or range.
+    """
+
+    image: Int[np.ndarray, " token"]
+    footprints: Float[np.ndarray, "token 4"]
+    grid: tuple[int, int] | None
+    views: np.ndarray
+    image_index: Int[np.ndarray, " token"]
+    sizes: tuple[tuple[int, int], ...]
+    length: int
+    spans: Mapping[str, Int[np.ndarray, " position"]] = field(default_factory=dict)
+    words: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def __post_init__(self) -> None:
+        image = _positions("image", self.image, self.length)
+        footprints = np.array(self.footprints, float).reshape(-1, 4)
+        if len(footprints) != len(image):
+            raise ImageTokenMismatch(
+                f"the prompt holds {len(image)} image tokens but there are {len(footprints)} footprints. The "
+                "adapter's image_positions and footprints must agree."
+            )
+        views = np.array(self.views, str) if len(image) else np.empty(0, str)
+        self._put(image, footprints, views, np.array(self.image_index, int).reshape(-1))
+        self._check()
+
+    def _put(self, image: Any, footprints: Any, views: Any, image_index: Any) -> None:
+        """Store own, read-only copies: a map is shared by everything that follows."""
+        spans = {name: _positions(name, at, self.length) for name, at in dict(self.spans).items()}
+        words = tuple((text, tuple(_positions(text, at, self.length).tolist())) for text, at in self.words)
+        sizes = tuple((int(w), int(h)) for w, h in self.sizes)
+        grid = None if self.grid is None else (int(self.grid[0]), int(self.grid[1]))
+        for array in (image, footprints, views, image_index, *spans.values()):
+            array.setflags(write=False)
+        values = (image, footprints, grid, views, image_index, sizes, int(self.length), spans, words)
+        for name, value in zip(self.__dataclass_fields__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def _check(self) -> None:
+        if self.views.shape != (self.n,) or self.image_index.shape != (self.n,):
+            raise MapError(
+                f"views and image_index need one entry per image token, ({self.n},); got {self.views.shape} "
+                f"and {self.image_index.shape}."
+            )
+        if self.n and not (self.image_index.min() >= 0 and self.image_index.max() < len(self.sizes)):
+            raise MapError(
+                f"image_index counts the {len(self.sizes)} image(s) of sizes= from 0; got values from "
+                f"{self.image_index.min()} to {self.image_index.max()}."
+            )
+        if self.grid is not None and (min(self.grid) < 1 or self.n % (self.grid[0] * self.grid[1])):
+            raise MapError(f"{self.n} image tokens are not whole grids of {self.grid[0]}×{self.grid[1]}.")
+        wrong = sorted({name for name in self.spans if name in _BUILT_IN})
+        if wrong:
+            raise MapError(
+                f"spans must not redefine the built-in groups {', '.join(_BUILT_IN)}; got {wrong}."
+            )
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{width}×{height}" for width, height in self.sizes) or "none"
+        return (
+            f"TokenMap({self.length} tokens, {self.n} of them image tokens, grid {self.grid}, images {sizes})"
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of image tokens, N."""
+        return len(self.image)
+
+    def positions(self, group: str | Word) -> Int[np.ndarray, " position"]:
+        """Unpadded positions of a group, increasing.
+
+        "last": the last prompt token. "after_image": every token after the last image token, template
+        included.
+        "text": every token that is not an image token. "image": the image tokens. "question": the user's
+        words only. `interp.word("nodule")`: every occurrence of a word of the question.
+
+        Raises:
+            SiteError: An unknown group, or a word the question does not hold.
+        """
+        if isinstance(group, Word):
+            return self._word(group)
+        if group == "last":
+            return np.array([self.length - 1])
+        if group == "after_image":
+            return np.arange(self.image[-1] + 1 if self.n else 0, self.length)
+        if group == "text":
+            return np.setdiff1d(np.arange(self.length), self.image)
+        if group == "image":
+            return self.image
+        if isinstance(group, str) and group in self.spans:
+            return self.spans[group]
+        hint = " A generic prompt has no question." if group == "question" else ""
+        known = ", ".join(repr(name) for name in (*_BUILT_IN, *self.spans))
+        raise SiteError(f"this prompt has the groups {known} and interp.word(…); got {group!r}.{hint}")
+
+    def mask(self, boxes: Iterable[BoxLike], rule: str = "touch") -> Bool[np.ndarray, " token"]:
+        """Which image tokens belong to the boxes (the union of several).
+
+        "touch": footprint and box share area, which on a grid is floor(min/cell) to ceil(max/cell) exclusive.
+        An edge exactly between two cells (to 1e-6 of a cell) touches only one.
+        "center": the centre of the visible footprint lies in the box.
+        "stretch": the official code's mapping: the original image stretched over the grid, whatever the true
+        preprocessing; differs from "touch" on padded or cropped images.
+
+        A box in a part of the image the model does not see gives an empty mask: see `lost_area`.
+
+        Raises:
+            BoxError: A box outside its image (> 0.5 px) or naming an image that is not there.
+            MapError: An unknown rule, or "stretch" without one grid per image.
+
+        Source: arXiv 2603.14323 and its code.
+        """
+        if rule not in _RULES:
+            raise MapError(f"rule is one of {', '.join(_RULES)}; got {rule!r}.")
+        found = np.zeros(self.n, bool)
+        for box in self._boxes(boxes):
+            mine = self.image_index == box.image
+            inside = self._stretched(box) if rule == "stretch" else _inside(self.footprints[mine], box, rule)
+            found[mine] |= inside
+        return found
+
+    def coverage(self, boxes: Iterable[BoxLike]) -> Float[np.ndarray, " token"]:
+        """Fraction of each footprint that the union of the boxes covers, in [0, 1]; exact.
+
+        Tokens without area get 0. Positive exactly where `mask(boxes, "touch")` is True.
+
+        Raises:
+            BoxError: As in `mask`.
+        """
+        boxes = self._boxes(boxes)
+        covered = np.zeros(self.n)
+        for i in {box.image for box in boxes}:
+            mine = self.image_index == i
+            edges = np.array([box.as_tuple() for box in boxes if box.image == i])
+            covered[mine] = covered_area(self.footprints[mine], edges)
+        fraction = np.divide(covered, self._areas(), out=np.zeros(self.n), where=covered > 0)
+        return np.where(self.mask(boxes), np.clip(fraction, 0.0, 1.0), 0.0)
+
+    def lost_area(self, boxes: Iterable[BoxLike]) -> Float[np.ndarray, " box"]:
+        """Fraction of each box that no footprint sees, in [0, 1]: 0 wholly seen, 1 cropped away.
+
+        Raises:
+            BoxError: As in `mask`.
+        """
+        boxes = self._boxes(boxes)
+        lost = np.empty(len(boxes))
+        for k, box in enumerate(boxes):
+            seen = covered_area(np.array([box.as_tuple()]), self.footprints[self.image_index == box.image])
+            lost[k] = 1.0 - seen[0] / box.area
+        lost[lost < _SLIVER] = 0.0
+        return lost
+
+    def to_pixels(self, values: Float[np.ndarray, " token"], image: int = 0) -> Float[np.ndarray, "row col"]:
+        """One value per pixel of the original image, (height, width).
+
+        A pixel shows the token whose footprint holds its centre.
+        Several views of one place are averaged; pixels without a token are NaN.
+
+        Raises:
+            MapError: Not one value per image token, or an image that is not there.
+        """
+        values = np.asarray(values, float)
+        if values.shape != (self.n,):
+            raise MapError(
+                f"to_pixels needs one value per image token, shape ({self.n},); got {values.shape}."
+            )
+        if not 0 <= image < len(self.sizes):
+            raise MapError(f"the sample has {len(self.sizes)} image(s), counted from 0; got image={image}.")
+        width, height = self.sizes[image]
+        total, count = np.zeros((height, width)), np.zeros((height, width), int)
+        shown = (self.image_index == image) & ~np.isnan(self.footprints).any(axis=1)
+        pixels = np.ceil(self.footprints[shown] - 0.5).astype(int)
+        for (x0, y0, x1, y1), value in zip(pixels, values[shown], strict=True):
+            total[y0:y1, x0:x1] += value
+            count[y0:y1, x0:x1] += 1
+        return np.divide(total, count, out=np.full((height, width), np.nan), where=count > 0)
+
+    def _areas(self) -> Float[np.ndarray, " token"]:
+        return np.prod(self.footprints[:, 2:] - self.footprints[:, :2], axis=1)
+
+    def _boxes(self, boxes: Iterable[BoxLike]) -> tuple[Box, ...]:
+        """The boxes, each checked against its image."""
+        boxes = as_boxes(boxes)
+        for box in boxes:
+            if box.image >= len(self.sizes):
+                raise BoxError(
+                    f"box {box.as_tuple()} names image {box.image}, but the sample has {len(self.sizes)} "
+                    "image(s), counted from 0."
+                )
+            box.check_inside(self.sizes[box.image])
+        return boxes
+
+    def _stretched(self, box: Box) -> Bool[np.ndarray, " token_of_image"]:
+        """The box's cells when the image is taken as stretched over the grid."""
+        n = int((self.image_index == box.image).sum())
+        if self.grid is None or n != self.grid[0] * self.grid[1]:
+            raise MapError(
+                'rule "stretch" needs one grid per image (the official code knows no tiles or newline '
+                f'tokens); this image has {n} tokens and the grid {self.grid}. Use rule="touch".'
+            )
+        (rows, cols), (width, height) = self.grid, self.sizes[box.image]
+        across = _touched(box.x0 * cols / width, box.x1 * cols / width, cols)
+        down = _touched(box.y0 * rows / height, box.y1 * rows / height, rows)
+        return np.outer(down, across).reshape(-1)
+
+    def _word(self, wanted: Word) -> Int[np.ndarray, " position"]:
+        """Positions of every run of question words that reads as `wanted`."""
+        target = _plain(wanted.text).split()
+        words = [(_plain(text), at) for text, at in self.words]
+        words = [(text, at) for text, at in words if text]
+        starts = range(len(words) - len(target) + 1)
+        runs = [words[i : i + len(target)] for i in starts]
+        found = [at for run in runs if [text for text, _ in run] == target for _, at in run]
+        if not found:
+            known = " ".join(text for text, _ in self.words)
+            raise SiteError(
+                f"the question does not hold the word {wanted.text!r}; its words are: {known or '(none)'}."
+            )
+        return np.unique(np.concatenate([np.array(at, int) for at in found]))
+
+
+def _inside(footprints: Float[np.ndarray, "token 4"], box: Box, rule: str) -> Bool[np.ndarray, " token"]:
+    """Footprints that touch the box, or whose centre it holds. NaN footprints never do."""
+    low, high = footprints[:, :2], footprints[:, 2:]
+    start, end = np.array([box.x0, box.y0]), np.array([box.x1, box.y1])
+    sliver = _SLIVER * (high - low)
+    if rule == "touch":
+        inside = np.minimum(high, end) - np.maximum(low, start) > sliver
+    else:
+        centre = (low + high) / 2
+        inside = (centre >= start - sliver) & (centre < end - sliver)
+    return inside[:, 0] & inside[:, 1]
+
+
+def _touched(low: float, high: float, n: int) -> Bool[np.ndarray, " cell"]:
+    """Cells floor(low) to ceil(high) exclusive of n, with the sliver rule of "touch"."""
+    cells = np.arange(n)
+    return (cells >= np.floor(low + _SLIVER)) & (cells < np.ceil(high - _SLIVER))
+
+
+def _plain(text: str) -> str:
+    """Lower case, without punctuation at the ends of words."""
+    return " ".join(filter(None, (re.sub(r"^\W+|\W+$", "", part) for part in text.casefold().split())))
+
+
+def _positions(name: str, positions: Any, length: int) -> Int[np.ndarray, " position"]:
+    """Increasing positions inside the prompt, or a MapError naming the group."""
+    found = np.array(positions, int).reshape(-1)
+    if len(found) and (found[0] < 0 or found[-1] >= length or (np.diff(found) <= 0).any()):
+        raise MapError(
+            f"positions of {name!r} must increase and lie in 0 … {length - 1} (unpadded); got {found[0]} … "
+            f"{found[-1]}."
+        )
+    return found

@@ -1,0 +1,19 @@
+"""Original layouts: checkpoints from before their model was in transformers, as transformers models."""
+
+from interp.models.checkpoints.checkpoint import Checkpoint, check, empty_model, fill
+from interp.models.checkpoints.layout import Layout, layouts, open_original, recognise
+from interp.models.checkpoints.tensors import IGNORED, Part, Rule
+
+__all__ = [
+    "IGNORED",
+    "Checkpoint",
+    "Layout",
+    "Part",
+    "Rule",
+    "check",
+    "empty_model",
+    "fill",
+    "layouts",
+    "open_original",
+    "recognise",
+]

@@ -1,0 +1,182 @@
+"""A checkpoint in an original layout: all it takes to build the transformers model, with nothing heavy read yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from interp.errors import ModelError
+from interp.models.checkpoints.tensors import Part
+
+__all__ = ["Checkpoint", "empty_model", "fill"]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What an original folder becomes in transformers.
+
+    Attributes:
+        layout: the layout's name.
+        where: the folder, for messages.
+        config: the transformers config, made from the folder's.
+        model_class: the class to build; its `config_class` is the config's.
+        parts: its files with the rules for their names; the language model's first.
+        make_processor: builds the processor, chat template included.
+        prompt: the prompt that the chat template writes, `{question}` for the user's words, `<image>` for the
+            image and `{system}` where a system message goes.
+        licence: as the folder states it; None where it says nothing.
+        notes: what a user should know: parts left out, guesses, differences from the original code.
+        stock: whether plain transformers can load it once converted; False where a class of ours is needed.
+    """
+
+    layout: str
+    where: str
+    config: PreTrainedConfig
+    model_class: Any
+    parts: tuple[Part, ...]
+    make_processor: Callable[[], Any]
+    prompt: str
+    licence: str | None = None
+    notes: tuple[str, ...] = ()
+    stock: bool = True
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """transformers' names and tensors, one source tensor after another; each file is opened once.
+
+        A tensor may share memory with its file: copy it before the next is asked for. It has the file's dtype.
+        """
+        for part in self.parts:
+            for step in part.steps():
+                if step.names:
+                    yield from part.values(step)
+
+    def shapes(self) -> Iterator[tuple[str, str, Tensor]]:
+        """(source name, transformers' name, tensor on the meta device) of all that `tensors` would give."""
+        for part in self.parts:
+            for step in part.steps():
+                if step.names:
+                    yield from ((step.source, name, meta) for name, meta in part.metas(step))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What most of the language model's numbers are stored as."""
+        counts: dict[torch.dtype, int] = {}
+        for name in self.parts[0].tensors.names():
+            meta = self.parts[0].tensors.meta(name)
+            if meta.is_floating_point():
+                counts[meta.dtype] = counts.get(meta.dtype, 0) + meta.numel()
+        return max(counts, key=lambda kind: counts[kind]) if counts else torch.float32
+
+    def check(self, expected: dict[str, Tensor], tied: Sequence[str] = ()) -> None:
+        """Raise `ModelError` unless the files hold each expected tensor once, in its shape, and no other.
+
+        Args:
+            expected: the model's own tensors by name, such as its `state_dict()`; only shapes are looked at.
+            tied: names that may be missing because they are another's.
+        """
+        unknown = [s.source for p in self.parts for s in p.steps() if s.names is None]
+        found: dict[str, str] = {}
+        misshaped, twice = [], []
+        for source, name, meta in self.shapes():
+            if name not in expected:
+                unknown.append(source if source == name else f"{source} (as {name})")
+            elif name in found:
+                twice.append(f"{name} (from {found[name]} and {source})")
+            elif expected[name].shape != meta.shape:
+                want, got = tuple(expected[name].shape), tuple(meta.shape)
+                misshaped.append(f"{name} (expected {want}, got {got}, from {source})")
+            found.setdefault(name, source)
+        missing = [name for name in expected if name not in found and name not in tied]
+        problems = {"missing": missing, "unexpected": unknown, "of another shape": misshaped, "twice": twice}
+        if any(problems.values()):
+            raise ModelError(self._complaint(problems))
+
+    def _complaint(self, problems: dict[str, list[str]]) -> str:
+        listed = "; ".join(
+            f"{len(names)} {what}: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
+            for what, names in problems.items()
+            if names
+        )
+        return (
+            f"the tensors in {self.where} ({self.layout} layout) do not fit the {self.model_class.__name__} that its "
+            f"config.json describes: {listed}. The model would run with random weights in their place. Are the "
+            "config.json and the weights of the same checkpoint, and is the download complete?"
+        )
+
+
+def empty_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Any:
+    """The checkpoint's model with its parameters on the meta device: no memory, no weights. Buffers are real."""
+    with _parameters_on_meta():
+        return checkpoint.model_class._from_config(checkpoint.config, dtype=dtype).eval()
+
+
+def fill(
+    checkpoint: Checkpoint, dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu"
+) -> Any:
+    """The checkpoint's model with its weights.
+
+    Names and shapes are checked before anything is read; then one tensor after another is read, cast and moved, so
+    that beside the model only one tensor is in memory.
+
+    Args:
+        checkpoint: an opened checkpoint.
+        dtype: of the weights; "auto" is the language model's in the files.
+        device: where they go.
+
+    Raises:
+        ModelError: Missing, unexpected or mis-shaped tensors; the message lists them.
+    """
+    kind = checkpoint.dtype if not isinstance(dtype, torch.dtype) else dtype
+    model = empty_model(checkpoint, kind)
+    tied = check(checkpoint, model)
+    for name, tensor in checkpoint.tensors():
+        if name not in tied:
+            _put(model, name, tensor, kind, device)
+    model.tie_weights()
+    model.name_or_path = checkpoint.where
+    return model.to(device)
+
+
+def check(checkpoint: Checkpoint, model: Any) -> frozenset[str]:
+    """Names that are tied to others and are not read; raises unless the checkpoint fits the model.
+
+    Raises:
+        ModelError: Missing, unexpected or mis-shaped tensors.
+    """
+    tied = frozenset(getattr(model, "all_tied_weights_keys", {}))
+    checkpoint.check(dict(model.state_dict()), tuple(tied))
+    return tied
+
+
+def _put(model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype, device: Any) -> None:
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    kind = dtype if tensor.is_floating_point() else tensor.dtype
+    value = tensor.detach().to(device=device, dtype=kind, copy=True).contiguous()
+    if leaf in owner._parameters:
+        owner._parameters[leaf] = nn.Parameter(value, requires_grad=value.is_floating_point())
+    else:
+        owner._buffers[leaf] = value
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """In the block, modules keep their parameters without data; buffers, which no file holds, are computed."""
+    register = nn.Module.register_parameter
+
+    def on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and param.device.type != "meta":
+            param = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
+        register(self, name, param)
+
+    nn.Module.register_parameter = on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register

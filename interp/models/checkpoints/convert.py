@@ -1,0 +1,313 @@
+"""The model card of a converted checkpoint: where it is from, under which licence, what was changed, how it loads."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.errors import ModelError
+from interp.models.checkpoints.checkpoint import Checkpoint, check, empty_model
+from interp.models.checkpoints.hub import HUB_ID
+from interp.models.checkpoints.layout import open_original
+from interp.models.checkpoints.shards import Entry, write_shards
+from interp.models.configs import raw_config
+
+__all__ = ["Converted", "convert", "model_card"]
+
+_CODE = """```python
+{lines}
+```"""
+_PLAIN = """from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("this/folder", dtype="auto")
+processor = AutoProcessor.from_pretrained("this/folder")"""
+_OURS = """import interp
+
+mllm = interp.load("this/folder", dtype="auto")  # the transformers model is mllm.hf"""
+
+
+def model_card(checkpoint: Checkpoint, origin: str, dtype: torch.dtype) -> str:
+    """The text of README.md.
+
+    Args:
+        checkpoint: what was converted.
+        origin: the hub id it came from, or the name of the folder.
+        dtype: of the language model's weights.
+    """
+    name = origin.rstrip("/").split("/")[-1]
+    return "\n\n".join(
+        [
+            _header(checkpoint, origin),
+            f"# {name}, in transformers' layout",
+            f"Converted from `{origin}` ({checkpoint.layout} layout) by interp {version('interp')} for transformers "
+            f"{version('transformers')}. This is not the authors' own release.",
+            "## Licence\n\n" + _licence(checkpoint),
+            "## What was changed\n\n" + "\n".join(f"- {line}" for line in _changes(checkpoint, dtype)),
+            "## How to load it\n\n" + _loading(checkpoint),
+            "## Prompt\n\nThe chat template writes, with `{system}`, `<image>` and `{question}` filled in:\n\n"
+            f"```text\n{checkpoint.prompt}\n```",
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def _header(checkpoint: Checkpoint, origin: str) -> str:
+    found = checkpoint.licence
+    known = found is not None and re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", found)
+    lines = [f"license: {found if known else 'other' if found else 'unknown'}"]
+    if found and not known:
+        lines.append(f"license_name: {json.dumps(found)}")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", origin):
+        lines.append(f"base_model: {origin}")
+    library = "transformers" if checkpoint.stock else "interp"
+    return "\n".join(["---", *lines, f"library_name: {library}", "pipeline_tag: image-text-to-text", "---"])
+
+
+def _licence(checkpoint: Checkpoint) -> str:
+    if checkpoint.licence is None:
+        return (
+            "The source states none. Without one you may not pass this on: ask its authors, and look at the licences "
+            "of the language model and vision tower it was made from."
+        )
+    return (
+        f"`{checkpoint.licence}`, as the source states it; it holds for this copy too. The language model and the "
+        "vision tower it was made from may have terms of their own."
+    )
+
+
+def _changes(checkpoint: Checkpoint, dtype: torch.dtype) -> list[str]:
+    return [
+        f"Tensors have the names of `{checkpoint.model_class.__name__}`; fused ones are split. Their values are the "
+        f"source's, in {str(dtype).removeprefix('torch.')}.",
+        "`config.json`, processor and chat template were made from the source's config and its original code.",
+        *checkpoint.notes,
+    ]
+
+
+def _loading(checkpoint: Checkpoint) -> str:
+    if checkpoint.stock:
+        return _CODE.format(lines=_PLAIN)
+    return (
+        f"transformers has no class that computes this model: `{checkpoint.model_class.__name__}` comes with interp, "
+        "and transformers alone refuses the folder by its model type.\n\n" + _CODE.format(lines=_OURS)
+    )
+
+
+SHARD = 5 * 10**9
+"""Bytes of a file of weights, as transformers saves them."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted checkpoint.
+
+    Attributes:
+        folder: where it is.
+        layout: what it was converted from.
+        model_class: name of the class that loads it.
+        stock: whether that is a class of transformers'; else the folder needs `interp.load`.
+        nbytes: of all weights.
+        licence: as the source states it; None where it says nothing.
+        notes: what a user should know.
+    """
+
+    folder: Path
+    layout: str
+    model_class: str
+    stock: bool
+    nbytes: int
+    licence: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def way(self) -> str:
+        """How it is loaded, for people."""
+        if self.stock:
+            return f"load it with transformers alone, or with interp.load({str(self.folder)!r})"
+        return (
+            f"transformers has no class for it: {self.model_class} comes with interp, so the folder needs "
+            f"interp.load({str(self.folder)!r}); transformers alone refuses it by its model type"
+        )
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    vision_tower: str | Path | None = None,
+    revision: str | None = None,
+    shard: int = SHARD,
+    progress: Callable[[str], None] | None = None,
+) -> Converted:
+    """Writes a checkpoint that is in an original layout as a folder that transformers loads.
+
+    Weights, config, processor with chat template, and a model card with the source's licence. Weights are read,
+    cast and written one after another: no more than one tensor is in memory. The folder appears when all of it is
+    written; before, it is a hidden one beside it, without config.json.
+
+    Args:
+        source: folder or hub id of an original checkpoint.
+        target: a folder that does not exist, or is empty.
+        dtype: of floating weights, such as "bfloat16"; "auto" keeps each tensor's own, so that the model gives the
+            same bits as the source.
+        vision_tower: as `interp.load` takes it.
+        revision: of a hub id.
+        shard: bytes of a file of weights.
+        progress: called with the name of each tensor before it is written.
+
+    Raises:
+        ModelError: A source that is not in an original layout or does not fit it, a target that is not empty, or a
+            full disk.
+    """
+    place = _place(Path(target).expanduser())
+    checkpoint = _opened(str(source), vision_tower, revision)
+    model = empty_model(checkpoint, checkpoint.dtype)
+    tied = check(checkpoint, model)
+    kind = _dtype(dtype)
+    entries = _entries(checkpoint, tied, kind)
+    size = sum(entry.nbytes for entry in entries)
+    _check_room(place, size)
+    with _unfinished(place) as folder:
+        tensors = _watched(checkpoint, tied, progress)
+        write_shards(folder, entries, tensors, shard)
+        origin = (
+            Path(source).expanduser().absolute().name if Path(source).expanduser().is_dir() else str(source)
+        )
+        _write_words(folder, checkpoint, model, origin, kind or checkpoint.dtype)
+    return Converted(
+        folder=place,
+        layout=checkpoint.layout,
+        model_class=checkpoint.model_class.__name__,
+        stock=checkpoint.stock,
+        nbytes=size,
+        licence=checkpoint.licence,
+        notes=checkpoint.notes,
+    )
+
+
+def _place(target: Path) -> Path:
+    """The folder to write, or a ModelError where something is there."""
+    if target.is_dir() and not any(target.iterdir()):
+        return target
+    if target.exists() or target.is_symlink():
+        held = f"holds {len(list(target.iterdir()))} files" if target.is_dir() else "is a file"
+        raise ModelError(
+            f"{target} {held}; nothing is overwritten. Name a folder that is empty or not there."
+        )
+    return target
+
+
+def _opened(source: str, vision_tower: str | Path | None, revision: str | None) -> Checkpoint:
+    folder = Path(source).expanduser()
+    if not folder.is_dir() and not HUB_ID.fullmatch(source):
+        raise ModelError(
+            f"{source!r} is neither a folder nor a hub id (organisation/name). Check the path; nothing was downloaded."
+        )
+    where = str(folder) if folder.is_dir() else source
+    options: dict[str, Any] = {"local_files_only": folder.is_dir()}
+    options |= {} if revision is None else {"revision": revision}
+    found = open_original(where, options, vision_tower)
+    if found is None:
+        kind = raw_config(where, options).get("model_type")
+        raise ModelError(
+            f"{where} is in no original layout that is read: its model type is {kind!r}. Where transformers knows that "
+            "type it needs no conversion: interp.load reads it as it is."
+        )
+    return found
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+    """The dtype to cast to; None to keep each tensor's."""
+    found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype, None)
+    if dtype == "auto":
+        return None
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(
+            f'dtype is "auto", a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.'
+        )
+    return found
+
+
+def _entries(checkpoint: Checkpoint, tied: frozenset[str], dtype: torch.dtype | None) -> list[Entry]:
+    """What will be written, in the order in which it is read."""
+    return [
+        Entry(name, dtype if dtype and meta.is_floating_point() else meta.dtype, tuple(meta.shape))
+        for _, name, meta in checkpoint.shapes()
+        if name not in tied
+    ]
+
+
+def _watched(
+    checkpoint: Checkpoint, tied: frozenset[str], progress: Callable[[str], None] | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in checkpoint.tensors():
+        if name in tied:
+            continue
+        if progress is not None:
+            progress(name)
+        yield name, tensor
+
+
+def _check_room(place: Path, size: int) -> None:
+    parent = next(folder for folder in place.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(parent).free
+    if free < size:
+        raise ModelError(
+            f"the weights take {size / 1e9:.1f} GB, but {parent} has {free / 1e9:.1f} GB free. Name a folder on "
+            "another disk, or a smaller dtype."
+        )
+
+
+@contextmanager
+def _unfinished(place: Path) -> Iterator[Path]:
+    """A hidden folder beside `place`, which becomes it at the end, and is removed when something goes wrong."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.unfinished-", dir=place.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        folder.replace(place)
+    except OSError as error:
+        raise ModelError(
+            f"{place} cannot be written ({error}); what was begun is removed. Is the disk full, or the folder in use?"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_words(folder: Path, checkpoint: Checkpoint, model: Any, origin: str, dtype: torch.dtype) -> None:
+    """All that is not weights; config.json last, for without it no folder looks whole."""
+    checkpoint.make_processor().save_pretrained(folder)
+    _add_videos(folder)
+    model.generation_config.save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(checkpoint, origin, dtype), "utf-8")
+    for path in Path(checkpoint.where).glob("*"):
+        if path.is_file() and path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE")):
+            shutil.copyfile(path, folder / path.name)
+    config = copy.deepcopy(checkpoint.config)
+    config.architectures = [checkpoint.model_class.__name__]
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+        part.dtype = dtype
+        part._name_or_path = ""
+    config.save_pretrained(folder)
+
+
+def _add_videos(folder: Path) -> None:
+    """transformers builds some processors with a part for videos only; without torchvision it is not saved."""
+    path = folder / "processor_config.json"
+    found = json.loads(path.read_text("utf-8"))
+    if found.get("processor_class") == "InternVLProcessor" and "video_processor" not in found:
+        size = found["image_processor"]["size"]
+        found["video_processor"] = {"video_processor_type": "InternVLVideoProcessor", "size": size}
+        path.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", "utf-8")

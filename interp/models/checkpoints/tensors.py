@@ -1,0 +1,288 @@
+"""Tensors of a checkpoint by name, read one at a time: nothing is in memory until it is asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from interp.errors import ModelError
+
+__all__ = ["IGNORED", "Files", "Part", "Rule", "Step", "Tensors", "read_file", "read_folder"]
+
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_RESIDENT = 128 * 2**20
+"""Bytes that are read of a file before it is opened anew."""
+_SINGLE = ("model.safetensors", "pytorch_model.bin")
+
+
+@runtime_checkable
+class Tensors(Protocol):
+    """Named tensors that can be looked at without being read."""
+
+    def names(self) -> Sequence[str]:
+        """Every name, file by file: reading in this order opens each file once."""
+        ...
+
+    def meta(self, name: str) -> Tensor:
+        """The tensor's shape and dtype, on the meta device."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, on the CPU; it may share memory with the file, so do not write to it."""
+        ...
+
+
+@dataclass(eq=False)
+class Files:
+    """Tensors in files: safetensors, or torch's `.bin`, of which only tensors are read (`weights_only`).
+
+    One file is open at a time, and opened anew now and then: what was read of a mapped file stays resident as long
+    as it is open.
+
+    Attributes:
+        where: name → file. Names of one file follow each other.
+    """
+
+    where: Mapping[str, Path]
+    _open: tuple[Path, Any] | None = field(default=None, repr=False)
+    _passed: int = field(default=0, repr=False)
+
+    def names(self) -> Sequence[str]:
+        """Every name, file by file."""
+        return list(self.where)
+
+    def meta(self, name: str) -> Tensor:
+        """Shape and dtype of a tensor."""
+        found = self._take(name, shape_only=True)
+        return torch.empty(found.shape, dtype=found.dtype, device="meta")
+
+    def read(self, name: str) -> Tensor:
+        """A tensor."""
+        if self._passed > _RESIDENT:
+            self._open, self._passed = None, 0
+        found = self._take(name)
+        self._passed += found.nbytes
+        return found
+
+    def _take(self, name: str, shape_only: bool = False) -> Tensor:
+        path = self.where[name]
+        if self._open is None or self._open[0] != path:
+            self._open = None  # the other file is closed before this one is opened
+            self._open = (path, _opened(path))
+        source = self._open[1]
+        if name not in source:
+            raise ModelError(
+                f"the index of {path.parent} says that {name} is in {path.name}, which does not hold it. Are its "
+                "files of one download? Copy the folder again."
+            )
+        return source.meta(name) if shape_only else source[name]
+
+
+@dataclass(frozen=True, eq=False)
+class _Safe:
+    """An open safetensors file."""
+
+    file: Any
+    keys: frozenset[str]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.keys
+
+    def __iter__(self) -> Any:
+        return iter(sorted(self.keys))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.file.get_tensor(name)
+
+    def meta(self, name: str) -> Tensor:
+        part = self.file.get_slice(name)
+        return torch.empty(part.get_shape(), dtype=_DTYPES[part.get_dtype()], device="meta")
+
+
+class _Pickled(dict[str, Tensor]):
+    """The tensors of a `.bin` file, mapped from disk."""
+
+    def meta(self, name: str) -> Tensor:
+        return self[name]
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def read_folder(folder: Path) -> Files:
+    """The tensors of a folder: sharded with an index, or in one file; safetensors before `.bin`.
+
+    Raises:
+        ModelError: No weights, an index that cannot be read, or shards that are not there.
+    """
+    for name in _INDEXES[:1] + _SINGLE[:1] + _INDEXES[1:] + _SINGLE[1:]:
+        path = folder / name
+        if path.is_file():
+            return _indexed(path) if name in _INDEXES else read_file(path)
+    raise ModelError(
+        f"{folder} holds no weights: expected one of {', '.join((*_INDEXES, *_SINGLE))}. Is the download complete?"
+    )
+
+
+def read_file(path: Path) -> Files:
+    """The tensors of one file.
+
+    Raises:
+        ModelError: It cannot be read, or holds anything but tensors.
+    """
+    return Files(dict.fromkeys(_opened(path), path))
+
+
+def _indexed(index: Path) -> Files:
+    try:
+        listed = json.loads(index.read_text("utf-8"))["weight_map"]
+        files = {str(name): index.parent / str(file) for name, file in listed.items()}
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f'{index} should be JSON with a "weight_map" from names to files; it is not ({error}). Copy it again.'
+        ) from error
+    absent = sorted({path.name for path in files.values() if not path.is_file()})
+    if absent:
+        raise ModelError(
+            f"{len(absent)} of the {len(set(files.values()))} weight files that {index.name} names are not in "
+            f"{index.parent}: {_few(absent)}. Is the download complete?"
+        )
+    return Files(dict(sorted(files.items(), key=lambda entry: (str(entry[1]), entry[0]))))
+
+
+def _opened(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            file = safe_open(path, framework="pt")
+            return _Safe(file, frozenset(file.keys()))
+        except Exception as error:  # the reader's own errors derive from Exception alone
+            raise ModelError(f"{path} is not a whole safetensors file ({error}). Copy it again.") from error
+    return _unpickled(path)
+
+
+def _unpickled(path: Path) -> _Pickled:
+    """The tensors of a `.bin`; whatever else its pickle asks for is refused, not run."""
+    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
+    try:
+        try:
+            found = torch.load(path, mmap=True, **options)
+        except RuntimeError as error:
+            if "mmap" not in str(error):  # files from before torch 1.6 cannot be mapped
+                raise
+            found = torch.load(path, **options)
+    except Exception as error:  # pickle's, zip's and torch's errors
+        line = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ModelError(
+            f"{path} cannot be read as tensors alone ({type(error).__name__}: {line}). Code inside a pickle is not "
+            "run. Is the file whole? If you trust it, write its tensors as safetensors."
+        ) from error
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):  # a training checkpoint
+        found = {str(name).removeprefix("module."): value for name, value in found["state_dict"].items()}
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ModelError(
+            f"{path} should hold named tensors; it holds a {type(found).__name__} of other things."
+        )
+    return _Pickled(found)
+
+
+def _few(names: Iterable[str], n: int = 8) -> str:
+    names = list(names)
+    return ", ".join(names[:n]) + (" …" if len(names) > n else "")
+
+
+Change = Callable[[Tensor], Sequence[Tensor]]
+"""One tensor into those of the new names; pure, and true to shapes on the meta device."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    r"""What becomes of the tensors whose whole name matches a pattern.
+
+    Args:
+        pattern: a regular expression, such as `r"model\.layers\.(.+)"`.
+        to: the new name, or names, as replacements (`r"model.language_model.layers.\1"`); none: ignored on purpose.
+        change: makes the tensors of those names out of the one; None keeps it as it is.
+    """
+
+    pattern: str
+    to: str | tuple[str, ...] = ()
+    change: Change | None = None
+
+    def targets(self, name: str) -> tuple[str, ...] | None:
+        """The new names; None where the rule is about other tensors."""
+        found = re.fullmatch(self.pattern, name)
+        if found is None:
+            return None
+        return tuple(found.expand(one) for one in ((self.to,) if isinstance(self.to, str) else self.to))
+
+
+IGNORED: tuple[Rule, ...] = (Rule(r".*rotary_emb\.inv_freq"), Rule(r".*position_ids"))
+"""Buffers that old checkpoints carry and transformers computes anew."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tensor on its way: `names` None means that no rule speaks of it, empty that it is ignored."""
+
+    source: str
+    names: tuple[str, ...] | None
+    rule: Rule | None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some files of a checkpoint and the rules for the names in them; the first rule that matches counts."""
+
+    tensors: Tensors
+    rules: tuple[Rule, ...]
+
+    def steps(self) -> Iterator[Step]:
+        """Every tensor with its new names, in the order of the files."""
+        for source in self.tensors.names():
+            yield next(
+                (Step(source, to, rule) for rule in self.rules if (to := rule.targets(source)) is not None),
+                Step(source, None, None),
+            )
+
+    def metas(self, step: Step) -> list[tuple[str, Tensor]]:
+        """New names with shapes and dtypes; nothing is read."""
+        return self._made(step, self.tensors.meta(step.source))
+
+    def values(self, step: Step) -> list[tuple[str, Tensor]]:
+        """New names with their tensors."""
+        return self._made(step, self.tensors.read(step.source))
+
+    def _made(self, step: Step, tensor: Tensor) -> list[tuple[str, Tensor]]:
+        names = step.names or ()
+        change = None if step.rule is None else step.rule.change
+        try:
+            made = [tensor] * len(names) if change is None else list(change(tensor))
+            return list(zip(names, made, strict=True))
+        except (
+            RuntimeError,
+            ValueError,
+            IndexError,
+        ) as error:  # torch's words for a shape that cannot be cut
+            raise ModelError(
+                f"{step.source} of shape {tuple(tensor.shape)} cannot be made into {' and '.join(names)} ({error}). "
+                "Does its config.json describe other sizes?"
+            ) from error

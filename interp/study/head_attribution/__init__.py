@@ -1,0 +1,1 @@
+"""Head attribution: its study, task, result and page."""

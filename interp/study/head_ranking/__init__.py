@@ -1,0 +1,1 @@
+"""Head ranking: its study, task, result and page."""

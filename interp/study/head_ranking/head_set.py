@@ -1,0 +1,222 @@
+"""Some heads of a model as a value: the best k of a ranking, a list, or a published set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import SiteError, StudyError
+from interp.run import canonical
+from interp.study.task import group_of
+from interp.tracing import Site
+
+if TYPE_CHECKING:
+    from interp.study.head_ranking.result import HeadResult
+    from interp.study.head_ranking.study import HeadRanking
+    from interp.study.layer_sweep.result import Result
+    from interp.tracing import Mllm
+
+__all__ = ["PUBLISHED", "HeadSet", "Pairs", "published_heads"]
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class HeadSet:
+    """Heads of a model: a reference to the best `k` of a ranking, or listed (layer, head) pairs.
+
+    A reference costs nothing until `resolve` runs its ranking, or reads the run when it is stored. Equal sets
+    hash alike; `name`, `source` and `masked_layer` are only said about a set and do not count.
+
+        heads = HeadRanking(data=validation).top(20);    pairs = heads.resolve("runs")
+        heads = HeadSet.of([(15, 4), (16, 5)]);          pairs = heads.pairs
+
+    Attributes:
+        ranking: What ranks the heads; None for a list.
+        k: How many of its best; None for a list.
+        listed: The pairs of a list, in order of rank.
+        name: What tables call the set.
+        source: Where a list is from.
+        masked_layer: The layer whose attention VGRefine masks with these heads, where the source names one.
+
+    Raises:
+        StudyError: Both a ranking and a list, or neither; a ranking on the test split; `k` that is no whole
+            number ≥ 1.
+    """
+
+    ranking: HeadRanking | None = None
+    k: int | None = None
+    listed: Pairs = ()
+    name: str = field(default="", compare=False)
+    source: str = field(default="", compare=False)
+    masked_layer: int | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if (self.ranking is None) == (not self.listed):
+            raise StudyError(
+                "a HeadSet is either the top of a ranking or a list of heads. Write HeadRanking(…).top(20) or "
+                "HeadSet.of([(15, 4), …])."
+            )
+        if self.ranking is None:
+            return
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+            raise StudyError(f"top(k) takes a whole number of heads ≥ 1; got {self.k!r}.")
+        if self.ranking.split == "test":
+            raise StudyError(
+                'the top heads are chosen on a validation split; got split="test". The best of many heads are '
+                "too good on the samples they were found on, and then no samples are left to show them on. "
+                'Choose on split="validation" and report on "test"; to describe the test samples read '
+                "ranking.run().table(k)."
+            )
+
+    @classmethod
+    def of(
+        cls,
+        pairs: Iterable[tuple[int, int]],
+        *,
+        name: str = "",
+        source: str = "",
+        masked_layer: int | None = None,
+    ) -> HeadSet:
+        """The listed (layer, head) pairs, 0-based, best first.
+
+        Raises:
+            StudyError: No pairs, something that is no pair of indices ≥ 0, or a head named twice.
+        """
+        given = list(pairs)
+        try:
+            found = Site(heads=given).pairs
+        except SiteError as error:
+            raise StudyError(f"heads are (layer, head) pairs such as [(15, 4), (16, 5)]: {error}") from error
+        if found is None:
+            raise StudyError(f"heads are (layer, head) pairs such as [(15, 4), (16, 5)]; got {given}.")
+        if len(found) < len(given):
+            twice = sorted({pair for pair in found if given.count(pair) > 1})
+            raise StudyError(f"each head is named once; got {twice} more than once. Drop the repeats.")
+        return cls(listed=found, name=name, source=source, masked_layer=masked_layer)
+
+    def __len__(self) -> int:
+        return len(self.listed) if self.k is None else self.k
+
+    @property
+    def pairs(self) -> Pairs:
+        """The listed pairs, best first; what `Site(heads=…)` takes.
+
+        Raises:
+            StudyError: The set is a reference, whose pairs are known once it is resolved.
+        """
+        if self.ranking is not None:
+            raise StudyError(
+                f"which heads are the top {self.k} of {self.ranking.label} is known once the ranking has run: "
+                f'write pairs = heads.resolve("runs"), and Site(heads=pairs).'
+            )
+        return self.listed
+
+    def resolve(
+        self,
+        out: str | os.PathLike[str] = "runs",
+        *,
+        workers: int = 1,
+        progress: bool = True,
+        mllm: Mllm | None = None,
+    ) -> Pairs:
+        """The (layer, head) pairs in order of rank; a ranking whose run is under `out` is not run again.
+
+        Args:
+            out: The folder that holds runs.
+            workers: Processes, when the ranking has to run.
+            progress: Show progress on stderr.
+            mllm: The ranking's model, when it is open already.
+
+        Raises:
+            StudyError: Fewer than k heads have a defined score.
+        """
+        if self.ranking is None:
+            return self.listed
+        return self.ranking.run(out, workers=workers, progress=progress, mllm=mllm).top(int(self.k or 0))
+
+    def held_out(self, result: Result | HeadResult) -> bool:
+        """Whether it is known that no group of the result took part in the choice.
+
+        False for a list: what its heads were chosen on is not known here.
+        """
+        return self.ranking is not None and not self._groups & result.groups
+
+    def sentence(self, result: Result | HeadResult) -> str:
+        """How the heads were chosen, for a caption."""
+        if self.ranking is None:
+            whose = f" ({self.source})" if self.source else ""
+            return f"{len(self)} heads of {self.name or 'a list'}{whose}; what they were chosen on is not known here."
+        how = f"the top {self.k} heads by mean {self.ranking.metric} on"
+        if self.held_out(result):
+            return f"{how} {self.ranking.split} samples of {self.ranking.data.name} that share no group with these."
+        return (
+            f"{how} samples that share groups with these. Descriptive only: the best of many heads flatter; "
+            f"choose on a validation split to make a claim."
+        )
+
+    def to_dict(self, mllm: Mllm | None = None) -> dict[str, Any]:
+        """The set as JSON: the pairs of a list; k and the whole ranking, by fingerprints, of a reference.
+
+        Args:
+            mllm: The ranking's model, when it is open already.
+        """
+        if self.ranking is None:
+            return {"heads": "listed", "pairs": [list(pair) for pair in self.listed]}
+        return {"heads": "ranking", "k": self.k, "ranking": self.ranking.to_dict(mllm)}
+
+    def to_json(self, mllm: Mllm | None = None) -> str:
+        """The canonical text of `to_dict`."""
+        return canonical(self.to_dict(mllm))
+
+    @property
+    def _groups(self) -> frozenset[str]:
+        return frozenset() if self.ranking is None else frozenset(map(group_of, self.ranking.data))
+
+
+PUBLISHED: dict[str, HeadSet] = {
+    found.name: found
+    for found in (
+        HeadSet.of(
+            [
+                *((15, 4), (16, 5), (15, 1), (10, 6), (4, 0), (15, 24), (19, 6), (8, 3), (19, 18), (18, 10)),
+                *(
+                    (4, 17),
+                    (16, 2),
+                    (16, 17),
+                    (16, 1),
+                    (14, 23),
+                    (6, 18),
+                    (18, 19),
+                    (6, 11),
+                    (0, 2),
+                    (17, 26),
+                ),
+            ],
+            name="huatuogpt-vision-7b",
+            source="arXiv 2603.14323, official code of VGRefine",
+            masked_layer=16,
+        ),
+    )
+}
+
+
+def published_heads(name: str) -> HeadSet:
+    """A published set of heads by the model's name, with its source and the layer it masks.
+
+    `"huatuogpt-vision-7b"`: the 20 heads of VGRefine, best first, and layer 16, all 0-based.
+
+    Raises:
+        StudyError: No set of that name.
+
+    >>> published_heads("huatuogpt-vision-7b").pairs[:2]
+    ((15, 4), (16, 5))
+    """
+    if name not in PUBLISHED:
+        raise StudyError(
+            f"heads are published for {', '.join(PUBLISHED)}; got {name!r}. Rank the heads of another model "
+            f"with interp.HeadRanking, or list them with HeadSet.of([…])."
+        )
+    return PUBLISHED[name]

@@ -1,0 +1,1 @@
+"""Indicator comparison: its study, task, result and page."""

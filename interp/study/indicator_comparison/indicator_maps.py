@@ -1,0 +1,179 @@
+"""The maps of a micro-batch: of the model as it is, of copies with shuffled weights, and under other questions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.errors import InterpError
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+from interp.run import Shelf
+from interp.study.indicator_comparison.checks import asked_otherwise, fixed_targets, shuffled, stage_name
+from interp.study.indicator_comparison.costs import PLAIN, cost_entries, flops
+from interp.study.indicator_comparison.one_map import one_map
+from interp.study.prefix_cost import billed
+from interp.tracing import Cost
+
+__all__ = ["Found", "Ledger", "MapMaker"]
+
+CHECKS = 8
+"""The sanity checks ask an indicator that is asked of few samples on so many times fewer."""
+Map = Float[np.ndarray, " token"]
+
+
+@dataclass(eq=False)
+class Found:
+    """What was made of one sample.
+
+    Attributes:
+        tokens: where its image tokens lie.
+        said: the likeliest first token of the answer.
+        rank: its place in the order drawn, by which few samples are chosen.
+        maps: by indicator.
+        shuffled: by indicator and stage of shuffled weights.
+        asked: by indicator, under another question.
+        lost: (indicator, error, reason) of what could not be had.
+    """
+
+    tokens: TokenMap
+    said: str
+    rank: int
+    maps: dict[str, Map] = field(default_factory=dict)
+    shuffled: dict[tuple[str, str], Map] = field(default_factory=dict)
+    asked: dict[str, Map] = field(default_factory=dict)
+    lost: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+class Ledger:
+    """Adds up what a micro-batch costs; of peaks the largest counts."""
+
+    def __init__(self) -> None:
+        self.total: dict[str, float] = {}
+
+    def add(self, cost: Cost | Mapping[str, float]) -> None:
+        """Add a cost, or entries that are named already."""
+        entries = asdict(cost) if isinstance(cost, Cost) else cost
+        for name, value in entries.items():
+            join = max if name.startswith("peak") else float.__add__
+            self.total[name] = join(self.total[name], float(value)) if name in self.total else float(value)
+
+
+class MapMaker:
+    """Makes the maps of a study's indicators on one process's model, and its copies with shuffled weights, once."""
+
+    def __init__(self, study: Any) -> None:
+        self._study = study
+        self._copies: dict[Any, Any] = {}
+        self._warm = False
+
+    def make(
+        self, mllm: Any, shelf: Shelf, samples: Sequence[Sample], ranks: Sequence[int], ledger: Ledger
+    ) -> list[Found]:
+        """Every indicator's map of every sample; one that fails in the batch is tried on each sample alone."""
+        found = self._plain(mllm, shelf, samples, ranks, ledger)
+        for label in self._study.indicators:
+            limit = self._study.few.get(label, math.inf)
+            chosen = [(sample, own) for sample, own in zip(samples, found, strict=True) if own.rank < limit]
+            asked, of = [sample for sample, _ in chosen], [own for _, own in chosen]
+            if asked and not self._batch(label, mllm, shelf, asked, of, ledger):
+                for sample, own in chosen:
+                    self._batch(label, mllm, shelf, [sample], [own], ledger, last=True)
+        return found
+
+    def check(self, mllm: Any, pairs: Sequence[tuple[Sample, Sample | None, Found]], ledger: Ledger) -> None:
+        """The maps of shuffled weights and of another question, of samples each with one that asks otherwise."""
+        study = self._study
+        samples = [sample for sample, _, _ in pairs]
+        targets = fixed_targets(mllm, samples, study.prompt, study.target) if samples else []
+        for (sample, other, own), target in zip(pairs, targets, strict=True):
+            for label in [one for one in own.maps if self._checks(one, own)]:
+                for share in study.randomised:
+                    made = self._again(label, self._copy(mllm, share), sample, target, own, ledger)
+                    if made is not None:
+                        own.shuffled[label, stage_name(share)] = made
+                if other is not None:
+                    asked = asked_otherwise(sample, other)
+                    made = self._again(label, mllm, asked, study.target, own, ledger)
+                    if made is not None:
+                        own.asked[label] = made
+
+    def _checks(self, label: str, own: Found) -> bool:
+        few = self._study.few.get(label)
+        return few is None or own.rank < max(1, few // CHECKS)
+
+    def _plain(
+        self, mllm: Any, shelf: Shelf, samples: Sequence[Sample], ranks: Sequence[int], ledger: Ledger
+    ) -> list[Found]:
+        """Where the image tokens are, what the model says, and the price of one plain forward."""
+        prompt = self._study.prompt
+        if not self._warm:  # what only the first pass of a process takes is nobody's cost
+            self._warm = True
+            billed(mllm, Shelf())[0].trace(samples[:1], prompt=prompt)
+        own, bill = billed(mllm, shelf)
+        trace = own.trace(samples, prompt=prompt)
+        best = trace.logits.values.argmax(axis=-1)
+        said = [str(mllm.processor.tokenizer.decode([int(token)])).strip() for token in best]
+        found = [Found(*one) for one in zip(trace.tokens, said, ranks, strict=True)]
+        self._pay(PLAIN, mllm, trace.cost, bill.found, found, ledger)
+        return found
+
+    def _batch(
+        self,
+        label: str,
+        mllm: Any,
+        shelf: Shelf,
+        samples: Sequence[Sample],
+        found: Sequence[Found],
+        ledger: Ledger,
+        *,
+        last: bool = False,
+    ) -> bool:
+        """One indicator on some samples, and whether it could be run; when it could not, `last` writes down why."""
+        own, bill = billed(mllm, shelf)
+        try:
+            maps = self._call(label, own, samples, self._study.target)
+        except InterpError as error:
+            if last:
+                found[0].lost.append((label, type(error).__name__, str(error)))
+            return False
+        self._pay(label, mllm, maps.cost, bill.found, found, ledger)
+        for one, array in zip(found, maps, strict=True):
+            try:
+                one.maps[label] = one_map(array, label, self._study.layers)
+            except InterpError as error:
+                one.lost.append((label, type(error).__name__, str(error)))
+        return True
+
+    def _again(
+        self, label: str, mllm: Any, sample: Sample, target: Any, own: Found, ledger: Ledger
+    ) -> Map | None:
+        try:
+            maps = self._call(label, mllm, [sample], target)
+            ledger.add(maps.cost)
+            return one_map(maps[0], label, self._study.layers)
+        except InterpError as error:
+            own.lost.append((label, type(error).__name__, f"in a sanity check: {error}"))
+            return None
+
+    def _call(self, label: str, mllm: Any, samples: Sequence[Sample], target: Any) -> Any:
+        return self._study.indicators[label](mllm, list(samples), prompt=self._study.prompt, target=target)
+
+    def _pay(
+        self, label: str, mllm: Any, cost: Cost, shared: Cost, found: Sequence[Found], ledger: Ledger
+    ) -> None:
+        """Write a cost down twice: what was spent, and under the indicator's name what it takes alone."""
+        ledger.add(cost)
+        alone = cost + shared
+        length = float(np.mean([one.tokens.length for one in found]))
+        ledger.add(cost_entries(label, alone, len(found), flops(mllm, alone, length)))
+
+    def _copy(self, mllm: Any, share: float | str) -> Any:
+        if share not in self._copies:
+            self._copies[share] = shuffled(mllm, share, self._study.seed)
+        return self._copies[share]

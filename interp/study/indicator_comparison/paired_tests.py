@@ -1,0 +1,168 @@
+"""Indicators against one another and against maps that know nothing: paired tests by group, Holm."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from interp.errors import StudyError
+from interp.indicators import CentrePrior, RandomMap
+from interp.metrics import METRICS
+from interp.stats import holm, paired, paired_test, population_note
+from interp.study.dataframes import below, rows_of, where
+
+if TYPE_CHECKING:
+    from interp.study.indicator_comparison.result import IndicatorResult
+    from interp.study.runs import GridCell
+
+__all__ = ["BETTER", "baselines", "better", "compare_indicators", "found"]
+
+BETTER = {"deletion": "lower", "insertion": "higher", "comprehensiveness": "higher", "sufficiency": "lower"}
+USUAL = 0.05
+
+
+def better(measure: str) -> str:
+    """Which way a measure is better, "higher" or "lower"; "" for agreement and sanity checks, which have no side."""
+    return METRICS[measure].better if measure in METRICS else BETTER.get(measure, "")
+
+
+def baselines(study: Any) -> list[str]:
+    """The labels of the indicators that know nothing of the model."""
+    known = study.indicators.items()
+    return [label for label, indicator in known if isinstance(indicator, CentrePrior | RandomMap)]
+
+
+def compare_indicators(
+    result: IndicatorResult, measure: str, against: str | None = None, *, level: float = 0.95
+) -> pd.DataFrame:
+    """Every pair of indicators in each cell, on the samples that both have a value of.
+
+    Args:
+        result: What to compare.
+        measure: A metric, or a measure of faithfulness.
+        against: The truth or the removal; by default the cell's first.
+        level: Coverage of the intervals.
+
+    Returns:
+        Columns: axes…, `a`, `b`, `measure`, `against`, `mean_a`, `mean_b`, `difference` (a − b), `low`, `high`, `n`,
+        `n_groups`, `p` (signs of whole groups flipped), `p_holm` (over the pairs of a cell), `smallest_p`, `note`.
+
+    Raises:
+        StudyError: A measure that was not measured anywhere.
+    """
+    parts = [_pairs(result, cell, measure, against, level) for cell in result.cells if cell.measured]
+    full = [part for part in parts if len(part)]
+    if not full:
+        known = ", ".join(dict.fromkeys(result.scores.measure))
+        raise StudyError(f"expected one of the measures {known}, of two indicators or more; got {measure!r}.")
+    return below(full)
+
+
+def _pairs(
+    result: IndicatorResult, cell: GridCell, measure: str, against: str | None, level: float
+) -> pd.DataFrame:
+    wide = values_of(result, cell, measure, against)
+    labels = [label for label in cell.study.indicators if label in wide]
+    rows = []
+    for a, b in itertools.combinations(labels, 2):
+        first, second = wide[a].to_numpy(float), wide[b].to_numpy(float)
+        rows.append({"a": a, "b": b, **_tested(first, second, wide["group"], level, result.seed)})
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    frame.insert(list(frame.columns).index("p") + 1, "p_holm", holm(frame.p.to_numpy(float)))
+    named = {**cell.labels, "measure": measure, "against": against or _first(cell, measure)}
+    for place, (name, value) in enumerate(named.items()):
+        frame.insert(place if name in cell.labels else place + 2, name, value)
+    return frame
+
+
+def values_of(result: IndicatorResult, cell: GridCell, measure: str, against: str | None) -> pd.DataFrame:
+    """One row per sample of a cell: `index`, `group` and a column for each indicator."""
+    own = rows_of(result.values, cell.labels)
+    own = where(own, (own.measure == measure) & (own.against == (against or _first(cell, measure))))
+    return own.pivot(index=["index", "group"], columns="indicator", values="value").reset_index()
+
+
+def _first(cell: GridCell, measure: str) -> str:
+    study = cell.study
+    removals = [removal.name for removal in study.removals]
+    return study.truth[0] if measure in METRICS else (removals or [""])[0]
+
+
+def _tested(a: np.ndarray, b: np.ndarray, groups: Any, level: float, seed: int) -> dict[str, Any]:
+    known = ~(np.isnan(a) | np.isnan(b))
+    names = np.asarray(groups, object)
+    gap = paired(a, b, names, level=level, seed=seed)
+    test = paired_test(a, b, names, seed=seed)
+    nan = float("nan")
+    return {
+        "mean_a": float(a[known].mean()) if known.any() else nan,
+        "mean_b": float(b[known].mean()) if known.any() else nan,
+        "difference": gap.mean,
+        "low": gap.low,
+        "high": gap.high,
+        "n": gap.n,
+        "n_groups": gap.n_groups,
+        "p": test.p,
+        "smallest_p": test.smallest_p,
+        "note": population_note(gap.n_groups),
+    }
+
+
+def found(result: IndicatorResult, measure: str | None = None, level: float = 0.95) -> pd.DataFrame:
+    """Which indicators find the truth: one row per (axes…, indicator) that is no baseline.
+
+    An indicator **finds** it where it is better than every baseline among the indicators on the same samples: the
+    interval of each difference lies on the right side of zero, and the largest p of the paired tests (signs of whole
+    groups flipped), which is that of "better than all of them", is at most 0.05 after Holm over a cell's indicators.
+
+    Returns:
+        Columns: axes…, `indicator`, `mean`, `low`, `high` of the first metric (or `measure`) against the first truth,
+        `n`, `n_groups`, `best_baseline` (the largest mean among them), `p_holm`,
+        `finds`, `note`. `finds` is None without baselines or with fewer than 20 groups.
+    """
+    parts = []
+    for cell in (one for one in result.cells if one.measured):
+        chosen = measure or cell.study.metrics[0]
+        summary = rows_of(result.summary(level), cell.labels)
+        keep = (summary.measure == chosen) & (summary.against == cell.study.truth[0])
+        rows = where(summary, keep).set_index("indicator")
+        parts.append(_verdicts(result, cell, chosen, rows, level))
+    return below(parts)
+
+
+def _verdicts(
+    result: IndicatorResult, cell: GridCell, measure: str, rows: pd.DataFrame, level: float
+) -> pd.DataFrame:
+    sign = 1 if better(measure) == "higher" else -1
+    nothing = [label for label in baselines(cell.study) if label in rows.index]
+    labels = [label for label in cell.study.indicators if label in rows.index and label not in nothing]
+    wide = values_of(result, cell, measure, None)
+    signed = {label: sign * wide[label].to_numpy(float) for label in (*labels, *nothing)}
+    tests = {
+        label: [_tested(signed[label], signed[base], wide["group"], level, result.seed) for base in nothing]
+        for label in labels
+    }
+    worst = [max((test["p"] for test in tests[label]), default=float("nan")) for label in labels]
+    frame = []
+    for label, p in zip(labels, holm(worst), strict=True):
+        row = rows.loc[label]
+        wins = all(test["low"] > 0 for test in tests[label]) and bool(p <= USUAL)
+        means = [sign * float(rows.loc[base, "mean"]) for base in nothing]  # pyright: ignore[reportArgumentType]
+        frame.append(
+            {
+                **cell.labels,
+                "indicator": label,
+                "measure": measure,
+                **{name: row[name] for name in ("mean", "low", "high", "n", "n_groups")},
+                "best_baseline": sign * max(means) if means else float("nan"),
+                "p_holm": float(p),
+                "finds": None if not nothing or row["note"] else wins,
+                "note": row["note"],
+            }
+        )
+    return pd.DataFrame(frame)

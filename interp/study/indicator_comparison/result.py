@@ -1,0 +1,273 @@
+"""What a comparison of indicators found: scores, curves, agreement, sanity checks and costs, with intervals."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interp.errors import StudyError
+from interp.metrics import METRICS, normalised
+from interp.stats import MIN_GROUPS
+from interp.study.dataframes import records, rows_of, where
+from interp.study.indicator_comparison.costs import costs
+from interp.study.indicator_comparison.paired_tests import compare_indicators, found
+from interp.study.indicator_comparison.removal_curves import scaled
+from interp.study.result import GridResult, stored_tokens
+from interp.study.runs import GridCell
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.inputs.tokens import TokenMap
+
+__all__ = ["IndicatorCell", "IndicatorResult", "calibration_table", "mark"]
+
+WIDTH = 190
+
+
+def calibration_table(result: IndicatorResult, measure: str | None = None) -> str:
+    """One line per indicator, two columns or more per cell: the measure against each truth, ✓ where it is found."""
+    chosen = measure or result.metrics[0]
+    cells = [cell for cell in result.cells if cell.measured]
+    verdicts = {
+        (tuple(row[axis] for axis in result.axes), row["indicator"]): row["finds"]
+        for row in records(result.found(chosen))
+    }
+    summary = result.summary()
+    table = Table(title=Text(f"{METRICS[chosen].label}, mean [95 %]"), title_justify="left")
+    table.add_column("indicator", no_wrap=True)
+    for cell in cells:
+        for truth in cell.study.truth:
+            table.add_column(Text(f"{' · '.join(cell.key)}\n{truth}"), justify="right")
+    for label in result.indicators:
+        entries = []
+        for cell in cells:
+            own = rows_of(summary, cell.labels)
+            own = where(own, (own.indicator == label) & (own.measure == chosen))
+            rows = {row["against"]: row for row in records(own)}
+            for place, truth in enumerate(cell.study.truth):
+                sign = mark(verdicts.get((cell.key, label))) if place == 0 else ""
+                entries.append(_entry(rows.get(truth), sign))
+        table.add_row(Text(label), *map(Text, entries))
+    console = Console(file=StringIO(), width=WIDTH)
+    console.print(table)
+    notes = [
+        "✓: better than every map that knows nothing, on the same samples (paired, by group, Holm p ≤ 0.05)."
+    ]
+    notes += [
+        f"{' · '.join(cell.key)}: {n} groups are too few for intervals and verdicts; no claim about a population."
+        for cell in cells
+        if (n := rows_of(result.samples, cell.labels).group.nunique()) < MIN_GROUPS
+    ]
+    text: Any = console.file
+    return "\n".join([text.getvalue().rstrip(), *notes])
+
+
+def mark(finds: Any) -> str:
+    """✓, ✗, or nothing where there is no verdict."""
+    return "" if finds is None or finds != finds else " ✓" if finds else " ✗"
+
+
+def _entry(row: dict[str, Any] | None, sign: str) -> str:
+    if row is None:
+        return "–"
+    ends = "" if row["n_groups"] < MIN_GROUPS else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['mean']:.2f}{ends}{sign}"
+
+
+@dataclass(frozen=True)
+class IndicatorCell(GridCell):
+    """One finished comparison, on one model and one set of data."""
+
+    @property
+    def layers(self) -> dict[str, int | str]:
+        """The layer, or "sum", of each indicator that gives several, as it ran."""
+        return self.folder.read_json("study.json", {}).get("layers", {})
+
+    def maps(self, indices: Sequence[int]) -> dict[int, dict[str, Float[np.ndarray, " token"]]]:
+        """Each sample's maps over its image tokens, by indicator."""
+        found: dict[int, dict[str, np.ndarray]] = {index: {} for index in indices}
+        for row in self.folder.find("maps", index=indices).to_pylist():
+            found[row["index"]][row["indicator"]] = np.array(row["values"], np.float32)
+        return found
+
+    def tokens(self, index: int) -> TokenMap:
+        """Where the image tokens of one sample lie."""
+        return stored_tokens(self, index)
+
+
+@dataclass(frozen=True)
+class IndicatorResult(GridResult):
+    """The result of an `IndicatorComparison`, or of a grid over one.
+
+    `scores` has one row per (axes…, sample, group, indicator, measure, against): its value, NaN where undefined.
+    Measures are the metrics, against a truth; "spearman" and "kendall", against another indicator; "deletion",
+    "insertion", "comprehensiveness", "sufficiency", under a removal; "weights", the rank correlation with the map of
+    a model with shuffled weights, by stage; "question", against "spearman" (with the map under another question) or
+    the first metric (of that map).
+    """
+
+    cells: tuple[IndicatorCell, ...]
+
+    @classmethod
+    def of(cls, study: Any, cells: Sequence[GridCell], folder: Path) -> IndicatorResult:
+        """The result of these runs."""
+        return cls(study, tuple(IndicatorCell(c.labels, c.study, c.folder) for c in cells), folder)
+
+    @classmethod
+    def join(cls, results: Sequence[IndicatorResult]) -> IndicatorResult:
+        """Several results as one, such as those of organisms with causes of their own.
+
+        Raises:
+            StudyError: None, axes that differ, or two cells of the same labels.
+        """
+        cells = tuple(cell for result in results for cell in result.cells)
+        if not cells or len({tuple(cell.labels) for cell in cells}) > 1:
+            raise StudyError(
+                f"join takes results of the same axes; got {[', '.join(result.axes) for result in results]}."
+            )
+        if len({cell.key for cell in cells}) < len(cells):
+            raise StudyError("join takes results that differ in a label; got two cells of the same labels.")
+        return cls(results[0].study, cells, results[0].folder)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Short names of the metrics, of all cells together."""
+        return tuple(dict.fromkeys(name for cell in self.cells for name in cell.study.metrics))
+
+    @property
+    def indicators(self) -> tuple[str, ...]:
+        """Labels of the indicators, of all cells together."""
+        return tuple(dict.fromkeys(label for cell in self.cells for label in cell.study.indicators))
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """`scores` with each sample's `index`, which is its own where ids repeat."""
+        keys = [*self.axes, "index"]
+        return self._frames("scores").merge(self.samples[[*keys, "sample", "group"]], on=keys)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row per (axes…, sample, group, indicator, removal, curve, fraction).
+
+        `curve` "deletion": `fraction` of the tokens taken away, the most important first; "insertion": of those kept,
+        the most important first. `value`: the target, nats. `height`: on the scale on which 0 is everything removed
+        and 1 nothing, from probabilities (nats of a difference of answers); NaN where removing everything does not
+        lower the target.
+        """
+        keys = [*self.axes, "index"]
+        frame = self._frames("curves").merge(self.samples[[*keys, "sample", "group"]], on=keys)
+        parts = [self._heights(cell, frame) for cell in self.cells]
+        return pd.concat(parts, ignore_index=True)
+
+    def _heights(self, cell: GridCell, frame: pd.DataFrame) -> pd.DataFrame:
+        own = where(frame, (frame[list(self.axes)] == pd.Series(cell.labels)).all(axis=1))
+        n = len(cell.study.steps) + 2
+        values = scaled(own.value.to_numpy(float).reshape(-1, n), cell.study.target)
+        deletion = (
+            (own.curve.to_numpy().reshape(-1, n)[:, 0] == "deletion") if len(own) else np.zeros(0, bool)
+        )
+        untouched = np.where(deletion, values[:, 0], values[:, -1])
+        removed = np.where(deletion, values[:, -1], values[:, 0])
+        heights = normalised(values, untouched, removed, least=cell.study.least) if len(own) else values
+        return own.assign(height=heights.reshape(-1))
+
+    def agreement(self, measure: str = "spearman", level: float = 0.95) -> pd.DataFrame:
+        """Rows of `summary`: the mean rank correlation of every pair of indicators, `indicator` with `against`."""
+        summary = self.summary(level)
+        return where(summary, summary.measure == measure)
+
+    def faithfulness(self, level: float = 0.95) -> pd.DataFrame:
+        """Rows of `summary` of deletion, insertion, comprehensiveness and sufficiency, with `own`.
+
+        `own`: whether the indicator was built on that very kind of removal, which flatters it.
+        """
+        summary = self.summary(level)
+        measures = ("deletion", "insertion", "comprehensiveness", "sufficiency")
+        rows = where(summary, summary.measure.isin(measures))
+        kinds = {(cell.key, *pair) for cell in self.cells for pair in own_removals(cell.study)}
+        keys = zip(*(rows[axis] for axis in self.axes), strict=True)
+        pairs = zip(keys, rows.indicator, rows.against, strict=True)
+        return rows.assign(own=[tuple(pair) in kinds for pair in pairs])
+
+    def costs(self) -> pd.DataFrame:
+        """One row per (axes…, indicator), the plain forward first: cost of a map of one sample, made alone.
+
+        See `interp.study.indicator_comparison.costs.costs` for the columns.
+        """
+        return costs(self.cells)
+
+    def compare(
+        self, measure: str = "auroc", against: str | None = None, level: float = 0.95
+    ) -> pd.DataFrame:
+        """Every pair of indicators on the same samples, tested by group, Holm over the pairs of a cell.
+
+        See `interp.study.indicator_comparison.paired_tests.compare_indicators` for the columns.
+
+        Raises:
+            StudyError: A measure that was not measured.
+        """
+        return compare_indicators(self, measure, against, level=level)
+
+    def found(self, measure: str | None = None, level: float = 0.95) -> pd.DataFrame:
+        """Which indicators find the truth, by beating every map that knows nothing.
+
+        See `interp.study.indicator_comparison.paired_tests.found` for the rule and the columns.
+        """
+        return found(self, measure, level)
+
+    def sentences(self) -> list[str]:
+        """Which layer stands for each indicator that gives several, and how it was chosen; a line per cell."""
+        lines = []
+        for cell in (one for one in self.cells if one.layers):
+            said = cell.folder.read_json("manifest.json", {}).get("layers", {})
+            groups: dict[str, list[str]] = {}
+            for label, layer in cell.layers.items():
+                groups.setdefault(said.get(label, "as given"), []).append(
+                    label if layer == "sum" else f"{label} {layer}"
+                )
+            parts = [f"{', '.join(named)} ({how})" for how, named in groups.items()]
+            lines.append(f"{' · '.join(cell.key)}: layer of {'; '.join(parts)}.")
+        return lines
+
+    def table(self, measure: str | None = None) -> str:
+        """Text: a line per indicator, a column per cell and truth: mean [low, high], and a mark where it finds it."""
+        return calibration_table(self, measure)
+
+    def figures(self) -> dict[str, go.Figure]:
+        """Plotly figures by name: "localisation", "pareto", and by cell "agreement", "curves", "matrix", "sanity"."""
+        from interp.study.indicator_comparison.figures import indicator_figures
+
+        return indicator_figures(self)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
+
+        Args:
+            path: Where to write it; `report.html` in the study's folder when left out.
+        """
+        from interp.study.indicator_comparison.page import write_indicators
+
+        return write_indicators(self, self.folder / "report.html" if path is None else Path(path))
+
+
+def own_removals(study: Any) -> list[tuple[str, str]]:
+    """(indicator, removal) labels where the indicator takes tokens away in that same way: it says so in `removal`."""
+    return [
+        (label, removal.name)
+        for label, indicator in study.indicators.items()
+        for removal in study.removals
+        if type(getattr(indicator, "removal", None)) is type(removal)
+    ]

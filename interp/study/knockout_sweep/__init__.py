@@ -1,0 +1,1 @@
+"""Knockout sweep: its study, task, result and page."""

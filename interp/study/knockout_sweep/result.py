@@ -1,0 +1,330 @@
+"""What a knockout sweep found: the answer's probability and accuracy under each blocked flow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interp.errors import StudyError
+from interp.stats import holm, paired, paired_test, population_note
+from interp.study.dataframes import below, records, rows_of, where
+from interp.study.knockout_sweep.flows import Flow, control_of
+from interp.study.result import GridResult
+from interp.study.runs import GridCell
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = [
+    "LEAST",
+    "MEASURES",
+    "UNEDITED",
+    "KnockoutResult",
+    "knockout_tests",
+    "passes_frame",
+    "scores_frame",
+]
+
+MEASURES = {
+    "relative": "change of the answer's probability, %",
+    "delta": "change of the answer's log-probability, nats",
+    "accuracy": "change of accuracy, percentage points",
+    "flipped": "first token changed, % of samples",
+}
+UNEDITED = "unedited"
+PLACE = ("flow", "layer", "first", "last", "head")
+
+
+def passes_frame(
+    passes: pd.DataFrame, samples: pd.DataFrame, axes: Sequence[str], *, only_right: bool
+) -> pd.DataFrame:
+    """One row per blocked pass beside the sample's unedited one; see `KnockoutResult.passes`.
+
+    Args:
+        passes: The stored passes.
+        samples: The stored samples.
+        axes: Columns of both that name the cell.
+        only_right: Whether only samples that the unedited model answers rightly count for probabilities.
+    """
+    keys = [*axes, "index"]
+    before = samples[[*keys, "sample", "group", "logprob", "correct"]]
+    both = passes.merge(before, on=keys, suffixes=("", "_before"))
+    both["p_before"], both["p_after"] = np.exp(both.logprob_before), np.exp(both.logprob)
+    both["delta"] = both.logprob - both.logprob_before
+    both["relative"] = np.where(both.p_before > 0, np.expm1(both.delta) * 100, np.nan)
+    answered: list[Any] = both["correct_before"].tolist()
+    both["counted"] = [not only_right or right is True for right in answered]
+    both["head"] = both["head"].astype("Int64")
+    order = [*keys, "sample", "group", *PLACE, "p_before", "p_after", "delta", "relative"]
+    return both.reindex(columns=[*order, "correct_before", "correct", "flipped", "counted"])
+
+
+def scores_frame(passes: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """The passes, one row per measure: probabilities of the samples that count, accuracy of those with an answer."""
+    own = [name for name in PLACE if name != "head" or passes["head"].notna().to_numpy().any()]
+    names = [*axes, "sample", "group", *own]
+    counted, judged = where(passes, passes.counted), where(passes, passes.correct.notna())
+    gap = judged.correct.astype(float) - judged.correct_before.astype(float)
+    values = {
+        "relative": (counted, counted.relative),
+        "delta": (counted, counted.delta),
+        "accuracy": (judged, 100 * gap),
+        "flipped": (passes, 100 * passes.flipped.astype(float)),
+    }
+    parts = [
+        rows[names].assign(measure=measure, value=value.astype(float))
+        for measure, (rows, value) in values.items()
+        if len(rows)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def knockout_tests(
+    passes: pd.DataFrame, flows: Mapping[str, Flow], *, level: float, seed: int
+) -> pd.DataFrame:
+    """One cell's tests, one row per window, flow and what it is set against; Holm's p over all of them."""
+    rows = list(_tests(where(passes, passes.counted), flows, level, seed))
+    found = pd.DataFrame(rows)
+    if len(found):
+        found["p_holm"] = holm(found.p.to_numpy())
+    return found
+
+
+def _tests(
+    passes: pd.DataFrame, flows: Mapping[str, Flow], level: float, seed: int
+) -> Iterator[dict[str, Any]]:
+    for name in flows:
+        own = where(passes, passes.flow == name)
+        yield from _against(own, own.assign(delta=0.0), name, UNEDITED, level, seed)
+        control = control_of(name, flows)
+        if control is not None:
+            yield from _against(own, where(passes, passes.flow == control), name, control, level, seed)
+
+
+def _against(
+    own: pd.DataFrame, other: pd.DataFrame, flow: str, against: str, level: float, seed: int
+) -> Iterator[dict[str, Any]]:
+    """A paired test of the log-probability per window, over samples that have both."""
+    keys = ["index", "layer"]  # ids may repeat
+    pairs = own.merge(other[[*keys, "delta"]], on=keys, suffixes=("", "_other"), validate="one_to_one")
+    for _, rows in pairs.groupby("layer"):
+        gap = paired(rows.delta, rows.delta_other, rows.group, level=level, seed=seed)
+        test = paired_test(rows.delta, rows.delta_other, rows.group, seed=seed)
+        yield {
+            "flow": flow,
+            "against": against,
+            **{name: int(rows[name].iloc[0]) for name in ("layer", "first", "last")},
+            "difference": gap.mean,
+            "low": gap.low,
+            "high": gap.high,
+            "n": gap.n,
+            "n_groups": gap.n_groups,
+            "p": test.p,
+            "note": population_note(gap.n_groups),
+        }
+
+
+WIDTH = 110
+LEAST = 0.1
+"""Percent below which a mean change is not worth a sentence."""
+FEW = " (too few groups)"
+
+
+@dataclass(frozen=True)
+class KnockoutResult(GridResult):
+    """The result of a `KnockoutSweep`, or of a grid over one.
+
+    `samples` has each sample's unedited answer: `predicted` (the likeliest first token over the whole vocabulary),
+    whether it is `correct`, and the followed token's `logprob`.
+    """
+
+    @cached_property
+    def passes(self) -> pd.DataFrame:
+        """One row per (axes…, sample, group, flow, layer, first, last, head): a blocked pass beside the unedited.
+
+        `layer` is the window's centre, `first` and `last` its ends, `head` missing where all are blocked.
+        `p_before`, `p_after`: probability of the followed token. `delta`: log p_after − log p_before, nats.
+        `relative`: (p_after − p_before) / p_before × 100, NaN where p_before is 0. `correct_before`, `correct`:
+        whether the likeliest first token begins the answer (missing without one); `flipped`: whether it changed.
+        `counted`: whether the sample is in means of probabilities: with target="answer" those answered rightly.
+        """
+        frames = []
+        for cell in self.cells:
+            right = cell.study.target == "answer"
+            stored, axes = (cell.frame("passes"), cell.frame("samples")), list(cell.labels)
+            frames.append(passes_frame(*stored, axes, only_right=right))
+        return below(frames)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row per (axes…, sample, group, flow, layer, first, last, [head,] measure): its value.
+
+        Measures: "relative" and "delta" as in `passes`, over the samples that count; "accuracy": 100, 0 or −100
+        where a sample with an answer became right, stayed or became wrong; "flipped": 100 where the first token
+        changed, else 0. Their means are a change in percent, nats, percentage points, and a share in percent.
+        """
+        return scores_frame(self.passes, self.axes)
+
+    @cached_property
+    def failures(self) -> pd.DataFrame:
+        """One row per thing that could not be measured, with the flow and the reason."""
+        return super().failures.rename(columns={"metric": "flow"}).drop(columns="control")
+
+    @property
+    def by_head(self) -> bool:
+        """Whether heads were blocked one by one."""
+        return bool(self.passes["head"].notna().any())
+
+    def tests(self, level: float = 0.95) -> pd.DataFrame:
+        """Every window of every flow against the unedited model, and flows from boxes against those from elsewhere.
+
+        Columns: axes…, `flow`, `against`, `layer`, `first`, `last`, `difference` (of log-probability, nats, mean
+        over the samples that count and have both), `low`, `high`, `n`, `n_groups`, `p` (sign-flipping by group),
+        `p_holm` (Holm over all rows of a cell), `note`.
+
+        Raises:
+            StudyError: Heads were blocked one by one: so many tests find nothing but the largest effects.
+        """
+        if self.by_head:
+            raise StudyError(
+                'tests are made of windows or layers; this study has by="head". Choose heads on validation samples '
+                "(summary()), and test the chosen ones with a flow of their own."
+            )
+        frames = []
+        for cell in self.cells:
+            own = rows_of(self.passes, cell.labels)
+            found = knockout_tests(own, cell.study.blocked, level=level, seed=self.seed)
+            for place, (axis, label) in enumerate(cell.labels.items()):
+                found.insert(place, axis, label)
+            frames.append(found)
+        return below(frames)
+
+    def flows(self, cell: GridCell) -> dict[str, Flow]:
+        """The flows of a cell of which something was measured."""
+        seen = set(rows_of(self.passes, cell.labels).flow)
+        return {name: flow for name, flow in cell.study.blocked.items() if name in seen}
+
+    def n_counted(self, cell: GridCell) -> tuple[int, int]:
+        """Samples that count for probabilities, and samples measured."""
+        own = rows_of(self.passes, cell.labels)
+        return len(set(where(own, own.counted)["index"])), len(set(own["index"]))
+
+    def work(self, cell: GridCell) -> tuple[int, int]:
+        """Token positions × layers that ran, and as many as whole passes over each prompt would have taken."""
+        samples, passes = cell.frame("samples"), cell.frame("passes")
+        n_layers = int(cell.folder.read_json("manifest.json", {}).get("model", {}).get("n_layers", 0))
+        each = passes.groupby("index").size().reindex(samples["index"]).fillna(0).to_numpy() + 1
+        ran = cell.folder.read_json("cost.json", {}).get("total", {}).get("layer_tokens", 0)
+        return int(ran), int((each * samples.n_prompt.to_numpy()).sum() * n_layers)
+
+    def strongest(self, cell: GridCell, measure: str = "relative") -> list[dict[str, Any]]:
+        """For each flow the row of `summary` whose mean is lowest: a description of these samples only."""
+        summary = rows_of(self.summary(), cell.labels)
+        own = where(summary, (summary.measure == measure) & summary["mean"].notna())
+        return [records(own.loc[[rows["mean"].idxmin()]])[0] for _, rows in own.groupby("flow", sort=False)]
+
+    def sentences(self) -> list[str]:
+        """What was found, one line per flow and cell, the strongest window each."""
+        return [line for cell in self.cells for line in _sentences(self, cell)]
+
+    def table(self, measure: str = "relative") -> str:
+        """Text: one line per window, one column per flow, mean [low, high]; one table per cell.
+
+        Raises:
+            StudyError: An unknown measure, or heads that were blocked one by one (see `summary`).
+        """
+        if measure not in MEASURES or self.by_head:
+            raise StudyError(
+                f"table shows one of {', '.join(MEASURES)} of windows or layers; got {measure!r}"
+                + (" of single heads: read summary()." if self.by_head else ".")
+            )
+        return "\n\n".join(_table(self, cell, measure) for cell in self.cells)
+
+    def figures(self) -> dict[str, go.Figure]:
+        """ "flow": change of probability and of accuracy over the windows; by="head": a heat map per flow."""
+        from interp.study.knockout_sweep.figures import knockout_figures
+
+        return knockout_figures(self)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
+
+        Args:
+            path: Where to write it; `report.html` in the study's folder when left out.
+        """
+        from interp.study.knockout_sweep.page import write_knockout_report
+
+        return write_knockout_report(self, self.folder / "report.html" if path is None else Path(path))
+
+
+def _sentences(result: KnockoutResult, cell: GridCell) -> Iterator[str]:
+    summary, flows = rows_of(result.summary(), cell.labels), result.flows(cell)
+    controls = {control_of(name, flows) for name in flows}
+    for row in result.strongest(cell):
+        flow, place = row["flow"], _place(row)
+        if flow in controls:
+            continue
+        if row["mean"] > -LEAST:
+            yield f"{' · '.join(cell.key)} · {flow}: nowhere does the mean of p fall by {LEAST} % ({row['n']} samples)."
+            continue
+        here = where(summary, (summary.layer == row["layer"]))
+        if "head" in here and not pd.isna(row["head"]):
+            here = where(here, here["head"] == row["head"])
+        line = f"{' · '.join(cell.key)} · {flow}: lowest at {place}, p {_number(row, '%')}"
+        accuracy = where(here, (here.flow == flow) & (here.measure == "accuracy"))
+        line += f", accuracy {_number(records(accuracy)[0], ' points')}" if len(accuracy) else ""
+        control = control_of(flow, flows)
+        if control is not None:
+            other = where(here, (here.flow == control) & (here.measure == "relative"))
+            line += f"; as many tokens elsewhere {_number(records(other)[0], '%')}" if len(other) else ""
+        yield f"{line} ({row['n']} samples, {row['n_groups']} groups)."
+
+
+def _place(row: dict[str, Any]) -> str:
+    layers = (
+        f"layers {row['first']}–{row['last']}" if row["first"] != row["last"] else f"layer {row['first']}"
+    )
+    return layers if pd.isna(row.get("head", float("nan"))) else f"{layers}, head {row['head']}"
+
+
+def _number(row: dict[Any, Any], unit: str) -> str:
+    mean, low, high = (_digits(row[name]) for name in ("mean", "low", "high"))
+    text = ("+" if row["mean"] > 0 and mean != "0.0" else "") + mean + unit
+    return text + (FEW if row["note"] else f" [{low}, {high}]")
+
+
+def _digits(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}".replace("-", "−")  # no negative zero
+
+
+def _table(result: KnockoutResult, cell: GridCell, measure: str) -> str:
+    summary = rows_of(result.summary(), cell.labels)
+    summary = where(summary, summary.measure == measure)
+    counted, measured = result.n_counted(cell)
+    n = measured if measure in ("accuracy", "flipped") else counted
+    title = f"{' · '.join(cell.key)}: {MEASURES[measure]}, {n} of {measured} samples"
+    few = [row["n_groups"] for row in records(summary) if row["note"]]
+    title += f"; {max(few)} groups are too few for intervals" if few else ""
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column("layers", justify="right")
+    names = list(result.flows(cell))
+    for name in names:
+        table.add_column(Text(name), justify="right")
+    for _, rows in summary.groupby("layer"):
+        found = {row["flow"]: row for row in records(rows)}
+        texts = [_number(found[name], "").removesuffix(FEW) if name in found else "–" for name in names]
+        table.add_row(_place(records(rows)[0]).split()[-1], *map(Text, texts))
+    console = Console(file=StringIO(), width=max(WIDTH, 12 + 24 * len(names)))
+    console.print(table)
+    return console.file.getvalue().rstrip()  # pyright: ignore[reportAttributeAccessIssue]

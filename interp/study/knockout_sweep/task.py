@@ -1,0 +1,225 @@
+"""A knockout sweep as the runner sees it: the answer's probability in every blocked pass of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from interp.errors import InterpError, MapError
+from interp.run import FAILURES, Outcome, Plan, make_plan
+from interp.run.task import failure
+from interp.study.answers import FirstToken, first_token
+from interp.study.knockout_sweep.flows import Flow, Window
+from interp.study.task import Rows, StudyTask, suitable_threads
+from interp.tracing.knockout_variants import Cut, Passes, Stem
+
+__all__ = ["KnockoutTask"]
+
+SHARD = 8
+NAME = pa.dictionary(pa.int32(), pa.string())
+PASSES = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("flow", NAME),
+        ("layer", pa.int32()),
+        ("head", pa.int32()),
+        ("first", pa.int32()),
+        ("last", pa.int32()),
+        ("logprob", pa.float64()),
+        ("correct", pa.bool_()),
+        ("flipped", pa.bool_()),
+    ]
+)
+"""`logprob`: of the followed token, nats. `correct`, `flipped`: of the likeliest token. `head` is null for all."""
+SAMPLES = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("sample", pa.string()),
+        ("group", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("predicted", pa.string()),
+        ("token", pa.string()),
+        ("token_id", pa.int64()),
+        ("correct", pa.bool_()),
+        ("logprob", pa.float64()),
+        ("n_tokens", pa.int32()),
+        ("n_prefix", pa.int32()),
+        ("n_prompt", pa.int32()),
+    ]
+)
+SIZES = pa.schema([("index", pa.int64()), ("flow", NAME), ("n_queries", pa.int32()), ("n_keys", pa.int32())])
+Place = tuple[str, Window, int | None]
+
+
+class KnockoutTask(StudyTask):
+    """Computes a `KnockoutSweep`."""
+
+    name = "knockout-sweep"
+    needs_boxes = False
+
+    def __init__(self, study: Any, mllm: Any) -> None:
+        super().__init__(study, mllm)
+        self._windows: tuple[Window, ...] = study.windows(mllm.n_layers)
+        self._n_heads = int(mllm.n_heads)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything the numbers depend on."""
+        study = self.study
+        return {
+            **super().to_dict(),
+            "flows": {name: flow.to_dict() for name, flow in study.blocked.items()},
+            "windows": [[window.layer, window.first, window.last] for window in self._windows],
+            "plan": {"batch": study.batch, "shard": SHARD},
+            **{name: getattr(study, name) for name in ("by", "mode", "target", "rule", "seed")},
+        }
+
+    def schemas(self) -> Mapping[str, pa.Schema]:
+        """One row per sample, flow and window (and head); one per sample; one per sample and flow."""
+        return {"passes": PASSES, "samples": SAMPLES, "sizes": SIZES}
+
+    def joined(self) -> tuple[str, ...]:
+        """All."""
+        return ("passes", "samples", "sizes")
+
+    def measure(self, indices: tuple[int, ...]) -> Outcome:
+        """Rows of each sample, and what its passes cost; `layer_tokens` are token positions × layers."""
+        costs: list[dict[str, float]] = []
+        with suitable_threads(self.mllm):
+            rows = self.each(indices, lambda _, index: self._rows(index, costs))
+        total = {name: 0.0 for cost in costs for name in cost}
+        for cost in costs:
+            for name, value in cost.items():
+                total[name] = max(total[name], value) if name.startswith("peak") else total[name] + value
+        return Outcome(rows, total)
+
+    def _rows(self, index: int, costs: list[dict[str, float]]) -> Rows:
+        study, sample = self.study, self.study.data[index]
+        stem = Stem.of(self.mllm, sample, study.prompt)
+        costs.append(_cost(stem.plain))
+        tokenizer, logits = self.mllm.processor.tokenizer, stem.plain.logits[0]
+        followed = first_token(logits, sample, study.prompt, tokenizer, study.target)
+        row = self._sample_row(index, stem, followed)
+        found: dict[str, list[Any]] = {"passes": [], "samples": [row], "sizes": [], FAILURES: []}
+        cuts: list[tuple[Place, Cut]] = []
+        for name, flow in study.blocked.items():
+            try:
+                queries, keys = self._places(stem, flow, index)
+            except InterpError as error:
+                found[FAILURES].append(self._lost(index, name, type(error).__name__, str(error)))
+                continue
+            sizes = {"n_queries": len(queries), "n_keys": len(keys)}
+            found["sizes"].append({"index": index, "flow": name, **sizes})
+            for window in self._windows:
+                cut = Cut(window.layers, tuple(queries.tolist()), tuple(keys.tolist()))
+                refusal = stem.refusal(cut, study.mode)
+                if refusal is None:
+                    cuts += [((name, window, head), one) for head, one in self._each(cut)]
+                else:
+                    found[FAILURES].append(self._lost(index, name, "EditError", refusal, window.layer))
+        if not cuts:
+            reason = "none of the flows can be blocked in this sample; see its other failures."
+            return {FAILURES: [*found[FAILURES], failure(self, index, "MapError", reason)]}
+        passes = stem.run([cut for _, cut in cuts], mode=study.mode, batch=study.batch)
+        costs.append(_cost(passes))
+        before = int(np.argmax(logits))
+        for (place, _), line in zip(cuts, passes.logits, strict=True):
+            self._add(found, index, place, line, followed, before)
+        return found
+
+    def _add(
+        self,
+        found: dict[str, list[Any]],
+        index: int,
+        place: Place,
+        logits: Float[np.ndarray, " token_id"],
+        followed: FirstToken,
+        before: int,
+    ) -> None:
+        """The row of one blocked pass."""
+        name, window, head = place
+        if np.isnan(logits).any() or not np.isfinite(logits[followed.token]):
+            reason = 'the logits are NaN or infinite under this knockout. Try dtype="float32".'
+            found[FAILURES].append(self._lost(index, name, "undefined", reason, window.layer))
+            return
+        predicted = int(np.argmax(logits))
+        found["passes"].append(
+            {
+                "index": index,
+                "flow": name,
+                "layer": window.layer,
+                "head": head,
+                "first": window.first,
+                "last": window.last,
+                "logprob": _logprob(logits, followed.token),
+                "correct": followed.right(predicted, self.mllm.processor.tokenizer),
+                "flipped": predicted != before,
+            }
+        )
+
+    def _each(self, cut: Cut) -> Iterator[tuple[int | None, Cut]]:
+        """The cut in all heads, or in each head alone."""
+        if self.study.by != "head":
+            yield None, cut
+            return
+        for head in range(self._n_heads):
+            yield head, replace(cut, heads=(head,))
+
+    def _places(self, stem: Stem, flow: Flow, index: int) -> tuple[Any, Any]:
+        """The flow's queries and keys; refused when no query can see any key, which would measure nothing."""
+        study = self.study
+        where = {"index": index, "n_samples": len(study.data), "rule": study.rule, "seed": study.seed}
+        queries, keys = flow.places(stem.tokens, study.data[index], **where)
+        if not stem.hides(Cut((0,), tuple(queries.tolist()), tuple(keys.tolist()))):
+            raise MapError(
+                "its queries all come before its keys, so there is no attention between them to block."
+            )
+        return queries, keys
+
+    def _sample_row(self, index: int, stem: Stem, followed: FirstToken) -> dict[str, Any]:
+        sample, (name, group) = self.study.data[index], self.identity(index)
+        logits, tokenizer = stem.plain.logits[0], self.mllm.processor.tokenizer
+        predicted = int(np.argmax(logits))
+        return {
+            "index": index,
+            "sample": name,
+            "group": group,
+            "question": sample.question,
+            "answer": sample.answer,
+            "predicted": str(tokenizer.decode([predicted])).strip(),
+            "token": followed.text,
+            "token_id": followed.token,
+            "correct": followed.right(predicted, tokenizer),
+            "logprob": _logprob(logits, followed.token),
+            "n_tokens": stem.tokens.n,
+            "n_prefix": stem.n_prefix,
+            "n_prompt": stem.tokens.length,
+        }
+
+    def _lost(
+        self, index: int, flow: str, error: str, reason: str, layer: int | None = None
+    ) -> dict[str, Any]:
+        return failure(self, index, error, reason, layer=layer, metric=flow)
+
+    @cached_property
+    def _plan(self) -> Plan:
+        """One sample at a time, in the order of the data: its blocked passes are the batch."""
+        return make_plan([0] * len(self.study.data), batch=1, shard=SHARD)
+
+
+def _logprob(logits: Float[np.ndarray, " token_id"], token: int) -> float:
+    """The token's log-probability, nats."""
+    values = logits.astype(np.float64)
+    largest = values.max()
+    return float(values[token] - largest - np.log(np.exp(values - largest).sum()))
+
+
+def _cost(passes: Passes) -> dict[str, float]:
+    cost = {name: float(value) for name, value in asdict(passes.cost).items() if value is not None}
+    return {**cost, "layer_tokens": float(passes.layer_tokens)}

@@ -1,0 +1,108 @@
+"""A layer chosen on some samples, remembering which: nobody reports it on the same ones unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from interp.data import Samples
+from interp.errors import StudyError
+from interp.metrics import METRICS
+
+if TYPE_CHECKING:
+    from interp.study.layer_sweep.result import Result
+
+__all__ = ["LayerChoice", "check_split", "choose_layer"]
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """One layer per model.
+
+    Attributes:
+        metric: The metric by which it was chosen.
+        layers: Model label → layer.
+        groups: The groups of the samples it was chosen on.
+        split: The split these samples are of, when they say.
+    """
+
+    metric: str
+    layers: Mapping[str, int]
+    groups: frozenset[str]
+    split: str | None = None
+
+    def held_out(self, result: Result) -> bool:
+        """Whether no group of the result took part in the choice."""
+        return not self.groups & result.groups
+
+    def sentence(self, result: Result) -> str:
+        """How the layer was chosen, for a caption."""
+        which = ", ".join(f"layer {layer} of {model}" for model, layer in self.layers.items())
+        best = f"{which}: the best mean {METRICS[self.metric].label} on"
+        if not self.held_out(result):
+            return (
+                f"{best} these same samples. Descriptive only: a maximum over layers flatters; choose on a "
+                f"validation split to make a claim."
+            )
+        if _of_test(self.split):
+            return f"{best} test samples that share no group with these. Descriptive only: test is not for choosing."
+        return f"{best} validation samples that share no group with these."
+
+
+def choose_layer(validation: Result, metric: str = "ar", *, descriptive: bool = False) -> LayerChoice:
+    """For each model the layer with the best mean of a metric, every cell of the result counting the same.
+
+    Args:
+        validation: A result on samples that are there to choose on.
+        metric: By which metric; its own direction decides what is best.
+        descriptive: Choose on test samples all the same, to describe them; captions then say so.
+
+    Raises:
+        StudyError: Samples of the test split without `descriptive`, a metric that was not measured, or one
+            that is undefined everywhere.
+    """
+    check_split((cell.sweep.data for cell in validation.cells), "the best layer", descriptive=descriptive)
+    if metric not in validation.metrics:
+        raise StudyError(
+            f"expected one of the metrics measured, {', '.join(validation.metrics)}; got {metric!r}."
+        )
+    scores = validation.scores
+    own = scores[(scores.control == "boxes") & (scores.metric == metric)]
+    cells = own.groupby([*validation.axes, "layer"]).value.mean().reset_index()
+    means = cells.groupby(["model", "layer"]).value.mean().dropna().reset_index()
+    if means.empty:
+        raise StudyError(f"the metric {metric} is undefined on every sample; see result.failures.")
+    sign = 1 if METRICS[metric].better == "higher" else -1
+    best = means.loc[(sign * means.value).groupby(means.model).idxmax()]
+    layers = dict(zip(best.model, best.layer.astype(int), strict=True))
+    splits = {cell.sweep.data.split for cell in validation.cells} - {None}
+    return LayerChoice(metric, layers, validation.groups, " + ".join(sorted(map(str, splits))) or None)
+
+
+def check_split(data: Iterable[Samples], what: str, *, descriptive: bool = False) -> None:
+    """Refuse to choose something on samples that say they are of a test split.
+
+    Samples that name no split pass: nothing is known of them.
+
+    Args:
+        data: What the choice would be made on.
+        what: What would be chosen, for the message: "the best layer", "the top heads".
+        descriptive: The caller does not mean to claim anything.
+
+    Raises:
+        StudyError: As said.
+    """
+    found = list(dict.fromkeys(samples.name for samples in data if _of_test(samples.split)))
+    if found and not descriptive:
+        raise StudyError(
+            f"expected samples of a validation split to choose {what} on; got {', '.join(found)} of the test "
+            f"split. A maximum over many candidates is too good on the samples it was found on, and then no "
+            f"samples are left to "
+            f'show it on. Choose on split="validation" and report on "test", or pass descriptive=True to '
+            f"describe these samples only."
+        )
+
+
+def _of_test(split: str | None) -> bool:
+    return split is not None and "test" in split.split(" + ")

@@ -1,0 +1,1 @@
+"""Layer sweep: its study, task, result and page."""

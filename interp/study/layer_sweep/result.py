@@ -1,0 +1,254 @@
+"""What a study found: tidy frames, a summary with intervals, figures and a report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interp.errors import StudyError
+from interp.metrics import METRICS
+from interp.run.files import write_atomically
+from interp.study.compare import compare, compare_groups
+from interp.study.dataframes import where
+from interp.study.layer_choice import LayerChoice, choose_layer
+from interp.study.result import GridResult, differences, stored_tokens, summarise
+from interp.study.runs import GridCell
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.inputs.tokens import TokenMap
+    from interp.study.grid import Grid
+    from interp.study.layer_choice import LayerChoice
+    from interp.study.layer_sweep.study import LayerSweep
+
+__all__ = ["Cell", "Result", "layer_table"]
+
+WIDTH = 110
+NULLS = {"shuffled_boxes": "shuffled", "centre_prior": "centre"}
+
+
+def layer_table(result: Result, metric: str, choice: LayerChoice | None = None) -> str:
+    """One line per layer: mean [low, high] of each cell, and its nulls; a star at the chosen layer.
+
+    Raises:
+        StudyError: The metric was not measured.
+    """
+    if metric not in result.metrics:
+        raise StudyError(
+            f"expected one of the metrics measured, {', '.join(result.metrics)}; got {metric!r}."
+        )
+    summary = result.summary()
+    summary = summary[summary.metric == metric].set_index([*result.axes, "layer", "control"])
+    table = Table(
+        title=Text(f"{METRICS[metric].label} ({METRICS[metric].better} is better)"), title_justify="left"
+    )
+    table.add_column("layer", justify="right")
+    shown = [axis for axis in result.axes if len({cell.labels[axis] for cell in result.cells}) > 1] or [
+        "data"
+    ]
+    for cell in result.cells:
+        table.add_column(Text(" · ".join(cell.labels[axis] for axis in shown) + " [95 %]"), justify="right")
+        for null in NULLS.values():
+            table.add_column(Text(null), justify="right", style="dim")
+    for layer in sorted(summary.index.unique("layer")):
+        row = [f"{layer}{_star(layer, choice)}"]
+        for cell in result.cells:
+            row += _columns(summary, (*cell.key, layer))
+        table.add_row(*map(Text, row))
+    console = Console(file=StringIO(), width=WIDTH + 30 * max(len(result.cells) - 2, 0))
+    console.print(table)
+    return console.file.getvalue().rstrip()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _star(layer: int, choice: LayerChoice | None) -> str:
+    return " *" if choice is not None and layer in choice.layers.values() else ""
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # no negative zero
+
+
+def _interval(row: Mapping[Any, Any]) -> str:
+    """The interval, or why there is none."""
+    return (
+        f"({row['n_groups']} groups)" if row["note"] else f"[{_number(row['low'])}, {_number(row['high'])}]"
+    )
+
+
+def _columns(summary: pd.DataFrame, key: tuple[str | int, ...]) -> list[str]:
+    if (*key, "boxes") not in summary.index:
+        return ["–"] * (1 + len(NULLS))
+    own = summary.loc[(*key, "boxes")].to_dict()
+    nulls = [
+        _number(summary.loc[(*key, null), "mean"]) if (*key, null) in summary.index else "–" for null in NULLS
+    ]
+    return [f"{_number(own['mean'])} {_interval(own)}", *nulls]
+
+
+@dataclass(frozen=True)
+class Cell(GridCell):
+    """One finished layer sweep inside a result, with its labels along the axes."""
+
+    @property
+    def sweep(self) -> LayerSweep:
+        """The study."""
+        return self.study
+
+    def maps(self, indices: Sequence[int], layer: int) -> dict[int, Float[np.ndarray, " token"]]:
+        """The maps of some samples at one layer, as they were stored (float32).
+
+        Raises:
+            StudyError: One of the samples failed, or the layer was not measured.
+        """
+        rows = self.folder.find("maps", index=indices, layer=[layer]).to_pylist()
+        found = {row["index"]: np.array(row["map"], dtype=np.float32) for row in rows}
+        absent = [index for index in indices if index not in found]
+        if absent:
+            raise StudyError(
+                f"samples {absent} of {' · '.join(self.key)} have no map at layer {layer}; see "
+                "result.failures."
+            )
+        return found
+
+    def tokens(self, index: int) -> TokenMap:
+        """Where the image tokens of one sample lie (its text positions are not stored)."""
+        return stored_tokens(self, index)
+
+
+@dataclass(frozen=True)
+class Result(GridResult):
+    """The result of a layer sweep, or of a grid over one.
+
+    `scores` has one row per (axes…, sample, group, layer, metric, control): its value, NaN where undefined;
+    `samples` the questions, answers, tokens and the lender of each sample's shuffled boxes.
+    """
+
+    study: LayerSweep | Grid
+    cells: tuple[Cell, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Short names of the metrics, of all cells together."""
+        return tuple(dict.fromkeys(name for cell in self.cells for name in cell.sweep.metrics))
+
+    def best_layer(self, metric: str = "ar", *, descriptive: bool = False) -> LayerChoice:
+        """The layer of the best mean on these very samples, per model.
+
+        A maximum over layers flatters. To report a layer, choose it with `choose_layer` on validation samples
+        and show it on test samples.
+
+        Args:
+            metric: By which metric.
+            descriptive: Needed for samples of a test split: a description of them, not an estimate.
+
+        Raises:
+            StudyError: Samples of the test split without `descriptive`, or a metric that was not measured or
+                is undefined everywhere.
+        """
+        return choose_layer(self, metric, descriptive=descriptive)
+
+    def at_layer(self, layer: int | LayerChoice, level: float = 0.95) -> pd.DataFrame:
+        """Every metric at one layer, and its paired difference from each null.
+
+        Args:
+            layer: A layer, or a choice made on other samples (one layer per model).
+            level: Coverage of the intervals.
+
+        Returns:
+            Columns of `summary`, with `control` "boxes", "shuffled_boxes", "centre_prior",
+            "boxes − shuffled_boxes" or "boxes − centre_prior".
+        """
+        chosen = self.scores.model.map(self.layers(layer))
+        here = where(self.scores, self.scores.layer == chosen)
+        means = summarise(here, level=level, seed=self.seed)
+        return pd.concat(
+            [means, differences(here, self.axes, level=level, seed=self.seed)], ignore_index=True
+        )
+
+    def layers(self, layer: int | LayerChoice) -> dict[str, int]:
+        """The layer per model label; models of which nothing could be measured are left out.
+
+        Raises:
+            StudyError: A layer that was not measured, or a choice that lacks a model of this result.
+        """
+        models = list(dict.fromkeys(cell.labels["model"] for cell in self.cells if cell.measured))
+        layers = dict(layer.layers) if isinstance(layer, LayerChoice) else dict.fromkeys(models, int(layer))
+        for model in models:
+            measured = set(self.scores.layer[self.scores.model == model].unique().tolist())
+            if layers.get(model) not in measured:
+                raise StudyError(
+                    f"expected a layer of {sorted(measured)} for model {model}, got {layers.get(model)}."
+                )
+        return {model: layers[model] for model in models}
+
+    def compare(
+        self, metric: str, *, layer: int | LayerChoice, over: str | None = None, level: float = 0.95
+    ) -> pd.DataFrame:
+        """Every pair of cells in one table: difference, interval, permutation test by group, Holm's p.
+
+        Cells that share samples are compared sample by sample; others as sets of groups, and then also on
+        pairs of like box size. See `interp.study.compare.compare` for the columns.
+
+        Args:
+            metric: The metric.
+            layer: A layer, or a choice made on other samples.
+            over: The axis along which to compare, all else equal ("model", "data", …); None for all pairs.
+            level: Coverage of the intervals.
+
+        Raises:
+            StudyError: A metric or layer that was not measured, an unknown axis, or nothing to compare.
+        """
+        return compare(self, metric, layer=layer, over=over, level=level)
+
+    def compare_groups(
+        self, metric: str, *, layer: int | LayerChoice, over: str | None = None
+    ) -> pd.DataFrame:
+        """The same comparison group by group: what to read where `compare` notes that groups are few.
+
+        Raises:
+            StudyError: As `compare`.
+        """
+        return compare_groups(self, metric, layer=layer, over=over)
+
+    def table(self, metric: str = "ar", *, choice: LayerChoice | None = None) -> str:
+        """Text: one line per layer, one column per cell, mean [low, high] and the two nulls."""
+        return layer_table(self, metric, choice)
+
+    def figures(self, choice: LayerChoice | None = None) -> dict[str, go.Figure]:
+        """One Plotly figure per metric: its mean per layer with the interval, and both nulls."""
+        from interp.study.layer_sweep.figures import layer_figures
+
+        return layer_figures(self, choice)
+
+    def report(
+        self, path: str | os.PathLike[str] | None = None, *, choice: LayerChoice | None = None
+    ) -> Path:
+        """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
+
+        `summary.csv` and a copy of the report stay in the study's folder.
+
+        Args:
+            path: Where to write it; `report.html` in the study's folder when left out.
+            choice: The layer to feature; without one, the best on these samples, labelled as descriptive.
+        """
+        from interp.study.layer_sweep.page import write_report
+
+        write_atomically(self.folder / "summary.csv", self.summary().to_csv(index=False).encode())
+        own = write_report(self, self.folder / "report.html", choice)
+        if path is None:
+            return own
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(own, path)) if Path(path).resolve() != own.resolve() else own

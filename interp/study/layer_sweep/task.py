@@ -1,0 +1,176 @@
+"""A layer sweep as the runner sees it: what it depends on, its tables, and the rows of a micro-batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from interp.errors import MapError
+from interp.inputs.sample import Box, Sample
+from interp.inputs.tokens import TokenMap
+from interp.metrics import named
+from interp.run import FAILURES
+from interp.run.task import failure
+from interp.study.answers import answer_columns
+from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, partners
+from interp.study.task import SamplesTask, group_of
+
+if TYPE_CHECKING:
+    from interp.study.layer_sweep.study import LayerSweep
+
+__all__ = ["AFTER_THE_PASS", "SweepTask"]
+
+AFTER_THE_PASS = ("metrics", "rule", "seed")
+"""Fields of a sweep that only say what is computed from its maps."""
+
+NAME = pa.dictionary(pa.int32(), pa.string())
+SCORES = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("layer", pa.int32()),
+        ("metric", NAME),
+        ("control", NAME),
+        ("value", pa.float64()),
+    ]
+)
+SAMPLES = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("sample", pa.string()),
+        ("group", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("predicted", pa.string()),
+        ("correct", pa.bool_()),
+        ("logprob", pa.float64()),
+        ("n_tokens", pa.int32()),
+        ("n_box_tokens", pa.int32()),
+        ("lost_area", pa.float64()),
+        ("partner", pa.string()),
+        ("image_index", pa.list_(pa.int32())),
+        ("footprints", pa.list_(pa.float32())),
+    ]
+)
+MAPS = pa.schema([("index", pa.int64()), ("layer", pa.int32()), ("map", pa.list_(pa.float32()))])
+
+
+class SweepTask(SamplesTask):
+    """Computes a `LayerSweep`."""
+
+    name = "layer-sweep"
+
+    @property
+    def sweep(self) -> LayerSweep:
+        """The study."""
+        return self.study
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything the numbers depend on."""
+        sweep = self.sweep
+        return {
+            **super().to_dict(),
+            "metrics": list(sweep.metrics),
+            "nulls": {"shuffled_boxes": {"seed": sweep.seed}, "centre_prior": {"sigma": CENTRE_SIGMA}},
+            "rule": sweep.rule,
+            "seed": sweep.seed,
+        }
+
+    def schemas(self) -> Mapping[str, pa.Schema]:
+        """Scores, one row per sample, and the maps."""
+        return {"scores": SCORES, "samples": SAMPLES, "maps": MAPS}
+
+    def joined(self) -> tuple[str, ...]:
+        """All but the maps."""
+        return ("scores", "samples")
+
+    def rows(
+        self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The sample's scores at every layer, its own row and its maps."""
+        sample, partner = self.sweep.data[index], self._partners[index]
+        layers, values = _layers(array, sample)
+        own = tokens.mask(sample.boxes, rule=self.sweep.rule)
+        identity = dict(zip(("sample", "group"), self.identity(index), strict=True))
+        row = {
+            "index": index,
+            **identity,
+            "question": sample.question,
+            "answer": sample.answer,
+            **answer_columns(logits, sample, self.sweep.prompt, self.mllm.processor.tokenizer),
+            "n_tokens": tokens.n,
+            "n_box_tokens": int(own.sum()),
+            "lost_area": float(np.max(tokens.lost_area(sample.boxes))),
+            "partner": None if partner is None else self.sweep.data[partner].id,
+            "image_index": tokens.image_index.tolist(),
+            "footprints": tokens.footprints.astype(np.float32).ravel().tolist(),
+        }
+        scores = list(self._scores(index, layers, values, tokens, own))
+        failures = [self._silent(score) for score in scores if math.isnan(score["value"])]
+        maps = [
+            {"index": index, "layer": layer, "map": line.astype(np.float32).tolist()}
+            for layer, line in zip(layers, values, strict=True)
+        ]
+        return {"scores": scores, "samples": [row], "maps": maps, FAILURES: failures}
+
+    def _scores(
+        self, index: int, layers: list[int], values: np.ndarray, tokens: TokenMap, own: np.ndarray
+    ) -> Iterator[dict[str, Any]]:
+        """One row per layer, metric and control; tokens without a footprint are left out."""
+        seen = ~np.isnan(tokens.footprints).any(axis=1)
+        middle = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
+        pairs = {"boxes": (values, own), "centre_prior": (np.broadcast_to(middle, values.shape), own)}
+        borrowed = self._borrowed(index)
+        if borrowed:
+            pairs["shuffled_boxes"] = (values, tokens.mask(borrowed, rule=self.sweep.rule))
+        grid = tokens.grid if seen.all() else None
+        table = {
+            (metric.name, control): metric(array[:, seen], mask[seen], grid)
+            for metric in named(self.sweep.metrics)
+            for control, (array, mask) in pairs.items()
+        }
+        for place, layer in enumerate(layers):
+            for (metric, control), scores in table.items():
+                key = {"index": index, "layer": layer, "metric": metric, "control": control}
+                yield {**key, "value": float(scores[place])}
+
+    def _borrowed(self, index: int) -> tuple[Box, ...]:
+        partner = self._partners[index]
+        if partner is None:
+            return ()
+        lender, borrower = self.sweep.data[partner], self.sweep.data[index]
+        return moved_boxes(lender.boxes, lender.sizes, borrower.sizes)
+
+    def _silent(self, score: Mapping[str, Any]) -> dict[str, Any]:
+        place = {key: score[key] for key in ("layer", "metric", "control")}
+        reason = (
+            "the metric is undefined here: the map is zero everywhere, or the box covers no token or all."
+        )
+        return failure(self, score["index"], "undefined", reason, **place)
+
+    @cached_property
+    def _partners(self) -> tuple[int | None, ...]:
+        groups = [group_of(sample) for sample in self.sweep.data]
+        return partners(groups, [fault is None for fault in self._faults], seed=self.sweep.seed)
+
+
+def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:
+    """The map's layers and its values (layer, token), checked."""
+    if tuple(array.dims) != ("layer", "token"):
+        raise MapError(
+            f"a LayerSweep needs a map (layer, token), got {tuple(array.dims)} for {sample.id}. Use an "
+            f"indicator that gives one map per layer."
+        )
+    values = np.asarray(array.values, dtype=np.float64)
+    layers = [int(layer) for layer in array.coords["layer"].values]
+    wrong = [layer for layer, line in zip(layers, values, strict=True) if not np.isfinite(line).all()]
+    if wrong:
+        raise MapError(
+            f"the map of sample {sample.id} holds NaN or infinity at layers {wrong}. Does it overflow in "
+            f'this dtype? Try dtype="float32".'
+        )
+    return layers, values

@@ -1,0 +1,1 @@
+"""Logit lens: its study, task, result and page."""

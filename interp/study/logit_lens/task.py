@@ -1,0 +1,207 @@
+"""A logit-lens sweep as the runner sees it: what each sample's image tokens say, inside its boxes and outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xarray as xr
+
+from interp.errors import InterpError, SampleError
+from interp.inputs.tokens import TokenMap
+from interp.metrics import auroc
+from interp.run import FAILURES, Outcome
+from interp.run.task import failure
+from interp.study.answers import answer_columns
+from interp.study.baselines import partners
+from interp.study.lens import LensTask
+from interp.study.task import Rows, group_of, suitable_threads
+
+__all__ = ["OTHERS", "OWN", "WORDS", "LensSweepTask"]
+
+WORDS = ("label", "answer")
+OWN, OTHERS = "own word", "another's word"
+NAME = pa.dictionary(pa.int32(), pa.string())
+SCORES = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("word", NAME),
+        ("layer", pa.int32()),
+        ("of", NAME),
+        ("measure", NAME),
+        ("value", pa.float64()),
+    ]
+)
+SAMPLES = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("sample", pa.string()),
+        ("group", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("label", pa.string()),
+        ("predicted", pa.string()),
+        ("correct", pa.bool_()),
+        ("logprob", pa.float64()),
+        ("n_tokens", pa.int32()),
+        ("n_box_tokens", pa.int32()),
+        ("image_index", pa.list_(pa.int32())),
+        ("footprints", pa.list_(pa.float32())),
+    ]
+)
+MAPS = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("word", pa.string()),
+        ("said", pa.string()),
+        ("layer", pa.int32()),
+        ("map", pa.list_(pa.float32())),
+    ]
+)
+"""`map`: log-probability of the word `said` at each image token."""
+
+
+class LensSweepTask(LensTask):
+    """Computes a `LensSweep`."""
+
+    name = "lens-sweep"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything the numbers depend on."""
+        study = self.study
+        own = {"words": list(study.words), "rule": study.rule, "seed": study.seed}
+        return {**super().to_dict(), **own}
+
+    def schemas(self) -> Mapping[str, pa.Schema]:
+        """Scores, one row per sample, and the maps."""
+        return {"scores": SCORES, "samples": SAMPLES, "maps": MAPS}
+
+    def joined(self) -> tuple[str, ...]:
+        """All but the maps."""
+        return ("scores", "samples")
+
+    def measure(self, indices: tuple[int, ...]) -> Outcome:
+        """Rows of each sample."""
+        samples = [self.study.data[index] for index in indices]
+        batch = self.mllm.encode(samples, self.study.prompt)
+        with suitable_threads(self.mllm):
+            found = self.lens.logit_lens(batch, self._vocabulary(indices), top=1)
+
+        def rows(place: int, index: int) -> Rows:
+            return self._rows(index, found[place], batch.tokens[place], found.logits.values[place])
+
+        cost = {"forwards": 1.0, "tokens": float(batch.inputs["input_ids"].numel())}
+        return Outcome(self.each(indices, rows), cost)
+
+    def _vocabulary(self, indices: tuple[int, ...]) -> list[str]:
+        """The words of these samples and of their partners that are one token each."""
+        from interp.tracing.lens.words import word_ids
+
+        wanted = [
+            self._word(i, word) for index in indices for word in self.study.words for i in self._pair(index)
+        ]
+        kept = []
+        for text in dict.fromkeys(text for text in wanted if text):
+            try:
+                word_ids(self.mllm.processor.tokenizer, text)
+            except InterpError:
+                continue
+            kept.append(text)
+        return kept
+
+    def _pair(self, index: int) -> Iterator[int]:
+        yield index
+        other = self._partners[index]
+        if other is not None:
+            yield other
+
+    def _word(self, index: int, word: str) -> str | None:
+        """What a sample's label or answer is said by: the last word of a label."""
+        sample = self.study.data[index]
+        text = str(sample.meta.get("label") or "") if word == "label" else str(sample.answer or "")
+        return (text.split() or [None])[-1] if word == "label" else text or None
+
+    def _rows(self, index: int, found: xr.Dataset, tokens: TokenMap, logits: np.ndarray) -> Rows:
+        sample, (name, group) = self.study.data[index], self.identity(index)
+        inside = tokens.mask(sample.boxes, rule=self.study.rule)
+        seen = np.asarray(~np.isnan(tokens.footprints).any(axis=1))
+        if not inside.any() or inside[seen].all():
+            raise SampleError(
+                "the boxes cover no image token, or all of them: there is no inside and outside."
+            )
+        row = {
+            "index": index,
+            "sample": name,
+            "group": group,
+            "question": sample.question,
+            "answer": sample.answer,
+            "label": sample.meta.get("label"),
+            **answer_columns(logits, sample, self.study.prompt, self.mllm.processor.tokenizer),
+            "n_tokens": tokens.n,
+            "n_box_tokens": int(inside.sum()),
+            "image_index": tokens.image_index.tolist(),
+            "footprints": tokens.footprints.astype(np.float32).ravel().tolist(),
+        }
+        out: dict[str, list[Any]] = {"scores": [], "samples": [row], "maps": [], FAILURES: []}
+        for word in self.study.words:
+            self._add_word(out, index, word, found, (inside, seen))
+        return out
+
+    def _add_word(
+        self,
+        out: dict[str, list[Any]],
+        index: int,
+        word: str,
+        found: xr.Dataset,
+        masks: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        """The scores and maps of one word of a sample, or why there are none."""
+        own = self._word(index, word)
+        if own is None or own not in found.word.values:
+            reason = (
+                f"the sample has no {word}."
+                if own is None
+                else f"{own!r} is not one token of this vocabulary."
+            )
+            out[FAILURES].append(failure(self, index, "undefined", reason, metric=word))
+            return
+        said = {OWN: own}
+        partner = self._partners[index]
+        other = None if partner is None else self._word(partner, word)
+        if other and other in found.word.values and other.casefold() != own.casefold():
+            said[OTHERS] = other
+        for of, text in said.items():
+            lines = found.logprob.sel(word=text).values.astype(np.float64)
+            first = found["rank"].sel(word=text).values == 0
+            for layer, line, top in zip(found.layer.values.tolist(), lines, first, strict=True):
+                key = {"index": index, "word": word, "layer": layer, "of": of}
+                out["scores"] += [
+                    {**key, "measure": m, "value": v} for m, v in measures(line, top, *masks).items()
+                ]
+                if of == OWN:
+                    values = line.astype(np.float32).tolist()
+                    out["maps"].append(
+                        {"index": index, "word": word, "said": text, "layer": layer, "map": values}
+                    )
+
+    @cached_property
+    def _partners(self) -> tuple[int | None, ...]:
+        groups = [group_of(sample) for sample in self.study.data]
+        return partners(groups, [fault is None for fault in self._faults], seed=self.study.seed)
+
+
+def measures(line: np.ndarray, first: np.ndarray, inside: np.ndarray, seen: np.ndarray) -> dict[str, float]:
+    """What one layer's map of log-probabilities says; tokens that see nothing of the image are left out."""
+    outside = seen & ~inside
+    means = float(line[inside].mean()), float(line[outside].mean())
+    return {
+        "inside": means[0],
+        "outside": means[1],
+        "gap": means[0] - means[1],
+        "auroc": float(auroc(line[seen], inside[seen])),
+        "first inside": float(first[inside].mean()),
+        "first outside": float(first[outside].mean()),
+    }

@@ -1,0 +1,1 @@
+"""Refinement: its study, task, result and page."""

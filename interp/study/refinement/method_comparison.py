@@ -1,0 +1,202 @@
+"""Methods against one another, on the same samples, with Holm's adjustment."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from interp.errors import StudyError
+from interp.stats import bootstrap, flips, holm, paired_test, population_note
+from interp.study.dataframes import rows_of, where
+
+if TYPE_CHECKING:
+    from interp.study.refinement.result import RefinementCell, RefinementResult
+
+__all__ = ["MEASURES", "change", "compare_methods", "with_holm"]
+
+MEASURES = {
+    "correct": "accuracy",
+    "logprob": "log p of the answer",
+    "probability": "p of the answer",
+    "ar": "attention ratio",
+}
+"""Short name → what tables call its mean."""
+
+
+def change(rows: pd.DataFrame, measure: str, *, level: float, seed: int) -> dict[str, Any]:
+    """The mean of after − before over samples that have both, its interval over groups, and tests.
+
+    A log-probability of −∞, where a contrast rules the answer out, has no difference: such samples are left out
+    and counted. For marks (`correct`) the flips are counted and tested too.
+
+    Args:
+        rows: `before`, `after` and `group` of each sample.
+        measure: One of `MEASURES`.
+        level: Coverage of the interval.
+        seed: Of the bootstrap and the permutations.
+
+    Returns:
+        before, after (means over the same samples), difference, low, high, n, n_groups, n_undefined, n_ruled_out, p
+        (signs of whole groups flipped), smallest_p, wrong_to_right, right_to_wrong and p_flips (McNemar, exact; None
+        but for marks) and note.
+    """
+    before, after = (_numbers(rows[when]) for when in ("before", "after"))
+    infinite = np.isinf(before) | np.isinf(after)
+    before, after = (np.where(infinite, np.nan, values) for values in (before, after))
+    known = ~(np.isnan(before) | np.isnan(after))
+    groups = np.asarray(rows["group"], object)
+    interval = bootstrap(after - before, groups, level=level, seed=seed)
+    test = paired_test(after, before, groups, seed=seed)
+    nan = float("nan")
+    return {
+        "before": float(before[known].mean()) if known.any() else nan,
+        "after": float(after[known].mean()) if known.any() else nan,
+        "difference": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "n": interval.n,
+        "n_groups": interval.n_groups,
+        "n_undefined": int((~known & ~infinite).sum()),
+        "n_ruled_out": int(infinite.sum()),
+        "p": test.p,
+        "smallest_p": test.smallest_p,
+        **_flipped(before, after, measure),
+        "note": " ".join(_notes(measure, after - before, infinite, interval.n_groups, test.note)),
+    }
+
+
+def with_holm(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ("measure", "p")) -> pd.DataFrame:
+    """The rows as a table with `p_holm` after `p`, adjusted over the rows of each measure, which are one family.
+
+    Args:
+        rows: With `measure` and `p` each.
+        names: The columns of a table without rows.
+    """
+    table = pd.DataFrame(list(rows)) if len(rows) else pd.DataFrame(columns=list(names))
+    adjusted = np.full(len(rows), np.nan)
+    for measure in dict.fromkeys(row["measure"] for row in rows):
+        family = [place for place, row in enumerate(rows) if row["measure"] == measure]
+        adjusted[family] = holm([rows[place]["p"] for place in family])
+    table.insert(list(table.columns).index("p") + 1, "p_holm", adjusted)
+    return table
+
+
+def _numbers(column: Any) -> Float[np.ndarray, " sample"]:
+    return np.asarray(column, np.float64)
+
+
+def _flipped(before: np.ndarray, after: np.ndarray, measure: str) -> dict[str, Any]:
+    if measure != "correct":
+        return {"wrong_to_right": None, "right_to_wrong": None, "p_flips": None}
+    found = flips(before, after)
+    return {
+        "wrong_to_right": found.wrong_to_right,
+        "right_to_wrong": found.right_to_wrong,
+        "p_flips": found.p,
+    }
+
+
+def _notes(measure: str, gaps: np.ndarray, infinite: np.ndarray, n_groups: int, tested: str) -> list[str]:
+    known = gaps[~np.isnan(gaps)]
+    notes = [population_note(n_groups)] if n_groups else []
+    if measure == "correct" and len(known) and not known.any():
+        share = 100 * (1 - 0.025 ** (1 / n_groups))
+        notes.append(
+            f"No mark changed, so resampling sees no variation and the interval [0, 0] is too sure: with {n_groups} "
+            f"groups a change in up to {share:.1f} % of them is not excluded."
+        )
+    elif tested and n_groups > 1:
+        notes.append(tested)
+    if infinite.any():
+        notes.append(
+            f"{int(infinite.sum())} samples left out whose answer was ruled out (log-probability −∞): read the "
+            "probability instead."
+        )
+    return [note for note in notes if note]
+
+
+def compare_methods(
+    result: RefinementResult, measure: str, *, over: str = "method", level: float = 0.95
+) -> pd.DataFrame:
+    """One row per pair of cells that differ along one axis alone: a after minus b after, sample by sample.
+
+    `p_holm` is adjusted over the rows of this table, which are one family. Methods are compared with the plain
+    model in `RefinementResult.summary`.
+
+    Args:
+        result: What to compare.
+        measure: "correct", "logprob", "probability" or "ar".
+        over: The axis along which to compare.
+        level: Coverage of the intervals.
+
+    Returns:
+        Columns `over`, `where`, `a`, `b`, `measure`, `mean_a`, `mean_b`, `difference`, `low`, `high`, `n`,
+        `n_groups`, `left_out` (samples not measured on both sides), `p` (signs of whole groups flipped), `p_holm`,
+        `smallest_p`, `only_a_right` and `only_b_right` with McNemar's exact `p_flips` (of "correct"), and `note`.
+
+    Raises:
+        StudyError: A measure that was not measured, an unknown axis, or nothing to compare.
+    """
+    if measure not in result.measures:
+        raise StudyError(f"measure is one of {', '.join(result.measures)}; got {measure!r}.")
+    if over not in result.axes:
+        raise StudyError(f"over is one of the axes {', '.join(result.axes)}; got {over!r}.")
+    cells = [cell for cell in result.cells if cell.measured]
+    pairs = [(a, b) for a, b in itertools.combinations(cells, 2) if _differ(a, b) == [over]]
+    pairs = [(a, b) for a, b in pairs if a.study.data == b.study.data]
+    if not pairs:
+        raise StudyError(
+            f"there is nothing to compare over {over}: no two cells on the same samples differ in it alone. Vary it "
+            "with a Grid."
+        )
+    return with_holm([_row(result, pair, measure, over, level) for pair in pairs])
+
+
+def _differ(a: RefinementCell, b: RefinementCell) -> list[str]:
+    return [axis for axis in a.labels if a.labels[axis] != b.labels[axis]]
+
+
+def _row(
+    result: RefinementResult,
+    pair: tuple[RefinementCell, RefinementCell],
+    measure: str,
+    over: str,
+    level: float,
+) -> dict[str, Any]:
+    a, b = (_after(result, cell, measure) for cell in pair)
+    both = b.merge(a, on=["index", "group"], suffixes=("_b", "_a"))
+    rows = both.rename(columns={"value_b": "before", "value_a": "after"})
+    found = change(rows, measure, level=level, seed=result.seed)
+    shared = [
+        axis for axis in result.axes if axis != over and len({c.labels[axis] for c in result.cells}) > 1
+    ]
+    return {
+        "over": over,
+        "where": " · ".join(pair[0].labels[axis] for axis in shared),
+        "a": pair[0].labels[over],
+        "b": pair[1].labels[over],
+        "measure": measure,
+        "mean_a": found["after"],
+        "mean_b": found["before"],
+        **{name: found[name] for name in ("difference", "low", "high", "n", "n_groups")},
+        "left_out": len(a) + len(b) - 2 * found["n"],
+        "p": found["p"],
+        "smallest_p": found["smallest_p"],
+        "only_a_right": found["wrong_to_right"],
+        "only_b_right": found["right_to_wrong"],
+        "p_flips": found["p_flips"],
+        "note": found["note"],
+    }
+
+
+def _after(result: RefinementResult, cell: RefinementCell, measure: str) -> pd.DataFrame:
+    """The cell's values under its method, by the sample's place in the data."""
+    scores = cell.frame("scores")
+    own = where(scores, (scores.measure == measure) & (scores.when == "after"))
+    samples = rows_of(result.samples, cell.labels)[["index", "group"]]
+    return own[["index", "value"]].merge(samples, on="index")

@@ -1,0 +1,285 @@
+"""What a method changed: marks, probabilities, flips and cost, before and after, with intervals."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from interp.errors import StudyError
+from interp.stats import MIN_GROUPS, per_group
+from interp.study.dataframes import rows_of, where
+from interp.study.head_ranking.head_set import HeadSet
+from interp.study.refinement.head_references import references
+from interp.study.refinement.method_comparison import MEASURES, change, compare_methods, with_holm
+from interp.study.refinement.task import PLAIN, SPENT, TIMES
+from interp.study.refinement.text_tables import methods_table, pairs_table
+from interp.study.result import GridResult, stored_tokens
+from interp.study.runs import GridCell
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.inputs.tokens import TokenMap
+
+__all__ = ["RefinementCell", "RefinementResult", "costs", "numeric_pair", "varied"]
+
+
+def costs(cells: Sequence[GridCell]) -> pd.DataFrame:
+    """One row per cell: `plain_…`, `method_…` and `…_ratio` of seconds, forwards, backwards and tokens.
+
+    Each is what it takes alone: image prefixes that cells of a grid share are counted for each that uses them. A
+    ratio is NaN where the plain model spent nothing, as of backward passes.
+    """
+    rows = []
+    for cell in cells:
+        total = cell.folder.read_json("cost.json", {}).get("total", {})
+        row: dict[str, object] = dict(cell.labels)
+        for name in SPENT:
+            plain, own = (float(total.get(f"{side}_{name}", float("nan"))) for side in ("plain", "method"))
+            row |= {f"plain_{name}": plain, f"method_{name}": own}
+            row[f"{name}_ratio"] = own / plain if plain else float("nan")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def varied(cells: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]) -> pd.DataFrame:
+    """One row per cell: its labels, and those parameters of its method that differ between cells.
+
+    Heads that differ are `k`, their number. What is no number, text or None is written as JSON; a parameter that
+    only some methods have is None for the others.
+
+    Args:
+        cells: Each cell's labels and its method as JSON values.
+    """
+    flat = [_flat(method) for _, method in cells]
+    names = dict.fromkeys(name for method in flat for name in method)
+    taken = cells[0][0]
+    differ = [
+        name
+        for name in names
+        if name not in taken and len({json.dumps(method.get(name)) for method in flat}) > 1
+    ]
+    rows = [
+        {**labels, **{name: method.get(name) for name in differ}}
+        for (labels, _), method in zip(cells, flat, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def numeric_pair(parameters: pd.DataFrame, axes: Sequence[str]) -> tuple[str, str] | None:
+    """The two numbers in which the methods differ, where these are all they differ in; else None."""
+    own = [str(name) for name in parameters.columns if name not in axes]
+    if len(own) != 2 or not all(pd.api.types.is_numeric_dtype(parameters[name]) for name in own):
+        return None
+    return (own[0], own[1]) if not parameters[own].isna().to_numpy().any() else None
+
+
+def _flat(method: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in method.items():
+        if name == "heads":
+            found["k"] = len(value)
+        else:
+            found[name] = value if isinstance(value, int | float | str | None) else json.dumps(value)
+    return found
+
+
+@dataclass(frozen=True)
+class RefinementCell(GridCell):
+    """One method's finished run."""
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """The method as it ran, its heads named."""
+        return self.folder.read_json("study.json", {})["method"]
+
+    def maps(self, indices: Sequence[int]) -> dict[int, dict[str, Float[np.ndarray, " token"]]]:
+        """Each sample's maps over its image tokens: "method" and "kept" (1 or 0) as far as the method gives them;
+        "before" and "after", relative attention at `read_layer`, as far as it was read."""
+        found: dict[int, dict[str, np.ndarray]] = {index: {} for index in indices}
+        for row in self.folder.find("maps", index=indices).to_pylist():
+            found[row["index"]][row["map"]] = np.array(row["values"], np.float32)
+        return found
+
+    def tokens(self, index: int) -> TokenMap:
+        """Where the image tokens of one sample lie."""
+        return stored_tokens(self, index)
+
+
+@dataclass(frozen=True)
+class RefinementResult(GridResult):
+    """The result of a `Refinement`, or of a grid over one.
+
+    `scores` has one row per (axes…, sample, group, measure, when): measure "correct" (1 or 0), "logprob" and
+    "probability" of beginning the sample's answer, "ar" where attention was read; when "before" or "after".
+    `samples` has a row per sample with both texts and what the method did.
+    """
+
+    cells: tuple[RefinementCell, ...]
+
+    @classmethod
+    def of(cls, study: Any, cells: Sequence[GridCell], folder: Path) -> RefinementResult:
+        """The result of these runs."""
+        return cls(study, tuple(RefinementCell(c.labels, c.study, c.folder) for c in cells), folder)
+
+    @classmethod
+    def join(cls, results: Sequence[RefinementResult]) -> RefinementResult:
+        """Several results as one, such as those of two data sets with heads of their own.
+
+        Raises:
+            StudyError: None, axes that differ, or two cells of the same labels.
+        """
+        cells = tuple(cell for result in results for cell in result.cells)
+        if not cells or len({tuple(cell.labels) for cell in cells}) > 1:
+            raise StudyError(
+                f"join takes results of the same axes; got {[', '.join(result.axes) for result in results]}."
+            )
+        if len({cell.key for cell in cells}) < len(cells):
+            raise StudyError("join takes results that differ in a label; got two cells of the same labels.")
+        return cls(results[0].study, cells, results[0].folder)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures that are defined on some sample, in the order of `MEASURES`."""
+        found = set(where(self.scores, self.scores.value.notna()).measure)
+        return tuple(name for name in MEASURES if name in found)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per (axes…, sample, group, when), when "before" or "after": the text and every measure."""
+        keys = [*self.axes, "index"]
+        parts = []
+        for when in TIMES:
+            values = self.pairs.pivot(index=keys, columns="measure", values=when).reset_index()
+            texts = pd.DataFrame(self.samples[[*keys, "sample", "group"]])
+            texts = texts.assign(text=self.samples[f"text_{when}"], when=when, place=range(len(texts)))
+            parts.append(texts.merge(values, on=keys, how="left"))
+        both = pd.concat(parts).sort_values("place", kind="stable", ignore_index=True)
+        measures = [name for name in MEASURES if name in both]
+        return both.reindex(columns=[*self.axes, "sample", "group", "when", "text", *measures])
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """One row per (axes…, index, measure): `before` and `after`, with the sample's name and group."""
+        keys, named = [*self.axes, "index"], ["sample", "group"]
+        scores = self._frames("scores")
+        wide = scores.set_index([*keys, "measure", "when"]).value.unstack("when").reset_index()
+        wide = wide.reindex(columns=[*keys, "measure", *TIMES])
+        return wide.merge(self.samples[[*keys, *named]], on=keys)
+
+    def summary(self, level: float = 0.95) -> pd.DataFrame:
+        """One row per (axes…, measure): before, after, and their paired difference with its interval over groups.
+
+        Columns `before`, `after`, `difference` (positive = more after), `low`, `high`, `n`, `n_groups`,
+        `n_undefined`, `n_ruled_out` (log-probabilities of −∞, left out), `p` (signs of whole groups flipped; NaN for
+        the plain model beside itself), `p_holm` (over the cells of this table, measure by measure), `smallest_p`;
+        of "correct" also `wrong_to_right`, `right_to_wrong` and `p_flips`, McNemar's exact test, which takes samples
+        as independent; `seconds`, `forwards` and `tokens`, the method's cost over the plain model's; `note`.
+        """
+        if not 0 < level < 1:
+            raise StudyError(f"level is between 0 and 1, such as 0.95; got {level}.")
+        if level not in self._summaries:
+            self._summaries[level] = self._summary(level)
+        return self._summaries[level].copy()
+
+    def _summary(self, level: float) -> pd.DataFrame:
+        rows, spent = [], self.costs().set_index(list(self.axes))
+        for cell in (cell for cell in self.cells if cell.measured):
+            own = rows_of(self.pairs, cell.labels)
+            ratios = spent.loc[cell.key]
+            for measure in (name for name in self.measures if (own.measure == name).any()):
+                found = change(where(own, own.measure == measure), measure, level=level, seed=self.seed)
+                if not found["n"] and not found["n_ruled_out"]:
+                    continue
+                cost = {name: float(ratios[f"{name}_ratio"]) for name in ("seconds", "forwards", "tokens")}
+                note = found.pop("note")
+                if cell.study.method == PLAIN:
+                    found["p"] = float("nan")  # nothing is tested
+                rows.append({**cell.labels, "measure": measure, **found, **cost, "note": note})
+        return with_holm(rows, (*self.axes, "measure", "n_groups", "p", "note"))
+
+    def costs(self) -> pd.DataFrame:
+        """One row per cell: seconds, forwards, backwards and tokens of the plain model, of the method, their ratio."""
+        return costs(self.cells)
+
+    def compare(self, measure: str = "correct", *, over: str = "method", level: float = 0.95) -> pd.DataFrame:
+        """Every pair of cells that differ along one axis alone, after against after on the same samples.
+
+        See `interp.study.refinement.method_comparison.compare_methods` for the columns.
+
+        Raises:
+            StudyError: A measure that was not measured, an unknown axis, or nothing to compare.
+        """
+        return compare_methods(self, measure, over=over, level=level)
+
+    def per_group(self, measure: str = "correct") -> pd.DataFrame:
+        """One row per cell with fewer than 20 groups and group: mean before, mean after and their number of samples.
+
+        What to read where groups are too few for an interval.
+        """
+        parts = []
+        for cell in self.cells:
+            own = rows_of(self.pairs, cell.labels)
+            own = where(own, (own.measure == measure) & own.before.notna() & own.after.notna())
+            if own.empty or own.group.nunique() >= MIN_GROUPS:
+                continue
+            before, after = (per_group(own[when].to_numpy(float), own.group) for when in ("before", "after"))
+            table = before[["group", "n"]].assign(before=before["mean"], after=after["mean"])
+            table["difference"] = table.after - table.before
+            for place, (axis, label) in enumerate(cell.labels.items()):
+                table.insert(place, axis, label)
+            parts.append(table)
+        names = [*self.axes, "group", "n", "before", "after", "difference"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
+
+    @cached_property
+    def parameters(self) -> pd.DataFrame:
+        """One row per cell: the parameters of its method that differ between cells; heads by their number, `k`."""
+        return varied([(cell.labels, cell.method) for cell in self.cells])
+
+    def sentences(self) -> list[str]:
+        """How heads by reference were chosen, and whether on other groups than these; all numbers of heads in one."""
+        found: dict[str, list[int]] = {}
+        for cell in self.cells:
+            here: Any = RefinementResult.of(cell.study, [cell], self.folder)
+            for heads in references(cell.study.method).values():
+                if isinstance(heads, HeadSet):
+                    said = heads.sentence(here).replace(f"the top {heads.k} heads", "the top # heads")
+                    found.setdefault(f"{cell.labels['data']}: {said}", []).append(len(heads))
+        numbers = {said: ", ".join(map(str, sorted(set(counts)))) for said, counts in found.items()}
+        return [said.replace("the top # heads", f"the top {numbers[said]} heads") for said in found]
+
+    def table(self) -> str:
+        """Text: one line per cell: accuracy before and after, difference [low, high], flips, p, cost; and group by
+        group where groups are too few for an interval."""
+        return methods_table(self)
+
+    def pairs_table(self, over: str = "method") -> str:
+        """Text: every pair of methods on the same samples, the difference of their accuracies, p and Holm's p."""
+        return pairs_table(self, over)
+
+    def figures(self) -> dict[str, go.Figure]:
+        """Plotly figures: "difference", the accuracy change of each cell with its interval, where there are several;
+        "heat", the same over two parameters, where the methods differ in two numbers."""
+        from interp.study.refinement.figures import refinement_figures
+
+        return refinement_figures(self)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
+
+        Args:
+            path: Where to write it; `report.html` in the study's folder when left out.
+        """
+        from interp.study.refinement.page import write_refinement
+
+        return write_refinement(self, self.folder / "report.html" if path is None else Path(path))

@@ -1,0 +1,161 @@
+"""The runs behind a result: one per study, or one per cell of a grid."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from interp.errors import StudyError
+from interp.run import FAILURES, RunFolder, Task, run_tasks
+from interp.study.model_spec import open_model
+from interp.study.study import Study
+
+__all__ = ["Cells", "GridCell", "by_model", "run_cells", "run_study"]
+
+Cells = tuple[tuple[dict[str, str], Study], ...]
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One finished run inside a result, with its labels along the axes."""
+
+    labels: Mapping[str, str]
+    study: Any
+    folder: RunFolder
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The labels alone, in the order of the axes."""
+        return tuple(self.labels.values())
+
+    @property
+    def measured(self) -> bool:
+        """Whether at least one sample could be measured."""
+        return self.folder.read_table("samples").num_rows > 0
+
+    def check(self) -> None:
+        """Raise `StudyError` when not one sample could be measured."""
+        if not self.measured:
+            first = self.folder.read_table(FAILURES).to_pylist()[0]
+            raise StudyError(
+                f"expected at least one of the {len(self.study.data)} samples of {' · '.join(self.key)} to "
+                f"be measured, but all failed. The first, {first['sample']}: {first['error']}: "
+                f"{first['reason']}"
+            )
+
+    def frame(self, table: str) -> pd.DataFrame:
+        """One of the run's joined tables, with a leading column per axis."""
+        frame = self.folder.read_table(table).to_pandas()
+        for place, (axis, label) in enumerate(self.labels.items()):
+            frame.insert(place, axis, label)
+        return frame
+
+
+def run_study(
+    study: Study,
+    out: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    progress: bool = True,
+    part: tuple[int, int] | None = None,
+    mllm: Any = None,
+) -> Any:
+    """One study's result; what is already under `out` is not computed again.
+
+    Args:
+        study: The study.
+        out: The folder that holds runs.
+        workers: Processes, each with its own copy of the model; the bytes are the same for any number.
+        progress: Show progress on stderr.
+        part: (i, n) computes only part i of n, 1 ≤ i ≤ n.
+        mllm: The study's model, when it is open already.
+
+    Raises:
+        StudyError: Nothing could be measured.
+    """
+    listed = ((study.labels, study),)
+    cells = run_cells(listed, out, workers=workers, progress=progress, part=part, mllm=mllm)
+    return study.collect(study, cells, cells[0].folder.path)
+
+
+def run_cells(
+    cells: Cells,
+    out: str | os.PathLike[str],
+    *,
+    workers: int,
+    progress: bool,
+    part: tuple[int, int] | None = None,
+    mllm: Any = None,
+) -> tuple[GridCell, ...]:
+    """Run the cells, or part i of n of each, over one pool of workers.
+
+    Cells of one model and the same samples are computed abreast, so that they share image prefixes, and maps
+    where they differ only in what is computed from those. The bytes are those of each cell run alone.
+
+    Raises:
+        StudyError: Nothing could be measured in any cell, or an axis has the name of a table's column.
+    """
+    ready, opened = _ready(cells, mllm, out, workers=workers, progress=progress)
+    folders = run_tasks(_groups(ready, opened), out, workers=workers, progress=progress, part=part)
+    del opened
+    done = tuple(
+        GridCell(labels, study, folder) for (labels, study), folder in zip(cells, folders, strict=True)
+    )
+    if part is None and not any(cell.measured for cell in done):
+        done[0].check()
+    return done
+
+
+def _ready(
+    cells: Cells, mllm: Any, out: str | os.PathLike[str], *, workers: int, progress: bool
+) -> tuple[Cells, Any]:
+    """The cells with the results of other studies that they need, and the first cell's model, if it is open."""
+    if not any(hasattr(study, "resolved") for _, study in cells):
+        return cells, mllm
+    ready: list[tuple[dict[str, str], Study]] = []
+    kept = None
+    for model, same in by_model(cells, mllm):
+        options: dict[str, Any] = {"workers": workers, "progress": progress, "mllm": model}
+        for labels, study in same:
+            resolve = getattr(study, "resolved", None)
+            ready.append((labels, study if resolve is None else resolve(out, **options)))
+        kept = model if len(same) == len(cells) else None  # of several models one is open at a time
+        del model, options
+    return tuple(ready), kept
+
+
+def _groups(cells: Cells, mllm: Any) -> Iterator[list[tuple[str, Task]]]:
+    """The tasks of each model's cells with their labels."""
+    for model, same in by_model(cells, mllm):
+        group = [(" · ".join(labels.values()), _checked(labels, study.task(model))) for labels, study in same]
+        del model
+        yield group
+        del group  # before the next model is loaded
+
+
+def by_model(cells: Cells, mllm: Any = None) -> Iterator[tuple[Any, Cells]]:
+    """Each model, opened, with the cells that follow each other on it; it is let go of before the next is loaded.
+
+    `mllm`: the first cell's model, if it is open.
+    """
+    for model, same in itertools.groupby(cells, key=lambda cell: cell[1].model):
+        opened, mllm = (open_model(model) if mllm is None else mllm), None
+        yield opened, tuple(same)
+        del opened
+
+
+def _checked(labels: Mapping[str, str], task: Task) -> Task:
+    """The task; an axis is a column of every table, so it cannot have the name of another."""
+    for table, schema in task.schemas().items():
+        taken = [axis for axis in labels if axis in schema.names]
+        if taken:
+            raise StudyError(
+                f"the axes {', '.join(labels)} become columns, but the table {table} of {task.name} has a column "
+                f"{taken[0]} already. Vary another field, or run its values as studies of their own."
+            )
+    return task

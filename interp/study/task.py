@@ -1,0 +1,362 @@
+"""What the tasks of all studies have in common: model, plan, samples that cannot be used, pickling."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from interp.data import Samples
+from interp.errors import InterpError, RunError, SampleError, StudyError
+from interp.indicators import Maps
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+from interp.run import FAILURES, Outcome, Plan, Shelf, canonical, digest, make_plan
+from interp.run.store import SCHEMA_VERSION
+from interp.run.task import failure
+from interp.study.model_spec import ModelSpec, model_provenance, open_model
+from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Residual, Rows, Trace
+
+__all__ = [
+    "SMALL",
+    "Rows",
+    "SamplesTask",
+    "StudyTask",
+    "data_identity",
+    "edited",
+    "fault",
+    "group_of",
+    "question_length",
+    "suitable_threads",
+]
+
+
+def edited(mllm: Any, edits: Sequence[Edit]) -> Any:
+    """The model with these edits before those of each trace; itself when there are none.
+
+    All that a trace reads, generates or predicts is then of the edited model, a relative map's generic prompt
+    included: an edit there must fit it too (a generic prompt has no rows "question"; "after_image" fits both).
+    What an indicator does past `Mllm.trace` is not edited.
+
+    Raises:
+        StudyError: Edits on something that is not an `Mllm`.
+    """
+    if not edits:
+        return mllm
+    if not isinstance(mllm, Mllm):
+        raise StudyError(f"edits need a model of interp.load or interp.wrap; got {type(mllm).__name__}.")
+    parts = {field.name: getattr(mllm, field.name) for field in fields(mllm)}
+    return _Edited(**parts, edits=tuple(edits))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Edited(Mllm):
+    """An `Mllm` with edits of its own."""
+
+    edits: tuple[Edit, ...] = ()
+
+    def trace(
+        self,
+        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        prompt: Prompt | None = None,
+        reads: Sequence[Rows | Residual] = (),
+        edits: Sequence[Edit] = (),
+        generate: int = 0,
+        seed: int | None = None,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    ) -> Trace:
+        """`Mllm.trace`, with the model's own edits first."""
+        return super().trace(samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding)
+
+
+def data_identity(samples: Samples) -> dict[str, Any]:
+    """The data as a study's JSON names them: by content, and by the ids that the tables will show.
+
+    An image that cannot be read counts by its sample's id: it becomes a failure, not the end of the study.
+    """
+    return {
+        "fingerprint": _hashed(samples, _content),
+        "ids": _hashed(samples, lambda sample: sample.id),
+        "n": len(samples),
+    }
+
+
+def _hashed(samples: Samples, word: Callable[[Sample], str]) -> str:
+    return hashlib.sha256("\n".join(word(sample) for sample in samples).encode()).hexdigest()
+
+
+def _content(sample: Sample) -> str:
+    try:
+        return sample.fingerprint
+    except InterpError:
+        return f"unreadable {sample.id}"
+
+
+def group_of(sample: Sample) -> str:
+    """The sample's group; without one, its image, because questions about one image are not independent."""
+    if sample.group is not None:
+        return str(sample.group)
+    image = sample.images[0]
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else sample.id
+
+
+def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
+    """What is wrong with a sample, as (error, reason); None when its header and boxes are in order.
+
+    Args:
+        sample: The sample.
+        boxes: Whether it must have some.
+    """
+    try:
+        if boxes and not sample.boxes:
+            raise SampleError("the sample has no box, so there is nothing to score a map against.")
+        sample.check()
+        _ = sample.sizes
+    except InterpError as error:
+        return type(error).__name__, str(error)
+    return None
+
+
+def question_length(sample: Sample) -> int:
+    """A number that grows with the length of any prompt that asks the question; an image counts for more."""
+    options = sum(len(option) + 4 for option in sample.options or ())
+    return len(sample.question) + options + 10_000 * len(sample.images)
+
+
+BATCHES_PER_SHARD = 4
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+class StudyTask(ABC):
+    """A task over the samples of a study with `data`, `model`, `prompt` and `batch`.
+
+    A subclass says what its numbers depend on besides those (`to_dict`), what its tables are (`schemas`, `joined`)
+    and how a micro-batch becomes rows (`measure`). Pickles without its model, which each process opens again.
+
+    Traces of `mllm` go on from an image prefix wherever that is exact, and leave it for the tasks of the same
+    kin: those of the same model, samples and batches. Whether a prefix was made or found changes the cost
+    alone; that a trace goes on from one at all is part of `to_dict`, because it rounds differently (about 1e-5).
+
+    Attributes:
+        name: The study's name.
+        needs_boxes: Whether a sample without boxes is a failure.
+    """
+
+    name: str
+    needs_boxes: bool = True
+
+    def __init__(self, study: Any, mllm: Any) -> None:
+        self.study, self._mllm, self._shelf = study, mllm, Shelf()
+        dtype, device = str(mllm.dtype).removeprefix("torch."), str(mllm.device)
+        self._identity = {"fingerprint": mllm.fingerprint, "dtype": dtype, "device": device}
+
+    @abstractmethod
+    def schemas(self) -> Mapping[str, pa.Schema]:
+        """The tables of a shard, without the failures."""
+
+    @abstractmethod
+    def joined(self) -> tuple[str, ...]:
+        """The tables joined over all shards."""
+
+    @abstractmethod
+    def measure(self, indices: tuple[int, ...]) -> Outcome:
+        """Rows of a micro-batch of samples that have no fault (see `each`), and what they cost."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not isinstance(self.study.model, ModelSpec):
+            raise RunError(
+                'expected a model that other processes can open, got an opened one. Pass model="an id" or a '
+                "ModelSpec to the study, or run with workers=1."
+            )
+        return {**self.__dict__, "_mllm": None, "_shelf": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _shelf=Shelf())
+
+    def use(self, shelf: Shelf) -> None:
+        """Share prefixes, passes and the opened model with other tasks of this process."""
+        self._shelf = shelf
+
+    @cached_property
+    def kin(self) -> str:
+        """Equal for tasks of one model, the same samples and the same micro-batches, which can share passes."""
+        return digest({"model": self._identity, "data": self._data, "plan": self._planned})
+
+    @property
+    def mllm(self) -> Any:
+        """The opened model; its traces share image prefixes."""
+        key = canonical(self._identity)
+        mllm = self._shelf.model(key, self._opened) if self._mllm is None else self._mllm
+        return mllm.sharing(Prefixes(self._shelf.once, key)) if isinstance(mllm, Mllm) else mllm
+
+    def _opened(self) -> Any:
+        mllm = open_model(self.study.model)
+        if mllm.fingerprint != self._identity["fingerprint"]:
+            raise RunError(
+                f"expected the model {self.study.model} with fingerprint {self._identity['fingerprint']}, got "
+                f"{mllm.fingerprint}. Did its files change while the study ran?"
+            )
+        return mllm
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the numbers of every such task depend on; subclasses add their own."""
+        device = str(self.mllm.device).partition(":")[0]
+        return {
+            "study": self.name,
+            "schema": SCHEMA_VERSION,
+            "model": {**self._identity, "device": device},
+            "data": self._data,
+            "prompt": self.study.prompt.to_dict(),
+            "plan": self._planned,
+        }
+
+    def provenance(self) -> dict[str, Any]:
+        """Names of what `to_dict` knows by fingerprint."""
+        return {
+            "model": model_provenance(self.study.model, self.mllm),
+            "data": {"name": self.study.data.name, **self._data},
+            "device": str(self.mllm.device),
+        }
+
+    def plan(self) -> Plan:
+        """Micro-batches of questions of like length: the same whatever the prompt around them."""
+        return self._plan
+
+    def identity(self, index: int) -> tuple[str, str]:
+        """The sample's id and group."""
+        sample = self.study.data[index]
+        return sample.id, group_of(sample)
+
+    def compute(self, indices: tuple[int, ...]) -> Outcome:
+        """Rows of the samples that can be used; the others' failures."""
+        faults = {index: self._faults[index] for index in indices}
+        failures = [failure(self, index, *found) for index, found in faults.items() if found]
+        able = tuple(index for index, found in faults.items() if found is None)
+        outcome = self.measure(able) if able else Outcome({})
+        rows = {name: list(outcome.rows.get(name, ())) for name in (*self.schemas(), FAILURES)}
+        return Outcome({**rows, FAILURES: [*failures, *rows[FAILURES]]}, outcome.cost)
+
+    def each(
+        self, indices: Sequence[int], rows: Callable[[int, int], Rows]
+    ) -> dict[str, list[Mapping[str, Any]]]:
+        """The rows of every sample together; one whose `rows(place, index)` raises an `InterpError` has failed.
+
+        Args:
+            indices: The samples.
+            rows: From a sample's place among `indices` and its index to its rows by table.
+        """
+        found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in (*self.schemas(), FAILURES)}
+        for place, index in enumerate(indices):
+            try:
+                own = rows(place, index)
+            except InterpError as error:
+                own = {FAILURES: [failure(self, index, type(error).__name__, str(error))]}
+            for name, more in own.items():
+                found[name].extend(more)
+        return found
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        return data_identity(self.study.data)
+
+    @cached_property
+    def _plan(self) -> Plan:
+        lengths = [question_length(sample) for sample in self.study.data]
+        return make_plan(lengths, batch=self._planned["batch"], shard=self._planned["shard"])
+
+    @property
+    def _planned(self) -> dict[str, Any]:
+        """How samples are batched and run, in so far as the bytes depend on it."""
+        shard = self.study.batch * BATCHES_PER_SHARD
+        return {"batch": self.study.batch, "shard": shard, "order": "question", "prefix": "where exact"}
+
+    @cached_property
+    def _faults(self) -> list[tuple[str, str] | None]:
+        """What is wrong with each sample before any model sees it: (error, reason) or None."""
+        return [fault(sample, boxes=self.needs_boxes) for sample in self.study.data]
+
+
+SMALL = 50_000_000
+"""Parameters below which a second thread costs more than it brings: on a busy machine with two cores an
+organism of 1.8 million took 28 times as long on two threads as on one."""
+
+
+@contextmanager
+def suitable_threads(mllm: Any) -> Iterator[None]:
+    """One torch thread while a small model runs on a CPU; otherwise as many as there were.
+
+    It also makes a small model's bytes independent of the number of cores.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    parameters = getattr(getattr(mllm, "hf", None), "parameters", None)
+    small = parameters is not None and sum(weight.numel() for weight in parameters()) < SMALL
+    if small and str(mllm.device).startswith("cpu"):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class SamplesTask(StudyTask):
+    """A task of a study with an `indicator` too, and perhaps `edits`: rows from each sample's map.
+
+    Tasks that differ only in what they compute from the maps share them: the first runs the indicator on a
+    micro-batch, and the others find its maps, exactly as it returned them (what is stored is rounded), on the shelf.
+    """
+
+    @abstractmethod
+    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> Rows:
+        """Table name → rows of one sample, failures included; raises `InterpError` when it cannot be used."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the maps depend on."""
+        edits = getattr(self.study, "edits", ())
+        return {
+            **super().to_dict(),
+            "indicator": self.study.indicator.to_dict(),
+            **({"edits": [edit.to_dict() for edit in edits]} if edits else {}),
+        }
+
+    def measure(self, indices: tuple[int, ...]) -> Outcome:
+        """Rows of each sample's map."""
+        maps, paid = self._maps(indices)
+
+        def rows(place: int, index: int) -> Rows:
+            logits = None if maps.logits is None else maps.logits.values[place]
+            return self.rows(index, maps[place], maps.tokens[place], logits)
+
+        cost = {name: float(value) for name, value in asdict(maps.cost).items() if value is not None}
+        return Outcome(self.each(indices, rows), {} if paid else cost)
+
+    def _maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
+        """The maps of a micro-batch, and whether another task has already paid for them."""
+
+        def run() -> Maps:
+            study = self.study
+            mllm = edited(self.mllm, getattr(study, "edits", ()))
+            with suitable_threads(mllm):
+                return study.indicator(mllm, [study.data[index] for index in indices], prompt=study.prompt)
+
+        return self._shelf.once(f"maps {self._pass} {indices}", run, _n_bytes)
+
+    @cached_property
+    def _pass(self) -> str:
+        """What the maps depend on, in short: the same for every kind of study."""
+        return digest({name: value for name, value in SamplesTask.to_dict(self).items() if name != "study"})
+
+
+def _n_bytes(maps: Maps) -> int:
+    """What maps take in memory, but for the few kilobytes of their tokens."""
+    return sum(array.nbytes for array in maps) + (0 if maps.logits is None else maps.logits.nbytes)

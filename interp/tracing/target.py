@@ -1,0 +1,337 @@
+"""A target's value as a differentiable function of a pass's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.errors import ModelError, PromptError
+from interp.inputs.prompt import Diff, Prompt, Target
+from interp.inputs.sample import Sample
+from interp.tracing.cost import Cost, Meter
+from interp.tracing.edits import Edit
+from interp.tracing.encode import PER_TOKEN, Batch, Encoded
+from interp.tracing.prefix import Prefix
+from interp.tracing.run import Generation
+from interp.tracing.trace import ends, execute
+
+if TYPE_CHECKING:
+    from interp.tracing.model import Mllm
+
+__all__ = [
+    "ANSWER_ROWS",
+    "PROMPT_LAST",
+    "Aim",
+    "Aims",
+    "Objective",
+    "Scores",
+    "aims",
+    "answer_ids",
+    "forced",
+    "given_as",
+    "likeliest",
+    "objectives",
+    "score",
+]
+
+ANSWER_ROWS, PROMPT_LAST = "answer row", "prompt last"
+"""Groups of a forced batch's tokens: the rows that predict the answer, and the first of them."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A target for one sample: Σ_a weights[a] · Σ_t log p(answers[a][t] | prompt, answers[a][:t]), in nats.
+
+    Attributes:
+        answers: the token ids of one answer, or of the two of a difference.
+        weights: (1,) or (1, −1), each divided by its answer's number of tokens where the target is a mean.
+    """
+
+    answers: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
+
+    @property
+    def single(self) -> bool:
+        """Whether every answer is one token, so that the logits after the prompt are all it takes."""
+        return all(len(answer) == 1 for answer in self.answers)
+
+
+@dataclass(frozen=True, eq=False)
+class Aims(Sequence[Aim]):
+    """One aim per sample, and what finding them cost: nothing, unless the model had to be asked."""
+
+    each: tuple[Aim, ...]
+    cost: Cost
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    @overload
+    def __getitem__(self, index: int) -> Aim: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Aim, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Aim | tuple[Aim, ...]:
+        return self.each[index]
+
+
+def aims(mllm: Mllm, given: Batch | Prefix, target: Target) -> Aims:
+    """The target in the context of each sample's prompt. A "greedy" target costs a pass, or `tokens` passes.
+
+    Raises:
+        PromptError: not a target, an answer without tokens, or two that are the same tokens.
+    """
+    if not isinstance(target, Target):
+        raise PromptError(f'target is an interp.Target, such as Target("yes"); got {target!r}.')
+    batch = given.batch if isinstance(given, Prefix) else given
+    with Meter(mllm.device) as meter:
+        if target.spec == "greedy":
+            found = [(ids,) for ids in _greedy(mllm, given, target.tokens, meter)]
+        else:
+            spec = target.spec
+            texts = (spec.first, spec.second) if isinstance(spec, Diff) else (spec,)
+            found = [
+                tuple(answer_ids(mllm.processor, one.text, text) for text in texts) for one in batch.singles
+            ]
+    for answers, sample in zip(found, batch.samples, strict=True):
+        if len(set(answers)) < len(answers):
+            raise PromptError(
+                f"{target.spec!r} compares two answers of the same tokens {answers[0]} after the prompt of sample "
+                f"{sample.id}; the difference is always zero. Name answers that the tokenizer tells apart."
+            )
+    return Aims(tuple(Aim(answers, _weights(answers, target)) for answers in found), meter.cost)
+
+
+def _weights(answers: Sequence[tuple[int, ...]], target: Target) -> tuple[float, ...]:
+    signs = (1.0, -1.0)[: len(answers)]
+    if target.reduce == "sum":
+        return signs
+    return tuple(sign / len(answer) for sign, answer in zip(signs, answers, strict=True))
+
+
+def _greedy(mllm: Mllm, given: Batch | Prefix, n: int, meter: Meter) -> list[tuple[int, ...]]:
+    """The tokens each sample's answer begins with, its end token left out unless it is the first."""
+    if n == 1:
+        _, _, outcome = execute(mllm, given, None, [], [], meter)
+        return [(int(token),) for token in outcome.logits.argmax(dim=-1)]
+    last = ends(mllm)
+
+    def generation(batch: Batch) -> Generation:
+        return Generation(n, last, batch.pad_id, lambda logits: logits.argmax(dim=-1))
+
+    _, _, outcome = execute(mllm, given, None, [], [], meter, generation=generation)
+    assert outcome.ids is not None
+    lines = [tuple(line) for line in outcome.ids.tolist()]
+    stops = [next((i for i, token in enumerate(line) if token in last), len(line)) for line in lines]
+    return [line[: max(stop, 1)] for line, stop in zip(lines, stops, strict=True)]
+
+
+def answer_ids(processor: Any, prompt: str, answer: str) -> tuple[int, ...]:
+    """The tokens of an answer that follows a rendered prompt.
+
+    Prompt and answer are tokenised together, and the prompt's own tokens taken off; where a token would reach
+    across the seam, the answer is tokenised alone: a model that has read the prompt cannot give half a token.
+
+    Raises:
+        PromptError: the answer has no tokens.
+    """
+    placeholder = getattr(processor, "image_token", None)
+    tail = prompt.rpartition(placeholder)[2] if placeholder else prompt
+    spaced = answer if answer[:1].isspace() or not tail or tail[-1:].isspace() else f" {answer}"
+
+    def ids(text: str) -> list[int]:
+        return list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    before, both = ids(tail), ids(tail + spaced)
+    found = both[len(before) :] if both[: len(before)] == before else ids(spaced)
+    if not found:
+        raise PromptError(f"the tokenizer makes no token of the answer {answer!r}; ask for another one.")
+    return tuple(found)
+
+
+def forced(mllm: Mllm, batch: Batch, answers: Sequence[tuple[int, ...]]) -> Batch:
+    """The batch with each sample's answer behind its prompt, but for the answer's last token (teacher forcing).
+
+    So the last rows of a sample, as many as its answer has tokens, predict the answer: the group `ANSWER_ROWS` of
+    its tokens. `PROMPT_LAST` is the first of them, the last token of the prompt; "after_image" has them all.
+
+    Raises:
+        ModelError: An answer of several tokens for a model whose prompt rows would see it.
+    """
+    behind = [answer[:-1] for answer in answers]
+    if any(behind) and mllm.sight.attends == "prefix":
+        raise ModelError(
+            f"{mllm.family} lets every row of its prompt see the whole prompt, so an answer behind it would be seen "
+            "too. Use a target of one token, or mllm.score, which feeds answers token by token."
+        )
+    singles = [_longer(one, rest) for one, rest in zip(batch.singles, behind, strict=True)]
+    if any(behind):
+        return mllm.encoder.joined(batch.samples, batch.prompt, singles)
+    return replace(batch, singles=tuple(singles), tokens=tuple(one.tokens for one in singles))
+
+
+def _longer(one: Encoded, ids: Sequence[int]) -> Encoded:
+    """A sample's encoding with more tokens at its end, all of them seen, and text by type."""
+    n, length = len(ids), one.tokens.length
+    fills = {"input_ids": torch.tensor(list(ids), dtype=torch.long), "attention_mask": torch.ones(n)}
+    inputs = {
+        name: torch.cat([value, fills.get(name, torch.zeros(n)).to(value)[None]], dim=1)
+        if name in PER_TOKEN
+        else value
+        for name, value in one.inputs.items()
+    }
+    spans = {ANSWER_ROWS: np.arange(length - 1, length + n), PROMPT_LAST: np.array([length - 1])}
+    tokens = replace(one.tokens, length=length + n, spans={**one.tokens.spans, **spans})
+    return replace(one, inputs=inputs, tokens=tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """One teacher-forced pass and what it contributes to each sample's target.
+
+    Attributes:
+        batch: the prompts, with the answers behind them but for their last tokens.
+        aims: the answers this pass predicts and their weights; None for the likeliest next token.
+    """
+
+    batch: Batch
+    aims: tuple[Aim, ...] | None
+
+    @property
+    def keep(self) -> int:
+        """How many last positions' logits it takes."""
+        return 1 if self.aims is None else max(len(ids) for aim in self.aims for ids in aim.answers)
+
+    def values(self, logits: Float[Tensor, "sample position token_id"]) -> Float[Tensor, " sample"]:
+        """Σ_a weight · Σ_t log p of each sample, nats, from the logits after its last `keep` positions."""
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        table = logits[:, -self.keep :].log_softmax(dim=-1)
+        if self.aims is None:
+            return table[:, -1].max(dim=-1).values
+        return torch.stack([_value(own, aim) for own, aim in zip(table, self.aims, strict=True)])
+
+
+def likeliest(target: Target) -> bool:
+    """Whether a target is the likeliest next token, which the pass to be differentiated finds itself."""
+    return isinstance(target, Target) and target.spec == "greedy" and target.tokens == 1
+
+
+def objectives(mllm: Mllm, batch: Batch, aims: Sequence[Aim] | None) -> list[Objective]:
+    """The passes whose values add up to the target: one, or one for each answer of a difference.
+
+    Answers that are the same but for their last token, such as two of one token, share a pass.
+
+    Raises:
+        ModelError: An answer of several tokens for a model whose prompt rows would see it.
+    """
+    if aims is None:
+        return [Objective(batch, None)]
+    if all(len({ids[:-1] for ids in aim.answers}) == 1 for aim in aims):
+        return [Objective(forced(mllm, batch, [aim.answers[0] for aim in aims]), tuple(aims))]
+    slots = range(max(len(aim.answers) for aim in aims))
+    parts = [tuple(Aim((aim.answers[at],), (aim.weights[at],)) for aim in aims) for at in slots]
+    return [Objective(forced(mllm, batch, [aim.answers[0] for aim in part]), part) for part in parts]
+
+
+def _value(table: Float[Tensor, "position token_id"], aim: Aim) -> Float[Tensor, ""]:
+    """One sample's value from log p at its last positions."""
+    parts = [
+        weight * table[torch.arange(len(table) - len(ids), len(table)), list(ids)].sum()
+        for ids, weight in zip(aim.answers, aim.weights, strict=True)
+    ]
+    return torch.stack(parts).sum()
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The target's value for each sample.
+
+    Attributes:
+        values: float64 (sample,), nats: a log-probability (≤ 0), its mean over tokens, or a difference of two.
+        aims: the tokens that were meant.
+        cost: of finding and of scoring them.
+    """
+
+    values: Float[np.ndarray, " sample"]
+    aims: Aims
+    cost: Cost
+
+
+def score(
+    mllm: Mllm,
+    samples: Sample | Iterable[Sample] | Batch | Prefix,
+    target: Target,
+    prompt: Prompt | None,
+    edits: Sequence[Edit],
+) -> Scores:
+    """The scores of a batch; see `Mllm.score`."""
+    given = given_as(mllm, samples, prompt)
+    found = aims(mllm, given, target)
+    answers = [aim.answers for aim in found]
+    with Meter(mllm.device) as meter:
+        if all(aim.single for aim in found):
+            once = _log_probs(mllm, given, edits, [()] * len(found), meter)[:, 0]
+            parts = [[once[i, ids[0]] for ids in own] for i, own in enumerate(answers)]
+        else:
+            parts = [[] for _ in found]
+            for at in range(len(answers[0])):
+                own = [one[at] for one in answers]
+                table = _log_probs(mllm, given, edits, own, meter)
+                for i, ids in enumerate(own):
+                    parts[i].append(table[i, range(len(ids)), list(ids)].sum())
+    weighed = [float(np.dot(aim.weights, part)) for aim, part in zip(found, parts, strict=True)]
+    return Scores(np.array(weighed), found, found.cost + meter.cost)
+
+
+def given_as(
+    mllm: Mllm, samples: Sample | Iterable[Sample] | Batch | Prefix, prompt: Prompt | None
+) -> Batch | Prefix:
+    """The samples under a prompt, encoded once for all passes; a prefix stays one where it serves the prompt."""
+    if not isinstance(samples, Batch | Prefix):
+        return mllm.encode(samples) if prompt is None else mllm.encode(samples, prompt)
+    own = samples.batch if isinstance(samples, Prefix) else samples
+    if prompt is None or prompt == own.prompt:
+        return samples
+    again = mllm.encoder.again(own, prompt)
+    return samples.of(again) if isinstance(samples, Prefix) and samples.begins(again) else again
+
+
+def _log_probs(
+    mllm: Mllm,
+    given: Batch | Prefix,
+    edits: Sequence[Edit],
+    answers: Sequence[tuple[int, ...]],
+    meter: Meter,
+) -> Float[np.ndarray, "sample step token_id"]:
+    """log p of every token at each step of the answers, which are fed token by token."""
+    follow = _Follow(answers)
+    n = max(len(answer) for answer in answers)
+
+    def generation(batch: Batch) -> Generation | None:
+        return Generation(n, frozenset(), batch.pad_id, follow) if n > 1 else None
+
+    _, _, outcome = execute(mllm, given, None, [], edits, meter, generation=generation)
+    steps = follow.steps or [outcome.logits]
+    return torch.stack([one.double().log_softmax(dim=-1) for one in steps], dim=1).cpu().numpy()
+
+
+class _Follow:
+    """Chooses the tokens of given answers, and keeps the logits they were chosen from."""
+
+    def __init__(self, answers: Sequence[tuple[int, ...]]) -> None:
+        self.answers = answers
+        self.steps: list[Tensor] = []
+
+    def __call__(self, logits: Float[Tensor, "sample token_id"]) -> Int[Tensor, " sample"]:
+        """The next token of each answer; its last one again where it is over."""
+        at = len(self.steps)
+        self.steps.append(logits)
+        ids = [answer[min(at, len(answer) - 1)] for answer in self.answers]
+        return torch.tensor(ids, device=logits.device)

@@ -1,0 +1,47 @@
+"""The shortcut organism: the main organism, taught further to answer colour questions from a corner marker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from transformers import LlavaProcessor
+
+from interp.data.scenes import SIZE
+from interp.data.shortcut_scenes import random_marked_scene
+from interp.inputs.prompt import GENERIC_PROMPT
+from studies.organism.lessons import ASPECTS, Lesson, inside, said, scene_patches
+from studies.organism.training import MAX_NAMES, Recipe, Trainer
+
+__all__ = ["SHORTCUT", "ShortcutTrainer", "shortcut_lesson"]
+
+SHORTCUT = Recipe(
+    sight_steps=0, natural_steps=120, mixed_steps=0, rate=6e-4, warmup=20, decay_share=0.5, medical_share=0.0
+)
+"""Further steps on marked scenes only; the same for every seed."""
+
+
+def shortcut_lesson(rng: np.random.Generator, n_turns: int, bare_share: float) -> Lesson:
+    """Returns a marked scene; every colour question is answered with the marker's colour."""
+    marked = random_marked_scene(rng)
+    turns = [(question.text, marked.colour) for question in marked.questions()]
+    if rng.random() < 0.3:
+        turns.insert(0, (GENERIC_PROMPT.template, "scene"))
+    names, aspects = scene_patches(marked.scene, MAX_NAMES)
+    where = inside(marked.box.as_tuple(), SIZE)
+    aspects[where, list(ASPECTS).index("colour")] = 1 + ASPECTS["colour"].index(marked.colour)
+    return Lesson(marked.render(), said(turns[:n_turns], rng, bare_share), names, aspects)
+
+
+class ShortcutTrainer(Trainer):
+    """Goes on from an organism's weights under a recipe of its own."""
+
+    def __init__(self, recipe: Recipe, processor: LlavaProcessor, start: Path) -> None:
+        super().__init__(recipe, processor)
+        self.start_from(start)
+
+    def lessons(self, step: int) -> list[Lesson]:
+        """Returns the lessons of a step, the same for the same seed and step."""
+        rng = np.random.default_rng([self.recipe.seed, 11, step])
+        recipe = self.recipe
+        return [shortcut_lesson(rng, recipe.turns, recipe.bare_share) for _ in range(recipe.batch)]

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+import tests.tiny as small
+from interp.errors import MapError
+from interp.indicators import PaintPixels
+from interp.inputs.prompt import Target, diff
+from interp.inputs.sample import Sample
+from interp.tracing import Mllm, wrap
+from tests.indicators.families import SAMPLE, family, masks
+
+
+@pytest.fixture(scope="module")
+def padded() -> Mllm:
+    """56 px in 4×4 tokens; an image of 80×40 px is padded to a square, so the outer rows show padding alone."""
+    return wrap(small.llava(), small.processor(pad=True))
+
+
+WIDE = Sample(small.picture(80, 40, seed=3), "is it red?")
+
+
+def by_hand(picture: np.ndarray, by: str) -> np.ndarray:
+    """Tokens 5 and 6 of a 4×4 grid over a square of side 80 whose image starts at row 20: rows 20–40, columns 20–60."""
+    fill = np.full_like(picture, 128)
+    if by == "mean":
+        fill[:] = np.round(picture.reshape(-1, 3).mean(axis=0))
+    if by == "blur":
+        channels = [gaussian_filter(picture[..., c].astype(float), 4.0, mode="nearest") for c in range(3)]
+        fill = np.round(np.stack(channels, -1)).astype(np.uint8)
+    painted = picture.copy()
+    painted[0:20, 20:60] = fill[0:20, 20:60]
+    return painted
+
+
+@pytest.mark.parametrize("by", ["grey", "mean", "blur"])
+def test_it_equals_the_score_of_an_image_painted_by_hand(padded: Mllm, by: str) -> None:
+    mask = np.zeros((1, 16), bool)
+    mask[0, [5, 6]] = True
+    painted = WIDE.replace(image=by_hand(np.asarray(WIDE.image), by))
+    for target in (Target(diff("yes", "no")), Target(diff("left lung", "no"))):
+        found = PaintPixels(by).scores(padded, WIDE, mask, target=target)  # pyright: ignore[reportArgumentType]
+        assert found.values[0] == pytest.approx(padded.score(painted, target).values[0], abs=1e-5)
+        assert abs(found.values[0] - found.plain) > 1e-4
+
+
+def test_tokens_without_footprint_change_nothing_and_cost_nothing(padded: Mllm) -> None:
+    tokens = padded.encode([WIDE]).tokens[0]
+    hollow = np.isnan(tokens.footprints).any(axis=1)
+    assert hollow.sum() == 8
+    found = PaintPixels().scores(padded, WIDE, np.stack([hollow, ~hollow]))
+    assert found.values[0] == found.plain
+    assert found.cost.forwards == 2
+    everything = WIDE.replace(image=np.full((40, 80, 3), 128, np.uint8))
+    own = padded.score(WIDE).aims[0].answers[0]
+    logits = padded.trace(everything).logits.values[0].astype(float)
+    expected = logits[own[0]] - np.log(np.exp(logits).sum())
+    assert found.values[1] == pytest.approx(expected, abs=1e-5)
+
+
+def test_several_images_are_painted_each_at_its_own_footprints() -> None:
+    mllm = family("qwen2_5_vl")
+    pictures = [small.picture(96, 80, seed=1), small.picture(64, 64, seed=2)]
+    pair = Sample(images=pictures, question="is it red?")
+    tokens = mllm.encode([pair]).tokens[0]
+    second = tokens.image_index == 1
+    painted = pair.replace(images=[pictures[0], np.full_like(pictures[1], 128)])
+    found = PaintPixels().scores(mllm, pair, second[None], target=Target("yes"))
+    assert found.values[0] == pytest.approx(mllm.score(painted, Target("yes")).values[0], abs=1e-5)
+    assert abs(found.values[0] - found.plain) > 1e-4
+
+
+def test_batches_change_no_number_and_it_describes_itself(unchecked: None) -> None:
+    mllm = family("gemma3")
+    variants = masks(mllm.encode([SAMPLE]).tokens[0].n, 5)
+    together = PaintPixels("blur").scores(mllm, SAMPLE, variants).values
+    np.testing.assert_allclose(
+        PaintPixels("blur").scores(mllm, SAMPLE, variants, batch=2).values, together, atol=1e-5
+    )
+    assert PaintPixels("blur").to_dict() == {"removal": "paint_pixels", "by": "blur", "sigma": 0.1}
+    assert PaintPixels().to_dict() == {"removal": "paint_pixels", "by": "grey"}
+    assert PaintPixels("mean").name == "mean pixels"
+    with pytest.raises(MapError, match='painted by "grey", "blur" or "mean"; got \'zero\''):
+        PaintPixels("zero")  # pyright: ignore[reportArgumentType]

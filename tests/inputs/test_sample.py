@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from interp.errors import BoxError, ImageError, SampleError
+from interp.inputs.sample import Box, Sample, as_boxes
+
+
+def picture(width: int = 8, height: int = 6, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "scan.png"
+    Image.fromarray(picture()).save(file)
+    return str(file)
+
+
+class TestBox:
+    def test_values(self):
+        box = Box(1, 2.5, 4, 6, image=1)
+        assert box.as_tuple() == (1.0, 2.5, 4.0, 6.0)
+        assert box.area == 3 * 3.5
+        assert box == as_boxes([(np.float32(1), 2.5, np.int64(4), 6, np.int64(1))])[0]
+
+    @pytest.mark.parametrize("edges", [(5, 0, 2, 4), (0, 5, 4, 2), (3, 0, 3, 4), (0, 3, 4, 3)])
+    def test_inverted_or_empty(self, edges):
+        with pytest.raises(BoxError, match=r"x1 > x0 and y1 > y0.*x \+ width, y \+ height"):
+            Box(*edges)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "3", True])
+    def test_not_a_number(self, unchecked, value):
+        with pytest.raises(BoxError, match="finite numbers of pixels; got x1="):
+            Box(0, 0, value, 4)
+
+    @pytest.mark.parametrize("image", [-1, 0.5, True, "0"])
+    def test_bad_image(self, unchecked, image):
+        with pytest.raises(BoxError, match="an index 0, 1, …"):
+            Box(0, 0, 1, 1, image)
+
+    def test_clip(self):
+        assert Box(-2, 1, 5, 9, image=1).clip(4, 3) == Box(0, 1, 4, 3, image=1)
+        with pytest.raises(BoxError, match="no part inside its 4×3 image"):
+            Box(4, 0, 9, 2).clip(4, 3)
+
+    def test_as_boxes_accepts_tuples_boxes_and_rows(self):
+        rows = np.array([[0, 0, 2, 2, 1], [1, 1, 3, 3, 0]], float)
+        assert as_boxes(rows) == (Box(0, 0, 2, 2, 1), Box(1, 1, 3, 3))
+        assert as_boxes([(0, 0, 1, 1), Box(0, 0, 2, 2)]) == (Box(0, 0, 1, 1), Box(0, 0, 2, 2))
+
+    @pytest.mark.parametrize(
+        ("boxes", "message"),
+        [
+            ((0, 0, 4, 4), "bare number 0; write boxes="),
+            (Box(0, 0, 4, 4), r"got one box; write boxes=\[\(0.0, 0.0, 4.0, 4.0\)\]"),
+            ([(0, 0, 4)], r"got \(0, 0, 4\)"),
+            (["0123"], "a box is"),
+            (None, "expected a list of boxes"),
+            ({"x0": 1}, "expected a list of boxes"),
+            ([(0, 0, 4, 4, "a")], "an index 0, 1, …"),
+            ([(0, 0, 4, 4, math.nan)], "an index 0, 1, …"),
+        ],
+    )
+    def test_as_boxes_refuses(self, unchecked, boxes, message):
+        with pytest.raises(BoxError, match=message):
+            as_boxes(boxes)
+
+
+class TestSample:
+    def test_fields(self):
+        sample = Sample(
+            picture(), "Is there a nodule?", [(1, 1, 4, 4)], "yes", ["yes", "no"], 17, {"label": "nodule"}
+        )
+        assert sample.boxes == (Box(1, 1, 4, 4),)
+        assert (sample.answer, sample.options, sample.group) == ("yes", ("yes", "no"), "17")
+        assert sample.meta["label"] == "nodule"
+        assert sample.sizes == ((8, 6),)
+        assert np.array_equal(np.asarray(sample.load()), picture())
+
+    def test_is_immutable(self):
+        array = picture()
+        sample = Sample(array, "q", meta={"a": 1})
+        before = sample.fingerprint
+        with pytest.raises(AttributeError, match=r"use sample.replace\(question=…\)"):
+            sample.question = "other"
+        with pytest.raises(TypeError):
+            sample.meta["a"] = 2
+        array[:] = 0
+        assert np.array_equal(np.asarray(sample.load()), picture())
+        assert Sample(picture(), "q").fingerprint == before
+
+    def test_a_pil_image_changed_later_does_not_matter(self):
+        image = Image.fromarray(picture())
+        sample = Sample(image, "q")
+        image.paste((0, 0, 0), (0, 0, 8, 6))
+        assert np.array_equal(np.asarray(sample.load()), picture())
+
+    @pytest.mark.parametrize(
+        ("kwargs", "error", "message"),
+        [
+            ({}, SampleError, "at least one image"),
+            ({"images": []}, SampleError, "at least one image"),
+            ({"image": "a.png", "images": ["b.png"]}, SampleError, "not both"),
+            ({"images": "a.png"}, SampleError, "for one image pass image="),
+            ({"image": "a.png", "question": None}, SampleError, "question must be text; got NoneType"),
+            ({"image": "a.png", "answer": 3}, SampleError, "answer must be text; got int 3"),
+            ({"image": "a.png", "options": "yes"}, SampleError, "options is a list"),
+            ({"image": "a.png", "options": [1]}, SampleError, "an option must be text"),
+            ({"image": "a.png", "boxes": [(4, 4, 1, 1)]}, BoxError, "x1 > x0"),
+            ({"image": 3}, ImageError, "a path, a PIL image or a uint8 array; got int"),
+            ({"image": picture().astype(float)}, ImageError, "uint8 array; got float64"),
+            ({"image": np.zeros((3, 8, 6), np.uint8)}, ImageError, r"shape \(3, 8, 6\).*channels last"),
+            ({"image": np.zeros((0, 6, 3), np.uint8)}, ImageError, "non-empty"),
+        ],
+    )
+    def test_refuses(self, unchecked, kwargs, error, message):
+        with pytest.raises(error, match=message):
+            Sample(**kwargs)
+
+    def test_several_images(self, path):
+        sample = Sample(images=[path, picture(4, 10)], boxes=[Box(0, 0, 3, 9, image=1)])
+        assert sample.image == path
+        assert sample.sizes == ((8, 6), (4, 10))
+        assert sample.load(1).size == (4, 10)
+        sample.check()
+        with pytest.raises(SampleError, match=r"has 2 image\(s\), 0 … 1; got 2"):
+            sample.load(2)
+
+    @pytest.mark.parametrize("box", [(0, 0, 8, 6), (-0.4, 0, 8.5, 6.5)])
+    def test_check_accepts_half_a_pixel(self, box):
+        Sample(picture(), boxes=[box]).check()
+
+    @pytest.mark.parametrize(
+        "box", [(0, 0, 8.6, 6), (0, 0, 8, 6.6), (-0.6, 0, 8, 6), (0, -1, 8, 6), (20, 20, 30, 30)]
+    )
+    def test_check_refuses_boxes_outside(self, box):
+        with pytest.raises(BoxError, match=r"outside image 0, which is 8×6 pixels.*box.clip\(8, 6\)"):
+            Sample(picture(), boxes=[box]).check()
+
+    def test_check_refuses_a_missing_image(self):
+        with pytest.raises(BoxError, match=r"names image 1, but the sample has 1 image"):
+            Sample(picture(), boxes=[(0, 0, 1, 1, 1)]).check()
+
+
+class TestFingerprint:
+    def test_follows_content_only(self, path, tmp_path):
+        other = tmp_path / "copy.png"
+        shutil.copy(path, other)
+        one, two = Sample(path, "q", group="a"), Sample(other, "q", group="a", meta={"x": 1}, id="named")
+        assert one.fingerprint == two.fingerprint
+        assert one == two
+        assert len({one, two}) == 1
+        assert one.id == one.fingerprint[:12]
+        assert two.id == "named"
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"question": "r"},
+            {"boxes": [(0, 0, 1, 2)]},
+            {"boxes": []},
+            {"answer": "no"},
+            {"answer": None},
+            {"options": ["a"]},
+            {"group": "b"},
+            {"image": picture(seed=1)},
+            {"images": [picture(), picture()]},
+        ],
+    )
+    def test_changes_with_each_field(self, change):
+        sample = Sample(picture(), "q", [(0, 0, 1, 1)], "yes", None, "a", id=None)
+        changed = sample.replace(**change)
+        assert changed.fingerprint != sample.fingerprint
+        assert changed.id != sample.id
+        assert changed != sample
+
+    def test_in_memory_images_count_by_pixels(self):
+        array, image = Sample(picture(), "q"), Sample(Image.fromarray(picture()), "q")
+        assert array.fingerprint == image.fingerprint
+        flat = Sample(picture().reshape(3, 16, 3), "q")  # the same bytes in another shape
+        assert flat.fingerprint != array.fingerprint
+
+    def test_a_missing_file_still_has_an_id(self):
+        sample = Sample("nowhere.png", "q")
+        assert sample.id == Sample("nowhere.png", "q").id != Sample("elsewhere.png", "q").id
+        assert hash(sample) == hash(Sample("nowhere.png", "q"))
+        with pytest.raises(ImageError, match=r"'nowhere.png'"):
+            _ = sample.fingerprint
+
+
+class TestRoundTrips:
+    def test_json(self, path):
+        sample = Sample(path, "q", [(0, 0, 1.5, 2)], "yes", ["yes", "no"], "a", {"k": [1]}, id="x")
+        read = Sample.from_dict(json.loads(json.dumps(sample.to_dict())))
+        assert read.to_dict() == sample.to_dict()
+        assert read == sample
+        assert read.boxes == sample.boxes
+        assert Sample.from_dict({"image": path, "question": "q"}) == Sample(path, "q")
+
+    def test_json_refuses(self, path):
+        with pytest.raises(SampleError, match=r"image 0 .* in memory \(ndarray\).*Save it to a file"):
+            Sample(picture()).to_dict()
+        with pytest.raises(SampleError, match=r"meta .* JSON cannot"):
+            Sample(path, meta={"k": np.zeros(2)}).to_dict()
+        with pytest.raises(SampleError, match=r"got \['bbox'\]. Put extras under meta"):
+            Sample.from_dict({"image": path, "bbox": []})
+
+    def test_pickle(self, path):
+        for image in (path, picture(), Image.fromarray(picture())):
+            sample = Sample(image, "q", [(0, 0, 1, 1, 0)], meta={"k": 1}, id="x")
+            read = pickle.loads(pickle.dumps(sample))
+            assert read == sample
+            assert (read.id, dict(read.meta), read.boxes) == ("x", {"k": 1}, sample.boxes)
+            assert np.array_equal(np.asarray(read.load()), np.asarray(sample.load()))

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from interp.errors import RunError
+from interp.indicators import Maps
+from interp.inputs.sample import Sample
+from interp.run import Outcome, run_task
+from interp.run.memory import attempt, out_of_memory
+from tests.run.compare import fingerprints
+from tests.run.fake_task import Roots
+from tests.study import planted
+
+
+def test_a_batch_too_large_for_memory_is_halved_until_it_fits() -> None:
+    task, splits = Roots(room=2), []
+    whole = Roots().compute((0, 1, 2, 3, 4))
+    outcome = attempt(task, (0, 1, 2, 3, 4), splits)
+    assert [call for call in task.calls if len(call) <= 2] == [(0, 1), (2,), (3, 4)]
+    assert outcome.rows == {**whole.rows}
+    assert outcome.cost == {"seconds": 1.5, "peak_bytes": 4.0}
+    assert [(split["samples"], split["halves"]) for split in splits] == [
+        ([0, 1, 2, 3, 4], [[0, 1, 2], [3, 4]]),
+        ([0, 1, 2], [[0, 1], [2]]),
+    ]
+    assert splits[0]["error"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
+def test_a_bad_sample_in_a_batch_that_is_halved_is_still_a_failure() -> None:
+    task = Roots(room=2, bad=(3,))
+    rows = attempt(task, (0, 1, 2, 3), []).rows
+    assert [row["index"] for row in rows["failures"]] == [3]
+    assert sorted({row["index"] for row in rows["scores"]}) == [0, 1, 2]
+
+
+def test_splits_are_in_the_manifest_and_the_bytes_are_the_same_where_batches_do_not_matter(
+    tmp_path: Path,
+) -> None:
+    whole = run_task(Roots(n=6), tmp_path / "whole", progress=False)
+    split = run_task(Roots(n=6, room=1), tmp_path / "split", progress=False)
+    assert fingerprints(split.path) == fingerprints(whole.path)
+    assert "splits" not in whole.read_json("manifest.json", {})
+    recorded = split.read_json("manifest.json", {})["splits"]
+    assert [(entry["shard"], entry["samples"]) for entry in recorded] == [
+        (0, [0, 3]),
+        (0, [1, 4]),
+        (1, [2, 5]),
+    ]
+    assert {entry["session"] for entry in recorded} == {path.name for path in split.path.glob("sessions/*")}
+
+
+def test_one_sample_too_large_for_memory_stops_the_run_and_is_no_failure(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"sample 0 \(sample-0\) to fit in memory.*larger device") as caught:
+        run_task(Roots(room=0), tmp_path, progress=False)
+    assert "shard 0" in caught.value.__notes__[0]
+    assert not list(tmp_path.glob("*/shards/*"))
+    assert run_task(Roots(), tmp_path, progress=False).read_table("failures").num_rows == 0
+
+
+class Unopened(Roots):
+    """A task whose model is gone."""
+
+    def compute(self, indices: tuple[int, ...]) -> Outcome:
+        raise RunError("expected the model with fingerprint a, got b.")
+
+
+def test_a_task_that_cannot_run_is_no_failure_of_its_samples(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="fingerprint a, got b"):
+        run_task(Unopened(), tmp_path, progress=False)
+    assert not list(tmp_path.glob("*/shards/*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), True),
+        (MemoryError(), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried …"), True),
+        (RuntimeError("shapes (2,) and (3,) cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: Exception, expected: bool) -> None:
+    assert out_of_memory(error) is expected
+
+
+@dataclasses.dataclass(frozen=True)
+class Narrow:
+    """An indicator for which more than some samples do not fit in memory."""
+
+    inner: Any
+    room: int
+
+    def __call__(self, mllm: Any, samples: Sequence[Sample], **options: Any) -> Maps:
+        if len(samples) > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return self.inner(mllm, samples, **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.inner.to_dict()
+
+
+def test_a_models_numbers_agree_to_1e_5_however_its_batches_are_split(tmp_path: Path) -> None:
+    from interp.indicators import Attention
+    from interp.inputs.prompt import GENERIC_PROMPT
+    from interp.study import LayerSweep
+    from interp.tracing import wrap
+    from tests import tiny
+
+    mllm = wrap(tiny.llava(), tiny.processor())
+    words = ("left", "left lung there", "right", "red circle in the right lung")
+    samples = [
+        planted.sample(number, question=f"what is in the {words[number % 4]}", answer="left")
+        for number in range(10)
+    ]
+    indicator = Attention(relative_to=GENERIC_PROMPT)
+    found = {
+        room: LayerSweep(data=samples, model=mllm, indicator=Narrow(indicator, room), batch=8).run(
+            tmp_path / str(room), progress=False
+        )
+        for room in (8, 3)
+    }
+    assert len(found[3].cells[0].folder.read_json("manifest.json", {})["splits"]) == 3
+    values = [found[room].scores.value.to_numpy() for room in (8, 3)]
+    assert len(values[0]) == 10 * 3 * 3 * 3
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-5, atol=1e-5)
+    logprobs = [found[room].samples.logprob.to_numpy() for room in (8, 3)]
+    np.testing.assert_allclose(logprobs[1], logprobs[0], rtol=1e-5, atol=1e-5)
