@@ -25,7 +25,7 @@ from interp.tracing import Cost, Mllm
 from interp.tracing.cached_pass import Trunk
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.target import Aim, forced
-from interp.tracing.target_variants import Asked, log_probs
+from interp.tracing.target_variants import Asked
 from interp.tracing.trace import execute
 
 __all__ = [
@@ -423,13 +423,11 @@ def painted_over(
 def _values(mllm: Mllm, samples: list[Sample], prompt: Prompt, aim: Aim, meter: Meter) -> np.ndarray:
     """The target's value of each sample, its answers' tokens given."""
     batch = mllm.encode(samples, prompt)
-    groups = [aim.answers[:1]] if aim.single else [(answer,) for answer in aim.answers]
+    parts = [aim] if aim.single else [Aim((a,), (w,)) for a, w in zip(aim.answers, aim.weights, strict=True)]
     values = np.zeros(len(samples))
-    for at, (answer, *_) in enumerate(groups):
+    for part in parts:
+        answer = part.answers[0]
         behind = forced(mllm, batch, [answer] * len(samples))
         _, _, outcome = execute(mllm, behind, None, [], [], meter, keep=len(answer))
-        scored = (
-            list(zip(aim.answers, aim.weights, strict=True)) if aim.single else [(answer, aim.weights[at])]
-        )
-        values += sum(weight * log_probs(outcome.tail, ids) for ids, weight in scored)
+        values += part.value(outcome.tail).cpu().numpy()
     return values

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,11 +22,9 @@ from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
 from interp.tracing.encode import PER_TOKEN, Batch
 from interp.tracing.prefix import After
-from interp.tracing.run import whole_cache
+from interp.tracing.run import run_pass, whole_cache
 from interp.tracing.shared_keys import Fan
-
-if TYPE_CHECKING:
-    from interp.tracing.model import Mllm
+from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["Trunk"]
 
@@ -47,7 +45,7 @@ class Trunk:
         logits: after the last rows, (1, row, token_id), float32.
     """
 
-    mllm: Mllm
+    mllm: WrappedModel
     batch: Batch
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -58,14 +56,14 @@ class Trunk:
 
     @classmethod
     def of(
-        cls, mllm: Mllm, batch: Batch, meter: Meter, *, keep: int = 1, layers: Collection[int] = (0,)
+        cls, mllm: WrappedModel, batch: Batch, meter: Meter, *, keep: int = 1, layers: Collection[int] = (0,)
     ) -> Trunk:
         """The trunk of a batch of one sample.
 
         Args:
             mllm: the model.
             batch: one sample, encoded.
-            meter: told of the pass.
+            meter: counts the pass.
             keep: how many last rows' logits are wanted, here and of every variant.
             layers: the layers that variants may start at.
 
@@ -74,8 +72,8 @@ class Trunk:
         """
         if len(batch) != 1:
             raise ModelError(f"a trunk is of one sample; got a batch of {len(batch)}.")
-        shares = mllm.sight.attends != "prefix"
-        cache = whole_cache(mllm.hf.config.get_text_config(decoder=True)) if shares else None
+        shares = mllm.visibility.attends != "prefix"
+        cache = whole_cache(mllm.hf) if shares else None
         inputs = batch.inputs | {"position_ids": batch.positions}
         watch = _Watch(frozenset(layers))
         with mllm.installation.armed({}), torch.no_grad(), watch.on(mllm.adapter.layers(mllm.hf)):
@@ -96,7 +94,7 @@ class Trunk:
 
     def stop(self, first: int) -> int:
         """How many rows need not run again when rows before `first` compute what they did."""
-        attends = self.mllm.sight.attends
+        attends = self.mllm.visibility.attends
         if attends == "prefix" or (attends == "image_blocks" and first <= self.tokens.image.max(initial=-1)):
             return 0
         return min(first, self.tokens.length - self.keep)
@@ -119,7 +117,7 @@ class Trunk:
         Args:
             n: how many.
             stop: rows that do not run, as `stop()` says.
-            meter: told of the pass.
+            meter: counts the pass.
             start: the first layer that runs.
             entering: what enters it at the rows from `stop` on, of each variant or of all; by default what did.
             added: what is added after layers, as `added` of the trunk, at the same rows; by default that.
@@ -160,13 +158,10 @@ class Trunk:
 
 
 def _passed(
-    mllm: Mllm, inputs: Mapping[str, Tensor], cache: Cache | None, keep: int, meter: Meter
+    mllm: WrappedModel, inputs: Mapping[str, Tensor], cache: Cache | None, keep: int, meter: Meter
 ) -> Float[Tensor, "sample kept token_id"]:
     """One pass; its last rows' logits."""
-    meter.forwards += 1
-    meter.tokens += inputs["input_ids"].numel()
-    use = {"past_key_values": cache, "use_cache": cache is not None, "return_dict": True}
-    return mllm.hf(**inputs, **use, logits_to_keep=keep).logits[:, -keep:].float()
+    return run_pass(mllm.hf, inputs, meter, cache=cache, keep=keep).float()
 
 
 class _Watch:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,11 +27,11 @@ from interp.tracing.edits import Knockout
 from interp.tracing.encode import PER_TOKEN, Batch
 from interp.tracing.plan import resolve
 from interp.tracing.prefix import Prefix
+from interp.tracing.prefix_pass import make_prefix
 from interp.tracing.reads import Rows
 from interp.tracing.site import Site, positions
-
-if TYPE_CHECKING:
-    from interp.tracing.model import Mllm
+from interp.tracing.trace import trace as traced
+from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["Cut", "Passes", "Stem"]
 
@@ -77,21 +77,21 @@ class Stem:
         cost: What encoding and the prefix took.
     """
 
-    mllm: Mllm
+    mllm: WrappedModel
     batch: Batch
     prefix: Prefix | None
     cost: Cost
 
     @classmethod
-    def of(cls, mllm: Mllm, sample: Sample, prompt: Prompt = PAPER_PROMPT) -> Stem:
+    def of(cls, mllm: WrappedModel, sample: Sample, prompt: Prompt = PAPER_PROMPT) -> Stem:
         """The stem of a sample.
 
         Raises:
             SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
             ModelError: A sample without image tokens.
         """
-        found = mllm.prefix([sample], prompt)
-        serves = bool(found.keys) and found.begins(found.batch)
+        found = make_prefix(mllm, [sample], prompt)
+        serves = found.serves(found.batch, mllm.visibility)
         return cls(mllm, found.batch, found if serves else None, found.cost)
 
     @property
@@ -123,7 +123,7 @@ class Stem:
                 tokens,
                 n_layers=self.mllm.n_layers,
                 n_heads=self.mllm.n_heads,
-                sight=self.mllm.sight,
+                visibility=self.mllm.visibility,
             )
         except EditError as error:
             return str(error)
@@ -131,7 +131,7 @@ class Stem:
 
     def hides(self, cut: Cut) -> bool:
         """Whether any of the cut's queries could see any of its keys at all."""
-        horizon = self.mllm.sight.horizon(self.tokens)
+        horizon = self.mllm.visibility.horizon(self.tokens)
         return bool((horizon[list(cut.queries)] >= min(cut.keys)).any())
 
     def run(
@@ -174,7 +174,7 @@ class Stem:
             else replace(self.prefix, batch=rows, lengths=(self.n_prefix,) * len(cuts))
         )
         with _taken_up(self.mllm.adapter.layers(self.mllm.hf), kept.outputs, start):
-            trace = self.mllm.trace(given, edits=_edits(cuts, mode))
+            trace = traced(self.mllm, given, edits=_edits(cuts, mode))
         ran = (self.mllm.n_layers - start) * trace.cost.tokens
         return Passes(trace.logits.values, trace.cost, ran)
 
@@ -183,7 +183,7 @@ class Stem:
         if whole not in self._passes:
             given = self.batch if whole or self.prefix is None else self.prefix
             with _recorded(self.mllm.adapter.layers(self.mllm.hf)) as outputs:
-                trace = self.mllm.trace(given, reads=[FIRST_ROW] if whole else [])
+                trace = traced(self.mllm, given, reads=[FIRST_ROW] if whole else [])
             self._passes[whole] = _Kept(tuple(outputs), trace.logits.values, trace.cost, trace.cost.tokens)
         return self._passes[whole]
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.tracing.attention import attend, visible
-from interp.tracing.hooks import AttentionFunction, Call
+from interp.tracing.attention_call import AttentionFunction, Call
 
 __all__ = ["Fan"]
 

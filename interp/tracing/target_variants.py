@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,11 +16,9 @@ from interp.tracing.cached_pass import Trunk
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encode import Batch
 from interp.tracing.target import Aim, aims, forced
+from interp.tracing.wrapped import WrappedModel
 
-if TYPE_CHECKING:
-    from interp.tracing.model import Mllm
-
-__all__ = ["Asked", "Part", "log_probs"]
+__all__ = ["Asked", "Part"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +31,7 @@ class Part:
 
     def value(self, logits: Float[Tensor, "variant kept token_id"]) -> Float[np.ndarray, " variant"]:
         """The part's share of the target, from the logits of its last rows."""
-        each = [log_probs(logits, answer) * w for answer, w in zip(self.answers, self.weights, strict=True)]
-        return np.sum(each, axis=0)
+        return Aim(self.answers, self.weights).value(logits).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +55,7 @@ class Asked:
     @classmethod
     def of(
         cls,
-        mllm: Mllm,
+        mllm: WrappedModel,
         sample: Sample,
         prompt: Prompt,
         target: Target,
@@ -109,7 +104,7 @@ class Asked:
 
 
 def _parts(
-    mllm: Mllm, batch: Batch, aim: Aim | None, layers: Collection[int], meter: Meter
+    mllm: WrappedModel, batch: Batch, aim: Aim | None, layers: Collection[int], meter: Meter
 ) -> tuple[Part, ...]:
     """One part where single tokens are all there is, else one per answer. Without an aim, the likeliest token."""
     if aim is None or aim.single:
@@ -125,14 +120,3 @@ def _parts(
         )
         for answer, weight in zip(aim.answers, aim.weights, strict=True)
     )
-
-
-def log_probs(
-    logits: Float[Tensor, "variant kept token_id"], answer: Sequence[int]
-) -> Float[np.ndarray, " variant"]:
-    """Σ_t log p(answer[t]), float64, from the logits of the rows that predict it."""
-    ids = torch.tensor(list(answer), device=logits.device)
-    chosen = logits.gather(2, ids.expand(len(logits), -1)[..., None])[..., 0].double()
-    top = logits.amax(dim=-1, keepdim=True)
-    whole = top[..., 0].double() + (logits - top).exp().sum(dim=-1, dtype=torch.float64).log()
-    return (chosen - whole).sum(dim=-1).cpu().numpy()

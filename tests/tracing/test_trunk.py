@@ -15,7 +15,8 @@ from interp.inputs.prompt import PAPER_PROMPT, Target, diff
 from interp.tracing import Mllm, wrap
 from interp.tracing.cached_pass import Trunk
 from interp.tracing.cost import Meter
-from interp.tracing.target_variants import Asked, log_probs
+from interp.tracing.target import log_probabilities
+from interp.tracing.target_variants import Asked
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_a_question_is_asked_once_for_every_answer_of_its_target(mllm: Mllm) -> 
 def test_log_probabilities_are_of_the_rows_own_tokens() -> None:
     logits = torch.randn(3, 2, 7, generator=torch.Generator().manual_seed(0)) * 9
     table = logits.double().log_softmax(-1)
-    np.testing.assert_allclose(log_probs(logits, (4, 1)), table[:, 0, 4] + table[:, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(log_probabilities(logits, (4, 1)), table[:, 0, 4] + table[:, 1, 1], atol=1e-6)
 
 
 def test_what_makes_no_sense_is_refused(mllm: Mllm) -> None:

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from jaxtyping import Float
 
 from interp.errors import InterpError, MapError
 from interp.run import FAILURES, Outcome, Plan, make_plan
 from interp.run.task import failure
-from interp.study.answers import FirstToken, first_token
+from interp.study.first_token import FirstToken, first_token
 from interp.study.knockout_sweep.flows import Flow, Window
 from interp.study.task import Rows, StudyTask, suitable_threads
 from interp.tracing.knockout_variants import Cut, Passes, Stem
+from interp.tracing.target import log_probabilities
 
 __all__ = ["KnockoutTask"]
 
@@ -215,9 +217,7 @@ class KnockoutTask(StudyTask):
 
 def _logprob(logits: Float[np.ndarray, " token_id"], token: int) -> float:
     """The token's log-probability, nats."""
-    values = logits.astype(np.float64)
-    largest = values.max()
-    return float(values[token] - largest - np.log(np.exp(values - largest).sum()))
+    return float(log_probabilities(torch.from_numpy(logits)[None], (token,)))
 
 
 def _cost(passes: Passes) -> dict[str, float]:
