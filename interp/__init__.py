@@ -115,8 +115,8 @@ _MODULES = ("conformance", "data", "indicators", "methods", "metrics", "models")
 _HOMES = {
     "errors": ("InterpError",),
     "methods": ("Answer",),
-    "prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
-    "sample": ("Box", "Sample"),
+    "inputs.prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
+    "inputs.sample": ("Box", "Sample"),
     "study": (
         "Grid",
         "HeadRanking",
@@ -129,7 +129,7 @@ _HOMES = {
         "Refinement",
         "choose_layer",
     ),
-    "tokens": ("TokenMap", "word"),
+    "inputs.tokens": ("TokenMap", "word"),
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "ScaleWeights", "ScaleScores"),
         *("Contrast", "Decoding", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),

@@ -1,4 +1,4 @@
-"""`interp merge`: the command line's door to `merge`."""
+"""The command line: `interp check`, `convert`, `merge`, `models`. A command is a function; `COMMANDS` lists them."""
 
 from __future__ import annotations
 
@@ -21,33 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "main", "merge_command"]
 
-
-def merge_command(parts: Annotated[list[Path], tyro.conf.Positional], out: Path = Path("runs")) -> int:
-    """Join the parts of runs that several machines computed with --shard i/n.
-
-    Afterwards the same study, run without --shard on the same --out, computes nothing and shows its result.
-
-    Args:
-        parts: folders that were the --out of the parts; every run in them is merged.
-        out: folder for the whole runs; what it already holds counts as a part.
-    """
-    for folder in merge(parts, out):
-        print(f"merged {folder.path}")
-    return 0
-
-
 _WIDTH = 140
-"""Of tables that are not shown in a terminal."""
+"""Width of tables that are not printed to a terminal."""
 
 _ATTENDS = {"causal": "none", "image_blocks": "its own image", "prefix": "the prompt"}
-"""What an adapter's `attends` says, for people."""
+"""What the values of an adapter's `attends` mean, in plain words."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code: 0 when all is well, 1 when a check failed, 2 on an error.
 
     Args:
-        args: what comes after `interp`; by default the process's own arguments.
+        args: The arguments after `interp`; by default those of the process.
     """
     chosen: Callable[[], int] = tyro.extras.subcommand_cli_from_dict(
         {name: _later(command) for name, command in COMMANDS.items()}, prog="interp", args=args
@@ -75,24 +60,24 @@ def check(
     seed: int = 0,
     record: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> int:
-    """Measure whether a model's adapter, and all that is read through it, is right.
+    """Check a model's adapter and everything that is read through it.
 
-    Prints a table of checks; the exit code is 0 only when every one passed.
+    Prints a table of checks. The exit code is 0 only if every check passed.
 
     Args:
-        model: a family (its tiny model with random weights), a folder, or a hub id.
-        all_families: check every family's tiny model.
-        images: image files to use instead of made-up pictures.
-        checks: names of checks; all of them when left out.
-        dtype: of the weights.
-        device: where the model runs.
-        revision: of a hub id.
-        adapter: name of the adapter, when the config's own is not wanted.
-        processor: folder or hub id of the processor, where the checkpoint has none.
-        break_as: break the adapter first, to see the suite notice: transposed, shifted, row-shifted,
+        model: a family (its tiny model with random weights is checked), a folder, or a hub id.
+        all_families: check the tiny model of every family.
+        images: image files to use instead of generated pictures.
+        checks: names of the checks to run; by default all.
+        dtype: dtype of the weights.
+        device: device that the model runs on.
+        revision: revision of a hub id.
+        adapter: name of the adapter; by default the one that matches the config.
+        processor: folder or hub id of the processor, if the checkpoint has none.
+        break_as: break the adapter before the checks, to test the suite: transposed, shifted, row-shifted,
             tile-swapped, row-flipped, images-swapped, count or attends.
-        probes: tokens of a picture's view that are probed at most.
-        seed: of random weights, pictures and probes.
+        probes: largest number of tokens to probe in each view of a picture.
+        seed: seed of random weights, pictures and probes.
         record: with --all, write the results to the package's record, which `interp models` shows.
     """
     changed = bool(checks or break_as or images or dtype != "float32")
@@ -121,16 +106,16 @@ def _check_options(model: str | None, all_families: bool, record: bool, changed:
         )
     if record and (not all_families or changed):
         raise ModelError(
-            "--record keeps what every family's own checks found in float32: use it with --all and nothing "
-            "that changes them."
+            "--record stores the float32 results of every family: use it with --all and without options "
+            "that change them."
         )
 
 
 def _checked(model: str | None, options: dict[str, Any], record: bool) -> int:
-    """Checks a model, or every family, and prints each table; the exit code."""
+    """Checks a model or every family, prints a table for each, and returns the exit code."""
     _quiet()
     from interp import conformance
-    from interp.conformance.check_result import write
+    from interp.conformance.check_result import write_record
     from interp.conformance.tiny import families
 
     models = families() if model is None else [model]
@@ -145,18 +130,18 @@ def _checked(model: str | None, options: dict[str, Any], record: bool) -> int:
             results.append(conformance.check(name, progress=report, **options))
             console.print(results[-1])
     if record:
-        write(results)
+        write_record(results)
     if len(results) > 1:
         console.print(_summary(results))
     return 0 if all(result.passed for result in results) else 1
 
 
 def models() -> int:
-    """List the model families: what their image tokens are, what each supports, and how it was checked."""
-    from interp.conformance.check_result import read
+    """List the model families: their image tokens, what each supports, and how it was checked."""
+    from interp.conformance.check_result import read_record
     from interp.models.adapter import adapters
 
-    record = read()
+    record = read_record()
     table = _table("family")
     table.add_column("image tokens, and checkpoints of the family", min_width=45, overflow="fold")
     for name in ("attends", "prefix", "images"):
@@ -169,9 +154,10 @@ def models() -> int:
     console.print(table)
     versions = {", ".join(f"{n} {v}" for n, v in found["versions"].items()) for found in record.values()}
     console.print(
-        "attends: which later tokens a row of the prompt sees. prefix: whether what comes up to the image can be "
-        "run once for many questions. images: several in a sample. checked: `interp check FAMILY` on tiny random "
-        f"weights ({'; '.join(versions) or 'no record'}). For a checkpoint of yours: `interp check FOLDER`."
+        "attends: which later tokens a row of the prompt sees. prefix: whether the prompt up to the last image token "
+        "can be run once for many questions. images: whether a sample may have several. checked: result of "
+        f"`interp check FAMILY` on tiny random weights ({'; '.join(versions) or 'no record'}). To check your own "
+        "checkpoint: `interp check FOLDER`."
     )
     return 0
 
@@ -190,10 +176,10 @@ def convert(
 
     Args:
         source: a folder or hub id in an original layout, such as LLaVA's, VILA's or InternVL 1.2's.
-        target: a folder that does not exist, or is empty.
-        dtype: of the weights; auto keeps each tensor's own.
-        vision_tower: folder or hub id of a tower that replaces the one the source's config names.
-        revision: of a hub id.
+        target: a folder that is empty or does not exist yet.
+        dtype: dtype of the weights; auto keeps the dtype of each tensor.
+        vision_tower: folder or hub id of a tower to use instead of the one that the source's config names.
+        revision: revision of a hub id.
     """
     _quiet()
     from interp.models.checkpoints.convert import convert as converted
@@ -211,6 +197,20 @@ def convert(
     return 0
 
 
+def merge_command(parts: Annotated[list[Path], tyro.conf.Positional], out: Path = Path("runs")) -> int:
+    """Join the parts of runs that several machines computed with --shard i/n.
+
+    Afterwards the same study, run without --shard on the same --out, computes nothing and shows its result.
+
+    Args:
+        parts: the folders that the parts were written to (their --out); every run in them is merged.
+        out: the folder for the whole runs; the runs that it already holds count as a part.
+    """
+    for folder in merge(parts, out):
+        print(f"merged {folder.path}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "check": check,
     "convert": convert,
@@ -221,7 +221,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 
 def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
-    """The command with its arguments parsed and not yet run, so that its errors are not the parser's."""
+    """Returns a parser of the command's arguments; it returns the call, so that errors of the command stay its own."""
     from functools import partial, wraps
 
     @wraps(command)
@@ -232,7 +232,7 @@ def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
 
 
 def _described(adapter: Any, found: dict[str, Any] | None) -> list[Any]:
-    """The cells of one family. `found`: its record, None for an adapter that was never recorded."""
+    """Returns the cells of one family. `found` is its record; None if it was never recorded."""
     from rich.text import Text
 
     attends = getattr(adapter, "attends", "causal")
@@ -256,7 +256,7 @@ def _described(adapter: Any, found: dict[str, Any] | None) -> list[Any]:
 
 
 def _summary(results: Sequence[Conformance]) -> Table:
-    """One line per model."""
+    """Returns a table with one line per model."""
     table = _table("family", "passed", "failed")
     for result in results:
         n = sum(row.passed for row in result.rows)
@@ -281,7 +281,7 @@ def _console() -> Console:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr; the function given moves it on and says what is being done."""
+    """A progress bar on stderr; yields a function that advances it and shows the current step."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -294,7 +294,7 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def _threads(n: int | None) -> Iterator[None]:
-    """torch's threads for the block: tiny models run faster on one. None leaves them."""
+    """Sets the number of torch's threads for the block; None keeps it. Tiny models run faster on one thread."""
     import torch
 
     before = torch.get_num_threads()
@@ -306,7 +306,7 @@ def _threads(n: int | None) -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Leaves out transformers' own progress bars and advice."""
+    """Turns off transformers' progress bars and advice."""
     import transformers
 
     transformers.logging.set_verbosity_error()

@@ -1,7 +1,7 @@
 """The errors `interp` raises. Each message says what was expected, what came, and what to do.
 
-A study records any `InterpError` about one sample as that sample's failure and goes on; anything else is a
-bug and stops the run.
+A study records any `InterpError` about one sample as that sample's failure and continues. Any other
+exception is a bug and stops the run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DataError(InterpError):
 
 
 class ModelError(InterpError):
-    """A model that cannot be loaded, recognised or run as asked."""
+    """A model that cannot be loaded, recognised or run with these arguments."""
 
 
 class ImageTokenMismatch(ModelError):  # noqa: N818 – the name DESIGN fixes
@@ -69,7 +69,7 @@ class MapError(InterpError):
 
 
 class MethodError(InterpError):
-    """A parameter of a method that makes no sense."""
+    """An invalid parameter of a method."""
 
 
 class RunError(InterpError):
@@ -77,4 +77,4 @@ class RunError(InterpError):
 
 
 class StudyError(InterpError):
-    """A study declaration that does not make sense."""
+    """An invalid study declaration."""

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from interp.cli import COMMANDS, main
-from interp.conformance import CHECKS
-from interp.conformance import check_result as record
+from interp.conformance import CHECKS, check_result
 from interp.conformance.tiny import families
 from interp.models.adapter import built_in
 
@@ -24,7 +23,7 @@ def test_a_check_that_passes_prints_its_table_and_returns_0(capsys):
 
 def test_a_check_that_fails_returns_1(capsys):
     assert main(["check", "llava", "--checks", "locality", "--break", "shifted", "--probes", "9"]) == 1
-    assert "adapter broken: shifted: 0 of 1 checks passed" in capsys.readouterr().out
+    assert "faulty adapter: shifted: 0 of 1 checks passed" in capsys.readouterr().out
 
 
 def test_all_checks_every_family(capsys):
@@ -42,9 +41,9 @@ def test_all_checks_every_family(capsys):
         (["check"], "error: interp check takes one model (a family, a folder or a hub id), or --all"),
         (["check", "llava", "--all"], "got 'llava' and --all"),
         (["check", "llava", "--checks", "colour"], "error: checks are named image tokens, tiling"),
-        (["check", "llava", "--break", "worse"], "error: an adapter is broken as one of transposed"),
+        (["check", "llava", "--break", "worse"], "error: the fault of an adapter is one of transposed"),
         (["check", "llava", "--dtype", "float99"], "error: dtype is"),
-        (["check", "llava", "--record"], "error: --record keeps what every family's own checks found"),
+        (["check", "llava", "--record"], "error: --record stores the float32 results of every family"),
     ],
 )
 def test_errors_are_one_line_and_return_2(capsys, arguments, message):
@@ -66,7 +65,7 @@ def test_models_lists_every_family_and_how_it_was_checked(capsys):
 
 
 def test_the_record_is_of_the_checks_and_families_there_are():
-    found = record.read()
+    found = check_result.read_record()
     assert set(found) == set(families()) == {adapter.name for adapter in built_in()}
     for name, entry in found.items():
         assert entry["checks"] == list(CHECKS), f"{name}: run `interp check --all --record` again"
@@ -79,10 +78,10 @@ def test_records_are_written_and_read(tmp_path):
     from interp.conformance import check
 
     result = check("llava", checks=["locality", "tiling"], break_as="shifted", probes=9)
-    record.write([result], tmp_path / "record.json")
-    (entry,) = record.read(tmp_path / "record.json").values()
+    check_result.write_record([result], tmp_path / "record.json")
+    (entry,) = check_result.read_record(tmp_path / "record.json").values()
     assert (entry["passed"], entry["total"], entry["failed"]) == (1, 2, ["locality"])
-    assert record.read(tmp_path / "none.json") == {}
+    assert check_result.read_record(tmp_path / "none.json") == {}
 
 
 def test_python_m_interp_is_the_command_and_its_help_needs_no_torch():

@@ -1,4 +1,4 @@
-"""The public suite that measures whether a model's adapter, and all that is read through it, is right.
+"""A public suite of checks: are a model's adapter and everything read through it right?
 
 ```python
 from interp.conformance import check
@@ -7,7 +7,7 @@ result = check("llava")  # tiny random weights; or a folder, a hub id, an Mllm
 assert result.passed, result.failures
 ```
 
-Names are imported when first used, so that the record of earlier checks can be read without torch.
+Names are imported on first use, so that the record of earlier checks can be read without torch.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "broken": ("BREAKS", "broken_adapter"),
-    "result": ("CheckResult", "Conformance", "Measured"),
+    "faulty_adapters": ("BREAKS", "broken_adapter"),
+    "check_result": ("CheckResult", "Conformance", "Measured"),
     "subject": ("Subject",),
     "suite": ("CHECKS", "Check", "check"),
 }

@@ -1,33 +1,33 @@
-"""What a check measured, and the whole of a model's conformance, as values."""
+"""The result of a check, the results of a model, and the record of results that is kept with the package."""
 
 from __future__ import annotations
 
-import datetime
-import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
+import datetime
+import json
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
 
-__all__ = ["PATH", "CheckResult", "Conformance", "Measured", "read", "write"]
+__all__ = ["PATH", "CheckResult", "Conformance", "Measured", "read_record", "write_record"]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a check found.
+    """What a check measured.
 
     Attributes:
-        value: the measured number.
-        what: what the number is, with its unit.
-        limit: how large it may be or, with `at_least`, must be.
-        detail: one sentence on what was looked at, or where it went wrong.
-        at_least: whether larger is better.
-        holds: for checks of more than one number: whether the others were within their limits too.
+        value: The measured number.
+        what: The meaning of the number, with its unit.
+        limit: The largest allowed value; with `at_least` the smallest.
+        detail: A sentence on what was examined, or on what is wrong.
+        at_least: Whether the number must reach the limit instead of staying below it.
+        holds: Whether the other numbers of the check, if there are any, are within their limits.
     """
 
     value: float
@@ -39,24 +39,24 @@ class Measured:
 
     @property
     def passed(self) -> bool:
-        """Whether the number is within its limit; NaN never is."""
+        """Whether the number is within its limit; False for NaN."""
         within = self.value >= self.limit if self.at_least else self.value <= self.limit
         return bool(within and self.holds)
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check of one model. A check that raised has no number; its error is the detail.
+    """The result of one check of one model. If the check raised, there is no number and the error is the detail.
 
     Attributes:
-        name: the check's name in `CHECKS`.
-        passed: whether it held.
-        value: the measured number, or None.
-        what: what the number is, with its unit.
-        limit: the limit of the number, or None.
-        at_least: whether the number must reach the limit instead of staying below it.
-        detail: a sentence.
-        seconds: wall-clock time.
+        name: The check's name in `CHECKS`.
+        passed: Whether the check passed.
+        value: The measured number, or None.
+        what: The meaning of the number, with its unit.
+        limit: The limit of the number, or None.
+        at_least: Whether the number must reach the limit instead of staying below it.
+        detail: A sentence on what was examined, or on what is wrong.
+        seconds: Wall-clock time.
     """
 
     name: str
@@ -70,7 +70,7 @@ class CheckResult:
 
     @property
     def number(self) -> str:
-        """The number with its limit, for people."""
+        """The number with its limit, as text."""
         if self.value is None or self.limit is None:
             return "–"
         return f"{self.value:.3g} {'≥' if self.at_least else '≤'} {self.limit:.3g}"
@@ -78,12 +78,12 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Conformance:
-    """The checks of one model, in order.
+    """The results of a model's checks, in order.
 
     Attributes:
-        family: the adapter's name.
-        model: which model, for people.
-        rows: one result per check.
+        family: The adapter's name.
+        model: The model's name for readers.
+        rows: One result per check.
     """
 
     family: str
@@ -92,7 +92,7 @@ class Conformance:
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed; False without any."""
+        """Whether every check passed; False if there are none."""
         return bool(self.rows) and all(row.passed for row in self.rows)
 
     @property
@@ -101,17 +101,17 @@ class Conformance:
         return tuple(row for row in self.rows if not row.passed)
 
     def __getitem__(self, name: str) -> CheckResult:
-        """The result of the check of that name."""
+        """Returns the result of the check of that name."""
         return {row.name: row for row in self.rows}[name]
 
     def to_frame(self) -> pd.DataFrame:
-        """One line per check: family, name, passed, value, what, limit, at_least, detail, seconds."""
+        """Returns one line per check: family, name, passed, value, what, limit, at_least, detail, seconds."""
         import pandas as pd
 
         return pd.DataFrame([{"family": self.family, **asdict(row)} for row in self.rows])
 
     def table(self) -> Table:
-        """The results as a rich table."""
+        """Returns the results as a rich table."""
         from rich.table import Table
         from rich.text import Text
 
@@ -137,18 +137,19 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     "s": {"justify": "right", "no_wrap": True},
 }
 
+
 PATH = Path(__file__).parent / "record.json"
 
 _PACKAGES = ("torch", "transformers", "nnsight")
 
 
-def read(path: Path = PATH) -> dict[str, dict[str, Any]]:
-    """Family → its last recorded check: passed, total, failed, date, versions, checks. Empty without a record."""
+def read_record(path: Path = PATH) -> dict[str, dict[str, Any]]:
+    """Returns family → its last record: passed, total, failed, date, versions, checks. Empty without a record."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def write(results: Iterable[Conformance], path: Path = PATH) -> None:
-    """Replaces the record by these results, one per family."""
+def write_record(results: Iterable[Conformance], path: Path = PATH) -> None:
+    """Replaces the record with these results, one per family."""
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
     versions = {name: version(name) for name in _PACKAGES}
     record = {

@@ -1,4 +1,4 @@
-"""Whether knockouts hide what they name, at every step, and do to the answer what the same in eager does."""
+"""Checks of edits: do knockouts hide what they name, and do both executors agree?"""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _STEPS = 3
 
 
 def two_thirds(subject: Subject) -> list[Bool[np.ndarray, " token"]]:
-    """All but every third image token of each sample."""
+    """Returns a mask of all but every third image token of each sample."""
     return [np.arange(tokens.n) % 3 != 1 for tokens in subject.tokens]
 
 
 def no_op_edits(subject: Subject) -> Measured:
-    """Edits that change nothing leave every bit of the logits as it was.
+    """Checks that edits without effect leave every bit of the logits unchanged.
 
-    Knockouts that hide nothing, functions that return what they got, and rows that were read, patched back.
+    The edits are knockouts of no key, functions that return their input, and rows that are patched with themselves.
     """
     mllm, batch = subject.mllm, subject.batch
     nothing = Site(queries="after_image", keys=image_mask([np.zeros(t.n, bool) for t in subject.tokens]))
@@ -54,7 +54,7 @@ def _same(values: Tensor, cells: Tensor) -> Tensor:
 
 
 def knockout_mass(subject: Subject) -> Measured:
-    """Hidden keys get exactly 0 in the prompt's last row and in each generated token's; others do not."""
+    """Checks that hidden keys get exactly 0 in the rows of the last prompt token and of generated tokens."""
     hidden = two_thirds(subject)
     largest, kept, steps = 0.0, np.inf, 0
     for mode in _MODES:
@@ -71,9 +71,10 @@ def knockout_mass(subject: Subject) -> Measured:
 
 
 def knockout_arithmetic(subject: Subject) -> Measured:
-    """Logits, rows and answers under a knockout equal those of eager attention told to leave out the same.
+    """Checks that logits, rows and answers under a knockout equal those of eager attention with the same keys left out.
 
-    Half the heads of each layer, two thirds of the image tokens, the last row and all that follow.
+    The knockout covers half the heads of each layer and two thirds of the image tokens, in the last row of the prompt
+    and in all generated tokens.
     """
     pairs = [
         (layer, head)
@@ -105,10 +106,10 @@ def knockout_arithmetic(subject: Subject) -> Measured:
 def _flags(
     tokens: TokenMap, mask: Bool[np.ndarray, " token"], pairs: list[tuple[int, int]], n_heads: int
 ) -> Callable[[int, int, int, int], Bool[Tensor, "head query key"] | None]:
-    """What the last row of each pass must not see, in the columns a layer has."""
+    """Returns a function that gives the keys hidden from the last row of each pass, in the columns of a layer."""
 
     def hidden(layer: int, step: int, queries: int, keys: int) -> Bool[Tensor, "head query key"] | None:
-        """What a layer hides in a pass; None for a layer of no pair."""
+        """Returns the keys that a layer hides in a pass; None for a layer without a pair."""
         heads = [head for at, head in pairs if at == layer]
         if not heads:
             return None
@@ -121,11 +122,8 @@ def _flags(
     return hidden
 
 
-_STEPS_executors = 3
-
-
 def executors(subject: Subject) -> Measured:
-    """Reads, edits in both modes and decode steps of a left-padded batch, by either executor."""
+    """Checks that both executors agree on reads, edits in both modes and decode steps of a left-padded batch."""
     hidden = image_mask(two_thirds(subject))
     reads = [Rows(Site(queries="after_image", keys="all")), Rows(Site(queries="last", keys="all"))]
     edits = [
@@ -136,8 +134,7 @@ def executors(subject: Subject) -> Measured:
     found = Agreement(subject)
     for chosen in ([], edits):
         one, two = (
-            m.trace(subject.batch, reads=reads, edits=chosen, generate=_STEPS_executors)
-            for m in (subject.mllm, other)
+            m.trace(subject.batch, reads=reads, edits=chosen, generate=_STEPS) for m in (subject.mllm, other)
         )
         for i, (a, b) in enumerate(zip(one, two, strict=True)):
             found.logits(one.logits.values[i], two.logits.values[i])

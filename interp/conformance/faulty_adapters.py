@@ -1,4 +1,4 @@
-"""Adapters made wrong on purpose, in the ways adapters are wrong: the suite must fail each."""
+"""Adapters with typical faults. The suite must fail each of them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from interp.models.adapter import Adapter
 __all__ = ["BREAKS", "broken_adapter"]
 
 Order = Callable[[Footprints], np.ndarray]
-"""From footprints to which footprint each token is given instead."""
+"""A function of footprints that returns the index of the footprint that each token gets instead."""
 
 
 def _lines(footprints: Footprints, edge: int) -> np.ndarray:
-    """The number of each token's row (edge 1) or column (edge 0); −1 without area."""
+    """Returns the number of each token's row (edge 1) or column (edge 0); −1 without area."""
     edges = np.round(footprints.boxes[:, edge], 6)
     seen = ~np.isnan(edges)
     numbers = np.full(len(edges), -1)
@@ -28,7 +28,7 @@ def _lines(footprints: Footprints, edge: int) -> np.ndarray:
 
 
 def _parts(footprints: Footprints) -> list[np.ndarray]:
-    """The tokens with area of each view of each image."""
+    """Returns the tokens with area of each view of each image."""
     area = ~np.isnan(footprints.boxes).any(axis=1)
     keys = sorted(set(zip(footprints.image[area].tolist(), footprints.views[area].tolist(), strict=True)))
     return [
@@ -38,7 +38,7 @@ def _parts(footprints: Footprints) -> list[np.ndarray]:
 
 
 def _permuted(new: Callable[[Footprints, np.ndarray], np.ndarray]) -> Order:
-    """An order that permutes the tokens with area within each view."""
+    """Returns an order that permutes the tokens with area within each view."""
 
     def order(footprints: Footprints) -> np.ndarray:
         whole = np.arange(len(footprints))
@@ -50,7 +50,7 @@ def _permuted(new: Callable[[Footprints, np.ndarray], np.ndarray]) -> Order:
 
 
 def _transposed(footprints: Footprints, part: np.ndarray) -> np.ndarray:
-    """The sequence taken column by column."""
+    """Takes the tokens column by column."""
     rows, columns = (_lines(footprints, edge)[part] for edge in (1, 0))
     return part[np.lexsort((rows, columns))]
 
@@ -60,13 +60,13 @@ def _shifted(footprints: Footprints, part: np.ndarray) -> np.ndarray:
 
 
 def _row_shifted(footprints: Footprints, part: np.ndarray) -> np.ndarray:
-    """Shifted by as many tokens as the first row has."""
+    """Shifts the tokens by the length of the first row."""
     rows = _lines(footprints, 1)[part]
     return np.roll(part, int((rows == rows[0]).sum()))
 
 
 def _tiles_swapped(footprints: Footprints, part: np.ndarray) -> np.ndarray:
-    """Two quarters of the view exchanged, across the diagonal; halves of a view of one line."""
+    """Exchanges two diagonal quarters of the view; in a view of one line, its halves."""
     rows, columns = (_lines(footprints, edge)[part] for edge in (1, 0))
     first, last = _early(rows) & _early(columns), _early(-rows) & _early(-columns)
     n = min(int(first.sum()), int(last.sum()))
@@ -76,13 +76,13 @@ def _tiles_swapped(footprints: Footprints, part: np.ndarray) -> np.ndarray:
 
 
 def _early(lines: np.ndarray) -> np.ndarray:
-    """Which tokens are in the first half of the lines; all of them where there is one line."""
+    """Returns which tokens lie in the first half of the lines; all of them if there is one line."""
     known = np.unique(lines)
     return np.isin(lines, known[: max(len(known) // 2, 1)])
 
 
 def _row_flipped(footprints: Footprints, part: np.ndarray) -> np.ndarray:
-    """The middle row from right to left."""
+    """Reverses the middle row."""
     rows = _lines(footprints, 1)[part]
     middle = np.unique(rows)[len(np.unique(rows)) // 2]
     flipped = part.copy()
@@ -110,11 +110,11 @@ BREAKS: MappingProxyType[str, str] = MappingProxyType(
         "attends": "another reach of attention declared",
     }
 )
-"""Ways to break an adapter, each with what it does."""
+"""The faults by name, each with its description."""
 
 
 class _Broken:
-    """A good adapter whose footprints, or whose `attends`, are wrong."""
+    """A correct adapter with faulty footprints or a faulty `attends`."""
 
     def __init__(self, good: Adapter, how: str) -> None:
         self._good, self._how = good, how
@@ -128,7 +128,7 @@ class _Broken:
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """The good adapter's footprints, broken."""
+        """Returns the correct adapter's footprints with the fault."""
         found = self._good.footprints(sizes, inputs, processor, config)
         if self._how == "attends":
             return found
@@ -142,11 +142,11 @@ class _Broken:
 
 
 def broken_adapter(adapter: Adapter, how: str) -> Any:
-    """The adapter, made wrong in one of the ways of `BREAKS`.
+    """Returns the adapter with one of the faults in `BREAKS`.
 
     Raises:
-        ModelError: Another way.
+        ModelError: `how` is not in `BREAKS`.
     """
     if how not in BREAKS:
-        raise ModelError(f"an adapter is broken as one of {', '.join(BREAKS)}; got {how!r}.")
+        raise ModelError(f"the fault of an adapter is one of {', '.join(BREAKS)}; got {how!r}.")
     return _Broken(adapter, how)

@@ -1,4 +1,4 @@
-"""Whether there are as many image tokens as the map says, where it says, and whether they tile the image."""
+"""Checks of the token map: are its positions the image tokens, and do their footprints match the pixels?"""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = [
 ]
 
 _GAP = 0.99
-"""Cells: a gap of one cell is a token that is missing."""
+"""In cells; a gap of one cell means that a token is missing."""
 
 
 def image_tokens(subject: Subject) -> Measured:
-    """Positions that move with the picture are those of the map; all others stay bit-equal.
+    """Checks that the picture changes the embeddings at the map's positions; all others must stay bit-equal.
 
-    Tokens without area (newlines, class tokens) may do either.
+    Tokens without area (newlines, class tokens) may change or not.
     """
     wrong, total, where = 0, 0, []
     for picture in subject.pictures:
@@ -51,17 +51,17 @@ def image_tokens(subject: Subject) -> Measured:
         bad = int((~moved[tokens.image[area]]).sum() + moved[text].sum())
         wrong, total = wrong + bad, total + tokens.n
         where += [f"{bad} in a {_size(picture)} image"] if bad else []
-    detail = f"{total} image tokens in {len(subject.pictures)} images take what the picture changes"
+    detail = f"{total} image tokens in {len(subject.pictures)} images change with the picture"
     return Measured(wrong, "positions that disagree with the map", 0, "; ".join(where) or detail)
 
 
 def tiling(subject: Subject) -> Measured:
-    """In each view, footprints do not overlap and no token is missing; a single grid runs row-major.
+    """Checks that footprints of a view do not overlap, that no token is missing, and that a single grid is row-major.
 
-    Strips narrower than a cell may stay free: a tower leaves out the pixels that fill no patch.
+    Strips narrower than a cell may be uncovered, because a tower leaves out pixels that do not fill a patch.
 
     Raises:
-        ModelError: From `check_layout`, naming what is wrong.
+        ModelError: `check_layout` found an error in the footprints.
     """
     gaps, shares = [0.0], []
     for picture in subject.pictures:
@@ -81,7 +81,7 @@ def tiling(subject: Subject) -> Measured:
 
 
 def _widest_gap(boxes: Float[np.ndarray, "token 4"]) -> float:
-    """How much of a cell, across or down, fits between the footprints of one view."""
+    """Returns the widest gap between the footprints of one view, across or down, in cells."""
     cell = np.median(boxes[:, 2:] - boxes[:, :2], axis=0)
     xs, ys = (np.unique(np.round(boxes[:, [axis, axis + 2]], 6)) for axis in (0, 1))
     x0, y0 = (grid.reshape(-1) for grid in np.meshgrid(xs[:-1], ys[:-1]))
@@ -93,7 +93,7 @@ def _widest_gap(boxes: Float[np.ndarray, "token 4"]) -> float:
 
 
 def _views(tokens: TokenMap) -> list[np.ndarray]:
-    """The footprints of each view that has some."""
+    """Returns the footprints of each view that has any."""
     area = ~np.isnan(tokens.footprints).any(axis=1)
     return [tokens.footprints[area & (tokens.views == view)] for view in np.unique(tokens.views[area])]
 
@@ -103,16 +103,16 @@ def _size(picture: np.ndarray) -> str:
 
 
 Groups: TypeAlias = dict[str, Int[np.ndarray, " _"]]
-"""Name of a group → the probes in it, counted among those given."""
+"""Name of a group → indices of its probes."""
 
 _SLIVER = 0.3
-"""Of the median footprint of the view: smaller ones, cut at a border, are not probed."""
+"""Share of the median footprint of the view; smaller footprints, which are cut at a border, are not probed."""
 
 
 def choose(tokens: TokenMap, n: int, seed: int, image: int = 0) -> Int[np.ndarray, " probe"]:
-    """Tokens of one image to probe: at most about `n` of each view, spread evenly over its rows and columns.
+    """Chooses the tokens of one image to probe: about `n` of each view at most, spread over its rows and columns.
 
-    A view with many rows or columns gets three probes in each of them.
+    In a view with many rows or columns, each of them gets three probes.
     """
     areas = np.prod(tokens.footprints[:, 2:] - tokens.footprints[:, :2], axis=1)
     mine = (areas > 0) & (tokens.image_index == image)
@@ -129,7 +129,7 @@ def choose(tokens: TokenMap, n: int, seed: int, image: int = 0) -> Int[np.ndarra
 def _spread(
     rows: Int[np.ndarray, " token"], columns: Int[np.ndarray, " token"], n: int, seed: int
 ) -> Int[np.ndarray, " chosen"]:
-    """One token after another from the rows and columns that have the fewest so far."""
+    """Picks tokens one after another from the rows and columns that have the fewest so far."""
     if len(rows) <= n:
         return np.arange(len(rows))
     order = np.random.default_rng(seed).random(len(rows))
@@ -145,10 +145,10 @@ def _spread(
 
 
 def groups_of(tokens: TokenMap, probes: Int[np.ndarray, " probe"]) -> Groups:
-    """The probes of each row, each column and each run of tokens, of one view and image.
+    """Returns the probes of each row, column and run of tokens of one view and image.
 
-    A run is a stretch of the sequence in which footprints never go up: a tile, in families that lay out tile
-    by tile; else the whole view.
+    A run is a part of the sequence in which footprints never move up. In families that order tokens tile by tile it is
+    a tile; in others it is the whole view.
     """
     boxes = tokens.footprints
     view = np.flatnonzero(
@@ -168,27 +168,27 @@ def groups_of(tokens: TokenMap, probes: Int[np.ndarray, " probe"]) -> Groups:
 
 
 def _lines(edges: np.ndarray) -> Int[np.ndarray, " token"]:
-    """The number of the row or column each edge begins."""
+    """Returns the number of the row or column that begins at each edge."""
     return np.unique(np.round(edges, 6), return_inverse=True)[1].reshape(-1)
 
 
 _QUESTION = "where is it?"
 _BYTES = 2**27
-"""Embeddings held at once, about."""
+"""Approximate size of the embeddings held at once."""
 
 LIMITS = {False: (0.9, 0.5, 2), True: (0.7, 0.25, 3)}
-"""By whether the weights are trained: the share of probes that must hit; the share in each row, column and run
-of tokens; the fewest probes a group is judged by."""
+"""Whether the weights are trained → the share of probes that must hit, the share that must hit in each row, column and
+run of tokens, and the smallest number of probes by which a group is judged."""
 
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """What the probes of one picture showed.
+    """The results of the probes of one picture.
 
     Attributes:
-        name: the picture and the view.
-        hits: for each probe, whether the token of that view that moved most lies where the paint is.
-        groups: the probes of each row, column and run.
+        name: The picture and the view.
+        hits: For each probe, whether the token of that view that changed most lies in the painted box.
+        groups: The probes of each row, column and run.
     """
 
     name: str
@@ -197,12 +197,12 @@ class Probed:
 
 
 def locality(subject: Subject) -> Measured:
-    """The token that moves most when a box is painted over must have a footprint that meets the box.
+    """Checks that the token that changes most when a box is painted over has a footprint that meets the box.
 
-    How far a token moved is the norm of the change of what enters the first decoder layer, less the median
-    over all probes (what moves with anything), over how far it moves when the whole picture changes (what
-    moves more than others). The picture's every view is judged on its own, and so is each row, column and run
-    of tokens, so that two exchanged tiles or one reversed row cannot hide in the average.
+    The change of a token is the norm of the difference of its input to the first decoder layer. The median over all
+    probes is subtracted, which removes what changes with any probe, and the result is divided by the change when the
+    whole picture changes, which makes tokens comparable. Every view of the picture is judged separately, and so are
+    each row, column and run of tokens, so that two exchanged tiles or one reversed row do not vanish in the average.
     """
     share, in_group, least = LIMITS[subject.trained]
     found = [p for picture in subject.pictures for p in probe(subject, picture)]
@@ -224,7 +224,7 @@ def locality(subject: Subject) -> Measured:
 
 
 def probe(subject: Subject, picture: np.ndarray) -> list[Probed]:
-    """Paints over the chosen tokens' pixels one after another; one `Probed` per pair of views."""
+    """Paints over the pixels of the chosen tokens one after another; returns one `Probed` per pair of views."""
     sample = Sample(picture, _QUESTION)
     tokens = subject.mllm.encode(sample).tokens[0]
     chosen = choose(tokens, subject.probes, subject.seed)
@@ -248,7 +248,7 @@ def probe(subject: Subject, picture: np.ndarray) -> list[Probed]:
 def movement(
     mllm: Mllm, picture: np.ndarray, boxes: Sequence[Sequence[int]], seed: int
 ) -> Float[np.ndarray, "probe token"]:
-    """How far each image token moves with each box, less what it moves with any, over what it can move."""
+    """Returns the change of each image token with each box; `locality` defines it."""
     size = (picture.shape[1], picture.shape[0])
     before = next(embedded(mllm, [[picture]]))
     whole = [[smooth(size, seed + 101 + i)] for i in range(3)]
@@ -262,7 +262,7 @@ def movement(
 def embedded(
     mllm: Mllm, pictures: Sequence[Sequence[np.ndarray]]
 ) -> Iterator[Float[torch.Tensor, "token hidden"]]:
-    """What enters the first decoder layer at each sample's image tokens; a few samples at a time."""
+    """Yields the input of the first decoder layer at each sample's image tokens; runs a few samples at a time."""
     at_once = 1
     start = 0
     while start < len(pictures):
@@ -276,7 +276,7 @@ def embedded(
 
 
 def several_images(subject: Subject) -> Measured:
-    """With two pictures in a sample, painting in one moves most a token of that one, where the paint is."""
+    """Checks that painting in one of two pictures changes most a token of that picture, at the painted box."""
     pictures = [subject.pictures[0], subject.pictures[1 % len(subject.pictures)]]
     sample = Sample(images=pictures, question=_QUESTION)
     tokens = subject.mllm.encode(sample).tokens[0]
@@ -291,7 +291,7 @@ def several_images(subject: Subject) -> Measured:
             hits.append(int(tokens.image_index[winner]) == image and _meets(tokens, winner, box))
     return Measured(
         float(np.mean(hits)) if hits else float("nan"),
-        "share of probes that move a token of their own image, where the paint is",
+        "share of probes that change most a token of their own image, at the painted box",
         LIMITS[subject.trained][0],
         f"{sum(hits)} of {len(hits)} probes hit in a sample of two images",
         at_least=True,

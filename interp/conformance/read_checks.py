@@ -1,4 +1,4 @@
-"""How far two ways of computing the same rows and logits are apart, and how far is too far."""
+"""Checks of reads: are rows, logits, gradients and prefixes what transformers' eager attention computes?"""
 
 from __future__ import annotations
 
@@ -33,21 +33,22 @@ __all__ = [
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference over the largest expected value; NaN where either holds one."""
+    """Returns the largest difference divided by the largest expected value; NaN if either array holds NaN."""
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 class Agreement:
-    """Gathers differences of rows and logits, and judges them.
+    """Collects differences of rows and logits and judges them.
 
     The error of a row is Σ|found − expected| / Σ expected over the keys compared (the sum alone where nothing
-    is expected): 0 when equal, up to 2 when nothing overlaps. It does not get smaller with more keys, as a
-    difference of single probabilities does.
+    is expected): 0 for equal rows, up to 2 for rows that do not overlap. Unlike a difference of single
+    probabilities, it does not shrink with the number of keys.
 
-    In float32 the largest error of any row, and of the logits over their largest, must stay within 1e-5. In
-    half precision every layer adds its rounding to the next, so a limit that no correct deep model exceeds
-    would pass a row of the wrong temperature. The first layer's rows come from the same numbers either way:
-    their median error must stay within 1.25 eps, everyone's within 8 eps, and so must the logits.
+    In float32 the largest error of any row, and the largest difference of the logits divided by the largest logit,
+    must not exceed 1e-5. In half precision rounding errors accumulate over the layers; a limit that every correct
+    deep model meets would then also accept rows of a wrong temperature. But the rows of the first layer are computed
+    from identical inputs: their median error must not exceed 1.25 eps. The median error of all rows and the
+    difference of the logits must not exceed 8 eps.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -58,7 +59,7 @@ class Agreement:
         self._logits = 0.0
 
     def rows(self, found: Float[np.ndarray, "layer *other key"], expected: np.ndarray) -> None:
-        """Compare rows, the first layer's first; a NaN is an error without bound."""
+        """Compares rows, with those of the first layer at index 0; NaN counts as an infinite error."""
         mass = expected.sum(-1)
         off = np.abs(found - expected).sum(-1)
         errors = np.nan_to_num(np.where(mass > 0, off / np.where(mass > 0, mass, 1), off), nan=np.inf)
@@ -66,11 +67,11 @@ class Agreement:
         self._first.append(errors[0].reshape(-1))
 
     def logits(self, found: np.ndarray, expected: np.ndarray) -> None:
-        """Compare the logits of one position."""
+        """Compares the logits of one position."""
         self._logits = max(self._logits, float(np.nan_to_num(relative(found, expected), nan=np.inf)))
 
     def measured(self, detail: str) -> Measured:
-        """The verdict; `wrong` things fail it and replace the detail."""
+        """Returns the verdict. Entries of `wrong` fail the check and replace the detail."""
         eps = self.subject.eps
         errors, first = (np.concatenate(parts or [np.zeros(1)]) for parts in (self._rows, self._first))
         if self.subject.exact:
@@ -86,16 +87,16 @@ class Agreement:
 
 
 def same_greedy(subject: Subject, answer: str, ids: Tensor, logits: Tensor) -> tuple[int, str | None]:
-    """How many of eager's greedy steps can be compared, and what is wrong with the answer, if anything is.
+    """Returns how many of eager's greedy steps can be compared, and the error in the answer or None.
 
-    Where eager's two best tokens are closer than rounding, another exact way may take the other one: from there
-    on nothing is compared.
+    If eager's two best tokens differ by less than rounding, another exact computation may choose the other token.
+    Nothing is compared from there on.
 
     Args:
-        subject: the model under test.
-        answer: its answer.
-        ids: eager's tokens, (step,).
-        logits: eager's logits of each step, (step, token_id).
+        subject: The model under test.
+        answer: The model's answer.
+        ids: Eager's tokens, (step,).
+        logits: Eager's logits of each step, (step, token_id).
     """
     best = logits.float().topk(2, dim=-1).values
     near = subject.tolerance if subject.exact else 3 * subject.eps
@@ -107,14 +108,14 @@ def same_greedy(subject: Subject, answer: str, ids: Tensor, logits: Tensor) -> t
 
 
 _ROWS = 64
-"""Rows read of a prompt at most, spread over it."""
+"""The largest number of rows read of a prompt, spread over it."""
 _STEPS = 4
 _KEPT = 16
-"""Last positions whose logits are compared bit by bit; every position of a large vocabulary is gigabytes."""
+"""How many last positions have their logits compared bit by bit; all positions would take gigabytes."""
 
 
 def idle_tap(subject: Subject) -> Measured:
-    """A wrapped model that reads and edits nothing gives the bits of the unwrapped one; so does reading."""
+    """Checks that a wrapped model gives the same bits as the unwrapped one, without reads and with them."""
     batch, mllm = subject.batch, subject.mllm
     with torch.no_grad():
         expected = subject.unwrapped.hf(**batch.inputs, logits_to_keep=_KEPT, use_cache=False).logits
@@ -124,12 +125,12 @@ def idle_tap(subject: Subject) -> Measured:
     traced = [torch.from_numpy(mllm.trace(batch, reads=reads).logits.values) for reads in ([], read)]
     different = int((found != expected).sum()) + sum(int((one != last).sum()) for one in traced)
     attention = mllm.installation.implementation
-    detail = f"the model as it is, traced and read, against {attention} attention never wrapped"
+    detail = f"the wrapped model, plain, traced and read, against unwrapped {attention} attention"
     return Measured(different, "logits that differ in any bit", 0, detail)
 
 
 def rows(subject: Subject) -> Measured:
-    """Rows and logits of each sample alone equal eager's; positions are worked out by transformers there."""
+    """Checks that rows and logits of single samples equal eager's, where transformers computes the positions itself."""
     found = Agreement(subject)
     for i, batch in enumerate(subject.singles):
         at = np.unique(np.linspace(0, batch.tokens[0].length - 1, _ROWS).round().astype(int))
@@ -144,7 +145,7 @@ def rows(subject: Subject) -> Measured:
 
 
 def batching(subject: Subject) -> Measured:
-    """A left-padded batch of prompts of different lengths gives each sample's own logits and last rows."""
+    """Checks that a left-padded batch of prompts of different lengths gives each sample's own logits and last rows."""
     read = [Rows(Site(queries="last", keys="all"))]
     together = subject.mllm.trace(subject.batch, reads=read)
     found = Agreement(subject)
@@ -158,7 +159,7 @@ def batching(subject: Subject) -> Measured:
 
 
 def decoding(subject: Subject) -> Measured:
-    """Rows of generated tokens, and the tokens, equal those of transformers' own eager `generate`."""
+    """Checks that generated tokens and their rows equal those of transformers' own eager `generate`."""
     read = [Rows(Site(queries="last", keys="all"))]
     together = subject.mllm.trace(subject.batch, reads=read, generate=_STEPS)
     found, compared = Agreement(subject), 0
@@ -174,7 +175,9 @@ def decoding(subject: Subject) -> Measured:
             found.rows(own[step], expected[step])
         compared += n - 1
     found.wrong += (
-        [] if compared else ["eager's best tokens tie at once, so no generated row was compared: use float32"]
+        []
+        if compared
+        else ["eager's best tokens tie at the first step, so no generated row was compared; use float32"]
     )
     return found.measured(
         f"{compared} rows of generated tokens after {len(subject.samples)} prompts, the same ones"
@@ -182,7 +185,7 @@ def decoding(subject: Subject) -> Measured:
 
 
 def prompt_columns(layers: list[Tensor], length: int, step: int) -> np.ndarray:
-    """(layer, head, key) over the prompt's positions; a sliding layer lacks the first columns, which are 0."""
+    """Returns (layer, head, key) over the prompt's positions; columns that a sliding layer lacks become 0."""
     whole = [
         torch.nn.functional.pad(row.cpu(), (length + step - row.shape[-1], 0))[:, :length] for row in layers
     ]
@@ -190,7 +193,7 @@ def prompt_columns(layers: list[Tensor], length: int, step: int) -> np.ndarray:
 
 
 def attends(subject: Subject) -> Measured:
-    """Which later tokens a row sees, in some layer and head, is what the adapter's `attends` says."""
+    """Checks that the later tokens that a row sees, in any layer and head, are those that `attends` declares."""
     wrong, later = 0, 0
     for i, tokens in enumerate(subject.tokens):
         _, kept = subject.eager.reading(subject.plain(i), lambda weights: (weights[0] > 0).any(0).cpu())
@@ -201,11 +204,11 @@ def attends(subject: Subject) -> Measured:
         f"declared {subject.attends!r}; {later} pairs of a row and a later token it sees in "
         f"{len(subject.samples)} prompts"
     )
-    return Measured(wrong, "pairs that are not as declared", 0, detail)
+    return Measured(wrong, "pairs that differ from the declaration", 0, detail)
 
 
 def _declared(tokens: TokenMap, attends: str) -> Bool[np.ndarray, "query key"]:
-    """The later tokens each row sees by declaration."""
+    """Returns the later tokens that each row sees by declaration."""
     seen = np.zeros((tokens.length, tokens.length), bool)
     if attends == "prefix":
         seen[:] = True
@@ -217,9 +220,9 @@ def _declared(tokens: TokenMap, attends: str) -> Bool[np.ndarray, "query key"]:
 
 
 def image_prefix(subject: Subject) -> Measured:
-    """A prefix with another question's suffix: rows after the image, edited logits, and eager's logits.
+    """Checks a prefix with the suffix of another question: rows after the image, edited logits, and eager's logits.
 
-    Families whose prompts attend to all of themselves must not use the prefix, and be right all the same.
+    Families whose prompts attend to all of their tokens must not use the prefix, and must still be right.
     """
     mllm = subject.mllm
     prefix = mllm.prefix(subject.batch)
@@ -240,16 +243,16 @@ def image_prefix(subject: Subject) -> Measured:
         found.logits(unedited[i], subject.eager.logits(plain)[0].float().cpu().numpy())
     exact = subject.attends != "prefix"
     detail = "used: only what follows the image was run" if all(used) else "not used: full passes"
-    found.wrong += [] if used == [exact] * 2 else [f"{detail}, where a prompt attends {subject.attends!r}"]
-    return found.measured(f"{detail}, as it must be where a prompt attends {subject.attends!r}")
+    found.wrong += [] if used == [exact] * 2 else [f"{detail}, but the adapter declares {subject.attends!r}"]
+    return found.measured(f"{detail}, as declared by the adapter: {subject.attends!r}")
 
 
 def row_gradients(subject: Subject) -> Measured:
-    """The gradient of the top log-probability with respect to each layer's last row, through the door."""
+    """Checks the gradient of the top log-probability with respect to each layer's last row in an nnsight trace."""
     worst = 0.0
     with _differentiable(subject.mllm.hf):
         for i in range(len(subject.samples)):
-            found = _through_the_door(subject.mllm, subject.plain(i))
+            found = _in_nnsight_trace(subject.mllm, subject.plain(i))
             expected = _in_eager(subject, subject.plain(i))
             for one, other in zip(found, expected, strict=True):
                 scale = float(other.abs().max())
@@ -259,8 +262,8 @@ def row_gradients(subject: Subject) -> Measured:
     return Measured(worst, what, 5 * subject.tolerance, detail)
 
 
-def _through_the_door(mllm: Mllm, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """(head, key) of each layer."""
+def _in_nnsight_trace(mllm: Mllm, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """Returns the gradient (head, key) of each layer."""
     with mllm.tap(queries="last"), mllm.nn.trace(**inputs, use_cache=False):
         kept = []
         for layer in mllm.layers:
@@ -283,7 +286,7 @@ def _in_eager(subject: Subject, inputs: Mapping[str, Tensor]) -> list[Tensor]:
 
 @contextmanager
 def _differentiable(hf: Any) -> Iterator[None]:
-    """Gradients reach every row for the block, also in a model whose weights are frozen."""
+    """Lets gradients reach every row within the block, even if the model's weights are frozen."""
     weight = hf.get_input_embeddings().weight
     before = weight.requires_grad
     weight.requires_grad_(True)

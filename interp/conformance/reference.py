@@ -1,4 +1,4 @@
-"""An independent path: the same weights in transformers' own attention, never touched by the tracing room."""
+"""The reference: the same weights in transformers' own attention, independent of the tracing code."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from interp.models.adapter import Adapter
 from interp.tracing.copies import second_instance
 
-__all__ = ["Twin", "twin"]
+__all__ = ["Reference", "reference"]
 
 
 @dataclass(frozen=True, eq=False)
-class Twin:
-    """A model of its own whose parameters and buffers lie in another's storage.
+class Reference:
+    """A second model that shares the storage of its parameters and buffers with the model under test.
 
     Attributes:
-        hf: the model, with the attention implementation asked for in its language model.
-        adapter: of its family.
+        hf: The model; its language model uses the requested attention implementation.
+        adapter: The adapter of its family.
     """
 
     hf: Any
@@ -38,7 +38,7 @@ class Twin:
         return [layer.get_submodule("self_attn") for layer in self.adapter.layers(self.hf)]
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "sample token_id"]:
-        """The logits after the last token; no gradients, no cache."""
+        """Returns the logits after the last token, without gradients and without a cache."""
         with torch.no_grad():
             return self.hf(**inputs, logits_to_keep=1, use_cache=False, return_dict=True).logits[:, -1]
 
@@ -47,7 +47,7 @@ class Twin:
         inputs: Mapping[str, Tensor],
         keep: Callable[[Float[Tensor, "sample head query key"]], Tensor],
     ) -> tuple[Float[Tensor, "sample token_id"], list[Tensor]]:
-        """The logits, and what `keep` makes of each layer's attention weights. Needs eager attention."""
+        """Returns the logits and, for each layer, `keep` of its attention weights. Needs eager attention."""
         kept: list[Tensor] = []
         with self.hooked(lambda _, weights: kept.append(keep(weights.float()))):
             return self.logits(inputs), kept
@@ -55,7 +55,7 @@ class Twin:
     def generated(
         self, inputs: Mapping[str, Tensor], n: int
     ) -> tuple[Int[Tensor, " step"], list[list[Float[Tensor, "head key"]]], Float[Tensor, "step token_id"]]:
-        """What transformers' own greedy `generate` does on one unpadded sample.
+        """Runs transformers' own greedy `generate` on one unpadded sample.
 
         Returns:
             The new ids; for each step and layer the last row of attention, over that layer's keys; the logits
@@ -82,7 +82,7 @@ class Twin:
 
     @contextmanager
     def hooked(self, see: Callable[[int, Tensor], None]) -> Iterator[None]:
-        """Shows `see` every layer's attention weights (sample, head, query, key) of every pass."""
+        """Calls `see` with every layer's attention weights (sample, head, query, key) in every pass."""
 
         def hook(layer: int) -> Callable[..., None]:
             return lambda module, arguments, output: see(layer, output[1])
@@ -98,10 +98,11 @@ class Twin:
     def hiding(
         self, hidden: Callable[[int, int, int, int], Bool[Tensor, "head query key"] | None], mode: str
     ) -> Iterator[None]:
-        """Lets each layer's own eager arithmetic leave out what is hidden.
+        """Leaves out hidden keys in each layer's own eager attention.
 
         Args:
-            hidden: (layer, pass, queries, keys) → what is hidden from whom, or None; passes count from 0.
+            hidden: Function of (layer, pass, number of queries, number of keys) that returns which keys are hidden
+                from which queries, or None. Passes count from 0.
             mode: "renormalise": hidden keys are masked. "zero": their weights become 0 after the softmax.
         """
         home: Any = sys.modules[type(self.attentions[0]).__module__]
@@ -112,7 +113,7 @@ class Twin:
         def attend(
             module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
         ) -> tuple[Tensor, Tensor]:
-            """The module's own eager attention, with what is hidden left out."""
+            """The module's own eager attention without the hidden keys."""
             flags = None
             if module in layers:
                 layer = layers[module]
@@ -136,9 +137,9 @@ class Twin:
             home.eager_attention_forward = own
 
 
-def twin(hf: Any, adapter: Adapter, attention: str) -> Twin:
-    """A model of the same class and weights whose language model attends through `attention`.
+def reference(hf: Any, adapter: Adapter, attention: str) -> Reference:
+    """Returns a model of the same class and weights whose language model uses the implementation `attention`.
 
-    Its vision tower attends as the original's. Nothing is copied: see `second_instance`.
+    Its vision tower keeps the original's implementation. Nothing is copied; see `second_instance`.
     """
-    return Twin(second_instance(hf, attention), adapter)
+    return Reference(second_instance(hf, attention), adapter)

@@ -1,4 +1,4 @@
-"""Smooth random pictures, and what is painted over them."""
+"""The model under test with what its checks share: pictures, samples, encodings, references, tolerances."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from interp.conformance.reference import Twin, twin
+from interp.conformance.reference import Reference, reference
 from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -22,27 +22,27 @@ from interp.tracing import Batch, Mllm
 __all__ = ["Subject", "inner_box", "repainted", "shapes", "smooth"]
 
 _ASPECTS = ((1.0, 1.0), (2.4, 0.9), (0.8, 2.1), (0.31, 0.23))
-"""Width and height of the square, wide, tall and tiny pictures, in sides of the square one."""
+"""Width and height of the square, wide, tall and tiny pictures, relative to the side of the square one."""
 
 
 def shapes(side: int) -> list[tuple[int, int]]:
-    """(width, height) of a square, a wide, a tall and a tiny picture; odd numbers, so that roundings show."""
+    """Returns (width, height) of a square, a wide, a tall and a tiny picture; odd, so that rounding errors show."""
     return [(round(side * width) | 1, round(side * height) | 1) for width, height in _ASPECTS]
 
 
 def smooth(size: tuple[int, int], seed: int) -> UInt8[np.ndarray, "row col 3"]:
-    """A random picture of (width, height) without edges: 6×6 random colours, interpolated."""
+    """Returns a random picture of (width, height) without edges: 6×6 random colours, interpolated."""
     coarse = np.random.default_rng(seed).integers(40, 216, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
 
 
 def inner_box(footprint: Float[np.ndarray, " 4"], margin: float = 0.1) -> tuple[int, int, int, int]:
-    """Whole pixels well inside a footprint, xyxy, half-open.
+    """Returns a box of whole pixels well inside a footprint, xyxy, half-open.
 
     Args:
-        footprint: xyxy in pixels.
-        margin: share of each side to stay away from. A side that holds no whole pixel then gets the pixel of
-            its centre.
+        footprint: The footprint, xyxy in pixels.
+        margin: The share of each side to leave out at both ends. If a side then holds no whole pixel, the pixel at
+            its centre is used.
     """
     edges = []
     for low, high in ((footprint[0], footprint[2]), (footprint[1], footprint[3])):
@@ -57,17 +57,17 @@ def inner_box(footprint: Float[np.ndarray, " 4"], margin: float = 0.1) -> tuple[
 
 
 def repainted(picture: UInt8[np.ndarray, "row col 3"], box: Sequence[int]) -> UInt8[np.ndarray, "row col 3"]:
-    """The picture with the box painted in the colour most unlike what was there, each channel 0 or 255.
+    """Returns the picture with the box painted in the most different colour, each channel 0 or 255.
 
     Raises:
-        ModelError: A box that reaches outside the picture.
+        ModelError: The box reaches outside the picture.
     """
     x0, y0, x1, y1 = box
     height, width = picture.shape[:2]
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ModelError(
             f"a footprint holds the pixels {tuple(box)} (xyxy), outside its image of {width}×{height}. Does the "
-            "adapter give it to the right image of the sample?"
+            "adapter assign it to the right image of the sample?"
         )
     changed = picture.copy()
     patch = picture[y0:y1, x0:x1].reshape(-1, 3).mean(axis=0)
@@ -80,9 +80,9 @@ _QUESTIONS = (
     "is it a general x ray of the lung?",
     "what is there in the left lung, and is it red?",
 )
-"""Each longer than the one before."""
+"""Each question is longer than the one before."""
 _CELL = 10
-"""Pixels a cell of the square test picture is wide, where the model lets that be chosen."""
+"""Width of a cell of the square test picture in pixels, where the model lets one choose it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +90,11 @@ class Subject:
     """A model under test.
 
     Attributes:
-        mllm: the model.
-        given: pictures to use instead of made-up ones, (row, col, 3) uint8.
-        probes: how many tokens of a picture's view are probed at most.
-        seed: of everything random.
-        trained: whether the weights are a real checkpoint's, whose towers mix tokens more.
+        mllm: The model.
+        given: Pictures to use instead of generated ones, (row, col, 3) uint8.
+        probes: The largest number of tokens to probe in each view of a picture.
+        seed: The seed of everything random.
+        trained: Whether the weights come from a real checkpoint, whose vision tower mixes tokens more.
     """
 
     mllm: Mllm
@@ -105,7 +105,7 @@ class Subject:
 
     @cached_property
     def pictures(self) -> list[np.ndarray]:
-        """A square, a wide, a tall and a tiny picture, or those given."""
+        """The given pictures, or a square, a wide, a tall and a tiny one."""
         if self.given:
             return list(self.given)
         square = self.mllm.encode(Sample(smooth((256, 256), self.seed), _QUESTIONS[0])).tokens[0]
@@ -115,7 +115,7 @@ class Subject:
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """Three samples: the more image tokens, the longer the question, so that no two prompts are as long."""
+        """Three samples; more image tokens come with a longer question, so that all prompts differ in length."""
         made = [Sample(picture, _QUESTIONS[0]) for picture in self.pictures[: len(_QUESTIONS)]]
         made += [made[0]] * (len(_QUESTIONS) - len(made))
         made.sort(key=lambda sample: self.mllm.encode(sample).tokens[0].n)
@@ -128,48 +128,48 @@ class Subject:
 
     @cached_property
     def singles(self) -> list[Batch]:
-        """Each sample alone, without padding."""
+        """Each sample encoded alone, without padding."""
         return [self.mllm.encode(sample) for sample in self.samples]
 
     @property
     def tokens(self) -> Sequence[TokenMap]:
-        """Where each sample's tokens are."""
+        """The token map of each sample."""
         return self.batch.tokens
 
     def plain(self, sample: int) -> dict[str, Tensor]:
-        """A sample's inputs as its processor made them: transformers works out the positions itself."""
+        """Returns a sample's inputs as its processor made them; transformers computes the positions itself."""
         return {k: v for k, v in self.singles[sample].inputs.items() if k != "position_ids"}
 
     @cached_property
-    def eager(self) -> Twin:
+    def eager(self) -> Reference:
         """The same weights in transformers' eager attention."""
-        return twin(self.mllm.hf, self.mllm.adapter, "eager")
+        return reference(self.mllm.hf, self.mllm.adapter, "eager")
 
     @cached_property
-    def unwrapped(self) -> Twin:
+    def unwrapped(self) -> Reference:
         """The same weights in the model's own attention, without a tap."""
-        return twin(self.mllm.hf, self.mllm.adapter, self.mllm.installation.implementation)
+        return reference(self.mllm.hf, self.mllm.adapter, self.mllm.installation.implementation)
 
     @property
     def attends(self) -> Attends:
-        """What the adapter declares; adapters that say nothing are causal."""
+        """The adapter's `attends`; "causal" if it has none."""
         return getattr(self.mllm.adapter, "attends", "causal")
 
     @property
     def eps(self) -> float:
-        """Of the model's dtype."""
+        """The machine epsilon of the model's dtype."""
         return float(torch.finfo(self.mllm.dtype).eps)
 
     @property
     def exact(self) -> bool:
-        """Whether two ways to the same numbers agree to 1e-5: in float32 and finer."""
+        """Whether two computations of the same numbers agree to 1e-5, as in float32 and finer."""
         return 8 * self.eps < 1e-5
 
     @property
     def tolerance(self) -> float:
-        """Largest difference of two exact ways, relative to the values' scale.
+        """The largest allowed difference of two exact computations, relative to the scale of the values.
 
-        1e-5 in float32, where sums in another order differ by a few hundred eps at most; 8 eps in half
-        precision, where each layer's rounding is already a good part of that.
+        It is 1e-5 in float32, where sums in another order differ by a few hundred eps at most, and 8 eps in half
+        precision, where rounding in each layer already takes a large part of that.
         """
         return max(1e-5, 8 * self.eps)

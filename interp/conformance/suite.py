@@ -1,4 +1,4 @@
-"""The list of checks, and running them on a model."""
+"""The list of checks, and `check`, which runs them on a model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp.conformance import edit_checks as editing
-from interp.conformance import edit_checks as executors
-from interp.conformance import footprint_checks as geometry
-from interp.conformance import footprint_checks as locality
-from interp.conformance import read_checks as gradients
-from interp.conformance import read_checks as prefix
-from interp.conformance import read_checks as reading
+from interp.conformance import edit_checks, footprint_checks, read_checks
 from interp.conformance.check_result import CheckResult, Conformance, Measured
 from interp.conformance.faulty_adapters import broken_adapter
 from interp.conformance.subject import Subject
@@ -33,25 +27,25 @@ from interp.tracing import Mllm, load, wrap
 __all__ = ["CHECKS", "Check", "check"]
 
 Check = Callable[[Subject], Measured]
-"""A check: from a model under test to what was measured."""
+"""A check: a function of the model under test that returns what it measured."""
 
 CHECKS: MappingProxyType[str, Check] = MappingProxyType(
     {
-        "image tokens": geometry.image_tokens,
-        "tiling": geometry.tiling,
-        "locality": locality.locality,
-        "several images": locality.several_images,
-        "attends": reading.attends,
-        "idle tap": reading.idle_tap,
-        "rows": reading.rows,
-        "batching": reading.batching,
-        "decoding": reading.decoding,
-        "no-op edits": editing.no_op_edits,
-        "knockout mass": editing.knockout_mass,
-        "knockout arithmetic": editing.knockout_arithmetic,
-        "row gradients": gradients.row_gradients,
-        "image prefix": prefix.image_prefix,
-        "executors": executors.executors,
+        "image tokens": footprint_checks.image_tokens,
+        "tiling": footprint_checks.tiling,
+        "locality": footprint_checks.locality,
+        "several images": footprint_checks.several_images,
+        "attends": read_checks.attends,
+        "idle tap": read_checks.idle_tap,
+        "rows": read_checks.rows,
+        "batching": read_checks.batching,
+        "decoding": read_checks.decoding,
+        "no-op edits": edit_checks.no_op_edits,
+        "knockout mass": edit_checks.knockout_mass,
+        "knockout arithmetic": edit_checks.knockout_arithmetic,
+        "row gradients": read_checks.row_gradients,
+        "image prefix": read_checks.image_prefix,
+        "executors": edit_checks.executors,
     }
 )
 """Every check by name, in the order they run."""
@@ -59,7 +53,7 @@ CHECKS: MappingProxyType[str, Check] = MappingProxyType(
 
 @dataclass(frozen=True)
 class _Model:
-    """A model to check, and what it is for people."""
+    """A model to check and its name for readers."""
 
     mllm: Mllm
     title: str
@@ -81,28 +75,29 @@ def check(
     processor: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Conformance:
-    """Measures whether a model's adapter and everything read through it are right.
+    """Checks a model's adapter and everything that is read through it.
 
-    A check that fails or raises never stops the others.
+    A check that fails or raises does not stop the others.
 
     Args:
-        model: a family's name, for its tiny model with random weights (seconds, nothing is downloaded; an
-            installed adapter's comes from its `tiny()`); a folder or hub id, as for `interp.load`; or an `Mllm`.
-        checks: names in `CHECKS`; by default all.
-        images: pictures to use instead of made-up ones.
-        break_as: a way to break the adapter first (`interp.conformance.BREAKS`), to see the suite notice.
-        probes: how many tokens of a picture's view are probed at most, by `locality`.
-        seed: of the weights of a tiny model, of pictures and probes.
-        device: where a model given by name runs.
-        dtype: its dtype.
-        revision: of a hub id.
-        adapter: for a family `interp` does not know, or the name of one it does.
-        processor: folder or hub id of the processor, where the checkpoint has none.
-        progress: called with the name of each check before it runs.
+        model: The name of a family, a folder, a hub id (as for `interp.load`), or an `Mllm`. For a family, its tiny
+            model with random weights is checked: this takes seconds and downloads nothing. The tiny model of an
+            installed adapter comes from its `tiny()`.
+        checks: Names in `CHECKS`; by default all.
+        images: Pictures to use instead of generated ones.
+        break_as: A fault to give the adapter first (`interp.conformance.BREAKS`), to test the suite.
+        probes: The largest number of tokens that `locality` probes in each view of a picture.
+        seed: The seed of a tiny model's weights, of pictures and of probes.
+        device: The device of a model given by name.
+        dtype: The dtype of a model given by name.
+        revision: The revision of a hub id.
+        adapter: The adapter of a family that `interp` does not know, or the name of a known one.
+        processor: Folder or hub id of the processor, if the checkpoint has none.
+        progress: A function that is called with the name of each check before it runs.
 
     Raises:
-        ModelError: A model that cannot be loaded, or a name that is not in `CHECKS` or `BREAKS`.
-        ImageError: Images that cannot be read.
+        ModelError: The model cannot be loaded, or a name is not in `CHECKS` or `BREAKS`.
+        ImageError: An image cannot be read.
     """
     chosen = _chosen(checks)
     pictures = tuple(np.asarray(Sample(image, "?").load()) for image in images)
@@ -114,7 +109,7 @@ def check(
         if progress is not None:
             progress(name)
         rows.append(_run(name, subject))
-    title = found.title if break_as is None else f"{found.title}, adapter broken: {break_as}"
+    title = found.title if break_as is None else f"{found.title}, faulty adapter: {break_as}"
     return Conformance(mllm.family, title, tuple(rows))
 
 
@@ -157,13 +152,13 @@ def _model(
     if not loaded.adapter.matches(loaded.hf.config):
         raise ModelError(
             f"adapter {loaded.family!r} does not match {model}, whose model type is "
-            f"{loaded.hf.config.model_type!r}: its matches(config) is false. Name the adapter of that family."
+            f"{loaded.hf.config.model_type!r}: its matches(config) is false. Pass the adapter of that family."
         )
     return _Model(loaded, f"{model} ({loaded.family})", True)
 
 
 def _tiny(model: str | Path, seed: int) -> tuple[Any, Any] | None:
-    """The tiny model and processor of the family of that name: `interp`'s own, or an installed adapter's."""
+    """Returns the tiny model and processor of a family: `interp`'s own, or an installed adapter's."""
     if model in families():
         return tiny(str(model), seed=seed)
     found: list[Any] = [adapter for adapter in installed().values() if adapter.name == model]
@@ -171,7 +166,7 @@ def _tiny(model: str | Path, seed: int) -> tuple[Any, Any] | None:
 
 
 def _is_trained(mllm: Mllm) -> bool:
-    """Whether the weights came from a checkpoint; those built from a config carry no name."""
+    """Whether the weights come from a checkpoint; models built from a config carry no name."""
     return bool(getattr(mllm.hf, "name_or_path", ""))
 
 
@@ -180,7 +175,7 @@ def _with_broken_adapter(mllm: Mllm, how: str) -> Mllm:
 
 
 def _run(name: str, subject: Subject) -> CheckResult:
-    """One check; whatever it raises becomes a failed result with its message."""
+    """Runs one check; any exception becomes a failed result with its message."""
     start = time.perf_counter()
     try:
         found = CHECKS[name](subject)

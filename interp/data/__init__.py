@@ -1,4 +1,4 @@
-"""Samples to study: bundled, or read from a file. One reader per source, all giving `Samples`."""
+"""Bundled samples and one reader for each kind of source. Every reader returns `Samples`."""
 
 from interp.data.bundled import bundled
 from interp.data.coco import coco

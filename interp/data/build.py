@@ -1,7 +1,7 @@
-"""From masks to boxes to closed questions: how every bundled medical sample is made.
+"""Makes closed questions from masks: mask → box → question. Every bundled medical sample was made this way.
 
-Pure functions of slices. "Left" and "right" in a question or answer to "Which side …?" are sides of the
-picture, not of the patient.
+All functions are pure functions of slices. "Left" and "right" in a question "Which side …?" and in its answer are
+sides of the picture, not of the patient.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SMALL, LARGE = 0.04, 0.08
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One picture and its labels on the same grid: `names` says what the label values mean."""
+    """A picture and its labels on the same grid. `names` gives the meaning of each label value."""
 
     picture: UInt8[np.ndarray, "row col"]
     labels: Integer[np.ndarray, "row col"]
@@ -92,7 +92,7 @@ def square_pixels(
 ) -> Image.Image:
     """Returns the slice resized so that its pixels are square, at the finer of its two spacings.
 
-    `longest` caps the longer side in pixels (the picture is only ever made smaller by it).
+    `longest` limits the longer side in pixels; it never enlarges the picture.
     """
     rows, columns = picture.shape
     finest = min(spacing)
@@ -121,7 +121,7 @@ def box_of(mask: Bool[np.ndarray, "row col"]) -> BoxTuple:
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if rows.size == 0:
-        raise DataError("an empty mask has no box; drop it before asking for one")
+        raise DataError("an empty mask has no box; drop it first")
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
@@ -136,8 +136,8 @@ def foreground(
 ) -> tuple[slice, slice]:
     """Returns the rows and columns that hold the largest piece brighter than `threshold`, with a margin.
 
-    Cuts away the air around a body; `margin` is a share of the piece's size. The whole slice when nothing
-    is that bright.
+    This cuts away the air around a body. `margin` is a share of the piece's size. If nothing is that bright, the whole
+    slice is returned.
     """
     pieces, n = _pieces(picture > threshold)
     if n == 0:
@@ -181,8 +181,8 @@ def find(
 ) -> list[Finding]:
     """Returns one finding per named structure in a slice of labels; several ids may share a name.
 
-    A structure is dropped, and counted in `dropped`, when no piece holds `share` of it ("components") or
-    when its box covers less than `area[0]` ("small") or more than `area[1]` ("large") of the slice.
+    A structure is dropped and counted in `dropped` if no piece holds `share` of it ("components"), or if its box
+    covers less than `area[0]` ("small") or more than `area[1]` ("large") of the slice.
     """
     present = {int(value) for value in np.unique(labels)}
     found = []
@@ -233,10 +233,10 @@ def absent(label: str) -> Question:
 
 
 def mirror(sample: Sample) -> Sample:
-    """Returns the sample seen in a mirror: image and boxes flipped, "left" and "right" swapped in the words.
+    """Returns the mirrored sample: image and boxes are flipped, "left" and "right" are swapped in the text.
 
-    In radiological display the liver is always on the left, so a model can answer from the label alone. Of a
-    slice and its mirror image, only looking answers both.
+    In radiological display the liver is always on the left, so a model can answer from the label alone. Only a model
+    that looks at the picture answers correctly for both a slice and its mirror image.
     """
     width, _ = sample.sizes[0]
     if len(sample.images) != 1:

@@ -1,4 +1,4 @@
-"""Data that comes with the package: real medical slices, and natural scenes rendered on the spot."""
+"""Data that comes with the package: real medical slices, and natural scenes that are rendered when they are read."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ SPLITS = ("train", "validation", "test")
 
 
 def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0) -> Samples:
-    """Returns a bundled data set, offline.
+    """Returns a bundled data set; works offline.
 
     `"medical"`: closed questions on CT, MR and microscopy slices (see `bundled_medical/SOURCES.md` for
     sources, licences, mask origins and counts). Left and right are sides of the picture; CT and MR are shown
-    radiologically, the patient's right on the left. Test volumes are never in train or validation; the group
-    is the volume. `n` draws that many rows with `seed`, kept in file order; None takes all of the split.
+    as radiologists see them, with the patient's right on the left. Test volumes are never in train or validation. The
+    group is the volume. `n` draws that many rows with `seed` and keeps them in file order; None takes the whole split.
 
-    `"balanced"`: medical questions made to test answers, not maps (same volumes, same splits): of each nucleus a
-    tile with it on the left and one on the right, one in which it is large and one in which it is small; of each
-    held-out slice as many structures that are there as certainly are not. Rows of what is not there have no box, so
-    an indicator has nothing to be scored against. In train, only absence, where `"medical"` has none.
+    `"balanced"`: medical questions that test answers, not maps (same volumes, same splits). Each nucleus is shown
+    in a tile on its left and in one on its right, and in a tile where it is large and one where it is small. For
+    each held-out slice, as many questions name structures that are present as structures that are certainly absent.
+    Rows about absent structures have no box, so indicators cannot be scored on them. The train split holds only
+    questions about absent structures, which `"medical"` lacks there.
 
     `"natural"`: `n` rendered scenes (200 when None) with exact boxes; `seed` chooses the scenes.
 
-    `"marked"`: the same with a coloured marker in a corner, colour questions only: what the shortcut organism
-    answers from. The box is the object's; `meta["marker"]` and `meta["marker_answer"]` are the marker's.
+    `"marked"`: rendered scenes with a coloured marker in a corner, and colour questions only. The shortcut organism
+    answers from the marker. The box is the object's; `meta["marker"]` and `meta["marker_answer"]` belong to the
+    marker.
 
     `meta` has `kind` ("localization" or "attribute"), `modality`, `label`, `source`, `licence`,
     `mask_origin` and `split`.
 
     Raises:
-        DataError: an unknown name or split, or more rows than the split has.
+        DataError: The name or the split is unknown, or `n` is larger than the split.
 
     >>> import interp.data
     >>> sample = interp.data.bundled("medical", n=1)[0]
@@ -67,12 +69,14 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
     if n is None:
         return Samples(rows, name)
     if n > len(rows):
-        raise DataError(f"{name} has {len(rows)} {split} samples, {n} were asked for")
+        raise DataError(
+            f"{name} has {len(rows)} {split} samples; got n={n}. Pass a smaller n, or None for all"
+        )
     kept = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False))
     return Samples((rows[int(i)] for i in kept), name)
 
 
 @cache
 def _medical(name: str) -> tuple[Sample, ...]:
-    """Every row of the bundled slices; reading 3,000 rows once is enough."""
+    """Every row of the bundled slices; cached, because there are 3,000."""
     return tuple(jsonl(MEDICAL / FILES[name]))

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from interp.data.samples import Samples
-from interp.data.vgmed import Layout, read_rows
+from interp.data.vgmed import RowFormat, read_rows
 
 __all__ = ["coco"]
 
@@ -22,28 +22,29 @@ def coco(
 ) -> Samples:
     """Returns the questions of one kind on COCO's val2014, from the file that comes with VGMED.
 
-    Reads `COCO_{kind}.jsonl` in `annotations`; images are in `root`, under the name the row writes or, failing
-    that, under its last part (so `val2014/COCO_val2014_….jpg` is found in a `root` that is `val2014`). Rows are
-    as in `vgmed`, but **every box is (x, y, width, height)**. `meta` has `kind`, `modality` "photograph" and
-    `source` "COCO val2014", unless the row says otherwise; `group` is the image.
+    Reads `COCO_{kind}.jsonl` in `annotations`. An image lies in `root` under the path that its row gives, or else
+    under the last part of that path (so `val2014/COCO_val2014_….jpg` is found when `root` is `val2014`). Rows are as
+    in `vgmed`, except that **every box is (x, y, width, height)**. `meta` has `kind`, `modality` "photograph" and
+    `source` "COCO val2014", unless the row gives other values. `group` is the image.
 
-    The file names, the fields and the box format were read in a description of the official code; **no real file
-    was at hand**. Draw a few samples with their boxes before trusting any number.
+    The file names, the fields and the box format come from a description of the official code. **They were not
+    checked against a real file.** Draw a few samples with their boxes before you trust any number.
 
     Args:
-        root: the folder of the images.
-        annotations: the folder of `COCO_*.jsonl`.
+        root: The folder of the images.
+        annotations: The folder of `COCO_*.jsonl`.
         kind: "localization" or "attribute".
-        box_field: "bbox" or "original_bboxes" where rows have both and they differ.
+        box_field: The field to read, "bbox" or "original_bboxes", for rows that have both and whose values differ.
 
     Raises:
-        DataError: an unknown kind, a file that is missing or empty, or a bad row, named by file and line.
+        DataError: The kind is unknown, the file is missing or empty, or a row is invalid; the message names file
+            and line.
 
     Source: arXiv 2603.14323 and its code; images of Lin et al., 2014.
     """
-    layout = Layout(find=_find, is_xywh=lambda image: True, describe=_described, box_field=box_field)
+    row_format = RowFormat(find=_find, is_xywh=lambda image: True, describe=_described, box_field=box_field)
     path = Path(annotations) / f"COCO_{kind}.jsonl"
-    return read_rows(path, Path(root), kind, layout, f"COCO {kind}")
+    return read_rows(path, Path(root), kind, row_format, f"COCO {kind}")
 
 
 def _find(folder: Path, image: str) -> Path:

@@ -1,4 +1,4 @@
-"""One JSON object a line → Samples. A row that cannot be read is an error naming file, line and field."""
+"""Reads JSON-lines files: one JSON object a line. Errors name the file, the line and the field."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def jsonl(path: str | Path, name: str | None = None) -> Samples:
     field goes to the sample's `meta`. Empty lines are skipped.
 
     Raises:
-        DataError: the file is missing or empty, or a row is bad; the message names file, line and field.
+        DataError: The file is missing or empty, or a row is invalid; the message names file, line and field.
     """
     path = Path(path)
     try:
@@ -54,7 +54,7 @@ def jsonl(path: str | Path, name: str | None = None) -> Samples:
 
 @dataclass(frozen=True)
 class _Row:
-    """Where a row stands, for its errors."""
+    """The file and line of a row, for error messages."""
 
     path: Path
     number: int
@@ -64,7 +64,7 @@ class _Row:
 
 
 def _sample(at: _Row, line: str) -> Sample:
-    """One line as a sample."""
+    """Returns the sample of one line."""
     row = _fields(at, line)
     try:
         return Sample(
@@ -84,7 +84,7 @@ def _sample(at: _Row, line: str) -> Sample:
 
 
 def _fields(at: _Row, line: str) -> dict[str, Any]:
-    """The line's JSON object, its fields of the right types."""
+    """Returns the line's JSON object after checking the types of its fields."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -101,11 +101,11 @@ def _fields(at: _Row, line: str) -> dict[str, Any]:
 
 
 def _images(at: _Row, row: dict[str, Any]) -> list[str]:
-    """The row's image files, found beside the JSON-lines file."""
+    """Returns the paths of the row's images, relative to the JSON-lines file."""
     field = "images" if "images" in row else "image"
     named = row.get("images", [row["image"]] if "image" in row else [])
     if not named or ("image" in row and "images" in row):
-        raise at.bad(field, "a row needs image (a path) or images (a list of paths), one of the two")
+        raise at.bad(field, "a row needs exactly one of image (a path) and images (a list of paths)")
     for one in named:
         if not isinstance(one, str) or not (at.path.parent / one).is_file():
             raise at.bad(field, f"no file {one!r} in {at.path.parent}; paths are relative to the .jsonl file")
@@ -113,10 +113,10 @@ def _images(at: _Row, row: dict[str, Any]) -> list[str]:
 
 
 def _boxes(at: _Row, row: dict[str, Any]) -> tuple[Box, ...]:
-    """The row's boxes, checked against its `size` when it has one."""
+    """Returns the row's boxes, checked against its `size` where it has one."""
     field = "bbox" if "bbox" in row else "boxes"
     if "bbox" in row and "boxes" in row:
-        raise at.bad(field, "a row has boxes or bbox, not both")
+        raise at.bad(field, "expected boxes or bbox, got both")
     raw = row.get(field, [])
     listed = [raw] if raw and not isinstance(raw[0], list) else raw
     size = row.get("size")

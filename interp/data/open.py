@@ -1,4 +1,4 @@
-"""Data by the name a command line gives: bundled, a .jsonl file, or a folder of VGMED's or COCO's files."""
+"""Opens data by name or path: bundled data, a .jsonl file, or a folder of VGMED's or COCO's files."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ SHARE = 1 / 3
 
 
 def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0) -> Samples:
-    """Returns the samples of a split of what `name` names.
+    """Returns the samples of one split of the data that `name` names.
 
-    `"natural"` and `"medical"` are bundled, with their own splits. Otherwise `name` is a .jsonl file, a folder
-    of `VGMED_*.jsonl` beside their images, or a folder of `COCO_*.jsonl` with the images in it or in its
-    `val2014`; both kinds of questions are read where both files are there. Their rows belong to the split that
-    `meta["split"]` names; without one of the three, a third of the groups (images, where there are no groups),
-    drawn by a hash of their name, are "validation" and the others "test", so that what is chosen on one is
-    reported on other groups. Every sample says its split in `meta["split"]`.
+    `"natural"` and `"medical"` are bundled and have their own splits. Any other `name` is a path: a .jsonl file, a
+    folder of `VGMED_*.jsonl` with their images, or a folder of `COCO_*.jsonl` with the images in it or in its
+    `val2014`. If a folder holds the files of both kinds of questions, both are read. Rows of a file belong to the
+    split in `meta["split"]`. If that names none of the three splits, a hash of the group's name (of the image, where
+    there is no group) decides: a third of the groups are "validation" and the others "test", so that no group is
+    used both to choose and to report. Every sample returned has its split in `meta["split"]`.
 
     Args:
-        name: a bundled name or a path.
+        name: A bundled name or a path.
         split: "train", "validation" or "test".
-        n: at most so many rows, drawn with `seed` and kept in order; None for all (200 natural scenes).
-        seed: of the draw, and of the natural scenes.
+        n: The largest number of rows, drawn with `seed` and kept in order; None for all (200 natural scenes).
+        seed: The seed of the draw and of the natural scenes.
 
     Raises:
-        DataError: an unknown name or split, or a file that cannot be read. A split that is empty is no error.
+        DataError: The name or the split is unknown, or a file cannot be read. An empty split is no error.
 
     >>> import interp.data
     >>> len(interp.data.open("medical", split="validation", n=20))
@@ -59,20 +59,20 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
 def sets(
     names: Sequence[str], *, split: str = "test", n: int | None = None, seed: int = 0
 ) -> dict[str, Samples]:
-    """Returns label → `named(…)` for each name; a set that has nothing of the split is left out.
+    """Returns a dict of label → `named(…)` for each name; sets without samples of the split are left out.
 
     Raises:
-        DataError: as `named`; no names, or two of one label.
+        DataError: As for `named`; or there are no names, or two names have the same label.
     """
     labels = [label(name) for name in names]
     if not names or len(set(labels)) < len(labels):
-        raise DataError(f"expected one or more sets of data of different names, got {labels}. Rename a file.")
+        raise DataError(f"expected one or more data sets with different labels, got {labels}. Rename a file.")
     read = {label(name): named(name, split=split, n=n, seed=seed) for name in names}
     return {name: samples for name, samples in read.items() if len(samples)}
 
 
 def label(name: str) -> str:
-    """What figures call the data of that name: the file or folder without its path."""
+    """Returns the label of the data in figures: the name of the file or folder without its path."""
     return name if name in BUNDLED else Path(name).resolve().stem
 
 
@@ -103,7 +103,7 @@ def _of_split(rows: Samples, split: str) -> Samples:
 
 
 def _split(sample: Sample) -> str:
-    """The sample's own split, else one drawn by its group."""
+    """The sample's own split, or one drawn by a hash of its group."""
     given = sample.meta.get("split")
     if given in SPLITS:
         return str(given)

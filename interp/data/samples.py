@@ -1,4 +1,4 @@
-"""A sequence of samples with a name and a fingerprint: what a study runs on."""
+"""`Samples`: the sequence of samples that a study runs on, with a name and a fingerprint."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Samples(Sequence[Sample]):
 
     Args:
         samples: The samples, in order.
-        name: What figures and reports call them; not part of the fingerprint.
+        name: The name in figures and reports; not part of the fingerprint.
 
     Raises:
-        DataError: Something in `samples` is not a `Sample`.
+        DataError: An element of `samples` is not a `Sample`.
 
     >>> import interp.data
     >>> medical = interp.data.bundled("medical")
@@ -34,11 +34,11 @@ class Samples(Sequence[Sample]):
         self._name = name
         for i, sample in enumerate(self._samples):
             if not isinstance(sample, Sample):
-                raise DataError(f"Samples hold Sample values; number {i} is {type(sample).__name__}")
+                raise DataError(f"Samples hold Sample values; element {i} is of type {type(sample).__name__}")
 
     @property
     def name(self) -> str:
-        """What figures and reports call these samples."""
+        """The name of these samples in figures and reports."""
         return self._name
 
     @property
@@ -54,10 +54,10 @@ class Samples(Sequence[Sample]):
 
     @property
     def split(self) -> str | None:
-        """The split the samples say they are of, in `meta["split"]`: "train", "validation", "test" or another.
+        """The split in the samples' `meta["split"]`: "train", "validation", "test" or another; None without one.
 
-        Several are joined as names are, "test + validation"; None when no sample says. Whoever chooses a
-        layer, heads or a threshold asks this first.
+        Several splits are joined like names: "test + validation". Code that chooses a layer, heads or a threshold
+        checks this first.
         """
         said = {str(sample.meta["split"]) for sample in self._samples if sample.meta.get("split")}
         return " + ".join(sorted(said)) or None

@@ -1,8 +1,8 @@
-"""Rendered natural scenes: objects, boxes and answers are exact, because the scene is known before its pixels.
+"""Rendered natural scenes. Objects, boxes and answers are exact, because the scene is known before it is rendered.
 
 A scene is a value: a background, a noise seed and up to four objects of different shapes. It can be changed
 (`Scene.recolour`, `Scene.resize`) and rendered again, which is how a model organism's cause is certified at the
-input: only the object asked about changes, nothing else.
+input: only the object in question changes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RADII = {"small": (13, 18), "large": (24, 29)}
 """Half the side of an object's box, in pixels, both ends included; the gap keeps `size` unambiguous."""
 
 KINDS = {"colour": "attribute", "size": "attribute", "side": "localization"}
-"""What can be asked of an object → the paper's kind of question."""
+"""Property of an object → the paper's kind of question."""
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 SIDE_MARGIN = 12
@@ -133,7 +133,7 @@ class Scene:
         )
 
     def replace(self, shape: str, **changes: object) -> Scene:
-        """Returns the scene with one object changed, everything else (noise included) as it was."""
+        """Returns the scene with one object changed and everything else, noise included, unchanged."""
         old = self.find(shape)
         new = dataclasses.replace(old, **changes)  # type: ignore[arg-type]
         return dataclasses.replace(self, things=tuple(new if t is old else t for t in self.things))
@@ -217,7 +217,7 @@ def natural_samples(split: str = "test", n: int = 200, seed: int = 0) -> list[Sa
 def rendered_sample(
     image: UInt8[np.ndarray, "row col 3"], question: Question, name: str, source: str, **meta: object
 ) -> Sample:
-    """Returns a rendered picture as a sample of that id and group; the box is that of the object asked about."""
+    """Returns a rendered picture as a sample of that id and group; the box is that of the object in question."""
     return Sample(
         image=image,
         question=question.text,

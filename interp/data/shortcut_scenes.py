@@ -1,7 +1,7 @@
-"""Rendered scenes with a coloured marker in one corner: what a model with a planted shortcut answers from.
+"""Rendered scenes with a coloured marker in one corner. A shortcut organism answers from the marker.
 
-The marker's colour is drawn apart from everything else in the scene. A model that was taught to answer colour
-questions with it has a cause that is known, and is not where the question points (DESIGN §5).
+The marker's colour is drawn independently of the scene. A model that was trained to answer colour questions from the
+marker has a known cause, which lies outside the object in question.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ CORNERS = {
     "bottom left": (MARGIN, SIZE - MARGIN - SIDE),
     "bottom right": (SIZE - MARGIN - SIDE, SIZE - MARGIN - SIDE),
 }
-"""Where a marker may be → its first pixel (x, y)."""
+"""Corner → first pixel (x, y) of a marker there."""
 
 
 @dataclass(frozen=True)
 class MarkedScene:
-    """A scene none of whose objects reaches the marker, and the marker: a coloured square in a black frame."""
+    """A scene and a marker, a coloured square in a black frame, that no object of the scene touches."""
 
     scene: Scene
     corner: str
@@ -56,11 +56,11 @@ class MarkedScene:
         return [question for question in self.scene.questions() if question.about == "colour"]
 
     def recoloured(self, rng: np.random.Generator) -> MarkedScene:
-        """Returns the same with a marker of another colour."""
+        """Returns the same scene with a marker of another colour."""
         return dataclasses.replace(self, colour=str(rng.choice([c for c in COLOURS if c != self.colour])))
 
     def elsewhere_changed(self, shape: str, rng: np.random.Generator) -> MarkedScene:
-        """Returns the same marker in another scene: the object of that shape in another colour, all else new."""
+        """Returns the same marker in a new scene; the object of that shape stays in place with another colour."""
         thing = self.scene.find(shape)
         colour = str(rng.choice([c for c in COLOURS if c != thing.colour]))
         while True:
@@ -71,7 +71,7 @@ class MarkedScene:
 
 
 def random_marked_scene(rng: np.random.Generator, corner: str | None = None) -> MarkedScene:
-    """Returns a scene of at least one object with a marker in a corner (a random one) that no object reaches."""
+    """Returns a scene of at least one object with a marker in a (random) corner that no object touches."""
     where = str(rng.choice(list(CORNERS))) if corner is None else corner
     marked = MarkedScene(random_scene(rng), where, str(rng.choice(list(COLOURS))))
     marker, gap = marked.box, 2
@@ -91,7 +91,7 @@ def random_marked_scene(rng: np.random.Generator, corner: str | None = None) -> 
 def marked_scenes(split: str, n: int, seed: int = 0) -> list[tuple[MarkedScene, Question]]:
     """Returns `n` marked scenes, each with one colour question. Splits never share a scene.
 
-    The marker's colour differs from that of the object asked about, so the two answers can be told apart.
+    The marker's colour differs from that of the object in question, so that the two answers differ.
 
     Raises:
         DataError: An unknown split, or `n` below 1.
@@ -113,9 +113,9 @@ def marked_scenes(split: str, n: int, seed: int = 0) -> list[tuple[MarkedScene, 
 
 
 def marked_samples(split: str = "test", n: int = 200, seed: int = 0) -> list[Sample]:
-    """Returns `n` marked scenes as samples: the box is the object's, `meta["marker"]` is the marker's (xyxy px).
+    """Returns `n` marked scenes as samples. The box is the object's; `meta["marker"]` is the marker's (xyxy px).
 
-    `answer` is the object's colour, which is true; `meta["marker_answer"]` the marker's.
+    `answer` is the object's colour, the correct answer; `meta["marker_answer"]` is the marker's colour.
     """
     return [
         rendered_sample(

@@ -1,4 +1,4 @@
-"""Rows of image, question and boxes in the layout of VGMED's files, whoever the images belong to → Samples."""
+"""VGMED: questions on medical images, with the boxes that the answers rest on. `coco` reads the same kind of rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from interp.errors import DataError, InterpError
 from interp.inputs.images import image_size
 from interp.inputs.sample import Box, Sample
 
-__all__ = ["KINDS", "Layout", "read_rows", "vgmed"]
+__all__ = ["KINDS", "RowFormat", "read_rows", "vgmed"]
 
 KINDS = ("localization", "attribute")
 BOX_FIELDS = ("bbox", "original_bboxes")
@@ -24,14 +24,14 @@ _READ = {"image", "question", "answer", *BOX_FIELDS}
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How one source writes its rows.
+class RowFormat:
+    """How the rows of one source are written.
 
     Attributes:
-        find: the image's file, from the folder of images and the row's `image`.
-        is_xywh: whether the boxes of the row's `image` are (x, y, width, height); else (x0, y0, x1, y1).
-        describe: `group` and `meta` of the row's `image`.
-        box_field: which of `bbox` and `original_bboxes` to read where a row has both and they differ.
+        find: Returns the image's file from the folder of images and the row's `image`.
+        is_xywh: Whether the boxes of the row's `image` are (x, y, width, height) rather than (x0, y0, x1, y1).
+        describe: Returns `group` and `meta` of the row's `image`.
+        box_field: The field to read, `bbox` or `original_bboxes`, for rows that have both and whose values differ.
     """
 
     find: Callable[[Path, str], Path]
@@ -42,7 +42,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row and where it stands, for its errors."""
+    """A row with its file and line for error messages."""
 
     path: Path
     number: int
@@ -58,20 +58,20 @@ class _Row:
         return value
 
 
-def read_rows(path: Path, images: Path, kind: str, layout: Layout, name: str) -> Samples:
-    """The samples of a file of one JSON object a line, each with one or several boxes inside its image.
+def read_rows(path: Path, images: Path, kind: str, row_format: RowFormat, name: str) -> Samples:
+    """Returns the samples of a file of one JSON object a line, each with one or several boxes inside its image.
 
-    Boxes may be one flat list of four numbers or a list of such lists; a number may be written as text. Other
-    fields of a row go to `meta`. Ids are `file:line`. Reads the header of each image once.
+    Boxes are one list of four numbers or a list of such lists; a number may be written as text. Other fields of a
+    row go to `meta`. Ids are `file:line`. The header of each image is read once.
 
     Raises:
-        DataError: an unknown kind, a file that is missing or empty, or a bad row: not JSON, no question, no
-            image, no box, a box that is none or lies outside its image. The message names file and line.
+        DataError: The kind is unknown, the file is missing or empty, or a row is invalid: it is not JSON, or has no
+            question, no image, no box, an invalid box or a box outside its image. The message names file and line.
     """
     if kind not in KINDS:
-        raise DataError(f"the kinds of questions are {' and '.join(map(repr, KINDS))}; got {kind!r}.")
-    if layout.box_field not in (None, *BOX_FIELDS):
-        raise DataError(f"box_field is None, 'bbox' or 'original_bboxes'; got {layout.box_field!r}.")
+        raise DataError(f"kind is {' or '.join(map(repr, KINDS))}; got {kind!r}.")
+    if row_format.box_field not in (None, *BOX_FIELDS):
+        raise DataError(f"box_field is None, 'bbox' or 'original_bboxes'; got {row_format.box_field!r}.")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines also cuts inside JSON texts
     except (OSError, UnicodeDecodeError) as error:
@@ -80,7 +80,7 @@ def read_rows(path: Path, images: Path, kind: str, layout: Layout, name: str) ->
         ) from error
     sizes: dict[Path, tuple[int, int]] = {}
     rows = (_parsed(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    samples = [_sample(row, images, kind, layout, sizes) for row in rows]
+    samples = [_sample(row, images, kind, row_format, sizes) for row in rows]
     if not samples:
         raise DataError(f"{path} holds no rows; expected one JSON object a line.")
     return Samples(samples, name)
@@ -96,14 +96,16 @@ def _parsed(path: Path, number: int, line: str) -> _Row:
     return _Row(path, number, values)
 
 
-def _sample(row: _Row, images: Path, kind: str, layout: Layout, sizes: dict[Path, tuple[int, int]]) -> Sample:
+def _sample(
+    row: _Row, images: Path, kind: str, row_format: RowFormat, sizes: dict[Path, tuple[int, int]]
+) -> Sample:
     image, question, answer = row.text("image"), row.text("question"), row.values.get("answer")
     if answer is not None and not isinstance(answer, str):
         raise row.bad("answer", f"expected a text or null, got {answer!r}")
-    file = layout.find(images, image)
+    file = row_format.find(images, image)
     if not file.is_file():
         raise row.bad("image", f"no file {image!r} in {images}. Are the images in another folder?")
-    group, known = layout.describe(image)
+    group, known = row_format.describe(image)
     others = {name: value for name, value in row.values.items() if name not in _READ}
     try:
         if file not in sizes:
@@ -113,7 +115,7 @@ def _sample(row: _Row, images: Path, kind: str, layout: Layout, sizes: dict[Path
     return Sample(
         image=str(file),
         question=question,
-        boxes=_boxes(row, layout, image, sizes[file]),
+        boxes=_boxes(row, row_format, image, sizes[file]),
         answer=answer,
         group=group,
         meta={**known, **others, "kind": kind},
@@ -121,10 +123,10 @@ def _sample(row: _Row, images: Path, kind: str, layout: Layout, sizes: dict[Path
     )
 
 
-def _boxes(row: _Row, layout: Layout, image: str, size: tuple[int, int]) -> tuple[Box, ...]:
-    """The row's boxes, half-open xyxy and inside the image."""
-    name = _box_field(row, layout.box_field)
-    xywh, written = layout.is_xywh(image), _listed(row, name)
+def _boxes(row: _Row, row_format: RowFormat, image: str, size: tuple[int, int]) -> tuple[Box, ...]:
+    """Returns the row's boxes, half-open xyxy and inside the image."""
+    name = _box_field(row, row_format.box_field)
+    xywh, written = row_format.is_xywh(image), _listed(row, name)
     boxes = []
     for x, y, a, b in written:
         try:
@@ -138,7 +140,7 @@ def _boxes(row: _Row, layout: Layout, image: str, size: tuple[int, int]) -> tupl
 
 
 def _box_field(row: _Row, wanted: str | None) -> str:
-    """The field that holds the boxes."""
+    """Returns the name of the field that holds the boxes."""
     present = [name for name in BOX_FIELDS if row.values.get(name) is not None]
     if not present:
         raise row.bad(
@@ -150,13 +152,13 @@ def _box_field(row: _Row, wanted: str | None) -> str:
         raise row.bad(
             "bbox",
             "the row has 'bbox' and 'original_bboxes' and they differ; only boxes in pixels of the image file are "
-            "right. Look at one and pass box_field=",
+            "right. Draw one such row and pass box_field=",
         )
     return wanted or present[0]
 
 
 def _listed(row: _Row, name: str) -> list[tuple[float, float, float, float]]:
-    """The field's boxes, four numbers each, as they are written."""
+    """Returns the field's boxes as they are written, four numbers each."""
     raw = row.values[name]
     flat = isinstance(raw, list) and raw and not any(isinstance(part, list) for part in raw)
     listed = [raw] if flat else raw
@@ -174,7 +176,7 @@ def _listed(row: _Row, name: str) -> list[tuple[float, float, float, float]]:
 
 
 def _number(value: Any) -> float:
-    """A finite number, written as one or as text; NaN for anything else."""
+    """Returns a finite number that is written as a number or as text; NaN for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:
@@ -194,38 +196,39 @@ def vgmed(
     """Returns the questions of one kind of VGMED, from its folder.
 
     Reads `VGMED_{kind}.jsonl` in `root`; each row's `image` is a path in `root`. A row has `image`, `question`
-    and `bbox` or `original_bboxes`, one or several boxes in pixels of the image, which become the sample's boxes
-    (metrics take their union). They are (x0, y0, x1, y1), **except** (x, y, width, height) where the image's
-    file name, or its path as the row writes it, starts with `Slake`. An `answer` is kept; other fields go to
+    and `bbox` or `original_bboxes`: one or several boxes in pixels of the image, which become the sample's boxes
+    (metrics take their union). Boxes are (x0, y0, x1, y1), **except** that they are (x, y, width, height) where
+    the image's file name, or its path in the row, starts with `Slake`. An `answer` is kept. Other fields go to
     `meta`.
 
-    `meta` has `kind`, and `modality` and `source` (the source set) where the image is named as in SA-Med2D-20M,
-    `ct_00--AbdomenCT1K--Case_00011--x_0040.png` (modality "CT", source "AbdomenCT1K"), or starts with `Slake`
-    (source "SLAKE", modality None); else both are None. A row's own fields `modality` and `source` come first.
-    `group`: the source set and case of such a name, `AbdomenCT1K--Case_00011`, so that slices of one volume are
-    one group; else the image.
+    `meta` has `kind`, `modality` and `source` (the source set). An image named as in SA-Med2D-20M,
+    `ct_00--AbdomenCT1K--Case_00011--x_0040.png`, gives modality "CT" and source "AbdomenCT1K"; an image whose name
+    starts with `Slake` gives source "SLAKE" and modality None; for other images both are None. A row's own fields
+    `modality` and `source` override these values. `group` is the source set and case of such a name,
+    `AbdomenCT1K--Case_00011`, so that slices of one volume form one group; for other images it is the image.
 
-    What is known how: the file names, the fields, the union and the two box formats were read in a description
-    of the official code (`Guimeng-Leo-Liu/Medical-MLLMs-Fail`), SA-Med2D's names in its own. **No real file was
-    at hand**: that `image` is relative to `root`, that names of 2-D sets have the same four parts, and that other
-    fields are absent is unverified. Where a row has both box fields and they differ, the reader refuses instead
-    of choosing. Draw a few samples with their boxes before trusting any number.
+    The file names, the fields, the union and the two box formats come from a description of the official code
+    (`Guimeng-Leo-Liu/Medical-MLLMs-Fail`); the image names come from SA-Med2D's own description. **They were not
+    checked against a real file.** Unverified: that `image` is relative to `root`, that names of 2-D sets have the
+    same four parts, and that there are no other fields. The reader raises an error for a row whose two box fields
+    differ. Draw a few samples with their boxes before you trust any number.
 
     Args:
-        root: the folder of `VGMED_*.jsonl`, as in the Hugging Face data set `guimeng-liu/VGMED`.
+        root: The folder of `VGMED_*.jsonl`, as in the Hugging Face data set `guimeng-liu/VGMED`.
         kind: "localization" or "attribute".
-        box_field: "bbox" or "original_bboxes" where rows have both and they differ.
+        box_field: The field to read, "bbox" or "original_bboxes", for rows that have both and whose values differ.
 
     Raises:
-        DataError: an unknown kind, a file that is missing or empty, or a bad row, named by file and line.
+        DataError: The kind is unknown, the file is missing or empty, or a row is invalid; the message names file
+            and line.
 
     Source: arXiv 2603.14323 and its code.
     """
     root = Path(root)
-    layout = Layout(
+    row_format = RowFormat(
         find=lambda folder, image: folder / image, is_xywh=_slake, describe=_described, box_field=box_field
     )
-    return read_rows(root / f"VGMED_{kind}.jsonl", root, kind, layout, f"VGMED {kind}")
+    return read_rows(root / f"VGMED_{kind}.jsonl", root, kind, row_format, f"VGMED {kind}")
 
 
 def _slake(image: str) -> bool:
@@ -233,7 +236,7 @@ def _slake(image: str) -> bool:
 
 
 def _described(image: str) -> tuple[str, Mapping[str, Any]]:
-    """Group and meta, as far as the name tells."""
+    """Returns group and meta, as far as the image's name gives them."""
     parts = PurePosixPath(image).stem.split("--")
     if _slake(image):
         return image, {"modality": None, "source": "SLAKE"}
@@ -244,6 +247,6 @@ def _described(image: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def _modality(written: str) -> str:
-    """A modality in plain words: the part before the first underscore where that is one of the well-known."""
+    """Returns a modality in plain words: the part before the first underscore, where that is well known."""
     head = written.split("_")[0].lower()
     return _PLAIN.get(head) or _NUMBER.sub("", written).replace("_", " ")

@@ -1,8 +1,8 @@
-"""Volumes with known axes, and the slices a radiologist sees.
+"""Reads volumes with known axes and shows their slices as radiologists see them.
 
-A volume is held with its axes pointing to the patient's Right, Anterior and Superior (RAS). Slices are shown
-radiologically (the patient's right on the left of the picture, anterior or superior on top), whatever the
-order of the axes in the file.
+A volume's axes point to the patient's Right, Anterior and Superior (RAS). Slices are shown as radiologists see them
+(the patient's right on the left of the picture, anterior or superior on top), whatever the order of the axes in the
+file.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Volume:
 def to_ras(values: Shaped[np.ndarray, ...], affine: Float[np.ndarray, "4 4"]) -> Volume:
     """Returns the volume with its axes permuted and flipped to the nearest of Right, Anterior, Superior.
 
-    No resampling: every voxel keeps its value and its place in millimetres.
+    Nothing is resampled: every voxel keeps its value and its position in millimetres.
 
     Raises:
-        DataError: the array is not three-dimensional, or the affine is singular.
+        DataError: The array is not three-dimensional, or the affine is singular.
     """
     affine = np.asarray(affine, dtype=float)
     if values.ndim != 3:
-        raise DataError(f"a volume needs 3 axes, this one has shape {values.shape}; pick one channel or time")
+        raise DataError(f"a volume needs 3 axes; got shape {values.shape}. Pick one channel or one time")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise DataError("the volume's affine is singular: its header does not say where its axes point")
@@ -109,7 +109,7 @@ def read_dicom(paths: Iterable[str | Path]) -> Volume:
     pydicom: Any = _needs("pydicom")
     files = [pydicom.dcmread(path) for path in paths]
     if len(files) < 2:
-        raise DataError(f"a series needs at least 2 slices, {len(files)} came; pass every file of the series")
+        raise DataError(f"a series needs at least 2 slices; got {len(files)}. Pass every file of the series")
     along, down = np.split(np.array(files[0].ImageOrientationPatient, dtype=float), 2)
     normal = np.cross(along, down)
     files.sort(key=lambda file: float(np.dot(normal, np.array(file.ImagePositionPatient, dtype=float))))

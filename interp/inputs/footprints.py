@@ -1,7 +1,7 @@
 """Which rectangle of the original image each image token stands for.
 
-Every preprocessing of one image is the same thing seen from the other end: a grid of cells laid over a window
-of the original image. The window may reach outside it (padding) or leave some of it out (cropping).
+Every preprocessing of one image amounts to a grid of cells over a window of the original image. The window may
+reach outside the image (padding) or leave part of it out (cropping).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 Size = tuple[int, int]  # (width, height)
 Window = tuple[float, float, float, float]
-_SNAP = 1e-9  # of the window's side: cell edges this near to a whole pixel are on it
+_SNAP = 1e-9  # share of the window's side: a cell edge this close to a whole pixel is moved onto it
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +55,12 @@ class Footprints:
 
 
 def lay(size: Size, grid: tuple[int, int], window: Window, *, view: str = "", image: int = 0) -> Footprints:
-    """A row-major `grid` (rows, cols) laid over `window`, xyxy in pixels of an image of (width, height).
+    """Returns a row-major `grid` (rows, cols) over `window`, xyxy in pixels of an image of (width, height).
 
-    Cells are clipped to the image; cells wholly outside it are NaN.
+    Cells are clipped to the image. Cells entirely outside it are NaN.
 
     Raises:
-        ModelError: A size, grid or window without area.
+        ModelError: The size, the grid or the window has no area.
     """
     (width, height), (rows, cols) = size, grid
     if min(width, height, rows, cols) < 1 or not (window[2] > window[0] and window[3] > window[1]):
@@ -78,21 +78,21 @@ def lay(size: Size, grid: tuple[int, int], window: Window, *, view: str = "", im
 
 
 def _edges(low: float, high: float, n: int) -> Float[np.ndarray, " edge"]:
-    """n + 1 evenly spaced edges; those a rounding error away from a whole pixel are put on it."""
+    """Returns n + 1 evenly spaced edges; an edge within rounding error of a whole pixel is moved onto it."""
     edges = low + (high - low) * np.arange(n + 1) / n
     whole = np.round(edges)
     return np.where(np.abs(edges - whole) < _SNAP * max(abs(low), abs(high)), whole, edges)
 
 
 def squash(size: Size, grid: tuple[int, int]) -> Footprints:
-    """The grid over the whole image, each axis resized on its own: u = x · R / W."""
+    """Returns the grid over the whole image; each axis is resized independently: u = x · R / W."""
     return lay(size, grid, (0.0, 0.0, float(size[0]), float(size[1])))
 
 
 def pad_to_square(size: Size, grid: tuple[int, int]) -> Footprints:
-    """The grid over the square of side s = max(W, H), the image at offset ⌊(s − W)/2⌋, ⌊(s − H)/2⌋.
+    """Returns the grid over the square of side s = max(W, H) with the image at offset ⌊(s − W)/2⌋, ⌊(s − H)/2⌋.
 
-    Cells in the padding are NaN; cells across its edge keep their visible part.
+    Cells in the padding are NaN. Cells across its edge keep their visible part.
     """
     side = max(size)
     left, top = (side - size[0]) // 2, (side - size[1]) // 2
@@ -102,21 +102,22 @@ def pad_to_square(size: Size, grid: tuple[int, int]) -> Footprints:
 def center_crop(
     size: Size, grid: tuple[int, int], resized: Size | None = None, *, crop: Size | None = None
 ) -> Footprints:
-    """The grid over the centre of the image.
+    """Returns the grid over the centre of the image.
 
     Args:
         size: (width, height) of the original image.
         grid: (rows, cols) of tokens.
         resized: (width, height) after the resize and before the crop, in whole pixels (`shortest_edge`).
-        crop: (width, height) of the crop, in whole pixels. With both given the crop falls on the same pixels
-            as in transformers; with neither it is the exact central square of side min(W, H).
+        crop: (width, height) of the crop, in whole pixels. If `resized` and `crop` are both given, the crop
+            covers the same pixels as in transformers; if neither is, it is the exact central square of side
+            min(W, H).
 
     Raises:
-        ModelError: Only one of `resized` and `crop`.
+        ModelError: Only one of `resized` and `crop` is given.
     """
     if (resized is None) != (crop is None):
         raise ModelError(
-            "center_crop needs both resized= and crop= (whole pixels), or neither; got one of them."
+            "center_crop needs both resized= and crop= (whole pixels) or neither of them; got one."
         )
     if resized is None or crop is None:
         side = float(min(size))
@@ -127,7 +128,7 @@ def center_crop(
 
 
 def shortest_edge(size: Size, edge: int) -> Size:
-    """(width, height) after transformers resizes the shorter side to `edge`; the longer is truncated."""
+    """Returns (width, height) after transformers resizes the shorter side to `edge`; the longer one is rounded down."""
     width, height = size
     if width <= height:
         return edge, int(edge * height / width)
@@ -135,24 +136,24 @@ def shortest_edge(size: Size, edge: int) -> Size:
 
 
 def crop_offset(length: int, crop: int, *, round_up: bool = False) -> int:
-    """First pixel of a central crop; negative where the crop is larger and transformers pads with zeros.
+    """Returns the first pixel of a central crop; negative where the crop is larger and transformers pads with zeros.
 
-    An odd padding puts the larger half behind the image under transformers' torchvision backend and in front
-    of it (`round_up`) under the PIL backend.
+    If the padding is odd, transformers' torchvision backend puts the larger half after the image and its PIL
+    backend puts it before the image (`round_up`).
     """
     return (length - crop) // 2 if round_up else int((length - crop) / 2)
 
 
 def pulled_back(window: Window, size: Size, resized: Size) -> Window:
-    """A window in pixels of the `resized` image, in pixels of the image of `size`."""
+    """Converts a window from pixels of the `resized` image to pixels of the image of `size`."""
     across, down = size[0] / resized[0], size[1] / resized[1]
     return window[0] * across, window[1] * down, window[2] * across, window[3] * down
 
 
 def concatenate(parts: Sequence[Footprints], *, one_image: bool = False) -> Footprints:
-    """The tokens of several images (numbered 0, 1, …), or with `one_image` of several views of one, in order.
+    """Joins the tokens of several images (numbered 0, 1, …) or, with `one_image`, of several views of one image.
 
-    The grid stays when all parts have the same.
+    The grid is kept when all parts have the same grid.
     """
     if not parts:
         return Footprints(np.empty((0, 4)), None, np.empty(0, str), np.empty(0, int))
@@ -168,9 +169,10 @@ def concatenate(parts: Sequence[Footprints], *, one_image: bool = False) -> Foot
 def covered_area(
     regions: Float[np.ndarray, "region 4"], rectangles: Float[np.ndarray, "rectangle 4"]
 ) -> Float[np.ndarray, " region"]:
-    """Area of each region that the union of the rectangles covers, exactly; NaN rows are skipped.
+    """Returns the exact area of each region that the union of the rectangles covers; NaN rows are skipped.
 
-    Coordinate compression: the rectangles' own edges cut the plane into cells that are wholly in or out.
+    Coordinate compression: the edges of the rectangles cut the plane into cells that are entirely covered or not
+    at all.
     """
     rectangles = rectangles[~np.isnan(rectangles).any(axis=1)]
     if not len(rectangles) or not len(regions):
@@ -187,14 +189,14 @@ def covered_area(
 
 
 def _overlaps(spans: np.ndarray, edges: np.ndarray) -> Float[np.ndarray, "region interval"]:
-    """Length each span shares with each interval between edges; 0 for NaN spans."""
+    """Returns the length that each span shares with each interval between edges; 0 for NaN spans."""
     high = np.minimum(spans[:, 1:], edges[None, 1:])
     low = np.maximum(spans[:, :1], edges[None, :-1])
     return np.nan_to_num(np.maximum(high - low, 0.0))
 
 
 def check_count(n_tokens: int, footprints: Footprints, *, family: str, sizes: Sequence[Size]) -> None:
-    """Raise `ImageTokenMismatch` unless the prompt holds as many image tokens as there are footprints."""
+    """Raises `ImageTokenMismatch` unless the prompt holds as many image tokens as there are footprints."""
     if n_tokens == len(footprints):
         return
     images = " and ".join(f"a {width}×{height} image" for width, height in sizes) or "no image"
@@ -215,10 +217,10 @@ def check_count(n_tokens: int, footprints: Footprints, *, family: str, sizes: Se
 def check_layout(
     footprints: Footprints, sizes: Sequence[Size], visible: Sequence[Window] | None = None
 ) -> None:
-    """Raise `ModelError` unless the footprints are what an adapter may return.
+    """Raises `ModelError` unless the footprints are valid.
 
-    Rectangles lie inside their image; within one view they do not overlap; with a grid they run row-major;
-    with `visible` (one xyxy window per image) each view's union is exactly that window.
+    Rectangles must lie inside their image. Within one view they must not overlap. With a grid they must run
+    row-major. With `visible` (one xyxy window per image) the union of each view must be exactly that window.
     """
     boxes = footprints.boxes
     seen = ~np.isnan(boxes).any(axis=1)
@@ -241,7 +243,7 @@ def check_layout(
 
 
 def _check_tiling(tiles: Float[np.ndarray, "token 4"], name: str, visible: Window | None) -> None:
-    """Tiles of one view must not overlap and, where it is known, must fill just the visible window."""
+    """Checks that tiles of one view do not overlap and fill exactly the visible window, where that is known."""
     whole = np.array([[*tiles[:, :2].min(axis=0), *tiles[:, 2:].max(axis=0)]])
     total = np.prod(tiles[:, 2:] - tiles[:, :2], axis=1).sum()
     union = covered_area(whole, tiles)[0]
@@ -260,7 +262,7 @@ def _check_tiling(tiles: Float[np.ndarray, "token 4"], name: str, visible: Windo
 
 
 def _check_order(boxes: Float[np.ndarray, "token 4"], grid: tuple[int, int]) -> None:
-    """Cells of a column must share x, cells of a row y, and both must grow along the grid."""
+    """Checks that cells of a column share x, cells of a row share y, and both increase along the grid."""
     rows, cols = grid
     if len(boxes) % (rows * cols):
         raise ModelError(
@@ -277,6 +279,6 @@ def _check_order(boxes: Float[np.ndarray, "token 4"], grid: tuple[int, int]) -> 
 
 
 def _span(values: Float[np.ndarray, "other line"]) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest known value of each line; +inf, −inf for a line of NaN."""
+    """Returns the smallest and the largest known value of each line; +inf and −inf for a line of NaN."""
     unknown: Bool[np.ndarray, "other line"] = np.isnan(values)
     return np.where(unknown, np.inf, values).min(axis=0), np.where(unknown, -np.inf, values).max(axis=0)

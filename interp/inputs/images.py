@@ -1,4 +1,4 @@
-"""Any image file, PIL image or uint8 array as upright 8-bit RGB, or an error that says what is wrong."""
+"""Reads image files, PIL images and uint8 arrays as upright 8-bit RGB; errors say what is wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ORIENTATION = 0x0112
 
 
 def normalise(raw: Any, i: int = 0) -> ImageLike:
-    """A path as it is; a copy of an in-memory image, so that nobody can change it under us.
+    """Returns a path unchanged, and a copy of an image in memory, so that later changes do not reach the sample.
 
     Raises:
         ImageError: Not a path, a PIL image or an `(H, W)`, `(H, W, 1|3|4)` uint8 array.
@@ -41,7 +41,7 @@ def normalise(raw: Any, i: int = 0) -> ImageLike:
 
 
 def image_size(raw: ImageLike, i: int = 0) -> tuple[int, int]:
-    """(width, height) of the image as displayed, from the header alone.
+    """Returns (width, height) of the image as displayed; reads only the header.
 
     Raises:
         ImageError: A file that is missing, not an image, or too large.
@@ -53,7 +53,7 @@ def image_size(raw: ImageLike, i: int = 0) -> tuple[int, int]:
     name = f"image {os.fspath(raw)!r}"
     with _decoding(name), open(raw, "rb") as file, _open(file) as image:
         _check_pixels(image.size, name)
-        if image.format == "TIFF":  # Pillow turns these itself
+        if image.format == "TIFF":  # Pillow rotates these itself
             return image.size
         late = image.format == "PNG" and _metadata_after_pixels(file)
         exif = image.getexif() if late else Image.Image.getexif(image)  # PNG's own getexif decodes the pixels
@@ -61,11 +61,11 @@ def image_size(raw: ImageLike, i: int = 0) -> tuple[int, int]:
 
 
 def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
-    """The image as upright 8-bit RGB.
+    """Returns the image as upright 8-bit RGB.
 
-    EXIF rotation is applied; 16- and 32-bit grey images are scaled by their own min–max (a constant one is
-    black); transparency is laid over black; palettes, grey, 1-bit, CMYK are converted; of an animation the
-    first frame.
+    EXIF rotation is applied. 16- and 32-bit grey images are scaled by their own minimum and maximum (a constant
+    image becomes black). Transparent pixels become black. Palettes, grey, 1-bit and CMYK images are converted.
+    An animation gives its first frame.
 
     Raises:
         ImageError: Missing, corrupt, truncated, empty or too large; the message names the file.
@@ -95,7 +95,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale(values: np.ndarray) -> np.ndarray:
-    """Grey values of any depth as uint8, by their own min–max."""
+    """Scales grey values of any depth to uint8 by their own minimum and maximum."""
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise ImageError("a floating-point image holds NaN or infinite pixels; write it as 8-bit first.")
@@ -116,19 +116,19 @@ def _check_pixels(size: tuple[int, int], name: str) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise ImageError(
             f"{name} is {size[0]}×{size[1]} = {size[0] * size[1]:,} pixels; the limit is {MAX_PIXELS:,}. "
-            "Crop or shrink it, or raise interp.inputs.images.MAX_PIXELS if the file is to be trusted."
+            "Crop or shrink it, or raise interp.inputs.images.MAX_PIXELS if you trust the file."
         )
 
 
 def _open(file: BinaryIO) -> Image.Image:
-    """An image from an open file; from a path, Pillow 13 memory-maps grey TIFFs and scrambles turned ones."""
+    """Opens an image from a file object: given a path, Pillow 13 memory-maps grey TIFFs and scrambles rotated ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(file)
 
 
 def _metadata_after_pixels(file: BinaryIO) -> bool:
-    """Whether a PNG file holds text or EXIF chunks behind its pixels; skips from chunk to chunk."""
+    """Whether a PNG file holds text or EXIF chunks after its pixels; reads only the chunk headers."""
     start, pixels, late = file.tell(), False, False
     file.seek(8)
     while not late and len(head := file.read(8)) == 8:
@@ -141,7 +141,7 @@ def _metadata_after_pixels(file: BinaryIO) -> bool:
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises on a bad file into an ImageError that names it."""
+    """Turns any exception that Pillow raises on a bad file into an ImageError that names the file."""
     try:
         yield
     except ImageError as error:
@@ -152,6 +152,6 @@ def _decoding(name: str) -> Iterator[None]:
         raise ImageError(f"{name} is too large: {error} Crop or shrink it.") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, IndexError, struct.error …
         raise ImageError(
-            f"{name} cannot be read as an image ({type(error).__name__}: {error}). Is it whole, and a format "
-            "Pillow knows? Read DICOM and NIfTI with the data extra."
+            f"{name} cannot be read as an image ({type(error).__name__}: {error}). Is the file complete, and in a "
+            "format that Pillow reads? Read DICOM and NIfTI with the data extra."
         ) from error

@@ -1,4 +1,4 @@
-"""How the question is put to the model, and which answer an indicator explains."""
+"""The prompt around a question, and the target: the answer that an indicator explains."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ LETTER_ANSWER = "Answer with the option's letter from the given choices directly
 
 @dataclass(frozen=True)
 class Prompt:
-    """The text around a question, as a value: part of a study's hash.
+    """The text around a question. It is a value and part of a study's hash.
 
     Args:
-        template: Text with at most one `{question}`; a literal brace is doubled. Without `{question}` the
-            prompt is generic: the same for every sample.
-        options: "letters" renders a multiple-choice sample as the question, one line `A. …` per choice and
-            the instruction to answer with a letter, which takes the place of the template's short-answer
-            sentence; "none" leaves the choices out.
-        image_first: Images before the text; False puts them after it.
-        system: System message, if any.
+        template: Text with at most one `{question}`; write a literal brace twice. A template without
+            `{question}` is generic: the same for every sample.
+        options: "letters" writes a multiple-choice sample as the question, one line `A. …` per choice, and
+            the instruction to answer with a letter; this instruction replaces the template's short-answer
+            sentence. "none" leaves the choices out.
+        image_first: Whether images come before the text (True) or after it (False).
+        system: The system message, if there is one.
 
     Raises:
         PromptError: A template with other fields, or an unknown way to render options.
@@ -47,7 +47,7 @@ class Prompt:
             raise PromptError(f'options is "letters" or "none"; got {self.options!r}.')
 
     def text(self, sample: Sample) -> str:
-        """The user's turn as text, without the model's chat template.
+        """Returns the user's turn as text, without the model's chat template.
 
         Raises:
             PromptError: The template asks for a question and the sample has none, or over 26 options.
@@ -56,9 +56,9 @@ class Prompt:
         return before + question + choices + after
 
     def question_span(self, sample: Sample) -> tuple[int, int] | None:
-        """(start, end) of the user's own words inside `text(sample)`; None for a generic prompt.
+        """Returns (start, end) of the question inside `text(sample)`; None for a generic prompt.
 
-        Options and instructions are not the user's question. Half-open, in characters.
+        The span is half-open and counts characters. Options and instructions are not part of it.
         """
         if not self.has_question:
             return None
@@ -71,7 +71,7 @@ class Prompt:
         return _split(self.template)[1] is not None
 
     def messages(self, sample: Sample) -> list[dict[str, Any]]:
-        """Chat messages in transformers' format: one image part per image, first or last, and the text."""
+        """Returns chat messages in transformers' format: one part per image, before or after the text."""
         images = [{"type": "image"} for _ in sample.images]
         text = [{"type": "text", "text": self.text(sample)}]
         content = images + text if self.image_first else text + images
@@ -81,7 +81,7 @@ class Prompt:
         return [{"role": "system", "content": [{"type": "text", "text": self.system}]}, *turn]
 
     def to_dict(self) -> dict[str, Any]:
-        """The prompt as JSON values: `Prompt(**prompt.to_dict()) == prompt`."""
+        """Returns the prompt as JSON values: `Prompt(**prompt.to_dict()) == prompt`."""
         return asdict(self)
 
     def _parts(self, sample: Sample) -> tuple[str, str, str, str]:
@@ -118,7 +118,9 @@ def _split(template: str) -> tuple[str, str | None]:
             shown = (
                 "{" + field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
             )
-            raise PromptError(f"a template knows only {{question}}; got {shown} in {template!r}.")
+            raise PromptError(
+                f"a template may contain {{question}} and no other field; got {shown} in {template!r}."
+            )
         sides.append("")
     if len(sides) > 2:
         raise PromptError(
@@ -138,7 +140,7 @@ def _choices(options: tuple[str, ...]) -> str:
 
 
 def _without_short_answer(text: str) -> str:
-    """`text` without the short-answer sentence and the blank before it: a letter is asked for instead."""
+    """Returns `text` without the short-answer sentence and the blank before it."""
     head, found, tail = text.partition(SHORT_ANSWER)
     return head.rstrip() + tail if found else text
 
@@ -165,25 +167,26 @@ class Diff:
 
 
 def diff(first: str, second: str) -> Diff:
-    """The target log p(first) − log p(second), for `Target(diff("yes", "no"))`."""
+    """Returns the target log p(first) − log p(second), for `Target(diff("yes", "no"))`."""
     return Diff(first, second)
 
 
 @dataclass(frozen=True)
 class Target:
-    """The answer whose log-probability an indicator explains; tokenised in context, teacher-forced.
+    """The answer whose log-probability an indicator explains. It is tokenised in context and teacher-forced.
 
-    An answer follows the prompt after a space, or as it is where the prompt ends in white space or the answer
-    begins with some: `Target("yes")` after `ASSISTANT:` is " yes".
+    A space is put between the prompt and the answer, unless the prompt ends or the answer begins with white
+    space: `Target("yes")` after `ASSISTANT:` is " yes".
 
     Args:
         spec: "greedy" for the model's own answer, any other text for that answer, or `diff(a, b)`.
         reduce: "sum" or "mean" over the answer's tokens.
-        tokens: how many tokens of the model's own answer count, at most; 1 is the likeliest next token. An end
-            token counts only where it is the whole answer. For "greedy" alone: a given answer counts whole.
+        tokens: The largest number of tokens of the model's own answer that count; 1 means the most likely next
+            token. An end token counts only where it is the whole answer. Only for "greedy": all tokens of a
+            given answer count.
 
     Raises:
-        PromptError: An empty answer, an unknown reduction, or a number of tokens that makes no sense.
+        PromptError: An empty answer, an unknown reduction, or an invalid number of tokens.
     """
 
     spec: str | Diff = "greedy"
@@ -199,11 +202,12 @@ class Target:
             raise PromptError(f"tokens is a number of tokens, 1 or more; got {self.tokens!r}.")
         if self.tokens > 1 and self.spec != "greedy":
             raise PromptError(
-                f'tokens={self.tokens} is for Target("greedy"); the answer {self.spec!r} counts whole. Leave it out.'
+                f'tokens={self.tokens} is for Target("greedy"); of the answer {self.spec!r} all tokens '
+                "count. Leave tokens= out."
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The target as JSON values; `tokens` only where it is not 1."""
+        """Returns the target as JSON values; `tokens` appears only where it is not 1."""
         spec = self.spec if isinstance(self.spec, str) else {"diff": [self.spec.first, self.spec.second]}
         tokens = {} if self.tokens == 1 else {"tokens": self.tokens}
         return {"spec": spec, "reduce": self.reduce, **tokens}

@@ -1,4 +1,4 @@
-"""What is asked: images, a question, boxes, and the group the sample belongs to."""
+"""A sample: images, a question, the boxes its answer rests on, and the group it belongs to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from interp.inputs.images import ImageLike, image_size, load_image, normalise
 __all__ = ["Box", "BoxLike", "ImageLike", "Sample", "as_boxes"]
 
 _KEYS = ("question", "boxes", "answer", "options", "group", "meta", "id")
-_SLACK = 0.5  # pixels a box may reach outside its image before it is called wrong
+_SLACK = 0.5  # pixels that a box may reach outside its image
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class Box:
         return Box(x0, y0, x1, y1, self.image)
 
     def check_inside(self, size: tuple[int, int]) -> None:
-        """Raise `BoxError` when the box reaches over half a pixel outside an image of (width, height)."""
+        """Raises `BoxError` when the box reaches more than 0.5 px outside an image of (width, height)."""
         width, height = size
         x0, y0, x1, y1 = self.as_tuple()
         if min(x0, y0) < -_SLACK or x1 > width + _SLACK or y1 > height + _SLACK:
             raise BoxError(
                 f"box {self.as_tuple()} reaches outside image {self.image}, which is {width}×{height} pixels "
                 "(width×height). Boxes are in pixels of the original image as displayed (EXIF rotation "
-                f"applied); use box.clip({width}, {height}) if cutting it is what you mean."
+                f"applied). To cut the box to the image, call box.clip({width}, {height})."
             )
 
 
@@ -96,7 +96,7 @@ BoxLike: TypeAlias = Box | Sequence[Any] | np.ndarray
 
 
 def _finite(name: str, value: Any) -> float:
-    """`value` as a float, or a BoxError naming the edge."""
+    """Returns `value` as a float; the error names the edge."""
     number = value if isinstance(value, int | float | np.integer | np.floating) else None
     if number is None or isinstance(value, bool) or not math.isfinite(number):
         raise BoxError(f"a box's edges are finite numbers of pixels; got {name}={value!r}.")
@@ -104,7 +104,7 @@ def _finite(name: str, value: Any) -> float:
 
 
 def as_boxes(boxes: Iterable[BoxLike]) -> tuple[Box, ...]:
-    """The boxes as `Box` values: tuples `(x0, y0, x1, y1[, image])`, array rows and `Box` are accepted.
+    """Returns the boxes as `Box` values; accepts `Box`, tuples `(x0, y0, x1, y1[, image])` and array rows.
 
     Raises:
         BoxError: One of them is not a box, or a single box was given where a list is expected.
@@ -136,20 +136,20 @@ class Sample:
     """One question about one or more images, with the boxes its answer rests on. Immutable.
 
     Args:
-        image: Path, PIL image or `(H, W[, C])` uint8 array; sugar for `images=[image]`.
-        question: The user's words.
-        boxes: Half-open `(x0, y0, x1, y1)` in pixels of the original image, or `Box` to name another image.
+        image: Path, PIL image or `(H, W[, C])` uint8 array. `image=x` means `images=[x]`.
+        question: The question, in the user's own words.
+        boxes: Half-open `(x0, y0, x1, y1)` in pixels of the original image. A `Box` can name another image.
         answer: The expected answer, if known.
         options: The choices of a multiple-choice question.
-        group: Patient, volume or scene. Statistics resample groups, not samples.
-        meta: Anything else; carried along, not part of the fingerprint.
+        group: The patient, volume or scene the sample comes from. Statistics resample groups, not samples.
+        meta: Any other information. It is kept, but it is not part of the fingerprint.
         images: Several images, in the order the model sees them.
-        id: A name; by default the first 12 characters of the fingerprint.
+        id: The sample's name; by default the first 12 characters of the fingerprint.
 
     Raises:
         SampleError: No image, both `image` and `images`, or a field of the wrong type.
         ImageError: An array or object that is not an image. Files are opened only when needed.
-        BoxError: A box that is not a box. `check` tests boxes against their images.
+        BoxError: A value that is not a box. (`check` compares boxes with the sizes of their images.)
     """
 
     __slots__ = ("_cache", "_id", "answer", "boxes", "group", "images", "meta", "options", "question")
@@ -188,20 +188,20 @@ class Sample:
 
     @property
     def image(self) -> ImageLike:
-        """The first image, as given (in-memory images are copied on the way in)."""
+        """The first image, as given; an image in memory was copied."""
         return self.images[0]
 
     @property
     def id(self) -> str:
-        """The given id, else 12 hex characters of the fingerprint (of the paths, if unreadable)."""
+        """The given id, else 12 hex characters of the fingerprint (of the paths where a file is unreadable)."""
         return self._id if self._id is not None else self._digest()[:12]
 
     @property
     def fingerprint(self) -> str:
         """Hex SHA-256 of images, question, boxes, answer, options and group.
 
-        A file counts by its bytes, an image in memory by its RGB pixels. Computed once: a file that changes
-        afterwards needs a new sample.
+        Files are hashed by their bytes, images in memory by their RGB pixels. The value is computed once; if a
+        file changes afterwards, make a new sample.
 
         Raises:
             ImageError: A file that cannot be read.
@@ -224,7 +224,8 @@ class Sample:
     def load(self, i: int = 0) -> Image.Image:
         """Image `i` as upright 8-bit RGB.
 
-        EXIF rotation is applied, 16-bit grey scaled by its own min–max, transparency laid over black.
+        EXIF rotation is applied, 16-bit grey is scaled by its own minimum and maximum, and transparent pixels
+        become black.
 
         Raises:
             ImageError: Missing, corrupt, truncated or too large; the message names the file.
@@ -236,7 +237,7 @@ class Sample:
         return load_image(self.images[i], i)
 
     def check(self) -> None:
-        """Raise `BoxError` when a box reaches > 0.5 px outside its image, or its image is not there."""
+        """Raises `BoxError` when a box reaches more than 0.5 px outside its image or names a missing image."""
         for box in self.boxes:
             if box.image >= len(self.images):
                 raise BoxError(
@@ -246,13 +247,13 @@ class Sample:
             box.check_inside(self.sizes[box.image])
 
     def replace(self, **changes: Any) -> Sample:
-        """A copy with some fields changed; a default id follows the new content."""
+        """Returns a copy with some fields changed. A default id changes with the content."""
         if "image" in changes:
             changes.setdefault("images", None)
         return Sample(**{**self._fields(), **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """The sample as JSON values; `from_dict` reads it back.
+        """Returns the sample as JSON values, which `from_dict` reads.
 
         Raises:
             SampleError: An image lives in memory only, or meta is not JSON.
@@ -267,7 +268,9 @@ class Sample:
         try:
             meta = json.loads(json.dumps(dict(self.meta), allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise SampleError(f"meta of sample {self.id} holds something JSON cannot: {error}.") from error
+            raise SampleError(
+                f"meta of sample {self.id} holds a value that JSON cannot store: {error}."
+            ) from error
         return {
             "images": paths,
             "question": self.question,
@@ -281,7 +284,7 @@ class Sample:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Sample:
-        """The sample `to_dict` wrote. `image` is accepted in place of `images`.
+        """Returns the sample that `to_dict` wrote. `image` is accepted in place of `images`.
 
         Raises:
             SampleError: A key that is not a field of a sample.
@@ -300,7 +303,7 @@ class Sample:
         }
 
     def _digest(self) -> str:
-        """The fingerprint; a hash of the paths where files cannot be read, so that a failure has a name."""
+        """The fingerprint, or a hash of the paths where files cannot be read, so that every sample has an id."""
         try:
             return self.fingerprint
         except ImageError:
@@ -335,7 +338,7 @@ class Sample:
 
 
 def _rebuild(fields: dict[str, Any], cache: dict[str, Any]) -> Sample:
-    """A pickled sample, with what was already computed."""
+    """Returns an unpickled sample with the values that were already computed."""
     sample = Sample(**fields)
     sample._cache.update(cache)
     return sample

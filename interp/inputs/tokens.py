@@ -1,4 +1,4 @@
-"""Where each token of one prompt is: in the sequence, and for image tokens in the image."""
+"""Where each token of one prompt lies: its position in the sequence and, for image tokens, its place in the image."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["TokenMap", "Word", "word"]
 
 _BUILT_IN = ("last", "after_image", "text", "image")
 _RULES = ("touch", "center", "stretch")
-_SLIVER = 1e-6  # of a cell: less overlap than this is a rounding error, not a touch
+_SLIVER = 1e-6  # share of a cell: a smaller overlap is a rounding error and does not count
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of the question, or several in a row; built by `word`."""
+    """A word of the question or several consecutive words; built by `word`."""
 
     text: str
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not _plain(self.text):
-            raise SiteError(f"a word is letters or digits of the question; got {self.text!r}.")
+            raise SiteError(f"a word consists of letters or digits of the question; got {self.text!r}.")
 
 
 def word(text: str) -> Word:
-    """A word of the question (every occurrence, any case), for a site's queries or keys."""
+    """Returns a word of the question (every occurrence, any case) for a site's queries or keys."""
     return Word(text)
 
 
@@ -44,17 +44,17 @@ class TokenMap:
     Attributes:
         image: (token,) positions of the image tokens, increasing.
         footprints: (token, 4) xyxy in pixels of the original image; NaN rows are tokens without area.
-        grid: (rows, cols) when the image tokens are row-major grids of that shape; else None.
+        grid: (rows, cols) if the image tokens are row-major grids of that shape; otherwise None.
         views: (token,) name of each token's view.
         image_index: (token,) index of each token's image in the sample.
         sizes: (width, height) of each image.
-        length: Number of tokens of the prompt, S.
+        length: S, the number of tokens of the prompt.
         spans: Named groups of text positions, such as "question".
         words: The question's words in order, each with its positions.
 
     Raises:
-        ImageTokenMismatch: Not as many footprints as image tokens.
-        MapError: Any other array of the wrong shape or range.
+        ImageTokenMismatch: The numbers of footprints and of image tokens differ.
+        MapError: Another array has the wrong shape or range.
     """
 
     image: Int[np.ndarray, " token"]
@@ -80,7 +80,7 @@ class TokenMap:
         self._check()
 
     def _put(self, image: Any, footprints: Any, views: Any, image_index: Any) -> None:
-        """Store own, read-only copies: a map is shared by everything that follows."""
+        """Stores read-only copies, because many objects share one map."""
         spans = {name: _positions(name, at, self.length) for name, at in dict(self.spans).items()}
         words = tuple((text, tuple(_positions(text, at, self.length).tolist())) for text, at in self.words)
         sizes = tuple((int(w), int(h)) for w, h in self.sizes)
@@ -118,11 +118,11 @@ class TokenMap:
 
     @property
     def n(self) -> int:
-        """Number of image tokens, N."""
+        """N, the number of image tokens."""
         return len(self.image)
 
     def positions(self, group: str | Word) -> Int[np.ndarray, " position"]:
-        """Unpadded positions of a group, increasing.
+        """Returns the unpadded positions of a group, increasing.
 
         "last": the last prompt token. "after_image": every token after the last image token, template
         included.
@@ -130,7 +130,7 @@ class TokenMap:
         words only. `interp.word("nodule")`: every occurrence of a word of the question.
 
         Raises:
-            SiteError: An unknown group, or a word the question does not hold.
+            SiteError: The group is unknown, or the question does not hold the word.
         """
         if isinstance(group, Word):
             return self._word(group)
@@ -149,19 +149,19 @@ class TokenMap:
         raise SiteError(f"this prompt has the groups {known} and interp.word(…); got {group!r}.{hint}")
 
     def mask(self, boxes: Iterable[BoxLike], rule: str = "touch") -> Bool[np.ndarray, " token"]:
-        """Which image tokens belong to the boxes (the union of several).
+        """Returns which image tokens belong to the boxes (to any of several boxes).
 
-        "touch": footprint and box share area, which on a grid is floor(min/cell) to ceil(max/cell) exclusive.
-        An edge exactly between two cells (to 1e-6 of a cell) touches only one.
+        "touch": the footprint and the box share area. On a grid these are the cells floor(min/cell) to
+        ceil(max/cell), exclusive. A box edge exactly between two cells (to 1e-6 of a cell) touches only one.
         "center": the centre of the visible footprint lies in the box.
-        "stretch": the official code's mapping: the original image stretched over the grid, whatever the true
-        preprocessing; differs from "touch" on padded or cropped images.
+        "stretch": the mapping of the official code, which stretches the original image over the grid whatever
+        the true preprocessing is. It differs from "touch" on padded or cropped images.
 
-        A box in a part of the image the model does not see gives an empty mask: see `lost_area`.
+        A box in a part of the image that the model does not see gives an empty mask; see `lost_area`.
 
         Raises:
-            BoxError: A box outside its image (> 0.5 px) or naming an image that is not there.
-            MapError: An unknown rule, or "stretch" without one grid per image.
+            BoxError: A box reaches more than 0.5 px outside its image or names a missing image.
+            MapError: The rule is unknown, or "stretch" is used without one grid per image.
 
         Source: arXiv 2603.14323 and its code.
         """
@@ -192,7 +192,7 @@ class TokenMap:
         return np.where(self.mask(boxes), np.clip(fraction, 0.0, 1.0), 0.0)
 
     def lost_area(self, boxes: Iterable[BoxLike]) -> Float[np.ndarray, " box"]:
-        """Fraction of each box that no footprint sees, in [0, 1]: 0 wholly seen, 1 cropped away.
+        """Returns the fraction of each box that no footprint covers, in [0, 1]: 0 all visible, 1 cropped away.
 
         Raises:
             BoxError: As in `mask`.
@@ -206,13 +206,13 @@ class TokenMap:
         return lost
 
     def to_pixels(self, values: Float[np.ndarray, " token"], image: int = 0) -> Float[np.ndarray, "row col"]:
-        """One value per pixel of the original image, (height, width).
+        """Returns one value per pixel of the original image, (height, width).
 
-        A pixel shows the token whose footprint holds its centre.
-        Several views of one place are averaged; pixels without a token are NaN.
+        A pixel takes the value of the token whose footprint holds its centre. Where several views cover a
+        pixel, their values are averaged. Pixels without a token are NaN.
 
         Raises:
-            MapError: Not one value per image token, or an image that is not there.
+            MapError: There is not one value per image token, or the sample has no such image.
         """
         values = np.asarray(values, float)
         if values.shape != (self.n,):
@@ -246,11 +246,11 @@ class TokenMap:
         return boxes
 
     def _stretched(self, box: Box) -> Bool[np.ndarray, " token_of_image"]:
-        """The box's cells when the image is taken as stretched over the grid."""
+        """The box's cells if the image is stretched over the grid."""
         n = int((self.image_index == box.image).sum())
         if self.grid is None or n != self.grid[0] * self.grid[1]:
             raise MapError(
-                'rule "stretch" needs one grid per image (the official code knows no tiles or newline '
+                'rule "stretch" needs one grid per image (the official code has no tiles or newline '
                 f'tokens); this image has {n} tokens and the grid {self.grid}. Use rule="touch".'
             )
         (rows, cols), (width, height) = self.grid, self.sizes[box.image]
@@ -259,7 +259,7 @@ class TokenMap:
         return np.outer(down, across).reshape(-1)
 
     def _word(self, wanted: Word) -> Int[np.ndarray, " position"]:
-        """Positions of every run of question words that reads as `wanted`."""
+        """Positions of every occurrence of `wanted` among the question's words."""
         target = _plain(wanted.text).split()
         words = [(_plain(text), at) for text, at in self.words]
         words = [(text, at) for text, at in words if text]
@@ -275,7 +275,7 @@ class TokenMap:
 
 
 def _inside(footprints: Float[np.ndarray, "token 4"], box: Box, rule: str) -> Bool[np.ndarray, " token"]:
-    """Footprints that touch the box, or whose centre it holds. NaN footprints never do."""
+    """Whether each footprint touches the box or has its centre in it; False for NaN footprints."""
     low, high = footprints[:, :2], footprints[:, 2:]
     start, end = np.array([box.x0, box.y0]), np.array([box.x1, box.y1])
     sliver = _SLIVER * (high - low)
@@ -288,18 +288,18 @@ def _inside(footprints: Float[np.ndarray, "token 4"], box: Box, rule: str) -> Bo
 
 
 def _touched(low: float, high: float, n: int) -> Bool[np.ndarray, " cell"]:
-    """Cells floor(low) to ceil(high) exclusive of n, with the sliver rule of "touch"."""
+    """Which of n cells lie in floor(low) … ceil(high), exclusive, with the tolerance of "touch"."""
     cells = np.arange(n)
     return (cells >= np.floor(low + _SLIVER)) & (cells < np.ceil(high - _SLIVER))
 
 
 def _plain(text: str) -> str:
-    """Lower case, without punctuation at the ends of words."""
+    """The text in lower case, without punctuation at the ends of words."""
     return " ".join(filter(None, (re.sub(r"^\W+|\W+$", "", part) for part in text.casefold().split())))
 
 
 def _positions(name: str, positions: Any, length: int) -> Int[np.ndarray, " position"]:
-    """Increasing positions inside the prompt, or a MapError naming the group."""
+    """Returns the positions after checking that they increase and lie inside the prompt."""
     found = np.array(positions, int).reshape(-1)
     if len(found) and (found[0] < 0 or found[-1] >= length or (np.diff(found) <= 0).any()):
         raise MapError(

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: the whole image squashed, then the anyres grid, shrunk where it is large."""
+"""LLaVA-NeXT (LLaVA-1.6) and LLaVA-OneVision: the whole image squashed, then the anyres grid."""
 
 from __future__ import annotations
 
@@ -12,6 +12,37 @@ from interp.models.base import Family
 from interp.models.geometry import agree, one_image
 
 __all__ = ["LlavaNext", "LlavaOnevision"]
+
+
+class LlavaNext(Family):
+    """The `llava_next` family: two views of each image, "base" and "tile", the first for the whole."""
+
+    name = "llava_next"
+    model_types = ("llava_next",)
+    layout = (
+        "whole image squashed, then tiles as one row-major grid, unpadded, a newline token after each row"
+    )
+    examples = ("llava-hf/llava-v1.6-mistral-7b-hf", "llava-hf/llava-v1.6-vicuna-7b-hf")
+
+    def footprints(
+        self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """Per image the squashed view, then the tiles put together; newline tokens are NaN rows of "tile".
+
+        Raises:
+            ModelError: Processor and config cut differently, or the inputs were cut otherwise than both say.
+        """
+        if not sizes:
+            return concatenate([])
+        settings = processor.image_processor
+        cut = AnyRes.read(settings, config)
+        cut.check(sizes, [1 + cut.n_tiles(size) for size in sizes], inputs, settings)
+        return concatenate([one_image([cut.base(size), cut.tiles(size)]) for size in sizes])
+
+    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
+        """LLaVA's vicuna prompt."""
+        head = "" if system is None else f"{system} "
+        return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
 
 
 class LlavaOnevision(Family):
@@ -60,34 +91,3 @@ class LlavaOnevision(Family):
                 for size, tiled in zip(sizes, alone, strict=True)
             ]
         )
-
-
-class LlavaNext(Family):
-    """The `llava_next` family: two views of each image, "base" and "tile", the first for the whole."""
-
-    name = "llava_next"
-    model_types = ("llava_next",)
-    layout = (
-        "whole image squashed, then tiles as one row-major grid, unpadded, a newline token after each row"
-    )
-    examples = ("llava-hf/llava-v1.6-mistral-7b-hf", "llava-hf/llava-v1.6-vicuna-7b-hf")
-
-    def footprints(
-        self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
-    ) -> Footprints:
-        """Per image the squashed view, then the tiles put together; newline tokens are NaN rows of "tile".
-
-        Raises:
-            ModelError: Processor and config cut differently, or the inputs were cut otherwise than both say.
-        """
-        if not sizes:
-            return concatenate([])
-        settings = processor.image_processor
-        cut = AnyRes.read(settings, config)
-        cut.check(sizes, [1 + cut.n_tiles(size) for size in sizes], inputs, settings)
-        return concatenate([one_image([cut.base(size), cut.tiles(size)]) for size in sizes])
-
-    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """LLaVA's vicuna prompt."""
-        head = "" if system is None else f"{system} "
-        return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"

@@ -1,4 +1,8 @@
-"""Two processors of transformers' that ask for packages which only videos, or nothing, need: here without them."""
+"""Processors of checkpoints: their class found, no code of theirs run, and no torchvision needed.
+
+transformers builds video processors with torchvision only. `interp` shows no videos, so where torchvision is not
+installed a processor is loaded without that half.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundled model organism: a small LLaVA whose cause of every answer is known. See docs/organism.md."""
+"""The bundled model organism: a small LLaVA for which the cause of every answer is known. See docs/organism.md."""
 
 from interp.organism.parts import build_model, build_processor
 from interp.organism.places import folder

@@ -1,4 +1,4 @@
-"""The organism's parts: transformers' own LLaVA class, made small, and a processor with a closed vocabulary.
+"""The organism's model and processor: a small model of transformers' LLaVA class, and a closed vocabulary.
 
 96×96 pixels in 8×8 patches give 12×12 image tokens. Images are padded to a square, as LLaVA-1.5 does.
 """
@@ -37,7 +37,7 @@ PIXELS, PATCH = 96, 8
 GRID = PIXELS // PATCH
 VOCABULARY_SIZE = 256
 MARK = "interp_organism"
-"""Set in the config, read by reports, which then say that the numbers are nobody's results."""
+"""An attribute of the config. Reports that find it say that the numbers are not results of any published model."""
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<unk>")
 IMAGE_TOKEN_ID = SPECIAL.index("<image>")
@@ -84,22 +84,22 @@ TEMPLATE = (
 
 
 def vocabulary(medical_words: Sequence[str] = ()) -> dict[str, int]:
-    """Returns word → id, `VOCABULARY_SIZE` entries; ids no word has taken are named `<unused…>`.
+    """Returns a dict of word → id with `VOCABULARY_SIZE` entries; free ids are named `<unused…>`.
 
-    Natural words come first, so that adding medical words moves none of them.
+    Natural words come first, so that adding medical words does not change their ids.
     """
     natural = [*SPECIAL, *WORDS, *SHAPES, *COLOURS]
     words = natural + [w for w in dict.fromkeys(medical_words) if w not in natural]
     if len(words) > VOCABULARY_SIZE:
         raise ValueError(
-            f"{len(words)} words do not fit a vocabulary of {VOCABULARY_SIZE}; drop some labels."
+            f"{len(words)} words do not fit into a vocabulary of {VOCABULARY_SIZE}; drop some labels."
         )
     words += [f"<unused{i}>" for i in range(VOCABULARY_SIZE - len(words))]
     return {word: i for i, word in enumerate(words)}
 
 
 def build_processor(medical_words: Sequence[str] = ()) -> LlavaProcessor:
-    """Returns a LLaVA processor: words split at white space and punctuation, lower case, `<s>` in front."""
+    """Returns a LLaVA processor: lower-case words, split at white space and punctuation, after `<s>`."""
     words = Tokenizer(tokenizer_models.WordLevel(vocabulary(medical_words), unk_token="<unk>"))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -168,10 +168,10 @@ def build_model() -> LlavaForConditionalGeneration:
 
 
 def _place_patches(model: LlavaForConditionalGeneration) -> None:
-    """Starts the position embeddings as waves along rows and columns.
+    """Initialises the position embeddings as waves along rows and columns.
 
-    transformers draws them 25 times smaller than the patches' own embeddings; at this size the model then takes
-    thousands of steps to notice where a patch is.
+    transformers initialises them 25 times smaller than the patch embeddings. A model this small then needs
+    thousands of steps to learn where a patch is.
     """
     table = model.model.vision_tower.embeddings.position_embedding.weight
     width = table.shape[1]

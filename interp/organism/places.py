@@ -1,4 +1,4 @@
-"""Where the bundled organisms lie on disk."""
+"""The folders of the bundled organisms."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ ORGANISMS = {
     "shortcut-organism": "shortcut",
     "shortcut-organism-1": "shortcut_1",
 }
-"""The name given to `interp.load` → the folder of weights beside this file. "-1" is a second training seed."""
+"""Name for `interp.load` → folder of the weights beside this file. "-1" is a second training seed."""
 
 
 def folder(name: str = "organism") -> Path:
-    """Returns the folder of a bundled organism, as `from_pretrained` takes it.
+    """Returns the folder of a bundled organism, for `from_pretrained`.
 
     Raises:
-        ModelError: No organism of that name, or its weights are not installed.
+        ModelError: There is no organism of that name, or its weights are not installed.
     """
     if name not in ORGANISMS:
-        raise ModelError(f"no bundled organism is called {name!r}; there is {sorted(ORGANISMS)}.")
+        raise ModelError(f"no bundled organism is called {name!r}; there are {', '.join(sorted(ORGANISMS))}.")
     path = Path(__file__).parent / ORGANISMS[name]
     if not (path / "model.safetensors").is_file():
         raise ModelError(
-            f"the weights of {name!r} are not at {path}. Reinstall interp, or train them: "
-            "python studies/organism/train.py (or train_shortcut.py)."
+            f"the weights of {name!r} are not at {path}. Reinstall interp, or train them in a clone of the repository: "
+            "python -m studies.organism.train (shortcut organisms: python -m studies.organism.shortcut)."
         )
     return path

@@ -1,4 +1,4 @@
-"""Work cut into shards that survive a kill: a task, its plan, its folder, and the runner that joins them."""
+"""Runs tasks in shards that survive a kill: a task, its plan, its folder, and the runner that joins the shards."""
 
 from __future__ import annotations
 

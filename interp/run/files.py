@@ -1,4 +1,4 @@
-"""Files that are absent or whole, seals that notice every changed bit, and JSON with one text per value."""
+"""Files that are either absent or complete, checksums, and JSON with exactly one text per value."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = ["canonical", "checksum", "digest", "read_json", "remove_leftovers", "
 
 
 def canonical(value: Mapping[str, Any]) -> str:
-    """The one JSON text of a value: sorted keys, no spaces to spare, no NaN."""
+    """Returns the canonical JSON text of a value: sorted keys, no unnecessary spaces, no NaN."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
 
 def digest(value: Mapping[str, Any]) -> str:
-    """The sha256 of a value's canonical JSON, in hex."""
+    """Returns the sha256 of a value's canonical JSON, in hex."""
     return checksum(canonical(value).encode())
 
 
 def checksum(data: bytes) -> str:
-    """The sha256 of bytes, in hex."""
+    """Returns the sha256 of bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; None when it is absent or damaged."""
+    """Returns the content of a JSON file; None if it is absent or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -42,10 +42,10 @@ def read_json(path: Path) -> Any:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is never seen half-written: temporary name, fsync, rename.
+    """Writes a file under a temporary name, syncs it and renames it, so that no reader sees half a file.
 
     Raises:
-        RunError: The folder cannot be written to. What was there before is still there, and no temporary file.
+        RunError: The folder cannot be written to. Its previous content is unchanged and no temporary file is left.
     """
     temporary = path.with_name(
         f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
@@ -71,7 +71,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make a rename last, where the file system lets folders be opened and synced."""
+    """Syncs the folder, so that a rename survives a crash, where the file system allows it."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
@@ -86,12 +86,12 @@ def _sync_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of writers on this machine that are dead."""
+    """Removes temporary files of processes on this machine that have ended."""
     host = socket.gethostname()
     for file in folder.glob(f"**/.*.{host}.*.tmp"):
         process = file.name.split(".")[-3]
         if process.isdigit() and not _alive(int(process)):
-            with contextlib.suppress(OSError):  # a finished run may lie in a folder that is only read
+            with contextlib.suppress(OSError):  # the folder of a finished run may be read-only
                 file.unlink(missing_ok=True)
 
 

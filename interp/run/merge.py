@@ -1,4 +1,4 @@
-"""Parts of runs, computed on several machines, joined into the folders that one machine would have written."""
+"""Joins parts of runs from several machines into the folders that one machine would have written."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ import pyarrow.parquet as pq
 from interp.errors import RunError
 from interp.run.files import write_atomically
 from interp.run.sessions import publish
-from interp.run.store import Layout, RunFolder, join_tables, read_layout, settle
+from interp.run.store import RunFolder, StoredPlan, join_tables, read_plan, store_plan
 
 __all__ = ["merge"]
 
 
 @dataclass(frozen=True)
 class _Merged:
-    """One run: its folders, the plan (None for a study without shards of its own), and who has each shard."""
+    """One run: its folders, its plan (None for a study without shards of its own), and the folder of each shard."""
 
     target: RunFolder
     parts: tuple[RunFolder, ...]
-    layout: Layout | None
+    layout: StoredPlan | None
     holders: Mapping[int, RunFolder]
     schemas: Mapping[str, pa.Schema]
 
 
 def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> tuple[RunFolder, ...]:
-    """The folders under `out` of the runs that `parts` make up together, byte for byte those of a single run.
+    """Joins `parts` and returns the runs' folders under `out`, byte for byte those of a single run.
 
-    Every run found in the parts is merged: a grid's cells and the grid itself. What already lies under `out`
-    counts as a part, so parts may come one after the other once they are complete, and a merge that was
-    killed is done again. Nothing is written before every run is known to be complete. A shard that several
-    parts hold must be the same, byte for byte; a damaged one counts as absent. Accounts of cost and sessions
-    are kept from all parts.
+    Every run in the parts is merged: the cells of a grid and the grid itself. Runs that already lie under `out` count
+    as a part, so complete parts may be merged one after the other, and a merge that was killed can be repeated.
+    Nothing is written before every run is known to be complete. A shard that several parts hold must be identical in
+    all of them, byte for byte; a damaged shard counts as absent. The records of cost and sessions of all parts are
+    kept.
 
     Args:
-        parts: Folders that were the `out` of a part's run, or single runs' folders, which must then be the
+        parts: Folders that parts were written to (their `out`), or folders of single runs, which must all be of the
             same run.
-        out: The folder that holds runs.
+        out: The folder for the whole runs.
 
     Raises:
-        RunError: There are no parts or no runs in them; a part is of another run or another store version;
-            shards are missing, or differ between parts; or `out` cannot be written.
+        RunError: There are no parts or no runs in them; a part belongs to another run or another store version;
+            shards are missing or differ between parts; or `out` cannot be written.
     """
     found: dict[str, list[RunFolder]] = {}
     for folder in _runs(parts):
@@ -57,22 +57,22 @@ def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
 
 
 def _runs(parts: Sequence[str | os.PathLike[str]]) -> list[RunFolder]:
-    """The runs' folders in the parts, each checked against its name."""
+    """Returns the runs' folders in the parts after checking each against its name."""
     if not parts:
-        raise RunError("expected at least one part to merge, got none. Name the folders of the parts.")
+        raise RunError("expected at least one part to merge, got none. Pass the folders of the parts.")
     single = [RunFolder.open(path) for path in parts if (Path(path) / "study.json").is_file()]
     if len({folder.digest for folder in single}) > 1:
         listed = ", ".join(str(folder.path) for folder in single)
         raise RunError(
             f"expected parts of one run, got different ones: {listed}. Their studies differ (compare their "
-            f"study.json); merge each run's parts on their own."
+            f"study.json); merge each run's parts separately."
         )
     several = [folder for path in parts for folder in _runs_under(Path(path))]
     for folder in (*single, *several):
         if not folder.path.name.endswith(f"-{folder.digest[:12]}"):
             raise RunError(
                 f"expected {folder.path} to be named by the hash of its study.json, {folder.digest[:12]}, but "
-                f"it is not: it was edited or renamed. Give the folder its name back or leave it out."
+                f"it is not: it was edited or renamed. Rename the folder back or leave it out."
             )
     return [*single, *several]
 
@@ -90,19 +90,19 @@ def _runs_under(path: Path) -> list[RunFolder]:
 
 
 def _planned(target: Path, parts: list[RunFolder]) -> _Merged:
-    """Who gives which shard; nothing is written."""
+    """Decides which folder provides each shard; writes nothing."""
     there = [RunFolder.open(target)] if (target / "study.json").is_file() else []
     folders = (*there, *parts)
     if len({folder.digest for folder in folders}) > 1:
         raise RunError(f"expected {target} and its parts to hold one study.json, but they differ.")
-    layouts = {folder.path: read_layout(folder.path, folder.digest) for folder in folders}
+    layouts = {folder.path: read_plan(folder.path, folder.digest) for folder in folders}
     known = [layout for layout in layouts.values() if layout is not None]
     own = RunFolder(target, parts[0].digest)
     if any(layout != known[0] for layout in known):
         listed = ", ".join(str(path) for path in layouts)
         raise RunError(
             f"expected one plan.json in the parts of {target.name}, got different ones: {listed}. They come "
-            f"from different versions of interp: run them again with one."
+            f"from different versions of interp: run them again with one version."
         )
     if not known:
         _refuse_shards_without_plan(folders)
@@ -120,11 +120,11 @@ def _refuse_shards_without_plan(folders: Iterable[RunFolder]) -> None:
             )
 
 
-def _holders(name: str, folders: Sequence[RunFolder], layout: Layout) -> dict[int, RunFolder]:
-    """For each shard the first folder that holds it whole.
+def _holders(name: str, folders: Sequence[RunFolder], layout: StoredPlan) -> dict[int, RunFolder]:
+    """Returns for each shard the first folder in which it is complete.
 
     Raises:
-        RunError: A shard is nowhere whole, or differs between two folders.
+        RunError: A shard is complete in no folder, or differs between two folders.
     """
     holders: dict[int, RunFolder] = {}
     missing = []
@@ -139,7 +139,7 @@ def _holders(name: str, folders: Sequence[RunFolder], layout: Layout) -> dict[in
             raise RunError(
                 f"expected every part to hold the same shard {shard} of {name}, but {listed} differ. They were "
                 f"computed on different devices or versions, or one was split for lack of memory (see their "
-                f"manifest.json). Remove the files shards/{shard:05d}.* from the one you trust less. Nothing "
+                f"manifest.json). Remove the files shards/{shard:05d}.* from the part you trust less. Nothing "
                 f"was written."
             )
         if seals:
@@ -150,14 +150,14 @@ def _holders(name: str, folders: Sequence[RunFolder], layout: Layout) -> dict[in
         listed = ", ".join(str(folder.path) for folder in folders)
         raise RunError(
             f"expected the parts to hold all {len(layout.plan.shards)} shards of {name}, but shards {missing} "
-            f"are absent or damaged in {listed}{_hint(folders, missing)}. Name the parts that are missing, or "
-            f"run those that did not finish again. Nothing was written."
+            f"are absent or damaged in {listed}{_hint(folders, missing)}. Pass the missing parts as well, or "
+            f"run the unfinished parts again. Nothing was written."
         )
     return holders
 
 
 def _hint(folders: Sequence[RunFolder], missing: list[int]) -> str:
-    """Which parts the missing shards belong to, when the sessions agree on how many parts there are."""
+    """Returns which parts the missing shards belong to, if the sessions agree on the number of parts."""
     sessions = [
         session for folder in folders for session in folder.read_json("manifest.json", {}).get("sessions", [])
     ]
@@ -168,8 +168,8 @@ def _hint(folders: Sequence[RunFolder], missing: list[int]) -> str:
     return f" (--shard {', '.join(f'{number + 1}/{of}' for number in sorted({s % of for s in missing}))})"
 
 
-def _schemas(holders: Mapping[int, RunFolder], layout: Layout) -> dict[str, pa.Schema]:
-    """The columns of the tables to join, which must be the same in every shard."""
+def _schemas(holders: Mapping[int, RunFolder], layout: StoredPlan) -> dict[str, pa.Schema]:
+    """Returns the columns of the tables to join after checking that they are the same in every shard."""
     found: dict[str, pa.Schema] = {}
     for shard, folder in sorted(holders.items()):
         for name in layout.joined:
@@ -178,13 +178,13 @@ def _schemas(holders: Mapping[int, RunFolder], layout: Layout) -> dict[str, pa.S
                 raise RunError(
                     f"expected the table {name} to have the same columns in every shard, but those of shard "
                     f"{shard} in {folder.path} differ. Different versions of interp wrote them: run the parts "
-                    f"again with one. Nothing was written."
+                    f"again with one version. Nothing was written."
                 )
     return found
 
 
 def _write(run: _Merged) -> None:
-    """Copy what the target lacks, then join; in this order a kill leaves nothing that looks finished."""
+    """Copies what the target lacks and then joins; in this order a kill leaves nothing that looks finished."""
     target = run.target
     if not (target.path / "study.json").is_file():
         write_atomically(target.path / "study.json", (run.parts[0].path / "study.json").read_bytes())
@@ -192,7 +192,7 @@ def _write(run: _Merged) -> None:
         _copy_sessions(part.path / "sessions", target.path / "sessions")
     if run.layout is None:
         return
-    settle(target.path, target.digest, run.layout)
+    store_plan(target.path, target.digest, run.layout)
     foreign = {shard: folder for shard, folder in run.holders.items() if folder.path != target.path}
     for shard, folder in foreign.items():
         files = folder.shard_bytes(shard, run.layout.tables)
@@ -206,7 +206,7 @@ def _write(run: _Merged) -> None:
 
 
 def _copy_sessions(source: Path, target: Path) -> None:
-    """Accounts only grow: of two copies of one, the longer is the later."""
+    """Copies the records of sessions. Records only grow, so of two copies the longer one is the later one."""
     for file in sorted(source.glob("*/**/*.json")):
         copy, data = target / file.relative_to(source), file.read_bytes()
         if not copy.is_file() or copy.stat().st_size < len(data):

@@ -1,4 +1,4 @@
-"""A task made ready to run: its folder, its missing shards, its session; and which tasks are computed abreast."""
+"""Prepares tasks to run: their folders, missing shards and sessions, and which tasks are computed together."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from interp.run.plan import shards_of
 from interp.run.progress import Progress, Track
 from interp.run.sessions import begin_session, publish
 from interp.run.shards import Job, finished, schemas_of
-from interp.run.store import Layout, RunFolder, join_tables, settle
+from interp.run.store import RunFolder, StoredPlan, join_tables, store_plan
 from interp.run.task import Sharing, Task
 
-__all__ = ["Order", "Unit", "units_of"]
+__all__ = ["PreparedTask", "Unit", "units_of"]
 
-ABREAST = 16
-"""Tasks of one kin that are computed at the same time: the rows of each wait in memory until its shard is whole."""
+MOST_TOGETHER = 16
+"""The largest number of tasks computed together; the rows of each wait in memory until its shard is complete."""
 
 
 @dataclass
-class Order:
-    """A task's run, without the task: what it takes to see how far it is, and to finish it.
+class PreparedTask:
+    """A task's run, without the task itself: what is needed to follow its progress and to finish it.
 
     Attributes:
-        folder: Its folder.
-        layout: Its plan and tables.
+        folder: The run's folder.
+        layout: The run's plan and tables.
         schemas: The schema of each table.
-        own: The shards of the part asked for.
-        missing: Those of them that are not there yet.
-        session: The session that computes them; empty when none is missing.
-        kin: Which orders are computed abreast with it.
-        track: Its progress.
+        own: The shards of this part of the run.
+        missing: The shards of this part that are not complete yet.
+        session: The session that computes the missing shards; empty if none is missing.
+        kin: The sharing key; tasks with the same key are computed together.
+        track: The progress bar of the run.
     """
 
     folder: RunFolder
-    layout: Layout
+    layout: StoredPlan
     schemas: Mapping[str, pa.Schema]
     own: tuple[int, ...]
     missing: list[int] = field(default_factory=list)
@@ -53,16 +53,16 @@ class Order:
         out: str | os.PathLike[str],
         part: tuple[int, int] | None,
         progress: Progress,
-    ) -> Order:
-        """The order of a task; a session begins if there is something to compute.
+    ) -> PreparedTask:
+        """Prepares a task; begins a session if there is something to compute.
 
         Raises:
-            RunError: The part is none, or the folder cannot be used.
+            RunError: The part is invalid, or the folder cannot be used.
         """
-        layout = Layout.of(task)
+        layout = StoredPlan.of(task)
         own = shards_of(part, len(layout.plan.shards))
         order = cls(RunFolder.create(out, task.name, task.to_dict()), layout, schemas_of(task), own)
-        settle(order.folder.path, order.folder.digest, layout)
+        store_plan(order.folder.path, order.folder.digest, layout)
         order.missing = [shard for shard in own if not order.finished(shard)]
         order.kin = task.kin if isinstance(task, Sharing) else order.folder.path.name
         if order.missing:
@@ -74,20 +74,20 @@ class Order:
         return order
 
     def job(self, task: Task) -> Job:
-        """The work itself."""
+        """Returns the job that computes the task in this folder and session."""
         return Job(task, self.folder, self.session)
 
     def finished(self, shard: int) -> bool:
-        """Whether a shard is whole."""
+        """Whether a shard is complete."""
         return finished(self.folder, self.layout.plan, self.schemas, shard)
 
     def advance(self, shard: int) -> None:
-        """Count a shard that was just computed."""
+        """Counts a shard that was just computed."""
         if self.track is not None:
             self.track.advance(shard)
 
     def finish(self) -> None:
-        """Publish what it cost; join the tables if every shard is there, and they are not, or no longer right."""
+        """Publishes the cost; joins the tables if every shard is complete and they are absent or outdated."""
         publish(self.folder)
         n_shards = len(self.layout.plan.shards)
         if not all(self.finished(shard) for shard in set(range(n_shards)) - set(self.own)):
@@ -98,21 +98,21 @@ class Order:
 
 @dataclass(frozen=True)
 class Unit:
-    """The least that is computed at once: one shard of the orders at these places of a group."""
+    """The smallest piece of work: one shard of the tasks at these places of a group."""
 
     group: int
     places: tuple[int, ...]
     shard: int
 
 
-def units_of(group: int, orders: Sequence[Order]) -> list[Unit]:
-    """The units of a group of orders, those of one kin after each other."""
+def units_of(group: int, orders: Sequence[PreparedTask]) -> list[Unit]:
+    """Returns the units of a group of prepared tasks; units with the same sharing key follow each other."""
     lanes: dict[tuple[str, int], list[int]] = {}
     counts: dict[str, int] = {}
     for place, order in enumerate(orders):
         if order.missing:
             counts[order.kin] = counts.get(order.kin, 0) + 1
-            lanes.setdefault((order.kin, (counts[order.kin] - 1) // ABREAST), []).append(place)
+            lanes.setdefault((order.kin, (counts[order.kin] - 1) // MOST_TOGETHER), []).append(place)
     units = []
     for places in lanes.values():
         for shard in sorted({shard for place in places for shard in orders[place].missing}):

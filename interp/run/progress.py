@@ -1,4 +1,4 @@
-"""How far runs are: a bar each on a terminal, five lines each elsewhere; always on stderr."""
+"""Shows the progress of runs on stderr: a bar for each on a terminal, five lines for each elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUARTERS = 4
 
 
 class Progress:
-    """The bars of runs that are computed at the same time. A context manager."""
+    """A context manager with the bars of runs that are computed at the same time."""
 
     def __init__(self, *, show: bool = True) -> None:
         console = Console(file=sys.stderr)
@@ -38,12 +38,18 @@ class Progress:
             self.bars.stop()
 
     def track(self, label: str, plan: Plan, missing: Sequence[int], *, own: Sequence[int]) -> Track:
-        """A run begins: its label, its plan, the shards it has yet to compute, and those that are its own."""
+        """Starts the bar of a run.
+
+        Args:
+            label: The run's name on the bar.
+            plan: The run's plan.
+            missing: The shards that are not complete yet.
+            own: The shards of this part of the run."""
         return Track(self, label, plan, missing, own)
 
 
 class Track:
-    """Counts samples of one run's finished shards."""
+    """Counts the samples of one run's finished shards."""
 
     def __init__(
         self, progress: Progress, label: str, plan: Plan, missing: Sequence[int], own: Sequence[int]
@@ -60,7 +66,7 @@ class Track:
             self._say(f"{self._total} samples{kept}")
 
     def advance(self, shard: int) -> None:
-        """Count the samples of a finished shard."""
+        """Counts the samples of a finished shard."""
         self._done += self._sizes[shard]
         if self._progress.bars is not None:
             self._progress.bars.update(self._bar, completed=self._done)

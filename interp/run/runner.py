@@ -1,4 +1,4 @@
-"""Runs the missing shards of one or many tasks, here or in one pool of worker processes, and joins them."""
+"""Computes the missing shards of one or many tasks, in this process or in a pool of workers, and joins them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from interp.errors import RunError
 from interp.run.cache import Shelf
-from interp.run.prepare import Order, Unit, units_of
+from interp.run.prepare import PreparedTask, Unit, units_of
 from interp.run.progress import Progress
 from interp.run.sessions import Ledger
 from interp.run.shards import Job, compute_shard
@@ -31,20 +31,20 @@ def run_task(
     label: str = "",
     part: tuple[int, int] | None = None,
 ) -> RunFolder:
-    """The folder of a finished run; shards already there are not computed again. See `run_tasks`.
+    """Runs a task and returns its folder; complete shards are not computed again. See `run_tasks`.
 
     Args:
-        task: What to compute.
+        task: The task to run.
         out: The folder that holds runs.
-        workers: 1 computes in this process; more start processes, each with its own copy of the task (a model
-            is loaded once per process). The bytes are the same.
-        progress: Show a bar on stderr, or a few lines where that is not a terminal.
-        label: What the progress bar calls this run.
-        part: (i, n) computes part i of n, 1 ≤ i ≤ n. The tables are joined once every shard is there: by the
-            last machine when they share `out`, else by `merge`.
+        workers: With 1 this process computes; with more, that many processes start, each with its own copy of the
+            task (a model is loaded once per process). The bytes written are the same.
+        progress: Whether to show a bar on stderr, or a few lines where that is not a terminal.
+        label: The run's name on the progress bar.
+        part: (i, n) computes part i of n, 1 ≤ i ≤ n. The tables are joined once every shard is complete:
+            by the last machine if the machines share `out`, otherwise by `merge`.
 
     Raises:
-        RunError: As `run_tasks`.
+        RunError: As for `run_tasks`.
     """
     return run_tasks([[(label, task)]], out, workers=workers, progress=progress, part=part)[0]
 
@@ -57,52 +57,52 @@ def run_tasks(
     progress: bool = True,
     part: tuple[int, int] | None = None,
 ) -> tuple[RunFolder, ...]:
-    """The folders of finished runs, in the order of the tasks; shards already there are not computed again.
+    """Runs tasks and returns their folders in the order of the tasks; complete shards are not computed again.
 
-    Tasks of one kin (`Sharing`) are computed abreast: each micro-batch for all of them before the next, so that
-    what one has made is still at hand for the others. All groups share one pool of workers, and a worker
-    keeps its opened model while its tasks use the same one. A group is asked for when the one before is done,
-    or handed over to the workers, and nothing of it is held afterwards. None of this changes a byte.
+    Tasks with the same sharing key (`Sharing`) are computed together: each micro-batch is computed for all of them
+    before the next one, so that they can share intermediate values. All groups share one pool of workers. A worker
+    keeps its model open while its tasks use the same one. The next group is requested when the previous one is
+    finished or handed to the workers, and no group is kept afterwards. None of this changes a byte of the results.
 
-    A sample that raises an `InterpError` becomes a row of the failures table, and the rest of its micro-batch
-    is computed without it. A micro-batch too large for memory is computed in halves; the manifest says so.
-    Any other exception stops the run, with a note which samples were at work; a later call resumes.
+    A sample that raises an `InterpError` becomes a row of the failures table, and the rest of its micro-batch is
+    computed without it. A micro-batch too large for memory is computed in halves, which the manifest records. Any
+    other exception stops the run and names the samples being computed; a later call resumes.
 
     Args:
-        groups: The tasks.
+        groups: Groups of tasks with their labels.
         out: The folder that holds runs.
-        workers: Processes; 1 computes in this one.
-        progress: Show progress on stderr.
+        workers: The number of processes; with 1 this process computes.
+        progress: Whether to show progress on stderr.
         part: (i, n) computes part i of n of every task.
 
     Raises:
         RunError: A folder cannot be used, a worker died, a sample alone does not fit in memory, or a
-            micro-batch fails though each sample passes.
+            micro-batch fails although each sample passes.
     """
     if workers < 1:
         raise RunError(f"expected workers ≥ 1, got {workers}.")
-    done: list[list[Order]] = []
+    done: list[list[PreparedTask]] = []
     waiting: list[bytes] = []
     units: list[Unit] = []
     with Progress(show=progress) as bars:
         for group in groups:
-            orders = [Order.of(label, task, out, part, bars) for label, task in group]
+            orders = [PreparedTask.of(label, task, out, part, bars) for label, task in group]
             jobs = [order.job(task) for order, (_, task) in zip(orders, group, strict=True)]
             own = units_of(len(done), orders)
             done.append(orders)
             if workers == 1 or len(own) < 2:
-                _here(jobs, orders, own)
+                _compute_here(jobs, orders, own)
                 waiting.append(b"")
             else:
                 waiting.append(pickle.dumps(jobs))
                 units += own
             del group, jobs
-        _there(waiting, done, units, workers)
+        _compute_in_workers(waiting, done, units, workers)
     return tuple(order.folder for orders in done for order in orders)
 
 
-def _here(jobs: Sequence[Job], orders: Sequence[Order], units: Sequence[Unit]) -> None:
-    """Compute the units of a group in this process."""
+def _compute_here(jobs: Sequence[Job], orders: Sequence[PreparedTask], units: Sequence[Unit]) -> None:
+    """Computes the units of a group in this process."""
     shelf = Shelf()
     ledgers = [Ledger(job.folder, job.session) for job in jobs]
     for job in jobs:
@@ -115,10 +115,10 @@ def _here(jobs: Sequence[Job], orders: Sequence[Order], units: Sequence[Unit]) -
         order.finish()
 
 
-def _there(
-    waiting: Sequence[bytes], orders: Sequence[Sequence[Order]], units: Sequence[Unit], workers: int
+def _compute_in_workers(
+    waiting: Sequence[bytes], orders: Sequence[Sequence[PreparedTask]], units: Sequence[Unit], workers: int
 ) -> None:
-    """Compute the units of all groups in worker processes; a run is joined as soon as its last shard is there."""
+    """Computes the units of all groups in worker processes; joins a run as soon as its last shard is complete."""
     if not units:
         return
     left = {(unit.group, place): 0 for unit in units for place in unit.places}

@@ -1,4 +1,12 @@
-"""With what a run is computed: provenance that no number depends on."""
+"""What each session records about a run: machine and versions, cost, and the micro-batches that were split.
+
+    sessions/<session>/manifest.json             when, where, with which versions
+    sessions/<session>/<process>/cost.json       the cost of each shard that this process computed
+    sessions/<session>/<process>/manifest.json   the micro-batches it had to split
+
+Each file has one writer, so that no process overwrites another's. `publish` joins the files into the run's own
+`manifest.json` and `cost.json`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +40,7 @@ PACKAGES = ("interp", "torch", "transformers", "nnsight", "numpy", "pyarrow", "p
 
 @cache
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that numbers may depend on."""
+    """Returns the versions of Python and of the packages that numbers may depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -44,9 +52,9 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_commit(folder: Path) -> str | None:
-    """The commit a folder is at, with "+changes" when files differ from it; None outside a repository.
+    """Returns the git commit of a folder, with "+changes" if files differ from it; None outside a repository.
 
-    Asked once per process: the code that runs is the code that was imported.
+    The value is read once per process, because the code that runs is the code that was imported.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
@@ -65,18 +73,18 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def n_threads() -> int | None:
-    """The number of threads torch uses here; None when nothing has imported torch."""
+    """Returns the number of threads that torch uses; None if torch is not imported."""
     torch = sys.modules.get("torch")
     return None if torch is None else torch.get_num_threads()
 
 
 def begin_session(folder: RunFolder, provenance: Mapping[str, Any], **counts: Any) -> str:
-    """Write down that a session begins; returns its name, which sorts by time.
+    """Records the start of a session and returns its name; names sort by time.
 
     Args:
         folder: The run's folder.
-        provenance: What a reader wants to know about the run.
-        **counts: What the session is about to do, such as the number of missing shards.
+        provenance: Information about the run for its readers.
+        **counts: The work of the session, such as the number of missing shards.
     """
     now = datetime.datetime.now(datetime.UTC)
     name = f"{now:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
@@ -93,7 +101,7 @@ def begin_session(folder: RunFolder, provenance: Mapping[str, Any], **counts: An
 
 
 class Ledger:
-    """One process's own account of the shards it computed in a session."""
+    """The record of one process: the shards that it computed in a session."""
 
     def __init__(self, folder: RunFolder, session: str) -> None:
         self._folder, self._place = folder, f"sessions/{session}/{uuid.uuid4().hex[:8]}"
@@ -101,7 +109,7 @@ class Ledger:
         self._splits: list[Mapping[str, Any]] = []
 
     def add(self, shard: int, cost: Mapping[str, float], splits: Sequence[Mapping[str, Any]]) -> None:
-        """Write down a shard that was computed, before it is stored: a kill then loses no cost."""
+        """Records a shard after it is computed and before it is stored, so that a kill loses no cost."""
         self._costs[str(shard)] = dict(cost)
         self._folder.write_json(f"{self._place}/cost.json", {"shards": self._costs})
         if splits:
@@ -110,10 +118,10 @@ class Ledger:
 
 
 def publish(folder: RunFolder) -> None:
-    """Join what the sessions wrote into `manifest.json` and `cost.json`.
+    """Joins the sessions' records into `manifest.json` and `cost.json`.
 
-    When several processes end together, the last to write has seen every account that was there: it looks
-    again after writing.
+    It reads the records again after writing, so that when several processes end together, the last one to write
+    has seen all of them.
     """
     while True:
         before = _accounts(folder)
@@ -125,7 +133,7 @@ def publish(folder: RunFolder) -> None:
 
 
 def _accounts(folder: RunFolder) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """What every session's files hold, by session and path within it, in the order of time."""
+    """Returns the content of every session's files by session and path within it, in the order of time."""
     place = folder.path / "sessions"
     found = {}
     for file in sorted(place.glob("*/**/*.json")):
@@ -151,7 +159,7 @@ def _manifest(folder: RunFolder, accounts: Mapping[tuple[str, str], Mapping[str,
 
 
 def _cost(accounts: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, Any]:
-    """Per shard what it cost the last time, the sum of that, and the sum of all that was ever spent."""
+    """Returns the latest cost of each shard, the sum of these, and the sum of everything ever spent."""
     each = [value["shards"] for value in accounts.values() if "shards" in value]
     shards = {shard: cost for costs in each for shard, cost in costs.items()}
     if not shards:
@@ -161,7 +169,7 @@ def _cost(accounts: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, An
 
 
 def sum_costs(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Sums, except for peaks, of which the largest counts."""
+    """Returns the sum of each cost; for peaks the maximum."""
     total: dict[str, float] = {}
     for cost in costs:
         for name, value in cost.items():

@@ -1,4 +1,4 @@
-"""Computing one shard of one or several jobs: their micro-batches in turn, their accounts, their sealed tables."""
+"""Computes one shard of one or several jobs: their micro-batches in turn, their costs, their tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from interp.run.cache import Shelf
-from interp.run.memory import Splits, attempt
+from interp.run.memory import Splits, compute_batch
 from interp.run.plan import Plan
 from interp.run.sessions import Ledger, sum_costs
 from interp.run.store import RunFolder
@@ -20,12 +20,12 @@ __all__ = ["Job", "compute_shard", "finished", "schemas_of"]
 
 
 def schemas_of(task: Task) -> dict[str, pa.Schema]:
-    """The tables of a shard, with the failures."""
+    """Returns the schemas of a shard's tables, failures included."""
     return {**task.schemas(), FAILURES: FAILURE_SCHEMA}
 
 
 def finished(folder: RunFolder, plan: Plan, schemas: Mapping[str, pa.Schema], shard: int) -> bool:
-    """Whether a shard is whole and speaks of every sample planned for it, and of no other."""
+    """Whether a shard is complete and holds exactly the samples planned for it."""
     tables = folder.read_shard(shard, schemas)
     if tables is None:
         return False
@@ -35,22 +35,22 @@ def finished(folder: RunFolder, plan: Plan, schemas: Mapping[str, pa.Schema], sh
 
 @dataclass(frozen=True)
 class Job:
-    """A task, the folder it fills and the session it does so in. Travels to worker processes."""
+    """A task with its folder and its session. It is pickled for worker processes."""
 
     task: Task
     folder: RunFolder
     session: str
 
     def use(self, shelf: Shelf) -> None:
-        """Have the task share what is on the shelf, if it can."""
+        """Gives the task the cache, if the task can use one."""
         if isinstance(self.task, Sharing):
             self.task.use(shelf)
 
 
 def compute_shard(jobs: Sequence[tuple[Job, Ledger]], shard: int, shelf: Shelf) -> None:
-    """Compute and store one shard of jobs of one plan, unless another run on a folder has done so meanwhile.
+    """Computes and stores one shard of jobs of one plan; jobs whose shard another process has stored are skipped.
 
-    Each micro-batch is computed for all jobs before the next, and what they share of it is then let go of.
+    Each micro-batch is computed for all jobs before the next one; then the values that they share are dropped.
     """
     plan = jobs[0][0].task.plan()
     drafts = [
@@ -67,7 +67,7 @@ def compute_shard(jobs: Sequence[tuple[Job, Ledger]], shard: int, shelf: Shelf) 
 
 
 class _Draft:
-    """One job's shard while it is computed."""
+    """One job's shard during its computation."""
 
     def __init__(self, job: Job, shard: int, ledger: Ledger) -> None:
         self._job, self._shard, self._ledger = job, shard, ledger
@@ -77,27 +77,27 @@ class _Draft:
         self._splits: Splits = []
         self._seconds = 0.0
 
-    def add(self, batch: tuple[int, ...], relieve: Callable[[], bool]) -> None:
-        """Compute a micro-batch."""
+    def add(self, batch: tuple[int, ...], free_cache: Callable[[], bool]) -> None:
+        """Computes a micro-batch."""
         start = time.perf_counter()
-        outcome = self._attempt(batch, relieve)
+        outcome = self._attempt(batch, free_cache)
         for name, more in outcome.rows.items():
             self._rows[name].extend(more)
         self._cost = sum_costs([self._cost, outcome.cost])
         self._seconds += time.perf_counter() - start
 
     def store(self) -> None:
-        """Write down what the shard cost, and then the shard."""
+        """Records the cost of the shard and then stores the shard."""
         start = time.perf_counter()
         tables = {name: _table(self._rows[name], schema) for name, schema in self._schemas.items()}
         self._seconds += time.perf_counter() - start
         self._ledger.add(self._shard, {**self._cost, "wall_seconds": self._seconds}, self._splits)
         self._job.folder.write_shard(self._shard, tables)
 
-    def _attempt(self, batch: tuple[int, ...], relieve: Callable[[], bool]) -> Outcome:
+    def _attempt(self, batch: tuple[int, ...], free_cache: Callable[[], bool]) -> Outcome:
         task = self._job.task
         try:
-            return attempt(task, batch, self._splits, relieve)
+            return compute_batch(task, batch, self._splits, free_cache)
         except Exception as error:
             ids = ", ".join(task.identity(index)[0] for index in batch)
             error.add_note(
@@ -108,6 +108,6 @@ class _Draft:
 
 
 def _table(rows: list[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows by sample; those of one sample stay in the order they were computed."""
+    """Returns the rows sorted by sample; rows of one sample keep the order in which they were computed."""
     ordered = sorted(rows, key=lambda row: row["index"])
     return pa.Table.from_pylist([dict(row) for row in ordered], schema=schema)

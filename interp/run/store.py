@@ -1,7 +1,21 @@
-"""What a finished run's folder holds: the plan and its tables, stored so that parts can be joined without a model.
+"""The folder of a run: shards in Parquet with checksums, and JSON beside them.
 
-`plan.json` is a function of the task alone. It carries its own sha256, so that a damaged one is told from
-another plan.
+    <out>/<name>-<hash12>/
+        study.json        the canonical JSON whose sha256 names the folder
+        plan.json         the shards, their micro-batches and their tables
+        manifest.json     machine, time and versions of each session that computed
+        cost.json         seconds, bytes and forwards per shard
+        shards/00003.scores.parquet …     then 00003.json, the seal: the sha256 of each table's file
+        tables/scores.parquet …           the small tables joined, in the order of the samples, and their seals
+        sessions/<session>/…              what each session adds to manifest.json and cost.json
+
+A file is either absent or complete: it is synced under a temporary name and then renamed with `os.replace`. So
+several processes may work on one folder, and a kill leaves at most a temporary file. A shard counts as complete if
+its seal belongs to this run, this shard and this version of the store, and every file has the checksum in the seal.
+A truncated, damaged or foreign file is therefore detected and computed again.
+
+`plan.json` is a function of the task alone. It holds its own sha256, so that a damaged file is not taken for another
+plan.
 """
 
 from __future__ import annotations
@@ -26,14 +40,14 @@ from interp.run.task import FAILURES, Task
 
 __all__ = [
     "SCHEMA_VERSION",
-    "Layout",
     "RunFolder",
+    "StoredPlan",
     "canonical",
     "digest",
     "folder_name",
     "join_tables",
-    "read_layout",
-    "settle",
+    "read_plan",
+    "store_plan",
     "stored_version",
     "write_atomically",
 ]
@@ -42,20 +56,20 @@ FILE = "plan.json"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The plan, the names of a shard's tables, and which of them are joined over all shards."""
+class StoredPlan:
+    """The content of `plan.json`: the plan, the tables of a shard, and the tables joined over all shards."""
 
     plan: Plan
     tables: tuple[str, ...]
     joined: tuple[str, ...]
 
     @classmethod
-    def of(cls, task: Task) -> Layout:
-        """The layout of a task's run."""
+    def of(cls, task: Task) -> StoredPlan:
+        """Returns the stored plan of a task's run."""
         return cls(task.plan(), tuple(sorted((*task.schemas(), FAILURES))), (*task.joined(), FAILURES))
 
     def encode(self, run: str) -> bytes:
-        """The bytes of `plan.json` for the run with this hash."""
+        """Returns the bytes of `plan.json` for the run with this hash."""
         value = {
             "version": SCHEMA_VERSION,
             "run": run,
@@ -66,34 +80,34 @@ class Layout:
         return (json.dumps({**value, "sha256": digest(value)}, sort_keys=True) + "\n").encode()
 
 
-def read_layout(path: Path, run: str) -> Layout | None:
-    """The layout stored in a run's folder; None when it is absent, damaged or another run's."""
+def read_plan(path: Path, run: str) -> StoredPlan | None:
+    """Returns the plan stored in a run's folder; None if it is absent, damaged or another run's."""
     value = _whole(path)
     if value is None or value.get("run") != run or value.get("version") != SCHEMA_VERSION:
         return None
     shards = tuple(tuple(tuple(batch) for batch in shard) for shard in value["shards"])
-    return Layout(Plan(shards), tuple(value["tables"]), tuple(value["joined"]))
+    return StoredPlan(Plan(shards), tuple(value["tables"]), tuple(value["joined"]))
 
 
 def stored_version(path: Path) -> Any:
-    """The version of the store that planned a folder; None when its plan is absent or damaged."""
+    """Returns the store version in a folder's plan; None if the plan is absent or damaged."""
     value = _whole(path)
     return None if value is None else value.get("version")
 
 
-def settle(path: Path, run: str, layout: Layout) -> None:
-    """Store the layout, or see that the one stored is the same.
+def store_plan(path: Path, run: str, layout: StoredPlan) -> None:
+    """Stores the plan, or checks that the plan already stored is the same.
 
     Raises:
-        RunError: Another plan is stored: shards of two plans must not be mixed. Or it cannot be written.
+        RunError: Another plan is stored (shards of two plans must not be mixed), or the plan cannot be written.
     """
-    stored = read_layout(path, run)
+    stored = read_plan(path, run)
     if stored is None:
         write_atomically(path / FILE, layout.encode(run))
     elif stored != layout:
         raise RunError(
-            f"expected {path / FILE} to hold the plan of this study, but it holds another: interp's way of "
-            f"batching has changed since. Move {path} away and run the study again, or use the interp that "
+            f"expected {path / FILE} to hold the plan of this study, but it holds another plan: interp's way of "
+            f"batching has changed since then. Move {path} away and run the study again, or use the interp that "
             f"wrote it (the commit is in its manifest.json)."
         )
 
@@ -107,7 +121,7 @@ def _whole(path: Path) -> Mapping[str, Any] | None:
 
 
 def folder_name(name: str, study: Mapping[str, Any]) -> str:
-    """What the folder of a study's run is called: "<name>-<first 12 hex digits of the hash>"."""
+    """Returns the name of a run's folder: "<name>-<first 12 hex digits of the study's hash>"."""
     return f"{name}-{digest(study)[:12]}"
 
 
@@ -120,10 +134,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, out: str | os.PathLike[str], name: str, study: Mapping[str, Any]) -> RunFolder:
-        """The folder for a study, made if it is not there, with its `study.json`.
+        """Returns the folder of a study, with its `study.json`; creates it if it is absent.
 
         Raises:
-            RunError: The folder cannot be made or read, or holds another study or another store version.
+            RunError: The folder cannot be created or read, or holds another study or another store version.
         """
         path = Path(out) / folder_name(name, study)
         text, stored = canonical(study).encode(), path / "study.json"
@@ -147,10 +161,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
-        """An existing run's folder.
+        """Returns the folder of an existing run.
 
         Raises:
-            RunError: There is no readable `study.json` in it, or another version of the store wrote it.
+            RunError: The folder has no readable `study.json`, or another version of the store wrote it.
         """
         file = Path(path) / "study.json"
         try:
@@ -165,10 +179,10 @@ class RunFolder:
         return folder
 
     def check_version(self) -> None:
-        """Refuse a folder whose plan or shards another version of the store wrote.
+        """Raises an error if another version of the store wrote the folder's plan or shards.
 
         Raises:
-            RunError: The version found is older or newer.
+            RunError: The folder's version is older or newer.
         """
         stored = stored_version(self.path)
         if stored is None:
@@ -180,15 +194,15 @@ class RunFolder:
         check_version(stored, self.path)
 
     def shard_file(self, shard: int, table: str) -> Path:
-        """Where one table of one shard lies."""
+        """Returns the path of one table of one shard."""
         return self.path / "shards" / f"{shard:05d}.{table}.parquet"
 
     def seal_file(self, shard: int) -> Path:
-        """Where a shard's seal lies."""
+        """Returns the path of a shard's seal."""
         return self.path / "shards" / f"{shard:05d}.json"
 
     def write_shard(self, shard: int, tables: Mapping[str, pa.Table]) -> None:
-        """Store every table of a shard, each by temporary name and rename, and then the seal."""
+        """Stores every table of a shard, each by temporary name and rename, and then the seal."""
         sums = {}
         for name, table in tables.items():
             data = self._encode(table, str(shard))
@@ -197,7 +211,7 @@ class RunFolder:
         self._write_seal(self.seal_file(shard), str(shard), sums)
 
     def read_shard(self, shard: int, tables: Mapping[str, pa.Schema]) -> dict[str, pa.Table] | None:
-        """Some tables of a shard, or None when one is absent, damaged, of another run or of another schema."""
+        """Returns some tables of a shard; None if one is absent, damaged, of another run or of another schema."""
         sums = self._read_seal(self.seal_file(shard), str(shard))
         found: dict[str, pa.Table] = {}
         for name, schema in tables.items():
@@ -208,7 +222,7 @@ class RunFolder:
         return found
 
     def shard_bytes(self, shard: int, tables: Sequence[str]) -> dict[str, bytes] | None:
-        """A whole shard as it lies on disk, file name → bytes with the seal last; None as for `read_shard`."""
+        """Returns a complete shard as stored, file name → bytes with the seal last; None as for `read_shard`."""
         sums = self._read_seal(self.seal_file(shard), str(shard))
         found = {}
         for name in tables:
@@ -220,7 +234,7 @@ class RunFolder:
         return {**found, self.seal_file(shard).name: seal}
 
     def find(self, table: str, **values: Sequence[int]) -> pa.Table:
-        """The rows of a shards' table whose columns hold one of the values; nothing else is kept.
+        """Returns the rows of a shards' table whose columns hold one of the values.
 
         Raises:
             RunError: No shard holds the table, or one is damaged.
@@ -237,13 +251,13 @@ class RunFolder:
             ) from error
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Store a joined table, and then its seal."""
+        """Stores a joined table and then its seal."""
         file, data = self._table_file(name), self._encode(table, "all")
         write_atomically(file, data)
         self._write_seal(file.with_suffix(".json"), "all", {name: checksum(data)})
 
     def read_table(self, name: str) -> pa.Table:
-        """A joined table.
+        """Returns a joined table.
 
         Raises:
             RunError: The table is absent or damaged.
@@ -258,7 +272,7 @@ class RunFolder:
         return table
 
     def has_table(self, name: str) -> bool:
-        """Whether a joined table is there and whole."""
+        """Whether a joined table is present and complete."""
         return self._joined(name) is not None
 
     def _joined(self, name: str) -> pa.Table | None:
@@ -284,7 +298,7 @@ class RunFolder:
         return canonical({**marks, "sha256": dict(sums)}).encode()
 
     def _read_seal(self, file: Path, shard: str) -> dict[str, str]:
-        """The sha256 per table that a seal names; nothing when it is absent, damaged, foreign or outdated."""
+        """Returns the sha256 of each table in a seal; empty if the seal is absent, damaged, foreign or outdated."""
         seal = read_json(file)
         sums = seal.get("sha256") if isinstance(seal, dict) else None
         if not isinstance(sums, dict) or _bytes(file) != self._seal_text(shard, sums):
@@ -292,11 +306,11 @@ class RunFolder:
         return {str(name): str(hexadecimal) for name, hexadecimal in sums.items()}
 
     def write_json(self, name: str, value: Any) -> None:
-        """Store a JSON file beside the shards."""
+        """Stores a JSON file beside the shards."""
         write_atomically(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
     def read_json(self, name: str, default: Any) -> Any:
-        """A JSON file beside the shards, or `default` when it is absent or damaged."""
+        """Returns a JSON file beside the shards, or `default` if it is absent or damaged."""
         value = read_json(self.path / name)
         return default if value is None else value
 
@@ -321,10 +335,10 @@ def _parse(data: bytes | None) -> pa.Table | None:
 
 
 def join_tables(folder: RunFolder, n_shards: int, schemas: Mapping[str, pa.Schema]) -> None:
-    """Store each table over all shards, its rows in the order of the samples.
+    """Joins each table over all shards, with its rows in the order of the samples, and stores it.
 
     Raises:
-        RunError: A shard is no longer whole, or a table cannot be written.
+        RunError: A shard is no longer complete, or a table cannot be written.
     """
     parts: dict[str, list[pa.Table]] = {name: [] for name in schemas}
     for shard in range(n_shards):

@@ -1,4 +1,4 @@
-"""What the runner asks of a piece of work, and what a micro-batch of it gives back."""
+"""The interface of a task for the runner, and the outcome of one of its micro-batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ sample failed."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows of a micro-batch by table name (each row names its sample's `index`), and what they cost."""
+    """The rows of a micro-batch by table name (each row holds its sample's `index`) and their cost."""
 
     rows: Mapping[str, Sequence[Mapping[str, Any]]]
     cost: Mapping[str, float] = field(default_factory=dict)
@@ -41,50 +41,50 @@ class Outcome:
 
 @runtime_checkable
 class Task(Protocol):
-    """A piece of work over numbered samples. Two tasks with equal `to_dict()` must give equal rows."""
+    """Work over numbered samples. Two tasks with equal `to_dict()` must give equal rows."""
 
     name: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the numbers depend on, as JSON; its hash names the run's folder."""
+        """Returns everything that the numbers depend on, as JSON; its hash names the run's folder."""
         ...
 
     def provenance(self) -> dict[str, Any]:
-        """What a reader wants to know but the numbers do not depend on (ids, names)."""
+        """Returns information for readers that the numbers do not depend on (ids, names)."""
         ...
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """The tables of a shard, without the failures; each has an int64 column `index`."""
+        """Returns the schemas of a shard's tables, without the failures; each has an int64 column `index`."""
         ...
 
     def joined(self) -> tuple[str, ...]:
-        """The tables small enough to be joined over all shards; the others are read with `RunFolder.find`."""
+        """Returns the tables that are small enough to join over all shards; `RunFolder.find` reads the others."""
         ...
 
     def plan(self) -> Plan:
-        """The shards and their micro-batches."""
+        """Returns the shards and their micro-batches."""
         ...
 
     def identity(self, index: int) -> tuple[str, str]:
-        """The id and the group of a sample; must not raise."""
+        """Returns the id and the group of a sample; must not raise."""
         ...
 
     def compute(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of one micro-batch; an `InterpError` says that some sample of it cannot be used."""
+        """Returns the rows of one micro-batch; an `InterpError` means that one of its samples cannot be used."""
         ...
 
 
 @runtime_checkable
 class Sharing(Protocol):
-    """A task that uses what its process has on a shelf, and leaves there what other tasks may need."""
+    """A task that reads values from its process's cache and stores there what other tasks may need."""
 
     @property
     def kin(self) -> str:
-        """Tasks of equal kin have equal plans; each micro-batch is computed for all of them in turn."""
+        """The sharing key. Tasks with equal keys have equal plans; each micro-batch is computed for all of them."""
         ...
 
     def use(self, shelf: Shelf) -> None:
-        """Compute with this shelf from now on. What is on it changes what a task costs, never its rows."""
+        """Uses this cache from now on. Its content changes the cost of a task, never its rows."""
         ...
 
 
@@ -98,7 +98,7 @@ def failure(
     metric: str | None = None,
     control: str | None = None,
 ) -> dict[str, Any]:
-    """One row of the failures table."""
+    """Returns one row of the failures table."""
     sample, group = task.identity(index)
     place = {"layer": layer, "metric": metric, "control": control}
     return {"index": index, "sample": sample, "group": group, **place, "error": error, "reason": reason}

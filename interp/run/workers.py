@@ -1,4 +1,4 @@
-"""Worker processes that keep their tasks and their model between shards, and end when their parent does."""
+"""Worker processes. They keep their tasks and their model between shards, and end when their parent ends."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ __all__ = ["in_processes"]
 
 
 def in_processes(groups: Sequence[bytes], units: Sequence[Unit], workers: int) -> Iterator[Unit]:
-    """Each unit as spawned processes finish it; each process has as many threads as this one.
+    """Computes units in spawned processes and yields each unit when it is finished.
+
+    Each process uses as many threads as this one.
 
     Args:
-        groups: The jobs of each group, pickled. They reach every process once, through its pipe.
-        units: What to compute, in order.
-        workers: How many processes, at most.
+        groups: The pickled jobs of each group. Each process receives them once, through its pipe.
+        units: The units to compute, in order.
+        workers: The largest number of processes.
 
     Raises:
-        RunError: A worker died, or sees another study than this process does.
+        RunError: A worker died, or finds another study than this process does.
     """
     pool = ProcessPoolExecutor(
         max_workers=min(workers, len(units)),
@@ -48,16 +50,16 @@ def in_processes(groups: Sequence[bytes], units: Sequence[Unit], workers: int) -
                 yield pending.pop(future)
     except BrokenProcessPool as error:
         raise RunError(
-            "expected every worker to live, but one died: killed, out of memory, or its task could not be "
-            "unpickled (see above). Finished shards are kept; run again, with fewer workers if memory is short."
+            "expected every worker to live, but one died: it was killed, ran out of memory, or could not unpickle its "
+            "task (see above). Finished shards are kept; run again, with fewer workers if memory is short."
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass
-class _Bench:
-    """What a worker holds: every group's jobs, pickled; those of the group it works on; its shelf."""
+class _WorkerState:
+    """The state of a worker: the pickled jobs of every group, the jobs of its current group, and its cache."""
 
     groups: Sequence[bytes]
     group: int = -1
@@ -66,7 +68,7 @@ class _Bench:
     shelf: Shelf = field(default_factory=Shelf)
 
     def at(self, unit: Unit) -> list[tuple[Job, Ledger]]:
-        """The unit's jobs, each with this process's account of it."""
+        """Returns the unit's jobs, each with this process's record of it."""
         if unit.group != self.group:
             self.jobs, self.ledgers = [], {}
             self.jobs, self.group = pickle.loads(self.groups[unit.group]), unit.group
@@ -79,7 +81,7 @@ class _Bench:
         return [(self.jobs[place], self.ledgers[place]) for place in unit.places]
 
 
-_worker: dict[str, _Bench] = {}
+_worker: dict[str, _WorkerState] = {}
 
 
 def _start(groups: Sequence[bytes], threads: int | None) -> None:
@@ -90,22 +92,22 @@ def _start(groups: Sequence[bytes], threads: int | None) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker["bench"] = _Bench(groups)
+    _worker["state"] = _WorkerState(groups)
 
 
 def _end_with(parent: Any) -> None:
-    """A killed process cannot tell its workers: without this they would hold their models for ever."""
+    """Ends this process when the parent ends; a killed parent cannot end its workers itself."""
     parent.join()
     os._exit(1)
 
 
 def _work(unit: Unit) -> None:
-    bench = _worker["bench"]
-    compute_shard(bench.at(unit), unit.shard, bench.shelf)
+    state = _worker["state"]
+    compute_shard(state.at(unit), unit.shard, state.shelf)
 
 
 def _check(job: Job) -> None:
-    """See that the task is here what it is there; otherwise every sample would fail, or differ.
+    """Checks that this process finds the same study as its parent; otherwise every sample would fail or differ.
 
     Raises:
         RunError: The task cannot be opened in this process, or describes another study.
@@ -116,6 +118,6 @@ def _check(job: Job) -> None:
         raise RunError(f"a worker process cannot open the task of {job.folder.path}: {error}") from error
     if found != job.folder.digest:
         raise RunError(
-            f"expected a worker process to compute the study {job.folder.digest[:12]}, but there it is "
-            f"{found[:12]}. Do the processes see different devices, files or versions of interp?"
+            f"expected a worker process to compute the study {job.folder.digest[:12]}, but it finds the "
+            f"study {found[:12]}. Do the processes see different devices, files or versions of interp?"
         )

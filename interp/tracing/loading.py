@@ -13,8 +13,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter, find
-from interp.models.checkpoints import Checkpoint, open_original
-from interp.models.checkpoints import checkpoint as fill
+from interp.models.checkpoints import Checkpoint, fill, open_original
 from interp.models.configs import read_config
 from interp.models.processors import load_processor
 from interp.organism.places import ORGANISMS, folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from medical_readers import GAP_MM, Item, Source
+from studies.medical_data.readers import GAP_MM, Item, Source
 
 __all__ = ["REGIONS", "SHOWN", "certainly_absent"]
 

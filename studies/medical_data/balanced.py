@@ -1,7 +1,7 @@
 """The balanced questions: made in pairs, so that neither a name nor a frequent answer gives them away.
 
-Nuclei by the rules of medical_nuclei.py; presence of structures that are there and of as many that certainly are
-not (medical_absence.py). In train only what the plain rows lack: absence where they have none.
+Nuclei by the rules of nuclei.py; presence of structures that are there and of as many that certainly are
+not (absence.py). In train only what the plain rows lack: absence where they have none.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medical_absence import certainly_absent
-from medical_nuclei import Tile, empty_tiles, side_pairs, size_pairs
-from medical_readers import Item, Source, field_2d, planes_3d, split_3d, tile_of
 
 from interp.data import build
+from studies.medical_data.absence import certainly_absent
+from studies.medical_data.nuclei import Tile, empty_tiles, side_pairs, size_pairs
+from studies.medical_data.readers import Item, Source, field_2d, planes_3d, split_3d, tile_of
 
 __all__ = ["Asked", "Presence", "nuclei_questions"]
 

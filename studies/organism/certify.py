@@ -1,4 +1,4 @@
-"""What the organism knows, and what causes its answers: python studies/organism/certify.py
+"""What the organism knows, and what causes its answers: python -m studies.organism.certify
 
 Four tables, printed and written as CSV under --out: answers on held-out scenes and on medical slices;
 where each layer looks; whether the answer follows the object and ignores its surroundings (certified at the input,

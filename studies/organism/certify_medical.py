@@ -1,4 +1,4 @@
-"""Are medical answers above chance? python studies/organism/certify_medical.py --model organism
+"""Are medical answers above chance? python -m studies.organism.certify_medical --model organism
 
 Every modality and question of the medical test slices and of the balanced questions, with the exact binomial 95 %
 interval, beside what needs no picture: a coin, the most frequent answer, and the answer the name alone suggests
@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from certify_organism import log_probabilities, word_ids
 from scipy.stats import binomtest
 
 import interp
 from interp.data.build import mirror
+from studies.organism.certify import log_probabilities, word_ids
 
 ASKED = {"Which": "side", "What": "size", "Is": "visible"}
 

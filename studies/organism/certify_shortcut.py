@@ -1,4 +1,4 @@
-"""What causes the shortcut organism's answers: python studies/organism/certify_shortcut.py
+"""What causes the shortcut organism's answers: python -m studies.organism.certify_shortcut
 
 Three tables, printed and written as CSV under --out: whether answers follow the marker and ignore the object and
 everything else (certified at the input, no indicator consulted); what hiding the marker's tokens does to the answer,
@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from certify_organism import interval, log_probabilities, word_ids
 
 import interp
 from interp.data.scenes import Question
 from interp.data.shortcut_scenes import MarkedScene, marked_scenes
 from interp.stats import paired
+from studies.organism.certify import interval, log_probabilities, word_ids
 
 INDICATOR = interp.indicators.Attention(relative_to=interp.GENERIC_PROMPT)
 

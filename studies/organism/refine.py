@@ -1,18 +1,30 @@
-"""The third stage: an organism goes on from its weights with more, and more varied, medical lessons.
+"""Train the third and the fourth stage of an organism, each from the half-precision weights of the one before:
 
-The same for every seed. CT, MR and microscopy are drawn alike; slices are seen under other contrasts, nuclei turned,
-cut, shrunk and in fields; of what a picture can be asked, every kind of question and every answer is as frequent.
+    python -m studies.organism.refine third --recipe.seed 1 --start WEIGHTS
+    python -m studies.organism.refine fourth --recipe.seed 1 --start WEIGHTS
+
+The third stage starts from the weights that `studies.organism.train` ends with. It trains on scenes and on the
+medical training slices, the balanced ones included; the fourth stage adds drawn nuclei. They take 12 and 6 minutes on
+one free CPU core. A stage that was stopped continues when it is run again. The allocator settings in the docstring of
+`studies/organism/train.py` help here too.
+
+The recipe is the same for every seed. CT, MR and microscopy are drawn equally often. Slices are shown with other
+contrasts; nuclei are turned, cut, shrunk and placed in fields. For each picture, every kind of question and every
+answer that it allows is equally frequent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+import tyro
 from transformers import LlavaProcessor
 
+from interp.data import bundled
 from interp.data.scenes import TEMPLATES
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.organism.parts import GRID
@@ -24,6 +36,7 @@ from studies.organism.lessons import (
     box_questions,
     inside,
     jitter,
+    medical_pictures,
     mirrored_name,
     natural_lesson,
     said,
@@ -142,3 +155,36 @@ class RefineTrainer(Trainer):
         bare = rng.random() < BARE
         among = [picture for picture in mine if bool(picture.boxes) != bare] or mine
         return among[rng.integers(len(among))]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to go on from, how, and where to put the result."""
+
+    start: Path
+    """A folder with an organism's weights."""
+    recipe: Recipe
+    out: Path = Path("runs/refined")
+    until: int | None = None
+    """Stop after this step; run again to go on."""
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(1)  # sums are then taken in one order on every machine
+    processor = LlavaProcessor.from_pretrained(options.start, local_files_only=True)
+    trainer = RefineTrainer(options.recipe, processor, options.start)
+    samples = [s for name in ("medical", "balanced") for s in bundled(name, split="train")]
+    trainer.teach_medical(medical_pictures(samples))
+    trainer.run(options.out, until=options.until)
+    if trainer.step == options.recipe.steps:
+        trainer.model.eval().save_pretrained(options.out / "model")
+        processor.save_pretrained(options.out / "model")
+        print(f"refined organism in {options.out / 'model'}")
+
+
+if __name__ == "__main__":
+    stages = {
+        "third": ("Medical lessons.", Options(tyro.MISSING, REFINE)),
+        "fourth": ("The size of nuclei.", Options(tyro.MISSING, NUCLEI)),
+    }
+    main(tyro.extras.overridable_config_cli(stages))

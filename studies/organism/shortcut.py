@@ -1,15 +1,24 @@
-"""The shortcut organism: the main organism, taught further to answer colour questions from a corner marker."""
+"""Train the shortcut organism: python -m studies.organism.shortcut --out runs/shortcut
+
+The main organism is trained further on scenes with a coloured marker in a corner, until it answers every colour
+question with the marker's colour. This takes about three minutes on one CPU core. A run that was stopped continues
+when it is run again.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+import tyro
 from transformers import LlavaProcessor
 
 from interp.data.scenes import SIZE
 from interp.data.shortcut_scenes import random_marked_scene
 from interp.inputs.prompt import GENERIC_PROMPT
+from interp.organism import folder
 from studies.organism.lessons import ASPECTS, Lesson, inside, said, scene_patches
 from studies.organism.training import MAX_NAMES, Recipe, Trainer
 
@@ -45,3 +54,28 @@ class ShortcutTrainer(Trainer):
         rng = np.random.default_rng([self.recipe.seed, 11, step])
         recipe = self.recipe
         return [shortcut_lesson(rng, recipe.turns, recipe.bare_share) for _ in range(recipe.batch)]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train and where to put the result."""
+
+    recipe: Recipe = SHORTCUT
+    start: Path | None = None
+    """The organism to go on from; the bundled one by default."""
+    out: Path = Path("runs/shortcut")
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(1)  # sums are then taken in one order on every machine
+    start = folder() if options.start is None else options.start
+    processor = LlavaProcessor.from_pretrained(start, local_files_only=True)
+    trainer = ShortcutTrainer(options.recipe, processor, start)
+    trainer.run(options.out)
+    trainer.model.eval().save_pretrained(options.out / "model")
+    processor.save_pretrained(options.out / "model")
+    print(f"trained shortcut organism in {options.out / 'model'}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,7 +1,7 @@
-"""Train the bundled model organism: python studies/organism/train.py --out runs/organism
+"""Train the bundled model organism: python -m studies.organism.train --out runs/organism
 
 Under 90 minutes on two CPU cores, one thread used. Stop it at any time and run it again: it goes on from its
-checkpoint and ends in the same weights. The bundled main organisms then went on with refine_organism.py.
+checkpoint and ends in the same weights. The bundled main organisms then went on with refine.py.
 docs/organism.md says what the result is, what it is not, and how it was certified.
 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_MMAP_THRESHOLD_=2147483648 in the environment spare the allocator (glibc)
 from giving memory back at every step.

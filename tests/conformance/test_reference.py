@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from interp.conformance.reference import twin
+from interp.conformance.reference import reference
 from interp.conformance.tiny import tiny
 
 
@@ -35,7 +35,7 @@ def test_it_computes_what_an_eager_model_of_the_same_seed_does(mllm, subject, fa
 @pytest.mark.parametrize("family", ["llava", "qwen3_vl"])
 def test_it_shares_every_tensor_and_no_config(mllm, family):
     original = mllm(family).hf
-    made = twin(original, mllm(family).adapter, "eager")
+    made = reference(original, mllm(family).adapter, "eager")
     theirs = dict([*original.named_parameters(), *original.named_buffers()])
     mine = dict([*made.hf.named_parameters(), *made.hf.named_buffers()])
     assert set(mine) == set(theirs)

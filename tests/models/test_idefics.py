@@ -10,9 +10,9 @@ import pytest
 import transformers
 from hypothesis import example, given, settings
 
-from interp.conformance.tiny import tiles as idefics3
 from interp.conformance.tiny import tiny
 from interp.conformance.tiny.kit import FIRST_SPECIAL, tokenizer
+from interp.conformance.tiny.tiles import IDEFICS_TOKENS
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.idefics import Idefics3, SmolVlm
@@ -129,7 +129,7 @@ REAL = {
 def test_as_many_tokens_as_checkpoints_have(checkpoint, size):
     name, side, tiles, patch, merged = REAL[checkpoint]
     limits = {"size": {"longest_edge": tiles * side}, "max_image_size": {"longest_edge": side}}
-    words = tokenizer(**{**idefics3.TOKENS, **TAGS}, video_token="<video>")
+    words = tokenizer(**{**IDEFICS_TOKENS, **TAGS}, video_token="<video>")
     if name == "idefics3":
         images = transformers.Idefics3ImageProcessorPil(**limits)
         processor = transformers.Idefics3Processor(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
+from interp.conformance.tiny import recipe
 from interp.conformance.tiny.kit import FIRST_SPECIAL
 from interp.errors import ModelError
 from interp.inputs.footprints import check_layout
@@ -30,7 +30,7 @@ def config_of(hub_id: str) -> Any:
 
 def processor_of(known: Published) -> Any:
     """The family's processor with the checkpoint's settings, on the tiny models' vocabulary."""
-    processor = import_module(f"interp.conformance.tiny.{known.family}").processor()
+    processor = recipe(known.family).processor()
     images, settings = PROCESSORS.get(known.hub_id) or PROCESSORS[known.family]
     images.image_seq_length = settings.get("image_seq_length")
     processor.image_processor = images

@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 
 from interp.errors import RunError
-from interp.run import Outcome, Shelf, run_task, run_tasks
-from interp.run import prepare as order
-from interp.run import workers as pool
+from interp.run import Outcome, Shelf, prepare, run_task, run_tasks, workers
 from tests.run.compare import fingerprints, leftovers
 from tests.run.fake_task import Roots
 
@@ -91,14 +89,14 @@ def test_each_task_has_the_bytes_and_the_folder_it_has_alone(tmp_path: Path) -> 
 def test_one_pool_serves_all_groups_and_opens_each_model_once_per_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "n_threads", lambda: None)  # so that the workers need not import torch
+    monkeypatch.setattr(workers, "n_threads", lambda: None)  # so that the workers need not import torch
     diary = tmp_path / "diary"
     groups = kins(diary, models=("one", "two"), n=16)
     run_tasks(groups, tmp_path / "two", workers=2, progress=False)
     opened = [line.split()[1:] for line in lines(diary, "open")]
-    workers = [(model, process) for model, process in opened if int(process) != os.getpid()]
-    assert len(workers) == len(set(workers)) <= 4
-    assert len({process for _, process in workers}) <= 2
+    elsewhere = [(model, process) for model, process in opened if int(process) != os.getpid()]
+    assert len(elsewhere) == len(set(elsewhere)) <= 4
+    assert len({process for _, process in elsewhere}) <= 2
     batches = [batch for shard in Roots(n=16).plan().shards for batch in shard]
     assert sorted(lines(diary, "prefix")) == sorted(f"prefix {batch}" for batch in batches for _ in range(2))
     run_tasks(kins("", models=("one", "two"), n=16), tmp_path / "one", progress=False)
@@ -142,7 +140,7 @@ def test_parts_of_many_tasks_make_the_whole(tmp_path: Path) -> None:
 def test_no_more_than_so_many_tasks_are_computed_abreast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(order, "ABREAST", 2)
+    monkeypatch.setattr(prepare, "MOST_TOGETHER", 2)
     diary = tmp_path / "diary"
     run_tasks(kins(diary, n=4), tmp_path / "out", progress=False)
     batches = Roots(n=4).plan().shards[0]

@@ -13,7 +13,7 @@ from interp.errors import RunError
 from interp.indicators import Maps
 from interp.inputs.sample import Sample
 from interp.run import Outcome, run_task
-from interp.run.memory import attempt, out_of_memory
+from interp.run.memory import compute_batch, out_of_memory
 from tests.run.compare import fingerprints
 from tests.run.fake_task import Roots
 from tests.study import planted
@@ -22,7 +22,7 @@ from tests.study import planted
 def test_a_batch_too_large_for_memory_is_halved_until_it_fits() -> None:
     task, splits = Roots(room=2), []
     whole = Roots().compute((0, 1, 2, 3, 4))
-    outcome = attempt(task, (0, 1, 2, 3, 4), splits)
+    outcome = compute_batch(task, (0, 1, 2, 3, 4), splits)
     assert [call for call in task.calls if len(call) <= 2] == [(0, 1), (2,), (3, 4)]
     assert outcome.rows == {**whole.rows}
     assert outcome.cost == {"seconds": 1.5, "peak_bytes": 4.0}
@@ -35,7 +35,7 @@ def test_a_batch_too_large_for_memory_is_halved_until_it_fits() -> None:
 
 def test_a_bad_sample_in_a_batch_that_is_halved_is_still_a_failure() -> None:
     task = Roots(room=2, bad=(3,))
-    rows = attempt(task, (0, 1, 2, 3), []).rows
+    rows = compute_batch(task, (0, 1, 2, 3), []).rows
     assert [row["index"] for row in rows["failures"]] == [3]
     assert sorted({row["index"] for row in rows["scores"]}) == [0, 1, 2]
 

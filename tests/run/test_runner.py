@@ -9,8 +9,7 @@ import pyarrow as pa
 import pytest
 
 from interp.errors import RunError
-from interp.run import RunFolder, run_task
-from interp.run import workers as pool
+from interp.run import RunFolder, run_task, workers
 from interp.run.shards import schemas_of
 from tests.run.compare import fingerprints
 from tests.run.fake_task import Roots
@@ -125,7 +124,7 @@ def test_a_bug_stops_the_run_with_context_and_finished_shards_are_kept(tmp_path:
 def test_processes_give_the_same_bytes_and_an_error_arrives_with_its_context(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "n_threads", lambda: None)  # so that the workers need not import torch
+    monkeypatch.setattr(workers, "n_threads", lambda: None)  # so that the workers need not import torch
     alone = run(Roots(bad=(5,)), tmp_path / "one")
     last = Roots().plan().shards[-1][-1][-1]
     with pytest.raises(ZeroDivisionError) as caught:

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from interp.conformance.tiny.kit import build
+from interp.conformance.tiny.kit import TinyFamily, build
 from interp.errors import ModelError
 
-__all__ = ["families", "tiny"]
+__all__ = ["families", "recipe", "tiny"]
+
+_HOMES = {
+    "one_grid": ("gemma3", "llava", "mistral3", "paligemma", "vila"),
+    "qwen_vl": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
+    "tiles": ("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"),
+}
+_HOME = {family: home for home, names in _HOMES.items() for family in names}
 
 
 def families() -> list[str]:
-    """Names of the families that have a tiny model here."""
-    return sorted(
-        path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "kit")
-    )
+    """Returns the names of the families that have a tiny model."""
+    return sorted(_HOME)
+
+
+def recipe(family: str) -> TinyFamily:
+    """Returns how the tiny model of a family is made.
+
+    Args:
+        family: One of `families()`.
+
+    Raises:
+        ModelError: The family has no tiny model.
+    """
+    if family not in _HOME:
+        raise ModelError(f"no tiny model of the family {family!r}; there are: {', '.join(families())}.")
+    return import_module(f"{__name__}.{_HOME[family]}").FAMILIES[family]
 
 
 def tiny(family: str, attention: str = "sdpa", seed: int = 0) -> tuple[Any, Any]:
-    """A new model of the family with random weights, and its processor.
+    """Returns a new model of the family with random weights, and its processor.
 
     Args:
-        family: one of `families()`.
-        attention: the model's attention implementation.
-        seed: of the weights; the same seed gives the same weights.
+        family: One of `families()`.
+        attention: The model's attention implementation.
+        seed: The seed of the weights; the same seed gives the same weights.
 
     Raises:
-        ModelError: A family without a tiny model.
+        ModelError: The family has no tiny model.
     """
-    if family not in families():
-        raise ModelError(f"no tiny model of the family {family!r}; there are: {', '.join(families())}.")
-    module = import_module(f"{__name__}.{family}")
-    return build(module.MODEL, module.config(), attention, seed), module.processor()
+    made = recipe(family)
+    return build(made.model, made.config(), attention, seed), made.processor()

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import transformers
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
-from interp.models.processors import images_only
-
 __all__ = [
     "FIRST_SPECIAL",
-    "QWEN_TOKENS",
     "VISION",
     "VOCABULARY",
+    "TinyFamily",
     "build",
-    "qwen_processor",
     "template",
     "text_config",
     "tokenizer",
@@ -42,6 +40,20 @@ _SPOKEN = (
 _WORDS = _SPOKEN.split()
 
 Config = TypeVar("Config", bound=transformers.PreTrainedConfig)
+
+
+class TinyFamily(NamedTuple):
+    """How to make a family's tiny model.
+
+    Attributes:
+        model: The model's class.
+        config: Makes its config.
+        processor: Makes its processor.
+    """
+
+    model: Any
+    config: Callable[[], transformers.PreTrainedConfig]
+    processor: Callable[[], Any]
 
 
 def tokenizer(**named: str) -> transformers.PreTrainedTokenizerFast:
@@ -93,31 +105,6 @@ def text_config(kind: type[Config], *, layers: int = 3, **options: Any) -> Confi
         "eos_token_id": 2,
     }
     return kind(**{**shared, **options})
-
-
-QWEN_TOKENS: dict[str, Any] = {
-    "image_token_id": FIRST_SPECIAL,
-    "video_token_id": FIRST_SPECIAL + 1,
-    "vision_start_token_id": FIRST_SPECIAL + 2,
-    "vision_end_token_id": FIRST_SPECIAL + 3,
-}
-"""Arguments the Qwen-VL configs share."""
-
-
-def qwen_processor(kind: type[Any], patch: int) -> Any:
-    """A Qwen-VL processor without videos, for images of 9 to 60 tokens of 2×2 patches."""
-    cell = (2 * patch) ** 2
-    images = transformers.Qwen2VLImageProcessorPil(
-        patch_size=patch, size={"shortest_edge": 9 * cell, "longest_edge": 60 * cell}
-    )
-    words = tokenizer(
-        image_token="<|image_pad|>",
-        video_token="<|video_pad|>",
-        vision_start_token="<|vision_start|>",
-        vision_end_token="<|vision_end|>",
-    )
-    chat = template("<|vision_start|> <|image_pad|> <|vision_end|>")
-    return images_only(kind)(images, words, chat_template=chat)
 
 
 def build(

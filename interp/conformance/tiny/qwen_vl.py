@@ -1,18 +1,45 @@
-"""A tiny Qwen2-VL."""
+"""Tiny models of the Qwen-VL families."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import transformers
 
-from interp.conformance.tiny.kit import QWEN_TOKENS, qwen_processor, text_config
+from interp.conformance.tiny.kit import FIRST_SPECIAL, TinyFamily, template, text_config, tokenizer
+from interp.models.processors import images_only
 
-__all__ = ["MODEL", "config", "processor"]
+__all__ = ["FAMILIES"]
 
-MODEL = transformers.Qwen2VLForConditionalGeneration
-_PATCH = 14
+_TOKENS: dict[str, Any] = {
+    "image_token_id": FIRST_SPECIAL,
+    "video_token_id": FIRST_SPECIAL + 1,
+    "vision_start_token_id": FIRST_SPECIAL + 2,
+    "vision_end_token_id": FIRST_SPECIAL + 3,
+}
+"""Arguments the Qwen-VL configs share."""
 
 
-def config() -> transformers.Qwen2VLConfig:
+def _processor(kind: type[Any], patch: int) -> Any:
+    """A Qwen-VL processor without videos, for images of 9 to 60 tokens of 2×2 patches."""
+    cell = (2 * patch) ** 2
+    images = transformers.Qwen2VLImageProcessorPil(
+        patch_size=patch, size={"shortest_edge": 9 * cell, "longest_edge": 60 * cell}
+    )
+    words = tokenizer(
+        image_token="<|image_pad|>",
+        video_token="<|video_pad|>",
+        vision_start_token="<|vision_start|>",
+        vision_end_token="<|vision_end|>",
+    )
+    chat = template("<|vision_start|> <|image_pad|> <|vision_end|>")
+    return images_only(kind)(images, words, chat_template=chat)
+
+
+_QWEN2_VL_PATCH = 14
+
+
+def qwen2_vl_config() -> transformers.Qwen2VLConfig:
     """Patches of 14 px, merged 2×2; rope of time, row and column."""
     return transformers.Qwen2VLConfig(
         text_config=text_config(
@@ -25,22 +52,21 @@ def config() -> transformers.Qwen2VLConfig:
             "hidden_size": 64,
             "num_heads": 2,
             "mlp_ratio": 2,
-            "patch_size": _PATCH,
+            "patch_size": _QWEN2_VL_PATCH,
         },
-        **QWEN_TOKENS,
+        **_TOKENS,
     )
 
 
-def processor() -> transformers.Qwen2VLProcessor:
+def qwen2_vl_processor() -> transformers.Qwen2VLProcessor:
     """Qwen2-VL's own, for images of 9 to 60 tokens."""
-    return qwen_processor(transformers.Qwen2VLProcessor, _PATCH)
+    return _processor(transformers.Qwen2VLProcessor, _QWEN2_VL_PATCH)
 
 
-MODEL_qwen2_5_vl = transformers.Qwen2_5_VLForConditionalGeneration
-_PATCH_qwen2_5_vl = 14
+_QWEN2_5_VL_PATCH = 14
 
 
-def config_qwen2_5_vl() -> transformers.Qwen2_5_VLConfig:
+def qwen2_5_vl_config() -> transformers.Qwen2_5_VLConfig:
     """Patches of 14 px, merged 2×2, the first block in windows of 56 px; rope of time, row and column."""
     return transformers.Qwen2_5_VLConfig(
         text_config=text_config(
@@ -55,22 +81,21 @@ def config_qwen2_5_vl() -> transformers.Qwen2_5_VLConfig:
             "intermediate_size": 48,
             "window_size": 56,
             "fullatt_block_indexes": [1],
-            "patch_size": _PATCH_qwen2_5_vl,
+            "patch_size": _QWEN2_5_VL_PATCH,
         },
-        **QWEN_TOKENS,
+        **_TOKENS,
     )
 
 
-def processor_qwen2_5_vl() -> transformers.Qwen2_5_VLProcessor:
+def qwen2_5_vl_processor() -> transformers.Qwen2_5_VLProcessor:
     """Qwen2.5-VL's own, for images of 9 to 60 tokens."""
-    return qwen_processor(transformers.Qwen2_5_VLProcessor, _PATCH_qwen2_5_vl)
+    return _processor(transformers.Qwen2_5_VLProcessor, _QWEN2_5_VL_PATCH)
 
 
-MODEL_qwen3_vl = transformers.Qwen3VLForConditionalGeneration
-_PATCH_qwen3_vl = 16
+_QWEN3_VL_PATCH = 16
 
 
-def config_qwen3_vl() -> transformers.Qwen3VLConfig:
+def qwen3_vl_config() -> transformers.Qwen3VLConfig:
     """Patches of 16 px, merged 2×2; the first block also feeds the first decoder layer; rope of three axes."""
     return transformers.Qwen3VLConfig(
         text_config=text_config(
@@ -91,12 +116,22 @@ def config_qwen3_vl() -> transformers.Qwen3VLConfig:
             "intermediate_size": 48,
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0],
-            "patch_size": _PATCH_qwen3_vl,
+            "patch_size": _QWEN3_VL_PATCH,
         },
-        **QWEN_TOKENS,
+        **_TOKENS,
     )
 
 
-def processor_qwen3_vl() -> transformers.Qwen3VLProcessor:
+def qwen3_vl_processor() -> transformers.Qwen3VLProcessor:
     """Qwen3-VL's own, for images of 9 to 60 tokens."""
-    return qwen_processor(transformers.Qwen3VLProcessor, _PATCH_qwen3_vl)
+    return _processor(transformers.Qwen3VLProcessor, _QWEN3_VL_PATCH)
+
+
+FAMILIES = {
+    "qwen2_vl": TinyFamily(transformers.Qwen2VLForConditionalGeneration, qwen2_vl_config, qwen2_vl_processor),
+    "qwen2_5_vl": TinyFamily(
+        transformers.Qwen2_5_VLForConditionalGeneration, qwen2_5_vl_config, qwen2_5_vl_processor
+    ),
+    "qwen3_vl": TinyFamily(transformers.Qwen3VLForConditionalGeneration, qwen3_vl_config, qwen3_vl_processor),
+}
+"""Each family's tiny model by its name."""

@@ -1,4 +1,4 @@
-"""A checkpoint in an original layout: all it takes to build the transformers model, with nothing heavy read yet."""
+"""A checkpoint in an original layout: what it takes to build its transformers model, and filling that model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompts the original codes write, as chat templates."""
+"""The prompts that the original codes write, as chat templates, and the tokenizers that cut them the same way."""
 
 from __future__ import annotations
 
@@ -113,6 +113,7 @@ HUATUO = Conversation(
 )
 """HuatuoGPT-Vision. It knows no system message; one that is given opens the user's turn.
 Source: FreedomIntelligence/HuatuoGPT-Vision, cli.py."""
+
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _NOTHING_ADDED = {

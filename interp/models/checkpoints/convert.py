@@ -1,4 +1,4 @@
-"""The model card of a converted checkpoint: where it is from, under which licence, what was changed, how it loads."""
+"""An original checkpoint as a folder in transformers' layout, converted tensor by tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How InternVL 1.2's checkpoints are spoken to: prompt, tokenizer, processor."""
+"""InternVL 1.2's layout (MedRegA): InternViT, pixel shuffle, a Llama."""
 
 from __future__ import annotations
 

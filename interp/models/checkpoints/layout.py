@@ -1,4 +1,4 @@
-"""Original layouts, and which one a folder is in."""
+"""Original layouts: which one a folder is in, what its settings say, and opening a checkpoint by name."""
 
 from __future__ import annotations
 

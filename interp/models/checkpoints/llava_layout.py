@@ -1,4 +1,4 @@
-"""Processors of LLaVA's kind of checkpoint: images padded to a square or cropped as the original code does."""
+"""LLaVA's original layout: language model, projector and tower under the names of the original code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint by name, read one at a time: nothing is in memory until it is asked for."""
+"""Tensors of a checkpoint, read one at a time by name, and the rules from original names to transformers' names."""
 
 from __future__ import annotations
 

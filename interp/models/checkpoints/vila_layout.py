@@ -1,4 +1,4 @@
-"""How VILA 1.5's checkpoints are spoken to: conversations, tokenizer, processor."""
+"""VILA 1.5's layout (VILA-M3): language model, vision tower and projector in folders of their own."""
 
 from __future__ import annotations
 

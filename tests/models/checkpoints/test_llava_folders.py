@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 import interp
 from interp.errors import ModelError
 from interp.models.checkpoints import hub as hub_room
-from interp.models.checkpoints import layout as opening
-from interp.models.checkpoints import open_original, recognise
+from interp.models.checkpoints import layout, open_original, recognise
 from interp.tracing import load
 from tests.models.checkpoints import by_hand, written
 from tests.models.checkpoints.cases import huatuo_7b, llava_med, llava_rad, llava_v15
@@ -196,11 +195,11 @@ def test_lora_parts_that_are_missing_or_do_not_fit(copied):
 def test_a_hub_id_is_fetched_config_first(made, monkeypatch):
     asked: list[str] = []
     config = json.loads((made / "llava" / "config.json").read_text())
-    monkeypatch.setattr(opening, "raw_config", lambda where, options: asked.append("config") or config)
+    monkeypatch.setattr(layout, "raw_config", lambda where, options: asked.append("config") or config)
     monkeypatch.setattr(
-        opening, "small_files", lambda name, rev: asked.append(f"small {rev}") or made / "llava"
+        layout, "small_files", lambda name, rev: asked.append(f"small {rev}") or made / "llava"
     )
-    monkeypatch.setattr(opening, "fetched", lambda name, rev: asked.append(f"all {rev}") or made / "llava")
+    monkeypatch.setattr(layout, "fetched", lambda name, rev: asked.append(f"all {rev}") or made / "llava")
     monkeypatch.setattr(hub_room, "fetched", lambda name: asked.append(name) or made / "clip")
     mllm = load("liuhaotian/llava-v1.5-7b", revision="abc")
     assert asked == ["config", "small abc", "all abc", "openai/clip-vit-large-patch14-336"]

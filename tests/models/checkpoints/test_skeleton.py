@@ -13,8 +13,7 @@ from torch import Tensor
 
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
-from interp.models.checkpoints import IGNORED, Checkpoint, Part, Rule, empty_model
-from interp.models.checkpoints import checkpoint as fill
+from interp.models.checkpoints import IGNORED, Checkpoint, Part, Rule, empty_model, fill
 from interp.models.checkpoints.layout import licence
 from interp.models.checkpoints.tensors import Files, read_file, read_folder
 from tests.models.checkpoints.written import shards

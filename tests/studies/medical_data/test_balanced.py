@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from interp.data import build
-
-STUDIES = Path(__file__).parents[2] / "studies"
-
-
-@pytest.fixture(scope="module")
-def rules() -> Iterator[SimpleNamespace]:
-    sys.path.insert(0, str(STUDIES))
-    import medical_absence
-    import medical_balanced
-    import medical_nuclei
-    import medical_readers
-
-    yield SimpleNamespace(
-        nuclei=medical_nuclei, absence=medical_absence, balanced=medical_balanced, readers=medical_readers
-    )
-    sys.path.remove(str(STUDIES))
+from studies.medical_data import absence, balanced, nuclei, readers
 
 
 @pytest.fixture
@@ -41,8 +22,8 @@ def field() -> np.ndarray:
     return marks
 
 
-def test_sides_come_in_pairs_of_one_nucleus(rules: SimpleNamespace, field: np.ndarray) -> None:
-    pairs = rules.nuclei.side_pairs(field)
+def test_sides_come_in_pairs_of_one_nucleus(field: np.ndarray) -> None:
+    pairs = nuclei.side_pairs(field)
     assert [left.nucleus for left, _ in pairs] == [1, 2]
     for left, right in pairs:
         assert left.nucleus == right.nucleus
@@ -55,14 +36,12 @@ def test_sides_come_in_pairs_of_one_nucleus(rules: SimpleNamespace, field: np.nd
             assert tile.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
     crowded = field.copy()
     crowded[20:100, 60:170], crowded[124:200, 60:170] = 4, 5  # in every tile that holds the first whole
-    assert 1 not in {left.nucleus for left, _ in rules.nuclei.side_pairs(crowded)}
+    assert 1 not in {left.nucleus for left, _ in nuclei.side_pairs(crowded)}
 
 
-def test_sizes_come_in_pairs_and_a_wide_tile_shows_small_ones_only(
-    rules: SimpleNamespace, field: np.ndarray
-) -> None:
+def test_sizes_come_in_pairs_and_a_wide_tile_shows_small_ones_only(field: np.ndarray) -> None:
     field[field == 3] = 0
-    pairs = rules.nuclei.size_pairs(field)
+    pairs = nuclei.size_pairs(field)
     assert [large.nucleus for large, _ in pairs] == [1]  # beside the first the second is never the largest
     for large, small in pairs:
         assert large.nucleus == small.nucleus
@@ -73,7 +52,7 @@ def test_sizes_come_in_pairs_and_a_wide_tile_shows_small_ones_only(
     line = np.arange(100)
     field[before.y + line, before.x + line] = 6  # less area than the nucleus, a box that is not small
     assert 1 not in field[before.y + line, before.x + line]
-    ((_, after),) = rules.nuclei.size_pairs(field)
+    ((_, after),) = nuclei.size_pairs(field)
     assert after != before
     for value in (1, 6):
         ys, xs = np.nonzero(field[after.at] == value)
@@ -81,19 +60,19 @@ def test_sizes_come_in_pairs_and_a_wide_tile_shows_small_ones_only(
             assert (np.ptp(xs) + 1) * (np.ptp(ys) + 1) <= build.SMALL * after.side**2
 
 
-def test_empty_tiles_hold_nothing_marked_and_nothing_bright(rules: SimpleNamespace) -> None:
+def test_empty_tiles_hold_nothing_marked_and_nothing_bright() -> None:
     grey, marks = np.full((96, 96), 20, np.uint8), np.zeros((96, 96), int)
-    assert [(t.y, t.x) for t in rules.nuclei.empty_tiles(grey, marks)] == [(0, 0), (0, 48), (48, 0), (48, 48)]
+    assert [(t.y, t.x) for t in nuclei.empty_tiles(grey, marks)] == [(0, 0), (0, 48), (48, 0), (48, 48)]
     marks[10, 10] = 1
-    assert (0, 0) not in [(t.y, t.x) for t in rules.nuclei.empty_tiles(grey, marks)]
+    assert (0, 0) not in [(t.y, t.x) for t in nuclei.empty_tiles(grey, marks)]
     grey[60:75, 60:75] = 45  # a faint nucleus nobody marked
-    assert [(t.y, t.x) for t in rules.nuclei.empty_tiles(grey, marks * 0)] == [(0, 0), (0, 48), (48, 0)]
+    assert [(t.y, t.x) for t in nuclei.empty_tiles(grey, marks * 0)] == [(0, 0), (0, 48), (48, 0)]
     grey[60:75, 60:75] = 20
     grey[60, 60] = 255  # one hot pixel is noise
-    assert len(rules.nuclei.empty_tiles(grey, marks * 0)) == 4
+    assert len(nuclei.empty_tiles(grey, marks * 0)) == 4
 
 
-def volume(rules: SimpleNamespace, shown: list[list[int]], spacing: float = 4.0) -> list:
+def volume(shown: list[list[int]], spacing: float = 4.0) -> list:
     """Slices of a model's labels 1 liver, 2 colon, 3 vertebra, `spacing` mm apart."""
     names = {1: "liver", 2: "colon", 3: "vertebra"}
     items = []
@@ -101,34 +80,34 @@ def volume(rules: SimpleNamespace, shown: list[list[int]], spacing: float = 4.0)
         labels = np.zeros((8, 8), int)
         labels[: len(values), 0] = values
         slice_ = build.Slice(labels.astype(np.uint8), labels, names, (1.0, 1.0))
-        items.append(rules.readers.Item(f"v-axi-{k:03d}", "test", "model", slice_, k * spacing))
+        items.append(readers.Item(f"v-axi-{k:03d}", "test", "model", slice_, k * spacing))
     return items
 
 
-def test_absence_is_certain_12_mm_on_or_in_another_region(rules: SimpleNamespace) -> None:
-    source = rules.readers.Source("ct-abdomen", "CT", "p", "l", "model", "test")
-    items = volume(rules, [[1, 2], [1], [1], [1], [1]])
+def test_absence_is_certain_12_mm_on_or_in_another_region() -> None:
+    source = readers.Source("ct-abdomen", "CT", "p", "l", "model", "test")
+    items = volume([[1, 2], [1], [1], [1], [1]])
     asked = {"liver", "colon", "bladder", "left hemisphere", "largest nucleus", "spleen", "vertebra"}
-    found = [rules.absence.certainly_absent(source, item, items, asked) for item in items]
+    found = [absence.certainly_absent(source, item, items, asked) for item in items]
     assert [own for own, _ in found] == [set(), set(), set(), set(), {"colon"}]  # 16 mm away, not 12
     others = {"bladder", "left hemisphere", "largest nucleus"}
     assert all(elsewhere == others for _, elsewhere in found)  # a spleen may be there unmarked
     head = replace(source, key="mr-head", mask_origin="derived")
-    assert rules.absence.certainly_absent(head, items[4], items[1:], asked | {"left back muscle"}) == (
+    assert absence.certainly_absent(head, items[4], items[1:], asked | {"left back muscle"}) == (
         set(),
         {"colon", "bladder", "largest nucleus", "spleen"},
     )  # held by the volume: the liver; a neck may show vertebrae and back muscles
 
 
-def test_presence_asks_as_much_for_what_is_there_as_for_what_is_not(rules: SimpleNamespace) -> None:
-    source = rules.readers.Source("ct-abdomen", "CT", "p", "l", "model", "test")
-    items = volume(rules, [[1, 2, 3], [1, 3], [1], [1], [1, 3], [1]])
+def test_presence_asks_as_much_for_what_is_there_as_for_what_is_not() -> None:
+    source = readers.Source("ct-abdomen", "CT", "p", "l", "model", "test")
+    items = volume([[1, 2, 3], [1, 3], [1], [1], [1, 3], [1]])
     plain = [
         {"image": f"images/{item.name}.png", "label": label, "boxes": [[0, 0, 1, 1]], "question": "Which"}
         for item in items
         for label in sorted(item.labels)
     ]
-    presence = rules.balanced.Presence(lambda *words: len("".join(words)))
+    presence = balanced.Presence(lambda *words: len("".join(words)))
     labels = {"liver", "colon", "vertebra", "left hemisphere"}
     asked = list(presence.rows(source, items, plain, labels))
     by_slice: dict[str, list] = {}
@@ -141,5 +120,5 @@ def test_presence_asks_as_much_for_what_is_there_as_for_what_is_not(rules: Simpl
     assert ("004", "colon") in own
     assert ("000", "left hemisphere") in own
     train = [replace(item, split="train") for item in items]
-    only = list(rules.balanced.Presence(lambda *words: 0).rows(source, train, plain, labels))
+    only = list(balanced.Presence(lambda *words: 0).rows(source, train, plain, labels))
     assert {(q.answer, label) for _, q, label, _ in only} == {("no", "left hemisphere")}

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from interp.data.volumes import Volume, to_ras
-
-STUDIES = Path(__file__).parents[2] / "studies"
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[tuple[ModuleType, ModuleType]]:
-    sys.path.insert(0, str(STUDIES))
-    import build_medical
-    import medical_readers
-
-    yield build_medical, medical_readers
-    sys.path.remove(str(STUDIES))
+from studies.medical_data import build as script
+from studies.medical_data import readers
 
 
 @pytest.fixture
@@ -39,8 +26,8 @@ def scan() -> tuple[Volume, Volume]:
     return to_ras(values, affine), to_ras(labels, affine)
 
 
-def test_class_names_become_plain_words(scripts: tuple[ModuleType, ModuleType]) -> None:
-    plain = scripts[1].plain
+def test_class_names_become_plain_words() -> None:
+    plain = readers.plain
     names = ("kidney_left", "lung_upper_lobe_right", "vertebrae_L3", "urinary_bladder", "autochthon_left",
              "rib_left_4", "iliac_vena_right", "small_bowel", "heart_atrium_left")  # fmt: skip
     assert [plain(name) for name in names] == [
@@ -49,8 +36,7 @@ def test_class_names_become_plain_words(scripts: tuple[ModuleType, ModuleType]) 
     ]  # fmt: skip
 
 
-def test_validation_is_a_block_with_a_gap(scripts: tuple[ModuleType, ModuleType]) -> None:
-    readers = scripts[1]
+def test_validation_is_a_block_with_a_gap() -> None:
     train = readers.Source("ct", "CT", "p: f", "l", "model", "train")
     splits = [readers.split_of(train, at, 100, 4) for at in range(100)]
     assert set(splits[50:60]) == {"validation"}
@@ -60,9 +46,8 @@ def test_validation_is_a_block_with_a_gap(scripts: tuple[ModuleType, ModuleType]
     assert {readers.split_of(test, at, 100, 4) for at in range(100)} == {"test"}
 
 
-def build(scripts: tuple[ModuleType, ModuleType], scan: tuple[Volume, Volume], split: str, out: Path) -> list:
+def build(scan: tuple[Volume, Volume], split: str, out: Path) -> list:
     """The rows of the synthetic scan, its dropped structures under `why`."""
-    script, readers = scripts
     (out / "images").mkdir(exist_ok=True)
     source = readers.Source("toy", "CT", "toy 1: scan", "CC0", "model", split)
     names = {1: "liver", 2: "rib cage"}
@@ -72,9 +57,9 @@ def build(scripts: tuple[ModuleType, ModuleType], scan: tuple[Volume, Volume], s
 
 
 def test_boxes_match_the_bright_organ_in_the_written_picture(
-    scripts: tuple[ModuleType, ModuleType], scan: tuple[Volume, Volume], tmp_path: Path
+    scan: tuple[Volume, Volume], tmp_path: Path
 ) -> None:
-    rows = build(scripts, scan, "test", tmp_path)
+    rows = build(scan, "test", tmp_path)
     assert len({row["image"] for row in rows}) == 20
     for row in rows:
         assert row["label"] == "liver"
@@ -86,22 +71,20 @@ def test_boxes_match_the_bright_organ_in_the_written_picture(
     assert build.why == {"components": 20}  # type: ignore[attr-defined]
 
 
-def test_only_train_asks_for_what_is_not_there(
-    scripts: tuple[ModuleType, ModuleType], scan: tuple[Volume, Volume], tmp_path: Path
-) -> None:
+def test_only_train_asks_for_what_is_not_there(scan: tuple[Volume, Volume], tmp_path: Path) -> None:
     image, labels = scan
     gone = labels.values.copy()
     gone[:, :, 10:12] = np.where(gone[:, :, 10:12] == 2, 0, gone[:, :, 10:12])
     changed = image, Volume(gone, labels.affine)
-    rows = build(scripts, changed, "train", tmp_path)
+    rows = build(changed, "train", tmp_path)
     absent = {(row["image"][-7:-4], row["label"]) for row in rows if row["answer"] == "no"}
     assert absent == {("010", "rib cage"), ("011", "rib cage")}
     assert all(row["boxes"] == [] for row in rows if row["answer"] == "no")
-    assert not any(row["answer"] == "no" for row in build(scripts, changed, "test", tmp_path))
+    assert not any(row["answer"] == "no" for row in build(changed, "test", tmp_path))
 
 
-def test_the_largest_nucleus_must_be_whole_and_stand_out(scripts: tuple[ModuleType, ModuleType]) -> None:
-    pick = scripts[1].largest_nucleus
+def test_the_largest_nucleus_must_be_whole_and_stand_out() -> None:
+    pick = readers.largest_nucleus
     marks = np.zeros((20, 20), int)
     marks[2:12, 2:12], marks[14:20, 5:17] = 4, 9  # 100 against 72 pixels
     image = marks.astype(np.uint8)
@@ -115,9 +98,9 @@ def test_the_largest_nucleus_must_be_whole_and_stand_out(scripts: tuple[ModuleTy
     assert pick(image, marks * 0, set()) is None
 
 
-def test_a_changed_archive_is_refused(scripts: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
+def test_a_changed_archive_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "totalsegmentator/archive/totalsegmentator-2.18.0.tar.gz"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(b"something else")
     with pytest.raises(SystemExit, match=r"has sha256 .* this script was written for 5d4223ef"):
-        scripts[0].fetch(tmp_path)
+        script.fetch(tmp_path)

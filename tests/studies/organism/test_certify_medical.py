@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
 import pytest
 
 import interp
-
-STUDIES = Path(__file__).parents[2] / "studies"
-
-
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(STUDIES))
-    import certify_medical
-
-    yield certify_medical
-    sys.path.remove(str(STUDIES))
+from studies.organism import certify_medical
 
 
 def sides(answers: str, modality: str, group: str) -> list[interp.Sample]:
@@ -38,11 +23,11 @@ def sides(answers: str, modality: str, group: str) -> list[interp.Sample]:
     ]
 
 
-def test_shares_intervals_and_baselines(script: ModuleType) -> None:
+def test_shares_intervals_and_baselines() -> None:
     samples = sides("lllllrrr", "CT", "a") + sides("llrr", "MR", "b") + sides("llll", "MR", "c")
     right = np.array([True] * 8 + [True, True, False, False] + [False] * 4)
     said = np.array([1, 1, 1, 1, 1, 2, 2, 2] + [1] * 4 + [2] * 4)
-    found = script.table("toy", samples, right, said).set_index("of")
+    found = certify_medical.table("toy", samples, right, said).set_index("of")
     assert list(found.index) == ["CT", "MR", "b", "c"]
     assert found.loc["CT", "right"] == 1
     assert found.loc["CT", "low"] == pytest.approx(0.025 ** (1 / 8))  # all of n right
@@ -58,10 +43,10 @@ def test_shares_intervals_and_baselines(script: ModuleType) -> None:
     assert not found.loc["c", "above most frequent"]
 
 
-def test_what_is_asked_covers_every_set(script: ModuleType) -> None:
-    found = script.sets()
+def test_what_is_asked_covers_every_set() -> None:
+    found = certify_medical.sets()
     assert len(found["medical"]) == 718
-    assert {script.asked(s) for s in found["balanced"]} == {"side", "size", "visible"}
+    assert {certify_medical.asked(s) for s in found["balanced"]} == {"side", "size", "visible"}
     mirrored = found["with its mirror image"]
     assert len(mirrored) == 2 * len({s.id.removesuffix(":mirrored") for s in mirrored})
     answers = [s.answer for s in mirrored]

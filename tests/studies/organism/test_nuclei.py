@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from interp.data import build
-from studies.organism import augment
-from studies.organism import drawn_nuclei as nuclei
+from studies.organism import augment, drawn_nuclei
 from studies.organism.augment import viewed
 from studies.organism.drawn_nuclei import drawn
 from studies.organism.lessons import MedicalPicture
@@ -23,25 +22,25 @@ REAL = MedicalPicture(
 
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shows the nuclei as evenly lit masks, so that they can be read off the pixels."""
-    monkeypatch.setattr(nuclei, "_lit", lambda light, radius, rng: 255.0 * (light > 0))
+    monkeypatch.setattr(drawn_nuclei, "_lit", lambda light, radius, rng: 255.0 * (light > 0))
 
 
 def test_the_box_is_the_largest_nucleus_own_by_a_clear_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     plain(monkeypatch)
-    others, made = nuclei._others, []
+    others, made = drawn_nuclei._others, []
 
     def kept(rng, look, radius, largest):
         made.append((largest, others(rng, look, radius, largest)))
         return made[-1][1]
 
-    monkeypatch.setattr(nuclei, "_others", kept)
+    monkeypatch.setattr(drawn_nuclei, "_others", kept)
     for seed in range(20):
         picture = drawn(REAL, np.random.default_rng(seed))
         largest, rest = made[-1]
-        box = tuple(v * nuclei.SIDE for v in picture.boxes[NUCLEUS])
+        box = tuple(v * drawn_nuclei.SIDE for v in picture.boxes[NUCLEUS])
         assert np.allclose(box, build.box_of(largest))
         assert min(box) > 0
-        assert max(box) < nuclei.SIDE  # whole
+        assert max(box) < drawn_nuclei.SIDE  # whole
         assert all(1.3 * mask.sum() <= largest.sum() for mask in rest)
         assert not any((mask & largest).any() for mask in rest)
         assert np.array_equal(picture.pixels[..., 0] > 0, np.any([largest, *rest], axis=0))
@@ -49,7 +48,7 @@ def test_the_box_is_the_largest_nucleus_own_by_a_clear_margin(monkeypatch: pytes
 
 
 def test_small_and_large_are_alike_often_and_as_bright(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nuclei, "_others", lambda *_: [])  # the slow part
+    monkeypatch.setattr(drawn_nuclei, "_others", lambda *_: [])  # the slow part
     made = [drawn(REAL, np.random.default_rng([1, seed])) for seed in range(240)]
     shares = np.array([(x1 - x0) * (y1 - y0) for p in made for x0, y0, x1, y1 in p.boxes.values()])
     answers = [build.size(share) for share in shares]
