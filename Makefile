@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: check format test demo bench notebooks docs
+.PHONY: check format test test-all demo bench notebooks docs
 
 check:  ## format, lint, types, import directions
 	ruff format --check .
@@ -12,8 +12,11 @@ format:  ## rewrite files the way `check` wants them
 	ruff format .
 	ruff check --fix .
 
-test:  ## everything that runs offline in minutes
+test:  ## what to run often: every behaviour once, offline, in minutes
 	pytest
+
+test-all:  ## the slow tests too: every combination of the matrices, every notebook; before an issue is closed
+	pytest -m "not gpu and not remote"
 
 demo:  ## where does the organism look? leaves runs/…/report.html
 	$(PYTHON) studies/fig3_layer_sweep.py

@@ -7,6 +7,7 @@ import jaxtyping
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401  (jaxtyping looks it up by name)
+from tests.covering import covering_set, parameters_of
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -17,8 +18,18 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Notebooks first: one module of the longest tests, which would else run on one worker at the end."""
+    """Marks what a covering set leaves out as slow, and puts the longest tests, the notebooks, first."""
+    matrices: dict[str, list[pytest.Function]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("covering") is not None:
+            matrices.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for matrix in matrices.values():
+        kept = covering_set([parameters_of(item) for item in matrix])
+        for place, item in enumerate(matrix):
+            if place not in kept:
+                item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
 
 

@@ -172,3 +172,12 @@ def samples() -> list[Sample]:
         "what is there, in the lung?",
     )
     return [sample(question, seed=i) for i, question in enumerate(questions)]
+
+
+def uneven_samples() -> list[Sample]:
+    """Three samples with pictures of different shapes and prompts of different lengths, for models of any family."""
+    rng = np.random.default_rng(0)
+    sizes = ((64, 80), (84, 140), (90, 60))
+    questions = ("is there red?", "where is the nodule in the left lung?", "what is there, in the lung?")
+    pictures = [rng.integers(0, 255, (*size, 3)).astype(np.uint8) for size in sizes]
+    return [Sample(one, question) for one, question in zip(pictures, questions, strict=True)]

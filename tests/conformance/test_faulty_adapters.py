@@ -24,6 +24,7 @@ def test_the_good_adapter_passes(mllm, family):
     assert result.passed, result.failures
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("how", ["transposed", "shifted", "row-shifted", "tile-swapped", "row-flipped"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_permuted_map_fails_locality_and_nothing_else(mllm, family, how):

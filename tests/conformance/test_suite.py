@@ -17,7 +17,6 @@ from interp.conformance.tiny import tiny
 from interp.errors import ImageError, ModelError
 from interp.tracing import Knockout, Mllm, wrap
 from interp.tracing import hooks as tap
-from tests.conformance.conftest import _mllm
 
 FAMILIES = ("llava", "gemma3", "paligemma", "qwen3_vl")
 
@@ -120,10 +119,9 @@ def failing(subject: Subject, *names: str) -> list[str]:
 
 
 @pytest.fixture
-def fresh() -> Subject:
+def fresh(mllm) -> Subject:
     """A subject of its own, whose model a test may spoil."""
-    made = _mllm("llava")
-    return Subject(replace(made), probes=16)
+    return Subject(replace(mllm("llava")), probes=16)
 
 
 def test_rows_that_are_off_fail_rows_decoding_and_gradients(fresh, monkeypatch):
@@ -195,8 +193,8 @@ def test_edits_that_touch_what_they_do_not_name_fail_no_op_edits(fresh, monkeypa
     assert failing(fresh, "no-op edits") == ["no-op edits"]
 
 
-def test_a_prefix_said_to_be_exact_where_it_is_not_fails():
-    good = _mllm("paligemma")
+def test_a_prefix_said_to_be_exact_where_it_is_not_fails(mllm):
+    good = mllm("paligemma")
 
     class Causal:
         attends = "causal"

@@ -16,8 +16,8 @@ from interp.errors import MapError, ModelError
 from interp.indicators import InputGradient, IntegratedGradients, SmoothGrad
 from interp.inputs.prompt import Target, diff
 from interp.tracing import Mllm, wrap
+from tests.tiny import uneven_samples as samples
 from tests.tracing.autograd import in_float64, value
-from tests.tracing.test_families import samples
 
 DIFFERENCE = Target(diff("red", "no is"))
 TERMS = ((1, "red"), (-1, "no is"))

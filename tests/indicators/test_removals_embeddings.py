@@ -48,6 +48,7 @@ def features(mllm: Mllm, sample: Sample, change: Any) -> np.ndarray:
         return mllm.hf(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1].numpy()
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("by", ["mean", "zero", "other"])
 def test_it_equals_a_whole_pass_over_other_embeddings(name: str, by: Any) -> None:

@@ -34,6 +34,7 @@ def naive(
     return found
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("queries", "layers"), [("after_image", "all"), ("last", [1, 2])])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_equals_the_naive_loop(name: str, queries: Any, layers: Any) -> None:

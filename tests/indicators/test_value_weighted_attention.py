@@ -14,7 +14,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import MapError, ModelError
 from interp.indicators import Rollout, ValueWeightedAttention
 from interp.tracing import Mllm, wrap
-from tests.tracing.test_families import samples
+from tests.tiny import uneven_samples as samples
 
 
 @pytest.fixture(scope="module", params=["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "paligemma"])

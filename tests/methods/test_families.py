@@ -37,6 +37,7 @@ def samples() -> list[interp.Sample]:
     return [interp.Sample(picture, q) for picture, q in zip(pictures, QUESTIONS, strict=True)]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", METHODS)
 def test_a_padded_sample_answers_as_alone(mllm, plain, name):
     batch = samples()

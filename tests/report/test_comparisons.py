@@ -8,7 +8,7 @@ from interp.data import Samples
 from interp.study import Grid, Result
 from interp.study.layer_choice import LayerChoice
 from interp.study.layer_sweep.tables import comparisons
-from tests.report.test_page import ATTACK, Elements
+from tests.report.hostile import ATTACK, Elements
 from tests.study.planted import Planted, sample, sweep
 
 ELSEWHERE = LayerChoice("ar", {"planted": 1}, frozenset({"other"}))

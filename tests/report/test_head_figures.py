@@ -9,7 +9,7 @@ from interp.errors import StudyError
 from interp.study import ModelSpec
 from interp.study.head_ranking.figures import head_figures, heat_maps, rank_scatter
 from interp.study.head_ranking.result import HeadResult
-from tests.report.test_page import ATTACK, Elements, hostile
+from tests.report.hostile import ATTACK, Elements, hostile
 from tests.study.planted import sample, samples
 from tests.study.planted_heads import GAIN, PlantedHeads, made, ranking
 

@@ -14,7 +14,7 @@ from interp.report.gallery import picture
 from interp.study import Grid, RefinementResult
 from interp.study.refinement.figures import refinement_figures
 from interp.study.refinement.page import drawn, sample_card, shaded
-from tests.report.test_page import ATTACK, Elements
+from tests.report.hostile import ATTACK, Elements
 from tests.study.planted import sample, samples, token_map
 from tests.study.planted_methods import Answering, Looking, Said, Swap, named, planted_plain, refinement
 

@@ -35,7 +35,18 @@ def check_same(found: list[dict[str, Any]], whole: dict[str, str]) -> None:
         assert leftovers(out) == []
 
 
-@pytest.mark.parametrize(("kind", "n"), [("moments", 50), ("writes", 24)])
+MANY = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("kind", "n"),
+    [
+        ("moments", 10),
+        ("writes", 12),
+        pytest.param("moments", 50, marks=MANY),
+        pytest.param("writes", 24, marks=MANY),
+    ],
+)
 def test_a_run_killed_anywhere_ends_with_the_same_bytes(tmp_path: Path, kind: str, n: int) -> None:
     run_task(TASK, tmp_path / "whole", progress=False)
     whole = fingerprints(tmp_path / "whole")

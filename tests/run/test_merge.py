@@ -13,6 +13,7 @@ from interp.run import RunFolder, merge, run_task
 from interp.run.merge import _copy_sessions
 from tests.run.compare import fingerprints
 from tests.run.fake_task import Roots
+from tests.run.other_versions import older
 
 OF = 3
 
@@ -174,8 +175,6 @@ def test_parts_of_another_plan_schema_or_version_are_refused(tmp_path: Path) -> 
         shutil.rmtree(other)
     with pytest.raises(RunError, match=r"whole plan\.json beside the shards of .*Run the part again"):
         merge([places[1]], tmp_path / "out")
-    from tests.run.test_store import older
-
     run_task(Roots(bad=(5, 9)), places[1], progress=False, part=(2, 3))
     older(folder.path)
     with pytest.raises(RunError, match=r"version 2 in .*, got 1\. An older interp wrote it"):

@@ -1,18 +1,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from interp.errors import RunError
 from interp.run import RunFolder, canonical, digest, folder_name, run_task
 from tests.run.fake_task import Roots
+from tests.run.other_versions import newer, older
 
 SCHEMA = {"scores": pa.schema([("index", pa.int64()), ("value", pa.float64())])}
 STUDY: dict[str, object] = {"study": "s", "b": 1, "a": [1, 2]}
@@ -123,24 +122,6 @@ def test_a_damaged_shard_is_not_searched(tmp_path: Path) -> None:
         folder.find("scores", index=[1])
     with pytest.raises(RunError, match="whole shards with a table maps"):
         folder.find("maps", index=[1])
-
-
-def older(path: Path) -> None:
-    """Make a folder look like one of version 1: no plan, no seals, nothing in the Parquet files' marks."""
-    (path / "plan.json").unlink()
-    for file in path.glob("shards/*"):
-        if file.suffix == ".json":
-            file.unlink()
-        else:
-            table = pq.read_table(file)
-            marks = {key: value for key, value in table.schema.metadata.items() if key != b"version"}
-            pq.write_table(table.replace_schema_metadata(marks), file)
-
-
-def newer(path: Path) -> None:
-    plan = json.loads((path / "plan.json").read_text())
-    plan = {key: value for key, value in plan.items() if key != "sha256"} | {"version": 99}
-    (path / "plan.json").write_text(json.dumps({**plan, "sha256": digest(plan)}))
 
 
 def test_a_folder_of_another_store_version_is_refused_and_left_alone(tmp_path: Path) -> None:

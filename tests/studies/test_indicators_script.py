@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from interp.indicators import Attention, RandomMap
-from tests.studies.test_scripts import STUDIES, script
+from tests.studies.scripts import STUDIES, script
 
 
 def test_the_script_compares_on_a_model_of_choice(

@@ -10,7 +10,7 @@ import pytest
 
 from interp.data import open as named
 from interp.tracing import Knockout, Site, load
-from tests.studies.test_scripts import script
+from tests.studies.scripts import script
 
 
 def test_it_prints_what_knockouts_of_its_own_give_and_leaves_a_page(

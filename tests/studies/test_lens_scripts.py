@@ -13,7 +13,7 @@ from interp.data import Samples
 from interp.data import open as named
 from interp.inputs.sample import Sample
 from interp.tracing import Knockout, Site, load
-from tests.studies.test_scripts import STUDIES, script
+from tests.studies.scripts import STUDIES, script
 
 
 def test_logit_lens_prints_the_gaps_and_shows_maps(

@@ -12,7 +12,7 @@ import pytest
 from interp.data import open as named
 from interp.inputs.answers import accepted
 from interp.tracing import load
-from tests.studies.test_scripts import STUDIES, script
+from tests.studies.scripts import STUDIES, script
 
 SCRIPTS = ("vgrefine", "table4_ablation", "tableF4_methods")
 FEW: dict[str, Any] = {"data": ("medical",), "n": 6, "n_validation": 4, "tokens": 2}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,17 +18,7 @@ from interp.inputs.prompt import GENERIC_PROMPT
 from interp.inputs.sample import Sample
 from interp.metrics import attention_ratio
 from interp.tracing import load
-
-STUDIES = Path(__file__).parents[2] / "studies"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, STUDIES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.studies.scripts import STUDIES, script
 
 
 @pytest.fixture(scope="module")

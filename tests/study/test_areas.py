@@ -3,33 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import Grid, Result
 from interp.study.size_matching import area_frame, matched
+from tests.study.box_sizes import N, domains
 from tests.study.planted import Planted, sample, sweep
-
-N = 576
-
-
-def domains(seed: int = 0, *, noise: float = 0.0, truth: float = 0.0) -> pd.DataFrame:
-    """KL of maps that attend evenly: 150 scenes with large boxes, 30 volumes of 6 slices with small ones.
-
-    `noise` is the standard deviation of a volume's or scene's own offset, `truth` what medical is worse by.
-    """
-    rng = np.random.default_rng(seed)
-    parts = []
-    for name, n_groups, images, size in (("natural", 150, 1, 60), ("medical", 30, 6, 20)):
-        groups = np.repeat(np.arange(n_groups), images)
-        tokens = np.clip(np.round(size * np.exp(rng.normal(0, 0.8, len(groups)))), 4, 300)
-        value = np.log(N / tokens) + rng.normal(0, noise, n_groups)[groups] + truth * (name == "medical")
-        columns = {"data": name, "group": [f"{name}-{g}" for g in groups], "value": value}
-        parts.append(pd.DataFrame({**columns, "n_box_tokens": tokens, "area": tokens / N}))
-    frame = pd.concat(parts, ignore_index=True)
-    return frame.assign(sample=[f"s{i}" for i in range(len(frame))])
 
 
 def test_the_scale_is_the_one_that_fakes_differences() -> None:

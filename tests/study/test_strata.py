@@ -6,7 +6,7 @@ import pytest
 
 from interp.errors import StudyError
 from interp.study.size_matching import stratified
-from tests.study.test_areas import domains
+from tests.study.box_sizes import domains
 
 NAMES = ("natural", "medical")
 

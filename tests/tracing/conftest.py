@@ -6,10 +6,10 @@ from typing import Any
 import jaxtyping
 import numpy as np
 import pytest
-import torch
 
 import tests.tiny as tiny
 from interp.tracing import Batch, Mllm, wrap
+from tests.tracing.eager import attention_of
 
 
 @pytest.fixture(scope="session")
@@ -39,12 +39,6 @@ def batch(mllm: Mllm) -> Batch:
 def attentions(eager: Any, batch: Batch) -> list[np.ndarray]:
     """Eager attention of each sample, alone and without padding: (layer, head, query, key)."""
     return [attention_of(eager, single.inputs) for single in batch.singles]
-
-
-def attention_of(eager: Any, inputs: Any) -> np.ndarray:
-    with torch.no_grad():
-        found = eager(**inputs, output_attentions=True).attentions
-    return torch.stack(found)[:, 0].numpy()
 
 
 @pytest.fixture

@@ -111,3 +111,10 @@ def _after(changes: Changes, i: int) -> Callable[..., Any]:
         return changes.stream(i, output[0])[None]
 
     return hook
+
+
+def attention_of(model: Any, inputs: Mapping[str, Tensor]) -> np.ndarray:
+    """transformers' own eager attention of one sample, (layer, head, row, key)."""
+    with torch.no_grad():
+        found = model(**inputs, output_attentions=True).attentions
+    return torch.stack(found)[:, 0].numpy()

@@ -13,9 +13,9 @@ from interp.tracing import Boost, Contrast, Decoding, Knockout, Rows, Site, wrap
 from interp.tracing.decoding import Draw
 from interp.tracing.run import imageless_inputs
 from tests import tiny
+from tests.tiny import uneven_samples as samples
+from tests.tracing.cells import Where
 from tests.tracing.eager import Changes, greedy
-from tests.tracing.test_edits_families import Where
-from tests.tracing.test_families import samples
 
 LOGITS = torch.tensor([[0.0, math.log(2), math.log(4), math.log(1)], [5.0, 1.0, 0.0, -1.0]])
 

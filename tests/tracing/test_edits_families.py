@@ -7,7 +7,6 @@ step computed again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,8 +35,9 @@ from interp.tracing import (
     Trace,
     wrap,
 )
+from tests.tiny import uneven_samples as samples
+from tests.tracing.cells import Where
 from tests.tracing.eager import Changes, Steps, greedy
-from tests.tracing.test_families import samples
 
 N = 3
 LAYERS, HEADS = (1, 2), (0, 3)
@@ -66,39 +66,6 @@ def masks(tokens) -> list[np.ndarray]:
 
 def alone(mllm: Mllm, eager: Any, i: int, changes: Changes | None = None) -> Steps:
     return greedy(eager, mllm.encode(samples()[i]).inputs, N, changes=changes)
-
-
-@dataclass
-class Where:
-    """The cells of a site in one sample: rows of the prompt and, in decode, every later one."""
-
-    tokens: TokenMap
-    keys: np.ndarray
-    rows: str  # "last" or "after_image"
-    steps: str
-    heads: tuple[int, ...] = (0, 1, 2, 3)
-    layers: tuple[int, ...] = LAYERS
-
-    def cells(self, n: int) -> Tensor:
-        """Bool (head, row, key) of a pass over n tokens."""
-        prompt = self.tokens.length
-        first = prompt - 1 if self.rows == "last" else int(self.tokens.image[-1]) + 1
-        rows = {
-            "prefill": range(first, prompt),
-            "decode": range(prompt, n),
-            "all": range(first, n),
-        }[self.steps]
-        found = torch.zeros(4, n, n, dtype=torch.bool)
-        found[np.ix_(list(self.heads), list(rows), list(self.keys))] = True
-        return found
-
-    def change(self, new: Callable[[Tensor], Tensor]) -> Callable[[int, Tensor], Tensor]:
-        def changed(layer: int, values: Tensor) -> Tensor:
-            if layer not in self.layers:
-                return values
-            return torch.where(self.cells(values.shape[-1]), new(values), values)
-
-        return changed
 
 
 def squash(values: Tensor, cells: Tensor) -> Tensor:
@@ -157,6 +124,7 @@ CASES: dict[str, tuple[Callable[[Site], Edit], str, Callable[[Tensor], Tensor], 
 }
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 @pytest.mark.parametrize("case", CASES)
 def test_edits_are_eagers_with_the_formula_in_its_softmax(mllm, eager, tokens, masks, case, executor):
@@ -287,6 +255,7 @@ def chain(steps: list[Callable[[int, Tensor], Tensor]]) -> Callable[[int, Tensor
     return run
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 @pytest.mark.parametrize("steps", ["prefill", "all", "decode"])
 def test_patched_rows(mllm, eager, tokens, masks, steps, executor):
@@ -319,6 +288,7 @@ def test_patched_rows(mllm, eager, tokens, masks, steps, executor):
     check(mllm.using(executor), eager, [edit], changes, moved=steps != "decode")
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 @pytest.mark.parametrize("steps", ["prefill", "all"])
 def test_the_patched_stream(mllm, eager, tokens, steps, executor):
@@ -346,6 +316,7 @@ def test_the_patched_stream(mllm, eager, tokens, steps, executor):
     check(mllm.using(executor), eager, [PatchResidual(layers, positions, given, steps)], changes)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 def test_the_stream_that_is_read_is_what_layers_return(mllm, eager, tokens, executor):
     found: list[dict[int, np.ndarray]] = []

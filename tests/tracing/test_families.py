@@ -12,17 +12,10 @@ from numpy.testing import assert_allclose
 import interp
 from interp.conformance.tiny import families, tiny
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
+from tests.tiny import uneven_samples as samples
 from tests.tracing.eager import Steps, greedy
 
-SIZES = ((64, 80), (84, 140), (90, 60))
-QUESTIONS = ("is there red?", "where is the nodule in the left lung?", "what is there, in the lung?")
 N = 3  # generated tokens
-
-
-def samples() -> list[interp.Sample]:
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 255, (*size, 3)).astype(np.uint8) for size in SIZES]
-    return [interp.Sample(picture, q) for picture, q in zip(pictures, QUESTIONS, strict=True)]
 
 
 @pytest.fixture(scope="module", params=families())
@@ -46,6 +39,7 @@ def steps(mllm, eager) -> list[Steps]:
     return [alone(mllm, eager, i) for i in range(3)]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 def test_rows_logits_and_tokens_are_eagers(mllm, steps, executor):
     trace = mllm.using(executor).trace(
@@ -64,6 +58,7 @@ def test_rows_logits_and_tokens_are_eagers(mllm, steps, executor):
             assert_allclose(last[step, :, :, 0], row, atol=2e-6)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 @pytest.mark.parametrize(
     ("mode", "when"), [("renormalise", "all"), ("zero", "all"), ("renormalise", "decode")]
@@ -97,6 +92,7 @@ def test_knockouts_are_eagers_with_the_keys_taken_away(mllm, eager, executor, mo
                 assert (trace[i].rows[step, [1, 2]].values[..., mask] == 0).all()
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 def test_after_a_prefix_everything_is_as_without(mllm, executor):
     chosen = mllm.using(executor)
@@ -131,7 +127,9 @@ def test_the_questions_words_are_found(mllm):
     batch = mllm.encode(samples())
     for i, tokens in enumerate(batch.tokens):
         ids = batch.singles[i].inputs["input_ids"][0][tokens.positions("question").tolist()]
-        assert mllm.processor.tokenizer.decode(ids) == QUESTIONS[i].replace("?", " ?").replace(",", " ,")
+        assert mllm.processor.tokenizer.decode(ids) == samples()[i].question.replace("?", " ?").replace(
+            ",", " ,"
+        )
 
 
 def test_embeddings_are_what_the_first_layer_gets(mllm, eager):

@@ -15,8 +15,8 @@ from interp.tracing import Mllm, wrap
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.gradients import RowGradients, row_gradients
 from interp.tracing.target import aims
+from tests.tiny import uneven_samples as samples
 from tests.tracing.autograd import rows
-from tests.tracing.test_families import samples
 
 LIKELIEST = Target()
 TARGETS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,10 @@ from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError, SiteError
 from interp.tracing import Mllm, Rows, Site, wrap
 from interp.tracing.lens import HOOKS, SUPPORTED, UNSUPPORTED, Lens
-from tests.tracing.test_families import samples
+from tests.tiny import uneven_samples as samples
+from tests.tracing.lenses import lens_of
 
 EVERY = Site(queries="all", keys="all")
-
-
-@cache
-def lens_of(family: str) -> Lens:
-    return wrap(*tiny(family), family).to_lens()
 
 
 @pytest.fixture(scope="module")

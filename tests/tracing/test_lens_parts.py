@@ -15,8 +15,8 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError, PromptError, SiteError
 from interp.tracing.lens import SUPPORTED, Lens
 from interp.tracing.lens.words import word_ids
-from tests.tracing.test_families import samples
-from tests.tracing.test_lens import lens_of
+from tests.tiny import uneven_samples as samples
+from tests.tracing.lenses import lens_of
 
 BY_HAND = ("llava", "gemma3", "qwen2_5_vl")
 

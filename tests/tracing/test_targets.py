@@ -20,8 +20,8 @@ from interp.tracing import Knockout, Mllm, Rows, Site, wrap
 from interp.tracing.cost import Meter
 from interp.tracing.target import ANSWER_ROWS, PROMPT_LAST, aims, answer_ids, forced
 from interp.tracing.trace import execute
+from tests.tiny import uneven_samples as samples
 from tests.tracing.eager import greedy
-from tests.tracing.test_families import samples
 
 LONG, SHORT = "yes no or", "red"
 """Three tokens and one of the tiny models' words."""

@@ -1,0 +1,58 @@
+"""A few combinations of parameters that together hold every value of every parameter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations as pairs_of
+from typing import Any
+
+import pytest
+
+
+def covering_set(combinations: Sequence[Mapping[str, Hashable]]) -> set[int]:
+    """The places of combinations that together hold each value of each parameter.
+
+    Greedy: each time the combination with the most values that are not held yet, then with the most new pairs of
+    values, then with the values that were taken least; the first of several. Of a full matrix it takes as many as its
+    longest axis has values, and the other axes' values come about equally often.
+    """
+    items = [sorted(combination.items(), key=lambda pair: pair[0]) for combination in combinations]
+    held: Counter[tuple[str, Hashable]] = Counter()
+    pairs: set[tuple[tuple[str, Hashable], ...]] = set()
+    kept: set[int] = set()
+    while True:
+        scores = [
+            (
+                sum(held[value] == 0 for value in own),
+                sum(pair not in pairs for pair in pairs_of(own, 2)),
+                -sum(held[value] for value in own),
+            )
+            for own in items
+        ]
+        best = max(range(len(items)), key=scores.__getitem__, default=-1)
+        if best < 0 or scores[best][0] == 0:
+            return kept
+        held.update(items[best])
+        pairs.update(pairs_of(items[best], 2))
+        kept.add(best)
+
+
+def parameters_of(item: pytest.Function) -> dict[str, Hashable]:
+    """A test's parameters: name → value; names that one `parametrize` lists together are one parameter."""
+    values = dict(item.callspec.params)
+    found: dict[str, Hashable] = {}
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs["argnames"]
+        names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+        found[",".join(names)] = tuple(_identity(values.pop(name)) for name in names)
+    return found | {name: _identity(value) for name, value in values.items()}
+
+
+def _identity(value: Any) -> Hashable:
+    """The value where it can be hashed, else which object it is."""
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value
