@@ -7,11 +7,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from nnsight import TransformersModel
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig
@@ -99,6 +99,11 @@ class Call:
             softcap=kwargs.get("softcap"),
             causal=getattr(module, "is_causal", True) if causal is None else causal,
         )
+
+    def on_lines(self, lines: Int[Tensor, " sample"]) -> Call:
+        """The call with the first segment's lines as the samples have them."""
+        keys, values = ((one[0][lines], *one[1:]) for one in (self.keys, self.values))
+        return replace(self, keys=keys, values=values)
 
     @property
     def all_heads(self) -> Heads:
@@ -427,13 +432,15 @@ class Recorder:
 class LayerWork:
     """Carries out a layer's plans, whichever executor calls it.
 
-    `prefix` holds keys and values that come before those of the call.
+    `prefix` holds keys and values that come before those of the call. `lines` says which of them each sample has;
+    without, there are equally many samples for each line, in order.
     """
 
     prefill: LayerPlan
     decode: LayerPlan
     recorder: Recorder
     prefix: tuple[Tensor, Tensor] | None = None
+    lines: Tensor | None = None
 
     @property
     def plan(self) -> LayerPlan:
@@ -474,6 +481,8 @@ class LayerWork:
         """The attention's output under the plan's edits; the plan's reads go to the recorder."""
         if self.recorder.paused:
             return original(call.module, call.queries, call.keys[-1], call.values[-1], call.mask, **kwargs)
+        if self.lines is not None:
+            call = call.on_lines(self.lines)
         if self.plan.whole is not None:
             return self.replaced(call, self.plan.whole), None
         mask = self.mask(call)

@@ -17,7 +17,7 @@ from torch import Tensor
 from interp.errors import EditError, ModelError, PromptError, SiteError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
-from interp.inputs.tokens import TokenMap
+from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
 from interp.tracing.edits import AttentionEdit, Edit
@@ -26,7 +26,15 @@ from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
 from interp.tracing.labels import label_rows
 from interp.tracing.layout import Layout
 from interp.tracing.plan import LayerPlan, Request, make_plan, resolve
-from interp.tracing.prefix import Prefix, Stop, prefix_lengths, run_prefix, suffix_cache, suffix_inputs
+from interp.tracing.prefix import (
+    Prefix,
+    Stop,
+    prefix_lengths,
+    prefix_lines,
+    run_prefix,
+    suffix_cache,
+    suffix_inputs,
+)
 from interp.tracing.reads import Read
 from interp.tracing.residual import StreamWork, make_stream_plan
 from interp.tracing.run import Blind, Generation, Outcome, blind_inputs, run, tail_logits, whole_cache
@@ -199,6 +207,13 @@ def execute(
     request = resolve(
         reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, sight=mllm.sight
     )
+    merged = _merged(mllm, batch, before, reads, edits, decoding)
+    if merged is not None:
+        given, numbers = merged
+        outcome = execute(
+            mllm, given, None, reads, edits, meter, generation=generation, decoding=decoding, keep=keep
+        )[2]
+        return batch, request, outcome.of_lines(numbers)
     how = generation(batch)
     n_generated = 0 if how is None else how.n
     if before is None:
@@ -213,6 +228,30 @@ def execute(
             "values too large for this dtype?"
         )
     return batch, request, outcome
+
+
+def _merged(
+    mllm: Mllm,
+    batch: Batch,
+    before: Prefix | None,
+    reads: Sequence[Read],
+    edits: Sequence[Edit],
+    decoding: Decoding,
+) -> tuple[Batch | Prefix, tuple[int, ...]] | None:
+    """One sample for each different prompt, with its prefix, and which of them each sample equals.
+
+    None where all differ, or where the samples' numbers may be told apart: edits, draws, and reads by position.
+    """
+    named = all(isinstance(one, str | Word) for read in reads for group in read.site.groups for one in group)
+    if len(batch) == 1 or edits or not named or decoding != Decoding():
+        return None
+    numbers = prefix_lines(batch, [tokens.length for tokens in batch.tokens])
+    firsts = [numbers.index(number) for number in range(max(numbers) + 1)]
+    if len(firsts) == len(batch):
+        return None
+    small = mllm.encoder.part(batch, firsts)
+    serves = before is not None and before.begins(batch)
+    return (before.part(firsts, small) if before is not None and serves else small), numbers
 
 
 def prefix(
@@ -231,26 +270,34 @@ def prefix(
 def _prefix(mllm: Mllm, batch: Batch, lengths: tuple[int, ...], meter: Meter) -> Prefix:
     """The prefix of a batch, found or made, without its cost; it is empty where it would not be exact."""
 
+    lines = prefix_lines(batch, lengths)
+    firsts = [lines.index(line) for line in range(max(lines) + 1)]
+    own, heads = mllm.encoder.part(batch, firsts), tuple(lengths[i] for i in firsts)
+
     def make() -> Prefix:
         exact = mllm.sight.prefix_exact
         with mllm.installation.armed({}), torch.no_grad():
-            layers = run_prefix(mllm.hf, batch, lengths, mllm.n_layers, meter) if exact else []
+            layers = run_prefix(mllm.hf, own, heads, mllm.n_layers, meter) if exact else []
         keys, values = zip(*layers, strict=True) if layers else ((), ())
-        return Prefix(batch, lengths, keys, values, Cost(), mllm.installation)
+        return Prefix(own, heads, keys, values, Cost(), mllm.installation)
 
-    return make() if mllm.prefixes is None else mllm.prefixes.of(batch, lengths, make)
+    found = make() if mllm.prefixes is None else mllm.prefixes.of(own, heads, make)
+    return found if len(firsts) == len(batch) else replace(found, batch=batch, lengths=lengths, lines=lines)
 
 
 def _shared(mllm: Mllm, batch: Batch, request: Request, generate: int, meter: Meter) -> Prefix | None:
-    """The prefix that this trace goes on from, found or made, if the model shares prefixes and one is exact.
+    """The prefix that this trace goes on from, found or made, where one is exact and pays.
 
-    It depends on this trace alone: not on what ran before it, nor on who else may use the prefix.
+    It pays where samples share it, or where the model shares prefixes among traces. Which of both, depends on this
+    trace alone: not on what ran before it, nor on what else may use the prefix.
     """
-    if mllm.prefixes is None or not mllm.sight.prefix_exact or not batch.prompt.image_first:
+    if not mllm.sight.prefix_exact or not batch.prompt.image_first:
         return None
     if any(not tokens.n or int(tokens.image[-1]) + 1 >= tokens.length for tokens in batch.tokens):
         return None
     lengths = prefix_lengths(batch)
+    if mllm.prefixes is None and len(set(prefix_lines(batch, lengths))) == len(batch):
+        return None
     if not _untouched(lengths, batch, request, mllm.sight, generate):
         return None
     return _prefix(mllm, batch, lengths, meter)
@@ -354,11 +401,17 @@ def _work(
     plan = make_plan(request, layout, mllm.shape)
     none = LayerPlan()
     layers = sorted({*plan.prefill, *plan.decode}) if before is None else range(mllm.n_layers)
-    held = None if before is None else before.layer
+    lines, by_source = None, mllm.executor == "source"
+    if before is not None and before.lines is not None and not before.in_turn and not by_source:
+        lines = torch.tensor(before.lines, device=mllm.device)
+
+    def held(layer: int) -> tuple[Tensor, Tensor] | None:
+        if before is None:
+            return None
+        return before.layer(layer) if by_source else (before.keys[layer], before.values[layer])
+
     return {
-        i: LayerWork(
-            plan.prefill.get(i, none), plan.decode.get(i, none), recorder, None if held is None else held(i)
-        )
+        i: LayerWork(plan.prefill.get(i, none), plan.decode.get(i, none), recorder, held(i), lines)
         for i in layers
     }
 
