@@ -207,8 +207,19 @@ class Sample:
             ImageError: A file that cannot be read.
         """
         if "fingerprint" not in self._cache:
-            self._cache["fingerprint"] = self._hash(_content)
+            self._cache["fingerprint"] = self._hash(self.image_fingerprints)
         return self._cache["fingerprint"]
+
+    @property
+    def image_fingerprints(self) -> tuple[str, ...]:
+        """Hex SHA-256 of each image, as `fingerprint` counts it. Samples of the same images have the same ones.
+
+        Raises:
+            ImageError: A file that cannot be read.
+        """
+        if "images" not in self._cache:
+            self._cache["images"] = tuple(_content(raw, i) for i, raw in enumerate(self.images))
+        return self._cache["images"]
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -307,10 +318,15 @@ class Sample:
         try:
             return self.fingerprint
         except ImageError:
-            return self._hash(lambda raw, i: f"unreadable {raw if isinstance(raw, str | os.PathLike) else i}")
+            return self._hash(
+                [
+                    f"unreadable {raw if isinstance(raw, str | os.PathLike) else i}"
+                    for i, raw in enumerate(self.images)
+                ]
+            )
 
-    def _hash(self, content: Any) -> str:
-        words = [content(raw, i) for i, raw in enumerate(self.images)]
+    def _hash(self, images: Iterable[str]) -> str:
+        words: list[Any] = list(images)
         words += [self.question, [(*box.as_tuple(), box.image) for box in self.boxes]]
         words += [self.answer, self.options, self.group]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()

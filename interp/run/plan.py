@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from interp.errors import RunError
@@ -27,21 +27,30 @@ class Plan:
         return sum(len(batch) for shard in self.shards for batch in shard)
 
 
-def make_plan(lengths: Sequence[int], *, batch: int = 8, shard: int = 32, bucket: int = 16) -> Plan:
-    """The plan that batches samples of like length together.
+def make_plan(
+    lengths: Sequence[int],
+    *,
+    batch: int = 8,
+    shard: int = 32,
+    bucket: int = 16,
+    kinds: Sequence[Hashable] | None = None,
+) -> Plan:
+    """The plan that batches samples of one kind together, and kinds of like length.
 
-    Samples are sorted by (length // bucket, index) and cut into micro-batches of `batch`, which never
-    straddle a shard of `shard` samples. The plan depends on its arguments alone.
+    Kinds are sorted by (longest length // bucket, first index) and packed into micro-batches of at most `batch`
+    samples in that order. A kind of more samples than `batch` begins a micro-batch of its own and is cut into as many
+    as it takes; none other is cut. A shard has shard // batch micro-batches. The plan depends on its arguments alone.
 
     Args:
         lengths: One number per sample that grows with its cost, such as a token count.
-        batch: Samples per forward pass.
-        shard: Samples per file; the most work a kill can lose.
+        batch: Samples per forward pass at most.
+        shard: Samples per file at most; the most work a kill can lose.
         bucket: Lengths closer than this may be padded together.
+        kinds: Equal for samples that share work, such as their image; by default each sample is of its own.
 
     Raises:
         RunError: There are no samples, `batch`, `shard` or `bucket` is below 1, or `shard` is not a
-            multiple of `batch`.
+            multiple of `batch`; another number of kinds than of samples.
     """
     if not lengths:
         raise RunError("expected at least one sample to plan for, got none. Is the data's filter too strict?")
@@ -50,14 +59,25 @@ def make_plan(lengths: Sequence[int], *, batch: int = 8, shard: int = 32, bucket
             f"expected batch ≥ 1, bucket ≥ 1 and a shard that is a multiple of batch, got batch={batch}, "
             f"bucket={bucket}, shard={shard}. Pass for instance batch=8, shard=32."
         )
-    order = sorted(range(len(lengths)), key=lambda index: (lengths[index] // bucket, index))
-    files = [order[start : start + shard] for start in range(0, len(order), shard)]
-    return Plan(
-        tuple(
-            tuple(tuple(file[start : start + batch]) for start in range(0, len(file), batch))
-            for file in files
-        )
-    )
+    if kinds is not None and len(kinds) != len(lengths):
+        raise RunError(f"expected one kind per sample, got {len(kinds)} for {len(lengths)} samples.")
+    members: dict[Hashable, list[int]] = {}
+    for index in range(len(lengths)):
+        members.setdefault(index if kinds is None else kinds[index], []).append(index)
+    order = sorted(members.values(), key=lambda own: (max(lengths[i] for i in own) // bucket, own[0]))
+    batches, width = _packed(order, batch), shard // batch
+    return Plan(tuple(tuple(batches[start : start + width]) for start in range(0, len(batches), width)))
+
+
+def _packed(kinds: Sequence[Sequence[int]], batch: int) -> list[tuple[int, ...]]:
+    """Kinds in order as micro-batches of at most `batch`; only kinds larger than that are cut."""
+    batches: list[tuple[int, ...]] = []
+    for own in kinds:
+        if batches and len(batches[-1]) + len(own) <= batch:
+            batches[-1] += tuple(own)
+        else:
+            batches += [tuple(own[start : start + batch]) for start in range(0, len(own), batch)]
+    return batches
 
 
 def as_part(text: str) -> tuple[int, int] | None:

@@ -35,6 +35,7 @@ __all__ = [
     "edited",
     "fault",
     "group_of",
+    "image_key",
     "question_length",
     "suitable_threads",
 ]
@@ -124,6 +125,14 @@ def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
     except InterpError as error:
         return type(error).__name__, str(error)
     return None
+
+
+def image_key(sample: Sample) -> str:
+    """Equal for samples of the same images, by content; a sample's own where they cannot be read."""
+    try:
+        return " ".join(sample.image_fingerprints)
+    except InterpError:
+        return f"unreadable {sample.id}"
 
 
 def question_length(sample: Sample) -> int:
@@ -228,7 +237,7 @@ class StudyTask(ABC):
         }
 
     def plan(self) -> Plan:
-        """Micro-batches of questions of like length: the same whatever the prompt around them."""
+        """Micro-batches of questions on the same images, and of like length; the same for every prompt."""
         return self._plan
 
     def identity(self, index: int) -> tuple[str, str]:
@@ -270,14 +279,20 @@ class StudyTask(ABC):
 
     @cached_property
     def _plan(self) -> Plan:
-        lengths = [question_length(sample) for sample in self.study.data]
-        return make_plan(lengths, batch=self._planned["batch"], shard=self._planned["shard"])
+        data = self.study.data
+        lengths, kinds = [question_length(sample) for sample in data], [image_key(sample) for sample in data]
+        return make_plan(lengths, batch=self._planned["batch"], shard=self._planned["shard"], kinds=kinds)
 
     @property
     def _planned(self) -> dict[str, Any]:
         """How samples are batched and run, in so far as the bytes depend on it."""
         shard = self.study.batch * BATCHES_PER_SHARD
-        return {"batch": self.study.batch, "shard": shard, "order": "question", "prefix": "where exact"}
+        return {
+            "batch": self.study.batch,
+            "shard": shard,
+            "order": "image, question",
+            "prefix": "where exact",
+        }
 
     @cached_property
     def _faults(self) -> list[tuple[str, str] | None]:

@@ -2,8 +2,8 @@
 
 Shapes follow transformers' attention interface: queries (sample, head, query, dim), keys and values
 (sample, key_value_head, key, dim). Keys and values come as segments that follow each other along `key`, so a
-shared image prefix is read where it lies instead of being joined to every suffix. A segment of one sample
-serves a whole batch of queries.
+shared image prefix is read where it lies instead of being joined to every suffix. A segment of fewer lines than
+there are samples serves equally many samples with each line, in order.
 """
 
 from __future__ import annotations
@@ -84,14 +84,20 @@ class Heads:
 
 
 def _product(
-    left: Float[Tensor, "sample head group query inner"], right: Float[Tensor, "one head inner outer"]
+    left: Float[Tensor, "sample head group query inner"], right: Float[Tensor, "line head inner outer"]
 ) -> Float[Tensor, "sample head group query outer"]:
-    """Returns left @ right for every head, in one matrix product per sample and head; no copy of `right`."""
+    """Returns left @ right for every head, in one matrix product per line and head; no copy of `right`.
+
+    With fewer lines than samples, line i serves samples i·n/lines … (i + 1)·n/lines − 1.
+    """
     n, heads, group, rows, inner = left.shape
-    if right.shape[0] == n:
+    lines = right.shape[0]
+    if lines == n:
         return (left.flatten(2, 3) @ right).unflatten(2, (group, rows))
-    flat = left.transpose(0, 1).reshape(1, heads, n * group * rows, inner) @ right
-    return flat.view(heads, n, group, rows, -1).transpose(0, 1)
+    each = n // lines
+    turned = left.unflatten(0, (lines, each)).transpose(1, 2)
+    flat = turned.reshape(lines, heads, each * group * rows, inner) @ right
+    return flat.view(lines, heads, each, group, rows, -1).transpose(1, 2).flatten(0, 1)
 
 
 def select_rows(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp.tracing.attention import (
@@ -64,6 +64,11 @@ class Call:
             softcap=kwargs.get("softcap"),
             causal=getattr(module, "is_causal", True) if causal is None else causal,
         )
+
+    def on_lines(self, lines: Int[Tensor, " sample"]) -> Call:
+        """The call with the first segment's lines as the samples have them."""
+        keys, values = ((one[0][lines], *one[1:]) for one in (self.keys, self.values))
+        return replace(self, keys=keys, values=values)
 
     @property
     def all_heads(self) -> Heads:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import ImageTokenMismatch, ModelError, SampleError
+from interp.errors import ImageError, ImageTokenMismatch, ModelError, SampleError
 from interp.inputs.footprints import check_count
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
@@ -61,13 +63,48 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
+class Images:
+    """What the processor made of one sample's images: every input that does not have one value per token."""
+
+    inputs: Mapping[str, Tensor]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of the content, computed once however often the sample is encoded with other words."""
+        content = hashlib.sha256()
+        for name, value in sorted(self.inputs.items()):
+            content.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            content.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+        return content.digest()
+
+
+@dataclass(frozen=True, eq=False)
 class Encoded:
-    """One sample alone. `expansions`: what its image placeholders were expanded to, where that is known."""
+    """One sample alone.
+
+    Attributes:
+        text: the rendered prompt, image placeholders not expanded.
+        inputs: the model's arguments, of a batch of one.
+        tokens: where its tokens are.
+        expansions: what its image placeholders were expanded to, where that is known.
+        images: the part of `inputs` that stays when only the words change.
+    """
 
     text: str
     inputs: Mapping[str, Tensor]
     tokens: TokenMap
     expansions: tuple[str, ...] | None
+    images: Images = field(repr=False)
+
+    def content(self, n: int) -> bytes:
+        """A hash of the images and of the first `n` tokens: all that a causal model computes there depends on."""
+        found = hashlib.sha256(self.images.digest)
+        for name in PER_TOKEN:
+            if name in self.inputs:
+                own = self.inputs[name][:, :n]
+                found.update(f"{name} {own.dtype} {own.shape[1]} ".encode())
+                found.update(own.contiguous().numpy().tobytes())
+        return found.digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +119,7 @@ class Encoder:
     positions: Callable[[Mapping[str, Tensor]], Tensor]
 
     def __call__(self, samples: Sample | Iterable[Sample], prompt: Prompt) -> Batch:
-        """The samples as one left-padded batch.
+        """The samples as one left-padded batch. Samples of the same images have them processed once.
 
         Raises:
             SampleError: No samples, or something that is not a `Sample`.
@@ -90,20 +127,34 @@ class Encoder:
             ImageTokenMismatch: Not as many image tokens as footprints.
         """
         chosen = as_samples(samples)
-        return self.joined(chosen, prompt, [self._encode(sample, prompt) for sample in chosen])
+        first: dict[Any, Encoded] = {}
+        singles = []
+        for place, sample in enumerate(chosen):
+            key = _image_key(sample, place) if len(chosen) > 1 else place
+            single = (
+                self._reworded(sample, prompt, first[key]) if key in first else self._encode(sample, prompt)
+            )
+            first.setdefault(key, single)
+            singles.append(single)
+        return self.joined(chosen, prompt, singles)
 
     def again(self, batch: Batch, prompt: Prompt) -> Batch:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
-        singles = [
-            self._encode(sample, prompt) if old.expansions is None else self._reworded(sample, prompt, old)
-            for sample, old in zip(batch.samples, batch.singles, strict=True)
-        ]
+        pairs = zip(batch.samples, batch.singles, strict=True)
+        singles = [self._reworded(sample, prompt, old) for sample, old in pairs]
         return self.joined(batch.samples, prompt, singles)
+
+    def part(self, batch: Batch, at: Sequence[int]) -> Batch:
+        """Some samples of a batch, as a batch of their own; nothing is processed again."""
+        if list(at) == list(range(len(batch))):
+            return batch
+        return self.joined([batch.samples[i] for i in at], batch.prompt, [batch.singles[i] for i in at])
 
     def _encode(self, sample: Sample, prompt: Prompt) -> Encoded:
         text = render(sample, prompt, self.processor, self.adapter)
         images = [sample.load(i) for i in range(len(sample.images))]
-        wording = locate(laid_out(self.processor, text, images), prompt, sample)
+        laid = laid_out(self.processor, text, len(images))
+        wording = locate(laid, prompt, sample)
         found = self._process(text, images, sample)
         spans = found.pop("text_replacement_offsets", None)
         offsets = found.pop("offset_mapping", None)
@@ -125,17 +176,18 @@ class Encoder:
             **located,
         )
         expansions = tuple(span["replacement"] for span in spans[0]) if located and spans else None
-        whole = Encoded(text, found, tokens, expansions)
-        return whole if self._repeats(whole, prompt) else replace(whole, expansions=None)
+        images_only = Images({name: value for name, value in found.items() if name not in PER_TOKEN})
+        whole = Encoded(text, found, tokens, expansions, images_only)
+        return whole if self._repeats(whole, laid) else replace(whole, expansions=None)
 
-    def _repeats(self, whole: Encoded, prompt: Prompt) -> bool:
-        """Whether wording alone gives the same encoding again, without the processor and its images.
+    def _repeats(self, whole: Encoded, laid: str) -> bool:
+        """Whether the words alone give the same encoding again, without the processor and its images.
 
-        Some processors add to the text; then every prompt has to go through them.
+        Not every processor says what it expands its placeholders to, or tokenises the text as it stands.
         """
         if whole.expansions is None:
             return False
-        again = self._tokenised(whole.text, whole)
+        again = self._tokenised(laid, whole)
         return again is not None and torch.equal(again[0]["input_ids"], whole.inputs["input_ids"])
 
     def _process(self, text: str, images: list[Any], sample: Sample) -> dict[str, Any]:
@@ -168,17 +220,19 @@ class Encoder:
         return {name: value for name, value in found.items() if name not in _UNUSED}
 
     def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded) -> Encoded:
-        """A sample under another prompt, with its images as they were processed before."""
+        """A sample under another prompt, with its images as they were processed before, where that is exact."""
+        if old.expansions is None:
+            return self._encode(sample, prompt)
         text = render(sample, prompt, self.processor, self.adapter)
-        again = self._tokenised(text, old)
+        laid = laid_out(self.processor, text, len(sample.images))
+        again = self._tokenised(laid, old)
         if again is None:
             return self._encode(sample, prompt)
         found, spans, offsets = again
         positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
-        located = question_tokens(locate(text, prompt, sample), spans, offsets)
+        located = question_tokens(locate(laid, prompt, sample), spans, offsets)
         tokens = replace(old.tokens, image=positions, length=found["input_ids"].shape[1], **located)
-        kept = {name: old.inputs[name] for name in old.inputs if name not in PER_TOKEN}
-        return Encoded(text, {**found, **kept}, tokens, old.expansions)
+        return Encoded(text, {**found, **old.images.inputs}, tokens, old.expansions, old.images)
 
     def _tokenised(
         self, text: str, old: Encoded
@@ -238,6 +292,14 @@ class Encoder:
             singles=tuple(singles),
             pad_id=pad_id,
         )
+
+
+def _image_key(sample: Sample, place: int) -> Any:
+    """Equal for samples of the same images; the sample's place where they cannot be read, which is said later."""
+    try:
+        return sample.image_fingerprints
+    except ImageError:
+        return place
 
 
 def left_padded(lines: Sequence[Tensor], fill: int) -> Tensor:

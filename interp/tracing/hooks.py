@@ -297,13 +297,15 @@ class Recorder:
 class LayerWork:
     """Carries out a layer's plans, whichever executor calls it.
 
-    `prefix` holds keys and values that come before those of the call.
+    `prefix` holds keys and values that come before those of the call. `lines` says which of them each sample has;
+    without, there are equally many samples for each line, in order.
     """
 
     prefill: LayerPlan
     decode: LayerPlan
     recorder: Recorder
     prefix: tuple[Tensor, Tensor] | None = None
+    lines: Tensor | None = None
 
     @property
     def plan(self) -> LayerPlan:
@@ -344,6 +346,8 @@ class LayerWork:
         """The attention's output under the plan's edits; the plan's reads go to the recorder."""
         if self.recorder.paused:
             return original(call.module, call.queries, call.keys[-1], call.values[-1], call.mask, **kwargs)
+        if self.lines is not None:
+            call = call.on_lines(self.lines)
         if self.plan.whole is not None:
             return self.replaced(call, self.plan.whole), None
         mask = self.mask(call)

@@ -24,7 +24,7 @@ from interp.tracing.layout import Layout
 from interp.tracing.positions import sliced
 from interp.tracing.visibility import Visibility
 
-__all__ = ["After", "Prefix", "Stop", "exact", "pass_inputs", "pass_layout", "prefix_lengths"]
+__all__ = ["After", "Prefix", "Stop", "exact", "pass_inputs", "pass_layout", "prefix_lengths", "prefix_lines"]
 
 Stop = Literal["image", "last"]
 """Where a prefix ends: with the last image token, or before the last token of the prompt."""
@@ -37,23 +37,25 @@ class Prefix:
 
     Wherever samples are accepted, so is their prefix. It serves every prompt that begins with the same
     tokens, and every read and edit of rows after the image; anything else runs as a full forward pass, with
-    the same result.
+    the same result. Samples whose prompts begin with the same images and tokens share one line of it.
 
     Attributes:
         batch: the samples as they were encoded for it.
         lengths: tokens of each sample's prefix.
-        keys: for each layer, (sample, key_value_head, key, dim); prefixes are left-padded.
+        keys: for each layer, (line, key_value_head, key, dim); lines are left-padded.
         values: the same for values.
         cost: what running it took. Traces on the prefix do not count it again.
         owner: identifies the wrapped model it belongs to.
+        lines: the line of each sample, numbered as they first occur; None where each sample has its own.
     """
 
     batch: Batch
     lengths: tuple[int, ...]
-    keys: tuple[Float[Tensor, "sample key_value_head key dim"], ...]
-    values: tuple[Float[Tensor, "sample key_value_head key dim"], ...]
+    keys: tuple[Float[Tensor, "line key_value_head key dim"], ...]
+    values: tuple[Float[Tensor, "line key_value_head key dim"], ...]
     cost: Cost
     owner: object
+    lines: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -69,8 +71,20 @@ class Prefix:
         return self.batch.tokens
 
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The keys and values of one layer."""
-        return self.keys[layer], self.values[layer]
+        """The keys and values of one layer, (sample, key_value_head, key, dim)."""
+        keys, values = self.keys[layer], self.values[layer]
+        if self.lines is None:
+            return keys, values
+        lines = torch.tensor(self.lines, device=keys.device)
+        return keys[lines], values[lines]
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether each line has equally many samples, one line's after another's: then nothing need be copied."""
+        if self.lines is None:
+            return True
+        each, rest = divmod(len(self.lines), max(self.lines) + 1)
+        return not rest and all(line == i // each for i, line in enumerate(self.lines))
 
     def of(self, batch: Batch) -> Prefix:
         """The same keys and values, for a batch of the same samples whose prompts begin with it."""
@@ -89,6 +103,21 @@ class Prefix:
         """
         begins = bool(self.keys) and self.begins(batch)
         return begins and exact(self.lengths, batch.tokens, visibility, first_rows, generate)
+
+    def part(self, at: Sequence[int], batch: Batch) -> Prefix:
+        """The prefix of some samples; `batch` is what these are encoded as."""
+        lines = [i if self.lines is None else self.lines[i] for i in at]
+        used = sorted(set(lines), key=lines.index)
+        lengths = tuple(self.lengths[i] for i in at)
+        keys, values = (
+            tuple(
+                one[used, :, one.shape[2] - max(lengths) :] if len(one) > len(used) else one for one in layers
+            )
+            for layers in (self.keys, self.values)
+        )
+        numbers = tuple(used.index(line) for line in lines)
+        own = None if numbers == tuple(range(len(at))) else numbers
+        return replace(self, batch=batch, lengths=lengths, keys=keys, values=values, lines=own)
 
     def begins(self, batch: Batch) -> bool:
         """Whether every prompt of `batch` begins with this prefix and goes on after it."""
@@ -116,6 +145,13 @@ def prefix_lengths(batch: Batch, stop: Stop = "image") -> tuple[int, ...]:
         if not tokens.n:
             raise ModelError(f"sample {i} of the batch has no image tokens, so it has no image prefix.")
     return tuple(int(tokens.image[-1]) + 1 for tokens in batch.tokens)
+
+
+def prefix_lines(batch: Batch, lengths: Sequence[int]) -> tuple[int, ...]:
+    """The number of each sample's prefix among the different ones, in the order they first occur."""
+    found: dict[bytes, int] = {}
+    contents = (single.content(n) for single, n in zip(batch.singles, lengths, strict=True))
+    return tuple(found.setdefault(content, len(found)) for content in contents)
 
 
 def exact(

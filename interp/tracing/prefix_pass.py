@@ -18,7 +18,7 @@ from interp.inputs.sample import Sample
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encode import PER_TOKEN, Batch
 from interp.tracing.positions import sliced
-from interp.tracing.prefix import Prefix, Stop, exact, prefix_lengths
+from interp.tracing.prefix import Prefix, Stop, exact, prefix_lengths, prefix_lines
 from interp.tracing.run import PassCompleteError, run_pass
 from interp.tracing.wrapped import WrappedModel
 
@@ -71,8 +71,8 @@ def prefix_before(
 ) -> Prefix | None:
     """The prefix that a pass goes on from; None where whole prompts have to run.
 
-    It is the one given, or, if the model shares prefixes, one found or made: whether there is one depends on this pass
-    alone, not on what ran before it nor on what else may use the prefix.
+    It is the one given, or one found or made where samples share it or the model shares prefixes between passes.
+    Whether there is one depends on this pass alone, not on what ran before it nor on what else may use the prefix.
 
     Args:
         mllm: the model.
@@ -83,9 +83,11 @@ def prefix_before(
     """
     if isinstance(given, Prefix):
         return given if given.serves(given.batch, mllm.visibility, first_rows, generate) else None
-    if mllm.prefixes is None or not given.prompt.image_first or not all(one.n for one in given.tokens):
+    if not given.prompt.image_first or not all(one.n for one in given.tokens):
         return None
     lengths = prefix_lengths(given)
+    if mllm.prefixes is None and len(set(prefix_lines(given, lengths))) == len(given):
+        return None
     if not exact(lengths, given.tokens, mllm.visibility, first_rows, generate):
         return None
     return _found_or_run(mllm, given, lengths, meter)
@@ -93,15 +95,19 @@ def prefix_before(
 
 def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], meter: Meter) -> Prefix:
     """The prefix of a batch, without its cost; it is empty where rows in it see what follows."""
+    lines = prefix_lines(batch, lengths)
+    firsts = [lines.index(line) for line in range(max(lines) + 1)]
+    own, heads = mllm.encoder.part(batch, firsts), tuple(lengths[i] for i in firsts)
 
     def make() -> Prefix:
-        closed = all(mllm.visibility.closed(one, n) for one, n in zip(batch.tokens, lengths, strict=True))
+        closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
         with mllm.installation.armed({}), torch.no_grad():
-            layers = _run(mllm.hf, batch, lengths, mllm.n_layers, meter) if closed else []
+            layers = _run(mllm.hf, own, heads, mllm.n_layers, meter) if closed else []
         keys, values = zip(*layers, strict=True) if layers else ((), ())
-        return Prefix(batch, lengths, keys, values, Cost(), mllm.installation)
+        return Prefix(own, heads, keys, values, Cost(), mllm.installation)
 
-    return make() if mllm.prefixes is None else mllm.prefixes.of(batch, lengths, make)
+    found = make() if mllm.prefixes is None else mllm.prefixes.of(own, heads, make)
+    return found if len(firsts) == len(batch) else replace(found, batch=batch, lengths=lengths, lines=lines)
 
 
 def _run(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -98,6 +98,13 @@ class Outcome:
     tail: Float[Tensor, "sample position token_id"]
     ids: Int[Tensor, "sample step"] | None
     rows: Mapping[tuple[int, int], list[Tensor]]
+
+    def of_lines(self, lines: Sequence[int]) -> Outcome:
+        """What samples get that are equal to these: sample i to number lines[i]."""
+        at = torch.tensor(lines, device=self.logits.device)
+        rows = {key: [one[at.to(one.device)] for one in layers] for key, layers in self.rows.items()}
+        ids = None if self.ids is None else self.ids[at]
+        return Outcome(self.logits[at], self.tail[at], ids, rows)
 
 
 def run(

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from interp.tracing.encode import PER_TOKEN, Batch
-from interp.tracing.positions import sliced
+from interp.tracing.encode import Batch
 from interp.tracing.prefix import Prefix
 
 __all__ = ["Holder", "Prefixes"]
@@ -23,9 +22,9 @@ the value, and whether it was there."""
 class Prefixes:
     """Where a model's traces find image prefixes, and leave those they had to make. See `Mllm.sharing`.
 
-    A prefix is known by the model, the tokens and positions of the batch's prompts up to the last image token, and
-    the pixels: never by which object or which file a sample is. So whoever finds one has the keys and values that
-    it would have made itself, bit for bit.
+    A prefix is known by the model, the tokens of the batch's prompts up to the last image token, and the pixels:
+    never by which object or which file a sample is. So a prefix that is found holds the keys and values that it
+    would hold if it were made, bit for bit.
 
     Attributes:
         holder: What keeps them.
@@ -42,14 +41,8 @@ class Prefixes:
 
     def _content(self, batch: Batch, lengths: Sequence[int]) -> str:
         content = hashlib.sha256(self.model.encode())
-        starts = batch.pad.tolist()
-        stops = [start + n for start, n in zip(starts, lengths, strict=True)]
-        content.update(sliced(batch.positions, starts, stops).cpu().numpy().tobytes())
         for single, n in zip(batch.singles, lengths, strict=True):
-            for name, value in sorted(single.inputs.items()):
-                own = value[:, :n] if name in PER_TOKEN else value
-                content.update(f"{name} {own.dtype} {tuple(own.shape)} ".encode())
-                content.update(own.contiguous().numpy().tobytes())
+            content.update(single.content(n))
         return content.hexdigest()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from interp.errors import EditError, PromptError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.inputs.tokens import TokenMap
+from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
 from interp.tracing.edits import AttentionEdit, Edit
@@ -26,7 +26,7 @@ from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
 from interp.tracing.labels import label_rows
 from interp.tracing.layout import Layout
 from interp.tracing.plan import LayerPlan, Request, make_plan, resolve
-from interp.tracing.prefix import Prefix, pass_inputs, pass_layout
+from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.prefix_pass import given_as, prefix_before
 from interp.tracing.reads import Read
 from interp.tracing.residual import StreamWork, make_stream_plan
@@ -204,6 +204,13 @@ def execute(
     request = resolve(
         reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, visibility=mllm.visibility
     )
+    merged = _merged(mllm, given, reads, edits, decoding)
+    if merged is not None:
+        distinct, numbers = merged
+        outcome = execute(
+            mllm, distinct, None, reads, edits, meter, generation=generation, decoding=decoding, keep=keep
+        )[2]
+        return batch, request, outcome.of_lines(numbers)
     how = generation(batch)
     first = [request.first_row(i) for i in range(len(batch))]
     before = prefix_before(mllm, given, first, meter, generate=0 if how is None else how.n)
@@ -215,6 +222,30 @@ def execute(
             "values too large for this dtype?"
         )
     return batch, request, outcome
+
+
+def _merged(
+    mllm: WrappedModel,
+    given: Batch | Prefix,
+    reads: Sequence[Read],
+    edits: Sequence[Edit],
+    decoding: Decoding,
+) -> tuple[Batch | Prefix, tuple[int, ...]] | None:
+    """One sample for each different prompt, with its prefix, and which of them each sample equals.
+
+    None where all differ, or where the samples' numbers may be told apart: edits, draws, and reads by position.
+    """
+    named = all(isinstance(one, str | Word) for read in reads for group in read.site.groups for one in group)
+    batch = given.batch if isinstance(given, Prefix) else given
+    if len(batch) == 1 or edits or not named or decoding != Decoding():
+        return None
+    numbers = prefix_lines(batch, [tokens.length for tokens in batch.tokens])
+    firsts = [numbers.index(number) for number in range(max(numbers) + 1)]
+    if len(firsts) == len(batch):
+        return None
+    small = mllm.encoder.part(batch, firsts)
+    serves = isinstance(given, Prefix) and given.begins(batch)
+    return (given.part(firsts, small) if serves else small), numbers
 
 
 def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
@@ -291,11 +322,17 @@ def _work(
     plan = make_plan(request, layout, mllm.shape)
     none = LayerPlan()
     layers = sorted({*plan.prefill, *plan.decode}) if before is None else range(mllm.n_layers)
-    held = None if before is None else before.layer
+    lines, by_source = None, mllm.executor == "source"
+    if before is not None and before.lines is not None and not before.in_turn and not by_source:
+        lines = torch.tensor(before.lines, device=mllm.device)
+
+    def held(layer: int) -> tuple[Tensor, Tensor] | None:
+        if before is None:
+            return None
+        return before.layer(layer) if by_source else (before.keys[layer], before.values[layer])
+
     return {
-        i: LayerWork(
-            plan.prefill.get(i, none), plan.decode.get(i, none), recorder, None if held is None else held(i)
-        )
+        i: LayerWork(plan.prefill.get(i, none), plan.decode.get(i, none), recorder, held(i), lines)
         for i in layers
     }
 

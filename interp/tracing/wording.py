@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from PIL import Image
 
 from interp.errors import PromptError
 from interp.inputs.prompt import Prompt
@@ -55,12 +56,16 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     return text
 
 
-def laid_out(processor: Any, text: str, images: Sequence[Any]) -> str:
-    """The text once the processor has added to it, before it expands its placeholders."""
+def laid_out(processor: Any, text: str, n_images: int) -> str:
+    """The text once the processor has added to it, before it expands its placeholders.
+
+    What it adds does not depend on the images, so blank ones stand for them.
+    """
     prepare = getattr(processor, "prepare_inputs_layout", None)
-    if prepare is None or not images:
+    if prepare is None or not n_images:
         return text
-    return prepare(images=[list(images)], text=[text])[1][0]
+    blank = Image.new("RGB", (1, 1))
+    return prepare(images=[[blank] * n_images], text=[text])[1][0]
 
 
 def locate(text: str, prompt: Prompt, sample: Sample) -> Wording:

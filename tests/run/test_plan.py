@@ -16,6 +16,26 @@ def test_like_lengths_share_a_micro_batch_and_order_is_by_bucket_then_index() ->
     assert plan.n_samples == 5
 
 
+def test_samples_of_one_kind_share_a_micro_batch() -> None:
+    plan = make_plan([5, 40, 6, 7, 41, 5], batch=4, shard=8, kinds=["a", "b", "a", "c", "b", "a"])
+    assert plan.shards == (((0, 2, 5, 3), (1, 4)),)
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=60), st.integers(1, 5))
+def test_only_kinds_larger_than_a_micro_batch_are_cut(kinds: list[int], batch: int) -> None:
+    plan = make_plan([0] * len(kinds), batch=batch, shard=batch, kinds=kinds)
+    groups = [group for shard in plan.shards for group in shard]
+    assert sorted(index for group in groups for index in group) == list(range(len(kinds)))
+    for kind in set(kinds):
+        parts = sum(any(kinds[i] == kind for i in group) for group in groups)
+        assert parts == -(-kinds.count(kind) // batch)
+
+
+def test_another_number_of_kinds_than_samples_is_refused() -> None:
+    with pytest.raises(RunError, match="one kind per sample"):
+        make_plan([1, 2], kinds=["a"])
+
+
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=60), st.integers(1, 5), st.integers(1, 4))
 def test_every_sample_is_planned_once(lengths: list[int], batch: int, batches: int) -> None:
     plan = make_plan(lengths, batch=batch, shard=batch * batches)
