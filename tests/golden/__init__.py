@@ -1,0 +1,1 @@
+"""Numbers held still: what studies hash, what they measure, and what their pages and figures show."""

@@ -1,0 +1,43 @@
+"""What each study measures stays what it was, to 1e-6."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.golden import golden, pages
+
+NAMES = sorted(path.stem for path in golden.FOLDER.glob("*.csv"))
+
+
+@pytest.fixture(scope="module")
+def results(run: Callable[[Any], Any]) -> dict[str, Any]:
+    """Each study's result."""
+    return golden.results(run)
+
+
+@pytest.fixture(scope="module")
+def frames(results: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """Each study's frames."""
+    return golden.frames(results)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frame_holds_the_golden_numbers(frames: dict[str, pd.DataFrame], name: str) -> None:
+    faults = golden.frame_faults(name, frames[name])
+    assert not faults, "\n".join([f"{len(faults)} values differ", *faults[:10]])
+
+
+def test_every_frame_has_a_golden_file(frames: dict[str, pd.DataFrame]) -> None:
+    assert sorted(frames) == NAMES
+
+
+def test_runs_lie_under_the_hash_of_their_study(results: dict[str, Any]) -> None:
+    whole = [result for name, result in results.items() if name != "head_ranking"]
+    cells = [cell for result in whole for cell in result.cells]
+    for cell in cells:
+        name = cell.folder.path.name
+        assert name.endswith(pages.digest(cell.folder.read_json("study.json", {}))), name
