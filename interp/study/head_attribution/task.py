@@ -13,7 +13,7 @@ from jaxtyping import Float
 from interp.errors import SampleError
 from interp.inputs.prompt import Target
 from interp.run import Outcome
-from interp.study.answers import answer_columns
+from interp.study.first_token import answer_columns
 from interp.study.lens import LensTask
 from interp.study.task import Rows, suitable_threads
 from interp.tracing.knockout_variants import Cut, Stem

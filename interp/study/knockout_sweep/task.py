@@ -14,7 +14,7 @@ from jaxtyping import Float
 from interp.errors import InterpError, MapError
 from interp.run import FAILURES, Outcome, Plan, make_plan
 from interp.run.task import failure
-from interp.study.answers import FirstToken, first_token
+from interp.study.first_token import FirstToken, first_token
 from interp.study.knockout_sweep.flows import Flow, Window
 from interp.study.task import Rows, StudyTask, suitable_threads
 from interp.tracing.knockout_variants import Cut, Passes, Stem

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw
 
+from interp.inputs.answers import RULE
 from interp.report.gallery import RAMP, data_uri, overlay, picture
 from interp.report.html import (
     capital,
@@ -28,7 +29,6 @@ from interp.report.html import (
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep import page as prose
-from interp.study.marking import RULE
 from interp.study.model_spec import is_organism
 from interp.study.refinement import page as refinement_words
 from interp.study.refinement.figures import panel_name, panels, refinement_figures
@@ -505,3 +505,13 @@ def _words(result: RefinementResult) -> str:
     own = (tag("dt", safe(term)) + tag("dd", safe(words)) for term, words in terms.items())
     named = (tag("dt", safe(term)) + tag("dd", tag("code", safe(words))) for term, words in methods.items())
     return tag("h2", "What the words mean") + cards((card(tag("dl", *own)), card(tag("dl", *named))), "top")
+
+
+def write_page(result: RefinementResult, path: str | Path) -> Path:
+    """Write the page and return its path."""
+    return write_refinement(result, Path(path))
+
+
+def figures(result: RefinementResult) -> dict[str, Any]:
+    """The page's figures by name."""
+    return refinement_figures(result)
