@@ -22,9 +22,9 @@ from interp.study.model_spec import ModelSpec
 from interp.study.refinement.result import RefinementResult
 from interp.study.refinement.study import Refinement
 from interp.study.result import GridResult
-from interp.study.runs import GridCell, run_study
+from interp.study.runs import GridCell
 from interp.study.size_matching import Matched, Stratified, area_frame, matched, stratified
-from interp.study.study import Study, study_labels
+from interp.study.study import Study
 from interp.study.task import StudyTask
 
 __all__ = [
@@ -61,7 +61,5 @@ __all__ = [
     "head_agreement",
     "matched",
     "published_heads",
-    "run_study",
     "stratified",
-    "study_labels",
 ]

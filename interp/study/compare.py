@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,10 @@ from interp.stats import (
     unpaired_test,
 )
 from interp.study.dataframes import rows_of, where
+from interp.study.layer_choice import LayerChoice, layers_of, metrics_of
+from interp.study.result import GridResult
+from interp.study.runs import GridCell
 from interp.study.size_matching import area_frame, matched
-
-if TYPE_CHECKING:
-    from interp.study.layer_choice import LayerChoice
-    from interp.study.layer_sweep.result import Cell, Result
 
 __all__ = ["compare", "compare_groups"]
 
@@ -40,7 +39,7 @@ ENOUGH = 0.5
 class _Side:
     """One cell's values: `rows` has `key` (the sample itself), `group`, `value`, `area` and so on."""
 
-    cell: Cell
+    cell: GridCell
     layer: int
     rows: pd.DataFrame
 
@@ -71,7 +70,7 @@ class _Pair:
 
 
 def compare(
-    result: Result,
+    result: GridResult,
     metric: str,
     *,
     layer: int | LayerChoice,
@@ -116,7 +115,7 @@ def compare(
 
 
 def compare_groups(
-    result: Result, metric: str, *, layer: int | LayerChoice, over: str | None = None
+    result: GridResult, metric: str, *, layer: int | LayerChoice, over: str | None = None
 ) -> pd.DataFrame:
     """What `compare` compares, group by group: to be read instead where groups are few.
 
@@ -139,13 +138,13 @@ def compare_groups(
     return joined.fillna({"n_a": 0, "n_b": 0}).astype({"n_a": int, "n_b": int})
 
 
-def _pairs(result: Result, metric: str, layer: int | LayerChoice, over: str | None) -> Iterator[_Pair]:
+def _pairs(result: GridResult, metric: str, layer: int | LayerChoice, over: str | None) -> Iterator[_Pair]:
     if over is not None and over not in result.axes:
         raise StudyError(f"over is one of the axes {', '.join(result.axes)}, or None; got {over!r}.")
-    layers = result.layers(layer)
-    able = [c for c in result.cells if metric in c.sweep.metrics and c.labels["model"] in layers]
+    layers = layers_of(result, layer)
+    able = [c for c in result.cells if metric in c.study.metrics and c.labels["model"] in layers]
     found = [pair for pair in itertools.combinations(able, 2) if _comparable(*pair, over)]
-    if metric in result.metrics and not found:
+    if metric in metrics_of(result) and not found:
         raise StudyError(
             f"there is nothing to compare{'' if over is None else f' over {over}'}: no two cells with "
             f"{metric} differ {'at all' if over is None else 'in it alone'}. Vary an axis with a Grid."
@@ -155,19 +154,18 @@ def _pairs(result: Result, metric: str, layer: int | LayerChoice, over: str | No
         c.key: _Side(c, layers[c.labels["model"]], _keyed(c, rows_of(frame, c.labels)))
         for c in {cell.key: cell for pair in found for cell in pair}.values()
     }
-    varying = tuple(axis for axis in result.axes if len({c.labels[axis] for c in result.cells}) > 1)
     for a, b in found:
-        yield _paired_up(sides[a.key], sides[b.key], varying)
+        yield _paired_up(sides[a.key], sides[b.key], result.varied)
 
 
-def _comparable(a: Cell, b: Cell, over: str | None) -> bool:
+def _comparable(a: GridCell, b: GridCell, over: str | None) -> bool:
     differ = [axis for axis in a.labels if a.labels[axis] != b.labels[axis]]
     return over is None or differ == [over]
 
 
-def _keyed(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
+def _keyed(cell: GridCell, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with a key that is the same in two cells exactly for the same sample."""
-    samples = [cell.sweep.data[index] for index in rows["index"]]
+    samples = [cell.study.data[index] for index in rows["index"]]
     named = [f"{sample.id} {hash(sample)}" for sample in samples]  # the hash is of the content
     codes = pd.Series(named, index=rows.index, dtype=object)
     return rows.assign(key=codes + "#" + codes.groupby(codes).cumcount().astype(str))
@@ -266,6 +264,6 @@ def _size_note(pair: _Pair, metric: str) -> str:
         return ""
     a, b = (100 * side.rows.area.median() for side in (pair.a, pair.b))
     return (
-        f"An even map's {METRICS[metric].label} depends on the boxes' size (here they cover {a:.1f} % and "
+        f"A uniform map's {METRICS[metric].label} depends on the boxes' size (here they cover {a:.1f} % and "
         f"{b:.1f} % of the tokens, by the median): read the difference at like box sizes."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from interp.errors import InterpError, StudyError
@@ -30,7 +30,7 @@ class Grid:
     as long as another cell has something.
 
         Grid(sweep, model=["organism", other], data={"natural": samples, "medical": other_samples})
-        Grid(sweep, edits={"as it is": (), "blind": [interp.Knockout(interp.Site(keys="image"))]})
+        Grid(sweep, edits={"as it is": (), "no image": [interp.Knockout(interp.Site(keys="image"))]})
         Grid(interp.HeadRanking(data=samples), metric=["kl", "ar"], prompt={"paper": …, "short": …})
 
     Args:
@@ -44,7 +44,7 @@ class Grid:
             label, or a value that the base refuses.
     """
 
-    base: Any
+    base: Study[Any]
     axes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     name = "grid"
@@ -54,8 +54,13 @@ class Grid:
         """What the study is called in a report."""
         return f"{self.base.title} over {', '.join(self.axes)}"
 
-    def __init__(self, base: Study, **axes: Mapping[str, Any] | Sequence[Any]) -> None:
-        if not is_dataclass(base) or not isinstance(base, Study):
+    @property
+    def page(self) -> str:
+        """The module of its page and figures: that of the study that varies."""
+        return self.base.page
+
+    def __init__(self, base: Study[Any], **axes: Mapping[str, Any] | Sequence[Any]) -> None:
+        if not isinstance(base, Study):
             raise StudyError(
                 f"a Grid varies a study, such as LayerSweep(data=…) or HeadRanking(data=…); got {base!r}."
             )
@@ -159,7 +164,7 @@ def _label(axis: str, value: Any) -> str:
     return str(makers.get(axis, lambda: value)())
 
 
-def _check_value(base: Study, axis: str, label: str, value: Any) -> None:
+def _check_value(base: Study[Any], axis: str, label: str, value: Any) -> None:
     """Refuse now what the base would refuse when its turn comes, perhaps hours later."""
     try:
         base.replace(**{axis: value})

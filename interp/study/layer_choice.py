@@ -1,19 +1,16 @@
-"""A layer chosen on some samples, remembering which: nobody reports it on the same ones unnoticed."""
+"""A layer chosen on some samples, which it names, so that a report on the same samples can say so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.metrics import METRICS
+from interp.study.result import GridResult
 
-if TYPE_CHECKING:
-    from interp.study.layer_sweep.result import Result
-
-__all__ = ["LayerChoice", "check_split", "choose_layer"]
+__all__ = ["LayerChoice", "check_metric", "check_split", "choose_layer", "layers_of", "metrics_of"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,11 @@ class LayerChoice:
     groups: frozenset[str]
     split: str | None = None
 
-    def held_out(self, result: Result) -> bool:
+    def held_out(self, result: GridResult) -> bool:
         """Whether no group of the result took part in the choice."""
         return not self.groups & result.groups
 
-    def sentence(self, result: Result) -> str:
+    def sentence(self, result: GridResult) -> str:
         """How the layer was chosen, for a caption."""
         which = ", ".join(f"layer {layer} of {model}" for model, layer in self.layers.items())
         best = f"{which}: the best mean {METRICS[self.metric].label} on"
@@ -50,7 +47,7 @@ class LayerChoice:
         return f"{best} validation samples that share no group with these."
 
 
-def choose_layer(validation: Result, metric: str = "ar", *, descriptive: bool = False) -> LayerChoice:
+def choose_layer(validation: GridResult, metric: str = "ar", *, descriptive: bool = False) -> LayerChoice:
     """For each model the layer with the best mean of a metric, every cell of the result counting the same.
 
     Args:
@@ -62,11 +59,8 @@ def choose_layer(validation: Result, metric: str = "ar", *, descriptive: bool = 
         StudyError: Samples of the test split without `descriptive`, a metric that was not measured, or one
             that is undefined everywhere.
     """
-    check_split((cell.sweep.data for cell in validation.cells), "the best layer", descriptive=descriptive)
-    if metric not in validation.metrics:
-        raise StudyError(
-            f"expected one of the metrics measured, {', '.join(validation.metrics)}; got {metric!r}."
-        )
+    check_split((cell.study.data for cell in validation.cells), "the best layer", descriptive=descriptive)
+    check_metric(validation, metric)
     scores = validation.scores
     own = scores[(scores.control == "boxes") & (scores.metric == metric)]
     cells = own.groupby([*validation.axes, "layer"]).value.mean().reset_index()
@@ -76,8 +70,37 @@ def choose_layer(validation: Result, metric: str = "ar", *, descriptive: bool = 
     sign = 1 if METRICS[metric].better == "higher" else -1
     best = means.loc[(sign * means.value).groupby(means.model).idxmax()]
     layers = dict(zip(best.model, best.layer.astype(int), strict=True))
-    splits = {cell.sweep.data.split for cell in validation.cells} - {None}
+    splits = {cell.study.data.split for cell in validation.cells} - {None}
     return LayerChoice(metric, layers, validation.groups, " + ".join(sorted(map(str, splits))) or None)
+
+
+def metrics_of(result: GridResult) -> tuple[str, ...]:
+    """Short names of the metrics that a layer sweep measured, of all cells together."""
+    return tuple(dict.fromkeys(name for cell in result.cells for name in cell.study.metrics))
+
+
+def check_metric(result: GridResult, metric: str) -> None:
+    """Raise `StudyError` for a metric that was not measured."""
+    known = metrics_of(result)
+    if metric not in known:
+        raise StudyError(f"expected one of the metrics measured, {', '.join(known)}; got {metric!r}.")
+
+
+def layers_of(result: GridResult, layer: int | LayerChoice) -> dict[str, int]:
+    """The layer per model label; models of which nothing could be measured are left out.
+
+    Raises:
+        StudyError: A layer that was not measured, or a choice that lacks a model of this result.
+    """
+    models = list(dict.fromkeys(cell.labels["model"] for cell in result.cells if cell.measured))
+    layers = dict(layer.layers) if isinstance(layer, LayerChoice) else dict.fromkeys(models, int(layer))
+    for model in models:
+        measured = set(result.scores.layer[result.scores.model == model].unique().tolist())
+        if layers.get(model) not in measured:
+            raise StudyError(
+                f"expected a layer of {sorted(measured)} for model {model}, got {layers.get(model)}."
+            )
+    return {model: layers[model] for model in models}
 
 
 def check_split(data: Iterable[Samples], what: str, *, descriptive: bool = False) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from interp.errors import StudyError
 from interp.organism.places import ORGANISMS
@@ -14,7 +14,35 @@ from interp.organism.places import ORGANISMS
 if TYPE_CHECKING:
     from interp.tracing import Mllm
 
-__all__ = ["ModelSpec", "as_model", "is_organism", "model_label", "model_provenance", "open_model"]
+__all__ = [
+    "ModelSpec",
+    "OpenModel",
+    "as_model",
+    "is_organism",
+    "model_label",
+    "model_provenance",
+    "open_model",
+]
+
+
+@runtime_checkable
+class OpenModel(Protocol):
+    """An opened model, as far as studies need to know it: `interp.load(…)` or `interp.wrap(…)`."""
+
+    @property
+    def family(self) -> str:
+        """The name of its adapter's family."""
+        ...
+
+    @property
+    def n_layers(self) -> int:
+        """How many decoder layers it has."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of its weights and code."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +75,7 @@ class ModelSpec:
         return load(self.id, **options)
 
 
-def as_model(model: Any) -> Any:
+def as_model(model: Any) -> ModelSpec | OpenModel:
     """A `ModelSpec` for an id; a `ModelSpec` or an opened model as it is.
 
     Raises:
@@ -63,7 +91,7 @@ def as_model(model: Any) -> Any:
     )
 
 
-def open_model(model: Any) -> Any:
+def open_model(model: ModelSpec | OpenModel) -> Any:
     """The opened model: loaded when it is a `ModelSpec`, itself otherwise."""
     return model.load() if isinstance(model, ModelSpec) else model
 

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from interp.errors import StudyError
 from interp.run import FAILURES
 from interp.stats import bootstrap, population_note
-from interp.study.dataframes import below
+from interp.study.dataframes import below, records
+from interp.study.grid import Grid
 from interp.study.runs import GridCell
+from interp.study.study import Study
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from interp.inputs.tokens import TokenMap
     from interp.study.runs import GridCell
 
-__all__ = ["GridResult", "differences", "stored_tokens", "summarise"]
+__all__ = ["GridResult", "differences", "printed", "stored_tokens", "summarise"]
 
 NULLS = ("shuffled_boxes", "centre_prior")
 OWN = ("sample", "group", "value")
@@ -76,6 +86,9 @@ def _estimate(values: Any, groups: Any, level: float, seed: int) -> dict[str, An
 
 BULKY = ("footprints", "image_index")
 """Columns of a samples table that only figures need."""
+NUMBERS = ("mean", "low", "high", "n", "n_groups", "n_undefined", "note")
+WIDTH, N_ROWS = 130, 60
+Own = TypeVar("Own", bound="GridResult")
 
 
 @dataclass(frozen=True)
@@ -88,9 +101,34 @@ class GridResult:
         folder: Where its own files lie.
     """
 
-    study: Any
+    study: Study[Any] | Grid
     cells: tuple[GridCell, ...]
     folder: Path
+
+    cell_type: ClassVar[type[GridCell]] = GridCell
+    """What `of` makes its cells."""
+
+    @classmethod
+    def of(cls: type[Own], study: Study[Any] | Grid, cells: Sequence[GridCell], folder: Path) -> Own:
+        """The result of these runs."""
+        own = tuple(cls.cell_type(cell.labels, cell.study, cell.folder) for cell in cells)
+        return cls(study, own, folder)
+
+    @classmethod
+    def join(cls: type[Own], results: Sequence[Own]) -> Own:
+        """Several results as one, such as those of two data sets with heads of their own.
+
+        Raises:
+            StudyError: None, axes that differ, or two cells of the same labels.
+        """
+        cells = tuple(cell for result in results for cell in result.cells)
+        if not cells or len({tuple(cell.labels) for cell in cells}) > 1:
+            raise StudyError(
+                f"join takes results of the same axes; got {[', '.join(result.axes) for result in results]}."
+            )
+        if len({cell.key for cell in cells}) < len(cells):
+            raise StudyError("join takes results that differ in a label; got two cells of the same labels.")
+        return cls(results[0].study, cells, results[0].folder)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -109,6 +147,12 @@ class GridResult:
         found = self._frames("scores").merge(self.samples[[*keys, "sample", "group"]], on=keys)
         rest = [name for name in found.columns if name not in (*keys, "sample", "group", "value")]
         return found.reindex(columns=[*self.axes, "sample", "group", *rest, "value"])
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """`scores` with each sample's `index`, which is its own where ids repeat."""
+        keys = [*self.axes, "index"]
+        return self._frames("scores").merge(self.samples[[*keys, "sample", "group"]], on=keys)
 
     @cached_property
     def failures(self) -> pd.DataFrame:
@@ -150,19 +194,79 @@ class GridResult:
         """The names of all groups measured."""
         return frozenset(self.samples.group)
 
-    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Write the study's report, where it has one.
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The axes in which the cells differ."""
+        return tuple(axis for axis in self.axes if len({cell.labels[axis] for cell in self.cells}) > 1)
+
+    def table(self, n: int = N_ROWS) -> str:
+        """Text: the first n rows of `summary`, mean [low, high]; groups too few for an interval are counted.
+
+        Args:
+            n: How many rows at most; the text says how many are left out.
+        """
+        summary = self.summary()
+        keys = [str(name) for name in summary.columns if name not in (*NUMBERS, *self.axes)]
+        keys = [*self.varied, *keys]
+        table = Table(title=Text(f"{self.study.title}: means over samples"), title_justify="left")
+        for name in (*keys, "mean [95 %]", "samples", "groups"):
+            table.add_column(Text(name), justify="left" if name in self.varied else "right")
+        for row in records(summary.head(n)):
+            texts = [str(row[name]) for name in keys]
+            table.add_row(*map(Text, (*texts, mean_text(row), str(row["n"]), str(row["n_groups"]))))
+        left = len(summary) - n
+        more = [f"{left} more rows: read summary()."] if left > 0 else []
+        return "\n".join([printed(table, WIDTH), *more])
+
+    def figures(self) -> dict[str, go.Figure]:
+        """The Plotly figures of its report, by name.
 
         Raises:
             StudyError: This kind of study has no page.
         """
-        raise StudyError(
-            f"expected a study with a page of its own, got {self.study.title!r}: there is nothing to write to "
-            f"{path or self.folder}. Read result.scores, result.summary() and result.failures instead."
-        )
+        return self._page.figures(self)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
+
+        Args:
+            path: Where to write it; `report.html` in the study's folder when left out.
+
+        Raises:
+            StudyError: This kind of study has no page.
+        """
+        return self._write(path)
+
+    def _write(self, path: str | os.PathLike[str] | None, **options: Any) -> Path:
+        """The page that the study declares, written with these options."""
+        target = self.folder / "report.html" if path is None else Path(path)
+        return self._page.write_page(self, target, **options)
+
+    @property
+    def _page(self) -> ModuleType:
+        """The module that the study names in `page`: it has `write_page(result, path)` and `figures(result)`."""
+        if not self.study.page:
+            raise StudyError(
+                f"expected a study with a page of its own, got {self.study.title!r}, which names none in `page`. Read "
+                "result.scores, result.summary() and result.failures instead."
+            )
+        return importlib.import_module(self.study.page)
 
     def _frames(self, table: str) -> pd.DataFrame:
         return below(cell.frame(table) for cell in self.cells)
+
+
+def mean_text(row: dict[str, Any]) -> str:
+    """The mean with its interval; without one where groups are too few."""
+    ends = "" if row["note"] else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['mean']:.3f}{ends}"
+
+
+def printed(table: Table, width: int) -> str:
+    """A table as text."""
+    text = StringIO()
+    Console(file=text, width=width).print(table)
+    return text.getvalue().rstrip()
 
 
 def stored_tokens(cell: GridCell, index: int) -> TokenMap:

@@ -13,11 +13,11 @@ import pandas as pd
 from interp.errors import StudyError
 from interp.run import FAILURES, RunFolder, Task, run_tasks
 from interp.study.model_spec import open_model
-from interp.study.study import Study
 
-__all__ = ["Cells", "GridCell", "by_model", "run_cells", "run_study"]
+__all__ = ["Cells", "GridCell", "by_model", "run_cells"]
 
-Cells = tuple[tuple[dict[str, str], Study], ...]
+Cells = tuple[tuple[dict[str, str], Any], ...]
+"""Labels along the axes, and a study each."""
 
 
 @dataclass(frozen=True)
@@ -56,33 +56,6 @@ class GridCell:
         return frame
 
 
-def run_study(
-    study: Study,
-    out: str | os.PathLike[str],
-    *,
-    workers: int = 1,
-    progress: bool = True,
-    part: tuple[int, int] | None = None,
-    mllm: Any = None,
-) -> Any:
-    """One study's result; what is already under `out` is not computed again.
-
-    Args:
-        study: The study.
-        out: The folder that holds runs.
-        workers: Processes, each with its own copy of the model; the bytes are the same for any number.
-        progress: Show progress on stderr.
-        part: (i, n) computes only part i of n, 1 ≤ i ≤ n.
-        mllm: The study's model, when it is open already.
-
-    Raises:
-        StudyError: Nothing could be measured.
-    """
-    listed = ((study.labels, study),)
-    cells = run_cells(listed, out, workers=workers, progress=progress, part=part, mllm=mllm)
-    return study.collect(study, cells, cells[0].folder.path)
-
-
 def run_cells(
     cells: Cells,
     out: str | os.PathLike[str],
@@ -115,15 +88,13 @@ def _ready(
     cells: Cells, mllm: Any, out: str | os.PathLike[str], *, workers: int, progress: bool
 ) -> tuple[Cells, Any]:
     """The cells with the results of other studies that they need, and the first cell's model, if it is open."""
-    if not any(hasattr(study, "resolved") for _, study in cells):
+    if not any(study.open_questions for _, study in cells):
         return cells, mllm
-    ready: list[tuple[dict[str, str], Study]] = []
+    ready: list[tuple[dict[str, str], Any]] = []
     kept = None
     for model, same in by_model(cells, mllm):
         options: dict[str, Any] = {"workers": workers, "progress": progress, "mllm": model}
-        for labels, study in same:
-            resolve = getattr(study, "resolved", None)
-            ready.append((labels, study if resolve is None else resolve(out, **options)))
+        ready += [(labels, study.resolved(out, **options)) for labels, study in same]
         kept = model if len(same) == len(cells) else None  # of several models one is open at a time
         del model, options
     return tuple(ready), kept

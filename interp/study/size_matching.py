@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,10 +18,8 @@ from scipy.stats import wasserstein_distance
 from interp.errors import StudyError
 from interp.stats import Interval, population_note, two_way, unpaired
 from interp.study.dataframes import where
-
-if TYPE_CHECKING:
-    from interp.study.layer_choice import LayerChoice
-    from interp.study.layer_sweep.result import Result
+from interp.study.layer_choice import LayerChoice, check_metric, layers_of
+from interp.study.result import GridResult
 
 __all__ = [
     "Matched",
@@ -51,7 +48,7 @@ class Matched:
             `value_b`.
         dropped: How many samples of each domain found no partner within the caliper.
         undefined: How many samples of each domain had no value or no size, and were left out before.
-        imbalance_before: Mean of the log sizes, first minus second, before matching: the even map's own
+        imbalance_before: Mean of the log sizes, first minus second, before matching: the uniform map's own
             difference in KL, with its sign changed.
         imbalance: The same among the pairs: what matching left.
         distance_before: How far apart the two distributions of log sizes were: their Wasserstein distance,
@@ -84,7 +81,7 @@ class Matched:
         ).strip()
 
 
-def area_frame(result: Result, metric: str, layer: int | LayerChoice) -> pd.DataFrame:
+def area_frame(result: GridResult, metric: str, layer: int | LayerChoice) -> pd.DataFrame:
     """The scores of one metric and layer against the samples' own boxes, with the boxes' size.
 
     Columns of the axes, `sample`, `group`, `value`, `n_box_tokens`, `n_tokens` and `area`, the share of the
@@ -93,11 +90,8 @@ def area_frame(result: Result, metric: str, layer: int | LayerChoice) -> pd.Data
     Raises:
         StudyError: A metric or layer that was not measured.
     """
-    if metric not in result.metrics:
-        raise StudyError(
-            f"expected one of the metrics measured, {', '.join(result.metrics)}; got {metric!r}."
-        )
-    parts, layers = [], result.layers(layer)
+    check_metric(result, metric)
+    parts, layers = [], layers_of(result, layer)
     for cell in result.cells:
         scores = cell.frame("scores")
         here = (scores.layer == layers[cell.labels["model"]]) & (scores.metric == metric)
@@ -111,7 +105,7 @@ def area_frame(result: Result, metric: str, layer: int | LayerChoice) -> pd.Data
 
 
 def matched(
-    found: Result | pd.DataFrame,
+    found: GridResult | pd.DataFrame,
     *,
     metric: str = "kl",
     layer: int | LayerChoice | None = None,
@@ -126,7 +120,7 @@ def matched(
 
     In random order, each sample of the smaller domain takes the nearest sample of the other not yet taken, by
     |ln size ratio|, if that is within the caliper; ties are broken at random. Matched on the log of the size
-    an even map's KL differs by at most the caliper within a pair. The interval allows for groups on both
+    a uniform map's KL differs by at most the caliper within a pair. The interval allows for groups on both
     sides (`interp.stats.two_way`).
 
     Args:
@@ -173,7 +167,7 @@ def matched(
 
 
 def two_domains(
-    found: Result | pd.DataFrame,
+    found: GridResult | pd.DataFrame,
     metric: str,
     layer: int | LayerChoice | None,
     over: str,
@@ -220,7 +214,7 @@ def span(side: pd.DataFrame) -> str:
     return f"{side['size'].min():.3g} to {side['size'].max():.3g}"
 
 
-def _framed(found: Result | pd.DataFrame, metric: str, layer: int | LayerChoice | None) -> pd.DataFrame:
+def _framed(found: GridResult | pd.DataFrame, metric: str, layer: int | LayerChoice | None) -> pd.DataFrame:
     if isinstance(found, pd.DataFrame):
         return found
     if layer is None:
@@ -311,7 +305,7 @@ class Stratified:
 
 
 def stratified(
-    found: Result | pd.DataFrame,
+    found: GridResult | pd.DataFrame,
     *,
     metric: str = "kl",
     layer: int | LayerChoice | None = None,

@@ -110,7 +110,7 @@ def test_the_page_says_what_was_measured_and_how_far_it_agrees(page: str) -> Non
     assert "Only 3 groups: fewer than 20" in text
     assert "Each group alone against all of the other data set:" in text
     assert "patient-30" in text
-    assert "An even map scores 1.000: 2 of the top 2 heads and 5 of all 6 are better." in text
+    assert "A uniform map scores 1.000: 2 of the top 2 heads and 5 of all 6 are better." in text
     assert "1 of 23 samples left out" in text
     assert "SampleError: the sample has no box" in text
     assert "fingerprint ffffffffffffffff" in text
@@ -133,4 +133,4 @@ def test_the_page_warns_first_of_a_ranking_of_even_maps_and_of_organisms(
     )
     assert "These are not the paper's numbers" in text
     assert "Agreement" not in text
-    assert (result.folder.path / "report.html").exists()
+    assert (result.folder / "report.html").exists()

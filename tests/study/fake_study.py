@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from interp.errors import SampleError, StudyError
-from interp.inputs.prompt import PAPER_PROMPT
+from interp.data import Samples
+from interp.errors import SampleError
 from interp.run import Outcome
-from interp.study import GridResult, StudyTask, run_study, study_labels
+from interp.study import GridResult, Study, StudyTask
+from interp.study.fields import as_samples, field, one_of, whole_number
+from interp.study.model_spec import as_model
 from interp.study.task import Rows
 from tests.study.planted import Model, samples
 
@@ -57,42 +57,22 @@ class LengthTask(StudyTask):
         return {"samples": [{"index": index, "sample": sample, "group": group}], "scores": [score]}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lengths:
-    data: Any = dataclasses.field(default_factory=samples)
-    model: Any = dataclasses.field(default_factory=Model)
-    prompt: Any = PAPER_PROMPT
-    method: Any = Times(1)
-    unit: str = "words"
-    batch: int = 2
+class Lengths(Study[GridResult]):
+    data: Samples = field(factory=samples, converter=as_samples)
+    model: Any = field(factory=Model, converter=as_model)
+    method: Times = field(default=Times(1))
+    unit: str = field(default="words", validator=one_of("words", "letters"))
+    batch: int = field(default=2, validator=whole_number(1))
 
     name = "lengths"
     title = "Lengths of questions"
-    question = "How long are the questions?"
-
-    def __post_init__(self) -> None:
-        if self.unit not in ("words", "letters"):
-            raise StudyError(f"unit is words or letters; got {self.unit!r}.")
 
     @property
-    def labels(self) -> dict[str, str]:
-        return study_labels(self)
-
-    def replace(self, **changes: Any) -> Lengths:
-        return dataclasses.replace(self, **changes)
-
-    def run(
-        self,
-        out: str | os.PathLike[str] = "runs",
-        *,
-        workers: int = 1,
-        progress: bool = False,
-        part: tuple[int, int] | None = None,
-    ) -> GridResult:
-        return run_study(self, out, workers=workers, progress=progress, part=part)
+    def question(self) -> str:
+        return "How long are the questions?"
 
     def task(self, mllm: Any) -> LengthTask:
         return LengthTask(self, mllm)
 
     def collect(self, whole: Any, cells: tuple[Any, ...], folder: Path) -> GridResult:
-        return GridResult(whole, cells, folder)
+        return GridResult.of(whole, cells, folder)

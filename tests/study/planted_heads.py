@@ -21,6 +21,7 @@ from interp.run.task import FAILURE_SCHEMA
 from interp.study.head_ranking.result import HeadResult
 from interp.study.head_ranking.study import HeadRanking
 from interp.study.head_ranking.task import SAMPLES, SCORES
+from interp.study.runs import GridCell
 from interp.tracing import Cost
 from tests.study.planted import Model, samples, token_map
 
@@ -98,4 +99,4 @@ def made(
     ]
     folder.write_table("samples", pa.Table.from_pylist(rows, schema=SAMPLES))
     folder.write_table("failures", FAILURE_SCHEMA.empty_table())
-    return HeadResult(study, folder)
+    return HeadResult(study, (GridCell(study.labels, study, folder),), folder.path)

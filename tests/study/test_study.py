@@ -42,7 +42,7 @@ def test_a_grid_over_a_head_ranking_is_one_frame_and_one_page(tmp_path: Path) ->
         here = result.scores[(result.scores.data == labels["data"]) & (result.scores.metric == study.metric)]
         assert here.value.tolist() == alone.scores.value.tolist()
         assert own.top(3) == alone.top(3)
-        assert own.folder.path.name == alone.folder.path.name
+        assert own.folder.name == alone.folder.name
     summary = result.summary()
     assert summary.groupby(["data", "metric"]).size().tolist() == [6] * 4
     assert {"gain", "mean", "low", "high"} <= set(summary.columns)
@@ -93,7 +93,7 @@ def test_a_study_of_a_third_kind_is_varied_by_any_of_its_fields(tmp_path: Path) 
         result.report()
     alone = grid.studies[-1][1].run(tmp_path / "alone")
     assert alone.folder.name == result.cells[-1].folder.path.name
-    with pytest.raises(StudyError, match=r"axis unit .* 'miles': unit is words or letters"):
+    with pytest.raises(StudyError, match=r"axis unit .* 'miles': unit is one of words, letters; got .miles"):
         Grid(Lengths(), unit=["miles"])
 
 

@@ -187,3 +187,17 @@ def _failures(result: GridResult) -> str:
         return "None: every sample was measured."
     counts = ", ".join(f"{reason} ×{n}" for reason, n in found.reason.value_counts().head(5).items())
     return f"{len(found)} left out: {counts}"
+
+
+def write_page(
+    result: GridResult, path: str | Path, *, rankings: Mapping[str, HeadResult] | None = None
+) -> Path:
+    """Write the page and return its path."""
+    return write_attribution(result, rankings or {}, Path(path))
+
+
+def figures(result: GridResult, *, rankings: Mapping[str, HeadResult] | None = None) -> dict[str, Any]:
+    """The page's figures by name."""
+    heads, summary = head_table(result, rankings or {}), result.summary()
+    parts = part_bars(where(summary, summary.part != "head"))
+    return {"heads": head_maps(heads), "parts": parts, "scatter": head_scatter(heads)}

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.inputs.prompt import PAPER_PROMPT
+from interp.study.fields import field, one_of
 from interp.study.head_attribution.task import AttributionTask
-from interp.study.lens import check_fields
 from interp.study.result import GridResult
-from interp.study.runs import GridCell, run_study
-from interp.study.study import study_labels
+from interp.study.runs import GridCell
+from interp.study.study import Study
 
 __all__ = ["HeadAttribution"]
 
-CHOICES = {"target": ("greedy", "answer")}
 
-
-@dataclass(frozen=True, kw_only=True)
-class HeadAttribution:
+class HeadAttribution(Study[GridResult]):
     """The direct effect of each head, MLP and the embedding on the answer's first token, and each head's total effect.
 
     Both are of the last prompt token, in logits above the vocabulary's mean logit (log p saturates where a model is
@@ -47,43 +40,16 @@ class HeadAttribution:
     Source: Elhage et al., A Mathematical Framework for Transformer Circuits (2021); TransformerLens.
     """
 
-    data: Any
-    model: Any = "organism"
-    target: str = "greedy"
-    prompt: Any = PAPER_PROMPT
-    seed: int = 0
-    batch: int = 8
+    target: str = field(default="greedy", validator=one_of("greedy", "answer"))
 
     name = "head-attribution"
     title = "Head attribution"
-
-    def __post_init__(self) -> None:
-        check_fields(self, CHOICES)
+    page = "interp.study.head_attribution.page"
 
     @property
     def question(self) -> str:
         """What the study answers, in a sentence."""
-        return "Which heads write the answer into the last token's stream?"
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Short names of the model and the data."""
-        return study_labels(self)
-
-    def replace(self, **changes: Any) -> HeadAttribution:
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
-
-    def run(
-        self,
-        out: str | os.PathLike[str] = "runs",
-        *,
-        workers: int = 1,
-        progress: bool = True,
-        part: tuple[int, int] | None = None,
-    ) -> GridResult:
-        """The study's result; what is already under `out` is not computed again. See `run_study`."""
-        return run_study(self, out, workers=workers, progress=progress, part=part)
+        return "Which heads write the answer into the last token's residual stream?"
 
     def task(self, mllm: Any) -> AttributionTask:
         """The study as work for the runner."""
@@ -91,4 +57,4 @@ class HeadAttribution:
 
     def collect(self, whole: Any, cells: tuple[GridCell, ...], folder: Path) -> GridResult:
         """The result of this study, or of a grid over it."""
-        return GridResult(whole, cells, folder)
+        return GridResult.of(whole, cells, folder)

@@ -5,22 +5,58 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
+from interp.data import Samples
 from interp.errors import SiteError, StudyError
 from interp.run import canonical
+from interp.study.head_ranking.result import HeadResult, Pairs
+from interp.study.model_spec import OpenModel
+from interp.study.result import GridResult
 from interp.study.task import group_of
 from interp.tracing import Site
 
-if TYPE_CHECKING:
-    from interp.study.head_ranking.result import HeadResult
-    from interp.study.head_ranking.study import HeadRanking
-    from interp.study.layer_sweep.result import Result
-    from interp.tracing import Mllm
-
 __all__ = ["PUBLISHED", "HeadSet", "Pairs", "published_heads"]
 
-Pairs = tuple[tuple[int, int], ...]
+
+@runtime_checkable
+class Ranking(Protocol):
+    """What a set needs of the study that ranks its heads; a `HeadRanking` is one."""
+
+    @property
+    def data(self) -> Samples:
+        """The samples that heads are ranked on."""
+        ...
+
+    @property
+    def model(self) -> Any:
+        """The model whose heads are ranked."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """By which metric."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """The split that the samples are of."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Model and data, for messages."""
+        ...
+
+    def run(
+        self, out: str | os.PathLike[str], *, workers: int, progress: bool, mllm: OpenModel | None
+    ) -> HeadResult:
+        """The ranking's result."""
+        ...
+
+    def to_dict(self, mllm: OpenModel | None = None) -> dict[str, Any]:
+        """The ranking as JSON values."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +82,7 @@ class HeadSet:
             number ≥ 1.
     """
 
-    ranking: HeadRanking | None = None
+    ranking: Ranking | None = None
     k: int | None = None
     listed: Pairs = ()
     name: str = field(default="", compare=False)
@@ -120,7 +156,7 @@ class HeadSet:
         *,
         workers: int = 1,
         progress: bool = True,
-        mllm: Mllm | None = None,
+        mllm: OpenModel | None = None,
     ) -> Pairs:
         """The (layer, head) pairs in order of rank; a ranking whose run is under `out` is not run again.
 
@@ -137,14 +173,14 @@ class HeadSet:
             return self.listed
         return self.ranking.run(out, workers=workers, progress=progress, mllm=mllm).top(int(self.k or 0))
 
-    def held_out(self, result: Result | HeadResult) -> bool:
+    def held_out(self, result: GridResult) -> bool:
         """Whether it is known that no group of the result took part in the choice.
 
         False for a list: what its heads were chosen on is not known here.
         """
         return self.ranking is not None and not self._groups & result.groups
 
-    def sentence(self, result: Result | HeadResult) -> str:
+    def sentence(self, result: GridResult) -> str:
         """How the heads were chosen, for a caption."""
         if self.ranking is None:
             whose = f" ({self.source})" if self.source else ""
@@ -157,7 +193,7 @@ class HeadSet:
             f"choose on a validation split to make a claim."
         )
 
-    def to_dict(self, mllm: Mllm | None = None) -> dict[str, Any]:
+    def to_dict(self, mllm: OpenModel | None = None) -> dict[str, Any]:
         """The set as JSON: the pairs of a list; k and the whole ranking, by fingerprints, of a reference.
 
         Args:
@@ -167,7 +203,7 @@ class HeadSet:
             return {"heads": "listed", "pairs": [list(pair) for pair in self.listed]}
         return {"heads": "ranking", "k": self.k, "ranking": self.ranking.to_dict(mllm)}
 
-    def to_json(self, mllm: Mllm | None = None) -> str:
+    def to_json(self, mllm: OpenModel | None = None) -> str:
         """The canonical text of `to_dict`."""
         return canonical(self.to_dict(mllm))
 

@@ -263,11 +263,12 @@ def _provenance(results: Sequence[HeadResult]) -> str:
 
 
 def _origin(result: HeadResult) -> list[tuple[str, Any]]:
-    manifest, study, total = result.folder.read_json("manifest.json", {}), result.study, result.cost
+    run, study = result.cells[0].folder, result.study
+    manifest, total = run.read_json("manifest.json", {}), run.read_json("cost.json", {}).get("total", {})
     session = (manifest.get("sessions") or [{}])[-1]
     model, data = manifest.get("model", {}), manifest.get("data", {})
     return [
-        ("run", result.folder.path.name),
+        ("run", run.path.name),
         (
             "model",
             f"{model.get('id') or model.get('family')}, fingerprint {str(model.get('fingerprint'))[:16]}",
@@ -286,3 +287,15 @@ def _origin(result: HeadResult) -> list[tuple[str, Any]]:
         ("time", f"{total.get('wall_seconds', 0):.1f} s, {total.get('forwards', 0):.0f} forward passes"),
         ("peak memory", size_of(total["peak_bytes"]) if total.get("peak_bytes") else None),
     ]
+
+
+def write_page(
+    result: HeadResult, path: str | Path, *, k: int = 20, against: Sequence[HeadResult] = ()
+) -> Path:
+    """Write the page and return its path."""
+    return write_head_report((result, *against), Path(path), k)
+
+
+def figures(result: HeadResult, *, k: int = 20, against: Sequence[HeadResult] = ()) -> dict[str, Any]:
+    """The page's figures by name."""
+    return head_figures((result, *against), k)

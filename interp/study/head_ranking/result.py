@@ -6,29 +6,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
 from interp.metrics import METRICS
-from interp.run import FAILURES, RunFolder
 from interp.stats import population_note
 from interp.study.dataframes import below, records, where
-from interp.study.result import GridResult
+from interp.study.result import GridResult, printed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from interp.study.head_ranking.head_set import Pairs
-    from interp.study.head_ranking.study import HeadRanking
 
 __all__ = ["HeadGrid", "HeadMeans", "HeadResult", "draws", "goodness", "head_order"]
 
@@ -102,61 +96,42 @@ def head_order(means: Float[np.ndarray, " pair"], metric: str) -> Int[np.ndarray
 
 N_DRAWS = 2000
 WIDTH = 110
-EVEN_FRIENDLY = ("kl", "kl_gain")
+UNIFORM_FRIENDLY = ("kl", "kl_gain")
+Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class HeadResult:
-    """The result of a `HeadRanking`.
+class HeadResult(GridResult):
+    """The result of a `HeadRanking`: one run.
+
+    `scores` has one row per (axes…, sample, group, layer, head, metric): its value, NaN where undefined; `samples`
+    how many tokens each sample's boxes cover, and a uniform map's score (`even`).
 
     Attributes:
-        study: The study that was run.
-        folder: Its run.
         name: What tells it from the others it is shown with; its data's name when left out.
 
     Raises:
         StudyError: Not one sample could be measured.
     """
 
-    study: HeadRanking
-    folder: RunFolder
+    study: Any  # the HeadRanking
     name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if self.folder.has_table("samples") and len(self.samples) == 0:
-            first = self.folder.read_table(FAILURES).to_pylist()[0]
-            raise StudyError(
-                f"expected at least one of the {len(self.study.data)} samples of {self.study.label} to be "
-                f"measured, but all failed. The first, {first['sample']}: {first['error']}: {first['reason']}"
-            )
-
-    @cached_property
-    def samples(self) -> pd.DataFrame:
-        """One row per measured sample: its group, how many tokens its boxes cover, an even map's score (`even`)."""
-        return self.folder.read_table("samples").to_pandas()
+        if self.cells[0].folder.has_table("samples"):
+            self.cells[0].check()
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """One row per (sample, group, layer, head, metric): its value, NaN where undefined."""
-        stored = self.folder.read_table("scores").to_pandas()
-        frame = stored.merge(self.samples[["index", "sample", "group"]], on="index")
-        frame["metric"] = self.study.metric
-        return frame.reindex(columns=["sample", "group", "layer", "head", "metric", "value"])
-
-    @cached_property
-    def failures(self) -> pd.DataFrame:
-        """One row per thing that could not be measured, with the reason; empty when all went well."""
-        return self.folder.read_table(FAILURES).to_pandas()
+        """One row per (axes…, sample, group, layer, head, metric): its value, NaN where undefined."""
+        found, own = super().scores, self._metric
+        columns = [*self.axes, "sample", "group", "layer", "head", *own, "value"]
+        return found.assign(**own).reindex(columns=columns)
 
     @property
-    def cost(self) -> dict[str, float]:
-        """Seconds, bytes and forward passes over all sessions."""
-        return self.folder.read_json("cost.json", {}).get("total", {})
-
-    @cached_property
-    def groups(self) -> frozenset[str]:
-        """The names of all groups measured."""
-        return frozenset(self.samples.group)
+    def _metric(self) -> dict[str, str]:
+        """The column that names the metric, where no axis does."""
+        return {} if "metric" in self.axes else {"metric": self.study.metric}
 
     @cached_property
     def means(self) -> HeadMeans:
@@ -164,10 +139,10 @@ class HeadResult:
         return HeadMeans.of(self.scores)
 
     def summary(self, level: float = 0.95) -> pd.DataFrame:
-        """Mean and bootstrap interval over groups of each (layer, head, metric).
+        """Mean and bootstrap interval over groups of each (axes…, layer, head, metric).
 
         Columns `mean`, `low`, `high`, `n`, `n_groups`, `n_undefined`, `note`, a sentence where there are too
-        few groups to speak of a population, and `gain`: how much better the mean is than an even map's on the
+        few groups to speak of a population, and `gain`: how much better the mean is than a uniform map's on the
         same samples, positive = better whatever the metric's direction. All heads share their resamplings.
         """
         if not 0 < level < 1:
@@ -176,9 +151,10 @@ class HeadResult:
         groups = (means.counts > 0).sum(axis=0)
         low, high = _interval(means, level, self.study.seed)
         frame = {
+            **self.cells[0].labels,
             "layer": [layer for layer, _ in means.heads],
             "head": [head for _, head in means.heads],
-            "metric": self.study.metric,
+            **self._metric,
             "mean": means.mean()[0],
             "low": low,
             "high": high,
@@ -206,24 +182,22 @@ class HeadResult:
         return where(self.ranked, self.ranked["rank"] > 0).head(k)
 
     def n_beating_even(self, k: int) -> int:
-        """How many of the best k heads have a better mean than an even map."""
+        """How many of the best k heads have a better mean than a uniform map."""
         return sum(row["gain"] > 0 for row in records(self.best(k)))
 
     def verdict(self, k: int = 20) -> str:
-        """How many of the best k heads, and of all, beat an even map, in a sentence.
+        """How many of the best k heads, and of all, beat a uniform map, in a sentence.
 
-        KL punishes a map that leaves any part of a box dark, so heads that look everywhere can rank first.
+        KL punishes a map that leaves any part of a box dark, so heads that attend everywhere can rank first.
         """
         ranked = self.n_heads - self.n_unranked
         n_best, n_all = self.n_beating_even(k), self.n_beating_even(ranked)
         said = (
-            f"An even map scores {self.even:.3f}: {n_best} of the top {min(k, ranked)} heads and {n_all} of "
+            f"A uniform map scores {self.even:.3f}: {n_best} of the top {min(k, ranked)} heads and {n_all} of "
             f"all {ranked} are better."
         )
-        if self.study.metric in EVEN_FRIENDLY and n_best <= min(k, ranked) / 2:
-            said += (
-                " This metric favours maps that are even over maps that are sharp: rank by ar or auroc too."
-            )
+        if self.study.metric in UNIFORM_FRIENDLY and n_best <= min(k, ranked) / 2:
+            said += " This metric favours uniform maps over sharp ones: rank by ar or auroc too."
         return said
 
     @cached_property
@@ -272,10 +246,9 @@ class HeadResult:
             few = "too few groups" if row["note"] else f"[{row['low']:.3f}, {row['high']:.3f}]"
             numbers = (f"{row['mean']:.3f}", few, f"{row['gain']:+.3f}", row["n"], row["n_groups"])
             table.add_row(*map(str, (row["rank"], row["layer"], row["head"], *numbers)))
-        console = Console(file=StringIO(), width=WIDTH)
-        console.print(table)
-        text = console.file.getvalue().rstrip()  # pyright: ignore[reportAttributeAccessIssue]
-        return "\n".join([text, self.verdict(k), *([self._unranked_line()] if self.n_unranked else [])])
+        return "\n".join(
+            [printed(table, WIDTH), self.verdict(k), *([self._unranked_line()] if self.n_unranked else [])]
+        )
 
     def _unranked_line(self) -> str:
         return f"{self.n_unranked} of {self.n_heads} heads have no defined score and are not ranked."
@@ -288,9 +261,7 @@ class HeadResult:
         With `against`, other results of as many heads: all on one colour scale, and "ranks", each head's rank
         here against its rank there.
         """
-        from interp.study.head_ranking.figures import head_figures
-
-        return head_figures((self, *_several(against)), k)
+        return self._page.figures(self, k=k, against=_several(against))
 
     def report(
         self,
@@ -306,10 +277,7 @@ class HeadResult:
             k: How many heads are the top.
             against: Other results whose rankings are compared with this one.
         """
-        from interp.study.head_ranking.page import write_head_report
-
-        target = self.folder.path / "report.html" if path is None else Path(path)
-        return write_head_report((self, *_several(against)), target, k)
+        return self._write(path, k=k, against=_several(against))
 
 
 def _several(against: HeadResult | Sequence[HeadResult]) -> tuple[HeadResult, ...]:
@@ -335,9 +303,10 @@ class HeadGrid(GridResult):
     @cached_property
     def results(self) -> tuple[HeadResult, ...]:
         """The result of each cell in which something could be measured."""
-        varied = [axis for axis in self.axes if len({cell.labels[axis] for cell in self.cells}) > 1]
         return tuple(
-            HeadResult(cell.study, cell.folder, " · ".join(cell.labels[axis] for axis in varied))
+            HeadResult(
+                cell.study, (cell,), cell.folder.path, " · ".join(cell.labels[axis] for axis in self.varied)
+            )
             for cell in self.cells
             if cell.measured
         )
@@ -345,11 +314,20 @@ class HeadGrid(GridResult):
     @cached_property
     def scores(self) -> pd.DataFrame:
         """One row per (axes…, sample, group, layer, head, metric): its value, NaN where undefined."""
-        return self._of_cells([found.scores for found in self.results])
+        return below(found.scores for found in self.results)
 
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """`HeadResult.summary` of each cell: mean, interval and gain of each (axes…, layer, head, metric)."""
-        return self._of_cells([found.summary(level) for found in self.results])
+        return below(found.summary(level) for found in self.results)
+
+    def table(self, k: int = 20) -> str:
+        """Text: the best k heads of each cell."""
+        return "\n\n".join(found.table(k) for found in self.results)
+
+    def figures(self, k: int = 20) -> dict[str, go.Figure]:
+        """The figures of `HeadResult.figures`: the first cell against the others."""
+        first, *others = self.results
+        return first.figures(k, against=others)
 
     def report(self, path: str | os.PathLike[str] | None = None, *, k: int = 20) -> Path:
         """Write one page of all cells, and return its path: heat maps, and how far each agrees with the first.
@@ -363,14 +341,3 @@ class HeadGrid(GridResult):
         """
         first, *others = self.results
         return first.report(self.folder / "report.html" if path is None else path, k=k, against=others)
-
-    def _of_cells(self, frames: list[pd.DataFrame]) -> pd.DataFrame:
-        """The frames below one another; an axis that is a column of theirs already, as "metric", leads it."""
-        labels = [cell.labels for cell in self.cells if cell.measured]
-        parts = []
-        for frame, own in zip(frames, labels, strict=True):
-            rest = frame.drop(columns=[axis for axis in own if axis in frame.columns])
-            for place, (axis, label) in enumerate(own.items()):
-                rest.insert(place, axis, label)
-            parts.append(rest)
-        return below(parts)

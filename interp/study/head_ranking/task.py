@@ -48,7 +48,7 @@ class HeadTask(SamplesTask):
         return {**super().to_dict(), "metric": study.metric, "rule": study.rule, "split": study.split}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """One row per sample, layer and head; one row per sample, with what an even map scores on it."""
+        """One row per sample, layer and head; one row per sample, with what a uniform map scores on it."""
         return {"scores": SCORES, "samples": SAMPLES}
 
     def joined(self) -> tuple[str, ...]:

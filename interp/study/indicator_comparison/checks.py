@@ -1,4 +1,4 @@
-"""What a comparison of indicators is refused for, before anything runs."""
+"""What a comparison of indicators is refused for, before anything runs: validators of its fields."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from interp.data import Samples
 from interp.errors import StudyError
-from interp.inputs.prompt import Prompt, Target
+from interp.inputs.prompt import Target
 from interp.inputs.sample import Sample
-from interp.metrics import METRICS
+from interp.study.fields import is_indicator
 from interp.study.indicator_comparison.one_map import SUM
 from interp.tracing.copies import randomised
 
@@ -20,104 +20,101 @@ __all__ = [
     "AGREEMENT",
     "ALL",
     "asked_otherwise",
-    "check_comparison",
+    "check_few",
+    "check_indicators",
+    "check_layers",
+    "check_least",
+    "check_randomised",
+    "check_removals",
+    "check_steps",
+    "check_target",
+    "distinct",
     "fixed_targets",
     "other_questions",
     "shuffled",
     "stage_name",
 ]
 
-RULES = ("touch", "center", "stretch")
 AGREEMENT = ("spearman", "kendall")
 ALL = "all"
 
 
-def check_comparison(study: Any) -> None:
-    """Raise `StudyError` for a study that makes no sense."""
-    if len(study.data) == 0:
-        raise StudyError(f"the data {study.data.name!r} hold no sample. Was a filter too strict?")
-    _check_indicators(study)
-    _check_removals(study.removals)
-    _check_steps(study)
-    if not isinstance(study.prompt, Prompt) or not isinstance(study.target, Target):
-        raise StudyError(
-            f"prompt is an interp.Prompt and target an interp.Target; got {study.prompt!r}, {study.target!r}."
-        )
-    if study.choose_by not in METRICS:
-        raise StudyError(f"choose_by is one of {', '.join(METRICS)}; got {study.choose_by!r}.")
-    if study.rule not in RULES:
-        raise StudyError(f"rule is one of {', '.join(RULES)}; got {study.rule!r}.")
-    if not study.truth or len(set(study.truth)) < len(study.truth):
-        raise StudyError(f"truth names one or more boxes, each once; got {study.truth!r}.")
-    if not set(study.agreement) <= set(AGREEMENT) or len(set(study.agreement)) < len(study.agreement):
-        raise StudyError(
-            f"agreement holds some of {', '.join(AGREEMENT)}, each once; got {study.agreement!r}."
-        )
-    for name, low, none in (
-        ("seed", 0, False),
-        ("batch", 1, False),
-        ("n_faithful", 0, True),
-        ("n_checked", 0, True),
-    ):
-        value = getattr(study, name)
-        right = isinstance(value, int) and not isinstance(value, bool) and value >= low
-        if not right and not (none and value is None):
-            raise StudyError(f"{name} is a whole number ≥ {low}{', or None' if none else ''}; got {value!r}.")
-
-
-def _check_indicators(study: Any) -> None:
-    named = study.indicators
-    if not isinstance(named, Mapping) or not named:
-        raise StudyError(f"indicators is a mapping from label to indicator, at least one; got {named!r}.")
-    for label, indicator in named.items():
+def check_indicators(name: str, value: Any) -> None:
+    """A mapping from labels without "|" to indicators that do not give a map per head."""
+    if not isinstance(value, Mapping) or not value:
+        raise StudyError(f"{name} is a mapping from label to indicator, at least one; got {value!r}.")
+    for label, one in value.items():
         if not isinstance(label, str) or not label.strip() or "|" in label:
             raise StudyError(f"an indicator's label is a text without '|'; got {label!r}.")
-        if not callable(indicator) or not hasattr(indicator, "to_dict"):
-            raise StudyError(
-                f"indicators are of interp.indicators, such as Attention(); got {indicator!r} under {label!r}."
-            )
-        if getattr(indicator, "per_head", False):
+        is_indicator(f"the indicator {label!r}", one)
+        if getattr(one, "per_head", False):
             raise StudyError(
                 f"a comparison takes one map per layer or one in all; {label!r} has per_head=True."
             )
-    if not isinstance(study.layers, Mapping):
-        raise StudyError(f"layers is a mapping from an indicator's label to a layer; got {study.layers!r}.")
-    for label, layer in study.layers.items():
+
+
+def check_layers(layers: Any, indicators: Mapping[str, Any]) -> None:
+    """A mapping from labels of the indicators to a layer or "sum"."""
+    if not isinstance(layers, Mapping):
+        raise StudyError(f"layers is a mapping from an indicator's label to a layer; got {layers!r}.")
+    for label, layer in layers.items():
         right = layer == SUM or (isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0)
-        if label not in named or not right:
+        if label not in indicators or not right:
             raise StudyError(
                 f"layers maps labels of the indicators to a layer 0, 1, … or {SUM!r}; got {label!r}: {layer!r}."
             )
 
-    for label, n in study.few.items() if isinstance(study.few, Mapping) else [(study.few, None)]:
-        if label not in named or isinstance(n, bool) or not isinstance(n, int) or n < 1:
+
+def check_few(few: Any, indicators: Mapping[str, Any]) -> None:
+    """A mapping from labels of the indicators to a number of samples."""
+    for label, n in few.items() if isinstance(few, Mapping) else [(few, None)]:
+        if label not in indicators or isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise StudyError(
                 f"few maps labels of the indicators to a number of samples ≥ 1; got {label!r}: {n!r}."
             )
 
 
-def _check_removals(removals: tuple[Any, ...]) -> None:
-    for removal in removals:
+def check_removals(name: str, value: tuple[Any, ...]) -> None:
+    """Removals of distinct names."""
+    for removal in value:
         if not callable(getattr(removal, "scores", None)) or not hasattr(removal, "to_dict"):
-            raise StudyError(f"removals are of interp.indicators, such as HideTokens(); got {removal!r}.")
-    names = [removal.name for removal in removals]
+            raise StudyError(f"{name} are of interp.indicators, such as HideTokens(); got {removal!r}.")
+    names = [removal.name for removal in value]
     if len(set(names)) < len(names):
-        raise StudyError(f"removals have a name of their own each; got {', '.join(names)}.")
+        raise StudyError(f"{name} have a name of their own each; got {', '.join(names)}.")
 
 
-def _check_steps(study: Any) -> None:
-    steps = study.steps
-    inside = all(isinstance(one, int | float) and 0 < one < 1 for one in steps)
-    if not steps or not inside or any(a >= b for a, b in itertools.pairwise(steps)):
-        raise StudyError(f"steps are increasing fractions between 0 and 1, both left out; got {steps!r}.")
-    if not study.erased or not set(study.erased) <= set(steps):
-        raise StudyError(f"erased are some of the steps {steps!r}; got {study.erased!r}.")
-    if not isinstance(study.least, int | float) or not study.least > 0:
-        raise StudyError(f"least is a number > 0, on the scale of the target; got {study.least!r}.")
-    for share in study.randomised:
+def check_steps(name: str, value: tuple[Any, ...]) -> None:
+    """Increasing fractions between 0 and 1."""
+    inside = all(isinstance(one, int | float) and 0 < one < 1 for one in value)
+    if not value or not inside or any(a >= b for a, b in itertools.pairwise(value)):
+        raise StudyError(f"{name} are increasing fractions between 0 and 1, both left out; got {value!r}.")
+
+
+def check_least(name: str, value: Any) -> None:
+    """A number above 0."""
+    if not isinstance(value, int | float) or not value > 0:
+        raise StudyError(f"{name} is a number > 0, on the scale of the target; got {value!r}.")
+
+
+def check_randomised(name: str, value: tuple[Any, ...]) -> None:
+    """Shares of the layers in (0, 1], and "all"."""
+    for share in value:
         number = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
         if share != ALL and not number:
-            raise StudyError(f"randomised holds shares of the layers in (0, 1], and {ALL!r}; got {share!r}.")
+            raise StudyError(f"{name} holds shares of the layers in (0, 1], and {ALL!r}; got {share!r}.")
+
+
+def check_target(name: str, value: Any) -> None:
+    """An `interp.Target`."""
+    if not isinstance(value, Target):
+        raise StudyError(f'{name} is an interp.Target, such as Target("answer"); got {value!r}.')
+
+
+def distinct(name: str, value: tuple[Any, ...]) -> None:
+    """One or more, each once."""
+    if not value or len(set(value)) < len(value):
+        raise StudyError(f"{name} names one or more boxes, each once; got {value!r}.")
 
 
 def stage_name(share: float | str) -> str:

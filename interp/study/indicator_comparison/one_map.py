@@ -19,7 +19,6 @@ from interp.study.indicator_comparison.truth import at_truth
 from interp.study.layer_choice import LayerChoice, choose_layer
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.model_spec import open_model
-from interp.study.runs import run_study
 from interp.study.task import fault, group_of, suitable_threads
 
 __all__ = ["SUM", "Aimed", "one_map", "with_layers"]
@@ -114,7 +113,7 @@ def with_layers(
             rule=study.rule,
             batch=study.batch,
         )
-        found = run_study(sweep, out, workers=workers, progress=progress, mllm=opened)
+        found = sweep.run(out, workers=workers, progress=progress, mllm=opened)
         choice = choose_layer(found, study.choose_by)
         (layers[label],) = choice.layers.values()
         choices[label] = _words(choice, study)

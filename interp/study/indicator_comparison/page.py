@@ -395,3 +395,13 @@ def _words(result: IndicatorResult) -> str:
 
 def _folded(title: str, body: str) -> str:
     return tag("details", tag("summary", safe(title)), body) if body else ""
+
+
+def write_page(result: IndicatorResult, path: str | Path) -> Path:
+    """Write the page and return its path."""
+    return write_indicators(result, Path(path))
+
+
+def figures(result: IndicatorResult) -> dict[str, Any]:
+    """The page's figures by name."""
+    return indicator_figures(result)

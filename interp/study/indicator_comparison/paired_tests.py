@@ -1,9 +1,9 @@
-"""Indicators against one another and against maps that know nothing: paired tests by group, Holm."""
+"""Indicators against one another and against baselines: paired tests by group, Holm."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,8 @@ from interp.indicators import CentrePrior, RandomMap
 from interp.metrics import METRICS
 from interp.stats import holm, paired, paired_test, population_note
 from interp.study.dataframes import below, rows_of, where
-
-if TYPE_CHECKING:
-    from interp.study.indicator_comparison.result import IndicatorResult
-    from interp.study.runs import GridCell
+from interp.study.result import GridResult
+from interp.study.runs import GridCell
 
 __all__ = ["BETTER", "baselines", "better", "compare_indicators", "found"]
 
@@ -30,13 +28,13 @@ def better(measure: str) -> str:
 
 
 def baselines(study: Any) -> list[str]:
-    """The labels of the indicators that know nothing of the model."""
+    """The labels of the indicators that do not depend on the model: the centre prior and random maps."""
     known = study.indicators.items()
     return [label for label, indicator in known if isinstance(indicator, CentrePrior | RandomMap)]
 
 
 def compare_indicators(
-    result: IndicatorResult, measure: str, against: str | None = None, *, level: float = 0.95
+    result: GridResult, measure: str, against: str | None = None, *, level: float = 0.95
 ) -> pd.DataFrame:
     """Every pair of indicators in each cell, on the samples that both have a value of.
 
@@ -62,7 +60,7 @@ def compare_indicators(
 
 
 def _pairs(
-    result: IndicatorResult, cell: GridCell, measure: str, against: str | None, level: float
+    result: GridResult, cell: GridCell, measure: str, against: str | None, level: float
 ) -> pd.DataFrame:
     wide = values_of(result, cell, measure, against)
     labels = [label for label in cell.study.indicators if label in wide]
@@ -80,7 +78,7 @@ def _pairs(
     return frame
 
 
-def values_of(result: IndicatorResult, cell: GridCell, measure: str, against: str | None) -> pd.DataFrame:
+def values_of(result: GridResult, cell: GridCell, measure: str, against: str | None) -> pd.DataFrame:
     """One row per sample of a cell: `index`, `group` and a column for each indicator."""
     own = rows_of(result.values, cell.labels)
     own = where(own, (own.measure == measure) & (own.against == (against or _first(cell, measure))))
@@ -113,7 +111,7 @@ def _tested(a: np.ndarray, b: np.ndarray, groups: Any, level: float, seed: int) 
     }
 
 
-def found(result: IndicatorResult, measure: str | None = None, level: float = 0.95) -> pd.DataFrame:
+def found(result: GridResult, measure: str | None = None, level: float = 0.95) -> pd.DataFrame:
     """Which indicators find the truth: one row per (axes…, indicator) that is no baseline.
 
     An indicator **finds** it where it is better than every baseline among the indicators on the same samples: the
@@ -136,7 +134,7 @@ def found(result: IndicatorResult, measure: str | None = None, level: float = 0.
 
 
 def _verdicts(
-    result: IndicatorResult, cell: GridCell, measure: str, rows: pd.DataFrame, level: float
+    result: GridResult, cell: GridCell, measure: str, rows: pd.DataFrame, level: float
 ) -> pd.DataFrame:
     sign = 1 if better(measure) == "higher" else -1
     nothing = [label for label in baselines(cell.study) if label in rows.index]

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from interp.errors import StudyError
 from interp.metrics import METRICS, normalised
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.indicator_comparison.costs import costs
 from interp.study.indicator_comparison.paired_tests import compare_indicators, found
 from interp.study.indicator_comparison.removal_curves import scaled
-from interp.study.result import GridResult, stored_tokens
+from interp.study.result import GridResult, printed, stored_tokens
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from interp.inputs.tokens import TokenMap
 
 __all__ = ["IndicatorCell", "IndicatorResult", "calibration_table", "mark"]
@@ -37,42 +30,42 @@ __all__ = ["IndicatorCell", "IndicatorResult", "calibration_table", "mark"]
 WIDTH = 190
 
 
-def calibration_table(result: IndicatorResult, measure: str | None = None) -> str:
-    """One line per indicator, two columns or more per cell: the measure against each truth, ✓ where it is found."""
-    chosen = measure or result.metrics[0]
+def calibration_table(result: GridResult, found: pd.DataFrame, measure: str) -> str:
+    """One line per indicator, a column per cell and truth: the metric's mean against it, ✓ where it is found.
+
+    Args:
+        result: Of an `IndicatorComparison`.
+        found: Its verdicts by that metric, `IndicatorResult.found`.
+        measure: The metric.
+    """
     cells = [cell for cell in result.cells if cell.measured]
     verdicts = {
-        (tuple(row[axis] for axis in result.axes), row["indicator"]): row["finds"]
-        for row in records(result.found(chosen))
+        (tuple(row[axis] for axis in result.axes), row["indicator"]): row["finds"] for row in records(found)
     }
     summary = result.summary()
-    table = Table(title=Text(f"{METRICS[chosen].label}, mean [95 %]"), title_justify="left")
+    table = Table(title=Text(f"{METRICS[measure].label}, mean [95 %]"), title_justify="left")
     table.add_column("indicator", no_wrap=True)
     for cell in cells:
         for truth in cell.study.truth:
             table.add_column(Text(f"{' · '.join(cell.key)}\n{truth}"), justify="right")
-    for label in result.indicators:
+    labels = dict.fromkeys(label for cell in result.cells for label in cell.study.indicators)
+    for label in labels:
         entries = []
         for cell in cells:
             own = rows_of(summary, cell.labels)
-            own = where(own, (own.indicator == label) & (own.measure == chosen))
+            own = where(own, (own.indicator == label) & (own.measure == measure))
             rows = {row["against"]: row for row in records(own)}
             for place, truth in enumerate(cell.study.truth):
                 sign = mark(verdicts.get((cell.key, label))) if place == 0 else ""
                 entries.append(_entry(rows.get(truth), sign))
         table.add_row(Text(label), *map(Text, entries))
-    console = Console(file=StringIO(), width=WIDTH)
-    console.print(table)
-    notes = [
-        "✓: better than every map that knows nothing, on the same samples (paired, by group, Holm p ≤ 0.05)."
-    ]
+    notes = ["✓: better than every baseline on the same samples (paired, by group, Holm p ≤ 0.05)."]
     notes += [
         f"{' · '.join(cell.key)}: {n} groups are too few for intervals and verdicts; no claim about a population."
         for cell in cells
         if (n := rows_of(result.samples, cell.labels).group.nunique()) < MIN_GROUPS
     ]
-    text: Any = console.file
-    return "\n".join([text.getvalue().rstrip(), *notes])
+    return "\n".join([printed(table, WIDTH), *notes])
 
 
 def mark(finds: Any) -> str:
@@ -120,27 +113,7 @@ class IndicatorResult(GridResult):
     """
 
     cells: tuple[IndicatorCell, ...]
-
-    @classmethod
-    def of(cls, study: Any, cells: Sequence[GridCell], folder: Path) -> IndicatorResult:
-        """The result of these runs."""
-        return cls(study, tuple(IndicatorCell(c.labels, c.study, c.folder) for c in cells), folder)
-
-    @classmethod
-    def join(cls, results: Sequence[IndicatorResult]) -> IndicatorResult:
-        """Several results as one, such as those of organisms with causes of their own.
-
-        Raises:
-            StudyError: None, axes that differ, or two cells of the same labels.
-        """
-        cells = tuple(cell for result in results for cell in result.cells)
-        if not cells or len({tuple(cell.labels) for cell in cells}) > 1:
-            raise StudyError(
-                f"join takes results of the same axes; got {[', '.join(result.axes) for result in results]}."
-            )
-        if len({cell.key for cell in cells}) < len(cells):
-            raise StudyError("join takes results that differ in a label; got two cells of the same labels.")
-        return cls(results[0].study, cells, results[0].folder)
+    cell_type = IndicatorCell
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -151,12 +124,6 @@ class IndicatorResult(GridResult):
     def indicators(self) -> tuple[str, ...]:
         """Labels of the indicators, of all cells together."""
         return tuple(dict.fromkeys(label for cell in self.cells for label in cell.study.indicators))
-
-    @cached_property
-    def values(self) -> pd.DataFrame:
-        """`scores` with each sample's `index`, which is its own where ids repeat."""
-        keys = [*self.axes, "index"]
-        return self._frames("scores").merge(self.samples[[*keys, "sample", "group"]], on=keys)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -222,7 +189,7 @@ class IndicatorResult(GridResult):
         return compare_indicators(self, measure, against, level=level)
 
     def found(self, measure: str | None = None, level: float = 0.95) -> pd.DataFrame:
-        """Which indicators find the truth, by beating every map that knows nothing.
+        """Which indicators find the truth, by beating every baseline.
 
         See `interp.study.indicator_comparison.paired_tests.found` for the rule and the columns.
         """
@@ -244,23 +211,8 @@ class IndicatorResult(GridResult):
 
     def table(self, measure: str | None = None) -> str:
         """Text: a line per indicator, a column per cell and truth: mean [low, high], and a mark where it finds it."""
-        return calibration_table(self, measure)
-
-    def figures(self) -> dict[str, go.Figure]:
-        """Plotly figures by name: "localisation", "pareto", and by cell "agreement", "curves", "matrix", "sanity"."""
-        from interp.study.indicator_comparison.figures import indicator_figures
-
-        return indicator_figures(self)
-
-    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
-
-        Args:
-            path: Where to write it; `report.html` in the study's folder when left out.
-        """
-        from interp.study.indicator_comparison.page import write_indicators
-
-        return write_indicators(self, self.folder / "report.html" if path is None else Path(path))
+        chosen = measure or self.metrics[0]
+        return calibration_table(self, self.found(chosen), chosen)
 
 
 def own_removals(study: Any) -> list[tuple[str, str]]:

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.data import Samples
 from interp.errors import StudyError
-from interp.indicators import Attention, CentrePrior, RandomMap
-from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Target
-from interp.metrics import named
-from interp.run import canonical
-from interp.study.indicator_comparison.checks import check_comparison
+from interp.indicators import Attention, CentrePrior, RandomMap, Removal
+from interp.inputs.prompt import GENERIC_PROMPT, Target
+from interp.metrics import METRICS, named
+from interp.study.fields import RULES, Indicator, as_samples, field, one_of, whole_number, words
+from interp.study.indicator_comparison.checks import (
+    AGREEMENT,
+    check_few,
+    check_indicators,
+    check_layers,
+    check_least,
+    check_randomised,
+    check_removals,
+    check_steps,
+    check_target,
+    distinct,
+)
 from interp.study.indicator_comparison.one_map import with_layers
 from interp.study.indicator_comparison.result import IndicatorResult
 from interp.study.indicator_comparison.task import IndicatorTask
 from interp.study.indicator_comparison.truth import BOXES, check_truth
-from interp.study.model_spec import as_model, open_model
-from interp.study.runs import GridCell, run_study
-from interp.study.study import study_labels
-
-if TYPE_CHECKING:
-    from interp.tracing import Mllm
+from interp.study.model_spec import OpenModel
+from interp.study.runs import GridCell
+from interp.study.study import Study
 
 __all__ = ["IndicatorComparison"]
 
-GREEDY = Target()
-USUAL = {
-    "relative attention": Attention(relative_to=GENERIC_PROMPT),
-    "attention": Attention(),
-    "centre": CentrePrior(),
-    "random": RandomMap(),
-}
+
+def _usual() -> dict[str, Indicator]:
+    return {
+        "relative attention": Attention(relative_to=GENERIC_PROMPT),
+        "attention": Attention(),
+        "centre": CentrePrior(),
+        "random": RandomMap(),
+    }
 
 
-@dataclass(frozen=True, kw_only=True)
-class IndicatorComparison:
+def _metrics(names: Any) -> tuple[str, ...]:
+    return tuple(metric.name for metric in named(names))
+
+
+def _validation(samples: Any) -> Samples | None:
+    return None if samples is None else as_samples(samples, "validation")
+
+
+def _as_dict(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value  # else its validator speaks
+
+
+class IndicatorComparison(Study[IndicatorResult]):
     """Several indicators on the same samples, under one protocol.
 
         study = interp.IndicatorComparison(
@@ -83,8 +101,8 @@ class IndicatorComparison:
             "all" for every weight of the model.
         n_faithful: On how many samples, drawn by seed, removals are run; None for all.
         n_checked: On how many samples, drawn by seed, the sanity checks are run; None for all.
-        few: Label → on how many samples, drawn by seed, an indicator too dear for all is asked; the sanity checks ask
-            it on an eighth as many.
+        few: Label → on how many samples, drawn by seed, an indicator runs that costs too much to run on all; the sanity
+            checks run it on an eighth as many.
         rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's).
         seed: Draws samples, other questions, shuffled weights and the order of tied tokens; and of the bootstrap.
         batch: Samples per call of an indicator. Part of the hash: other batches round differently.
@@ -95,49 +113,45 @@ class IndicatorComparison:
             wrong type. When run: an indicator with several layers and nothing to choose one by.
     """
 
-    data: Any  # checked and turned into Samples, a ModelSpec and so on below
-    model: Any = "organism"
-    indicators: Any = field(default_factory=lambda: dict(USUAL))
-    removals: Any = ()
-    metrics: Any = ("auroc", "ap", "pointing", "ar")
-    truth: Any = (BOXES,)
-    target: Any = GREEDY
-    prompt: Any = PAPER_PROMPT
-    validation: Any = field(default=None, compare=False)
-    layers: Any = field(default_factory=dict)
-    choose_by: str = "auroc"
-    steps: Any = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
-    erased: Any = (0.01, 0.05, 0.1, 0.2, 0.5)
-    least: float = 0.1
-    agreement: Any = ("spearman",)
-    randomised: Any = (0.5, "all")
-    n_faithful: int | None = None
-    n_checked: int | None = 24
-    few: Any = field(default_factory=dict)
-    rule: str = "touch"
-    seed: int = 0
-    batch: int = 8
-    choices: Any = field(default_factory=dict, compare=False)
+    indicators: Mapping[str, Indicator] = field(
+        factory=_usual, converter=_as_dict, validator=check_indicators
+    )
+    removals: tuple[Removal, ...] = field(default=(), converter=tuple, validator=check_removals)
+    metrics: tuple[str, ...] = field(default=("auroc", "ap", "pointing", "ar"), converter=_metrics)
+    truth: tuple[str, ...] = field(default=(BOXES,), converter=words, validator=distinct)
+    target: Target = field(default=Target(), validator=check_target)
+    validation: Samples | None = field(default=None, converter=_validation, compare=False)
+    layers: Mapping[str, int | str] = field(factory=dict, converter=_as_dict)
+    choose_by: str = field(default="auroc", validator=one_of(*METRICS))
+    steps: tuple[float, ...] = field(
+        default=(0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75), converter=tuple, validator=check_steps
+    )
+    erased: tuple[float, ...] = field(default=(0.01, 0.05, 0.1, 0.2, 0.5), converter=tuple)
+    least: float = field(default=0.1, validator=check_least)
+    agreement: tuple[str, ...] = field(default=("spearman",), converter=words)
+    randomised: tuple[float | str, ...] = field(
+        default=(0.5, "all"), converter=tuple, validator=check_randomised
+    )
+    n_faithful: int | None = field(default=None, validator=whole_number(0, or_none=True))
+    n_checked: int | None = field(default=24, validator=whole_number(0, or_none=True))
+    few: Mapping[str, int] = field(factory=dict, converter=_as_dict)
+    rule: str = field(default="touch", validator=one_of(*RULES))
+    choices: Mapping[str, str] = field(factory=dict, converter=dict, compare=False)
 
     name = "indicator-comparison"
     title = "Indicators compared"
-    question = "Which indicator can be trusted, and what does it cost?"
+    page = "interp.study.indicator_comparison.page"
 
-    def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "model", as_model(self.model))
-        put(self, "data", _samples(self.data, "data"))
-        if self.validation is not None:
-            put(self, "validation", _samples(self.validation, "validation"))
-        put(self, "metrics", tuple(metric.name for metric in named(self.metrics)))
-        for name in ("truth", "agreement"):
-            value = getattr(self, name)
-            put(self, name, (value,) if isinstance(value, str) else tuple(value))
-        for name in ("removals", "steps", "erased", "randomised"):
-            put(self, name, tuple(getattr(self, name)))
-        check_comparison(self)
-        for name in ("indicators", "layers", "choices", "few"):
-            put(self, name, dict(getattr(self, name)))
+    def check(self) -> None:
+        """Refuse labels of no indicator, truths that samples lack, and shares that are no steps."""
+        check_layers(self.layers, self.indicators)
+        check_few(self.few, self.indicators)
+        if not self.erased or not set(self.erased) <= set(self.steps):
+            raise StudyError(f"erased are some of the steps {self.steps!r}; got {self.erased!r}.")
+        if not set(self.agreement) <= set(AGREEMENT) or len(set(self.agreement)) < len(self.agreement):
+            raise StudyError(
+                f"agreement holds some of {', '.join(AGREEMENT)}, each once; got {self.agreement!r}."
+            )
         check_truth(self.data, self.truth)
         if self.validation is not None:
             check_truth(self.validation, self.truth[:1])
@@ -146,28 +160,14 @@ class IndicatorComparison:
         return hash((self.data, self.model, tuple(self.indicators), self.removals, self.metrics, self.truth))
 
     @property
-    def labels(self) -> dict[str, str]:
-        """Short names of the model and the data."""
-        return study_labels(self)
+    def question(self) -> str:
+        """What the study answers, in a sentence."""
+        return "Which indicator can be trusted, and what does it cost?"
 
-    def to_dict(self, mllm: Mllm | None = None) -> dict[str, Any]:
-        """The study as JSON: everything its stored numbers depend on, with model and data by fingerprint.
-
-        Args:
-            mllm: The opened model, when there is one; otherwise it is opened to take its fingerprint.
-
-        Raises:
-            StudyError: Layers are still to be chosen (see `resolved`).
-        """
-        return self.task(open_model(self.model) if mllm is None else mllm).to_dict()
-
-    def to_json(self, mllm: Mllm | None = None) -> str:
-        """The canonical text of `to_dict`; the first 12 hex digits of its sha256 name the run's folder."""
-        return canonical(self.to_dict(mllm))
-
-    def replace(self, **changes: Any) -> IndicatorComparison:
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+    @property
+    def open_questions(self) -> bool:
+        """Whether layers may have to be chosen: only the indicators, once they run, tell which give several."""
+        return True
 
     def resolved(
         self,
@@ -175,7 +175,7 @@ class IndicatorComparison:
         *,
         workers: int = 1,
         progress: bool = True,
-        mllm: Mllm | None = None,
+        mllm: OpenModel | None = None,
     ) -> IndicatorComparison:
         """The study with a layer for every indicator that needs one; sweeps on validation samples lie under `out`.
 
@@ -183,26 +183,6 @@ class IndicatorComparison:
             StudyError: A layer to choose and nothing to choose it on, or samples of a test split to choose on.
         """
         return with_layers(self, out, workers=workers, progress=progress, mllm=mllm)
-
-    def run(
-        self,
-        out: str | os.PathLike[str] = "runs",
-        *,
-        workers: int = 1,
-        progress: bool = True,
-        part: tuple[int, int] | None = None,
-        mllm: Mllm | None = None,
-    ) -> IndicatorResult:
-        """The study's result; what is already under `out` is not computed again.
-
-        Args:
-            out: The folder that holds runs; this one's is `indicator-comparison-<hash>`.
-            workers: Processes, each with its own copy of the model; the bytes are the same for any number.
-            progress: Show progress on stderr.
-            part: (i, n) computes only part i of n; the result can be read once every part is under `out`.
-            mllm: The study's model, when it is open already.
-        """
-        return run_study(self, out, workers=workers, progress=progress, part=part, mllm=mllm)
 
     def task(self, mllm: Any) -> IndicatorTask:
         """The study as work for the runner.
@@ -220,13 +200,3 @@ class IndicatorComparison:
     def collect(self, whole: Any, cells: tuple[GridCell, ...], folder: Path) -> IndicatorResult:
         """The result of this study, or of a grid over it."""
         return IndicatorResult.of(whole, cells, folder)
-
-
-def _samples(data: Any, what: str) -> Samples:
-    if isinstance(data, Samples):
-        return data
-    if isinstance(data, Sequence) and not isinstance(data, str | Mapping):
-        return Samples(data)
-    raise StudyError(
-        f'{what} is Samples or a list of Sample, such as interp.data.bundled("natural"); got {type(data).__name__}.'
-    )

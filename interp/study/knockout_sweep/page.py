@@ -282,3 +282,13 @@ def _origin(result: KnockoutResult, cell: GridCell) -> Iterable[tuple[str, Any]]
         ("work", share),
         ("peak memory", size_of(total["peak_bytes"]) if total.get("peak_bytes") else None),
     ]
+
+
+def write_page(result: KnockoutResult, path: str | Path) -> Path:
+    """Write the page and return its path."""
+    return write_knockout_report(result, Path(path))
+
+
+def figures(result: KnockoutResult) -> dict[str, Any]:
+    """The page's figures by name."""
+    return knockout_figures(result)

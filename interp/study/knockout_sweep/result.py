@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,11 +16,11 @@ from interp.errors import StudyError
 from interp.stats import holm, paired, paired_test, population_note
 from interp.study.dataframes import below, records, rows_of, where
 from interp.study.knockout_sweep.flows import Flow, control_of
-from interp.study.result import GridResult
+from interp.study.result import GridResult, printed
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    pass
 
 __all__ = [
     "LEAST",
@@ -251,22 +247,6 @@ class KnockoutResult(GridResult):
             )
         return "\n\n".join(_table(self, cell, measure) for cell in self.cells)
 
-    def figures(self) -> dict[str, go.Figure]:
-        """ "flow": change of probability and of accuracy over the windows; by="head": a heat map per flow."""
-        from interp.study.knockout_sweep.figures import knockout_figures
-
-        return knockout_figures(self)
-
-    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
-
-        Args:
-            path: Where to write it; `report.html` in the study's folder when left out.
-        """
-        from interp.study.knockout_sweep.page import write_knockout_report
-
-        return write_knockout_report(self, self.folder / "report.html" if path is None else Path(path))
-
 
 def _sentences(result: KnockoutResult, cell: GridCell) -> Iterator[str]:
     summary, flows = rows_of(result.summary(), cell.labels), result.flows(cell)
@@ -325,6 +305,4 @@ def _table(result: KnockoutResult, cell: GridCell, measure: str) -> str:
         found = {row["flow"]: row for row in records(rows)}
         texts = [_number(found[name], "").removesuffix(FEW) if name in found else "–" for name in names]
         table.add_row(_place(records(rows)[0]).split()[-1], *map(Text, texts))
-    console = Console(file=StringIO(), width=max(WIDTH, 12 + 24 * len(names)))
-    console.print(table)
-    return console.file.getvalue().rstrip()  # pyright: ignore[reportAttributeAccessIssue]
+    return printed(table, max(WIDTH, 12 + 24 * len(names)))

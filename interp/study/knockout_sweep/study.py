@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from interp.data import Samples
 from interp.errors import StudyError
-from interp.inputs.prompt import PAPER_PROMPT, Prompt
-from interp.run import canonical
+from interp.study.fields import RULES, field, one_of, whole_number
 from interp.study.knockout_sweep.flows import Flow, Window, as_flows, default_flows, usual_width, windows
 from interp.study.knockout_sweep.result import KnockoutResult
 from interp.study.knockout_sweep.task import KnockoutTask
-from interp.study.model_spec import as_model, open_model
-from interp.study.runs import GridCell, run_study
-from interp.study.study import study_labels
-
-if TYPE_CHECKING:
-    from interp.tracing import Mllm
+from interp.study.runs import GridCell
+from interp.study.study import Study
 
 __all__ = ["KnockoutSweep"]
 
-BY = ("layer window", "layer", "head")
-CHOICES = {
-    "by": BY,
-    "mode": ("renormalise", "zero"),
-    "target": ("answer", "greedy"),
-    "rule": ("touch", "center", "stretch"),
-}
+
+def _flows(flows: Any) -> tuple[tuple[str, Flow], ...] | None:
+    return None if flows is None else as_flows(flows)
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnockoutSweep:
+class KnockoutSweep(Study[KnockoutResult]):
     """Attention between groups of tokens, blocked in a few layers at a time: what becomes of the answer?
 
         interp.KnockoutSweep(data=interp.data.bundled("natural")).run().report("flow.html")
@@ -72,38 +57,30 @@ class KnockoutSweep:
     Source: attention knockout of Geva et al., arXiv 2304.14767; flows of multimodal models as in arXiv 2411.18620.
     """
 
-    data: Any  # checked and turned into Samples, a ModelSpec and so on below
-    model: Any = "organism"
-    flows: Any = None
-    by: str = "layer window"
-    window: int | None = None
-    stride: int = 1
-    mode: str = "renormalise"
-    target: str = "answer"
-    prompt: Any = PAPER_PROMPT
-    rule: str = "touch"
-    seed: int = 0
-    batch: int = 32
+    flows: tuple[tuple[str, Flow], ...] | None = field(default=None, converter=_flows)
+    by: str = field(default="layer window", validator=one_of("layer window", "layer", "head"))
+    window: int | None = field(default=None, validator=whole_number(1, or_none=True))
+    stride: int = field(default=1, validator=whole_number(1))
+    mode: str = field(default="renormalise", validator=one_of("renormalise", "zero"))
+    target: str = field(default="answer", validator=one_of("answer", "greedy"))
+    rule: str = field(default="touch", validator=one_of(*RULES))
+    batch: int = field(default=32, validator=whole_number(1))
 
     name = "knockout-sweep"
     title = "Information flow"
+    page = "interp.study.knockout_sweep.page"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "model", as_model(self.model))
-        object.__setattr__(self, "data", _samples(self.data))
-        if self.flows is not None:
-            object.__setattr__(self, "flows", as_flows(self.flows))
-        _check(self)
+    def check(self) -> None:
+        """Refuse a window's width where single layers are blocked."""
+        if self.by != "layer window" and self.window is not None:
+            raise StudyError(
+                f'window= is for by="layer window"; by={self.by!r} blocks one layer at a time. Leave it out.'
+            )
 
     @property
     def question(self) -> str:
         """What the study answers, in a sentence."""
         return "Between which tokens, and in which layers, must attention pass for the answer?"
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Short names of the model and the data."""
-        return study_labels(self)
 
     @property
     def blocked(self) -> dict[str, Flow]:
@@ -121,74 +98,10 @@ class KnockoutSweep:
         width = (self.window or usual_width(n_layers)) if self.by == "layer window" else 1
         return windows(n_layers, width, self.stride)
 
-    def to_dict(self, mllm: Mllm | None = None) -> dict[str, Any]:
-        """The study as JSON: everything its numbers depend on, with model and data by fingerprint.
-
-        Args:
-            mllm: The opened model, when there is one; otherwise it is opened to take its fingerprint.
-        """
-        return self.task(open_model(self.model) if mllm is None else mllm).to_dict()
-
-    def to_json(self, mllm: Mllm | None = None) -> str:
-        """The canonical text of `to_dict`; the first 12 hex digits of its sha256 name the run's folder."""
-        return canonical(self.to_dict(mllm))
-
-    def replace(self, **changes: Any) -> KnockoutSweep:
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
-
-    def run(
-        self,
-        out: str | os.PathLike[str] = "runs",
-        *,
-        workers: int = 1,
-        progress: bool = True,
-        part: tuple[int, int] | None = None,
-    ) -> KnockoutResult:
-        """The study's result; what is already under `out` is not computed again.
-
-        Args:
-            out: The folder that holds runs; this one's is `knockout-sweep-<hash>`.
-            workers: Processes, each with its own copy of the model; the bytes are the same for any number.
-            progress: Show progress on stderr.
-            part: (i, n) computes only part i of n; the result can be read once every part is under `out`.
-        """
-        return run_study(self, out, workers=workers, progress=progress, part=part)
-
     def task(self, mllm: Any) -> KnockoutTask:
         """The study as work for the runner."""
         return KnockoutTask(self, mllm)
 
     def collect(self, whole: Any, cells: tuple[GridCell, ...], folder: Path) -> KnockoutResult:
         """The result of this study, or of a grid over it."""
-        return KnockoutResult(whole, cells, folder)
-
-
-def _samples(data: Any) -> Samples:
-    if not isinstance(data, Samples):
-        if not isinstance(data, Sequence) or isinstance(data, str):
-            raise StudyError(
-                f'data is Samples or a list of Sample, such as interp.data.bundled("natural"); got '
-                f"{type(data).__name__}."
-            )
-        data = Samples(data)
-    if len(data) == 0:
-        raise StudyError(f"the data {data.name!r} hold no sample. Was a filter too strict?")
-    return data
-
-
-def _check(study: KnockoutSweep) -> None:
-    for name, known in CHOICES.items():
-        if getattr(study, name) not in known:
-            raise StudyError(f"{name} is one of {', '.join(known)}; got {getattr(study, name)!r}.")
-    if not isinstance(study.prompt, Prompt):
-        raise StudyError(f"prompt is an interp.Prompt; got {study.prompt!r}. Write Prompt(template=…).")
-    if study.by != "layer window" and study.window is not None:
-        raise StudyError(
-            f'window= is for by="layer window"; by={study.by!r} blocks one layer at a time. Leave it out.'
-        )
-    least = {"stride": 1, "batch": 1, "seed": 0, **({} if study.window is None else {"window": 1})}
-    for name, low in least.items():
-        value = getattr(study, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise StudyError(f"{name} is a whole number ≥ {low}; got {value!r}.")
+        return KnockoutResult.of(whole, cells, folder)

@@ -33,7 +33,7 @@ from interp.run.store import write_atomically
 from interp.stats import MIN_GROUPS, per_group
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep import page as prose
-from interp.study.layer_sweep.figures import cell_name, key
+from interp.study.layer_sweep.figures import cell_name, key, layer_figures
 from interp.study.layer_sweep.tables import comparisons, tables
 from interp.study.model_spec import is_organism
 
@@ -56,11 +56,13 @@ __all__ = [
     "ORGANISM",
     "SHUFFLED",
     "SYMBOLS",
+    "figures",
     "findings",
     "gallery",
     "lead",
     "render",
     "write_maps",
+    "write_page",
     "write_report",
 ]
 
@@ -282,6 +284,16 @@ def _version() -> str:
         return importlib.metadata.version("interp")
     except importlib.metadata.PackageNotFoundError:
         return "(source)"
+
+
+def write_page(result: Result, path: str | Path, *, choice: LayerChoice | None = None) -> Path:
+    """Write the page to `path` and return it."""
+    return write_report(result, Path(path), choice)
+
+
+def figures(result: Result, *, choice: LayerChoice | None = None) -> dict[str, Any]:
+    """The page's figures by name."""
+    return layer_figures(result, choice)
 
 
 BEATS_BOTH = """More inside the boxes than <b>both</b> nulls: the interval of each paired difference lies

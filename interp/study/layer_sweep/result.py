@@ -6,14 +6,12 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,55 +20,45 @@ from interp.metrics import METRICS
 from interp.run.files import write_atomically
 from interp.study.compare import compare, compare_groups
 from interp.study.dataframes import where
-from interp.study.layer_choice import LayerChoice, choose_layer
-from interp.study.result import GridResult, differences, stored_tokens, summarise
+from interp.study.layer_choice import LayerChoice, check_metric, choose_layer, layers_of, metrics_of
+from interp.study.result import GridResult, differences, printed, stored_tokens, summarise
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from interp.inputs.tokens import TokenMap
-    from interp.study.grid import Grid
-    from interp.study.layer_choice import LayerChoice
-    from interp.study.layer_sweep.study import LayerSweep
 
 __all__ = ["Cell", "Result", "layer_table"]
 
 WIDTH = 110
-NULLS = {"shuffled_boxes": "shuffled", "centre_prior": "centre"}
+BASELINES = {"shuffled_boxes": "shuffled", "centre_prior": "centre"}
 
 
-def layer_table(result: Result, metric: str, choice: LayerChoice | None = None) -> str:
-    """One line per layer: mean [low, high] of each cell, and its nulls; a star at the chosen layer.
+def layer_table(result: GridResult, metric: str, choice: LayerChoice | None = None) -> str:
+    """One line per layer: mean [low, high] of each cell, and its baselines; a star at the chosen layer.
 
     Raises:
         StudyError: The metric was not measured.
     """
-    if metric not in result.metrics:
-        raise StudyError(
-            f"expected one of the metrics measured, {', '.join(result.metrics)}; got {metric!r}."
-        )
+    check_metric(result, metric)
     summary = result.summary()
     summary = summary[summary.metric == metric].set_index([*result.axes, "layer", "control"])
     table = Table(
         title=Text(f"{METRICS[metric].label} ({METRICS[metric].better} is better)"), title_justify="left"
     )
     table.add_column("layer", justify="right")
-    shown = [axis for axis in result.axes if len({cell.labels[axis] for cell in result.cells}) > 1] or [
-        "data"
-    ]
+    shown = result.varied or ("data",)
     for cell in result.cells:
         table.add_column(Text(" · ".join(cell.labels[axis] for axis in shown) + " [95 %]"), justify="right")
-        for null in NULLS.values():
-            table.add_column(Text(null), justify="right", style="dim")
+        for baseline in BASELINES.values():
+            table.add_column(Text(baseline), justify="right", style="dim")
     for layer in sorted(summary.index.unique("layer")):
         row = [f"{layer}{_star(layer, choice)}"]
         for cell in result.cells:
             row += _columns(summary, (*cell.key, layer))
         table.add_row(*map(Text, row))
-    console = Console(file=StringIO(), width=WIDTH + 30 * max(len(result.cells) - 2, 0))
-    console.print(table)
-    return console.file.getvalue().rstrip()  # pyright: ignore[reportAttributeAccessIssue]
+    return printed(table, WIDTH + 30 * max(len(result.cells) - 2, 0))
 
 
 def _star(layer: int, choice: LayerChoice | None) -> str:
@@ -90,12 +78,11 @@ def _interval(row: Mapping[Any, Any]) -> str:
 
 def _columns(summary: pd.DataFrame, key: tuple[str | int, ...]) -> list[str]:
     if (*key, "boxes") not in summary.index:
-        return ["–"] * (1 + len(NULLS))
+        return ["–"] * (1 + len(BASELINES))
     own = summary.loc[(*key, "boxes")].to_dict()
-    nulls = [
-        _number(summary.loc[(*key, null), "mean"]) if (*key, null) in summary.index else "–" for null in NULLS
-    ]
-    return [f"{_number(own['mean'])} {_interval(own)}", *nulls]
+    keys = ((*key, baseline) for baseline in BASELINES)
+    means = [_number(summary.loc[one, "mean"]) if one in summary.index else "–" for one in keys]
+    return [f"{_number(own['mean'])} {_interval(own)}", *means]
 
 
 @dataclass(frozen=True)
@@ -103,8 +90,8 @@ class Cell(GridCell):
     """One finished layer sweep inside a result, with its labels along the axes."""
 
     @property
-    def sweep(self) -> LayerSweep:
-        """The study."""
+    def sweep(self) -> Any:
+        """Its `LayerSweep`."""
         return self.study
 
     def maps(self, indices: Sequence[int], layer: int) -> dict[int, Float[np.ndarray, " token"]]:
@@ -136,13 +123,13 @@ class Result(GridResult):
     `samples` the questions, answers, tokens and the lender of each sample's shuffled boxes.
     """
 
-    study: LayerSweep | Grid
     cells: tuple[Cell, ...]
+    cell_type = Cell
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Short names of the metrics, of all cells together."""
-        return tuple(dict.fromkeys(name for cell in self.cells for name in cell.sweep.metrics))
+        return metrics_of(self)
 
     def best_layer(self, metric: str = "ar", *, descriptive: bool = False) -> LayerChoice:
         """The layer of the best mean on these very samples, per model.
@@ -161,7 +148,7 @@ class Result(GridResult):
         return choose_layer(self, metric, descriptive=descriptive)
 
     def at_layer(self, layer: int | LayerChoice, level: float = 0.95) -> pd.DataFrame:
-        """Every metric at one layer, and its paired difference from each null.
+        """Every metric at one layer, and its paired difference from each baseline.
 
         Args:
             layer: A layer, or a choice made on other samples (one layer per model).
@@ -184,15 +171,7 @@ class Result(GridResult):
         Raises:
             StudyError: A layer that was not measured, or a choice that lacks a model of this result.
         """
-        models = list(dict.fromkeys(cell.labels["model"] for cell in self.cells if cell.measured))
-        layers = dict(layer.layers) if isinstance(layer, LayerChoice) else dict.fromkeys(models, int(layer))
-        for model in models:
-            measured = set(self.scores.layer[self.scores.model == model].unique().tolist())
-            if layers.get(model) not in measured:
-                raise StudyError(
-                    f"expected a layer of {sorted(measured)} for model {model}, got {layers.get(model)}."
-                )
-        return {model: layers[model] for model in models}
+        return layers_of(self, layer)
 
     def compare(
         self, metric: str, *, layer: int | LayerChoice, over: str | None = None, level: float = 0.95
@@ -224,14 +203,16 @@ class Result(GridResult):
         return compare_groups(self, metric, layer=layer, over=over)
 
     def table(self, metric: str = "ar", *, choice: LayerChoice | None = None) -> str:
-        """Text: one line per layer, one column per cell, mean [low, high] and the two nulls."""
+        """Text: one line per layer, one column per cell, mean [low, high] and the two baselines."""
         return layer_table(self, metric, choice)
 
     def figures(self, choice: LayerChoice | None = None) -> dict[str, go.Figure]:
-        """One Plotly figure per metric: its mean per layer with the interval, and both nulls."""
-        from interp.study.layer_sweep.figures import layer_figures
+        """One Plotly figure per metric: its mean per layer with the interval, and both baselines.
 
-        return layer_figures(self, choice)
+        Args:
+            choice: The layer to mark.
+        """
+        return self._page.figures(self, choice=choice)
 
     def report(
         self, path: str | os.PathLike[str] | None = None, *, choice: LayerChoice | None = None
@@ -244,10 +225,8 @@ class Result(GridResult):
             path: Where to write it; `report.html` in the study's folder when left out.
             choice: The layer to feature; without one, the best on these samples, labelled as descriptive.
         """
-        from interp.study.layer_sweep.page import write_report
-
         write_atomically(self.folder / "summary.csv", self.summary().to_csv(index=False).encode())
-        own = write_report(self, self.folder / "report.html", choice)
+        own = self._write(None, choice=choice)
         if path is None:
             return own
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,6 @@ from interp.run.task import failure
 from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, partners
 from interp.study.first_token import answer_columns
 from interp.study.task import SamplesTask, group_of
-
-if TYPE_CHECKING:
-    from interp.study.layer_sweep.study import LayerSweep
 
 __all__ = ["AFTER_THE_PASS", "SweepTask"]
 
@@ -64,14 +61,9 @@ class SweepTask(SamplesTask):
 
     name = "layer-sweep"
 
-    @property
-    def sweep(self) -> LayerSweep:
-        """The study."""
-        return self.study
-
     def to_dict(self) -> dict[str, Any]:
         """Everything the numbers depend on."""
-        sweep = self.sweep
+        sweep = self.study
         return {
             **super().to_dict(),
             "metrics": list(sweep.metrics),
@@ -92,20 +84,20 @@ class SweepTask(SamplesTask):
         self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None
     ) -> dict[str, list[dict[str, Any]]]:
         """The sample's scores at every layer, its own row and its maps."""
-        sample, partner = self.sweep.data[index], self._partners[index]
+        sample, partner = self.study.data[index], self._partners[index]
         layers, values = _layers(array, sample)
-        own = tokens.mask(sample.boxes, rule=self.sweep.rule)
+        own = tokens.mask(sample.boxes, rule=self.study.rule)
         identity = dict(zip(("sample", "group"), self.identity(index), strict=True))
         row = {
             "index": index,
             **identity,
             "question": sample.question,
             "answer": sample.answer,
-            **answer_columns(logits, sample, self.sweep.prompt, self.mllm.processor.tokenizer),
+            **answer_columns(logits, sample, self.study.prompt, self.mllm.processor.tokenizer),
             "n_tokens": tokens.n,
             "n_box_tokens": int(own.sum()),
             "lost_area": float(np.max(tokens.lost_area(sample.boxes))),
-            "partner": None if partner is None else self.sweep.data[partner].id,
+            "partner": None if partner is None else self.study.data[partner].id,
             "image_index": tokens.image_index.tolist(),
             "footprints": tokens.footprints.astype(np.float32).ravel().tolist(),
         }
@@ -126,11 +118,11 @@ class SweepTask(SamplesTask):
         pairs = {"boxes": (values, own), "centre_prior": (np.broadcast_to(middle, values.shape), own)}
         borrowed = self._borrowed(index)
         if borrowed:
-            pairs["shuffled_boxes"] = (values, tokens.mask(borrowed, rule=self.sweep.rule))
+            pairs["shuffled_boxes"] = (values, tokens.mask(borrowed, rule=self.study.rule))
         grid = tokens.grid if seen.all() else None
         table = {
             (metric.name, control): metric(array[:, seen], mask[seen], grid)
-            for metric in named(self.sweep.metrics)
+            for metric in named(self.study.metrics)
             for control, (array, mask) in pairs.items()
         }
         for place, layer in enumerate(layers):
@@ -142,7 +134,7 @@ class SweepTask(SamplesTask):
         partner = self._partners[index]
         if partner is None:
             return ()
-        lender, borrower = self.sweep.data[partner], self.sweep.data[index]
+        lender, borrower = self.study.data[partner], self.study.data[index]
         return moved_boxes(lender.boxes, lender.sizes, borrower.sizes)
 
     def _silent(self, score: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,8 +146,8 @@ class SweepTask(SamplesTask):
 
     @cached_property
     def _partners(self) -> tuple[int | None, ...]:
-        groups = [group_of(sample) for sample in self.sweep.data]
-        return partners(groups, [fault is None for fault in self._faults], seed=self.sweep.seed)
+        groups = [group_of(sample) for sample in self.study.data]
+        return partners(groups, [fault is None for fault in self._faults], seed=self.study.seed)
 
 
 def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:

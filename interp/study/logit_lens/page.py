@@ -191,3 +191,13 @@ def _failures(result: GridResult) -> str:
         return "None: every word of every sample was measured."
     counts = ", ".join(f"{reason} ×{n}" for reason, n in found.reason.value_counts().head(5).items())
     return f"{len(found)} words or samples left out: {counts}"
+
+
+def write_page(result: GridResult, path: str | Path) -> Path:
+    """Write the page and return its path."""
+    return write_lens(result, Path(path))
+
+
+def figures(result: GridResult) -> dict[str, Any]:
+    """The page's figures by name."""
+    return lens_figures(result)

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.errors import StudyError
-from interp.inputs.prompt import PAPER_PROMPT
-from interp.study.lens import check_fields
+from interp.study.fields import RULES, field, one_of, some_of, words
 from interp.study.logit_lens.task import WORDS, LensSweepTask
 from interp.study.result import GridResult
-from interp.study.runs import GridCell, run_study
-from interp.study.study import study_labels
+from interp.study.runs import GridCell
+from interp.study.study import Study
 
 __all__ = ["LensSweep"]
 
-CHOICES = {"rule": ("touch", "center", "stretch")}
 
-
-@dataclass(frozen=True, kw_only=True)
-class LensSweep:
+class LensSweep(Study[GridResult]):
     """What the unembedding reads at each image token after each layer: the word, inside the boxes and outside?
 
     For each sample, word and layer: the word's log-probability under the logit lens, averaged over the tokens of the
@@ -50,48 +42,17 @@ class LensSweep:
     Source: nostalgebraist's logit lens (2020); of image tokens: Neo et al., arXiv 2410.07149.
     """
 
-    data: Any
-    model: Any = "organism"
-    words: Any = ("label", "answer")
-    prompt: Any = PAPER_PROMPT
-    rule: str = "touch"
-    seed: int = 0
-    batch: int = 8
+    words: tuple[str, ...] = field(default=WORDS, converter=words, validator=some_of(WORDS))
+    rule: str = field(default="touch", validator=one_of(*RULES))
 
     name = "lens-sweep"
     title = "Logit lens"
-
-    def __post_init__(self) -> None:
-        check_fields(self, CHOICES)
-        words = (self.words,) if isinstance(self.words, str) else tuple(self.words)
-        if not words or set(words) - set(WORDS) or len(set(words)) < len(words):
-            raise StudyError(f"words are some of {', '.join(WORDS)}; got {self.words!r}.")
-        object.__setattr__(self, "words", words)
+    page = "interp.study.logit_lens.page"
 
     @property
     def question(self) -> str:
         """What the study answers, in a sentence."""
         return "At which layer do the tokens of the box say the object's word?"
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Short names of the model and the data."""
-        return study_labels(self)
-
-    def replace(self, **changes: Any) -> LensSweep:
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
-
-    def run(
-        self,
-        out: str | os.PathLike[str] = "runs",
-        *,
-        workers: int = 1,
-        progress: bool = True,
-        part: tuple[int, int] | None = None,
-    ) -> GridResult:
-        """The study's result; what is already under `out` is not computed again. See `run_study`."""
-        return run_study(self, out, workers=workers, progress=progress, part=part)
 
     def task(self, mllm: Any) -> LensSweepTask:
         """The study as work for the runner."""
@@ -99,4 +60,4 @@ class LensSweep:
 
     def collect(self, whole: Any, cells: tuple[GridCell, ...], folder: Path) -> GridResult:
         """The result of this study, or of a grid over it."""
-        return GridResult(whole, cells, folder)
+        return GridResult.of(whole, cells, folder)

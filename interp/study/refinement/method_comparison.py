@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,10 @@ from jaxtyping import Float
 from interp.errors import StudyError
 from interp.stats import bootstrap, flips, holm, paired_test, population_note
 from interp.study.dataframes import rows_of, where
+from interp.study.result import GridResult
+from interp.study.runs import GridCell
 
-if TYPE_CHECKING:
-    from interp.study.refinement.result import RefinementCell, RefinementResult
-
-__all__ = ["MEASURES", "change", "compare_methods", "with_holm"]
+__all__ = ["MEASURES", "change", "compare_methods", "measures_of", "with_holm"]
 
 MEASURES = {
     "correct": "accuracy",
@@ -121,7 +120,7 @@ def _notes(measure: str, gaps: np.ndarray, infinite: np.ndarray, n_groups: int, 
 
 
 def compare_methods(
-    result: RefinementResult, measure: str, *, over: str = "method", level: float = 0.95
+    result: GridResult, measure: str, *, over: str = "method", level: float = 0.95
 ) -> pd.DataFrame:
     """One row per pair of cells that differ along one axis alone: a after minus b after, sample by sample.
 
@@ -142,28 +141,35 @@ def compare_methods(
     Raises:
         StudyError: A measure that was not measured, an unknown axis, or nothing to compare.
     """
-    if measure not in result.measures:
-        raise StudyError(f"measure is one of {', '.join(result.measures)}; got {measure!r}.")
+    known = measures_of(result)
+    if measure not in known:
+        raise StudyError(f"measure is one of {', '.join(known)}; got {measure!r}.")
     if over not in result.axes:
         raise StudyError(f"over is one of the axes {', '.join(result.axes)}; got {over!r}.")
     cells = [cell for cell in result.cells if cell.measured]
-    pairs = [(a, b) for a, b in itertools.combinations(cells, 2) if _differ(a, b) == [over]]
-    pairs = [(a, b) for a, b in pairs if a.study.data == b.study.data]
-    if not pairs:
+    both = [(a, b) for a, b in itertools.combinations(cells, 2) if _differ(a, b) == [over]]
+    both = [(a, b) for a, b in both if a.study.data == b.study.data]
+    if not both:
         raise StudyError(
             f"there is nothing to compare over {over}: no two cells on the same samples differ in it alone. Vary it "
             "with a Grid."
         )
-    return with_holm([_row(result, pair, measure, over, level) for pair in pairs])
+    return with_holm([_row(result, pair, measure, over, level) for pair in both])
 
 
-def _differ(a: RefinementCell, b: RefinementCell) -> list[str]:
+def measures_of(result: GridResult) -> tuple[str, ...]:
+    """The measures that are defined on some sample, in the order of `MEASURES`."""
+    found = set(where(result.scores, result.scores.value.notna()).measure)
+    return tuple(name for name in MEASURES if name in found)
+
+
+def _differ(a: GridCell, b: GridCell) -> list[str]:
     return [axis for axis in a.labels if a.labels[axis] != b.labels[axis]]
 
 
 def _row(
-    result: RefinementResult,
-    pair: tuple[RefinementCell, RefinementCell],
+    result: GridResult,
+    pair: tuple[GridCell, GridCell],
     measure: str,
     over: str,
     level: float,
@@ -172,9 +178,7 @@ def _row(
     both = b.merge(a, on=["index", "group"], suffixes=("_b", "_a"))
     rows = both.rename(columns={"value_b": "before", "value_a": "after"})
     found = change(rows, measure, level=level, seed=result.seed)
-    shared = [
-        axis for axis in result.axes if axis != over and len({c.labels[axis] for c in result.cells}) > 1
-    ]
+    shared = [axis for axis in result.varied if axis != over]
     return {
         "over": over,
         "where": " · ".join(pair[0].labels[axis] for axis in shared),
@@ -194,7 +198,7 @@ def _row(
     }
 
 
-def _after(result: RefinementResult, cell: RefinementCell, measure: str) -> pd.DataFrame:
+def _after(result: GridResult, cell: GridCell, measure: str) -> pd.DataFrame:
     """The cell's values under its method, by the sample's place in the data."""
     scores = cell.frame("scores")
     own = where(scores, (scores.measure == measure) & (scores.when == "after"))

@@ -505,3 +505,13 @@ def _words(result: RefinementResult) -> str:
     own = (tag("dt", safe(term)) + tag("dd", safe(words)) for term, words in terms.items())
     named = (tag("dt", safe(term)) + tag("dd", tag("code", safe(words))) for term, words in methods.items())
     return tag("h2", "What the words mean") + cards((card(tag("dl", *own)), card(tag("dl", *named))), "top")
+
+
+def write_page(result: RefinementResult, path: str | Path) -> Path:
+    """Write the page and return its path."""
+    return write_refinement(result, Path(path))
+
+
+def figures(result: RefinementResult) -> dict[str, Any]:
+    """The page's figures by name."""
+    return refinement_figures(result)

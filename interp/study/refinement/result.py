@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,15 +17,19 @@ from interp.stats import MIN_GROUPS, per_group
 from interp.study.dataframes import rows_of, where
 from interp.study.head_ranking.head_set import HeadSet
 from interp.study.refinement.head_references import references
-from interp.study.refinement.method_comparison import MEASURES, change, compare_methods, with_holm
+from interp.study.refinement.method_comparison import (
+    MEASURES,
+    change,
+    compare_methods,
+    measures_of,
+    with_holm,
+)
 from interp.study.refinement.task import PLAIN, SPENT, TIMES
-from interp.study.refinement.text_tables import methods_table, pairs_table
+from interp.study.refinement.text_tables import MANY, methods_table, pairs_table
 from interp.study.result import GridResult, stored_tokens
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from interp.inputs.tokens import TokenMap
 
 __all__ = ["RefinementCell", "RefinementResult", "costs", "numeric_pair", "varied"]
@@ -125,33 +127,12 @@ class RefinementResult(GridResult):
     """
 
     cells: tuple[RefinementCell, ...]
-
-    @classmethod
-    def of(cls, study: Any, cells: Sequence[GridCell], folder: Path) -> RefinementResult:
-        """The result of these runs."""
-        return cls(study, tuple(RefinementCell(c.labels, c.study, c.folder) for c in cells), folder)
-
-    @classmethod
-    def join(cls, results: Sequence[RefinementResult]) -> RefinementResult:
-        """Several results as one, such as those of two data sets with heads of their own.
-
-        Raises:
-            StudyError: None, axes that differ, or two cells of the same labels.
-        """
-        cells = tuple(cell for result in results for cell in result.cells)
-        if not cells or len({tuple(cell.labels) for cell in cells}) > 1:
-            raise StudyError(
-                f"join takes results of the same axes; got {[', '.join(result.axes) for result in results]}."
-            )
-        if len({cell.key for cell in cells}) < len(cells):
-            raise StudyError("join takes results that differ in a label; got two cells of the same labels.")
-        return cls(results[0].study, cells, results[0].folder)
+    cell_type = RefinementCell
 
     @property
     def measures(self) -> tuple[str, ...]:
         """The measures that are defined on some sample, in the order of `MEASURES`."""
-        found = set(where(self.scores, self.scores.value.notna()).measure)
-        return tuple(name for name in MEASURES if name in found)
+        return measures_of(self)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -261,25 +242,9 @@ class RefinementResult(GridResult):
     def table(self) -> str:
         """Text: one line per cell: accuracy before and after, difference [low, high], flips, p, cost; and group by
         group where groups are too few for an interval."""
-        return methods_table(self)
+        few = self.per_group() if "correct" in self.measures and len(self.cells) <= MANY else None
+        return methods_table(self.summary(), few, self.axes, self.varied)
 
     def pairs_table(self, over: str = "method") -> str:
         """Text: every pair of methods on the same samples, the difference of their accuracies, p and Holm's p."""
-        return pairs_table(self, over)
-
-    def figures(self) -> dict[str, go.Figure]:
-        """Plotly figures: "difference", the accuracy change of each cell with its interval, where there are several;
-        "heat", the same over two parameters, where the methods differ in two numbers."""
-        from interp.study.refinement.figures import refinement_figures
-
-        return refinement_figures(self)
-
-    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
-
-        Args:
-            path: Where to write it; `report.html` in the study's folder when left out.
-        """
-        from interp.study.refinement.page import write_refinement
-
-        return write_refinement(self, self.folder / "report.html" if path is None else Path(path))
+        return pairs_table(self.compare("correct", over=over))

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from interp.data import Samples
 from interp.errors import StudyError
-from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.methods import Method, Plain
-from interp.run import canonical
+from interp.study.fields import field, whole_number
 from interp.study.head_ranking.head_set import HeadSet
-from interp.study.model_spec import as_model, model_label, open_model
+from interp.study.model_spec import OpenModel, model_label
 from interp.study.refinement.head_references import references, resolved
 from interp.study.refinement.result import RefinementResult
 from interp.study.refinement.task import RefinementTask
-from interp.study.runs import GridCell, run_study
-from interp.study.study import study_labels
-
-if TYPE_CHECKING:
-    from interp.tracing import Mllm
+from interp.study.runs import GridCell
+from interp.study.study import Study
 
 __all__ = ["Refinement"]
 
-PLAIN = Plain()
+
+def _method(name: str, value: Any) -> None:
+    if not isinstance(value, Method):
+        raise StudyError(
+            f"{name} is one of interp.methods, such as PAI() or VGRefine(heads=…); got {value!r}."
+        )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Refinement:
+class Refinement(Study[RefinementResult]):
     """One method on some samples, beside the plain model on the same samples.
 
         heads = interp.HeadRanking(data=interp.data.bundled("medical", split="validation")).top(20)
@@ -64,22 +60,19 @@ class Refinement:
             `prompt`, `max_new_tokens`, `read_layer`, `seed` or `batch` of the wrong type.
     """
 
-    data: Any  # checked and turned into Samples, a ModelSpec and so on below
-    model: Any = "organism"
-    method: Any = PLAIN
-    prompt: Any = PAPER_PROMPT
-    max_new_tokens: int = 16
-    read_layer: int | None = None
-    seed: int = field(default=0, compare=False)
-    batch: int = 8
+    method: Method = field(default=Plain(), validator=_method)
+    max_new_tokens: int = field(default=16, validator=whole_number(1))
+    read_layer: int | None = field(default=None, validator=whole_number(0, or_none=True))
+    seed: int = field(default=0, validator=whole_number(0), compare=False)
 
     name = "refinement"
     title = "Refinement"
+    page = "interp.study.refinement.page"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "model", as_model(self.model))
-        object.__setattr__(self, "data", _samples(self.data))
-        _check(self)
+    def check(self) -> None:
+        """Refuse heads that are ranked on another model."""
+        for heads in references(self.method).values():
+            _check_model(heads, self.model)
 
     @property
     def question(self) -> str:
@@ -89,26 +82,12 @@ class Refinement:
     @property
     def labels(self) -> dict[str, str]:
         """Short names of the model, the data and the method."""
-        return {**study_labels(self), "method": _name(self.method)}
+        return {**super().labels, "method": _name(self.method)}
 
-    def to_dict(self, mllm: Mllm | None = None) -> dict[str, Any]:
-        """The study as JSON: everything its stored numbers depend on, with model and data by fingerprint.
-
-        Args:
-            mllm: The opened model, when there is one; otherwise it is opened to take its fingerprint.
-
-        Raises:
-            StudyError: The method's heads are a reference that has not been resolved.
-        """
-        return self.task(open_model(self.model) if mllm is None else mllm).to_dict()
-
-    def to_json(self, mllm: Mllm | None = None) -> str:
-        """The canonical text of `to_dict`; the first 12 hex digits of its sha256 name the run's folder."""
-        return canonical(self.to_dict(mllm))
-
-    def replace(self, **changes: Any) -> Refinement:
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+    @property
+    def open_questions(self) -> bool:
+        """Whether the method refers to heads that have to be ranked first."""
+        return bool(references(self.method))
 
     def resolved(
         self,
@@ -116,7 +95,7 @@ class Refinement:
         *,
         workers: int = 1,
         progress: bool = True,
-        mllm: Mllm | None = None,
+        mllm: OpenModel | None = None,
     ) -> Refinement:
         """The study with the heads its method refers to; a ranking whose run is under `out` is not run again.
 
@@ -126,30 +105,10 @@ class Refinement:
             progress: Show progress on stderr.
             mllm: The study's model, when it is open already.
         """
-        if not references(self.method):
+        if not self.open_questions:
             return self
         options: dict[str, Any] = {"workers": workers, "progress": progress, "mllm": mllm}
         return self.replace(method=resolved(self.method, out, **options))
-
-    def run(
-        self,
-        out: str | os.PathLike[str] = "runs",
-        *,
-        workers: int = 1,
-        progress: bool = True,
-        part: tuple[int, int] | None = None,
-        mllm: Mllm | None = None,
-    ) -> RefinementResult:
-        """The study's result; what is already under `out` is not computed again.
-
-        Args:
-            out: The folder that holds runs; this one's is `refinement-<hash>`.
-            workers: Processes, each with its own copy of the model; the bytes are the same for any number.
-            progress: Show progress on stderr.
-            part: (i, n) computes only part i of n; the result can be read once every part is under `out`.
-            mllm: The study's model, when it is open already.
-        """
-        return run_study(self, out, workers=workers, progress=progress, part=part, mllm=mllm)
 
     def task(self, mllm: Any) -> RefinementTask:
         """The study as work for the runner.
@@ -157,7 +116,7 @@ class Refinement:
         Raises:
             StudyError: The method refers to heads that have not been resolved, or the model has no such layer.
         """
-        if references(self.method):
+        if self.open_questions:
             raise StudyError(
                 f"which heads {_name(self.method)} uses is known once their ranking has run. Run the study, or name "
                 'them first: study.resolved("runs").'
@@ -175,35 +134,6 @@ class Refinement:
 
 def _name(method: Any) -> str:
     return str(getattr(method, "name", type(method).__name__))
-
-
-def _samples(data: Any) -> Samples:
-    if isinstance(data, Samples):
-        return data
-    if isinstance(data, Sequence) and not isinstance(data, str):
-        return Samples(data)
-    raise StudyError(
-        f'data is Samples or a list of Sample, such as interp.data.bundled("medical"); got '
-        f"{type(data).__name__}."
-    )
-
-
-def _check(study: Refinement) -> None:
-    if len(study.data) == 0:
-        raise StudyError(f"the data {study.data.name!r} hold no sample. Was a filter too strict?")
-    if not isinstance(study.method, Method):
-        raise StudyError(
-            f"method is one of interp.methods, such as PAI() or VGRefine(heads=…); got {study.method!r}."
-        )
-    if not isinstance(study.prompt, Prompt):
-        raise StudyError(f"prompt is an interp.Prompt; got {study.prompt!r}. Write Prompt(template=…).")
-    for name, low in (("max_new_tokens", 1), ("seed", 0), ("batch", 1), ("read_layer", 0)):
-        value = getattr(study, name)
-        right = isinstance(value, int) and not isinstance(value, bool) and value >= low
-        if not right and not (name == "read_layer" and value is None):
-            raise StudyError(f"{name} is a whole number ≥ {low}; got {value!r}.")
-    for heads in references(study.method).values():
-        _check_model(heads, study.model)
 
 
 def _check_model(heads: Any, model: Any) -> None:

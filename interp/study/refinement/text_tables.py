@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from io import StringIO
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from rich.console import Console
+import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, where
-
-if TYPE_CHECKING:
-    from interp.study.refinement.result import RefinementResult
+from interp.study.result import printed
 
 __all__ = ["methods_table", "p_text", "pairs_table"]
 
 WIDTH = 170
 MANY = 20
+"""Cells up to which groups are shown one by one; more is too much to read."""
 
 
-def methods_table(result: RefinementResult) -> str:
-    """One line per cell: accuracy before and after, the difference with its interval, flips, tests and cost."""
-    summary = result.summary()
-    axes = [axis for axis in result.axes if len({cell.labels[axis] for cell in result.cells}) > 1]
+def methods_table(
+    summary: pd.DataFrame, per_group: pd.DataFrame | None, axes: Sequence[str], varied: Sequence[str]
+) -> str:
+    """One line per cell: accuracy before and after, the difference with its interval, flips, tests and cost.
+
+    Args:
+        summary: `RefinementResult.summary()`.
+        per_group: `RefinementResult.per_group()`, shown below the table; None to leave it out.
+        axes: The axes of both.
+        varied: Those in which the cells differ, which name the lines.
+    """
     table = Table(title=Text("Accuracy, plain model → method"), title_justify="left")
-    table.add_column(" · ".join(axes) or "method", no_wrap=True)
+    table.add_column(" · ".join(varied) or "method", no_wrap=True)
     for name in (
         "before",
         "after",
@@ -42,11 +47,11 @@ def methods_table(result: RefinementResult) -> str:
         "tokens",
     ):
         table.add_column(name, justify="right")
-    more = where(summary, summary.measure == "logprob").set_index(list(result.axes))
+    more = where(summary, summary.measure == "logprob").set_index(list(axes))
     for row in records(where(summary, summary.measure == "correct")):
-        key = tuple(row[axis] for axis in result.axes)
+        key = tuple(row[axis] for axis in axes)
         logprob = _range(more.loc[key].to_dict()) if key in more.index else "–"
-        name = " · ".join(row[axis] for axis in axes or ["method"])
+        name = " · ".join(row[axis] for axis in varied or ["method"])
         numbers = (
             f"{row['before']:.3f}",
             f"{row['after']:.3f}",
@@ -63,12 +68,11 @@ def methods_table(result: RefinementResult) -> str:
     notes = dict.fromkeys(
         row["note"] for row in records(summary) if row["note"] and row["measure"] == "correct"
     )
-    return "\n".join([_printed(table), *notes, *_groups(result, axes)])
+    return "\n".join([printed(table, WIDTH), *notes, *_groups(per_group, varied)])
 
 
-def pairs_table(result: RefinementResult, over: str = "method") -> str:
-    """One line per pair of cells: the difference of their accuracies, who alone was right how often, p and Holm's p."""
-    found = result.compare("correct", over=over)
+def pairs_table(found: pd.DataFrame) -> str:
+    """One line per row of `compare_methods`: the difference of accuracies, how often only one was right, and p."""
     table = Table(title=Text("Accuracy, first − second"), title_justify="left")
     table.add_column("pair", no_wrap=True)
     for name in ("accuracies", "difference [95 %]", "only one right", "p", "Holm"):
@@ -83,31 +87,24 @@ def pairs_table(result: RefinementResult, over: str = "method") -> str:
             p_text(row["p_holm"]),
         )
         table.add_row(*map(Text, (pair, *numbers)))
-    return _printed(table)
+    return printed(table, WIDTH)
 
 
-def _groups(result: RefinementResult, axes: list[str]) -> list[str]:
-    """Group by group, where groups are too few for an interval; nothing for more cells than a person reads."""
-    found = result.per_group() if "correct" in result.measures else None
-    if found is None or found.empty or len(result.cells) > MANY:
+def _groups(found: pd.DataFrame | None, varied: Sequence[str]) -> list[str]:
+    """Group by group, where groups are too few for an interval."""
+    if found is None or found.empty:
         return []
     table = Table(title=Text("Group by group: accuracy before → after (samples)"), title_justify="left")
     groups = list(dict.fromkeys(found.group))
-    for name in (" · ".join(axes) or "method", *groups):
+    for name in (" · ".join(varied) or "method", *groups):
         table.add_column(Text(str(name)), no_wrap=True)
     lines: dict[str, dict[str, str]] = {}
     for row in records(found):
-        name = " · ".join(row[axis] for axis in axes or ["method"])
+        name = " · ".join(row[axis] for axis in varied or ["method"])
         lines.setdefault(name, {})[row["group"]] = f"{row['before']:.2f} → {row['after']:.2f} ({row['n']})"
     for name, own in lines.items():
         table.add_row(*map(Text, (name, *(own.get(group, "–") for group in groups))))
-    return [_printed(table)]
-
-
-def _printed(table: Table) -> str:
-    console = Console(file=StringIO(), width=WIDTH)
-    console.print(table)
-    return console.file.getvalue().rstrip()  # pyright: ignore[reportAttributeAccessIssue]
+    return [printed(table, WIDTH)]
 
 
 def _range(row: Mapping[Any, Any]) -> str:

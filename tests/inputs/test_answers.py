@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from interp.inputs.answers import is_right
+from interp.inputs.answers import accepted, is_right, plain
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 
@@ -16,6 +16,9 @@ CHOICE = Sample("a.png", "Which?", answer="liver", options=("spleen", "liver", "
         ("yes", True),
         (" YES. ", True),
         ('"Yes"', True),
+        ("- - yes", True),
+        ("* yes *\n", True),
+        ("(yes).", True),
         ("yes, there is", False),
         ("yesterday", False),
         ("ye", False),
@@ -69,3 +72,31 @@ def test_an_answer_that_is_none_of_the_options_is_compared_as_it_is() -> None:
 
 def test_without_an_answer_nothing_is_right_or_wrong() -> None:
     assert is_right("yes", OPEN.replace(answer=None), Prompt()) is None
+
+
+def test_an_answer_of_punctuation_alone_is_compared_as_it_is() -> None:
+    sign = OPEN.replace(answer="+")
+    assert is_right(" + ", sign, Prompt()) is True
+    assert is_right("-", sign, Prompt()) is False
+    assert is_right("", sign, Prompt()) is False
+
+
+def test_ends_are_stripped_of_punctuation_and_space_in_any_order() -> None:
+    assert plain(" .- Yes, sir! -. ") == "yes, sir"
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [("liver", "B"), ("- Liver.", "B"), ("B", "B"), ("b", "B"), ("(c)", "C"), ("pancreas", "pancreas")],
+)
+def test_the_accepted_text_is_the_letter_of_a_lettered_option(answer: str, letter: str) -> None:
+    sample = CHOICE.replace(answer=answer)
+    assert accepted(sample, Prompt()) == letter
+    assert accepted(sample, Prompt(options="none")) == answer
+
+
+def test_the_accepted_text_is_right() -> None:
+    for answer in ("liver", "B", "left kidney", "A"):
+        sample = CHOICE.replace(answer=answer)
+        for prompt in (Prompt(), Prompt(options="none")):
+            assert is_right(accepted(sample, prompt), sample, prompt) is True
