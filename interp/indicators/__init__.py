@@ -1,4 +1,4 @@
-"""Where a model looks: indicators turn samples into maps over image tokens."""
+"""Indicators turn samples into maps over image tokens: where the model looks. Others say attribution method."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from interp.indicators.attention import Attention
 from interp.indicators.attention_gradient import AttentionGradient
 from interp.indicators.attribution_patching import AttributionPatching
 from interp.indicators.baseline_maps import CentrePrior, RandomMap
+from interp.indicators.embedding_replacement import EmbeddingReplacement
 from interp.indicators.input_gradient import InputGradient
 from interp.indicators.integrated_gradients import IntegratedGradients
 from interp.indicators.maps import Maps
@@ -15,7 +16,7 @@ from interp.indicators.random_masks import RandomMasks
 from interp.indicators.removals import HideTokens, PaintPixels, Removal, Removed, ReplaceEmbeddings
 from interp.indicators.rollout import Rollout
 from interp.indicators.smooth_grad import SmoothGrad
-from interp.indicators.token_knockout import EmbeddingReplacement, TokenKnockout
+from interp.indicators.token_knockout import TokenKnockout
 from interp.indicators.value_weighted_attention import ValueWeightedAttention
 
 __all__ = [

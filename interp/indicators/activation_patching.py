@@ -1,4 +1,4 @@
-"""Activation patching: the residual stream of image tokens taken from another sample's run."""
+"""Activation patching: the residual stream of image tokens is replaced by that of another sample's run."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ Partners = Mapping[str, Sample] | Sequence[tuple[Sample | str, Sample]]
 
 @dataclass(frozen=True)
 class ActivationPatching:
-    """How far image tokens move the target when they carry a partner's residual stream: (layer, token) maps, nats.
+    """How far image tokens move the target when they hold a partner's residual stream: (layer, token) maps, nats.
 
-    The partner is the same scene with one thing changed, such as its object recoloured. After layer ℓ the stream of
-    image token j is replaced by what it is in the partner's run; the value is (patched − plain)·sign(partner − plain),
-    where all three are the same target, of the sample's own answer if it is "greedy". Larger = that token, at that
-    depth, carries more of what tells the two apart. `attrs` hold "plain" and "partner", between which a full effect
-    would lie. After the last layer nobody reads an image token any more: 0.
+    The partner is the same scene with one change, such as another colour of the object. After layer ℓ the stream at
+    image token j is replaced by that of the partner's run. The value is (patched − plain)·sign(partner − plain). All
+    three are values of the same target; a "greedy" target is the sample's own answer. Larger: the token, after that
+    layer, carries more of what distinguishes the two. `attrs` hold "plain" and "partner"; their distance is a full
+    effect. After the last layer no row reads an image token any more, so the value is 0.
 
     Args:
-        partners: the partner of each sample, by the sample's id, or pairs (sample, partner).
+        partners: The partner of each sample, by the sample's id, or pairs (sample, partner).
         layers: "all", or the layers after which the stream is patched, 0-based.
-        block: tokens are patched in blocks of `block` × `block`, which share a value; larger ones are cheaper.
-        batch: variants side by side; no number depends on it.
+        block: Tokens are patched in blocks of `block` × `block`, which share a value; larger blocks are cheaper.
+        batch: Variants in one pass; values do not depend on it.
 
     Raises:
-        MapError: Partners that are none; when called, a sample without one or with another number of image tokens.
-        SiteError: Layers that are no indices; when called, layers the model does not have.
+        MapError: Partners of another kind; when called, a sample without a partner, or a partner with another number of
+            image tokens.
+        SiteError: Layers that are not indices; when called, layers the model does not have.
 
     Source: Meng et al., arXiv 2202.05262; Zhang and Nanda, arXiv 2309.16042.
     """
@@ -71,7 +72,7 @@ class ActivationPatching:
         prompt: Prompt = PAPER_PROMPT,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
-        """The maps of these samples, one by one. A pass per layer and block, over the layers and tokens behind it."""
+        """The maps of these samples, one by one. Cost: a pass per layer and block, over the later layers and tokens."""
         layers = layers_of(mllm, self.layers)
         partners = dict(self.partners)
 

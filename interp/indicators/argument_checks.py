@@ -1,57 +1,86 @@
-"""What indicators' arguments may be, checked in one place."""
+"""Checks of the arguments of indicators and methods; each error says what to give instead."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any, Literal
 
-import numpy as np
-
-from interp.errors import MapError
+from interp.errors import InterpError, MapError
 from interp.tracing import Mllm, Site
 
 __all__ = ["check_bool", "check_number", "check_one_of", "check_whole", "layers_of", "site_layers"]
 
+Error = type[InterpError]
 
-def check_bool(name: str, value: Any) -> None:
-    """Raise `MapError` for anything but True or False."""
+
+def check_bool(name: str, value: Any, error: Error = MapError) -> None:
+    """Raise `error` for anything but True or False."""
     if not isinstance(value, bool):
-        raise MapError(f"{name} is True or False; got {value!r}.")
+        raise error(f"{name} is True or False; got {value!r}.")
 
 
-def check_one_of(name: str, value: Any, known: Sequence[str]) -> None:
-    """Raise `MapError` for anything but one of these names."""
-    if not isinstance(value, str) or value not in known:
-        raise MapError(f"{name} is {' or '.join(map(repr, known))}; got {value!r}.")
+def check_one_of(name: str, value: Any, known: Iterable[str], error: Error = MapError) -> None:
+    """Raise `error` for anything but one of these names."""
+    names = tuple(known)
+    if not isinstance(value, str) or value not in names:
+        raise error(f"{name} is {' or '.join(map(repr, names))}; got {value!r}.")
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise `MapError` for anything but a whole number, at least `least`."""
+def check_whole(name: str, value: Any, least: int, error: Error = MapError) -> int:
+    """The value; raise `error` for anything but an int of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise MapError(f"{name} is a whole number, at least {least}; got {value!r}.")
+        raise error(f"{name} is a whole number of at least {least}; got {value!r}.")
+    return value
 
 
-def check_number(name: str, value: Any, above: float) -> None:
-    """Raise `MapError` for anything but a finite number above a bound."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not above < float(value) < np.inf:
-        raise MapError(f"{name} is a finite number above {above:g}; got {value!r}.")
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+    error: Error = MapError,
+) -> float:
+    """The value as a float; raise `error` for anything but a finite number between the bounds.
+
+    Args:
+        name: How the error names the argument.
+        value: What was given.
+        low: The lower bound.
+        high: The upper bound.
+        open_low: The value must lie above `low`.
+        open_high: The value must lie below `high`.
+        error: The class of the error.
+    """
+    real = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    above = real > low or (real == low and not open_low)
+    below = real < high or (real == high and not open_high)
+    if math.isfinite(real) and above and below:
+        return real
+    bounds = [f"{'above' if open_low else 'of at least'} {low:g}"] if low > -math.inf else []
+    bounds += [f"{'below' if open_high else 'at most'} {high:g}"] if high < math.inf else []
+    wanted = " ".join(["a finite number", " and ".join(bounds)]).strip()
+    raise error(f"{name} is {wanted}; got {value!r}.")
 
 
 def site_layers(layers: Any) -> Literal["all"] | tuple[int, ...]:
-    """The layers as a site has them: "all" or a tuple.
+    """The layers as a `Site` holds them: "all" or a tuple.
 
     Raises:
-        SiteError: layers that are no indices.
+        SiteError: Layers that are not indices.
     """
     found: Any = Site(layers=layers).layers
     return found
 
 
 def layers_of(mllm: Mllm, layers: Literal["all"] | Sequence[int]) -> list[int]:
-    """The layers in the order asked for.
+    """The layers of this model, in the order given.
 
     Raises:
-        SiteError: layers the model does not have.
+        SiteError: Layers that the model does not have.
     """
     return list(Site(layers=layers).resolve(mllm.n_layers, mllm.n_heads))

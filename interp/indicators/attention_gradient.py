@@ -1,4 +1,4 @@
-"""Attention times its gradient: what the last row looks at and would use more of."""
+"""Attention times its gradient: the part of the last row's attention that raises the answer."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ __all__ = ["AttentionGradient"]
 
 @dataclass(frozen=True)
 class AttentionGradient:
-    """mean_h A ⊙ ReLU(∂ v/∂A): the last prompt row's attention, weighed by how much more of it raises the target.
+    """mean_h A ⊙ ReLU(∂ v/∂A): the last prompt row's attention, weighted by how much it raises the target.
 
     A is a head's attention weight from the last prompt token to an image token and v the target's value in nats.
-    The gradient is the whole one: through everything that follows the row, later layers too, but not through the
-    softmax the row comes from. In [0, ∞). With `signed`, A ⊙ ∂ v/∂A as it is: its sum over tokens is the first-order
-    effect of scaling the row, and a token's value that of zeroing its weight without renormalising.
+    The gradient passes through everything that follows the row, later layers too, but not through the softmax that
+    gives the row. Values are in [0, ∞). With `signed` they are A ⊙ ∂ v/∂A: the sum over tokens is the first-order
+    effect of scaling the row, and a token's value is that of setting its weight to zero without renormalising.
 
-    Only the last prompt row's gradient is taken, so a map shows the direct path from the image to that row; what
-    reaches it through the question's rows is not in it (see `AttributionPatching`). Where attention is uniform over
-    sinks the gradient is near 0 and they drop out; where the model is certain, log p is flat, and so are maps.
+    Only the last prompt row's gradient is used, so a map shows the direct path from the image to that row and not what
+    reaches it through the question's rows (see `AttributionPatching`). Attention sinks drop out where the gradient
+    there is near 0. Where the model is certain of its answer, log p is flat and all values are small.
 
-    Everything before the last row is run once without gradients; only that row (and the answer's) is differentiated:
-    about one forward pass together. Models whose prompt rows see all of the prompt are differentiated whole.
+    Everything before the last row runs once without gradients; only that row and the answer's rows are differentiated.
+    Together this costs about one forward pass. Models whose prompt rows see the whole prompt are differentiated whole.
 
     Args:
-        signed: keep the gradient's sign.
-        per_head: a map for every head, (layer, head, token), instead of one per layer, (layer, token).
-        layers: "all" or decoder layers, 0-based, in the order wanted.
-        queries: "last", the row the answer's first token is read from.
+        signed: Keep the gradient's sign.
+        per_head: A map for every head, (layer, head, token), instead of one per layer, (layer, token).
+        layers: "all" or decoder layers, 0-based, in the order of the result.
+        queries: "last", the row that predicts the answer's first token.
 
     Raises:
-        MapError: arguments of another kind.
-        SiteError: layers that are no indices; when called, layers the model does not have.
+        MapError: Arguments of another kind.
+        SiteError: Layers that are not indices; when called, layers the model does not have.
 
     Source: grad_att of ViCrop (arXiv 2502.17422) for one layer, after Chefer et al. (arXiv 2103.15679).
     """
@@ -72,7 +72,7 @@ class AttentionGradient:
         """The maps of these samples, run as one batch.
 
         Raises:
-            InterpError: samples or prompts that cannot be encoded, layers the model does not have, or an answer of
+            InterpError: Samples or prompts that cannot be encoded, layers the model does not have, or an answer of
                 several tokens for a model whose prompt rows would see it.
         """
         layers = layers_of(mllm, self.layers)
@@ -97,7 +97,7 @@ class AttentionGradient:
     def _map(
         self, passes: Sequence[RowGradients], sample: int, layers: Sequence[int], order: Sequence[int]
     ) -> xr.DataArray:
-        """One sample's map; the gradients of several passes add up before their sign is looked at."""
+        """One sample's map; the gradients of several passes are added before ReLU."""
         tokens = passes[0].tokens[sample]
         values = torch.stack([self._weighed(passes, sample, at) for at in order]).cpu().numpy()
         return labelled(values[..., tokens.image], tokens, "attention × gradient", layers)

@@ -25,34 +25,35 @@ __all__ = ["AttributionPatching", "knockout_effect"]
 
 @dataclass(frozen=True)
 class AttributionPatching:
-    """What the target would lose, to first order, if an image token were hidden from the rows after the image.
+    """The fall of the target, to first order, if an image token were hidden from the rows after the image.
 
     Hiding token j from a row changes its weights A by ΔA_j = −A_j and, where the rest is renormalised,
-    ΔA_k = A_k A_j/(1 − A_j). With g = ∂ v/∂A the loss is −g·ΔA, which is
+    ΔA_k = A_k A_j/(1 − A_j). With g = ∂ v/∂A the target falls by −g·ΔA, which is
 
         mode "renormalise":  A_j (g_j − Σ_k A_k g_k) / (1 − A_j)
         mode "zero":         A_j g_j
 
-    k runs over every key the row sees. The values of all rows and heads are added. They are nats, of any sign;
-    positive: hiding the token lowers the target. Being first-order, they add up: the sum over layers estimates hiding
-    the token at all of them at once (`TokenKnockout(layers="all")`), one layer hiding it there alone. A row that
-    gives a token all its attention (A_j = 1) is undefined once the token is hidden; it counts 0.
+    k runs over every key the row sees. The values of all rows and heads are added. They are nats of any sign; positive
+    means that hiding the token lowers the target. First-order values add up: the sum over layers estimates hiding the
+    token at all layers at once (`TokenKnockout(layers="all")`), one layer's value hiding it at that layer alone. A row
+    with all its attention on the token (A_j = 1) is undefined once the token is hidden; it counts as 0.
 
-    It errs where the effect is not linear: large attention weights, a saturated softmax at the answer (a certain
-    answer's gradient is near 0 though hiding the object would change it), tokens that stand in for each other.
+    The estimate is wrong where the effect is not linear: large attention weights; a saturated softmax at the answer
+    (the gradient of a certain answer is near 0 even if hiding the object would change it); tokens that carry the same
+    content.
 
-    The image is run once without gradients, the rows after it are differentiated: about 1.2 forward passes for
-    every token, layer and head. Models whose prompt rows see all of the prompt are differentiated whole.
+    The image runs once without gradients and the rows after it are differentiated: about 1.2 forward passes for all
+    tokens, layers and heads. Models whose prompt rows see the whole prompt are differentiated whole.
 
     Args:
-        layers: "all" or decoder layers, 0-based, in the order wanted.
-        queries: rows the token is hidden from: "after_image", all of them, those of the answer too; or "last".
-        per_head: a map for every head, (layer, head, token), instead of their sum, (layer, token).
-        mode: "renormalise" (hidden before the softmax) or "zero" (after it).
+        layers: "all" or decoder layers, 0-based, in the order of the result.
+        queries: The rows the token is hidden from: "after_image" (all of them, the answer's too) or "last".
+        per_head: A map for every head, (layer, head, token), instead of their sum, (layer, token).
+        mode: "renormalise" (hide before the softmax) or "zero" (after it).
 
     Raises:
-        MapError: arguments of another kind.
-        SiteError: layers that are no indices; when called, layers the model does not have.
+        MapError: Arguments of another kind.
+        SiteError: Layers that are not indices; when called, layers the model does not have.
 
     Source: attribution patching (Nanda 2023; arXiv 2310.10348), with a knockout as the patch.
     """
@@ -63,11 +64,11 @@ class AttributionPatching:
     mode: Literal["renormalise", "zero"] = "renormalise"
 
     layers_add_up: ClassVar[bool] = True
-    """Whoever wants one map of all layers adds them up."""
+    """One map of all layers is the sum over layers."""
 
     @property
     def removal(self) -> HideTokens:
-        """What it estimates, token by token."""
+        """The removal whose effect it estimates, token by token."""
         return HideTokens(layers=self.layers, queries=self.queries)
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ class AttributionPatching:
         """The maps of these samples, run as one batch.
 
         Raises:
-            InterpError: samples or prompts that cannot be encoded, layers the model does not have, or an answer of
+            InterpError: Samples or prompts that cannot be encoded, layers the model does not have, or an answer of
                 several tokens for a model whose prompt rows would see it.
         """
         layers = layers_of(mllm, self.layers)
@@ -134,7 +135,7 @@ class AttributionPatching:
 def knockout_effect(
     rows: Float[Tensor, "head row key"], gradients: Float[Tensor, "head row key"], mode: str
 ) -> Float[Tensor, "head row key"]:
-    """What the target loses to first order when each key is hidden from each row; positive: it loses."""
+    """The fall of the target, to first order, when each key is hidden from each row; positive where it falls."""
     if mode == "zero":
         return rows * gradients
     mean = (rows * gradients).sum(dim=-1, keepdim=True)

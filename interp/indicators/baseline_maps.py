@@ -1,4 +1,4 @@
-"""Maps that know nothing of the model: what an indicator must beat."""
+"""Baseline maps, which ignore the model: an indicator must score better than these."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from interp.errors import MapError
+from interp.indicators.argument_checks import check_number, check_whole
 from interp.indicators.maps import Maps
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
@@ -27,21 +27,20 @@ Given = Sample | Iterable[Sample] | Batch | Prefix
 class RandomMap:
     """Independent draws from [0, 1), one per image token.
 
-    A sample's map depends on the seed and on the sample (image, question, boxes, answer), not on its batch: the same
-    image under another question has another map. What an indicator scores below it, it scores by pointing away.
+    A sample's map depends on the seed and on the sample (image, question, boxes, answer), not on its batch. The same
+    image with another question has another map. An indicator that scores lower points away from the boxes.
 
     Args:
-        seed: of the draws.
+        seed: The seed of the draws.
 
     Raises:
-        MapError: a seed that is no whole number ≥ 0.
+        MapError: A seed that is not a whole number of at least 0.
     """
 
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise MapError(f"seed is a whole number ≥ 0; got {self.seed!r}.")
+        check_whole("seed", self.seed, 0)
 
     def __call__(
         self,
@@ -51,7 +50,7 @@ class RandomMap:
         prompt: Prompt = PAPER_PROMPT,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
-        """The maps (token); the model, which may be anything that encodes samples, only says where image tokens are."""
+        """The maps (token). The model is only used to encode the samples: it gives the places of the image tokens."""
 
         def drawn(sample: Sample, tokens: TokenMap) -> np.ndarray:
             own = int(sample.fingerprint[:16], 16)
@@ -66,23 +65,22 @@ class RandomMap:
 
 @dataclass(frozen=True)
 class CentrePrior:
-    """A look at the middle of each image, whatever is asked: exp(−½ (dx² + dy²) / σ²) at each footprint's centre.
+    """The centre prior, exp(−½ (dx² + dy²) / σ²) at each footprint's centre: the same for every question.
 
     dx and dy are offsets from the image's centre in units of its sides. In (0, 1]; 0 for a token without footprint.
-    Objects tend to lie in the middle, so an indicator that knows nothing can score well.
+    Objects are often near the centre, so a map that ignores the model can score well.
 
     Args:
         sigma: σ, in units of the image's sides.
 
     Raises:
-        MapError: a σ that is no number > 0.
+        MapError: A σ that is not a finite number above 0.
     """
 
     sigma: float = 0.25
 
     def __post_init__(self) -> None:
-        if isinstance(self.sigma, bool) or not isinstance(self.sigma, int | float) or not self.sigma > 0:
-            raise MapError(f"sigma is a number > 0, a share of the image's side; got {self.sigma!r}.")
+        check_number("sigma, a share of the image's side,", self.sigma, low=0, open_low=True)
 
     def __call__(
         self,
@@ -92,7 +90,7 @@ class CentrePrior:
         prompt: Prompt = PAPER_PROMPT,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
-        """The maps (token); the model, which may be anything that encodes samples, only says where image tokens are."""
+        """The maps (token). The model is only used to encode the samples: it gives the places of the image tokens."""
 
         def middle(sample: Sample, tokens: TokenMap) -> np.ndarray:
             return centre_prior(tokens.footprints, tokens.image_index, tokens.sizes, self.sigma)

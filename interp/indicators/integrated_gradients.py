@@ -24,38 +24,38 @@ from interp.tracing.prefix_pass import given_as
 __all__ = ["IntegratedGradients"]
 
 BASELINES = ("mean", "zero")
-NEARLY_ZERO = 1e-12  # Idefics takes views of zeros for padding and drops them
+NEARLY_ZERO = 1e-12  # Idefics drops views of exact zeros as padding
 
 
 @dataclass(frozen=True)
 class IntegratedGradients:
     """(x − x₀) · ∫₀¹ ∂ v/∂x at x₀ + α(x − x₀) dα, summed over each image token's own input. Nats, of any sign.
 
-    x₀ is the baseline; the integral is captum's Gauss–Legendre sum over `steps` points. Values over the whole input
-    add up to v(x) − v(x₀) (completeness). How far they miss it is each map's `attrs["completeness_error"]`, captum's
-    own figure in nats: sum less difference. With the difference itself, `attrs["completeness_of"]`, it says whether
-    `steps` are enough. Pixels that no token has as its own (rims) are in captum's sum, not in the map.
+    x₀ is the baseline; captum computes the integral as a Gauss–Legendre sum over `steps` points. Values over the whole
+    input add up to v(x) − v(x₀) (completeness). Each map's `attrs["completeness_error"]` is the deviation from this,
+    sum − difference in nats, as captum reports it; `attrs["completeness_of"]` is the difference itself. Together they
+    show whether `steps` are enough. Pixels that belong to no token (rims) are in captum's sum but not in the map.
 
-    Where values are normalised by their size, as every RMS norm does, a path from zero shows one and the same input
-    but for its very beginning: the integral misses what happens there and the error says so (2.3 of 2.0 nats for the
-    organism's embeddings at 32 steps; from their mean 0.002). So "zero" is seldom a good baseline of embeddings.
-    Pixels need more steps than embeddings: 128 on the organism.
+    Where the model normalises its inputs, as every RMS norm does, all points of a path from zero look the same except
+    the very first ones. The integral misses the change there, and the error shows it (2.3 of 2.0 nats for the
+    organism's embeddings at 32 steps; with their mean as baseline 0.002). So "zero" is rarely a good baseline for
+    embeddings. Pixels need more steps than embeddings: 128 on the organism.
 
-    The answer to the baseline is of no meaning to the model, and the path runs through such inputs: values depend on
-    the baseline. "greedy" is the answer to the input as it is.
+    The baseline and most of the path are unlike the inputs the model was trained on, so values depend on the baseline.
+    "greedy" is the answer to the unchanged input.
 
-    Each sample runs alone: `steps` forward and backward passes, two forward passes for the completeness error and one
+    Each sample runs alone: `steps` forward and backward passes, two forward passes for the completeness error, and one
     for a greedy target. Needs the extra `gradients`.
 
     Args:
-        of: "pixels" or "embeddings", as in `InputGradient`; tokens' own pixels as there.
-        baseline: "mean", of the sample's own image tokens' embeddings, or of its own pixels by channel; or "zero",
-            for pixels the processor's mean colour.
-        steps: points of the integral.
+        of: "pixels" or "embeddings", as in `InputGradient`.
+        baseline: "mean": the mean of the sample's own image embeddings, or of its own pixels by channel. "zero": zeros,
+            which for pixels are the processor's mean colour.
+        steps: The number of points of the integral.
 
     Raises:
-        MapError: arguments of another kind.
-        ModelError: when called, captum is not installed.
+        MapError: Arguments of another kind.
+        ModelError: When called, captum is not installed.
 
     Source: Sundararajan et al. (arXiv 1703.01365); captum.
     """
@@ -80,7 +80,7 @@ class IntegratedGradients:
         """The maps (token) of these samples, one after the other.
 
         Raises:
-            InterpError: as for `InputGradient`; or captum is not installed.
+            InterpError: As for `InputGradient`, or captum is not installed.
         """
         captum = _captum()
         with Meter(mllm.device) as meter:
@@ -104,7 +104,7 @@ class IntegratedGradients:
 
     def _map(self, captum: Any, function: InputFunction) -> xr.DataArray:
         def values(inputs: Tensor) -> Tensor:
-            """Of each of captum's points, one after the other."""
+            """The target's value at each of captum's points, one after the other."""
             return torch.cat([function.values(one) for one in inputs])
 
         with recording(function.mllm):
@@ -124,7 +124,7 @@ class IntegratedGradients:
         return labelled(found, function.batch.tokens[0], "integrated gradients", attrs=attrs)
 
     def _baseline(self, function: InputFunction) -> Tensor:
-        """Where the path begins, shaped as the inputs."""
+        """The baseline, in the shape of the inputs."""
         start = function.start
         if self.baseline == "zero":
             return torch.full_like(start, NEARLY_ZERO)

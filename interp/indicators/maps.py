@@ -1,4 +1,4 @@
-"""Values over image tokens as a labelled map."""
+"""Maps, which every indicator returns: one labelled map over image tokens per sample; and how to make them."""
 
 from __future__ import annotations
 
@@ -19,35 +19,6 @@ from interp.tracing.cost import Meter
 
 __all__ = ["Maps", "Samples", "each", "labelled", "listed"]
 
-
-def labelled(
-    values: Float[np.ndarray, ...],
-    tokens: TokenMap,
-    name: str,
-    layers: Sequence[int] | None = None,
-    attrs: Mapping[str, Any] | None = None,
-) -> xr.DataArray:
-    """The map ([layer, [head,]] token), float32, with "position", the unpadded position of each image token.
-
-    Args:
-        values: its values; the last axis is the image tokens.
-        tokens: where the sample's tokens are.
-        name: what the values are.
-        layers: the layers of the first axis, if it has them; a second axis is then every head.
-        attrs: what else is to be known.
-    """
-    dims = [*("layer", "head")[: values.ndim - 1], "token"]
-    coords: dict[str, Any] = {"token": np.arange(tokens.n), "position": ("token", tokens.image)}
-    if layers is not None:
-        coords["layer"] = list(layers)
-    if "head" in dims:
-        coords["head"] = np.arange(values.shape[1])
-    bounded = np.clip(values, -np.finfo(np.float32).max, np.finfo(np.float32).max)
-    return xr.DataArray(
-        bounded.astype(np.float32), dims=dims, coords=coords, name=name, attrs=dict(attrs or {})
-    )
-
-
 DIMS = (("token",), ("layer", "token"), ("layer", "head", "token"))
 
 
@@ -59,14 +30,14 @@ class Maps(Sequence[xr.DataArray]):
     A slice is `Maps` again, with the cost of the whole call.
 
     Args:
-        arrays: the maps.
-        tokens: where each map's tokens are in its sample's prompt and image.
-        cost: time, memory and passes of the whole call.
-        logits: (sample, token_id) after the last prompt token, where the indicator ran the prompt; else None.
+        arrays: The maps.
+        tokens: Where each map's tokens are in its sample's prompt and image.
+        cost: Time, memory and passes of the whole call.
+        logits: (sample, token_id) after the last prompt token, if the indicator ran the prompt; else None.
 
     Raises:
-        MapError: another number of token maps than of maps, other dimensions, or a map without one value per
-            image token.
+        MapError: The numbers of maps and token maps differ, a map has other dimensions, or it does not have one
+            value per image token.
     """
 
     arrays: tuple[xr.DataArray, ...]
@@ -77,7 +48,7 @@ class Maps(Sequence[xr.DataArray]):
     def __post_init__(self) -> None:
         if len(self.arrays) != len(self.tokens):
             raise MapError(
-                f"each map needs its TokenMap; got {len(self.arrays)} maps, {len(self.tokens)} of them."
+                f"each map needs its TokenMap; got {len(self.arrays)} maps and {len(self.tokens)} TokenMaps."
             )
         if self.logits is not None and self.logits.sizes["sample"] != len(self.arrays):
             raise MapError(
@@ -87,7 +58,7 @@ class Maps(Sequence[xr.DataArray]):
             if array.dims not in DIMS or array.sizes["token"] != tokens.n:
                 raise MapError(
                     f"map {i} must be ([layer, [head,]] token) with one value for each of the {tokens.n} "
-                    f"image tokens; got {dict(array.sizes)}. Reduce other dimensions, keep every image token."
+                    f"image tokens; got {dict(array.sizes)}. Reduce other dimensions and keep every image token."
                 )
 
     def __len__(self) -> int:
@@ -110,10 +81,38 @@ class Maps(Sequence[xr.DataArray]):
         return f"Maps({len(self)} × [{'; '.join(shapes)}])"
 
 
+def labelled(
+    values: Float[np.ndarray, ...],
+    tokens: TokenMap,
+    name: str,
+    layers: Sequence[int] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.DataArray:
+    """The map ([layer, [head,]] token), float32, with "position", the unpadded position of each image token.
+
+    Args:
+        values: The map's values; the last axis is the image tokens.
+        tokens: Where the sample's tokens are.
+        name: What the values are.
+        layers: The layers of the first axis, if it is the layers. The second axis, if there is one, is every head.
+        attrs: Attributes of the array.
+    """
+    dims = [*("layer", "head")[: values.ndim - 1], "token"]
+    coords: dict[str, Any] = {"token": np.arange(tokens.n), "position": ("token", tokens.image)}
+    if layers is not None:
+        coords["layer"] = list(layers)
+    if "head" in dims:
+        coords["head"] = np.arange(values.shape[1])
+    bounded = np.clip(values, -np.finfo(np.float32).max, np.finfo(np.float32).max)
+    return xr.DataArray(
+        bounded.astype(np.float32), dims=dims, coords=coords, name=name, attrs=dict(attrs or {})
+    )
+
+
 Samples = Sample | Iterable[Sample] | Batch | Prefix
 
 One = Callable[[Sample, TokenMap], tuple[xr.DataArray, Cost]]
-"""From a sample and its tokens to its map and what that took."""
+"""A function from a sample and its tokens to its map and the cost of the map."""
 
 
 def listed(samples: Samples) -> list[Sample]:
@@ -124,7 +123,7 @@ def listed(samples: Samples) -> list[Sample]:
 
 
 def each(mllm: Mllm, samples: Samples, prompt: Prompt, one: One) -> Maps:
-    """The maps of samples that are gone through one by one, so that each is as it would be alone."""
+    """The maps of samples, computed one by one, so that no map depends on the other samples."""
     arrays, maps, cost = [], [], Cost()
     for sample in listed(samples):
         with Meter(mllm.device) as meter:

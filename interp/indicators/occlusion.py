@@ -1,10 +1,9 @@
-"""Pixels painted over, window by window; coarsely first where the grid is large."""
+"""Occlusion: what the target loses when pixels are painted over, window by window."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from interp.errors import MapError
+from interp.indicators.argument_checks import check_number, check_whole
 from interp.indicators.maps import Maps, Samples, each, labelled
 from interp.indicators.removals import PaintPixels
 from interp.indicators.token_windows import blocks, windows
@@ -25,25 +25,25 @@ __all__ = ["Occlusion"]
 
 @dataclass(frozen=True)
 class Occlusion:
-    """What the target loses when a square of the image is painted over: (token) maps, nats.
+    """The fall of the target when a square of the image is painted over: (token) maps, nats.
 
-    A token's value is plain − value with the `window` × `window` tokens around it painted, of its own view (cut off at
-    the image's edge). A token without footprint has 0.
+    A token's value is plain − value with the `window` × `window` tokens around it painted over, in its own view (cut
+    off at the image's edge). A token without footprint has the value 0.
 
     **Coarse to fine.** With `coarse`, disjoint blocks of `coarse` × `coarse` tokens are painted first. Only tokens of
-    the most important blocks get a window of their own, and hold just what they would hold without `coarse`. **Every
-    other token holds its block's loss divided by the number of the block's tokens**; the coordinate "refined" tells
-    them apart. A token that matters alone while its block does not is missed.
+    the most important blocks get a window of their own, and the same value as without `coarse`. **Every other token
+    gets its block's fall divided by the number of tokens in the block.** The coordinate "refined" marks the tokens
+    with their own window. A token that matters although its block does not is missed.
 
     Args:
-        by: "grey", "blur" or "mean"; see `PaintPixels`.
-        window: side of the square in tokens, odd.
-        coarse: side of the blocks that are painted first, 2 or more; None to paint every window.
-        refine: share of the blocks that is refined, the most important ones, at least one; in (0, 1].
-        batch: variants side by side; no number depends on it.
+        by: The paint, "grey", "blur" or "mean"; see `PaintPixels`.
+        window: Side of the square in tokens, odd.
+        coarse: Side of the blocks that are painted first, at least 2; None paints every window.
+        refine: Share of the blocks that is refined, in (0, 1]: the most important ones, at least one block.
+        batch: Variants in one pass; values do not depend on it.
 
     Raises:
-        MapError: Values that make no sense.
+        MapError: An argument out of its range.
 
     Source: Zeiler and Fergus, arXiv 1311.2901.
     """
@@ -56,16 +56,17 @@ class Occlusion:
 
     def __post_init__(self) -> None:
         _ = self.removal
-        if not _whole(self.window, 1) or self.window % 2 == 0:
-            raise MapError(f"window is an odd number of tokens; got {self.window!r}.")
-        if self.coarse is not None and not _whole(self.coarse, 2):
-            raise MapError(f"coarse is a number of tokens, 2 or more, or None; got {self.coarse!r}.")
-        if isinstance(self.refine, bool) or not isinstance(self.refine, Real) or not 0 < self.refine <= 1:
-            raise MapError(f"refine is a share of the blocks in (0, 1]; got {self.refine!r}.")
+        if check_whole("window of Occlusion", self.window, 1) % 2 == 0:
+            raise MapError(f"window of Occlusion is an odd number of tokens; got {self.window!r}.")
+        if self.coarse is not None:
+            check_whole("coarse of Occlusion, where it is not None,", self.coarse, 2)
+        check_number(
+            "refine, the share of blocks that is refined,", self.refine, low=0, high=1, open_low=True
+        )
 
     @property
     def removal(self) -> PaintPixels:
-        """How tokens are taken away."""
+        """The removal of tokens."""
         return PaintPixels(self.by)
 
     def __call__(
@@ -76,7 +77,7 @@ class Occlusion:
         prompt: Prompt = PAPER_PROMPT,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
-        """The maps of these samples, one by one. A whole pass for every window and block."""
+        """The maps of these samples, one by one. Cost: a whole pass for every window and block."""
 
         def one(sample: Sample, tokens: TokenMap) -> tuple[xr.DataArray, Cost]:
             costs: list[Cost] = []
@@ -111,7 +112,7 @@ class Occlusion:
     def _values(
         self, tokens: TokenMap, lost: Any
     ) -> tuple[Float[np.ndarray, " token"], Bool[np.ndarray, " token"]]:
-        """Each token's value, and whether its own window was painted."""
+        """Each token's value, and whether the token's own window was painted."""
         own = windows(tokens, self.window)
         if self.coarse is None:
             return lost(own), np.ones(tokens.n, bool)
@@ -126,7 +127,3 @@ class Occlusion:
         values[known] = (by_block / inside.sum(axis=1))[number[known]]
         values[refined] = lost(own[refined])
         return values, refined
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,11 +1,10 @@
-"""RISE: many tokens taken away at random, and what the answer keeps when a token is among those left."""
+"""RISE: the target under many random masks, averaged over the masks that keep a token."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
 from itertools import product
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from interp.errors import MapError
-from interp.indicators.argument_checks import check_whole
+from interp.indicators.argument_checks import check_number, check_whole
 from interp.indicators.maps import Maps, Samples, each, labelled
 from interp.indicators.removals import HideTokens, Removal
 from interp.indicators.token_windows import blocks
@@ -27,27 +26,27 @@ __all__ = ["RandomMasks", "kept_average", "random_masks"]
 
 @dataclass(frozen=True)
 class RandomMasks:
-    """The target's mean over random masks that leave a token, less its mean over all masks: (token) maps, nats.
+    """The target's mean over random masks that keep a token, minus its mean over all masks: (token) maps, nats.
 
-    R_j = E[s·k_j] / E[k_j] − E[s], where s is the target's value under a mask and k_j whether the mask leaves token j.
-    RISE's own map is R + `attrs["mean"]`; the difference is one number for all tokens, and what is left is positive
-    where a token helps. Masks leave or take whole cells of `cell` × `cell` tokens of a lattice that is shifted at
-    random for each mask (RISE blurs the cells' edges; tokens are here or gone). Tokens without footprint are never
-    taken: they hold 0.
+    R_j = E[s·k_j] / E[k_j] − E[s], where s is the target's value under a mask and k_j is 1 if the mask keeps token j.
+    RISE's own map is R + `attrs["mean"]`: it differs by one number for all tokens. R is positive where a token helps. A
+    mask keeps or removes whole cells of `cell` × `cell` tokens, on a lattice that is shifted at random for each mask
+    (RISE blurs the cells' edges; here a token is kept or removed). Tokens without footprint are never removed; their
+    value is 0. Tokens of several views that show the same place are removed together.
 
-    `attrs["standard_error"]` holds each token's standard error, of the mean over the masks that leave it; a map whose
-    values are not several times larger needs more masks. Tokens of several views that show one place go together.
+    `attrs["standard_error"]` holds the standard error of each token's mean over the masks that keep it. A map whose
+    values are not several times larger needs more masks.
 
     Args:
-        removal: how tokens are taken away.
-        n: how many masks.
-        cell: side of the cells in tokens.
-        keep: probability that a cell is left, in (0, 1).
-        seed: of the masks; each sample draws its own, by its id.
-        batch: variants side by side; no number depends on it.
+        removal: The way to remove tokens.
+        n: The number of masks.
+        cell: The side of a cell in tokens.
+        keep: The probability that a mask keeps a cell, in (0, 1).
+        seed: The seed of the masks; each sample draws its own masks, from the seed and its id.
+        batch: Variants in one pass; values do not depend on it.
 
     Raises:
-        MapError: Values that make no sense; when called, a token that fewer than two masks leave.
+        MapError: An argument out of its range; when called, a token that fewer than two masks keep.
 
     Source: Petsiuk et al., RISE, arXiv 1806.07421.
     """
@@ -61,13 +60,10 @@ class RandomMasks:
 
     def __post_init__(self) -> None:
         if not isinstance(self.removal, Removal):
-            raise MapError(
-                f"removal is a way to take tokens away, such as HideTokens(); got {self.removal!r}."
-            )
+            raise MapError(f"removal is a way to remove tokens, such as HideTokens(); got {self.removal!r}.")
         for name, least in (("n", 2), ("cell", 1), ("seed", 0)):
             check_whole(f"{name} of RandomMasks", getattr(self, name), least)
-        if isinstance(self.keep, bool) or not isinstance(self.keep, Real) or not 0 < self.keep < 1:
-            raise MapError(f"keep is a probability in (0, 1); got {self.keep!r}.")
+        check_number("keep, a probability,", self.keep, low=0, high=1, open_low=True, open_high=True)
 
     def __call__(
         self,
@@ -77,7 +73,7 @@ class RandomMasks:
         prompt: Prompt = PAPER_PROMPT,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
-        """The maps of these samples, one by one: `n` variants of each."""
+        """The maps of these samples, one by one. Cost: `n` variants of each."""
 
         def one(sample: Sample, tokens: TokenMap) -> tuple[xr.DataArray, Cost]:
             digest = hashlib.sha256(sample.id.encode()).digest()
@@ -100,7 +96,7 @@ class RandomMasks:
 def random_masks(
     tokens: TokenMap, n: int, cell: int, keep: float, rng: np.random.Generator
 ) -> Bool[np.ndarray, "mask token"]:
-    """Masks that are True where a token is taken away, cell by cell with probability 1 − keep."""
+    """Masks that are True where a token is removed; each cell is removed with probability 1 − keep."""
     found = np.zeros((n, tokens.n), bool)
     shifted = {at: blocks(tokens, cell, at) for at in product(range(cell), repeat=2)}
     for mask in found:
@@ -116,12 +112,12 @@ def kept_average(
     """E[s·k_j] / E[k_j] for each token j, and its standard error.
 
     Raises:
-        MapError: A token that fewer than two masks leave.
+        MapError: A token that fewer than two masks keep.
     """
     count = kept.sum(axis=0)
     if (count < 2).any():
         raise MapError(
-            f"image token {int(count.argmin())} is left by {int(count.min())} of {len(kept)} masks; its mean needs two "
+            f"image token {int(count.argmin())} is kept by {int(count.min())} of {len(kept)} masks; its mean needs two "
             "or more. Raise n= or keep=."
         )
     average = values @ kept / count

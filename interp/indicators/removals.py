@@ -1,7 +1,6 @@
-"""Taking image tokens away from a model: what insertion, deletion, occlusion, RISE and knockout share.
+"""Removals: hide image tokens from attention, replace their embeddings, or paint over their pixels.
 
-A removal says how a token is taken away: hidden from attention, its embedding replaced, its pixels painted over. One
-operator flatters the indicators that are built on it, so whoever measures faithfulness uses several.
+Each removal favours the indicators that are built on it, so measure faithfulness with several.
 """
 
 from __future__ import annotations
@@ -12,18 +11,20 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from interp.errors import MapError, SiteError
-from interp.indicators.argument_checks import check_whole, layers_of, site_layers
+from interp.indicators.argument_checks import check_one_of, check_whole, layers_of, site_layers
+from interp.indicators.maps import Maps, Samples, each, labelled
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Cost, Mllm
 from interp.tracing.cached_pass import Trunk
-from interp.tracing.cost import Cost, Meter
+from interp.tracing.cost import Meter
 from interp.tracing.target import Aim, forced
 from interp.tracing.target_variants import Asked
 from interp.tracing.trace import execute
@@ -37,18 +38,19 @@ __all__ = [
     "ReplaceEmbeddings",
     "checked_masks",
     "in_order",
+    "one_by_one",
     "replaced",
 ]
 
 
 @dataclass(frozen=True, eq=False)
 class Removed:
-    """The target's value under each variant, and with nothing removed.
+    """The target's value under each variant, and without any removal.
 
     Attributes:
-        values: nats, one per variant, in the order of the masks.
-        plain: nats, nothing removed.
-        cost: everything, the plain pass included.
+        values: One value per variant, in nats, in the order of the masks.
+        plain: The value without any removal, in nats.
+        cost: The cost of everything, including the plain pass.
     """
 
     values: Float[np.ndarray, " variant"]
@@ -58,11 +60,11 @@ class Removed:
 
 @runtime_checkable
 class Removal(Protocol):
-    """A way to take image tokens away. Frozen: compares, hashes and serialises."""
+    """A way to remove image tokens. A frozen value: it compares, hashes and serialises."""
 
     @property
     def name(self) -> str:
-        """What tables and figures call it."""
+        """The name in tables and figures."""
         ...
 
     def scores(
@@ -78,17 +80,17 @@ class Removal(Protocol):
         """The target's value under each variant.
 
         Args:
-            mllm: the model.
-            sample: the sample.
-            masks: masks[v, j] is True where image token j is taken away in variant v. A variant that takes
-                nothing away has the plain value.
-            prompt: how the question is put.
-            target: the answer whose log-probability is taken. "greedy" means what the untouched model would
-                answer, in every variant.
-            batch: variants side by side at most; the values do not depend on it, but for rounding.
+            mllm: The model.
+            sample: The sample.
+            masks: masks[v, j] is True where variant v removes image token j. A variant that removes nothing has the
+                plain value.
+            prompt: The prompt around the question.
+            target: The answer whose log-probability is the value. "greedy" is the unchanged model's answer, in every
+                variant.
+            batch: Variants in one pass at most; values do not depend on it, except for rounding.
 
         Raises:
-            MapError: masks that are not boolean with one column per image token.
+            MapError: Masks that are not boolean with one column per image token.
         """
         ...
 
@@ -101,41 +103,40 @@ def checked_masks(masks: Any, n: int, batch: int = 1) -> Bool[np.ndarray, "varia
     """The masks as a boolean array.
 
     Raises:
-        MapError: Another type, or not one column per image token; a batch of no variants.
+        MapError: Another type, another number of columns than image tokens, or a batch below 1.
     """
     check_whole("batch", batch, 1)
     found = np.asarray(masks)
     if found.dtype != bool or found.ndim != 2 or found.shape[1] != n:
         raise MapError(
             f"masks are boolean, (variant, token), with one column for each of the sample's {n} image tokens, True "
-            f"where a token is taken away; got {found.dtype} of shape {found.shape}."
+            f"where a token is removed; got {found.dtype} of shape {found.shape}."
         )
     return found
 
 
 SHORT = 16
-"""Rows a variant may run before it counts as one of a batch's; shorter ones go more together."""
+"""Variants with fewer rows than this share a pass with more than `batch` others."""
 LOGITS = 2**25
-"""Most logits that are held at once where variants are short."""
+"""The most logits held at once where variants are short."""
 
 
 @dataclass(frozen=True)
 class HideTokens:
     """Hides image tokens from rows of the decoder's attention: their scores are −∞ before the softmax.
 
-    The tokens still pass through the model; nobody after the image looks at them. The value is exact: what
-    `mllm.score` gives under `Knockout` edits at the same place. Rows and layers that cannot differ from the unedited
-    pass run once for all variants, wherever no row before them sees them (every family but PaliGemma, which runs
-    whole prompts).
+    The tokens still pass through the model, but no row after the image attends to them. The value is exact: it equals
+    `mllm.score` under `Knockout` edits at the same place. Rows and layers that cannot differ from the unedited pass run
+    once for all variants. Only PaliGemma, whose prompt rows see the whole prompt, runs whole prompts.
 
     Args:
         layers: "all", or the layers where the tokens are hidden, 0-based; passes start at the lowest.
-        queries: the rows they are hidden from. "after_image": every row after the last image token, those of an
-            answer of several tokens included. "last": the rows that predict the answer, which is the last row of the
-            prompt for an answer of one token; what the question's rows gathered from the image still reaches them.
+        queries: The rows they are hidden from. "after_image": every row after the last image token, including those of
+            an answer of several tokens. "last": the rows that predict the answer (the prompt's last row, for an answer
+            of one token); what the question's rows read from the image still reaches them.
 
     Raises:
-        SiteError: Other queries, or layers that are no indices; when called, layers the model does not have.
+        SiteError: Other queries, or layers that are not indices; when called, layers the model does not have.
     """
 
     layers: Literal["all"] | Sequence[int] = "all"
@@ -143,12 +144,11 @@ class HideTokens:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", site_layers(self.layers))
-        if self.queries not in ("after_image", "last"):
-            raise SiteError(f'tokens are hidden from queries "after_image" or "last"; got {self.queries!r}.')
+        check_one_of("queries of HideTokens", self.queries, ("after_image", "last"), SiteError)
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables and figures."""
         return "knockout"
 
     def scores(
@@ -161,7 +161,7 @@ class HideTokens:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
-        """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
+        """The target's value under each variant; see `Removal`. More than `batch` short variants share a pass."""
         layers = layers_of(mllm, self.layers)
         asked = Asked.of(mllm, sample, prompt, target, layers=(min(layers),))
         masks = checked_masks(masks, asked.tokens.n, batch)
@@ -204,31 +204,31 @@ class HideTokens:
 
 
 Stream = Mapping[int, Float[Tensor, "one _ hidden"]]
-"""What reaches the decoder at image tokens: at −1 what enters the first layer, at ℓ what is added after layer ℓ."""
+"""What enters the decoder at image tokens. Key −1: the input of the first layer. Key ℓ: what is added after layer ℓ."""
 
 
 @dataclass(frozen=True)
 class ReplaceEmbeddings:
-    """Replaces what enters the decoder at image tokens; nothing else of the prompt changes.
+    """Replaces the embeddings of image tokens before the decoder; the rest of the prompt stays the same.
 
-    Everything in the decoder sees the change, image tokens after it included. The vision tower runs once. Where a
-    family adds features of the image between layers as well (Qwen3-VL's deepstack), these are replaced in the same way.
+    All later tokens see the change, image tokens too. The vision tower runs once. Where a family also adds image
+    features between layers (Qwen3-VL's deepstack), these are replaced in the same way.
 
     Args:
         by: "mean", the mean over the sample's own image tokens (of all its images, separators included); "zero"; or
             "other", the same token of another image.
-        other: that image's sample. Its question plays no part: it is asked the sample's own.
+        other: The sample whose image is used with by="other"; its question is ignored.
 
     Raises:
-        MapError: Another `by`, or `other` without "other" and the reverse; when called, another number of image tokens.
+        MapError: Another `by`; `other` without by="other", or the reverse; when called, an image with another number of
+            image tokens.
     """
 
     by: Literal["mean", "zero", "other"] = "mean"
     other: Sample | None = None
 
     def __post_init__(self) -> None:
-        if self.by not in ("mean", "zero", "other"):
-            raise MapError(f'embeddings are replaced by "mean", "zero" or "other"; got {self.by!r}.')
+        check_one_of("by of ReplaceEmbeddings", self.by, ("mean", "zero", "other"))
         if (self.by == "other") != isinstance(self.other, Sample):
             raise MapError(
                 f'by="other" takes other=, an interp.Sample, and nothing else does; got by={self.by!r}, '
@@ -237,7 +237,7 @@ class ReplaceEmbeddings:
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables and figures."""
         return f"{self.by} embedding"
 
     def scores(
@@ -250,7 +250,7 @@ class ReplaceEmbeddings:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
-        """The target's value under each variant; see `Removal`. Each runs from its first replaced token on."""
+        """The target's value under each variant; see `Removal`. Each variant runs from its first replaced token on."""
         asked = Asked.of(mllm, sample, prompt, target)
         masks = checked_masks(masks, asked.tokens.n, batch)
         own = stream_of(asked.parts[0].trunk)
@@ -269,7 +269,7 @@ class ReplaceEmbeddings:
         return {"removal": "replace_embeddings", "by": self.by, **other}
 
     def _fill(self, mllm: Mllm, sample: Sample, own: Stream, prompt: Prompt) -> tuple[Stream, Cost]:
-        """What is put in the place of image tokens, for every token or one for all."""
+        """The replacements of the image tokens, one for each or one for all."""
         if self.other is None:
             filled = {
                 i: one.mean(dim=1, keepdim=True) if self.by == "mean" else torch.zeros_like(one[:, :1])
@@ -298,7 +298,7 @@ class ReplaceEmbeddings:
 
 
 def stream_of(trunk: Trunk) -> Stream:
-    """What reaches the decoder at the image tokens."""
+    """The `Stream` at the image tokens."""
     at = torch.from_numpy(trunk.tokens.image.copy())
     return {-1: trunk.entering[0][:, at], **{i: one[:, at] for i, one in trunk.added.items()}}
 
@@ -309,7 +309,7 @@ def replaced(
     fill: Float[Tensor, "one _ hidden"],
     chosen: Bool[Tensor, "variant token"],
 ) -> Float[Tensor, "variant row hidden"]:
-    """The rows of each variant, those of its chosen image tokens filled."""
+    """The rows of each variant, with its chosen image tokens replaced."""
     rows = plain.repeat(len(chosen), 1, 1)
     at = torch.from_numpy(trunk.tokens.image.copy()).to(rows.device)
     rows[:, at] = torch.where(chosen[..., None], fill, rows[:, at])
@@ -317,9 +317,9 @@ def replaced(
 
 
 def in_order(masks: Bool[np.ndarray, "variant token"], size: int) -> Iterator[np.ndarray]:
-    """Numbers of the variants that take something away, in the order of their first such token, `size` together.
+    """Batches of variants that remove something, in the order of their first removed token, at most `size` in each.
 
-    Variants of a batch begin within an eighth of the image of each other: what comes before runs for none of them.
+    The first tokens of a batch lie within an eighth of the image, so that few unchanged tokens run again.
     """
     chosen = np.flatnonzero(masks.any(axis=1))
     first = masks[chosen].argmax(axis=1)
@@ -337,11 +337,11 @@ BLUR = 0.1
 
 @dataclass(frozen=True)
 class PaintPixels:
-    """Paints over the footprints of image tokens in the original image, which is then processed as any other.
+    """Paints over the footprints of image tokens in the original image, which is then processed like any image.
 
-    A pixel is painted when a removed token's footprint holds its centre. Tokens of other views, or of overlapping
-    tiles, that show the same pixels lose them too; so do neighbours, through the resizing of the image. A token without
-    footprint (a newline, padding) has no pixels: removing it changes nothing.
+    A pixel is painted when its centre lies in a removed token's footprint. Tokens of other views or overlapping tiles
+    that show the same pixels change too, and so do neighbours, through resizing. A token without footprint (a
+    newline, padding) has no pixels: removing it changes nothing.
 
     Args:
         by: "grey", (128, 128, 128); "mean", the image's own mean colour; "blur", the image under a Gaussian blur whose
@@ -354,12 +354,11 @@ class PaintPixels:
     by: Literal["grey", "blur", "mean"] = "grey"
 
     def __post_init__(self) -> None:
-        if self.by not in ("grey", "blur", "mean"):
-            raise MapError(f'pixels are painted by "grey", "blur" or "mean"; got {self.by!r}.')
+        check_one_of("by of PaintPixels", self.by, ("grey", "blur", "mean"))
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables and figures."""
         return f"{self.by} pixels"
 
     def scores(
@@ -372,7 +371,7 @@ class PaintPixels:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
-        """The target's value under each variant; see `Removal`. Each is a whole pass, vision tower included."""
+        """The target's value under each variant; see `Removal`. Each variant is a whole pass, with the vision tower."""
         asked = Asked.of(mllm, sample, prompt, target)
         tokens = asked.tokens
         masks = checked_masks(masks, tokens.n, batch)
@@ -394,7 +393,7 @@ class PaintPixels:
         return Removed(values, asked.plain, asked.cost + meter.cost)
 
     def fill(self, picture: Picture) -> Picture:
-        """What painted pixels show, for every pixel of an image."""
+        """The paint for every pixel of an image."""
         if self.by == "grey":
             return np.full_like(picture, 128)
         if self.by == "mean":
@@ -421,7 +420,7 @@ def painted_over(
 
 
 def _values(mllm: Mllm, samples: list[Sample], prompt: Prompt, aim: Aim, meter: Meter) -> np.ndarray:
-    """The target's value of each sample, its answers' tokens given."""
+    """The target's value for each sample, with the answers' tokens teacher-forced."""
     batch = mllm.encode(samples, prompt)
     parts = [aim] if aim.single else [Aim((a,), (w,)) for a, w in zip(aim.answers, aim.weights, strict=True)]
     values = np.zeros(len(samples))
@@ -431,3 +430,22 @@ def _values(mllm: Mllm, samples: list[Sample], prompt: Prompt, aim: Aim, meter: 
         _, _, outcome = execute(mllm, behind, None, [], [], meter, keep=len(answer))
         values += part.value(outcome.tail).cpu().numpy()
     return values
+
+
+def one_by_one(
+    removal: Removal,
+    mllm: Mllm,
+    samples: Samples,
+    prompt: Prompt,
+    target: Target,
+    batch: int,
+    name: str,
+) -> Maps:
+    """The maps plain − value, with each image token removed alone."""
+
+    def one(sample: Sample, tokens: TokenMap) -> tuple[xr.DataArray, Cost]:
+        alone = np.eye(tokens.n, dtype=bool)
+        found = removal.scores(mllm, sample, alone, prompt=prompt, target=target, batch=batch)
+        return labelled(found.plain - found.values, tokens, name, attrs={"plain": found.plain}), found.cost
+
+    return each(mllm, samples, prompt, one)

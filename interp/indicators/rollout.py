@@ -1,4 +1,4 @@
-"""Attention rollout: how much of each image token reaches the last row if attention were all there is."""
+"""Attention rollout: how much of each image token reaches the last row over all paths of attention."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["Rollout"]
 class Rollout:
     """The last row of ∏_ℓ ½(I + mean_h A_ℓ) at the image tokens, in [0, 1]: over all positions it sums to 1.
 
-    Unlike maps of one row it follows the image through the question's rows and through other image tokens. But it
-    takes heads as equal, attention as if values were all alike, the residual stream as half of each layer, and it
-    knows no target; early tokens and sinks gather most of it. After many layers it forgets where things were.
+    Unlike maps of one row it includes paths through the question's rows and through other image tokens. But it treats
+    heads as equal, values as alike, and the residual stream as half of each layer, and it does not depend on the
+    target. Early tokens and sinks get most of it, and after many layers little of the place in the image is left.
 
-    One forward pass, and every layer's attention computed a second time, a chunk of rows at a time: no S×S matrix is
-    kept. All layers' queries and keys are, until the product has passed them.
+    Cost: one forward pass, and every layer's attention a second time, in chunks of rows. No S×S matrix is kept; the
+    queries and keys of all layers are, until the product has used them.
 
     Source: Abnar and Zuidema (arXiv 2005.00928).
     """
@@ -44,7 +44,7 @@ class Rollout:
         """The maps (token) of these samples, run as one batch; they do not depend on the target.
 
         Raises:
-            InterpError: samples or prompts that cannot be encoded.
+            InterpError: Samples or prompts that cannot be encoded.
         """
         with Meter(mllm.device) as meter:
             given = given_as(mllm, samples, prompt)

@@ -24,24 +24,24 @@ __all__ = ["SmoothGrad"]
 
 @dataclass(frozen=True)
 class SmoothGrad:
-    """The input gradient at n noisy copies of the input, averaged; then as `InputGradient` makes a map of it.
+    """The mean input gradient of n noisy copies of the input, reduced to a map as in `InputGradient`.
 
-    The noise is Gaussian, its deviation `noise` times the range (max − min) of the sample's own inputs. Gradients are
-    averaged as vectors, before any norm. `times_input` multiplies the average by the input without noise. "greedy" is
-    the answer to the input without noise, at every copy. Each sample draws its own numbers, from the seed and its id:
-    a map does not depend on the batch.
+    The noise is Gaussian; its standard deviation is `noise` times the range (max − min) of the sample's own inputs.
+    Gradients are averaged as vectors, before any norm. `times_input` multiplies the average by the input without noise.
+    "greedy" is the answer to the input without noise, for all copies. Each sample draws its own noise, from the seed
+    and its id, so a map does not depend on the batch.
 
-    Costs n forward and backward passes of everything, and one forward pass for a greedy target.
+    Cost: n forward and backward passes of the whole model, and one forward pass for a greedy target.
 
     Args:
         of: "pixels" or "embeddings", as in `InputGradient`.
-        n: noisy copies.
-        noise: deviation of the noise, as a fraction of the input's range.
-        times_input: the averaged gradient times the input.
-        seed: of the noise.
+        n: The number of noisy copies.
+        noise: The standard deviation of the noise, as a fraction of the input's range.
+        times_input: Multiply the averaged gradient by the input.
+        seed: The seed of the noise.
 
     Raises:
-        MapError: arguments of another kind.
+        MapError: Arguments of another kind.
 
     Source: Smilkov et al. (arXiv 1706.03825).
     """
@@ -55,7 +55,7 @@ class SmoothGrad:
     def __post_init__(self) -> None:
         check_one_of("of", self.of, INPUTS)
         check_whole("n", self.n, 1)
-        check_number("noise", self.noise, above=0)
+        check_number("noise", self.noise, low=0, open_low=True)
         check_bool("times_input", self.times_input)
         check_whole("seed", self.seed, 0)
 
@@ -70,7 +70,7 @@ class SmoothGrad:
         """The maps (token) of these samples, run as one batch.
 
         Raises:
-            InterpError: as for `InputGradient`.
+            InterpError: As for `InputGradient`.
         """
         with Meter(mllm.device) as meter:
             function = input_function(mllm, samples, target, prompt, meter, of=self.of)
@@ -96,7 +96,7 @@ class SmoothGrad:
         }
 
     def _noisy(self, function: InputFunction, streams: list[torch.Generator]) -> Tensor:
-        """The inputs with every sample's next noise."""
+        """The inputs plus the next noise of every sample."""
         found = function.start.clone()
         for i, stream in enumerate(streams):
             own = function.own(found, i)

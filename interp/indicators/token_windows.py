@@ -1,4 +1,4 @@
-"""Which image tokens lie together: windows around a token, blocks, cells of a shifted lattice."""
+"""Windows and blocks of neighbouring image tokens."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ __all__ = ["blocks", "places", "windows"]
 
 
 def places(tokens: TokenMap) -> Float[np.ndarray, "token 2"]:
-    """Where each image token lies in its image, (row, column), counted in tokens; NaN for one without footprint.
+    """The place of each image token in its image, (row, column), counted in tokens; NaN without footprint.
 
-    On a grid these are its row and column. Else, as with tiles, they are the centre of the footprint in units of the
-    image's smallest footprint, so that tokens of several views that show the same place lie at the same place.
+    On a grid these are the token's row and column. Otherwise, as with tiles, they are the centre of the footprint in
+    units of the image's smallest footprint, so that tokens of several views that show the same place get the same
+    numbers.
     """
     boxes = tokens.footprints
     hollow = np.isnan(boxes).any(axis=1)
@@ -35,18 +36,19 @@ def places(tokens: TokenMap) -> Float[np.ndarray, "token 2"]:
 
 
 def _smallest(sizes: Float[np.ndarray, "token 2"], views: np.ndarray) -> Float[np.ndarray, "token_of_view 2"]:
-    """The sizes of the view whose footprints are smallest; those at the edge of an image may be cut."""
+    """The sizes of the view with the smallest footprints; footprints at the edge of an image may be cut."""
     each = [sizes[views == view] for view in np.unique(views)]
     return min(each, key=lambda own: float(np.median(np.prod(own, axis=1))))
 
 
 def windows(tokens: TokenMap, side: int) -> Bool[np.ndarray, "window token"]:
-    """For each image token, those in the square of `side` × `side` tokens around it; `side` is odd.
+    """For each image token, the tokens in the square of `side` × `side` tokens around it; `side` is odd.
 
-    Of the same image and view; cut off at the image's edge. A token without footprint has none.
+    A window holds tokens of the same image and view and is cut off at the image's edge. The window of a token without
+    footprint is empty.
     """
     at, boxes = places(tokens), tokens.footprints
-    if tokens.grid is None:  # every view counts in tokens of its own
+    if tokens.grid is None:  # each view has its own size of tokens
         at, size = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, ::-1], (boxes[:, 2:] - boxes[:, :2])[:, ::-1]
     else:
         size = np.ones((tokens.n, 2))
@@ -59,8 +61,8 @@ def windows(tokens: TokenMap, side: int) -> Bool[np.ndarray, "window token"]:
 def blocks(tokens: TokenMap, side: int, shift: Sequence[int] = (0, 0)) -> Int[np.ndarray, " token"]:
     """The number of the block of `side` × `side` tokens that each image token lies in; −1 without footprint.
 
-    Blocks tile each image, beginning `shift` tokens before its upper left corner; those at its edges are cut off.
-    Numbers count up from 0 without gaps, row by row, image after image.
+    Blocks tile each image, starting `shift` tokens before its upper left corner; blocks at the edges are cut off.
+    Numbers run from 0 without gaps, row by row, image after image.
     """
     at = places(tokens)
     known = ~np.isnan(at).any(axis=1)

@@ -1,4 +1,4 @@
-"""Attention weighed by what it carries: the length of the vector each image token sends to the last row."""
+"""Value-weighted attention: the norm of the vector that each image token sends to the last row."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ __all__ = ["ValueWeightedAttention"]
 class ValueWeightedAttention:
     """mean_h ‖A_j V_j W_O^h‖₂ of the last prompt row: how much each image token sends it, in [0, ∞).
 
-    A_j is the head's attention weight to token j, V_j the value it reads there (shared between the heads of a
-    key-value head), W_O^h the head's part of the output matrix, without bias. Attention sinks, which draw weight and
-    have short values, drop out. Units are those of the residual stream, so layers compare only within one model;
-    where a family normalises what o_proj gives (Gemma 3), the norm is taken before that.
+    A_j is the head's attention weight to token j, V_j the value there (shared between the heads of a key-value head),
+    and W_O^h the head's part of the output matrix, without bias. Attention sinks drop out: they have large weights
+    and values of small norm. Units are those of the residual stream, so compare layers only within one model. Where a
+    family normalises the output of o_proj (Gemma 3), the norm is taken before that.
 
-    Lengths are taken head by head and averaged: what heads send in opposite directions does not cancel. The other
-    choice, ‖Σ_h A_j^h V_j^h W_O^h‖₂, is the length of what really arrives; it is not offered. The last row sees only
-    the direct path from the image; a length says nothing of direction, so not whether it helps the answer.
+    Norms are computed head by head and then averaged, so opposite contributions of heads do not cancel. The
+    alternative, ‖Σ_h A_j^h V_j^h W_O^h‖₂, is the norm of the sum that arrives; it is not offered. A map shows only
+    the direct path from the image to the last row. A norm has no direction, so it does not say whether a token
+    supports the answer.
 
-    One forward pass; no S×S matrix.
+    Cost: one forward pass; no S×S matrix.
 
     Args:
-        per_head: ‖·‖ of every head, (layer, head, token), instead of their mean, (layer, token).
-        layers: "all" or decoder layers, 0-based, in the order wanted.
+        per_head: The norm of every head, (layer, head, token), instead of their mean, (layer, token).
+        layers: "all" or decoder layers, 0-based, in the order of the result.
 
     Raises:
         MapError: `per_head` is not a bool.
-        SiteError: layers that are no indices; when called, layers the model does not have.
-        ModelError: when called, attention without an `o_proj` or that changes heads' outputs before it.
+        SiteError: Layers that are not indices; when called, layers the model does not have.
+        ModelError: When called, attention without an `o_proj`, or one that changes the heads' outputs before `o_proj`.
 
     Source: Kobayashi et al. (arXiv 2004.10102).
     """
@@ -65,7 +66,7 @@ class ValueWeightedAttention:
         """The maps of these samples, run as one batch; they do not depend on the target.
 
         Raises:
-            InterpError: samples or prompts that cannot be encoded, or the errors above.
+            InterpError: Samples or prompts that cannot be encoded, or the errors above.
         """
         layers = layers_of(mllm, self.layers)
         with Meter(mllm.device) as meter:

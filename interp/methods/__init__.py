@@ -1,4 +1,4 @@
-"""Published ways to make a model look elsewhere, each a value whose `answer` runs one batch."""
+"""Published methods that change where a model looks: frozen values whose `answer` runs one batch."""
 
 from __future__ import annotations
 

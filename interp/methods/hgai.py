@@ -1,4 +1,4 @@
-"""HGAI: heads guide each other's attention to the image in the middle layers."""
+"""HGAI: in middle layers, the mean over heads raises each head's attention to the image."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from interp.errors import MethodError
+from interp.indicators.argument_checks import check_number
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
-from interp.methods.method import Answer, Samples, answers
-from interp.methods.published_layers import chosen_layers, layer_indices, n_tokens, number
+from interp.methods.method import Answer, Samples, answers, n_tokens
+from interp.methods.published_layers import chosen_layers, layer_indices
 from interp.tracing import Guide, Mllm, Site
 
 __all__ = ["HGAI"]
@@ -19,22 +21,22 @@ DEPTH = 32
 
 @dataclass(frozen=True)
 class HGAI:
-    """Heads guided attention intervention: every head's image scores rise where heads on average are strong.
+    """Heads guided attention intervention: image scores rise where the heads' mean absolute score is large.
 
     Before the softmax, in the last row of every pass, prefill and decode, the scaled score e_h of each image token
     in head h becomes e_h + α · mean over all heads h′ of the layer of |e_h′|.
 
     Args:
         alpha: α ≥ 0; 0 changes nothing.
-        layers: The guided layers. None is 5 … 18, both included, of LLaVA-1.5-7B's 32, and at another depth the
-            same fractions (`scaled_layers`).
+        layers: The guided layers. None: layers 5 … 18, both included, of LLaVA-1.5-7B's 32, and the same fractions of
+            another depth (`scaled_layers`).
 
     Raises:
         MethodError: A parameter out of its range.
 
-    Source: arXiv 2411.16724 and its official code. Its formula names no pass; its code edits the last row of
-    every pass of generate(), as here. Left open: layers of models with another depth. Its code's other
-    aggregation, over the heads with most image attention, is not offered.
+    Source: arXiv 2411.16724 and its official code. The formula names no pass; the code edits the last row of every pass
+    of generate(), as here. The source does not say which layers to use at another depth. The code also offers an
+    aggregation over the heads with most image attention; this class does not.
     """
 
     alpha: float = 0.5
@@ -42,24 +44,24 @@ class HGAI:
     name: ClassVar[str] = "HGAI"
 
     def __post_init__(self) -> None:
-        number(self.alpha, "alpha", low=0.0)
+        check_number("alpha", self.alpha, low=0.0, error=MethodError)
         object.__setattr__(
             self, "layers", layer_indices(self.layers, "layers 5 … 18 of 32, scaled to the depth")
         )
 
     def guided_layers(self, n_layers: int) -> tuple[int, ...]:
-        """The layers it guides in a model of that depth."""
+        """The guided layers in a model of that depth."""
         return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
 
     def answer(
         self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
     ) -> list[Answer]:
-        """The answers to these samples, run as one batch. Costs one generation.
+        """The answers to these samples, run as one batch. Cost: one generation.
 
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: How the question is put.
+            prompt: The prompt around the question.
             max_new_tokens: How many tokens to generate at most.
 
         Raises:

@@ -1,59 +1,25 @@
-"""What a method says about a sample, and what it did to say it."""
+"""What every method is: a value that answers a batch of samples. And what an answer holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from interp.errors import MethodError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm, Prefix, Trace
 from interp.tracing.encode import as_samples
 
-__all__ = ["Answer", "Method", "Samples", "answers", "shared_prefix"]
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """One sample's answer under a method.
-
-    Attributes:
-        text: What was generated.
-        logits: float32 (token_id,) after the last prompt token, under the method. A contrast leaves −∞ where
-            it rules a token out.
-        cost: What the whole call took that gave it; the same for every answer of a batch, so count it once.
-        details: What the method did to this sample, by convention under these names: "map", float (token,)
-            over the image tokens; "kept", bool (token,); "crop", (x0, y0, x1, y1) in pixels; "confidence" and
-            "weight", floats. Empty for the plain model.
-    """
-
-    text: str
-    logits: Float[np.ndarray, " token_id"]
-    cost: Cost
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-def answers(trace: Trace, cost: Cost, details: Sequence[Mapping[str, Any]] = ()) -> list[Answer]:
-    """Each sample's answer from the trace that generated it.
-
-    Args:
-        trace: A trace with generate=.
-        cost: Of the whole call, the trace included.
-        details: One mapping per sample, or none for any.
-    """
-    said = details or [{} for _ in trace.answers]
-    return [
-        Answer(text, logits, cost, found)
-        for text, logits, found in zip(trace.answers, trace.logits.values, said, strict=True)
-    ]
-
+__all__ = ["Answer", "Method", "Samples", "answers", "n_tokens", "shared_prefix"]
 
 Samples: TypeAlias = Sample | Iterable[Sample] | Batch | Prefix
-"""One batch: samples, encoded or not, or a prefix already run, whose cost is not counted again."""
+"""One batch: samples, encoded or not, or a prefix that has been run, whose cost is not counted again."""
 
 
 @runtime_checkable
@@ -61,7 +27,7 @@ class Method(Protocol):
     """A way to answer questions on images. A frozen dataclass, so that it compares and serialises.
 
     Attributes:
-        name: What tables call it, the same for every parameter: a class attribute.
+        name: The name in tables, the same for all parameters: a class attribute.
     """
 
     name: ClassVar[str]
@@ -78,23 +44,58 @@ class Method(Protocol):
 
         Args:
             mllm: The model.
-            samples: One batch; what fits in memory is the caller's choice.
-            prompt: How the question is put.
+            samples: One batch that fits in memory.
+            prompt: The prompt around the question.
             max_new_tokens: How many tokens to generate at most.
         """
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything its results depend on, as JSON values: part of a study's hash."""
+        """Everything the results depend on, as JSON values: part of a study's hash."""
         ...
 
 
-def shared_prefix(mllm: Mllm, samples: Samples, *prompts: Prompt) -> tuple[list[Sample] | Prefix, Cost]:
-    """What to run each of the prompts on, and what it took so far.
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One sample's answer under a method.
 
-    That is the samples' prefix where one pass over the images serves every prompt: one prompt alone, or prompts
-    that begin with the same system message and the images. Else it is the samples. A prefix that is given was
-    paid for by its maker.
+    Attributes:
+        text: The generated text.
+        logits: float32 (token_id,) after the last prompt token, under the method. A contrast gives −∞ where it
+            excludes a token.
+        cost: The cost of the whole call; the same for every answer of a batch, so count it once.
+        details: What the method did to this sample, by convention under these names: "map", float (token,) over the
+            image tokens; "kept", bool (token,); "crop", (x0, y0, x1, y1) in pixels; "confidence" and "weight", floats.
+            Empty for the plain model.
+    """
+
+    text: str
+    logits: Float[np.ndarray, " token_id"]
+    cost: Cost
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def answers(trace: Trace, cost: Cost, details: Sequence[Mapping[str, Any]] = ()) -> list[Answer]:
+    """Each sample's answer from the trace that generated it.
+
+    Args:
+        trace: A trace with generate=.
+        cost: The cost of the whole call, including the trace.
+        details: One mapping per sample, or nothing for all of them.
+    """
+    said = details or [{} for _ in trace.answers]
+    return [
+        Answer(text, logits, cost, found)
+        for text, logits, found in zip(trace.answers, trace.logits.values, said, strict=True)
+    ]
+
+
+def shared_prefix(mllm: Mllm, samples: Samples, *prompts: Prompt) -> tuple[list[Sample] | Prefix, Cost]:
+    """What to run each of the prompts on, and its cost so far.
+
+    This is the samples' prefix if one pass over the images serves every prompt: for a single prompt, and for prompts
+    that begin with the same system message and the images. Otherwise it is the samples. The cost of a given prefix is
+    not counted again.
     """
     if isinstance(samples, Prefix):
         return samples, Cost()
@@ -112,3 +113,17 @@ def _listed(samples: Samples) -> list[Sample]:
     if isinstance(samples, Batch | Prefix):
         return list(samples.samples)
     return list(as_samples(samples))
+
+
+def n_tokens(max_new_tokens: Any) -> int:
+    """The checked maximum number of tokens to generate.
+
+    Raises:
+        MethodError: Not a whole number of at least 1.
+    """
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
+        raise MethodError(
+            "max_new_tokens is a whole number of at least 1, because an answer has at least one token; got "
+            f"{max_new_tokens!r}."
+        )
+    return int(max_new_tokens)

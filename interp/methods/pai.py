@@ -1,4 +1,4 @@
-"""PAI: pay more attention to the image, and less to what the text alone would say."""
+"""PAI: raise attention to the image, and guide logits away from those of the text alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from interp.errors import MethodError
+from interp.indicators.argument_checks import check_number, check_one_of
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
-from interp.methods.method import Answer, Samples, answers
-from interp.methods.published_layers import choice, chosen_layers, layer_indices, n_tokens, number
+from interp.methods.method import Answer, Samples, answers, n_tokens
+from interp.methods.published_layers import chosen_layers, layer_indices
 from interp.tracing import Boost, Contrast, Decoding, Mllm, Site
 
 __all__ = ["ALPHAS", "PAI"]
@@ -20,29 +22,29 @@ DEPTH = 32
 
 @dataclass(frozen=True)
 class PAI:
-    """Pay attention to image: boosted image scores, and classifier-free guidance away from the text alone.
+    """Pay attention to image: boosted image scores, and classifier-free guidance against the text alone.
 
     Scores, before the softmax: in the last row of every pass, prefill and decode, all heads of the layers, the
     scaled score e of each image token becomes e + α|e|.
 
-    Logits: with s those of the model so edited and u those of the unedited model on the same prompt and generated
-    tokens without the image tokens, each step's logits become γ(s − u) + u, and −∞ where s < max s + ln(cutoff).
-    The source takes s and u as log-probabilities, which shifts all logits of a step by one constant: neither the
-    token chosen nor any probability differs.
+    Logits: s are the logits of the edited model, u those of the unedited model on the same prompt and generated tokens
+    without the image tokens. Each step's logits become γ(s − u) + u, and −∞ where s < max s + ln(cutoff). The source
+    uses log-probabilities for s and u; this shifts all logits of a step by one constant and changes no token or
+    probability.
 
     Args:
-        variant: α when it is not given: 0.2 in the "code", 0.5 in the "paper".
+        variant: Sets α when `alpha` is None: 0.2 for "code", 0.5 for "paper".
         alpha: α ≥ 0; 0 boosts nothing.
-        gamma: γ; 1 is no guidance, and no second model pass.
-        cutoff: In (0, 1]: the least probability, relative to the likeliest token's, at which a token stays.
-        layers: The boosted layers. None is 2 … 31 of LLaVA-1.5-7B's 32, and at another depth the same fractions
+        gamma: γ; with 1 there is no guidance and no second pass.
+        cutoff: In (0, 1]: the smallest probability, relative to the most probable token's, that is not excluded.
+        layers: The boosted layers. None: layers 2 … 31 of LLaVA-1.5-7B's 32, and the same fractions of another depth
             (`scaled_layers`).
 
     Raises:
         MethodError: A parameter out of its range.
 
-    Source: arXiv 2407.21771 and its official code, which recommends the guidance for nucleus sampling; here
-    decoding is greedy. Left open: layers of models with another depth.
+    Source: arXiv 2407.21771 and its official code, which recommends the guidance with nucleus sampling; here decoding
+    is greedy. The source does not say which layers to use at another depth.
     """
 
     variant: Literal["code", "paper"] = "code"
@@ -53,21 +55,21 @@ class PAI:
     name: ClassVar[str] = "PAI"
 
     def __post_init__(self) -> None:
-        choice(self.variant, "variant", ALPHAS)
-        number(self.strength, "alpha", low=0.0)
-        number(self.gamma, "gamma")
-        number(self.cutoff, "cutoff", low=0.0, high=1.0, open_low=True)
+        check_one_of("variant", self.variant, ALPHAS, MethodError)
+        check_number("alpha", self.strength, low=0.0, error=MethodError)
+        check_number("gamma", self.gamma, error=MethodError)
+        check_number("cutoff", self.cutoff, low=0.0, high=1.0, open_low=True, error=MethodError)
         object.__setattr__(
             self, "layers", layer_indices(self.layers, "layers 2 … 31 of 32, scaled to the depth")
         )
 
     @property
     def strength(self) -> float:
-        """α: the one given, or the variant's."""
+        """α: `alpha`, or the variant's if it is None."""
         return ALPHAS[self.variant] if self.alpha is None else self.alpha
 
     def boosted_layers(self, n_layers: int) -> tuple[int, ...]:
-        """The layers it boosts in a model of that depth."""
+        """The boosted layers in a model of that depth."""
         return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
 
     def answer(
@@ -75,12 +77,12 @@ class PAI:
     ) -> list[Answer]:
         """The answers to these samples, run as one batch.
 
-        Costs a generation with the images and one without. Logits are the guided ones.
+        Cost: a generation with the images and one without. `logits` are the guided ones.
 
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: How the question is put.
+            prompt: The prompt around the question.
             max_new_tokens: How many tokens to generate at most.
 
         Raises:

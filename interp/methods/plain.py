@@ -1,4 +1,4 @@
-"""The model as it is, for comparison."""
+"""The unedited model, for comparison."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
-from interp.methods.method import Answer, Samples, answers
-from interp.methods.published_layers import n_tokens
+from interp.methods.method import Answer, Samples, answers, n_tokens
 from interp.tracing import Edit, Mllm
 
 __all__ = ["Plain"]
@@ -16,7 +15,7 @@ __all__ = ["Plain"]
 
 @dataclass(frozen=True)
 class Plain:
-    """The unedited model's greedy answer: what every method is compared with."""
+    """The unedited model's greedy answer, with which every method is compared."""
 
     name: ClassVar[str] = "Plain"
 
@@ -28,7 +27,7 @@ class Plain:
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: How the question is put.
+            prompt: The prompt around the question.
             max_new_tokens: How many tokens to generate at most, one or more.
 
         Raises:

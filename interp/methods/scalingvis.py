@@ -1,4 +1,4 @@
-"""ScalingVis and AdaptVis: sharpen or smooth the attention to the image by a factor on its scores."""
+"""ScalingVis and AdaptVis: sharpen or smooth the attention to the image by scaling its scores."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from jaxtyping import Float
 from scipy.special import softmax
 
 from interp.errors import MethodError
+from interp.indicators.argument_checks import check_number, check_whole
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
-from interp.methods.method import Answer, Samples, answers, shared_prefix
-from interp.methods.published_layers import n_tokens, number
+from interp.methods.method import Answer, Samples, answers, n_tokens, shared_prefix
 from interp.tracing import Mllm, ScaleScores, Site, image_mask
 
 __all__ = ["AdaptVis", "ScalingVis"]
@@ -24,8 +24,8 @@ class ScalingVis:
     """Image scores times a fixed weight.
 
     Before the softmax, in the prompt's last row, all layers and heads, the scaled score e of each image token
-    becomes w·e. Above 1 attention to the image is sharper, below 1 smoother. Rows of generated tokens are left
-    alone, as in the source's code.
+    becomes w·e. A weight above 1 makes attention to the image sharper, below 1 smoother. Rows of generated tokens are
+    not edited, as in the source's code.
 
     Args:
         weight: w ≥ 0; 1 changes nothing. No single value is published: the code offers 0, 0.5, 0.8, 1.2, 1.5
@@ -41,17 +41,17 @@ class ScalingVis:
     name: ClassVar[str] = "ScalingVis"
 
     def __post_init__(self) -> None:
-        number(self.weight, "weight", low=0.0)
+        check_number("weight", self.weight, low=0.0, error=MethodError)
 
     def answer(
         self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
     ) -> list[Answer]:
-        """The answers to these samples, run as one batch. Costs one generation; `details` hold "weight".
+        """The answers to these samples, run as one batch. Cost: one generation. `details` hold "weight".
 
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: How the question is put.
+            prompt: The prompt around the question.
             max_new_tokens: How many tokens to generate at most.
 
         Raises:
@@ -77,24 +77,24 @@ class ScalingVis:
 
 @dataclass(frozen=True)
 class AdaptVis:
-    """Image scores times a weight that depends on how sure the model is of its first token.
+    """Image scores times a weight that depends on the model's confidence in its first token.
 
-    A first pass, unedited, gives the confidence c: the probability of the likeliest first token. Then the
-    model answers under `ScalingVis` with the weight w₁ where c < threshold, smoother, and w₂ elsewhere, sharper.
+    A first, unedited pass gives the confidence c: the probability of the most probable first token. Then the model
+    answers under `ScalingVis`, with the weight w₁ (smoother) where c < threshold and w₂ (sharper) elsewhere.
 
     Args:
         unsure_weight: w₁ ≥ 0. The source uses 0.5, for some data sets 0.8.
         sure_weight: w₂ ≥ 0. The source uses 1.5, for some data sets 1.2 or 2.
         threshold: In [0, 1]. The source uses 0.4, for some data sets 0.3.
-        decimals: Round c to so many decimals before it is compared. The source's code rounds to 2, so that with
-            its threshold 0.4 a c of 0.396 counts as sure; None compares c itself, as its text has it.
+        decimals: Round c to this many decimals before the comparison. The source's code rounds to 2, so with its
+            threshold 0.4 a c of 0.396 is not below it. None compares c itself, as in the source's text.
 
     Raises:
         MethodError: A parameter out of its range.
 
-    Source: arXiv 2503.01773 and its official code. Left open: which weights and threshold to use on other data.
-    For the yes/no questions of VSR its code compares the largest logit, not the probability; that is not offered. It
-    leaves layers from 32 on alone; here every layer of a deeper model is edited.
+    Source: arXiv 2503.01773 and its official code. The source does not say which weights and threshold to use on other
+    data. For the yes/no questions of VSR its code compares the largest logit instead of the probability; this class
+    does not. Its code does not edit layers from 32 on; here every layer of a deeper model is edited.
     """
 
     unsure_weight: float = 0.5
@@ -104,25 +104,23 @@ class AdaptVis:
     name: ClassVar[str] = "AdaptVis"
 
     def __post_init__(self) -> None:
-        number(self.unsure_weight, "unsure_weight", low=0.0)
-        number(self.sure_weight, "sure_weight", low=0.0)
-        number(self.threshold, "threshold", low=0.0, high=1.0)
-        if self.decimals is not None and (
-            isinstance(self.decimals, bool) or not isinstance(self.decimals, int) or self.decimals < 0
-        ):
-            raise MethodError(f"decimals is a whole number of at least 0, or None; got {self.decimals!r}.")
+        check_number("unsure_weight", self.unsure_weight, low=0.0, error=MethodError)
+        check_number("sure_weight", self.sure_weight, low=0.0, error=MethodError)
+        check_number("threshold", self.threshold, low=0.0, high=1.0, error=MethodError)
+        if self.decimals is not None:
+            check_whole("decimals, where it is not None,", self.decimals, 0, MethodError)
 
     def answer(
         self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
     ) -> list[Answer]:
         """The answers to these samples, run as one batch: `details` hold "confidence", "weight", "n_tokens".
 
-        Costs one pass over the image, one over the text after it, and a generation from there.
+        Cost: one pass over the image, one over the text after it, and a generation that continues from the image.
 
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: How the question is put.
+            prompt: The prompt around the question.
             max_new_tokens: How many tokens to generate at most.
 
         Raises:
@@ -149,7 +147,7 @@ class AdaptVis:
         )
 
     def weight(self, confidence: float) -> float:
-        """The weight for a first token of that probability."""
+        """The weight for a first token with that probability."""
         seen = float(confidence) if self.decimals is None else round(float(confidence), self.decimals)
         return float(self.unsure_weight if seen < self.threshold else self.sure_weight)
 
@@ -165,14 +163,14 @@ class AdaptVis:
 
 
 def confidence(logits: Float[np.ndarray, "sample token_id"]) -> Float[np.ndarray, " sample"]:
-    """The probability of each sample's likeliest token, in (0, 1]."""
+    """The probability of each sample's most probable token, in (0, 1]."""
     return softmax(logits.astype(np.float64), axis=-1).max(axis=-1)
 
 
 def tempers(weights: Sequence[float], n_tokens: Sequence[int]) -> list[ScaleScores]:
     """One edit per weight other than 1, on the image tokens of the samples that have this weight.
 
-    Each sample's keys are named by exactly one of them, so one batch serves several weights.
+    Each sample's keys are in at most one of the edits, so one batch can have several weights.
     """
     edits = []
     for weight in sorted(set(weights) - {1.0}):

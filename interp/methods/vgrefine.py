@@ -1,4 +1,4 @@
-"""The first half of VGRefine: which image tokens the chosen heads look at more than for a generic prompt."""
+"""VGRefine: hide the image tokens that the best grounded heads attend to least."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.errors import InterpError, MapError, MethodError, SiteError
+from interp.indicators.argument_checks import check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
-from interp.methods.method import Answer, Samples, answers, shared_prefix
-from interp.methods.published_layers import choice, chosen_layers, layer_indices, n_tokens, number
+from interp.methods.method import Answer, Samples, answers, n_tokens, shared_prefix
+from interp.methods.published_layers import chosen_layers, layer_indices
 from interp.tracing import Cost, Knockout, Mllm, Prefix, Rows, Site, image_mask
 from interp.tracing.edits import Steps
 from interp.tracing.site import Selector
@@ -35,7 +36,7 @@ Reference = Literal["layer-mean", "per-head", "none"]
 
 
 class Triage(NamedTuple):
-    """One sample's map, float64 (token,), and the image tokens it keeps, bool (token,)."""
+    """One sample's map, float64 (token,), and the image tokens that are kept, bool (token,)."""
 
     map: Float[np.ndarray, " token"]
     kept: Bool[np.ndarray, " token"]
@@ -43,12 +44,12 @@ class Triage(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class HeadMaps:
-    """What each chosen head sees, sample by sample.
+    """The map of each chosen head, for every sample.
 
     Attributes:
-        maps: One float64 (head, token) per sample, heads in the method's order; the mean of its first k rows is
+        maps: One float64 array (head, token) per sample, heads in the method's order. The mean of the first k rows is
             the map of the first k heads.
-        cost: What measuring took, for the whole batch.
+        cost: The cost of measuring the whole batch.
     """
 
     maps: tuple[Float[np.ndarray, "head _"], ...]
@@ -58,13 +59,13 @@ class HeadMaps:
 def kept_tokens(values: Float[np.ndarray, " token"], percentile: float) -> Bool[np.ndarray, " token"]:
     """True where a map is not strictly below its own percentile.
 
-    The percentile is numpy's default, linear between the two nearest values: of N values in increasing order
-    v₀ … v_{N−1}, v at index percentile/100 · (N − 1). Values equal to it are kept, so percentile 0 keeps all
-    tokens, 100 those at the maximum, and a map whose values are all equal is kept whole. So is one with more
-    zeros than the percentile drops: its percentile is 0 and nothing is below it.
+    The percentile is numpy's default, linear between the two nearest values: for N values in increasing order
+    v₀ … v_{N−1} it is v at index percentile/100 · (N − 1). Values equal to it are kept. So percentile 0 keeps all
+    tokens, 100 keeps those at the maximum, and a map with equal values everywhere is kept whole. A map with more
+    zeros than the percentile would drop is kept whole too, because its percentile is 0.
 
     Raises:
-        MapError: A map that is not (token,) with a token at least, or with a value that is not finite.
+        MapError: A map that is not (token,) with at least one token, or has a value that is not finite.
 
     >>> kept_tokens(np.array([1.0, 2.0, 3.0, 4.0]), 50).tolist()
     [False, False, True, True]
@@ -87,10 +88,10 @@ def measure_heads(
     reference: Reference,
     epsilon: float,
 ) -> HeadMaps:
-    """Each chosen head's last-row attention to the image, over that of the generic prompt plus epsilon.
+    """Each chosen head's last-row attention to the image, divided by that of the generic prompt plus epsilon.
 
-    The generic prompt's attention is the mean over all heads of the head's layer ("layer-mean") or the head's own
-    ("per-head"); with "none" there is no division, and no pass of the generic prompt.
+    The generic prompt's attention is the mean over all heads of the layer ("layer-mean") or the head's own
+    ("per-head"). With "none" there is neither a division nor a pass of the generic prompt.
     """
     heads = Rows(Site(heads=list(pairs), queries="last", keys="image"))
     asked = mllm.trace(run, prompt=prompt, reads=[heads])
@@ -113,15 +114,15 @@ DEPTH = 28
 
 @dataclass(frozen=True)
 class Settings:
-    """What the paper and its code do differently, or one of them leaves open.
+    """The settings in which the paper and its code differ, or that one of them leaves open.
 
     Attributes:
-        percentile: Of the map; tokens strictly below it are hidden. In [0, 100].
-        mode: How they are hidden: "renormalise" (−∞ before the softmax) or "zero" (after it).
-        reference: What a head's attention is divided by: the generic prompt's mean over the heads of that layer
-            ("layer-mean"), that of the head itself ("per-head"), or nothing ("none").
-        queries: The rows they are hidden from.
-        steps: In which passes.
+        percentile: Tokens strictly below this percentile of the map are hidden. In [0, 100].
+        mode: How tokens are hidden: "renormalise" (−∞ before the softmax) or "zero" (after it).
+        reference: The divisor of a head's attention, from the generic prompt: the mean over the heads of its layer
+            ("layer-mean"), the head's own attention ("per-head"), or no divisor ("none").
+        queries: The rows that tokens are hidden from.
+        steps: The passes in which tokens are hidden.
     """
 
     percentile: float
@@ -139,10 +140,10 @@ VARIANTS: Mapping[str, Settings] = {
 
 @runtime_checkable
 class HeadReference(Protocol):
-    """Heads that are known once something has run; methods know no more of it."""
+    """Heads that a run determines, such as a `HeadSet`."""
 
     def resolve(self, out: str | os.PathLike[str], /) -> Sequence[tuple[int, int]]:
-        """The (layer, head) pairs; what must run leaves its run under `out`."""
+        """The (layer, head) pairs. A run that is needed for them is stored under `out`."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,13 +155,13 @@ class HeadReference(Protocol):
 class VGRefine:
     """Visual grounding refinement: triage by the best grounded heads, then an attention knockout.
 
-    1. Triage. For each chosen head (l, h), m_lh = A_lh(q) / (g_lh + ε): the last prompt row's attention to the
-       image tokens under the question, over that under a generic prompt, g. The map is the mean over the chosen
-       heads, and tokens strictly below its p-th percentile (numpy's, linear) are dropped; see `kept_tokens` for
-       ties, zeros and flat maps.
-    2. Knockout. At the masked layers, all heads, no row after the image sees the dropped tokens.
+    1. Triage. For each chosen head (l, h), m_lh = A_lh(q) / (g_lh + ε): the last prompt row's attention to the image
+       tokens under the question, divided by that under a generic prompt, g. The map is the mean over the chosen heads.
+       Tokens strictly below its p-th percentile (numpy's, linear) are dropped; `kept_tokens` explains ties, zeros and
+       flat maps.
+    2. Knockout. At the masked layers, in all heads, no row after the image sees the dropped tokens.
 
-    The paper and its code differ. `variant` sets what the parameters left at None are:
+    The paper and its code differ. `variant` sets the parameters that are None:
 
     | | "code" | "paper" |
     |---|---|---|
@@ -170,32 +171,32 @@ class VGRefine:
     | queries | "after_image": every row after the image | not stated; the same |
     | steps | "prefill" | not stated; the same |
 
-    Where g is 0 and A is not, m is A/ε, huge: that token decides the mean. Where both are 0, as outside a sliding
+    Where g is 0 and A is not, m is A/ε, a huge value that dominates the mean. Where both are 0, as outside a sliding
     window, m is 0.
 
     Args:
-        heads: (layer, head) pairs, 0-based, such as `interp.study.published_heads(…).pairs`; or a reference to
-            heads, such as the `HeadSet` of `HeadRanking(…).top(20)`: anything with `resolve(out, …)` and `to_dict`.
-            `interp.Refinement` puts the pairs in a reference's place; a method with a reference answers nothing.
-            Their order does not matter. No rule carries heads to another model: rank its own.
-        layers: The masked layers. None is layer 16 of the 28 of HuatuoGPT-Vision-7B, and at another depth
-            round(16/28 · n_layers) (`scaled_layers`). The source finds the layer by a layer sweep; several
-            layers for deeper models, as for the 34B model, whose layers are not published.
-        variant: "code" or "paper".
-        percentile: In [0, 100]; 0 drops nothing.
-        mode: "renormalise" or "zero".
-        reference: "layer-mean", "per-head" or "none".
-        queries: Rows that lose sight of the dropped tokens, as in `Site`. With steps beyond the prefill, None
+        heads: (layer, head) pairs, 0-based, such as `interp.study.published_heads(…).pairs`; or a reference to heads,
+            such as the `HeadSet` of `HeadRanking(…).top(20)`: anything with `resolve(out, …)` and `to_dict`.
+            `interp.Refinement` resolves a reference; with an unresolved one, `answer` raises an error. The order of
+            heads does not matter. Heads cannot be transferred to another model: rank its own.
+        layers: The masked layers. None: layer 16 of the 28 of HuatuoGPT-Vision-7B, and round(16/28 · n_layers) at
+            another depth (`scaled_layers`). The source finds the layer by a layer sweep. It masks several layers of
+            the 34B model and does not publish which.
+        variant: The source of the parameters that are None, "code" or "paper".
+        percentile: The percentile p, in [0, 100]; 0 drops nothing.
+        mode: How dropped tokens are hidden, "renormalise" or "zero".
+        reference: The divisor g, "layer-mean", "per-head" or "none".
+        queries: The rows that dropped tokens are hidden from, as in `Site`. When `steps` goes beyond the prefill, None
             adds "answer".
-        steps: "prefill", "decode" or "all".
-        generic: The generic prompt. The code's is GENERIC_PROMPT.
-        epsilon: ε > 0; the code's 1e-10.
+        steps: The passes in which tokens are hidden, "prefill", "decode" or "all".
+        generic: The generic prompt; the code's is GENERIC_PROMPT.
+        epsilon: ε > 0; 1e-10 in the code.
 
     Raises:
-        MethodError: A parameter out of its range; heads that are no pairs.
+        MethodError: A parameter out of its range, or heads that are not pairs.
 
-    Source: arXiv 2603.14323 and its official code, whose answers have exactly one generated token: give
-    max_new_tokens=1 for those.
+    Source: arXiv 2603.14323 and its official code. The code's answers have exactly one generated token: use
+    max_new_tokens=1 to reproduce them.
     """
 
     heads: Sequence[tuple[int, int]] | HeadReference
@@ -214,8 +215,8 @@ class VGRefine:
         if not isinstance(self.heads, HeadReference):
             object.__setattr__(self, "heads", _pairs(self.heads))
         object.__setattr__(self, "layers", layer_indices(self.layers, "layer 16 of 28, scaled to the depth"))
-        choice(self.variant, "variant", VARIANTS)
-        number(self.epsilon, "epsilon", low=0.0, open_low=True)
+        check_one_of("variant", self.variant, VARIANTS, MethodError)
+        check_number("epsilon", self.epsilon, low=0.0, open_low=True, error=MethodError)
         if not isinstance(self.generic, Prompt):
             raise MethodError(
                 f"generic is an interp.Prompt such as interp.GENERIC_PROMPT; got {self.generic!r}."
@@ -223,14 +224,14 @@ class VGRefine:
         if self.queries is not None:
             object.__setattr__(self, "queries", _rows(self.queries))
         found = self.settings
-        number(found.percentile, "percentile", low=0.0, high=100.0)
-        choice(found.mode, "mode", ("renormalise", "zero"))
-        choice(found.reference, "reference", get_args(Reference))
+        check_number("percentile", found.percentile, low=0.0, high=100.0, error=MethodError)
+        check_one_of("mode", found.mode, ("renormalise", "zero"), MethodError)
+        check_one_of("reference", found.reference, get_args(Reference), MethodError)
         self._knockout((0,), "image")
 
     @property
     def settings(self) -> Settings:
-        """The variant's settings under the parameters that were given."""
+        """The given parameters, and the variant's settings for those that are None."""
         base = VARIANTS[self.variant]
         steps = base.steps if self.steps is None else self.steps
         rows = base.queries if steps == "prefill" else (cast(Selector, base.queries), "answer")
@@ -243,14 +244,14 @@ class VGRefine:
         )
 
     def masked_layers(self, n_layers: int) -> tuple[int, ...]:
-        """The layers whose attention it masks in a model of that depth."""
+        """The masked layers in a model of that depth."""
         return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
 
     def head_maps(self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT) -> HeadMaps:
-        """Each head's map for each sample: triage before the mean over heads.
+        """Each head's map for each sample: the triage before the mean over heads.
 
-        Costs one pass over the image and two over the text after it, when both prompts begin with the image;
-        the second is spared with reference="none".
+        Cost: one pass over the image and two over the text after it, when both prompts begin with the image; with
+        reference="none" one over the text.
 
         Raises:
             SiteError: Heads the model does not have.
@@ -271,7 +272,7 @@ class VGRefine:
         return HeadMaps(found.maps, paid + found.cost)
 
     def triage(self, mllm: Mllm, samples: Samples, prompt: Prompt = PAPER_PROMPT) -> list[Triage]:
-        """Each sample's map and the tokens it keeps, without answering.
+        """Each sample's map and the kept tokens, without an answer.
 
         Raises:
             As `head_maps`.
@@ -289,16 +290,16 @@ class VGRefine:
     ) -> list[Answer]:
         """The answers to these samples, run as one batch: `details` hold "map" and "kept".
 
-        Costs what `head_maps` does, one more pass over the text, and generation.
+        Cost: that of `head_maps`, one more pass over the text, and the generation.
 
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: How the question is put, in both steps.
+            prompt: The prompt around the question, in both steps.
             max_new_tokens: How many tokens to generate at most.
-            maps: Maps measured before, one per sample, in place of triage: a table over percentiles needs one
-                triage, a table over the first k heads the means of `head_maps`' first k rows. Their cost is not
-                counted again.
+            maps: Maps to use instead of a new triage, one per sample; their cost is not counted again. For a table
+                over percentiles one triage is enough; for one over the first k heads use the means of the first k rows
+                of `head_maps`.
 
         Raises:
             SiteError: Heads or layers the model does not have.
@@ -320,7 +321,7 @@ class VGRefine:
         return answers(trace, cost + trace.cost, [one._asdict() for one in found])
 
     def edits(self, mllm: Mllm, kept: Sequence[Bool[np.ndarray, " _"]]) -> list[Knockout]:
-        """The knockout of each sample's dropped tokens, for `mllm.trace`; none when nothing is dropped."""
+        """The knockout of each sample's dropped tokens, for `mllm.trace`; empty when nothing is dropped."""
         if all(one.all() for one in kept):
             return []
         return [self._knockout(self.masked_layers(mllm.n_layers), image_mask([~one for one in kept]))]
@@ -330,7 +331,7 @@ class VGRefine:
         return self.edits(mllm, [np.asarray(one.details["kept"], bool) for one in answers])
 
     def to_dict(self) -> dict[str, Any]:
-        """The method as JSON values, its settings written out; heads that are a reference as it writes itself."""
+        """The method as JSON values, with all settings; heads that are a reference as its own `to_dict`."""
         settings = asdict(self.settings)
         settings["queries"] = Site(queries=self.settings.queries).to_dict()["queries"]
         return {
@@ -346,16 +347,16 @@ class VGRefine:
         }
 
     def _named_heads(self) -> Sequence[tuple[int, int]]:
-        """The pairs; a reference is refused."""
+        """The pairs; an error for a reference."""
         if isinstance(self.heads, HeadReference):
             raise MethodError(
-                "VGRefine answers with (layer, head) pairs, and its heads are a reference that has not been resolved. "
+                "VGRefine needs (layer, head) pairs, but its heads are a reference that has not been resolved. "
                 'Write VGRefine(heads=heads.resolve("runs")), or run it in an interp.Refinement, which resolves it.'
             )
         return self.heads
 
     def _prompts(self, prompt: Prompt) -> list[Prompt]:
-        """What triage puts to the model."""
+        """The prompts of the triage."""
         return [prompt] if self.settings.reference == "none" else [prompt, self.generic]
 
     def _judged(self, values: Float[np.ndarray, " token"]) -> Triage:

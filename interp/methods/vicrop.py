@@ -1,4 +1,4 @@
-"""Which part of an image a map singles out: the sliding windows of ViCrop, in numpy."""
+"""ViCrop: answer from the image and a crop of it, where the model's attention or gradients are largest."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from jaxtyping import Float
 
 from interp.errors import InterpError, MapError, MethodError, SampleError, SiteError
 from interp.indicators import Maps
+from interp.indicators.argument_checks import check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.methods.method import Answer, Samples, answers
-from interp.methods.published_layers import choice, n_tokens, number, scaled_layers
+from interp.methods.method import Answer, Samples, answers, n_tokens
+from interp.methods.published_layers import scaled_layers
 from interp.methods.vicrop_maps import grad_att, pure_grad, rel_att, whole_view
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
@@ -25,9 +26,9 @@ from interp.tracing.encode import as_samples
 __all__ = ["RATIOS", "Cells", "Crop", "Selected", "ViCrop", "lay_out", "select", "sharpest"]
 
 RATIOS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
-"""The published sides of the windows, in bases."""
+"""The published sides of the windows, as multiples of the base."""
 
-_SLIVER = 1e-6  # of a cell: a window that lacks this much of one more cell holds it
+_SLIVER = 1e-6  # of a cell: a window that is short of one more cell by less than this holds it
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Selected:
 
     Attributes:
         box: half-open xyxy in whole pixels of the original image, inside it.
-        ratio: side of the window in bases; None when the whole image was taken.
-        score: how far the window's sum stands above its neighbours', per cell; NaN for the whole image.
+        ratio: Side of the window as a multiple of the base; None for the whole image.
+        score: The window's sum minus the mean of its neighbours', per cell; NaN for the whole image.
     """
 
     box: tuple[int, int, int, int]
@@ -47,7 +48,7 @@ class Selected:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """A map as a grid over the part of the image that its tokens see.
+    """A map as a grid over the part of the image that its tokens cover.
 
     Attributes:
         values: (row, col).
@@ -62,7 +63,7 @@ class Cells:
     def within(self, side: float) -> tuple[int, int]:
         """(rows, cols) of whole cells along `side` pixels: at least one, at most all.
 
-        The side of a cell is that of the largest: those at the edge of a padded or cropped image may be cut.
+        The side of a cell is that of the largest, because cells at the edge of a padded or cropped image may be cut.
         """
         rows, cols = (
             max(1, min(len(lines), math.floor(side / np.diff(lines).max() + _SLIVER)))
@@ -78,30 +79,29 @@ def select(
     base: float,
     ratios: Sequence[float] = RATIOS,
 ) -> Selected:
-    """The crop of an image of `size` (width, height) that a map over one view's tokens singles out.
+    """The crop of an image of `size` (width, height) where a map over one view's tokens stands out most.
 
-    For each ratio the window of as many whole cells as fit into base · ratio pixels is slid over the grid, cell
-    by cell, and stays where its sum is largest. Its score is (sum − mean of the sums one cell to the left, right,
-    up and down, as far as there are such windows) / cells. The ratio with the highest score wins. The crop is a
-    square of base · ratio pixels, rounded, around the window's centre, shifted inside the image; a side longer
-    than the image is the image's.
+    For each ratio a window of as many whole cells as fit into base · ratio pixels slides over the grid, cell by cell,
+    to the place with the largest sum. Its score is (sum − mean of the sums one cell to the left, right, up and down,
+    where such windows exist) / cells. The ratio with the highest score is used. The crop is a square of base · ratio
+    pixels, rounded, around the window's centre, shifted inside the image. A side longer than the image is cut to the
+    image.
 
-    Of equal sums the first in reading order is taken, of equal scores the first ratio. A ratio whose window
-    covers the grid both ways has nothing to choose and is left out. The whole image is taken when no ratio is
-    left, and when the map has one value everywhere, so that nothing is singled out.
+    Of equal sums the first in reading order is taken, of equal scores the first ratio. A ratio whose window covers the
+    whole grid is skipped. The crop is the whole image when no ratio is left, and when the map has one value everywhere.
 
     Args:
-        values: finite.
-        footprints: xyxy in pixels of the original image; NaN rows (padding, newlines) count for nothing.
-        size: of the original image.
-        base: side of the window of ratio 1, in pixels of the original image.
-        ratios: sides of the windows, in bases.
+        values: The map, (token,), finite.
+        footprints: xyxy in pixels of the original image; tokens with NaN (padding, newlines) are ignored.
+        size: (width, height) of the original image.
+        base: Side of the window of ratio 1, in pixels of the original image.
+        ratios: Sides of the windows, as multiples of the base.
 
     Raises:
         MapError: Values that are not finite, one per token; footprints that are not one grid.
 
-    Source: arXiv 2502.17422 and its code, which puts windows on a grid stretched over the image whatever the
-    true preprocessing, and takes the upper left corner of a flat map.
+    Source: arXiv 2502.17422 and its code. The code puts windows on a grid stretched over the image, whatever the true
+    preprocessing, and takes the upper left corner for a flat map.
     """
     cells = lay_out(values, footprints)
     best: tuple[float, float, tuple[int, int], tuple[int, int]] | None = None
@@ -131,7 +131,7 @@ def sharpest(values: Float[np.ndarray, "row col"], window: tuple[int, int]) -> t
 
 
 def lay_out(values: Float[np.ndarray, " token"], footprints: Float[np.ndarray, "token 4"]) -> Cells:
-    """The tokens with area as a grid, whatever their order in the prompt.
+    """The tokens with area as a grid, in any order in the prompt.
 
     Raises:
         MapError: As in `select`.
@@ -177,16 +177,16 @@ _QWEN_LAYER, _LLAVA_LAYER = (22, 28), (14, 32)  # layer, of how many
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """Where ViCrop looks closer in one sample.
+    """One sample's crop and the map that gave it.
 
     Attributes:
-        box: half-open (x0, y0, x1, y1) in whole pixels of the original image.
-        ratio: side of the chosen window in bases; None when the whole image was taken.
-        base: side of the window of ratio 1, in pixels of the original image.
+        box: Half-open (x0, y0, x1, y1) in whole pixels of the original image.
+        ratio: Side of the chosen window as a multiple of the base; None for the whole image.
+        base: Side of the window of ratio 1, in pixels of the original image.
         map: float32 (token,) over the image tokens.
-        layer: whose attention the map is of; None for "pure_grad".
-        tokens: where the tokens are.
-        cost: of the whole batch's maps and crops; the same for each of its crops.
+        layer: The layer of the map's attention; None for "pure_grad".
+        tokens: Where the image tokens are.
+        cost: The cost of the whole batch's maps and crops; the same for each crop of the batch.
     """
 
     box: tuple[int, int, int, int]
@@ -202,40 +202,41 @@ class Crop:
 class ViCrop:
     """Answers from the image and from a crop of it, chosen by the model's own attention or gradients.
 
-    A map over the image tokens says where to look; windows of several sizes are slid over it, and the one that
-    stands out most sharply from its neighbours becomes the crop (`interp.methods.vicrop.select`). Windows
-    slide over the view of the whole image: the only one, or "base", "global", "thumbnail" of tiled families.
+    Windows of several sizes slide over a map of the image tokens. The window that exceeds its neighbours most becomes
+    the crop (`interp.methods.vicrop.select`). Windows slide over the view of the whole image: the only view, or
+    "base", "global" or "thumbnail" of tiled families.
 
     Maps, of the last prompt token:
 
     - "rel_att": mean_h A(prompt) / mean_h A(generic) of one layer.
-    - "grad_att": mean_h [A ⊙ ReLU(∂ log p/∂A)] of one layer, p the probability of the likeliest next token. As
-      in the published code, no generic prompt is divided out.
-    - "pure_grad": ‖∂ log p/∂pixels‖₂(prompt) / same(generic), where the picture has more fine detail than half
-      of it, averaged over each token's pixels (`interp.methods.vicrop_maps.pure_grad`).
+    - "grad_att": mean_h [A ⊙ ReLU(∂ log p/∂A)] of one layer, p the probability of the most probable next token. As in
+      the published code, it is not divided by that of a generic prompt.
+    - "pure_grad": ‖∂ log p/∂pixels‖₂(prompt) / same(generic), at pixels with more fine detail than half of the picture,
+      averaged over each token's pixels (`interp.methods.vicrop_maps.pure_grad`).
 
     Args:
-        map: "rel_att", "grad_att" or "pure_grad".
-        layer: decoder layer, 0-based; by default the published one, 14 of 32 (LLaVA) and 22 of 28 (Qwen2.5-VL),
-            at the same share of another depth (`scaled_layers`): 22/28 in the Qwen families, 14/32 in all others.
-        base: side of the smallest window: a whole number of pixels of the original image, or a fraction below 1
-            of its shorter side. By default the published 336 for LLaVA at 336 px and 224 for the Qwen families;
-            for others the side of the picture the vision tower is made for (`config.vision_config.image_size`),
-            at most half of the image's shorter side, so that the crop enlarges.
-        ratios: sides of the windows in bases.
-        images: "both" shows the image, then the crop, as the published code does whether or not the model was
-            trained on several images. "crop" shows the crop alone.
-        generic: the prompt that is divided out; by default `GENERIC_PROMPT` with the system message and image
-            order of the question's own. Not for "grad_att".
+        map: The kind of map, "rel_att", "grad_att" or "pure_grad".
+        layer: The decoder layer of the map, 0-based. None: the published layer, 14 of 32 (LLaVA) or 22 of 28
+            (Qwen2.5-VL), and the same fraction of another depth (`scaled_layers`): 22/28 in the Qwen families, 14/32 in
+            all others.
+        base: Side of the smallest window: a whole number of pixels of the original image, or a fraction below 1 of its
+            shorter side. None: the published 336 for LLaVA at 336 px and 224 for the Qwen families; for other families
+            the image side that the vision tower is made for (`config.vision_config.image_size`), at most half of the
+            image's shorter side, so that the crop enlarges.
+        ratios: Sides of the windows, as multiples of the base.
+        images: "both" shows the image, then the crop. The published code does so whether or not the model was trained
+            on several images. "crop" shows the crop alone.
+        generic: The generic prompt of the divisor. None: `GENERIC_PROMPT` with the question's system message and image
+            order. Not for "grad_att".
 
-    Where the windows cover the image (a small image, a large base) and where a map is flat, the crop is the whole
-    image, as published for the former.
+    When all windows cover the image (a small image, a large base), the crop is the whole image, as published. It is
+    also the whole image when the map is flat.
 
     Raises:
-        MethodError: A parameter that is none of these.
+        MethodError: A parameter out of its range.
 
-    Source: arXiv 2502.17422 and its code. The code reads maps as if the image were stretched over the tokens;
-    here windows lie where the tokens' footprints are.
+    Source: arXiv 2502.17422 and its code. The code reads maps as if the image were stretched over the tokens; here
+    windows lie where the tokens' footprints are.
     """
 
     name: ClassVar[str] = "ViCrop"
@@ -248,8 +249,8 @@ class ViCrop:
     generic: Prompt | None = None
 
     def __post_init__(self) -> None:
-        choice(self.map, "map", ("rel_att", "grad_att", "pure_grad"))
-        choice(self.images, "images", ("both", "crop"))
+        check_one_of("map", self.map, ("rel_att", "grad_att", "pure_grad"), MethodError)
+        check_one_of("images", self.images, ("both", "crop"), MethodError)
         _check_layer(self.layer, self.map)
         _check_base(self.base)
         _check_generic(self.generic, self.map)
@@ -263,14 +264,14 @@ class ViCrop:
         `details` holds "map", "crop" (x0, y0, x1, y1), "ratio", "base", "layer" and "images" ("both" or "crop").
 
         Args:
-            mllm: the model.
-            samples: one batch, of one image each; of an encoded batch or a prefix the samples are taken.
-            prompt: how the question is put, both times.
-            max_new_tokens: how many tokens to generate at most, one or more.
+            mllm: The model.
+            samples: One batch of samples with one image each. Of an encoded batch or a prefix the samples are used.
+            prompt: The prompt around the question, for the map and for the answer.
+            max_new_tokens: How many tokens to generate at most, one or more.
 
         Raises:
-            MethodError: `max_new_tokens` below 1; a model that cannot be given two images or the pixels'
-                gradients; a layer it does not have.
+            MethodError: `max_new_tokens` below 1; a model that does not accept two images or gives no gradients of
+                pixels; a layer the model does not have.
             SampleError: A sample with several images.
             InterpError: Samples or prompts that cannot be encoded.
         """
@@ -298,9 +299,9 @@ class ViCrop:
         """Each sample's crop, without an answer.
 
         Args:
-            mllm: the model.
-            samples: as in `answer`.
-            prompt: how the question is put.
+            mllm: The model.
+            samples: One batch, as in `answer`.
+            prompt: The prompt around the question.
 
         Raises:
             MethodError, SampleError, InterpError: As in `answer`.
@@ -355,7 +356,7 @@ class ViCrop:
         return pure_grad(mllm, chosen, prompt, generic)
 
     def _selected(self, mllm: Mllm, values: np.ndarray, tokens: TokenMap) -> tuple[Selected, float]:
-        """The crop, and the base it was found with."""
+        """The crop and its base in pixels."""
         size, mine = tokens.sizes[0], whole_view(tokens)
         base = self.base
         if base is None:
@@ -365,7 +366,7 @@ class ViCrop:
         return select(values[mine], tokens.footprints[mine], size, base, self.ratios), float(base)
 
     def _shown(self, sample: Sample, crop: Crop) -> Sample:
-        """What the model answers from; boxes are in pixels of the original image, which a crop alone is not."""
+        """The sample the model answers from. A crop alone has no boxes: they are in pixels of the original image."""
         picture = sample.load().crop(crop.box)
         if self.images == "both":
             return sample.replace(images=[sample.image, picture])
@@ -378,13 +379,13 @@ class ViCrop:
             if self.images == "crop":
                 raise
             raise MethodError(
-                f"ViCrop shows an image and its crop, but {mllm.family} cannot be given two images here ({error}) "
+                f"ViCrop shows an image and its crop, but {mllm.family} does not accept two images here ({error}) "
                 'Use ViCrop(images="crop") to answer from the crop alone.'
             ) from error
 
 
 def default_layer(family: str, n_layers: int) -> int:
-    """The published layer, or the one at the same share of this depth (`scaled_layers`)."""
+    """The published layer, or the one at the same fraction of this depth (`scaled_layers`)."""
     layer, depth = _QWEN_LAYER if family.startswith("qwen") else _LLAVA_LAYER
     return scaled_layers([layer], depth=depth, n_layers=n_layers)[0]
 
@@ -402,7 +403,7 @@ def default_base(family: str, config: Any, size: tuple[int, int]) -> float:
 
 
 def _samples(samples: Samples) -> tuple[Sample, ...] | Prefix:
-    """One batch of samples of one image each."""
+    """One batch of samples with one image each."""
     chosen = samples if isinstance(samples, Prefix) else _listed(samples)
     for sample in _listed(chosen):
         if len(sample.images) != 1:
@@ -433,7 +434,7 @@ def _check_layer(layer: Any, kind: str) -> None:
 def _check_base(base: Any) -> None:
     if base is None:
         return
-    value = number(base, "base", low=0, open_low=True)
+    value = check_number("base", base, low=0, open_low=True, error=MethodError)
     if value >= 1 and value != int(value):
         raise MethodError(
             f"base is a whole number of pixels, or a fraction below 1 of the image's shorter side; got {base!r}."
@@ -446,10 +447,12 @@ def _check_generic(generic: Any, kind: str) -> None:
     if not isinstance(generic, Prompt):
         raise MethodError(f"generic is an interp.Prompt or None; got {generic!r}.")
     if kind == "grad_att":
-        raise MethodError("map='grad_att' divides nothing out, as published. Leave generic= out.")
+        raise MethodError("map='grad_att' has no generic prompt, as published. Leave generic= out.")
 
 
 def _ratios(ratios: Any) -> tuple[float, ...]:
     if isinstance(ratios, str) or not isinstance(ratios, Sequence) or not ratios:
-        raise MethodError(f"ratios are one or more sides of windows, in bases; got {ratios!r}.")
-    return tuple(number(one, "a ratio", low=0, open_low=True) for one in ratios)
+        raise MethodError(
+            f"ratios are one or more sides of windows, as multiples of the base; got {ratios!r}."
+        )
+    return tuple(check_number("a ratio", one, low=0, open_low=True, error=MethodError) for one in ratios)

@@ -1,4 +1,4 @@
-"""The view of the whole image, and its tokens' pixels in a processor's pixel values."""
+"""The three maps ViCrop chooses its crop by: relative attention, attention × gradient, pixel gradients."""
 
 from __future__ import annotations
 
@@ -26,62 +26,6 @@ from interp.tracing.target import Objective
 
 __all__ = ["channel_scale", "grad_att", "high_pass", "pixel_grid", "pure_grad", "rel_att", "whole_view"]
 
-_WHOLE = ("", "base", "global", "thumbnail")
-"""Views that show the whole image in one grid."""
-
-
-def whole_view(tokens: TokenMap) -> Bool[np.ndarray, " token"]:
-    """The tokens of the one view that shows the whole image: the only one, or "base", "global", "thumbnail".
-
-    Raises:
-        MethodError: Several views and none of these names.
-    """
-    return np.asarray(tokens.views == _whole_name(tokens))
-
-
-def _whole_name(tokens: TokenMap) -> str:
-    names = [str(name) for name in np.unique(tokens.views[~np.isnan(tokens.footprints).any(axis=1)])]
-    if len(names) == 1:
-        return names[0]
-    known = [name for name in names if name in _WHOLE]
-    if len(known) != 1:
-        raise MethodError(
-            f"ViCrop slides its windows over the one view of the whole image, named {', '.join(map(repr, _WHOLE))}; "
-            f"this image has the views {names}. Name it so in the adapter's footprints."
-        )
-    return known[0]
-
-
-def pixel_grid(inputs: Mapping[str, Any], tokens: TokenMap, processor: Any, config: Any) -> PixelView:
-    """The pixels of the whole view of one sample's only image.
-
-    Raises:
-        MethodError: Pixel values that are neither views of (channel, row, col) nor Qwen's flattened patches, or
-            that do not hold the view's tokens as square blocks of patches.
-    """
-    mine = np.flatnonzero(whole_view(tokens))
-    try:
-        views = pixel_views(inputs, tokens, processor, config)
-    except ModelError as error:
-        raise MethodError(
-            f"map='pure_grad' needs to know which pixel each gradient belongs to: {error} Here: map='rel_att' or "
-            "'grad_att'."
-        ) from error
-    found = [view for view in views if np.array_equal(np.sort(view.tokens, axis=None), mine)]
-    if len(found) != 1:
-        raise MethodError(
-            f"map='pure_grad' needs the whole image in one view; its {len(mine)} tokens lie in several. Use "
-            "map='rel_att' or 'grad_att'."
-        )
-    return found[0]
-
-
-def channel_scale(processor: Any) -> Float[np.ndarray, " channel"]:
-    """What the processor divided each channel by, after 0 … 1."""
-    std = setting(processor, "image_std") if setting(processor, "do_normalize") else None
-    return np.ones(3) if std is None else np.broadcast_to(np.asarray(std, float), (3,))
-
-
 _SIGMA, _MEDIAN = 0.8, 7  # of the published 3×3 Gaussian; side of the median filter
 _DARK = 1e-6  # of the range 0 … 1: less detail than this is rounding
 
@@ -95,7 +39,7 @@ def rel_att(
 
 
 def grad_att(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, layer: int) -> Maps:
-    """mean_h [A ⊙ ReLU(∂ log p/∂A)] of one layer's last row, p the probability of the likeliest next token."""
+    """mean_h [A ⊙ ReLU(∂ log p/∂A)] of one layer's last row, p the probability of the most probable next token."""
     maps = AttentionGradient(layers=[layer])(mllm, samples, prompt=prompt)
     return Maps(tuple(one.isel(layer=0, drop=True) for one in maps), maps.tokens, maps.cost)
 
@@ -103,10 +47,10 @@ def grad_att(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, layer: int) 
 def pure_grad(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, generic: Prompt) -> Maps:
     """‖∂ log p/∂pixels‖₂(prompt) / same(generic) × [high-pass > median], the mean over each token's pixels.
 
-    p is the probability of the likeliest next token. Pixels are those the vision tower is given: a token's block
-    of the processor's pixel values, in the view of the whole image. High-pass and median are taken there too, the
-    median without padding. Where the generic gradient is exactly 0 the quotient is 0. Tokens of other views
-    (tiles) get 0. Each sample runs alone, twice forwards and backwards.
+    p is the probability of the most probable next token. A token's pixels are its block of the processor's pixel
+    values, in the view of the whole image. High-pass and median are computed on the same pixels, the median without
+    padding. Where the generic gradient is exactly 0 the quotient is 0. Tokens of other views (tiles) get 0. Each
+    sample runs alone, twice forwards and backwards.
     """
     found, token_maps = [], []
     with Meter(mllm.device) as meter, torch.inference_mode(False):
@@ -136,12 +80,12 @@ def _array(values: Tensor) -> Float[np.ndarray, ...]:
 
 
 def _norms(gradient: Float[np.ndarray, "frame channel row col"]) -> Float[np.ndarray, "row col"]:
-    """L2 over channels of the gradient with respect to the image; one repeated in frames adds theirs up."""
+    """L2 over channels of the gradient with respect to the image; gradients of repeated frames are added."""
     return np.linalg.norm(gradient.sum(axis=0), axis=0)
 
 
 def _pixel_gradient(mllm: Mllm, batch: Batch, meter: Meter) -> Tensor:
-    """−∂ log p/∂pixel_values of one sample; no parameter gets a gradient."""
+    """−∂ log p/∂pixel_values of one sample; parameters get no gradient."""
     with mllm.installation.armed({}), torch.enable_grad():
         pixels = batch.inputs["pixel_values"].detach().clone().requires_grad_(True)
         logits = run_pass(mllm.hf, {**batch.inputs, "pixel_values": pixels}, meter)
@@ -156,8 +100,8 @@ def high_pass(
 ) -> Bool[np.ndarray, "row col"]:
     """Where a picture (0 … 1, up to a constant) has more fine detail than half of the pixels `seen`.
 
-    Detail is the L2 norm over channels of the picture less its 3×3 Gaussian (σ 0.8, mirrored at the edges),
-    through a 7×7 median filter; below 1e-6 it counts as none. Padding is not seen: it would lower the median.
+    Detail is the L2 norm over channels of the picture minus its 3×3 Gaussian blur (σ 0.8, mirrored at the edges),
+    through a 7×7 median filter; below 1e-6 it counts as 0. The median excludes padding, which would lower it.
     """
     tail = np.exp(-0.5 / _SIGMA**2)
     kernel = np.array([tail, 1.0, tail]) / (1.0 + 2.0 * tail)
@@ -171,3 +115,59 @@ def _labelled(values: Float[np.ndarray, " token"], tokens: TokenMap) -> xr.DataA
     coords = {"token": np.arange(tokens.n), "position": ("token", tokens.image)}
     finite = np.minimum(values, np.finfo(np.float32).max)  # quotients of gradients have no bound
     return xr.DataArray(finite.astype(np.float32), dims=["token"], coords=coords)
+
+
+_WHOLE = ("", "base", "global", "thumbnail")
+"""Views that show the whole image in one grid."""
+
+
+def whole_view(tokens: TokenMap) -> Bool[np.ndarray, " token"]:
+    """The tokens of the one view that shows the whole image: the only one, or "base", "global", "thumbnail".
+
+    Raises:
+        MethodError: Several views and none of these names.
+    """
+    return np.asarray(tokens.views == _whole_name(tokens))
+
+
+def _whole_name(tokens: TokenMap) -> str:
+    names = [str(name) for name in np.unique(tokens.views[~np.isnan(tokens.footprints).any(axis=1)])]
+    if len(names) == 1:
+        return names[0]
+    known = [name for name in names if name in _WHOLE]
+    if len(known) != 1:
+        raise MethodError(
+            f"ViCrop slides its windows over the view of the whole image, named {', '.join(map(repr, _WHOLE))}; "
+            f"this image has the views {names}. Name it so in the adapter's footprints."
+        )
+    return known[0]
+
+
+def pixel_grid(inputs: Mapping[str, Any], tokens: TokenMap, processor: Any, config: Any) -> PixelView:
+    """The pixels of the whole view of one sample's only image.
+
+    Raises:
+        MethodError: Pixel values that are neither views of (channel, row, col) nor Qwen's flattened patches, or
+            that do not hold the view's tokens as square blocks of patches.
+    """
+    mine = np.flatnonzero(whole_view(tokens))
+    try:
+        views = pixel_views(inputs, tokens, processor, config)
+    except ModelError as error:
+        raise MethodError(
+            f"map='pure_grad' needs to know which pixel each gradient belongs to: {error} Use map='rel_att' or "
+            "'grad_att'."
+        ) from error
+    found = [view for view in views if np.array_equal(np.sort(view.tokens, axis=None), mine)]
+    if len(found) != 1:
+        raise MethodError(
+            f"map='pure_grad' needs the whole image in one view; its {len(mine)} tokens lie in several. Use "
+            "map='rel_att' or 'grad_att'."
+        )
+    return found[0]
+
+
+def channel_scale(processor: Any) -> Float[np.ndarray, " channel"]:
+    """The divisor of each channel in the processor, for pixels in 0 … 1."""
+    std = setting(processor, "image_std") if setting(processor, "do_normalize") else None
+    return np.ones(3) if std is None else np.broadcast_to(np.asarray(std, float), (3,))

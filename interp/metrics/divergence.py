@@ -1,4 +1,4 @@
-"""Divergences between a map, read as a distribution over image tokens, and an even one inside the boxes."""
+"""Divergences between a map, read as a distribution over image tokens, and a uniform one inside the boxes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from interp.metrics.map_and_mask import Pair, check
 
 __all__ = ["js_divergence", "kl_divergence", "kl_gain"]
 
-FLOOR = 1e-12  # the least share of a token: keeps KL finite where the map is zero inside a box
+FLOOR = 1e-12  # the smallest share of a token: keeps KL finite where the map is zero inside a box
 
 
 def kl_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
-    """KL(G ‖ Â) = Σ_B (1/|B|) ln((1/|B|) / Â), in nats: Â is the map over its sum, G is even inside the mask.
+    """KL(G ‖ Â) = Σ_B (1/|B|) ln((1/|B|) / Â), in nats: Â is the map over its sum, G is uniform inside the mask.
 
     Range [0, ln(1e12 / |B|)], lower is better. Â is clipped to [1e-12, 1]; outside the mask G is 0 and adds
-    nothing. Negative values of the map count as 0. An even map scores ln(N / |B|), so the value depends on
-    the box's size: compare domains with `kl_gain`, or with areas matched.
+    nothing. Negative values of the map count as 0. A uniform map scores ln(N / |B|), so the value depends on the
+    size of the boxes: compare domains with `kl_gain`, or with matched areas.
 
     Args:
         map: (..., token), one value per image token, larger = more important.
@@ -30,7 +30,7 @@ def kl_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
         or full.
 
     Raises:
-        MapError: shapes or dtypes that do not fit.
+        MapError: Shapes or dtypes that do not fit.
 
     Source: arXiv 2603.14323, without its 1e-8 and with G's zeros exact.
 
@@ -43,10 +43,10 @@ def kl_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
 
 
 def kl_gain(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
-    """Nats by which the map is nearer to the boxes than an even map: ln(N / |B|) − KL(G ‖ Â).
+    """Nats by which the map is nearer to the boxes than a uniform map: ln(N / |B|) − KL(G ‖ Â).
 
     Equals the mean over the boxes' tokens of ln(N·Â). Range [ln(N / 1e12), ln(N / |B|)], higher is better, 0
-    for an even map whatever the boxes' size. Arguments, NaN cases and errors as `kl_divergence`.
+    for a uniform map whatever the size of the boxes. Arguments, NaN cases and errors as `kl_divergence`.
 
     Example:
         >>> round(float(kl_gain([4.0, 1.0, 1.0, 2.0], [True, False, False, False])), 4)  # ln 2
@@ -60,8 +60,8 @@ def kl_gain(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
 def js_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
     """JS = ½ KL(Â ‖ M) + ½ KL(G ‖ M), M = ½ (Â + G), natural logarithm; Â and G as in `kl_divergence`.
 
-    Range [0, ln 2], lower is better: 0 for a map that is even inside the boxes and zero outside, ln 2 for
-    one with nothing inside. No epsilon is needed: 0 · ln 0 is 0. Arguments, NaN cases and errors as
+    Range [0, ln 2], lower is better: 0 for a map that is uniform inside the boxes and zero outside, ln 2
+    for one that is zero inside. No epsilon is needed: 0 · ln 0 is 0. Arguments, NaN cases and errors as
     `kl_divergence`.
 
     Example:

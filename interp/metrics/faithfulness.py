@@ -1,11 +1,11 @@
-"""Does the model rely on what a map points at? Curves over the tokens a map puts first, and agreement of maps.
+"""Does the model rely on the tokens a map points at? Deletion and insertion curves, and agreement of maps.
 
-A map orders the image tokens. Taking the first ones away (deletion) should lower the target, keeping only those
-(insertion) should keep it up. Here is the arithmetic alone: who takes tokens away, and how, is the caller's choice
-(`interp.indicators.removals`), and it matters: compare several ways.
+A map orders the image tokens. Removing the most important ones (deletion) should lower the target; keeping only those
+(insertion) should not. This file has the arithmetic only. The caller removes the tokens (`interp.indicators.removals`);
+results depend on the way, so compare several.
 
-`values` are the target's value on whatever scale the caller chose (a probability, as the sources do, or nats), along
-the last axis, one per fraction of the tokens; other axes broadcast.
+`values` are values of the target on the caller's scale (a probability, as in the sources, or nats), along the last
+axis, one per fraction of the tokens; other axes broadcast.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ Fractions = ArrayLike | Sequence[float]
 def tokens_first(map: ArrayLike, *, seed: int = 0) -> Int[np.ndarray, " token"]:
     """The tokens in order of importance, the largest value first, ties in an order drawn by `seed`.
 
-    Tied tokens, such as those a coarse or clipped map gives one value, would in the order of their numbers run from
-    the top left of the image, which is a place like any other. The drawn order depends on the seed and the number of
-    tokens alone, so two maps break ties alike.
+    Without this, tied tokens, as in a coarse or clipped map, would be ordered from the top left of the image. The
+    drawn order depends only on the seed and the number of tokens, so two maps break ties in the same way.
 
     Raises:
         MapError: Not one finite number per token.
@@ -64,8 +63,8 @@ def most_important(
 ) -> Bool[np.ndarray, "fraction token"]:
     """For each fraction f a mask of the round(f·N) most important tokens, at least one for f > 0.
 
-    As variants of a removal these are a deletion; their complements take away all but the most important tokens,
-    and are an insertion.
+    Used as variants of a removal they give a deletion curve. Their complements remove all but the most important tokens
+    and give an insertion curve.
 
     Raises:
         MapError: As `tokens_first`; fractions outside [0, 1].
@@ -86,23 +85,23 @@ def most_important(
 def normalised(
     values: ArrayLike, untouched: ArrayLike, removed: ArrayLike, *, least: float = LEAST
 ) -> Float[np.ndarray, "*lead fraction"]:
-    """Values on a scale from 0, everything removed, to 1, untouched: (v − removed) / (untouched − removed).
+    """Values on a scale from 0 (everything removed) to 1 (nothing removed): (v − removed) / (untouched − removed).
 
-    Without it a map looks faithful where the removal as such does much, and unfaithful where the answer can be
-    guessed without the image. Values below 0 or above 1 stay.
+    Without this scale a map seems faithful where the removal itself has a large effect, and unfaithful where the
+    answer can be guessed without the image. Values below 0 or above 1 are kept.
 
     Args:
-        values: (..., fraction) the target's value.
-        untouched: (...) with nothing removed.
-        removed: (...) with every image token removed, in the same way.
-        least: the least difference that can be divided by, on the scale of the values.
+        values: (..., fraction), the target's values.
+        untouched: (...), the values without any removal.
+        removed: (...), the values with every image token removed, by the same removal.
+        least: The smallest difference to divide by, on the scale of the values.
 
     Returns:
-        float64 (..., fraction). NaN where removing everything lowers the target by less than `least`: there is then
+        float64 (..., fraction). NaN where removing everything lowers the target by less than `least`: then there is
         nothing for a map to explain.
 
     Raises:
-        MapError: shapes that do not fit.
+        MapError: Shapes that do not fit.
 
     Example:
         >>> normalised([0.9, 0.5, 0.1], 0.9, 0.1).round(2).tolist()
@@ -126,19 +125,19 @@ def normalised(
 def curve_area(fractions: Fractions, values: ArrayLike) -> Float[np.ndarray, "*lead"]:
     """The area under a curve over the fraction of tokens, by trapezoids: its mean height.
 
-    On `normalised` values: of a **deletion** curve (the most important tokens taken away first) lower is better, 0
-    when the first token taken away does it all; of an **insertion** curve (everything taken away but the most
-    important tokens) higher is better. A random order's area is what to compare with: it is not ½ in general.
+    For `normalised` values: lower is better for a **deletion** curve (the most important tokens are removed first), 0
+    when the first removed token has the whole effect; higher is better for an **insertion** curve (all but the most
+    important tokens are removed). Compare with the area of a random order, which is not ½ in general.
 
     Args:
-        fractions: (fraction,) increasing from 0 to 1: the share taken away, or, of an insertion, kept.
-        values: (..., fraction).
+        fractions: (fraction,), increasing from 0 to 1: the share of removed tokens, or of kept tokens for an insertion.
+        values: (..., fraction), the target's values.
 
     Returns:
         float64 (...). NaN where any value is NaN.
 
     Raises:
-        MapError: fractions that do not increase from 0 to 1, or another number of values.
+        MapError: Fractions that do not increase from 0 to 1, or another number of values.
 
     Source: RISE, arXiv 1806.07421 (deletion and insertion, on probabilities, not normalised).
 
@@ -157,7 +156,7 @@ def curve_area(fractions: Fractions, values: ArrayLike) -> Float[np.ndarray, "*l
 
 
 def comprehensiveness(untouched: ArrayLike, without: ArrayLike) -> Float[np.ndarray, "*lead"]:
-    """How far the target falls when the most important tokens are taken away: mean over fractions of v − v(without).
+    """The fall of the target when the most important tokens are removed: mean over fractions of v − v(without).
 
     Higher is better: the model needed what the map points at. On probabilities in [−1, 1]; on nats unbounded.
 
@@ -166,7 +165,7 @@ def comprehensiveness(untouched: ArrayLike, without: ArrayLike) -> Float[np.ndar
         without: (..., fraction) without the most important tokens, at each fraction.
 
     Raises:
-        MapError: shapes that do not fit.
+        MapError: Shapes that do not fit.
 
     Source: ERASER, arXiv 1911.03429, as the mean over several fractions (its AOPC, without the empty bin).
 
@@ -178,16 +177,16 @@ def comprehensiveness(untouched: ArrayLike, without: ArrayLike) -> Float[np.ndar
 
 
 def sufficiency(untouched: ArrayLike, only: ArrayLike) -> Float[np.ndarray, "*lead"]:
-    """How far the target falls when only the most important tokens are kept: mean over fractions of v − v(only).
+    """The fall of the target when only the most important tokens are kept: mean over fractions of v − v(only).
 
-    Lower is better: what the map points at suffices. Below 0 where the rest spoke against the answer.
+    Lower is better: the tokens the map points at suffice. Below 0 where the other tokens oppose the answer.
 
     Args:
         untouched: (...) with nothing removed.
         only: (..., fraction) with all but the most important tokens removed, at each fraction.
 
     Raises:
-        MapError: shapes that do not fit.
+        MapError: Shapes that do not fit.
 
     Source: ERASER, arXiv 1911.03429.
 
@@ -202,7 +201,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
     """Rank correlation of two maps of the same tokens, in [−1, 1]: 1 for the same order, about 0 for unrelated ones.
 
     Tied tokens share the mean of their ranks, and ρ is Pearson's correlation of those ranks. NaN where a map has the
-    same value everywhere, or a value that is not finite: it has no order.
+    same value everywhere or a value that is not finite, and so no order.
 
     Raises:
         MapError: Not two maps of as many tokens.
@@ -221,7 +220,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def kendall(a: ArrayLike, b: ArrayLike) -> float:
-    """Kendall's τ_b of two maps of the same tokens, in [−1, 1]: concordant less discordant pairs of tokens.
+    """Kendall's τ_b of two maps of the same tokens, in [−1, 1]: concordant minus discordant pairs of tokens.
 
     Pairs tied in one map count for neither and τ_b's denominator leaves them out: (C − D) / √((C+D+T_a)(C+D+T_b)).
     NaN and errors as `spearman`.
@@ -258,7 +257,7 @@ def _two(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.ndim != 1 or first.shape != second.shape:
         raise MapError(
-            f"two maps (token,) of the same tokens are compared; got {first.shape} and {second.shape}."
+            f"two maps (token,) of the same tokens are needed; got {first.shape} and {second.shape}."
         )
     return first, second
 

@@ -1,4 +1,4 @@
-"""Attention ratios: how much of a map lies inside the boxes, against what an even map would put there."""
+"""Attention ratios: how much of a map lies inside the boxes, compared with a uniform map."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["attention_ratio", "attention_ratio_sliding"]
 def attention_ratio(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
     """Mean of the map inside the mask over its mean over all image tokens: AR = (Σ_B R / |B|) / (Σ R / N).
 
-    Range [0, N / |B|], higher is better; an even map scores 1. Negative values count as 0. Scale-invariant,
-    where the official code's absolute 1e-8 is not.
+    Range [0, N / |B|], higher is better; a uniform map scores 1. Negative values count as 0. It is scale-invariant;
+    the official code, which adds an absolute 1e-8, is not.
 
     Args:
         map: (..., token), one value per image token, larger = more important.
@@ -29,7 +29,7 @@ def attention_ratio(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead
         or full.
 
     Raises:
-        MapError: shapes or dtypes that do not fit.
+        MapError: Shapes or dtypes that do not fit.
 
     Source: arXiv 2603.14323, without its 1e-8.
 
@@ -47,12 +47,12 @@ def attention_ratio_sliding(
 ) -> Float[np.ndarray, "*lead"]:
     """Sum of the map inside the mask over its average sum under the same shape slid over the token grid.
 
-    The mask is cut to its bounding rectangle (h, w), h ≤ rows and w ≤ cols; that pattern, holes and separate
-    boxes included, is laid on each of the (rows−h+1)·(cols−w+1) places where it fits whole. For one
-    rectangular box this is "the same-size box slid over the image". Unlike `attention_ratio`, the border is
-    weighted less, because fewer placements reach it.
+    The mask is cut to its bounding rectangle (h, w), h ≤ rows and w ≤ cols. That pattern, with holes and separate
+    boxes, is put at each of the (rows−h+1)·(cols−w+1) places where it fits whole. For one rectangular box this is
+    "the same-size box slid over the image". Unlike in `attention_ratio`, the border has less weight, because fewer
+    placements reach it.
 
-    Range [0, number of placements], higher is better; an even map scores 1. Negative values count as 0.
+    Range [0, number of placements], higher is better; a uniform map scores 1. Negative values count as 0.
 
     Args:
         map: (..., token), row-major over the grid.
@@ -61,10 +61,10 @@ def attention_ratio_sliding(
 
     Returns:
         float64 (...). NaN as in `attention_ratio`, and also where the pattern fits in one place only (its
-        bounding rectangle is the whole grid), or where no placement meets any of the map.
+        bounding rectangle is the whole grid), or where no placement overlaps positive values of the map.
 
     Raises:
-        MapError: no grid, or a grid whose size is not the number of tokens.
+        MapError: No grid, or a grid whose size is not the number of tokens.
 
     Source: the definition of MLLMs-Know (arXiv 2502.17422), as quoted by arXiv 2603.14323.
 
@@ -87,8 +87,8 @@ def attention_ratio_sliding(
 def _grid_of(grid: tuple[int, int] | None, n_tokens: int) -> tuple[int, int]:
     if grid is None:
         raise MapError(
-            "the sliding attention ratio needs the token grid (rows, cols); came None, as for models whose "
-            "image tokens are no single rectangle. Use attention_ratio (metric 'ar') instead."
+            "the sliding attention ratio needs the token grid (rows, cols); got None, as for models whose "
+            "image tokens do not form one rectangle. Use attention_ratio (metric 'ar') instead."
         )
     rows, cols = (int(n) for n in grid)
     if rows * cols != n_tokens:

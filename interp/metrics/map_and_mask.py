@@ -1,4 +1,4 @@
-"""What every metric asks of its arguments, checked in one place."""
+"""The map and the mask that metrics of agreement with boxes take, checked in one place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Pair", "check"]
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A map and a mask whose leading axes broadcast, with the cases no metric is defined on marked."""
+    """A map and a mask whose leading axes broadcast; `defined` is False where no metric is defined."""
 
     map: Float[np.ndarray, "*map_lead token"]
     mask: Bool[np.ndarray, "*mask_lead token"]
@@ -34,7 +34,7 @@ class Pair:
     def shares(self) -> Float[np.ndarray, "*map_lead token"]:
         """The map's positive part divided by its sum; all zeros where nothing is positive.
 
-        The largest value is divided out first, so that neither 1e-300 nor 1e300 leaves float64.
+        The map is divided by its largest value first, so that values from 1e-300 to 1e300 stay within float64.
         """
         positive = np.maximum(self.map, 0.0)
         peak = positive.max(axis=-1, keepdims=True)
@@ -54,39 +54,39 @@ class Pair:
 def check(map: ArrayLike, mask: ArrayLike) -> Pair:
     """The map as finite float64 and the mask as bool, with their shapes verified.
 
-    `defined` is False where the map holds a NaN or an infinity, where it is zero everywhere, and where the
-    mask is empty or full: a silent map and a box that asks nothing are counted as NaN, not as chance.
+    `defined` is False where the map holds a NaN or an infinity, where it is zero everywhere, and where the mask is
+    empty or full. Metrics give NaN there, not their chance level.
 
     Raises:
-        MapError: the map is not numeric, the mask is not bool, their last axes differ, or their leading axes
-            do not broadcast.
+        MapError: The map is not numeric, the mask is not bool, their last axes differ, or their leading axes do not
+            broadcast.
     """
     values, inside = np.asarray(map), np.asarray(mask)
     if values.dtype.kind not in "biuf" or values.ndim == 0:
         raise MapError(
-            f"a map is an array of real numbers (..., token); came {values.dtype}, shape {values.shape}. "
+            f"a map is an array of real numbers (..., token); got {values.dtype}, shape {values.shape}. "
             "Pass one number per image token on the last axis."
         )
     if inside.dtype != np.bool_:
         raise MapError(
-            f"a mask is bool (token,) or (..., token); came dtype {inside.dtype}. "
+            f"a mask is bool (token,) or (..., token); got dtype {inside.dtype}. "
             "Make one with tokens.mask(boxes), or threshold: tokens.coverage(boxes) > 0.5."
         )
     if inside.ndim == 0 or values.shape[-1] != inside.shape[-1] or values.shape[-1] == 0:
         raise MapError(
-            f"map and mask must hold the same image tokens on their last axis; came map {values.shape} "
+            f"map and mask must hold the same image tokens on their last axis; got map {values.shape} "
             f"and mask {inside.shape}. Make the mask from the same sample's tokens."
         )
     try:
         np.broadcast_shapes(values.shape, inside.shape)
     except ValueError:
         raise MapError(
-            f"the mask's leading axes must broadcast against the map's; came map {values.shape} and mask "
+            f"the mask's leading axes must broadcast against the map's; got map {values.shape} and mask "
             f"{inside.shape}. Add axes of length 1, as in mask[:, None, :]."
         ) from None
     values = values.astype(np.float64)
     finite = np.asarray(np.all(np.isfinite(values), axis=-1))
     values = np.where(finite[..., None], values, 0.0)
-    speaks = (values != 0).any(axis=-1)
-    asks = inside.any(axis=-1) & ~inside.all(axis=-1)
-    return Pair(values, inside, np.asarray(speaks & asks))
+    nonzero = (values != 0).any(axis=-1)
+    proper = inside.any(axis=-1) & ~inside.all(axis=-1)
+    return Pair(values, inside, np.asarray(nonzero & proper))

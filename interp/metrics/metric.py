@@ -1,4 +1,4 @@
-"""The metrics by short name, with what a figure or a report needs to say about each."""
+"""The metrics by short name, with their direction, chance level, label and formula."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Grid = tuple[int, int] | None
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric under its short name, callable as `metric(map, mask, grid)` whatever it needs.
+    """One metric under its short name, callable as `metric(map, mask, grid)` whether it needs the grid or not.
 
     Attributes:
-        name: the short name used in studies and in the `metric` column.
-        function: the public function, of (map, mask), or of (map, mask, grid) with `needs_grid`.
-        better: which way is better, "higher" or "lower".
-        chance: what an even map scores, in words.
-        chance_value: that score when it is one number for all boxes, else None.
-        label: how an axis or a table heads it.
-        formula: the definition on one line.
-        needs_grid: whether the function takes the token grid, and so refuses maps that have none.
+        name: The short name, used in studies and in the `metric` column.
+        function: The public function, of (map, mask), or of (map, mask, grid) with `needs_grid`.
+        better: The better direction, "higher" or "lower".
+        chance: The score of a uniform map, in words.
+        chance_value: The score of a uniform map if it is one number for all boxes, else None.
+        label: The heading of an axis or a table column.
+        formula: The definition on one line.
+        needs_grid: Whether the function takes the token grid, and so refuses maps without one.
     """
 
     name: str
@@ -67,7 +67,7 @@ METRICS: dict[str, Metric] = {
             chance="1",
             chance_value=1.0,
             label="attention ratio, sliding box",
-            formula="Σ_B R / mean over placements b of the boxes on the grid of Σ_b R",
+            formula="Σ_B R / mean of Σ_b R over all placements b of the boxes on the grid",
             needs_grid=True,
         ),
         Metric(
@@ -86,7 +86,7 @@ METRICS: dict[str, Metric] = {
             chance="between 0 and ln 2, depending on the boxes' size",
             chance_value=None,
             label="JS divergence (nats)",
-            formula="½ KL(Â ‖ M) + ½ KL(G ‖ M), M = ½ (Â + G), G even inside the boxes",
+            formula="½ KL(Â ‖ M) + ½ KL(G ‖ M), M = ½ (Â + G), G uniform inside the boxes",
         ),
         Metric(
             name="kl_gain",
@@ -94,7 +94,7 @@ METRICS: dict[str, Metric] = {
             better="higher",
             chance="0",
             chance_value=0.0,
-            label="KL gain over an even map (nats)",
+            label="KL gain over a uniform map (nats)",
             formula="ln(N / |B|) − KL",
         ),
         Metric(
@@ -141,15 +141,15 @@ def named(names: str | Iterable[str]) -> tuple[Metric, ...]:
     """The metrics of these short names, in the order given.
 
     Raises:
-        StudyError: a name that is not in `METRICS`, or the same name twice.
+        StudyError: A name that is not in `METRICS`, or the same name twice.
     """
     wanted = (names,) if isinstance(names, str) else tuple(names)
     unknown = [name for name in wanted if name not in METRICS]
     if unknown:
         raise StudyError(
-            f"metrics are named {', '.join(METRICS)}; came {', '.join(map(repr, unknown))}. "
+            f"metrics are named {', '.join(METRICS)}; got {', '.join(map(repr, unknown))}. "
             "Use those short names."
         )
     if len(set(wanted)) != len(wanted):
-        raise StudyError(f"each metric is named once; came {', '.join(wanted)}. Drop the repeated names.")
+        raise StudyError(f"each metric is named once; got {', '.join(wanted)}. Drop the repeated names.")
     return tuple(METRICS[name] for name in wanted)

@@ -1,4 +1,4 @@
-"""Rank metrics: do the tokens the map puts first lie inside the boxes? Raw values, signs and all."""
+"""Rank metrics: do the tokens with the largest values lie inside the boxes? Negative values count as they are."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["auroc", "average_precision", "box_iou", "pointing_game"]
 def pointing_game(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
     """1 if the map's largest token lies inside the mask, else 0; tied maxima count by the share inside.
 
-    Range [0, 1], higher is better; an even map scores |B| / N. Raw values: a map of negative numbers has a
-    largest token too.
+    Range [0, 1], higher is better; a uniform map scores |B| / N. Values are used as they are: a map of negative
+    numbers has a largest token too.
 
     Args:
         map: (..., token), one value per image token, larger = more important.
@@ -27,7 +27,7 @@ def pointing_game(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
         full.
 
     Raises:
-        MapError: shapes or dtypes that do not fit.
+        MapError: Shapes or dtypes that do not fit.
 
     Example:
         >>> float(pointing_game([3.0, 3.0, 1.0], [True, False, False]))
@@ -42,12 +42,12 @@ def pointing_game(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
 def box_iou(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
     """Intersection over union of the mask and the map's |B| largest tokens.
 
-    As many tokens as the boxes hold are kept, rather than those above a threshold: a fixed threshold
-    measures how peaked a map is, and the best threshold is chosen with the answer at hand. So the metric
-    depends on the order of the tokens alone and has no free parameter. Tokens tied at the cut share the
-    places left, and the intersection is the expected one over their orders: I / (2|B| − I).
+    The metric keeps as many tokens as the boxes hold, not those above a threshold: a fixed threshold would measure how
+    peaked a map is, and the best threshold would be chosen with knowledge of the boxes. So the metric depends only on
+    the order of the tokens and has no free parameter. With ties at the cut, the intersection I is the expected one
+    over all orders of the tied tokens, and the value is I / (2|B| − I).
 
-    Range [0, 1], higher is better; an even map scores |B| / (2N − |B|). Arguments, NaN cases and errors as
+    Range [0, 1], higher is better; a uniform map scores |B| / (2N − |B|). Arguments, NaN cases and errors as
     `pointing_game`.
 
     Example:
@@ -70,7 +70,7 @@ def box_iou(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
 def auroc(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
     """Chance that a token inside the mask has a larger value than one outside, ties counting one half.
 
-    From midranks: (Σ_B rank − |B|(|B|+1)/2) / (|B|·(N−|B|)). Range [0, 1], higher is better; an even map, or
+    From midranks: (Σ_B rank − |B|(|B|+1)/2) / (|B|·(N−|B|)). Range [0, 1], higher is better; a uniform map, or
     a random order, scores 0.5. Arguments, NaN cases and errors as `pointing_game`.
 
     Example:
@@ -89,7 +89,7 @@ def average_precision(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*le
     """Mean over the mask's tokens of the precision among all tokens valued at least as high as that token.
 
     The same step-wise sum as scikit-learn's, without interpolation; tied tokens enter together. Range (0, 1],
-    higher is better; an even map scores |B| / N. Arguments, NaN cases and errors as `pointing_game`.
+    higher is better; a uniform map scores |B| / N. Arguments, NaN cases and errors as `pointing_game`.
 
     Example:
         >>> round(float(average_precision([0.9, 0.8, 0.7], [True, False, True])), 4)  # (1/1 + 2/3) / 2

@@ -1,4 +1,4 @@
-"""Honest statistics, thin over SciPy: groups (patients, volumes, images) are resampled, never rows."""
+"""Statistics over groups: patients, volumes or images are resampled, never single rows. Based on SciPy."""
 
 from __future__ import annotations
 

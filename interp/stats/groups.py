@@ -1,4 +1,4 @@
-"""Rows and the groups they belong to: checked, summed, shown one by one."""
+"""Rows and the groups they belong to: checks, sums, and values per group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from interp.errors import StudyError
 
 __all__ = ["MIN_GROUPS", "Groups", "checked", "per_group", "population_note", "totals"]
 
-MIN_GROUPS = 20  # with 6 volumes a 95 % interval over images covers 58 %: below this, no population claim
+MIN_GROUPS = 20  # with 6 volumes a 95 % interval over images covers only 58 %: make no claim below 20 groups
 
 Groups = Sequence | np.ndarray | pd.Series | None
 
@@ -24,7 +24,7 @@ def per_group(values: ArrayLike, groups: Sequence | np.ndarray | pd.Series) -> p
     A group whose every value is NaN has a NaN mean and n = 0; a missing label gets a row of its own.
 
     Raises:
-        StudyError: values and groups of different lengths, or infinite values.
+        StudyError: Values and groups of different lengths, or infinite values.
     """
     rows, codes = checked(values, groups)
     labels = np.asarray(pd.Series(groups, dtype=object), dtype=object)
@@ -43,7 +43,7 @@ def per_group(values: ArrayLike, groups: Sequence | np.ndarray | pd.Series) -> p
 
 
 def population_note(n_groups: int) -> str:
-    """The sentence that must stand beside a mean over fewer than 20 groups; empty from 20 on.
+    """The sentence to print beside a mean over fewer than 20 groups; empty from 20 on.
 
     Example:
         >>> population_note(25)
@@ -62,18 +62,16 @@ def checked(values: ArrayLike, groups: Groups) -> tuple[Float[np.ndarray, " row"
     """The values as float64, and the groups as integers from 0; a missing label is a group of its own.
 
     Raises:
-        StudyError: values and groups of different lengths, or infinite values.
+        StudyError: Values and groups of different lengths, or infinite values.
     """
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim != 1 or (groups is not None and len(groups) != len(rows)):
         came = f"values {rows.shape}" + ("" if groups is None else f" and {len(groups)} groups")
-        raise StudyError(
-            f"one value and one group per row are expected; came {came}. Pass two equal columns."
-        )
+        raise StudyError(f"one value and one group per row are expected; got {came}. Pass two equal columns.")
     if np.isinf(rows).any():
         raise StudyError(
-            f"values must be finite or NaN; came {int(np.isinf(rows).sum())} infinite of {len(rows)}. "
-            "Mark what is undefined as NaN: it is dropped and counted."
+            f"values must be finite or NaN; got {int(np.isinf(rows).sum())} infinite of {len(rows)}. "
+            "Mark undefined values as NaN: they are dropped and counted."
         )
     if groups is None:
         return rows, np.arange(len(rows))
@@ -86,7 +84,7 @@ def checked(values: ArrayLike, groups: Groups) -> tuple[Float[np.ndarray, " row"
 def totals(
     rows: Float[np.ndarray, " row"], codes: Int[np.ndarray, " row"]
 ) -> tuple[Float[np.ndarray, " group"], Int[np.ndarray, " group"]]:
-    """Sum and count of each group, ordered by value so that the order of rows cannot matter."""
+    """Sum and count of each group, sorted by value, so that the result does not depend on the order of rows."""
     _, compact, counts = np.unique(codes, return_inverse=True, return_counts=True)
     order = np.lexsort((rows, compact))
     sums = np.bincount(compact[order], weights=rows[order], minlength=len(counts)).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Means, differences and any other statistic with intervals over groups."""
+"""Means, differences and other statistics, with confidence intervals over groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from interp.stats.groups import Groups, checked, totals
 
 __all__ = ["Interval", "bootstrap", "bootstrap_statistic", "paired", "two_way", "unpaired"]
 
-CHUNK = 1_000_000  # group draws held at once; fixed, because the draws of a seed must not depend on memory
+CHUNK = 1_000_000  # group draws held at once; fixed, because a seed's draws must not depend on memory
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Interval:
     """A mean (or a difference, or another statistic) with its interval.
 
     Attributes:
-        mean: mean over the rows kept; NaN when there are none.
-        low: lower end; NaN with fewer than two groups, since nothing can then be said of other groups.
-        high: upper end; NaN as `low`.
-        n: rows kept.
-        n_groups: groups with at least one row kept; of two sides, those of the side with fewer.
-        n_nan: rows dropped because their value was NaN.
+        mean: The mean over the rows kept; NaN when there are none.
+        low: The lower end; NaN with fewer than two groups, which say nothing about other groups.
+        high: The upper end; NaN as `low`.
+        n: The number of rows kept.
+        n_groups: The number of groups with at least one row kept; for two sides, that of the side with fewer.
+        n_nan: The number of rows dropped because their value was NaN.
     """
 
     mean: float
@@ -45,20 +45,20 @@ def bootstrap(
     """The mean of `values` with a percentile interval from `n` resamplings of whole groups.
 
     Each resampling draws as many groups as there are, with replacement, and takes the mean of all their rows
-    (a ratio of sums, so large groups weigh more, as they do in the mean itself). The result does not depend
-    on the order of the rows. With few groups it covers too little (6 groups: about 85 % instead of 95 %),
-    hence `population_note`.
+    (a ratio of sums, so large groups weigh more, as in the mean itself). The result does not depend on the order of the
+    rows. With few groups the interval is too narrow (6 groups: coverage about 85 % instead of 95 %), hence
+    `population_note`.
 
     Args:
         values: (row,) numbers; NaN are dropped and counted.
-        groups: (row,) labels of what was sampled independently; a missing label (None, NaN) is a group of
-            its own. None: every row is its own group.
-        n: resamplings.
-        level: nominal coverage, in (0, 1).
-        seed: of the resampling.
+        groups: (row,) labels of what was sampled independently; a missing label (None, NaN) is its own group. None:
+            every row is its own group.
+        n: The number of resamplings.
+        level: The nominal coverage, in (0, 1).
+        seed: The seed of the resampling.
 
     Raises:
-        StudyError: values and groups of different lengths, infinite values, or `n`, `level` out of range.
+        StudyError: Values and groups of different lengths, infinite values, or `n`, `level` out of range.
 
     Example:
         >>> found = bootstrap([1.0, 3.0, 5.0, 5.0], ["a", "a", "b", "c"])
@@ -85,7 +85,7 @@ def paired(
     Row i of `a` and of `b` must be the same sample. Rows where either is NaN are dropped and counted.
 
     Raises:
-        StudyError: as `bootstrap`, and when `a` and `b` differ in length.
+        StudyError: As `bootstrap`, and when `a` and `b` differ in length.
 
     Example:
         >>> paired([2.0, 4.0], [1.0, 1.0], None).mean
@@ -104,22 +104,22 @@ def unpaired(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """mean(a) − mean(b) of different samples, with a percentile interval; each side's groups are drawn apart.
+    """mean(a) − mean(b) of different samples, with a percentile interval; each side's groups are drawn separately.
 
-    `n` counts the rows of both sides, `n_groups` the groups of the side with fewer: the weaker side limits
-    what can be claimed. The ends are NaN when either side has fewer than two groups.
+    `n` counts the rows of both sides, `n_groups` the groups of the side with fewer, which limits what can be claimed.
+    The ends are NaN when either side has fewer than two groups.
 
     Args:
         a: (row,) numbers of the first side; NaN are dropped and counted.
         b: (row,) numbers of the second.
-        groups_a: (row,) groups of `a`; None: every row is its own.
-        groups_b: the same for `b`. Groups are taken to be different things on the two sides.
-        n: resamplings.
-        level: nominal coverage, in (0, 1).
-        seed: of the resampling.
+        groups_a: (row,) groups of `a`; None: every row is its own group.
+        groups_b: (row,) groups of `b`; None: every row is its own group. No group is on both sides.
+        n: The number of resamplings.
+        level: The nominal coverage, in (0, 1).
+        seed: The seed of the resampling.
 
     Raises:
-        StudyError: as `bootstrap`.
+        StudyError: As `bootstrap`.
 
     Example:
         >>> unpaired([3.0, 5.0], [1.0], None, None).mean
@@ -156,15 +156,15 @@ def bootstrap_statistic(
     AUROC. Resamplings for which it is NaN (one class only, say) are left out of the interval.
 
     Args:
-        statistic: takes as many (row,) float64 arrays as there are columns.
+        statistic: A function of as many (row,) float64 arrays as there are columns.
         columns: (row,) numbers each; a row with a NaN in any of them is dropped and counted.
-        groups: as in `bootstrap`.
-        n: resamplings.
-        level: nominal coverage, in (0, 1).
-        seed: of the resampling.
+        groups: (row,) labels of groups, as in `bootstrap`.
+        n: The number of resamplings.
+        level: The nominal coverage, in (0, 1).
+        seed: The seed of the resampling.
 
     Raises:
-        StudyError: as `bootstrap`; no columns.
+        StudyError: As `bootstrap`; no columns.
 
     Example:
         >>> import numpy as np
@@ -173,10 +173,10 @@ def bootstrap_statistic(
     """
     check_options(n, level)
     if not len(columns):
-        raise StudyError("a statistic needs at least one column of numbers; came none.")
+        raise StudyError("a statistic needs at least one column of numbers; got none.")
     read = [checked(column, groups) for column in columns]
     if len({len(rows) for rows, _ in read}) > 1:
-        raise StudyError(f"columns of one length are expected; came {[len(rows) for rows, _ in read]}.")
+        raise StudyError(f"columns of one length are expected; got {[len(rows) for rows, _ in read]}.")
     table = np.stack([rows for rows, _ in read])
     kept = ~np.isnan(table).any(axis=0)
     table, codes = table[:, kept], np.unique(read[0][1][kept], return_inverse=True)[1]
@@ -191,12 +191,12 @@ def bootstrap_statistic(
 def two_way(values: ArrayLike, groups_a: Groups, groups_b: Groups, *, level: float = 0.95) -> Interval:
     """The mean of rows that belong to two kinds of group at once, such as pairs matched across domains.
 
-    The variance of the mean is V_a + V_b − V_ab: that by groups of the first kind, by the second, less that
-    by their intersections, which both count. The interval is mean ± t √V with as many degrees of freedom as
-    the kind with fewer groups has groups, less one. `n_groups` is that number of groups.
+    The variance of the mean is V_a + V_b − V_ab: the variance by groups of the first kind, plus that by the second,
+    minus that by their intersections, which both count. The interval is mean ± t √V. Its degrees of freedom are one
+    less than `n_groups`, the number of groups of the kind with fewer.
 
     Raises:
-        StudyError: as `bootstrap`.
+        StudyError: As `bootstrap`.
 
     Source: Cameron, Gelbach, Miller, Robust inference with multiway clustering, J. Bus. Econ. Stat. 29
     (2011) 238–249.
@@ -233,17 +233,17 @@ def gaps(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " row"]:
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape:
         raise StudyError(
-            f"a paired difference needs the same samples in both; came {first.shape} and {second.shape}. "
+            f"a paired difference needs the same samples in both; got {first.shape} and {second.shape}. "
             "Align the rows by sample first."
         )
     return first - second
 
 
 def check_options(n: int, level: float) -> None:
-    """Refuse no resamplings and levels that are not shares."""
+    """Raise `StudyError` for n below 1 or a level outside (0, 1)."""
     if n < 1 or not 0 < level < 1:
         raise StudyError(
-            f"a bootstrap takes n ≥ 1 resamplings and a level between 0 and 1; came n={n}, level={level}. "
+            f"a bootstrap takes n ≥ 1 resamplings and a level between 0 and 1; got n={n}, level={level}. "
             "The defaults are n=2000, level=0.95."
         )
 
@@ -251,7 +251,7 @@ def check_options(n: int, level: float) -> None:
 def _kept(
     values: ArrayLike, groups: Groups
 ) -> tuple[Float[np.ndarray, " group"], Int[np.ndarray, " group"], int]:
-    """Sum and count of each group, and how many rows were dropped."""
+    """Sum and count of each group, and the number of dropped rows."""
     rows, codes = checked(values, groups)
     kept = ~np.isnan(rows)
     return *totals(rows[kept], codes[kept]), int((~kept).sum())
@@ -293,6 +293,6 @@ def _resampled(
 
 
 def _variance(errors: Float[np.ndarray, " row"], codes: Int[np.ndarray, " row"]) -> float:
-    """The variance of the mean when rows of one group move together, corrected for the number of groups."""
+    """The variance of the mean with dependent rows in a group, corrected for the number of groups."""
     sums = np.bincount(np.unique(codes, return_inverse=True)[1], weights=errors)
     return float((sums**2).sum() / len(errors) ** 2 * len(sums) / (len(sums) - 1))

@@ -1,4 +1,4 @@
-"""Right or wrong before and after, on the same samples: what flipped, and whether that could be luck."""
+"""Right or wrong before and after, on the same samples: the flips, and McNemar's test of them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Flips:
     """Counts of samples by their marks before and after.
 
     Attributes:
-        both_right: right both times.
-        both_wrong: wrong both times.
-        wrong_to_right: gained.
-        right_to_wrong: lost.
-        n_unmarked: samples without a mark on one side, in none of the four.
+        both_right: Samples that are right before and after.
+        both_wrong: Samples that are wrong before and after.
+        wrong_to_right: Samples that are wrong before and right after.
+        right_to_wrong: Samples that are right before and wrong after.
+        n_unmarked: Samples without a mark on one side; none of the four counts them.
     """
 
     both_right: int
@@ -40,8 +40,8 @@ class Flips:
     def p(self) -> float:
         """McNemar's exact two-sided p: how often a fair coin would split the flips at least as unevenly.
 
-        1.0 when nothing flipped; NaN without samples. It takes samples as independent: where several share a
-        patient, a volume or an image it is too small, and the interval over groups is what to read.
+        1.0 when nothing flipped; NaN without samples. It treats samples as independent. Where several share a
+        patient, a volume or an image it is too small; then read the interval over groups.
         """
         changed = self.wrong_to_right + self.right_to_wrong
         if not self.n:
@@ -50,14 +50,14 @@ class Flips:
 
 
 def flips(before: ArrayLike, after: ArrayLike) -> Flips:
-    """Counts the samples whose mark changed.
+    """The counts of samples by their marks before and after.
 
     Args:
         before: (sample,) 1 for right, 0 for wrong, NaN for unmarked.
-        after: the same samples.
+        after: (sample,) marks of the same samples.
 
     Raises:
-        StudyError: different lengths, or a mark that is none of the three.
+        StudyError: Different lengths, or a mark that is none of the three.
 
     Source: McNemar, Psychometrika 12 (1947) 153–157, in its exact binomial form.
 
@@ -71,7 +71,7 @@ def flips(before: ArrayLike, after: ArrayLike) -> Flips:
     marks = np.concatenate([first[~np.isnan(first)], second[~np.isnan(second)]])
     if first.shape != second.shape or first.ndim != 1 or not np.isin(marks, (0.0, 1.0)).all():
         raise StudyError(
-            f"flips compares two lists of marks 1, 0 or NaN of the same samples; came shapes {first.shape} and "
+            f"flips compares two lists of marks 1, 0 or NaN of the same samples; got shapes {first.shape} and "
             f"{second.shape} with values {sorted(set(marks.tolist()))[:5]}."
         )
     a, b = first[known] == 1, second[known] == 1

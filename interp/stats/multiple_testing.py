@@ -1,4 +1,4 @@
-"""Several tests at once."""
+"""Adjustment of p values for several tests."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def holm(p_values: ArrayLike) -> Float[np.ndarray, " test"]:
 
     With the m defined p-values sorted ascending, p̃₍ᵢ₎ = min(1, max_{j ≤ i} (m − j + 1) · p₍ⱼ₎). Rejecting
     where p̃ ≤ α keeps the chance of any false rejection in the family at most α, however the tests depend on
-    one another. NaN (a test that could not be made) stays NaN and does not count in m.
+    one another. NaN (a test that was not possible) stays NaN and does not count in m.
 
     Args:
         p_values: (test,) numbers in [0, 1] or NaN.
 
     Raises:
-        StudyError: not one axis, or a number outside [0, 1].
+        StudyError: More than one axis, or a number outside [0, 1].
 
     Source: Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979) 65–70.
 
@@ -32,7 +32,7 @@ def holm(p_values: ArrayLike) -> Float[np.ndarray, " test"]:
     """
     found = np.asarray(p_values, np.float64)
     if found.ndim != 1 or (found < 0).any() or (found > 1).any():
-        raise StudyError(f"p-values are one list of numbers in [0, 1] or NaN; came {p_values!r}.")
+        raise StudyError(f"p-values are one list of numbers in [0, 1] or NaN; got {p_values!r}.")
     adjusted = np.full(found.shape, np.nan)
     defined = np.flatnonzero(~np.isnan(found))
     order = defined[np.argsort(found[defined], kind="stable")]

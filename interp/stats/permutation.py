@@ -1,4 +1,4 @@
-"""Permutation tests that move whole groups: exact where the groups are few, random otherwise."""
+"""Permutation tests of whole groups: exact with few groups, random otherwise."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class PermutationTest:
     """A two-sided permutation test of “no difference”.
 
     Attributes:
-        difference: the mean difference that was tested; NaN without rows.
-        p: the share of arrangements at least as far out, in (0, 1]; NaN when there is nothing to rearrange.
-        smallest_p: what p could be at least, with so few groups (or so few random arrangements); NaN as `p`.
-        n_groups: groups that were moved; of two sides, both together.
-        exact: every arrangement was tried, not a random part of them.
+        difference: The tested mean difference; NaN without rows.
+        p: The share of arrangements with a statistic at least as extreme, in (0, 1]; NaN when there is nothing to
+            rearrange.
+        smallest_p: The smallest possible p with this number of groups or of random arrangements; NaN as `p`.
+        n_groups: The number of rearranged groups; for two sides, both together.
+        exact: Whether every arrangement was tried, not a random part of them.
     """
 
     difference: float
@@ -41,14 +42,14 @@ class PermutationTest:
 
     @property
     def note(self) -> str:
-        """A sentence where no data whatever could have given p ≤ 0.05; else empty."""
+        """A sentence if no data could have given p ≤ 0.05; else empty."""
         if np.isnan(self.p):
-            return "Nothing can be tested: a side has fewer than two groups."
+            return "No test is possible: a side has fewer than two groups."
         if self.smallest_p <= USUAL:
             return ""
         return (
             f"With {self.n_groups} group{'s' if self.n_groups != 1 else ''} the smallest p this test can give "
-            f"is {self.smallest_p:.2g}, so it cannot show a difference at {USUAL}: p is not evidence of none."
+            f"is {self.smallest_p:.2g}, so it cannot show a difference at {USUAL}: a large p shows nothing."
         )
 
 
@@ -57,20 +58,20 @@ def paired_test(
 ) -> PermutationTest:
     """Whether `a − b` of the same samples is 0 on average: the signs of whole groups are flipped.
 
-    The statistic is the mean over rows, Σ_g s_g Σ_{i ∈ g} (a_i − b_i) / N with signs s_g = ±1: the quantity of
-    `paired`, so large groups weigh more. Exact, over all 2^G signs, when these are no more than `n` + 1;
-    otherwise over `n` random ones and p = (hits + 1) / (n + 1). With G groups p is at least 2^(1 − G): five
-    groups cannot reach 0.05, and `note` says so.
+    The statistic is the mean over rows, Σ_g s_g Σ_{i ∈ g} (a_i − b_i) / N with signs s_g = ±1, as in `paired`, so large
+    groups weigh more. The test is exact, over all 2^G signs, when these are at most `n` + 1; otherwise it uses `n`
+    random ones and p = (hits + 1) / (n + 1). With G groups p is at least 2^(1 − G): five groups cannot reach 0.05,
+    and `note` says so.
 
     Args:
         a: (row,) numbers; NaN rows are dropped.
         b: (row,) numbers, row i of the same sample as row i of `a`.
-        groups: (row,) what was sampled independently; None: every row.
-        n: random sign vectors at most.
-        seed: of these.
+        groups: (row,) labels of what was sampled independently; None: every row is its own group.
+        n: The maximum number of random sign vectors.
+        seed: The seed of the random signs.
 
     Raises:
-        StudyError: lengths that differ, infinite values, `n` below 1.
+        StudyError: Lengths that differ, infinite values, `n` below 1.
 
     Source: the sign-flipping test of R. A. Fisher, The Design of Experiments (1935), by group.
 
@@ -113,23 +114,23 @@ def unpaired_test(
     n: int = 9999,
     seed: int = 0,
 ) -> PermutationTest:
-    """Whether two sets of different samples have the same mean: whole groups are dealt to the sides anew.
+    """Whether two sets of different samples have the same mean: whole groups are reassigned to the two sides.
 
-    The statistic is studentised, (m_a − m_b) / √(V_a + V_b), with means over rows and their variances by
-    group, so the test keeps its size when one side's groups vary more, or hold more rows, than the other's.
-    Exact when the arrangements are no more than `n` + 1. A side with a single group has no variance, so
-    nothing can be tested: p is NaN and `note` says so.
+    The statistic is studentised, (m_a − m_b) / √(V_a + V_b), with means over rows and their variances by group. So
+    the test keeps its level when the groups of one side vary more, or have more rows, than those of the other. It is
+    exact when there are at most `n` + 1 arrangements. A side with a single group has no variance, so no test is
+    possible: p is NaN and `note` says so.
 
     Args:
         a: (row,) numbers of the first side; NaN are dropped.
         b: (row,) numbers of the second.
-        groups_a: (row,) groups of `a`; None: every row is its own.
-        groups_b: the same for `b`. Groups are taken to be different things on the two sides.
-        n: random arrangements at most.
-        seed: of these.
+        groups_a: (row,) groups of `a`; None: every row is its own group.
+        groups_b: (row,) groups of `b`; None: every row is its own group. No group is on both sides.
+        n: The maximum number of random arrangements.
+        seed: The seed of the random arrangements.
 
     Raises:
-        StudyError: as `paired_test`.
+        StudyError: As `paired_test`.
 
     Source: Janssen, Studentized permutation tests for non-i.i.d. hypotheses, Stat. Probab. Lett. 36 (1997)
     9–21; Chung, Romano, Exact and asymptotically robust permutation tests, Ann. Stat. 41 (2013) 484–507.
@@ -178,7 +179,7 @@ class _Studentised:
         return difference / np.sqrt(np.maximum(first[1] + second[1], least))
 
     def _side(self, chosen: np.ndarray, axis: int) -> tuple[Any, Any]:
-        """Mean over rows, and its variance by group."""
+        """The mean over rows, and its variance by group."""
         sums, counts = self.sums[chosen], self.counts[chosen]
         total = counts.sum(axis=axis, keepdims=True)
         mean = sums.sum(axis=axis, keepdims=True) / total
@@ -190,4 +191,4 @@ class _Studentised:
 
 def _check(n: int) -> None:
     if n < 1:
-        raise StudyError(f"a permutation test takes n ≥ 1 arrangements; came n={n}. The default is n=9999.")
+        raise StudyError(f"a permutation test takes n ≥ 1 arrangements; got n={n}. The default is n=9999.")

@@ -77,7 +77,7 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
     for wrong in ({}, [SAMPLE], {"a": "b"}):
         with pytest.raises(MapError, match="partners"):
             ActivationPatching(wrong)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(MapError, match="block of ActivationPatching is a whole number, at least 1; got 0"):
+    with pytest.raises(MapError, match="block of ActivationPatching is a whole number of at least 1; got 0"):
         ActivationPatching({"a": OTHER}, block=0)
     mllm, wide = family("qwen2_5_vl"), Sample(small.picture(400, 80, seed=7), "is it red?")
     with pytest.raises(MapError, match=f"sample {SAMPLE.id} has no partner among the 1 given"):

@@ -33,8 +33,8 @@ def test_the_centre_prior_is_a_gaussian_in_shares_of_the_image() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: RandomMap(-1), "seed is a whole number ≥ 0; got -1"),
-        (lambda: CentrePrior(0.0), "sigma is a number > 0"),
+        (lambda: RandomMap(-1), "seed is a whole number of at least 0; got -1"),
+        (lambda: CentrePrior(0.0), "sigma, a share of the image's side, is a finite number above 0; got 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make: object, said: str, unchecked: None) -> None:

@@ -244,10 +244,10 @@ def test_captum_missing_names_the_extra(mllm, monkeypatch):
     [
         (lambda: InputGradient("image"), "of is 'pixels' or 'embeddings'; got 'image'"),
         (lambda: InputGradient(times_input=2), "times_input is True or False; got 2"),
-        (lambda: SmoothGrad(n=0), "n is a whole number, at least 1; got 0"),
+        (lambda: SmoothGrad(n=0), "n is a whole number of at least 1; got 0"),
         (lambda: SmoothGrad(noise=0), "noise is a finite number above 0; got 0"),
         (lambda: IntegratedGradients(baseline="black"), "baseline is 'mean' or 'zero'; got 'black'"),
-        (lambda: IntegratedGradients(steps=1.5), "steps is a whole number, at least 1; got 1.5"),
+        (lambda: IntegratedGradients(steps=1.5), "steps is a whole number of at least 1; got 1.5"),
     ],
 )
 def test_arguments_are_checked(unchecked, make, message):

@@ -51,7 +51,7 @@ def test_a_map_needs_its_dimensions_and_one_value_per_image_token():
 
 
 def test_as_many_token_maps_and_logits_as_maps_are_needed():
-    with pytest.raises(MapError, match="each map needs its TokenMap; got 1 maps, 2 of them"):
+    with pytest.raises(MapError, match="each map needs its TokenMap; got 1 maps and 2 TokenMaps"):
         Maps((array(2, 4),), (tokens(4), tokens(4)), Cost())
     with pytest.raises(MapError, match="1 maps need as many rows of logits"):
         Maps(

@@ -62,10 +62,13 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
     }  # fmt: skip
     assert Occlusion(batch=1) == Occlusion()
     for wrong, message in (
-        ({"window": 2}, "window is an odd number of tokens; got 2"),
-        ({"coarse": 1}, "coarse is a number of tokens, 2 or more, or None; got 1"),
-        ({"refine": 0.0}, r"refine is a share of the blocks in \(0, 1\]; got 0.0"),
-        ({"by": "zero"}, 'painted by "grey", "blur" or "mean"'),
+        ({"window": 2}, "window of Occlusion is an odd number of tokens; got 2"),
+        ({"coarse": 1}, "coarse of Occlusion, where it is not None, is a whole number of at least 2; got 1"),
+        (
+            {"refine": 0.0},
+            "refine, the share of blocks that is refined, is a finite number above 0 and at most 1; got 0",
+        ),
+        ({"by": "zero"}, "by of PaintPixels is 'grey' or 'blur' or 'mean'"),
     ):
         with pytest.raises(MapError, match=message):
             Occlusion(**wrong)

@@ -98,14 +98,14 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(mllm: Mllm, uncheck
     }  # fmt: skip
     assert hash(RandomMasks(batch=3)) == hash(RandomMasks())
     with pytest.raises(
-        MapError, match=r"is left by \d of 3 masks; its mean needs two or more. Raise n= or keep="
+        MapError, match=r"is kept by \d of 3 masks; its mean needs two or more. Raise n= or keep="
     ):
         RandomMasks(Planted(), n=3, cell=1, keep=0.1)(mllm, small.sample())
     for wrong, message in (
-        ({"removal": "blur"}, r"removal is a way to take tokens away, such as HideTokens\(\)"),
-        ({"n": 1}, "n of RandomMasks is a whole number, at least 2; got 1"),
-        ({"cell": 0}, "cell of RandomMasks is a whole number, at least 1; got 0"),
-        ({"keep": 1.0}, r"keep is a probability in \(0, 1\); got 1.0"),
+        ({"removal": "blur"}, r"removal is a way to remove tokens, such as HideTokens\(\)"),
+        ({"n": 1}, "n of RandomMasks is a whole number of at least 2; got 1"),
+        ({"cell": 0}, "cell of RandomMasks is a whole number of at least 1; got 0"),
+        ({"keep": 1.0}, "keep, a probability, is a finite number above 0 and below 1; got 1"),
     ):
         with pytest.raises(MapError, match=message):
             RandomMasks(**wrong)

@@ -104,7 +104,7 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
         "removal": "replace_embeddings",
         "by": "zero",
     }
-    with pytest.raises(MapError, match='replaced by "mean", "zero" or "other"; got \'blur\''):
+    with pytest.raises(MapError, match="by of ReplaceEmbeddings is 'mean' or 'zero' or 'other'; got 'blur'"):
         ReplaceEmbeddings("blur")  # pyright: ignore[reportArgumentType]
     with pytest.raises(MapError, match=r'by="other" takes other=, an interp\.Sample'):
         EmbeddingReplacement("other")

@@ -108,7 +108,7 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(mllm: Mllm, uncheck
     assert removal.to_dict() == {"removal": "hide_tokens", "layers": [2, 1], "queries": "last"}
     assert isinstance(removal, Removal)
     assert hash(removal) == hash(HideTokens((2, 1), "last"))
-    with pytest.raises(SiteError, match='hidden from queries "after_image" or "last"; got \'question\''):
+    with pytest.raises(SiteError, match="queries of HideTokens is 'after_image' or 'last'; got 'question'"):
         HideTokens(queries="question")  # pyright: ignore[reportArgumentType]
     with pytest.raises(SiteError, match="the model has 3 layers"):
         HideTokens([7]).scores(mllm, SAMPLE, masks(16))
@@ -116,7 +116,7 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(mllm: Mllm, uncheck
         MapError, match=r"one column for each of the sample's 16 image tokens.*float64 of shape \(2, 9\)"
     ):
         HideTokens().scores(mllm, SAMPLE, np.ones((2, 9)))
-    with pytest.raises(MapError, match="batch is a whole number, at least 1; got 0"):
+    with pytest.raises(MapError, match="batch is a whole number of at least 1; got 0"):
         HideTokens().scores(mllm, SAMPLE, masks(16), batch=0)
     with pytest.raises(ModelError, match="lets every row of its prompt see the whole prompt"):
         HideTokens().scores(family("paligemma"), SAMPLE, masks(16)[:, :4], target=Target("left lung"))

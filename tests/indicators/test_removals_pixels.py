@@ -82,5 +82,5 @@ def test_batches_change_no_number_and_it_describes_itself(unchecked: None) -> No
     assert PaintPixels("blur").to_dict() == {"removal": "paint_pixels", "by": "blur", "sigma": 0.1}
     assert PaintPixels().to_dict() == {"removal": "paint_pixels", "by": "grey"}
     assert PaintPixels("mean").name == "mean pixels"
-    with pytest.raises(MapError, match='painted by "grey", "blur" or "mean"; got \'zero\''):
+    with pytest.raises(MapError, match="by of PaintPixels is 'grey' or 'blur' or 'mean'; got 'zero'"):
         PaintPixels("zero")  # pyright: ignore[reportArgumentType]

@@ -56,5 +56,5 @@ def test_it_describes_itself(unchecked: None) -> None:
     assert TokenKnockout([1], batch=4) == TokenKnockout((1,))
     assert hash(TokenKnockout([1])) == hash(TokenKnockout((1,), batch=2))
     assert TokenKnockout([1], "last").removal == HideTokens([1], "last")
-    with pytest.raises(SiteError, match='hidden from queries "after_image" or "last"'):
+    with pytest.raises(SiteError, match="queries of HideTokens is 'after_image' or 'last'"):
         TokenKnockout(queries="text")  # pyright: ignore[reportArgumentType]

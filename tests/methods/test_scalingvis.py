@@ -168,7 +168,11 @@ def test_they_are_methods_and_values():
         (AdaptVis, {"unsure_weight": -1}, "unsure_weight is a finite number of at least 0; got -1"),
         (AdaptVis, {"sure_weight": float("nan")}, "sure_weight is a finite number of at least 0; got nan"),
         (AdaptVis, {"threshold": 40}, "threshold is a finite number of at least 0 and at most 1; got 40"),
-        (AdaptVis, {"decimals": 1.5}, "decimals is a whole number of at least 0, or None; got 1.5"),
+        (
+            AdaptVis,
+            {"decimals": 1.5},
+            "decimals, where it is not None, is a whole number of at least 0; got 1.5",
+        ),
     ],
 )
 def test_wrong_parameters_say_what_is_right(unchecked, method, wrong, message):

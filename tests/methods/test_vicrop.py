@@ -246,7 +246,7 @@ def test_it_is_a_method_and_a_value():
         ({"ratios": []}, r"one or more sides of windows.*got \[\]"),
         ({"ratios": [1, float("nan")]}, r"a ratio is a finite number above 0; got nan"),
         ({"generic": "describe"}, r"generic is an interp\.Prompt or None; got 'describe'"),
-        ({"map": "grad_att", "generic": GENERIC_PROMPT}, r"divides nothing out, as published"),
+        ({"map": "grad_att", "generic": GENERIC_PROMPT}, r"has no generic prompt, as published"),
     ],
 )
 def test_parameters_that_make_no_sense(unchecked, given, message):
@@ -285,7 +285,7 @@ class OneImage(Llava):
 def test_a_model_of_one_image_is_pointed_to_the_crop_alone():
     model = wrap(small.llava(), small.processor(), OneImage())
     with pytest.raises(
-        MethodError, match=r'single cannot be given two images here \(single takes one.*images="crop"'
+        MethodError, match=r'single does not accept two images here \(single takes one.*images="crop"'
     ):
         ViCrop(base=SMALL).answer(model, three())
     assert ViCrop(base=SMALL, images="crop").answer(model, three(), max_new_tokens=1)[0].text

@@ -303,6 +303,6 @@ def test_pixel_values_of_another_kind_are_refused(shape):
     config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=8))
     inputs = {"pixel_values": torch.zeros(shape)}
     with pytest.raises(
-        MethodError, match=r"which pixel each gradient belongs to.*Here: map='rel_att' or 'grad_att'"
+        MethodError, match=r"which pixel each gradient belongs to.*Use map='rel_att' or 'grad_att'"
     ):
         pixel_grid(inputs, token_map(["odd"] * 4), SimpleNamespace(), config)

@@ -118,5 +118,5 @@ def test_what_does_not_fit_is_refused() -> None:
         comprehensiveness(np.ones(2), np.ones((3, 4)))
     with pytest.raises(MapError, match=r"got shapes \(3, 4\), \(2,\) and \(\)"):
         normalised(np.ones((3, 4)), np.ones(2), 0.0)
-    with pytest.raises(MapError, match=r"same tokens are compared; got \(2,\) and \(3,\)"):
+    with pytest.raises(MapError, match=r"same tokens are needed; got \(2,\) and \(3,\)"):
         spearman([1.0, 2.0], [1.0, 2.0, 3.0])

@@ -115,7 +115,7 @@ def test_sliding_broadcasts_several_masks_over_several_maps():
 
 def test_sliding_refuses_a_grid_that_is_missing_or_does_not_fit():
     mask = np.array([True, False, False, False])
-    with pytest.raises(MapError, match=r"needs the token grid .* came None.*attention_ratio"):
+    with pytest.raises(MapError, match=r"needs the token grid .* got None.*attention_ratio"):
         attention_ratio_sliding(np.ones(4), mask, None)
     with pytest.raises(MapError, match="2×3 = 6 does not hold the map's 4 tokens"):
         attention_ratio_sliding(np.ones(4), mask, (2, 3))

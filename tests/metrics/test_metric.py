@@ -57,9 +57,9 @@ def test_the_table_names_every_metric_and_says_how_to_read_it():
 def test_named_keeps_the_order_and_names_what_it_does_not_know():
     assert [metric.name for metric in named(("kl_gain", "ar"))] == ["kl_gain", "ar"]
     assert named("js") == (METRICS["js"],)
-    with pytest.raises(StudyError, match=r"named ar, ar_sliding, kl, .* ap; came 'attention_ratio'"):
+    with pytest.raises(StudyError, match=r"named ar, ar_sliding, kl, .* ap; got 'attention_ratio'"):
         named(["ar", "attention_ratio"])
-    with pytest.raises(StudyError, match="named once; came ar, js, ar"):
+    with pytest.raises(StudyError, match="named once; got ar, js, ar"):
         named(["ar", "js", "ar"])
 
 
@@ -163,11 +163,11 @@ def test_a_map_and_a_mask_that_do_not_fit_are_refused(metric):
     mask = np.arange(N) < 4
     with pytest.raises(MapError, match=r"same image tokens .* map \(19,\) and mask \(20,\).*same sample"):
         metric(np.ones(N - 1), mask, (ROWS, COLS))
-    with pytest.raises(MapError, match=r"mask is bool .* came dtype float64.*coverage"):
+    with pytest.raises(MapError, match=r"mask is bool .* got dtype float64.*coverage"):
         metric(np.ones(N), mask.astype(float), (ROWS, COLS))
     with pytest.raises(MapError, match=r"leading axes .* map \(2, 20\) and mask \(3, 20\)"):
         metric(np.ones((2, N)), np.stack([mask] * 3), (ROWS, COLS))
-    with pytest.raises(MapError, match=r"real numbers .* came complex128"):
+    with pytest.raises(MapError, match=r"real numbers .* got complex128"):
         metric(np.ones(N, complex), mask, (ROWS, COLS))
     with pytest.raises(MapError, match="same image tokens"):
         metric(np.ones(N), np.array([True]), (ROWS, COLS))

@@ -192,7 +192,7 @@ def test_arguments_that_do_not_fit_are_refused():
         bootstrap([[1.0, 2.0]], None)
     with pytest.raises(StudyError, match=r"1 infinite of 2.*NaN"):
         bootstrap([1.0, np.inf], ["a", "b"])
-    with pytest.raises(StudyError, match=r"same samples in both; came \(2,\) and \(3,\)"):
+    with pytest.raises(StudyError, match=r"same samples in both; got \(2,\) and \(3,\)"):
         paired([1.0, 2.0], [1.0, 2.0, 3.0], None)
     for wrong in ({"n": 0}, {"level": 1.0}, {"level": 95.0}):
         with pytest.raises(StudyError, match="level between 0 and 1; came"):
@@ -284,5 +284,5 @@ def test_options_of_the_other_intervals_are_checked_too():
                 call(**wrong)
     with pytest.raises(StudyError, match="at least one column"):
         bootstrap_statistic(np.mean, [], None)
-    with pytest.raises(StudyError, match=r"columns of one length are expected; came \[2, 1\]"):
+    with pytest.raises(StudyError, match=r"columns of one length are expected; got \[2, 1\]"):
         bootstrap_statistic(np.dot, [[1.0, 2.0], [1.0]], None)

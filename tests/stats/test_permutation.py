@@ -102,7 +102,7 @@ def test_a_side_of_one_group_has_a_difference_and_no_test() -> None:
     found = unpaired_test([9.0, 9.0], [1.0, 2.0, 3.0, 4.0], ["x", "x"], None)
     assert (found.difference, found.n_groups) == (6.5, 5)
     assert np.isnan(found.p)
-    assert found.note == "Nothing can be tested: a side has fewer than two groups."
+    assert found.note == "No test is possible: a side has fewer than two groups."
 
 
 def test_nan_rows_are_dropped_and_nothing_left_is_nan() -> None:
@@ -122,7 +122,7 @@ def test_the_difference_tested_is_the_one_estimated() -> None:
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(StudyError, match="n ≥ 1 arrangements; came n=0"):
+    with pytest.raises(StudyError, match="n ≥ 1 arrangements; got n=0"):
         paired_test([1.0], [2.0], None, n=0)
     with pytest.raises(StudyError, match="n ≥ 1 arrangements"):
         unpaired_test([1.0], [2.0], None, None, n=0)

@@ -1,0 +1,55 @@
+"""Embedding replacement: what the target loses when one image token's embedding is replaced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from interp.indicators.maps import Maps, Samples
+from interp.indicators.removals import ReplaceEmbeddings, one_by_one
+from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
+from interp.tracing import Mllm
+
+__all__ = ["EmbeddingReplacement"]
+
+
+@dataclass(frozen=True)
+class EmbeddingReplacement:
+    """The fall of the target when one image token's embedding is replaced: (token) maps, nats.
+
+    Args:
+        by: The replacement, "mean", "zero" or "other"; see `ReplaceEmbeddings`.
+        other: The sample whose image gives the replacement, with by="other".
+        batch: Variants in one pass; values do not depend on it.
+
+    Raises:
+        MapError: As `ReplaceEmbeddings`.
+    """
+
+    by: Literal["mean", "zero", "other"] = "mean"
+    other: Sample | None = None
+    batch: int = field(default=32, compare=False)
+
+    def __post_init__(self) -> None:
+        _ = self.removal
+
+    @property
+    def removal(self) -> ReplaceEmbeddings:
+        """The removal of a token."""
+        return ReplaceEmbeddings(self.by, self.other)
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt = PAPER_PROMPT,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+    ) -> Maps:
+        """The maps of these samples, one by one. Cost: N passes over what follows each token, no vision tower."""
+        return one_by_one(self.removal, mllm, samples, prompt, target, self.batch, "embedding replacement")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values."""
+        return {"indicator": "embedding replacement", "removal": self.removal.to_dict()}
