@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
-from interp.stats.groups import Groups, checked, totals
+from interp.stats.groups import Groups, check_rows, group_sums
 
 __all__ = ["Interval", "bootstrap", "bootstrap_statistic", "paired", "two_way", "unpaired"]
 
@@ -45,9 +45,22 @@ def bootstrap(
     """The mean of `values` with a percentile interval from `n` resamplings of whole groups.
 
     Each resampling draws as many groups as there are, with replacement, and takes the mean of all their rows
-    (a ratio of sums, so large groups weigh more, as in the mean itself). The result does not depend on the order of the
-    rows. With few groups the interval is too narrow (6 groups: coverage about 85 % instead of 95 %), hence
-    `population_note`.
+    (a ratio of sums, so large groups weigh more, as they do in the mean itself). The result does not depend
+    on the order of the rows.
+
+    With few groups it covers too little, hence `population_note`. Share of 1500 simulated data sets whose 95 %
+    interval held the true mean, for normal and for skewed (exponential) group effects, groups of 1 to 8 rows:
+
+    | groups                       | 5       | 8       | 12      | 20      | 40      |
+    |------------------------------|---------|---------|---------|---------|---------|
+    | this interval                | 83, 78  | 89, 84  | 91, 88  | 91, 90  | 94, 92  |
+    | scipy's BCa of group means   | 84, 80  | 90, 85  | 91, 89  | 92, 91  | 94, 94  |
+    | scipy's BCa of the same mean | 82, 79  | 88, 83  | 89, 87  | 90, 90  | 94, 93  |
+    | Student's t of group means   | 96, 90  | 95, 90  | 96, 93  | 95, 92  | 95, 95  |
+
+    BCa is within two points of it everywhere, so it is no reason to change. Student's t covers better below 12
+    groups, with intervals 1.2 to 1.6 times as wide, but speaks of the mean of group means, which is another
+    number where groups differ in size. Command: `python benchmarks/coverage.py --draws 1500`.
 
     Args:
         values: (row,) numbers; NaN are dropped and counted.
@@ -91,7 +104,7 @@ def paired(
         >>> paired([2.0, 4.0], [1.0, 1.0], None).mean
         2.0
     """
-    return bootstrap(gaps(a, b), groups, n=n, level=level, seed=seed)
+    return bootstrap(paired_differences(a, b), groups, n=n, level=level, seed=seed)
 
 
 def unpaired(
@@ -174,7 +187,7 @@ def bootstrap_statistic(
     check_options(n, level)
     if not len(columns):
         raise StudyError("a statistic needs at least one column of numbers; got none.")
-    read = [checked(column, groups) for column in columns]
+    read = [check_rows(column, groups) for column in columns]
     if len({len(rows) for rows, _ in read}) > 1:
         raise StudyError(f"columns of one length are expected; got {[len(rows) for rows, _ in read]}.")
     table = np.stack([rows for rows, _ in read])
@@ -206,8 +219,8 @@ def two_way(values: ArrayLike, groups_a: Groups, groups_b: Groups, *, level: flo
         2.0
     """
     check_options(1, level)
-    rows, first = checked(values, groups_a)
-    second = checked(values, groups_b)[1]
+    rows, first = check_rows(values, groups_a)
+    second = check_rows(values, groups_b)[1]
     kept = ~np.isnan(rows)
     rows, first, second = rows[kept], first[kept], second[kept]
     n_nan = int((~kept).sum())
@@ -224,7 +237,7 @@ def two_way(values: ArrayLike, groups_a: Groups, groups_b: Groups, *, level: flo
     return Interval(mean, mean - half, mean + half, len(rows), n_groups, n_nan)
 
 
-def gaps(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " row"]:
+def paired_differences(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " row"]:
     """`a − b`, row by row.
 
     Raises:
@@ -252,9 +265,9 @@ def _kept(
     values: ArrayLike, groups: Groups
 ) -> tuple[Float[np.ndarray, " group"], Int[np.ndarray, " group"], int]:
     """Sum and count of each group, and the number of dropped rows."""
-    rows, codes = checked(values, groups)
+    rows, codes = check_rows(values, groups)
     kept = ~np.isnan(rows)
-    return *totals(rows[kept], codes[kept]), int((~kept).sum())
+    return *group_sums(rows[kept], codes[kept]), int((~kept).sum())
 
 
 def _ends(found: Float[np.ndarray, " resampling"], level: float) -> tuple[float, float]:
