@@ -288,9 +288,9 @@ class HeadResult:
         With `against`, other results of as many heads: all on one colour scale, and "ranks", each head's rank
         here against its rank there.
         """
-        from interp.study.head_ranking.figures import head_figures
+        from interp.study.head_ranking.page import figures
 
-        return head_figures((self, *_several(against)), k)
+        return figures(self, k, against=_several(against))
 
     def report(
         self,
@@ -306,10 +306,10 @@ class HeadResult:
             k: How many heads are the top.
             against: Other results whose rankings are compared with this one.
         """
-        from interp.study.head_ranking.page import write_head_report
+        from interp.study.head_ranking.page import write_page
 
         target = self.folder.path / "report.html" if path is None else Path(path)
-        return write_head_report((self, *_several(against)), target, k)
+        return write_page(self, target, k=k, against=_several(against))
 
 
 def _several(against: HeadResult | Sequence[HeadResult]) -> tuple[HeadResult, ...]:

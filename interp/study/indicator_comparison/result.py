@@ -248,9 +248,9 @@ class IndicatorResult(GridResult):
 
     def figures(self) -> dict[str, go.Figure]:
         """Plotly figures by name: "localisation", "pareto", and by cell "agreement", "curves", "matrix", "sanity"."""
-        from interp.study.indicator_comparison.figures import indicator_figures
+        from interp.study.indicator_comparison.page import figures
 
-        return indicator_figures(self)
+        return figures(self)
 
     def report(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
@@ -258,9 +258,9 @@ class IndicatorResult(GridResult):
         Args:
             path: Where to write it; `report.html` in the study's folder when left out.
         """
-        from interp.study.indicator_comparison.page import write_indicators
+        from interp.study.indicator_comparison.page import write_page
 
-        return write_indicators(self, self.folder / "report.html" if path is None else Path(path))
+        return write_page(self, self.folder / "report.html" if path is None else Path(path))
 
 
 def own_removals(study: Any) -> list[tuple[str, str]]:

@@ -253,9 +253,9 @@ class KnockoutResult(GridResult):
 
     def figures(self) -> dict[str, go.Figure]:
         """ "flow": change of probability and of accuracy over the windows; by="head": a heat map per flow."""
-        from interp.study.knockout_sweep.figures import knockout_figures
+        from interp.study.knockout_sweep.page import figures
 
-        return knockout_figures(self)
+        return figures(self)
 
     def report(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
@@ -263,9 +263,9 @@ class KnockoutResult(GridResult):
         Args:
             path: Where to write it; `report.html` in the study's folder when left out.
         """
-        from interp.study.knockout_sweep.page import write_knockout_report
+        from interp.study.knockout_sweep.page import write_page
 
-        return write_knockout_report(self, self.folder / "report.html" if path is None else Path(path))
+        return write_page(self, self.folder / "report.html" if path is None else Path(path))
 
 
 def _sentences(result: KnockoutResult, cell: GridCell) -> Iterator[str]:

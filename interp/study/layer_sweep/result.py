@@ -229,9 +229,9 @@ class Result(GridResult):
 
     def figures(self, choice: LayerChoice | None = None) -> dict[str, go.Figure]:
         """One Plotly figure per metric: its mean per layer with the interval, and both nulls."""
-        from interp.study.layer_sweep.figures import layer_figures
+        from interp.study.layer_sweep.page import figures
 
-        return layer_figures(self, choice)
+        return figures(self, choice)
 
     def report(
         self, path: str | os.PathLike[str] | None = None, *, choice: LayerChoice | None = None
@@ -244,10 +244,10 @@ class Result(GridResult):
             path: Where to write it; `report.html` in the study's folder when left out.
             choice: The layer to feature; without one, the best on these samples, labelled as descriptive.
         """
-        from interp.study.layer_sweep.page import write_report
+        from interp.study.layer_sweep.page import write_page
 
         write_atomically(self.folder / "summary.csv", self.summary().to_csv(index=False).encode())
-        own = write_report(self, self.folder / "report.html", choice)
+        own = write_page(self, self.folder / "report.html", choice=choice)
         if path is None:
             return own
         Path(path).parent.mkdir(parents=True, exist_ok=True)

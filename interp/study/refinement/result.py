@@ -270,9 +270,9 @@ class RefinementResult(GridResult):
     def figures(self) -> dict[str, go.Figure]:
         """Plotly figures: "difference", the accuracy change of each cell with its interval, where there are several;
         "heat", the same over two parameters, where the methods differ in two numbers."""
-        from interp.study.refinement.figures import refinement_figures
+        from interp.study.refinement.page import figures
 
-        return refinement_figures(self)
+        return figures(self)
 
     def report(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write the report, one HTML file that loads nothing from elsewhere, and return its path.
@@ -280,6 +280,6 @@ class RefinementResult(GridResult):
         Args:
             path: Where to write it; `report.html` in the study's folder when left out.
         """
-        from interp.study.refinement.page import write_refinement
+        from interp.study.refinement.page import write_page
 
-        return write_refinement(self, self.folder / "report.html" if path is None else Path(path))
+        return write_page(self, self.folder / "report.html" if path is None else Path(path))
