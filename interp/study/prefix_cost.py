@@ -1,4 +1,4 @@
-"""What a call would have cost alone, though it found an image prefix that another had paid for."""
+"""What a call would cost alone, where it used an image prefix that another call had computed."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Residu
 
 __all__ = [
     "SMALL",
-    "Rows",
     "SamplesTask",
     "StudyTask",
+    "TableRows",
     "data_identity",
     "edited",
     "fault",
@@ -142,7 +142,8 @@ def question_length(sample: Sample) -> int:
 
 
 BATCHES_PER_SHARD = 4
-Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+TableRows = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Table name → rows."""
 
 
 class StudyTask(ABC):
@@ -255,7 +256,7 @@ class StudyTask(ABC):
         return Outcome({**rows, FAILURES: [*failures, *rows[FAILURES]]}, outcome.cost)
 
     def each(
-        self, indices: Sequence[int], rows: Callable[[int, int], Rows]
+        self, indices: Sequence[int], rows: Callable[[int, int], TableRows]
     ) -> dict[str, list[Mapping[str, Any]]]:
         """The rows of every sample together; one whose `rows(place, index)` raises an `InterpError` has failed.
 
@@ -301,7 +302,7 @@ class StudyTask(ABC):
 
 
 SMALL = 50_000_000
-"""Parameters below which a second thread costs more than it brings: on a busy machine with two cores an
+"""Parameters below which a second thread slows a model down: on a busy machine with two cores an
 organism of 1.8 million took 28 times as long on two threads as on one."""
 
 
@@ -332,7 +333,7 @@ class SamplesTask(StudyTask):
     """
 
     @abstractmethod
-    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> Rows:
+    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> TableRows:
         """Table name → rows of one sample, failures included; raises `InterpError` when it cannot be used."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -348,7 +349,7 @@ class SamplesTask(StudyTask):
         """Rows of each sample's map."""
         maps, paid = self._maps(indices)
 
-        def rows(place: int, index: int) -> Rows:
+        def rows(place: int, index: int) -> TableRows:
             logits = None if maps.logits is None else maps.logits.values[place]
             return self.rows(index, maps[place], maps.tokens[place], logits)
 
@@ -356,7 +357,7 @@ class SamplesTask(StudyTask):
         return Outcome(self.each(indices, rows), {} if paid else cost)
 
     def _maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
-        """The maps of a micro-batch, and whether another task has already paid for them."""
+        """The maps of a micro-batch, and whether another task has computed them already."""
 
         def run() -> Maps:
             study = self.study

@@ -264,7 +264,7 @@ def test_everything_its_numbers_depend_on_is_in_its_name(mllm: Mllm, data: Sampl
         ({"target": "yes"}, "target is one of answer, greedy; got 'yes'"),
         ({"rule": "near"}, "rule is one of touch, center, stretch"),
         ({"by": "layer", "window": 3}, "window= is for by=\"layer window\"; by='layer' blocks one layer"),
-        ({"window": 0}, "window is a whole number ≥ 1; got 0"),
+        ({"window": 0}, "window is a whole number ≥ 1, or None; got 0"),
         ({"stride": 0}, "stride is a whole number ≥ 1; got 0"),
         ({"batch": 0}, "batch is a whole number ≥ 1; got 0"),
         ({"seed": -1}, "seed is a whole number ≥ 0; got -1"),

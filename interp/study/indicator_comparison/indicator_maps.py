@@ -23,7 +23,7 @@ from interp.tracing import Cost
 __all__ = ["Found", "Ledger", "MapMaker"]
 
 CHECKS = 8
-"""The sanity checks ask an indicator that is asked of few samples on so many times fewer."""
+"""An indicator of `few` samples runs on so many times fewer in the sanity checks."""
 Map = Float[np.ndarray, " token"]
 
 
@@ -112,7 +112,7 @@ class MapMaker:
     ) -> list[Found]:
         """Where the image tokens are, what the model says, and the price of one plain forward."""
         prompt = self._study.prompt
-        if not self._warm:  # what only the first pass of a process takes is nobody's cost
+        if not self._warm:  # exclude the warm-up: the first pass of a process takes longer
             self._warm = True
             billed(mllm, Shelf())[0].trace(samples[:1], prompt=prompt)
         own, bill = billed(mllm, shelf)

@@ -1,4 +1,4 @@
-"""A knockout sweep as the runner sees it: the answer's probability in every blocked pass of a sample."""
+"""The task of a `KnockoutSweep`: the answer's probability in every blocked pass of a sample."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from interp.run import FAILURES, Outcome, Plan, make_plan
 from interp.run.task import failure
 from interp.study.first_token import FirstToken, first_token
 from interp.study.knockout_sweep.flows import Flow, Window
-from interp.study.task import Rows, StudyTask, suitable_threads
+from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.knockout_variants import Cut, Passes, Stem
 from interp.tracing.target import log_probabilities
 
@@ -101,7 +101,7 @@ class KnockoutTask(StudyTask):
                 total[name] = max(total[name], value) if name.startswith("peak") else total[name] + value
         return Outcome(rows, total)
 
-    def _rows(self, index: int, costs: list[dict[str, float]]) -> Rows:
+    def _rows(self, index: int, costs: list[dict[str, float]]) -> TableRows:
         study, sample = self.study, self.study.data[index]
         stem = Stem.of(self.mllm, sample, study.prompt)
         costs.append(_cost(stem.plain))

@@ -1,4 +1,4 @@
-"""A layer sweep as the runner sees it: what it depends on, its tables, and the rows of a micro-batch."""
+"""The task of a `LayerSweep`: what it depends on, its tables, and the rows of a micro-batch."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ class SweepTask(SamplesTask):
     ) -> Iterator[dict[str, Any]]:
         """One row per layer, metric and control; tokens without a footprint are left out."""
         seen = ~np.isnan(tokens.footprints).any(axis=1)
-        middle = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
-        pairs = {"boxes": (values, own), "centre_prior": (np.broadcast_to(middle, values.shape), own)}
+        centre = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
+        pairs = {"boxes": (values, own), "centre_prior": (np.broadcast_to(centre, values.shape), own)}
         borrowed = self._borrowed(index)
         if borrowed:
             pairs["shuffled_boxes"] = (values, tokens.mask(borrowed, rule=self.study.rule))
