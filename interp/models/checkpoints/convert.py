@@ -20,7 +20,7 @@ from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint, check, empty_model
 from interp.models.checkpoints.hub import HUB_ID
 from interp.models.checkpoints.layout import open_original
-from interp.models.checkpoints.shards import Entry, write_shards
+from interp.models.checkpoints.safetensors_files import Entry, write_shards
 from interp.models.configs import raw_config
 
 __all__ = ["Converted", "convert", "model_card"]
