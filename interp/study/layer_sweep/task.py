@@ -115,13 +115,13 @@ class SweepTask(SamplesTask):
         """One row per layer, metric and control; tokens without a footprint are left out."""
         seen = ~np.isnan(tokens.footprints).any(axis=1)
         centre = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
-        pairs = {"boxes": (values, own), "centre_prior": (np.broadcast_to(centre, values.shape), own)}
+        pairs = {"boxes": (values, own), "centre_prior": (centre[None], own)}
         borrowed = self._borrowed(index)
         if borrowed:
             pairs["shuffled_boxes"] = (values, tokens.mask(borrowed, rule=self.study.rule))
-        grid = tokens.grid if seen.all() else None
+        grid, chosen = (tokens.grid, slice(None)) if seen.all() else (None, seen)
         table = {
-            (metric.name, control): metric(array[:, seen], mask[seen], grid)
+            (metric.name, control): np.broadcast_to(metric(array[:, chosen], mask[chosen], grid), len(layers))
             for metric in named(self.study.metrics)
             for control, (array, mask) in pairs.items()
         }
