@@ -20,7 +20,7 @@ from interp.indicators import Maps
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.run import FAILURES, Outcome, Plan, Shelf, canonical, digest, make_plan
+from interp.run import FAILURES, Outcome, Plan, ProcessCache, canonical, digest, make_plan
 from interp.run.store import SCHEMA_VERSION
 from interp.run.task import failure
 from interp.study.model_spec import ModelSpec, model_provenance, open_model
@@ -153,7 +153,7 @@ class StudyTask(ABC):
     and how a micro-batch becomes rows (`measure`). Pickles without its model, which each process opens again.
 
     Traces of `mllm` go on from an image prefix wherever that is exact, and leave it for the tasks of the same
-    kin: those of the same model, samples and batches. Whether a prefix was made or found changes the cost
+    sharing_key: those of the same model, samples and batches. Whether a prefix was made or found changes the cost
     alone; that a trace goes on from one at all is part of `to_dict`, because it rounds differently (about 1e-5).
 
     Attributes:
@@ -165,7 +165,7 @@ class StudyTask(ABC):
     needs_boxes: bool = True
 
     def __init__(self, study: Any, mllm: Any) -> None:
-        self.study, self._mllm, self._shelf = study, mllm, Shelf()
+        self.study, self._mllm, self._shelf = study, mllm, ProcessCache()
         dtype, device = str(mllm.dtype).removeprefix("torch."), str(mllm.device)
         self._identity = {"fingerprint": mllm.fingerprint, "dtype": dtype, "device": device}
 
@@ -190,14 +190,14 @@ class StudyTask(ABC):
         return {**self.__dict__, "_mllm": None, "_shelf": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _shelf=Shelf())
+        vars(self).update(state, _shelf=ProcessCache())
 
-    def use(self, shelf: Shelf) -> None:
+    def use(self, shelf: ProcessCache) -> None:
         """Share prefixes, passes and the opened model with other tasks of this process."""
         self._shelf = shelf
 
     @cached_property
-    def kin(self) -> str:
+    def sharing_key(self) -> str:
         """Equal for tasks of one model, the same samples and the same micro-batches, which can share passes."""
         return digest({"model": self._identity, "data": self._data, "plan": self._planned})
 

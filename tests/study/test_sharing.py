@@ -16,7 +16,7 @@ from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.metrics import attention_ratio
-from interp.run import Shelf, runner
+from interp.run import ProcessCache, runner
 from interp.study import Grid, HeadRanking, LayerSweep
 from interp.study.task import edited
 from interp.tracing import Knockout, Mllm, Prefixes, Site, prefix_pass, wrap
@@ -150,18 +150,18 @@ def test_left_padded_samples_of_other_families(
     together = fingerprints(tmp_path / "grid")
     assert all(together[file] == found for file, found in fingerprints(tmp_path / "alone").items())
     whole = mllm.trace(samples(4), SHORT, edits=[WORDS]).logits.values
-    on = mllm.sharing(_prefixes(Shelf())).trace(samples(4), SHORT, edits=[WORDS]).logits.values
+    on = mllm.sharing(_prefixes(ProcessCache())).trace(samples(4), SHORT, edits=[WORDS]).logits.values
     assert abs(on - whole).max() < 1e-4 * max(abs(whole).max(), 1)
 
 
-def _prefixes(shelf: Shelf) -> Prefixes:
+def _prefixes(shelf: ProcessCache) -> Prefixes:
     return Prefixes(shelf.once, "a model")
 
 
 def test_other_pixels_other_heads_and_other_batches_are_other_prefixes(
     mllm: Mllm, made: list[list[str]]
 ) -> None:
-    shelf = Shelf()
+    shelf = ProcessCache()
     sharing = mllm.sharing(_prefixes(shelf))
     a, b, c = samples(3)
     trace = partial(sharing.trace, prompt=SHORT)
@@ -180,14 +180,14 @@ def test_other_pixels_other_heads_and_other_batches_are_other_prefixes(
 
 
 def test_a_prefix_that_is_found_costs_nothing_and_gives_the_same_bits(mllm: Mllm) -> None:
-    sharing = mllm.sharing(_prefixes(Shelf()))
+    sharing = mllm.sharing(_prefixes(ProcessCache()))
     first, again = (sharing.trace(samples(2), PAPER_PROMPT, generate=2) for _ in range(2))
-    fresh = mllm.sharing(_prefixes(Shelf())).trace(samples(2), PAPER_PROMPT, generate=2)
+    fresh = mllm.sharing(_prefixes(ProcessCache())).trace(samples(2), PAPER_PROMPT, generate=2)
     assert (first.cost.forwards, again.cost.forwards) == (3, 2)
     for other in (again, fresh):
         assert (other.logits.values == first.logits.values).all()
         assert other.answers == first.answers
-    nothing = mllm.sharing(_prefixes(Shelf(budget=0)))
+    nothing = mllm.sharing(_prefixes(ProcessCache(budget=0)))
     lone = [nothing.trace(samples(2), PAPER_PROMPT, generate=2) for _ in range(2)]
     assert [trace.cost.forwards for trace in lone] == [3, 3]  # too large to be kept: made again, the same
     assert (lone[1].logits.values == first.logits.values).all()

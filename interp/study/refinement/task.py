@@ -15,7 +15,7 @@ from interp.inputs.answers import is_right
 from interp.inputs.tokens import TokenMap
 from interp.methods import Answer, Method, Plain
 from interp.metrics import attention_ratio
-from interp.run import Outcome, Shelf, digest
+from interp.run import Outcome, ProcessCache, digest
 from interp.study.first_token import answer_columns
 from interp.study.prefix_cost import billed
 from interp.study.refinement.last_row_attention import generic_rows, last_rows, over, repeated
@@ -109,7 +109,7 @@ class RefinementTask(StudyTask):
     def _plain(self, samples: list[Any], options: Mapping[str, Any]) -> _Plain:
         if not self._warm:  # exclude the warm-up: the first pass of a process takes longer
             self._warm = True
-            PLAIN.answer(billed(self.mllm, Shelf())[0], samples[:1], **options)
+            PLAIN.answer(billed(self.mllm, ProcessCache())[0], samples[:1], **options)
         mllm, bill = billed(self.mllm, self._shelf)
         answers = PLAIN.answer(mllm, samples, **options)
         tokens = tuple(mllm.encode(samples, self.study.prompt).tokens)
