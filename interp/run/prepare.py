@@ -32,7 +32,7 @@ class PreparedTask:
         own: The shards of this part of the run.
         missing: The shards of this part that are not complete yet.
         session: The session that computes the missing shards; empty if none is missing.
-        kin: The sharing key; tasks with the same key are computed together.
+        sharing_key: The sharing key; tasks with the same key are computed together.
         track: The progress bar of the run.
     """
 
