@@ -46,7 +46,7 @@ TEMPLATE = go.layout.Template(
         "hoverlabel": {"font": {"family": FONT}},
     }
 )  # fmt: skip
-PANEL = 250
+PANEL = 190
 """Pixels that a panel needs: a figure with several scrolls sideways on a narrow screen."""
 
 

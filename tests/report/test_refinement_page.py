@@ -139,7 +139,7 @@ def test_where_groups_are_few_there_is_no_interval_but_every_group(tmp_path: Pat
     assert "50.0 → 100.0 (n = 2)" in text  # patient-0
 
 
-def test_a_page_of_an_organism_says_that_it_is_one(tmp_path: Path) -> None:
+def test_a_page_of_a_trained_toy_says_that_its_numbers_are_not_the_papers(tmp_path: Path) -> None:
     from interp.study import ModelSpec
 
     words = "These are not the paper's numbers"

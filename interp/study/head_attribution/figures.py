@@ -27,7 +27,7 @@ def head_maps(heads: pd.DataFrame) -> go.Figure:
     """
     sets, columns = list(dict.fromkeys(heads.data)), _measured(heads)
     titles = [f"{data}: {COLUMNS[name]}" for data in sets for name in columns]
-    spacing = {"horizontal_spacing": 0.05, "vertical_spacing": 0.36 / (len(sets) + 1)}
+    spacing = {"horizontal_spacing": 0.05, "vertical_spacing": 0.5 / (len(sets) + 1)}
     figure = panels(titles, rows=len(sets), columns=len(columns), **spacing)
     hover = ": %{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
     for row, data in enumerate(sets, start=1):
@@ -44,7 +44,7 @@ def head_maps(heads: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title_text="head", col=1)
     return laid_out(
         figure,
-        110 + 260 * len(sets),
+        130 + 280 * len(sets),
         columns=len(columns),
         coloraxis={"colorscale": DIVERGING, "cmin": -most, "cmax": most, "colorbar": effects},
         coloraxis2={"colorscale": SEQUENTIAL, "colorbar": ratio},

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from scipy.stats import rankdata
 
 from interp.report.figures import Figures
-from interp.report.html import figure_cards, join, paragraph, save_page, section, table
+from interp.report.html import card, figure_cards, join, paragraph, save_page, section, table
 from interp.report.provenance import as_json, opening, origin, provenance
 from interp.report.tables import estimate, interval, listed, number, rows, times
 from interp.stats import population_note
@@ -141,7 +141,7 @@ def write_page(
         "Spearman's ρ [95 %]": said,
         "groups": "n_groups",
     }
-    agreement = table(list(correlations), rows(found, correlations))
+    agreement = card(table(list(correlations), rows(found, correlations)))
     body = [
         join(figure_cards(["heads"]), paragraph(HOW, kind="soft wide")),
         section("By layer", figure_cards(["parts"]), intro=PARTS),
@@ -190,7 +190,7 @@ def _heads(result: GridResult, heads: pd.DataFrame) -> Markup:
     for _, own in heads.assign(n_groups=heads.data.map(n_groups)).groupby("data", sort=False):
         order = (own.total - own.direct).abs().sort_values(ascending=False).index[:N_SHOWN]
         lines += rows(own.loc[order], columns)
-    return table(list(columns), lines)
+    return card(table(list(columns), lines))
 
 
 def _failures(result: GridResult) -> str:

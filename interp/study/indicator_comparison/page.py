@@ -27,9 +27,8 @@ from interp.report.provenance import INTERVALS, as_json, failure_list, meanings,
 from interp.report.tables import number, varying
 from interp.stats import MIN_GROUPS, population_note
 from interp.study.dataframes import records, rows_of, where
-from interp.study.indicator_comparison import figures as drawn
 from interp.study.indicator_comparison.costs import FLOPS
-from interp.study.indicator_comparison.figures import measured_cells, name_of
+from interp.study.indicator_comparison.figures import figures, measured_cells, name_of
 from interp.study.indicator_comparison.tables import (
     calibration,
     cost_table,
@@ -101,11 +100,6 @@ TERMS = {
     "Undefined": """A map that is the same everywhere has no order, and a truth that covers no token cannot be scored.
     Such values are left out and counted.""",
 }
-
-
-def figures(result: IndicatorResult) -> Figures:
-    """ "localisation", "pareto", "sanity" over all cells; "agreement-1", "curves-1", "matrix-1" … one per cell."""
-    return drawn.figures(result)
 
 
 def write_page(result: IndicatorResult, path: str | Path) -> Path:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from interp.report.figures import Figures
 from interp.report.html import (
     bold,
     card,
@@ -23,7 +22,7 @@ from interp.report.html import (
 from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
 from interp.report.tables import estimate, interval, p_value, rows, signed
 from interp.study.dataframes import records, rows_of, where
-from interp.study.knockout_sweep import figures as drawn
+from interp.study.knockout_sweep.figures import figures
 from interp.study.knockout_sweep.result import LEAST
 from interp.study.model_spec import is_organism
 
@@ -77,11 +76,6 @@ TERMS = {
     "Elsewhere": "As many image tokens outside the boxes, drawn at random once per sample.",
     "Intervals": INTERVALS,
 }
-
-
-def figures(result: KnockoutResult) -> Figures:
-    """ "flow": change of probability and accuracy over the windows; by="head": "heads", …: a heat map per flow."""
-    return drawn.figures(result)
 
 
 def write_page(result: KnockoutResult, path: str | Path) -> Path:

@@ -59,7 +59,7 @@ def _figure(result: Result, metric: str, choice: LayerChoice | None) -> go.Figur
             reference_line(figure, x=layer, text=f"layer {layer}", row=1, col=column)
     title = {"text": plain(capital(METRICS[metric].label)), "x": 0, "xanchor": "left", "font": {"size": 16}}
     figure.update_xaxes(title_text="layer", dtick=every(result.scores.layer))
-    figure.update_yaxes(title_text=metric_axis(metric), col=1)
+    figure.update_yaxes(title_text=metric_axis(metric), title_font_size=12, col=1)
     return laid_out(
         figure, 400, columns=len(models), title=title, hovermode="x unified", margin={"t": 62, "b": 110}
     )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from interp.metrics import METRICS
-from interp.report.figures import Figures
 from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card
 from interp.report.html import (
     capital,
@@ -35,8 +34,7 @@ from interp.report.provenance import (
 )  # fmt: skip
 from interp.report.tables import cell_name, listed, number, times
 from interp.study.dataframes import records, where
-from interp.study.layer_sweep import figures as drawn
-from interp.study.layer_sweep.figures import key
+from interp.study.layer_sweep.figures import figures, key
 from interp.study.layer_sweep.tables import comparisons, every_layer, findings
 from interp.study.model_spec import is_organism
 
@@ -69,11 +67,6 @@ is scaled to its own 99.5th percentile: compare where maps are strong, not how s
 relative map inside the box over its mean everywhere; a uniform map scores 1. {choice}""")
 MAPS_LEAD = Markup("""{n} samples of {data}, drawn with seed {seed} and not by their score: where the model attends
 just before it answers.""")
-
-
-def figures(result: Result, choice: LayerChoice | None = None) -> Figures:
-    """One figure per metric: its mean per layer with the interval, and both baselines."""
-    return drawn.figures(result, choice)
 
 
 def write_page(result: Result, path: str | Path, *, choice: LayerChoice | None = None) -> Path:

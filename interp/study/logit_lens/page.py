@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from interp.report.figures import Figures
 from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card
-from interp.report.html import figure_cards, grid, heading, paragraph, save_page, section, table
+from interp.report.html import card, figure_cards, grid, heading, paragraph, save_page, section, table
 from interp.report.provenance import as_json, opening, origin, provenance
-from interp.report.tables import estimate, group_values, listed, p_value, rows, times
+from interp.report.tables import estimate, group_values, listed, number, p_value, rows, times
 from interp.stats import MIN_GROUPS, holm, paired, paired_test
 from interp.study.dataframes import records, rows_of, where
-from interp.study.logit_lens import figures as drawn
+from interp.study.logit_lens.figures import figures
 from interp.study.logit_lens.task import OTHERS, OWN
 from interp.study.model_spec import is_organism
 from interp.study.result import stored_tokens
@@ -46,11 +45,6 @@ same samples: a description, and that choice makes p too small. p: sign flips of
 all layers, words and data sets."""
 HOW = Markup("""Probability of the word at each token, low {ramp} high. Each map is scaled to its own 99.5th
 percentile: compare where maps are strong, not how strong they are.""")
-
-
-def figures(result: GridResult) -> Figures:
-    """ "gap": log-probability inside minus outside, by layer; "first": the share of tokens that say the word first."""
-    return drawn.figures(result)
 
 
 def lens_gaps(result: GridResult) -> pd.DataFrame:
@@ -110,12 +104,12 @@ def _table(gaps: pd.DataFrame) -> Markup:
     columns: dict[str, Any] = {
         "data": lambda row: f"{row['model']} · {row['data']}",
         "word": "word",
-        "layer": "layer",
+        "layer": lambda row: number(row["layer"], 0),
         "own − another's gap, nats": estimate,
         "p (Holm)": lambda row: p_value(row["p_holm"]),
         "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
     }
-    return table(list(columns), rows(peaks(gaps), columns))
+    return card(table(list(columns), rows(peaks(gaps), columns)))
 
 
 def _few(result: GridResult) -> Iterator[Markup]:

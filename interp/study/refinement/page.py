@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from interp.inputs.answers import RULE
 from interp.report import gallery
-from interp.report.figures import Figures
 from interp.report.html import (
     bold,
     capital,
@@ -32,8 +31,7 @@ from interp.report.tables import count, listed, number, p_value, percent, varyin
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.model_spec import is_organism
-from interp.study.refinement import figures as drawn
-from interp.study.refinement.figures import panel_name, places
+from interp.study.refinement.figures import figures, panel_name, places
 from interp.study.refinement.tables import (
     cell_title,
     flips_card,
@@ -100,11 +98,6 @@ TERMS = {
     went through the language model. Other work on the machine makes seconds uncertain; passes and tokens are
     exact.""",
 }
-
-
-def figures(result: RefinementResult) -> Figures:
-    """ "difference": each cell's accuracy change, or "heat": the same over two parameters; none for a single cell."""
-    return drawn.figures(result)
 
 
 def write_page(result: RefinementResult, path: str | Path) -> Path:
