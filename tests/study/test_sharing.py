@@ -213,7 +213,7 @@ def test_two_processes_and_a_kill_change_no_byte_and_each_prefix_is_made_once(
     with pytest.raises(KeyboardInterrupt):
         varied.run(tmp_path / "killed", progress=False)
     monkeypatch.undo()
-    varied.run(tmp_path / "killed", workers=2, progress=False)
+    varied.run(tmp_path / "killed", progress=False)
     two = varied.run(tmp_path / "two", workers=2, progress=False)
     one = fingerprints(tmp_path / "one")
     assert fingerprints(tmp_path / "killed") == one
