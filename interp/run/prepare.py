@@ -112,7 +112,9 @@ def units_of(group: int, orders: Sequence[PreparedTask]) -> list[Unit]:
     for place, order in enumerate(orders):
         if order.missing:
             counts[order.sharing_key] = counts.get(order.sharing_key, 0) + 1
-            lanes.setdefault((order.sharing_key, (counts[order.sharing_key] - 1) // MOST_TOGETHER), []).append(place)
+            lanes.setdefault(
+                (order.sharing_key, (counts[order.sharing_key] - 1) // MOST_TOGETHER), []
+            ).append(place)
     units = []
     for places in lanes.values():
         for shard in sorted({shard for place in places for shard in orders[place].missing}):
