@@ -84,7 +84,7 @@ def _same(expected: Any, found: Any) -> bool:
 
 def write_study(name: str, study: Any) -> None:
     """Writes the golden file of a study's JSON and its digest."""
-    content = pages.to_dict(study)
+    content = study.to_dict()
     whole = {"digest": pages.digest(content), "study": content}
     (FOLDER / f"{name}.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 

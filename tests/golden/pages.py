@@ -1,4 +1,4 @@
-"""The one place that knows how a page is written today, and what of a study is not public yet."""
+"""The pages that take more than a result, and how a study's JSON is hashed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from PIL import Image
 
 from interp.report import gallery
 from interp.run import canonical
-from interp.study.head_attribution.page import write_attribution
-from interp.study.layer_sweep.failures import thresholds, verdicts, write_failures
+from interp.study.head_attribution import page as attribution_page
+from interp.study.layer_sweep import failures as failures_page
+from interp.study.layer_sweep import text_tokens as tokens_page
 from interp.study.layer_sweep.page import write_maps
-from interp.study.layer_sweep.text_tokens import write_text_tokens
-from interp.study.logit_lens.page import write_lens
-from interp.tracing import load
 
 
 def report(result: Any, path: Path, **options: Any) -> Path:
@@ -26,25 +24,20 @@ def report(result: Any, path: Path, **options: Any) -> Path:
 
 
 def attribution(result: Any, rankings: Mapping[str, Any], path: Path) -> Path:
-    """The page of a head attribution."""
-    return write_attribution(result, rankings, path)
-
-
-def lens(result: Any, path: Path) -> Path:
-    """The page of a logit lens."""
-    write_lens(result, path)
-    return path
+    """The page of a head attribution beside head rankings of the same samples."""
+    return attribution_page.write_page(result, path, rankings=rankings)
 
 
 def text_tokens(results: Mapping[str, Any], choices: Mapping[str, Any], last: str, path: Path) -> Path:
     """The page of what kinds of text tokens attend to."""
-    return write_text_tokens(results, choices, last, path)
+    return tokens_page.write_page(results, path, choices=choices, last=last)
 
 
 def failures(result: Any, validation: Any, choice: Any, path: Path) -> Path:
-    """The page of samples where the look and the answer disagree."""
-    limits = thresholds(validation, choice)
-    return write_failures(result, choice, limits, verdicts(result, choice, limits), path)
+    """The page of samples where attention and answer disagree."""
+    limits = failures_page.thresholds(validation, choice)
+    found = failures_page.verdicts(result, choice, limits)
+    return failures_page.write_page(result, path, choice=choice, limits=limits, found=found)
 
 
 def maps(results: Mapping[str, Any], choice: Any, path: Path) -> Path:
@@ -55,13 +48,6 @@ def maps(results: Mapping[str, Any], choice: Any, path: Path) -> Path:
 def overlay(sample: Any, tokens: Any, values: np.ndarray, image: int = 0) -> Image.Image:
     """The picture of a map over its image."""
     return gallery.overlay(sample, tokens, values, image)
-
-
-def to_dict(study: Any) -> dict[str, Any]:
-    """A study as JSON; two kinds have no `to_dict` of their own yet."""
-    if hasattr(study, "to_dict"):
-        return study.to_dict()
-    return study.task(load(study.model.id)).to_dict()
 
 
 def digest(content: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ TITLES = {"gap": r"inside − outside.*nats", "first": "share"}
 
 @pytest.fixture(scope="module")
 def page(lens: Any, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    return Page(pages.lens(lens, tmp_path_factory.mktemp("lens") / "page.html"))
+    return Page(pages.report(lens, tmp_path_factory.mktemp("lens") / "page.html"))
 
 
 def gaps(result: Any) -> pd.DataFrame:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+from functools import cache
+from typing import Any
 
 import pytest
 
 from tests.golden import examples, golden, pages
 
+NAMES = sorted(examples.described())
 
-@pytest.mark.parametrize("name", list(examples.described()))
+
+@cache
+def described(name: str) -> dict[str, Any]:
+    """The JSON of a study."""
+    return examples.described()[name].to_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_study_is_described_as_before(name: str) -> None:
-    found = json.loads(json.dumps(pages.to_dict(examples.described()[name])))
-    assert found == golden.read_study(name)["study"]
+    assert json.loads(json.dumps(described(name))) == golden.read_study(name)["study"]
 
 
-@pytest.mark.parametrize("name", list(examples.described()))
+@pytest.mark.parametrize("name", NAMES)
 def test_study_hashes_as_before(name: str) -> None:
-    study = examples.described()[name]
-    assert pages.digest(pages.to_dict(study)) == golden.read_study(name)["digest"]
+    assert pages.digest(described(name)) == golden.read_study(name)["digest"]
