@@ -68,7 +68,9 @@ def edits(layers: int) -> dict[str, list[interp.tracing.Edit]]:
         "Knockout, after-image rows, one layer": [interp.Knockout(one)],
         "Knockout, after-image rows, all layers": [interp.Knockout(after)],
         "Guide, after-image rows, all layers": [interp.Guide(after, 0.5)],
-        "Scale, every row, all layers": [interp.Scale(interp.Site(queries="all", keys=half), 0.5)],
+        "ScaleWeights, every row, all layers": [
+            interp.ScaleWeights(interp.Site(queries="all", keys=half), 0.5)
+        ],
     }
 
 

@@ -19,7 +19,7 @@ from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import InputFunction, Inputs, input_function, recording
-from interp.tracing.target import given_as
+from interp.tracing.prefix_pass import given_as
 
 __all__ = ["IntegratedGradients"]
 

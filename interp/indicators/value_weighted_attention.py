@@ -14,7 +14,7 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.target import given_as
+from interp.tracing.prefix_pass import given_as
 from interp.tracing.value_norms import projected_norms
 
 __all__ = ["ValueWeightedAttention"]

@@ -14,7 +14,7 @@ from interp.errors import MethodError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.methods.method import Answer, Samples, answers, shared_prefix
 from interp.methods.published_layers import n_tokens, number
-from interp.tracing import Mllm, Site, Temper, image_mask
+from interp.tracing import Mllm, ScaleScores, Site, image_mask
 
 __all__ = ["AdaptVis", "ScalingVis"]
 
@@ -62,11 +62,11 @@ class ScalingVis:
         trace = mllm.trace(samples, prompt=prompt, edits=self.edits(mllm), generate=generate)
         return answers(trace, trace.cost, [{"weight": float(self.weight)} for _ in trace])
 
-    def edits(self, mllm: Mllm) -> list[Temper]:
+    def edits(self, mllm: Mllm) -> list[ScaleScores]:
         """The scaling, for `mllm.trace`; none when the weight is 1."""
-        return [Temper(Site(queries="last", keys="image"), self.weight)] if self.weight != 1 else []
+        return [ScaleScores(Site(queries="last", keys="image"), self.weight)] if self.weight != 1 else []
 
-    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Temper]:
+    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[ScaleScores]:
         """The edits that gave these answers, for another trace of the same batch."""
         return self.edits(mllm)
 
@@ -142,7 +142,7 @@ class AdaptVis:
         ]
         return answers(trace, cost + first.cost + trace.cost, said)
 
-    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Temper]:
+    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[ScaleScores]:
         """The edits that gave these answers, for another trace of the same batch."""
         return tempers(
             [one.details["weight"] for one in answers], [one.details["n_tokens"] for one in answers]
@@ -169,7 +169,7 @@ def confidence(logits: Float[np.ndarray, "sample token_id"]) -> Float[np.ndarray
     return softmax(logits.astype(np.float64), axis=-1).max(axis=-1)
 
 
-def tempers(weights: Sequence[float], n_tokens: Sequence[int]) -> list[Temper]:
+def tempers(weights: Sequence[float], n_tokens: Sequence[int]) -> list[ScaleScores]:
     """One edit per weight other than 1, on the image tokens of the samples that have this weight.
 
     Each sample's keys are named by exactly one of them, so one batch serves several weights.
@@ -177,5 +177,5 @@ def tempers(weights: Sequence[float], n_tokens: Sequence[int]) -> list[Temper]:
     edits = []
     for weight in sorted(set(weights) - {1.0}):
         masks = [np.full(n, own == weight) for own, n in zip(weights, n_tokens, strict=True)]
-        edits.append(Temper(Site(queries="last", keys=image_mask(masks)), weight))
+        edits.append(ScaleScores(Site(queries="last", keys=image_mask(masks)), weight))
     return edits

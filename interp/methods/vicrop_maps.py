@@ -21,6 +21,8 @@ from interp.models.geometry import setting
 from interp.models.pixels import PixelView, pixel_views
 from interp.tracing import Batch, Mllm, Prefix
 from interp.tracing.cost import Meter
+from interp.tracing.run import run_pass
+from interp.tracing.target import Objective
 
 __all__ = ["channel_scale", "grad_att", "high_pass", "pixel_grid", "pure_grad", "rel_att", "whole_view"]
 
@@ -142,12 +144,10 @@ def _pixel_gradient(mllm: Mllm, batch: Batch, meter: Meter) -> Tensor:
     """−∂ log p/∂pixel_values of one sample; no parameter gets a gradient."""
     with mllm.installation.armed({}), torch.enable_grad():
         pixels = batch.inputs["pixel_values"].detach().clone().requires_grad_(True)
-        logits = mllm.hf(**{**batch.inputs, "pixel_values": pixels}, use_cache=False, logits_to_keep=1).logits
-        loss = -logits[0, -1].float().log_softmax(-1).max()
+        logits = run_pass(mllm.hf, {**batch.inputs, "pixel_values": pixels}, meter)
+        loss = -Objective(batch, None).values(logits).sum()
         (gradient,) = torch.autograd.grad(loss, pixels)
-    meter.forwards += 1
     meter.backwards += 1
-    meter.tokens += batch.inputs["input_ids"].numel()
     return gradient
 
 

@@ -2,7 +2,7 @@
 
 from interp.tracing.cost import Cost
 from interp.tracing.decoding import Contrast, Decoding
-from interp.tracing.edits import Apply, Boost, Edit, Guide, Knockout, Scale, Temper
+from interp.tracing.edits import Apply, Boost, Edit, Guide, Knockout, ScaleScores, ScaleWeights
 from interp.tracing.encode import Batch
 from interp.tracing.loading import load, wrap
 from interp.tracing.model import Mllm
@@ -32,10 +32,10 @@ __all__ = [
     "Residual",
     "Rows",
     "SampleTrace",
-    "Scale",
+    "ScaleScores",
+    "ScaleWeights",
     "Scores",
     "Site",
-    "Temper",
     "Trace",
     "image_mask",
     "load",

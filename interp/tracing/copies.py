@@ -1,78 +1,23 @@
-"""A copy of a model with shuffled weights, to ask whether a map depends on what the model learned."""
+"""Copies of a model: a second instance on the same weights, and one with shuffled weights."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from interp.errors import ModelError
-from interp.tracing.loading import wrap
-from interp.tracing.model import Mllm
+from interp.tracing.hooks import Installation
+from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["randomised", "second_instance"]
 
-
-def randomised(mllm: Mllm, share: float = 1.0, *, everything: bool = False, seed: int = 0) -> Mllm:
-    """A copy whose weights are shuffled within each tensor, from the top of the language model downwards.
-
-    Each weight tensor keeps its values, and so its scale, in an order drawn by the seed and the tensor's name: what
-    was learned is gone, while activations stay about as large as they were. Shuffled are the ⌈share · L⌉ uppermost
-    decoder layers and, unless it is tied to the input embeddings, the output head; the final norm stays. With
-    `everything`, every weight of the model, vision tower and embeddings included.
-
-    The model itself is not touched. Takes the memory of a second model.
-
-    Args:
-        mllm: the model.
-        share: share of the decoder layers, in [0, 1]; 0 shuffles nothing and gives an equal copy.
-        everything: every weight; `share` is then of no account.
-        seed: of the order.
-
-    Raises:
-        ModelError: a share outside [0, 1].
-
-    Source: cascading randomisation, Adebayo et al., arXiv 1810.03292, which draws new weights instead.
-    """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-        raise ModelError(f"share is a number in [0, 1], of the decoder layers from the top; got {share!r}.")
-    made = _copied(mllm)
-    for name, weight in _chosen(made, share, everything):
-        digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
-        with torch.no_grad():
-            weight.copy_(weight.reshape(-1)[order].reshape(weight.shape))
-    return made
-
-
-def _copied(mllm: Mllm) -> Mllm:
-    """The same model a second time, with weights of its own."""
-    hf = mllm.hf
-    config = copy.deepcopy(hf.config)
-    with torch.random.fork_rng():
-        fresh: Any = type(hf)._from_config(
-            config, attn_implementation=mllm.installation.implementation, dtype=hf.dtype
-        )
-    fresh.load_state_dict(hf.state_dict())
-    return wrap(fresh.to(hf.device), mllm.processor, mllm.adapter).using(mllm.executor)
-
-
-def _chosen(mllm: Mllm, share: float, everything: bool) -> list[tuple[str, torch.nn.Parameter]]:
-    named = list(mllm.hf.named_parameters())
-    if everything:
-        return named
-    layers = mllm.adapter.layers(mllm.hf)
-    n_kept = len(layers) - math.ceil(share * len(layers))
-    wanted = {id(weight) for layer in layers[n_kept:] for weight in layer.parameters()}
-    head, inputs = mllm.hf.get_output_embeddings(), mllm.hf.get_input_embeddings()
-    if share > 0 and head is not None and head.weight is not inputs.weight:
-        wanted |= {id(weight) for weight in head.parameters()}
-    return [(name, weight) for name, weight in named if id(weight) in wanted]
+Model = TypeVar("Model", bound=WrappedModel)
 
 
 def second_instance(hf: Any, attention: str) -> Any:
@@ -135,3 +80,64 @@ def _text_key(config: Any) -> str:
     """Under which name the config holds its language model's config; "" when it is that config."""
     text = config.get_text_config(decoder=True)
     return next((key for key in config.sub_configs if getattr(config, key) is text), "")
+
+
+def randomised(mllm: Model, share: float = 1.0, *, everything: bool = False, seed: int = 0) -> Model:
+    """A copy whose weights are shuffled within each tensor, from the top of the language model downwards.
+
+    Each weight tensor keeps its values, and so its scale, in an order drawn by the seed and the tensor's name: what
+    was learned is gone, while activations stay about as large as they were. Shuffled are the ⌈share · L⌉ uppermost
+    decoder layers and, unless it is tied to the input embeddings, the output head; the final norm stays. With
+    `everything`, every weight of the model, vision tower and embeddings included.
+
+    The model itself is not touched. Takes the memory of a second model.
+
+    Args:
+        mllm: the model.
+        share: share of the decoder layers, in [0, 1]; 0 shuffles nothing and gives an equal copy.
+        everything: every weight; `share` is then ignored.
+        seed: of the order.
+
+    Raises:
+        ModelError: a share outside [0, 1].
+
+    Source: cascading randomisation, Adebayo et al., arXiv 1810.03292, which draws new weights instead.
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ModelError(f"share is a number in [0, 1], of the decoder layers from the top; got {share!r}.")
+    made = _copied(mllm)
+    for name, weight in _chosen(made, share, everything):
+        digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
+        with torch.no_grad():
+            weight.copy_(weight.reshape(-1)[order].reshape(weight.shape))
+    return made
+
+
+def _copied(mllm: Model) -> Model:
+    """The same model a second time, with weights of its own."""
+    hf = mllm.hf
+    config = copy.deepcopy(hf.config)
+    with torch.random.fork_rng():
+        fresh: Any = type(hf)._from_config(
+            config, attn_implementation=mllm.installation.implementation, dtype=hf.dtype
+        )
+    fresh.load_state_dict(hf.state_dict())
+    processor = copy.deepcopy(mllm.processor)
+    made = Installation(fresh.to(hf.device), processor, mllm.adapter.layers(fresh))
+    made.processed = mllm.installation.processed
+    return replace(mllm, hf=fresh, processor=processor, installation=made, prefixes=None)
+
+
+def _chosen(mllm: WrappedModel, share: float, everything: bool) -> list[tuple[str, torch.nn.Parameter]]:
+    named = list(mllm.hf.named_parameters())
+    if everything:
+        return named
+    layers = mllm.adapter.layers(mllm.hf)
+    n_kept = len(layers) - math.ceil(share * len(layers))
+    wanted = {id(weight) for layer in layers[n_kept:] for weight in layer.parameters()}
+    head, inputs = mllm.hf.get_output_embeddings(), mllm.hf.get_input_embeddings()
+    if share > 0 and head is not None and head.weight is not inputs.weight:
+        wanted |= {id(weight) for weight in head.parameters()}
+    return [(name, weight) for name, weight in named if id(weight) in wanted]

@@ -1,4 +1,10 @@
-"""An edit of attention by a function of the user's own."""
+"""What to change of attention during a trace, as values.
+
+Edits come in two stages: scores (before the softmax) and probabilities (after it). Score edits see the scaled,
+soft-capped logits e before any mask; then come the model's mask and the knockouts; then the softmax; then the
+edits of probabilities. List order counts within a stage, and a scores edit listed after a probabilities edit
+is refused. What a row cannot see stays 0 whatever an edit says.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +32,14 @@ __all__ = [
     "Edit",
     "Guide",
     "Knockout",
-    "Scale",
+    "ScaleScores",
+    "ScaleWeights",
     "Stage",
     "Steps",
-    "Temper",
     "check_order",
     "check_steps",
 ]
+
 
 _LARGEST = torch.finfo(torch.float32).max
 
@@ -139,7 +146,7 @@ class Knockout(AttentionEdit):
     def on(
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
-        """Zeros; as a scores edit it is a mask, and is not asked."""
+        """Zeros. A knockout of scores is carried out as a mask instead."""
         return torch.zeros_like(values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,7 +155,7 @@ class Knockout(AttentionEdit):
 
 
 @dataclass(frozen=True)
-class Scale(AttentionEdit):
+class ScaleWeights(AttentionEdit):
     """Multiplies probabilities after the softmax; the rest of the row stays, so its sum changes.
 
     Args:
@@ -186,11 +193,13 @@ class Scale(AttentionEdit):
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
-        return {"scale": {"site": self.site.to_dict(), "factor": float(self.factor), "steps": self.steps}}
+        return {
+            "scale_weights": {"site": self.site.to_dict(), "factor": float(self.factor), "steps": self.steps}
+        }
 
 
 @dataclass(frozen=True)
-class Temper(AttentionEdit):
+class ScaleScores(AttentionEdit):
     """Multiplies scores before the softmax: e · factor. The other keys gain or lose what these do.
 
     On image keys this is the edit of AdaptVis (arXiv 2503.01773). A factor above 1 sharpens: it favours keys of
@@ -231,7 +240,9 @@ class Temper(AttentionEdit):
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
-        return {"temper": {"site": self.site.to_dict(), "factor": float(self.factor), "steps": self.steps}}
+        return {
+            "scale_scores": {"site": self.site.to_dict(), "factor": float(self.factor), "steps": self.steps}
+        }
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,9 @@
-"""Passes through which gradients flow, in a model that is never changed: no parameter gets a gradient."""
+"""Gradients of a target: with respect to rows of attention, pixels, or the image tokens' embeddings.
+
+Rows after the image, or the last one, depend on what comes before them only through its keys and values. So that is
+run once without gradients (a `Prefix`) and the graph covers the few rows of the rest; only where a prefix is not
+exact does it cover the whole pass. No parameter gets a gradient.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,16 +23,15 @@ from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.attention import Heads, attend, row_outputs
+from interp.tracing.attention_call import AttentionFunction, Call, Work
 from interp.tracing.cost import Meter
 from interp.tracing.encode import Batch
-from interp.tracing.hooks import AttentionFunction, Call, Work
-from interp.tracing.layout import Layout
 from interp.tracing.plan import Block
-from interp.tracing.prefix import Prefix, prefix_lengths, suffix_cache, suffix_inputs
-from interp.tracing.target import PROMPT_LAST, Objective, aims, given_as, likeliest, objectives
-
-if TYPE_CHECKING:
-    from interp.tracing.model import Mllm
+from interp.tracing.prefix import Prefix, exact, pass_inputs, pass_layout, prefix_lengths, serving
+from interp.tracing.prefix_pass import given_as, make_prefix
+from interp.tracing.run import embeddings, run_pass
+from interp.tracing.target import PROMPT_LAST, Objective, aims, likeliest, objectives
+from interp.tracing.wrapped import WrappedModel
 
 __all__ = [
     "InputFunction",
@@ -44,7 +48,7 @@ __all__ = [
 
 
 @contextmanager
-def recording(mllm: Mllm, work: Mapping[int, Work] | None = None) -> Iterator[None]:
+def recording(mllm: WrappedModel, work: Mapping[int, Work] | None = None) -> Iterator[None]:
     """Gradients are recorded for the block, whatever the caller's mode, and end at what asks for them.
 
     The model's parameters ask for none meanwhile, so that nothing is kept for their sake.
@@ -64,7 +68,7 @@ def recording(mllm: Mllm, work: Mapping[int, Work] | None = None) -> Iterator[No
                 weight.requires_grad_(True)
 
 
-def differentiable(mllm: Mllm) -> None:
+def differentiable(mllm: WrappedModel) -> None:
     """Raise `ModelError` for weights through which no gradient can flow."""
     if any(weight.is_inference() for weight in mllm.hf.parameters()):
         raise ModelError(
@@ -74,7 +78,7 @@ def differentiable(mllm: Mllm) -> None:
 
 
 def run_objective(
-    mllm: Mllm,
+    mllm: WrappedModel,
     objective: Objective,
     meter: Meter,
     before: Prefix | None = None,
@@ -85,20 +89,12 @@ def run_objective(
     Args:
         mllm: the model.
         objective: the pass.
-        meter: told of it.
+        meter: counts it.
         before: keys and values that come before what is run.
         changed: arguments to put in the place of the batch's.
     """
-    batch = objective.batch
-    if before is None:
-        inputs, cache = batch.inputs | {"position_ids": batch.positions}, None
-    else:
-        inputs, cache = suffix_inputs(before, batch), suffix_cache(before)
-    meter.forwards += 1
-    meter.tokens += inputs["input_ids"].numel()
-    arguments = {**inputs, **(changed or {}), "past_key_values": cache, "use_cache": cache is not None}
-    found = mllm.hf(**arguments, logits_to_keep=objective.keep, return_dict=True)
-    return found.logits[:, -objective.keep :]
+    inputs, cache = pass_inputs(objective.batch, before)
+    return run_pass(mllm.hf, {**inputs, **(changed or {})}, meter, cache=cache, keep=objective.keep)
 
 
 def normal(given: Batch | Prefix) -> Batch | Prefix:
@@ -130,140 +126,6 @@ def entering(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[N
         yield
     finally:
         handle.remove()
-
-
-Inputs = Literal["pixels", "embeddings"]
-
-
-@dataclass(frozen=True, eq=False)
-class InputFunction:
-    """Each sample's target value, and its gradient, at changed inputs. Made by `input_function`.
-
-    Attributes:
-        mllm: the model.
-        of: "pixels": the batch's `pixel_values`, as the processor makes them; "embeddings": what enters the first
-            decoder layer at image tokens, (token, hidden), the samples' one after the other.
-        batch: the samples.
-        passes: the passes whose values add up to the target.
-        start: the inputs as they are, float32 (or float64).
-        places: for each sample, the part of the inputs that is its own.
-        meter: told of every pass.
-    """
-
-    mllm: Mllm
-    of: Inputs
-    batch: Batch
-    passes: tuple[Objective, ...]
-    start: Tensor
-    places: tuple[tuple[slice, ...], ...]
-    meter: Meter
-
-    def values(self, inputs: Tensor) -> Float[Tensor, " sample"]:
-        """The target's values; inside `recording`, they carry their graph."""
-        return torch.stack([self._values(one, inputs) for one in self.passes]).sum(dim=0)
-
-    def gradient(self, inputs: Tensor) -> Tensor:
-        """∂ value / ∂ inputs; a sample's part is the gradient of its own value."""
-        with recording(self.mllm):
-            total = torch.zeros_like(self.start)
-            for one in self.passes:
-                leaf = inputs.detach().clone().requires_grad_(True)
-                total += torch.autograd.grad(self._values(one, leaf).sum(), leaf)[0]
-                self.meter.backwards += 1
-        return total
-
-    def own(self, inputs: Tensor, sample: int) -> Tensor:
-        """A sample's part of the inputs, or of a gradient; a view."""
-        return inputs[self.places[sample]]
-
-    def _values(self, objective: Objective, inputs: Tensor) -> Float[Tensor, " sample"]:
-        given = inputs.to(self.mllm.dtype)
-        changed, hooked = {"pixel_values": given}, nullcontext()
-        if self.of == "embeddings":
-            sample, column = _columns(objective.batch)
-
-            def change(hidden: Tensor) -> Tensor:
-                return hidden.index_put((sample.to(hidden.device), column.to(hidden.device)), given)
-
-            changed, hooked = {}, entering(self.mllm.installation.layers[0], change)
-        with hooked:
-            return objective.values(run_objective(self.mllm, objective, self.meter, changed=changed))
-
-
-def input_function(
-    mllm: Mllm,
-    samples: Sample | Iterable[Sample] | Batch | Prefix,
-    target: Target,
-    prompt: Prompt,
-    meter: Meter,
-    *,
-    of: Inputs,
-    fixed: bool = True,
-) -> InputFunction:
-    """The target as a function of the inputs, for one batch; every evaluation is a whole pass.
-
-    Args:
-        mllm: the model.
-        samples: the batch; of a prefix, its samples.
-        target: the target.
-        prompt: how the question is put.
-        meter: told of every pass.
-        of: which inputs.
-        fixed: "greedy" is the answer to the inputs as they are. Otherwise the likeliest next token is taken at each
-            evaluation: the same thing at the inputs as they are, and a pass less.
-
-    Raises:
-        ModelError: answers of several tokens after a prompt whose rows see all of it; weights that were loaded
-            under `torch.inference_mode`; samples without images.
-        SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
-    """
-    differentiable(mllm)
-    with torch.inference_mode(False):
-        given = normal(given_as(mllm, samples, prompt))
-        batch = given.batch if isinstance(given, Prefix) else given
-        if "pixel_values" not in batch.inputs:
-            raise ModelError("gradients of inputs need images; these samples have none.")
-        found = None
-        if fixed or not likeliest(target):
-            found = aims(mllm, given, target)
-            meter.count(found.cost)
-        passes = tuple(objectives(mllm, batch, found))
-        start = batch.inputs["pixel_values"] if of == "pixels" else _embedded(mllm, batch, meter)
-        wide = start if start.dtype == torch.float64 else start.float()
-    places = _pixel_places(batch) if of == "pixels" else _token_places(batch)
-    return InputFunction(mllm, of, batch, passes, wide, places, meter)
-
-
-def _embedded(mllm: Mllm, batch: Batch, meter: Meter) -> Float[Tensor, "token hidden"]:
-    """What enters the first layer at image tokens: a pass through the vision tower, none through the decoder."""
-    meter.forwards += 1
-    hidden = mllm.embeddings(batch)
-    sample, column = (at.to(hidden.device) for at in _columns(batch))
-    return hidden[sample, column]
-
-
-def _columns(batch: Batch) -> tuple[Tensor, Tensor]:
-    """(sample, padded column) of every image token, sample by sample."""
-    counts = [tokens.n for tokens in batch.tokens]
-    columns = [tokens.image + int(pad) for tokens, pad in zip(batch.tokens, batch.pad, strict=True)]
-    return torch.from_numpy(np.repeat(np.arange(len(counts)), counts)), torch.from_numpy(
-        np.concatenate(columns)
-    )
-
-
-def _token_places(batch: Batch) -> tuple[tuple[slice, ...], ...]:
-    stops = np.cumsum([0, *(tokens.n for tokens in batch.tokens)]).tolist()
-    return tuple((slice(start, stop),) for start, stop in pairwise(stops))
-
-
-def _pixel_places(batch: Batch) -> tuple[tuple[slice, ...], ...]:
-    """Samples follow each other along the first axis; along others, shorter ones are filled up at their ends."""
-    shapes: list[Any] = [tuple(one.inputs["pixel_values"].shape) for one in batch.singles]
-    stops = np.cumsum([0, *(shape[0] for shape in shapes)]).tolist()
-    return tuple(
-        (slice(start, start + shape[0]), *(slice(0, n) for n in shape[1:]))
-        for start, shape in zip(stops, shapes, strict=False)
-    )
 
 
 Queries = Literal["last", "after_image"]
@@ -298,7 +160,7 @@ class RowGradients:
 
 
 def row_gradients(
-    mllm: Mllm,
+    mllm: WrappedModel,
     samples: Sample | Iterable[Sample] | Batch | Prefix,
     target: Target,
     prompt: Prompt,
@@ -317,7 +179,7 @@ def row_gradients(
         samples: one batch, or its prefix.
         target: what to differentiate.
         prompt: how the question is put.
-        meter: told of every pass.
+        meter: counts every pass.
         layers: the layers whose rows are wanted, increasing; nothing below the first one is differentiated.
         queries: "last", the last row of the prompt, or "after_image", every row after the image, the answer's too.
 
@@ -341,22 +203,15 @@ def row_gradients(
         yield one
 
 
-def _started(mllm: Mllm, given: Batch | Prefix, queries: Queries, meter: Meter) -> Batch | Prefix:
+def _started(mllm: WrappedModel, given: Batch | Prefix, queries: Queries, meter: Meter) -> Batch | Prefix:
     """The prefix to go on from, made where that is exact and none was given."""
-    if isinstance(given, Prefix):
-        if given.owner is not mllm.installation:
-            raise ModelError("this prefix was made by another model; make one with this model's prefix().")
-        return given
-    if not mllm.sight.prefix_exact or any(not tokens.n for tokens in given.tokens):
-        return given
-    ends_in_image = any(int(tokens.image[-1]) + 1 >= tokens.length for tokens in given.tokens)
-    if ends_in_image:
+    if isinstance(given, Prefix) or not all(tokens.n for tokens in given.tokens):
         return given
     # a prefix that is shared with others ends where theirs do
     stop = "last" if queries == "last" and mllm.prefixes is None else "image"
-    if not mllm.sight.windows_fit(prefix_lengths(given, stop), [tokens.length for tokens in given.tokens]):
+    if not exact(prefix_lengths(given, stop), given.tokens, mllm.visibility):
         return given
-    made = mllm.prefix(given, stop=stop)
+    made = make_prefix(mllm, given, stop=stop)
     meter.count(made.cost)
     found = normal(made)
     assert isinstance(found, Prefix)
@@ -364,37 +219,37 @@ def _started(mllm: Mllm, given: Batch | Prefix, queries: Queries, meter: Meter) 
 
 
 def _one_pass(
-    mllm: Mllm,
+    mllm: WrappedModel,
     objective: Objective,
     given: Batch | Prefix,
     layers: Sequence[int],
     queries: Queries,
     meter: Meter,
 ) -> RowGradients:
+    """The rows and gradients of one pass of the target."""
     batch = objective.batch
     positions = [_positions(tokens, queries) for tokens in batch.tokens]
-    before = given if isinstance(given, Prefix) and _serves(given, batch, positions, mllm) else None
-    lengths = [tokens.length for tokens in batch.tokens]
-    layout = Layout.whole(lengths) if before is None else Layout.suffix(before.lengths, lengths)
-    asked = [layout.rows(i, at) for i, at in enumerate(positions)]
+    first_rows = [int(at[0]) for at in positions]
+    before = serving(given, batch, mllm.visibility, first_rows)
+    layout = pass_layout(batch, before)
+    wanted_rows = [layout.rows(i, at) for i, at in enumerate(positions)]
     heads = Heads.of(range(mllm.n_heads), mllm.n_heads, mllm.n_key_value_heads, mllm.device)
     kept: dict[int, Tensor] = {}
     wanted = {layer: GraphWork(layer, kept, heads) for layer in layers}
+    work: dict[int, Any] = {}
     if before is None:
-        block = _block(asked, heads, mllm.device)
-        work: dict[int, Any] = {i: one.at(block) for i, one in wanted.items()}
-        places = [np.arange(len(rows)) for rows in asked]
+        block = _block(wanted_rows, heads, mllm.device)
+        work = {i: one.at(block) for i, one in wanted.items()}
     else:
-        work = {
-            i: wanted.get(i, GraphWork(i, None, heads)).after(before.layer(i)) for i in range(mllm.n_layers)
-        }
-        places = asked
+        for i in range(mllm.n_layers):
+            work[i] = wanted.get(i, GraphWork(i, None, heads)).after(before.layer(i))
     with recording(mllm, work):
         logits = run_objective(mllm, objective, meter, before)
         values = objective.values(logits).sum()
         rows = [kept[layer] for layer in layers]
         gradients = torch.autograd.grad(values, rows)
         meter.backwards += 1
+    places = wanted_rows if before is not None else [np.arange(len(rows)) for rows in wanted_rows]
     return RowGradients(
         tuple(one.detach() for one in rows),
         gradients,
@@ -412,19 +267,11 @@ def _positions(tokens: TokenMap, queries: Queries) -> Int[np.ndarray, " row"]:
     return tokens.positions(queries)
 
 
-def _serves(before: Prefix, batch: Batch, positions: Sequence[Int[np.ndarray, " _"]], mllm: Mllm) -> bool:
-    """Whether a prefix holds keys and values, every prompt begins with it, and no wanted row lies inside."""
-    lengths = [tokens.length for tokens in batch.tokens]
-    outside = all(at[0] >= n for at, n in zip(positions, before.lengths, strict=True))
-    fits = mllm.sight.windows_fit(before.lengths, lengths)
-    return bool(before.keys) and outside and fits and before.begins(batch)
-
-
-def _block(asked: Sequence[Int[np.ndarray, " _"]], heads: Heads, device: torch.device) -> Block:
+def _block(wanted: Sequence[Int[np.ndarray, " _"]], heads: Heads, device: torch.device) -> Block:
     """Rows of each sample and every head; short samples repeat their last row, which is not one of the cells."""
-    width = max(map(len, asked))
-    rows = torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in asked]))
-    cells = torch.tensor([(i, k) for i, at in enumerate(asked) for k in range(len(at))], device=device)
+    width = max(map(len, wanted))
+    rows = torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in wanted]))
+    cells = torch.tensor([(i, k) for i, at in enumerate(wanted) for k in range(len(at))], device=device)
     return Block(rows.to(device), (cells[:, 0], cells[:, 1]), heads)
 
 
@@ -496,3 +343,136 @@ class GraphWork:
             softcap=call.softcap,
             causal=call.causal,
         )
+
+
+Inputs = Literal["pixels", "embeddings"]
+
+
+@dataclass(frozen=True, eq=False)
+class InputFunction:
+    """Each sample's target value, and its gradient, at changed inputs. Made by `input_function`.
+
+    Attributes:
+        mllm: the model.
+        of: "pixels": the batch's `pixel_values`, as the processor makes them; "embeddings": what enters the first
+            decoder layer at image tokens, (token, hidden), the samples' one after the other.
+        batch: the samples.
+        passes: the passes whose values add up to the target.
+        start: the inputs as they are, float32 (or float64).
+        places: for each sample, the part of the inputs that is its own.
+        meter: counts every pass.
+    """
+
+    mllm: WrappedModel
+    of: Inputs
+    batch: Batch
+    passes: tuple[Objective, ...]
+    start: Tensor
+    places: tuple[tuple[slice, ...], ...]
+    meter: Meter
+
+    def values(self, inputs: Tensor) -> Float[Tensor, " sample"]:
+        """The target's values; inside `recording`, they carry their graph."""
+        return torch.stack([self._values(one, inputs) for one in self.passes]).sum(dim=0)
+
+    def gradient(self, inputs: Tensor) -> Tensor:
+        """∂ value / ∂ inputs; a sample's part is the gradient of its own value."""
+        with recording(self.mllm):
+            total = torch.zeros_like(self.start)
+            for one in self.passes:
+                leaf = inputs.detach().clone().requires_grad_(True)
+                total += torch.autograd.grad(self._values(one, leaf).sum(), leaf)[0]
+                self.meter.backwards += 1
+        return total
+
+    def own(self, inputs: Tensor, sample: int) -> Tensor:
+        """A sample's part of the inputs, or of a gradient; a view."""
+        return inputs[self.places[sample]]
+
+    def _values(self, objective: Objective, inputs: Tensor) -> Float[Tensor, " sample"]:
+        given = inputs.to(self.mllm.dtype)
+        changed, hooked = {"pixel_values": given}, nullcontext()
+        if self.of == "embeddings":
+            sample, column = _columns(objective.batch)
+
+            def change(hidden: Tensor) -> Tensor:
+                return hidden.index_put((sample.to(hidden.device), column.to(hidden.device)), given)
+
+            changed, hooked = {}, entering(self.mllm.installation.layers[0], change)
+        with hooked:
+            return objective.values(run_objective(self.mllm, objective, self.meter, changed=changed))
+
+
+def input_function(
+    mllm: WrappedModel,
+    samples: Sample | Iterable[Sample] | Batch | Prefix,
+    target: Target,
+    prompt: Prompt,
+    meter: Meter,
+    *,
+    of: Inputs,
+    fixed: bool = True,
+) -> InputFunction:
+    """The target as a function of the inputs, for one batch; every evaluation is a whole pass.
+
+    Args:
+        mllm: the model.
+        samples: the batch; of a prefix, its samples.
+        target: the target.
+        prompt: how the question is put.
+        meter: counts every pass.
+        of: which inputs.
+        fixed: "greedy" is the answer to the inputs as they are. Otherwise the likeliest next token is taken at each
+            evaluation: the same thing at the inputs as they are, and a pass less.
+
+    Raises:
+        ModelError: answers of several tokens after a prompt whose rows see all of it; weights that were loaded
+            under `torch.inference_mode`; samples without images.
+        SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
+    """
+    differentiable(mllm)
+    with torch.inference_mode(False):
+        given = normal(given_as(mllm, samples, prompt))
+        batch = given.batch if isinstance(given, Prefix) else given
+        if "pixel_values" not in batch.inputs:
+            raise ModelError("gradients of inputs need images; these samples have none.")
+        found = None
+        if fixed or not likeliest(target):
+            found = aims(mllm, given, target)
+            meter.count(found.cost)
+        passes = tuple(objectives(mllm, batch, found))
+        start = batch.inputs["pixel_values"] if of == "pixels" else _embedded(mllm, batch, meter)
+        wide = start if start.dtype == torch.float64 else start.float()
+    places = _pixel_places(batch) if of == "pixels" else _token_places(batch)
+    return InputFunction(mllm, of, batch, passes, wide, places, meter)
+
+
+def _embedded(mllm: WrappedModel, batch: Batch, meter: Meter) -> Float[Tensor, "token hidden"]:
+    """What enters the first layer at image tokens: a pass through the vision tower, none through the decoder."""
+    hidden = embeddings(mllm, batch, meter)
+    sample, column = (at.to(hidden.device) for at in _columns(batch))
+    return hidden[sample, column]
+
+
+def _columns(batch: Batch) -> tuple[Tensor, Tensor]:
+    """(sample, padded column) of every image token, sample by sample."""
+    counts = [tokens.n for tokens in batch.tokens]
+    columns = [tokens.image + int(pad) for tokens, pad in zip(batch.tokens, batch.pad, strict=True)]
+    return torch.from_numpy(np.repeat(np.arange(len(counts)), counts)), torch.from_numpy(
+        np.concatenate(columns)
+    )
+
+
+def _token_places(batch: Batch) -> tuple[tuple[slice, ...], ...]:
+    stops = np.cumsum([0, *(tokens.n for tokens in batch.tokens)]).tolist()
+    return tuple((slice(start, stop),) for start, stop in pairwise(stops))
+
+
+def _pixel_places(batch: Batch) -> tuple[tuple[slice, ...], ...]:
+    """Samples follow each other along the first axis; along others, shorter ones are filled up at their ends."""
+    shapes: list[Any] = [tuple(one.inputs["pixel_values"].shape) for one in batch.singles]
+    stops = np.cumsum([0, *(shape[0] for shape in shapes)]).tolist()
+    return tuple(
+        (slice(start, start + shape[0]), *(slice(0, n) for n in shape[1:]))
+        for start, shape in zip(stops, shapes, strict=False)
+    )

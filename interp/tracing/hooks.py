@@ -1,4 +1,9 @@
-"""Taps put into a transformers model, and taken out again without a trace."""
+"""What wrapping puts into a model and takes out again, and what armed attention modules do.
+
+The model keeps its own attention function. One name is registered with transformers per original attention function,
+with that function's own mask function. The registered function calls the original; an attention module without work
+does nothing else, so an idle model is bit-equal to one that was never wrapped.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from nnsight import TransformersModel
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig
@@ -20,37 +25,29 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp.errors import ModelError
 from interp.tracing.attention import (
-    Heads,
     attend,
     row_outputs,
-    row_probabilities,
-    row_scores,
-    select_rows,
     visible,
 )
-from interp.tracing.edit_cells import At, Change
+from interp.tracing.attention_call import AttentionFunction, Call, Work, any_of
+from interp.tracing.edit_cells import Change
+from interp.tracing.encode import ProcessedImages
 from interp.tracing.plan import Block, LayerPlan, ReadBlock
 
 __all__ = [
     "COLLECTOR",
     "PATTERN",
-    "AttentionFunction",
-    "Call",
-    "Door",
     "Identity",
     "Installation",
     "LayerWork",
     "Recorder",
-    "Work",
-    "any_of",
     "registered",
     "set_work",
 ]
 
+
 _WORK = "_interp_work"
 _FUNCTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4")
-
-AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 class Identity(nn.Module):
@@ -59,137 +56,6 @@ class Identity(nn.Module):
     def forward(self, value: Any) -> Any:
         """The value."""
         return value
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One call of a layer's attention. Keys and values are segments: a shared prefix first, if there is."""
-
-    module: nn.Module
-    queries: Float[Tensor, "sample head query dim"]
-    keys: tuple[Float[Tensor, "_ key_value_head _ _"], ...]
-    values: tuple[Float[Tensor, "_ key_value_head _ _"], ...]
-    mask: Tensor | None
-    scaling: float
-    softcap: float | None
-    causal: bool
-
-    @classmethod
-    def of(
-        cls,
-        module: nn.Module,
-        tensors: Sequence[Tensor],
-        mask: Tensor | None,
-        kwargs: Mapping[str, Any],
-        prefix: tuple[Tensor, Tensor] | None = None,
-    ) -> Call:
-        """The call of an attention function with queries, keys and values, as transformers makes it.
-
-        `prefix`: keys and values that come before.
-        """
-        query, key, value = tensors
-        scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
-        return cls(
-            module=module,
-            queries=query,
-            keys=(key,) if prefix is None else (prefix[0], key),
-            values=(value,) if prefix is None else (prefix[1], value),
-            mask=mask,
-            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-            softcap=kwargs.get("softcap"),
-            causal=getattr(module, "is_causal", True) if causal is None else causal,
-        )
-
-    def on_lines(self, lines: Int[Tensor, " sample"]) -> Call:
-        """The call with the first segment's lines as the samples have them."""
-        keys, values = ((one[0][lines], *one[1:]) for one in (self.keys, self.values))
-        return replace(self, keys=keys, values=values)
-
-    @property
-    def all_heads(self) -> Heads:
-        """Every head of the layer."""
-        n = self.queries.shape[1]
-        return Heads.of(range(n), n, self.keys[0].shape[1], self.queries.device)
-
-    @property
-    def n_keys(self) -> int:
-        """Keys of all segments."""
-        return sum(k.shape[2] for k in self.keys)
-
-    def probabilities(
-        self, block: Block, changes: Sequence[Change] = (), step: int = 0
-    ) -> Float[Tensor, "sample chosen_head row key"]:
-        """The block's rows of attention under the changes."""
-        wide = any(change.edit.all_heads for change in changes)
-        rows, heads = block.rows, self.all_heads if wide else block.heads
-        at = At(rows, heads.index, self.n_keys, step)
-        queries = select_rows(self.queries, rows)
-        scores = row_scores(queries, self.keys, heads=heads, scaling=self.scaling, softcap=self.softcap)
-        seen = visible(
-            self.mask, rows, n_queries=self.queries.shape[2], n_keys=self.n_keys, causal=self.causal
-        )
-        if seen is not None and seen.shape[1] > 1:
-            seen = seen[:, heads.index]
-        for change in changes:
-            if change.edit.stage == "scores" and not change.hides:
-                scores = change(scores, at)
-        hidden = any_of([change.cells.at(at) for change in changes if change.hides])
-        probabilities = row_probabilities(scores, seen, hidden)
-        for change in changes:
-            if change.edit.stage == "probabilities":
-                probabilities = within_sight(change(probabilities, at), seen)
-        return probabilities[:, block.heads.index] if wide else probabilities
-
-    def splice(
-        self,
-        output: Float[Tensor, "sample query head dim"],
-        block: Block,
-        probabilities: Float[Tensor, "sample chosen_head row key"],
-        before: Float[Tensor, "sample chosen_head row key"] | None = None,
-    ) -> Float[Tensor, "sample query head dim"]:
-        """The attention's output with the block's rows recomputed from probabilities; the rest as it is.
-
-        Rows whose probabilities are those of `before` are left as they are too.
-        """
-        new = row_outputs(probabilities, self.values, heads=block.heads).to(output.dtype)
-        sample, place = block.cells
-        at = (sample[:, None], block.rows[sample, place][:, None], block.heads.index[None, :])
-        values = new[sample, :, place]
-        if before is not None:
-            changed = (probabilities != before).any(dim=-1)[sample, :, place]
-            values = torch.where(changed[..., None], values, output[at])
-        output = output.clone() if output.requires_grad else output
-        output[at] = values
-        return output
-
-
-def within_sight(
-    probabilities: Float[Tensor, "sample head row key"], seen: Tensor | None
-) -> Float[Tensor, "sample head row key"]:
-    """Probabilities with 0 at keys that rows cannot see; `seen` as `visible` gives it."""
-    if seen is None:
-        return probabilities
-    closed = ~seen if seen.dtype == torch.bool else seen < torch.finfo(seen.dtype).min / 2
-    return probabilities.masked_fill(closed, 0.0)
-
-
-def any_of(masks: Sequence[Bool[Tensor, "_ _ row key"]]) -> Bool[Tensor, "_ _ row key"] | None:
-    """The union of masks; None for none."""
-    found = None
-    for mask in masks:
-        found = mask if found is None else found | mask
-    return found
-
-
-@runtime_checkable
-class Work(Protocol):
-    """What an attention module does while it is armed."""
-
-    def __call__(
-        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
-    ) -> tuple[Tensor, Tensor | None]:
-        """The attention's output and weights."""
-        ...
 
 
 def set_work(module: nn.Module, work: Work | None) -> None:
@@ -276,6 +142,7 @@ class Installation:
         self._forwards = {m: m.__dict__["forward"] for m in hf.modules() if "forward" in m.__dict__}
         self._added: dict[nn.Module, frozenset[str]] = {}
         self._configs = _own_configs(hf)
+        self.processed = ProcessedImages()
         self.active = True
         try:
             self.implementation = self._rename()
@@ -516,37 +383,3 @@ def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor | None:
     left = seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
     closed = ~seen if seen.dtype == torch.bool else seen < torch.finfo(seen.dtype).min / 2
     return left if bool((hidden & ~closed).any()) else call.mask
-
-
-@dataclass(frozen=True, eq=False)
-class Door:
-    """Offers rows at the module's `pattern`, for code inside an nnsight trace to read or overwrite.
-
-    `rows` maps (samples, queries of the call) to the rows to offer, (sample, row).
-    """
-
-    pattern: nn.Module
-    rows: Callable[[int, int], Tensor]
-
-    def __call__(
-        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
-    ) -> tuple[Tensor, Tensor | None]:
-        """The attention's output; offered rows that were written to are recomputed."""
-        output, weights = original(
-            call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs
-        )
-        block = self._block(call)
-        offered = call.probabilities(block)
-        version = offered._version
-        returned = self.pattern(offered)
-        if returned is not offered or returned._version != version:
-            output = call.splice(output, block, returned)
-        return output, weights
-
-    def _block(self, call: Call) -> Block:
-        n, _, n_queries, _ = call.queries.shape
-        device = call.queries.device
-        rows = self.rows(n, n_queries).to(device)
-        sample = torch.arange(n, device=device).repeat_interleave(rows.shape[1])
-        place = torch.arange(rows.shape[1], device=device).repeat(n)
-        return Block(rows, (sample, place), call.all_heads)

@@ -1,22 +1,26 @@
-"""Which rows the nnsight door offers."""
+"""What `Mllm.tap` offers to code inside an nnsight trace: which rows, and the module they pass through."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import SiteError
+from interp.tracing.attention_call import AttentionFunction, Call
 from interp.tracing.encode import Batch
 from interp.tracing.layout import Layout
+from interp.tracing.plan import Block
 from interp.tracing.site import Selector, Site, select
 
-__all__ = ["door_rows"]
+__all__ = ["OfferedRows", "offered_rows"]
 
 
-def door_rows(queries: Selector | Sequence[Selector], batch: Batch | None) -> Callable[[int, int], Tensor]:
+def offered_rows(queries: Selector | Sequence[Selector], batch: Batch | None) -> Callable[[int, int], Tensor]:
     """A function (samples, queries of a call) → rows to offer, (sample, row), padded.
 
     "last" and "all" need no batch. Others take the batch whose inputs are traced, with as many rows in each
@@ -47,3 +51,37 @@ def door_rows(queries: Selector | Sequence[Selector], batch: Batch | None) -> Ca
     chosen = torch.from_numpy(np.stack(rows))
     width = layout.n_queries
     return lambda n, n_queries: chosen if n_queries == width else torch.full((n, 1), n_queries - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class OfferedRows:
+    """Offers rows at the module's `pattern`, for code inside an nnsight trace to read or overwrite.
+
+    `rows` maps (samples, queries of the call) to the rows to offer, (sample, row).
+    """
+
+    pattern: nn.Module
+    rows: Callable[[int, int], Tensor]
+
+    def __call__(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attention's output; offered rows that were written to are recomputed."""
+        output, weights = original(
+            call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs
+        )
+        block = self._block(call)
+        offered = call.probabilities(block)
+        version = offered._version
+        returned = self.pattern(offered)
+        if returned is not offered or returned._version != version:
+            output = call.splice(output, block, returned)
+        return output, weights
+
+    def _block(self, call: Call) -> Block:
+        n, _, n_queries, _ = call.queries.shape
+        device = call.queries.device
+        rows = self.rows(n, n_queries).to(device)
+        sample = torch.arange(n, device=device).repeat_interleave(rows.shape[1])
+        place = torch.arange(rows.shape[1], device=device).repeat(n)
+        return Block(rows, (sample, place), call.all_heads)

@@ -1,4 +1,8 @@
-"""Reads and edits of one batch in the samples' own positions: checked, and not yet tied to any tensor."""
+"""From reads and edits to the work of every layer.
+
+`resolve` checks reads and edits against a batch, in the samples' own positions; `make_plan` ties the request to the
+padded tensors of one forward pass.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from interp.tracing.layout import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Read, Residual, Rows
 from interp.tracing.site import Selector, select
-from interp.tracing.visibility import Sight
+from interp.tracing.visibility import Visibility
 
 __all__ = [
     "Applied",
@@ -37,6 +41,7 @@ __all__ = [
     "resolve",
 ]
 
+
 Places = tuple[Int[np.ndarray, " _"], ...]
 """One array of unpadded positions per sample."""
 
@@ -49,8 +54,8 @@ class Selection:
     """What one `Rows` covers.
 
     Attributes:
-        heads: the heads of each layer, both in the order asked for.
-        pairs: the (layer, head) pairs asked for, in order; None when heads were not given as pairs.
+        heads: the heads of each layer, both in the order of the site.
+        pairs: the site's (layer, head) pairs, in order; None when heads were not given as pairs.
         reduce: whether heads are averaged.
         queries: each sample's rows in the prompt.
         keys: each sample's columns.
@@ -67,7 +72,7 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class StreamSelection:
-    """What one `Residual` covers: layers in the order asked for, each sample's positions in the prompt."""
+    """What one `Residual` covers: layers in the order of the site, each sample's positions in the prompt."""
 
     layers: tuple[int, ...]
     queries: Places
@@ -130,7 +135,7 @@ def resolve(
     *,
     n_layers: int,
     n_heads: int,
-    sight: Sight = Sight(),  # noqa: B008 - frozen
+    visibility: Visibility = Visibility(),  # noqa: B008 - frozen
 ) -> Request:
     """The request of a batch.
 
@@ -141,12 +146,12 @@ def resolve(
     check_order(edits)
     selections = tuple(_selection(read, tokens, n_layers, n_heads) for read in reads)
     on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
-    found = [_applied(edit, tokens, n_layers, n_heads, sight) for edit in on_rows]
+    found = [_applied(edit, tokens, n_layers, n_heads, visibility) for edit in on_rows]
     applied = tuple(
         a for a in found if not a.edit.idle and (a.decodes or any(len(rows) for rows in a.queries))
     )
     for sample, own in enumerate(tokens):
-        _refuse_rows_without_keys([a for a in applied if a.hides], sample, own, sight)
+        _refuse_rows_without_keys([a for a in applied if a.hides], sample, own, visibility)
     patches = tuple(_patch(edit, tokens, n_layers) for edit in edits if isinstance(edit, PatchResidual))
     return Request(selections, applied, patches)
 
@@ -188,7 +193,7 @@ def _selection(
 
 
 def _applied(
-    edit: AttentionEdit, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, sight: Sight
+    edit: AttentionEdit, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, visibility: Visibility
 ) -> Applied:
     heads = edit.site.resolve(n_layers, n_heads)
     keys = _places(edit.site.groups[1], tokens)
@@ -198,11 +203,9 @@ def _applied(
         read = _places(edit.site.groups[0], tokens)
         values = tuple(_row_values(edit, heads, sample, read, keys) for sample, _ in enumerate(tokens))
         return Applied(edit, heads, rows, keys, decodes, values)
-    far = [sight.horizon(own) for own in tokens]
-    seeing = tuple(
-        q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True)
-    )
-    return Applied(edit, heads, seeing, keys, decodes)
+    far = [visibility.horizon(own) for own in tokens]
+    able = tuple(q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True))
+    return Applied(edit, heads, able, keys, decodes)
 
 
 def _row_values(
@@ -250,7 +253,9 @@ def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], n_layers: int) -> St
     return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values))
 
 
-def _refuse_rows_without_keys(hidden: Sequence[Applied], sample: int, tokens: TokenMap, sight: Sight) -> None:
+def _refuse_rows_without_keys(
+    hidden: Sequence[Applied], sample: int, tokens: TokenMap, visibility: Visibility
+) -> None:
     """Refuse a row of the prompt with every key it can see hidden. Rows always see themselves."""
     if not any(len(np.intersect1d(h.queries[sample], g.keys[sample])) for h in hidden for g in hidden):
         return
@@ -258,11 +263,11 @@ def _refuse_rows_without_keys(hidden: Sequence[Applied], sample: int, tokens: To
     for layer in sorted({layer for h in hidden for layer in h.heads}):
         for head in sorted({head for h in hidden for head in h.heads.get(layer, ())}):
             here = tuple(i for i, h in enumerate(hidden) if head in h.heads.get(layer, ()))
-            case = (here, sight.windows[layer] if sight.windows else None)
+            case = (here, visibility.windows[layer] if visibility.windows else None)
             if case in checked:
                 continue
             checked.add(case)
-            found = _row_without_keys([hidden[i] for i in here], sample, tokens, sight, layer)
+            found = _row_without_keys([hidden[i] for i in here], sample, tokens, visibility, layer)
             if found is not None:
                 row, first, last = found
                 raise EditError(
@@ -273,14 +278,14 @@ def _refuse_rows_without_keys(hidden: Sequence[Applied], sample: int, tokens: To
 
 
 def _row_without_keys(
-    hidden: Sequence[Applied], sample: int, tokens: TokenMap, sight: Sight, layer: int
+    hidden: Sequence[Applied], sample: int, tokens: TokenMap, visibility: Visibility, layer: int
 ) -> tuple[int, int, int] | None:
     """The first such row, and the first and last key it sees."""
     for row in np.unique(np.concatenate([h.queries[sample] for h in hidden])):
         keys = np.concatenate([h.keys[sample] for h in hidden if row in h.queries[sample]])
         if row not in keys:
             continue
-        seen = sight.seen(tokens, int(row), layer)
+        seen = visibility.seen(tokens, int(row), layer)
         if np.isin(seen, keys).all():
             return int(row), int(seen[0]), int(seen[-1])
     return None
@@ -377,7 +382,7 @@ class _Edited(_Places):
 
 
 def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
-    """The plan of a request in a layout. Rows that lie before the layout's first must not be asked for."""
+    """The plan of a request in a layout. Rows before the layout's first must not be among its rows."""
     prefill, decode = _Prompt(layout, shape), _Generated(layout, shape)
     reads = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, Selection)]
     return Plan(
@@ -530,7 +535,7 @@ class _Prompt(_Maker):
     """Plans the pass over the prompt, or over what follows a prefix of it."""
 
     def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
-        """The rows asked for."""
+        """The rows of the read or edit."""
         return self.layout.rows(sample, part.queries[sample])
 
     @property

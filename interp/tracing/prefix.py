@@ -1,9 +1,11 @@
-"""The image prefix as a value: what comes up to the last image token, run once for all that follows it."""
+"""The image prefix as a value, and the rule of when a pass may go on from it.
+
+A prefix holds the keys and values of a prompt up to its last image token, run once for all that follows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,19 +18,22 @@ from transformers.cache_utils import DynamicLayer
 from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.tracing.cost import Cost, Meter
-from interp.tracing.encode import PER_TOKEN, Batch, left_padded
+from interp.tracing.cost import Cost
+from interp.tracing.encode import Batch, left_padded
+from interp.tracing.layout import Layout
 from interp.tracing.positions import sliced
+from interp.tracing.visibility import Visibility
 
 __all__ = [
     "After",
     "Prefix",
     "Stop",
+    "exact",
+    "pass_inputs",
+    "pass_layout",
     "prefix_lengths",
     "prefix_lines",
-    "run_prefix",
-    "suffix_cache",
-    "suffix_inputs",
+    "serving",
 ]
 
 Stop = Literal["image", "last"]
@@ -110,6 +115,20 @@ class Prefix:
         own = None if numbers == tuple(range(len(at))) else numbers
         return replace(self, batch=batch, lengths=lengths, keys=keys, values=values, lines=own)
 
+    def serves(
+        self,
+        batch: Batch,
+        visibility: Visibility,
+        first_rows: Sequence[int | None] | None = None,
+        generate: int = 0,
+    ) -> bool:
+        """Whether a pass over `batch` may go on from this prefix, with the result of a whole pass.
+
+        It holds keys and values, every prompt begins with it, and that is `exact`, whose arguments these are.
+        """
+        begins = bool(self.keys) and self.begins(batch)
+        return begins and exact(self.lengths, batch.tokens, visibility, first_rows, generate)
+
     def begins(self, batch: Batch) -> bool:
         """Whether every prompt of `batch` begins with this prefix and goes on after it."""
         return all(
@@ -145,38 +164,32 @@ def prefix_lines(batch: Batch, lengths: Sequence[int]) -> tuple[int, ...]:
     return tuple(found.setdefault(content, len(found)) for content in contents)
 
 
-def run_prefix(
-    hf: Any, batch: Batch, lengths: tuple[int, ...], n_layers: int, meter: Meter
-) -> list[tuple[Tensor, Tensor]]:
-    """The keys and values of each layer, (sample, key_value_head, key, dim), of left-padded prefixes."""
-    starts = batch.pad.tolist()
-    stops = [start + n for start, n in zip(starts, lengths, strict=True)]
-    inputs = {
-        name: sliced(value, starts, stops, batch.pad_id if name == "input_ids" else 0)
-        if name in PER_TOKEN
-        else value
-        for name, value in batch.inputs.items()
-    }
-    inputs["position_ids"] = sliced(batch.positions, starts, stops)
-    layers = [*(DynamicLayer() for _ in range(n_layers - 1)), _Last()]
-    meter.forwards += 1
-    meter.tokens += inputs["input_ids"].numel()
-    with suppress(_CompleteError):
-        hf(**inputs, past_key_values=Cache(layers=[*layers]), use_cache=True, logits_to_keep=1)
-    return [(layer.keys, layer.values) for layer in layers]  # pyright: ignore[reportReturnType]
+def exact(
+    lengths: Sequence[int],
+    tokens: Sequence[TokenMap],
+    visibility: Visibility,
+    first_rows: Sequence[int | None] | None = None,
+    generate: int = 0,
+) -> bool:
+    """Whether prompts' first `lengths` tokens can be run before the rest, with the result of whole passes.
 
+    They can if and only if something comes before and something after, no row before sees what comes after, no row
+    before is read or edited, and sliding windows reach as far as in a whole pass.
 
-class _CompleteError(Exception):
-    """Every layer has its keys and values: nothing more of the pass is needed."""
-
-
-class _Last(DynamicLayer):
-    """The last layer's cache. Its own attention and everything after it would be computed for nothing."""
-
-    def update(self, *args: Any, **kwargs: Any) -> Any:
-        """Keeps the keys and values and ends the pass."""
-        super().update(*args, **kwargs)
-        raise _CompleteError
+    Args:
+        lengths: tokens that come before, of each prompt.
+        tokens: where each prompt's tokens are.
+        visibility: what rows see.
+        first_rows: the earliest row of each prompt that is read or edited, None for none.
+        generate: how many tokens follow the prompts at most.
+    """
+    if not all(0 < n < own.length for n, own in zip(lengths, tokens, strict=True)):
+        return False
+    if any(row is not None and row < n for row, n in zip(first_rows or [], lengths, strict=False)):
+        return False
+    if not all(visibility.closed(own, n) for n, own in zip(lengths, tokens, strict=True)):
+        return False
+    return visibility.windows_fit(lengths, [own.length for own in tokens], generate)
 
 
 class After(DynamicLayer):
@@ -191,21 +204,40 @@ class After(DynamicLayer):
         return self.length + super().get_seq_length()
 
 
-def suffix_cache(prefix: Prefix) -> Cache:
-    """A fresh cache for what follows the prefix, whose keys and values are neither copied nor changed."""
-    length = prefix.keys[0].shape[2]
-    return Cache(layers=[*(After(length) for _ in prefix.keys)])
+def serving(
+    given: Batch | Prefix,
+    batch: Batch,
+    visibility: Visibility,
+    first_rows: Sequence[int | None],
+    generate: int = 0,
+) -> Prefix | None:
+    """What is given, if it is a prefix that serves a pass over `batch`; see `Prefix.serves`."""
+    if isinstance(given, Prefix) and given.serves(batch, visibility, first_rows, generate):
+        return given
+    return None
 
 
-def suffix_inputs(prefix: Prefix, batch: Batch) -> dict[str, Tensor]:
-    """The arguments of a pass over what follows the prefix in each prompt."""
-    stop = batch.inputs["input_ids"].shape[1]
-    stops = [stop] * len(batch)
-    starts = [int(pad) + n for pad, n in zip(batch.pad, prefix.lengths, strict=True)]
-    before = left_padded([torch.ones(n, dtype=torch.long) for n in prefix.lengths], 0)
+def pass_layout(batch: Batch, before: Prefix | None) -> Layout:
+    """Where the batch's positions lie in a pass over whole prompts, or over what follows a prefix."""
+    lengths = [tokens.length for tokens in batch.tokens]
+    return Layout.whole(lengths) if before is None else Layout.suffix(before.lengths, lengths)
+
+
+def pass_inputs(batch: Batch, before: Prefix | None) -> tuple[dict[str, Tensor], Cache | None]:
+    """The arguments of a pass over whole prompts, or over what follows a prefix, and its cache.
+
+    After a prefix the cache is empty but for its length: the prefix's keys and values are neither copied nor changed.
+    """
+    if before is None:
+        return batch.inputs | {"position_ids": batch.positions}, None
+    stops = [batch.inputs["input_ids"].shape[1]] * len(batch)
+    starts = [int(pad) + n for pad, n in zip(batch.pad, before.lengths, strict=True)]
+    mask = left_padded([torch.ones(n, dtype=torch.long) for n in before.lengths], 0)
     own = sliced(batch.inputs["attention_mask"], starts, stops)
-    return {
+    inputs = {
         "input_ids": sliced(batch.inputs["input_ids"], starts, stops, batch.pad_id),
-        "attention_mask": torch.cat([before.to(own.device), own], dim=1),
+        "attention_mask": torch.cat([mask.to(own.device), own], dim=1),
         "position_ids": sliced(batch.positions, starts, stops),
     }
+    length = before.keys[0].shape[2]
+    return inputs, Cache(layers=[*(After(length) for _ in before.keys)])

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.tracing.attention import CHUNK_BYTES
+from interp.tracing.attention_call import AttentionFunction, Call
 from interp.tracing.cost import Meter
 from interp.tracing.encode import Batch
-from interp.tracing.gradients import run_objective
-from interp.tracing.hooks import AttentionFunction, Call
 from interp.tracing.plan import Block
-from interp.tracing.target import Objective
-
-if TYPE_CHECKING:
-    from interp.tracing.model import Mllm
+from interp.tracing.prefix import pass_inputs
+from interp.tracing.run import run_pass
+from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["rollout"]
 
 
 def rollout(
-    mllm: Mllm, batch: Batch, meter: Meter
+    mllm: WrappedModel, batch: Batch, meter: Meter
 ) -> tuple[Float[Tensor, "sample key"], Float[Tensor, "sample token_id"]]:
     """e_lastᵀ ∏ ½(I + mean_h A) over all layers, at the batch's padded columns; and the logits after the prompt.
 
@@ -34,7 +32,7 @@ def rollout(
     calls: dict[int, Call] = {}
     work = {layer: _Keep(layer, calls) for layer in range(mllm.n_layers)}
     with mllm.installation.armed(work), torch.no_grad():
-        logits = run_objective(mllm, Objective(batch, None), meter)
+        logits = run_pass(mllm.hf, pass_inputs(batch, None)[0], meter)
         share = torch.zeros(batch.inputs["input_ids"].shape, device=mllm.device)
         share[:, -1] = 1.0
         for layer in reversed(range(mllm.n_layers)):

@@ -1,15 +1,19 @@
-"""The same prompts without their image tokens, run beside a trace for contrastive decoding."""
+"""Runs the model: every pass goes through `run_pass`, which counts it.
+
+`run` makes the passes of a trace: over a prompt or a suffix, of generated tokens, and of the contrast stream.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -18,93 +22,52 @@ from interp.tracing.decoding import Contrast
 from interp.tracing.encode import PER_TOKEN, Batch, left_padded
 from interp.tracing.hooks import Recorder
 from interp.tracing.positions import position_ids
+from interp.tracing.wrapped import WrappedModel
 
 __all__ = [
-    "Blind",
+    "ContrastStream",
     "Generation",
     "Outcome",
-    "blind_inputs",
+    "PassCompleteError",
+    "Within",
     "embeddings",
+    "imageless_inputs",
     "run",
-    "tail_logits",
+    "run_pass",
     "whole_cache",
 ]
 
+Within = Callable[[Callable[[], Tensor]], Tensor]
+"""Carries out a pass somewhere, such as inside an nnsight trace, and gives what the pass gave."""
 
-def blind_inputs(hf: Any, batch: Batch, first: int) -> dict[str, Tensor]:
-    """The arguments of a pass over a batch's prompts, their image tokens taken out.
+
+class PassCompleteError(Exception):
+    """Raised inside a pass to end it: nothing more of it is needed."""
+
+
+def run_pass(
+    hf: Any,
+    inputs: Mapping[str, Tensor],
+    meter: Meter,
+    *,
+    cache: Cache | None = None,
+    keep: int = 1,
+    n_tokens: int | None = None,
+) -> Float[Tensor, "sample position token_id"]:
+    """One pass through the model: the logits after its last positions, in the model's dtype.
 
     Args:
         hf: the transformers model.
-        batch: the encoded samples.
-        first: the position of a prompt's first token.
+        inputs: its arguments; `attention_mask` covers the cache too.
+        meter: counts the pass.
+        cache: keys and values that come before; those of the pass are added. None to keep none.
+        keep: how many last positions' logits are wanted.
+        n_tokens: token positions that go through the language model; by default those of the inputs.
     """
-    texts = [torch.from_numpy(tokens.positions("text").copy()) for tokens in batch.tokens]
-    inputs = {
-        name: left_padded(
-            [single.inputs[name][0][at] for single, at in zip(batch.singles, texts, strict=True)],
-            batch.pad_id if name == "input_ids" else 0,
-        ).to(value.device)
-        for name, value in batch.inputs.items()
-        if name in PER_TOKEN
-    }
-    positions = position_ids(hf, inputs, first)
-    if batch.positions.ndim == 3:  # text turns along every axis alike
-        positions = positions.expand(len(batch.positions), -1, -1)
-    return {**inputs, "position_ids": positions}
-
-
-class Blind:
-    """Runs the stream without images, a pass for each of the seeing stream's, and guides its logits."""
-
-    def __init__(
-        self,
-        hf: Any,
-        inputs: Mapping[str, Tensor],
-        contrast: Contrast,
-        recorder: Recorder,
-        meter: Meter,
-        cache: Any,
-    ) -> None:
-        self.hf, self.contrast, self.recorder, self.meter, self.cache = hf, contrast, recorder, meter, cache
-        self.inputs = dict(inputs)
-
-    def guide(
-        self, seeing: Float[Tensor, "sample token_id"], token: Int[Tensor, " sample"] | None = None
-    ) -> Float[Tensor, "sample token_id"]:
-        """The guided logits of a pass; `token` is what it was fed, None for the prompt."""
-        if token is not None:
-            mask, position = self.inputs["attention_mask"], self.inputs["position_ids"][..., -1:] + 1
-            longer = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            self.inputs = {"input_ids": token[:, None], "attention_mask": longer, "position_ids": position}
-        self.meter.forwards += 1
-        self.meter.tokens += self.inputs["input_ids"].numel()
-        self.recorder.paused = True
-        try:
-            found = self.hf(
-                **self.inputs,
-                past_key_values=self.cache,
-                use_cache=True,
-                logits_to_keep=1,
-                return_dict=True,
-            )
-        finally:
-            self.recorder.paused = False
-        return self.contrast(seeing, found.logits[:, -1].float())
-
-
-def embeddings(nn: Any, first: Any, batch: Batch) -> Float[Tensor, "sample position hidden"]:
-    """The embeddings of a batch; the decoder itself is not run.
-
-    Args:
-        nn: the nnsight model.
-        first: nnsight's view of the first decoder layer.
-        batch: the encoded samples; positions are padded as it is.
-    """
-    with torch.no_grad(), nn.trace(**batch.inputs, use_cache=False) as tracer:
-        entering = first.input.save()
-        tracer.stop()
-    return entering
+    meter.forwards += 1
+    meter.tokens += inputs["input_ids"].numel() if n_tokens is None else n_tokens
+    use = {"past_key_values": cache, "use_cache": cache is not None}
+    return hf(**inputs, **use, logits_to_keep=keep, return_dict=True).logits[:, -keep:]
 
 
 @dataclass(frozen=True)
@@ -122,11 +85,11 @@ class Generation:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run hands over, all at once.
+    """What a run gives.
 
     Attributes:
-        logits: after the last prompt token; guided, where a blind stream ran beside it.
-        tail: after the last positions of the prompt, as many as were asked for, the last one last; never guided.
+        logits: after the last prompt token; guided, where a stream without images ran beside it.
+        tail: after the last positions of the prompt, `keep` of them, the last one last; never guided.
         ids: generated tokens, None without generation.
         rows: (read, step) → the rows of each layer, in layer order.
     """
@@ -137,7 +100,7 @@ class Outcome:
     rows: Mapping[tuple[int, int], list[Tensor]]
 
     def of_lines(self, lines: Sequence[int]) -> Outcome:
-        """What samples get that are equal to these: sample i to number lines[i]."""
+        """What samples get that equal those of this outcome: sample i has that of number lines[i]."""
         at = torch.tensor(lines, device=self.logits.device)
         rows = {key: [one[at.to(one.device)] for one in layers] for key, layers in self.rows.items()}
         ids = None if self.ids is None else self.ids[at]
@@ -152,8 +115,8 @@ def run(
     *,
     cache: Cache | None = None,
     generation: Generation | None = None,
-    blind: Blind | None = None,
-    one_pass: Callable[[Mapping[str, Any]], Tensor] | None = None,
+    contrast: ContrastStream | None = None,
+    within: Within | None = None,
     keep: int = 1,
 ) -> Outcome:
     """The outcome of a prompt, or of the suffix that follows `cache`, and of what is generated after it.
@@ -161,49 +124,42 @@ def run(
     Args:
         hf: the transformers model.
         inputs: its arguments; `attention_mask` covers the cache too.
-        recorder: told which step is being run.
-        meter: told of every pass.
+        recorder: is given the step that is being run.
+        meter: counts every pass.
         cache: keys and values that come before.
         generation: how to generate, if at all.
-        blind: the stream without images that guides the logits, if any.
-        one_pass: runs the model on its arguments and returns the last positions' logits; by default
-            `tail_logits`.
+        contrast: the stream without images that guides the logits, if any.
+        within: carries out each pass; by default it is simply called.
         keep: how many positions' logits the outcome's `tail` has.
     """
     if generation is not None and cache is None:
-        cache = whole_cache(hf.config.get_text_config(decoder=True))
-    called = partial(tail_logits, hf) if one_pass is None else one_pass
+        cache = whole_cache(hf)
 
-    def passed(arguments: Mapping[str, Tensor], n: int = 1) -> Float[Tensor, "sample position token_id"]:
-        meter.forwards += 1
-        meter.tokens += arguments["input_ids"].numel()
-        use = {"past_key_values": cache, "use_cache": cache is not None}
-        return called({**arguments, **use, "logits_to_keep": n, "return_dict": True})
+    def passed(inputs: Mapping[str, Tensor], n: int = 1) -> Float[Tensor, "sample position token_id"]:
+        def one() -> Tensor:
+            return run_pass(hf, inputs, meter, cache=cache, keep=n).float()
 
-    def forward(arguments: Mapping[str, Tensor], token: Tensor) -> Float[Tensor, "sample token_id"]:
-        logits = passed(arguments)[:, -1]
-        return logits if blind is None else blind.guide(logits, token)
+        return one() if within is None else within(one)
+
+    def forward(inputs: Mapping[str, Tensor], token: Tensor) -> Float[Tensor, "sample token_id"]:
+        logits = passed(inputs)[:, -1]
+        return logits if contrast is None else contrast.guide(logits, token)
 
     tail = passed(inputs, keep)
-    logits = tail[:, -1] if blind is None else blind.guide(tail[:, -1])
+    logits = tail[:, -1] if contrast is None else contrast.guide(tail[:, -1])
     ids = None if generation is None else _generated(forward, logits, inputs, recorder, generation)
     return Outcome(logits, tail, ids, recorder.rows)
 
 
-def whole_cache(config: Any) -> DynamicCache:
+def whole_cache(hf: Any) -> DynamicCache:
     """An empty cache of the model's own kind, but with layers that keep every key.
 
     Where rows see a sliding window only, transformers would drop the keys behind it, and columns would no
     longer be positions; the masks hide them all the same.
     """
-    cache = DynamicCache(config=config)
+    cache = DynamicCache(config=hf.config.get_text_config(decoder=True))
     cache.layers = [DynamicLayer() if isinstance(x, DynamicSlidingWindowLayer) else x for x in cache.layers]
     return cache
-
-
-def tail_logits(hf: Any, arguments: Mapping[str, Any]) -> Float[Tensor, "sample position token_id"]:
-    """The model's logits after the last positions, as many as `logits_to_keep` says, float32."""
-    return hf(**arguments).logits[:, -arguments["logits_to_keep"] :].float()
 
 
 def _generated(
@@ -229,3 +185,78 @@ def _generated(
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         following = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": position}
         logits = forward(following, token)
+
+
+def imageless_inputs(hf: Any, batch: Batch, first: int) -> dict[str, Tensor]:
+    """The arguments of a pass over a batch's prompts, their image tokens taken out.
+
+    Args:
+        hf: the transformers model.
+        batch: the encoded samples.
+        first: the position of a prompt's first token.
+    """
+    texts = [torch.from_numpy(tokens.positions("text").copy()) for tokens in batch.tokens]
+    inputs = {
+        name: left_padded(
+            [single.inputs[name][0][at] for single, at in zip(batch.singles, texts, strict=True)],
+            batch.pad_id if name == "input_ids" else 0,
+        ).to(value.device)
+        for name, value in batch.inputs.items()
+        if name in PER_TOKEN
+    }
+    positions = position_ids(hf, inputs, first)
+    if batch.positions.ndim == 3:  # text turns along every axis alike
+        positions = positions.expand(len(batch.positions), -1, -1)
+    return {**inputs, "position_ids": positions}
+
+
+class ContrastStream:
+    """Runs the prompts without their images, a pass for each of the trace's, and guides the trace's logits."""
+
+    def __init__(
+        self, hf: Any, inputs: Mapping[str, Tensor], contrast: Contrast, recorder: Recorder, meter: Meter
+    ) -> None:
+        self.contrast, self.recorder, self.inputs = contrast, recorder, dict(inputs)
+        self._pass = partial(run_pass, hf, meter=meter, cache=whole_cache(hf))
+
+    def guide(
+        self, with_image: Float[Tensor, "sample token_id"], token: Int[Tensor, " sample"] | None = None
+    ) -> Float[Tensor, "sample token_id"]:
+        """The guided logits of a pass; `token` is what it was fed, None for the prompt."""
+        if token is not None:
+            mask, position = self.inputs["attention_mask"], self.inputs["position_ids"][..., -1:] + 1
+            longer = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            self.inputs = {"input_ids": token[:, None], "attention_mask": longer, "position_ids": position}
+        self.recorder.paused = True
+        try:
+            logits = self._pass(self.inputs)
+        finally:
+            self.recorder.paused = False
+        return self.contrast(with_image, logits[:, -1].float())
+
+
+def embeddings(
+    mllm: WrappedModel, batch: Batch, meter: Meter | None = None
+) -> Float[Tensor, "sample position hidden"]:
+    """What enters the first decoder layer, at the batch's padded positions; the decoder is not run.
+
+    Args:
+        mllm: the model.
+        batch: the encoded samples.
+        meter: counts the pass, which takes no token through the language model.
+    """
+    entering: list[Tensor] = []
+
+    def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        entering.append(given[0] if given else named["hidden_states"])
+        raise PassCompleteError
+
+    counted = Meter(mllm.device) if meter is None else meter
+    inputs = batch.inputs | {"position_ids": batch.positions}
+    with mllm.installation.armed({}), torch.no_grad(), suppress(PassCompleteError):
+        handle = mllm.installation.layers[0].register_forward_pre_hook(hook, with_kwargs=True)
+        try:
+            run_pass(mllm.hf, inputs, counted, n_tokens=0)
+        finally:
+            handle.remove()
+    return entering[0]

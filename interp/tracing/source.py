@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.tracing.hooks import COLLECTOR, Call, LayerWork
+from interp.tracing.attention_call import Call
+from interp.tracing.hooks import COLLECTOR, LayerWork
 from interp.tracing.residual import StreamWork
 
 __all__ = ["attention_call", "source_pass"]

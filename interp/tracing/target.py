@@ -1,10 +1,10 @@
-"""A target's value as a differentiable function of a pass's logits."""
+"""A target: which tokens it stands for after each prompt, and their log-probability."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -18,11 +18,10 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.edits import Edit
 from interp.tracing.encode import PER_TOKEN, Batch, Encoded
 from interp.tracing.prefix import Prefix
+from interp.tracing.prefix_pass import given_as
 from interp.tracing.run import Generation
 from interp.tracing.trace import ends, execute
-
-if TYPE_CHECKING:
-    from interp.tracing.model import Mllm
+from interp.tracing.wrapped import WrappedModel
 
 __all__ = [
     "ANSWER_ROWS",
@@ -34,14 +33,30 @@ __all__ = [
     "aims",
     "answer_ids",
     "forced",
-    "given_as",
     "likeliest",
+    "log_probabilities",
     "objectives",
     "score",
 ]
 
+
 ANSWER_ROWS, PROMPT_LAST = "answer row", "prompt last"
 """Groups of a forced batch's tokens: the rows that predict the answer, and the first of them."""
+
+
+def log_probabilities(
+    logits: Float[Tensor, "*variant position token_id"],
+    ids: Sequence[int] | Int[Tensor, "*variant position"],
+) -> Float[Tensor, "*variant"]:
+    """Σ_t log p(ids[t]), nats, float64, differentiable, from the logits of the rows that predict the tokens.
+
+    The exponentials are those of the logits' dtype, float32 at least; their sum and the difference are float64.
+    """
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    chosen = torch.as_tensor(ids, device=wide.device).expand(wide.shape[:-1])[..., None]
+    top = wide.detach().amax(dim=-1, keepdim=True)
+    whole = top[..., 0].double() + (wide - top).exp().sum(dim=-1, dtype=torch.float64).log()
+    return (wide.gather(-1, chosen)[..., 0].double() - whole).sum(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -61,10 +76,18 @@ class Aim:
         """Whether every answer is one token, so that the logits after the prompt are all it takes."""
         return all(len(answer) == 1 for answer in self.answers)
 
+    def value(self, logits: Float[Tensor, "*variant position token_id"]) -> Float[Tensor, "*variant"]:
+        """The target's value from the logits of a pass's last rows; each answer's own are the very last."""
+        parts = [
+            weight * log_probabilities(logits[..., -len(ids) :, :], ids)
+            for ids, weight in zip(self.answers, self.weights, strict=True)
+        ]
+        return torch.stack(parts).sum(dim=0)
+
 
 @dataclass(frozen=True, eq=False)
 class Aims(Sequence[Aim]):
-    """One aim per sample, and what finding them cost: nothing, unless the model had to be asked."""
+    """One aim per sample, and what finding them cost: nothing, unless the model had to answer first."""
 
     each: tuple[Aim, ...]
     cost: Cost
@@ -82,7 +105,7 @@ class Aims(Sequence[Aim]):
         return self.each[index]
 
 
-def aims(mllm: Mllm, given: Batch | Prefix, target: Target) -> Aims:
+def aims(mllm: WrappedModel, given: Batch | Prefix, target: Target) -> Aims:
     """The target in the context of each sample's prompt. A "greedy" target costs a pass, or `tokens` passes.
 
     Raises:
@@ -116,7 +139,7 @@ def _weights(answers: Sequence[tuple[int, ...]], target: Target) -> tuple[float,
     return tuple(sign / len(answer) for sign, answer in zip(signs, answers, strict=True))
 
 
-def _greedy(mllm: Mllm, given: Batch | Prefix, n: int, meter: Meter) -> list[tuple[int, ...]]:
+def _greedy(mllm: WrappedModel, given: Batch | Prefix, n: int, meter: Meter) -> list[tuple[int, ...]]:
     """The tokens each sample's answer begins with, its end token left out unless it is the first."""
     if n == 1:
         _, _, outcome = execute(mllm, given, None, [], [], meter)
@@ -156,7 +179,7 @@ def answer_ids(processor: Any, prompt: str, answer: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def forced(mllm: Mllm, batch: Batch, answers: Sequence[tuple[int, ...]]) -> Batch:
+def forced(mllm: WrappedModel, batch: Batch, answers: Sequence[tuple[int, ...]]) -> Batch:
     """The batch with each sample's answer behind its prompt, but for the answer's last token (teacher forcing).
 
     So the last rows of a sample, as many as its answer has tokens, predict the answer: the group `ANSWER_ROWS` of
@@ -166,7 +189,7 @@ def forced(mllm: Mllm, batch: Batch, answers: Sequence[tuple[int, ...]]) -> Batc
         ModelError: An answer of several tokens for a model whose prompt rows would see it.
     """
     behind = [answer[:-1] for answer in answers]
-    if any(behind) and mllm.sight.attends == "prefix":
+    if any(behind) and mllm.visibility.attends == "prefix":
         raise ModelError(
             f"{mllm.family} lets every row of its prompt see the whole prompt, so an answer behind it would be seen "
             "too. Use a target of one token, or mllm.score, which feeds answers token by token."
@@ -211,11 +234,10 @@ class Objective:
 
     def values(self, logits: Float[Tensor, "sample position token_id"]) -> Float[Tensor, " sample"]:
         """Σ_a weight · Σ_t log p of each sample, nats, from the logits after its last `keep` positions."""
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        table = logits[:, -self.keep :].log_softmax(dim=-1)
         if self.aims is None:
-            return table[:, -1].max(dim=-1).values
-        return torch.stack([_value(own, aim) for own, aim in zip(table, self.aims, strict=True)])
+            last = logits[:, -1:]
+            return log_probabilities(last, last.argmax(dim=-1))
+        return torch.stack([aim.value(own) for own, aim in zip(logits, self.aims, strict=True)])
 
 
 def likeliest(target: Target) -> bool:
@@ -223,7 +245,7 @@ def likeliest(target: Target) -> bool:
     return isinstance(target, Target) and target.spec == "greedy" and target.tokens == 1
 
 
-def objectives(mllm: Mllm, batch: Batch, aims: Sequence[Aim] | None) -> list[Objective]:
+def objectives(mllm: WrappedModel, batch: Batch, aims: Sequence[Aim] | None) -> list[Objective]:
     """The passes whose values add up to the target: one, or one for each answer of a difference.
 
     Answers that are the same but for their last token, such as two of one token, share a pass.
@@ -238,15 +260,6 @@ def objectives(mllm: Mllm, batch: Batch, aims: Sequence[Aim] | None) -> list[Obj
     slots = range(max(len(aim.answers) for aim in aims))
     parts = [tuple(Aim((aim.answers[at],), (aim.weights[at],)) for aim in aims) for at in slots]
     return [Objective(forced(mllm, batch, [aim.answers[0] for aim in part]), part) for part in parts]
-
-
-def _value(table: Float[Tensor, "position token_id"], aim: Aim) -> Float[Tensor, ""]:
-    """One sample's value from log p at its last positions."""
-    parts = [
-        weight * table[torch.arange(len(table) - len(ids), len(table)), list(ids)].sum()
-        for ids, weight in zip(aim.answers, aim.weights, strict=True)
-    ]
-    return torch.stack(parts).sum()
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +278,7 @@ class Scores:
 
 
 def score(
-    mllm: Mllm,
+    mllm: WrappedModel,
     samples: Sample | Iterable[Sample] | Batch | Prefix,
     target: Target,
     prompt: Prompt | None,
@@ -274,43 +287,32 @@ def score(
     """The scores of a batch; see `Mllm.score`."""
     given = given_as(mllm, samples, prompt)
     found = aims(mllm, given, target)
-    answers = [aim.answers for aim in found]
+    n_answers = len(found[0].answers)
     with Meter(mllm.device) as meter:
         if all(aim.single for aim in found):
-            once = _log_probs(mllm, given, edits, [()] * len(found), meter)[:, 0]
-            parts = [[once[i, ids[0]] for ids in own] for i, own in enumerate(answers)]
+            steps = _step_logits(mllm, given, edits, [()] * len(found), meter)
+            values = [float(aim.value(own)) for own, aim in zip(steps, found, strict=True)]
         else:
-            parts = [[] for _ in found]
-            for at in range(len(answers[0])):
-                own = [one[at] for one in answers]
-                table = _log_probs(mllm, given, edits, own, meter)
-                for i, ids in enumerate(own):
-                    parts[i].append(table[i, range(len(ids)), list(ids)].sum())
-    weighed = [float(np.dot(aim.weights, part)) for aim, part in zip(found, parts, strict=True)]
-    return Scores(np.array(weighed), found, found.cost + meter.cost)
+            parts = []
+            for at in range(n_answers):
+                own = [Aim((aim.answers[at],), (aim.weights[at],)) for aim in found]
+                steps = _step_logits(mllm, given, edits, [aim.answers[0] for aim in own], meter)
+                lengths = [len(aim.answers[0]) for aim in own]
+                parts.append(
+                    [float(aim.value(one[:n])) for one, aim, n in zip(steps, own, lengths, strict=True)]
+                )
+            values = np.sum(parts, axis=0)
+    return Scores(np.array(values, np.float64), found, found.cost + meter.cost)
 
 
-def given_as(
-    mllm: Mllm, samples: Sample | Iterable[Sample] | Batch | Prefix, prompt: Prompt | None
-) -> Batch | Prefix:
-    """The samples under a prompt, encoded once for all passes; a prefix stays one where it serves the prompt."""
-    if not isinstance(samples, Batch | Prefix):
-        return mllm.encode(samples) if prompt is None else mllm.encode(samples, prompt)
-    own = samples.batch if isinstance(samples, Prefix) else samples
-    if prompt is None or prompt == own.prompt:
-        return samples
-    again = mllm.encoder.again(own, prompt)
-    return samples.of(again) if isinstance(samples, Prefix) and samples.begins(again) else again
-
-
-def _log_probs(
-    mllm: Mllm,
+def _step_logits(
+    mllm: WrappedModel,
     given: Batch | Prefix,
     edits: Sequence[Edit],
     answers: Sequence[tuple[int, ...]],
     meter: Meter,
-) -> Float[np.ndarray, "sample step token_id"]:
-    """log p of every token at each step of the answers, which are fed token by token."""
+) -> Float[Tensor, "sample step token_id"]:
+    """The logits that predict each token of the answers, which are fed token by token."""
     follow = _Follow(answers)
     n = max(len(answer) for answer in answers)
 
@@ -318,8 +320,7 @@ def _log_probs(
         return Generation(n, frozenset(), batch.pad_id, follow) if n > 1 else None
 
     _, _, outcome = execute(mllm, given, None, [], edits, meter, generation=generation)
-    steps = follow.steps or [outcome.logits]
-    return torch.stack([one.double().log_softmax(dim=-1) for one in steps], dim=1).cpu().numpy()
+    return torch.stack(follow.steps or [outcome.logits], dim=1)
 
 
 class _Follow:

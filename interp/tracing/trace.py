@@ -1,21 +1,21 @@
-"""From samples, reads and edits to a trace: the steps of a run, in order."""
+"""What a trace gives back, and how it is made from samples, reads and edits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.errors import EditError, ModelError, PromptError, SiteError
-from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.errors import EditError, PromptError, SiteError
+from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
@@ -26,30 +26,26 @@ from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
 from interp.tracing.labels import label_rows
 from interp.tracing.layout import Layout
 from interp.tracing.plan import LayerPlan, Request, make_plan, resolve
-from interp.tracing.prefix import (
-    Prefix,
-    Stop,
-    prefix_lengths,
-    prefix_lines,
-    run_prefix,
-    suffix_cache,
-    suffix_inputs,
-)
+from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
+from interp.tracing.prefix_pass import given_as, prefix_before
 from interp.tracing.reads import Read
 from interp.tracing.residual import StreamWork, make_stream_plan
-from interp.tracing.run import Blind, Generation, Outcome, blind_inputs, run, tail_logits, whole_cache
+from interp.tracing.run import (
+    ContrastStream,
+    Generation,
+    Outcome,
+    imageless_inputs,
+    run,
+)
 from interp.tracing.source import source_pass
-from interp.tracing.visibility import Sight
+from interp.tracing.wrapped import WrappedModel
 
-if TYPE_CHECKING:
-    from interp.tracing.model import Mllm
-
-__all__ = ["SampleTrace", "Trace", "ends", "execute", "prefix", "trace"]
+__all__ = ["SampleTrace", "Trace", "ends", "execute", "trace"]
 
 
 @dataclass(frozen=True, eq=False)
 class SampleTrace:
-    """One sample's share of a trace: `reads` has one array per read, in the order asked for."""
+    """One sample's share of a trace: `reads` has one array per read, in the order of `reads=`."""
 
     reads: tuple[xr.DataArray, ...]
     tokens: TokenMap
@@ -148,14 +144,14 @@ Samples = Sample | Iterable[Sample] | Batch | Prefix
 
 
 def trace(
-    mllm: Mllm,
+    mllm: WrappedModel,
     samples: Samples,
-    prompt: Prompt | None,
-    reads: Sequence[Read],
-    edits: Sequence[Edit],
-    generate: int,
-    seed: int | None,
-    decoding: Decoding,
+    prompt: Prompt | None = None,
+    reads: Sequence[Read] = (),
+    edits: Sequence[Edit] = (),
+    generate: int = 0,
+    seed: int | None = None,
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
 ) -> Trace:
     """The trace of a batch; see `Mllm.trace`."""
     _check_arguments(reads, edits, generate)
@@ -184,7 +180,7 @@ def trace(
 
 
 def execute(
-    mllm: Mllm,
+    mllm: WrappedModel,
     samples: Samples,
     prompt: Prompt | None,
     reads: Sequence[Read],
@@ -195,31 +191,27 @@ def execute(
     decoding: Decoding = Decoding(),  # noqa: B008 - frozen
     keep: int = 1,
 ) -> tuple[Batch, Request, Outcome]:
-    """One run, not yet labelled: the batch it was of, what was asked of it, and what it gave.
+    """One run, not yet labelled: its batch, its request, and its outcome.
 
     Args:
         generation: How to generate after a batch; by default nothing.
         keep: How many last positions of the prompt the outcome's `tail` has logits of.
         mllm, samples, prompt, reads, edits, decoding: As in `Mllm.trace`.
-        meter: Told of every pass.
+        meter: Counts every pass.
     """
-    batch, before = _prepared(mllm, samples, prompt)
+    given = given_as(mllm, samples, prompt)
+    batch = given.batch if isinstance(given, Prefix) else given
     request = resolve(
-        reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, sight=mllm.sight
+        reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, visibility=mllm.visibility
     )
-    merged = _merged(mllm, batch, before, reads, edits, decoding)
+    merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
-        given, numbers = merged
-        outcome = execute(
-            mllm, given, None, reads, edits, meter, generation=generation, decoding=decoding, keep=keep
-        )[2]
-        return batch, request, outcome.of_lines(numbers)
+        options = {"generation": generation, "decoding": decoding, "keep": keep}
+        outcome = execute(mllm, merged[0], None, reads, edits, meter, **options)[2]
+        return batch, request, outcome.of_lines(merged[1])
     how = generation(batch)
-    n_generated = 0 if how is None else how.n
-    if before is None:
-        before = _shared(mllm, batch, request, n_generated, meter)
-    elif not _serves(before, batch, request, mllm.sight, n_generated):
-        before = None
+    first = [request.first_row(i) for i in range(len(batch))]
+    before = prefix_before(mllm, given, first, meter, generate=0 if how is None else how.n)
     with torch.no_grad():
         outcome = _run(mllm, batch, before, request, meter, how, decoding, keep)
     if edits and bool(outcome.tail.isnan().any()):
@@ -231,17 +223,17 @@ def execute(
 
 
 def _merged(
-    mllm: Mllm,
-    batch: Batch,
-    before: Prefix | None,
+    mllm: WrappedModel,
+    given: Batch | Prefix,
     reads: Sequence[Read],
     edits: Sequence[Edit],
     decoding: Decoding,
 ) -> tuple[Batch | Prefix, tuple[int, ...]] | None:
-    """One sample for each different prompt, with its prefix, and which of them each sample equals.
+    """One sample for each different prompt, with its prefix, and the number of the one that each sample equals.
 
-    None where all differ, or where the samples' numbers may be told apart: edits, draws, and reads by position.
+    None where all differ, or where equal samples may be treated differently: by edits, draws, or reads by position.
     """
+    batch = given.batch if isinstance(given, Prefix) else given
     named = all(isinstance(one, str | Word) for read in reads for group in read.site.groups for one in group)
     if len(batch) == 1 or edits or not named or decoding != Decoding():
         return None
@@ -250,57 +242,7 @@ def _merged(
     if len(firsts) == len(batch):
         return None
     small = mllm.encoder.part(batch, firsts)
-    serves = before is not None and before.begins(batch)
-    return (before.part(firsts, small) if before is not None and serves else small), numbers
-
-
-def prefix(
-    mllm: Mllm, samples: Sample | Iterable[Sample] | Batch, prompt: Prompt | None, stop: Stop = "image"
-) -> Prefix:
-    """The prefix of a batch; see `Mllm.prefix`."""
-    if isinstance(samples, Prefix):
-        raise ModelError("prefix takes samples or a batch; got a prefix. Use it as it is.")
-    with Meter(mllm.device) as meter:
-        batch, _ = _prepared(mllm, samples, prompt)
-        lengths = prefix_lengths(batch, stop)
-        found = _prefix(mllm, batch, lengths, meter)
-    return replace(found, cost=meter.cost)
-
-
-def _prefix(mllm: Mllm, batch: Batch, lengths: tuple[int, ...], meter: Meter) -> Prefix:
-    """The prefix of a batch, found or made, without its cost; it is empty where it would not be exact."""
-
-    lines = prefix_lines(batch, lengths)
-    firsts = [lines.index(line) for line in range(max(lines) + 1)]
-    own, heads = mllm.encoder.part(batch, firsts), tuple(lengths[i] for i in firsts)
-
-    def make() -> Prefix:
-        exact = mllm.sight.prefix_exact
-        with mllm.installation.armed({}), torch.no_grad():
-            layers = run_prefix(mllm.hf, own, heads, mllm.n_layers, meter) if exact else []
-        keys, values = zip(*layers, strict=True) if layers else ((), ())
-        return Prefix(own, heads, keys, values, Cost(), mllm.installation)
-
-    found = make() if mllm.prefixes is None else mllm.prefixes.of(own, heads, make)
-    return found if len(firsts) == len(batch) else replace(found, batch=batch, lengths=lengths, lines=lines)
-
-
-def _shared(mllm: Mllm, batch: Batch, request: Request, generate: int, meter: Meter) -> Prefix | None:
-    """The prefix that this trace goes on from, found or made, where one is exact and pays.
-
-    It pays where samples share it, or where the model shares prefixes among traces. Which of both, depends on this
-    trace alone: not on what ran before it, nor on what else may use the prefix.
-    """
-    if not mllm.sight.prefix_exact or not batch.prompt.image_first:
-        return None
-    if any(not tokens.n or int(tokens.image[-1]) + 1 >= tokens.length for tokens in batch.tokens):
-        return None
-    lengths = prefix_lengths(batch)
-    if mllm.prefixes is None and len(set(prefix_lines(batch, lengths))) == len(batch):
-        return None
-    if not _untouched(lengths, batch, request, mllm.sight, generate):
-        return None
-    return _prefix(mllm, batch, lengths, meter)
+    return (given.part(firsts, small) if isinstance(given, Prefix) else small), numbers
 
 
 def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
@@ -335,35 +277,8 @@ def _check_decoding(decoding: Decoding, seed: int | None) -> None:
         raise PromptError("drawing tokens (temperature > 0) needs seed=, so that the run can be repeated.")
 
 
-def _prepared(mllm: Mllm, samples: Samples, prompt: Prompt | None) -> tuple[Batch, Prefix | None]:
-    """The encoded batch, and the prefix it may go on from."""
-    if not isinstance(samples, Prefix | Batch):
-        return mllm.encode(samples, PAPER_PROMPT if prompt is None else prompt), None
-    before = samples if isinstance(samples, Prefix) else None
-    if before is not None and before.owner is not mllm.installation:
-        raise ModelError("this prefix was made by another model; make one with this model's prefix().")
-    batch = samples.batch if isinstance(samples, Prefix) else samples
-    if prompt is None or prompt == batch.prompt:
-        return batch, before
-    return mllm.encoder.again(batch, prompt), before
-
-
-def _serves(before: Prefix, batch: Batch, request: Request, sight: Sight, generate: int) -> bool:
-    """Whether the prefix answers exactly: it holds keys and values, and every prompt begins with it."""
-    suits = bool(before.keys) and before.begins(batch)
-    return suits and _untouched(before.lengths, batch, request, sight, generate)
-
-
-def _untouched(lengths: Sequence[int], batch: Batch, request: Request, sight: Sight, generate: int) -> bool:
-    """Whether all that is asked for lies after prefixes of these lengths: no row inside is read or edited."""
-    first = [request.first_row(i) for i in range(len(batch))]
-    if any(row is not None and row < n for row, n in zip(first, lengths, strict=True)):
-        return False
-    return sight.windows_fit(lengths, [tokens.length for tokens in batch.tokens], generate)
-
-
 def _run(
-    mllm: Mllm,
+    mllm: WrappedModel,
     batch: Batch,
     before: Prefix | None,
     request: Request,
@@ -373,29 +288,32 @@ def _run(
     keep: int,
 ) -> Outcome:
     """One run of the model inside an nnsight trace, which is handed the whole outcome, once."""
-    lengths = [tokens.length for tokens in batch.tokens]
-    layout = Layout.whole(lengths) if before is None else Layout.suffix(before.lengths, lengths)
+    layout = pass_layout(batch, before)
     recorder = Recorder()
     work = _work(mllm, request, layout, before, recorder)
     streams = make_stream_plan(request, layout, mllm.device).work(recorder)
-    inputs = (
-        batch.inputs | {"position_ids": batch.positions} if before is None else suffix_inputs(before, batch)
-    )
-    cache = None if before is None else suffix_cache(before)
-    blind = None
+    inputs, cache = pass_inputs(batch, before)
+    contrast = None
     if decoding.contrast is not None:
-        told = blind_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
-        own = whole_cache(mllm.hf.config.get_text_config(decoder=True))
-        blind = Blind(mllm.hf, told, decoding.contrast, recorder, meter, own)
+        imageless = imageless_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
+        contrast = ContrastStream(mllm.hf, imageless, decoding.contrast, recorder, meter)
     once = partial(
-        run, mllm.hf, inputs, recorder, meter, cache=cache, generation=generation, blind=blind, keep=keep
+        run,
+        mllm.hf,
+        inputs,
+        recorder,
+        meter,
+        cache=cache,
+        generation=generation,
+        contrast=contrast,
+        keep=keep,
     )
     executor = _by_source if mllm.executor == "source" else _by_tap
     return executor(mllm, work, streams, once)
 
 
 def _work(
-    mllm: Mllm, request: Request, layout: Layout, before: Prefix | None, recorder: Recorder
+    mllm: WrappedModel, request: Request, layout: Layout, before: Prefix | None, recorder: Recorder
 ) -> dict[int, LayerWork]:
     """What to do in the attention of which layer; after a prefix every layer needs its keys and values."""
     plan = make_plan(request, layout, mllm.shape)
@@ -417,7 +335,7 @@ def _work(
 
 
 def _by_tap(
-    mllm: Mllm,
+    mllm: WrappedModel,
     work: Mapping[int, LayerWork],
     streams: Mapping[int, StreamWork],
     run: Callable[..., Outcome],
@@ -435,31 +353,29 @@ def _by_tap(
 
 
 def _by_source(
-    mllm: Mllm,
+    mllm: WrappedModel,
     work: Mapping[int, LayerWork],
     streams: Mapping[int, StreamWork],
     run: Callable[..., Outcome],
 ) -> Outcome:
     """The run as one nnsight trace per pass."""
 
-    def one_pass(arguments: Mapping[str, Any]) -> Tensor:
+    def within(one_pass: Callable[[], Tensor]) -> Tensor:
         collect = mllm.installation.collector
-        return source_pass(
-            mllm.nn, mllm.layers, work, streams, lambda: collect(tail_logits(mllm.hf, arguments))
-        )
+        return source_pass(mllm.nn, mllm.layers, work, streams, lambda: collect(one_pass()))
 
     with mllm.installation.armed({}):
-        return run(one_pass=one_pass)
+        return run(within=within)
 
 
-def ends(mllm: Mllm) -> frozenset[int]:
+def ends(mllm: WrappedModel) -> frozenset[int]:
     """Token ids that end an answer."""
     found = getattr(getattr(mllm.hf, "generation_config", None), "eos_token_id", None)
     found = mllm.processor.tokenizer.eos_token_id if found is None else found
     return frozenset(() if found is None else [found] if isinstance(found, int) else found)
 
 
-def _answers(mllm: Mllm, outcome: Outcome) -> tuple[list[str], list[int] | None]:
+def _answers(mllm: WrappedModel, outcome: Outcome) -> tuple[list[str], list[int] | None]:
     """The generated texts, and how many tokens each has, its end included."""
     if outcome.ids is None:
         return [], None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,23 +14,19 @@ from torch import Tensor, nn
 
 from interp.errors import ModelError
 from interp.tracing.attention import attend
+from interp.tracing.attention_call import AttentionFunction, Call
 from interp.tracing.cost import Meter
 from interp.tracing.encode import Batch
-from interp.tracing.gradients import run_objective
-from interp.tracing.hooks import AttentionFunction, Call
-from interp.tracing.layout import Layout
 from interp.tracing.plan import Block
-from interp.tracing.prefix import Prefix
-from interp.tracing.target import Objective
-
-if TYPE_CHECKING:
-    from interp.tracing.model import Mllm
+from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, serving
+from interp.tracing.run import run_pass
+from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["projected_norms"]
 
 
 def projected_norms(
-    mllm: Mllm, given: Batch | Prefix, layers: Sequence[int], meter: Meter
+    mllm: WrappedModel, given: Batch | Prefix, layers: Sequence[int], meter: Meter
 ) -> tuple[list[Float[np.ndarray, "layer head _"]], Float[Tensor, "sample token_id"]]:
     """‖A_j V_j W_O^h‖₂ of each sample's image tokens j, from its last row; and the logits after the prompt.
 
@@ -41,15 +37,15 @@ def projected_norms(
         mllm: the model.
         given: the batch, or its prefix.
         layers: the layers wanted, in order.
-        meter: told of the pass.
+        meter: counts the pass.
 
     Raises:
         ModelError: attention without an `o_proj`, or one that is given something else than the heads' outputs.
     """
     batch = given.batch if isinstance(given, Prefix) else given
-    lengths = [tokens.length for tokens in batch.tokens]
-    before = given if isinstance(given, Prefix) and _serves(given, batch, lengths, mllm) else None
-    layout = Layout.whole(lengths) if before is None else Layout.suffix(before.lengths, lengths)
+    last = [tokens.length - 1 for tokens in batch.tokens]
+    before = serving(given, batch, mllm.visibility, last)
+    layout = pass_layout(batch, before)
     columns = [layout.columns[i][tokens.image] for i, tokens in enumerate(batch.tokens)]
     wanted = {layer: _Projected(_padded(columns, mllm.device)) for layer in layers}
     work: dict[int, Any] = dict(wanted)
@@ -57,15 +53,11 @@ def projected_norms(
         for i in range(mllm.n_layers):
             work.setdefault(i, _Projected(None)).prefix = before.layer(i)
     with mllm.installation.armed(work), torch.no_grad(), _watched(mllm, wanted):
-        logits = run_objective(mllm, Objective(batch, None), meter, before)
+        inputs, cache = pass_inputs(batch, before)
+        logits = run_pass(mllm.hf, inputs, meter, cache=cache)
     stacked = torch.stack([wanted[layer].found() for layer in layers], dim=1).cpu().numpy()
     counts = [len(own) for own in columns]
     return [one[..., :n] for one, n in zip(stacked, counts, strict=True)], logits[:, -1].float()
-
-
-def _serves(before: Prefix, batch: Batch, lengths: Sequence[int], mllm: Mllm) -> bool:
-    """Whether a prefix holds keys and values and every prompt begins with it."""
-    return bool(before.keys) and mllm.sight.windows_fit(before.lengths, lengths) and before.begins(batch)
 
 
 def _padded(columns: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Int[Tensor, "sample token"]:
@@ -163,7 +155,7 @@ def _o_proj(attention: nn.Module) -> Any:
 
 
 @contextmanager
-def _watched(mllm: Mllm, wanted: dict[int, _Projected]) -> Iterator[None]:
+def _watched(mllm: WrappedModel, wanted: dict[int, _Projected]) -> Iterator[None]:
     """Checks for the block that `o_proj` is given what the heads gave, and nothing done to it between."""
 
     def check(layer: int, module: nn.Module, given: Tensor) -> None:

@@ -12,11 +12,11 @@ from jaxtyping import Int
 from interp.inputs.tokens import TokenMap
 from interp.models.base import Attends
 
-__all__ = ["Sight", "windows"]
+__all__ = ["Visibility", "windows"]
 
 
 @dataclass(frozen=True)
-class Sight:
+class Visibility:
     """How far rows see, in unpadded positions.
 
     Attributes:
@@ -46,6 +46,10 @@ class Sight:
         rests = [length - n for length, n in zip(lengths, heads, strict=True)]
         widest = max(heads) + max(rests) + generate
         return self.narrowest is None or self.narrowest >= widest or len(set(rests)) == 1
+
+    def closed(self, tokens: TokenMap, n: int) -> bool:
+        """Whether no row of the prompt's first `n` sees position `n` or a later one."""
+        return self.attends == "causal" or bool((self.horizon(tokens)[:n] < n).all())
 
     def horizon(self, tokens: TokenMap) -> Int[np.ndarray, " row"]:
         """The last position each row of the prompt may see."""

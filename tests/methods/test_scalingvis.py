@@ -11,7 +11,7 @@ import tests.tiny as tiny
 from interp.errors import MethodError
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT
 from interp.methods import AdaptVis, Method, Plain, ScalingVis
-from interp.tracing import Rows, Site, Temper
+from interp.tracing import Rows, ScaleScores, Site
 from tests.methods.by_hand import Steps, generated, on_last_rows
 
 N = 4
@@ -143,7 +143,7 @@ def test_published_constants():
 
 def test_the_edit_tempers_the_prompts_last_row_in_every_layer(mllm):
     site = Site(layers="all", heads="all", queries="last", keys="image")
-    assert ScalingVis(0.5).edits(mllm) == [Temper(site, 0.5, steps="prefill")]
+    assert ScalingVis(0.5).edits(mllm) == [ScaleScores(site, 0.5, steps="prefill")]
 
 
 def test_they_are_methods_and_values():

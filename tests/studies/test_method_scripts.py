@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from interp.data import open as named
-from interp.study.answers import accepted
+from interp.data import named
+from interp.inputs.answers import accepted
 from interp.tracing import load
 from tests.studies.test_scripts import STUDIES, script
 

@@ -6,7 +6,7 @@ import pytest
 from interp.errors import SampleError
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.study.answers import FirstToken, first_token
+from interp.study.first_token import FirstToken, first_token
 from tests.tiny import picture
 
 WORDS = ("yes", "Yes", " yes", "no", "not", "north", " left")

@@ -19,8 +19,8 @@ from interp.metrics import attention_ratio
 from interp.run import Shelf, runner
 from interp.study import Grid, HeadRanking, LayerSweep
 from interp.study.task import edited
-from interp.tracing import Knockout, Mllm, Prefixes, Site, wrap
-from interp.tracing import trace as execute
+from interp.tracing import Knockout, Mllm, Prefixes, Site, prefix_pass, wrap
+from interp.tracing import trace as trace_module
 from tests import tiny
 from tests.run.compare import fingerprints
 
@@ -50,13 +50,13 @@ def mllm() -> Mllm:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The samples of each prefix that is run, in order."""
     found: list[list[str]] = []
-    run = execute.run_prefix
+    run = prefix_pass.run_prefix
 
     def counted(hf: Any, batch: Any, *rest: Any) -> Any:
         found.append([sample.id for sample in batch.samples])
         return run(hf, batch, *rest)
 
-    monkeypatch.setattr(execute, "run_prefix", counted)
+    monkeypatch.setattr(prefix_pass, "run_prefix", counted)
     return found
 
 
@@ -129,7 +129,7 @@ def test_heads_and_layers_of_one_model_share_too(mllm: Mllm, tmp_path: Path, mad
 def test_a_model_whose_image_sees_the_question_runs_whole(tmp_path: Path, made: list[list[str]]) -> None:
     mllm = wrap(*family("paligemma"))
     study = base(mllm, data=samples(2))
-    assert not mllm.sight.prefix_exact
+    assert not mllm.visibility.prefix_exact
     result = Grid(study, edits={"none": (), "blind": [BLIND]}).run(tmp_path, progress=False)
     assert made == []
     assert result.cost.forwards.tolist() == [1, 1]
@@ -239,7 +239,7 @@ def test_memory_that_runs_out_is_first_freed_of_what_others_need(
 ) -> None:
     varied = grid(mllm)
     varied.run(tmp_path / "whole", progress=False)
-    trace, met = execute._run, []
+    trace, met = trace_module._run, []
 
     def short_of_memory(*arguments: Any) -> Any:
         met.append(1)
@@ -247,7 +247,7 @@ def test_memory_that_runs_out_is_first_freed_of_what_others_need(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return trace(*arguments)
 
-    monkeypatch.setattr(execute, "_run", short_of_memory)
+    monkeypatch.setattr(trace_module, "_run", short_of_memory)
     result = varied.run(tmp_path / "short", progress=False)
     assert fingerprints(tmp_path / "short") == fingerprints(tmp_path / "whole")
     assert all("splits" not in cell.folder.read_json("manifest.json", {}) for cell in result.cells)

@@ -11,7 +11,7 @@ from interp.conformance.tiny import tiny as tiny_family
 from interp.errors import PromptError
 from interp.tracing import Boost, Contrast, Decoding, Knockout, Rows, Site, wrap
 from interp.tracing.decoding import Draw
-from interp.tracing.run import blind_inputs
+from interp.tracing.run import imageless_inputs
 from tests import tiny
 from tests.tracing.eager import Changes, greedy
 from tests.tracing.test_edits_families import Where
@@ -158,7 +158,7 @@ def by_hand(mllm, eager, sample, contrast, n):
 
 
 def test_blind_prompts_hold_the_text_only(mllm, batch):
-    told = blind_inputs(mllm.hf, batch, 0)
+    told = imageless_inputs(mllm.hf, batch, 0)
     for i, tokens in enumerate(batch.tokens):
         n = tokens.length - tokens.n
         own = told["input_ids"][i, -n:]

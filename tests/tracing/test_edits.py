@@ -14,9 +14,9 @@ from interp.tracing import (
     PatchRows,
     Residual,
     Rows,
-    Scale,
+    ScaleScores,
+    ScaleWeights,
     Site,
-    Temper,
     image_mask,
     positions,
 )
@@ -67,13 +67,16 @@ ROWS = np.full((3, 4, 1, 16), 0.1)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Scale("last", 2), r"Scale takes a Site first, such as Site\(layers=\[16\]\); got 'last'"),
-        (lambda: Scale(Site(), -1), r"factor is a finite number ≥ 0, as float32 holds it; got -1"),
-        (lambda: Temper(Site(), float("inf")), r"factor is a finite number ≥ 0.*got inf"),
+        (
+            lambda: ScaleWeights("last", 2),
+            r"ScaleWeights takes a Site first, such as Site\(layers=\[16\]\); got 'last'",
+        ),
+        (lambda: ScaleWeights(Site(), -1), r"factor is a finite number ≥ 0, as float32 holds it; got -1"),
+        (lambda: ScaleScores(Site(), float("inf")), r"factor is a finite number ≥ 0.*got inf"),
         (lambda: Boost(Site(), None), r"alpha is a finite number, .*got None"),
         (lambda: Guide(Site(), True), r"alpha is a finite number, .*got True"),
         (lambda: Boost(Site(queries="answer"), 1.0), r'rows "answer" exist only while.*write steps="decode"'),
-        (lambda: Scale(Site(queries="text"), 1.0, "decode"), r"queries=\('text',\) name none"),
+        (lambda: ScaleWeights(Site(queries="text"), 1.0, "decode"), r"queries=\('text',\) name none"),
         (lambda: Apply(Site(), "double"), r"Apply takes a function of \(values, cells\); got 'double'"),
         (lambda: Apply(Site(), double, "softmax"), r'stage is "scores" or "probabilities"; got \'softmax\''),
         (lambda: PatchRows(Site(), ROWS[0]), r"values take 4 dimensions.*got shape \(4, 1, 16\)"),
@@ -96,10 +99,13 @@ def test_wrong_edits_are_explained(make, message, unchecked):
 @pytest.mark.parametrize(
     ("edits", "message"),
     [
-        ([Scale(Site(layers=[3]), 2.0)], r"the model has 3 layers, 0 … 2; got layer 3"),
+        ([ScaleWeights(Site(layers=[3]), 2.0)], r"the model has 3 layers, 0 … 2; got layer 3"),
         ([Guide(Site(heads=[(0, 4)]), 2.0)], r"the model has 4 heads, 0 … 3; got head 4"),
         ([Boost(Site(keys=positions([99])), 2.0)], r"positions run from 0 to 34; got 99"),
-        ([Temper(Site(keys=image_mask(np.ones(3, bool))), 2.0)], r"3 values, but sample 0.* 16 image tokens"),
+        (
+            [ScaleScores(Site(keys=image_mask(np.ones(3, bool))), 2.0)],
+            r"3 values, but sample 0.* 16 image tokens",
+        ),
         ([PatchResidual([7], "last", np.zeros((1, 1, 64)))], r"the model has 3 layers, 0 … 2; got layer 7"),
     ],
 )
@@ -159,28 +165,28 @@ def test_the_stream_of_samples_with_other_numbers_of_steps(mllm, batch):
 def test_rows_of_generated_tokens_need_generation_whatever_the_steps(mllm, batch):
     for generate in (0, 1):
         with pytest.raises(EditError, match=rf"generate={generate} generates none that has a row"):
-            mllm.trace(batch, edits=[Scale(Site(queries="answer"), 2.0, "all")], generate=generate)
+            mllm.trace(batch, edits=[ScaleWeights(Site(queries="answer"), 2.0, "all")], generate=generate)
 
 
 def test_edits_that_leave_no_numbers_are_refused(mllm, batch):
     with pytest.raises(
         EditError, match=r"the edits leave logits that are not numbers \(NaN\) in torch.float32"
     ):
-        mllm.trace(batch, edits=[Scale(Site(keys="all"), 3e38), Scale(Site(keys="all"), 3e38)])
+        mllm.trace(batch, edits=[ScaleWeights(Site(keys="all"), 3e38), ScaleWeights(Site(keys="all"), 3e38)])
     with pytest.raises(EditError, match=r"factor is a finite number ≥ 0, as float32 holds it; got 1e\+39"):
-        Scale(Site(), 1e39)
+        ScaleWeights(Site(), 1e39)
 
 
 @pytest.mark.parametrize(
     "edit",
     [
-        Scale(Site(queries="all"), 1),
-        Temper(Site(queries="all"), 1.0),
+        ScaleWeights(Site(queries="all"), 1),
+        ScaleScores(Site(queries="all"), 1.0),
         Boost(Site(queries="all"), 0),
         Guide(Site(queries="all"), 0.0),
         Apply(Site(queries="all"), lambda values, cells: values),
         Apply(Site(queries="all"), lambda values, cells: values, "scores"),
-        Scale(Site(queries="image", keys=positions([30])), 3.0),  # keys after the rows
+        ScaleWeights(Site(queries="image", keys=positions([30])), 3.0),  # keys after the rows
         Boost(Site(keys=image_mask(np.zeros(16, bool))), 3.0),
     ],
 )
@@ -219,9 +225,9 @@ def test_pairs_are_patched_in_their_order(mllm, batch):
 def test_edits_are_json_that_tells_them_apart():
     site = Site(layers=[1])
     edits = [
-        Scale(site, 2.0),
-        Scale(site, 2.0, "all"),
-        Temper(site, 2.0),
+        ScaleWeights(site, 2.0),
+        ScaleWeights(site, 2.0, "all"),
+        ScaleScores(site, 2.0),
         Boost(site, 2.0),
         Guide(site, 2.0),
         Apply(site, double),
@@ -275,10 +281,10 @@ def test_default_arguments_are_hashed():
 
 
 def test_numpy_numbers_are_numbers(mllm, unchecked):
-    edit = Scale(Site(layers=[1]), np.float32(1.5))
-    assert edit.to_dict() == Scale(Site(layers=[1]), 1.5).to_dict()
+    edit = ScaleWeights(Site(layers=[1]), np.float32(1.5))
+    assert edit.to_dict() == ScaleWeights(Site(layers=[1]), 1.5).to_dict()
     mllm.trace(
-        tiny.sample(), edits=[edit, Scale(Site(), np.int64(2))], generate=np.int64(1), seed=np.int64(3)
+        tiny.sample(), edits=[edit, ScaleWeights(Site(), np.int64(2))], generate=np.int64(1), seed=np.int64(3)
     )
 
 

@@ -30,9 +30,9 @@ from interp.tracing import (
     PatchRows,
     Residual,
     Rows,
-    Scale,
+    ScaleScores,
+    ScaleWeights,
     Site,
-    Temper,
     Trace,
     wrap,
 )
@@ -113,19 +113,19 @@ def even(values: Tensor, cells: Tensor) -> Tensor:
 
 CASES: dict[str, tuple[Callable[[Site], Edit], str, Callable[[Tensor], Tensor], dict[str, Any]]] = {
     "scale": (
-        lambda site: Scale(site, 1.7, "all"),
+        lambda site: ScaleWeights(site, 1.7, "all"),
         "probabilities",
         lambda p: p * 1.7,
         {"rows": "after_image", "steps": "all", "heads": HEADS},
     ),
     "temper": (
-        lambda site: Temper(site, 0.3, "all"),
+        lambda site: ScaleScores(site, 0.3, "all"),
         "scores",
         lambda e: e * 0.3,
         {"rows": "last", "steps": "all"},
     ),
     "temper in the prompt": (
-        lambda site: Temper(site, 2.5),
+        lambda site: ScaleScores(site, 2.5),
         "scores",
         lambda e: e * 2.5,
         {"rows": "after_image", "steps": "prefill"},
@@ -200,7 +200,7 @@ def difference(plain: Trace, edited: Trace, i: int) -> float:
 def test_one_sample_alone_is_edited_the_same(mllm, eager, tokens, masks):
     for i, (own, mask) in enumerate(zip(tokens, masks, strict=True)):
         site = Site(layers=LAYERS, queries="last", keys=interp.image_mask(mask))
-        edits = [Boost(site, 0.6, "all"), Scale(site, 0.5, "all")]
+        edits = [Boost(site, 0.6, "all"), ScaleWeights(site, 0.5, "all")]
         where = Where(own, own.image[mask], "last", "all")
         changes = Changes(where.change(lambda e: e + 0.6 * e.abs()), where.change(lambda p: 0.5 * p))
         reference = alone(mllm, eager, i, changes)
@@ -219,7 +219,11 @@ def test_every_family_is_edited_the_same(family):
     hidden = mllm.hf.config.get_text_config().hidden_size
     stream = np.random.default_rng(3).normal(0, 0.3, (N, 1, 1, hidden)).astype(np.float32)
     site = Site(layers=LAYERS, heads=HEADS)
-    edits = [Boost(site, 0.6, "all"), Scale(site, 0.5, "all"), PatchResidual([0], "last", stream, "all")]
+    edits = [
+        Boost(site, 0.6, "all"),
+        ScaleWeights(site, 0.5, "all"),
+        PatchResidual([0], "last", stream, "all"),
+    ]
     trace = mllm.trace(samples(), edits=edits, generate=N)
     for i, own in enumerate(trace.tokens):
 
@@ -230,7 +234,7 @@ def test_every_family_is_edited_the_same(family):
 
         where = Where(own, own.image, "last", "all", HEADS)
         boost, scale = where.change(lambda e: e + 0.6 * e.abs()), where.change(lambda p: 0.5 * p)
-        kind = int(mllm.sight.attends == "prefix")
+        kind = int(mllm.visibility.attends == "prefix")
         inputs = mllm.encode(samples()[i]).inputs
         reference = greedy(eager, inputs, N, type_of_generated=kind, changes=Changes(boost, scale, put))
         assert_allclose(trace.logits[i], reference.logits[0], atol=1e-5, rtol=1e-5)
@@ -239,7 +243,7 @@ def test_every_family_is_edited_the_same(family):
 
 
 def test_both_stages_compose_in_their_order(mllm, eager, tokens, masks):
-    """Guide sees what Boost and Temper left; keys knocked out take part in its mean; Scale and Apply come last."""
+    """Guide sees what Boost and ScaleScores left, keys knocked out included; ScaleWeights and Apply come last."""
     first, last = (
         Site(layers=LAYERS, keys=interp.image_mask(masks)),
         Site(layers=LAYERS, heads=HEADS, keys="all"),
@@ -247,9 +251,9 @@ def test_both_stages_compose_in_their_order(mllm, eager, tokens, masks):
     edits = [
         Boost(first, 0.4, "all"),
         Knockout(Site(layers=[2], heads=[1], keys=interp.image_mask(masks)), "renormalise", "all"),
-        Temper(last, 1.3, "all"),
+        ScaleScores(last, 1.3, "all"),
         Guide(first, 0.3, "all"),
-        Scale(first, 0.7, "all"),
+        ScaleWeights(first, 0.7, "all"),
         Apply(last, even, "probabilities", "all"),
     ]
     changes = []
@@ -269,7 +273,7 @@ def test_both_stages_compose_in_their_order(mllm, eager, tokens, masks):
         ]
         changes.append(Changes(chain(before), chain(after)))
     trace = mllm.trace(samples(), edits=edits)
-    if mllm.sight.narrowest is None:  # an even share would also reach keys outside a sliding window
+    if mllm.visibility.narrowest is None:  # an even share would also reach keys outside a sliding window
         check(mllm, eager, edits, changes)
     assert np.isfinite(trace.logits).all()
 
@@ -369,14 +373,14 @@ def test_the_stream_that_is_read_is_what_layers_return(mllm, eager, tokens, exec
 def test_keys_behind_a_sliding_window_are_nothing_to_edit(executor, mode):
     """Bit-equal in the prompt and at every step, for knockouts and scales, of few rows and of most."""
     mllm = wrap(*tiny("gemma3")).using(executor)
-    windowed = [i for i, window in enumerate(mllm.sight.windows) if window is not None]
+    windowed = [i for i, window in enumerate(mllm.visibility.windows) if window is not None]
     reads = [Rows(Site(queries="last", keys="all"))]
     plain = mllm.trace(samples(), reads=reads, generate=4)
     early = interp.positions([0, 1])
     assert all((one.rows.sel(layer=windowed, key=[0, 1]) == 0).all() for one in plain)
     for queries in ("last", "after_image"):
         site = Site(layers=windowed, queries=queries, keys=early)
-        for edit in (Knockout(site, mode, "all"), Scale(site, 3.0, "all")):
+        for edit in (Knockout(site, mode, "all"), ScaleWeights(site, 3.0, "all")):
             trace = mllm.trace(samples(), reads=reads, edits=[edit], generate=4)
             assert np.array_equal(trace.logits, plain.logits)
             assert all(np.array_equal(a.rows, b.rows) for a, b in zip(trace, plain, strict=True))

@@ -37,7 +37,7 @@ def eager(mllm) -> Any:
 
 def alone(mllm: Mllm, eager: Any, i: int, **hiding: Any) -> Steps:
     """Sample i through the eager model. A prefix-LM's generated tokens are not of its prefix."""
-    kind = int(mllm.sight.attends == "prefix")
+    kind = int(mllm.visibility.attends == "prefix")
     return greedy(eager, mllm.encode(samples()[i]).inputs, N, type_of_generated=kind, **hiding)
 
 

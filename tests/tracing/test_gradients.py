@@ -60,7 +60,7 @@ def check(found: list[RowGradients], sample: int, expected: list[Any], layers: A
 @pytest.mark.parametrize("queries", ["last", "after_image"])
 def test_every_target_is_eagers(mllm, eager, queries):
     for target, terms in TARGETS.items():
-        if mllm.sight.attends == "prefix" and any(" " in words for _, words in terms):
+        if mllm.visibility.attends == "prefix" and any(" " in words for _, words in terms):
             with pytest.raises(ModelError, match="would be seen too"):
                 run(mllm, samples(), target)
             continue
@@ -85,14 +85,14 @@ def test_some_layers_some_prefixes_and_gradients_switched_off(mllm, eager):
         for given in givens:
             found, cost = run(mllm, given, layers=[1, 2])
             check(found, 1, expected, [1, 2])
-            if given in prefixes and mllm.sight.prefix_exact and mllm.family != "gemma3":
+            if given in prefixes and mllm.visibility.prefix_exact and mllm.family != "gemma3":
                 assert cost.forwards == 1, "the prefix is not run again"
     assert all(weight.grad is None and weight.requires_grad for weight in mllm.hf.parameters())
     assert not torch.is_inference(found[0].gradients[0])
 
 
 def test_the_models_own_answer_of_several_tokens(mllm, eager):
-    if mllm.sight.attends == "prefix":
+    if mllm.visibility.attends == "prefix":
         return
     sample = samples()[1]
     ids = aims(mllm, mllm.encode(sample), Target(tokens=2))[0].answers[0]

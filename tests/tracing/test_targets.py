@@ -41,7 +41,7 @@ def by_hand(mllm: Mllm, eager: Any, i: int, words: str, hide: Any = None) -> lis
     """log p of each word's token, one whole eager pass per token."""
     ids = [mllm.processor.tokenizer.convert_tokens_to_ids(word) for word in words.split()]
     inputs = mllm.encode(samples()[i]).inputs
-    kind = int(mllm.sight.attends == "prefix")
+    kind = int(mllm.visibility.attends == "prefix")
     found = greedy(eager, inputs, len(ids), hide=hide, type_of_generated=kind, forced=ids)
     logits = torch.from_numpy(np.stack(found.logits)).double()
     return [float(line[token]) for line, token in zip(logits.log_softmax(-1), ids, strict=True)]
@@ -95,7 +95,7 @@ def test_forced_batches_predict_every_token_in_one_pass(mllm, eager):
     batch = mllm.encode(samples())
     answers = [found.answers[0] for found in aims(mllm, batch, Target(LONG))]
     answers[1] = answers[1][:1]
-    if mllm.sight.attends == "prefix":
+    if mllm.visibility.attends == "prefix":
         with pytest.raises(ModelError, match=r"would be seen too\. Use a target of one token, or mllm.score"):
             forced(mllm, batch, answers)
         return
@@ -122,7 +122,7 @@ def test_a_prefix_up_to_the_last_row_serves_reads_of_it(mllm):
     assert_allclose(after.logits, whole.logits, atol=3e-5)
     for mine, reference in zip(after, whole, strict=True):
         assert_allclose(mine.rows, reference.rows, atol=2e-6)
-    if mllm.sight.prefix_exact:
+    if mllm.visibility.prefix_exact:
         assert after.cost.tokens == len(prefix)
 
 

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from interp.errors import SampleError
 from interp.inputs.prompt import Target
 from interp.run import Outcome
-from interp.study.answers import answer_columns
+from interp.study.first_token import answer_columns
 from interp.study.lens import LensTask
 from interp.study.task import Rows, suitable_threads
-from interp.tracing.knockout_variants import Cut, Stem
+from interp.tracing.knockout_variants import Knockouts, KnockoutVariant
 
 __all__ = ["AttributionTask"]
 
@@ -114,13 +114,13 @@ class AttributionTask(LensTask):
 
     def _total(self, index: int, token: int, costs: list[float]) -> Float[np.ndarray, "layer head"]:
         """How far the answer's logit above the mean falls without each head at the last token."""
-        stem = Stem.of(self.mllm, self.study.data[index], self.study.prompt)
-        keys = tuple(range(stem.tokens.length))
+        knockouts = Knockouts.of(self.mllm, self.study.data[index], self.study.prompt)
+        keys = tuple(range(knockouts.tokens.length))
         shape = (self.mllm.n_layers, self.mllm.n_heads)
-        cuts = [Cut((layer,), keys[-1:], keys, (head,)) for layer, head in np.ndindex(*shape)]
-        passes = stem.run(cuts, mode="zero", batch=self.study.batch)
-        costs.append(float(stem.plain.cost.forwards + passes.cost.forwards))
-        plain, without = (_above_mean(each, token) for each in (stem.plain.logits, passes.logits))
+        variants = [KnockoutVariant((layer,), keys[-1:], keys, (head,)) for layer, head in np.ndindex(*shape)]
+        passes = knockouts.run(variants, mode="zero", batch=self.study.batch)
+        costs.append(float(knockouts.plain.cost.forwards + passes.cost.forwards))
+        plain, without = (_above_mean(each, token) for each in (knockouts.plain.logits, passes.logits))
         return (plain - without).reshape(shape)
 
 

@@ -54,7 +54,7 @@ class IndicatorComparison:
     Each indicator gives one map over the image tokens of each sample. The maps are scored against the truth
     (`metrics`), against one another (rank correlation per sample), by taking their tokens away (deletion, insertion,
     comprehensiveness, sufficiency, under each removal with the same fractions for all), and by two sanity checks: the
-    rank correlation with the map of a copy of the model with shuffled weights (`interp.tracing.copies`), and with
+    rank correlation with the map of a copy with shuffled weights (`interp.tracing.copies.randomised`), and with
     the map under another sample's question on the same image. Costs are counted as if each indicator ran alone.
 
     An indicator that gives a map per layer needs one layer. It is the one in `layers`; else the sum, where the

@@ -16,8 +16,8 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics import named
 from interp.run import FAILURES
 from interp.run.task import failure
-from interp.study.answers import answer_columns
 from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, partners
+from interp.study.first_token import answer_columns
 from interp.study.task import SamplesTask, group_of
 
 if TYPE_CHECKING:

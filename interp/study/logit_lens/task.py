@@ -15,8 +15,8 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics import auroc
 from interp.run import FAILURES, Outcome
 from interp.run.task import failure
-from interp.study.answers import answer_columns
 from interp.study.baselines import partners
+from interp.study.first_token import answer_columns
 from interp.study.lens import LensTask
 from interp.study.task import Rows, group_of, suitable_threads
 

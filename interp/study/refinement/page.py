@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw
 
+from interp.inputs.answers import RULE
 from interp.report.gallery import RAMP, data_uri, overlay, picture
 from interp.report.html import (
     capital,
@@ -28,7 +29,6 @@ from interp.report.html import (
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep import page as prose
-from interp.study.marking import RULE
 from interp.study.model_spec import is_organism
 from interp.study.refinement import page as refinement_words
 from interp.study.refinement.figures import panel_name, panels, refinement_figures

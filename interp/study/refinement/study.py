@@ -39,7 +39,7 @@ class Refinement:
         methods = interp.Grid(study, method={"VGRefine": VGRefine(heads=heads), "PAI": PAI()})
 
     Each sample is answered twice, greedily: as the model is (before) and under the method (after). An answer is
-    right when its whole text is (`interp.study.marking`); beside it stand the probability of beginning the
+    right when its whole text is (`interp.inputs.answers`); beside it stand the probability of beginning the
     sample's own answer and, with `read_layer`, the attention ratio of the last prompt row at that layer. The
     cells of a `Grid` that differ in method alone share the plain model's answers.
 

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from interp.inputs.answers import is_right
 from interp.inputs.tokens import TokenMap
 from interp.methods import Answer, Method, Plain
 from interp.metrics import attention_ratio
 from interp.run import Outcome, Shelf, digest
-from interp.study.answers import answer_columns
-from interp.study.marking import is_right
+from interp.study.first_token import answer_columns
 from interp.study.prefix_cost import billed
 from interp.study.refinement.last_row_attention import generic_rows, last_rows, over, repeated
 from interp.study.task import Rows, StudyTask, suitable_threads

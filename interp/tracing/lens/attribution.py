@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,13 +16,11 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Target
 from interp.inputs.tokens import TokenMap
 from interp.tracing.encode import Batch
+from interp.tracing.lens.bridged import BridgedModel
 from interp.tracing.lens.cache import LensCache
 from interp.tracing.lens.components import PARTS, Part, each_component
 from interp.tracing.lens.readout import Readout, frozen
 from interp.tracing.target import Aim, aims
-
-if TYPE_CHECKING:
-    from interp.tracing.lens.lens import Lens
 
 __all__ = ["Attribution", "attribution"]
 
@@ -62,7 +60,7 @@ class Attribution(Sequence):
 
 
 def attribution(
-    lens: Lens, batch: Batch, target: Target, relative_to: Literal["zero", "mean"]
+    lens: BridgedModel, batch: Batch, target: Target, relative_to: Literal["zero", "mean"]
 ) -> Attribution:
     """The direct effects for a batch; see `Lens.attribution`."""
     if relative_to not in ("zero", "mean"):
@@ -114,7 +112,7 @@ def _direction(
     return direction, constant
 
 
-def _last(lens: Lens, cache: LensCache, sample: int) -> tuple[Float[Tensor, "1 hidden"], list[Part]]:
+def _last(lens: BridgedModel, cache: LensCache, sample: int) -> tuple[Float[Tensor, "1 hidden"], list[Part]]:
     """The stream before the final norm at a sample's last prompt token, and its components."""
     rows = torch.tensor([cache.batch.inputs["input_ids"].shape[1] - 1])
     stream = cache.activations[f"blocks.{cache.layers[-1]}.hook_resid_post"][sample, rows]
@@ -123,7 +121,10 @@ def _last(lens: Lens, cache: LensCache, sample: int) -> tuple[Float[Tensor, "1 h
 
 
 def _attributed(
-    lens: Lens, stream: Float[Tensor, "1 hidden"], vectors: Sequence[Part], along: tuple[Tensor, float]
+    lens: BridgedModel,
+    stream: Float[Tensor, "1 hidden"],
+    vectors: Sequence[Part],
+    along: tuple[Tensor, float],
 ) -> xr.Dataset:
     """The projections of components, the final norm's scale frozen."""
     direction, constant = along

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import SiteError
+from interp.tracing.lens.bridged import BridgedModel
 from interp.tracing.lens.cache import LensCache
 from interp.tracing.lens.readout import frozen
 from interp.tracing.site import Selector, Site, select
-
-if TYPE_CHECKING:
-    from interp.tracing.lens.lens import Lens
 
 __all__ = ["PARTS", "Part", "components", "each_component", "places"]
 
@@ -28,7 +26,9 @@ Part = tuple[str, int, int, Float[Tensor, "position hidden"]]
 """(kind, layer, head, vectors); −1 where a component has no layer or head."""
 
 
-def components(lens: Lens, cache: LensCache, positions: Selector | Sequence[Selector]) -> list[xr.DataArray]:
+def components(
+    lens: BridgedModel, cache: LensCache, positions: Selector | Sequence[Selector]
+) -> list[xr.DataArray]:
     """Each sample's components at some positions; see `Lens.components`."""
     return [_labelled(lens, cache, i, own) for i, own in enumerate(places(cache, positions))]
 
@@ -48,7 +48,7 @@ def places(cache: LensCache, positions: Selector | Sequence[Selector]) -> list[n
     return found
 
 
-def each_component(lens: Lens, cache: LensCache, sample: int, rows: Tensor) -> Iterator[Part]:
+def each_component(lens: BridgedModel, cache: LensCache, sample: int, rows: Tensor) -> Iterator[Part]:
     """The components of a sample at padded rows, in the order in which they enter the stream."""
 
     def at(layer: int, hook: str) -> Tensor:
@@ -84,7 +84,7 @@ def _attention(block: Any, layer: int, z: Float[Tensor, "position head dim"]) ->
         yield "attention bias", layer, -1, bias.detach().float().expand_as(heads[0])
 
 
-def _labelled(lens: Lens, cache: LensCache, sample: int, positions: np.ndarray) -> xr.DataArray:
+def _labelled(lens: BridgedModel, cache: LensCache, sample: int, positions: np.ndarray) -> xr.DataArray:
     rows = torch.from_numpy(positions + int(cache.batch.pad[sample]))
     with torch.no_grad():
         kinds, layers, heads, vectors = zip(*each_component(lens, cache, sample, rows), strict=True)

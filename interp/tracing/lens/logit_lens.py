@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +14,11 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.inputs.tokens import TokenMap
+from interp.tracing.lens.bridged import BridgedModel
 from interp.tracing.lens.cache import LensCache
 from interp.tracing.lens.components import places
 from interp.tracing.lens.words import word_ids
 from interp.tracing.site import Selector
-
-if TYPE_CHECKING:
-    from interp.tracing.lens.lens import Lens
 
 __all__ = ["LogitLens", "logit_lens"]
 
@@ -58,7 +56,7 @@ class LogitLens(Sequence):
 
 
 def logit_lens(
-    lens: Lens,
+    lens: BridgedModel,
     logits: xr.DataArray,
     cache: LensCache,
     words: Sequence[str],
@@ -92,7 +90,9 @@ Read = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Log-probabilities and ranks of the words, ids and log-probabilities of the likeliest tokens."""
 
 
-def _read(lens: Lens, stream: Float[Tensor, "place hidden"], spelt: Sequence[Tensor], top: int) -> Read:
+def _read(
+    lens: BridgedModel, stream: Float[Tensor, "place hidden"], spelt: Sequence[Tensor], top: int
+) -> Read:
     parts: list[tuple[Tensor, ...]] = []
     readout = lens.readout
     for chunk in stream.split(CHUNK):

@@ -11,7 +11,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.models.llava import Llava
 from interp.tracing import wrap
-from interp.tracing.visibility import Sight, windows
+from interp.tracing.visibility import Visibility, windows
 
 
 def prompt() -> TokenMap:
@@ -29,7 +29,7 @@ def prompt() -> TokenMap:
     ],
 )
 def test_the_horizon_is_the_last_position_a_row_sees(attends, last):
-    assert Sight(attends).horizon(prompt()).tolist() == last
+    assert Visibility(attends).horizon(prompt()).tolist() == last
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_the_horizon_is_the_last_position_a_row_sees(attends, last):
     ],
 )
 def test_windows_cut_what_comes_before_but_no_image_block(attends, layer, row, seen):
-    assert Sight(attends, (None, 2)).seen(prompt(), row, layer).tolist() == seen
+    assert Visibility(attends, (None, 2)).seen(prompt(), row, layer).tolist() == seen
 
 
 def test_a_prompt_without_images_has_no_blocks():
     text = TokenMap(np.empty(0, int), np.empty((0, 4)), None, np.empty(0, str), np.empty(0, int), (), 3)
-    assert Sight("image_blocks").horizon(text).tolist() == [0, 1, 2]
+    assert Visibility("image_blocks").horizon(text).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from interp.inputs.answers import is_right
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.study.marking import is_right
 
 OPEN = Sample("a.png", "Is it?", answer="Yes")
 CHOICE = Sample("a.png", "Which?", answer="liver", options=("spleen", "liver", "left kidney"))

@@ -1,8 +1,7 @@
-"""What the model would answer, judged by the first token only."""
+"""What the model would answer, judged by the first token only; texts match by the rule of `interp.inputs.answers`."""
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,11 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import MapError, SampleError
+from interp.inputs.answers import accepted, bare, plain
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 
-__all__ = ["FirstToken", "accepted", "answer_columns", "first_token"]
+__all__ = ["FirstToken", "answer_columns", "first_token"]
 
 NOTHING: Mapping[str, Any] = {"predicted": None, "correct": None, "logprob": None}
 
@@ -44,20 +44,11 @@ def answer_columns(
     starts = _first_tokens(tokenizer, accepted(sample, prompt))
     if not starts:
         return {**NOTHING, "predicted": predicted}
-    pieces = {_plain(_text(tokenizer, token)) for token in starts}
+    pieces = {plain(_text(tokenizer, token)) for token in starts}
     shares = np.exp(values - values.max())
     probability = shares[sorted(starts)].sum() / shares.sum()
     logprob = float(np.log(probability)) if probability > 0 else float("-inf")
-    return {"predicted": predicted, "correct": _plain(predicted) in pieces, "logprob": logprob}
-
-
-def accepted(sample: Sample, prompt: Prompt) -> str:
-    """The text the prompt asks for: the option's letter when choices are lettered, else the answer."""
-    answer = str(sample.answer)
-    if prompt.options != "letters" or not sample.options:
-        return answer
-    plain = [_plain(option) for option in sample.options]
-    return string.ascii_uppercase[plain.index(_plain(answer))] if _plain(answer) in plain else answer
+    return {"predicted": predicted, "correct": plain(predicted) in pieces, "logprob": logprob}
 
 
 def _first_tokens(tokenizer: Any, answer: str) -> set[int]:
@@ -67,15 +58,11 @@ def _first_tokens(tokenizer: Any, answer: str) -> set[int]:
         for spelling in spellings
         for before in ("", " ")
     ]
-    return {found[0] for found in ids if found and _plain(_text(tokenizer, found[0]))}
+    return {found[0] for found in ids if found and bare(_text(tokenizer, found[0]))}
 
 
 def _text(tokenizer: Any, token: int) -> str:
     return str(tokenizer.decode([token])).strip()
-
-
-def _plain(text: str) -> str:
-    return text.strip().strip(string.punctuation).strip().casefold()
 
 
 @dataclass(frozen=True)
@@ -94,7 +81,7 @@ class FirstToken:
 
     def right(self, predicted: int, tokenizer: Any) -> bool | None:
         """Whether a token begins the sample's own answer; None where there is none to compare with."""
-        return None if self.begins is None else _plain(_text(tokenizer, predicted)) in self.begins
+        return None if self.begins is None else plain(_text(tokenizer, predicted)) in self.begins
 
 
 def first_token(
@@ -111,7 +98,7 @@ def first_token(
     """
     columns = answer_columns(logits, sample, prompt, tokenizer)
     starts = set() if sample.answer is None else _first_tokens(tokenizer, accepted(sample, prompt))
-    begins = frozenset(_plain(_text(tokenizer, token)) for token in starts) or None
+    begins = frozenset(plain(_text(tokenizer, token)) for token in starts) or None
     if target == "greedy":
         return FirstToken(int(np.argmax(logits)), str(columns["predicted"]), begins)
     if not starts:
@@ -131,7 +118,7 @@ def first_token(
 
 def _others(sample: Sample, prompt: Prompt) -> list[str]:
     """The options that the answer must be told from, as they would be answered; letters always differ."""
-    own = _plain(str(sample.answer))
+    own = plain(str(sample.answer))
     if not sample.options or prompt.options == "letters":
         return []
-    return [option for option in sample.options if _plain(option) != own]
+    return [option for option in sample.options if plain(option) != own]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from interp.errors import MapError
+from interp.inputs.answers import accepted
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
-from interp.study.answers import accepted, answer_columns
+from interp.study.first_token import answer_columns
 from tests.study.planted import WORDS, Tokenizer, sample
 
 LOGITS = np.log([0.1, 0.1, 0.4, 0.2, 0.1, 0.1])  # "left" is the most likely

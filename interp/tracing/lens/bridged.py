@@ -1,0 +1,99 @@
+"""A model and its TransformerLens bridge: what the logit lens, components and attribution work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import xarray as xr
+
+from interp.errors import ModelError
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
+from interp.tracing.encode import Batch
+from interp.tracing.lens.cache import LensCache, check_hooks
+from interp.tracing.lens.readout import Readout
+from interp.tracing.prefix import Prefix
+from interp.tracing.site import Site
+from interp.tracing.wrapped import WrappedModel
+
+__all__ = ["BridgedModel", "Samples"]
+
+Samples = Sample | Iterable[Sample] | Batch
+
+
+@dataclass(frozen=True, eq=False)
+class BridgedModel:
+    """A TransformerLens bridge and the model it was made from.
+
+    Attributes:
+        bridge: TransformerLens's `TransformerBridge`, for anything it can do; it has no tokenizer.
+        mllm: the model, which encodes.
+    """
+
+    bridge: Any
+    mllm: WrappedModel
+
+    def __repr__(self) -> str:
+        kind, model = type(self).__name__, self.mllm
+        return f"{kind}({type(model.hf).__name__}, {model.n_layers} layers, {model.n_heads} heads)"
+
+    @property
+    def readout(self) -> Readout:
+        """The model's last steps: final norm and unembedding."""
+        return Readout.of(self.bridge)
+
+    def run_with_cache(
+        self,
+        samples: Samples,
+        prompt: Prompt | None = None,
+        *,
+        hooks: Sequence[str] = ("attn.hook_pattern", "hook_resid_post"),
+        layers: Literal["all"] | Sequence[int] = "all",
+    ) -> tuple[xr.DataArray, LensCache]:
+        """Logits after the last prompt token, (sample, token_id), and what the layers' hooks saw.
+
+        A sample's results do not depend on the rest of its batch.
+
+        Args:
+            samples: samples or an encoded batch.
+            prompt: how the question is put; by default `PAPER_PROMPT`, or that of the batch.
+            hooks: which of each layer's activations to keep: names of `HOOKS`, such as "attn.hook_pattern".
+            layers: of which layers.
+
+        Raises:
+            SiteError: Hooks or layers that are not there.
+            ModelError: A prefix: the lens runs whole prompts.
+            SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
+        """
+        kept = check_hooks(hooks)
+        chosen = tuple(Site(layers=layers).resolve(self.mllm.n_layers, self.mllm.n_heads))
+        batch = self.encode(samples, prompt)
+        names = {f"blocks.{layer}.{hook}" for layer in chosen for hook in kept}
+        inputs = {name: value for name, value in batch.inputs.items() if name != "input_ids"}
+        inputs |= {"position_ids": batch.positions, "use_cache": False, "logits_to_keep": 1}
+        with torch.no_grad():
+            logits, found = self.bridge.run_with_cache(
+                batch.inputs["input_ids"], names_filter=names.__contains__, **inputs
+            )
+        last = logits[:, -1].float().cpu().numpy()
+        cache = LensCache(found, batch, kept, chosen)
+        return xr.DataArray(last, dims=["sample", "token_id"], name="logits"), cache
+
+    def encode(self, samples: Samples, prompt: Prompt | None = None) -> Batch:
+        """The samples as a batch; a batch under another prompt keeps its images.
+
+        Raises:
+            ModelError: A prefix, or the model was unwrapped.
+            SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
+        """
+        self.mllm.installation.check()
+        if isinstance(samples, Prefix):
+            raise ModelError("a lens runs whole prompts; got a prefix. Give samples or a batch.")
+        if not isinstance(samples, Batch):
+            return self.mllm.encode(samples, PAPER_PROMPT if prompt is None else prompt)
+        if prompt is None or prompt == samples.prompt:
+            return samples
+        return self.mllm.encoder.again(samples, prompt)

@@ -1,0 +1,141 @@
+"""Runs prefixes, and finds the one that a pass goes on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+from interp.errors import ModelError
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
+from interp.tracing.cost import Cost, Meter
+from interp.tracing.encode import PER_TOKEN, Batch
+from interp.tracing.positions import sliced
+from interp.tracing.prefix import Prefix, Stop, exact, prefix_lengths, prefix_lines, serving
+from interp.tracing.run import PassCompleteError, run_pass
+from interp.tracing.wrapped import WrappedModel
+
+__all__ = ["given_as", "make_prefix", "prefix_before", "run_prefix"]
+
+Samples = Sample | Iterable[Sample] | Batch | Prefix
+
+
+def given_as(mllm: WrappedModel, samples: Samples, prompt: Prompt | None) -> Batch | Prefix:
+    """The samples under a prompt, encoded once for all passes; a prefix stays one where the prompt begins with it.
+
+    Raises:
+        ModelError: A prefix of another model.
+        SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
+    """
+    if not isinstance(samples, Batch | Prefix):
+        return mllm.encode(samples, PAPER_PROMPT if prompt is None else prompt)
+    if isinstance(samples, Prefix) and samples.owner is not mllm.installation:
+        raise ModelError("this prefix was made by another model; make one with this model's prefix().")
+    own = samples.batch if isinstance(samples, Prefix) else samples
+    if prompt is None or prompt == own.prompt:
+        return samples
+    again = mllm.encoder.again(own, prompt)
+    return samples.of(again) if isinstance(samples, Prefix) and samples.begins(again) else again
+
+
+def make_prefix(
+    mllm: WrappedModel,
+    samples: Sample | Iterable[Sample] | Batch,
+    prompt: Prompt | None = None,
+    stop: Stop = "image",
+) -> Prefix:
+    """The prefix of a batch; see `Mllm.prefix`."""
+    if isinstance(samples, Prefix):
+        raise ModelError("prefix takes samples or a batch; got a prefix. Use it as it is.")
+    with Meter(mllm.device) as meter:
+        batch = given_as(mllm, samples, prompt)
+        assert isinstance(batch, Batch)
+        found = _found_or_run(mllm, batch, prefix_lengths(batch, stop), meter)
+    return replace(found, cost=meter.cost)
+
+
+def prefix_before(
+    mllm: WrappedModel,
+    given: Batch | Prefix,
+    first_rows: Sequence[int | None],
+    meter: Meter,
+    *,
+    generate: int = 0,
+) -> Prefix | None:
+    """The prefix that a pass goes on from; None where whole prompts have to run.
+
+    It is the one given, or one found or made, where samples share it or the model shares prefixes among traces.
+    Whether there is one depends on this pass alone, not on what ran before it nor on what else may use the prefix.
+
+    Args:
+        mllm: the model.
+        given: the batch, or a prefix with the batch that it is to serve.
+        first_rows: the earliest row of each prompt that is read or edited, None for none.
+        meter: counts the pass over a prefix that had to be made.
+        generate: how many tokens follow the prompts at most.
+    """
+    if isinstance(given, Prefix):
+        return serving(given, given.batch, mllm.visibility, first_rows, generate)
+    if not given.prompt.image_first or not all(one.n for one in given.tokens):
+        return None
+    lengths = prefix_lengths(given)
+    if not exact(lengths, given.tokens, mllm.visibility, first_rows, generate):
+        return None
+    if mllm.prefixes is None and len(set(prefix_lines(given, lengths))) == len(given):
+        return None
+    return _found_or_run(mllm, given, lengths, meter)
+
+
+def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], meter: Meter) -> Prefix:
+    """The prefix of a batch, without its cost; it is empty where rows in it see what follows.
+
+    Samples whose prompts begin with the same images and tokens have it run once.
+    """
+    lines = prefix_lines(batch, lengths)
+    firsts = [lines.index(line) for line in range(max(lines) + 1)]
+    own, heads = mllm.encoder.part(batch, firsts), tuple(lengths[i] for i in firsts)
+
+    def make() -> Prefix:
+        closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
+        with mllm.installation.armed({}), torch.no_grad():
+            layers = run_prefix(mllm.hf, own, heads, mllm.n_layers, meter) if closed else []
+        keys, values = zip(*layers, strict=True) if layers else ((), ())
+        return Prefix(own, heads, keys, values, Cost(), mllm.installation)
+
+    found = make() if mllm.prefixes is None else mllm.prefixes.of(own, heads, make)
+    return found if len(firsts) == len(batch) else replace(found, batch=batch, lengths=lengths, lines=lines)
+
+
+def run_prefix(
+    hf: Any, batch: Batch, lengths: tuple[int, ...], n_layers: int, meter: Meter
+) -> list[tuple[Tensor, Tensor]]:
+    """The keys and values of each layer, (sample, key_value_head, key, dim), of left-padded prefixes."""
+    starts = batch.pad.tolist()
+    stops = [start + n for start, n in zip(starts, lengths, strict=True)]
+    inputs = {
+        name: sliced(value, starts, stops, batch.pad_id if name == "input_ids" else 0)
+        if name in PER_TOKEN
+        else value
+        for name, value in batch.inputs.items()
+    }
+    inputs["position_ids"] = sliced(batch.positions, starts, stops)
+    layers = [*(DynamicLayer() for _ in range(n_layers - 1)), _Last()]
+    with suppress(PassCompleteError):
+        run_pass(hf, inputs, meter, cache=Cache(layers=[*layers]))
+    return [(layer.keys, layer.values) for layer in layers]  # pyright: ignore[reportReturnType]
+
+
+class _Last(DynamicLayer):
+    """The last layer's cache. Its own attention and everything after it would be computed for nothing."""
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Keeps the keys and values and ends the pass."""
+        super().update(*args, **kwargs)
+        raise PassCompleteError

@@ -1,0 +1,147 @@
+"""A wrapped model as everything below `Mllm` takes it: the model, its processor, its adapter, its installation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Literal, get_args
+
+import torch
+
+from interp.errors import ModelError
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
+from interp.models.adapter import Adapter
+from interp.models.base import Attends
+from interp.tracing.encode import Batch, Encoder
+from interp.tracing.fingerprint import fingerprint
+from interp.tracing.hooks import Installation
+from interp.tracing.plan import Shape
+from interp.tracing.positions import position_ids
+from interp.tracing.sharing import Prefixes
+from interp.tracing.visibility import Visibility, windows
+
+__all__ = ["WrappedModel"]
+
+
+@dataclass(frozen=True, eq=False)
+class WrappedModel:
+    """What tracing needs of a model. `Mllm` is one; the functions behind it take one.
+
+    Attributes:
+        hf: the transformers model.
+        processor: its processor (a copy of the one given; the tokenizer pads on the left).
+        adapter: what is known of the family.
+        installation: what wrapping changed in the model.
+        executor: how traces read and edit: "tap" (the model's attention function does a little more) or
+            "source" (nnsight, at the attention call in each layer's source). Same results; see `using`.
+        prefixes: where traces find image prefixes; None to run whole prompts. See `sharing`.
+    """
+
+    hf: Any
+    processor: Any
+    adapter: Adapter
+    installation: Installation
+    executor: Literal["tap", "source"] = "tap"
+    prefixes: Prefixes | None = None
+
+    def __repr__(self) -> str:
+        kind, own = type(self).__name__, type(self.hf).__name__
+        return f"{kind}({own}, {self.n_layers} layers, {self.n_heads} heads, {self.dtype}, {self.device})"
+
+    @property
+    def nn(self) -> Any:
+        """The nnsight `TransformersModel` around the model: `mllm.nn.trace(**batch.inputs)`."""
+        return self.installation.nn
+
+    @property
+    def family(self) -> str:
+        """The adapter's name."""
+        return self.adapter.name
+
+    @cached_property
+    def layers(self) -> list[Any]:
+        """nnsight's views of the decoder layers; `tap` offers rows at `.self_attn.pattern`."""
+        paths = {module: path for path, module in self.hf.named_modules()}
+        return [self.nn.get(paths[layer]) for layer in self.adapter.layers(self.hf)]
+
+    @property
+    def n_layers(self) -> int:
+        """Decoder layers."""
+        return len(self.installation.attentions)
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads of each decoder layer."""
+        return int(self._text_config.num_attention_heads)
+
+    @property
+    def n_key_value_heads(self) -> int:
+        """Key-value heads of each decoder layer."""
+        return int(getattr(self._text_config, "num_key_value_heads", None) or self.n_heads)
+
+    @property
+    def image_token_id(self) -> int:
+        """The id that stands for an image token in `input_ids`."""
+        found = getattr(self.hf.config, "image_token_id", None)
+        return int(self.hf.config.image_token_index if found is None else found)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        return self.hf.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return self.hf.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of config, weights and processor; the same on every device. Reads each weight, once."""
+        return fingerprint(self.hf, self.processor)
+
+    @property
+    def shape(self) -> Shape:
+        """What plans of reads and edits depend on."""
+        takes_masks = "flash" not in self.installation.implementation
+        heads = (self.n_heads, self.n_key_value_heads)
+        return Shape(self.n_layers, *heads, self.device, takes_masks, self.visibility.windows)
+
+    @cached_property
+    def visibility(self) -> Visibility:
+        """How far the rows of a prompt see.
+
+        Raises:
+            ModelError: The adapter's `attends` is none there is.
+        """
+        attends: Any = getattr(self.adapter, "attends", "causal")
+        if attends not in get_args(Attends):
+            raise ModelError(
+                f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."
+            )
+        return Visibility(attends, windows(self._text_config, self.n_layers))
+
+    @property
+    def encoder(self) -> Encoder:
+        """Turns samples into batches for this model."""
+        self.installation.check()
+        first = getattr(self.adapter, "first_position", 0)
+        positions = partial(position_ids, self.hf, first=first)
+        settings = (self.processor, self.adapter, self.hf.config, self.device, self.dtype, positions)
+        return Encoder(*settings, self.installation.processed)
+
+    def encode(self, samples: Sample | Iterable[Sample], prompt: Prompt = PAPER_PROMPT) -> Batch:
+        """The samples as one left-padded batch.
+
+        Raises:
+            SampleError: No samples, or something that is not a `Sample`.
+            PromptError: A prompt that cannot be rendered or holds the image placeholder.
+            ImageTokenMismatch: Not as many image tokens as footprints.
+        """
+        return self.encoder(samples, prompt)
+
+    @property
+    def _text_config(self) -> Any:
+        return self.hf.config.get_text_config(decoder=True)
