@@ -126,6 +126,7 @@ def _copied(mllm: Model) -> Model:
     fresh.load_state_dict(hf.state_dict())
     processor = copy.deepcopy(mllm.processor)
     made = Installation(fresh.to(hf.device), processor, mllm.adapter.layers(fresh))
+    made.processed = mllm.installation.processed
     return replace(mllm, hf=fresh, processor=processor, installation=made, prefixes=None)
 
 

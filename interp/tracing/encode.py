@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -68,6 +69,11 @@ class Images:
 
     inputs: Mapping[str, Tensor]
 
+    @property
+    def n_bytes(self) -> int:
+        """What the tensors take."""
+        return sum(value.numel() * value.element_size() for value in self.inputs.values())
+
     @cached_property
     def digest(self) -> bytes:
         """A hash of the content, computed once however often the sample is encoded with other words."""
@@ -109,6 +115,32 @@ class Encoded:
         return found.digest()
 
 
+class ProcessedImages:
+    """What the processor made of the latest images, by their content and its settings, within `budget` bytes."""
+
+    def __init__(self, budget: int = 2**28) -> None:
+        self.budget = budget
+        self._kept: OrderedDict[Any, Encoded] = OrderedDict()
+        self._n_bytes = 0
+
+    def get(self, key: tuple[str, tuple[str, ...] | None]) -> Encoded | None:
+        """An encoding of these images, under whatever prompt; None where there is none."""
+        if key not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def keep(self, key: tuple[str, tuple[str, ...] | None], single: Encoded) -> None:
+        """Keep an encoding, and let go of the images that were not wanted for longest."""
+        if key[1] is None or single.expansions is None:
+            return
+        old = self._kept.pop(key, None)
+        self._n_bytes += single.images.n_bytes - (0 if old is None else old.images.n_bytes)
+        self._kept[key] = single
+        while self._n_bytes > self.budget:
+            self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
+
+
 @dataclass(frozen=True, eq=False)
 class Encoder:
     """Encodes samples for one model: its processor, its family's adapter, its config."""
@@ -119,9 +151,10 @@ class Encoder:
     device: torch.device
     dtype: torch.dtype
     positions: Callable[[Mapping[str, Tensor]], Tensor]
+    processed: ProcessedImages = field(default_factory=ProcessedImages)
 
     def __call__(self, samples: Sample | Iterable[Sample], prompt: Prompt) -> Batch:
-        """The samples as one left-padded batch. Samples of the same images have them processed once.
+        """The samples as one left-padded batch. The same images are processed once, while `processed` keeps them.
 
         Raises:
             SampleError: No samples, or something that is not a `Sample`.
@@ -129,14 +162,13 @@ class Encoder:
             ImageTokenMismatch: Not as many image tokens as footprints.
         """
         chosen = as_samples(samples)
-        first: dict[Any, Encoded] = {}
+        settings = _settings(self.processor)
         singles = []
-        for place, sample in enumerate(chosen):
-            key = _image_key(sample, place) if len(chosen) > 1 else place
-            single = (
-                self._reworded(sample, prompt, first[key]) if key in first else self._encode(sample, prompt)
-            )
-            first[key] = single
+        for sample in chosen:
+            key = (settings, _fingerprints(sample))
+            old = self.processed.get(key)
+            single = self._encode(sample, prompt) if old is None else self._reworded(sample, prompt, old)
+            self.processed.keep(key, single)
             singles.append(single)
         return self.joined(chosen, prompt, singles)
 
@@ -188,8 +220,9 @@ class Encoder:
 
         Not every processor says what it expands its placeholders to, or tokenises the text as it stands.
         """
-        if whole.expansions is None or whole.rewordable is not None:
-            return bool(whole.rewordable)
+        fast = getattr(self.processor.tokenizer, "is_fast", False)
+        if whole.expansions is None or not fast or whole.rewordable is not None:
+            return bool(fast and whole.rewordable)
         laid = laid_out(self.processor, whole.text, len(whole.tokens.sizes))
         found = self._expanded(laid, whole)
         if found is None:
@@ -318,12 +351,20 @@ class Encoder:
         )
 
 
-def _image_key(sample: Sample, place: int) -> Any:
-    """Equal for samples of the same images; the sample's place where they cannot be read, which is said later."""
+def _fingerprints(sample: Sample) -> tuple[str, ...] | None:
+    """Those of the sample's images; None where one cannot be read, which loading it will say."""
     try:
         return sample.image_fingerprints
     except ImageError:
-        return place
+        return None
+
+
+def _settings(processor: Any) -> str:
+    """All that the processor and its image processor are set to, as text."""
+    images = getattr(processor, "image_processor", None)
+    plain = (str, int, float, bool, list, tuple, dict, type(None))
+    own = {name: value for name, value in vars(processor).items() if isinstance(value, plain)}
+    return repr((own, type(images).__name__, vars(images) if hasattr(images, "__dict__") else images))
 
 
 def left_padded(lines: Sequence[Tensor], fill: int) -> Tensor:

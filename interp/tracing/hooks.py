@@ -31,6 +31,7 @@ from interp.tracing.attention import (
 )
 from interp.tracing.attention_call import AttentionFunction, Call, Work, any_of
 from interp.tracing.edit_cells import Change
+from interp.tracing.encode import ProcessedImages
 from interp.tracing.plan import Block, LayerPlan, ReadBlock
 
 __all__ = [
@@ -141,6 +142,7 @@ class Installation:
         self._forwards = {m: m.__dict__["forward"] for m in hf.modules() if "forward" in m.__dict__}
         self._added: dict[nn.Module, frozenset[str]] = {}
         self._configs = _own_configs(hf)
+        self.processed = ProcessedImages()
         self.active = True
         try:
             self.implementation = self._rename()

@@ -100,20 +100,6 @@ class Prefix:
         """The same keys and values, for a batch of the same samples whose prompts begin with it."""
         return replace(self, batch=batch)
 
-    def serves(
-        self,
-        batch: Batch,
-        visibility: Visibility,
-        first_rows: Sequence[int | None] | None = None,
-        generate: int = 0,
-    ) -> bool:
-        """Whether a pass over `batch` may go on from this prefix, with the result of a whole pass.
-
-        It holds keys and values, every prompt begins with it, and that is `exact`, whose arguments these are.
-        """
-        begins = bool(self.keys) and self.begins(batch)
-        return begins and exact(self.lengths, batch.tokens, visibility, first_rows, generate)
-
     def part(self, at: Sequence[int], batch: Batch) -> Prefix:
         """The prefix of some samples; `batch` is what these are encoded as."""
         lines = [i if self.lines is None else self.lines[i] for i in at]
@@ -128,6 +114,20 @@ class Prefix:
         numbers = tuple(used.index(line) for line in lines)
         own = None if numbers == tuple(range(len(at))) else numbers
         return replace(self, batch=batch, lengths=lengths, keys=keys, values=values, lines=own)
+
+    def serves(
+        self,
+        batch: Batch,
+        visibility: Visibility,
+        first_rows: Sequence[int | None] | None = None,
+        generate: int = 0,
+    ) -> bool:
+        """Whether a pass over `batch` may go on from this prefix, with the result of a whole pass.
+
+        It holds keys and values, every prompt begins with it, and that is `exact`, whose arguments these are.
+        """
+        begins = bool(self.keys) and self.begins(batch)
+        return begins and exact(self.lengths, batch.tokens, visibility, first_rows, generate)
 
     def begins(self, batch: Batch) -> bool:
         """Whether every prompt of `batch` begins with this prefix and goes on after it."""

@@ -71,7 +71,7 @@ def prefix_before(
 ) -> Prefix | None:
     """The prefix that a pass goes on from; None where whole prompts have to run.
 
-    It is the one given, or one found or made where samples share it or the model shares prefixes between passes.
+    It is the one given, or one found or made, where samples share it or the model shares prefixes among traces.
     Whether there is one depends on this pass alone, not on what ran before it nor on what else may use the prefix.
 
     Args:
@@ -86,15 +86,18 @@ def prefix_before(
     if not given.prompt.image_first or not all(one.n for one in given.tokens):
         return None
     lengths = prefix_lengths(given)
-    if mllm.prefixes is None and len(set(prefix_lines(given, lengths))) == len(given):
-        return None
     if not exact(lengths, given.tokens, mllm.visibility, first_rows, generate):
+        return None
+    if mllm.prefixes is None and len(set(prefix_lines(given, lengths))) == len(given):
         return None
     return _found_or_run(mllm, given, lengths, meter)
 
 
 def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], meter: Meter) -> Prefix:
-    """The prefix of a batch, without its cost; it is empty where rows in it see what follows."""
+    """The prefix of a batch, without its cost; it is empty where rows in it see what follows.
+
+    Samples whose prompts begin with the same images and tokens have it run once.
+    """
     lines = prefix_lines(batch, lengths)
     firsts = [lines.index(line) for line in range(max(lines) + 1)]
     own, heads = mllm.encoder.part(batch, firsts), tuple(lengths[i] for i in firsts)

@@ -100,7 +100,7 @@ class Outcome:
     rows: Mapping[tuple[int, int], list[Tensor]]
 
     def of_lines(self, lines: Sequence[int]) -> Outcome:
-        """What samples get that are equal to these: sample i to number lines[i]."""
+        """What samples get that equal those of this outcome: sample i has that of number lines[i]."""
         at = torch.tensor(lines, device=self.logits.device)
         rows = {key: [one[at.to(one.device)] for one in layers] for key, layers in self.rows.items()}
         ids = None if self.ids is None else self.ids[at]

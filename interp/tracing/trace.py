@@ -206,11 +206,9 @@ def execute(
     )
     merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
-        distinct, numbers = merged
-        outcome = execute(
-            mllm, distinct, None, reads, edits, meter, generation=generation, decoding=decoding, keep=keep
-        )[2]
-        return batch, request, outcome.of_lines(numbers)
+        options = {"generation": generation, "decoding": decoding, "keep": keep}
+        outcome = execute(mllm, merged[0], None, reads, edits, meter, **options)[2]
+        return batch, request, outcome.of_lines(merged[1])
     how = generation(batch)
     first = [request.first_row(i) for i in range(len(batch))]
     before = prefix_before(mllm, given, first, meter, generate=0 if how is None else how.n)
@@ -231,12 +229,12 @@ def _merged(
     edits: Sequence[Edit],
     decoding: Decoding,
 ) -> tuple[Batch | Prefix, tuple[int, ...]] | None:
-    """One sample for each different prompt, with its prefix, and which of them each sample equals.
+    """One sample for each different prompt, with its prefix, and the number of the one that each sample equals.
 
-    None where all differ, or where the samples' numbers may be told apart: edits, draws, and reads by position.
+    None where all differ, or where equal samples may be treated differently: by edits, draws, or reads by position.
     """
-    named = all(isinstance(one, str | Word) for read in reads for group in read.site.groups for one in group)
     batch = given.batch if isinstance(given, Prefix) else given
+    named = all(isinstance(one, str | Word) for read in reads for group in read.site.groups for one in group)
     if len(batch) == 1 or edits or not named or decoding != Decoding():
         return None
     numbers = prefix_lines(batch, [tokens.length for tokens in batch.tokens])
@@ -244,8 +242,7 @@ def _merged(
     if len(firsts) == len(batch):
         return None
     small = mllm.encoder.part(batch, firsts)
-    serves = isinstance(given, Prefix) and given.begins(batch)
-    return (given.part(firsts, small) if serves else small), numbers
+    return (given.part(firsts, small) if isinstance(given, Prefix) else small), numbers
 
 
 def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:

@@ -129,7 +129,8 @@ class WrappedModel:
         self.installation.check()
         first = getattr(self.adapter, "first_position", 0)
         positions = partial(position_ids, self.hf, first=first)
-        return Encoder(self.processor, self.adapter, self.hf.config, self.device, self.dtype, positions)
+        settings = (self.processor, self.adapter, self.hf.config, self.device, self.dtype, positions)
+        return Encoder(*settings, self.installation.processed)
 
     def encode(self, samples: Sample | Iterable[Sample], prompt: Prompt = PAPER_PROMPT) -> Batch:
         """The samples as one left-padded batch.
