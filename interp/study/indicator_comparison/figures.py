@@ -124,7 +124,7 @@ def pareto_figure(result: IndicatorResult, metric: str | None = None) -> go.Figu
             for trace in _front(result, table, better(chosen) == "higher", legend=place == 0):
                 figure.add_trace(trace, **at)
     ticks: dict[str, Any] = {"type": "log", "tickvals": TICKS, "ticktext": [f"{tick:g}" for tick in TICKS]}
-    figure.update_xaxes(title_text="time of a map, in plain forward passes (lower is better ←)", **ticks)
+    figure.update_xaxes(title_text="seconds, in plain forwards (lower is better ←)", **ticks)
     figure.update_yaxes(title_text=metric_axis(chosen), col=1)
     return laid_out(figure, 180 + 380 * n_rows, columns=n_columns, margin={"b": 140})
 
@@ -156,7 +156,7 @@ def _front(result: IndicatorResult, table: pd.DataFrame, higher: bool, *, legend
 
 
 def _side(label: str, kept: list[str]) -> str:
-    """Where a point's name stands, so that those of neighbours differ; empty for one that is not on the line."""
+    """Where to write a point's name, alternating between neighbours; empty for a point that is not on the line."""
     sides = ("bottom right", "top left")
     return sides[kept.index(label) % 2] if label in kept else ""
 
