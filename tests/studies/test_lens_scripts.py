@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interp.data import Samples
-from interp.data import open as named
+from interp.data import Samples, named
 from interp.inputs.sample import Sample
 from interp.tracing import Knockout, Site, load
 from tests.studies.test_scripts import STUDIES, script
@@ -67,7 +66,7 @@ def test_head_attribution_prints_what_a_knockout_of_ones_own_gives(
     assert total == pytest.approx(np.mean(effects["total"]), abs=0.006)
     assert "direct effect, logits – attention ratio: rho" in said
     page = (tmp_path / "head_attribution.html").read_text()
-    assert "Where direct and total differ" in page
+    assert "Where direct and total effects differ" in page
     assert "None: every sample was measured." in page
 
 
