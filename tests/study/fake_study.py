@@ -13,7 +13,7 @@ from interp.data import Samples
 from interp.errors import SampleError
 from interp.run import Outcome
 from interp.study import GridResult, Study, StudyTask
-from interp.study.fields import as_samples, field, one_of, whole_number
+from interp.study.fields import as_samples, field, not_empty, one_of, whole_number
 from interp.study.model_spec import as_model
 from interp.study.task import TableRows
 from tests.study.planted import Model, samples
@@ -58,7 +58,7 @@ class LengthTask(StudyTask):
 
 
 class Lengths(Study[GridResult]):
-    data: Samples = field(factory=samples, converter=as_samples)
+    data: Samples = field(factory=samples, converter=as_samples, validator=not_empty)
     model: Any = field(factory=Model, converter=as_model)
     method: Times = field(default=Times(1))
     unit: str = field(default="words", validator=one_of("words", "letters"))
