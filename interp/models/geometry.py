@@ -177,7 +177,7 @@ def agree(what: str, derived: Any, found: Any, settings: Any) -> None:
         return
     raise ModelError(
         f"{type(settings).__name__}'s settings give {what} {derived}, but the inputs hold {found}. Was the "
-        "processor called with other settings than it carries? Set them on processor.image_processor instead."
+        "processor called with settings other than its own? Set them on processor.image_processor instead."
     )
 
 
@@ -215,7 +215,7 @@ def cropped_window(size: Size, pixels: Size, seen: Size, settings: Any) -> Windo
         raise ModelError(
             f"{type(settings).__name__}'s settings turn a {size[0]}×{size[1]} image into "
             f"{final[0]}×{final[1]} pixels, but pixel_values are {pixels[0]}×{pixels[1]} (width×height). Was "
-            "the processor called with other settings than it carries? Set them on processor.image_processor "
+            "the processor called with settings other than its own? Set them on processor.image_processor "
             "instead."
         )
     x0, y0, x1, y1 = pulled_back((left, top, left + seen[0], top + seen[1]), canvas, resized)

@@ -41,7 +41,7 @@ class Qwen2Vl(Family):
             raise ModelError(
                 f"the settings of {type(processor.image_processor).__name__} cut images of {images} "
                 f"(width×height) into {patches} (rows, columns) of patches, but image_grid_thw is {found}. Was it "
-                "called with other settings than it carries? Set them on processor.image_processor."
+                "called with settings other than its own? Set them on processor.image_processor."
             )
         merge = setting(processor, "merge_size")
         grids = [(rows // merge, cols // merge) for rows, cols in patches]

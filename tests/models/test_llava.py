@@ -281,7 +281,8 @@ def test_settings_that_are_not_understood():
     settings = CLIP[0](**KINDS["crop"][1])
     inputs = settings(images=[image], return_tensors="pt", do_center_crop=False)
     with pytest.raises(
-        ModelError, match=r"a 80×60 image into 56×56 pixels, but pixel_values are 74×56.*other settings"
+        ModelError,
+        match=r"a 80×60 image into 56×56 pixels, but pixel_values are 74×56.*settings other than its own",
     ):
         Llava().footprints([(80, 60)], inputs, SimpleNamespace(image_processor=settings), config())
     settings.size = {"longest_edge": 56}

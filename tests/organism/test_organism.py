@@ -85,6 +85,6 @@ def test_vocabulary_never_moves_and_never_overflows() -> None:
 def test_unknown_organism_names_those_there_are() -> None:
     with pytest.raises(
         ModelError,
-        match=r"no bundled organism is called 'organsim'; there is \['organism', 'organism-1', 'shortcut-organism'",
+        match=r"no bundled organism is called 'organsim'; there are organism, organism-1, shortcut-organism",
     ):
         folder("organsim")

@@ -72,7 +72,7 @@ def test_layouts_are_recognised_from_small_files(made, tmp_path):
 
 
 def test_a_tower_that_is_not_on_hand(made):
-    words = r"without its vision tower: its config names 'openai/clip-vit-large-patch14-336', which is not on hand"
+    words = r"without its vision tower: its config names 'openai/clip-vit-large-patch14-336', which is not available"
     refused(made / "llava", words + r".*nothing is downloaded for a local folder. Pass vision_tower=")
     refused(
         made / "llava", "'no/such/folder' is neither a folder nor a hub id", vision_tower="no/such/folder"
