@@ -21,8 +21,7 @@ from typing import Any
 
 import tyro
 
-from interp.data import Samples, bundled
-from interp.data import open as named
+from interp.data import Samples, bundled, named
 from interp.indicators import (
     Attention,
     AttentionGradient,

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from interp.data import bundled
-from interp.data import open as named
+from interp.data import bundled, named
 from interp.data.open import label, sets
 from interp.errors import DataError
 

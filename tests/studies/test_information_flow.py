@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interp.data import open as named
+from interp.data import named
 from interp.tracing import Knockout, Site, load
 from tests.studies.scripts import script
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interp.data import Samples
-from interp.data import open as named
+from interp.data import Samples, named
 from interp.inputs.sample import Sample
 from interp.tracing import Knockout, Site, load
 from tests.studies.scripts import STUDIES, script

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from interp.data import open as named
+from interp.data import named
 from interp.study.answers import accepted
 from interp.tracing import load
 from tests.studies.scripts import STUDIES, script

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.data import Samples
-from interp.data import open as named
+from interp.data import Samples, named
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.inputs.sample import Sample
