@@ -53,6 +53,15 @@ def test_footprints_of_the_wrong_image_fail_several_images(mllm, family):
     assert [row.name for row in result.failures] == ["several images"]
 
 
+def test_no_probe_hits_where_two_images_of_one_size_are_exchanged(mllm):
+    pictures = [smooth((121, 77), seed) for seed in (0, 1)]
+    options: dict[str, Any] = {"checks": ["several images"], "images": pictures, "probes": 9}
+    assert check(mllm("llava"), **options)["several images"].value == 1
+    broken = check(mllm("llava"), break_as="images-swapped", **options)["several images"]
+    assert broken.value == 0
+    assert not broken.passed
+
+
 @pytest.mark.parametrize("family", ["llava", "internvl", "qwen2_5_vl"])
 def test_one_footprint_too_few_fails_everything_with_the_counts(mllm, family):
     result = check(mllm(family), checks=GEOMETRY, break_as="count")

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -39,11 +37,3 @@ def batch(mllm: Mllm) -> Batch:
 def attentions(eager: Any, batch: Batch) -> list[np.ndarray]:
     """Eager attention of each sample, alone and without padding: (layer, head, query, key)."""
     return [attention_of(eager, single.inputs) for single in batch.singles]
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Annotations unchecked, as for a user: our own messages must then speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
