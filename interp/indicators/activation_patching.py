@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.errors import MapError
 from interp.indicators.argument_checks import check_whole, layers_of, site_layers
-from interp.indicators.maps import Maps, Samples, each, labelled
+from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import in_order, replaced
 from interp.indicators.token_windows import blocks
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
@@ -94,10 +94,10 @@ class ActivationPatching:
                 rows = [self._layer(own, other.parts[0].trunk, layer, meter) for layer in layers]
             values = np.sign(other.plain - own.plain) * (np.stack(rows) - own.plain)
             attrs = {"plain": own.plain, "partner": other.plain}
-            found = labelled(values, tokens, "activation patching", layers, attrs)
+            found = label_map(values, tokens, "activation patching", layers, attrs)
             return found, own.cost + other.cost + meter.cost
 
-        return each(mllm, samples, prompt, one)
+        return map_each_sample(mllm, samples, prompt, one)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, partners by their fingerprints."""

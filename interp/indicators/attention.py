@@ -19,15 +19,15 @@ from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
 
 __all__ = [
-    "NAMES",
+    "QUERY_NAMES",
     "Attention",
     "Queries",
-    "averaged",
-    "checked",
-    "generated",
+    "check_queries",
+    "mean_over_queries",
+    "n_generated_tokens",
+    "queries_to_json",
     "relative",
     "site_queries",
-    "written",
 ]
 
 FLOOR = float(np.finfo(np.float32).tiny)  # the least normal float32: quotients by it stay finite in float32
@@ -89,7 +89,7 @@ class Attention:
             )
         check_bool("per_head", self.per_head)
         object.__setattr__(self, "layers", site_layers(self.layers))
-        checked(self.queries)
+        check_queries(self.queries)
 
     def __call__(
         self,
@@ -126,7 +126,7 @@ class Attention:
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash; `queries` only where they are not "last"."""
-        chosen = {} if self.queries == "last" else {"queries": written(self.queries)}
+        chosen = {} if self.queries == "last" else {"queries": queries_to_json(self.queries)}
         return {
             "indicator": "attention",
             "relative_to": None if self.relative_to is None else self.relative_to.to_dict(),
@@ -138,12 +138,14 @@ class Attention:
     def _trace(self, mllm: Mllm, samples: list[Sample] | Prefix, prompt: Prompt, queries: Queries) -> Trace:
         site = Site(layers=self.layers, queries=site_queries(queries), keys="image")
         rows = Rows(site, reduce=None if self.per_head else "head")
-        return mllm.trace(samples, prompt=prompt, reads=[rows], generate=generated(queries))
+        return mllm.trace(samples, prompt=prompt, reads=[rows], generate=n_generated_tokens(queries))
 
     def _maps(self, trace: Trace, samples: list[Sample] | Prefix) -> tuple[xr.DataArray, ...]:
         """Each sample's mean over the rows of its queries."""
         listed = samples.samples if isinstance(samples, Prefix) else samples
-        return tuple(averaged(one, sample, self.queries) for one, sample in zip(trace, listed, strict=True))
+        return tuple(
+            mean_over_queries(one, sample, self.queries) for one, sample in zip(trace, listed, strict=True)
+        )
 
     def _against(self, mllm: Mllm, samples: list[Sample] | Prefix, prompt: Prompt, generic: Prompt) -> Maps:
         """The maps of `prompt` divided by those of the last row of `generic`."""
@@ -180,15 +182,15 @@ def _chosen(samples: Sample | Iterable[Sample] | Batch | Prefix) -> list[Sample]
     return [samples] if isinstance(samples, Sample) else list(samples)
 
 
-def _relative(asked: xr.DataArray, generic: xr.DataArray) -> xr.DataArray:
-    if asked.shape != generic.shape:
+def _relative(question: xr.DataArray, generic: xr.DataArray) -> xr.DataArray:
+    if question.shape != generic.shape:
         raise MapError(
-            f"both prompts must hold the same image tokens; got {asked.sizes['token']} and "
+            f"both prompts must hold the same image tokens; got {question.sizes['token']} and "
             f"{generic.sizes['token']}. Does a prompt's text hold an image placeholder?"
         )
-    values, n_nothing, n_floored = relative(asked.values, generic.values)
+    values, n_nothing, n_floored = relative(question.values, generic.values)
     counts = {"n_zero_over_zero": n_nothing, "n_floored": n_floored}
-    return asked.copy(data=values).rename("relative attention").assign_attrs(counts)
+    return question.copy(data=values).rename("relative attention").assign_attrs(counts)
 
 
 def _share_image(first: Prompt, second: Prompt) -> bool:
@@ -196,18 +198,18 @@ def _share_image(first: Prompt, second: Prompt) -> bool:
     return first.image_first and second.image_first and first.system == second.system
 
 
-NAMES = ("last", "question", "label", "answer")
+QUERY_NAMES = ("last", "question", "label", "answer")
 Queries: TypeAlias = str | Word
 
 
-def checked(queries: Any) -> None:
-    """Raise `SiteError` for anything but one of `NAMES` or a word."""
-    if not isinstance(queries, Word) and queries not in NAMES:
-        names = ", ".join(map(repr, NAMES))
+def check_queries(queries: Any) -> None:
+    """Raise `SiteError` for anything but one of `QUERY_NAMES` or a word."""
+    if not isinstance(queries, Word) and queries not in QUERY_NAMES:
+        names = ", ".join(map(repr, QUERY_NAMES))
         raise SiteError(f"queries is one of {names}, or interp.word(…); got {queries!r}.")
 
 
-def written(queries: Queries) -> Any:
+def queries_to_json(queries: Queries) -> Any:
     """The queries as JSON."""
     return {"word": queries.text} if isinstance(queries, Word) else queries
 
@@ -219,12 +221,12 @@ def site_queries(queries: Queries) -> Queries:
     )
 
 
-def generated(queries: Queries) -> int:
+def n_generated_tokens(queries: Queries) -> int:
     """How many tokens to generate: the first one's row exists only when the second is predicted."""
     return 2 if queries == "answer" else 0
 
 
-def averaged(trace: SampleTrace, sample: Sample, queries: Queries) -> xr.DataArray:
+def mean_over_queries(trace: SampleTrace, sample: Sample, queries: Queries) -> xr.DataArray:
     """The mean of the sample's rows over its queries: ([layer, [head,]] token).
 
     Raises:

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_one_of, layers_of, site_layers
-from interp.indicators.maps import Maps, labelled
+from interp.indicators.maps import Maps, label_map
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
@@ -100,7 +100,7 @@ class AttentionGradient:
         """One sample's map; the gradients of several passes are added before ReLU."""
         tokens = passes[0].tokens[sample]
         values = torch.stack([self._weighed(passes, sample, at) for at in order]).cpu().numpy()
-        return labelled(values[..., tokens.image], tokens, "attention × gradient", layers)
+        return label_map(values[..., tokens.image], tokens, "attention × gradient", layers)
 
     def _weighed(self, passes: Sequence[RowGradients], sample: int, layer: int) -> Tensor:
         pairs = [one.of(sample, layer) for one in passes]

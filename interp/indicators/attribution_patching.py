@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_one_of, layers_of, site_layers
-from interp.indicators.maps import Maps, labelled
+from interp.indicators.maps import Maps, label_map
 from interp.indicators.removals import HideTokens
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
@@ -105,7 +105,7 @@ class AttributionPatching:
                 totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
             assert first is not None
             maps = [
-                labelled(total.cpu().numpy(), tokens, "attribution patching", layers)
+                label_map(total.cpu().numpy(), tokens, "attribution patching", layers)
                 for total, tokens in zip(totals, first.tokens, strict=True)
             ]
             logits = xr.DataArray(first.logits.cpu().numpy(), dims=["sample", "token_id"], name="logits")

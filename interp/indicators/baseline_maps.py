@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from interp.indicators.argument_checks import check_number, check_whole
-from interp.indicators.maps import Maps
+from interp.indicators.maps import Maps, label_map
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -56,7 +55,7 @@ class RandomMap:
             own = int(sample.fingerprint[:16], 16)
             return np.random.default_rng([self.seed, own]).random(tokens.n)
 
-        return _maps(mllm, samples, prompt, drawn)
+        return _maps(mllm, samples, prompt, "random", drawn)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
@@ -95,7 +94,7 @@ class CentrePrior:
         def middle(sample: Sample, tokens: TokenMap) -> np.ndarray:
             return centre_prior(tokens.footprints, tokens.image_index, tokens.sizes, self.sigma)
 
-        return _maps(mllm, samples, prompt, middle)
+        return _maps(mllm, samples, prompt, "centre prior", middle)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
@@ -116,7 +115,10 @@ def centre_prior(
     return np.where(np.isnan(values), 0.0, values)
 
 
-def _maps(mllm: Any, samples: Any, prompt: Prompt, values: Callable[[Sample, TokenMap], np.ndarray]) -> Maps:
+def _maps(
+    mllm: Any, samples: Any, prompt: Prompt, name: str, values: Callable[[Sample, TokenMap], np.ndarray]
+) -> Maps:
+    """The maps of values that do not depend on the model."""
     if isinstance(samples, Batch | Prefix):
         listed = list(samples.samples)
     else:
@@ -124,11 +126,6 @@ def _maps(mllm: Any, samples: Any, prompt: Prompt, values: Callable[[Sample, Tok
     with Meter(mllm.device) as meter:
         tokens = tuple(mllm.encode(listed, prompt).tokens)
         arrays = tuple(
-            xr.DataArray(
-                values(sample, own).astype(np.float32),
-                dims=("token",),
-                coords={"token": np.arange(own.n), "position": ("token", own.image)},
-            )
-            for sample, own in zip(listed, tokens, strict=True)
+            label_map(values(sample, own), own, name) for sample, own in zip(listed, tokens, strict=True)
         )
     return Maps(arrays, tokens, meter.cost)

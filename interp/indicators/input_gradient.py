@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_one_of
-from interp.indicators.maps import Maps, labelled
+from interp.indicators.maps import Maps, label_map
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.models.pixels import pixel_views, pooled
@@ -82,7 +82,7 @@ class InputGradient:
             values = per_token(function, gradient, self.times_input)
         name = "gradient × input" if self.times_input else "gradient"
         tokens = function.batch.tokens
-        maps = tuple(labelled(one, own, name) for one, own in zip(values, tokens, strict=True))
+        maps = tuple(label_map(one, own, name) for one, own in zip(values, tokens, strict=True))
         return Maps(maps, tokens, meter.cost)
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.indicators.argument_checks import check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, contribution
-from interp.indicators.maps import Maps, labelled
+from interp.indicators.maps import Maps, label_map
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
@@ -121,7 +121,7 @@ class IntegratedGradients:
             "completeness_of": float(products.double().sum() - error[0].double()),
         }
         (found,) = contribution(function, products[0].detach())
-        return labelled(found, function.batch.tokens[0], "integrated gradients", attrs=attrs)
+        return label_map(found, function.batch.tokens[0], "integrated gradients", attrs=attrs)
 
     def _baseline(self, function: InputFunction) -> Tensor:
         """The baseline, in the shape of the inputs."""

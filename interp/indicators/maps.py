@@ -17,7 +17,7 @@ from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
 
-__all__ = ["Maps", "Samples", "each", "labelled", "listed"]
+__all__ = ["Maps", "Samples", "as_list", "label_map", "map_each_sample"]
 
 DIMS = (("token",), ("layer", "token"), ("layer", "head", "token"))
 
@@ -81,7 +81,7 @@ class Maps(Sequence[xr.DataArray]):
         return f"Maps({len(self)} × [{'; '.join(shapes)}])"
 
 
-def labelled(
+def label_map(
     values: Float[np.ndarray, ...],
     tokens: TokenMap,
     name: str,
@@ -115,17 +115,17 @@ One = Callable[[Sample, TokenMap], tuple[xr.DataArray, Cost]]
 """A function from a sample and its tokens to its map and the cost of the map."""
 
 
-def listed(samples: Samples) -> list[Sample]:
+def as_list(samples: Samples) -> list[Sample]:
     """The samples as a list."""
     if isinstance(samples, Batch | Prefix):
         return list(samples.samples)
     return [samples] if isinstance(samples, Sample) else list(samples)
 
 
-def each(mllm: Mllm, samples: Samples, prompt: Prompt, one: One) -> Maps:
+def map_each_sample(mllm: Mllm, samples: Samples, prompt: Prompt, one: One) -> Maps:
     """The maps of samples, computed one by one, so that no map depends on the other samples."""
     arrays, maps, cost = [], [], Cost()
-    for sample in listed(samples):
+    for sample in as_list(samples):
         with Meter(mllm.device) as meter:
             tokens = mllm.encode([sample], prompt).tokens[0]
         array, own = one(sample, tokens)

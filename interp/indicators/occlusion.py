@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from interp.errors import MapError
 from interp.indicators.argument_checks import check_number, check_whole
-from interp.indicators.maps import Maps, Samples, each, labelled
+from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import PaintPixels
 from interp.indicators.token_windows import blocks, windows
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
@@ -92,12 +92,12 @@ class Occlusion:
                 return found.plain - found.values
 
             values, refined = self._values(tokens, lost)
-            found = labelled(values, tokens, "occlusion", attrs={"plain": plain[0]})
+            found = label_map(values, tokens, "occlusion", attrs={"plain": plain[0]})
             if self.coarse is not None:
                 found = found.assign_coords(refined=("token", refined))
             return found, sum(costs, Cost())
 
-        return each(mllm, samples, prompt, one)
+        return map_each_sample(mllm, samples, prompt, one)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""

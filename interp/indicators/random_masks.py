@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from interp.errors import MapError
 from interp.indicators.argument_checks import check_number, check_whole
-from interp.indicators.maps import Maps, Samples, each, labelled
+from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import HideTokens, Removal
 from interp.indicators.token_windows import blocks
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
@@ -83,9 +83,9 @@ class RandomMasks:
             average, error = kept_average(found.values, ~removed)
             mean = float(found.values.mean())
             attrs = {"plain": found.plain, "mean": mean, "standard_error": error}
-            return labelled(average - mean, tokens, "random masks", attrs=attrs), found.cost
+            return label_map(average - mean, tokens, "random masks", attrs=attrs), found.cost
 
-        return each(mllm, samples, prompt, one)
+        return map_each_sample(mllm, samples, prompt, one)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp.errors import MapError, SiteError
 from interp.indicators.argument_checks import check_one_of, check_whole, layers_of, site_layers
-from interp.indicators.maps import Maps, Samples, each, labelled
+from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -385,7 +385,7 @@ class PaintPixels:
                 part = chosen[start : start + batch]
                 painted = [
                     sample.replace(
-                        images=painted_over(pictures, fills, tokens, masks[v]), image=None, id=None
+                        images=paint_tokens(pictures, fills, tokens, masks[v]), image=None, id=None
                     )
                     for v in part
                 ]
@@ -407,7 +407,7 @@ class PaintPixels:
         return {"removal": "paint_pixels", "by": self.by, **({"sigma": BLUR} if self.by == "blur" else {})}
 
 
-def painted_over(
+def paint_tokens(
     pictures: list[Picture], fills: list[Picture], tokens: TokenMap, removed: Bool[np.ndarray, " token"]
 ) -> list[Picture]:
     """The images with the removed tokens' footprints filled."""
@@ -446,6 +446,6 @@ def one_by_one(
     def one(sample: Sample, tokens: TokenMap) -> tuple[xr.DataArray, Cost]:
         alone = np.eye(tokens.n, dtype=bool)
         found = removal.scores(mllm, sample, alone, prompt=prompt, target=target, batch=batch)
-        return labelled(found.plain - found.values, tokens, name, attrs={"plain": found.plain}), found.cost
+        return label_map(found.plain - found.values, tokens, name, attrs={"plain": found.plain}), found.cost
 
-    return each(mllm, samples, prompt, one)
+    return map_each_sample(mllm, samples, prompt, one)

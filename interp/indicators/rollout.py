@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from interp.indicators.maps import Maps, labelled
+from interp.indicators.maps import Maps, label_map
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
@@ -52,7 +52,7 @@ class Rollout:
             shares, after = rollout(mllm, batch, meter)
             table = shares.cpu().numpy()
             maps = tuple(
-                labelled(table[i, tokens.image + int(batch.pad[i])], tokens, "attention rollout")
+                label_map(table[i, tokens.image + int(batch.pad[i])], tokens, "attention rollout")
                 for i, tokens in enumerate(batch.tokens)
             )
             logits = xr.DataArray(after.cpu().numpy(), dims=["sample", "token_id"], name="logits")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_number, check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, per_token
-from interp.indicators.maps import Maps, labelled
+from interp.indicators.maps import Maps, label_map
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
@@ -81,7 +81,7 @@ class SmoothGrad:
             mean = total / self.n
             values = per_token(function, mean, self.times_input)
         tokens = function.batch.tokens
-        maps = tuple(labelled(one, own, "SmoothGrad") for one, own in zip(values, tokens, strict=True))
+        maps = tuple(label_map(one, own, "SmoothGrad") for one, own in zip(values, tokens, strict=True))
         return Maps(maps, tokens, meter.cost)
 
     def to_dict(self) -> dict[str, Any]:

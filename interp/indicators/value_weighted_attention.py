@@ -9,7 +9,7 @@ from typing import Any, Literal
 import xarray as xr
 
 from interp.indicators.argument_checks import check_bool, layers_of, site_layers
-from interp.indicators.maps import Maps, labelled
+from interp.indicators.maps import Maps, label_map
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
@@ -76,7 +76,7 @@ class ValueWeightedAttention:
             logits = xr.DataArray(after.cpu().numpy(), dims=["sample", "token_id"], name="logits")
         shown = norms if self.per_head else [one.mean(axis=1) for one in norms]
         name = "value-weighted attention"
-        maps = [labelled(one, own, name, layers) for one, own in zip(shown, tokens, strict=True)]
+        maps = [label_map(one, own, name, layers) for one, own in zip(shown, tokens, strict=True)]
         return Maps(tuple(maps), tokens, meter.cost, logits)
 
     def to_dict(self) -> dict[str, Any]:

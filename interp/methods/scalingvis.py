@@ -132,7 +132,7 @@ class AdaptVis:
         first = mllm.trace(run, prompt=prompt)
         confidences = confidence(first.logits.values)
         weights = [self.weight(one) for one in confidences]
-        edits = tempers(weights, [tokens.n for tokens in first.tokens])
+        edits = scalings(weights, [tokens.n for tokens in first.tokens])
         trace = mllm.trace(run, prompt=prompt, edits=edits, generate=generate)
         said = [
             {"confidence": float(c), "weight": w, "n_tokens": tokens.n}
@@ -142,7 +142,7 @@ class AdaptVis:
 
     def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[ScaleScores]:
         """The edits that gave these answers, for another trace of the same batch."""
-        return tempers(
+        return scalings(
             [one.details["weight"] for one in answers], [one.details["n_tokens"] for one in answers]
         )
 
@@ -167,7 +167,7 @@ def confidence(logits: Float[np.ndarray, "sample token_id"]) -> Float[np.ndarray
     return softmax(logits.astype(np.float64), axis=-1).max(axis=-1)
 
 
-def tempers(weights: Sequence[float], n_tokens: Sequence[int]) -> list[ScaleScores]:
+def scalings(weights: Sequence[float], n_tokens: Sequence[int]) -> list[ScaleScores]:
     """One edit per weight other than 1, on the image tokens of the samples that have this weight.
 
     Each sample's keys are in at most one of the edits, so one batch can have several weights.

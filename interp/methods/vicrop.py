@@ -23,7 +23,7 @@ from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
 from interp.tracing.encode import as_samples
 
-__all__ = ["RATIOS", "Cells", "Crop", "Selected", "ViCrop", "lay_out", "select", "sharpest"]
+__all__ = ["RATIOS", "Cells", "Crop", "Selected", "ViCrop", "best_window", "cell_grid", "select"]
 
 RATIOS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 """The published sides of the windows, as multiples of the base."""
@@ -103,13 +103,13 @@ def select(
     Source: arXiv 2502.17422 and its code. The code puts windows on a grid stretched over the image, whatever the true
     preprocessing, and takes the upper left corner for a flat map.
     """
-    cells = lay_out(values, footprints)
+    cells = cell_grid(values, footprints)
     best: tuple[float, float, tuple[int, int], tuple[int, int]] | None = None
     for ratio in ratios if np.ptp(cells.values) > 0 else ():
         window = cells.within(base * ratio)
         if window == cells.values.shape:
             continue
-        score, place = sharpest(cells.values, window)
+        score, place = best_window(cells.values, window)
         if best is None or score > best[0]:
             best = score, float(ratio), place, window
     if best is None:
@@ -120,7 +120,9 @@ def select(
     return Selected((x0, y0, x1, y1), ratio, score)
 
 
-def sharpest(values: Float[np.ndarray, "row col"], window: tuple[int, int]) -> tuple[float, tuple[int, int]]:
+def best_window(
+    values: Float[np.ndarray, "row col"], window: tuple[int, int]
+) -> tuple[float, tuple[int, int]]:
     """The score of the window with the largest sum, and its first (row, col); `window` leaves room to slide."""
     sums = np.lib.stride_tricks.sliding_window_view(values, window).sum(axis=(-2, -1))
     row, col = np.unravel_index(int(sums.argmax()), sums.shape)
@@ -130,7 +132,7 @@ def sharpest(values: Float[np.ndarray, "row col"], window: tuple[int, int]) -> t
     return float(score), (int(row), int(col))
 
 
-def lay_out(values: Float[np.ndarray, " token"], footprints: Float[np.ndarray, "token 4"]) -> Cells:
+def cell_grid(values: Float[np.ndarray, " token"], footprints: Float[np.ndarray, "token 4"]) -> Cells:
     """The tokens with area as a grid, in any order in the prompt.
 
     Raises:

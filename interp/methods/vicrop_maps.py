@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from jaxtyping import Bool, Float
 from scipy.ndimage import convolve1d, median_filter
 from torch import Tensor
 
 from interp.errors import MethodError, ModelError
 from interp.indicators import Attention, AttentionGradient, Maps
+from interp.indicators.maps import label_map
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -58,7 +58,10 @@ def pure_grad(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, generic: Pr
             batch = mllm.encode(sample, prompt)
             found.append(_pixel_map(mllm, batch, mllm.encoder.again(batch, generic), meter))
             token_maps += batch.tokens
-    return Maps(tuple(map(_labelled, found, token_maps)), tuple(token_maps), meter.cost)
+    arrays = (
+        label_map(one, tokens, "pixel gradient ratio") for one, tokens in zip(found, token_maps, strict=True)
+    )
+    return Maps(tuple(arrays), tuple(token_maps), meter.cost)
 
 
 def _pixel_map(mllm: Mllm, asked: Batch, generic: Batch, meter: Meter) -> Float[np.ndarray, " token"]:
@@ -109,12 +112,6 @@ def high_pass(
     detail = median_filter(np.linalg.norm(picture - smooth, axis=0), size=_MEDIAN)
     detail[detail < _DARK] = 0.0
     return detail > np.median(detail[seen])
-
-
-def _labelled(values: Float[np.ndarray, " token"], tokens: TokenMap) -> xr.DataArray:
-    coords = {"token": np.arange(tokens.n), "position": ("token", tokens.image)}
-    finite = np.minimum(values, np.finfo(np.float32).max)  # quotients of gradients have no bound
-    return xr.DataArray(finite.astype(np.float32), dims=["token"], coords=coords)
 
 
 _WHOLE = ("", "base", "global", "thumbnail")

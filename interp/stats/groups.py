@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
 
-__all__ = ["MIN_GROUPS", "Groups", "checked", "per_group", "population_note", "totals"]
+__all__ = ["MIN_GROUPS", "Groups", "check_rows", "group_sums", "per_group", "population_note"]
 
 MIN_GROUPS = 20  # with 6 volumes a 95 % interval over images covers only 58 %: make no claim below 20 groups
 
@@ -26,7 +26,7 @@ def per_group(values: ArrayLike, groups: Sequence | np.ndarray | pd.Series) -> p
     Raises:
         StudyError: Values and groups of different lengths, or infinite values.
     """
-    rows, codes = checked(values, groups)
+    rows, codes = check_rows(values, groups)
     labels = np.asarray(pd.Series(groups, dtype=object), dtype=object)
     n_groups = int(codes.max()) + 1 if len(codes) else 0
     kept = ~np.isnan(rows)
@@ -58,7 +58,9 @@ def population_note(n_groups: int) -> str:
     )
 
 
-def checked(values: ArrayLike, groups: Groups) -> tuple[Float[np.ndarray, " row"], Int[np.ndarray, " row"]]:
+def check_rows(
+    values: ArrayLike, groups: Groups
+) -> tuple[Float[np.ndarray, " row"], Int[np.ndarray, " row"]]:
     """The values as float64, and the groups as integers from 0; a missing label is a group of its own.
 
     Raises:
@@ -81,7 +83,7 @@ def checked(values: ArrayLike, groups: Groups) -> tuple[Float[np.ndarray, " row"
     return rows, codes
 
 
-def totals(
+def group_sums(
     rows: Float[np.ndarray, " row"], codes: Int[np.ndarray, " row"]
 ) -> tuple[Float[np.ndarray, " group"], Int[np.ndarray, " group"]]:
     """Sum and count of each group, sorted by value, so that the result does not depend on the order of rows."""

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
-from interp.stats.groups import Groups, checked, totals
+from interp.stats.groups import Groups, check_rows, group_sums
 
 __all__ = ["Interval", "bootstrap", "bootstrap_statistic", "paired", "two_way", "unpaired"]
 
@@ -91,7 +91,7 @@ def paired(
         >>> paired([2.0, 4.0], [1.0, 1.0], None).mean
         2.0
     """
-    return bootstrap(gaps(a, b), groups, n=n, level=level, seed=seed)
+    return bootstrap(paired_differences(a, b), groups, n=n, level=level, seed=seed)
 
 
 def unpaired(
@@ -174,7 +174,7 @@ def bootstrap_statistic(
     check_options(n, level)
     if not len(columns):
         raise StudyError("a statistic needs at least one column of numbers; got none.")
-    read = [checked(column, groups) for column in columns]
+    read = [check_rows(column, groups) for column in columns]
     if len({len(rows) for rows, _ in read}) > 1:
         raise StudyError(f"columns of one length are expected; got {[len(rows) for rows, _ in read]}.")
     table = np.stack([rows for rows, _ in read])
@@ -206,8 +206,8 @@ def two_way(values: ArrayLike, groups_a: Groups, groups_b: Groups, *, level: flo
         2.0
     """
     check_options(1, level)
-    rows, first = checked(values, groups_a)
-    second = checked(values, groups_b)[1]
+    rows, first = check_rows(values, groups_a)
+    second = check_rows(values, groups_b)[1]
     kept = ~np.isnan(rows)
     rows, first, second = rows[kept], first[kept], second[kept]
     n_nan = int((~kept).sum())
@@ -224,7 +224,7 @@ def two_way(values: ArrayLike, groups_a: Groups, groups_b: Groups, *, level: flo
     return Interval(mean, mean - half, mean + half, len(rows), n_groups, n_nan)
 
 
-def gaps(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " row"]:
+def paired_differences(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " row"]:
     """`a − b`, row by row.
 
     Raises:
@@ -252,9 +252,9 @@ def _kept(
     values: ArrayLike, groups: Groups
 ) -> tuple[Float[np.ndarray, " group"], Int[np.ndarray, " group"], int]:
     """Sum and count of each group, and the number of dropped rows."""
-    rows, codes = checked(values, groups)
+    rows, codes = check_rows(values, groups)
     kept = ~np.isnan(rows)
-    return *totals(rows[kept], codes[kept]), int((~kept).sum())
+    return *group_sums(rows[kept], codes[kept]), int((~kept).sum())
 
 
 def _ends(found: Float[np.ndarray, " resampling"], level: float) -> tuple[float, float]:

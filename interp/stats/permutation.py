@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
-from interp.stats.groups import Groups, checked, totals
-from interp.stats.intervals import gaps
+from interp.stats.groups import Groups, check_rows, group_sums
+from interp.stats.intervals import paired_differences
 
 __all__ = ["PermutationTest", "paired_test", "unpaired_test"]
 
@@ -80,9 +80,9 @@ def paired_test(
         0.25
     """
     _check(n)
-    rows, codes = checked(gaps(a, b), groups)
+    rows, codes = check_rows(paired_differences(a, b), groups)
     kept = ~np.isnan(rows)
-    sums, counts = totals(rows[kept], codes[kept])
+    sums, counts = group_sums(rows[kept], codes[kept])
     n_groups = len(sums)
     if n_groups < 2:
         certain = 1.0 if n_groups else np.nan
@@ -142,9 +142,9 @@ def unpaired_test(
     _check(n)
     sides = []
     for values, groups in ((a, groups_a), (b, groups_b)):
-        rows, codes = checked(values, groups)
+        rows, codes = check_rows(values, groups)
         kept = ~np.isnan(rows)
-        sides.append(totals(rows[kept], codes[kept]))
+        sides.append(group_sums(rows[kept], codes[kept]))
     n_a, n_b = (len(sums) for sums, _ in sides)
     means = [float(sums.sum() / counts.sum()) if len(sums) else np.nan for sums, counts in sides]
     if min(n_a, n_b) < 2:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from interp.errors import MapError
 from interp.inputs.footprints import center_crop, pad_to_square, squash
-from interp.methods.vicrop import RATIOS, lay_out, select, sharpest
+from interp.methods.vicrop import RATIOS, best_window, cell_grid, select
 
 HOT = np.zeros((4, 4))
 HOT[1, 2] = 8.0
@@ -43,7 +43,7 @@ def looped(grid, size, base, ratios):
 
 def test_a_worked_example():
     """80×80 px in 4×4 cells of 20: windows of 2 and of 3 cells, both with the hot cell and three that lack it."""
-    one, two = sharpest(HOT, (2, 2)), sharpest(HOT, (3, 3))
+    one, two = best_window(HOT, (2, 2)), best_window(HOT, (3, 3))
     # 2×2: 8 at (0, 1) first; beside it (1, 1) 8, (0, 0) 0, (0, 2) 8: (8 − 16/3)/4
     assert one == (pytest.approx((8 - 16 / 3) / 4), (0, 1))
     # 3×3: all four places hold the cell
@@ -120,7 +120,7 @@ def test_padding_is_no_place_to_look():
     values = np.full((6, 6), 9.0)  # large in the padding
     values[1:5] = 0.0
     values[3, 5] = 1.0
-    cells = lay_out(values.reshape(-1), footprints.boxes)
+    cells = cell_grid(values.reshape(-1), footprints.boxes)
     assert cells.values.shape == (4, 6)
     np.testing.assert_allclose(cells.rows, [[0, 5], [5, 25], [25, 45], [45, 50]])
     assert select(values.reshape(-1), footprints.boxes, size, 20, (1.0,)).box == (100, 25, 120, 45)
