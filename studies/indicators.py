@@ -21,7 +21,7 @@ from typing import Any
 import tyro
 
 from interp.data import Samples, bundled
-from interp.data import open as named
+from interp.data import open as open_samples
 from interp.indicators import (
     Attention,
     AttentionGradient,
@@ -101,13 +101,12 @@ def main(
     Args:
         model: "organisms" for both seeds of both; else a name, a Hugging Face id or a local folder.
         data: For such a model: "natural", "marked", "medical", a .jsonl file, or a folder of VGMED's or COCO's files.
-        truth: For such a model: "boxes", or keys of the samples' meta that hold boxes; the first is the certified
-            cause.
+        truth: For such a model: "boxes", or keys of the samples' meta that hold boxes; the first is the cause.
         out: Folder for runs and indicators.html.
         seed: Draws samples, random maps and masks, shuffled weights, and the groups of the bootstrap.
         workers: Processes, each with its own copy of the model.
         n: The maximum number of test samples per data set.
-        n_validation: At most so many validation samples, to choose layers on.
+        n_validation: The maximum number of validation samples, on which layers are chosen.
         n_faithful: The number of samples on which tokens are removed for the curves.
         n_checked: The number of samples on which weights are shuffled and questions exchanged.
         few: The number of samples for embedding replacement, which takes one pass per image token.
@@ -143,7 +142,7 @@ def main(
 
 
 def _samples(name: str, split: str, n: int, seed: int) -> Samples:
-    return (bundled if name in ORGANISMS else named)(name, split=split, n=n, seed=seed)
+    return (bundled if name in ORGANISMS else open_samples)(name, split=split, n=n, seed=seed)
 
 
 if __name__ == "__main__":
