@@ -20,9 +20,12 @@ import torch  # noqa: E402
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what a covering set leaves out as slow, and puts the longest tests, the notebooks, first."""
+    """Marks as slow what `by_default` and `covering` leave out, and puts the longest tests, the notebooks, first."""
     matrices: dict[str, list[pytest.Function]] = {}
     for item in items:
+        for mark in item.iter_markers("by_default"):
+            if any(item.callspec.params[name] not in values for name, values in mark.kwargs.items()):
+                item.add_marker(pytest.mark.slow)
         if isinstance(item, pytest.Function) and item.get_closest_marker("covering") is not None:
             matrices.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for matrix in matrices.values():

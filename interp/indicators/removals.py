@@ -161,7 +161,7 @@ class HideTokens:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
-        """The target's value under each variant; see `Removal`. More than `batch` short variants share a pass."""
+        """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
         layers = layers_of(mllm, self.layers)
         asked = Asked.of(mllm, sample, prompt, target, layers=(min(layers),))
         masks = checked_masks(masks, asked.tokens.n, batch)
@@ -250,7 +250,7 @@ class ReplaceEmbeddings:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
-        """The target's value under each variant; see `Removal`. Each variant runs from its first replaced token on."""
+        """The target's value under each variant; see `Removal`. Each runs from its first replaced token on."""
         asked = Asked.of(mllm, sample, prompt, target)
         masks = checked_masks(masks, asked.tokens.n, batch)
         own = stream_of(asked.parts[0].trunk)
@@ -371,7 +371,7 @@ class PaintPixels:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
-        """The target's value under each variant; see `Removal`. Each variant is a whole pass, with the vision tower."""
+        """The target's value under each variant; see `Removal`. Each is a whole pass, vision tower included."""
         asked = Asked.of(mllm, sample, prompt, target)
         tokens = asked.tokens
         masks = checked_masks(masks, tokens.n, batch)

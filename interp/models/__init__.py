@@ -1,4 +1,4 @@
-"""Model families: where each keeps its layers, its image tokens and their footprints."""
+"""Model families: the layers of each, its image tokens and their footprints."""
 
 from interp.models.adapter import Adapter, adapters, find
 from interp.models.base import Family

@@ -1,4 +1,4 @@
-"""What `interp` needs to know about a model family, and how a family is found."""
+"""The `Adapter` protocol of a model family, and how the adapter of a model is found."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.mistral3:Mistral3",
     "interp.models.vila:Vila",
 )
-"""The built-in families, module:class; imported when they are first asked for."""
+"""The built-in families, module:class; imported on first use."""
 
 _GROUP = "interp.adapters"
 _PARTS = ("name", "matches", "layers", "image_positions", "footprints", "fallback_prompt")
@@ -40,20 +40,20 @@ _PARTS = ("name", "matches", "layers", "image_positions", "footprints", "fallbac
 
 @runtime_checkable
 class Adapter(Protocol):
-    """One model family: five short methods and a fallback prompt. Pure transformers; no tracing.
+    """A model family, described by five short methods and a fallback prompt. It uses transformers only, no tracing.
 
-    `interp.models.base.Family` has the methods most families share; subclass it and write `footprints`. An
-    adapter that does not may also have these, and is treated as said where it has not:
+    `interp.models.base.Family` has the methods that most families share: subclass it and write `footprints`. An adapter
+    may also have these attributes (the defaults are in parentheses):
 
-    - `attends` ("causal"): "image_blocks" when image tokens also see the later ones of their own run (gemma3),
-      "prefix" when every prompt token sees the whole prompt (paligemma). Decides where a row may look and whether
-      an image prefix is exact.
+    - `attends` ("causal"): "image_blocks" if image tokens also see the later tokens of their own run (gemma3), or
+      "prefix" if every prompt token sees the whole prompt (paligemma). It decides what a row may see and whether an
+      image prefix is exact.
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
-    - `layout` (""): one line for people on what the image tokens are.
+    - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
-    - `tiny()` (none): a small model with random weights and its processor, so that `interp check NAME` can check
-      the family by its name.
+    - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
+      `interp check NAME` can check the family by its name.
     """
 
     name: str
@@ -63,33 +63,33 @@ class Adapter(Protocol):
         ...
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        """The decoder layers, in order; each has its attention at `.self_attn`."""
+        """Returns the decoder layers in order; each has its attention at `.self_attn`."""
         ...
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
-        """Positions of the image tokens in one sample's unpadded ids, increasing."""
+        """Returns the positions of the image tokens in one sample's unpadded ids, increasing."""
         ...
 
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """The footprint of each image token of one sample, in the order of `image_positions`.
+        """Returns the footprint of each image token of one sample, in the order of `image_positions`.
 
         Args:
             sizes: (width, height) of each image of the sample.
-            inputs: What the processor returned for this sample alone.
+            inputs: The output of the processor for this sample alone.
             processor: The transformers processor.
             config: The model's config.
         """
         ...
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """The whole prompt, when the processor has no chat template."""
+        """Returns the whole prompt; used if the processor has no chat template."""
         ...
 
 
 def adapters() -> list[Adapter]:
-    """Every adapter in the order they are asked: those installed, then the built-in families.
+    """Yields every adapter in the order of preference: the installed ones, then the built-in families.
 
     Raises:
         ModelError: An installed adapter cannot be imported or lacks a part.
@@ -98,34 +98,34 @@ def adapters() -> list[Adapter]:
 
 
 def built_in() -> Iterator[Adapter]:
-    """The families that come with `interp`, one by one."""
+    """Yields the families that come with `interp`."""
     for path in BUILT_IN:
         module, name = path.split(":")
         yield getattr(import_module(module), name)()
 
 
 def installed() -> dict[str, Adapter]:
-    """The adapters of installed packages (entry point group `interp.adapters`), by where each comes from.
+    """Returns the adapters of installed packages (entry point group `interp.adapters`) by their origin.
 
     Raises:
-        ModelError: One cannot be imported or lacks a part.
+        ModelError: An adapter cannot be imported or lacks a part.
     """
     return {_origin(entry): _loaded(entry) for entry in entry_points(group=_GROUP)}
 
 
 def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
-    """The adapter for a config.
+    """Returns the adapter for a config.
 
-    The one given, or of that name; else the installed one that matches; else the built-in family that matches.
-    An installed adapter comes before a built-in one, so a package can replace a family.
+    It is the given adapter, or the one of the given name, or the installed adapter that matches the config, or the
+    built-in family that matches. Installed adapters come before built-in ones, so a package can replace a family.
 
     Args:
-        config: of the model.
-        adapter: an adapter, or the name of one.
+        config: The model's config.
+        adapter: An adapter or the name of one; None to find the one that matches.
 
     Raises:
-        ModelError: None matches, two installed ones do, a model without a spatial map (`refusals`), or the one
-            given lacks a part.
+        ModelError: No adapter matches, several installed ones do, the model has no spatial map (`refusals`), or the
+            given adapter lacks a part.
     """
     if isinstance(adapter, str):
         return _named(adapter)
@@ -167,12 +167,12 @@ def _named(name: str) -> Adapter:
 
 
 def _one(packages: Mapping[str, Adapter], origins: Iterable[str], wanted: str) -> Adapter | None:
-    """The only one of these installed adapters, None without any."""
+    """Returns the only one of these installed adapters; None if there are none."""
     candidates = list(origins)
     if len(candidates) > 1:
         listed = " and ".join(f"{packages[o].name!r} ({o})" for o in candidates)
         raise ModelError(
-            f"{len(candidates)} installed adapters claim {wanted}: {listed}. Uninstall one of the packages, or "
+            f"{len(candidates)} installed adapters match {wanted}: {listed}. Uninstall one of the packages, or "
             "pass adapter= with the adapter you mean."
         )
     return packages[candidates[0]] if candidates else None
@@ -190,13 +190,13 @@ def _matches(adapter: Adapter, config: Any) -> bool:
 
 
 def _origin(entry: Any) -> str:
-    """The package and the object of an entry point, as people know them."""
+    """Returns the package and the object of an entry point, as text."""
     package = getattr(getattr(entry, "dist", None), "name", None)
     return f"{entry.name} = {entry.value}" + (f" of {package}" if package else "")
 
 
 def _loaded(entry: Any) -> Adapter:
-    """The adapter an entry point names: an instance, or a class without arguments."""
+    """Returns the adapter that an entry point names: an instance, or a class without arguments."""
     try:
         loaded = entry.load()
         made = loaded() if isinstance(loaded, type) else loaded
@@ -209,7 +209,7 @@ def _loaded(entry: Any) -> Adapter:
 
 
 def _complete(adapter: Any, where: str) -> Adapter:
-    """The adapter, or a ModelError naming what it lacks."""
+    """Returns the adapter after checking that it is complete."""
     missing = [part for part in _PARTS if not hasattr(adapter, part)]
     if missing or isinstance(adapter, type):
         lacks = ", ".join(missing) or "nothing, but it is a class: pass an instance"

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT's way of cutting images: the whole, then tiles of the best of some resolutions as one grid."""
+"""LLaVA-NeXT's anyres: a view of the whole image, then tiles at the best of several resolutions as one grid."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from interp.models.geometry import agree, blank, pixel_size
 
 __all__ = ["AnyRes", "mesh", "patch_lines"]
 
-_SNAP = 1e-9  # of the image's longer side: cell edges this near to a whole pixel are on it
+_SNAP = 1e-9  # share of the image's longer side: a cell edge this close to a whole pixel is moved onto it
 
 
 @dataclass(frozen=True)
 class AnyRes:
-    """How LLaVA-NeXT and LLaVA-OneVision cut an image.
+    """How LLaVA-NeXT and LLaVA-OneVision cut an image into views.
 
     Attributes:
-        pinpoints: the resolutions to choose from, (height, width) in pixels.
-        side: side of a tile and of the whole image's view, in pixels.
-        patch: side of a patch, in pixels.
-        most: bound on the grid, in tiles: one of more than 1.1² times as many patches is shrunk. None: no bound.
+        pinpoints: The resolutions to choose from, (height, width) in pixels.
+        side: The side of a tile and of the view of the whole image, in pixels.
+        patch: The side of a patch, in pixels.
+        most: The bound on the grid, in tiles; a grid of more than 1.1² times as many patches is shrunk. None for no
+            bound.
     """
 
     pinpoints: tuple[tuple[int, int], ...]
@@ -39,10 +40,10 @@ class AnyRes:
 
     @classmethod
     def read(cls, settings: Any, config: Any, most: int | None = None) -> AnyRes:
-        """From an image processor and a model's config.
+        """Reads the settings of an image processor and a model's config.
 
         Raises:
-            ModelError: They differ, or the processor's size and crop do.
+            ModelError: The two differ, or the processor's size and crop differ.
         """
         side = int(config.vision_config.image_size)
         crop = {key: int(value) for key, value in dict(settings.crop_size or {}).items() if value is not None}
@@ -59,7 +60,7 @@ class AnyRes:
         if mine != theirs:
             raise ModelError(
                 f"{type(settings).__name__}.image_grid_pinpoints are {list(mine)}, but the model's config has "
-                f"{list(theirs)}, by which it puts the tiles together. Set both to the checkpoint's."
+                f"{list(theirs)}, which it uses to join the tiles. Set both to the checkpoint's."
             )
         return cls(mine, side, int(config.vision_config.patch_size), most)
 
@@ -74,18 +75,18 @@ class AnyRes:
         return width, height
 
     def n_tiles(self, size: Size) -> int:
-        """Tiles of an image, the view of the whole not counted."""
+        """The number of tiles of an image, without the view of the whole."""
         width, height = self.best(size)
         return (width // self.side) * (height // self.side)
 
     def base(self, size: Size) -> Footprints:
-        """The whole image squashed to one tile."""
+        """Returns the whole image squashed to one tile."""
         seen = self.per_tile * self.patch
         window = pulled_back((0, 0, seen, seen), size, (self.side, self.side))
         return lay(size, (self.per_tile, self.per_tile), window, view="base")
 
     def padded(self, size: Size) -> Footprints:
-        """The whole image padded to a square, then resized to one tile; a newline token, without area, at the end."""
+        """Returns the whole image padded to a square and resized to one tile, then a newline token without area."""
         edge = max(size)
         seen = self.per_tile * self.patch * edge / self.side
         left, top = (edge - size[0]) // 2, (edge - size[1]) // 2
@@ -95,10 +96,10 @@ class AnyRes:
         return concatenate([grid, newline], one_image=True)
 
     def tiles(self, size: Size) -> Footprints:
-        """The image resized into the best resolution, padded, cut in tiles, put together, unpadded, shrunk.
+        """Returns the image resized into the best resolution, padded, cut into tiles, joined, unpadded and shrunk.
 
-        Row-major with one newline token, without area, at the end of each row. Unpadding drops as many whole
-        patches at both ends of one axis: some of the padding may stay, or up to a patch of the image be lost.
+        The order is row-major with one newline token without area at the end of each row. Unpadding drops equally many
+        whole patches at both ends of one axis, so some padding may stay, or up to a patch of the image may be lost.
         """
         best = self.best(size)
         resized = get_patch_output_size(blank(size), best[::-1], ChannelDimension.FIRST)[::-1]
@@ -110,7 +111,7 @@ class AnyRes:
         return mesh(size, lines[1], np.concatenate([lines[0], newline]), view="tile")
 
     def lines(self, size: Size) -> tuple[Float[np.ndarray, "col 2"], Float[np.ndarray, "row 2"]]:
-        """First and end pixel of the tiles' columns and rows of tokens, in pixels of the tiles put together."""
+        """Returns the first and end pixel of the columns and rows of tokens, in pixels of the joined tiles."""
         best = self.best(size)
         patches = (best[0] // self.side * self.per_tile, best[1] // self.side * self.per_tile)
         cuts = _cuts(size, patches)
@@ -127,7 +128,7 @@ class AnyRes:
     def check(
         self, sizes: Sequence[Size], views: Sequence[int], inputs: Mapping[str, Any], settings: Any
     ) -> None:
-        """Raise `ModelError` unless the inputs are images of these sizes, each in so many views."""
+        """Raises `ModelError` unless the inputs are images of these sizes with the expected numbers of views."""
         found = [(int(width), int(height)) for height, width in inputs["image_sizes"]]
         agree("images of (width, height)", list(sizes), found, settings)
         padded = [max(views) if settings.do_pad else n for n in views]
@@ -135,7 +136,7 @@ class AnyRes:
         agree("views of shape", [(n, 3, self.side, self.side) for n in padded], shapes, settings)
 
     def _shrunk(self, kept: tuple[int, int]) -> tuple[int, int]:
-        """(cols, rows) after the model shrinks a grid that is too large."""
+        """Returns (cols, rows) after the model shrinks a grid that is too large."""
         if self.most is None:
             return kept
         ratio = math.sqrt(kept[0] * kept[1] / (self.most * self.per_tile**2))
@@ -145,16 +146,16 @@ class AnyRes:
 def patch_lines(
     edges: Float[np.ndarray, " edge"], *, patch: int, per_tile: int, side: int
 ) -> Float[np.ndarray, "cell 2"]:
-    """Along one axis, the first and the end pixel of the cells between edges, in pixels of the tiled image.
+    """Returns the first and the end pixel of the cells between edges along one axis, in pixels of the tiled image.
 
-    Patches stand in tiles. Where they do not fill a tile, the rim at its end belongs to no patch: a cell that ends
-    with the tile's patches stops before it, one that spans two tiles holds it.
+    Patches lie in tiles. Where they do not fill a tile, the rim at its end belongs to no patch: a cell that ends with
+    the tile's patches stops before the rim; a cell that spans two tiles includes it.
 
     Args:
-        edges: increasing, in patches from the first tile's start; may be fractions.
-        patch: side of a patch, in pixels.
-        per_tile: patches along a tile.
-        side: side of a tile, in pixels.
+        edges: Increasing edges, in patches from the start of the first tile; may be fractions.
+        patch: The side of a patch, in pixels.
+        per_tile: The number of patches along a tile.
+        side: The side of a tile, in pixels.
     """
     low, high = edges[:-1], edges[1:]
     first, last = np.floor(low), np.ceil(high) - 1
@@ -168,10 +169,10 @@ def patch_lines(
 def mesh(
     size: Size, rows: Float[np.ndarray, "row 2"], cols: Float[np.ndarray, "col 2"], *, view: str
 ) -> Footprints:
-    """Row-major cells where rows and columns cross, each line given as (low, high) in pixels of the image.
+    """Returns the row-major cells where rows and columns cross; each line is (low, high) in pixels of the image.
 
-    Lines need not touch. Cells are clipped to the image of (width, height); cells outside it or on a line without
-    width are NaN.
+    Lines need not touch. Cells are clipped to the image of (width, height). Cells outside it or on a line without width
+    are NaN.
     """
 
     def clipped(lines: np.ndarray, length: int) -> np.ndarray:
@@ -186,7 +187,7 @@ def mesh(
 
 
 def _cuts(size: Size, patches: tuple[int, int]) -> tuple[int, int]:
-    """Patches (across, down) that transformers' `unpad_image` drops at each end of a padded grid."""
+    """Returns how many patches (across, down) transformers' `unpad_image` drops at each end of a padded grid."""
     (width, height), (across, down) = size, patches
     if width / height > across / down:
         return 0, (down - int(round(height * (across / width), 7))) // 2

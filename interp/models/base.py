@@ -1,4 +1,4 @@
-"""What most model families share; a family overrides what is different about it."""
+"""The base class of model families; a family overrides what differs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from interp.inputs.footprints import Footprints
 __all__ = ["Attends", "Family"]
 
 Attends = Literal["causal", "image_blocks", "prefix"]
-"""What a prompt's row may attend to: itself and what comes before it; for image tokens, all of their own run of
-image tokens too; or the whole prompt."""
+"""What a row of the prompt may attend to. "causal": itself and earlier tokens. "image_blocks": for image tokens also
+all tokens of their own run of image tokens. "prefix": the whole prompt."""
 
 
 class Family(ABC):
-    """A transformers family whose image tokens share one id and whose decoder `get_decoder()` returns.
+    """A transformers family with one id for all image tokens and a decoder that `get_decoder()` returns.
 
     Attributes:
-        name: the family's name.
-        model_types: the `model_type` of its configs.
-        layout: one line on what the image tokens are and how the image is prepared, for people.
-        attends: how far a prompt's row sees (`Attends`). Decides whether an image prefix is exact.
-        first_position: the position of a prompt's first token.
-        examples: hub ids of the family.
+        name: The family's name.
+        model_types: The `model_type` of its configs.
+        layout: One line for readers on the image tokens and the preparation of the image.
+        attends: What a row of the prompt sees (`Attends`). It decides whether an image prefix is exact.
+        first_position: The position id of a prompt's first token.
+        examples: Hub ids of the family.
     """
 
     name: ClassVar[str]
@@ -43,11 +43,11 @@ class Family(ABC):
         return getattr(config, "model_type", None) in self.model_types
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        """The language model's layers."""
+        """Returns the language model's layers."""
         return list(model.get_decoder().layers)  # pyright: ignore[reportCallIssue]
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
-        """Where the ids equal the config's image token."""
+        """Returns the positions whose ids equal the config's image token."""
         token = getattr(config, "image_token_id", None)
         token = getattr(config, "image_token_index", None) if token is None else token
         return np.flatnonzero(np.asarray(input_ids).reshape(-1) == token)
@@ -56,9 +56,9 @@ class Family(ABC):
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """The footprint of each image token; every family has its own."""
+        """Returns the footprint of each image token; every family implements it."""
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """Images, then the text: for processors without a chat template."""
+        """Returns the images and then the text, for processors without a chat template."""
         head = "" if system is None else f"{system}\n"
         return head + "<image>" * n_images + f"\n{text}"

@@ -1,4 +1,4 @@
-"""A checkpoint's config, read and judged before anything heavy is loaded, and without running code of its own."""
+"""Reads and checks a checkpoint's config before anything large is loaded, without running the checkpoint's code."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ _COPY = 'take a copy in transformers\' layout (on the hub often the same name wi
 
 
 def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
-    """The config at a folder or hub id, of a transformers class that takes images and text.
+    """Returns the config at a folder or hub id; its transformers class takes images and text.
 
     Args:
-        where: a folder that has a config.json, or a hub id.
-        options: `local_files_only` and `revision`, as `from_pretrained` takes them.
+        where: A folder with a config.json, or a hub id.
+        options: `local_files_only` and `revision`, as for `from_pretrained`.
 
     Raises:
-        ModelError: The config cannot be reached or read, is of a model type or layout that transformers does not
-            know, of a model without images, or of one without a spatial map.
+        ModelError: The config cannot be reached or read, transformers does not know its model type or layout, the
+            model takes no images, or it has no spatial map.
     """
     raw = raw_config(where, options)
     kind = raw.get("model_type")
     if not isinstance(kind, str):
         raise ModelError(
-            f'the config.json of {where} names no "model_type", so it says nothing of the model. Name a folder that '
+            f'the config.json of {where} names no "model_type", so the model is unknown. Pass a folder that '
             "save_pretrained wrote, or a hub id of a transformers model."
         )
     original = original_layout(raw)
     if original is not None:
         raise ModelError(
-            f"{where} is {original}, but none that this version reads: its config.json or its files are not as the "
-            f"original code saves them. Ways on: {_COPY} and name that; or {_WRAP}."
+            f"{where} is {original}, but not one that this version reads: its config.json or its files differ from "
+            f"what the original code saves. Ways on: {_COPY} and name that; or {_WRAP}."
         )
     register()
     if kind not in CONFIG_MAPPING:
@@ -65,7 +65,7 @@ def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
     if "auto_map" in raw:
         model: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
         warnings.warn(
-            f"{where} brings code of its own ({_code(raw)}), which is not run; transformers' {model.__name__} is "
+            f"{where} comes with its own code ({_code(raw)}), which is not run; transformers' {model.__name__} is "
             "used instead.",
             stacklevel=3,
         )
@@ -73,10 +73,10 @@ def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def original_layout(raw: Mapping[str, Any]) -> str | None:
-    """In words, the layout of a checkpoint from before its model was in transformers; None for transformers' own.
+    """Returns the name of a checkpoint's original layout, as text; None for transformers' own layout.
 
     Args:
-        raw: its config.json.
+        raw: The content of its config.json.
     """
     if "llm_cfg" in raw and "vision_tower_cfg" in raw:
         return "a checkpoint in VILA's original layout"
@@ -88,10 +88,10 @@ def original_layout(raw: Mapping[str, Any]) -> str | None:
 
 
 def raw_config(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config.json of a folder or hub id holds.
+    """Returns the content of the config.json of a folder or hub id.
 
     Raises:
-        ModelError: It cannot be had, or is not a JSON object.
+        ModelError: The file cannot be read, or is not a JSON object.
     """
     folder = Path(where)
     try:
@@ -105,8 +105,8 @@ def raw_config(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
         ) from error
     except Exception as error:  # whatever the hub's client raises
         raise ModelError(
-            f"the config of {where} cannot be had ({type(error).__name__}: {error}). It is taken for a hub id: is the "
-            "hub reachable from here, the name right, and you let in? Offline, give the folder of a copy: "
+            f"the config of {where} cannot be read ({type(error).__name__}: {error}). It is treated as a hub id. Is "
+            "the hub reachable, is the name right, and do you have access? Offline, pass the folder of a copy: "
             'interp.load("/path/to/folder").'
         ) from error
     if not isinstance(raw, dict) or not raw:
@@ -125,7 +125,7 @@ def _built(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _check_vision(where: str, kind: str, raw: Mapping[str, Any]) -> None:
-    """transformers would fill in a default vision tower in silence."""
+    """Checks that the config has a vision part; transformers would silently use a default one."""
     expected = getattr(CONFIG_MAPPING[kind], "sub_configs", {})
     if "vision_config" in expected and not raw.get("vision_config"):
         reason = refusal(SimpleNamespace(**{**raw, "model_type": kind}))
@@ -166,6 +166,6 @@ def _not_of_images(where: str, config: PreTrainedConfig) -> str:
 
 
 def _code(raw: Mapping[str, Any]) -> str:
-    """The modules `auto_map` names, for people."""
+    """Returns the modules that `auto_map` names, as text."""
     named = raw["auto_map"].values() if isinstance(raw["auto_map"], Mapping) else [raw["auto_map"]]
     return ", ".join(sorted({f"{str(name).split('--')[-1].split('.')[0]}.py" for name in named}))

@@ -1,4 +1,4 @@
-"""Gemma 3 and MedGemma: the squashed image pooled to a square grid, with pan and scan also its crops."""
+"""Gemma 3 and MedGemma: the squashed image is pooled to a square grid; with pan and scan also its crops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Gemma3"]
 
 
 class Gemma3(Family):
-    """The `gemma3` family. An image's tokens see each other both ways, through `token_type_ids`."""
+    """The `gemma3` family. The tokens of an image see each other in both directions, through `token_type_ids`."""
 
     name = "gemma3"
     model_types = ("gemma3",)
@@ -33,12 +33,12 @@ class Gemma3(Family):
     def footprints(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """One grid per image; with pan and scan, views "base" and "crop", the crops side by side or stacked.
+        """Returns one grid per image; with pan and scan views "base" and "crop", the crops side by side or stacked.
 
-        The crops tile the image: the last one may be a few pixels smaller. `grid` is set when there are none.
+        The crops tile the image; the last one may be a few pixels smaller. `grid` is set if there are no crops.
 
         Raises:
-            ModelError: Settings that are not understood, or that do not lead to the pixel values at hand.
+            ModelError: The settings are not supported, or the pixel values do not follow from them.
         """
         crops = [pan_and_scan(size, processor) for size in sizes]
         pixels = [squashed_size(size, processor, self.name) for size in sizes]
@@ -48,14 +48,14 @@ class Gemma3(Family):
         return concatenate([_laid(*one, base, config) for one in zip(sizes, pixels, crops, strict=True)])
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """Gemma's turns; there is no system turn, so it opens the user's."""
+        """Returns Gemma's turns; there is no system turn, so a system message starts the user's turn."""
         head = "" if system is None else f"{system}\n\n"
         images = "<start_of_image>" * n_images
         return f"<start_of_turn>user\n{head}{images}{text}<end_of_turn>\n<start_of_turn>model\n"
 
 
 def _laid(size: Size, pixels: Size, crops: Sequence[Window], base: str, config: Any) -> Footprints:
-    """The tokens of one image: the whole, then its crops."""
+    """Returns the tokens of one image: the whole, then its crops."""
     vision = config.vision_config
     if pixels != (vision.image_size, vision.image_size):
         raise ModelError(

@@ -39,26 +39,26 @@ __all__ = [
 
 
 def setting(processor: Any, name: str) -> Any:
-    """An image setting as a call of the processor uses it.
+    """Returns the value of an image setting in a call of the processor.
 
-    A processor's own `images_kwargs` (InternVL and Gemma 3 have some) win over its image processor's attribute.
+    The processor's own `images_kwargs` (InternVL and Gemma 3 have some) override its image processor's attribute.
     """
     own = getattr(processor, "images_kwargs", None) or {}
     return own[name] if name in own else getattr(processor.image_processor, name, None)
 
 
 def squashed_size(size: Size, processor: Any, family: str) -> Size:
-    """(width, height) after a resize to a fixed size that keeps no aspect ratio.
+    """Returns (width, height) after a resize to a fixed size that does not keep the aspect ratio.
 
     Raises:
-        ModelError: A size that is not given as height and width, or a crop or padding after it.
+        ModelError: The size is not given as height and width, or a crop or padding follows.
     """
     kind = type(processor.image_processor).__name__
     for step in ("do_center_crop", "do_pad"):
         if setting(processor, step):
             raise ModelError(
                 f"the {family} adapter expects images to be squashed, but {kind} has {step}=True. Set it to False, "
-                "or pass adapter= with footprints of your own."
+                "or pass adapter= with your own footprints."
             )
     if not setting(processor, "do_resize"):
         return size
@@ -66,7 +66,7 @@ def squashed_size(size: Size, processor: Any, family: str) -> Size:
     if set(wanted) != {"height", "width"}:
         raise ModelError(
             f'the {family} adapter expects the size as "height" and "width"; {kind} has {wanted}. Set '
-            "processor.image_processor.size, or pass adapter= with footprints of your own."
+            "processor.image_processor.size, or pass adapter= with your own footprints."
         )
     return int(wanted["width"]), int(wanted["height"])
 
@@ -74,21 +74,21 @@ def squashed_size(size: Size, processor: Any, family: str) -> Size:
 def check_views(
     inputs: Mapping[str, Any], views: Sequence[Size], sizes: Sequence[Size], processor: Any
 ) -> None:
-    """Raise `ModelError` unless `pixel_values` hold just these views, (width, height) each, in this order."""
+    """Raises `ModelError` unless `pixel_values` hold exactly these views, (width, height) each, in this order."""
     found = [(int(view.shape[-1]), int(view.shape[-2])) for view in inputs.get("pixel_values", ())]
     if found == list(views):
         return
     raise ModelError(
         f"the settings of {type(processor).__name__} turn images of {_listed(sizes)} into {_counted(views)}, but "
-        f"pixel_values hold {_counted(found)} (width×height). Was it called with other settings than it carries? "
+        f"pixel_values hold {_counted(found)} (width×height). Was it called with settings other than its own? "
         "Set them on processor.image_processor, or in processor.images_kwargs where the processor has its own."
     )
 
 
 def seen_part(pixels: Size, cell: Size, grid: tuple[int, int], window: Window) -> Window:
-    """The part of `window` under a grid (rows, cols) of cells of `cell` (width, height) pixels.
+    """Returns the part of `window` under a grid (rows, cols) of cells of `cell` (width, height) pixels.
 
-    Pixels that fill no whole cell, at the right and the bottom of the `pixels` under the window, are seen by none.
+    Pixels at the right and the bottom that do not fill a whole cell belong to no cell.
     """
     across, down = grid[1] * cell[0] / pixels[0], grid[0] * cell[1] / pixels[1]
     x0, y0, x1, y1 = window
@@ -104,10 +104,10 @@ def _counted(views: Sequence[Size]) -> str:
 
 
 def merged_patches(size: Size, processor: Any, config: Any) -> tuple[int, int]:
-    """(rows, cols) of patches of the Qwen processors: each axis resized on its own to whole merged blocks.
+    """Returns (rows, cols) of patches of the Qwen processors; each axis is resized to whole merged blocks.
 
     Raises:
-        ModelError: A size without a fewest and a most number of pixels, or patches that are not the model's.
+        ModelError: The size lacks a smallest or largest number of pixels, or the patches differ from the model's.
     """
     patch, merge = setting(processor, "patch_size"), setting(processor, "merge_size")
     vision = config.vision_config
@@ -131,12 +131,12 @@ def merged_patches(size: Size, processor: Any, config: Any) -> tuple[int, int]:
 
 
 def pan_and_scan(size: Size, processor: Any) -> list[Window]:
-    """The windows of Gemma 3's crops, left to right or top to bottom; none where it makes none.
+    """Returns the windows of Gemma 3's crops, left to right or top to bottom; empty if it makes none.
 
-    transformers' own function, on an image of coordinates. The crops tile the image; the last may be smaller.
+    It runs transformers' own function on an image of coordinates. The crops tile the image; the last may be smaller.
 
     Raises:
-        ModelError: Pan and scan without its three settings.
+        ModelError: Pan and scan lacks one of its three settings.
     """
     if not setting(processor, "do_pan_and_scan"):
         return []
@@ -154,25 +154,25 @@ def pan_and_scan(size: Size, processor: Any) -> list[Window]:
 
 
 def whole(size: Size) -> Window:
-    """The window of the whole image."""
+    """Returns the window of the whole image."""
     return 0.0, 0.0, float(size[0]), float(size[1])
 
 
 def one_image(parts: Sequence[Footprints]) -> Footprints:
-    """The views of one image in order; the grid stays when there is only one view."""
+    """Joins the views of one image in order; the grid is kept if there is only one view."""
     joined = concatenate(parts, one_image=True)
     return joined if len(parts) == 1 else replace(joined, grid=None)
 
 
 def down_columns(cells: Footprints) -> Footprints:
-    """A row-major grid's cells in the order of a model whose tokens run down the columns; no longer a grid."""
+    """Returns a row-major grid's cells in column order, for models whose tokens run down the columns."""
     rows, cols = cells.grid or (1, len(cells))
     order = np.arange(rows * cols).reshape(rows, cols).T.ravel()
     return Footprints(cells.boxes[order], None, cells.views[order], cells.image[order])
 
 
 def agree(what: str, derived: Any, found: Any, settings: Any) -> None:
-    """Raise `ModelError` unless what an image processor's settings lead to is what came out of it."""
+    """Raises `ModelError` unless the value derived from the processor's settings equals the one found in the inputs."""
     if derived == found:
         return
     raise ModelError(
@@ -182,26 +182,26 @@ def agree(what: str, derived: Any, found: Any, settings: Any) -> None:
 
 
 def blank(size: Size) -> np.ndarray:
-    """An image of (width, height), channels first, without memory: for transformers' functions of a size."""
+    """Returns an image of (width, height), channels first, without memory, for transformers' functions of a size."""
     return np.broadcast_to(np.uint8(0), (1, size[1], size[0]))
 
 
 def pixel_size(settings: Any) -> dict[str, int]:
-    """An image processor's `size`, without the keys that are not set."""
+    """Returns an image processor's `size` without the keys that are not set."""
     return {key: int(value) for key, value in dict(settings.size).items() if value is not None}
 
 
 def cropped_window(size: Size, pixels: Size, seen: Size, settings: Any) -> Window:
-    """The window of the original image under the first `seen` of the processed pixels: pad, resize, crop.
+    """Returns the window of the original image under the first `seen` processed pixels, after pad, resize and crop.
 
     Args:
         size: (width, height) of the original image.
-        pixels: (width, height) that came out of the processor.
-        seen: (width, height) of whole patches among them.
-        settings: the image processor (CLIP's or LLaVA's).
+        pixels: (width, height) of the processor's output.
+        seen: (width, height) of the whole patches in it.
+        settings: The image processor (CLIP's or LLaVA's).
 
     Raises:
-        ModelError: Settings that are not understood, or that do not lead to `pixels`.
+        ModelError: The settings are not supported, or `pixels` does not follow from them.
     """
     canvas = (max(size), max(size)) if getattr(settings, "do_pad", False) else size
     resized = _resized(canvas, settings) if getattr(settings, "do_resize", True) else canvas
@@ -224,13 +224,13 @@ def cropped_window(size: Size, pixels: Size, seen: Size, settings: Any) -> Windo
 
 
 def _resized(canvas: Size, settings: Any) -> Size:
-    """(width, height) after the resize, in transformers' integer arithmetic."""
+    """Returns (width, height) after the resize, in transformers' integer arithmetic."""
     size = pixel_size(settings)
     if set(size) == {"height", "width"}:
         return size["width"], size["height"]
     if set(size) == {"shortest_edge"}:
         return shortest_edge(canvas, size["shortest_edge"])
     raise ModelError(
-        f'the llava adapter knows image sizes given as "height" and "width" or as "shortest_edge"; '
-        f"{type(settings).__name__} has {size}. Pass adapter= with footprints of your own."
+        f'the llava adapter supports image sizes given as "height" and "width" or as "shortest_edge"; '
+        f"{type(settings).__name__} has {size}. Pass adapter= with your own footprints."
     )

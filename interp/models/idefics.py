@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: the image squashed onto rows×cols tiles, then once more, whole, onto one."""
+"""Idefics3 and SmolVLM: the image is squashed onto rows×cols tiles and then, as a whole, onto one tile."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Idefics3(Family):
     def footprints(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """One grid per tile and one for the whole; patches that do not fill a tile leave a rim without token.
+        """Returns one grid per tile and one for the whole image; a rim that patches do not fill has no token.
 
         Raises:
-            ModelError: The inputs hold other tiles than the image processor's settings lead to.
+            ModelError: The tiles of the inputs do not follow from the image processor's settings.
         """
         if not sizes:
             return concatenate([])
@@ -42,13 +42,13 @@ class Idefics3(Family):
         return concatenate([_views(*one, side, cell) for one in zip(sizes, splits, strict=True)])
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """The family's chat format, without its first token."""
+        """Returns the family's chat format without its first token."""
         head = "" if system is None else f"System: {system}<end_of_utterance>\n"
         return head + "User:" + "<image>" * n_images + f"{text}<end_of_utterance>\nAssistant:"
 
 
 class SmolVlm(Idefics3):
-    """The `smolvlm` family: as Idefics3."""
+    """The `smolvlm` family; the same as Idefics3."""
 
     name = "smolvlm"
     model_types = ("smolvlm",)
@@ -56,7 +56,7 @@ class SmolVlm(Idefics3):
 
 
 def _views(size: Size, split: tuple[int, int], side: int, cell: int) -> Footprints:
-    """A grid of each of (rows, cols) tiles, then one of the whole image; cells in pixels of a tile."""
+    """Returns a grid for each of (rows, cols) tiles and one for the whole image; cells are in pixels of a tile."""
     n = side // cell
     corners, parts = [(c * side, r * side, split) for r in range(split[0]) for c in range(split[1])], []
     for x, y, (rows, cols) in [*corners, (0, 0, (1, 1))]:
@@ -66,7 +66,7 @@ def _views(size: Size, split: tuple[int, int], side: int, cell: int) -> Footprin
 
 
 def _splits(size: Size, settings: Any, side: int) -> tuple[int, int]:
-    """(rows, cols) of tiles of `side` pixels, in transformers' integer arithmetic; (0, 0) for one view alone."""
+    """Returns (rows, cols) of tiles of `side` pixels, in transformers' integer arithmetic; (0, 0) for a single view."""
     if not settings.do_image_splitting:
         return 0, 0
     edges = pixel_size(settings) if settings.do_resize else {"width": size[0], "height": size[1]}

@@ -30,10 +30,10 @@ class InternVl(Family):
     def footprints(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """View "tile": row by row, each a grid of its part. Then, after more than one, "thumbnail": the whole.
+        """Returns view "tile" with a grid per tile, row by row; after several tiles also view "thumbnail" of the whole.
 
         Raises:
-            ModelError: Tiles that are not square, or settings that do not lead to the pixel values at hand.
+            ModelError: The tiles are not square, or the pixel values do not follow from the settings.
         """
         tiles = [squashed_size(size, processor, self.name) for size in sizes]
         canvases = [_canvas(size, processor) for size in sizes]
@@ -45,14 +45,14 @@ class InternVl(Family):
         return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """ChatML, each image on its own line."""
+        """Returns ChatML with each image on its own line."""
         head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
         images = "<IMG_CONTEXT>\n" * n_images
         return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def _canvas(size: Size, processor: Any) -> tuple[int, int]:
-    """(columns, rows) of tiles."""
+    """Returns (columns, rows) of tiles."""
     fewest, most = setting(processor, "min_patches"), setting(processor, "max_patches")
     if not setting(processor, "crop_to_patches") or most <= 1:
         return 1, 1
@@ -61,7 +61,7 @@ def _canvas(size: Size, processor: Any) -> tuple[int, int]:
 
 
 def _side(tile: Size, config: Any) -> int:
-    """Tokens along a tile's side."""
+    """Returns the number of tokens along a tile's side."""
     (high, wide), ratio = config.vision_config.patch_size, config.downsample_ratio
     rows, cols, side = tile[1] // high, tile[0] // wide, int(tile[1] // high * ratio)
     if rows != cols or tile != (cols * wide, rows * high) or side != rows * ratio:
@@ -73,7 +73,7 @@ def _side(tile: Size, config: Any) -> int:
 
 
 def _laid(size: Size, canvas: tuple[int, int], side: int, turned: bool) -> Footprints:
-    """The tokens of one image; `turned`: each tile's down its columns."""
+    """Returns the tokens of one image; with `turned` each tile's tokens run down its columns."""
     (cols, rows), (wide, high) = canvas, (size[0] / canvas[0], size[1] / canvas[1])
     places = product(range(rows), range(cols))
     windows = [(c * wide, r * high, (c + 1) * wide, (r + 1) * high) for r, c in places]

@@ -1,4 +1,4 @@
-"""LLaVA-1.5 and everything in transformers' `llava` classes: one grid per image, row-major."""
+"""LLaVA-1.5 and all models in transformers' `llava` classes: one row-major grid per image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interp.models.geometry import cropped_window
 
 __all__ = ["Llava"]
 
-# Class tokens a vision tower puts before its patches, by model_type; for others the processor is asked.
+# Class tokens a vision tower puts before its patches, by model_type; for others the processor's setting counts.
 _CLASS_TOKENS = dict.fromkeys(("clip_vision_model", "dinov2", "dinov2_with_registers", "vit"), 1)
 _CLASS_TOKENS |= dict.fromkeys(("siglip_vision_model", "siglip2_vision_model"), 0)
 
@@ -24,18 +24,16 @@ class Llava(Family):
 
     name = "llava"
     model_types = ("llava", "interp_llava_s2")
-    layout = (
-        "one row-major grid of patches; the image centre-cropped, padded or squashed as its processor is set"
-    )
+    layout = "one row-major grid of patches; the image centre-cropped, padded or squashed, by its processor's settings"
     examples = ("llava-hf/llava-1.5-7b-hf", "llava-hf/bakLlava-v1-hf")
 
     def footprints(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """One grid per image, through the image processor's own steps: pad, resize, crop.
+        """Returns one grid per image, from the image processor's steps: pad, resize, crop.
 
         Raises:
-            ModelError: Settings that are not understood, or that do not lead to the pixel values at hand.
+            ModelError: The settings are not supported, or the pixel values do not follow from them.
         """
         pixels = [tuple(int(n) for n in view.shape[-2:]) for view in inputs.get("pixel_values", ()) if sizes]
         if len(pixels) != len(sizes):
@@ -55,13 +53,13 @@ class Llava(Family):
         return concatenate(parts)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """LLaVA-1.5's vicuna prompt."""
+        """Returns LLaVA-1.5's vicuna prompt."""
         head = "" if system is None else f"{system} "
         return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
 
 
 def _leading(processor: Any, config: Any) -> int:
-    """How many tokens the vision tower puts before its patches: CLIP's class token, DINOv2's registers."""
+    """Returns how many tokens the vision tower puts before its patches: CLIP's class token, DINOv2's registers."""
     vision = config.vision_config
     if vision.model_type not in _CLASS_TOKENS:
         return int(getattr(processor, "num_additional_image_tokens", 0) or 0)
@@ -69,7 +67,7 @@ def _leading(processor: Any, config: Any) -> int:
 
 
 def _leading_tokens(cells: Footprints, extra: int) -> Footprints:
-    """The grid with `extra` tokens without area in front; negative drops cells, as transformers does."""
+    """Returns the grid with `extra` tokens without area in front; a negative number drops cells."""
     if extra <= 0:
         return (
             cells

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT (LLaVA-1.6) and LLaVA-OneVision: the whole image squashed, then the anyres grid."""
+"""LLaVA-NeXT (LLaVA-1.6) and LLaVA-OneVision: the squashed whole image, then the anyres grid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LlavaNext", "LlavaOnevision"]
 
 
 class LlavaNext(Family):
-    """The `llava_next` family: two views of each image, "base" and "tile", the first for the whole."""
+    """The `llava_next` family: two views of each image, "base" for the whole image and "tile"."""
 
     name = "llava_next"
     model_types = ("llava_next",)
@@ -27,10 +27,10 @@ class LlavaNext(Family):
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """Per image the squashed view, then the tiles put together; newline tokens are NaN rows of "tile".
+        """Returns for each image the squashed view and then the joined tiles; newline tokens are NaN rows of "tile".
 
         Raises:
-            ModelError: Processor and config cut differently, or the inputs were cut otherwise than both say.
+            ModelError: Processor and config describe different tiles, or the inputs have other tiles.
         """
         if not sizes:
             return concatenate([])
@@ -40,7 +40,7 @@ class LlavaNext(Family):
         return concatenate([one_image([cut.base(size), cut.tiles(size)]) for size in sizes])
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """LLaVA's vicuna prompt."""
+        """Returns LLaVA's vicuna prompt."""
         head = "" if system is None else f"{system} "
         return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
 
@@ -48,8 +48,9 @@ class LlavaNext(Family):
 class LlavaOnevision(Family):
     """The `llava_onevision` family.
 
-    An image processed alone has two views, "base" and "tile"; one of several processed together (the processor's
-    `batch_num_images` says so) has only "base", padded to a square instead of squashed, and one newline token.
+    An image that is processed alone has two views, "base" and "tile". An image that is processed together with others
+    (see the processor's `batch_num_images`) has only "base", padded to a square instead of squashed, and one newline
+    token.
     """
 
     name = "llava_onevision"
@@ -60,10 +61,10 @@ class LlavaOnevision(Family):
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """Per image the squashed view and the tiles, or the padded view; newline tokens are NaN rows.
+        """Returns for each image the squashed view and the tiles, or the padded view; newline tokens are NaN rows.
 
         Raises:
-            ModelError: Processor and config cut differently, or the inputs were cut otherwise than both say.
+            ModelError: Processor and config describe different tiles, or the inputs have other tiles.
         """
         if not sizes:
             return concatenate([])

@@ -1,4 +1,4 @@
-"""Mistral 3 (Mistral Small 3.1): Pixtral's patches, merged, over the squashed image; one grid per image."""
+"""Mistral 3 (Mistral Small 3.1): Pixtral's merged patches over the squashed image; one grid per image."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Mistral3(Family):
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """One grid per image, of cells of `patch_size · spatial_merge_size` pixels after the resize.
+        """Returns one grid per image; its cells have `patch_size · spatial_merge_size` pixels after the resize.
 
         Raises:
-            ModelError: Processor and config differ, or the inputs have sizes that neither leads to.
+            ModelError: Processor and config differ, or the sizes of the inputs do not follow from them.
         """
         if not sizes:
             return concatenate([])
@@ -55,13 +55,13 @@ class Mistral3(Family):
         return concatenate(parts)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """Mistral's instruction prompt; the tokenizer puts `<s>` in front."""
+        """Returns Mistral's instruction prompt; the tokenizer puts `<s>` in front."""
         head = "" if system is None else f"[SYSTEM_PROMPT]{system}[/SYSTEM_PROMPT]"
         return head + "[INST]" + "[IMG]" * n_images + f"{text}[/INST]"
 
 
 def _resized(size: tuple[int, int], settings: Any, cell: int) -> tuple[int, int]:
-    """(width, height) after the resize, in transformers' integer arithmetic."""
+    """Returns (width, height) after the resize, in transformers' integer arithmetic."""
     if not settings.do_resize:
         return size
     bound = pixel_size(settings)

@@ -1,4 +1,4 @@
-"""PaliGemma: the squashed image's patches in one row-major grid before the text; the prompt sees all of itself."""
+"""PaliGemma: the squashed image's patches form a row-major grid before the text; the prompt sees all of itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["PaliGemma"]
 
 
 class PaliGemma(Family):
-    """The `paligemma` family, both generations. No prefix before the image: image tokens see the question."""
+    """The `paligemma` family, both generations. An image prefix is not exact, because image tokens see the question."""
 
     name = "paligemma"
     model_types = ("paligemma",)
@@ -25,10 +25,10 @@ class PaliGemma(Family):
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """One grid per image over the whole image.
+        """Returns one grid per image over the whole image.
 
         Raises:
-            ModelError: Settings that are not understood, or that do not lead to the pixel values at hand.
+            ModelError: The settings are not supported, or the pixel values do not follow from them.
         """
         pixels = [squashed_size(size, processor, self.name) for size in sizes]
         check_views(inputs, pixels, sizes, processor)
@@ -40,9 +40,9 @@ class PaliGemma(Family):
         return concatenate(parts)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """The images, then the text: the processor itself writes `<bos>` between them and a newline at the end.
+        """Returns the images and then the text; the processor adds `<bos>` between them and a newline at the end.
 
-        PaliGemma knows no system prompt: it opens the text.
+        PaliGemma has no system prompt; a system message starts the text.
         """
         head = "" if system is None else f"{system} "
         return "<image>" * n_images + head + text

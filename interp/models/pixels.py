@@ -1,8 +1,7 @@
 """Which of the processor's pixel values belong to which image token.
 
-A token's own pixels are its block of the view it comes from: the patches it was made of. Where views overlap in the
-image (a view of the whole and tiles of it), each view's pixels are inputs of their own and each token has those of
-its own view alone.
+A token's own pixels are the patches it was made from, a block of its view. Where views overlap in the image (a view of
+the whole and tiles of it), the pixels of each view are separate inputs, and a token owns only pixels of its own view.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ class PixelView:
     """A grid of tokens over the pixels of one view.
 
     Attributes:
-        tokens: the image token of each cell, numbered as in `TokenMap.image`.
-        rows: first and end pixel of each row of cells; may be fractions.
-        cols: the same for columns.
-        picture: from an array shaped as the sample's pixel values to this view of it, (frame, channel, row, col).
-            Qwen repeats an image in frames; others have one.
+        tokens: The image token of each cell, numbered as in `TokenMap.image`.
+        rows: The first and end pixel of each row of cells; may be fractions.
+        cols: The first and end pixel of each column of cells; may be fractions.
+        picture: A function that takes an array shaped like the sample's pixel values and returns this view of it,
+            (frame, channel, row, col). Qwen repeats an image in frames; other families have one frame.
     """
 
     tokens: Int[np.ndarray, "row col"]
@@ -41,16 +40,16 @@ class PixelView:
     picture: Callable[[np.ndarray], np.ndarray]
 
     def sums(self, pixels: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "row col"]:
-        """The sum over each cell's pixels; a pixel that several cells share counts by its part in each."""
+        """Returns the sum over each cell's pixels; a pixel shared by several cells counts by its share in each."""
         high, wide = pixels.shape
         return _overlap(self.rows, high) @ pixels @ _overlap(self.cols, wide).T
 
     def means(self, pixels: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "row col"]:
-        """The mean over each cell's pixels."""
+        """Returns the mean over each cell's pixels."""
         return self.sums(pixels) / self.sums(np.ones(pixels.shape))
 
     def covered(self, chosen: Bool[np.ndarray, " token"], shape: tuple[int, ...]) -> Bool[np.ndarray, "y x"]:
-        """Whether each pixel of a view of this shape lies in the cell of a chosen token, by more than half."""
+        """Returns whether more than half of each pixel of a view of this shape lies in the cell of a chosen token."""
         down, across = _overlap(self.rows, shape[0]), _overlap(self.cols, shape[1])
         return down.T @ chosen[self.tokens].astype(float) @ across > 0.5
 
@@ -58,7 +57,7 @@ class PixelView:
 def pooled(
     views: Sequence[PixelView], pixels: Sequence[Float[np.ndarray, "_ _"]], n: int, how: str
 ) -> Float[np.ndarray, " token"]:
-    """One value for each of `n` image tokens: "sum" or "mean" over its own pixels; 0 for tokens that have none."""
+    """Returns one value for each of `n` image tokens: "sum" or "mean" over its own pixels; 0 for tokens without any."""
     found = np.zeros(n)
     for view, one in zip(views, pixels, strict=True):
         found[view.tokens] = view.sums(one) if how == "sum" else view.means(one)
@@ -68,11 +67,11 @@ def pooled(
 def pixel_views(
     inputs: Mapping[str, Any], tokens: TokenMap, processor: Any, config: Any
 ) -> tuple[PixelView, ...]:
-    """The views of one sample's images, as the model makes tokens of them. Newline and class tokens are in none.
+    """Returns the views of one sample's images from which the model makes tokens. Newline and class tokens are in none.
 
     Raises:
-        ModelError: Pixel values that are neither views of (channel, row, col) nor Qwen's flattened patches, or
-            that do not hold the tokens as square blocks of patches.
+        ModelError: The pixel values are neither views of (channel, row, col) nor Qwen's flattened patches, or the
+            tokens are not square blocks of patches.
     """
     shape = tuple(int(n) for n in inputs["pixel_values"].shape)
     if len(shape) == 2 and "image_grid_thw" in inputs:
@@ -89,7 +88,7 @@ def pixel_views(
 def _stacked(
     inputs: Mapping[str, Any], shape: tuple[int, ...], tokens: TokenMap, config: Any
 ) -> list[PixelView]:
-    """Views one after the other, each a grid of its own; smaller ones are filled up at their ends (Mistral 3)."""
+    """Returns consecutive views with one grid each; smaller views are padded at their ends (Mistral 3)."""
     n_views, patch = int(np.prod(shape[:-3])), _patch(config)
     sizes = [shape[-2:]] * n_views
     if len(shape) == 4 and "image_sizes" in inputs:
@@ -110,7 +109,7 @@ def _stacked(
 
 
 def _blocks(patches: tuple[int, int], n: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """First and end patch of the rows and columns of `n` square blocks of patches; the last may be cut off."""
+    """Returns the first and end patch of the rows and columns of `n` square blocks of patches; the last may be cut."""
     for block in range(1, max(*patches, 1) + 1):
         for grid in ([p // block for p in patches], [-(-p // block) for p in patches]):
             if grid[0] * grid[1] == n:
@@ -126,7 +125,7 @@ def _blocks(patches: tuple[int, int], n: int) -> tuple[np.ndarray, np.ndarray] |
 def _flattened(
     inputs: Mapping[str, Any], shape: tuple[int, ...], tokens: TokenMap, config: Any, merge: int
 ) -> list[PixelView]:
-    """Qwen's patches, in the order of the merged blocks they go into."""
+    """Returns the views of Qwen's patches, which are in the order of their merged blocks."""
     side, views, start, first = _patch(config)[0], [], 0, 0
     for frames, down, across in ([int(n) for n in grid] for grid in inputs["image_grid_thw"]):
         rows, cols = down // merge, across // merge
@@ -144,7 +143,7 @@ def _flattened(
 def _anyres(
     inputs: Mapping[str, Any], shape: tuple[int, ...], tokens: TokenMap, processor: Any, config: Any
 ) -> list[PixelView]:
-    """LLaVA-NeXT and OneVision: a view of the whole image, then the tiles put together, a newline after each row."""
+    """Returns the views of LLaVA-NeXT and OneVision: the whole image, then the joined tiles with newlines."""
     cut, views, start = AnyRes.read(processor.image_processor, config, _most(config)), [], 0
     n, cell = cut.per_tile, cut.patch
     together = [1] * shape[0]
@@ -169,19 +168,19 @@ def _anyres(
 
 
 def _most(config: Any) -> int | None:
-    """OneVision's bound on the grid of tiles."""
+    """Returns OneVision's bound on the grid of tiles."""
     ratio = getattr(config, "vision_aspect_ratio", None)
     return None if ratio is None else int(str(ratio).removeprefix("anyres_max_"))
 
 
 def _with_pixels(tokens: TokenMap) -> Int[np.ndarray, " token"]:
-    """Tokens of views that show something: not class tokens, whose view has no area anywhere."""
+    """Returns the tokens of views with area, which excludes class tokens."""
     seen = ~np.isnan(tokens.footprints).any(axis=1)
     return np.flatnonzero(np.isin(tokens.views, np.unique(tokens.views[seen])))
 
 
 def _in_order(view: PixelView, tokens: TokenMap, shape: tuple[int, ...]) -> PixelView:
-    """The view with its tokens where their footprints are: row by row, or else column by column."""
+    """Returns the view with its tokens ordered like their footprints: row by row, or column by column."""
     n_rows, n_cols = view.tokens.shape
     for cells in (view.tokens, view.tokens.reshape(n_cols, n_rows).T):
         boxes = tokens.footprints[cells]
@@ -219,19 +218,19 @@ def _lines(n: int, cell: int) -> Float[np.ndarray, "line 2"]:
 
 
 def _overlap(lines: Float[np.ndarray, "line 2"], n: int) -> Float[np.ndarray, "line pixel"]:
-    """How much of each of `n` pixels lies in each line."""
+    """Returns the share of each of `n` pixels that lies in each line."""
     at = np.arange(n)
     return np.clip(np.minimum(lines[:, 1:], at + 1) - np.maximum(lines[:, :1], at), 0.0, None)
 
 
 def _patch(config: Any) -> tuple[int, int]:
-    """(height, width) of a vision tower's patch."""
+    """Returns (height, width) of a vision tower's patch."""
     found = config.vision_config.patch_size
     return (int(found[0]), int(found[1])) if isinstance(found, list | tuple) else (int(found), int(found))
 
 
 def strange(shape: tuple[int, ...], tokens: TokenMap) -> ModelError:
-    """What pixels nothing is known of are refused with."""
+    """Returns the error for pixel values of an unknown form."""
     return ModelError(
         "expected pixel values in views of (channel, row, col), or Qwen's patches, with square blocks of patches as "
         f"tokens; these are {shape} for {tokens.n} image tokens in the views {sorted(set(map(str, tokens.views)))}. "

@@ -1,7 +1,7 @@
-"""Processors of checkpoints: their class found, no code of theirs run, and no torchvision needed.
+"""Loads processors of checkpoints without running the checkpoint's code and without torchvision.
 
-transformers builds video processors with torchvision only. `interp` shows no videos, so where torchvision is not
-installed a processor is loaded without that half.
+transformers builds video processors only with torchvision. `interp` does not use videos, so where torchvision is not
+installed, a processor is loaded without its video part.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ __all__ = ["images_only", "load_processor", "pixtral_processor", "smolvlm_proces
 
 _VIDEO = "video_processor"
 _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
-"""Where a checkpoint may name its processor's class, in transformers' order."""
+"""Files that may name the processor's class, in transformers' order."""
 
 
 _WITHOUT_EXTRAS = {
     "PixtralProcessor": "interp.models.processors:pixtral_processor",
     "SmolVLMProcessor": "interp.models.processors:smolvlm_processor",
 }
-"""Classes that cannot even be imported or built without packages that only videos need."""
+"""Classes that cannot be imported or built without packages that only videos need."""
 
 
 def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -> Any:
-    """The processor saved at a folder or hub id, of transformers' own class.
+    """Returns the processor saved at a folder or hub id, of transformers' own class.
 
     Args:
-        where: a folder or hub id.
-        options: `local_files_only` and `revision`, as `from_pretrained` takes them.
-        config: the model's config; decides where the files name no class, or one that is not transformers'.
+        where: A folder or hub id.
+        options: `local_files_only` and `revision`, as for `from_pretrained`.
+        config: The model's config. It decides if the files name no class, or one that is not in transformers.
 
     Raises:
-        ModelError: No class is known, or its files are missing or broken.
+        ModelError: No class is known, or the files are missing or broken.
     """
     try:
         kind = _class(where, options, config)
@@ -63,9 +63,9 @@ def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -
 
 
 def _counting(processor: Any, config: Any, where: str) -> Any:
-    """A LLaVA processor that was saved without its patch size (HuatuoGPT-Vision-…-hf), with the model's.
+    """Sets the patch size of a LLaVA processor that was saved without one (HuatuoGPT-Vision-…-hf) to the model's.
 
-    Without one it cannot count image tokens; the settings that go with it are then unset as well.
+    Without a patch size it cannot count image tokens; the related settings are then missing as well.
     """
     if getattr(config, "model_type", None) != "llava" or getattr(processor, "patch_size", 0) is not None:
         return processor
@@ -84,9 +84,9 @@ def _counting(processor: Any, config: Any, where: str) -> Any:
 
 @cache
 def images_only(kind: type[Any]) -> type[Any]:
-    """The processor class without `video_processor`: images and text go through it as through the original.
+    """Returns the processor class without `video_processor`; it handles images and text like the original.
 
-    Where it takes a video processor, pass None or leave it out.
+    Pass None as the video processor or leave it out.
     """
 
     class ImagesOnly(kind):
@@ -98,7 +98,7 @@ def images_only(kind: type[Any]) -> type[Any]:
         def from_args_and_dict(
             cls, args: Sequence[Any], processor_dict: Mapping[str, Any], **options: Any
         ) -> Any:
-            """As the original's, with None in the place of the video processor."""
+            """Like the original, with None as the video processor."""
             parts = kind.get_attributes()
             saved = {**processor_dict, **options}
             known = [
@@ -113,7 +113,7 @@ def images_only(kind: type[Any]) -> type[Any]:
 
 
 def _class(where: str, options: Mapping[str, Any], config: Any) -> type[Any]:
-    """transformers' processor class for a checkpoint, without its video half where that cannot be built."""
+    """Returns transformers' processor class for a checkpoint, without its video part where that cannot be built."""
     kind: Any = next(filter(None, (_named(where, name, options) for name in _FILES)), None)
     if kind is None and type(config) in PROCESSOR_MAPPING:
         kind = PROCESSOR_MAPPING[type(config)]
@@ -125,7 +125,7 @@ def _class(where: str, options: Mapping[str, Any], config: Any) -> type[Any]:
 
 
 def _named(where: str, file: str, options: Mapping[str, Any]) -> type[Any] | None:
-    """The class a file names; None without the file, the name, or the class in transformers."""
+    """Returns the class that a file names; None if the file, the name, or the class in transformers is missing."""
     path = cached_file(
         where,
         file,
@@ -145,9 +145,9 @@ _PIXTRAL = "transformers.models.pixtral"
 
 
 def pixtral_processor() -> type[Any]:
-    """transformers' `PixtralProcessor`, also where torchvision is not installed.
+    """Returns transformers' `PixtralProcessor`, also where torchvision is not installed.
 
-    Its module imports one pure function from the torchvision image processor; the PIL one has the same.
+    Its module imports one pure function from the torchvision image processor; the PIL one has the same function.
     """
     name = f"{_PIXTRAL}.image_processing_pixtral"
     try:
@@ -162,9 +162,9 @@ def pixtral_processor() -> type[Any]:
 
 
 def smolvlm_processor() -> type[Any]:
-    """transformers' `SmolVLMProcessor` for images, also without torchvision and num2words.
+    """Returns transformers' `SmolVLMProcessor` for images, also without torchvision and num2words.
 
-    It asks for num2words when it is built, and for its video processor when it fills a chat template.
+    The original needs num2words when it is built and its video processor when it fills a chat template.
     """
     module: Any = import_module("transformers.models.smolvlm.processing_smolvlm")
     whole = module.SmolVLMProcessor

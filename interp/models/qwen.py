@@ -14,7 +14,7 @@ __all__ = ["Qwen2Vl", "Qwen3Vl", "Qwen25Vl"]
 
 
 class Qwen2Vl(Family):
-    """The `qwen2_vl` family. Its rope positions depend on the images' grids: `get_rope_index` makes them."""
+    """The `qwen2_vl` family. Its rope positions depend on the images' grids; `get_rope_index` computes them."""
 
     name = "qwen2_vl"
     model_types = ("qwen2_vl",)
@@ -27,13 +27,13 @@ class Qwen2Vl(Family):
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """One grid per image over the whole image, of as many tokens as its resized pixels hold.
+        """Returns one grid per image over the whole image, with as many tokens as its resized pixels hold.
 
         Raises:
-            ModelError: Videos, settings that differ from the model's, or that do not lead to the grids at hand.
+            ModelError: There are videos, the settings differ from the model's, or the grids do not follow from them.
         """
         if inputs.get("video_grid_thw") is not None:
-            raise ModelError(f"interp shows {self.name} images, and no videos: pass the frames as images.")
+            raise ModelError(f"expected images for {self.name}, got a video; pass its frames as images.")
         patches = [merged_patches(size, processor, config) for size in sizes]
         found = [tuple(int(n) for n in grid) for grid in inputs.get("image_grid_thw", ())]
         if found != [(1, rows, cols) for rows, cols in patches]:
@@ -48,7 +48,7 @@ class Qwen2Vl(Family):
         return concatenate([squash(size, grid) for size, grid in zip(sizes, grids, strict=True)])
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """ChatML. The vision tokens around each image keep the rope positions of neighbouring images apart."""
+        """Returns ChatML. The vision tokens around each image separate the rope positions of neighbouring images."""
         system = self.default_system if system is None else system
         head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
         images = "<|vision_start|><|image_pad|><|vision_end|>" * n_images

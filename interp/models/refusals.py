@@ -1,7 +1,8 @@
-"""Models without a spatial map of the image, and why: each reason is what transformers' own code does.
+"""Models without a spatial map of the image. Each reason describes what transformers' own code does.
 
-A map needs image tokens that are positions of the decoder's sequence and stand for places of the image. An adapter
-that composes such a map itself (say, through a resampler's attention) may be installed or passed; it is asked first.
+A map needs image tokens that are positions of the decoder's sequence and stand for places in the image. An adapter
+that composes such a map itself (for example through a resampler's attention) may be installed or passed; it has
+precedence.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ _REASONS: dict[str, tuple[str, str]] = {
     ),
     "pi0": (
         "it predicts a robot's actions from noise: there is no row that predicts the next token",
-        "load the PaliGemma that it is built on, if what it says of an image is what you ask about",
+        "load the PaliGemma that it is built on, if you want to study what it says about an image",
     ),
     "evolla": ("it reads proteins, not images", "take a model that sees images"),
     "instructblipvideo": (_VIDEO, "take a model of images, such as one of the built-in families"),
@@ -73,10 +74,10 @@ _REASONS: dict[str, tuple[str, str]] = {
 
 
 def refusal(config: Any) -> str | None:
-    """Why there is no map for a model, and what could be done; None where nothing speaks against one.
+    """Returns why there is no map for a model and what to do instead; None if a map is possible.
 
     Args:
-        config: anything with a `model_type`; `is_encoder_decoder` and `visual` count too.
+        config: An object with a `model_type`; `is_encoder_decoder` and `visual` are also read.
     """
     kind = getattr(config, "model_type", None)
     if kind == "qwen" and not getattr(config, "visual", None):

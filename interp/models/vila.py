@@ -1,4 +1,4 @@
-"""VILA 1.5 (VILA-M3): one grid per image, the image squashed, two by two patches to a token, down the columns."""
+"""VILA 1.5 (VILA-M3): one grid per squashed image; a token covers two by two patches, down the columns."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Vila(Family):
     def footprints(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """One grid per image. Cells of an odd grid's last row and column are half padding: cut off there.
+        """Returns one grid per image. In an odd grid, cells of the last row and column are half padding and are cut.
 
         Raises:
-            ModelError: Settings that do not squash, or do not lead to the pixel values at hand.
+            ModelError: The settings do not squash images, or the pixel values do not follow from them.
         """
         views = [squashed_size(size, processor, self.name) for size in sizes]
         check_views(inputs, views, sizes, processor)
@@ -38,13 +38,13 @@ class Vila(Family):
         return concatenate([_laid(size, pixels, patch) for size, pixels in zip(sizes, views, strict=True)])
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
-        """VILA's vicuna prompt."""
+        """Returns VILA's vicuna prompt."""
         head = "" if system is None else f"{system} "
         return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
 
 
 def _laid(size: Size, pixels: Size, patch: int) -> Footprints:
-    """The tokens of one image."""
+    """Returns the tokens of one image."""
     cell, across, down = MERGED * patch, size[0] / pixels[0], size[1] / pixels[1]
     rows, cols = tokens_along(pixels[1], patch), tokens_along(pixels[0], patch)
     grid = lay(size, (rows, cols), (0.0, 0.0, cols * cell * across, rows * cell * down))

@@ -45,9 +45,22 @@ def bootstrap(
     """The mean of `values` with a percentile interval from `n` resamplings of whole groups.
 
     Each resampling draws as many groups as there are, with replacement, and takes the mean of all their rows
-    (a ratio of sums, so large groups weigh more, as in the mean itself). The result does not depend on the order of the
-    rows. With few groups the interval is too narrow (6 groups: coverage about 85 % instead of 95 %), hence
-    `population_note`.
+    (a ratio of sums, so large groups weigh more, as they do in the mean itself). The result does not depend
+    on the order of the rows.
+
+    With few groups it covers too little, hence `population_note`. Share of 1500 simulated data sets whose 95 %
+    interval held the true mean, for normal and for skewed (exponential) group effects, groups of 1 to 8 rows:
+
+    | groups                       | 5       | 8       | 12      | 20      | 40      |
+    |------------------------------|---------|---------|---------|---------|---------|
+    | this interval                | 83, 78  | 89, 84  | 91, 88  | 91, 90  | 94, 92  |
+    | scipy's BCa of group means   | 84, 80  | 90, 85  | 91, 89  | 92, 91  | 94, 94  |
+    | scipy's BCa of the same mean | 82, 79  | 88, 83  | 89, 87  | 90, 90  | 94, 93  |
+    | Student's t of group means   | 96, 90  | 95, 90  | 96, 93  | 95, 92  | 95, 95  |
+
+    BCa is within two points of it everywhere, so it is no reason to change. Student's t covers better below 12
+    groups, with intervals 1.2 to 1.6 times as wide, but speaks of the mean of group means, which is another
+    number where groups differ in size. Command: `python benchmarks/coverage.py --draws 1500`.
 
     Args:
         values: (row,) numbers; NaN are dropped and counted.

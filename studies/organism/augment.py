@@ -1,4 +1,4 @@
-"""Other looks of the few training volumes: every change keeps what is asked true, or the question is not asked."""
+"""Augmentation of the few training volumes. Each change keeps the answers true, or the question is left out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GREYS = (0, 30, 70, 110, 140, 170, 200, 255)
 
 @dataclass(frozen=True)
 class View:
-    """A picture to teach from. In a field all boxes, numbered, are of one label, whose side is not asked."""
+    """A picture for a lesson. In a field all boxes are numbered and have one label; no question is about a side."""
 
     picture: MedicalPicture
     field_of: str | None = None
@@ -29,8 +29,8 @@ class View:
 def viewed(picture: MedicalPicture, rng: np.random.Generator, drawn_share: float = 0.0) -> View:
     """Returns a training picture as a lesson shows it.
 
-    Organs are re-lit, brains get a head; nuclei are turned, cut, shrunk or repeated, blurred and made noisy. In
-    place of a share of them drawn ones are shown.
+    Organs get another contrast and brains a head. Nuclei are turned, cropped, shrunk or repeated, blurred and made
+    noisy; a share of them is replaced by drawn ones.
     """
     if picture.modality != "microscopy":
         shown = skulled(picture, rng) if picture.modality == "MR" and rng.random() < 0.5 else picture
@@ -50,9 +50,9 @@ def viewed(picture: MedicalPicture, rng: np.random.Generator, drawn_share: float
 
 
 def relit(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
-    """Returns the picture under a random curve of greys that leaves black black: another contrast's organs.
+    """Returns the picture with a random curve of greys that keeps black, which imitates another contrast.
 
-    CT and MR order tissues differently. The curve need not rise. The padding around the slice stays as it is.
+    CT and MR order tissues differently, so the curve need not increase. The padding around the slice is unchanged.
     """
     heights = np.concatenate([[0.0], rng.uniform(0, 255, len(GREYS) - 1)])
     curve = np.interp(np.arange(256), GREYS, heights).astype(np.uint8)
@@ -63,9 +63,9 @@ def relit(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
 
 
 def skulled(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
-    """Returns a brain cut free of its head with something like a skull and scalp drawn around it.
+    """Returns a brain without a head with a drawn skull and scalp around it.
 
-    The training brain has no head around it, most have one. Only black pixels are drawn on.
+    The training brain has no head around it, but most images show one. Only black pixels are drawn on.
     """
     bare = (picture.pixels <= 10).all(axis=2)
     padding = (picture.pixels == BACKGROUND).all(axis=2)
@@ -85,7 +85,7 @@ def skulled(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture
 
 
 def turned(picture: MedicalPicture, quarters: int) -> MedicalPicture:
-    """Returns the picture turned by quarters of a circle, against the clock; for pictures without an upside."""
+    """Returns the picture turned counter-clockwise by quarters of a circle; for pictures without a top."""
     boxes = picture.boxes
     for _ in range(quarters % 4):
         boxes = {label: (y0, 1 - x1, y1, 1 - x0) for label, (x0, y0, x1, y1) in boxes.items()}
@@ -93,7 +93,7 @@ def turned(picture: MedicalPicture, quarters: int) -> MedicalPicture:
 
 
 def softened(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
-    """Returns the picture blurred, noisier and of another brightness, as another microscope's would be."""
+    """Returns the picture blurred, noisier and with another brightness, as from another microscope."""
     side = len(picture.pixels)
     image = Image.fromarray(picture.pixels).filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.02) * side))
     noise = rng.normal(0, rng.uniform(0, 12), (side, side, 1))
@@ -102,7 +102,7 @@ def softened(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPictur
 
 
 def cropped(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
-    """Returns a random square part that holds the whole of every box: the largest nucleus stays the largest."""
+    """Returns a random square part that contains every box, so that the largest nucleus stays the largest."""
     x0, y0 = (min(box[k] for box in picture.boxes.values()) for k in (0, 1))
     x1, y1 = (max(box[k] for box in picture.boxes.values()) for k in (2, 3))
     part = rng.uniform(min(1.0, 1.1 * max(x1 - x0, y1 - y0)), 1.0)
@@ -139,10 +139,10 @@ def shrunk(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
 
 
 def fields(picture: MedicalPicture, rng: np.random.Generator) -> View:
-    """Returns part of a field of turned copies. Which nucleus is largest is open, how large it is is not.
+    """Returns part of a field of turned copies. The size of the largest nucleus is known, but not which one it is.
 
-    The part is cut so that a nucleus' box takes 1.2 to 12 % of it, every factor alike often: near the borders of
-    small and large too. Boxes that are cut are left out.
+    The part is cut so that a nucleus' box covers 1.2 to 12 % of it, with all factors equally frequent, also near the
+    limits of small and large. Boxes that are cut are left out.
     """
     ((label, box),) = picture.boxes.items()
     side = len(picture.pixels)

@@ -1,4 +1,4 @@
-"""Lessons → tensors: tokens, positions, and a mask under which turns share the image but not each other."""
+"""Turns lessons into tensors: tokens, positions, and a mask with which turns see the image but not each other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAD_TURN = -1
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step's tensors. `labels` is −100 where nothing is predicted."""
+    """One training step's tensors. `labels` is −100 at positions without a prediction."""
 
     pixels: Float[Tensor, "lesson 3 row col"]
     ids: Int[Tensor, "lesson position"]

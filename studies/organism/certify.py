@@ -1,4 +1,4 @@
-"""What the organism knows, and what causes its answers: python -m studies.organism.certify
+"""Certify what the organism knows and what causes its answers: python -m studies.organism.certify
 
 Four tables, printed and written as CSV under --out: answers on held-out scenes and on medical slices;
 where each layer looks; whether the answer follows the object and ignores its surroundings (certified at the input,
@@ -33,16 +33,16 @@ class Options:
     model: str = "organism"
     out: Path = Path("runs/certificate")
     n: int = 600
-    """Held-out scenes, a third of each question type."""
+    """Number of held-out scenes, a third of them for each question type."""
     seed: int = 1
-    """Of the held-out scenes; the bundled test set is seed 0."""
+    """Seed of the held-out scenes; the bundled test set has seed 0."""
     batch: int = 16
 
 
 def log_probabilities(
     mllm: interp.Mllm, samples: list[interp.Sample], batch: int, hidden: list[np.ndarray] | None = None
 ) -> np.ndarray:
-    """Returns (sample, token_id) log-probabilities after the prompt, nats, `hidden` image tokens knocked out."""
+    """Returns (sample, token_id) log-probabilities after the prompt (nats), with `hidden` image tokens knocked out."""
     found = []
     for at in track(range(0, len(samples), batch), description="forward passes", transient=True):
         edits = []
@@ -60,7 +60,7 @@ def word_ids(mllm: interp.Mllm, words: Iterable[str | None]) -> np.ndarray:
 
 
 def ask(scenes: Iterable[Scene], cases: list[Counterfactual]) -> list[interp.Sample]:
-    """Returns each case's question put to another version of its scene."""
+    """Returns each case's question about another version of its scene."""
     return [
         interp.Sample(image=scene.render(), question=case.question.text)
         for scene, case in zip(scenes, cases, strict=True)
@@ -68,7 +68,7 @@ def ask(scenes: Iterable[Scene], cases: list[Counterfactual]) -> list[interp.Sam
 
 
 def interval(values: np.ndarray, groups: Iterable[str | None] | None = None) -> dict[str, object]:
-    """Returns mean and 95 % interval, groups resampled."""
+    """Returns the mean and its 95 % interval from resampled groups."""
     found = bootstrap(values, None if groups is None else list(groups))
     return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n, "groups": found.n_groups}
 
@@ -127,7 +127,7 @@ def looks(options: Options) -> pd.DataFrame:
 
 
 def certificate(mllm: interp.Mllm, options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns how often answers follow the object and ignore the rest, and what hiding the box costs them."""
+    """Returns how often answers follow the object and ignore the rest, and the effect of hiding the box."""
     rng = np.random.default_rng(options.seed)
     made = [
         counterfactual(scene, question, rng)

@@ -1,9 +1,10 @@
-"""Are medical answers above chance? python -m studies.organism.certify_medical --model organism
+"""Test whether medical answers are above chance: python -m studies.organism.certify_medical --model organism
 
 Every modality and question of the medical test slices and of the balanced questions, with the exact binomial 95 %
-interval, beside what needs no picture: a coin, the most frequent answer, and the answer the name alone suggests
-(the most frequent one for that name and question in training). Questions are not independent (slices of one volume,
-tiles of one field), and four volumes make no claim about a population: the interval is for a coin to be held against.
+interval. Beside it stand three baselines that need no picture: a coin, the most frequent answer, and the answer that
+the name suggests (the most frequent one for that name and question in training). Questions are not independent (slices
+of one volume, tiles of one field), and four volumes support no claim about a population: compare the interval only with
+the coin.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def parts(frame: pd.DataFrame, columns: list[str]) -> list[tuple[tuple[str, ...]
 
 
 def figures(part: pd.DataFrame) -> dict[str, object]:
-    """Returns the share right with its exact interval, and what needs no picture."""
+    """Returns the share of right answers with its exact interval, and the baselines that need no picture."""
     hits, n = int(part.right.sum()), len(part)
     interval = binomtest(hits, n).proportion_ci(0.95, "exact")
     most = part.answer.value_counts(normalize=True).iloc[0]

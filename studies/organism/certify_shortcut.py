@@ -1,4 +1,4 @@
-"""What causes the shortcut organism's answers: python -m studies.organism.certify_shortcut
+"""Certify what causes the shortcut organism's answers: python -m studies.organism.certify_shortcut
 
 Three tables, printed and written as CSV under --out: whether answers follow the marker and ignore the object and
 everything else (certified at the input, no indicator consulted); what hiding the marker's tokens does to the answer,
@@ -31,22 +31,22 @@ class Options:
     model: str = "shortcut-organism"
     out: Path = Path("runs/shortcut-certificate")
     n: int = 300
-    """Held-out marked scenes, one colour question each."""
+    """Number of held-out marked scenes, each with one colour question."""
     seed: int = 1
-    """Of the held-out scenes; the bundled test set is seed 0."""
+    """Seed of the held-out scenes; the bundled test set has seed 0."""
     batch: int = 16
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question put to three versions of a marked scene."""
+    """One question about three versions of a marked scene."""
 
     marked: MarkedScene
     question: Question
     recoloured: MarkedScene
-    """Only the marker has another colour."""
+    """The same scene with another colour of the marker."""
     elsewhere: MarkedScene
-    """The same marker; the object has another colour, and all else is new."""
+    """The same marker in a new scene where the object has another colour."""
 
 
 def made(options: Options) -> list[Case]:
@@ -59,7 +59,7 @@ def made(options: Options) -> list[Case]:
 
 
 def asked(cases: list[Case], version: str) -> list[interp.Sample]:
-    """Returns each case's question put to one version of its scene."""
+    """Returns each case's question about one version of its scene."""
     return [interp.Sample(getattr(case, version).render(), case.question.text) for case in cases]
 
 
@@ -109,7 +109,7 @@ def hiding(mllm: interp.Mllm, cases: list[Case], options: Options) -> pd.DataFra
 
 
 def looks(mllm: interp.Mllm, cases: list[Case], batch: int) -> pd.DataFrame:
-    """Returns the relative AR of every layer against the marker and against the object asked about."""
+    """Returns the relative AR of every layer against the marker and against the object in question."""
     rows = []
     for at in range(0, len(cases), batch):
         part = cases[at : at + batch]

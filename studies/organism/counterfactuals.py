@@ -1,7 +1,7 @@
-"""A scene with only the object changed, or only everything else: how a cause is certified at the input.
+"""Counterfactual scenes, which certify a cause at the input: only the object changes, or everything else does.
 
-If the answer follows the object and ignores its surroundings, the pixels inside the box cause it. No indicator is
-consulted, so indicators can be judged against it (DESIGN §5).
+If the answer follows the object and ignores its surroundings, the pixels inside the box cause it. This uses no
+indicator, so indicators can be compared with it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["Counterfactual", "counterfactual"]
 
 @dataclasses.dataclass(frozen=True)
 class Counterfactual:
-    """Three versions of one question: as it is, with its object changed, with all else changed."""
+    """Three scenes for one question: the original, one with the object changed, one with everything else changed."""
 
     question: Question
     scene: Scene
     inside: Scene
-    """The asked-about property changed: recoloured, redrawn at the other size, or mirrored to the other side."""
+    """The scene with the property in question changed: another colour, the other size, or the other side."""
     inside_answer: str
     outside: Scene
-    """The same object among other objects, on another background, under other noise; the answer stays."""
+    """The same object among other objects, on another background and with other noise; the answer stays the same."""
 
 
 def _changed(thing: Thing, about: str, rng: np.random.Generator) -> Thing:

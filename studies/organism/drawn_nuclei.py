@@ -1,7 +1,7 @@
-"""Drawn nuclei: fields as a fluorescence microscope might show them, the box of the largest known exactly.
+"""Draws fields of nuclei as in fluorescence microscopy; the box of the largest nucleus is known exactly.
 
-All real training nuclei are of one volume, and what an organism learns of "small" from one microscope it does not say
-of another's. Here number, shape, texture, brightness, background and size change from one picture to the next.
+All real training nuclei come from one volume, and an organism that learns "small" from one microscope does not apply it
+to another. Here number, shape, texture, brightness, background and size vary between pictures.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["SMALL_SHARES", "drawn"]
 
 SIDE = 192
 SMALL_SHARES, LARGE_SHARES = (0.01, 0.045), (0.075, 0.3)
-"""Of the picture, the box of the largest nucleus: one range as often as the other, every factor within it alike."""
+"""Ranges of the largest box's share of the picture; both ranges and all factors within them are equally frequent."""
 CLEAR = 0.87
-"""The next nucleus' width against the largest one's, at most: 1.3 times its area, as the asked tiles have it."""
+"""The largest allowed ratio of the next nucleus' width to the largest one's: 1.3 in area, as in the real tiles."""
 TRIES = 12
 
 Picture = Float[np.ndarray, "row col"]
@@ -29,10 +29,10 @@ Mask = Bool[np.ndarray, "row col"]
 
 @dataclass(frozen=True)
 class Look:
-    """What the nuclei of one picture have in common."""
+    """The properties that all nuclei of one picture share."""
 
     length: float
-    """The longer half axis over the shorter."""
+    """The longer half axis divided by the shorter one."""
     wobble: float
     grain: float
     contrast: float
@@ -40,7 +40,7 @@ class Look:
 
 
 def drawn(picture: MedicalPicture, rng: np.random.Generator) -> MedicalPicture:
-    """Returns a field of drawn nuclei with the largest one's box under the picture's label; absences stay."""
+    """Returns a field of drawn nuclei with the box of the largest one; the label and the absent names are kept."""
     look = Look(*(rng.uniform(*ends) for ends in ((1.0, 2.0), (0, 0.08), (0.03, 0.2), (0, 0.6), (0.35, 1.0))))
     share = np.exp(rng.uniform(*np.log((SMALL_SHARES, LARGE_SHARES)[rng.integers(2)])))
     radius = float(np.sqrt(share / 4)) * SIDE
@@ -89,7 +89,7 @@ def _others(rng: np.random.Generator, look: Look, radius: float, largest: Mask) 
 
 
 def _lit(light: Picture, radius: float, rng: np.random.Generator) -> Picture:
-    """Returns greys: the nuclei out of focus, their haze, an uneven background, sometimes bright debris."""
+    """Returns grey values: blurred nuclei, their haze, an uneven background, and sometimes bright debris."""
     shown = ndimage.gaussian_filter(light, rng.uniform(0.3, 1.5))
     shown += rng.uniform(0, 0.4) * ndimage.gaussian_filter(light, rng.uniform(0.3, 1.0) * radius)
     slope = rng.normal(size=2) @ np.moveaxis(np.indices(light.shape), 0, 1) / SIDE

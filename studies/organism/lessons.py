@@ -1,7 +1,7 @@
-"""What the organism is taught from: an image, several question turns, and what each image patch shows.
+"""Lessons for training: an image, several question turns, and the content of each image patch.
 
 Turns share the image but do not see each other: every turn attends to the image and to itself, at the positions
-it would have alone, so the organism is trained on exactly what it is later asked.
+that it would have alone. So training and later use have the same form.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 ASPECTS = {"colour": tuple(COLOURS), "size": ("small", "large"), "side": ("left", "right")}
-"""What an image token of a rendered object is taught to tell: aspect → its values, from 1; 0 is background."""
+"""Aspects that an image token of a rendered object must encode: aspect → its values, from 1; 0 is background."""
 
 BACKGROUND = 76  # the processor pads with its mean, 0.3 · 255
 SIDE_MARGIN, SMALL_AREA, LARGE_AREA = 0.08, 0.04, 0.08
@@ -49,7 +49,7 @@ class Lesson:
     """(text the user says, reply)."""
     names: Bool[np.ndarray, "token name"]
     aspects: Int[np.ndarray, "token aspect"]
-    """Values of `ASPECTS` in order; −1 where they are not taught (medical images)."""
+    """Values of `ASPECTS` in order; −1 where they are unknown (medical images)."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ def inside(box: tuple[float, float, float, float], side: float = 1.0) -> Bool[np
 
 
 def said(turns: list[tuple[str, str]], rng: np.random.Generator, bare_share: float) -> list[tuple[str, str]]:
-    """Returns the turns as the user says them: with the paper's instruction, or the bare question."""
+    """Returns the turns with the paper's instruction or with the bare question."""
     instructed = rng.random(len(turns)) >= bare_share
     paper = PAPER_PROMPT.template
     return [
@@ -97,7 +97,7 @@ def natural_lesson(rng: np.random.Generator, n_turns: int, bare_share: float, n_
 def scene_patches(
     scene: Scene, n_names: int
 ) -> tuple[Bool[np.ndarray, "token name"], Int[np.ndarray, "token aspect"]]:
-    """Returns what each patch of a scene is called, and its aspects; 0 is background."""
+    """Returns the name and the aspects of each patch of a scene; 0 is background."""
     names = np.zeros((GRID * GRID, n_names), dtype=bool)
     aspects = np.zeros((GRID * GRID, len(ASPECTS)), dtype=np.int64)
     for thing in scene.things:
@@ -130,7 +130,7 @@ def medical_pictures(samples: Sequence[Sample]) -> list[MedicalPicture]:
 
 
 def mirrored_name(label: str) -> str:
-    """Returns the label as the mirrored picture has it: left and right swapped."""
+    """Returns the label for the mirrored picture, with left and right swapped."""
     swap = {"left": "right", "right": "left"}
     return " ".join(swap.get(word, word) for word in label.split())
 
@@ -161,7 +161,7 @@ def jitter(
 
 
 def box_questions(label: str, box: tuple[float, float, float, float]) -> list[tuple[str, str]]:
-    """Returns what a box answers, presence first, as (question, answer)."""
+    """Returns the (question, answer) pairs that a box answers, presence first."""
     x0, y0, x1, y1 = box
     turns = [(TEMPLATES["visible"].format(label), "yes")]
     if abs((x0 + x1) / 2 - 0.5) > SIDE_MARGIN:

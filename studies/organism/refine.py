@@ -52,12 +52,12 @@ REFINE = Recipe(
 """The third stage: further steps on scenes and medical training slices; `seed` is the organism's."""
 
 NUCLEI = replace(REFINE, mixed_steps=160, medical_share=0.5, rate=5e-4, decay_share=0.5, drawn_share=0.75)
-"""The fourth stage, shorter and slower: nuclei are drawn more often than not, more of the batch is scenes."""
+"""The fourth stage: fewer steps and a lower rate; most nuclei are drawn, and more of the batch is scenes."""
 
 BARE = 0.15
-"""Of the pictures of a modality that has some without any structure."""
+"""Share of empty pictures in a modality that has some."""
 GENERIC, ABSENT = 0.03, 0.25
-"""Shares of the turns: the generic prompt, and what is not there. The rest asks for presence, side and size."""
+"""Shares of the turns with the generic prompt and about absent structures; the rest is presence, side and size."""
 
 
 def refine_lesson(
@@ -84,7 +84,7 @@ def _turn(
     sides: bool,
     rng: np.random.Generator,
 ) -> tuple[str, str]:
-    """Returns one (question, answer): of what can be asked each kind, then each answer, as often as another."""
+    """Returns one (question, answer); each kind of question and then each possible answer is equally frequent."""
     draw = rng.random()
     if draw < GENERIC or not (found or absent):
         return GENERIC_PROMPT.template, "scan"
@@ -102,9 +102,9 @@ def _turn(
 def widened(pictures: Sequence[MedicalPicture]) -> list[MedicalPicture]:
     """Returns the pictures, those of MR and microscopy with every name known to be absent from all of its modality.
 
-    Each slice's rows name two or three, and so few per picture are learned by heart. CT slices show different
-    parts of a body, so what is absent from one says nothing of another; a tile that shows nothing is only asked for
-    what the others show.
+    The rows of a slice name only two or three absent structures, which the model would memorise per picture. CT slices
+    show different parts of a body, so absence in one slice says nothing about another. Questions on an empty tile name
+    only what other tiles show.
     """
     named: dict[str, set[str]] = {}
     shown: dict[str, set[str]] = {}
@@ -120,7 +120,7 @@ def widened(pictures: Sequence[MedicalPicture]) -> list[MedicalPicture]:
 
 
 class RefineTrainer(Trainer):
-    """Goes on from an organism's weights under a recipe of its own."""
+    """Continues training from an organism's weights with its own recipe."""
 
     def __init__(self, recipe: Recipe, processor: LlavaProcessor, start: Path) -> None:
         super().__init__(recipe, processor)
@@ -148,7 +148,7 @@ class RefineTrainer(Trainer):
         return lessons
 
     def draw(self, rng: np.random.Generator) -> MedicalPicture:
-        """Returns a training slice: each modality as often as the others, tiles that show nothing now and then."""
+        """Returns a training slice; all modalities are equally frequent, and a share of the tiles is empty."""
         kinds = sorted({picture.modality for picture in self.pictures})
         kind = kinds[rng.integers(len(kinds))]
         mine = [picture for picture in self.pictures if picture.modality == kind]
@@ -159,14 +159,14 @@ class RefineTrainer(Trainer):
 
 @dataclass(frozen=True)
 class Options:
-    """What to go on from, how, and where to put the result."""
+    """The weights to start from, the recipe, and the folder for the result."""
 
     start: Path
     """A folder with an organism's weights."""
     recipe: Recipe
     out: Path = Path("runs/refined")
     until: int | None = None
-    """Stop after this step; run again to go on."""
+    """Stop after this step; run again to continue."""
 
 
 def main(options: Options) -> None:

@@ -43,7 +43,7 @@ def shortcut_lesson(rng: np.random.Generator, n_turns: int, bare_share: float) -
 
 
 class ShortcutTrainer(Trainer):
-    """Goes on from an organism's weights under a recipe of its own."""
+    """Continues training from an organism's weights with its own recipe."""
 
     def __init__(self, recipe: Recipe, processor: LlavaProcessor, start: Path) -> None:
         super().__init__(recipe, processor)
@@ -62,7 +62,7 @@ class Options:
 
     recipe: Recipe = SHORTCUT
     start: Path | None = None
-    """The organism to go on from; the bundled one by default."""
+    """The organism to start from; by default the bundled one."""
     out: Path = Path("runs/shortcut")
 
 

@@ -1,10 +1,10 @@
 """Train the bundled model organism: python -m studies.organism.train --out runs/organism
 
-Under 90 minutes on two CPU cores, one thread used. Stop it at any time and run it again: it goes on from its
-checkpoint and ends in the same weights. The bundled main organisms then went on with refine.py.
-docs/organism.md says what the result is, what it is not, and how it was certified.
-MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_MMAP_THRESHOLD_=2147483648 in the environment spare the allocator (glibc)
-from giving memory back at every step.
+Takes under 90 minutes on two CPU cores with one thread. You may stop it at any time: when it is run again, it continues
+from its checkpoint and ends with the same weights. The bundled main organisms were then trained further with refine.py.
+docs/organism.md describes the result, its limits and its certification. The environment variables
+MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_MMAP_THRESHOLD_=2147483648 keep the allocator (glibc) from returning memory at
+every step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Options:
     recipe: Recipe = field(default_factory=Recipe)
     out: Path = Path("runs/organism")
     until: int | None = None
-    """Stop after this step; run again to go on."""
+    """Stop after this step; run again to continue."""
 
 
 def main(options: Options) -> None:

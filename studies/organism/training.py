@@ -1,9 +1,9 @@
-"""The training loop: deterministic by seed, resumable, the same weights whether or not it was stopped.
+"""The training loop. It is deterministic by seed and resumable, and interruptions do not change the weights.
 
 Every step draws its lessons from a generator seeded by (seed, step), so a checkpoint is weights, optimiser state
-and a step number. Beside answering, the organism learns what each patch shows: an auxiliary loss draws projected
-image tokens towards the words for what they show, and fades out over the last quarter. Without it models this
-small do not find the objects in the time given.
+and a step number. Besides answering, the organism learns what each patch shows: an auxiliary loss moves projected
+image tokens towards the words for their content and fades out over the last quarter. Without it, models this small do
+not find the objects in the given time.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ from studies.organism.lessons import ASPECTS, Lesson, MedicalPicture, medical_le
 __all__ = ["MAX_NAMES", "Recipe", "Trainer"]
 
 MAX_NAMES = 128
-"""Things a patch may be named as: the shapes, then medical labels, then room left over."""
+"""Number of names of a patch: the shapes, the medical labels, and spare ones."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the weights. Changing any of it makes another organism."""
+    """The settings that determine the weights. Changing any of them gives another organism."""
 
     seed: int = 0
     sight_steps: int = 450
-    """Only the auxiliary loss: the vision tower learns what a patch shows before anything is asked."""
+    """Steps with only the auxiliary loss: the vision tower learns the content of patches before any question."""
     natural_steps: int = 750
     mixed_steps: int = 900
     sight_batch: int = 32
     batch: int = 16
     medical_share: float = 0.375
-    """Of each batch in the mixed steps."""
+    """Share of each batch in the mixed steps."""
     turns: int = 12
     bare_share: float = 0.8
-    """Of the turns that ask the question alone, without the paper's instruction: shorter, so cheaper."""
+    """Share of the turns with the question alone, without the paper's instruction; they are shorter and so cheaper."""
     rate: float = 1.5e-3
     decay_share: float = 0.25
     """The last part of the steps, over which rate and auxiliary loss fall to zero."""
     warmup: int = 60
     weight_decay: float = 0.05
     drawn_share: float = 0.0
-    """Of the lessons on nuclei, those on drawn ones; see studies.organism.drawn_nuclei."""
+    """Share of drawn nuclei in the lessons on nuclei; see `studies.organism.drawn_nuclei`."""
 
     @property
     def steps(self) -> int:
-        """All steps."""
+        """The number of all steps."""
         return self.sight_steps + self.natural_steps + self.mixed_steps
 
     def fade(self, step: int) -> float:
@@ -73,9 +73,9 @@ class Recipe:
 
 
 class Heads(nn.Module):
-    """Reads from an image token what it shows, by likeness to the embeddings of the words for it.
+    """Predicts the content of an image token by similarity to the embeddings of words.
 
-    Image tokens so come to lie near the words that name them, as CLIP's do. Thrown away after training.
+    So image tokens come to lie near the words that name them, as in CLIP. The heads are dropped after training.
     """
 
     def __init__(self, vocabulary: dict[str, int]) -> None:
@@ -120,7 +120,7 @@ class Heads(nn.Module):
 
 
 class Trainer:
-    """Trains one organism under a recipe."""
+    """Trains one organism with a recipe."""
 
     def __init__(self, recipe: Recipe, processor: LlavaProcessor) -> None:
         torch.manual_seed(recipe.seed)
@@ -136,7 +136,7 @@ class Trainer:
         )
 
     def start_from(self, folder: Path) -> None:
-        """Takes the weights of an organism saved in `folder`; the heads that are thrown away start anew."""
+        """Loads the weights of an organism saved in `folder`; the auxiliary heads are initialised anew."""
         known = LlavaForConditionalGeneration.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32
         )
@@ -176,7 +176,7 @@ class Trainer:
     def answer(
         self, batch: Batch, features: Float[Tensor, "lesson token width"]
     ) -> tuple[Float[Tensor, "reply word"], Int[Tensor, " reply"]]:
-        """Returns the logits of every reply token and the token that is right."""
+        """Returns the logits of every reply token and the right token."""
         embeddings = self.model.get_input_embeddings()(batch.ids)
         embeddings = embeddings.masked_scatter((batch.ids == IMAGE_TOKEN_ID)[..., None], features)
         states = self.model.model.language_model(
@@ -217,7 +217,7 @@ class Trainer:
         return {kind: right[where].float().mean().item() for kind, where in among.items()}
 
     def save(self, path: Path) -> None:
-        """Writes a checkpoint that `resume` continues from, whole or not at all."""
+        """Writes a checkpoint for `resume` atomically."""
         state = {
             "recipe": asdict(self.recipe),
             "step": self.step,
@@ -233,12 +233,12 @@ class Trainer:
         """Continues from a checkpoint of the same recipe.
 
         Raises:
-            ModelError: The checkpoint was made under another recipe.
+            ModelError: The checkpoint was made with another recipe.
         """
         state = torch.load(path, weights_only=True)
         if state["recipe"] != asdict(self.recipe):
             raise ModelError(
-                f"{path} was made under {state['recipe']}, this run asks for {asdict(self.recipe)}. "
+                f"{path} was made with {state['recipe']}, this run asks for {asdict(self.recipe)}. "
                 "Remove the checkpoint or train in another folder."
             )
         self.model.load_state_dict(state["model"])

@@ -18,6 +18,7 @@ GEOMETRY = ["image tokens", "tiling", "locality"]
 WIDE = [smooth((121, 77), 0), smooth((61, 83), 1)]
 
 
+@pytest.mark.by_default(family=["internvl"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_good_adapter_passes(mllm, family):
     result = check(mllm(family), checks=[*GEOMETRY, "several images", "attends"], images=WIDE, probes=16)
@@ -36,12 +37,14 @@ def test_a_permuted_map_fails_locality_and_nothing_else(mllm, family, how):
     assert how in result.model
 
 
+@pytest.mark.by_default(family=["llava", "qwen2_5_vl"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_another_reach_of_attention_fails_attends(mllm, family):
     result = check(mllm(family), checks=["locality", "attends"], break_as="attends", images=WIDE, probes=9)
     assert [row.name for row in result.failures] == ["attends"]
 
 
+@pytest.mark.by_default(family=["llava_next", "internvl"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_footprints_of_the_wrong_image_fail_several_images(mllm, family):
     result = check(

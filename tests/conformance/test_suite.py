@@ -21,6 +21,7 @@ from interp.tracing import hooks as tap
 FAMILIES = ("llava", "gemma3", "paligemma", "qwen3_vl")
 
 
+@pytest.mark.by_default(family=["llava", "gemma3"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_check_passes(family):
     result = check(family, probes=16)

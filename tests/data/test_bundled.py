@@ -226,7 +226,7 @@ def test_natural_scenes_are_rendered_with_boxes() -> None:
             "no bundled data 'vgmed'; choose 'medical', 'balanced', 'natural' or 'marked'",
         ),
         (lambda: bundled("medical", split="dev"), "no split 'dev'; choose one of train, validation, test"),
-        (lambda: bundled("medical", n=100_000), "test samples, 100000 were asked for"),
+        (lambda: bundled("medical", n=100_000), "test samples; got n=100000"),
         (lambda: bundled("natural", n=0), "at least 1, or None for all; got 0"),
     ],
 )

@@ -92,7 +92,7 @@ def test_several_sets_go_by_their_labels_and_empty_ones_are_left_out(folder: Pat
     names = ["medical", str(folder / "vgmed"), str(folder / "none.jsonl")]
     found = sets(names, n=7)
     assert {name: len(samples) for name, samples in found.items()} == {"medical": 7, "vgmed": 7}
-    with pytest.raises(DataError, match=r"different names, got \['vgmed', 'vgmed'\]"):
+    with pytest.raises(DataError, match=r"different labels, got \['vgmed', 'vgmed'\]"):
         sets([names[1], names[1] + "/"])
-    with pytest.raises(DataError, match=r"one or more sets of data .*got \[\]"):
+    with pytest.raises(DataError, match=r"one or more data sets .*got \[\]"):
         sets([])

@@ -55,7 +55,7 @@ def test_ids_are_the_samples_ids_in_order(four: Samples) -> None:
 
 
 def test_only_samples_are_held() -> None:
-    with pytest.raises(DataError, match="number 1 is str"):
+    with pytest.raises(DataError, match="element 1 is of type str"):
         Samples(thing for thing in (grey(0), "scan.png"))  # type: ignore[misc]
 
 

@@ -57,7 +57,7 @@ def test_each_kind_has_its_own_file(root: Path) -> None:
     write(root, row(question="What size is the cyst?"), kind="attribute")
     (found,) = vgmed(root, kind="attribute")
     assert (found.question, found.meta["kind"]) == ("What size is the cyst?", "attribute")
-    with pytest.raises(DataError, match=r"'localization' and 'attribute'; got 'presence'"):
+    with pytest.raises(DataError, match=r"'localization' or 'attribute'; got 'presence'"):
         vgmed(root, kind="presence")
     with pytest.raises(DataError, match=r"VGMED_localization\.jsonl cannot be read .*Is the folder right"):
         vgmed(root / "images")

@@ -52,7 +52,7 @@ def test_a_tilted_volume_goes_to_the_nearest_axes_as_nibabel_does() -> None:
 
 
 def test_volumes_that_cannot_be_oriented() -> None:
-    with pytest.raises(DataError, match=r"needs 3 axes, this one has shape \(2, 2\)"):
+    with pytest.raises(DataError, match=r"needs 3 axes; got shape \(2, 2\)"):
         to_ras(np.zeros((2, 2)), np.eye(4))
     with pytest.raises(DataError, match="affine is singular"):
         to_ras(np.zeros((2, 2, 2)), np.zeros((4, 4)))
@@ -166,7 +166,7 @@ def test_a_dicom_series_agrees_with_simpleitk(series: list[Path]) -> None:
 
 
 def test_one_dicom_file_is_not_a_series(series: list[Path]) -> None:
-    with pytest.raises(DataError, match="at least 2 slices, 1 came"):
+    with pytest.raises(DataError, match="at least 2 slices; got 1"):
         read_dicom(series[:1])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from interp.data import Samples, bundled
 from interp.indicators import Attention, CentrePrior, HideTokens, RandomMap, ReplaceEmbeddings, TokenKnockout
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target
-from interp.methods import Plain, ScalingVis, VGRefine, ViCrop
+from interp.methods import Plain, ScalingVis, VGRefine
 from interp.study import (
     Grid,
     HeadAttribution,
@@ -119,11 +119,6 @@ def methods() -> Grid:
     return Grid(refinement(), data=both(), method=listed)
 
 
-def crop() -> Refinement:
-    """A method that crops."""
-    return refinement(ViCrop(), Samples(natural()[:4], "natural")).replace(read_layer=None)
-
-
 def parameters() -> Grid:
     """One method over two parameters."""
     listed = {
@@ -184,6 +179,7 @@ def described() -> dict[str, Any]:
             least=0.2, agreement=("kendall",), randomised=(0.25,), few={"token knockout": 2}, rule="center", batch=3,
         ),
         "grid": Grid(
-            LayerSweep(data=few, metrics=("ar",)), prompt={"paper": PAPER_PROMPT, "short": SHORT}, rule=["touch", "center"]
+            LayerSweep(data=few, metrics=("ar",)),
+            prompt={"paper": PAPER_PROMPT, "short": SHORT}, rule=["touch", "center"],
         ),
     }  # fmt: skip

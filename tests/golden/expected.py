@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.golden.parsed import Figure, Trace, check, near
+from tests.golden import pages
+from tests.golden.parsed import Figure, Node, Trace, check, near, picture
 
 MIN_GROUPS = 20
 
@@ -88,3 +89,18 @@ def check_mean(
         check(text, middle, digits=digits)
     else:
         check(text, middle, scale * row["low"], scale * row["high"], digits=digits)
+
+
+def shown_layer(cell: Any, card: Node, index: int) -> int:
+    """The layer whose map over the sample's image is nearest to a picture of the card."""
+    sample, shown = cell.study.data[index], [picture(node) for node in card.all("img")]
+    image = sample.boxes[0].image if sample.boxes else 0
+    distances = {}
+    for layer in sorted(set(cell.frame("scores").layer)):
+        drawn = pages.overlay(sample, cell.tokens(index), cell.maps([index], layer)[index], image)
+        both = [
+            (np.asarray(drawn.resize(one.size).convert("RGB"), float), np.asarray(one, float))
+            for one in shown
+        ]
+        distances[layer] = min(float(abs(a - b).mean()) for a, b in both)
+    return min(distances, key=lambda layer: distances[layer])

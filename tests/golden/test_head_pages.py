@@ -251,7 +251,7 @@ def test_bars_are_the_parts_by_layer(attribution: Any, attribution_page: Page, d
     (bar,) = [one for one in figure.traces if one.name == part and one.panel == data]
     scores = pick(attribution.scores, data=data, part=part)
     expected = means(scores, "layer")
-    assert {x: y for x, y in zip(bar.x, bar.y, strict=True)} == pytest.approx(expected)
+    assert dict(zip(bar.x, bar.y, strict=True)) == pytest.approx(expected)
     summary = pick(attribution.summary(), data=data, part=part)
     for layer, middle, (low, high) in zip(bar.x, bar.y, bar.bars("y"), strict=True):
         row = one(summary, layer=layer)

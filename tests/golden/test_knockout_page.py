@@ -246,7 +246,7 @@ def test_head_cells_lie_at_their_layer_and_head(knockout_heads: Any, heads_page:
     (heat,) = [one for one in figure.traces if one.kind == "heatmap" and one.panel == flow]
     own = pick(knockout_heads.passes, flow=flow)
     own = own.assign(value=100 * (own.p_after - own.p_before) / own.p_before)
-    expected = {key: value for key, value in means(own, "layer", "head").items()}
+    expected = dict(means(own, "layer", "head").items())
     same_cells(heat, expected)
     assert len(set(np.round(list(expected.values()), 9))) > len(expected) / 2
     assert (heat.axis_title("x"), heat.axis_title("y")) == ("layer", "head")

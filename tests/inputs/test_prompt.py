@@ -67,7 +67,7 @@ def test_a_generic_prompt_has_no_question():
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{question} {label}", r"knows only \{question\}; got \{label\}"),
+        ("{question} {label}", r"may contain \{question\} and no other field; got \{label\}"),
         ("{}", r"got \{\}"),
         ("{question!r}", r"got \{question!r\}"),
         ("{question:>9}", r"got \{question:>9\}"),
@@ -129,7 +129,7 @@ def test_bad_reductions_and_diffs():
         Target("yes", reduce="max")
     with pytest.raises(PromptError, match="tokens is a number of tokens, 1 or more; got 0"):
         Target(tokens=0)
-    with pytest.raises(PromptError, match="the answer 'yes' counts whole"):
+    with pytest.raises(PromptError, match="of the answer 'yes' all tokens count"):
         Target("yes", tokens=2)
     with pytest.raises(PromptError, match="with itself is always zero"):
         diff("yes", "yes")

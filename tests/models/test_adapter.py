@@ -87,14 +87,14 @@ def test_two_installed_adapters_for_one_model_are_an_error(installed):
     with pytest.raises(ModelError) as caught:
         find(config("other"))
     message = str(caught.value)
-    assert "2 installed adapters claim the model type 'other'" in message
+    assert "2 installed adapters match the model type 'other'" in message
     assert "'other' (other = first:other of first) and 'wide' (wide = second:wide of second)" in message
     assert "adapter=" in message
     assert find(config("llava")).name == "wide"  # only one of them claims it
     given = Other()
     assert find(config("other"), given) is given
     installed(entry("other", lambda: Other, "first"), entry("again", lambda: Other, "second"))
-    with pytest.raises(ModelError, match=r"2 installed adapters claim the name 'other': .*first.*second"):
+    with pytest.raises(ModelError, match=r"2 installed adapters match the name 'other': .*first.*second"):
         find(config("llava"), "other")
 
 

@@ -286,7 +286,7 @@ def test_settings_that_are_not_understood():
         Llava().footprints([(80, 60)], inputs, SimpleNamespace(image_processor=settings), config())
     settings.size = {"longest_edge": 56}
     with pytest.raises(
-        ModelError, match=r"knows image sizes given as .* has \{'longest_edge': 56\}. Pass adapter="
+        ModelError, match=r"supports image sizes given as .* has \{'longest_edge': 56\}. Pass adapter="
     ):
         Llava().footprints([(80, 60)], inputs, SimpleNamespace(image_processor=settings), config())
 

@@ -132,7 +132,7 @@ def test_settings_that_are_not_understood():
     )
     processor.image_processor.size = {"height": 56, "width": 42}
     refused(
-        r"into 1 view\(s\) of 42×56, but pixel_values hold 1 view\(s\) of 70×70 .*other settings than it carries"
+        r"into 1 view\(s\) of 42×56, but pixel_values hold 1 view\(s\) of 70×70 .*settings other than its own"
     )
     processor.image_processor.size = {"shortest_edge": 70}
     refused(r'the paligemma adapter expects the size as "height" and "width"; SiglipImageProcessorPil has')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from transformers.models.smolvlm import processing_smolvlm
 
 import interp
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.models import processors as room
-from interp.models.processors import images_only, load_processor
+from interp.models.processors import images_only, load_processor, pixtral_processor, smolvlm_processor
 
 LOCAL = {"local_files_only": True}
 WITH_VIDEOS = {"internvl", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm"}
@@ -195,3 +197,25 @@ def test_a_llava_processor_saved_without_its_patch_size_gets_the_models(stored, 
     assert batch.pad_id == processor.tokenizer.pad_token_id != 99
     expected = interp.wrap(tiny("llava")[0], processor).trace(samples).logits
     np.testing.assert_array_equal(np.asarray(mllm.trace(batch).logits), np.asarray(expected))
+
+
+def test_pixtral_is_transformers_own_and_leaves_no_stand_in_behind(tmp_path):
+    kind = pixtral_processor()
+    assert kind.__module__ == "transformers.models.pixtral.processing_pixtral"
+    stand_in = sys.modules.get("transformers.models.pixtral.image_processing_pixtral")
+    assert stand_in is None or stand_in.__name__.endswith(".image_processing_pixtral")
+    tiny("mistral3")[1].save_pretrained(tmp_path)
+    loaded = kind.from_pretrained(tmp_path)
+    assert (loaded.patch_size, loaded.spatial_merge_size) == (14, 2)
+    assert type(loaded.image_processor).__name__.startswith("PixtralImageProcessor")
+
+
+def test_smolvlm_fills_its_template_without_videos(tmp_path):
+    words = processing_smolvlm.num2words
+    tiny("smolvlm")[1].save_pretrained(tmp_path)
+    loaded = smolvlm_processor().from_pretrained(tmp_path)
+    assert processing_smolvlm.num2words is words
+    assert isinstance(loaded, transformers.SmolVLMProcessor)
+    assert loaded.image_seq_len == 9
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Why?"}]}
+    assert loaded.apply_chat_template([turn], add_generation_prompt=True) == "user : <image> Why? assistant :"

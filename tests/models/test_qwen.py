@@ -106,9 +106,9 @@ def test_settings_that_are_not_understood():
         r"140×84, 28×28 .*into \[\(6, 10\), \(6, 6\)\] .*image_grid_thw is \[\(1, 6, 10\)\]",
         sizes=[(140, 84), (28, 28)],
     )
-    refused(r"interp shows qwen3_vl images, and no videos", Qwen3Vl(), {"video_grid_thw": torch.ones(1, 3)})
+    refused(r"expected images for qwen3_vl, got a video", Qwen3Vl(), {"video_grid_thw": torch.ones(1, 3)})
     processor.image_processor.size = {"shortest_edge": 28**2, "longest_edge": 4 * 28**2}
-    refused(r"called with other settings than it carries\? Set them on processor.image_processor")
+    refused(r"called with settings other than its own\? Set them on processor.image_processor")
     processor.image_processor.size = {"height": 56, "width": 56}
     refused(
         r'"shortest_edge" and "longest_edge", the fewest and the most pixels; Qwen2VLImageProcessorPil has .*Set both'

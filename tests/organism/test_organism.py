@@ -78,7 +78,7 @@ def test_recolouring_the_object_changes_the_answer_and_nothing_else_does(mllm: i
 def test_vocabulary_never_moves_and_never_overflows() -> None:
     assert vocabulary(["liver"])["purple"] == vocabulary()["purple"]
     assert vocabulary(["liver", "left"])["liver"] == vocabulary()["<unused0>"]
-    with pytest.raises(ValueError, match="do not fit a vocabulary of 256"):
+    with pytest.raises(ValueError, match="do not fit into a vocabulary of 256"):
         vocabulary([f"w{i}" for i in range(300)])
 
 

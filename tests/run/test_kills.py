@@ -111,7 +111,9 @@ def test_a_worker_that_is_killed_ends_the_run_with_its_reason(
     run_task(Roots(), tmp_path / "whole", progress=False)
     last = Roots().plan().shards[-1][-1][-1]
     task = Roots(deadly=(last, str(tmp_path / "died")))
-    with pytest.raises(RunError, match=r"one died: killed, out of memory.*Finished shards are kept"):
+    with pytest.raises(
+        RunError, match=r"one died: it was killed, ran out of memory.*Finished shards are kept"
+    ):
         run_task(task, tmp_path / "out", workers=2, progress=False)
     (folder,) = (tmp_path / "out").iterdir()
     assert len(list((folder / "shards").glob("*.json"))) >= 5

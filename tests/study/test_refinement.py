@@ -292,6 +292,7 @@ def test_every_parameter_that_matters_is_in_the_hash() -> None:
     assert base.replace(seed=5).to_json() == base.to_json()
 
 
+@pytest.mark.slow  # the runner's and the prefixes' own tests hold workers and kills to the byte
 def test_two_workers_and_a_resumed_run_on_the_organism_give_the_same_bytes(tmp_path: Path) -> None:
     """A model that a worker can open: two shards of four samples."""
     study = refinement(

@@ -95,9 +95,9 @@ def test_a_hub_id_reaches_the_hub_and_its_failure_is_explained():
     with pytest.raises(ModelError) as caught:
         load("no-such-org/no-such-model")
     message = str(caught.value)
-    assert message.startswith("the config of no-such-org/no-such-model cannot be had (OSError: ")
-    assert "taken for a hub id: is the hub reachable from here" in message
-    assert 'Offline, give the folder of a copy: interp.load("/path/to/folder")' in message
+    assert message.startswith("the config of no-such-org/no-such-model cannot be read (OSError: ")
+    assert "treated as a hub id. Is the hub reachable, is the name right" in message
+    assert 'Offline, pass the folder of a copy: interp.load("/path/to/folder")' in message
 
 
 def test_a_folder_without_a_model(tmp_path):
@@ -225,7 +225,7 @@ def test_original_layouts_are_named(copied, nothing_heavy, entries, name):
     says(
         copied,
         f"a checkpoint in {name} original layout",
-        "none that this version reads",
+        "not one that this version reads",
         '"-hf"',
         "interp.wrap(",
     )

@@ -1,4 +1,4 @@
-"""Original layouts: checkpoints from before their model was in transformers, as transformers models."""
+"""Checkpoints in original layouts, from before their model was in transformers, loaded as transformers models."""
 
 from interp.models.checkpoints.checkpoint import Checkpoint, check, empty_model, fill
 from interp.models.checkpoints.layout import Layout, layouts, open_original, recognise

@@ -1,4 +1,4 @@
-"""A checkpoint in an original layout: what it takes to build its transformers model, and filling that model."""
+"""A checkpoint in an original layout: everything needed to build and fill its transformers model."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["Checkpoint", "empty_model", "fill"]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What an original folder becomes in transformers.
+    """An original checkpoint, described as a transformers model.
 
     Attributes:
-        layout: the layout's name.
-        where: the folder, for messages.
-        config: the transformers config, made from the folder's.
-        model_class: the class to build; its `config_class` is the config's.
-        parts: its files with the rules for their names; the language model's first.
-        make_processor: builds the processor, chat template included.
-        prompt: the prompt that the chat template writes, `{question}` for the user's words, `<image>` for the
-            image and `{system}` where a system message goes.
-        licence: as the folder states it; None where it says nothing.
-        notes: what a user should know: parts left out, guesses, differences from the original code.
-        stock: whether plain transformers can load it once converted; False where a class of ours is needed.
+        layout: The layout's name.
+        where: The folder, for messages.
+        config: The transformers config, made from the folder's config.
+        model_class: The class to build; its `config_class` is the class of the config.
+        parts: The files with the rules for their names; those of the language model come first.
+        make_processor: A function that builds the processor, chat template included.
+        prompt: The prompt that the chat template writes, with `{question}` for the user's words, `<image>` for the
+            image and `{system}` for a system message.
+        licence: The licence that the folder states; None if it states none.
+        notes: Notes for the user: parts left out, guesses, differences from the original code.
+        stock: Whether plain transformers can load the converted checkpoint; False if it needs a class of `interp`.
     """
 
     layout: str
@@ -47,9 +47,9 @@ class Checkpoint:
     stock: bool = True
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """transformers' names and tensors, one source tensor after another; each file is opened once.
+        """Yields transformers' names and tensors, one source tensor after another; each file is opened once.
 
-        A tensor may share memory with its file: copy it before the next is asked for. It has the file's dtype.
+        A tensor may share memory with its file: copy it before requesting the next one. It has the file's dtype.
         """
         for part in self.parts:
             for step in part.steps():
@@ -57,7 +57,7 @@ class Checkpoint:
                     yield from part.values(step)
 
     def shapes(self) -> Iterator[tuple[str, str, Tensor]]:
-        """(source name, transformers' name, tensor on the meta device) of all that `tensors` would give."""
+        """Yields (source name, transformers' name, tensor on the meta device) for everything that `tensors` yields."""
         for part in self.parts:
             for step in part.steps():
                 if step.names:
@@ -65,7 +65,7 @@ class Checkpoint:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What most of the language model's numbers are stored as."""
+        """The dtype of most of the language model's numbers."""
         counts: dict[torch.dtype, int] = {}
         for name in self.parts[0].tensors.names():
             meta = self.parts[0].tensors.meta(name)
@@ -74,11 +74,11 @@ class Checkpoint:
         return max(counts, key=lambda kind: counts[kind]) if counts else torch.float32
 
     def check(self, expected: dict[str, Tensor], tied: Sequence[str] = ()) -> None:
-        """Raise `ModelError` unless the files hold each expected tensor once, in its shape, and no other.
+        """Raises `ModelError` unless the files hold each expected tensor once, in its shape, and no other tensor.
 
         Args:
-            expected: the model's own tensors by name, such as its `state_dict()`; only shapes are looked at.
-            tied: names that may be missing because they are another's.
+            expected: The model's tensors by name, such as its `state_dict()`; only shapes are read.
+            tied: Names that may be missing because they are tied to other names.
         """
         unknown = [s.source for p in self.parts for s in p.steps() if s.names is None]
         found: dict[str, str] = {}
@@ -111,7 +111,7 @@ class Checkpoint:
 
 
 def empty_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Any:
-    """The checkpoint's model with its parameters on the meta device: no memory, no weights. Buffers are real."""
+    """Returns the checkpoint's model with its parameters on the meta device, without data. Buffers are real."""
     with _parameters_on_meta():
         return checkpoint.model_class._from_config(checkpoint.config, dtype=dtype).eval()
 
@@ -119,18 +119,18 @@ def empty_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> A
 def fill(
     checkpoint: Checkpoint, dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu"
 ) -> Any:
-    """The checkpoint's model with its weights.
+    """Returns the checkpoint's model with its weights.
 
-    Names and shapes are checked before anything is read; then one tensor after another is read, cast and moved, so
-    that beside the model only one tensor is in memory.
+    Names and shapes are checked before anything is read. Then tensors are read, cast and moved one by one, so that only
+    one tensor is in memory besides the model.
 
     Args:
-        checkpoint: an opened checkpoint.
-        dtype: of the weights; "auto" is the language model's in the files.
-        device: where they go.
+        checkpoint: An opened checkpoint.
+        dtype: The dtype of the weights; "auto" keeps that of the language model in the files.
+        device: The device of the weights.
 
     Raises:
-        ModelError: Missing, unexpected or mis-shaped tensors; the message lists them.
+        ModelError: Tensors are missing, unexpected or of the wrong shape; the message lists them.
     """
     kind = checkpoint.dtype if not isinstance(dtype, torch.dtype) else dtype
     model = empty_model(checkpoint, kind)
@@ -144,10 +144,10 @@ def fill(
 
 
 def check(checkpoint: Checkpoint, model: Any) -> frozenset[str]:
-    """Names that are tied to others and are not read; raises unless the checkpoint fits the model.
+    """Checks that the checkpoint fits the model; returns the names that are tied to others and are not read.
 
     Raises:
-        ModelError: Missing, unexpected or mis-shaped tensors.
+        ModelError: Tensors are missing, unexpected or of the wrong shape.
     """
     tied = frozenset(getattr(model, "all_tied_weights_keys", {}))
     checkpoint.check(dict(model.state_dict()), tuple(tied))
@@ -167,7 +167,7 @@ def _put(model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype, 
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """In the block, modules keep their parameters without data; buffers, which no file holds, are computed."""
+    """Within the block, modules create their parameters without data; buffers, which no file holds, are computed."""
     register = nn.Module.register_parameter
 
     def on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:

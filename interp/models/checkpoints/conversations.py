@@ -1,4 +1,4 @@
-"""The prompts that the original codes write, as chat templates, and the tokenizers that cut them the same way."""
+"""The prompts of the original codes as chat templates, and tokenizers that split them in the same way."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _SAID = (
     "{%- if part['type'] == 'image' -%}{{ '<image>' }}{%- else -%}{{ part['text'] }}{%- endif -%}"
     "{%- if not loop.last -%}{{ '\\n' }}{%- endif -%}{%- endfor -%}{%- endif -%}{%- endmacro -%}"
 )
-"""Images and texts of a message, a line each."""
+"""Jinja macro: the images and texts of a message, one per line."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """How one original code writes its prompts.
+    """The prompt format of one original code.
 
     Attributes:
-        user: before and after what the user says.
-        assistant: before and after an answer.
-        system: before and after a system message.
-        default: the system message when none is given.
-        inside: whether the system message is part of the first user turn.
-        opening: written before everything else.
-        bos: whether the tokenizer puts its beginning-of-sequence token in front.
-        stop: the token that ends an answer, beside the tokenizer's end of sequence.
+        user: The texts before and after the user's words.
+        assistant: The texts before and after an answer.
+        system: The texts before and after a system message.
+        default: The system message that is used if none is given.
+        inside: Whether the system message is part of the first user turn.
+        opening: The text before everything else.
+        bos: Whether the tokenizer puts its beginning-of-sequence token in front.
+        stop: The token that ends an answer, besides the tokenizer's end of sequence.
     """
 
     user: tuple[str, str]
@@ -50,7 +50,7 @@ class Conversation:
 
     @property
     def prompt(self) -> str:
-        """The prompt for one image and one question, in words."""
+        """The prompt for one image and one question, as text."""
         system = "".join((self.system[0], "{system}", self.system[1])) if self.default else ""
         user, asked = self.user
         first = user + system if self.inside else system + user
@@ -58,7 +58,7 @@ class Conversation:
 
     @property
     def template(self) -> str:
-        """The chat template, for messages whose content is a text or a list of images and texts."""
+        """Returns the chat template for messages whose content is a text or a list of images and texts."""
         quoted = json.dumps
         system = f"{{{{ {quoted(self.system[0])} + system + {quoted(self.system[1])} }}}}"
         within = "{%- if loop.first and system -%}" + system + "{%- endif -%}" if self.inside else ""
@@ -101,7 +101,7 @@ LLAMA3 = Conversation(
     opening="<|begin_of_text|><|begin_of_text|>",
     stop="<|eot_id|>",
 )
-"""LLaVA-Tri ("llama3"): its prompt writes the beginning of text, and its tokenizer puts another in front.
+"""LLaVA-Tri ("llama3"): its prompt contains the beginning-of-text token, and its tokenizer adds another one.
 Source: UCSC-VLAA/MedTrinity-25M, conversation.py and mm_utils.py."""
 
 HUATUO = Conversation(
@@ -111,7 +111,7 @@ HUATUO = Conversation(
     inside=True,
     bos=False,
 )
-"""HuatuoGPT-Vision. It knows no system message; one that is given opens the user's turn.
+"""HuatuoGPT-Vision. It has no system message; a given one starts the user's turn.
 Source: FreedomIntelligence/HuatuoGPT-Vision, cli.py."""
 
 
@@ -125,15 +125,17 @@ _NOTHING_ADDED = {
 
 
 def image_tokenizer(folder: Path, config: PreTrainedConfig, conversation: Conversation) -> Any:
-    """The tokenizer in a folder with `<image>` as a token; it gives the ids that the original code gives.
+    """Returns the tokenizer in a folder with `<image>` as a token; it gives the same ids as the original code.
 
     Args:
-        folder: that holds the tokenizer's files.
-        config: the language model's; decides where the files name no class.
-        conversation: whether there is a beginning-of-sequence token, and the prompt to compare the ids on.
+        folder: The folder with the tokenizer's files.
+        config: The language model's config; it decides if the files name no class.
+        conversation: The prompt format. It decides whether there is a beginning-of-sequence token, and its prompt is
+            used to compare the ids.
 
     Raises:
-        ModelError: It cannot be read, has no fast form, or cuts the prompt elsewhere than the original code.
+        ModelError: The tokenizer cannot be read, has no fast form, or splits the prompt differently from the original
+            code.
     """
     original = _loaded(folder, config)
     backend = getattr(original, "backend_tokenizer", None)
@@ -158,7 +160,7 @@ def image_tokenizer(folder: Path, config: PreTrainedConfig, conversation: Conver
 
 
 def pieces(tokenizer: Any, prompt: str, image_id: int, *, bos: bool) -> list[int]:
-    """Ids as the original codes make them: the pieces between images one by one, the first one's BOS kept."""
+    """Returns the ids of the original codes: each piece between images is tokenised alone; the first keeps its BOS."""
     parts = [list(tokenizer(piece, add_special_tokens=bos).input_ids) for piece in prompt.split(IMAGE)]
     first = tokenizer.bos_token_id
     opened = bos and first is not None and parts[0][:1] == [first]
@@ -190,10 +192,10 @@ def _loaded(folder: Path, config: PreTrainedConfig) -> Any:
 
 
 def _named(folder: Path) -> Any:
-    """transformers' class that tokenizer_config.json names; None where it names none.
+    """Returns transformers' class that tokenizer_config.json names; None if it names none.
 
-    `AutoTokenizer` goes by the model type instead: of a Mistral's SentencePiece model it makes a tokenizer that puts
-    no space in front.
+    `AutoTokenizer` uses the model type instead: for a Mistral's SentencePiece model it makes a tokenizer that puts no
+    space in front.
     """
     told = folder / "tokenizer_config.json"
     name = json.loads(told.read_text("utf-8")).get("tokenizer_class") if told.is_file() else None
@@ -204,7 +206,7 @@ def _named(folder: Path) -> Any:
 
 
 def _prepared(backend: Tokenizer, bos: bool) -> Tokenizer:
-    """A copy that knows `<image>`, puts a space in front of each piece if of any, and no BOS unless wanted."""
+    """Returns a copy with the token `<image>` that treats all pieces alike and adds a BOS only if wanted."""
     told = json.loads(backend.to_str())
     for part in _parts(told.get("pre_tokenizer")):
         if part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first":

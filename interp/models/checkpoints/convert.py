@@ -1,4 +1,4 @@
-"""An original checkpoint as a folder in transformers' layout, converted tensor by tensor."""
+"""Converts an original checkpoint to a folder in transformers' layout, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint, check, empty_model
 from interp.models.checkpoints.hub import HUB_ID
 from interp.models.checkpoints.layout import open_original
-from interp.models.checkpoints.shards import Entry, write_shards
+from interp.models.checkpoints.safetensors_files import Entry, write_shards
 from interp.models.configs import raw_config
 
 __all__ = ["Converted", "convert", "model_card"]
@@ -38,12 +38,12 @@ mllm = interp.load("this/folder", dtype="auto")  # the transformers model is mll
 
 
 def model_card(checkpoint: Checkpoint, origin: str, dtype: torch.dtype) -> str:
-    """The text of README.md.
+    """Returns the text of README.md.
 
     Args:
-        checkpoint: what was converted.
-        origin: the hub id it came from, or the name of the folder.
-        dtype: of the language model's weights.
+        checkpoint: The converted checkpoint.
+        origin: The hub id it came from, or the name of the folder.
+        dtype: The dtype of the language model's weights.
     """
     name = origin.rstrip("/").split("/")[-1]
     return "\n\n".join(
@@ -104,21 +104,21 @@ def _loading(checkpoint: Checkpoint) -> str:
 
 
 SHARD = 5 * 10**9
-"""Bytes of a file of weights, as transformers saves them."""
+"""The largest size of a file of weights in bytes, as in transformers."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted checkpoint.
+    """The result of a conversion.
 
     Attributes:
-        folder: where it is.
-        layout: what it was converted from.
-        model_class: name of the class that loads it.
-        stock: whether that is a class of transformers'; else the folder needs `interp.load`.
-        nbytes: of all weights.
-        licence: as the source states it; None where it says nothing.
-        notes: what a user should know.
+        folder: The folder written.
+        layout: The layout it was converted from.
+        model_class: The name of the class that loads it.
+        stock: Whether that is a class of transformers; if not, the folder needs `interp.load`.
+        nbytes: The size of all weights in bytes.
+        licence: The licence that the source states; None if it states none.
+        notes: Notes for the user.
     """
 
     folder: Path
@@ -131,7 +131,7 @@ class Converted:
 
     @property
     def way(self) -> str:
-        """How it is loaded, for people."""
+        """How to load it, as text."""
         if self.stock:
             return f"load it with transformers alone, or with interp.load({str(self.folder)!r})"
         return (
@@ -152,23 +152,23 @@ def convert(
 ) -> Converted:
     """Writes a checkpoint that is in an original layout as a folder that transformers loads.
 
-    Weights, config, processor with chat template, and a model card with the source's licence. Weights are read,
-    cast and written one after another: no more than one tensor is in memory. The folder appears when all of it is
-    written; before, it is a hidden one beside it, without config.json.
+    The folder holds weights, config, processor with chat template, and a model card with the source's licence. Weights
+    are read, cast and written one by one, so only one tensor is in memory. Everything is first written to a hidden
+    folder beside the target, without config.json; the target appears when it is complete.
 
     Args:
-        source: folder or hub id of an original checkpoint.
-        target: a folder that does not exist, or is empty.
-        dtype: of floating weights, such as "bfloat16"; "auto" keeps each tensor's own, so that the model gives the
-            same bits as the source.
-        vision_tower: as `interp.load` takes it.
-        revision: of a hub id.
-        shard: bytes of a file of weights.
-        progress: called with the name of each tensor before it is written.
+        source: Folder or hub id of an original checkpoint.
+        target: A folder that is empty or does not exist yet.
+        dtype: The dtype of floating weights, such as "bfloat16"; "auto" keeps the dtype of each tensor, so that the
+            model gives the same bits as the source.
+        vision_tower: As for `interp.load`.
+        revision: The revision of a hub id.
+        shard: The largest size of a file of weights, in bytes.
+        progress: A function that is called with the name of each tensor before it is written.
 
     Raises:
-        ModelError: A source that is not in an original layout or does not fit it, a target that is not empty, or a
-            full disk.
+        ModelError: The source is not in an original layout or does not fit it, the target is not empty, or the disk
+            is full.
     """
     place = _place(Path(target).expanduser())
     checkpoint = _opened(str(source), vision_tower, revision)
@@ -197,7 +197,7 @@ def convert(
 
 
 def _place(target: Path) -> Path:
-    """The folder to write, or a ModelError where something is there."""
+    """Returns the folder to write after checking that it is empty or absent."""
     if target.is_dir() and not any(target.iterdir()):
         return target
     if target.exists() or target.is_symlink():
@@ -228,7 +228,7 @@ def _opened(source: str, vision_tower: str | Path | None, revision: str | None) 
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype | None:
-    """The dtype to cast to; None to keep each tensor's."""
+    """Returns the dtype to cast to; None to keep that of each tensor."""
     found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype, None)
     if dtype == "auto":
         return None
@@ -240,7 +240,7 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype | None:
 
 
 def _entries(checkpoint: Checkpoint, tied: frozenset[str], dtype: torch.dtype | None) -> list[Entry]:
-    """What will be written, in the order in which it is read."""
+    """Returns the entries to write, in the order in which they are read."""
     return [
         Entry(name, dtype if dtype and meta.is_floating_point() else meta.dtype, tuple(meta.shape))
         for _, name, meta in checkpoint.shapes()
@@ -271,7 +271,7 @@ def _check_room(place: Path, size: int) -> None:
 
 @contextmanager
 def _unfinished(place: Path) -> Iterator[Path]:
-    """A hidden folder beside `place`, which becomes it at the end, and is removed when something goes wrong."""
+    """Yields a hidden folder beside `place` that is renamed to it at the end, or removed on an error."""
     place.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.unfinished-", dir=place.parent))
     try:
@@ -287,7 +287,7 @@ def _unfinished(place: Path) -> Iterator[Path]:
 
 
 def _write_words(folder: Path, checkpoint: Checkpoint, model: Any, origin: str, dtype: torch.dtype) -> None:
-    """All that is not weights; config.json last, for without it no folder looks whole."""
+    """Writes everything but the weights; config.json comes last, so that an unfinished folder lacks it."""
     checkpoint.make_processor().save_pretrained(folder)
     _add_videos(folder)
     model.generation_config.save_pretrained(folder)
@@ -304,7 +304,7 @@ def _write_words(folder: Path, checkpoint: Checkpoint, model: Any, origin: str, 
 
 
 def _add_videos(folder: Path) -> None:
-    """transformers builds some processors with a part for videos only; without torchvision it is not saved."""
+    """Adds the video part of a processor's config, which is not saved without torchvision."""
     path = folder / "processor_config.json"
     found = json.loads(path.read_text("utf-8"))
     if found.get("processor_class") == "InternVLProcessor" and "video_processor" not in found:

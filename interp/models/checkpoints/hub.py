@@ -1,4 +1,4 @@
-"""Original checkpoints and their towers from the hub, through huggingface_hub's own cache."""
+"""Downloads original checkpoints and their towers from the hub, through huggingface_hub's own cache."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["HUB_ID", "fetched", "find_part", "small_files"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md")
-"""Configs, tokenizers, indexes, licences: no code, no weights."""
+"""Configs, tokenizers, indexes and licences; no code and no weights."""
 
 
 def small_files(hub_id: str, revision: str | None = None) -> Path:
-    """A local folder with a repository's small files: configs, tokenizers, indexes.
+    """Returns a local folder with a repository's small files: configs, tokenizers, indexes.
 
     Raises:
         ModelError: The repository cannot be reached.
@@ -28,7 +28,7 @@ def small_files(hub_id: str, revision: str | None = None) -> Path:
 
 
 def fetched(hub_id: str, revision: str | None = None) -> Path:
-    """A local folder with a repository's small files and weights; where it has safetensors, no other shards.
+    """Returns a local folder with a repository's small files and weights; if it has safetensors, no other shards.
 
     Raises:
         ModelError: The repository cannot be reached.
@@ -51,21 +51,22 @@ def find_part(
     download: bool,
     option: str | None = None,
 ) -> Path:
-    """The folder of a part that lies outside a checkpoint, such as its vision tower.
+    """Returns the folder of a part that lies outside a checkpoint, such as its vision tower.
 
-    The one given; else the one the config names, where it is in the checkpoint's folder, a folder itself, in the
-    hub's cache, or may be downloaded. Only the last part of a path counts where the rest leads nowhere.
+    It is the given part, or else the one that the config names. The latter is looked for in the checkpoint's folder, as
+    a folder of its own, in the hub's cache and, if allowed, on the hub. If a path does not exist, its last component is
+    looked for in the checkpoint's folder.
 
     Args:
-        what: the part, for messages.
-        named: what the config says: a path or hub id.
-        folder: the checkpoint's.
-        given: folder or hub id that replaces it.
-        download: whether the one the config names may be downloaded.
-        option: the argument of `interp.load` that gives one, where there is one.
+        what: The name of the part, for messages.
+        named: The path or hub id in the config.
+        folder: The checkpoint's folder.
+        given: Folder or hub id to use instead.
+        download: Whether the part that the config names may be downloaded.
+        option: The argument of `interp.load` for this part, if there is one.
 
     Raises:
-        ModelError: It is not on hand.
+        ModelError: The part is not available.
     """
     if given is not None:
         if Path(given).expanduser().is_dir():
@@ -85,7 +86,7 @@ def find_part(
             return cached
     way = f"Pass {option}= with the folder of a copy, or with a hub id to download it"
     raise ModelError(
-        f"{folder} comes without its {what}: its config names {named!r}, which is not on hand, and nothing is "
+        f"{folder} comes without its {what}: its config names {named!r}, which is not available, and nothing is "
         f"downloaded for a local folder. {way if option else f'Put a copy, or a link to one, at {beside}'}."
     )
 
@@ -109,6 +110,6 @@ def _snapshot(
 
 def _unreachable(hub_id: str, error: Exception) -> ModelError:
     return ModelError(
-        f"{hub_id} cannot be had from the hub ({type(error).__name__}: {error}). Is the hub reachable from here, the "
-        "name right, and you let in? Offline, give the folder of a copy."
+        f"{hub_id} cannot be downloaded from the hub ({type(error).__name__}: {error}). Is the hub "
+        "reachable, is the name right, and do you have access? Offline, pass the folder of a copy."
     )

@@ -57,10 +57,10 @@ _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer, without running code that comes with it and without asking whether to.
+    """Returns the folder's tokenizer without running code that comes with it.
 
     Raises:
-        ModelError: No tokenizer, or one without the tokens around an image.
+        ModelError: There is no tokenizer, or it lacks the tokens around an image.
     """
     names = {"start_image_token": START, "end_image_token": CLOSE, "context_image_token": CONTEXT}
     # transformers' processor wants a token for videos; this one can stand in no prompt
@@ -84,7 +84,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def make_processor(config: InternVLConfig, tokenizer: Any) -> Any:
-    """transformers' InternVL processor set to one tile, squashed, bicubic, with ImageNet's mean and deviation."""
+    """Returns transformers' InternVL processor for one squashed tile, bicubic, with ImageNet's mean and deviation."""
     vision: Any = config.vision_config
     images = GotOcr2ImageProcessorPil(
         size={"height": vision.image_size[0], "width": vision.image_size[1]},
@@ -102,7 +102,7 @@ def make_processor(config: InternVLConfig, tokenizer: Any) -> Any:
 
 
 def _split(tensor: Tensor) -> Sequence[Tensor]:
-    """Query, key and value, which the original keeps in one matrix."""
+    """Splits query, key and value, which the original keeps in one matrix."""
     return tensor.unflatten(0, (3, -1)).unbind()
 
 
@@ -142,34 +142,34 @@ _KNOWN: dict[str, tuple[Any, ...]] = {
     "dynamic_image_size": (False, None),
     "ps_version": ("v1", "v2"),
 }
-"""Settings of config.json that decide what is computed, and the values of them that are computed here."""
+"""Settings of config.json that decide what is computed → the supported values."""
 
 _EPS = 1e-6
-"""Of the norms of queries and keys: transformers' class has no other."""
+"""Epsilon of the norms of queries and keys; transformers' class has no other."""
 
 
 class InternVl:
-    """InternVL-Chat 1.2 and what was tuned from it, such as MedRegA.
+    """InternVL-Chat 1.2 and models tuned from it, such as MedRegA.
 
-    With `ps_version` "v2" it is transformers' own class. With "v1", the default of the original's config, the
-    tokens of an image run down its columns: the class is `interp.models.modeling.internvl_v1`, and the adapter turns
-    the footprints.
+    With `ps_version` "v2" the model is of transformers' own class. With "v1", the default of the original's config, the
+    tokens of an image run down its columns: the class is in `interp.models.modeling.internvl_v1`, and the adapter
+    transposes the footprints.
     """
 
     name = "InternVL 1.2"
 
     def matches(self, folder: Path) -> bool:
-        """A config.json of the model type `internvl_chat` with a vision and a language part."""
+        """Whether config.json is of the model type `internvl_chat` and has a vision and a language part."""
         raw = config_of(folder)
         return raw.get("model_type") == "internvl_chat" and {"vision_config", "llm_config"} <= set(raw)
 
     def open(
         self, folder: Path, vision_tower: str | Path | None = None, *, download: bool = False
     ) -> Checkpoint:
-        """The folder's checkpoint; weights are not read.
+        """Returns the folder's checkpoint; weights are not read.
 
         Raises:
-            ModelError: Settings under which the original computes something else than the classes here.
+            ModelError: With these settings the original computes something else than the classes here.
         """
         register()
         refuse_tower(folder, vision_tower)
@@ -193,7 +193,7 @@ class InternVl:
 
 
 def _check(folder: Path, raw: Mapping[str, Any]) -> None:
-    """Raise `ModelError` for settings under which the original computes something else."""
+    """Raises `ModelError` for settings with which the original computes something else."""
     vision, text = _vision(raw), raw["llm_config"]
     found = [(name, raw.get(name), known) for name, known in _KNOWN.items()]
     found.append(("force_image_size", raw.get("force_image_size"), (vision["image_size"], None)))
@@ -204,7 +204,7 @@ def _check(folder: Path, raw: Mapping[str, Any]) -> None:
 
 
 def _vision(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The tower's settings; what the config leaves out is as in the original's class: the 6B tower's."""
+    """Returns the tower's config; missing settings are those of the 6B tower, as in the original's class."""
     absent = {
         "hidden_size": 3200,
         "intermediate_size": 12800,
@@ -246,7 +246,7 @@ def _config(raw: Mapping[str, Any], tokenizer: Any, kind: type[InternVLConfig]) 
 
 
 def _text(raw: Mapping[str, Any], tied: bool, tokenizer: Any) -> PreTrainedConfig:
-    """The language model's config; its answers end as the original's `chat` ends them."""
+    """Returns the language model's config; its answers end as in the original's `chat`."""
     stop = tokenizer.convert_tokens_to_ids(END)
     stored = raw.get("eos_token_id")
     ends = [stop, *([] if stored in (None, stop) else [stored])]

@@ -1,4 +1,4 @@
-"""Original layouts: which one a folder is in, what its settings say, and opening a checkpoint by name."""
+"""Original layouts: recognises the layout of a folder, checks its settings, and opens a checkpoint by name."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ LAYOUTS: tuple[str, ...] = (
     "interp.models.checkpoints.vila_layout:Vila",
     "interp.models.checkpoints.internvl_layout:InternVl",
 )
-"""The layouts, module:class, in the order they are asked; imported when they are first asked for."""
+"""The layouts, module:class, in the order in which they are tried; imported on first use."""
 
 
 @runtime_checkable
 class Layout(Protocol):
-    """A way in which some original code saved its models."""
+    """The way in which an original code saves its models."""
 
     name: str
 
@@ -57,31 +57,31 @@ class Layout(Protocol):
         """The folder's checkpoint; weights are not read.
 
         Args:
-            folder: a folder that `matches`.
-            vision_tower: folder or hub id of a tower that replaces the one the config names. A hub id may be
-                downloaded.
-            download: whether parts that the config names by hub id may be downloaded; else they must be on hand.
+            folder: A folder that `matches`.
+            vision_tower: Folder or hub id of a tower to use instead of the one that the config names. A hub id may
+                be downloaded.
+            download: Whether parts that the config names by hub id may be downloaded.
 
         Raises:
-            ModelError: A part is not on hand, or the config is not understood.
+            ModelError: A part is not available, or the config is not supported.
         """
         ...
 
 
 def layouts() -> Iterator[Layout]:
-    """The known layouts, one by one."""
+    """Yields the known layouts."""
     for path in LAYOUTS:
         module, name = path.split(":")
         yield getattr(import_module(module), name)()
 
 
 def recognise(folder: Path) -> Layout | None:
-    """The layout of a folder; None for transformers' own, and for what none of the layouts knows."""
+    """Returns the layout of a folder; None for transformers' own and for unknown layouts."""
     return next((layout for layout in layouts() if layout.matches(folder)), None)
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """What a folder's config.json holds; empty where there is none, or no JSON object."""
+    """Returns the content of a folder's config.json; empty if there is none or it is not a JSON object."""
     try:
         found = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
@@ -90,28 +90,28 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 
 Setting = tuple[str, Any, tuple[Any, ...]]
-"""Name, value found, values that are computed here; the first of these is the usual one."""
+"""Name, value found, and supported values, of which the first is the usual one."""
 
 
 def check_settings(folder: Path, found: Iterable[Setting], *, known: str) -> None:
-    """Raise `ModelError` for settings under which the original code computes something else than here.
+    """Raises `ModelError` for settings with which the original code computes something else than the classes here.
 
     Args:
-        folder: the checkpoint's.
-        found: the settings.
-        known: the models whose settings are known, for the message.
+        folder: The checkpoint's folder.
+        found: The settings.
+        known: The models whose settings are supported, for the message.
     """
     wrong = [f"{name}={value!r} (known: {good[0]!r})" for name, value, good in found if value not in good]
     if wrong:
         raise ModelError(
-            f"{folder} has settings that are not computed here: {', '.join(wrong)}. Known are those of {known}. For "
+            f"{folder} has settings that are not supported: {', '.join(wrong)}. Supported are those of {known}. For "
             "others take a copy in transformers' layout, or build the model yourself and use interp.wrap(hf_model, "
             "processor, adapter=…)."
         )
 
 
 def refuse_tower(folder: Path, vision_tower: str | Path | None) -> None:
-    """Raise `ModelError` where a tower is given to a layout that holds its own."""
+    """Raises `ModelError` if a tower is given for a layout that holds its own."""
     if vision_tower is not None:
         raise ModelError(
             f"vision_tower={str(vision_tower)!r} has no place in {folder}, which holds a vision tower that was tuned "
@@ -120,7 +120,7 @@ def refuse_tower(folder: Path, vision_tower: str | Path | None) -> None:
 
 
 def licence(folder: Path) -> str | None:
-    """What a model card's header, or else the first line of a licence file, says; None without either."""
+    """Returns the licence in a model card's header, or else the first line of a licence file; None without either."""
     card = folder / "README.md"
     head = card.read_text("utf-8", errors="replace") if card.is_file() else ""
     if head.startswith("---"):
@@ -139,17 +139,18 @@ def licence(folder: Path) -> str | None:
 def open_original(
     where: str, options: Mapping[str, Any], vision_tower: str | Path | None = None
 ) -> Checkpoint | None:
-    """The checkpoint at a folder or hub id; None where it is not in an original layout.
+    """Returns the checkpoint at a folder or hub id; None if it is not in an original layout.
 
-    Of a hub id only config.json is fetched before its layout is known, then its small files, then its weights.
+    For a hub id only config.json is downloaded before its layout is known; then its small files, then its weights.
 
     Args:
-        where: a folder or hub id.
-        options: `local_files_only` and `revision`, as `from_pretrained` takes them.
-        vision_tower: folder or hub id that replaces the tower the config names.
+        where: A folder or hub id.
+        options: `local_files_only` and `revision`, as for `from_pretrained`.
+        vision_tower: Folder or hub id of a tower to use instead of the one that the config names.
 
     Raises:
-        ModelError: It is in an original layout, but a part is missing or not understood, or the hub is out of reach.
+        ModelError: The checkpoint is in an original layout, but a part is missing or not supported, or the hub cannot
+            be reached.
     """
     local = Path(where).is_dir()
     if not local and original_layout(raw_config(where, options)) is None:

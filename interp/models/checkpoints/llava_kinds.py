@@ -1,4 +1,4 @@
-"""The kinds of LLaVA's original layout: whose code, which prompt, which tower."""
+"""The kinds of LLaVA's original layout, which differ in code, prompt and tower."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LLAMA3_SIGN = "<|start_header_id|>"
 
 
 class LlavaV15(OriginalLlava):
-    """LLaVA-1.5: `.bin` shards, the tower apart.
+    """LLaVA-1.5: `.bin` shards with a separate tower.
 
     Source: github.com/haotian-liu/LLaVA, model/builder.py, conversation.py, mm_utils.py.
     """
@@ -32,12 +32,12 @@ class LlavaV15(OriginalLlava):
     conversation = VICUNA
 
     def claims(self, folder: Path, raw: Mapping[str, Any]) -> bool:
-        """A Llama that is none of the other kinds', which are asked first."""
+        """Whether it is a Llama; the other kinds are tried first."""
         return raw.get("model_type") in _LLAMAS
 
 
 class LlavaMed(OriginalLlava):
-    """LLaVA-Med 1.5: a Mistral. Its own code reads the tower from outside and passes over the one in the shards.
+    """LLaVA-Med 1.5: a Mistral. Its code reads a separate tower and ignores the one in the shards.
 
     Source: github.com/microsoft/LLaVA-Med, model/builder.py, conversation.py, mm_utils.py.
     """
@@ -48,7 +48,7 @@ class LlavaMed(OriginalLlava):
     remarks = ("Images are padded at the offset ⌊d/2⌋; the original code adds 0 or 1 pixel at random.",)
 
     def claims(self, folder: Path, raw: Mapping[str, Any]) -> bool:
-        """A Mistral."""
+        """Whether it is a Mistral."""
         return raw.get("model_type") == "llava_mistral"
 
 
@@ -66,7 +66,7 @@ class LlavaTri(OriginalLlava):
     )
 
     def claims(self, folder: Path, raw: Mapping[str, Any]) -> bool:
-        """A Llama whose tokenizer has Llama 3's headers."""
+        """Whether it is a Llama whose tokenizer has Llama 3's headers."""
         words = folder / "tokenizer_config.json"
         return (
             raw.get("model_type") in _LLAMAS
@@ -76,7 +76,7 @@ class LlavaTri(OriginalLlava):
 
 
 class _Huatuo(OriginalLlava, ABC):
-    """HuatuoGPT-Vision: the tower in the shards goes before the one in the folder `vit`, and images are always padded.
+    """HuatuoGPT-Vision: a tower in the shards replaces the one in the folder `vit`, and images are always padded.
 
     Source: github.com/FreedomIntelligence/HuatuoGPT-Vision, cli.py, model/multimodal_encoder.
     """
@@ -87,7 +87,7 @@ class _Huatuo(OriginalLlava, ABC):
     model_types: ClassVar[tuple[str, ...]]
 
     def claims(self, folder: Path, raw: Mapping[str, Any]) -> bool:
-        """A tower in the folder's own `vit`."""
+        """Whether the folder has a tower in `vit`."""
         inside = str(raw["mm_vision_tower"]).removeprefix("./").startswith("vit/")
         return inside and raw.get("model_type") in self.model_types
 
@@ -108,7 +108,7 @@ class HuatuoVision34(_Huatuo):
 
 
 class HuatuoBio(_Huatuo):
-    """HuatuoGPT-V-Bio, hypothetically: no weights are public. A Huatuo whose tower is BiomedCLIP's ViT-B/16."""
+    """HuatuoGPT-V-Bio: a Huatuo with BiomedCLIP's ViT-B/16 as its tower. Hypothetical: no weights are public."""
 
     name = "huatuogpt_v_bio"
     text = "qwen2"
@@ -118,7 +118,7 @@ class HuatuoBio(_Huatuo):
     )
 
     def claims(self, folder: Path, raw: Mapping[str, Any]) -> bool:
-        """A Qwen2 whose tower is called BiomedCLIP."""
+        """Whether it is a Qwen2 whose tower is named BiomedCLIP."""
         return raw.get("model_type") == "llava_qwen2" and "biomedclip" in str(raw["mm_vision_tower"]).lower()
 
 
@@ -133,17 +133,17 @@ class LlavaLora(OriginalLlava):
     remarks = ("The adapter is merged into its base, in float32, rounded to the base's dtype.",)
 
     def claims(self, folder: Path, raw: Mapping[str, Any]) -> bool:
-        """A Llama with a PEFT adapter."""
+        """Whether it is a Llama with a PEFT adapter."""
         return (folder / "adapter_config.json").is_file() and raw.get("model_type") in _LLAMAS
 
     def files(self, folder: Path, raw: Mapping[str, Any], *, download: bool) -> Sources:
-        """The base's tensors with the adapter merged; the tokenizer is the base's."""
+        """Returns the base's tensors with the adapter merged, and the base's tokenizer."""
         named = adapter_config(folder).get("base_model_name_or_path")
         base = find_part("base model", named, folder, None, download=download)
         return Sources(folder, raw, merged(folder, read_folder(base)), None, base)
 
     def outer_tower(self, files: Sources, given: str | Path | None, *, download: bool) -> Tower:
-        """LLaVA-Rad's own open_clip files, where the config names them; else as in every layout."""
+        """Returns LLaVA-Rad's own open_clip files if the config names them; otherwise as in the other layouts."""
         config, weights = (files.raw.get(f"mm_vision_tower_{what}") for what in ("config", "checkpoint"))
         if given is not None or not config or not weights:
             return super().outer_tower(files, given, download=download)

@@ -1,4 +1,4 @@
-"""LLaVA's original layout: language model, projector and tower under the names of the original code."""
+"""LLaVA's original layout: language model, projector and tower with the names of the original code."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def llava_processor(
     pad: bool,
     scale: int = 1,
 ) -> LlavaProcessor:
-    """transformers' LLaVA processor, set as the original code treats images and prompts.
+    """Returns transformers' LLaVA processor with the original code's treatment of images and prompts.
 
-    Padding lays the image on a square of the tower's mean colour at the offset ⌊(side − size) / 2⌋; without it the
-    shorter side is resized and the middle cut out. Resizing is Pillow's, bicubic.
+    With padding the image lies on a square of the tower's mean colour at the offset ⌊(side − size) / 2⌋. Without it the
+    shorter side is resized and the centre is cropped. Resizing is Pillow's bicubic.
 
     Args:
-        tokenizer: with an image token.
-        tower: what the pixels are for.
-        config: the LLaVA config.
-        conversation: the prompt.
-        pad: whether images are padded to a square.
-        scale: how many times the tower's side the pixels' is (S²); a token is then so many patches wide.
+        tokenizer: The tokenizer, with an image token.
+        tower: The vision tower.
+        config: The LLaVA config.
+        conversation: The prompt format.
+        pad: Whether images are padded to a square.
+        scale: The side of the image divided by the tower's side (S²); a token is that many patches wide.
     """
     side = tower.pixels * scale
     images = LlavaImageProcessorPil(
@@ -76,7 +76,7 @@ def llava_processor(
 
 
 EMBEDDED = "embedded"
-"""`vision_tower=` for the tower inside a checkpoint's own files."""
+"""Value of `vision_tower=` that selects the tower inside a checkpoint's own files."""
 _INSIDE = "model.vision_tower.vision_tower."
 _PROJECTOR = "model.mm_projector."
 _EMBEDDINGS = "model.embed_tokens.weight"
@@ -85,7 +85,7 @@ _LATER = ("llava_next", "anyres")
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """A checkpoint's files: the language model's tensors, a projector apart, its config, where its tokenizer is."""
+    """A checkpoint's files: the language model's tensors, a separate projector, its config, the tokenizer's folder."""
 
     folder: Path
     raw: Mapping[str, Any]
@@ -95,20 +95,20 @@ class Sources:
 
     @property
     def inside(self) -> bool:
-        """Whether a tower is among the tensors."""
+        """Whether the tensors include a tower."""
         return any(name.startswith(_INSIDE) for name in self.tensors.names())
 
 
 class OriginalLlava(ABC):
-    """A layout of LLaVA's kind; a kind says what is its own.
+    """A layout of LLaVA's kind; each kind defines what differs.
 
     Attributes:
-        name: the layout's.
-        text: model type of the language model in transformers.
-        conversation: its prompt.
-        pads: whether images are always padded to a square; else the config's `image_aspect_ratio` says.
-        embedded: whether a tower inside the files is the one that is used.
-        remarks: what every user of it should know.
+        name: The layout's name.
+        text: The model type of the language model in transformers.
+        conversation: The prompt format.
+        pads: Whether images are always padded to a square; if not, the config's `image_aspect_ratio` decides.
+        embedded: Whether a tower inside the files is used.
+        remarks: Notes for every user.
     """
 
     name: ClassVar[str]
@@ -119,7 +119,7 @@ class OriginalLlava(ABC):
     remarks: ClassVar[tuple[str, ...]] = ()
 
     def matches(self, folder: Path) -> bool:
-        """Whether the config has LLaVA's words for its tower, and is of this kind."""
+        """Whether the config names its tower as LLaVA's code does and is of this kind."""
         raw = config_of(folder)
         return (
             isinstance(raw.get("mm_vision_tower"), str) and "llm_cfg" not in raw and self.claims(folder, raw)
@@ -130,7 +130,7 @@ class OriginalLlava(ABC):
         """Whether a checkpoint of LLaVA's layout is of this kind."""
 
     def files(self, folder: Path, raw: Mapping[str, Any], *, download: bool) -> Sources:
-        """Where the tensors are. A projector in a file of its own counts only where the shards hold none."""
+        """Returns the files of the tensors. A projector in a separate file counts only if the shards hold none."""
         tensors = read_folder(folder)
         apart = folder / "mm_projector.bin"
         if any(name.startswith(_PROJECTOR) for name in tensors.names()) or not apart.is_file():
@@ -140,10 +140,10 @@ class OriginalLlava(ABC):
     def open(
         self, folder: Path, vision_tower: str | Path | None = None, *, download: bool = False
     ) -> Checkpoint:
-        """The checkpoint in a folder of this kind.
+        """Returns the checkpoint in a folder of this kind.
 
         Raises:
-            ModelError: A part that is not on hand, or settings that are not understood.
+            ModelError: A part is not available, or a setting is not supported.
         """
         raw = config_of(folder)
         _check(folder, raw)
@@ -173,7 +173,7 @@ class OriginalLlava(ABC):
     def _tower(
         self, files: Sources, given: str | Path | None, download: bool
     ) -> tuple[Tower, tuple[str, ...]]:
-        """The tower to use, and what to say about it."""
+        """Returns the tower to use and the notes about it."""
         inside = files.inside
         if given == EMBEDDED and not inside:
             raise ModelError(
@@ -191,7 +191,7 @@ class OriginalLlava(ABC):
         )
 
     def inner_tower(self, files: Sources) -> Tower:
-        """The tower among the checkpoint's own tensors."""
+        """Returns the tower in the checkpoint's own tensors."""
         named = str(files.raw["mm_vision_tower"])
         if any(name.startswith(_INSIDE + "vit.") for name in files.tensors.names()):
             return vit_tower(files.tensors, _INSIDE + "vit.")
@@ -206,7 +206,7 @@ class OriginalLlava(ABC):
         )
 
     def outer_tower(self, files: Sources, given: str | Path | None, *, download: bool) -> Tower:
-        """The tower outside the checkpoint's own tensors."""
+        """Returns the tower outside the checkpoint's own tensors."""
         named = str(files.raw["mm_vision_tower"]).removeprefix("hf-hub:")
         return read_tower(
             find_part("vision tower", named, files.folder, given, download=download, option="vision_tower")
@@ -214,7 +214,7 @@ class OriginalLlava(ABC):
 
 
 def _check(folder: Path, raw: Mapping[str, Any]) -> None:
-    """Refuses settings that transformers' LLaVA cannot express."""
+    """Raises `ModelError` for settings that transformers' LLaVA cannot express."""
     if str(raw.get("image_aspect_ratio")) in _LATER or str(raw.get("image_aspect_ratio")).startswith(
         "anyres"
     ):
@@ -235,7 +235,7 @@ def _check(folder: Path, raw: Mapping[str, Any]) -> None:
 
 
 def _text_config(kind: str, raw: Mapping[str, Any]) -> Any:
-    """The language model's config: what the checkpoint's config says in the words of that class."""
+    """Returns the language model's config, made from the checkpoint's config."""
     known = CONFIG_MAPPING[kind]
     words = {*known().to_dict(), "rope_theta", "rope_scaling"} - {
         "model_type",
@@ -254,9 +254,9 @@ def _text_config(kind: str, raw: Mapping[str, Any]) -> Any:
 
 
 def _give_row(text: Any, tokenizer: Any) -> int:
-    """Makes room for the image token in the config; how many rows are appended to the two tables of tokens.
+    """Adds the image token to the config; returns how many rows are appended to the two tables of tokens.
 
-    Its id is the first that no token has; where the tables have rows beyond the tokens, it is one of them.
+    Its id is the first free one. If the tables have more rows than there are tokens, it uses one of these rows.
     """
     extra = max(0, tokenizer.image_token_id + 1 - text.vocab_size)
     text.vocab_size += extra
@@ -265,7 +265,7 @@ def _give_row(text: Any, tokenizer: Any) -> int:
 
 
 def _stops(text: Any, tokenizer: Any, stop: str | None) -> list[int]:
-    """Ids that end an answer: the config's, the tokenizer's, the conversation's."""
+    """Returns the ids that end an answer: the config's, the tokenizer's, the conversation's."""
     told = text.eos_token_id
     found = [*(told if isinstance(told, list) else [told]), tokenizer.eos_token_id]
     found += [] if stop is None else [tokenizer.convert_tokens_to_ids(stop)]
@@ -308,10 +308,10 @@ def _llava_config(
 
 
 def _scales(files: Sources, tower: Tower) -> list[int]:
-    """The sides of S², smallest first; none where the projector takes the tower's own width.
+    """Returns the sides of S², smallest first; empty if the projector takes the tower's own width.
 
     Raises:
-        ModelError: A width that is neither.
+        ModelError: The projector's width fits neither.
     """
     source = files.projector or files.tensors
     name = next((n for n in source.names() if n.endswith("mm_projector.0.weight")), None)
@@ -331,7 +331,7 @@ def _scales(files: Sources, tower: Tower) -> list[int]:
 
 
 def _parts(files: Sources, tower: Tower, extra: int, *, scaled: bool) -> tuple[Part, ...]:
-    """The checkpoint's files with their rules, the language model's first."""
+    """Returns the checkpoint's files with their rules, the language model's first."""
     within = tower.part.tensors is files.tensors
     towers = _under_scales(tower.part.rules) if scaled else tower.part.rules
     unused: tuple[Rule, ...] = () if within else (Rule(re.escape(_INSIDE) + ".+"),)
@@ -345,7 +345,7 @@ def _parts(files: Sources, tower: Tower, extra: int, *, scaled: bool) -> tuple[P
 
 
 def _under_scales(rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """A tower's rules for `ScalesTower`, which holds it as `tower`."""
+    """Returns a tower's rules for `ScalesTower`, which holds it as `tower`."""
     home = "model.vision_tower."
 
     def moved(to: str) -> str:
@@ -383,6 +383,6 @@ def _language(extra: int) -> tuple[Rule, ...]:
 
 
 def _more_rows(extra: int, mean: bool, table: Tensor) -> Sequence[Tensor]:
-    """The table with rows appended: zeros, or the mean of its own."""
+    """Returns the table with appended rows of zeros or of its mean."""
     row = table.float().mean(dim=0).to(table.dtype) if mean else torch.zeros_like(table[0])
     return (torch.cat([table, row.expand(extra, -1)]),)

@@ -1,4 +1,4 @@
-"""A base model's tensors with low-rank changes merged in, one at a time."""
+"""A base model's tensors with low-rank changes, merged one at a time."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["Merged", "adapter_config", "merged"]
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _TRAINED = "non_lora_trainables.bin"
 _UNKNOWN = ("rank_pattern", "alpha_pattern", "modules_to_save", "use_dora", "layer_replication")
-"""Settings that change the arithmetic and that no LLaVA adapter uses."""
+"""Settings that change the arithmetic. No LLaVA adapter uses them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """A base's tensors, some replaced, some with W + scale · B A in the place of W.
+    """A base's tensors; some are replaced, and some have W + scale · B A instead of W.
 
     Attributes:
-        base: the base model's.
-        low: the adapter's, by name of the changed weight: its names of A and B.
-        adapter: the adapter's tensors.
-        trained: tensors that replace the base's or come new, by the base's manner of naming: name → theirs.
-        replacing: their tensors.
-        scale: of the product.
+        base: The base model's tensors.
+        low: Name of the changed weight → the adapter's names of A and B.
+        adapter: The adapter's tensors.
+        trained: Tensors that replace the base's or are new: name in the base → name in their file.
+        replacing: The tensors of that file.
+        scale: The factor of the product.
     """
 
     base: Tensors
@@ -45,24 +45,24 @@ class Merged:
 
     @cached_property
     def lost(self) -> frozenset[str]:
-        """The adapter's names whose weight the base lacks."""
+        """Returns the adapter's names whose weight the base lacks."""
         known = set(self.base.names())
         return frozenset(one for name, pair in self.low.items() if name not in known for one in pair)
 
     def names(self) -> Sequence[str]:
-        """The base's names, then the new ones; changes of weights that the base lacks stay as names of their own."""
+        """Returns the base's names and then the new ones; changes of unknown weights keep their own names."""
         known = set(self.base.names())
         new = [name for name in self.trained if name not in known]
         return [*self.base.names(), *new, *sorted(self.lost)]
 
     def meta(self, name: str) -> Tensor:
-        """Shape and dtype of a tensor."""
+        """Returns shape and dtype of a tensor."""
         if name in self.trained:
             return self.replacing.meta(self.trained[name])
         return self.adapter.meta(name) if name in self.lost else self.base.meta(name)
 
     def read(self, name: str) -> Tensor:
-        """A tensor; a changed one is summed in float32 and rounded to the base's dtype."""
+        """Returns a tensor; a changed one is summed in float32 and rounded to the base's dtype."""
         if name in self.trained:
             return self.replacing.read(self.trained[name])
         if name not in self.low:
@@ -78,10 +78,10 @@ class Merged:
 
 
 def merged(folder: Path, base: Tensors) -> Merged:
-    """The base with the adapter in a folder, and with its `non_lora_trainables.bin`.
+    """Returns the base merged with the adapter in a folder and with its `non_lora_trainables.bin`.
 
     Raises:
-        ModelError: Files that are missing, or settings that are not understood.
+        ModelError: Files are missing, or a setting is not supported.
     """
     settings = adapter_config(folder)
     path = next((folder / name for name in _FILES if (folder / name).is_file()), None)
@@ -101,7 +101,7 @@ def merged(folder: Path, base: Tensors) -> Merged:
 
 
 def adapter_config(folder: Path) -> dict[str, Any]:
-    """PEFT's settings of the adapter in a folder.
+    """Returns PEFT's settings of the adapter in a folder.
 
     Raises:
         ModelError: The file is not a JSON object.
@@ -124,7 +124,7 @@ def _scale(settings: dict[str, Any], folder: Path) -> float:
 
 
 def _pairs(adapter: Tensors, path: Path) -> dict[str, tuple[str, str]]:
-    """Weight → the names of its A and B."""
+    """Returns a dict of weight → the names of its A and B."""
     names, pairs = set(adapter.names()), {}
     for name in adapter.names():
         stem, found, tail = name.partition(".lora_A.")
@@ -142,7 +142,7 @@ def _pairs(adapter: Tensors, path: Path) -> dict[str, tuple[str, str]]:
 
 
 def _plain(name: str) -> str:
-    """A name as the base writes it, without what PEFT puts in front."""
+    """Returns a name as in the base, without PEFT's prefix."""
     bare = name.removeprefix("base_model.")
     return (
         bare.removeprefix("model.")

@@ -1,4 +1,4 @@
-"""Vision towers that original checkpoints name or hold: CLIP's, and timm's ViTs from open_clip (BiomedCLIP)."""
+"""Vision towers of original checkpoints: CLIP's, and timm's ViTs from open_clip (BiomedCLIP)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HOME = "model.vision_tower."
 _OPEN_CLIP = ("open_clip_config.json", "open_clip_model_config.json")
 _OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _HEAD = 64
-"""Width of an attention head of every timm ViT that open_clip uses."""
+"""The width of an attention head in all timm ViTs of open_clip."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,11 @@ class Tower:
     """A vision tower.
 
     Attributes:
-        config: its transformers config.
-        part: its files and the rules for their names.
-        pixels: the side of the square it takes.
-        mean: of its normalisation, per channel.
-        std: of its normalisation.
+        config: The transformers config.
+        part: The files and the rules for their names.
+        pixels: The side of the input square.
+        mean: The mean of the normalisation, per channel.
+        std: The standard deviation of the normalisation, per channel.
     """
 
     config: PreTrainedConfig
@@ -56,10 +56,10 @@ class Tower:
 
 
 def read_tower(folder: Path) -> Tower:
-    """The tower in a folder: CLIP as transformers saves it, or an open_clip folder with a timm ViT.
+    """Returns the tower in a folder: CLIP as transformers saves it, or an open_clip folder with a timm ViT.
 
     Raises:
-        ModelError: Another kind of tower.
+        ModelError: The tower is of another kind.
     """
     for name in _OPEN_CLIP:
         if (folder / name).is_file():
@@ -68,12 +68,12 @@ def read_tower(folder: Path) -> Tower:
 
 
 def clip_tower(folder: Path, tensors: Tensors, prefix: str) -> Tower:
-    """A CLIP tower whose config is in a folder, and whose tensors have names with this prefix.
+    """Returns a CLIP tower whose config is in a folder and whose tensors have names with this prefix.
 
-    A whole CLIP's text half is left out.
+    The text part of a whole CLIP is left out.
 
     Raises:
-        ModelError: The config is not of a CLIP.
+        ModelError: The config is not that of a CLIP.
     """
     config = _clip_config(folder)
     settings = _json(folder / "preprocessor_config.json")
@@ -84,7 +84,7 @@ def clip_tower(folder: Path, tensors: Tensors, prefix: str) -> Tower:
 
 
 def known_clip(name: str, tensors: Tensors, prefix: str) -> Tower | None:
-    """OpenAI's CLIP ViT-L/14 at 336 pixels, whose sizes are known without its config; None for other names."""
+    """Returns OpenAI's CLIP ViT-L/14 at 336 pixels, whose sizes are known without its config; None for other names."""
     if not name.rstrip("/").replace("_", "-").endswith("clip-vit-large-patch14-336"):
         return None
     config: Any = LlavaConfig().vision_config  # transformers' default is this tower
@@ -92,14 +92,14 @@ def known_clip(name: str, tensors: Tensors, prefix: str) -> Tower | None:
 
 
 def open_clip_tower(config: Mapping[str, Any], weights: Path) -> Tower:
-    """The image half of an open_clip model whose trunk is a timm ViT.
+    """Returns the image part of an open_clip model that is a timm ViT.
 
     Args:
-        config: open_clip's, with or without "model_cfg" around it.
-        weights: its file.
+        config: open_clip's config, with or without "model_cfg" around it.
+        weights: The file of the weights.
 
     Raises:
-        ModelError: Another trunk, or a file without one.
+        ModelError: The image part is another model, or the file holds none.
     """
     model = config.get("model_cfg", config)
     vision = model.get("vision_cfg", {})
@@ -121,13 +121,13 @@ def vit_tower(
     std: Sequence[float] = CLIP_STD,
     pixels: int | None = None,
 ) -> Tower:
-    """A timm ViT, its sizes read off its tensors, as transformers' DINOv2, which is the same arithmetic.
+    """Returns a timm ViT as transformers' DINOv2, which computes the same; the sizes are read from its tensors.
 
-    DINOv2 has a mask token, here zero and never used, and scales each layer's two additions; a ViT without such
-    scales has ones.
+    DINOv2 also has a mask token, which is zero here and never used, and scales for the two additions of each layer,
+    which are one for a ViT without them.
 
     Raises:
-        ModelError: No ViT under the prefix.
+        ModelError: There is no ViT under the prefix.
     """
     names = {n.removeprefix(prefix): n for n in tensors.names() if n.startswith(prefix)}
     needed = ("pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
@@ -229,7 +229,7 @@ def _first(folder: Path, names: Sequence[str]) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where there is none."""
+    """Returns the content of a JSON file; empty if there is none."""
     if not path.is_file():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""VILA 1.5's layout (VILA-M3): language model, vision tower and projector in folders of their own."""
+"""VILA 1.5's layout (VILA-M3): language model, vision tower and projector in separate folders."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _RESERVED = tuple(f"<|reserved_special_token_{i}|>" for i in reversed(range(251)
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One of VILA's conversations.
+    """One of VILA's prompt formats.
 
     Attributes:
-        name: VILA's name for it (`conv_mode`).
-        sign: a token by which a vocabulary is known to speak it; "" for the one of all others.
-        prompt: the whole prompt; `{system}`, `<image>` and `{question}` where they go.
-        system: its own system message.
-        end: what ends an answer.
+        name: VILA's name of the format (`conv_mode`).
+        sign: A token whose presence in the vocabulary selects this format; "" for the default format.
+        prompt: The whole prompt with the fields `{system}`, `<image>` and `{question}`.
+        system: The default system message.
+        end: The text that ends an answer.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Dialogue:
     end: str
 
     def template(self, image_token: str) -> str:
-        """The chat template, in Jinja: the system message, and the user's parts in the order they have."""
+        """Returns the chat template in Jinja: the system message, and the user's parts in their order."""
         before, rest = self.prompt.split("{system}")
         after, turn = rest.split("<image>")
         after_image, tail = turn.split("{question}")
@@ -63,7 +63,7 @@ class Dialogue:
         )
 
     def stops(self, tokenizer: Any, stored: int | Sequence[int] | None) -> list[int]:
-        """Ids that end an answer: the conversation's own, then those of the language model's config."""
+        """Returns the ids that end an answer: the format's own and then those of the language model's config."""
         more = [stored] if isinstance(stored, int) else list(stored or ())
         return list(dict.fromkeys([tokenizer.convert_tokens_to_ids(self.end), *more]))
 
@@ -90,17 +90,17 @@ DIALOGUES: tuple[Dialogue, ...] = (
         "</s>",
     ),
 )
-"""The conversations VILA-M3's repository runs its models with: `llama_3` the 8B, `v1` the 3B and 13B.
+"""The prompt formats of VILA-M3's repository: `llama_3` for the 8B, `v1` for the 3B and 13B.
 
 Source: github.com/NVlabs/VILA at 355fda9, llava/conversation.py and llava/mm_utils.py.
 """
 
 
 def dialogue(tokenizer: Any, folder: Path) -> Dialogue:
-    """The conversation a checkpoint speaks, by its vocabulary.
+    """Returns the prompt format of a checkpoint, selected by its vocabulary.
 
     Raises:
-        ModelError: A vocabulary of ChatML (VILA's `hermes-2`), which no VILA-M3 on the hub has.
+        ModelError: The vocabulary is ChatML's (VILA's `hermes-2`), which no VILA-M3 on the hub has.
     """
     known = tokenizer.get_vocab()
     if "<|im_start|>" in known:
@@ -113,17 +113,18 @@ def dialogue(tokenizer: Any, folder: Path) -> Dialogue:
 
 
 def placed_tokenizer(folder: Path, rows: int) -> tuple[Any, str]:
-    """The language model's tokenizer, and the token that stands for an image.
+    """Returns the language model's tokenizer and the token that stands for an image.
 
-    `<image>` where the vocabulary has it or an unused row of the embedding is left; else one of Llama 3's reserved
-    tokens; else the unknown token, which tokenizers that fall back to bytes never write. So no weights change.
+    The token is `<image>` if the vocabulary has it or the embedding has an unused row; otherwise one of Llama 3's
+    reserved tokens; otherwise the unknown token, which tokenizers with byte fallback never produce. So no weights
+    change.
 
     Args:
-        folder: the tokenizer's.
-        rows: of the embedding.
+        folder: The tokenizer's folder.
+        rows: The number of rows of the embedding.
 
     Raises:
-        ModelError: No tokenizer, or no token to spare.
+        ModelError: There is no tokenizer, or no free token.
     """
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
@@ -150,7 +151,7 @@ def placed_tokenizer(folder: Path, rows: int) -> tuple[Any, str]:
 def make_processor(
     folder: Path, config: VilaConfig, tokenizer: Any, image_token: str, spoken: Dialogue
 ) -> VilaProcessor:
-    """The processor: images squashed to the tower's square, bicubic."""
+    """Returns the processor; it squashes images to the tower's square, bicubic."""
     vision: Any = config.vision_config
     images = AutoImageProcessor.from_pretrained(str(folder / "vision_tower"), local_files_only=True)
     images.size = {"height": vision.image_size, "width": vision.image_size}
@@ -187,30 +188,30 @@ _KNOWN: dict[str, tuple[Any, ...]] = {
     "mm_use_im_start_end": (False, None),
     "s2": (False, None),
 }
-"""Settings of config.json that decide what is computed, and the values of them that are computed here."""
+"""Settings of config.json that decide what is computed → the supported values."""
 
 
 class Vila:
-    """VILA 1.5 and what was tuned from it, such as MONAI's VILA-M3.
+    """VILA 1.5 and models tuned from it, such as MONAI's VILA-M3.
 
-    `llm/`, `vision_tower/` and `mm_projector/` each hold a config and weights. The paths that the top config and
-    the nested ones name are those of the machine that trained it; they are not looked at.
+    `llm/`, `vision_tower/` and `mm_projector/` each hold a config and weights. The paths in these configs are those of
+    the training machine and are ignored.
     """
 
     name = "VILA"
 
     def matches(self, folder: Path) -> bool:
-        """A config.json with VILA's nested configs, and the three folders."""
+        """Whether the folder has a config.json with VILA's nested configs and the three folders."""
         nested = {f"{part}_cfg" for part in _PARTS} <= set(config_of(folder))
         return nested and all((folder / part / "config.json").is_file() for part in _PARTS)
 
     def open(
         self, folder: Path, vision_tower: str | Path | None = None, *, download: bool = False
     ) -> Checkpoint:
-        """The folder's checkpoint; weights are not read.
+        """Returns the folder's checkpoint; weights are not read.
 
         Raises:
-            ModelError: Settings under which the original computes something else than the class here.
+            ModelError: With these settings the original computes something else than the class here.
         """
         register()
         refuse_tower(folder, vision_tower)
@@ -236,7 +237,7 @@ class Vila:
 
 
 def _check(folder: Path, raw: Mapping[str, Any]) -> None:
-    """Raise `ModelError` for settings under which the original computes something else."""
+    """Raises `ModelError` for settings with which the original computes something else."""
     found = [(name, raw.get(name), known) for name, known in _KNOWN.items()]
     kind = config_of(folder / "mm_projector").get("mm_projector_type")
     found.append(("mm_projector_type", kind, ("mlp_downsample",)))
@@ -266,7 +267,7 @@ def _config(folder: Path, raw: Mapping[str, Any], text: dict[str, Any], image_to
 
 
 def _built(folder: Path, raw: dict[str, Any], kinds: tuple[str, ...]) -> PreTrainedConfig:
-    """A part's config, of one of these model types."""
+    """Returns a part's config, of one of these model types."""
     kind = raw.get("model_type")
     if kind not in kinds:
         raise ModelError(

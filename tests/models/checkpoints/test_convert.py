@@ -22,7 +22,7 @@ import interp
 from interp.cli import main
 from interp.errors import ModelError
 from interp.models.checkpoints.convert import convert
-from interp.models.checkpoints.shards import Entry, write_shards
+from interp.models.checkpoints.safetensors_files import Entry, write_shards
 from tests.models.checkpoints import cases
 from tests.models.checkpoints.originals_v import write_internvl, write_vila
 from tests.models.checkpoints.proof import QUESTION, encoded, picture

@@ -205,7 +205,7 @@ def test_a_hub_id_is_fetched_config_first(made, monkeypatch):
     assert asked == ["config", "small abc", "all abc", "openai/clip-vit-large-patch14-336"]
     assert mllm.n_layers == 2
     with pytest.raises(
-        ModelError, match=r"x/y cannot be had from the hub \(.*Offline, give the folder of a copy"
+        ModelError, match=r"x/y cannot be downloaded from the hub \(.*Offline, pass the folder of a copy"
     ):
         hub_room.small_files("x/y")
 

@@ -90,6 +90,7 @@ GEOMETRY = ("image tokens", "tiling", "locality", "rows", "image prefix")
 WHOLE = ("huatuogpt_vision_7b",)
 
 
+@pytest.mark.by_default(case=["llava_v1.5", "llava_tri_s2", "llava_lora"])
 def test_the_suite_passes(case, request):
     name = request.node.callspec.params["case"]
     result = check(case.mllm, probes=4, checks=None if name in WHOLE else GEOMETRY)

@@ -14,6 +14,8 @@ from studies.organism.drawn_nuclei import drawn
 from studies.organism.lessons import MedicalPicture
 from studies.organism.refine import NUCLEI, REFINE, refine_lesson
 
+pytestmark = pytest.mark.slow
+
 NUCLEUS = "largest nucleus"
 REAL = MedicalPicture(
     np.full((96, 96, 3), 20, np.uint8), {NUCLEUS: (0.2, 0.2, 0.5, 0.5)}, {"liver"}, "microscopy"

@@ -16,6 +16,8 @@ from studies.organism.augment import cropped, fields, relit, shrunk, skulled, tu
 from studies.organism.lessons import BACKGROUND, MedicalPicture, medical_pictures
 from studies.organism.refine import REFINE, RefineTrainer, refine_lesson, widened
 
+pytestmark = pytest.mark.slow
+
 SIDE = 96
 NUCLEUS = "largest nucleus"
 

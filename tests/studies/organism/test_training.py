@@ -12,6 +12,8 @@ from interp.organism.parts import build_processor
 from studies.organism.lessons import MedicalPicture
 from studies.organism.training import Recipe, Trainer
 
+pytestmark = pytest.mark.slow
+
 TINY = Recipe(
     sight_steps=2,
     natural_steps=2,
@@ -91,7 +93,7 @@ def test_rate_warms_up_holds_and_fades() -> None:
 def test_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     trainer().run(tmp_path, until=1, log=silent)
     with pytest.raises(
-        ModelError, match=r"was made under .* Remove the checkpoint or train in another folder"
+        ModelError, match=r"was made with .* Remove the checkpoint or train in another folder"
     ):
         trainer(dataclasses.replace(TINY, seed=3)).run(tmp_path, log=silent)
 

@@ -1,4 +1,4 @@
-"""safetensors files written tensor by tensor: the header first, from shapes alone, then each tensor as it comes."""
+"""Writes safetensors files tensor by tensor: first the header, from shapes alone, then each tensor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor that will be written."""
+    """A tensor to write."""
 
     name: str
     dtype: torch.dtype
@@ -40,12 +40,12 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """What it takes in the file."""
+        """The size of the tensor in the file, in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
 
 def cut(entries: Sequence[Entry], limit: int) -> list[list[Entry]]:
-    """The entries in order, in shards of `limit` bytes at most; a larger one has a shard of its own."""
+    """Returns the entries in order, in shards of at most `limit` bytes; a larger entry has its own shard."""
     shards: list[list[Entry]] = [[]]
     size = 0
     for entry in entries:
@@ -65,13 +65,13 @@ def write_shards(
     One tensor is in memory at a time, cast to its entry's dtype.
 
     Args:
-        folder: where to.
-        entries: what will come.
-        tensors: what comes: the same names in the same order.
-        limit: bytes of a shard.
+        folder: The folder to write to.
+        entries: The entries of all tensors.
+        tensors: The tensors: the same names in the same order.
+        limit: The largest size of a shard in bytes.
 
     Raises:
-        ModelError: A tensor that is not the one expected, or a dtype that safetensors does not know here.
+        ModelError: A tensor differs from its entry, or its dtype is not supported.
     """
     shards, coming, where = cut(entries, limit), iter(tensors), {}
     for i, shard in enumerate(shards):
@@ -87,7 +87,7 @@ def write_shards(
 
 
 def _header(shard: Sequence[Entry]) -> bytes:
-    """The length of the JSON header, and the header, filled up with blanks to a multiple of eight bytes."""
+    """Returns the length of the JSON header and the header, padded with blanks to a multiple of eight bytes."""
     described: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
     for entry in shard:
@@ -111,7 +111,7 @@ def _write(file: BinaryIO, entry: Entry, coming: Iterator[tuple[str, Tensor]]) -
     if (name, tuple(tensor.shape)) != (entry.name, entry.shape):
         raise ModelError(
             f"expected the tensor {entry.name} of shape {entry.shape}; {name} of shape {tuple(tensor.shape)} came. "
-            "Did the files change meanwhile?"
+            "Did the files change in the meantime?"
         )
     flat = tensor.detach().to(entry.dtype).contiguous().flatten()
     flat.view(torch.uint8).numpy().tofile(file)

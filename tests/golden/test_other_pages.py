@@ -1,0 +1,238 @@
+"""The pages of text tokens, of failures and of maps show the sweeps they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.stats import holm, paired, paired_test
+from interp.study import Result, choose_layer
+from tests.golden import examples, pages
+from tests.golden.expected import (
+    MIN_GROUPS,
+    check_mean,
+    ends,
+    has_band,
+    means,
+    one,
+    pick,
+    same_points,
+    shown_layer,
+)
+from tests.golden.parsed import Page, check, check_p, matches, numbers
+
+DATA = ("natural", "medical")
+DIVISORS = {"relative": examples.GENERIC_PROMPT, "plain": None}
+LAST, QUESTION = examples.KINDS
+OUTCOMES = {
+    "looked, right": (True, True),
+    "looked, wrong": (True, False),
+    "looked elsewhere, right": (False, True),
+    "looked elsewhere, wrong": (False, False),
+}
+
+
+@pytest.fixture(scope="module")
+def tokens(run: Callable[[Any], Any]) -> dict[str, Any]:
+    return {name: run(examples.token_sweep(divisor)) for name, divisor in DIVISORS.items()}
+
+
+@pytest.fixture(scope="module")
+def token_layers(run: Callable[[Any], Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, divisor in DIVISORS.items():
+        whole = run(examples.token_sweep(divisor, "validation"))
+        for kind in examples.KINDS:
+            cells = tuple(cell for cell in whole.cells if cell.labels["indicator"] == kind)
+            found.setdefault(name, {})[kind] = choose_layer(Result(whole.study, cells, whole.folder))
+    return found
+
+
+@pytest.fixture(scope="module")
+def token_page(tokens: Any, token_layers: Any, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(
+        pages.text_tokens(tokens, token_layers, LAST, tmp_path_factory.mktemp("tokens") / "page.html")
+    )
+
+
+@pytest.fixture(scope="module")
+def choice(validation: Any) -> Any:
+    return choose_layer(validation)
+
+
+@pytest.fixture(scope="module")
+def failures_page(sweep: Any, validation: Any, choice: Any, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(pages.failures(sweep, validation, choice, tmp_path_factory.mktemp("failures") / "page.html"))
+
+
+@pytest.fixture(scope="module")
+def plain_maps(run: Callable[[Any], Any]) -> Any:
+    return run(examples.plain_maps())
+
+
+@pytest.mark.parametrize("name", list(DIVISORS))
+def test_token_table_shows_gaps_from_boxes_and_last_token(
+    tokens: Any, token_layers: Any, token_page: Page, name: str
+) -> None:
+    scores = pick(tokens[name].scores, metric="ar")
+    table = token_page.table("rows of", "AR", "minus shuffled", "minus last", "p ", near=name)
+    rows = table.records(
+        data="^ *data", kind="rows of", layer="layer", ar="^ *AR", shuffled="minus shuffled", last="minus last",
+        p="^ *p ", n="samples",
+    )  # fmt: skip
+    tests, texts = [], []
+    assert [(row["data"], row["kind"]) for row in rows] == [(d, k) for d in DATA for k in examples.KINDS]
+    for row in rows:
+        layer = dict(token_layers[name][row["kind"]].layers)["organism"]
+        check(row["layer"], layer)
+        here = pick(scores, data=row["data"], indicator=row["kind"], layer=layer)
+        own, other = (pick(here, control=c).set_index("sample") for c in ("boxes", "shuffled_boxes"))
+        place = {"data": row["data"], "indicator": row["kind"], "layer": layer, "control": "boxes"}
+        check_mean(row["ar"], one(tokens[name].summary(), **place), mean=float(own.value.mean()))
+        check_gap(row["shuffled"], own, other)
+        assert [shown.value for shown in numbers(row["n"])][:2] == [len(own), own.group.nunique()]
+        if row["kind"] == LAST:
+            check(row["last"], float("nan"))
+            check(row["p"], float("nan"))
+            continue
+        at = dict(token_layers[name][LAST].layers)["organism"]
+        last = pick(scores, data=row["data"], indicator=LAST, layer=at, control="boxes").set_index("sample")
+        check_gap(row["last"], own, last)
+        last = last.loc[own.index]
+        tests.append(paired_test(own.value.to_numpy(), last.value.to_numpy(), own.group.to_numpy(), seed=1).p)
+        texts.append(row["p"])
+    for text, p in zip(texts, holm(tests), strict=True):
+        check_p(text, float(p))
+
+
+def check_gap(text: str, a: pd.DataFrame, b: pd.DataFrame) -> None:
+    b = b.loc[a.index]
+    gap = float((a.value - b.value).mean())
+    if a.group.nunique() < MIN_GROUPS:
+        check(text, gap, digits=2)
+    else:
+        found = paired(a.value.to_numpy(), b.value.to_numpy(), a.group.to_numpy(), seed=1)
+        check(text, gap, found.low, found.high, digits=2)
+
+
+@pytest.mark.parametrize("kind", list(examples.KINDS))
+@pytest.mark.parametrize("name", list(DIVISORS))
+@pytest.mark.parametrize("data", DATA)
+def test_token_curves_are_means_with_bands(
+    tokens: Any, token_page: Page, data: str, name: str, kind: str
+) -> None:
+    (figure,) = [f for f in token_page.figures.values() if matches(name, f.title)]
+    scores = pick(tokens[name].scores, data=data, indicator=kind)
+    lines = [line for line in figure.lines() if line.panel == data and line.name == kind]
+    (own,) = [line for line in lines if line.solid]
+    (dashed,) = [line for line in lines if not line.solid]
+    same_points(own, means(pick(scores, control="boxes"), "layer"))
+    same_points(dashed, means(pick(scores, control="shuffled_boxes"), "layer"))
+    assert matches("attention ratio", own.axis_title("y"))
+    bands = figure.bands(data)
+    assert len(bands) == (2 if data == "natural" else 0)
+    if bands:
+        summary = pick(tokens[name].summary(), data=data, indicator=kind, control="boxes")
+        has_band(figure, own, ends(summary), data)
+
+
+def judged(sweep: Any, validation: Any, choice: Any) -> pd.DataFrame:
+    """Each test sample: AR at the chosen layer, whether it looked, whether it was right."""
+    layer = dict(choice.layers)["organism"]
+    at = {"metric": "ar", "layer": layer}
+    frames = []
+    for data in DATA:
+        luck = pick(validation.scores, data=data, control="shuffled_boxes", **at).value.dropna()
+        limit = float(np.quantile(luck, 0.95))
+        own = pick(sweep.scores, data=data, control="boxes", **at)[["sample", "group", "value"]]
+        own = own.merge(pick(sweep.samples, data=data)[["sample", "index", "correct"]], on="sample").dropna()
+        frames.append(
+            own.assign(data=data, limit=limit, looked=own.value > limit, right=own.correct.astype(bool))
+        )
+    return pd.concat(frames)
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_outcomes_are_counted_in_percent(
+    sweep: Any, validation: Any, choice: Any, failures_page: Page, data: str
+) -> None:
+    own = pick(judged(sweep, validation, choice), data=data)
+    table = failures_page.table("outcome", "samples", "share", "expected", near=data)
+    rows = {
+        row["outcome"]: row
+        for row in table.records(outcome="outcome", n="samples", share="share", e="expected")
+    }
+    assert set(rows) == set(OUTCOMES)
+    for name, (looked, right) in OUTCOMES.items():
+        here = (own.looked == looked) & (own.right == right)
+        check(rows[name]["n"], int(here.sum()))
+        shown = numbers(rows[name]["share"])
+        assert shown[0].says(100 * float(here.mean()))
+        assert len(shown) == (1 if own.group.nunique() < MIN_GROUPS else 3)
+        assert (
+            shown == sorted(shown, key=lambda one: one.value)
+            or shown[1].value <= shown[0].value <= shown[2].value
+        )
+        check(rows[name]["e"], 100 * float((own.looked == looked).mean() * (own.right == right).mean()))
+        assert "%" in rows[name]["share"]
+        assert "%" in rows[name]["e"]
+    text = failures_page.text
+    assert matches(rf"\b{own.limit.iloc[0]:.2f} for {data}", text)
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_outcome_points_are_the_samples(
+    sweep: Any, validation: Any, choice: Any, failures_page: Page, data: str
+) -> None:
+    own = pick(judged(sweep, validation, choice), data=data)
+    figure = failures_page.figure("outcomes")
+    for name, (looked, right) in OUTCOMES.items():
+        here = own[(own.looked == looked) & (own.right == right)]
+        (points,) = [t for t in figure.traces if t.panel == data and t.name == name]
+        found = sorted(x for x in points.x if x is not None and x == x)
+        assert found == pytest.approx(sorted(here.value))
+        assert all((y > 0.5) == right for y in points.y if y is not None and y == y)
+        assert matches("attention ratio", points.axis_title("x"))
+    assert any(x == pytest.approx(own.limit.iloc[0]) for x, _ in figure.vertical_lines())
+
+
+def test_cases_show_their_ar_and_map(sweep: Any, validation: Any, choice: Any, failures_page: Page) -> None:
+    found = judged(sweep, validation, choice)
+    layer, shown = dict(choice.layers)["organism"], 0
+    for _, row in found[found.looked != found.right].iterrows():
+        for card in failures_page.cards(row["sample"]):
+            check_card(sweep, card, row, layer)
+            shown += 1
+        if shown > 2:
+            break
+    assert shown
+
+
+def check_card(sweep: Any, card: Any, row: Any, layer: int) -> None:
+    """The sample's AR, the layer in the caption, and the map of that layer."""
+    assert any(one.says(row["value"]) and one.step <= 0.01 for one in numbers(card.text))
+    captions = [node.text for node in card.all("figcaption")]
+    assert any(matches(rf"layer {layer}\b", caption) for caption in captions)
+    (cell,) = [cell for cell in sweep.cells if cell.labels["data"] == row["data"]]
+    assert shown_layer(cell, card, int(row["index"])) == layer
+
+
+def test_maps_page_shows_ar_and_both_maps(
+    sweep: Any, plain_maps: Any, choice: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    results = {"attention": plain_maps, "relative": sweep}
+    page = Page(pages.maps(results, choice, tmp_path_factory.mktemp("maps") / "page.html"))
+    layer = dict(choice.layers)["organism"]
+    own = pick(sweep.scores, metric="ar", control="boxes", layer=layer)
+    own = own.merge(sweep.samples[["data", "sample", "index"]], on=["data", "sample"])
+    for _, row in own.iterrows():
+        (card,) = page.cards(row["sample"])
+        assert any(one.says(row["value"]) and one.step <= 0.01 for one in numbers(card.text))
+        if int(row["index"]) < 2:
+            for result in results.values():
+                (cell,) = [cell for cell in result.cells if cell.labels["data"] == row["data"]]
+                assert shown_layer(cell, card, int(row["index"])) == layer
