@@ -195,7 +195,7 @@ def test_arguments_that_do_not_fit_are_refused():
     with pytest.raises(StudyError, match=r"same samples in both; got \(2,\) and \(3,\)"):
         paired([1.0, 2.0], [1.0, 2.0, 3.0], None)
     for wrong in ({"n": 0}, {"level": 1.0}, {"level": 95.0}):
-        with pytest.raises(StudyError, match="level between 0 and 1; came"):
+        with pytest.raises(StudyError, match="level between 0 and 1; got"):
             bootstrap([1.0, 2.0], ["a", "b"], **wrong)
 
 
@@ -280,7 +280,7 @@ def test_options_of_the_other_intervals_are_checked_too():
         lambda **wrong: bootstrap_statistic(np.mean, [[1.0]], None, **wrong),
     ):
         for wrong in ({"n": 0}, {"level": 1.0}):
-            with pytest.raises(StudyError, match="level between 0 and 1; came"):
+            with pytest.raises(StudyError, match="level between 0 and 1; got"):
                 call(**wrong)
     with pytest.raises(StudyError, match="at least one column"):
         bootstrap_statistic(np.mean, [], None)

@@ -52,5 +52,5 @@ def test_a_test_that_could_not_be_made_is_no_member_of_the_family() -> None:
 
 def test_what_is_no_p_value_is_refused() -> None:
     for wrong in ([0.1, 1.2], [-0.1], [[0.1, 0.2]]):
-        with pytest.raises(StudyError, match=r"numbers in \[0, 1\] or NaN; came"):
+        with pytest.raises(StudyError, match=r"numbers in \[0, 1\] or NaN; got"):
             holm(wrong)
