@@ -42,7 +42,7 @@ from interp.indicators import (
     ValueWeightedAttention,
 )
 from interp.indicators.random_masks import random_masks
-from interp.tracing.target_variants import Asked
+from interp.tracing.target_variants import KeptTarget
 
 PLAIN, FIXED = "plain sdpa forward", "fixed: encoding, one pass"
 ROWS, N = 40, 576
@@ -83,7 +83,7 @@ class Way:
 
 
 class Subject:
-    """The model wrapped, and as it is (`apart`), and a sample with just as many rows after its image as asked."""
+    """The model wrapped, and as it is (`apart`), and a sample with just as many rows after its image as asked for."""
 
     def __init__(self, options: Options, *, apart: bool = True) -> None:
         pixels = np.random.default_rng(0).integers(0, 255, (336, 336, 3), dtype=np.uint8)
@@ -122,7 +122,7 @@ class Subject:
         few = max(1, timed // 8)
         return {
             PLAIN: Way(self.plain),
-            FIXED: Way(lambda: Asked.of(self.mllm, self.sample, interp.PAPER_PROMPT, interp.Target())),
+            FIXED: Way(lambda: KeptTarget.of(self.mllm, self.sample, interp.PAPER_PROMPT, interp.Target())),
             "Attention": Way(self.indicator(Attention())),
             "ValueWeightedAttention": Way(self.indicator(ValueWeightedAttention())),
             "AttentionGradient": Way(self.indicator(AttentionGradient()), target=1.25),

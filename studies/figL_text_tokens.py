@@ -19,10 +19,10 @@ from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
-from interp.report.html import number
+from interp.report.tables import number
 from interp.study import Grid, LayerChoice, LayerSweep, ModelSpec, Result, choose_layer
 from interp.study.dataframes import records
-from interp.study.layer_sweep.text_tokens import against_last, own_layer_scores, write_text_tokens
+from interp.study.layer_sweep.text_tokens import against_last, own_layer_scores, write_page
 
 LAST, OBJECT = "last token", "object's word"
 KINDS = {LAST: "last", "question's words": "question", OBJECT: "label", "first answer token": "answer"}
@@ -79,7 +79,7 @@ def main(
     for name, result in results.items():
         print(f"\nAR, {name}; layers chosen on validation")
         print_gaps(result, choices[name], seed)
-    print(f"\nPage: {write_text_tokens(results, choices, LAST, out / 'figL.html')}")
+    print(f"\nPage: {write_page(results, out / 'figL.html', choices=choices, last=LAST)}")
 
 
 def print_gaps(result: Result, chosen: dict[str, LayerChoice], seed: int) -> None:

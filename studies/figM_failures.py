@@ -22,7 +22,7 @@ from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
 from interp.study.dataframes import records
-from interp.study.layer_sweep.failures import counts, thresholds, verdicts, write_failures
+from interp.study.layer_sweep.failures import counts, thresholds, verdicts, write_page
 
 
 def main(
@@ -78,7 +78,7 @@ def main(
     found.to_csv(out / "figM.csv", index=False)
     print(choice.sentence(result))
     print_counts(found, seed)
-    print(f"Page: {write_failures(result, choice, limits, found, out / 'figM.html')}")
+    print(f"Page: {write_page(result, out / 'figM.html', choice=choice, limits=limits, found=found)}")
 
 
 def print_counts(found: pd.DataFrame, seed: int) -> None:

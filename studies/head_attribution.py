@@ -18,11 +18,11 @@ import tyro
 
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
-from interp.report.html import number
+from interp.report.tables import number
 from interp.study import Grid, HeadAttribution, HeadRanking, HeadResult, ModelSpec
 from interp.study.dataframes import records
 from interp.study.head_attribution.figures import COLUMNS
-from interp.study.head_attribution.page import agreements, head_table, said, write_attribution
+from interp.study.head_attribution.page import agreements, head_table, said, write_page
 
 
 def main(
@@ -62,7 +62,7 @@ def main(
             print(f"  {name:>10}  layer {row['layer']}, head {row['head']}: {effects}")
     if len(result.failures):
         print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
-    print(f"Page: {write_attribution(result, rankings, out / 'head_attribution.html')}")
+    print(f"Page: {write_page(result, out / 'head_attribution.html', rankings=rankings)}")
 
 
 def ranked(model: ModelSpec, samples: Samples, out: Path, workers: int, seed: int) -> HeadResult:

@@ -19,11 +19,11 @@ import tyro
 
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
-from interp.report.html import number
+from interp.report.tables import number
 from interp.stats import MIN_GROUPS
 from interp.study import Grid, LensSweep, ModelSpec
 from interp.study.dataframes import records
-from interp.study.logit_lens.page import lens_gaps, peaks, write_lens
+from interp.study.logit_lens.page import lens_gaps, peaks, write_page
 
 
 def main(
@@ -64,7 +64,7 @@ def main(
         print(f"  {row['data']:>24}  {row['word']:<7} layer {row['layer']:>2}: {said}")
     if len(result.failures):
         print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
-    print(f"Page: {write_lens(result, out / 'logit_lens.html')}")
+    print(f"Page: {write_page(result, out / 'logit_lens.html')}")
 
 
 def by_question(read: dict[str, Samples]) -> dict[str, Samples]:

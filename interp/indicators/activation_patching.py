@@ -21,9 +21,9 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Cost, Mllm
-from interp.tracing.cached_pass import Trunk
+from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
-from interp.tracing.target_variants import Asked
+from interp.tracing.target_variants import KeptTarget
 
 __all__ = ["ActivationPatching"]
 
@@ -83,15 +83,15 @@ class ActivationPatching:
                     f"sample {sample.id} has no partner among the {len(partners)} given; name one for every sample."
                 )
             entered = {layer + 1 for layer in layers if layer + 1 < mllm.n_layers}
-            own = Asked.of(mllm, sample, prompt, target, layers=entered)
-            other = Asked.of(mllm, partner, prompt, target, layers=entered, aim=own.aim)
+            own = KeptTarget.of(mllm, sample, prompt, target, layers=entered)
+            other = KeptTarget.of(mllm, partner, prompt, target, layers=entered, aim=own.aim)
             if other.tokens.n != tokens.n:
                 raise MapError(
                     f"sample {sample.id} has {tokens.n} image tokens and its partner {other.tokens.n}; a token is "
                     "patched with the same token of the partner. Take a partner with an image of the same size."
                 )
             with Meter(mllm.device) as meter:
-                rows = [self._layer(own, other.parts[0].trunk, layer, meter) for layer in layers]
+                rows = [self._layer(own, other.parts[0].kept, layer, meter) for layer in layers]
             values = np.sign(other.plain - own.plain) * (np.stack(rows) - own.plain)
             attrs = {"plain": own.plain, "partner": other.plain}
             found = label_map(values, tokens, "activation patching", layers, attrs)
@@ -108,32 +108,34 @@ class ActivationPatching:
             "block": self.block,
         }
 
-    def _layer(self, own: Asked, partner: Trunk, layer: int, meter: Meter) -> Float[np.ndarray, " token"]:
+    def _layer(
+        self, own: KeptTarget, partner: KeptPass, layer: int, meter: Meter
+    ) -> Float[np.ndarray, " token"]:
         """The target's value with each token patched after one layer."""
         number = blocks(own.tokens, self.block) if self.block > 1 else np.arange(own.tokens.n)
         alone = number < 0  # without footprint: a block of its own
         number = np.where(alone, number.max(initial=-1) + np.cumsum(alone), number)
         values = np.full(number.max() + 1, own.plain)
-        if layer + 1 < own.parts[0].trunk.mllm.n_layers:
+        if layer + 1 < own.parts[0].kept.mllm.n_layers:
             masks = number == np.arange(len(values))[:, None]
             for part in in_order(masks, self.batch):
                 values[part] = own.values(
-                    lambda trunk, part=part: _patched(trunk, partner, layer, masks[part], meter)
+                    lambda kept, part=part: _patched(kept, partner, layer, masks[part], meter)
                 )
         return values[number]
 
 
 def _patched(
-    trunk: Trunk, partner: Trunk, layer: int, masks: Bool[np.ndarray, "variant token"], meter: Meter
+    kept: KeptPass, partner: KeptPass, layer: int, masks: Bool[np.ndarray, "variant token"], meter: Meter
 ) -> Iterator[Float[Tensor, "variant kept token_id"]]:
-    stop = trunk.stop(int(trunk.tokens.image[masks.any(axis=0)][0]))
-    mine, theirs = (torch.from_numpy(one.tokens.image.copy()) for one in (trunk, partner))
+    stop = kept.stop(int(kept.tokens.image[masks.any(axis=0)][0]))
+    mine, theirs = (torch.from_numpy(one.tokens.image.copy()) for one in (kept, partner))
     given = partner.entering[layer + 1][:, theirs]
-    if layer in trunk.added:  # what the family adds after the layer stays the sample's own
-        given = given - partner.added[layer][:, theirs] + trunk.added[layer][:, mine]
-    chosen = torch.from_numpy(masks).to(trunk.logits.device)
-    entering = replaced(trunk, trunk.entering[layer + 1], given, chosen)[:, stop:]
-    yield trunk.run(len(masks), stop, meter, start=layer + 1, entering=entering)
+    if layer in kept.added:  # what the family adds after the layer stays the sample's own
+        given = given - partner.added[layer][:, theirs] + kept.added[layer][:, mine]
+    chosen = torch.from_numpy(masks).to(kept.logits.device)
+    entering = replaced(kept, kept.entering[layer + 1], given, chosen)[:, stop:]
+    yield kept.run(len(masks), stop, meter, start=layer + 1, entering=entering)
 
 
 def _pairs(partners: Any) -> tuple[tuple[str, Sample], ...]:

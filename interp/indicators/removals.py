@@ -23,10 +23,10 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Cost, Mllm
-from interp.tracing.cached_pass import Trunk
+from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
 from interp.tracing.target import Aim, forced
-from interp.tracing.target_variants import Asked
+from interp.tracing.target_variants import KeptTarget
 from interp.tracing.trace import execute
 
 __all__ = [
@@ -163,16 +163,16 @@ class HideTokens:
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
         layers = layers_of(mllm, self.layers)
-        asked = Asked.of(mllm, sample, prompt, target, layers=(min(layers),))
-        masks = checked_masks(masks, asked.tokens.n, batch)
+        scored = KeptTarget.of(mllm, sample, prompt, target, layers=(min(layers),))
+        masks = checked_masks(masks, scored.tokens.n, batch)
         chosen = np.flatnonzero(masks.any(axis=1))
-        values = np.full(len(masks), asked.plain)
+        values = np.full(len(masks), scored.plain)
         with Meter(mllm.device) as meter:
             if len(chosen):
-                values[chosen] = asked.values(
-                    lambda trunk: self._run(trunk, masks[chosen], layers, batch, meter)
+                values[chosen] = scored.values(
+                    lambda kept: self._run(kept, masks[chosen], layers, batch, meter)
                 )
-        return Removed(values, asked.plain, asked.cost + meter.cost)
+        return Removed(values, scored.plain, scored.cost + meter.cost)
 
     def to_dict(self) -> dict[str, Any]:
         """The removal as JSON values."""
@@ -181,25 +181,25 @@ class HideTokens:
 
     def _run(
         self,
-        trunk: Trunk,
+        kept: KeptPass,
         masks: Bool[np.ndarray, "variant token"],
         layers: Sequence[int],
         batch: int,
         meter: Meter,
     ) -> Iterator[Float[Tensor, "variant kept token_id"]]:
         """The variants' logits, batch by batch."""
-        tokens = trunk.tokens
-        rows = tokens.length - trunk.keep if self.queries == "last" else int(tokens.image[-1]) + 1
-        stop = trunk.stop(rows)
-        few = SHORT * batch // (tokens.length - stop), LOGITS // (trunk.keep * trunk.logits.shape[2])
+        tokens = kept.tokens
+        rows = tokens.length - kept.keep if self.queries == "last" else int(tokens.image[-1]) + 1
+        stop = kept.stop(rows)
+        few = SHORT * batch // (tokens.length - stop), LOGITS // (kept.keep * kept.logits.shape[2])
         size = max(batch, min(few))
         for start in range(0, len(masks), size):
             part = masks[start : start + size]
             hidden = np.zeros((len(part), tokens.length), bool)
             hidden[:, tokens.image] = part
-            on = torch.from_numpy(hidden).to(trunk.logits.device)
-            yield trunk.run(
-                len(part), stop, meter, start=min(layers), hidden=on, rows=rows, layers=frozenset(layers)
+            on = torch.from_numpy(hidden).to(kept.logits.device)
+            yield kept.run(
+                len(part), stop, meter, start=min(layers), hidden=kept.hiding(on, rows, stop, layers)
             )
 
 
@@ -251,17 +251,17 @@ class ReplaceEmbeddings:
         batch: int = 32,
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Each runs from its first replaced token on."""
-        asked = Asked.of(mllm, sample, prompt, target)
-        masks = checked_masks(masks, asked.tokens.n, batch)
-        own = stream_of(asked.parts[0].trunk)
+        scored = KeptTarget.of(mllm, sample, prompt, target)
+        masks = checked_masks(masks, scored.tokens.n, batch)
+        own = stream_of(scored.parts[0].kept)
         fill, filling = self._fill(mllm, sample, own, prompt)
-        values = np.full(len(masks), asked.plain)
+        values = np.full(len(masks), scored.plain)
         with Meter(mllm.device) as meter:
             for part in in_order(masks, batch):
-                values[part] = asked.values(
-                    lambda trunk, part=part: self._run(trunk, masks[part], fill, meter)
+                values[part] = scored.values(
+                    lambda kept, part=part: self._run(kept, masks[part], fill, meter)
                 )
-        return Removed(values, asked.plain, asked.cost + filling + meter.cost)
+        return Removed(values, scored.plain, scored.cost + filling + meter.cost)
 
     def to_dict(self) -> dict[str, Any]:
         """The removal as JSON values, the other sample by its fingerprint."""
@@ -278,7 +278,7 @@ class ReplaceEmbeddings:
             return filled, Cost()
         with Meter(mllm.device) as meter:
             batch = mllm.encode([sample.replace(images=self.other.images, image=None, boxes=())], prompt)
-            found = stream_of(Trunk.of(mllm, batch, meter))
+            found = stream_of(KeptPass.of(mllm, batch, meter))
         n, wanted = found[-1].shape[1], own[-1].shape[1]
         if n != wanted:
             raise MapError(
@@ -288,30 +288,30 @@ class ReplaceEmbeddings:
         return found, meter.cost
 
     def _run(
-        self, trunk: Trunk, masks: Bool[np.ndarray, "variant token"], fill: Stream, meter: Meter
+        self, kept: KeptPass, masks: Bool[np.ndarray, "variant token"], fill: Stream, meter: Meter
     ) -> Iterator[Float[Tensor, "variant kept token_id"]]:
-        stop = trunk.stop(int(trunk.tokens.image[masks.any(axis=0)][0]))
-        chosen = torch.from_numpy(masks).to(trunk.logits.device)
-        entering = replaced(trunk, trunk.entering[0], fill[-1], chosen)[:, stop:]
-        added = {i: replaced(trunk, one, fill[i], chosen)[:, stop:] for i, one in trunk.added.items()}
-        yield trunk.run(len(masks), stop, meter, entering=entering, added=added)
+        stop = kept.stop(int(kept.tokens.image[masks.any(axis=0)][0]))
+        chosen = torch.from_numpy(masks).to(kept.logits.device)
+        entering = replaced(kept, kept.entering[0], fill[-1], chosen)[:, stop:]
+        added = {i: replaced(kept, one, fill[i], chosen)[:, stop:] for i, one in kept.added.items()}
+        yield kept.run(len(masks), stop, meter, entering=entering, added=added)
 
 
-def stream_of(trunk: Trunk) -> Stream:
+def stream_of(kept: KeptPass) -> Stream:
     """The `Stream` at the image tokens."""
-    at = torch.from_numpy(trunk.tokens.image.copy())
-    return {-1: trunk.entering[0][:, at], **{i: one[:, at] for i, one in trunk.added.items()}}
+    at = torch.from_numpy(kept.tokens.image.copy())
+    return {-1: kept.entering[0][:, at], **{i: one[:, at] for i, one in kept.added.items()}}
 
 
 def replaced(
-    trunk: Trunk,
+    kept: KeptPass,
     plain: Float[Tensor, "one row hidden"],
     fill: Float[Tensor, "one _ hidden"],
     chosen: Bool[Tensor, "variant token"],
 ) -> Float[Tensor, "variant row hidden"]:
     """The rows of each variant, with its chosen image tokens replaced."""
     rows = plain.repeat(len(chosen), 1, 1)
-    at = torch.from_numpy(trunk.tokens.image.copy()).to(rows.device)
+    at = torch.from_numpy(kept.tokens.image.copy()).to(rows.device)
     rows[:, at] = torch.where(chosen[..., None], fill, rows[:, at])
     return rows
 
@@ -372,14 +372,14 @@ class PaintPixels:
         batch: int = 32,
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Each is a whole pass, vision tower included."""
-        asked = Asked.of(mllm, sample, prompt, target)
-        tokens = asked.tokens
+        scored = KeptTarget.of(mllm, sample, prompt, target)
+        tokens = scored.tokens
         masks = checked_masks(masks, tokens.n, batch)
         seen = ~np.isnan(tokens.footprints).any(axis=1)
         chosen = np.flatnonzero((masks & seen).any(axis=1))
         pictures = [np.asarray(sample.load(i)) for i in range(len(sample.images))]
         fills = [self.fill(picture) for picture in pictures]
-        values = np.full(len(masks), asked.plain)
+        values = np.full(len(masks), scored.plain)
         with Meter(mllm.device) as meter:
             for start in range(0, len(chosen), batch):
                 part = chosen[start : start + batch]
@@ -389,8 +389,8 @@ class PaintPixels:
                     )
                     for v in part
                 ]
-                values[part] = _values(mllm, painted, prompt, asked.aim, meter)
-        return Removed(values, asked.plain, asked.cost + meter.cost)
+                values[part] = _values(mllm, painted, prompt, scored.aim, meter)
+        return Removed(values, scored.plain, scored.cost + meter.cost)
 
     def fill(self, picture: Picture) -> Picture:
         """The paint for every pixel of an image."""

@@ -1,9 +1,7 @@
-"""Figures and pages from a study's result."""
+"""Parts of reports: HTML, figures, tables, pictures of samples, provenance. They take frames, arrays and dicts."""
 
 from __future__ import annotations
 
 from interp.report.gallery import show_maps
-from interp.study.layer_sweep.figures import layer_figures
-from interp.study.layer_sweep.page import render, write_report
 
-__all__ = ["layer_figures", "render", "show_maps", "write_report"]
+__all__ = ["show_maps"]

@@ -1,36 +1,43 @@
-"""One sample as a card: its pictures side by side, the question, the answers, a score."""
+"""Pictures of samples: the image with its boxes, a map laid over it, a card of one sample, a grid of maps."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from markupsafe import Markup
 from PIL import Image, ImageDraw
-from plotly.colors import hex_to_rgb, sequential
-from plotly.subplots import make_subplots
+from plotly.colors import hex_to_rgb
 
 from interp.errors import MapError
-from interp.report.html import card, safe, tag
-from interp.study.dataframes import records, where
+from interp.report.figures import panels
+from interp.report.html import bold, code, join, macros
+from interp.report.theme import MAP, TEMPLATE
 
 if TYPE_CHECKING:
     from interp.inputs.sample import Box, Sample
     from interp.inputs.tokens import TokenMap
-    from interp.study.layer_sweep.result import Cell
 
-__all__ = ["COLOUR_MAP", "RAMP", "data_uri", "overlay", "picture", "portrait", "show_maps", "strengths"]
+__all__ = [
+    "Picture", "answers", "crop", "crop_frame", "data_uri", "drawn", "hidden_tokens", "origin_line", "overlay",
+    "picture", "ramp", "sample_card", "show_maps", "strengths",
+]  # fmt: skip
 
+Picture = tuple[str, Image.Image]
+"""A caption and what it stands under."""
 SIDE = 300
 BOX_COLOUR = (34, 211, 238)
+CROP_COLOUR = (250, 204, 21)
+SHADE = 0.22
 GAMMA = 0.7
 CLIP = 99.5
-COLOUR_MAP = sequential.Inferno
+FIGURE_SIDE, FIGURE_TITLE = 190, 42
 
 
 def picture(sample: Sample, image: int = 0) -> Image.Image:
@@ -69,99 +76,89 @@ def strengths(values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"
     return np.clip(positive / top, 0.0, 1.0) ** GAMMA if top > 0 else positive
 
 
-def data_uri(image: Image.Image) -> str:
-    """The image as a JPEG inside a URI."""
-    buffer = BytesIO()
-    image.save(buffer, format="JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _shown_size(size: tuple[int, int]) -> tuple[int, int]:
-    scale = SIDE / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _with_boxes(
-    shown: Image.Image, original: tuple[int, int], boxes: tuple[Box, ...], image: int
+def hidden_tokens(
+    sample: Sample, tokens: TokenMap, kept: Bool[np.ndarray, " token"], image: int = 0
 ) -> Image.Image:
-    draw = ImageDraw.Draw(shown)
-    x, y = shown.width / original[0], shown.height / original[1]
-    for box in (box for box in boxes if box.image == image):
-        left, top = round(box.x0 * x), round(box.y0 * y)
-        right, bottom = max(round(box.x1 * x) - 1, left), max(round(box.y1 * y) - 1, top)
-        draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0), width=1)
-        draw.rectangle((left, top, right, bottom), outline=BOX_COLOUR, width=2)
+    """The image with the footprint of every token that is not kept darkened; the rest stays as it is."""
+    shown = picture(sample.replace(boxes=()), image)
+    seen = tokens.to_pixels(np.asarray(kept, float), image=image).astype(np.float32)
+    light = np.asarray(Image.fromarray(seen).resize(shown.size, Image.Resampling.NEAREST))
+    weight = np.where(np.isnan(light), 1.0, SHADE + (1 - SHADE) * np.nan_to_num(light))[..., None]
+    return Image.fromarray((np.asarray(shown.convert("RGB"), float) * weight).round().astype(np.uint8))
+
+
+def crop_frame(sample: Sample, edges: Sequence[int]) -> Image.Image:
+    """The image with the frame of a crop; `edges`: left, top, right, bottom in pixels of the original."""
+    base = sample.load()
+    shown = picture(sample.replace(boxes=()))
+    scale = shown.width / base.width
+    left, top, right, bottom = (round(edge * scale) for edge in edges)
+    corners = (left, top, max(right - 1, left), max(bottom - 1, top))
+    ImageDraw.Draw(shown).rectangle(corners, outline=CROP_COLOUR, width=3)
     return shown
 
 
-def _look_up() -> Int[np.ndarray, "level rgb"]:
-    """256 colours of the map."""
-    stops = np.array([hex_to_rgb(colour) for colour in COLOUR_MAP], float)
-    places = np.linspace(0, 1, len(stops))
-    levels = np.linspace(0, 1, 256)
-    return (
-        np.stack([np.interp(levels, places, stops[:, channel]) for channel in range(3)], axis=-1)
-        .round()
-        .astype(int)
-    )
+def crop(sample: Sample, edges: Sequence[int]) -> Image.Image:
+    """The crop alone, as large as the other pictures."""
+    left, top, right, bottom = edges
+    found = sample.load().crop((left, top, right, bottom))
+    return found.convert("RGB").resize(_shown_size(found.size), Image.Resampling.LANCZOS)
 
 
-RAMP = f'<span class="ramp" style="background:linear-gradient(90deg, {", ".join(COLOUR_MAP)})"></span>'
-"""The colours of a map from low to high, as markup."""
+def drawn(indices: Iterable[int], n: int, seed: int) -> list[int]:
+    """Up to `n` of the indices, drawn with a seed, in ascending order."""
+    every = np.array(sorted(indices), int)
+    if len(every) <= n:
+        return every.tolist()
+    return np.sort(np.random.default_rng(seed).choice(every, n, replace=False)).tolist()
 
 
-def portrait(views: Sequence[tuple[str, Cell, int]], index: int, score: str = "", note: str = "") -> str:
-    """The card of a sample: its image with the boxes, then its map in each view.
+def sample_card(
+    pictures: Sequence[Picture], question: Any, lines: Iterable[Any], *, score: str = "", columns: int = 0
+) -> Markup:
+    """The card of one sample.
 
     Args:
-        views: Caption, run and layer of each map; all runs are on the same samples. The first one's answer is
-            shown.
-        index: The sample's place in the data.
-        score: Text beside the question.
-        note: Text under the answers.
+        pictures: Caption and picture, side by side.
+        question: The question, under the pictures.
+        lines: What stands below it; empty ones are left out.
+        score: A number beside the question.
+        columns: Pictures in a row, where there is room; all of them when left out.
     """
-    cell = views[0][1]
-    sample = cell.sweep.data[index]
-    image = sample.boxes[0].image
-    shown = [("image and box", picture(sample, image))]
-    for caption, run, layer in views:
-        shown.append((caption, overlay(sample, run.tokens(index), run.maps([index], layer)[index], image)))
-    frame = cell.frame("samples")
-    row = records(where(frame, frame["index"] == index))[0]
-    group = "" if row["group"] == sample.id else f" · group {safe(row['group'])}"
-    return card(
-        _side_by_side(shown),
-        tag(
-            "p", f'<span class="score" style="margin-left: .6em">{safe(score)}</span>', safe(sample.question)
-        ),
-        tag("p", answers(row), kind="soft"),
-        tag("p", f"<code>{safe(sample.id)}</code>{group}", kind="soft"),
-        tag("p", safe(note), kind="soft") if note else "",
-        kind="sample",
-    )
+    shown = [
+        (caption, {"src": data_uri(one), "width": one.width, "height": one.height})
+        for caption, one in pictures
+    ]
+    return macros().sample(shown, columns or len(shown), question, score, list(lines))
 
 
-def answers(row: Mapping[str, Any]) -> str:
-    """What the sample says the answer is and what the model's first token says, as markup."""
+def answers(row: Mapping[str, Any]) -> Markup:
+    """The sample's own answer and the model's first token, coloured by whether it is right.
+
+    Args:
+        row: Has `answer`, `predicted` and `correct`; None where unknown.
+    """
     known = isinstance(row["answer"], str)
-    told = f"answer <b>{safe(row['answer'])}</b>" if known else "no answer given"
+    told = join("answer ", bold(row["answer"])) if known else join("no answer given")
     if not isinstance(row["predicted"], str):
         return told
-    kind = ("right" if row["correct"] else "wrong") if known and row["correct"] is not None else ""
-    return f"{told} · model {tag('b', safe(row['predicted']), kind=kind)}"
+    judged = known and row["correct"] is not None
+    return join(told, " · model ", bold(row["predicted"], kind=verdict(row["correct"]) if judged else ""))
 
 
-def _side_by_side(shown: Sequence[tuple[str, Image.Image]]) -> str:
-    pictures = (
-        f'<figure style="margin:0"><img alt="{safe(words)}" src="{data_uri(drawn)}" width="{drawn.width}" '
-        f'height="{drawn.height}"><figcaption style="font-size:.8rem">{safe(words)}</figcaption></figure>'
-        for words, drawn in shown
-    )
-    columns = f"grid-template-columns: repeat({len(shown)}, 1fr)"
-    return f'<div class="pair" style="{columns}">{"".join(pictures)}</div>'
+def verdict(correct: Any) -> str:
+    """The class of a right or a wrong answer."""
+    return "right" if correct else "wrong"
 
 
-SIDE_look, TITLE = 190, 42
+def origin_line(sample: str, group: str) -> Markup:
+    """The sample's id, and its group where that is another name."""
+    return join(code(sample), "" if group == sample else f" · group {group}")
+
+
+def ramp() -> Markup:
+    """The colours of a map from low to high, as a small bar."""
+    return macros().ramp(MAP)
 
 
 def show_maps(
@@ -197,20 +194,55 @@ def show_maps(
     rows = maps.values[None] if maps.ndim == 1 else maps.values
     names = _names(maps, scores or {})
     n_rows = -(-(len(rows) + 1) // columns)
-    figure = make_subplots(
-        rows=n_rows, cols=columns, subplot_titles=["image", *names],
-        horizontal_spacing=0.015, vertical_spacing=min(0.3 / n_rows, 0.1),
-    )  # fmt: skip
+    spacing = {"horizontal_spacing": 0.015, "vertical_spacing": min(0.3 / n_rows, 0.1)}
+    figure = panels(["image", *names], rows=n_rows, columns=columns, **spacing)
     pictures = [picture(sample), *(overlay(sample, tokens, row) for row in rows)]
     for i, shown in enumerate(pictures):
         row, col = i // columns + 1, i % columns + 1
         figure.add_trace(go.Image(z=np.asarray(shown), hoverinfo="skip"), row=row, col=col)
     figure.update_xaxes(visible=False).update_yaxes(visible=False).update_annotations(font_size=12)
-    figure.update_layout(
-        title=title, width=SIDE_look * columns + 40, height=(SIDE_look + TITLE) * n_rows + (60 if title else 30),
-        margin={"l": 20, "r": 20, "t": 80 if title else 40, "b": 10},
-    )  # fmt: skip
+    height = (FIGURE_SIDE + FIGURE_TITLE) * n_rows + (60 if title else 30)
+    margin = {"l": 20, "r": 20, "t": 80 if title else 40, "b": 10}
+    figure.update_layout(template=TEMPLATE, title=title, margin=margin)
+    figure.update_layout(width=FIGURE_SIDE * columns + 40, height=height)
     return figure
+
+
+def data_uri(image: Image.Image) -> str:
+    """The image as a JPEG inside a URI."""
+    buffer = BytesIO()
+    image.save(buffer, format="JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _shown_size(size: tuple[int, int]) -> tuple[int, int]:
+    scale = SIDE / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _with_boxes(
+    shown: Image.Image, original: tuple[int, int], boxes: tuple[Box, ...], image: int
+) -> Image.Image:
+    draw = ImageDraw.Draw(shown)
+    x, y = shown.width / original[0], shown.height / original[1]
+    for box in (box for box in boxes if box.image == image):
+        left, top = round(box.x0 * x), round(box.y0 * y)
+        right, bottom = max(round(box.x1 * x) - 1, left), max(round(box.y1 * y) - 1, top)
+        draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0), width=1)
+        draw.rectangle((left, top, right, bottom), outline=BOX_COLOUR, width=2)
+    return shown
+
+
+def _look_up() -> Int[np.ndarray, "level rgb"]:
+    """256 colours of the map."""
+    stops = np.array([hex_to_rgb(colour) for colour in MAP], float)
+    places = np.linspace(0, 1, len(stops))
+    levels = np.linspace(0, 1, 256)
+    return (
+        np.stack([np.interp(levels, places, stops[:, channel]) for channel in range(3)], axis=-1)
+        .round()
+        .astype(int)
+    )
 
 
 def _names(maps: xr.DataArray, scores: dict[str, np.ndarray]) -> list[str]:
@@ -222,4 +254,4 @@ def _names(maps: xr.DataArray, scores: dict[str, np.ndarray]) -> list[str]:
     parts = [
         " · ".join(f"{name} {float(v[i]):.2f}" for name, v in scores.items()) for i in range(len(labels))
     ]
-    return [f"{label}<br>{part}" if part else label for label, part in zip(labels, parts, strict=True)]
+    return [f"{label}\n{part}" if part else label for label, part in zip(labels, parts, strict=True)]

@@ -1,118 +1,74 @@
-"""A page put together from parts, in the style of a study's report: one HTML file that loads nothing from elsewhere."""
+"""Pages from parts: every value is escaped by Jinja2, and a page is one file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
-import html
 import importlib.metadata
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from interp.run.store import write_atomically
-from interp.study.layer_sweep import page as prose
-from interp.study.model_spec import is_organism
-
-if TYPE_CHECKING:
-    from interp.study.layer_sweep.result import Result
 
 __all__ = [
-    "CONTROLS",
+    "Cell",
+    "Row",
+    "bold",
     "capital",
     "card",
-    "cards",
+    "code",
+    "definitions",
+    "details",
     "figure_card",
-    "interval",
-    "mean_and_interval",
-    "number",
-    "opening",
-    "rows_table",
-    "safe",
-    "size_of",
-    "stacked",
+    "figure_cards",
+    "grid",
+    "heading",
+    "headline",
+    "join",
+    "key",
+    "macros",
+    "paragraph",
+    "save_page",
+    "section",
+    "span",
     "table",
-    "tag",
-    "write_sheet",
-]
+    "tip",
+]  # fmt: skip
 
-CONTROLS = {
-    "boxes": "own boxes",
-    "shuffled_boxes": "another sample's boxes",
-    "centre_prior": "a look at the middle",
-}
+DASH = "–"
 
 
-def safe(value: Any) -> str:
-    """Text that cannot become markup."""
-    return html.escape("–" if value is None else str(value), quote=True)
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: text or markup, its class, and how many columns it takes."""
+
+    content: Any
+    kind: str = ""
+    span: int = 1
 
 
-def tag(name: str, *inner: str, kind: str = "") -> str:
-    """An element around markup; `kind` is its class."""
-    attribute = f' class="{kind}"' if kind else ""
-    return f"<{name}{attribute}>{''.join(inner)}</{name}>"
+@dataclass(frozen=True)
+class Row:
+    """One row of a table with a class of its own."""
+
+    cells: Sequence[Any]
+    kind: str = ""
 
 
-def card(*inner: str, kind: str = "") -> str:
-    """A card."""
-    return tag("div", *inner, kind=f"card {kind}".strip())
-
-
-def cards(inner: Iterable[str], kind: str = "") -> str:
-    """Cards side by side where there is room."""
-    return tag("div", *inner, kind=f"grid {kind}".strip())
-
-
-def capital(text: str) -> str:
-    """The text with its first letter in upper case."""
-    return text[:1].upper() + text[1:]
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number with a real minus sign; a dash when it is undefined."""
-    return "–" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
-
-
-def interval(row: Mapping[Any, Any], digits: int = 2) -> str:
-    """“[low, high]”, or nothing when there are too few groups for one (the summary's `note` says so)."""
-    if row["note"] or math.isnan(row["low"]):
-        return ""
-    return f"[{number(row['low'], digits)}, {number(row['high'], digits)}]"
-
-
-def mean_and_interval(row: Mapping[Any, Any], *, signed: bool = False) -> str:
-    """“mean [low, high]”; with `signed`, a plus sign before what is positive."""
-    sign = "+" if signed and row["mean"] > 0 else ""
-    return f"{sign}{number(row['mean'])} {interval(row)}".rstrip()
-
-
-def size_of(n_bytes: float) -> str:
-    """Bytes in the unit a person would use."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"
-
-
-def rows_table(rows: Iterable[tuple[Any, Any]]) -> str:
-    """A two-column table of names and values, both made safe."""
-    body = (tag("tr", tag("td", safe(name)), tag("td", safe(value))) for name, value in rows)
-    return tag("div", tag("table", *body, kind="text"), kind="scroll")
-
-
-def write_sheet(
-    path: Path,
+def save_page(
+    path: str | Path,
     *,
     title: str,
     question: str,
-    lead: str,
+    lead: Markup,
     body: Iterable[str],
     figures: Mapping[str, go.Figure] | None = None,
 ) -> Path:
@@ -120,52 +76,167 @@ def write_sheet(
 
     Args:
         path: The HTML file; its folder is made.
-        title: What the study is called, as text.
-        question: What it answers, as text: the heading.
-        lead: Markup under the heading, such as `opening` gives.
-        body: Markup, part by part.
+        title: The study's name.
+        question: The question that the study answers: the heading.
+        lead: Markup under the heading.
+        body: Markup, part by part; plain text is escaped, and "" is nothing.
         figures: Name → figure, drawn where the body has `figure_card(name)`.
     """
     drawn = {
         f"figure-{name}": json.loads(figure.to_json() or "{}") for name, figure in (figures or {}).items()
     }
-    data = json.dumps(drawn).replace("<", "\\u003c")  # nothing in it can end the script element
-    script = f'<script type="application/json" id="figures">{data}</script>'
-    room = files("interp.report")
-    page = Template((room / "page.html").read_text()).substitute(
-        title=safe(f"{title} · interp"),
-        eyebrow=safe(title),
-        question=safe(question),
+    text = _environment().get_template("page.html").render(
+        title=title,
+        question=question,
         lead=lead,
-        style=(room / "page.css").read_text(),
-        plotly=get_plotlyjs(),
-        body="".join(body) + script,
-        version=safe(importlib.metadata.version("interp")),
+        body=join(*body),
+        figures=drawn,
+        style=Markup((files("interp.report") / "templates" / "page.css").read_text()),
+        plotly=Markup(get_plotlyjs()),
+        version=_version(),
+    )  # fmt: skip
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, text.encode())
+    return target
+
+
+def join(*parts: Any) -> Markup:
+    """The parts after one another; text is escaped, markup stays, None is a dash."""
+    return Markup("").join(DASH if part is None else part for part in parts)
+
+
+def section(title: str, *parts: Any, intro: Any = "") -> Markup:
+    """A heading, a paragraph on how to read what follows, and the parts; empty where no part holds anything."""
+    content = join(*parts)
+    if not content:
+        return content
+    return join(heading(title), paragraph(intro, kind="soft wide") if intro else "", content)
+
+
+def heading(*parts: Any, level: int = 2) -> Markup:
+    """A heading."""
+    return _element(f"h{level}", parts)
+
+
+def paragraph(*parts: Any, kind: str = "") -> Markup:
+    """A paragraph; `kind` is "lead", "soft", "note" or "wide"."""
+    return _element("p", parts, kind)
+
+
+def bold(*parts: Any, kind: str = "") -> Markup:
+    """Bold text; `kind` "right" or "wrong" colours it."""
+    return _element("b", parts, kind)
+
+
+def span(*parts: Any, kind: str = "soft") -> Markup:
+    """Text of its own colour inside a line."""
+    return _element("span", parts, kind)
+
+
+def code(*parts: Any) -> Markup:
+    """Text in a fixed-width font."""
+    return _element("code", parts)
+
+
+def tip(text: str, words: str, kind: str = "") -> Markup:
+    """Text that shows more words when the pointer is over it."""
+    return macros().tip(text, words, kind)
+
+
+def key(colour: str) -> Markup:
+    """A small square of a colour, before the name that it stands for."""
+    return macros().key(colour)
+
+
+def capital(text: str) -> str:
+    """The text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
+
+
+def card(*parts: Any, title: Any = "", kind: str = "") -> Markup:
+    """A card, with a title where there is one."""
+    return _element("div", [heading(title, level=3) if title else "", *parts], f"card {kind}".strip())
+
+
+def grid(cards: Iterable[str], kind: str = "") -> Markup:
+    """Cards side by side where there is room, or with `kind` "stacked" below one another; empty without cards."""
+    content = join(*cards)
+    return _element("div", [content], f"grid {kind}".strip()) if content else content
+
+
+def headline(value: str, note: str) -> Markup:
+    """A large number with a note beside it."""
+    return macros().headline(value, note)
+
+
+def figure_card(name: str, title: Any = "") -> Markup:
+    """The card in which the figure of that name is drawn."""
+    return card(macros().figure(name), title=title)
+
+
+def figure_cards(names: Iterable[str], kind: str = "stacked") -> Markup:
+    """A card for each figure."""
+    return grid((figure_card(name) for name in names), kind)
+
+
+def details(summary: Any, *parts: Any, opened: bool = False) -> Markup:
+    """Parts folded under a summary; empty where they hold nothing."""
+    content = join(*parts)
+    return macros().details(summary, content, opened) if content else content
+
+
+def definitions(terms: Mapping[Any, Any]) -> Markup:
+    """Terms and what they mean."""
+    return macros().definitions(list(terms.items()))
+
+
+def table(heads: Sequence[Any], rows: Iterable[Any], kind: str = "") -> Markup:
+    """A table that scrolls sideways where it is too wide; its first column stands left.
+
+    Args:
+        heads: The header's entries, or several `Row`s of them; none for a table without a header.
+        rows: Sequences of entries, or `Row`s. An entry is text (escaped), markup or a `Cell`.
+        kind: "dense" or "text".
+    """
+    above = (
+        [_row(one) for one in heads]
+        if heads and isinstance(heads[0], Row)
+        else [_row(heads)]
+        if heads
+        else []
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page.encode())
-    return path
+    return macros().table(above, [_row(one) for one in rows], kind)
 
 
-def figure_card(name: str) -> str:
-    """Where the figure of that name is drawn."""
-    return card(f'<div class="figure" id="figure-{safe(name)}"></div>')
+def _row(entries: Any) -> Row:
+    row = entries if isinstance(entries, Row) else Row(entries)
+    cells = [one if isinstance(one, Cell) else Cell(DASH if one is None else one) for one in row.cells]
+    return Row(cells, row.kind)
 
 
-def opening(words: str, *results: Result) -> str:
-    """The page's first paragraph (markup), and the note that must stand there when a model is an organism."""
-    organism = any(is_organism(cell.sweep.model) for result in results for cell in result.cells)
-    note = tag("p", prose.ORGANISM, kind="note wide") if organism else ""
-    return tag("p", words, kind="lead") + note
+def _element(name: str, parts: Iterable[Any], kind: str = "") -> Markup:
+    return macros().element(name, join(*parts), kind)
 
 
-def stacked(inner: Iterable[str]) -> str:
-    """Cards below one another, each as wide as the page."""
-    return f'<div class="grid" style="grid-template-columns: minmax(0, 1fr)">{"".join(inner)}</div>'
+@cache
+def _environment() -> Environment:
+    """Templates with autoescape; an unknown name is an error."""
+    found = Environment(
+        loader=PackageLoader("interp.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    found.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return found
 
 
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of texts, made safe; its first column stands left."""
-    head = tag("tr", *(tag("th", safe(word)) for word in heads))
-    lines = (tag("tr", *(tag("td", safe(word)) for word in row)) for row in rows)
-    return tag("div", tag("table", head, *lines), kind="scroll")
+@cache
+def macros() -> Any:
+    """The macros of `parts.html`, which escape what they are given."""
+    return _environment().get_template("parts.html").module
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("interp")
+    except importlib.metadata.PackageNotFoundError:
+        return "(source)"

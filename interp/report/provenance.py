@@ -1,121 +1,154 @@
-"""The plain parts of a report: figures, failures, definitions, provenance."""
+"""Where the numbers of a report come from, and what could not be measured."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import plotly.graph_objects as go
+import pandas as pd
+from markupsafe import Markup
 
-from interp.metrics import METRICS, Metric
-from interp.report.html import capital, card, cards, rows_table, safe, size_of, tag
-from interp.study.dataframes import records
-from interp.study.layer_sweep import page as prose
-from interp.study.layer_sweep.figures import cell_name, key
+from interp.metrics import METRICS
+from interp.report.html import (
+    capital,
+    card,
+    code,
+    definitions,
+    details,
+    grid,
+    join,
+    paragraph,
+    section,
+    table,
+)
+from interp.report.tables import size_of
+from interp.run import RunFolder
 
-if TYPE_CHECKING:
-    from interp.study.layer_sweep.result import Cell, Result
+__all__ = [
+    "INTERVALS",
+    "as_json",
+    "failure_list",
+    "meanings",
+    "metric_terms",
+    "opening",
+    "origin",
+    "provenance"
+]  # fmt: skip
 
-__all__ = ["definitions", "failures", "figures", "provenance"]
+ORGANISM = """The model is a model organism: a small network trained for this toolkit so that the cause of its answers
+is known. It shows that the instruments work. These are not the paper's numbers, and they say nothing about a clinical
+model."""
+INTERVALS = """95 %, percentile bootstrap over groups (2,000 resamplings), because questions about one patient, volume
+or image are not independent. Fewer than 20 groups support no claim about a population."""
+SYMBOLS = """R: the map over the N image tokens that see some of the image. B: the tokens that the boxes cover, by the
+rule “{rule}”. G: uniform inside B, zero outside. Â = R / Σ R. KL = Σ G ln(G / Â)."""
 
 SHOWN_FAILURES = 20
+SHOWN_RUNS = 12
 
 
-def figures(by_metric: dict[str, go.Figure]) -> str:
-    """A card per figure, drawn by the page's last script when every card has its width; the first is wide."""
-    shown = [card(f'<div class="figure" id="figure-{safe(metric)}"></div>') for metric in by_metric]
-    drawn = {f"figure-{metric}": json.loads(figure.to_json() or "{}") for metric, figure in by_metric.items()}
-    data = json.dumps(drawn).replace("<", "\\u003c")  # nothing in it can end the script element
-    script = f'<script type="application/json" id="figures">{data}</script>'
-    return (
-        tag("h2", "Layer by layer")
-        + tag("p", prose.FIGURES, kind="soft wide")
-        + cards(shown, "first")
-        + script
+def opening(words: Markup, *, organism: bool, note: str = "") -> Markup:
+    """The page's first paragraph, and the note that must follow when a model is an organism.
+
+    Args:
+        words: The paragraph.
+        organism: Whether one of the models is.
+        note: What to add to the note.
+    """
+    return join(
+        paragraph(words, kind="lead"),
+        paragraph(f"{ORGANISM} {note}".strip(), kind="note wide") if organism else "",
     )
 
 
-def failures(result: Result) -> str:
-    """What could not be measured, and why."""
-    found = result.failures
-    if found.empty:
-        return tag("h2", "Failures") + tag(
-            "p", "None: every sample was measured at every layer.", kind="soft"
-        )
-    whole = found[found.layer.isna()]
-    counts = found.error.value_counts()
-    said = ", ".join(f"{name} ×{count}" for name, count in counts.items())
-    words = (
-        f"Samples left out: {len(whole)}. Single values undefined: {len(found) - len(whole)}. By reason: "
-        f"{safe(said)}. They are rows of <code>failures.parquet</code>; means are over the rest."
-    )
-    rows = found.drop_duplicates(["sample", "error", "reason"]).head(SHOWN_FAILURES)
-    listed = rows_table((row["sample"], f"{row['error']}: {row['reason']}") for row in records(rows))
-    table = tag("details", tag("summary", f"The first {len(rows)}"), card(listed))
-    return tag("h2", "Failures") + tag("p", words, kind="wide") + table
+def metric_terms(metrics: Iterable[str], rule: str) -> dict[Any, Any]:
+    """Each metric's formula, direction and value for a uniform map, as terms of `html.definitions`."""
+    terms: dict[Any, Any] = {"R, N, B, G": SYMBOLS.format(rule=rule)}
+    for metric in (METRICS[name] for name in metrics):
+        meaning = f"{capital(metric.better)} is better; a uniform map scores {metric.chance}."
+        name = join(capital(metric.label), " ", code(metric.name))
+        terms[name] = join(code(metric.formula), Markup("<br>"), meaning)
+    return terms
 
 
-def definitions(result: Result) -> str:
-    """Each metric, each null and the indicator, in words."""
-    sweep = result.cells[0].sweep
-    symbols = _term("R, N, B, G", prose.SYMBOLS.format(rule=sweep.rule))
-    metrics = tag("dl", symbols, *(_definition(METRICS[name]) for name in result.metrics))
-    terms = {
-        "Indicator": repr(sweep.indicator),
-        "Shuffled boxes": prose.SHUFFLED,
-        "Centre prior": prose.CENTRE_PRIOR,
-        "Intervals": prose.INTERVALS,
-        "Featured layer": prose.FEATURED,
-        "Comparing data sets": prose.COMPARING,
-    }
-    words = tag("dl", *(_term(term, text) for term, text in terms.items()))
-    return tag("h2", "What the words mean") + cards((card(metrics), card(words)), kind="top")
+def meanings(*lists: Mapping[Any, Any]) -> Markup:
+    """The section that explains the words of a page, a card per list of terms."""
+    return section("What the words mean", grid((card(definitions(terms)) for terms in lists), "top"))
 
 
-def _term(term: str, text: str) -> str:
-    return tag("dt", safe(term)) + tag("dd", safe(text))
+def provenance(runs: Iterable[tuple[str, Markup]], *, folded: bool = False) -> Markup:
+    """The section of where each run's numbers come from and what it cost.
+
+    Args:
+        runs: Title of each run and its table, from `origin`.
+        folded: Fold them, where they are many.
+    """
+    cards = [card(shown, title=title) for title, shown in runs]
+    left = len(cards) - SHOWN_RUNS
+    more = f"And {left} more runs." if left > 0 else ""
+    shown = grid(cards[:SHOWN_RUNS], "top")
+    return section("Provenance and cost", details(f"{len(cards)} run(s)", shown, more) if folded else shown)
 
 
-def _definition(metric: Metric) -> str:
-    formula = tag("code", safe(metric.formula))
-    direction = f"{capital(metric.better)} is better; an even map scores {metric.chance}."
-    name = f"{safe(capital(metric.label))} {tag('code', safe(metric.name))}"
-    return tag("dt", name) + tag("dd", formula, "<br>", safe(direction))
+def origin(folder: RunFolder, more: Iterable[tuple[str, Any]] = ()) -> Markup:
+    """The table of one run: model, data, settings, machine, versions, cost.
 
-
-def provenance(result: Result) -> str:
-    """Where each cell's numbers come from and what they cost."""
-    shown = (
-        card(tag("h3", key(result, cell), safe(cell_name(result, cell))), rows_table(_origin(cell)))
-        for cell in result.cells
-    )
-    return tag("h2", "Provenance and cost") + cards(shown)
-
-
-def _origin(cell: Cell) -> list[tuple[str, Any]]:
-    manifest = cell.folder.read_json("manifest.json", {})
+    Args:
+        folder: The run's folder.
+        more: Names and values that only this kind of study has.
+    """
+    manifest = folder.read_json("manifest.json", {})
     session = (manifest.get("sessions") or [{}])[-1]
     model, data = manifest.get("model", {}), manifest.get("data", {})
-    total = cell.folder.read_json("cost.json", {}).get("total", {})
-    versions = ", ".join(f"{name} {version}" for name, version in session.get("versions", {}).items())
-    sweep = cell.sweep
-    return [
-        ("run", cell.folder.path.name),
-        (
-            "model",
-            f"{model.get('id') or model.get('family')}, fingerprint {str(model.get('fingerprint'))[:16]}",
-        ),
-        (
-            "data",
-            f"{data.get('name')}, {data.get('n')} samples, fingerprint {str(data.get('fingerprint'))[:16]}",
-        ),
-        ("prompt", json.dumps(sweep.prompt.to_dict(), ensure_ascii=False)),
-        ("indicator", json.dumps(sweep.indicator.to_dict(), ensure_ascii=False)),
-        ("rule, seed, batch", f"{sweep.rule}, {sweep.seed}, {sweep.batch}"),
+    total = folder.read_json("cost.json", {}).get("total", {})
+    seconds, forwards = total.get("wall_seconds", 0), total.get("forwards", 0)
+    lines = [
+        ("run", folder.path.name),
+        ("model", f"{model.get('id') or model.get('family')}, {_fingerprint(model)}"),
+        ("data", f"{data.get('name')}, {data.get('n')} samples, {_fingerprint(data)}"),
+        *more,
         ("device", f"{manifest.get('device')}; {session.get('machine')}"),
         ("computed", f"{session.get('started')}, {len(manifest.get('sessions', []))} session(s)"),
-        ("versions", versions),
+        ("versions", ", ".join(f"{name} {version}" for name, version in session.get("versions", {}).items())),
         ("commit", session.get("commit")),
-        ("time", f"{total.get('wall_seconds', 0):.1f} s, {total.get('forwards', 0):.0f} forward passes"),
+        ("time", f"{seconds:.1f} s, {forwards:.0f} forward passes"),
         ("peak memory", size_of(total["peak_bytes"]) if total.get("peak_bytes") else None),
     ]
+    return table((), lines, kind="text")
+
+
+def as_json(value: Any) -> str:
+    """A setting as text: JSON of the value, or of what its `to_dict` gives."""
+    return json.dumps(value.to_dict() if hasattr(value, "to_dict") else value, ensure_ascii=False)
+
+
+def failure_list(
+    found: pd.DataFrame,
+    names: Sequence[str],
+    *,
+    distinct: Sequence[str] | None = None,
+    shown: int = SHOWN_FAILURES,
+) -> Markup:
+    """The first failures as a table: what failed, and why.
+
+    Args:
+        found: Rows with `error` and `reason`.
+        names: Columns that say what failed; those without a value are left out.
+        distinct: One failure is listed for each of these columns, error and reason; all of `names` when left out.
+        shown: At most so many.
+    """
+    first = found.drop_duplicates([*(names if distinct is None else distinct), "error", "reason"]).head(shown)
+    lines = [
+        (
+            " · ".join(str(row[name]) for name in names if pd.notna(row[name]) and row[name] != "")
+            or row.get("sample"),
+            f"{row['error']}: {row['reason']}",
+        )
+        for row in first.to_dict("records")
+    ]
+    return table((), lines, kind="text")
+
+
+def _fingerprint(described: dict[str, Any]) -> str:
+    return f"fingerprint {str(described.get('fingerprint'))[:16]}"

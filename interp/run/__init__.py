@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from interp.run.cache import Shelf
+from interp.run.cache import ProcessCache
 from interp.run.merge import merge
 from interp.run.plan import Plan, as_part, make_plan
 from interp.run.runner import run_task, run_tasks
@@ -13,9 +13,9 @@ __all__ = [
     "FAILURES",
     "Outcome",
     "Plan",
+    "ProcessCache",
     "RunFolder",
     "Sharing",
-    "Shelf",
     "Task",
     "as_part",
     "canonical",

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["BUDGET", "Shelf"]
+__all__ = ["BUDGET", "ProcessCache"]
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ BUDGET = 4 * 2**30
 at 576 image tokens in 16 bits, so this holds that of one micro-batch of 8, and of several for smaller models."""
 
 
-class Shelf:
+class ProcessCache:
     """One opened model, and values by key: least recently used out first, never more than `budget` bytes.
 
     A key must say all that its value depends on: who finds a value may not be able to tell it from its own.

@@ -32,7 +32,7 @@ class PreparedTask:
         own: The shards of this part of the run.
         missing: The shards of this part that are not complete yet.
         session: The session that computes the missing shards; empty if none is missing.
-        kin: The sharing key; tasks with the same key are computed together.
+        sharing_key: The sharing key; tasks with the same key are computed together.
         track: The progress bar of the run.
     """
 
@@ -42,7 +42,7 @@ class PreparedTask:
     own: tuple[int, ...]
     missing: list[int] = field(default_factory=list)
     session: str = ""
-    kin: str = ""
+    sharing_key: str = ""
     track: Track | None = None
 
     @classmethod
@@ -64,7 +64,7 @@ class PreparedTask:
         order = cls(RunFolder.create(out, task.name, task.to_dict()), layout, schemas_of(task), own)
         store_plan(order.folder.path, order.folder.digest, layout)
         order.missing = [shard for shard in own if not order.finished(shard)]
-        order.kin = task.kin if isinstance(task, Sharing) else order.folder.path.name
+        order.sharing_key = task.sharing_key if isinstance(task, Sharing) else order.folder.path.name
         if order.missing:
             counts = {"missing": len(order.missing), "total": len(layout.plan.shards)}
             more = {"part": list(part)} if part else {}
@@ -111,8 +111,10 @@ def units_of(group: int, orders: Sequence[PreparedTask]) -> list[Unit]:
     counts: dict[str, int] = {}
     for place, order in enumerate(orders):
         if order.missing:
-            counts[order.kin] = counts.get(order.kin, 0) + 1
-            lanes.setdefault((order.kin, (counts[order.kin] - 1) // MOST_TOGETHER), []).append(place)
+            counts[order.sharing_key] = counts.get(order.sharing_key, 0) + 1
+            lanes.setdefault(
+                (order.sharing_key, (counts[order.sharing_key] - 1) // MOST_TOGETHER), []
+            ).append(place)
     units = []
     for places in lanes.values():
         for shard in sorted({shard for place in places for shard in orders[place].missing}):

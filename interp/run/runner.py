@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Iterable, Sequence
 
 from interp.errors import RunError
-from interp.run.cache import Shelf
+from interp.run.cache import ProcessCache
 from interp.run.prepare import PreparedTask, Unit, units_of
 from interp.run.progress import Progress
 from interp.run.sessions import Ledger
@@ -103,7 +103,7 @@ def run_tasks(
 
 def _compute_here(jobs: Sequence[Job], orders: Sequence[PreparedTask], units: Sequence[Unit]) -> None:
     """Computes the units of a group in this process."""
-    shelf = Shelf()
+    shelf = ProcessCache()
     ledgers = [Ledger(job.folder, job.session) for job in jobs]
     for job in jobs:
         job.use(shelf)

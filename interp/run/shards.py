@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from interp.run.cache import Shelf
+from interp.run.cache import ProcessCache
 from interp.run.memory import Splits, compute_batch
 from interp.run.plan import Plan
 from interp.run.sessions import Ledger, sum_costs
@@ -41,13 +41,13 @@ class Job:
     folder: RunFolder
     session: str
 
-    def use(self, shelf: Shelf) -> None:
+    def use(self, shelf: ProcessCache) -> None:
         """Gives the task the cache, if the task can use one."""
         if isinstance(self.task, Sharing):
             self.task.use(shelf)
 
 
-def compute_shard(jobs: Sequence[tuple[Job, Ledger]], shard: int, shelf: Shelf) -> None:
+def compute_shard(jobs: Sequence[tuple[Job, Ledger]], shard: int, shelf: ProcessCache) -> None:
     """Computes and stores one shard of jobs of one plan; jobs whose shard another process has stored are skipped.
 
     Each micro-batch is computed for all jobs before the next one; then the values that they share are dropped.

@@ -13,9 +13,10 @@ from interp.run.files import read_json
 
 __all__ = ["SCHEMA_VERSION", "check_version", "note_other_versions"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when the meaning of what is stored changes; part of every study's hash.
 
+3: answers are matched by one rule (`interp.inputs.answers`), questions that share an image share its prefix.
 2: every shard has a seal, the plan is stored, costs are kept per session.
 1: no seals; nothing inside a folder names the version.
 """
@@ -33,7 +34,7 @@ def check_version(found: Any, where: Path) -> None:
     advice = (
         "A newer interp wrote it: update interp to read it, or pass another out= to compute it anew."
         if newer
-        else f"An older interp wrote it: read it with that one (the commit is in its manifest.json), or move "
+        else f"An older interp wrote it: read it with that version (its commit is in manifest.json), or move "
         f"{where} away and run the study again; old and new shards are never mixed."
     )
     raise RunError(f"expected run store version {SCHEMA_VERSION} in {where}, got {found}. {advice}")

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from interp.run.cache import Shelf
+from interp.run.cache import ProcessCache
 from interp.run.plan import Plan
 
 __all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Sharing", "Task", "failure"]
@@ -79,11 +79,11 @@ class Sharing(Protocol):
     """A task that reads values from its process's cache and stores there what other tasks may need."""
 
     @property
-    def kin(self) -> str:
+    def sharing_key(self) -> str:
         """The sharing key. Tasks with equal keys have equal plans; each micro-batch is computed for all of them."""
         ...
 
-    def use(self, shelf: Shelf) -> None:
+    def use(self, shelf: ProcessCache) -> None:
         """Uses this cache from now on. Its content changes the cost of a task, never its rows."""
         ...
 

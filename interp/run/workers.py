@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interp.errors import InterpError, RunError
-from interp.run.cache import Shelf
+from interp.run.cache import ProcessCache
 from interp.run.files import digest
 from interp.run.prepare import Unit
 from interp.run.sessions import Ledger, n_threads
@@ -65,7 +65,7 @@ class _WorkerState:
     group: int = -1
     jobs: list[Job] = field(default_factory=list)
     ledgers: dict[int, Ledger] = field(default_factory=dict)
-    shelf: Shelf = field(default_factory=Shelf)
+    shelf: ProcessCache = field(default_factory=ProcessCache)
 
     def at(self, unit: Unit) -> list[tuple[Job, Ledger]]:
         """Returns the unit's jobs, each with this process's record of it."""

@@ -1,9 +1,9 @@
-"""What a map scores when the box, or the model, is taken away: two nulls for every sample.
+"""Two baselines for every sample's score: the same map against other boxes, another map against the same boxes.
 
 - `shuffled_boxes`: the sample's own map against another sample's boxes, of another group where the data allow
-  it. A map that only knows where boxes usually are scores here what it scores against its own.
-- `centre_prior`: a map that looks at nothing but the middle, against the sample's own boxes: a Gaussian over
-  each image with its peak at the centre and σ = 0.25 of the image's side, per axis.
+  it. A map that only shows where boxes usually lie scores the same against both.
+- `centre_prior`: a map that does not depend on the model, against the sample's own boxes: a Gaussian over each
+  image with its peak at the centre and σ = 0.25 of the image's side, per axis.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def partners(groups: Sequence[str], usable: Sequence[bool], *, seed: int = 0) ->
     """For every sample the index of the one whose boxes it borrows; None where there is none.
 
     The usable samples are put in random order, those of one group side by side, and each borrows from the
-    sample m places further on, with m the size of the largest group: nobody borrows from their own group, and
-    everybody lends once. When one group holds more than half of the samples that is impossible; m is then
-    half their number and some borrow within the group, but never from themselves.
+    sample m places further on, with m the size of the largest group: no sample borrows from its own group, and
+    each lends once. When one group holds more than half of the samples that is impossible; m is then half their
+    number and some samples borrow within their group, but never from themselves.
     """
     random = np.random.default_rng(seed)
     able = [index for index in range(len(groups)) if usable[index]]

@@ -84,7 +84,7 @@ def compare(
     - Cells that share groups but not samples, such as two kinds of question about the same patients, are
       compared by the groups' means (`paired` "group").
     - Other cells are compared as two sets of groups (`paired` "none"); groups that stand on both sides are
-      left out. Their boxes may differ in size, so the difference on pairs of like box size stands beside it
+      left out. Their boxes may differ in size, so the table also gives the difference on pairs of like box size
       (`matched`, see `interp.study.size_matching.matched`).
 
     At least half of the smaller cell must be shared for a paired comparison; `left_out` counts the values

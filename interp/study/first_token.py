@@ -117,7 +117,7 @@ def first_token(
 
 
 def _others(sample: Sample, prompt: Prompt) -> list[str]:
-    """The options that the answer must be told from, as they would be answered; letters always differ."""
+    """The other options, where the answer's first token must differ from theirs; letters always differ."""
     own = plain(str(sample.answer))
     if not sample.options or prompt.options == "letters":
         return []

@@ -25,7 +25,7 @@ class Grid:
     Cells of one model over the same samples are computed side by side: those that differ in prompt, indicator or
     edits share the image prefix, wherever going on from it is exact, and those that differ only in what is
     computed from the maps (`metrics`, `rule`, `seed`) share their forward passes. The bytes are those of each
-    cell run alone; `cost` says which cell paid. A sample that fails in one cell is a row of
+    cell run alone; `cost` counts each pass in the cell that ran it. A sample that fails in one cell is a row of
     `result.failures` with that cell's labels; so is every sample of a cell in which nothing could be measured,
     as long as another cell has something.
 
@@ -165,7 +165,7 @@ def _label(axis: str, value: Any) -> str:
 
 
 def _check_value(base: Study[Any], axis: str, label: str, value: Any) -> None:
-    """Refuse now what the base would refuse when its turn comes, perhaps hours later."""
+    """Refuse a value before anything runs, rather than when its cell starts, perhaps hours later."""
     try:
         base.replace(**{axis: value})
     except InterpError as error:

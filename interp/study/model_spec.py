@@ -104,7 +104,7 @@ def model_label(model: Any) -> str:
 
 
 def is_organism(model: Any) -> bool:
-    """Whether a study's model is one of the bundled model organisms, whose numbers are nobody's results."""
+    """Whether a study's model is one of the bundled model organisms, whose numbers say nothing about real models."""
     if not isinstance(model, ModelSpec):
         return bool(getattr(getattr(getattr(model, "hf", None), "config", None), "interp_organism", False))
     config = Path(model.id) / "config.json"

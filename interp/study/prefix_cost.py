@@ -1,4 +1,4 @@
-"""What a call would have cost alone, though it found an image prefix that another had paid for."""
+"""What a call would cost alone, where it used an image prefix that another call had computed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from interp.run import Shelf
+from interp.run import ProcessCache
 from interp.tracing import Cost, Mllm, Prefix, Prefixes
 from interp.tracing.cost import Meter
 
@@ -25,13 +25,13 @@ class Bill:
         found: What making those found took, when they were made.
     """
 
-    shelf: Shelf
+    shelf: ProcessCache
     device: Any
     found: Cost = Cost()  # noqa: RUF009 - frozen
     _seen: set[str] = field(default_factory=set)
 
     def once(self, key: str, make: Callable[[], Any], size: Callable[[Any], int]) -> tuple[Any, bool]:
-        """As `Shelf.once`; the time that a prefix takes is written down beside it."""
+        """As `ProcessCache.once`; the time that a prefix takes is written down beside it."""
         prices: list[Cost] = []
 
         def priced() -> Any:
@@ -48,7 +48,7 @@ class Bill:
         return value, known
 
 
-def billed(mllm: Any, shelf: Shelf) -> tuple[Any, Bill]:
+def billed(mllm: Any, shelf: ProcessCache) -> tuple[Any, Bill]:
     """The model with a bill of its own for the prefixes that its traces find on the shelf."""
     bill = Bill(shelf, mllm.device)
     if not isinstance(mllm, Mllm) or mllm.prefixes is None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GridResult", "differences", "printed", "stored_tokens", "summarise"]
 
-NULLS = ("shuffled_boxes", "centre_prior")
+BASELINES = ("shuffled_boxes", "centre_prior")
 OWN = ("sample", "group", "value")
 
 
@@ -55,15 +55,15 @@ def summarise(scores: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd
 def differences(
     scores: pd.DataFrame, axes: Sequence[str], *, level: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
-    """The mean of "own boxes minus a null" over the same samples, per cell, layer, metric and null."""
+    """The mean of "own boxes minus a baseline" over the same samples, per cell, layer, metric and baseline."""
     keys = [*axes, "layer", "metric"]
     wide = scores.pivot_table(index=[*keys, "sample", "group"], columns="control", values="value", sort=False)
     rows = []
-    for null in (name for name in NULLS if name in wide):
-        gaps = (wide["boxes"] - wide[null]).to_frame("value").reset_index()
+    for baseline in (name for name in BASELINES if name in wide):
+        gaps = (wide["boxes"] - wide[baseline]).to_frame("value").reset_index()
         for key, part in gaps.groupby(keys, sort=False):
             estimate = _estimate(part.value, part.group, level, seed)
-            rows.append(_key(keys, key) | {"control": f"boxes − {null}"} | estimate)
+            rows.append(_key(keys, key) | {"control": f"boxes − {baseline}"} | estimate)
     return pd.DataFrame(rows)
 
 
@@ -199,22 +199,18 @@ class GridResult:
         """The axes in which the cells differ."""
         return tuple(axis for axis in self.axes if len({cell.labels[axis] for cell in self.cells}) > 1)
 
-    def table(self, n: int = N_ROWS) -> str:
-        """Text: the first n rows of `summary`, mean [low, high]; groups too few for an interval are counted.
-
-        Args:
-            n: How many rows at most; the text says how many are left out.
-        """
+    def table(self) -> str:
+        """Text: the first rows of `summary`, mean [low, high], and how many more there are."""
         summary = self.summary()
         keys = [str(name) for name in summary.columns if name not in (*NUMBERS, *self.axes)]
         keys = [*self.varied, *keys]
         table = Table(title=Text(f"{self.study.title}: means over samples"), title_justify="left")
         for name in (*keys, "mean [95 %]", "samples", "groups"):
             table.add_column(Text(name), justify="left" if name in self.varied else "right")
-        for row in records(summary.head(n)):
+        for row in records(summary.head(N_ROWS)):
             texts = [str(row[name]) for name in keys]
             table.add_row(*map(Text, (*texts, mean_text(row), str(row["n"]), str(row["n_groups"]))))
-        left = len(summary) - n
+        left = len(summary) - N_ROWS
         more = [f"{left} more rows: read summary()."] if left > 0 else []
         return "\n".join([printed(table, WIDTH), *more])
 

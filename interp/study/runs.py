@@ -67,7 +67,7 @@ def run_cells(
 ) -> tuple[GridCell, ...]:
     """Run the cells, or part i of n of each, over one pool of workers.
 
-    Cells of one model and the same samples are computed abreast, so that they share image prefixes, and maps
+    Cells of one model and the same samples are computed side by side, so that they share image prefixes, and maps
     where they differ only in what is computed from those. The bytes are those of each cell run alone.
 
     Raises:
@@ -88,7 +88,7 @@ def _ready(
     cells: Cells, mllm: Any, out: str | os.PathLike[str], *, workers: int, progress: bool
 ) -> tuple[Cells, Any]:
     """The cells with the results of other studies that they need, and the first cell's model, if it is open."""
-    if not any(study.open_questions for _, study in cells):
+    if not any(study.unresolved for _, study in cells):
         return cells, mllm
     ready: list[tuple[dict[str, str], Any]] = []
     kept = None
@@ -110,7 +110,7 @@ def _groups(cells: Cells, mllm: Any) -> Iterator[list[tuple[str, Task]]]:
 
 
 def by_model(cells: Cells, mllm: Any = None) -> Iterator[tuple[Any, Cells]]:
-    """Each model, opened, with the cells that follow each other on it; it is let go of before the next is loaded.
+    """Each model, opened, with the consecutive cells that use it; it is released before the next one is loaded.
 
     `mllm`: the first cell's model, if it is open.
     """

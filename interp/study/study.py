@@ -24,14 +24,14 @@ Its tables: `samples` (index, sample, group, …: one row per measured sample), 
 frame is made of), and whatever else it needs. `StudyTask` does the model, the plan, the samples that cannot be
 used and the pickling; `SamplesTask` also runs the study's indicator.
 
-A study that needs another's result first overrides `open_questions` and `resolved`; `Refinement` ranks heads so.
+A study that needs another's result first overrides `unresolved` and `resolved`; `Refinement` ranks heads so.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -48,7 +48,7 @@ R = TypeVar("R")
 Own = TypeVar("Own", bound="Study[Any]")
 
 
-class Study(Checked, Generic[R]):
+class Study(Checked, ABC, Generic[R]):
     """A study: a frozen dataclass whose fields say what is measured on what. `R` is its result.
 
     Args:
@@ -154,7 +154,7 @@ class Study(Checked, Generic[R]):
         return self.collect(self, cells, cells[0].folder.path)
 
     @property
-    def open_questions(self) -> bool:
+    def unresolved(self) -> bool:
         """Whether the study needs another's result before it can run."""
         return False
 

@@ -20,7 +20,7 @@ from interp.indicators import Maps
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.run import FAILURES, Outcome, Plan, Shelf, canonical, digest, make_plan
+from interp.run import FAILURES, Outcome, Plan, ProcessCache, canonical, digest, make_plan
 from interp.run.store import SCHEMA_VERSION
 from interp.run.task import failure
 from interp.study.model_spec import ModelSpec, model_provenance, open_model
@@ -28,9 +28,9 @@ from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Residu
 
 __all__ = [
     "SMALL",
-    "Rows",
     "SamplesTask",
     "StudyTask",
+    "TableRows",
     "data_identity",
     "edited",
     "fault",
@@ -142,7 +142,8 @@ def question_length(sample: Sample) -> int:
 
 
 BATCHES_PER_SHARD = 4
-Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+TableRows = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Table name → rows."""
 
 
 class StudyTask(ABC):
@@ -152,7 +153,7 @@ class StudyTask(ABC):
     and how a micro-batch becomes rows (`measure`). Pickles without its model, which each process opens again.
 
     Traces of `mllm` go on from an image prefix wherever that is exact, and leave it for the tasks of the same
-    kin: those of the same model, samples and batches. Whether a prefix was made or found changes the cost
+    sharing_key: those of the same model, samples and batches. Whether a prefix was made or found changes the cost
     alone; that a trace goes on from one at all is part of `to_dict`, because it rounds differently (about 1e-5).
 
     Attributes:
@@ -164,7 +165,7 @@ class StudyTask(ABC):
     needs_boxes: bool = True
 
     def __init__(self, study: Any, mllm: Any) -> None:
-        self.study, self._mllm, self._shelf = study, mllm, Shelf()
+        self.study, self._mllm, self._shelf = study, mllm, ProcessCache()
         dtype, device = str(mllm.dtype).removeprefix("torch."), str(mllm.device)
         self._identity = {"fingerprint": mllm.fingerprint, "dtype": dtype, "device": device}
 
@@ -189,14 +190,14 @@ class StudyTask(ABC):
         return {**self.__dict__, "_mllm": None, "_shelf": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _shelf=Shelf())
+        vars(self).update(state, _shelf=ProcessCache())
 
-    def use(self, shelf: Shelf) -> None:
+    def use(self, shelf: ProcessCache) -> None:
         """Share prefixes, passes and the opened model with other tasks of this process."""
         self._shelf = shelf
 
     @cached_property
-    def kin(self) -> str:
+    def sharing_key(self) -> str:
         """Equal for tasks of one model, the same samples and the same micro-batches, which can share passes."""
         return digest({"model": self._identity, "data": self._data, "plan": self._planned})
 
@@ -255,7 +256,7 @@ class StudyTask(ABC):
         return Outcome({**rows, FAILURES: [*failures, *rows[FAILURES]]}, outcome.cost)
 
     def each(
-        self, indices: Sequence[int], rows: Callable[[int, int], Rows]
+        self, indices: Sequence[int], rows: Callable[[int, int], TableRows]
     ) -> dict[str, list[Mapping[str, Any]]]:
         """The rows of every sample together; one whose `rows(place, index)` raises an `InterpError` has failed.
 
@@ -301,7 +302,7 @@ class StudyTask(ABC):
 
 
 SMALL = 50_000_000
-"""Parameters below which a second thread costs more than it brings: on a busy machine with two cores an
+"""Parameters below which a second thread slows a model down: on a busy machine with two cores an
 organism of 1.8 million took 28 times as long on two threads as on one."""
 
 
@@ -332,7 +333,7 @@ class SamplesTask(StudyTask):
     """
 
     @abstractmethod
-    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> Rows:
+    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> TableRows:
         """Table name → rows of one sample, failures included; raises `InterpError` when it cannot be used."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -348,7 +349,7 @@ class SamplesTask(StudyTask):
         """Rows of each sample's map."""
         maps, paid = self._maps(indices)
 
-        def rows(place: int, index: int) -> Rows:
+        def rows(place: int, index: int) -> TableRows:
             logits = None if maps.logits is None else maps.logits.values[place]
             return self.rows(index, maps[place], maps.tokens[place], logits)
 
@@ -356,7 +357,7 @@ class SamplesTask(StudyTask):
         return Outcome(self.each(indices, rows), {} if paid else cost)
 
     def _maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
-        """The maps of a micro-batch, and whether another task has already paid for them."""
+        """The maps of a micro-batch, and whether another task has computed them already."""
 
         def run() -> Maps:
             study = self.study

@@ -26,12 +26,12 @@ class Heads:
     """Some heads of a layer, arranged so that heads which share a key-value head share one matrix product.
 
     Attributes:
-        index: the heads, in the order asked for.
+        index: the chosen heads, in the order given.
         shape: (key-value heads, heads of each): how the arranged heads unflatten. Short groups repeat a head.
         key_value: the key-value heads of the arrangement, or None when they are all of them.
         arranged: the arranged heads among the layer's, flat; None when they are all of them, in order.
-        order: the arranged heads among the asked ones, flat; None when it is the same order.
-        back: each asked head's place in the flat arrangement; None when it is the same order.
+        order: the arranged heads among the chosen ones, flat; None when it is the same order.
+        back: each chosen head's place in the flat arrangement; None when it is the same order.
     """
 
     index: Int[Tensor, " head"]
@@ -73,12 +73,12 @@ class Heads:
         return keys if self.key_value is None else keys[:, self.key_value]
 
     def arrange(self, values: Float[Tensor, "sample head row _"]) -> Float[Tensor, "_ _ _ _ _"]:
-        """(sample, key_value_head, group, row, …) from values of the asked heads."""
+        """(sample, key_value_head, group, row, …) from values of the chosen heads."""
         chosen = values if self.order is None else values[:, self.order]
         return chosen.unflatten(1, self.shape)
 
     def flat(self, arranged: Float[Tensor, "_ _ _ _ _"]) -> Float[Tensor, "sample head row _"]:
-        """(sample, head, row, …) in the order the heads were asked for, from the arrangement."""
+        """(sample, head, row, …) in the order the heads were given, from the arrangement."""
         values = arranged.flatten(1, 2)
         return values if self.back is None else values[:, self.back]
 
@@ -103,7 +103,7 @@ def _product(
 def select_rows(
     queries: Float[Tensor, "sample head query dim"], rows: Int[Tensor, "sample row"]
 ) -> Float[Tensor, "sample head row dim"]:
-    """Returns the asked query rows of each sample."""
+    """Returns the chosen query rows of each sample."""
     index = rows[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[3])
     return queries.gather(2, index)
 
@@ -197,10 +197,12 @@ def attend(
     scaling: float,
     softcap: float | None = None,
     causal: bool = True,
+    erased: Bool[Tensor, "sample head_or_one query key"] | None = None,
 ) -> Float[Tensor, "sample query head dim"]:
     """Returns attention over key segments, in the layout transformers expects of an attention function.
 
-    For a suffix's few rows against a long shared prefix. Rows are taken in chunks of about `CHUNK_BYTES`.
+    For a suffix's few rows against a long shared prefix. Rows are taken in chunks of about `CHUNK_BYTES`. Weights
+    `erased` are 0 after the softmax.
     """
     n, n_heads, n_queries, _ = queries.shape
     n_keys = sum(k.shape[2] for k in keys)
@@ -214,5 +216,8 @@ def attend(
         else:
             chunk = torch.arange(start, stop, device=queries.device).expand(n, -1)
             seen = visible(mask, chunk, n_queries=n_queries, n_keys=n_keys, causal=causal)
-        outputs.append(row_outputs(row_probabilities(scores, seen), values, heads=heads))
+        weights = row_probabilities(scores, seen)
+        if erased is not None:
+            weights = weights.masked_fill(erased[:, :, start:stop], 0.0)
+        outputs.append(row_outputs(weights, values, heads=heads))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()

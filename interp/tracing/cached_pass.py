@@ -1,8 +1,10 @@
-"""One prompt run once, and many variants of it that begin where they first differ.
+"""One prompt run once, and any number of variants of it that run from where they first differ.
 
 What the unedited pass leaves behind (each layer's keys and values, what entered chosen layers) is kept. A variant then
 runs only the rows and layers that can differ, and any number of them run side by side as one batch on the kept
 tensors, which are never copied. The model's own code runs, so masks, positions and soft caps are the family's.
+
+`knockout_variants` hides attention in such variants; `target_variants` scores them by a target.
 """
 
 from __future__ import annotations
@@ -21,32 +23,36 @@ from interp.errors import ModelError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
 from interp.tracing.encode import PER_TOKEN, Batch
-from interp.tracing.prefix import After
+from interp.tracing.prefix import After, Prefix, exact, pass_inputs
 from interp.tracing.run import run_pass, whole_cache
-from interp.tracing.shared_keys import Fan
+from interp.tracing.shared_keys import HiddenCells, SharedKeys
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["Trunk"]
+__all__ = ["KeptPass"]
 
 Rows = Float[Tensor, "one row hidden"]
 
 
 @dataclass(frozen=True, eq=False)
-class Trunk:
-    """One sample's unedited pass, kept. Made by `Trunk.of`; never changed. Tensors have no padding.
+class KeptPass:
+    """One sample's unedited pass, kept. Made by `KeptPass.of`; never changed. Tensors have no padding.
 
     Attributes:
         mllm: the model. Variants run by the tap, whichever executor is chosen.
         batch: the sample, encoded alone.
-        keys: for each layer, (1, key_value_head, key, dim); none where every row sees the whole prompt.
+        first: the first row whose streams are kept: 0, or the first one after the prefix that the pass went on from.
+        keys: for each layer, (1, key_value_head, key, dim); none where every row sees the whole prompt. After a prefix,
+            the prefix's.
         values: the same for values.
-        entering: what entered the layers asked for, (1, row, hidden).
-        added: what the family adds to the stream after a layer, beside that layer's output (deepstack).
+        entering: what entered the chosen layers, (1, row, hidden), from row `first` on.
+        added: what the family adds to the stream after a layer, beside that layer's output (deepstack); the same rows.
         logits: after the last rows, (1, row, token_id), float32.
+        kinds: what else each layer returns beside the stream; None for nothing.
     """
 
     mllm: WrappedModel
     batch: Batch
+    first: int
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     entering: Mapping[int, Rows]
@@ -56,9 +62,16 @@ class Trunk:
 
     @classmethod
     def of(
-        cls, mllm: WrappedModel, batch: Batch, meter: Meter, *, keep: int = 1, layers: Collection[int] = (0,)
-    ) -> Trunk:
-        """The trunk of a batch of one sample.
+        cls,
+        mllm: WrappedModel,
+        batch: Batch,
+        meter: Meter,
+        *,
+        keep: int = 1,
+        layers: Collection[int] = (0,),
+        before: Prefix | None = None,
+    ) -> KeptPass:
+        """The kept pass of a batch of one sample.
 
         Args:
             mllm: the model.
@@ -66,21 +79,26 @@ class Trunk:
             meter: counts the pass.
             keep: how many last rows' logits are wanted, here and of every variant.
             layers: the layers that variants may start at.
+            before: a prefix that serves the batch, to go on from; no variant may then change its rows.
 
         Raises:
             ModelError: More samples than one.
         """
         if len(batch) != 1:
-            raise ModelError(f"a trunk is of one sample; got a batch of {len(batch)}.")
-        shares = mllm.visibility.attends != "prefix"
-        cache = whole_cache(mllm.hf) if shares else None
-        inputs = batch.inputs | {"position_ids": batch.positions}
+            raise ModelError(f"a kept pass is of one sample; got a batch of {len(batch)}.")
+        inputs, cache = pass_inputs(batch, before)
+        if before is None and mllm.visibility.attends != "prefix":
+            cache = whole_cache(mllm.hf)
+        work = {} if before is None else {i: SharedKeys(before.layer(i)) for i in range(mllm.n_layers)}
         watch = _Watch(frozenset(layers))
-        with mllm.installation.armed({}), torch.no_grad(), watch.on(mllm.adapter.layers(mllm.hf)):
-            found = _passed(mllm, inputs, cache, keep, meter)
-        kept: list[Any] = cache.layers if cache is not None else []
-        keys, values = tuple(one.keys for one in kept), tuple(one.values for one in kept)
-        return cls(mllm, batch, keys, values, watch.entering, watch.added, found, tuple(watch.kinds))
+        with mllm.installation.armed(work), torch.no_grad(), watch.on(mllm.adapter.layers(mllm.hf)):
+            found = run_pass(mllm.hf, inputs, meter, cache=cache, keep=keep).float()
+        if before is not None:
+            first, keys, values = before.lengths[0], before.keys, before.values
+        else:
+            kept: list[Any] = cache.layers if cache is not None else []
+            first, keys, values = 0, tuple(one.keys for one in kept), tuple(one.values for one in kept)
+        return cls(mllm, batch, first, keys, values, watch.entering, watch.added, found, tuple(watch.kinds))
 
     @property
     def tokens(self) -> TokenMap:
@@ -94,10 +112,12 @@ class Trunk:
 
     def stop(self, first: int) -> int:
         """How many rows need not run again when rows before `first` compute what they did."""
-        attends = self.mllm.visibility.attends
-        if attends == "prefix" or (attends == "image_blocks" and first <= self.tokens.image.max(initial=-1)):
-            return 0
-        return min(first, self.tokens.length - self.keep)
+        visibility = self.mllm.visibility
+        if visibility.attends != "causal" and first <= self.tokens.image.max(initial=-1):
+            return 0  # rows of an image block run together
+        held = self.keys[0].shape[2] if self.keys else 0
+        stop = min(first, held, self.tokens.length - self.keep)
+        return stop if exact([stop], [self.tokens], visibility) else 0
 
     def run(
         self,
@@ -108,9 +128,7 @@ class Trunk:
         start: int = 0,
         entering: Float[Tensor, "_ row hidden"] | None = None,
         added: Mapping[int, Float[Tensor, "_ row hidden"]] | None = None,
-        hidden: Bool[Tensor, "variant key"] | None = None,
-        rows: int = 0,
-        layers: Collection[int] = (),
+        hidden: Mapping[int, HiddenCells] | None = None,
     ) -> Float[Tensor, "variant kept token_id"]:
         """The last rows' logits of `n` variants, float32.
 
@@ -120,20 +138,26 @@ class Trunk:
             meter: counts the pass.
             start: the first layer that runs.
             entering: what enters it at the rows from `stop` on, of each variant or of all; by default what did.
-            added: what is added after layers, as `added` of the trunk, at the same rows; by default that.
-            hidden: keys each variant's rows must not see.
-            rows: the first row (unpadded) that must not.
-            layers: where.
+            added: what is added after layers, as `added` of this pass, at the same rows; by default that.
+            hidden: what each variant hides, by layer; the rows of its cells are those from `stop` on.
+
+        Raises:
+            ModelError: No variants, or rows that were not kept.
         """
         if n < 1:
             raise ModelError("a pass takes a variant or more; got none.")
-        mine = {i: one[:, stop:] for i, one in self.added.items()} if added is None else added
-        given = self.entering[start][:, stop:] if entering is None else entering
+        if stop < self.first:
+            raise ModelError(
+                f"this pass was kept from row {self.first} on, after a prefix; got variants that run from row {stop} "
+                "on."
+            )
+        own = slice(stop - self.first, None)
+        mine = {i: one[:, own] for i, one in self.added.items()} if added is None else added
+        given = self.entering[start][:, own] if entering is None else entering
+        cells = hidden or {}
         work = {
-            i: Fan(
-                None if not stop else (self.keys[i][:, :, :stop], self.values[i][:, :, :stop]),
-                hidden if i in layers else None,
-                max(rows - stop, 0),
+            i: SharedKeys(
+                (self.keys[i][:, :, :stop], self.values[i][:, :, :stop]) if stop else None, cells.get(i)
             )
             for i in range(start, self.mllm.n_layers)
         }
@@ -144,7 +168,15 @@ class Trunk:
             torch.no_grad(),
             _entered(decoder, self.kinds, start, given, {i: one for i, one in mine.items() if i >= start}),
         ):
-            return _passed(self.mllm, self._inputs(n, stop), cache, self.keep, meter)
+            return run_pass(self.mllm.hf, self._inputs(n, stop), meter, cache=cache, keep=self.keep).float()
+
+    def hiding(
+        self, keys: Bool[Tensor, "variant key"], rows: int, stop: int, layers: Collection[int]
+    ) -> dict[int, HiddenCells]:
+        """Keys hidden from every row from `rows` on, in some layers, for variants that run from row `stop` on."""
+        late = torch.arange(stop, self.tokens.length, device=keys.device) >= rows
+        cells = HiddenCells(late.expand(len(keys), -1), keys)
+        return dict.fromkeys(layers, cells)
 
     def _inputs(self, n: int, stop: int) -> dict[str, Tensor]:
         """The model's arguments for the rows from `stop` on, without images: what they gave is put in their place."""
@@ -155,13 +187,6 @@ class Trunk:
         inputs = {name: one.expand(n, -1) for name, one in inputs.items()}
         positions = batch.positions[..., stop:]
         return {**inputs, "position_ids": positions.expand(*positions.shape[:-2], n, -1)}
-
-
-def _passed(
-    mllm: WrappedModel, inputs: Mapping[str, Tensor], cache: Cache | None, keep: int, meter: Meter
-) -> Float[Tensor, "sample kept token_id"]:
-    """One pass; its last rows' logits."""
-    return run_pass(mllm.hf, inputs, meter, cache=cache, keep=keep).float()
 
 
 class _Watch:

@@ -42,7 +42,8 @@ class Cost:
 
 
 class Meter:
-    """Measures a `with` block. `forwards`, `backwards` and `tokens` are counted by whoever runs the model."""
+    """Measures a `with` block. `forwards`, `backwards` and `tokens` are counted by `interp.tracing.run.run_pass`
+    and by what differentiates."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -45,14 +45,14 @@ class Contrast:
             raise PromptError(f"cutoff is a share in (0, 1], or None; got {self.cutoff!r}.")
 
     def __call__(
-        self, seeing: Float[Tensor, "sample token_id"], blind: Float[Tensor, "sample token_id"]
+        self, with_image: Float[Tensor, "sample token_id"], without: Float[Tensor, "sample token_id"]
     ) -> Float[Tensor, "sample token_id"]:
-        """The guided logits."""
-        guided = self.gamma * (seeing - blind) + blind
+        """The guided logits, from those with the image and without it."""
+        guided = self.gamma * (with_image - without) + without
         if self.cutoff is None:
             return guided
-        least = seeing.amax(dim=-1, keepdim=True) + math.log(self.cutoff)
-        return guided.masked_fill(seeing < least, -torch.inf)
+        least = with_image.amax(dim=-1, keepdim=True) + math.log(self.cutoff)
+        return guided.masked_fill(with_image < least, -torch.inf)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class Knockout(AttentionEdit):
     def on(
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
-        """Zeros; as a scores edit it is a mask, and is not asked."""
+        """Zeros. A knockout of scores is carried out as a mask instead."""
         return torch.zeros_like(values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class Encoded:
         tokens: where its tokens are.
         expansions: what its image placeholders were expanded to, where that is known.
         images: the part of `inputs` that stays when only the words change.
+        rewordable: whether the words alone are known to give this encoding; None until that is tried.
     """
 
     text: str
@@ -95,6 +96,7 @@ class Encoded:
     tokens: TokenMap
     expansions: tuple[str, ...] | None
     images: Images = field(repr=False)
+    rewordable: bool | None = None
 
     def content(self, n: int) -> bytes:
         """A hash of the images and of the first `n` tokens: all that a causal model computes there depends on."""
@@ -134,7 +136,7 @@ class Encoder:
             single = (
                 self._reworded(sample, prompt, first[key]) if key in first else self._encode(sample, prompt)
             )
-            first.setdefault(key, single)
+            first[key] = single
             singles.append(single)
         return self.joined(chosen, prompt, singles)
 
@@ -142,7 +144,9 @@ class Encoder:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
         pairs = zip(batch.samples, batch.singles, strict=True)
         singles = [self._reworded(sample, prompt, old) for sample, old in pairs]
-        return self.joined(batch.samples, prompt, singles)
+        same = all(new.images is old.images for new, old in zip(singles, batch.singles, strict=True))
+        images = {n: value for n, value in batch.inputs.items() if n not in (*PER_TOKEN, "position_ids")}
+        return self.joined(batch.samples, prompt, singles, images if same else None)
 
     def part(self, batch: Batch, at: Sequence[int]) -> Batch:
         """Some samples of a batch, as a batch of their own; nothing is processed again."""
@@ -177,18 +181,21 @@ class Encoder:
         )
         expansions = tuple(span["replacement"] for span in spans[0]) if located and spans else None
         images_only = Images({name: value for name, value in found.items() if name not in PER_TOKEN})
-        whole = Encoded(text, found, tokens, expansions, images_only)
-        return whole if self._repeats(whole, laid) else replace(whole, expansions=None)
+        return Encoded(text, found, tokens, expansions, images_only)
 
-    def _repeats(self, whole: Encoded, laid: str) -> bool:
+    def _repeats(self, whole: Encoded) -> bool:
         """Whether the words alone give the same encoding again, without the processor and its images.
 
         Not every processor says what it expands its placeholders to, or tokenises the text as it stands.
         """
-        if whole.expansions is None:
+        if whole.expansions is None or whole.rewordable is not None:
+            return bool(whole.rewordable)
+        laid = laid_out(self.processor, whole.text, len(whole.tokens.sizes))
+        found = self._expanded(laid, whole)
+        if found is None:
             return False
-        again = self._tokenised(laid, whole)
-        return again is not None and torch.equal(again[0]["input_ids"], whole.inputs["input_ids"])
+        ids = self.processor.tokenizer(found[0], **self._tokenizer_options(laid))["input_ids"]
+        return ids == whole.inputs["input_ids"][0].tolist()
 
     def _process(self, text: str, images: list[Any], sample: Sample) -> dict[str, Any]:
         """What the processor makes of one sample."""
@@ -221,7 +228,7 @@ class Encoder:
 
     def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded) -> Encoded:
         """A sample under another prompt, with its images as they were processed before, where that is exact."""
-        if old.expansions is None:
+        if not self._repeats(old):
             return self._encode(sample, prompt)
         text = render(sample, prompt, self.processor, self.adapter)
         laid = laid_out(self.processor, text, len(sample.images))
@@ -232,7 +239,7 @@ class Encoder:
         positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
         located = question_tokens(locate(laid, prompt, sample), spans, offsets)
         tokens = replace(old.tokens, image=positions, length=found["input_ids"].shape[1], **located)
-        return Encoded(text, {**found, **old.images.inputs}, tokens, old.expansions, old.images)
+        return Encoded(text, {**found, **old.images.inputs}, tokens, old.expansions, old.images, True)
 
     def _tokenised(
         self, text: str, old: Encoded
@@ -241,16 +248,14 @@ class Encoder:
 
         None when an input per token cannot be told from `old`.
         """
-        placeholder = getattr(self.processor, "image_token", None)
-        if placeholder is None or text.count(placeholder) != len(old.expansions or ()):
+        made = self._expanded(text, old)
+        if made is None:
             return None
-        expanded, spans = expand(text, placeholder, old.expansions or ())
-        found = dict(
-            self.processor.tokenizer(
-                expanded, return_tensors="pt", return_offsets_mapping=True, **self._tokenizer_options(text)
-            )
-        )
-        offsets = found.pop("offset_mapping")[0].numpy()
+        expanded, spans = made
+        options = self._tokenizer_options(text)
+        lists = dict(self.processor.tokenizer(expanded, return_offsets_mapping=True, **options))
+        offsets = np.array(lists.pop("offset_mapping")).reshape(-1, 2)
+        found = {name: torch.tensor([values]) for name, values in lists.items()}
         positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
         for name in (n for n in PER_TOKEN if n in old.inputs and n not in ("input_ids", "attention_mask")):
             carried = _carried(old.inputs[name][0], old.tokens, positions, found["input_ids"].shape[1])
@@ -259,18 +264,37 @@ class Encoder:
             found[name] = carried[None]
         return {n: v for n, v in found.items() if n in old.inputs}, spans, offsets
 
+    def _expanded(self, text: str, old: Encoded) -> tuple[str, list[dict[str, Any]]] | None:
+        """The text with its placeholders expanded as `old`'s were, and where they are; None with other placeholders."""
+        placeholder = getattr(self.processor, "image_token", None)
+        if placeholder is None or text.count(placeholder) != len(old.expansions or ()):
+            return None
+        return expand(text, placeholder, old.expansions or ())
+
     def _tokenizer_options(self, text: str) -> dict[str, Any]:
         """A template that writes the beginning-of-sequence token must not get a second one."""
         bos = getattr(self.processor.tokenizer, "bos_token", None)
         return {"add_special_tokens": False} if bos and text.startswith(bos) else {}
 
-    def joined(self, samples: Sequence[Sample], prompt: Prompt, singles: Sequence[Encoded]) -> Batch:
-        """Samples that were encoded one by one, as a left-padded batch."""
+    def joined(
+        self,
+        samples: Sequence[Sample],
+        prompt: Prompt,
+        singles: Sequence[Encoded],
+        images: Mapping[str, Tensor] | None = None,
+    ) -> Batch:
+        """Samples that were encoded one by one, as a left-padded batch.
+
+        `images`: the inputs that do not have one value per token, where they are joined already.
+        """
         lengths = [single.tokens.length for single in singles]
         pad = max(lengths) - np.array(lengths)
         pad_id = getattr(self.processor.tokenizer, "pad_token_id", None) or 0
         inputs: dict[str, Tensor] = {}
         for name in singles[0].inputs:
+            if images is not None and name in images:
+                inputs[name] = images[name]
+                continue
             values = [single.inputs[name] for single in singles]
             if name in PER_TOKEN:
                 joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)

@@ -27,7 +27,7 @@ from interp.tracing.attention_call import AttentionFunction, Call, Work
 from interp.tracing.cost import Meter
 from interp.tracing.encode import Batch
 from interp.tracing.plan import Block
-from interp.tracing.prefix import Prefix, exact, pass_inputs, pass_layout, prefix_lengths
+from interp.tracing.prefix import Prefix, exact, pass_inputs, pass_layout, prefix_lengths, serving
 from interp.tracing.prefix_pass import given_as, make_prefix
 from interp.tracing.run import embeddings, run_pass
 from interp.tracing.target import PROMPT_LAST, Objective, aims, likeliest, objectives
@@ -226,31 +226,30 @@ def _one_pass(
     queries: Queries,
     meter: Meter,
 ) -> RowGradients:
+    """The rows and gradients of one pass of the target."""
     batch = objective.batch
     positions = [_positions(tokens, queries) for tokens in batch.tokens]
     first_rows = [int(at[0]) for at in positions]
-    serves = isinstance(given, Prefix) and given.serves(batch, mllm.visibility, first_rows)
-    before = given if isinstance(given, Prefix) and serves else None
+    before = serving(given, batch, mllm.visibility, first_rows)
     layout = pass_layout(batch, before)
-    asked = [layout.rows(i, at) for i, at in enumerate(positions)]
+    wanted_rows = [layout.rows(i, at) for i, at in enumerate(positions)]
     heads = Heads.of(range(mllm.n_heads), mllm.n_heads, mllm.n_key_value_heads, mllm.device)
     kept: dict[int, Tensor] = {}
     wanted = {layer: GraphWork(layer, kept, heads) for layer in layers}
+    work: dict[int, Any] = {}
     if before is None:
-        block = _block(asked, heads, mllm.device)
-        work: dict[int, Any] = {i: one.at(block) for i, one in wanted.items()}
-        places = [np.arange(len(rows)) for rows in asked]
+        block = _block(wanted_rows, heads, mllm.device)
+        work = {i: one.at(block) for i, one in wanted.items()}
     else:
-        work = {
-            i: wanted.get(i, GraphWork(i, None, heads)).after(before.layer(i)) for i in range(mllm.n_layers)
-        }
-        places = asked
+        for i in range(mllm.n_layers):
+            work[i] = wanted.get(i, GraphWork(i, None, heads)).after(before.layer(i))
     with recording(mllm, work):
         logits = run_objective(mllm, objective, meter, before)
         values = objective.values(logits).sum()
         rows = [kept[layer] for layer in layers]
         gradients = torch.autograd.grad(values, rows)
         meter.backwards += 1
+    places = wanted_rows if before is not None else [np.arange(len(rows)) for rows in wanted_rows]
     return RowGradients(
         tuple(one.detach() for one in rows),
         gradients,
@@ -268,11 +267,11 @@ def _positions(tokens: TokenMap, queries: Queries) -> Int[np.ndarray, " row"]:
     return tokens.positions(queries)
 
 
-def _block(asked: Sequence[Int[np.ndarray, " _"]], heads: Heads, device: torch.device) -> Block:
+def _block(wanted: Sequence[Int[np.ndarray, " _"]], heads: Heads, device: torch.device) -> Block:
     """Rows of each sample and every head; short samples repeat their last row, which is not one of the cells."""
-    width = max(map(len, asked))
-    rows = torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in asked]))
-    cells = torch.tensor([(i, k) for i, at in enumerate(asked) for k in range(len(at))], device=device)
+    width = max(map(len, wanted))
+    rows = torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in wanted]))
+    cells = torch.tensor([(i, k) for i, at in enumerate(wanted) for k in range(len(at))], device=device)
     return Block(rows.to(device), (cells[:, 0], cells[:, 1]), heads)
 
 

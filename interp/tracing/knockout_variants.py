@@ -1,47 +1,44 @@
-"""Many edited passes over one prompt: what lies before the first edit is run once and taken up again.
+"""Many knockouts of one prompt: each pass starts at its lowest blocked layer and goes on from one unedited pass.
 
-A knockout in layer ℓ leaves everything below ℓ as it was. The image's keys and values (a `Prefix`) and what each
-layer gave in one unedited pass are kept; an edited pass then starts at its lowest edited layer, and several run side
-by side as rows of one batch that share the kept tensors. The model's own code runs: a layer that is passed over gives
-again what it gave, so masks, positions, soft caps and the head are the family's.
+A knockout in layer ℓ leaves everything below ℓ as it was, and rows before its first query everywhere. So the image's
+keys and values (a `Prefix`) and what entered each layer in one unedited pass are kept, and several knockouts run side
+by side on the kept tensors (`KeptPass`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
-from interp.errors import EditError, ModelError
-from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.errors import EditError
+from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.tracing.cost import Cost
+from interp.inputs.tokens import TokenMap
+from interp.tracing.cached_pass import KeptPass
+from interp.tracing.cost import Cost, Meter
 from interp.tracing.edits import Knockout
-from interp.tracing.encode import PER_TOKEN, Batch
+from interp.tracing.encode import Batch
 from interp.tracing.plan import resolve
 from interp.tracing.prefix import Prefix
 from interp.tracing.prefix_pass import make_prefix
-from interp.tracing.reads import Rows
+from interp.tracing.shared_keys import HiddenCells
 from interp.tracing.site import Site, positions
-from interp.tracing.trace import trace as traced
+from interp.tracing.trace import trace
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["Cut", "Passes", "Stem"]
+__all__ = ["KnockoutVariant", "Knockouts", "VariantLogits"]
 
-QUERIES, KEYS = "cut queries", "cut keys"
-FIRST_ROW = Rows(Site(layers=[0], heads=[0], queries=positions([0]), keys=positions([0])))
-"""A read that no prefix can answer, so that the whole prompt runs."""
+Mode = Literal["renormalise", "zero"]
 
 
 @dataclass(frozen=True)
-class Cut:
+class KnockoutVariant:
     """Keys hidden from queries of one sample in some layers, in unpadded positions. No `heads`: every head."""
 
     layers: tuple[int, ...]
@@ -51,27 +48,39 @@ class Cut:
 
     def __post_init__(self) -> None:
         if not self.layers or not self.queries or not self.keys or self.heads == ():
-            raise EditError(f"a cut needs layers, queries and keys, and heads or None for all; got {self!r}.")
+            raise EditError(
+                f"a knockout variant needs layers, queries and keys, and heads or None for all; got {self!r}."
+            )
+
+    def edit(self, mode: Mode) -> Knockout:
+        """The same as an edit of a trace."""
+        site = Site(
+            layers=self.layers,
+            heads="all" if self.heads is None else self.heads,
+            queries=positions(self.queries),
+            keys=positions(self.keys),
+        )
+        return Knockout(site, mode)
 
 
 @dataclass(frozen=True, eq=False)
-class Passes:
-    """Logits after the last prompt token, one row per cut, and what they cost.
+class VariantLogits:
+    """Logits after the last prompt token, one row per variant, and what they cost.
 
     `layer_tokens` counts token positions times the decoder layers that ran on them, padding included.
     """
 
-    logits: Float[np.ndarray, "cut token_id"]
+    logits: Float[np.ndarray, "variant token_id"]
     cost: Cost
     layer_tokens: int
 
 
 @dataclass(frozen=True, eq=False)
-class Stem:
-    """One sample's prompt, ready for passes under cuts. Made by `Stem.of`; one at a time per model.
+class Knockouts:
+    """One sample's prompt, ready for passes under knockouts. Made by `Knockouts.of`; one at a time per model.
 
     Attributes:
-        mllm: The model. Under its "source" executor every pass runs all layers.
+        mllm: The model. Under its "source" executor every pass is a trace of its own and runs all layers.
         batch: The sample, encoded alone.
         prefix: Everything up to its last image token; None where a prefix is not exact.
         cost: What encoding and the prefix took.
@@ -83,19 +92,19 @@ class Stem:
     cost: Cost
 
     @classmethod
-    def of(cls, mllm: WrappedModel, sample: Sample, prompt: Prompt = PAPER_PROMPT) -> Stem:
-        """The stem of a sample.
+    def of(cls, mllm: WrappedModel, sample: Sample | Batch, prompt: Prompt | None = None) -> Knockouts:
+        """The knockouts of a sample, or of a batch of it alone.
 
         Raises:
             SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
             ModelError: A sample without image tokens.
         """
-        found = make_prefix(mllm, [sample], prompt)
+        found = make_prefix(mllm, sample, prompt)
         serves = found.serves(found.batch, mllm.visibility)
         return cls(mllm, found.batch, found if serves else None, found.cost)
 
     @property
-    def tokens(self) -> Any:
+    def tokens(self) -> TokenMap:
         """Where the sample's tokens are."""
         return self.batch.tokens[0]
 
@@ -105,22 +114,26 @@ class Stem:
         return 0 if self.prefix is None else self.prefix.lengths[0]
 
     @cached_property
-    def plain(self) -> Passes:
+    def plain(self) -> VariantLogits:
         """The unedited pass: one row of logits."""
-        kept = self._kept(whole=self.prefix is None)
-        layer_tokens = self.mllm.n_layers * (self.n_prefix + kept.n_tokens)
-        return Passes(kept.logits, self.cost + kept.cost, layer_tokens)
+        if self.mllm.executor == "source":
+            found = self._traced(None, "renormalise")
+        else:
+            kept, cost = self._kept(whole=self.prefix is None)
+            layer_tokens = self.mllm.n_layers * cost.tokens
+            found = VariantLogits(kept.logits[:, -1].cpu().numpy(), cost, layer_tokens)
+        before = self.mllm.n_layers * self.n_prefix
+        return VariantLogits(found.logits, self.cost + found.cost, before + found.layer_tokens)
 
-    def refusal(self, cut: Cut, mode: Literal["renormalise", "zero"] = "renormalise") -> str | None:
-        """Why the cut cannot be made, in the words of the trace; None when it can."""
-        if mode == "zero" or not set(cut.queries) & set(cut.keys):
+    def refusal(self, variant: KnockoutVariant, mode: Mode = "renormalise") -> str | None:
+        """Why the knockout cannot be made, in the words of the trace; None when it can."""
+        if mode == "zero" or not set(variant.queries) & set(variant.keys):
             return None  # a row always sees itself, so it keeps a key
-        edits, tokens = _edits([cut], mode), [_with_places(self.tokens, cut, _groups([cut]))]
         try:
             resolve(
                 [],
-                edits,
-                tokens,
+                [variant.edit(mode)],
+                [self.tokens],
                 n_layers=self.mllm.n_layers,
                 n_heads=self.mllm.n_heads,
                 visibility=self.mllm.visibility,
@@ -129,18 +142,18 @@ class Stem:
             return str(error)
         return None
 
-    def hides(self, cut: Cut) -> bool:
-        """Whether any of the cut's queries could see any of its keys at all."""
+    def hides(self, variant: KnockoutVariant) -> bool:
+        """Whether any of the variant's queries could see any of its keys at all."""
         horizon = self.mllm.visibility.horizon(self.tokens)
-        return bool((horizon[list(cut.queries)] >= min(cut.keys)).any())
+        return bool((horizon[list(variant.queries)] >= min(variant.keys)).any())
 
     def run(
-        self, cuts: Sequence[Cut], *, mode: Literal["renormalise", "zero"] = "renormalise", batch: int = 32
-    ) -> Passes:
-        """The logits under each cut alone, in the order given.
+        self, variants: Sequence[KnockoutVariant], *, mode: Mode = "renormalise", batch: int = 32
+    ) -> VariantLogits:
+        """The logits under each knockout alone, in the order given.
 
         Args:
-            cuts: What to hide, one pass each.
+            variants: What to hide, one pass each.
             mode: As in `Knockout`.
             batch: Passes side by side at most; those of one batch start within an eighth of the layers.
 
@@ -148,64 +161,90 @@ class Stem:
             EditError: A row left without keys under "renormalise".
             SiteError: A layer or head the model does not have.
         """
-        logits = np.empty((len(cuts), self.plain.logits.shape[1]), np.float32)
+        self._check(variants, mode)
+        logits = np.empty((len(variants), self.plain.logits.shape[1]), np.float32)
         cost, layer_tokens = Cost(), 0
+        for chosen, whole in self._batches(variants, batch):
+            if self.mllm.executor == "source":
+                found = self._traced(variants[chosen[0]], mode)
+            else:
+                found = self._pass([variants[i] for i in chosen], mode, whole)
+            logits[chosen] = found.logits
+            cost, layer_tokens = cost + found.cost, layer_tokens + found.layer_tokens
+        return VariantLogits(logits, cost, layer_tokens)
+
+    def _check(self, variants: Sequence[KnockoutVariant], mode: Mode) -> None:
+        for layers, heads in {(one.layers, one.heads) for one in variants}:
+            site = Site(layers=layers, heads="all" if heads is None else heads)
+            site.resolve(self.mllm.n_layers, self.mllm.n_heads)
+        for one in variants:
+            refused = self.refusal(one, mode)
+            if refused is not None:
+                raise EditError(refused)
+
+    def _batches(self, variants: Sequence[KnockoutVariant], size: int) -> Iterator[tuple[list[int], bool]]:
+        """Numbers of variants that run side by side, and whether they run over the whole prompt."""
+        size = 1 if self.mllm.executor == "source" else size
         for whole in (False, True):
-            own = [i for i, cut in enumerate(cuts) if self._inside(cut) is whole]
-            lowest = {i: min(cuts[i].layers) for i in own}
-            for chosen in _batches(lowest, batch, self.mllm.n_layers // 8):
-                found = self._pass([cuts[i] for i in chosen], mode, whole)
-                logits[chosen] = found.logits
-                cost, layer_tokens = cost + found.cost, layer_tokens + found.layer_tokens
-        return Passes(logits, cost, layer_tokens)
+            own = [i for i, one in enumerate(variants) if self._whole(one) is whole]
+            lowest = {i: min(variants[i].layers) for i in own}
+            for chosen in near_batches(lowest, size, self.mllm.n_layers // 8):
+                yield chosen, whole
 
-    def _inside(self, cut: Cut) -> bool:
+    def _whole(self, variant: KnockoutVariant) -> bool:
         """Whether rows change that a prefix would hold, so that the whole prompt has to run."""
-        return self.prefix is None or bool(min(cut.queries) < self.n_prefix)
+        return self.prefix is None or min(variant.queries) < self.n_prefix
 
-    def _pass(self, cuts: Sequence[Cut], mode: Any, whole: bool) -> Passes:
-        kept = self._kept(whole=whole)
-        start = min(min(cut.layers) for cut in cuts) if self.mllm.executor == "tap" else 0
-        groups = _groups(cuts)
-        rows = _repeated(self.batch, [_with_places(self.tokens, cut, groups) for cut in cuts], images=whole)
-        given = (
-            rows
-            if whole or self.prefix is None
-            else replace(self.prefix, batch=rows, lengths=(self.n_prefix,) * len(cuts))
-        )
-        with _taken_up(self.mllm.adapter.layers(self.mllm.hf), kept.outputs, start):
-            trace = traced(self.mllm, given, edits=_edits(cuts, mode))
-        ran = (self.mllm.n_layers - start) * trace.cost.tokens
-        return Passes(trace.logits.values, trace.cost, ran)
+    def _pass(self, variants: Sequence[KnockoutVariant], mode: Mode, whole: bool) -> VariantLogits:
+        kept, _ = self._kept(whole=whole)
+        start, stop = min(min(one.layers) for one in variants), 0 if whole else self.n_prefix
+        with Meter(self.mllm.device) as meter:
+            hidden = self._hidden(variants, stop, mode)
+            logits = kept.run(len(variants), stop, meter, start=start, hidden=hidden)[:, -1].cpu().numpy()
+        return VariantLogits(logits, meter.cost, (self.mllm.n_layers - start) * meter.tokens)
 
-    def _kept(self, *, whole: bool) -> _Kept:
-        """What each layer gives in the unedited pass over the whole prompt, or over what follows the prefix."""
+    def _hidden(self, variants: Sequence[KnockoutVariant], stop: int, mode: Mode) -> dict[int, HiddenCells]:
+        """What the variants hide in each layer, their rows counted from `stop` on."""
+        n, length, device = len(variants), self.tokens.length, self.mllm.device
+        queries, keys = np.zeros((n, length - stop), bool), np.zeros((n, length), bool)
+        heads = np.zeros((n, self.mllm.n_heads), bool)
+        for i, one in enumerate(variants):
+            queries[i, np.array(one.queries) - stop] = True
+            keys[i, list(one.keys)] = True
+            heads[i, slice(None) if one.heads is None else list(one.heads)] = True
+        rows, columns = torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device)
+        some = None if heads.all() else torch.from_numpy(heads).to(device)
+        found = {}
+        for layer in sorted({layer for one in variants for layer in one.layers}):
+            here = torch.tensor([layer in one.layers for one in variants], device=device)
+            found[layer] = HiddenCells(rows & here[:, None], columns, some, mode == "zero")
+        return found
+
+    def _kept(self, *, whole: bool) -> tuple[KeptPass, Cost]:
+        """The unedited pass over the whole prompt, or over what follows the prefix, and its cost."""
         if whole not in self._passes:
-            given = self.batch if whole or self.prefix is None else self.prefix
-            with _recorded(self.mllm.adapter.layers(self.mllm.hf)) as outputs:
-                trace = traced(self.mllm, given, reads=[FIRST_ROW] if whole else [])
-            self._passes[whole] = _Kept(tuple(outputs), trace.logits.values, trace.cost, trace.cost.tokens)
+            before = None if whole else self.prefix
+            with Meter(self.mllm.device) as meter:
+                layers = range(self.mllm.n_layers)
+                kept = KeptPass.of(self.mllm, self.batch, meter, layers=layers, before=before)
+            self._passes[whole] = kept, meter.cost
         return self._passes[whole]
 
     @cached_property
-    def _passes(self) -> dict[bool, _Kept]:
+    def _passes(self) -> dict[bool, tuple[KeptPass, Cost]]:
         return {}
 
-
-@dataclass(frozen=True, eq=False)
-class _Kept:
-    """An unedited pass: each layer's output, the logits, the cost, the token positions that ran."""
-
-    outputs: tuple[Any, ...]
-    logits: Float[np.ndarray, "one token_id"]
-    cost: Cost
-    n_tokens: int
+    def _traced(self, variant: KnockoutVariant | None, mode: Mode) -> VariantLogits:
+        """The logits of a trace under the knockout, or of a plain one."""
+        given: Any = self.batch if self.prefix is None else self.prefix
+        found = trace(self.mllm, given, edits=[] if variant is None else [variant.edit(mode)])
+        return VariantLogits(found.logits.values, found.cost, self.mllm.n_layers * found.cost.tokens)
 
 
-def _batches(lowest: Mapping[int, int], size: int, spread: int) -> Iterator[list[int]]:
+def near_batches(lowest: Mapping[int, int], size: int, spread: int) -> Iterator[list[int]]:
     """The keys in the order of their values, at most `size` together and no further apart than `spread`.
 
-    A batch starts at its lowest layer, so the layers above that run for nothing where another cut starts higher.
+    A batch starts at its lowest layer, so the layers above that run for nothing where another variant starts higher.
     """
     chosen: list[int] = []
     for i in sorted(lowest, key=lambda i: lowest[i]):
@@ -215,111 +254,3 @@ def _batches(lowest: Mapping[int, int], size: int, spread: int) -> Iterator[list
         chosen.append(i)
     if chosen:
         yield chosen
-
-
-Groups = dict[tuple[int, tuple[int, ...] | None], int]
-"""(layer, heads) → the number of the knockout that makes these cuts."""
-
-
-def _groups(cuts: Sequence[Cut]) -> Groups:
-    found = {(layer, cut.heads): 0 for cut in cuts for layer in cut.layers}
-    return {place: number for number, place in enumerate(found)}
-
-
-def _edits(cuts: Sequence[Cut], mode: Literal["renormalise", "zero"]) -> list[Knockout]:
-    """One knockout per layer and choice of heads; each row of the batch names its own queries and keys."""
-    return [
-        Knockout(
-            Site(
-                layers=[layer],
-                heads="all" if heads is None else heads,
-                queries=QUERIES,
-                keys=f"{KEYS} {number}",
-            ),
-            mode,
-        )
-        for (layer, heads), number in _groups(cuts).items()
-    ]
-
-
-def _with_places(tokens: Any, cut: Cut, groups: Groups) -> Any:
-    """The sample's tokens with the cut's queries and keys as groups; no keys where the row is left alone."""
-    mine = {groups[layer, cut.heads] for layer in cut.layers}
-    keys = {
-        f"{KEYS} {number}": np.array(cut.keys if number in mine else (), int) for number in groups.values()
-    }
-    return replace(tokens, spans={**tokens.spans, QUERIES: np.array(cut.queries, int), **keys})
-
-
-def _repeated(batch: Batch, tokens: Sequence[Any], *, images: bool) -> Batch:
-    """A batch of one sample as several equal rows; with its images only where they will be looked at again."""
-    n = len(tokens)
-    inputs = {name: value.expand(n, -1) for name, value in batch.inputs.items() if name in PER_TOKEN}
-    if images:
-        inputs |= {
-            name: torch.cat([value] * n)
-            for name, value in batch.inputs.items()
-            if name not in (*PER_TOKEN, "position_ids")
-        }
-    positions = batch.positions.expand(*batch.positions.shape[:-2], n, -1)
-    return replace(
-        batch,
-        inputs=inputs | ({"position_ids": positions} if "position_ids" in batch.inputs else {}),
-        positions=positions,
-        tokens=tuple(tokens),
-        pad=np.repeat(batch.pad, n),
-        prompts=batch.prompts * n,
-        samples=batch.samples * n,
-        singles=batch.singles * n,
-    )
-
-
-@contextmanager
-def _recorded(layers: Sequence[nn.Module]) -> Iterator[list[Any]]:
-    """What each layer gives during the block, in order."""
-    outputs: list[Any] = []
-    hooks = [layer.register_forward_hook(lambda *call: outputs.append(_copied(call[2]))) for layer in layers]
-    try:
-        yield outputs
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextmanager
-def _taken_up(layers: Sequence[nn.Module], outputs: Sequence[Any], start: int) -> Iterator[None]:
-    """For the block, layers below `start` give again what they gave, once for every row of the batch."""
-    passed = layers[:start]
-    before = [layer.__dict__.get("forward") for layer in passed]
-    try:
-        for layer, output in zip(passed, outputs, strict=False):
-            layer.__dict__["forward"] = _Again(output)
-        yield
-    finally:
-        for layer, forward in zip(passed, before, strict=True):
-            layer.__dict__.pop("forward", None)
-            if forward is not None:
-                layer.__dict__["forward"] = forward
-
-
-@dataclass(frozen=True, eq=False)
-class _Again:
-    """Stands for a layer's forward and gives a kept output, repeated for every row."""
-
-    output: Any
-
-    def __call__(self, hidden: Tensor, *_: Any, **__: Any) -> Any:
-        kept = self.output if isinstance(self.output, Tensor) else self.output[0]
-        if hidden.shape[1:] != kept.shape[1:]:
-            raise ModelError(
-                f"expected a pass over rows of shape {tuple(kept.shape[1:])}, as was kept; got "
-                f"{tuple(hidden.shape[1:])}. A stem's passes all go over its own prompt."
-            )
-        return _copied(self.output, len(hidden))
-
-
-def _copied(output: Any, n: int = 1) -> Any:
-    """A copy of a layer's output as n equal rows; models may write into what a layer gives."""
-    if isinstance(output, Tensor):
-        return output.expand(n, *output.shape[1:]).clone()
-    return tuple(_copied(part, n) if isinstance(part, Tensor) else part for part in output)

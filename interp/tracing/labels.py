@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from xarray.indexes import PandasIndex
 
 from interp.inputs.tokens import TokenMap
 from interp.tracing.plan import Selection, StreamSelection
@@ -36,12 +38,12 @@ def label_rows(
             stacked, label = _stream(given, selection, len(tokens)), partial(_labelled_stream, selection)
         else:
             stacked, label = _rows(given, selection, len(tokens)), partial(_labelled, selection)
+        labels = _Labels()
         for i, sample in enumerate(tokens):
             first = 0 if len(selection.queries[i]) else 1
             steps = None if n_steps is None else n_steps[i] if selection.decodes else 1
             own = stacked[: None if steps is None else max(steps - first, 0), i]
-            array = label(i, sample, own).assign_coords(step=first + np.arange(len(own)))
-            labelled[i].append(array.isel(step=0, drop=True) if n_steps is None else array)
+            labelled[i].append(label(labels, i, sample, own, None if n_steps is None else first))
     return [tuple(one) for one in labelled]
 
 
@@ -75,42 +77,96 @@ def _stream(
     return array[:, :, [order.index(layer) for layer in selection.layers]]
 
 
+@dataclass(frozen=True, eq=False)
+class _Labels:
+    """Makes each index once for all samples of a read: in xarray, making one takes longer than all else."""
+
+    indexes: dict[tuple[str, bytes], PandasIndex] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        values: np.ndarray,
+        dims: Sequence[str],
+        along: Mapping[str, Sequence[int] | Int[np.ndarray, " _"]],
+        name: str,
+        more: Mapping[str, Any],
+    ) -> xr.DataArray:
+        """The array with a coordinate along each dimension that `along` has; `more` are other coordinates."""
+        found = {dim: self._index(dim, np.asarray(at, np.int64)) for dim, at in along.items()}
+        variables = {dim: one.create_variables()[dim] for dim, one in found.items()}
+        coords = xr.Coordinates({**variables, **more}, indexes=found)
+        return xr.DataArray(values, dims=dims, coords=coords, name=name)
+
+    def _index(self, dim: str, at: Int[np.ndarray, " _"]) -> PandasIndex:
+        key = (dim, at.tobytes())
+        if key not in self.indexes:
+            self.indexes[key] = PandasIndex(pd.Index(at), dim)
+        return self.indexes[key]
+
+
 def _labelled(
     selection: Selection,
+    labels: _Labels,
     sample: int,
     tokens: TokenMap,
     values: Float[np.ndarray, "step layer head query key"],
+    first: int | None,
 ) -> xr.DataArray:
     queries, keys = selection.queries[sample], selection.keys[sample]
-    places = {int(position): i for i, position in enumerate(tokens.image)}
-    last = "token" if all(int(k) in places for k in keys) else "key"
-    coords: dict[str, Any] = {
+    places = _numbers(keys, tokens)
+    last = "key" if places is None else "token"
+    along = {
+        "step": np.arange(len(values)) + (first or 0),
         "layer": list(selection.heads),
         "head": list(next(iter(selection.heads.values()))),
-        **({"query": queries} if len(queries) else {}),
-        last: [places[int(k)] for k in keys] if last == "token" else keys,
-        "position": (last, keys),
+        "query": queries,
+        last: keys if places is None else places,
     }
     dims = ["step", "layer", "head", "query", last]
-    dropped = ["head"] if selection.reduce else ["layer"] if selection.pairs is not None else []
-    for name in {*dropped, *(["head"] if selection.pairs is not None else [])}:
-        coords.pop(name, None)
+    paired = selection.pairs is not None
+    dropped = [
+        *(["step"] if first is None else []),
+        *(["head"] if selection.reduce else ["layer"] if paired else []),
+    ]
+    unlabelled = {*dropped, *(["head"] if paired else []), *([] if len(queries) else ["query"])}
     values = values[:, :, :, : len(queries) or 1, : len(keys)]
     values = values.squeeze(tuple(dims.index(d) for d in dropped))
-    array = xr.DataArray(values, dims=[d for d in dims if d not in dropped], coords=coords, name="attention")
-    if "head" in array.dims and selection.pairs is not None:
+    kept = {dim: at for dim, at in along.items() if dim not in unlabelled}
+    left = [dim for dim in dims if dim not in dropped]
+    array = labels(values, left, kept, "attention", {"position": (last, keys)})
+    if "head" in left and selection.pairs is not None:
         index = pd.MultiIndex.from_tuples(selection.pairs, names=["layer", "head_in_layer"])
         array = array.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "head"))
     return array
 
 
+def _numbers(keys: Int[np.ndarray, " key"], tokens: TokenMap) -> Int[np.ndarray, " key"] | None:
+    """The keys' numbers among the image tokens; None where one of them is no image token."""
+    if np.array_equal(keys, tokens.image):
+        return np.arange(len(keys))
+    order = np.argsort(tokens.image)
+    at = np.searchsorted(tokens.image, keys, sorter=order)
+    if not tokens.n or (at == tokens.n).any() or (tokens.image[order[at]] != keys).any():
+        return None
+    return order[at]
+
+
 def _labelled_stream(
     selection: StreamSelection,
+    labels: _Labels,
     sample: int,
     tokens: TokenMap,
     values: Float[np.ndarray, "step layer position hidden"],
+    first: int | None,
 ) -> xr.DataArray:
     positions = selection.queries[sample]
-    coords = {"layer": list(selection.layers), **({"position": positions} if len(positions) else {})}
+    values = values[:, :, : len(positions) or 1]
+    along = {
+        **({} if first is None else {"step": np.arange(len(values)) + first}),
+        "layer": list(selection.layers),
+        **({"position": positions} if len(positions) else {}),
+    }
     dims = ["step", "layer", "position", "hidden"]
-    return xr.DataArray(values[:, :, : len(positions) or 1], dims=dims, coords=coords, name="residual")
+    if first is None:
+        values, dims = values[0], dims[1:]
+    return labels(values, dims, along, "residual", {})

@@ -63,7 +63,7 @@ class PatchRows(AttentionEdit):
     def on(
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
-        """The values; planned for each layer, so this is not asked."""
+        """The values. The plan of each layer puts the given ones in; this is not called."""
         raise EditError("PatchRows is carried out by the plan of a trace.")
 
     def to_dict(self) -> dict[str, Any]:

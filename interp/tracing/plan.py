@@ -54,8 +54,8 @@ class Selection:
     """What one `Rows` covers.
 
     Attributes:
-        heads: the heads of each layer, both in the order asked for.
-        pairs: the (layer, head) pairs asked for, in order; None when heads were not given as pairs.
+        heads: the heads of each layer, both in the order of the site.
+        pairs: the site's (layer, head) pairs, in order; None when heads were not given as pairs.
         reduce: whether heads are averaged.
         queries: each sample's rows in the prompt.
         keys: each sample's columns.
@@ -72,7 +72,7 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class StreamSelection:
-    """What one `Residual` covers: layers in the order asked for, each sample's positions in the prompt."""
+    """What one `Residual` covers: layers in the order of the site, each sample's positions in the prompt."""
 
     layers: tuple[int, ...]
     queries: Places
@@ -204,10 +204,8 @@ def _applied(
         values = tuple(_row_values(edit, heads, sample, read, keys) for sample, _ in enumerate(tokens))
         return Applied(edit, heads, rows, keys, decodes, values)
     far = [visibility.horizon(own) for own in tokens]
-    seeing = tuple(
-        q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True)
-    )
-    return Applied(edit, heads, seeing, keys, decodes)
+    able = tuple(q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True))
+    return Applied(edit, heads, able, keys, decodes)
 
 
 def _row_values(
@@ -384,7 +382,7 @@ class _Edited(_Places):
 
 
 def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
-    """The plan of a request in a layout. Rows that lie before the layout's first must not be asked for."""
+    """The plan of a request in a layout. Rows before the layout's first must not be among its rows."""
     prefill, decode = _Prompt(layout, shape), _Generated(layout, shape)
     reads = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, Selection)]
     return Plan(
@@ -537,7 +535,7 @@ class _Prompt(_Maker):
     """Plans the pass over the prompt, or over what follows a prefix of it."""
 
     def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
-        """The rows asked for."""
+        """The rows of the read or edit."""
         return self.layout.rows(sample, part.queries[sample])
 
     @property

@@ -24,7 +24,17 @@ from interp.tracing.layout import Layout
 from interp.tracing.positions import sliced
 from interp.tracing.visibility import Visibility
 
-__all__ = ["After", "Prefix", "Stop", "exact", "pass_inputs", "pass_layout", "prefix_lengths", "prefix_lines"]
+__all__ = [
+    "After",
+    "Prefix",
+    "Stop",
+    "exact",
+    "pass_inputs",
+    "pass_layout",
+    "prefix_lengths",
+    "prefix_lines",
+    "serving",
+]
 
 Stop = Literal["image", "last"]
 """Where a prefix ends: with the last image token, or before the last token of the prompt."""
@@ -192,6 +202,19 @@ class After(DynamicLayer):
     def get_seq_length(self) -> int:
         """Columns held elsewhere and here."""
         return self.length + super().get_seq_length()
+
+
+def serving(
+    given: Batch | Prefix,
+    batch: Batch,
+    visibility: Visibility,
+    first_rows: Sequence[int | None],
+    generate: int = 0,
+) -> Prefix | None:
+    """What is given, if it is a prefix that serves a pass over `batch`; see `Prefix.serves`."""
+    if isinstance(given, Prefix) and given.serves(batch, visibility, first_rows, generate):
+        return given
+    return None
 
 
 def pass_layout(batch: Batch, before: Prefix | None) -> Layout:

@@ -18,11 +18,11 @@ from interp.inputs.sample import Sample
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encode import PER_TOKEN, Batch
 from interp.tracing.positions import sliced
-from interp.tracing.prefix import Prefix, Stop, exact, prefix_lengths, prefix_lines
+from interp.tracing.prefix import Prefix, Stop, exact, prefix_lengths, prefix_lines, serving
 from interp.tracing.run import PassCompleteError, run_pass
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["given_as", "make_prefix", "prefix_before"]
+__all__ = ["given_as", "make_prefix", "prefix_before", "run_prefix"]
 
 Samples = Sample | Iterable[Sample] | Batch | Prefix
 
@@ -82,7 +82,7 @@ def prefix_before(
         generate: how many tokens follow the prompts at most.
     """
     if isinstance(given, Prefix):
-        return given if given.serves(given.batch, mllm.visibility, first_rows, generate) else None
+        return serving(given, given.batch, mllm.visibility, first_rows, generate)
     if not given.prompt.image_first or not all(one.n for one in given.tokens):
         return None
     lengths = prefix_lengths(given)
@@ -102,7 +102,7 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
     def make() -> Prefix:
         closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
         with mllm.installation.armed({}), torch.no_grad():
-            layers = _run(mllm.hf, own, heads, mllm.n_layers, meter) if closed else []
+            layers = run_prefix(mllm.hf, own, heads, mllm.n_layers, meter) if closed else []
         keys, values = zip(*layers, strict=True) if layers else ((), ())
         return Prefix(own, heads, keys, values, Cost(), mllm.installation)
 
@@ -110,7 +110,7 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
     return found if len(firsts) == len(batch) else replace(found, batch=batch, lengths=lengths, lines=lines)
 
 
-def _run(
+def run_prefix(
     hf: Any, batch: Batch, lengths: tuple[int, ...], n_layers: int, meter: Meter
 ) -> list[tuple[Tensor, Tensor]]:
     """The keys and values of each layer, (sample, key_value_head, key, dim), of left-padded prefixes."""

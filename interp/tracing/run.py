@@ -85,11 +85,11 @@ class Generation:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run hands over, all at once.
+    """What a run gives.
 
     Attributes:
-        logits: after the last prompt token; guided, where a blind stream ran beside it.
-        tail: after the last positions of the prompt, as many as were asked for, the last one last; never guided.
+        logits: after the last prompt token; guided, where a stream without images ran beside it.
+        tail: after the last positions of the prompt, `keep` of them, the last one last; never guided.
         ids: generated tokens, None without generation.
         rows: (read, step) → the rows of each layer, in layer order.
     """
@@ -220,7 +220,7 @@ class ContrastStream:
         self._pass = partial(run_pass, hf, meter=meter, cache=whole_cache(hf))
 
     def guide(
-        self, seeing: Float[Tensor, "sample token_id"], token: Int[Tensor, " sample"] | None = None
+        self, with_image: Float[Tensor, "sample token_id"], token: Int[Tensor, " sample"] | None = None
     ) -> Float[Tensor, "sample token_id"]:
         """The guided logits of a pass; `token` is what it was fed, None for the prompt."""
         if token is not None:
@@ -232,7 +232,7 @@ class ContrastStream:
             logits = self._pass(self.inputs)
         finally:
             self.recorder.paused = False
-        return self.contrast(seeing, logits[:, -1].float())
+        return self.contrast(with_image, logits[:, -1].float())
 
 
 def embeddings(

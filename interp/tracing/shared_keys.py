@@ -1,4 +1,4 @@
-"""Attention of many variants of one prompt side by side: keys before them shared, each with keys of its own hidden."""
+"""Attention of many variants of one prompt side by side: shared keys before them, each with cells of its own hidden."""
 
 from __future__ import annotations
 
@@ -13,29 +13,50 @@ from torch import Tensor
 from interp.tracing.attention import attend, visible
 from interp.tracing.attention_call import AttentionFunction, Call
 
-__all__ = ["Fan"]
+__all__ = ["HiddenCells", "SharedKeys"]
 
 CHUNK_BYTES = 16 * 2**20
 """No more than about this many bytes of scores are held at once where attention is written out."""
 TOGETHER = 128
 """Rows that go through fused attention as one sequence: enough to be worth joining the shared keys to theirs."""
 
+Cells = Bool[Tensor, "variant head_or_one row key"]
+
 
 @dataclass(frozen=True, eq=False)
-class Fan:
+class HiddenCells:
+    """What the variants of a pass hide in one layer: each some keys from some queries, in some heads.
+
+    Attributes:
+        queries: (variant, row), rows of the pass.
+        keys: (variant, key), all keys of the prompt. A row must be left a key to see, unless `zero`.
+        heads: (variant, head); None for every head.
+        zero: weights become 0 after the softmax, and their mass is lost; else scores become −∞ before it.
+    """
+
+    queries: Bool[Tensor, "variant row"]
+    keys: Bool[Tensor, "variant key"]
+    heads: Bool[Tensor, "variant head"] | None = None
+    zero: bool = False
+
+    def cells(self, part: slice) -> Cells:
+        """The cells of some variants."""
+        cells = (self.queries[part, :, None] & self.keys[part, None, :])[:, None]
+        return cells if self.heads is None else cells & self.heads[part, :, None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class SharedKeys:
     """The work of one layer when the rows of a pass are variants of the same tokens.
 
     Attributes:
         prefix: keys and values before the pass's own, (1, key_value_head, key, dim), shared by every variant and read
             where they lie; None when the pass is of whole prompts.
-        hidden: which keys each variant's rows must not see, those of the prefix first; None for none. A row must be
-            left a key of its own to see.
-        first: the first row of the pass that must not.
+        hidden: what the variants hide; None for nothing.
     """
 
     prefix: tuple[Tensor, Tensor] | None
-    hidden: Bool[Tensor, "variant key"] | None = None
-    first: int = 0
+    hidden: HiddenCells | None = None
 
     def __call__(
         self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
@@ -45,32 +66,47 @@ class Fan:
             return self._shared(call), None
         if self.hidden is None:
             return original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)
-        how: dict[str, Any] = {"heads": call.all_heads, "scaling": call.scaling, "softcap": call.softcap}
-        return attend(call.queries, call.keys, call.values, self._seen(call), **how, causal=call.causal), None
+        n, n_heads, n_rows, _ = call.queries.shape
+        size = (1 if self.hidden.heads is None else n_heads) * n_rows * call.n_keys
+        parts = _chunks(n, max(1, CHUNK_BYTES // size))
+        return torch.cat([self._whole(call, self.hidden, part) for part in parts]), None
 
-    def _seen(self, call: Call) -> Tensor:
-        """What each variant's rows of a whole prompt see, (variant, 1 or head, row, key)."""
-        assert self.hidden is not None
-        n, _, n_rows, _ = call.queries.shape
-        rows = torch.arange(n_rows, device=call.queries.device)
-        seen = visible(
-            call.mask, rows.expand(n, -1), n_queries=n_rows, n_keys=call.n_keys, causal=call.causal
+    def _whole(self, call: Call, hidden: HiddenCells, part: slice) -> Float[Tensor, "variant row head dim"]:
+        """The output of some variants of a whole prompt."""
+        n, _, n_rows, _ = call.queries[part].shape
+        rows = torch.arange(n_rows, device=call.queries.device).expand(n, -1)
+        mask = call.mask if call.mask is None or len(call.mask) == 1 else call.mask[part]
+        seen = visible(mask, rows, n_queries=n_rows, n_keys=call.n_keys, causal=call.causal)
+        cells, erased = hidden.cells(part), None
+        if hidden.zero:
+            erased = cells
+        elif seen is None:
+            seen = ~cells
+        else:
+            seen = seen & ~cells if seen.dtype == torch.bool else seen.masked_fill(cells, -torch.inf)
+        return attend(
+            call.queries[part],
+            [one[part] for one in call.keys],
+            [one[part] for one in call.values],
+            seen,
+            heads=call.all_heads,
+            scaling=call.scaling,
+            softcap=call.softcap,
+            causal=call.causal,
+            erased=erased,
         )
-        closed = self.hidden[:, None, None, :] & (rows >= self.first)[:, None]
-        if seen is None:
-            return ~closed
-        return seen & ~closed if seen.dtype == torch.bool else seen.masked_fill(closed, -torch.inf)
 
     def _shared(self, call: Call) -> Float[Tensor, "variant row head dim"]:
         """The output over the shared keys and each variant's own, a few variants at a time."""
-        n, _, n_rows, _ = call.queries.shape
+        n, n_heads, n_rows, _ = call.queries.shape
         one = torch.arange(n_rows, device=call.queries.device)[None]
         mask = call.mask if call.mask is None else call.mask[:1]
         seen = visible(mask, one, n_queries=n_rows, n_keys=call.n_keys, causal=call.causal)
-        if call.softcap is None and (seen is None or (seen.dtype == torch.bool and seen.shape[1] == 1)):
+        plain = seen is None or (seen.dtype == torch.bool and seen.shape[1] == 1)
+        if plain and call.softcap is None and (self.hidden is None or not self.hidden.zero):
             parts = _chunks(n, max(1, TOGETHER // n_rows))
             return torch.cat([self._fused(call, seen, part) for part in parts]).transpose(1, 2).contiguous()
-        size = 4 * call.queries.shape[1] * n_rows * call.n_keys
+        size = 4 * n_heads * n_rows * call.n_keys
         parts = _chunks(n, max(1, CHUNK_BYTES // size))
         return torch.cat([self._part(call, seen, part) for part in parts]).transpose(1, 2).contiguous()
 
@@ -92,17 +128,20 @@ class Fan:
         )
         return output.view(n_heads, n, rows, -1).transpose(0, 1)
 
-    def _joint(self, call: Call, seen: Tensor | None, part: slice) -> Bool[Tensor, "joint_row joint_key"]:
+    def _joint(
+        self, call: Call, seen: Tensor | None, part: slice
+    ) -> Bool[Tensor, "*head joint_row joint_key"]:
         """What each row of a chunk sees of the shared keys, then of every variant's: of others' nothing."""
         n, rows, shared = len(call.queries[part]), call.queries.shape[2], call.keys[0].shape[2]
         device = call.queries.device
         one = torch.ones(rows, call.n_keys, dtype=torch.bool, device=device) if seen is None else seen[0, 0]
-        each = one.expand(n, -1, -1)
+        each = one.expand(n, 1, -1, -1)
         if self.hidden is not None:
-            late = torch.arange(rows, device=device)[:, None] >= self.first
-            each = each & ~(self.hidden[part, None] & late)
-        own = torch.eye(n, dtype=torch.bool, device=device)[:, None, :, None] & each[:, :, None, shared:]
-        return torch.cat([each[..., :shared], own.flatten(2)], dim=2).flatten(0, 1)
+            each = each & ~self.hidden.cells(part)
+        alone = torch.eye(n, dtype=torch.bool, device=device)[:, None, None, :, None]
+        own = alone & each[:, :, :, None, shared:]
+        joint = torch.cat([each[..., :shared], own.flatten(3)], dim=3).transpose(0, 1).flatten(1, 2)
+        return joint[0] if len(joint) == 1 else joint
 
     def _part(self, call: Call, seen: Tensor | None, part: slice) -> Float[Tensor, "variant head row dim"]:
         """A chunk's output written out: the softmax over shared and own keys from those over each alone."""
@@ -112,39 +151,35 @@ class Fan:
         n_shared = call.keys[0].shape[2]
         flat = queries.transpose(0, 1).reshape(kv, n * group * rows, dim)
         shared = _capped(flat @ call.keys[0][0].float().transpose(-1, -2), call.softcap)
-        shared = self._closed(shared.view(kv, n, group, rows, n_shared), seen, part)
+        shared = shared.view(kv, n, group, rows, n_shared).transpose(0, 1)  # (variant, kv, group, row, key)
         own = _capped(
             queries.flatten(2, 3) @ call.keys[1][part].float().transpose(-1, -2), call.softcap
         ).unflatten(2, (group, rows))
+        shared = _masked(shared, None if seen is None else seen[..., :n_shared])
         own = _masked(own, None if seen is None else seen[..., n_shared:])
+        cells = None if self.hidden is None else _grouped(self.hidden.cells(part), kv, group)
+        if cells is not None and self.hidden is not None and not self.hidden.zero:
+            least = torch.finfo(shared.dtype).min
+            shared = shared.masked_fill_(cells[..., :n_shared], least)
+            own = own.masked_fill(cells[..., n_shared:], least)
         top = shared.amax(dim=-1)
         spread = torch.softmax(shared, dim=-1)
-        mass = (top - spread.amax(dim=-1).log()).transpose(0, 1)  # log Σ exp over the shared keys
+        mass = top - spread.amax(dim=-1).log()  # log Σ exp over the shared keys
         both = torch.logaddexp(mass, own.logsumexp(dim=-1))
+        weights = (own - both[..., None]).exp()
+        if cells is not None and self.hidden is not None and self.hidden.zero:
+            spread = spread.masked_fill(cells[..., :n_shared], 0.0)
+            weights = weights.masked_fill(cells[..., n_shared:], 0.0)
         values, mine = call.values[0][0], call.values[1][part]
-        given = (spread.view(kv, -1, n_shared).to(values.dtype) @ values).view(kv, n, group, rows, -1)
-        added = ((own - both[..., None]).exp().to(mine.dtype).flatten(2, 3) @ mine).unflatten(
-            2, (group, rows)
-        )
+        given = spread.transpose(0, 1).reshape(kv, -1, n_shared).to(values.dtype) @ values
+        added = (weights.to(mine.dtype).flatten(2, 3) @ mine).unflatten(2, (group, rows))
         share = (mass - both).exp()[..., None].to(values.dtype)
-        return (given.transpose(0, 1) * share + added).flatten(1, 2)
+        return (given.view(kv, n, group, rows, -1).transpose(0, 1) * share + added).flatten(1, 2)
 
-    def _closed(
-        self, scores: Float[Tensor, "key_value_head variant group row key"], seen: Tensor | None, part: slice
-    ) -> Float[Tensor, "key_value_head variant group row key"]:
-        """Scores against the shared keys, those that are not seen at the least finite value."""
-        n_shared, rows = scores.shape[-1], scores.shape[-2]
-        within = None if seen is None else seen[..., :n_shared]
-        if within is not None and within.dtype != torch.bool:
-            scores, within = _masked(scores.transpose(0, 1), within).transpose(0, 1), None
-        closed = None if within is None else ~within.view(1, rows, n_shared)
-        if self.hidden is not None:
-            late = torch.arange(rows, device=scores.device)[:, None] >= self.first
-            mine = self.hidden[part, None, :n_shared] & late
-            closed = mine if closed is None else closed | mine
-        if closed is None:
-            return scores
-        return scores.masked_fill_(closed[None, :, None], torch.finfo(scores.dtype).min)
+
+def _grouped(cells: Cells, kv: int, group: int) -> Bool[Tensor, "variant _ _ row key"]:
+    """Cells by key-value head and place in its group, or (1, 1) where they are the same for every head."""
+    return cells.unflatten(1, (kv, group) if cells.shape[1] > 1 else (1, 1))
 
 
 def _chunks(n: int, size: int) -> Iterator[slice]:

@@ -87,7 +87,7 @@ class Aim:
 
 @dataclass(frozen=True, eq=False)
 class Aims(Sequence[Aim]):
-    """One aim per sample, and what finding them cost: nothing, unless the model had to be asked."""
+    """One aim per sample, and what finding them cost: nothing, unless the model had to answer first."""
 
     each: tuple[Aim, ...]
     cost: Cost

@@ -1,4 +1,4 @@
-"""A sample's prompt with the target's answers behind it, run once: what any number of its variants are scored by."""
+"""A sample's prompt with the target's answers behind it, run once, and the target's value in its variants."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from torch import Tensor
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.tracing.cached_pass import Trunk
+from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encode import Batch
-from interp.tracing.target import Aim, aims, forced
+from interp.tracing.prefix_pass import given_as
+from interp.tracing.target import Aim, aims, forced, likeliest
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["Asked", "Part"]
+__all__ = ["KeptTarget", "TargetPass"]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """One forced prompt, and the answers it scores: one of several tokens, or any number of single tokens."""
+class TargetPass:
+    """One forced prompt, kept, and what it scores: one answer of several tokens, or any number of single tokens."""
 
-    trunk: Trunk
-    answers: tuple[tuple[int, ...], ...]
-    weights: tuple[float, ...]
+    kept: KeptPass
+    aim: Aim
 
     def value(self, logits: Float[Tensor, "variant kept token_id"]) -> Float[np.ndarray, " variant"]:
-        """The part's share of the target, from the logits of its last rows."""
-        return Aim(self.answers, self.weights).value(logits).cpu().numpy()
+        """The pass's share of the target, from the logits of its last rows."""
+        return self.aim.value(logits).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """One sample, a prompt and a target. Made by `Asked.of`.
+class KeptTarget:
+    """One sample, a prompt and a target, run once. Made by `KeptTarget.of`.
 
     Attributes:
         batch: the sample encoded, without an answer behind it.
@@ -48,7 +48,7 @@ class Asked:
 
     batch: Batch
     aim: Aim
-    parts: tuple[Part, ...]
+    parts: tuple[TargetPass, ...]
     plain: float
     cost: Cost
 
@@ -56,18 +56,18 @@ class Asked:
     def of(
         cls,
         mllm: WrappedModel,
-        sample: Sample,
+        sample: Sample | Batch,
         prompt: Prompt,
         target: Target,
         *,
         layers: Collection[int] = (0,),
         aim: Aim | None = None,
-    ) -> Asked:
-        """The sample asked.
+    ) -> KeptTarget:
+        """The passes of a sample's target, kept.
 
         Args:
             mllm: the model.
-            sample: the sample.
+            sample: the sample, or a batch of it alone.
             prompt: how the question is put.
             target: the answer.
             layers: the layers that variants may start at.
@@ -78,45 +78,40 @@ class Asked:
             ModelError: An answer of several tokens for a model whose prompt rows would see it.
         """
         with Meter(mllm.device) as encoding:
-            batch = mllm.encode([sample], prompt)
-        first = isinstance(target, Target) and target.spec == "greedy" and target.tokens == 1
-        if aim is None and not first:
+            batch = given_as(mllm, sample, prompt)
+        assert isinstance(batch, Batch)
+        finding = Cost()
+        if aim is None and not likeliest(target):
             found = aims(mllm, batch, target)
-            aim, asking = found[0], found.cost
-        else:
-            asking = Cost()
+            aim, finding = found[0], found.cost
         with Meter(mllm.device) as meter:
             parts = _parts(mllm, batch, aim, layers, meter)
-        plain = sum(float(part.value(part.trunk.logits)[0]) for part in parts)
-        known = Aim(parts[0].answers, parts[0].weights) if aim is None else aim
-        return cls(batch, known, parts, plain, encoding.cost + asking + meter.cost)
+        plain = sum(float(part.value(part.kept.logits)[0]) for part in parts)
+        known = parts[0].aim if aim is None else aim
+        return cls(batch, known, parts, plain, encoding.cost + finding + meter.cost)
 
     @property
     def tokens(self) -> TokenMap:
         """Where the tokens of the prompt are, without an answer behind it."""
         return self.batch.tokens[0]
 
-    def values(self, run: Callable[[Trunk], Iterable[Tensor]]) -> Float[np.ndarray, " variant"]:
-        """The target's value of each variant; `run` gives a trunk's variants' logits, batch by batch."""
-        return np.sum(
-            [np.concatenate([part.value(one) for one in run(part.trunk)]) for part in self.parts], 0
-        )
+    def values(self, run: Callable[[KeptPass], Iterable[Tensor]]) -> Float[np.ndarray, " variant"]:
+        """The target's value of each variant; `run` gives the logits of a kept pass's variants, batch by batch."""
+        return np.sum([np.concatenate([part.value(one) for one in run(part.kept)]) for part in self.parts], 0)
 
 
 def _parts(
     mllm: WrappedModel, batch: Batch, aim: Aim | None, layers: Collection[int], meter: Meter
-) -> tuple[Part, ...]:
-    """One part where single tokens are all there is, else one per answer. Without an aim, the likeliest token."""
+) -> tuple[TargetPass, ...]:
+    """One pass where single tokens are all there is, else one per answer. Without an aim, the likeliest token."""
     if aim is None or aim.single:
-        own = forced(mllm, batch, [()])
-        trunk = Trunk.of(mllm, own, meter, layers=layers)
-        answers = ((int(trunk.logits[0, -1].argmax()),),) if aim is None else aim.answers
-        return (Part(trunk, answers, (1.0,) if aim is None else aim.weights),)
+        kept = KeptPass.of(mllm, forced(mllm, batch, [()]), meter, layers=layers)
+        likely = int(kept.logits[0, -1].argmax())
+        return (TargetPass(kept, Aim(((likely,),), (1.0,)) if aim is None else aim),)
     return tuple(
-        Part(
-            Trunk.of(mllm, forced(mllm, batch, [answer]), meter, keep=len(answer), layers=layers),
-            (answer,),
-            (weight,),
+        TargetPass(
+            KeptPass.of(mllm, forced(mllm, batch, [answer]), meter, keep=len(answer), layers=layers),
+            Aim((answer,), (weight,)),
         )
         for answer, weight in zip(aim.answers, aim.weights, strict=True)
     )

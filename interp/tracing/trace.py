@@ -45,7 +45,7 @@ __all__ = ["SampleTrace", "Trace", "ends", "execute", "trace"]
 
 @dataclass(frozen=True, eq=False)
 class SampleTrace:
-    """One sample's share of a trace: `reads` has one array per read, in the order asked for."""
+    """One sample's share of a trace: `reads` has one array per read, in the order of `reads=`."""
 
     reads: tuple[xr.DataArray, ...]
     tokens: TokenMap
@@ -191,7 +191,7 @@ def execute(
     decoding: Decoding = Decoding(),  # noqa: B008 - frozen
     keep: int = 1,
 ) -> tuple[Batch, Request, Outcome]:
-    """One run, not yet labelled: the batch it was of, what was asked of it, and what it gave.
+    """One run, not yet labelled: its batch, its request, and its outcome.
 
     Args:
         generation: How to generate after a batch; by default nothing.

@@ -18,7 +18,7 @@ from interp.tracing.attention_call import AttentionFunction, Call
 from interp.tracing.cost import Meter
 from interp.tracing.encode import Batch
 from interp.tracing.plan import Block
-from interp.tracing.prefix import Prefix, pass_inputs, pass_layout
+from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, serving
 from interp.tracing.run import run_pass
 from interp.tracing.wrapped import WrappedModel
 
@@ -44,8 +44,7 @@ def projected_norms(
     """
     batch = given.batch if isinstance(given, Prefix) else given
     last = [tokens.length - 1 for tokens in batch.tokens]
-    serves = isinstance(given, Prefix) and given.serves(batch, mllm.visibility, last)
-    before = given if isinstance(given, Prefix) and serves else None
+    before = serving(given, batch, mllm.visibility, last)
     layout = pass_layout(batch, before)
     columns = [layout.columns[i][tokens.image] for i, tokens in enumerate(batch.tokens)]
     wanted = {layer: _Projected(_padded(columns, mllm.device)) for layer in layers}

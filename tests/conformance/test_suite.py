@@ -15,8 +15,7 @@ from interp.conformance import CHECKS, CheckResult, Conformance, Measured, Subje
 from interp.conformance.read_checks import same_greedy
 from interp.conformance.tiny import tiny
 from interp.errors import ImageError, ModelError
-from interp.tracing import Knockout, Mllm, wrap
-from interp.tracing import hooks as tap
+from interp.tracing import Knockout, Mllm, attention_call, wrap
 
 FAMILIES = ("llava", "gemma3", "paligemma", "qwen3_vl")
 
@@ -126,10 +125,8 @@ def fresh(mllm) -> Subject:
 
 
 def test_rows_that_are_off_fail_rows_decoding_and_gradients(fresh, monkeypatch):
-    import interp.tracing.hooks as tap
-
-    own = tap.row_probabilities
-    monkeypatch.setattr(tap, "row_probabilities", lambda *a, **k: own(*a, **k) * 1.001)
+    own = attention_call.row_probabilities
+    monkeypatch.setattr(attention_call, "row_probabilities", lambda *a, **k: own(*a, **k) * 1.001)
     names = ("rows", "decoding", "row gradients", "batching", "idle tap")
     assert failing(fresh, *names) == ["rows", "decoding", "row gradients"]
 
@@ -236,8 +233,10 @@ def test_text_that_moves_with_the_picture_fails_image_tokens(fresh, monkeypatch)
 @pytest.mark.parametrize("factor", [1.0, 0.9])
 def test_half_precision_still_tells_rows_of_another_temperature(family, factor, monkeypatch):
     """bfloat16 rounds much, but not so much that a softmax at 0.9 of the scores passes."""
-    own = tap.row_scores
-    monkeypatch.setattr(tap, "row_scores", lambda *given, **options: own(*given, **options) * factor)
+    own = attention_call.row_scores
+    monkeypatch.setattr(
+        attention_call, "row_scores", lambda *given, **options: own(*given, **options) * factor
+    )
     hf, processor = tiny(family)
     found = check(wrap(hf.to(torch.bfloat16), processor), checks=("rows", "decoding"))
     assert [row.passed for row in found.rows] == [factor == 1.0] * 2

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import interp.tracing.shared_keys as fan
+import interp.tracing.shared_keys as shared_keys
 import tests.tiny as small
 from interp.conformance.tiny import tiny
 from interp.errors import MapError, ModelError, SiteError
@@ -71,7 +71,7 @@ def test_batches_and_chunks_change_no_number(mllm: Mllm, monkeypatch: pytest.Mon
     np.testing.assert_allclose(
         HideTokens().scores(mllm, SAMPLE, variants, batch=1).values, expected, atol=1e-5
     )
-    monkeypatch.setattr(fan, "TOGETHER", 60)  # two variants as one sequence, of nine
+    monkeypatch.setattr(shared_keys, "TOGETHER", 60)  # two variants as one sequence, of nine
     np.testing.assert_allclose(HideTokens().scores(mllm, SAMPLE, variants).values, expected, atol=1e-5)
     by_source = HideTokens().scores(mllm.using("source"), SAMPLE, variants).values
     np.testing.assert_allclose(by_source, expected, atol=1e-5)
@@ -83,11 +83,11 @@ def test_attention_written_out_agrees_with_the_fused_one(name: str, monkeypatch:
     shapes = masks(fused.encode([SAMPLE]).tokens[0].n, 7)
     removal = HideTokens([1, 2])
     expected = removal.scores(fused, SAMPLE, shapes).values
-    calls, product = [], fan.Fan._part
-    monkeypatch.setattr(fan.Fan, "_part", lambda *given: calls.append(1) or product(*given))
+    calls, product = [], shared_keys.SharedKeys._part
+    monkeypatch.setattr(shared_keys.SharedKeys, "_part", lambda *given: calls.append(1) or product(*given))
     np.testing.assert_allclose(removal.scores(written, SAMPLE, shapes).values, expected, atol=1e-5)
     together = len(calls)
-    monkeypatch.setattr(fan, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(shared_keys, "CHUNK_BYTES", 1)
     np.testing.assert_allclose(removal.scores(written, SAMPLE, shapes, batch=6).values, expected, atol=1e-5)
     assert (together, len(calls) - together) == (2, 2 * 6)  # layers, times the variants that hide something
 

@@ -60,7 +60,7 @@ def test_text_from_the_data_stays_text_and_nothing_is_loaded(page: str) -> None:
 
 def test_it_says_what_was_measured_on_what(page: str) -> None:
     text = re.sub(r"\s+", " ", Elements(page).text)
-    assert "many (22 samples in 22 groups, tokens taken away on 3, sanity checks on 22)" in text
+    assert "many (22 samples in 22 groups, tokens removed on 3, sanity checks on 22)" in text
     assert "Only 5 groups: fewer than 20" in text
     assert "no claim about a population is made" in text
     assert "Group by group: few" in text

@@ -10,7 +10,7 @@ import pytest
 import tests.tiny as tiny
 from interp.data import Samples
 from interp.study import Grid, KnockoutResult, KnockoutSweep
-from interp.study.knockout_sweep.figures import knockout_figures
+from interp.study.knockout_sweep.page import figures
 from interp.tracing import wrap
 
 FLOWS = ("image→last", "question→last", "box→last", "elsewhere→last")
@@ -38,7 +38,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> KnockoutResult:
 
 
 def test_lines_are_the_summary_and_the_control_is_dashed(many: KnockoutResult) -> None:
-    figure = knockout_figures(many)["flow"]
+    figure = figures(many)["flow"]
     summary = many.summary()
     lines = {trace.name: trace for trace in figure.data if "lines" in trace.mode and trace.fill is None}
     assert list(lines) == list(FLOWS)  # no accuracy without answers, so one panel
@@ -76,7 +76,7 @@ def test_the_page_says_what_was_measured_and_what_was_lost(many: KnockoutResult,
     assert "15 tests" in page  # 4 flows and one against its control, 3 windows
     assert "box→last: 1 samples; elsewhere→last: 1 samples" in page
     assert "SampleError: the sample has no box." in page
-    assert "&lt;b&gt;0 box→last" in page
+    assert "&lt;b&gt;0 · box→last" in page
     assert "<b>0" not in page
     ran, whole = many.work(many.cells[0])
     assert f"{ran:,} token positions × layers; whole passes: {whole:,}" in page

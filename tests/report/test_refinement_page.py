@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 from PIL import Image
 
 from interp.data import Samples
-from interp.report.gallery import picture
+from interp.report.gallery import crop, hidden_tokens, picture
+from interp.report.tables import interval
 from interp.study import Grid, RefinementResult
-from interp.study.refinement.figures import refinement_figures
-from interp.study.refinement.page import drawn, sample_card, shaded
+from interp.study.refinement.page import figures, sample_card, shared_samples
 from tests.report.hostile import ATTACK, Elements
 from tests.study.planted import sample, samples, token_map
 from tests.study.planted_methods import Answering, Looking, Said, Swap, named, planted_plain, refinement
@@ -72,7 +73,7 @@ def test_the_headlines_say_what_changed_whatever_its_sign(page: str) -> None:
     """Of 22 with an answer 4 are wrong before; one method mends 3, the other spoils 10 of the 21 it measured."""
     text = re.sub(r"\s+", " ", Elements(page).text)
     assert "81.8 → 95.5" in text
-    assert "Not distinguishable from no change: the interval holds zero. 3 wrong → right" in text
+    assert "Not distinguishable from no change: the interval contains zero. 3 wrong → right" in text
     assert "3 wrong → right, 0 right → wrong; McNemar, exact: p 0.250" in text
     assert "81.0 → 33.3" in text
     assert "Less often right: the interval lies below zero. 0 wrong → right, 10 right → wrong" in text
@@ -97,32 +98,32 @@ def test_costs_stand_beside_the_plain_models(page: str) -> None:
 
 
 def test_drawn_samples_are_measured_by_all_and_drawn_by_seed(result: RefinementResult) -> None:
-    first = drawn(result.cells, 6, 0)
-    assert first == drawn(result.cells, 6, 0)
-    assert first != drawn(result.cells, 6, 1)
+    first = shared_samples(result.cells, 6, 0)
+    assert first == shared_samples(result.cells, 6, 0)
+    assert first != shared_samples(result.cells, 6, 1)
     assert sorted(set(first)) == first
-    everything = drawn(result.cells, 100, 0)
+    everything = shared_samples(result.cells, 100, 0)
     assert len(everything) == 22
     assert 20 not in everything  # failed under one method
 
 
 def test_a_card_shows_the_maps_what_is_hidden_the_crop_and_both_answers(result: RefinementResult) -> None:
     card = sample_card(result.cells[0], 2)
-    captions = re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", card)
+    captions = [html.unescape(one) for one in re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", card)]
     assert captions == [
-        *("image and box", "looks, before", "looks, after", "the method&#x27;s map"),
+        *("image and box", "attention, before", "attention, after", "the method's map"),
         *("hidden: dark (15 of 20)", "where it crops", "the crop"),
     ]
     text = Elements(card).text
     assert "answer left · right ✗ (8.0 %) → left ✓ (60.0 %)" in text
     assert "attention ratio 1.00 → 0.91" in text
-    assert "looks, after" not in sample_card(result.cells[1], 2)  # its edits cannot be repeated
+    assert "attention, after" not in sample_card(result.cells[1], 2)  # its edits cannot be repeated
 
 
 def test_hidden_tokens_are_dark_and_kept_ones_as_they_were() -> None:
     given = sample(0, image=np.full((80, 100, 3), 200, np.uint8))
     kept = np.arange(20) % 5 < 2  # the two left columns of five
-    shown = np.asarray(shaded(given, token_map(given), kept))
+    shown = np.asarray(hidden_tokens(given, token_map(given), kept))
     assert shown.shape == np.asarray(picture(given)).shape
     columns = shown.mean(axis=(0, 2))
     np.testing.assert_allclose(columns[:118], 200, atol=1)
@@ -133,19 +134,19 @@ def test_where_groups_are_few_there_is_no_interval_but_every_group(tmp_path: Pat
     study = refinement(data=samples(6), model=Answering(wrong=named(0)), method=Swap(changes=named(0)))
     text = re.sub(r"\s+", " ", Elements(study.run(tmp_path, progress=False).report().read_text()).text)
     assert "Difference +16.7 points." in text
-    assert "Too few groups to speak of more than these samples." in text
+    assert "Too few groups for a claim beyond these samples." in text
     assert "no claim about a population is made" in text
     assert "50.0 → 100.0 (n = 2)" in text  # patient-0
 
 
-def test_a_page_says_whose_numbers_these_are_not(tmp_path: Path) -> None:
+def test_a_page_of_a_trained_toy_says_that_its_numbers_are_not_the_papers(tmp_path: Path) -> None:
     from interp.study import ModelSpec
-    from interp.study.layer_sweep.page import ORGANISM
 
+    words = "These are not the paper's numbers"
     result = refinement(data=samples(2)).run(tmp_path, progress=False)
-    assert ORGANISM not in result.report().read_text()
+    assert words not in Elements(result.report().read_text()).text
     object.__setattr__(result.cells[0].study, "model", ModelSpec("organism"))
-    assert ORGANISM in result.report().read_text()
+    assert words in Elements(result.report().read_text()).text
 
 
 @pytest.fixture
@@ -167,22 +168,22 @@ def test_two_numbers_make_a_heat_map_with_intervals_and_counts_in_the_hover(grid
     assert list(parameters.columns[3:]) == ["changes", "k", "strength"]
     # `changes` stands for what the numbers do; the methods of a real table differ in the two numbers alone
     object.__setattr__(grid, "parameters", parameters.drop(columns="changes"))
-    figures: dict[str, Any] = refinement_figures(grid)
-    assert set(figures) == {"heat"}
-    heat = figures["heat"].data[0]
+    shown: dict[str, Any] = figures(grid)
+    assert set(shown) == {"heat"}
+    heat = shown["heat"].data[0]
     assert (list(heat.x), list(heat.y)) == (["30", "50", "70"], ["1", "4"])
     np.testing.assert_allclose(heat.z, [[-5, -10, -15], [-20, -25, -30]])
     summary = grid.summary().query("measure == 'correct' and method == 'k = 4, p = 50'").iloc[0]
-    ends = f"[{100 * summary.low:+.1f}, {100 * summary.high:+.1f}]"
-    assert heat.customdata[1][1] == f"-25.0 points {ends} · 20 samples, 20 groups"
-    low, high = figures["heat"].layout.coloraxis.cmin, figures["heat"].layout.coloraxis.cmax
+    ends = f"{interval(100 * summary.low, 100 * summary.high, 1)}"
+    assert heat.customdata[1][1] == f"−25.0 points {ends} · 20 samples, 20 groups"
+    low, high = shown["heat"].layout.coloraxis.cmin, shown["heat"].layout.coloraxis.cmax
     assert low == -high == -30
 
 
 def test_the_difference_figure_shows_groups_where_they_are_few(tmp_path: Path) -> None:
     methods = {"a": Swap(changes=named(0)), "b": Swap(changes=named(1, 2, 3))}
     result = Grid(refinement(data=samples(4)), method=methods).run(tmp_path, progress=False)
-    points, groups = refinement_figures(result)["difference"].data
+    points, groups = figures(result)["difference"].data
     assert points.x.tolist() == [-25, -75]
     assert np.all(points.error_x.array == 0)  # no interval
     assert groups.x.tolist() == [-50, 0, -50, -100]
@@ -191,15 +192,13 @@ def test_the_difference_figure_shows_groups_where_they_are_few(tmp_path: Path) -
 def test_a_page_without_answers_claims_nothing(tmp_path: Path) -> None:
     data = Samples([sample(number, answer=None) for number in range(3)])
     text = Elements(refinement(data=data).run(tmp_path, progress=False).report().read_text()).text
-    assert "No sample has an answer to be right about." in text
+    assert "No sample has an answer to compare with." in text
     assert "no answer given" in text
 
 
 def test_a_small_crop_is_shown_enlarged() -> None:
-    from interp.study.refinement.page import _cropped
-
     given = sample(0)
-    shown = _cropped(given, (10, 10, 60, 50))
+    shown = crop(given, (10, 10, 60, 50))
     assert shown.size == (300, 240)
     expected = given.load().convert("RGB").crop((10, 10, 60, 50)).resize((300, 240), Image.Resampling.LANCZOS)
     assert np.array_equal(np.asarray(shown), np.asarray(expected))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from interp.run import Shelf
+from interp.run import ProcessCache
 
 
 def size(value: str) -> int:
@@ -10,7 +10,7 @@ def size(value: str) -> int:
 
 
 def test_a_value_is_made_once_and_found_after() -> None:
-    shelf, made = Shelf(10), []
+    shelf, made = ProcessCache(10), []
 
     def make() -> str:
         made.append(1)
@@ -26,7 +26,7 @@ def test_a_value_is_made_once_and_found_after() -> None:
 
 
 def test_the_least_recently_used_goes_first_and_the_budget_holds() -> None:
-    shelf = Shelf(10)
+    shelf = ProcessCache(10)
     for key in "ab":
         shelf.once(key, lambda: "four", size)
     assert shelf.once("a", lambda: "never", size) == ("four", True)  # now "b" was used longest ago
@@ -38,7 +38,7 @@ def test_the_least_recently_used_goes_first_and_the_budget_holds() -> None:
 
 
 def test_a_value_larger_than_the_budget_is_given_and_not_kept() -> None:
-    shelf = Shelf(3)
+    shelf = ProcessCache(3)
     shelf.once("small", lambda: "two", size)
     assert shelf.once("large", lambda: "four", size) == ("four", False)
     assert shelf.once("large", lambda: "four", size) == ("four", False)
@@ -46,14 +46,14 @@ def test_a_value_larger_than_the_budget_is_given_and_not_kept() -> None:
 
 
 def test_what_fails_leaves_nothing() -> None:
-    shelf = Shelf()
+    shelf = ProcessCache()
     with pytest.raises(ZeroDivisionError):
         shelf.once("a", lambda: 1 // 0, lambda _: 1)
     assert shelf.once("a", lambda: 2, lambda _: 1) == (2, False)
 
 
 def test_clearing_keeps_the_model_and_another_model_clears() -> None:
-    shelf, opened = Shelf(), []
+    shelf, opened = ProcessCache(), []
 
     def load() -> int:
         opened.append(shelf.n_bytes)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from interp.errors import RunError
-from interp.run import Outcome, Shelf, prepare, run_task, run_tasks, workers
+from interp.run import Outcome, ProcessCache, prepare, run_task, run_tasks, workers
 from tests.run.compare import fingerprints, leftovers
 from tests.run.fake_task import Roots
 
@@ -24,13 +24,13 @@ class Kin(Roots):
     tag: str = "a"
     model: str = "one"
     diary: str = ""
-    shelf: Shelf = field(default_factory=Shelf)
+    shelf: ProcessCache = field(default_factory=ProcessCache)
 
     @property
-    def kin(self) -> str:
+    def sharing_key(self) -> str:
         return f"{self.model} {self.n}"
 
-    def use(self, shelf: Shelf) -> None:
+    def use(self, shelf: ProcessCache) -> None:
         self.shelf = shelf
 
     def to_dict(self) -> dict[str, Any]:

@@ -127,10 +127,10 @@ def test_a_damaged_shard_is_not_searched(tmp_path: Path) -> None:
 def test_a_folder_of_another_store_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     folder = run_task(Roots(), tmp_path, progress=False)
     for change, message in (
-        (newer, r"run store version 2 in .*, got 99\. A newer interp wrote it: update interp"),
+        (newer, r"run store version 3 in .*, got 99\. A newer interp wrote it: update interp"),
         (
             older,
-            r"run store version 2 in .*, got 1\. An older interp wrote it.*move .* away and run the study",
+            r"run store version 3 in .*, got 1\. An older interp wrote it.*move .* away and run the study",
         ),
     ):
         change(folder.path)
@@ -153,13 +153,13 @@ def test_a_study_of_another_version_is_not_opened_and_its_new_run_says_where_the
     (path / "study.json").write_text(canonical(old))
     with pytest.raises(RunError, match=r"got 1\. An older interp wrote it"):
         RunFolder.open(path)
-    RunFolder.create(tmp_path, "s", {**STUDY, "b": 7, "schema": 2})
+    RunFolder.create(tmp_path, "s", {**STUDY, "b": 7, "schema": 3})
     assert capsys.readouterr().err == ""
-    new = RunFolder.create(tmp_path, "s", {**STUDY, "schema": 2})
+    new = RunFolder.create(tmp_path, "s", {**STUDY, "schema": 3})
     said = capsys.readouterr().err
     assert f"{path} holds this study in run store version 1" in said
     assert new.path != path
-    RunFolder.create(tmp_path, "s", {**STUDY, "schema": 2})
+    RunFolder.create(tmp_path, "s", {**STUDY, "schema": 3})
     assert capsys.readouterr().err == ""
 
 

@@ -15,7 +15,7 @@ from interp.run import Outcome
 from interp.study import GridResult, Study, StudyTask
 from interp.study.fields import as_samples, field, one_of, whole_number
 from interp.study.model_spec import as_model
-from interp.study.task import Rows
+from interp.study.task import TableRows
 from tests.study.planted import Model, samples
 
 
@@ -47,7 +47,7 @@ class LengthTask(StudyTask):
     def measure(self, indices: tuple[int, ...]) -> Outcome:
         return Outcome(self.each(indices, self.rows), {"forwards": 1.0})
 
-    def rows(self, place: int, index: int) -> Rows:
+    def rows(self, place: int, index: int) -> TableRows:
         sample, group = self.identity(index)
         question = self.study.data[index].question
         if not question:

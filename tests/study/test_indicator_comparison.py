@@ -66,11 +66,11 @@ def test_agreement_is_the_mean_of_each_samples_rank_correlation(result: Indicato
     assert row["mean"] == pytest.approx(float(expected))
 
 
-def test_what_beats_every_map_that_knows_nothing_finds_the_truth(result: IndicatorResult) -> None:
+def test_an_indicator_better_than_every_baseline_finds_the_truth(result: IndicatorResult) -> None:
     found = result.found().set_index("indicator")
     assert found.finds.to_dict() == {"knows": True, "off": False}
     assert found.p_holm["knows"] < 0.01
-    assert "✓: better than every map that knows nothing" in result.table()
+    assert "✓: better than every baseline" in result.table()
     pairs = result.compare("auroc")
     assert len(pairs) == 6
     knows = records(where(pairs, (pairs.a == "knows") & (pairs.b == "random")))[0]
@@ -220,7 +220,7 @@ def test_cells_of_a_grid_join(tmp_path: Path) -> None:
         ({"n_checked": -1}, "n_checked is a whole number ≥ 0, or None; got -1"),
         ({"least": 0.0}, "least is a number > 0"),
         ({"data": []}, "hold no sample"),
-        ({"target": "left"}, "target an interp.Target"),
+        ({"target": "left"}, "target is an interp.Target"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any], said: str) -> None:

@@ -153,6 +153,17 @@ def test_effects_are_the_lenss_and_those_of_a_knockout_by_name(mllm, data, attri
     assert np.sign(last.direct).eq(np.sign(last.total)).sum() >= 3
 
 
+def test_both_results_have_a_table_figures_and_a_page(sweep, attributed, tmp_path):
+    for result, names in (
+        (sweep, ["gap", "first"]),
+        (attributed("greedy"), ["heads", "parts", "scatter"]),
+    ):
+        assert list(result.figures()) == names
+        page = result.report(tmp_path / f"{names[0]}.html")
+        assert result.study.question.replace("'", "&#x27;") in page.read_text()
+        assert result.table().splitlines()[0].strip() == f"{result.study.title}: means over samples"
+
+
 def test_agreements_rank_heads_by_their_means(mllm, data, attributed, tmp_path):
     result = attributed("greedy")
     ranking = HeadRanking(model=mllm, data=data, metric="ar", split="test").run(tmp_path, progress=False)
@@ -194,7 +205,7 @@ def test_studies_that_make_no_sense():
     for make, said in (
         (
             lambda: LensSweep(data=one, words=("colour",)),
-            r"words are some of label, answer; got \('colour',\)",
+            r"words are some of label, answer, each once; got \('colour',\)",
         ),
         (lambda: LensSweep(data=one, rule="any"), "rule is one of touch, center, stretch; got 'any'"),
         (lambda: LensSweep(data=[]), "hold no sample"),

@@ -262,7 +262,7 @@ def test_heads_of_another_model_are_refused() -> None:
         ({"method": "VGRefine"}, "method is one of interp.methods"),
         ({"prompt": "{question}"}, "prompt is an interp.Prompt"),
         ({"max_new_tokens": 0}, "max_new_tokens is a whole number ≥ 1; got 0"),
-        ({"read_layer": -1}, "read_layer is a whole number ≥ 0; got -1"),
+        ({"read_layer": -1}, "read_layer is a whole number ≥ 0, or None; got -1"),
         ({"batch": True}, "batch is a whole number ≥ 1; got True"),
         ({"seed": -1}, "seed is a whole number ≥ 0; got -1"),
     ],

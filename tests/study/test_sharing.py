@@ -16,11 +16,11 @@ from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.metrics import attention_ratio
-from interp.run import Shelf, runner
+from interp.run import ProcessCache, runner
 from interp.study import Grid, HeadRanking, LayerSweep
 from interp.study.task import edited
-from interp.tracing import Knockout, Mllm, Prefixes, Site, wrap
-from interp.tracing import trace as execute
+from interp.tracing import Knockout, Mllm, Prefixes, Site, prefix_pass, wrap
+from interp.tracing import trace as trace_module
 from tests import tiny
 from tests.run.compare import fingerprints
 
@@ -50,13 +50,13 @@ def mllm() -> Mllm:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The samples of each prefix that is run, in order."""
     found: list[list[str]] = []
-    run = execute.run_prefix
+    run = prefix_pass.run_prefix
 
     def counted(hf: Any, batch: Any, *rest: Any) -> Any:
         found.append([sample.id for sample in batch.samples])
         return run(hf, batch, *rest)
 
-    monkeypatch.setattr(execute, "run_prefix", counted)
+    monkeypatch.setattr(prefix_pass, "run_prefix", counted)
     return found
 
 
@@ -150,18 +150,18 @@ def test_left_padded_samples_of_other_families(
     together = fingerprints(tmp_path / "grid")
     assert all(together[file] == found for file, found in fingerprints(tmp_path / "alone").items())
     whole = mllm.trace(samples(4), SHORT, edits=[WORDS]).logits.values
-    on = mllm.sharing(_prefixes(Shelf())).trace(samples(4), SHORT, edits=[WORDS]).logits.values
+    on = mllm.sharing(_prefixes(ProcessCache())).trace(samples(4), SHORT, edits=[WORDS]).logits.values
     assert abs(on - whole).max() < 1e-4 * max(abs(whole).max(), 1)
 
 
-def _prefixes(shelf: Shelf) -> Prefixes:
+def _prefixes(shelf: ProcessCache) -> Prefixes:
     return Prefixes(shelf.once, "a model")
 
 
 def test_other_pixels_other_heads_and_other_batches_are_other_prefixes(
     mllm: Mllm, made: list[list[str]]
 ) -> None:
-    shelf = Shelf()
+    shelf = ProcessCache()
     sharing = mllm.sharing(_prefixes(shelf))
     a, b, c = samples(3)
     trace = partial(sharing.trace, prompt=SHORT)
@@ -180,14 +180,14 @@ def test_other_pixels_other_heads_and_other_batches_are_other_prefixes(
 
 
 def test_a_prefix_that_is_found_costs_nothing_and_gives_the_same_bits(mllm: Mllm) -> None:
-    sharing = mllm.sharing(_prefixes(Shelf()))
+    sharing = mllm.sharing(_prefixes(ProcessCache()))
     first, again = (sharing.trace(samples(2), PAPER_PROMPT, generate=2) for _ in range(2))
-    fresh = mllm.sharing(_prefixes(Shelf())).trace(samples(2), PAPER_PROMPT, generate=2)
+    fresh = mllm.sharing(_prefixes(ProcessCache())).trace(samples(2), PAPER_PROMPT, generate=2)
     assert (first.cost.forwards, again.cost.forwards) == (3, 2)
     for other in (again, fresh):
         assert (other.logits.values == first.logits.values).all()
         assert other.answers == first.answers
-    nothing = mllm.sharing(_prefixes(Shelf(budget=0)))
+    nothing = mllm.sharing(_prefixes(ProcessCache(budget=0)))
     lone = [nothing.trace(samples(2), PAPER_PROMPT, generate=2) for _ in range(2)]
     assert [trace.cost.forwards for trace in lone] == [3, 3]  # too large to be kept: made again, the same
     assert (lone[1].logits.values == first.logits.values).all()
@@ -213,7 +213,7 @@ def test_two_processes_and_a_kill_change_no_byte_and_each_prefix_is_made_once(
     with pytest.raises(KeyboardInterrupt):
         varied.run(tmp_path / "killed", progress=False)
     monkeypatch.undo()
-    varied.run(tmp_path / "killed", workers=2, progress=False)
+    varied.run(tmp_path / "killed", progress=False)
     two = varied.run(tmp_path / "two", workers=2, progress=False)
     one = fingerprints(tmp_path / "one")
     assert fingerprints(tmp_path / "killed") == one
@@ -239,7 +239,7 @@ def test_memory_that_runs_out_is_first_freed_of_what_others_need(
 ) -> None:
     varied = grid(mllm)
     varied.run(tmp_path / "whole", progress=False)
-    trace, met = execute._run, []
+    trace, met = trace_module._run, []
 
     def short_of_memory(*arguments: Any) -> Any:
         met.append(1)
@@ -247,7 +247,7 @@ def test_memory_that_runs_out_is_first_freed_of_what_others_need(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return trace(*arguments)
 
-    monkeypatch.setattr(execute, "_run", short_of_memory)
+    monkeypatch.setattr(trace_module, "_run", short_of_memory)
     result = varied.run(tmp_path / "short", progress=False)
     assert fingerprints(tmp_path / "short") == fingerprints(tmp_path / "whole")
     assert all("splits" not in cell.folder.read_json("manifest.json", {}) for cell in result.cells)

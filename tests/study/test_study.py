@@ -9,7 +9,7 @@ import pytest
 
 from interp.data import Samples
 from interp.errors import StudyError
-from interp.study import Grid, HeadGrid, Study
+from interp.study import Grid, GridResult, HeadGrid, Study
 from interp.study.runs import run_cells
 from tests.study.fake_study import Lengths, Times
 from tests.study.planted import Model, sample, samples, sweep
@@ -95,6 +95,40 @@ def test_a_study_of_a_third_kind_is_varied_by_any_of_its_fields(tmp_path: Path) 
     assert alone.folder.name == result.cells[-1].folder.path.name
     with pytest.raises(StudyError, match=r"axis unit .* 'miles': unit is one of words, letters; got .miles"):
         Grid(Lengths(), unit=["miles"])
+
+
+class Shown(Lengths):
+    name = "shown-lengths"
+    page = "tests.study.fake_page"
+
+
+def test_the_page_and_figures_are_those_of_the_module_that_the_study_names(tmp_path: Path) -> None:
+    alone = Shown(data=samples(3)).run(tmp_path, progress=False)
+    assert alone.report() == alone.folder / "report.html"
+    assert alone.report(tmp_path / "deep" / "page.html").read_text() == "Lengths of questions: 3 samples"
+    assert list(alone.figures()) == ["lengths"]
+    grid = Grid(Shown(), data={"a": samples(2), "b": samples(3)}).run(tmp_path, progress=False)
+    assert grid.report().read_text() == "Lengths of questions over data: 5 samples"
+    assert list(grid.figures()) == ["lengths"]
+
+
+def test_the_table_of_any_result_lists_its_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = Grid(Lengths(), method={"once": Times(1), "twice": Times(2)}, data={"a": samples(2)})
+    text = grid.run(tmp_path, progress=False).table()
+    assert [line.split()[1] for line in text.splitlines() if " length " in line] == ["once", "twice"]
+    assert "6.000" in text
+    assert "12.000" in text
+    monkeypatch.setattr("interp.study.result.N_ROWS", 1)
+    assert grid.run(tmp_path, progress=False).table().endswith("1 more rows: read summary().")
+
+
+def test_results_of_the_same_axes_are_joined(tmp_path: Path) -> None:
+    one, two = (Lengths(data=samples(2, name)).run(tmp_path, progress=False) for name in ("one", "two"))
+    assert GridResult.join([one, two]).samples.data.tolist() == ["one", "one", "two", "two"]
+    with pytest.raises(StudyError, match="two cells of the same labels"):
+        GridResult.join([one, one])
+    with pytest.raises(StudyError, match="results of the same axes"):
+        GridResult.join([])
 
 
 def test_methods_are_labelled_by_their_names() -> None:

@@ -1,4 +1,4 @@
-"""The page of a head attribution: direct effects beside total effects and beside where the heads look."""
+"""The page of a head attribution: direct effects beside total effects and beside where the heads attend."""
 
 from __future__ import annotations
 
@@ -10,35 +10,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from markupsafe import Markup
 from scipy.stats import rankdata
 
-from interp.report.html import figure_card, number, safe, stacked, table, tag, write_sheet
-from interp.stats import MIN_GROUPS, population_note
-from interp.study.dataframes import records, where
+from interp.report.figures import Figures
+from interp.report.html import card, figure_cards, join, paragraph, save_page, section, table
+from interp.report.provenance import as_json, opening, origin, provenance
+from interp.report.tables import estimate, interval, listed, number, rows, times
+from interp.stats import population_note
+from interp.study.dataframes import where
 from interp.study.head_attribution.figures import COLUMNS, head_maps, head_scatter, part_bars
 from interp.study.head_ranking.result import HeadMeans, draws
-from interp.study.layer_sweep import page as prose
 from interp.study.model_spec import is_organism
 
 if TYPE_CHECKING:
     from interp.study.head_ranking.result import HeadResult
     from interp.study.result import GridResult
+    from interp.study.runs import GridCell
 
-__all__ = ["agreements", "head_table", "said", "write_attribution"]
+__all__ = ["agreements", "figures", "head_table", "said", "write_page"]
 
 N_DRAWS, N_SHOWN = 1000, 8
-LEAD = """What each part of <b>{model}</b> writes into the last prompt token's stream, projected on the answer's
-first token: {n} samples ({data}). Logits above the vocabulary's mean logit, so that what every token shares does not
-count. The parts add up to the model's own logit; the largest error of a sample was {error:.1g}."""
-HOW = """Direct: from the head straight to the unembedding, the final norm's scale frozen. Total: how far the logit
-falls when the head gives nothing at the last token, so that later layers miss it too. Below zero: the logit rises.
-Attention ratio: the head's attention from the last token, relative to the generic prompt's, inside the boxes over
-everywhere; an even map has 1."""
-TABLE = """The heads whose total effect is furthest from their direct effect, described on these samples. A total above
-the direct effect: later layers pass the head's message on. Below: they make up for its loss, or it had been in their
-way."""
-CORRELATION = """Spearman's rank correlation over all heads of the mean effects, with a 95 % bootstrap interval that
-draws groups and ranks heads anew. Heads are not a sample of anything: the interval is about the samples."""
+LEAD = Markup("""What each part of <b>{models}</b> adds to the residual stream at the last prompt token, projected on
+the first token of the answer: {n} samples ({data}). Logits are above the vocabulary's mean logit, so that what all
+tokens share does not count. The parts add up to the model's own logit; the largest error of a sample was
+{error:.1g}.""")
+HOW = """Direct: from the head straight to the unembedding, with the scale of the final norm frozen. Total: how far
+the logit falls when the head writes nothing at the last token, so that later layers lose its output too. Below zero
+the logit rises. Attention ratio: the head's attention from the last token relative to the generic prompt's, mean
+inside the boxes over mean everywhere; a uniform map scores 1."""
+PARTS = """Bars are means over samples, with 95 % bootstrap intervals over groups (none where there are fewer than 20
+groups)."""
+TABLE = """The heads whose total effect is furthest from their direct effect: a description of these samples. A total
+effect above the direct effect: later layers pass on what the head writes. Below: later layers make up for its loss,
+or the head had worked against them."""
+CORRELATION = """Spearman's rank correlation of the mean effects over all heads, with a 95 % bootstrap interval that
+draws groups and ranks the heads anew. Heads are not a sample of anything: the interval is about the samples."""
 
 
 def head_table(result: GridResult, rankings: Mapping[str, HeadResult]) -> pd.DataFrame:
@@ -104,100 +111,96 @@ def _placed(weights: np.ndarray, groups: list[str], own: tuple[str, ...]) -> Flo
     return found
 
 
-def write_attribution(result: GridResult, rankings: Mapping[str, HeadResult], path: Path) -> Path:
-    """Writes the page.
+def figures(result: GridResult, rankings: Mapping[str, HeadResult] | None = None) -> Figures:
+    """ "heads": effects and attention by layer and head; "parts": by layer; "scatter": one against another.
 
     Args:
         result: Of a `HeadAttribution`, or of a grid over one with the axis "data".
         rankings: Label of the data → a head ranking by "ar" of the same samples; may lack some.
-        path: The HTML file.
     """
-    heads, summary = head_table(result, rankings), result.summary()
+    heads, summary = head_table(result, rankings or {}), result.summary()
     parts = where(summary, summary.part != "head")
+    return {"heads": head_maps(heads), "parts": part_bars(parts), "scatter": head_scatter(heads)}
+
+
+def write_page(
+    result: GridResult, path: str | Path, *, rankings: Mapping[str, HeadResult] | None = None
+) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        result: Of a `HeadAttribution`, or of a grid over one with the axis "data".
+        path: The HTML file.
+        rankings: Label of the data → a head ranking by "ar" of the same samples; may lack some.
+    """
+    ranked = rankings or {}
+    found = agreements(result, ranked)
+    correlations: dict[str, Any] = {
+        "data": "data",
+        "between": lambda row: f"{COLUMNS[row['first']]} – {COLUMNS[row['second']]}",
+        "Spearman's ρ [95 %]": said,
+        "groups": "n_groups",
+    }
+    agreement = card(table(list(correlations), rows(found, correlations)))
     body = [
-        stacked([figure_card("heads")]),
-        tag("p", HOW, kind="soft wide"),
-        tag("h2", "By layer"),
-        stacked([figure_card("parts")]),
-        tag("h2", "Do they agree?"),
-        tag("p", CORRELATION, kind="soft wide"),
-        _agreements(agreements(result, rankings)),
-        stacked([figure_card("scatter")]),
-        tag("h2", "Where direct and total differ"),
-        tag("p", TABLE, kind="soft wide"),
-        _heads(heads, summary),
-        tag("h2", "Failures"),
-        tag("p", safe(_failures(result)), kind="wide"),
+        join(figure_cards(["heads"]), paragraph(HOW, kind="soft wide")),
+        section("By layer", figure_cards(["parts"]), intro=PARTS),
+        section("Do they agree?", agreement, figure_cards(["scatter"]), intro=CORRELATION),
+        section(
+            "Where direct and total effects differ", _heads(result, head_table(result, ranked)), intro=TABLE
+        ),
+        section("Failures", paragraph(_failures(result), kind="wide")),
+        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
     ]
     study = result.cells[0].study
-    figures = {"heads": head_maps(heads), "parts": part_bars(parts), "scatter": head_scatter(heads)}
-    return write_sheet(
-        path, title=study.title, question=study.question, lead=_lead(result), body=body, figures=figures
+    return save_page(
+        path,
+        title=study.title,
+        question=study.question,
+        lead=_lead(result),
+        body=body,
+        figures=figures(result, ranked),
     )
 
 
-def _lead(result: GridResult) -> str:
-    cells = result.cells
-    said = LEAD.format(
-        model=safe(", ".join(dict.fromkeys(cell.labels["model"] for cell in cells))),
-        n=len(result.samples),
-        data=safe(", ".join(cell.labels["data"] for cell in cells)),
-        error=float(result.samples.completeness_error.max()),
-    )
-    organism = any(is_organism(cell.study.model) for cell in cells)
-    return tag("p", said, kind="lead") + (tag("p", prose.ORGANISM, kind="note wide") if organism else "")
-
-
-def _agreements(found: pd.DataFrame) -> str:
-    rows = [
-        (row["data"], f"{COLUMNS[row['first']]} – {COLUMNS[row['second']]}", said(row), str(row["n_groups"]))
-        for row in records(found)
-    ]
-    return table(("data", "between", "Spearman's ρ [95 %]", "groups"), rows)
+def _lead(result: GridResult) -> Markup:
+    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
+    error = float(result.samples.completeness_error.max())
+    words = LEAD.format(models=models, data=data, n=len(result.samples), error=error)
+    return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
 
 
 def said(row: Mapping[str, Any]) -> str:
     """A correlation with its interval, or the reason why there is none."""
-    ends = "(too few groups)" if row["note"] else f"[{number(row['low'])}, {number(row['high'])}]"
+    ends = "(too few groups)" if row["note"] else interval(row["low"], row["high"])
     return f"{number(row['rho'])} {ends}"
 
 
-def _heads(heads: pd.DataFrame, summary: pd.DataFrame) -> str:
-    few = {data for data, own in summary.groupby("data") if own.n_groups.max() < MIN_GROUPS}
+def _heads(result: GridResult, heads: pd.DataFrame) -> Markup:
+    """The heads of each data set whose effects differ most."""
+    n_groups = result.summary().groupby("data").n_groups.max()
 
-    def cell(row: Mapping[str, Any], name: str) -> str:
-        if name not in row or np.isnan(row[name]):
-            return "–"
-        ends = "" if row["data"] in few else f" [{number(row[f'{name}_low'])}, {number(row[f'{name}_high'])}]"
-        return number(row[name]) + ends
+    def effect(name: str) -> Any:
+        of = (name, f"{name}_low", f"{name}_high")
+        return lambda row: None if np.isnan(row.get(name, np.nan)) else estimate(row, of=of)
 
-    rows = []
-    for data, own in heads.groupby("data", sort=False):
+    columns: dict[str, Any] = {"data": "data", "layer, head": lambda row: f"{row['layer']}, {row['head']}"}
+    columns |= {caption: effect(name) for name, caption in COLUMNS.items()}
+    lines = []
+    for _, own in heads.assign(n_groups=heads.data.map(n_groups)).groupby("data", sort=False):
         order = (own.total - own.direct).abs().sort_values(ascending=False).index[:N_SHOWN]
-        rows += [
-            (str(data), f"{row['layer']}, {row['head']}", *(cell(row, name) for name in COLUMNS))
-            for row in records(own.loc[order])
-        ]
-    return table(("data", "layer, head", *COLUMNS.values()), rows)
+        lines += rows(own.loc[order], columns)
+    return card(table(list(columns), lines))
 
 
 def _failures(result: GridResult) -> str:
     found = result.failures
     if found.empty:
         return "None: every sample was measured."
-    counts = ", ".join(f"{reason} ×{n}" for reason, n in found.reason.value_counts().head(5).items())
-    return f"{len(found)} left out: {counts}"
+    return f"{len(found)} left out: {times(found.reason.value_counts().head(5))}"
 
 
-def write_page(
-    result: GridResult, path: str | Path, *, rankings: Mapping[str, HeadResult] | None = None
-) -> Path:
-    """Write the page and return its path."""
-    return write_attribution(result, rankings or {}, Path(path))
-
-
-def figures(result: GridResult, *, rankings: Mapping[str, HeadResult] | None = None) -> dict[str, Any]:
-    """The page's figures by name."""
-    heads, summary = head_table(result, rankings or {}), result.summary()
-    parts = part_bars(where(summary, summary.part != "head"))
-    return {"heads": head_maps(heads), "parts": parts, "scatter": head_scatter(heads)}
+def _origin(cell: GridCell) -> Markup:
+    study = cell.study
+    settings = f"{study.target}, {study.seed}, {study.batch}"
+    return origin(cell.folder, [("prompt", as_json(study.prompt)), ("target, seed, batch", settings)])

@@ -1,4 +1,4 @@
-"""The study of direct and total effects: which heads write the answer into the last token's stream?"""
+"""Direct and total effects of heads on the answer, at the last token's residual stream."""
 
 from __future__ import annotations
 

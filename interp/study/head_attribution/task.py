@@ -1,4 +1,4 @@
-"""A head attribution as the runner sees it: parts' direct effects on a sample's answer, heads' total effects."""
+"""The task of a `HeadAttribution`: parts' direct effects on a sample's answer, heads' total effects."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from interp.inputs.prompt import Target
 from interp.run import Outcome
 from interp.study.first_token import answer_columns
 from interp.study.lens import LensTask
-from interp.study.task import Rows, suitable_threads
-from interp.tracing.knockout_variants import Cut, Stem
+from interp.study.task import TableRows, suitable_threads
+from interp.tracing.knockout_variants import Knockouts, KnockoutVariant
 
 __all__ = ["AttributionTask"]
 
@@ -75,7 +75,7 @@ class AttributionTask(LensTask):
             if self.study.target == "greedy":
                 together = self._attributed([data[index] for index in indices], Target("greedy"))
 
-            def rows(place: int, index: int) -> Rows:
+            def rows(place: int, index: int) -> TableRows:
                 if together is not None:
                     return self._rows(index, together[place], together.logits.values[place], costs)
                 if data[index].answer is None:
@@ -93,7 +93,7 @@ class AttributionTask(LensTask):
 
     def _rows(
         self, index: int, found: xr.Dataset, logits: Float[np.ndarray, " token_id"], costs: list[float]
-    ) -> Rows:
+    ) -> TableRows:
         sample, (name, group) = self.study.data[index], self.identity(index)
         token = int(found.attrs["answers"][0])
         row = {
@@ -114,13 +114,13 @@ class AttributionTask(LensTask):
 
     def _total(self, index: int, token: int, costs: list[float]) -> Float[np.ndarray, "layer head"]:
         """How far the answer's logit above the mean falls without each head at the last token."""
-        stem = Stem.of(self.mllm, self.study.data[index], self.study.prompt)
-        keys = tuple(range(stem.tokens.length))
+        knockouts = Knockouts.of(self.mllm, self.study.data[index], self.study.prompt)
+        keys = tuple(range(knockouts.tokens.length))
         shape = (self.mllm.n_layers, self.mllm.n_heads)
-        cuts = [Cut((layer,), keys[-1:], keys, (head,)) for layer, head in np.ndindex(*shape)]
-        passes = stem.run(cuts, mode="zero", batch=self.study.batch)
-        costs.append(float(stem.plain.cost.forwards + passes.cost.forwards))
-        plain, without = (_above_mean(each, token) for each in (stem.plain.logits, passes.logits))
+        variants = [KnockoutVariant((layer,), keys[-1:], keys, (head,)) for layer, head in np.ndindex(*shape)]
+        passes = knockouts.run(variants, mode="zero", batch=self.study.batch)
+        costs.append(float(knockouts.plain.cost.forwards + passes.cost.forwards))
+        plain, without = (_above_mean(each, token) for each in (knockouts.plain.logits, passes.logits))
         return (plain - without).reshape(shape)
 
 

@@ -8,26 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from interp.errors import StudyError
-from interp.metrics import METRICS, Metric
-from interp.report.html import safe
+from interp.metrics import METRICS
+from interp.report.figures import Figures, cut_ticks, every, heat, panels
+from interp.report.theme import GREY, HIGHLIGHT, SEQUENTIAL, clear, colour_bar, laid_out, plain
 from interp.study.dataframes import where
 
 if TYPE_CHECKING:
     from interp.study.head_ranking.result import HeadResult
 
-__all__ = ["head_figures", "heat_maps", "rank_scatter", "result_names"]
+__all__ = ["heat_maps", "rank_scatter", "ranking_figures", "result_names"]
 
-FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-GREY = "#8a909c"
-RED = "#f43f5e"
-MARK = {"symbol": "circle-open", "size": 9, "color": RED, "line": {"width": 2}}
-WORST = 0.98  # the colour scale ends at this quantile on the bad side, where a few silent heads lie far off
+MARK = {"symbol": "circle-open", "size": 9, "color": HIGHLIGHT, "line": {"width": 2}}
+WORST = 0.98
+"""The colour scale ends at this quantile on the bad side, where a few silent heads lie far off."""
 
 
-def head_figures(results: Sequence[HeadResult], k: int = 20) -> dict[str, go.Figure]:
+def ranking_figures(results: Sequence[HeadResult], k: int = 20) -> Figures:
     """ "heads": a heat map per result; "ranks", "ranks-2", …: the first result's ranks against each other's.
 
     Raises:
@@ -50,98 +48,28 @@ def heat_maps(results: Sequence[HeadResult], k: int = 20) -> go.Figure:
 
     Layers from left to right, heads from bottom to top; a head without a score is left blank. On the bad side
     the scale ends at the 98th percentile of all heads.
+
+    Raises:
+        StudyError: Results by different metrics.
     """
     metrics = {result.study.metric for result in results}
     if len(metrics) > 1:
         raise StudyError(f"one colour scale needs one metric; got {', '.join(sorted(metrics))}.")
-    metric = METRICS[metrics.pop()]
-    names = result_names(results)
-    titles = [safe(name) for name in names]
-    figure = make_subplots(rows=1, cols=len(results), subplot_titles=titles, horizontal_spacing=0.07)
+    figure = panels(result_names(results), horizontal_spacing=0.07)
+    hover = ": %{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}], rank %{customdata[2]}"
     for column, result in enumerate(results, start=1):
-        figure.add_trace(_heat(result), row=1, col=column)
+        cells = heat(result.ranked, "mean", more=("low", "high", "rank"), hover=hover)
+        figure.add_trace(cells, row=1, col=column)
         figure.add_trace(_marks(result, k, legend=column == 1), row=1, col=column)
-    scale = _scale(metric, *_range(results, metric.better))
-    figure.update_layout(**_look(460), coloraxis=scale, legend={"orientation": "h", "y": -0.16, "x": 0})
-    figure.update_xaxes(
-        title={"text": "layer", "standoff": 6}, showgrid=False, zeroline=False, ticks="outside"
-    )
-    figure.update_yaxes(showgrid=False, zeroline=False, ticks="outside")
+    figure.update_xaxes(title_text="layer")
+    figure.update_yaxes(showgrid=False)
     figure.update_yaxes(title_text="head", col=1)
     for place, axes in enumerate((figure.select_xaxes(), figure.select_yaxes())):
-        found = [head[place] for result in results for head in result.means.heads]
-        first, last = min(found), max(found)
-        for axis in axes:  # about ten labels; the range is given because marks at an edge would widen it
-            axis.update(tick0=0, dtick=max(1, (last + 1) // 10), range=[first - 0.5, last + 0.5])
-    return figure
-
-
-def rank_scatter(a: HeadResult, b: HeadResult, k: int = 20) -> go.Figure:
-    """Each head's rank in `a` against its rank in `b`, 1 = best, coloured by layer; the shared top k shaded."""
-    names = result_names((a, b))
-    both = _ranks(a).merge(_ranks(b), on=["layer", "head"], suffixes=("_a", "_b"))
-    both = where(both, (both.rank_a > 0) & (both.rank_b > 0))
-    figure = go.Figure(_points(both))
-    square: dict[str, Any] = {"x0": 0.5, "y0": 0.5, "x1": k + 0.5, "y1": k + 0.5}
-    look: dict[str, Any] = {"line": {"width": 1, "color": RED}, "fillcolor": "rgba(244,63,94,0.16)"}
-    figure.add_shape(type="rect", **square, **look)
-    end = len(both) + 0.5
-    line: dict[str, Any] = {"color": GREY, "width": 1, "dash": "dot"}
-    figure.add_shape(type="line", x0=0.5, y0=0.5, x1=end, y1=end, line=line)
-    figure.update_layout(**_look(460))
-    axis: dict[str, Any] = {
-        "showgrid": False,
-        "zeroline": False,
-        "ticks": "outside",
-        "range": [-0.5, end + 1],
-    }
-    figure.update_xaxes(
-        title={"text": f"rank in {safe(names[0])} (1 = best)", "standoff": 6}, constrain="domain", **axis
-    )
-    figure.update_yaxes(
-        title={"text": f"rank in {safe(names[1])}"}, scaleanchor="x", constrain="domain", **axis
-    )
-    return figure
-
-
-def _points(both: pd.DataFrame) -> go.Scatter:
-    """One point per head that both results rank."""
-    return go.Scatter(
-        x=both.rank_a,
-        y=both.rank_b,
-        customdata=both[["layer", "head"]],
-        mode="markers",
-        marker={
-            "size": 9 if len(both) < 200 else 6,
-            "color": both.layer,
-            "colorscale": "Viridis",
-            "line": {"width": 0.5, "color": GREY},
-            "colorbar": {"title": {"text": "layer", "side": "right"}, "thickness": 12, "outlinewidth": 0},
-        },
-        showlegend=False,
-        hovertemplate="layer %{customdata[0]}, head %{customdata[1]}<br>rank %{x} and %{y}<extra></extra>",
-    )
-
-
-def _heat(result: HeadResult) -> go.Heatmap:
-    ranked = result.ranked
-    layers, heads = sorted(ranked.layer.unique()), sorted(ranked["head"].unique())
-    grids = {
-        name: ranked.pivot(index="head", columns="layer", values=name).loc[heads, layers].to_numpy()
-        for name in ("mean", "low", "high", "rank")
-    }
-    return go.Heatmap(
-        x=[int(layer) for layer in layers],
-        y=[int(head) for head in heads],
-        z=grids["mean"],
-        customdata=np.stack([grids["low"], grids["high"], grids["rank"]], axis=-1),
-        coloraxis="coloraxis",
-        xgap=1,
-        ygap=1,
-        hoverongaps=False,
-        hovertemplate="layer %{x}, head %{y}: %{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}], "
-        "rank %{customdata[2]}<extra></extra>",
-    )
+        found = [pair[place] for result in results for pair in result.means.heads]
+        ends = [min(found) - 0.5, max(found) + 0.5]  # given, because marks at an edge would widen the range
+        for axis in axes:
+            axis.update(tick0=0, dtick=every(found, 10), range=ends)
+    return laid_out(figure, 460, columns=len(results), coloraxis=_scale(results, metrics.pop()))
 
 
 def _marks(result: HeadResult, k: int, *, legend: bool) -> go.Scatter:
@@ -158,46 +86,50 @@ def _marks(result: HeadResult, k: int, *, legend: bool) -> go.Scatter:
     )
 
 
-def _ranks(result: HeadResult) -> pd.DataFrame:
-    return pd.DataFrame(result.ranked[["layer", "head", "rank"]])
-
-
-def _range(results: Sequence[HeadResult], better: str) -> tuple[float, float]:
-    """Ends of the shared scale: the best head's mean, and the 98th percentile towards the bad side."""
+def _scale(results: Sequence[HeadResult], metric: str) -> dict[str, Any]:
+    """The shared colour axis: from the best head's mean to the 98th percentile towards the bad side."""
     means = np.concatenate([result.ranked["mean"].dropna().to_numpy() for result in results])
-    if better == "lower":
-        return float(means.min()), float(np.quantile(means, WORST))
-    return float(np.quantile(means, 1 - WORST)), float(means.max())
+    described = METRICS[metric]
+    lower = described.better == "lower"
+    low = float(means.min() if lower else np.quantile(means, 1 - WORST))
+    high = float(np.quantile(means, WORST) if lower else means.max())
+    title = f"{plain(described.label)}, {described.better} is better"
+    bar = colour_bar(title, **cut_ticks(low, high, cut_high=lower))
+    return {"colorscale": SEQUENTIAL, "reversescale": lower, "cmin": low, "cmax": high, "colorbar": bar}
 
 
-def _scale(metric: Metric, low: float, high: float) -> dict[str, Any]:
-    """The shared colour axis with five ticks; the one where the scale is cut says so."""
-    lower = metric.better == "lower"
-    values = np.linspace(low, high, 5)
-    texts = [f"{value:.2f}" for value in values]
-    cut = -1 if lower else 0
-    texts[cut] = f"{'≥' if lower else '≤'} {texts[cut]}"
-    return {
-        "colorscale": "Viridis",
-        "reversescale": lower,
-        "cmin": low,
-        "cmax": high,
-        "colorbar": {
-            "title": {"text": f"{safe(metric.label)}, {metric.better} is better", "side": "right"},
-            "thickness": 12,
-            "outlinewidth": 0,
-            "tickvals": values.tolist(),
-            "ticktext": texts,
-        },
+def rank_scatter(a: HeadResult, b: HeadResult, k: int = 20) -> go.Figure:
+    """Each head's rank in `a` against its rank in `b`, 1 = best, coloured by layer; the shared top k shaded."""
+    names = result_names((a, b))
+    ranks = [pd.DataFrame(one.ranked[["layer", "head", "rank"]]) for one in (a, b)]
+    both = ranks[0].merge(ranks[1], on=["layer", "head"], suffixes=("_a", "_b"))
+    both = where(both, (both.rank_a > 0) & (both.rank_b > 0))
+    marker = {
+        "size": 9 if len(both) < 200 else 6,
+        "color": both.layer,
+        "colorscale": SEQUENTIAL,
+        "line": {"width": 0.5, "color": GREY},
+        "colorbar": colour_bar("layer"),
     }
-
-
-def _look(height: int) -> dict[str, Any]:
-    return {
-        "template": "plotly_white",
-        "height": height,
-        "margin": {"l": 56, "r": 16, "t": 40, "b": 70},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": FONT, "size": 13},
-    }
+    hover = "layer %{customdata[0]}, head %{customdata[1]}<br>rank %{x} and %{y}<extra></extra>"
+    figure = go.Figure(
+        go.Scatter(
+            x=both.rank_a,
+            y=both.rank_b,
+            customdata=both[["layer", "head"]],
+            mode="markers",
+            marker=marker,
+            showlegend=False,
+            hovertemplate=hover,
+        )
+    )
+    end = len(both) + 0.5
+    square: dict[str, Any] = {"x0": 0.5, "y0": 0.5, "x1": k + 0.5, "y1": k + 0.5}
+    edge: dict[str, Any] = {"width": 1, "color": HIGHLIGHT}
+    figure.add_shape(type="rect", **square, line=edge, fillcolor=clear(HIGHLIGHT, 0.16))
+    dotted: dict[str, Any] = {"color": GREY, "width": 1, "dash": "dot"}
+    figure.add_shape(type="line", x0=0.5, y0=0.5, x1=end, y1=end, line=dotted)
+    axis: dict[str, Any] = {"showgrid": False, "range": [-0.5, end + 1], "constrain": "domain"}
+    figure.update_xaxes(title_text=f"rank in {plain(names[0])} (1 = best)", **axis)
+    figure.update_yaxes(title_text=f"rank in {plain(names[1])} (1 = best)", scaleanchor="x", **axis)
+    return laid_out(figure, 460)

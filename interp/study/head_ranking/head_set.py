@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from interp.data import Samples
 from interp.errors import SiteError, StudyError
 from interp.run import canonical
-from interp.study.head_ranking.result import HeadResult, Pairs
+from interp.study.head_ranking.result import Pairs
 from interp.study.model_spec import OpenModel
 from interp.study.result import GridResult
 from interp.study.task import group_of
@@ -19,52 +18,12 @@ from interp.tracing import Site
 __all__ = ["PUBLISHED", "HeadSet", "Pairs", "published_heads"]
 
 
-@runtime_checkable
-class Ranking(Protocol):
-    """What a set needs of the study that ranks its heads; a `HeadRanking` is one."""
-
-    @property
-    def data(self) -> Samples:
-        """The samples that heads are ranked on."""
-        ...
-
-    @property
-    def model(self) -> Any:
-        """The model whose heads are ranked."""
-        ...
-
-    @property
-    def metric(self) -> str:
-        """By which metric."""
-        ...
-
-    @property
-    def split(self) -> str:
-        """The split that the samples are of."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """Model and data, for messages."""
-        ...
-
-    def run(
-        self, out: str | os.PathLike[str], *, workers: int, progress: bool, mllm: OpenModel | None
-    ) -> HeadResult:
-        """The ranking's result."""
-        ...
-
-    def to_dict(self, mllm: OpenModel | None = None) -> dict[str, Any]:
-        """The ranking as JSON values."""
-        ...
-
-
 @dataclass(frozen=True)
 class HeadSet:
     """Heads of a model: a reference to the best `k` of a ranking, or listed (layer, head) pairs.
 
     A reference costs nothing until `resolve` runs its ranking, or reads the run when it is stored. Equal sets
-    hash alike; `name`, `source` and `masked_layer` are only said about a set and do not count.
+    hash alike; `name`, `source` and `masked_layer` describe a set and take no part in that.
 
         heads = HeadRanking(data=validation).top(20);    pairs = heads.resolve("runs")
         heads = HeadSet.of([(15, 4), (16, 5)]);          pairs = heads.pairs
@@ -82,7 +41,7 @@ class HeadSet:
             number ≥ 1.
     """
 
-    ranking: Ranking | None = None
+    ranking: Any = None  # a HeadRanking, whose file imports this one
     k: int | None = None
     listed: Pairs = ()
     name: str = field(default="", compare=False)

@@ -1,4 +1,4 @@
-"""The study behind a choice of heads: which heads of a model look at the box?"""
+"""Ranks heads by how well their attention falls inside the annotated boxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head ranking as the runner sees it: each head's score on each sample."""
+"""The task of a `HeadRanking`: each head's score on each sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics import METRICS
 from interp.run import FAILURES
 from interp.run.task import failure
-from interp.study.task import Rows, SamplesTask
+from interp.study.task import SamplesTask, TableRows
 
 __all__ = ["HeadTask"]
 
@@ -55,7 +55,7 @@ class HeadTask(SamplesTask):
         """Both."""
         return ("scores", "samples")
 
-    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> Rows:
+    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> TableRows:
         """The sample's scores; tokens without a footprint are left out."""
         sample = self.study.data[index]
         layers, heads, values = _checked(array, sample)

@@ -56,8 +56,8 @@ def cost_entries(label: str, cost: Cost, n: int, operations: float) -> dict[str,
 def costs(cells: Sequence[GridCell]) -> pd.DataFrame:
     """One row per (axes…, indicator), the plain forward first: what a map of one sample takes.
 
-    Columns `seconds`, `forwards`, `backwards`, `tokens`, `flops` per sample, `peak_bytes`, `samples` (how many it was
-    asked for), and `seconds_ratio`, `tokens_ratio`, `flops_ratio`: over the plain forward of the same samples.
+    Columns `seconds`, `forwards`, `backwards`, `tokens`, `flops` per sample, `peak_bytes`, `samples` (how many it ran
+    on), and `seconds_ratio`, `tokens_ratio`, `flops_ratio`: over the plain forward of the same samples.
     """
     rows = []
     for cell in cells:

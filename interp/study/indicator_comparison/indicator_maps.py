@@ -13,7 +13,7 @@ from jaxtyping import Float
 from interp.errors import InterpError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.run import Shelf
+from interp.run import ProcessCache
 from interp.study.indicator_comparison.checks import asked_otherwise, fixed_targets, shuffled, stage_name
 from interp.study.indicator_comparison.costs import PLAIN, cost_entries, flops
 from interp.study.indicator_comparison.one_map import one_map
@@ -23,7 +23,7 @@ from interp.tracing import Cost
 __all__ = ["Found", "Ledger", "MapMaker"]
 
 CHECKS = 8
-"""The sanity checks ask an indicator that is asked of few samples on so many times fewer."""
+"""An indicator of `few` samples runs on so many times fewer in the sanity checks."""
 Map = Float[np.ndarray, " token"]
 
 
@@ -73,7 +73,7 @@ class MapMaker:
         self._warm = False
 
     def make(
-        self, mllm: Any, shelf: Shelf, samples: Sequence[Sample], ranks: Sequence[int], ledger: Ledger
+        self, mllm: Any, shelf: ProcessCache, samples: Sequence[Sample], ranks: Sequence[int], ledger: Ledger
     ) -> list[Found]:
         """Every indicator's map of every sample; one that fails in the batch is tried on each sample alone."""
         found = self._plain(mllm, shelf, samples, ranks, ledger)
@@ -108,13 +108,13 @@ class MapMaker:
         return few is None or own.rank < max(1, few // CHECKS)
 
     def _plain(
-        self, mllm: Any, shelf: Shelf, samples: Sequence[Sample], ranks: Sequence[int], ledger: Ledger
+        self, mllm: Any, shelf: ProcessCache, samples: Sequence[Sample], ranks: Sequence[int], ledger: Ledger
     ) -> list[Found]:
         """Where the image tokens are, what the model says, and the price of one plain forward."""
         prompt = self._study.prompt
-        if not self._warm:  # what only the first pass of a process takes is nobody's cost
+        if not self._warm:  # exclude the warm-up: the first pass of a process takes longer
             self._warm = True
-            billed(mllm, Shelf())[0].trace(samples[:1], prompt=prompt)
+            billed(mllm, ProcessCache())[0].trace(samples[:1], prompt=prompt)
         own, bill = billed(mllm, shelf)
         trace = own.trace(samples, prompt=prompt)
         best = trace.logits.values.argmax(axis=-1)
@@ -127,7 +127,7 @@ class MapMaker:
         self,
         label: str,
         mllm: Any,
-        shelf: Shelf,
+        shelf: ProcessCache,
         samples: Sequence[Sample],
         found: Sequence[Found],
         ledger: Ledger,

@@ -1,4 +1,4 @@
-"""One map over image tokens from an indicator that gives one per layer: the layer is chosen on other samples."""
+"""One map over image tokens from an indicator that gives one per layer: its layer is chosen on other samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Aimed:
-    """An indicator with its target held fast, for studies that name none."""
+    """An indicator with a fixed target, for studies that have no target of their own."""
 
     indicator: Any
     target: Target
@@ -85,7 +85,7 @@ def with_layers(
 ) -> Any:
     """The comparison with a layer, or "sum", for each indicator that gives several; see `IndicatorComparison`.
 
-    Which those are is asked of the indicators themselves, with one sample. A layer has the best mean of the study's
+    An indicator's map of one sample shows whether it gives several. A layer has the best mean of the study's
     `choose_by` against its first truth on the validation samples; these runs stay under `out` and are found again.
 
     Raises:

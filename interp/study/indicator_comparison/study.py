@@ -1,4 +1,4 @@
-"""The study of indicators: which of them points at the cause, which does the model bear out, and what do they cost?"""
+"""Compares indicators (others say attribution methods) on the same samples: localisation, faithfulness, cost."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class IndicatorComparison(Study[IndicatorResult]):
         return "Which indicator can be trusted, and what does it cost?"
 
     @property
-    def open_questions(self) -> bool:
+    def unresolved(self) -> bool:
         """Whether layers may have to be chosen: only the indicators, once they run, tell which give several."""
         return True
 

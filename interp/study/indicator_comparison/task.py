@@ -1,4 +1,4 @@
-"""A comparison of indicators as the runner sees it: each sample's maps, and everything they are measured by."""
+"""The task of an `IndicatorComparison`: each sample's maps, and everything they are measured by."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from interp.study.indicator_comparison.checks import other_questions
 from interp.study.indicator_comparison.indicator_maps import Found, Ledger, MapMaker
 from interp.study.indicator_comparison.removal_curves import CURVES, Curves, measured, run_removal
 from interp.study.indicator_comparison.truth import BOXES, truth_boxes, truth_identity
-from interp.study.task import Rows, StudyTask, suitable_threads
+from interp.study.task import StudyTask, TableRows, suitable_threads
 
 __all__ = ["CURVE", "MAPS", "QUESTION", "SAMPLES", "SCORES", "WEIGHTS", "IndicatorTask"]
 
@@ -123,7 +123,7 @@ class IndicatorTask(StudyTask):
         return ("scores", "curves", "samples")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample; the cost of each indicator stands beside the cost of all."""
+        """Rows of each sample; the cost of each indicator is listed beside the total."""
         data, ledger = self.study.data, Ledger()
         with suitable_threads(self.mllm):
             ranks = [self._ranks[index] for index in indices]
@@ -139,7 +139,7 @@ class IndicatorTask(StudyTask):
             rows = self.each(indices, lambda place, index: self._rows(index, found[place], ledger))
         return Outcome(rows, ledger.total)
 
-    def _rows(self, index: int, found: Found, ledger: Ledger) -> Rows:
+    def _rows(self, index: int, found: Found, ledger: Ledger) -> TableRows:
         """The sample's scores, curves, own row and maps."""
         study, sample, tokens = self.study, self.study.data[index], found.tokens
         masks = {truth: tokens.mask(truth_boxes(sample, truth), rule=study.rule) for truth in study.truth}
@@ -279,7 +279,7 @@ class IndicatorTask(StudyTask):
 
     @cached_property
     def _order(self) -> list[int]:
-        """The usable samples as drawn: who is asked of few is at the front, so that sets of samples nest."""
+        """The usable samples as drawn: a smaller number of samples takes the first of them, so that the sets nest."""
         able = [index for index, usable in enumerate(self._usable) if usable]
         order = np.random.default_rng(self.study.seed).permutation(len(able))
         return [able[place] for place in order]

@@ -1,4 +1,4 @@
-"""The study of information flow: between which tokens, and in which layers, must attention pass for the answer?"""
+"""Blocks attention between groups of tokens, layer by layer, and follows the answer's probability."""
 
 from __future__ import annotations
 

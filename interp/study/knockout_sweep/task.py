@@ -1,4 +1,4 @@
-"""A knockout sweep as the runner sees it: the answer's probability in every blocked pass of a sample."""
+"""The task of a `KnockoutSweep`: the answer's probability in every blocked pass of a sample."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from interp.run import FAILURES, Outcome, Plan, make_plan
 from interp.run.task import failure
 from interp.study.first_token import FirstToken, first_token
 from interp.study.knockout_sweep.flows import Flow, Window
-from interp.study.task import Rows, StudyTask, suitable_threads
-from interp.tracing.knockout_variants import Cut, Passes, Stem
+from interp.study.task import StudyTask, TableRows, suitable_threads
+from interp.tracing.knockout_variants import Knockouts, KnockoutVariant, VariantLogits
 from interp.tracing.target import log_probabilities
 
 __all__ = ["KnockoutTask"]
@@ -101,37 +101,37 @@ class KnockoutTask(StudyTask):
                 total[name] = max(total[name], value) if name.startswith("peak") else total[name] + value
         return Outcome(rows, total)
 
-    def _rows(self, index: int, costs: list[dict[str, float]]) -> Rows:
+    def _rows(self, index: int, costs: list[dict[str, float]]) -> TableRows:
         study, sample = self.study, self.study.data[index]
-        stem = Stem.of(self.mllm, sample, study.prompt)
-        costs.append(_cost(stem.plain))
-        tokenizer, logits = self.mllm.processor.tokenizer, stem.plain.logits[0]
+        knockouts = Knockouts.of(self.mllm, sample, study.prompt)
+        costs.append(_cost(knockouts.plain))
+        tokenizer, logits = self.mllm.processor.tokenizer, knockouts.plain.logits[0]
         followed = first_token(logits, sample, study.prompt, tokenizer, study.target)
-        row = self._sample_row(index, stem, followed)
+        row = self._sample_row(index, knockouts, followed)
         found: dict[str, list[Any]] = {"passes": [], "samples": [row], "sizes": [], FAILURES: []}
-        cuts: list[tuple[Place, Cut]] = []
+        variants: list[tuple[Place, KnockoutVariant]] = []
         for name, flow in study.blocked.items():
             try:
-                queries, keys = self._places(stem, flow, index)
+                queries, keys = self._places(knockouts, flow, index)
             except InterpError as error:
                 found[FAILURES].append(self._lost(index, name, type(error).__name__, str(error)))
                 continue
             sizes = {"n_queries": len(queries), "n_keys": len(keys)}
             found["sizes"].append({"index": index, "flow": name, **sizes})
             for window in self._windows:
-                cut = Cut(window.layers, tuple(queries.tolist()), tuple(keys.tolist()))
-                refusal = stem.refusal(cut, study.mode)
+                variant = KnockoutVariant(window.layers, tuple(queries.tolist()), tuple(keys.tolist()))
+                refusal = knockouts.refusal(variant, study.mode)
                 if refusal is None:
-                    cuts += [((name, window, head), one) for head, one in self._each(cut)]
+                    variants += [((name, window, head), one) for head, one in self._each(variant)]
                 else:
                     found[FAILURES].append(self._lost(index, name, "EditError", refusal, window.layer))
-        if not cuts:
+        if not variants:
             reason = "none of the flows can be blocked in this sample; see its other failures."
             return {FAILURES: [*found[FAILURES], failure(self, index, "MapError", reason)]}
-        passes = stem.run([cut for _, cut in cuts], mode=study.mode, batch=study.batch)
+        passes = knockouts.run([variant for _, variant in variants], mode=study.mode, batch=study.batch)
         costs.append(_cost(passes))
         before = int(np.argmax(logits))
-        for (place, _), line in zip(cuts, passes.logits, strict=True):
+        for (place, _), line in zip(variants, passes.logits, strict=True):
             self._add(found, index, place, line, followed, before)
         return found
 
@@ -165,28 +165,28 @@ class KnockoutTask(StudyTask):
             }
         )
 
-    def _each(self, cut: Cut) -> Iterator[tuple[int | None, Cut]]:
-        """The cut in all heads, or in each head alone."""
+    def _each(self, variant: KnockoutVariant) -> Iterator[tuple[int | None, KnockoutVariant]]:
+        """The variant in all heads, or in each head alone."""
         if self.study.by != "head":
-            yield None, cut
+            yield None, variant
             return
         for head in range(self._n_heads):
-            yield head, replace(cut, heads=(head,))
+            yield head, replace(variant, heads=(head,))
 
-    def _places(self, stem: Stem, flow: Flow, index: int) -> tuple[Any, Any]:
+    def _places(self, knockouts: Knockouts, flow: Flow, index: int) -> tuple[Any, Any]:
         """The flow's queries and keys; refused when no query can see any key, which would measure nothing."""
         study = self.study
         where = {"index": index, "n_samples": len(study.data), "rule": study.rule, "seed": study.seed}
-        queries, keys = flow.places(stem.tokens, study.data[index], **where)
-        if not stem.hides(Cut((0,), tuple(queries.tolist()), tuple(keys.tolist()))):
+        queries, keys = flow.places(knockouts.tokens, study.data[index], **where)
+        if not knockouts.hides(KnockoutVariant((0,), tuple(queries.tolist()), tuple(keys.tolist()))):
             raise MapError(
                 "its queries all come before its keys, so there is no attention between them to block."
             )
         return queries, keys
 
-    def _sample_row(self, index: int, stem: Stem, followed: FirstToken) -> dict[str, Any]:
+    def _sample_row(self, index: int, knockouts: Knockouts, followed: FirstToken) -> dict[str, Any]:
         sample, (name, group) = self.study.data[index], self.identity(index)
-        logits, tokenizer = stem.plain.logits[0], self.mllm.processor.tokenizer
+        logits, tokenizer = knockouts.plain.logits[0], self.mllm.processor.tokenizer
         predicted = int(np.argmax(logits))
         return {
             "index": index,
@@ -199,9 +199,9 @@ class KnockoutTask(StudyTask):
             "token_id": followed.token,
             "correct": followed.right(predicted, tokenizer),
             "logprob": _logprob(logits, followed.token),
-            "n_tokens": stem.tokens.n,
-            "n_prefix": stem.n_prefix,
-            "n_prompt": stem.tokens.length,
+            "n_tokens": knockouts.tokens.n,
+            "n_prefix": knockouts.n_prefix,
+            "n_prompt": knockouts.tokens.length,
         }
 
     def _lost(
@@ -220,6 +220,6 @@ def _logprob(logits: Float[np.ndarray, " token_id"], token: int) -> float:
     return float(log_probabilities(torch.from_numpy(logits)[None], (token,)))
 
 
-def _cost(passes: Passes) -> dict[str, float]:
+def _cost(passes: VariantLogits) -> dict[str, float]:
     cost = {name: float(value) for name, value in asdict(passes.cost).items() if value is not None}
     return {**cost, "layer_tokens": float(passes.layer_tokens)}

@@ -1,4 +1,4 @@
-"""The page of samples where the look and the answer disagree."""
+"""Samples where attention and answer disagree: outcomes, counts, and their page."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from markupsafe import Markup
 
 from interp.errors import StudyError
-from interp.report.gallery import RAMP, portrait
+from interp.report.figures import Figures, panels, reference_line
+from interp.report.gallery import ramp
 from interp.report.html import (
     capital,
     card,
-    cards,
     figure_card,
-    number,
-    opening,
-    safe,
-    stacked,
+    grid,
+    heading,
+    join,
+    paragraph,
+    save_page,
+    section,
     table,
-    tag,
-    write_sheet,
 )
-from interp.stats import MIN_GROUPS, bootstrap, bootstrap_statistic, population_note
+from interp.report.tables import estimate, number, percent, rows
+from interp.report.theme import GREY, SERIES, laid_out, plain
+from interp.stats import bootstrap, bootstrap_statistic, population_note
 from interp.study.dataframes import records, rows_of, where
-from interp.study.layer_sweep.figures import FONT, GREY
+from interp.study.layer_sweep.page import map_card, sweep_opening
 
 if TYPE_CHECKING:
     from interp.stats import Interval
     from interp.study.layer_choice import LayerChoice
     from interp.study.layer_sweep.result import Cell, Result
 
-__all__ = ["OUTCOMES", "counts", "outcome_figure", "relations", "thresholds", "verdicts", "write_failures"]
+__all__ = ["OUTCOMES", "counts", "figures", "relations", "thresholds", "verdicts", "write_page"]
 
 OUTCOMES = {
     (True, True): "looked, right",
@@ -49,20 +51,34 @@ OUTCOMES = {
 Key = tuple[str, str]
 KEY: tuple[str, ...] = ("model", "data")
 
+N_SHOWN = 4
+COLOURS = dict(zip(OUTCOMES.values(), (SERIES[2], SERIES[1], SERIES[0], GREY), strict=True))
+DISAGREE = ("looked, wrong", "looked elsewhere, right")
+LEAD = Markup("""{n} samples ({data}) that <b>{models}</b> answered: where it attended to the object and was wrong,
+and where it was right without attending to the object.""")
+HOW = """A sample “looked” when the attention ratio (AR) of its map is above a threshold. The threshold is the 95 %
+quantile of the AR that the maps of validation samples have on other samples' boxes: what attention reaches by chance
+on these images. It is {limits}. Answers do not enter it. {choice} An answer is right when its first token is right.
+“Expected” is the share if looking and being right were independent."""
+CARE = """Attention from the last token at one layer is one way to look: a model that “looked elsewhere” here may have
+read the object at another layer or through another token. With two possible answers, half of all guesses are right.
+So these counts are a list of cases to open, not proof of a cause: to test a cause, hide the box and see whether the
+answer changes."""
+
 
 def thresholds(validation: Result, choice: LayerChoice, share: float = 0.95) -> dict[Key, float]:
     """(model, data) → the AR above which a sample counts as “looked”.
 
     It is the `share` quantile of the AR that the same maps have on *other samples'* boxes, at the chosen layer:
-    what looking somewhere gives by luck, for these images and boxes of this size. No answer takes part in it.
+    what attending somewhere gives by chance, for these images and boxes of this size. Answers do not enter.
 
     Args:
         validation: Samples to choose on, which are not reported.
         choice: The layer.
-        share: Of luck that the threshold leaves below it.
+        share: The quantile.
 
     Raises:
-        StudyError: A data set without a pair of samples to swap boxes.
+        StudyError: A data set without two samples that can swap boxes.
     """
     scores = _at(validation, choice)
     scores = where(scores, scores.control == "shuffled_boxes")
@@ -82,7 +98,7 @@ def thresholds(validation: Result, choice: LayerChoice, share: float = 0.95) -> 
 def verdicts(result: Result, choice: LayerChoice, limits: Mapping[Key, float]) -> pd.DataFrame:
     """One row per sample: model, data, index, sample, group, predicted, answer, ar, looked, correct, outcome.
 
-    Left out are samples whose AR is undefined or whose answer is not known: `len(result.samples)` less these
+    Samples whose AR is undefined or whose answer is unknown are left out: `len(result.samples)` minus the number of
     rows. `looked`: AR above the limit of its (model, data).
     """
     scores = _at(result, choice)
@@ -100,10 +116,10 @@ def counts(found: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """One row per (model, data, outcome): n, share with its interval over groups, and the share to expect.
 
     Returns:
-        Columns model, data, outcome, n, share, low, high, n_groups, note; where no or every sample has the
+        Columns model, data, outcome, n, share, low, high, n_groups, note. Where no sample or every sample has the
         outcome, the ends are Clopper and Pearson's 95 % for none or all of the groups, since a bootstrap then sees
-        no variation. `expected`, the share if looking and
-        being right had nothing to do with each other: the product of the two margins.
+        no variation. `expected` is the share if looking and being right were independent: the product of the two
+        margins.
     """
     rows = []
     for labels, part in _parts(found):
@@ -128,7 +144,7 @@ def counts(found: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 def _bounded(interval: Interval) -> Interval:
-    """The interval; one without width at 0 or 1 gets an end from the number of groups."""
+    """The interval; one of zero width at 0 or 1 gets an end from the number of groups."""
     if interval.mean not in (0.0, 1.0) or not interval.n_groups:
         return interval
     room = 1 - 0.025 ** (1 / interval.n_groups)
@@ -180,177 +196,129 @@ def _at(result: Result, choice: LayerChoice) -> pd.DataFrame:
     return where(scores, scores.layer == scores.model.map(dict(choice.layers)))
 
 
-N_SHOWN = 4
-COLOURS = dict(zip(OUTCOMES.values(), ("#10b981", "#f97316", "#3b82f6", "#8a909c"), strict=True))
-DISAGREE = ("looked, wrong", "looked elsewhere, right")
-LEAD = """{n} samples ({data}) that <b>{models}</b> answered: where it looked at the object and was wrong all the
-same, and where it was right without looking."""
-HOW = """A sample “looked” when the attention ratio (AR) of its map is above a threshold: the 95 % quantile of the AR
-that validation samples' maps have on other samples' boxes, which is what a look anywhere gives by luck on these
-images, {limits}. No answer takes part in it. {choice} A right answer is a right first token. “Expected” is the
-share if looking and being right were independent."""
-CARE = """Attention from the last token at one layer is one way to look; a model that “looked elsewhere” here may have
-read the object at another layer or through another token. And with two possible answers half of all guesses are
-right. So these counts are a list of cases to open, not proof of a cause: for that, hide the box and see whether the
-answer changes."""
-
-
-def outcome_figure(found: pd.DataFrame, limits: Mapping[tuple[str, str], float], seed: int = 0) -> go.Figure:
-    """Every sample's AR by whether its answer was right, a panel per model and data set, with the threshold."""
-    keys = list(limits)
-    many = len({model for model, _ in keys}) > 1
-    titles = [safe(" · ".join(key) if many else key[1]) for key in keys]
-    figure = make_subplots(
-        rows=1, cols=len(keys), subplot_titles=titles, horizontal_spacing=0.06, shared_yaxes=True
-    )
+def figures(found: pd.DataFrame, limits: Mapping[Key, float], seed: int = 0) -> Figures:
+    """ "outcomes": each sample's AR by whether its answer is right, one panel per model and data set."""
+    many = len({model for model, _ in limits}) > 1
+    titles = [" · ".join(key) if many else key[1] for key in limits]
+    figure = panels(titles, horizontal_spacing=0.06, shared_yaxes=True)
     rng = np.random.default_rng(seed)
     for column, (key, limit) in enumerate(limits.items(), start=1):
-        part = rows_of(found, {"model": key[0], "data": key[1]})
-        for name, colour in COLOURS.items():
-            rows = where(part, part.outcome == name)
-            nothing = [None] if rows.empty else None  # so that the legend names every outcome
-            figure.add_trace(
-                go.Scatter(
-                    x=nothing or rows.ar,
-                    y=nothing or rows.correct.astype(float) + rng.uniform(-0.3, 0.3, len(rows)),
-                    mode="markers",
-                    name=name,
-                    legendgroup=name,
-                    showlegend=column == 1,
-                    marker={"size": 7, "color": colour, "opacity": 0.75},
-                    customdata=rows["sample"],
-                    hovertemplate="%{customdata}<br>AR %{x:.2f}",
-                ),
-                row=1,
-                col=column,
-            )
-        note = {"text": f"threshold {limit:.2f}", "font": {"size": 11, "color": GREY}}
-        place: dict[str, Any] = {"row": 1, "col": column, "annotation_position": "top right"}
-        figure.add_vline(x=limit, line={"color": GREY, "width": 1.5, "dash": "dot"}, annotation=note, **place)
-    return _laid_out(figure)
+        part = rows_of(found, dict(zip(KEY, key, strict=True)))
+        for name in COLOURS:
+            own = where(part, part.outcome == name)
+            figure.add_trace(_dots(own, name, rng, legend=column == 1), row=1, col=column)
+        reference_line(figure, x=limit, text=f"threshold {limit:.2f}", at="top right", row=1, col=column)
+    figure.update_xaxes(title_text="attention ratio, higher is more on the object →", rangemode="tozero")
+    figure.update_yaxes(tickvals=[0, 1], ticktext=["wrong", "right"], range=[-0.5, 1.5])
+    figure.update_yaxes(title_text="answer", col=1)
+    return {"outcomes": laid_out(figure, 380, columns=len(limits), margin={"b": 96})}
 
 
-def _laid_out(figure: go.Figure) -> go.Figure:
-    figure.update_xaxes(title={"text": "attention ratio", "standoff": 6}, rangemode="tozero", zeroline=False)
-    figure.update_yaxes(tickvals=[0, 1], ticktext=["wrong", "right"], range=[-0.5, 1.5], zeroline=False)
-    figure.update_layout(
-        template="plotly_white",
-        height=380,
-        margin={"l": 60, "r": 16, "t": 56, "b": 96},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": FONT, "size": 13},
-        legend={"orientation": "h", "y": -0.25, "x": 0},
+def _dots(own: pd.DataFrame, name: str, rng: np.random.Generator, *, legend: bool) -> go.Scatter:
+    """A dot per sample, spread around 0 (wrong) or 1 (right)."""
+    nothing = [None] if own.empty else None  # so that the legend names every outcome
+    return go.Scatter(
+        x=nothing or own.ar,
+        y=nothing or own.correct.astype(float) + rng.uniform(-0.3, 0.3, len(own)),
+        mode="markers",
+        name=name,
+        legendgroup=name,
+        showlegend=legend,
+        marker={"size": 7, "color": COLOURS[name], "opacity": 0.75},
+        customdata=own["sample"].map(plain),
+        hovertemplate="%{customdata}<br>AR %{x:.2f}",
     )
-    return figure
 
 
-def write_failures(
-    result: Result,
-    choice: LayerChoice,
-    limits: Mapping[tuple[str, str], float],
-    found: pd.DataFrame,
-    path: Path,
+def write_page(
+    result: Result, path: str | Path, *, choice: LayerChoice, limits: Mapping[Key, float], found: pd.DataFrame
 ) -> Path:
     """Writes the page: counts, a figure, and cases drawn with the result's seed.
 
     Args:
         result: The samples reported.
-        choice: The layer, chosen on others.
-        limits: From `thresholds`, on others.
-        found: From `verdicts`.
         path: The HTML file.
+        choice: The layer, chosen on other samples.
+        limits: From `thresholds`, on other samples.
+        found: From `verdicts`.
     """
-    names = {
-        what: ", ".join(dict.fromkeys(c.labels[what] for c in result.cells)) for what in ("data", "model")
-    }
-    lead = opening(LEAD.format(n=len(found), data=safe(names["data"]), models=safe(names["model"])), result)
     said = "; ".join(f"{number(limit)} for {data}" for (_, data), limit in limits.items())
-    how = HOW.format(limits=safe(said), choice=safe(capital(choice.sentence(result))))
+    how = HOW.format(limits=said, choice=capital(choice.sentence(result)))
     lost = len(result.samples) - len(found)
-    left_out = f" {lost} samples are left out: no known answer, or no defined AR." if lost else ""
+    how += f" {lost} samples are left out: no known answer, or no defined AR." if lost else ""
+    cases = join("Maps: low ", ramp(), f" high, each by itself. Cases are drawn with seed {result.seed}.")
     body = [
-        tag("h2", "How often"),
-        tag("p", how + left_out, kind="soft wide"),
-        stacked([figure_card("outcomes"), *_tables(found, result.seed)]),
-        tag("p", CARE, kind="wide"),
-        tag(
-            "p",
-            f"Maps: low {RAMP} high, each by itself. Cases are drawn with seed {result.seed}.",
-            kind="soft",
+        section(
+            "How often", grid([figure_card("outcomes"), *_counts(found, result.seed)], "stacked"), intro=how
         ),
+        paragraph(CARE, kind="wide"),
+        paragraph(cases, kind="soft"),
     ]
     for outcome in DISAGREE:
-        body.append(tag("h2", safe(capital(outcome))))
-        for cell in result.cells:
-            body += _cases(cell, where(found, found.outcome == outcome), choice, result.seed)
-    return write_sheet(
+        own = where(found, found.outcome == outcome)
+        body.append(
+            section(capital(outcome), *(_cases(cell, own, choice, result.seed) for cell in result.cells))
+        )
+    return save_page(
         path,
-        title="Looking and answering",
+        title="Attention and answers",
         question="When the model fails, had it looked?",
-        lead=lead,
+        lead=sweep_opening(LEAD, result, n=len(found)),
         body=body,
-        figures={"outcomes": outcome_figure(found, limits)},
+        figures=figures(found, limits),
     )
 
 
-def _tables(found: pd.DataFrame, seed: int) -> list[str]:
+def _counts(found: pd.DataFrame, seed: int) -> list[Markup]:
     """A card per model and data set."""
     shares, related, parts = counts(found, seed=seed), relations(found, seed=seed), []
-    for model, data in dict.fromkeys(zip(shares.model, shares.data, strict=True)):
-        part = rows_of(shares, {"model": model, "data": data})
-        rows = [
-            (row["outcome"], str(row["n"]), _share(row), f"{100 * row['expected']:.0f} %")
-            for row in records(part)
-        ]
-        note = str(part["note"].iloc[0])
-        together = _together(related[model, data], few=bool(note))
+    columns: dict[str, Any] = {
+        "outcome": "outcome",
+        "samples": "n",
+        "share, % [95 %]": lambda row: estimate(row, of=("share", "low", "high"), scale=100, digits=0),
+        "expected": lambda row: percent(row["expected"]),
+    }
+    for labels, part in _parts(shares):
+        key, note = tuple(labels.values()), str(part["note"].iloc[0])
+        groups = f"{note} {_per_group(rows_of(found, labels))}"
         parts.append(
             card(
-                tag("h3", safe(f"{model} · {data}")),
-                table(("outcome", "samples", "share", "expected"), rows),
-                tag("p", safe(together), kind="soft"),
-                tag("p", safe(f"{note} {_per_group(found, model, data)}"), kind="note") if note else "",
+                table(list(columns), rows(part, columns)),
+                paragraph(_together(related[key[0], key[1]]), kind="soft"),
+                paragraph(groups, kind="note") if note else "",
+                title=" · ".join(key),
             )
         )
     return parts
 
 
-def _share(row: Mapping[Any, Any]) -> str:
-    ends = "" if row["n_groups"] < MIN_GROUPS else f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
-    return f"{100 * row['share']:.0f}{ends} %"
-
-
-def _together(related: Mapping[str, Interval], *, few: bool) -> str:
-    def said(interval: Interval, scale: float, digits: int) -> str:
-        ends = f" [{number(scale * interval.low, digits)}, {number(scale * interval.high, digits)}]"
-        return number(scale * interval.mean, digits) + ("" if few or np.isnan(interval.low) else ends)
-
-    if np.isnan(related["difference"].mean) and np.isnan(related["auroc"].mean):
-        return "Whether looking goes with being right cannot be said: one of the two never varies here."
+def _together(related: Mapping[str, Interval]) -> str:
+    difference, auroc = related["difference"], related["auroc"]
+    if np.isnan(difference.mean) and np.isnan(auroc.mean):
+        return "Whether looking goes with being right cannot be said: one of the two does not vary here."
+    gap = estimate(vars(difference), scale=100, digits=0)
     return (
-        f"Right among those that looked, less right among the others: {said(related['difference'], 100, 0)} percentage "
-        f"points. AUROC of AR for a right answer: {said(related['auroc'], 1, 2)} (0.5 is none)."
+        f"Share of right answers among samples that looked, minus the share among the others: {gap} percentage points. "
+        f"AUROC of AR for a right answer: {estimate(vars(auroc))} (0.5: no relation)."
     )
 
 
-def _per_group(found: pd.DataFrame, model: str, data: str) -> str:
+def _per_group(part: pd.DataFrame) -> str:
     """Counts of each group in the order of `OUTCOMES`."""
-    part = rows_of(found, {"model": model, "data": data})
     said = []
-    for group, rows in part.groupby("group", sort=False):
-        numbers = [str(int((rows.outcome == name).sum())) for name in OUTCOMES.values()]
+    for group, own in part.groupby("group", sort=False):
+        numbers = [str(int((own.outcome == name).sum())) for name in OUTCOMES.values()]
         said.append(f"{group} {' / '.join(numbers)}")
     return f"Counts per group, in the table's order: {'; '.join(said)}."
 
 
-def _cases(cell: Cell, found: pd.DataFrame, choice: LayerChoice, seed: int) -> list[str]:
+def _cases(cell: Cell, found: pd.DataFrame, choice: LayerChoice, seed: int) -> Markup:
     own = rows_of(found, cell.labels)
-    head = tag("h4", safe(" · ".join(cell.key)), f" · {len(own)} samples")
+    head = heading(f"{' · '.join(cell.key)} · {len(own)} samples", level=4)
     if own.empty:
-        return [head, tag("p", "None.", kind="soft")]
+        return join(head, paragraph("None.", kind="soft"))
     layer = choice.layers[cell.labels["model"]]
-    drawn = own.sample(min(N_SHOWN, len(own)), random_state=seed).sort_values("index")
-    views = [(f"map, layer {layer}", cell, layer)]
-    shown = (portrait(views, int(row["index"]), f"AR {number(row['ar'])}") for row in records(drawn))
-    return [head, cards(shown, "tight")]
+    chosen = records(own.sample(min(N_SHOWN, len(own)), random_state=seed).sort_values("index"))
+    view = [(f"map, layer {layer}", cell, layer)]
+    cards = (map_card(view, int(row["index"]), score=f"AR {number(row['ar'])}") for row in chosen)
+    return join(head, grid(cards, "tight"))

@@ -1,4 +1,4 @@
-"""The study of figure 3: at which layers does a model look at the box?"""
+"""Scores every layer's attention map against the annotated boxes (the paper's figure 3)."""
 
 from __future__ import annotations
 

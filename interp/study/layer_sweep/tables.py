@@ -1,182 +1,245 @@
-"""Cells against one another: the table of pairs with Holm's p, and the groups where they are few."""
+"""Tables of a layer sweep: the featured layer against its baselines, cells against one another, every layer."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from interp.errors import StudyError
 from interp.metrics import METRICS
-from interp.report.html import CONTROLS, capital, card, mean_and_interval, number, safe, tag
+from interp.report.html import (
+    Cell,
+    Row,
+    bold,
+    capital,
+    card,
+    details,
+    grid,
+    heading,
+    headline,
+    join,
+    paragraph,
+    section,
+    span,
+    table,
+)  # fmt: skip
+from interp.report.tables import CONTROLS, cell_name, count, estimate, group_values, number, p_value, percent
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
-from interp.study.layer_sweep import page as prose
-from interp.study.layer_sweep.figures import cell_name, key
+from interp.study.layer_sweep.figures import key
 from interp.study.layer_sweep.task import AFTER_THE_PASS
 
 if TYPE_CHECKING:
     from interp.study.layer_choice import LayerChoice
+    from interp.study.layer_sweep.result import Cell as SweepCell
     from interp.study.layer_sweep.result import Result
 
-__all__ = ["comparisons", "tables"]
+__all__ = ["comparisons", "every_layer", "findings"]
 
-NAMES = ["over", "where", "a", "b"]
+BASELINES = ("shuffled_boxes", "centre_prior")
+BEATS_BOTH = Markup("""More inside the boxes than <b>both</b> baselines: the interval of each paired difference lies
+beyond zero.""")
+BEATS_NONE = "Not distinguishable from the baselines: the interval of each paired difference contains zero."
+COMPARISONS = """Differences are first minus second. p: permutation test that moves whole groups (it flips the signs
+of paired differences, or changes which side a group is on). Holm's p is adjusted over all rows of the table.
+Different samples may have boxes of different size: “at like box sizes” compares pairs whose boxes cover the same
+share of the tokens, to 10 %."""
+CHOSEN_HERE = """The layer was chosen on these same samples, so these p values are too small: read them as a
+description."""
 PAIRED = {"sample": "same samples", "group": "other samples, same groups", "none": "different samples"}
+PAIR = ["over", "where", "a", "b"]
 
 
-def comparisons(result: Result, choice: LayerChoice) -> str:
+def findings(result: Result, choice: LayerChoice) -> Markup:
+    """One card per cell: the chosen metric at the featured layer against both baselines."""
+    metric = METRICS[choice.metric]
+    here = result.at_layer(choice)
+    here = where(here, here.metric == metric.name)
+    how = f"{capital(metric.label)}, {metric.better} is better. {capital(choice.sentence(result))}"
+    cards = (_finding(result, cell, here, metric.name) for cell in result.cells)
+    return section("At the featured layer", grid(cards), intro=how)
+
+
+def _finding(result: Result, cell: SweepCell, here: pd.DataFrame, metric: str) -> Markup:
+    title = join(key(result, cell), cell_name(result.cells, cell))
+    found = {row["control"]: row for row in records(rows_of(here, cell.labels))}
+    if "boxes" not in found:
+        return card(paragraph("No sample could be measured."), title=title)
+    own = found["boxes"]
+    value, _, ends = estimate(own).partition(" ")
+    counts = f"{ends} · " if ends else ""
+    counts += f"{count(own['n'], 'sample')}, {count(own['n_groups'], 'group')}"
+    heads = ("baseline", "its score", "own boxes − baseline")
+    lines = [
+        (CONTROLS[name], estimate(found[name]), estimate(found[f"boxes − {name}"], sign=True))
+        for name in BASELINES
+        if name in found
+    ]
+    return card(
+        headline(value, counts),
+        paragraph(_verdict(found, metric)),
+        table(heads, lines),
+        paragraph(_context(result, cell), kind="soft"),
+        _few(result, cell, own, metric),
+        title=title,
+    )
+
+
+def _verdict(found: dict[str, dict[str, Any]], metric: str) -> Markup:
+    """For each baseline, whether the interval of the paired difference excludes zero."""
+    if found["boxes"]["n_groups"] < MIN_GROUPS:
+        return join("Too few groups for a claim beyond these samples.")
+    sign = 1 if METRICS[metric].better == "higher" else -1
+    above, below = [], []
+    for name in (name for name in BASELINES if name in found):
+        gap = found[f"boxes − {name}"]
+        low, high = sorted((sign * gap["low"], sign * gap["high"]))
+        if low > 0:
+            above.append(CONTROLS[name])
+        elif high < 0:
+            below.append(CONTROLS[name])
+    if len(above) == len(BASELINES):
+        return BEATS_BOTH
+    more = f"More inside the boxes than {above[0]}. " if above else ""
+    less = join(bold("Less"), f" than {' and '.join(below)}.") if below else ""
+    return join(more, less) or join(BEATS_NONE)
+
+
+def _context(result: Result, cell: SweepCell) -> str:
+    """How large the boxes are, whether the model sees them, whether it answers right."""
+    samples = rows_of(result.samples, cell.labels)
+    share = (samples.n_box_tokens / samples.n_tokens).median()
+    text = f"The median box covers {percent(share, 1)} of the image tokens."
+    answered = samples.correct.dropna()
+    if len(answered):
+        text += f" First answer token right: {percent(answered.astype(float).mean())} of {len(answered)}."
+    lost = int((samples.lost_area > 0.01).sum())
+    if lost:
+        text += f" For {count(lost, 'sample')} the model does not see the whole box."
+    return text
+
+
+def _few(result: Result, cell: SweepCell, own: dict[str, Any], metric: str) -> Markup | str:
+    """The values per group, where there are too few groups for a claim."""
+    if not own["note"]:
+        return ""
+    scores = rows_of(result.scores, cell.labels)
+    here = (scores.metric == metric) & (scores.control == "boxes") & (scores.layer == own["layer"])
+    values = group_values(scores[here].value, scores[here].group)
+    return paragraph(f"{own['note']} Per group: {values}.", kind="note")
+
+
+def comparisons(result: Result, choice: LayerChoice) -> Markup:
     """One table per axis that varies: every pair of cells that differ in it alone; empty without such a pair.
 
     Axes along which only the computation after the pass varies (metrics, rule, seed) are not compared.
     """
     axes = [axis for axis in result.axes if axis not in AFTER_THE_PASS]
-    parts = [part for axis in axes if (part := _axis(result, choice, axis))]
-    if not parts:
-        return ""
+    shown = join(*(_axis(result, choice, axis) for axis in axes))
+    if not shown:
+        return shown
     metric = METRICS[choice.metric]
-    how = f"{capital(metric.label)} at the featured layer, {metric.better} is better. {prose.COMPARISONS}"
-    words = [tag("p", safe(how), kind="soft wide")]
-    if not choice.held_out(result):
-        words.append(tag("p", prose.CHOSEN_HERE, kind="note wide"))
-    return tag("h2", "Compared with one another") + "".join(words) + "".join(parts)
+    how = f"{capital(metric.label)} at the featured layer, {metric.better} is better. {COMPARISONS}"
+    note = "" if choice.held_out(result) else paragraph(CHOSEN_HERE, kind="note wide")
+    return section("Compared with one another", note, shown, intro=how)
 
 
-def _axis(result: Result, choice: LayerChoice, axis: str) -> str:
+def _axis(result: Result, choice: LayerChoice, axis: str) -> Markup | str:
     try:
-        table = result.compare(choice.metric, layer=choice, over=axis)
+        found = result.compare(choice.metric, layer=choice, over=axis)
     except StudyError:  # no two cells differ in it alone
         return ""
-    sized = bool(table.n_matched.any())
-    head = [
-        "",
-        "mean of each",
-        "difference",
-        *(["at like box sizes"] if sized else []),
-        "p",
-        "Holm's p",
-        "from",
-    ]
-    lines = [_line(row, sized) for row in records(table)]
-    shown = tag("table", tag("tr", *(tag("th", safe(word)) for word in head)), *lines)
-    title = tag("h4", safe(capital(axis)))
-    return title + card(tag("div", shown, kind="scroll"), _notes(result, choice, table))
+    sized = bool(found.n_matched.any())
+    matched = ["at like box sizes"] if sized else []
+    heads = ["", "mean of each", "difference", *matched, "p", "Holm's p", "from"]
+    shown = table(heads, (_pair(row, sized) for row in records(found)))
+    return join(heading(capital(axis), level=4), card(shown, _notes(result, choice, found)))
 
 
-def _line(row: dict[str, Any], sized: bool) -> str:
+def _pair(row: dict[str, Any], sized: bool) -> list[Any]:
     """One pair of cells."""
-    pair = f"{safe(row['a'])} − {safe(row['b'])}"
-    place = tag("span", f" {safe(row['where'])}", kind="soft") if row["where"] else ""
+    gap = estimate(row, of=("difference", "low", "high"), sign=True)
     entries = [
-        tag("td", pair, place),
-        tag("td", f"{number(row['mean_a'])}, {number(row['mean_b'])}"),
-        tag("td", _difference(row, "difference", "low", "high"), kind="own"),
+        join(f"{row['a']} − {row['b']}", span(f" {row['where']}") if row["where"] else ""),
+        f"{number(row['mean_a'])}, {number(row['mean_b'])}",
+        Cell(gap, "own"),
     ]
     if sized:
-        gap = _difference(row, "matched", "matched_low", "matched_high")
-        pairs = f" {row['n_matched']} pairs" if row["n_matched"] else ""
-        entries.append(tag("td", gap, tag("span", pairs, kind="soft")))
-    entries += [tag("td", _p(row["p"])), tag("td", tag("b", _p(row["p_holm"])))]
-    return tag("tr", *entries, tag("td", _basis(row), kind="soft"))
-
-
-def _difference(row: dict[str, Any], value: str, low: str, high: str) -> str:
-    """“+0.12 [0.05, 0.20]”; no interval where the groups are too few for one."""
-    sign = "+" if row[value] > 0 else ""
-    text = f"{sign}{number(row[value])}"
-    if row["n_groups"] < MIN_GROUPS or math.isnan(row[low]):
-        return text
-    return f"{text} [{number(row[low])}, {number(row[high])}]"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
+        matched = estimate(row, of=("matched", "matched_low", "matched_high"), sign=True)
+        entries.append(join(matched, span(f" {row['n_matched']} pairs") if row["n_matched"] else ""))
+    return [*entries, p_value(row["p"]), bold(p_value(row["p_holm"])), Cell(_basis(row), "soft")]
 
 
 def _basis(row: dict[str, Any]) -> str:
     """What was compared: “same samples, 24 groups”."""
     least = "≥ " if row["paired"] == "none" else ""  # of two sides the smaller one is named
-    groups = f"{least}{row['n_groups']} group{'s' if row['n_groups'] != 1 else ''}"
     left = f", {row['left_out']} values left out" if row["left_out"] else ""
-    return f"{PAIRED[row['paired']]}, {groups}{left}"
+    return f"{PAIRED[row['paired']]}, {least}{count(row['n_groups'], 'group')}{left}"
 
 
-def _notes(result: Result, choice: LayerChoice, table: pd.DataFrame) -> str:
-    """What must be said of a pair, and its groups where they are too few for a claim."""
-    noted = [row for row in records(table) if row["note"]]
-    said: dict[str, list[str]] = {}
+def _notes(result: Result, choice: LayerChoice, found: pd.DataFrame) -> Markup:
+    """The notes of each pair, and its groups where they are too few for a claim."""
+    noted = [row for row in records(found) if row["note"]]
+    pairs: dict[str, list[str]] = {}
     for row in noted:
-        said.setdefault(row["note"], []).append(_title(row))
-    parts = [
-        tag("p", tag("b", safe("; ".join(titles))), f": {safe(note)}", kind="note")
-        for note, titles in said.items()
-    ]
+        pairs.setdefault(row["note"], []).append(_title(row))
+    notes = [paragraph(bold("; ".join(titles)), f": {note}", kind="note") for note, titles in pairs.items()]
     few = [row for row in noted if row["n_groups"] < MIN_GROUPS]
     if few:
         groups = result.compare_groups(choice.metric, layer=choice, over=few[0]["over"])
-        parts += [_groups(row, groups) for row in few]
-    return "".join(parts)
+        notes += [_groups(row, groups) for row in few]
+    return join(*notes)
 
 
 def _title(row: dict[str, Any]) -> str:
     return f"{row['a']} − {row['b']}" + (f", {row['where']}" if row["where"] else "")
 
 
-def _groups(row: dict[str, Any], groups: pd.DataFrame) -> str:
+def _groups(row: dict[str, Any], groups: pd.DataFrame) -> Markup:
     """The means per group of the sides that have too few."""
-    own = rows_of(groups, {name: row[name] for name in NAMES})
+    own = rows_of(groups, {name: row[name] for name in PAIR})
     counts = {side: own[f"n_{side}"].to_numpy() for side in ("a", "b")}
-    few = [side for side, count in counts.items() if np.count_nonzero(count) < MIN_GROUPS]
-    shown = where(own, np.any([counts[side] > 0 for side in few], axis=0))
-    head = tag("tr", tag("th", "group"), *(tag("th", safe(row[side])) for side in few))
-    lines = [
-        tag("tr", tag("td", safe(one["group"])), *(tag("td", _group_mean(one, side)) for side in few))
-        for one in records(shown)
-    ]
-    table = tag("div", tag("table", head, *lines), kind="scroll")
-    return tag("details", tag("summary", f"Per group: {safe(_title(row))}"), table)
+    few = [side for side, n in counts.items() if np.count_nonzero(n) < MIN_GROUPS]
+    shown = records(where(own, np.any([counts[side] > 0 for side in few], axis=0)))
+    lines = ([one["group"], *(_group_mean(one, side) for side in few)] for one in shown)
+    return details(f"Per group: {_title(row)}", table(["group", *(row[side] for side in few)], lines))
 
 
-def _group_mean(one: dict[str, Any], side: str) -> str:
-    count = tag("span", f" n = {one[f'n_{side}']}", kind="soft")
-    return number(one[f"mean_{side}"]) + (count if one[f"n_{side}"] else "")
+def _group_mean(one: dict[str, Any], side: str) -> Markup:
+    n = one[f"n_{side}"]
+    return join(number(one[f"mean_{side}"]), span(f" n = {n}") if n else "")
 
 
-def tables(result: Result, choice: LayerChoice) -> str:
+def every_layer(result: Result, choice: LayerChoice) -> Markup:
     """Each layer and control with its interval, one table per metric; the first stands open."""
     summary = result.summary()
-    parts = []
+    shown = []
     for metric in result.metrics:
-        word = f"{capital(METRICS[metric].label)} ({METRICS[metric].better} is better)"
-        table = card(_table(result, where(summary, summary.metric == metric), choice), kind="scroll")
-        opened = " open" if metric == result.metrics[0] else ""
-        parts.append(f"<details{opened}>{tag('summary', safe(word))}{table}</details>")
-    return tag("h2", "Every layer") + "".join(parts)
+        title = f"{capital(METRICS[metric].label)} ({METRICS[metric].better} is better)"
+        inner = card(_layers(result, where(summary, summary.metric == metric), choice))
+        shown.append(details(title, inner, opened=metric == result.metrics[0]))
+    return section("Every layer", *shown)
 
 
-def _table(result: Result, summary: pd.DataFrame, choice: LayerChoice) -> str:
-    titles = [tag("th", "layer")]
-    rows: dict[Any, dict[Any, Any]] = {}
+def _layers(result: Result, summary: pd.DataFrame, choice: LayerChoice) -> Markup:
+    heads: list[Any] = ["layer"]
+    found: dict[Any, dict[str, Any]] = {}
     for cell in result.cells:
-        titles.append(tag("th", key(result, cell), safe(cell_name(result, cell))))
-        titles += [tag("th", "shuffled boxes"), tag("th", "centre prior")]
+        heads += [join(key(result, cell), cell_name(result.cells, cell)), "shuffled boxes", "centre prior"]
         for row in records(rows_of(summary, cell.labels)):
-            rows[cell.key, row["layer"], row["control"]] = row
+            found[cell.key, row["layer"], row["control"]] = row
     lines = []
     for layer in sorted(summary.layer.unique()):
-        keys = [(cell.key, layer, control) for cell in result.cells for control in CONTROLS]
-        entries = "".join(_entry(rows.get(key)) for key in keys)
+        places = [(cell.key, layer, control) for cell in result.cells for control in CONTROLS]
         kind = "chosen" if layer in choice.layers.values() else ""
-        lines.append(tag("tr", tag("td", str(layer)), entries, kind=kind))
-    return tag("table", tag("tr", *titles), *lines)
+        lines.append(Row([str(layer), *(_entry(found.get(place)) for place in places)], kind))
+    return table(heads, lines)
 
 
-def _entry(row: dict[Any, Any] | None) -> str:
+def _entry(row: dict[str, Any] | None) -> Cell | None:
     if row is None:
-        return tag("td", "–")
-    own = row["control"] == "boxes"
-    return tag("td", mean_and_interval(row), kind="own" if own else "null")
+        return None
+    return Cell(estimate(row), "own" if row["control"] == "boxes" else "baseline")

@@ -1,4 +1,4 @@
-"""A layer sweep as the runner sees it: what it depends on, its tables, and the rows of a micro-batch."""
+"""The task of a `LayerSweep`: what it depends on, its tables, and the rows of a micro-batch."""
 
 from __future__ import annotations
 
@@ -114,14 +114,14 @@ class SweepTask(SamplesTask):
     ) -> Iterator[dict[str, Any]]:
         """One row per layer, metric and control; tokens without a footprint are left out."""
         seen = ~np.isnan(tokens.footprints).any(axis=1)
-        middle = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
-        pairs = {"boxes": (values, own), "centre_prior": (np.broadcast_to(middle, values.shape), own)}
+        centre = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
+        pairs = {"boxes": (values, own), "centre_prior": (centre[None], own)}
         borrowed = self._borrowed(index)
         if borrowed:
             pairs["shuffled_boxes"] = (values, tokens.mask(borrowed, rule=self.study.rule))
-        grid = tokens.grid if seen.all() else None
+        grid, chosen = (tokens.grid, slice(None)) if seen.all() else (None, seen)
         table = {
-            (metric.name, control): metric(array[:, seen], mask[seen], grid)
+            (metric.name, control): np.broadcast_to(metric(array[:, chosen], mask[chosen], grid), len(layers))
             for metric in named(self.study.metrics)
             for control, (array, mask) in pairs.items()
         }

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from interp.report.html import safe
-from interp.stats import MIN_GROUPS
+from interp.report.figures import Figures, curves, panels, reference_line
+from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.study.dataframes import rows_of, where
-from interp.study.layer_sweep.figures import FONT, GREY, PALETTE
 from interp.study.logit_lens.task import OTHERS, OWN
 
 if TYPE_CHECKING:
     from interp.study.result import GridResult
+    from interp.study.runs import GridCell
 
-__all__ = ["lens_figures"]
+__all__ = ["figures"]
 
 LINES = {
-    "gap": (("gap", OWN, PALETTE[0], "solid"), ("gap", OTHERS, GREY, "dash")),
+    "gap": (("gap", OWN, SERIES[0], "solid"), ("gap", OTHERS, GREY, "dash")),
     "first": (
-        ("first inside", OWN, PALETTE[1], "solid"),
+        ("first inside", OWN, SERIES[1], "solid"),
         ("first outside", OWN, GREY, "dot"),
         ("first inside", OTHERS, GREY, "dash"),
     ),
 }
 """Figure → its lines: measure, whose word, colour, dash."""
-TITLES = {"gap": "log p inside − outside, nats", "first": "tokens that say it first, share"}
+TITLES = {
+    "gap": "log p inside − outside,\nnats, higher: inside the boxes ↑",
+    "first": "tokens with the word first,\nshare, higher: more tokens ↑",
+}
 
 
-def lens_figures(result: GridResult) -> dict[str, go.Figure]:
+def figures(result: GridResult) -> Figures:
     """ "gap" and "first": means by layer with bands of 95 % over groups, or a line per group where those are few."""
     return {name: _figure(result, name) for name in LINES}
 
@@ -40,86 +40,41 @@ def lens_figures(result: GridResult) -> dict[str, go.Figure]:
 def _figure(result: GridResult, name: str) -> go.Figure:
     words = list(dict.fromkeys(result.scores.word))
     cells = [cell for cell in result.cells if cell.measured]
-    titles = [safe(cell.labels["data"]) for cell in cells]
-    options: dict[str, Any] = {"shared_xaxes": True, "shared_yaxes": True, "vertical_spacing": 0.08}
-    figure = make_subplots(
-        rows=len(words), cols=len(cells), subplot_titles=titles, horizontal_spacing=0.02, **options
+    shared: dict[str, Any] = {"shared_xaxes": True, "shared_yaxes": True}
+    figure = panels(
+        [cell.labels["data"] for cell in cells],
+        rows=len(words),
+        columns=len(cells),
+        vertical_spacing=0.08,
+        horizontal_spacing=0.02,
+        **shared,
     )
     known: set[str] = set()
     for column, cell in enumerate(cells, start=1):
         for row, word in enumerate(words, start=1):
-            for trace in _traces(result, dict(cell.labels), word, LINES[name], known):
-                figure.add_trace(trace, row=row, col=column)
-            figure.add_hline(y=0, line={"color": GREY, "width": 1}, row=row, col=column)  # pyright: ignore[reportArgumentType]
-    figure.update_layout(
-        template="plotly_white",
-        height=150 + 190 * len(words),
-        margin={"l": 70, "r": 12, "t": 40, "b": 80},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": FONT, "size": 12},
-        legend={"orientation": "h", "y": -0.14, "x": 0, "yanchor": "top"},
-    )
-    figure.update_annotations(font={"size": 12})
-    layers = sorted(result.scores.layer.unique().tolist())
-    figure.update_xaxes(showgrid=False, zeroline=False, ticks="outside", dtick=max(1, len(layers) // 7))
-    figure.update_xaxes(title={"text": "layer (−1: input)", "standoff": 6}, row=len(words))
+            _add_lines(figure, result, cell, word, name, known, row=row, col=column)
+            reference_line(figure, y=0, row=row, col=column)
+    layers = result.scores.layer.nunique()
+    figure.update_xaxes(dtick=max(1, layers // 7))
+    figure.update_xaxes(title_text="layer (−1: input)", row=len(words))
     for row, word in enumerate(words, start=1):
-        figure.update_yaxes(title={"text": f"{word}<br>{TITLES[name]}", "font": {"size": 11}}, row=row, col=1)
-    return figure
+        title = {"text": plain(f"{word}\n{TITLES[name]}"), "font": {"size": 11}}
+        figure.update_yaxes(title=title, row=row, col=1)
+    return laid_out(figure, 170 + 200 * len(words), columns=len(cells), margin={"l": 84, "t": 40, "b": 96})
 
 
-def _traces(
-    result: GridResult, labels: dict[str, str], word: str, lines: Any, known: set[str]
-) -> Iterator[go.Scatter]:
+def _add_lines(
+    figure: go.Figure, result: GridResult, cell: GridCell, word: str, name: str, known: set[str], **place: int
+) -> None:
+    """The lines of one panel; the legend names each kind of line once."""
+    labels = {**cell.labels, "word": word}
     summary, scores = (rows_of(frame, labels) for frame in (result.summary(), result.scores))
-    for measure, of, colour, dash in lines:
-        own = where(summary, (summary.word == word) & (summary.measure == measure) & (summary.of == of))
-        if own.empty:
-            continue
-        name = f"{measure}, {of}"
-        if int(own.n_groups.max()) >= MIN_GROUPS:
-            yield _band(own, colour)
-        elif dash == "solid":
-            kept = (scores.word == word) & (scores.measure == measure) & (scores.of == of)
-            yield from _group_lines(where(scores, kept), colour)
-        yield go.Scatter(
-            x=own.layer,
-            y=own["mean"],
-            customdata=own[["low", "high", "n", "n_groups"]].to_numpy(),
-            mode="lines",
-            name=safe(name),
-            legendgroup=name,
-            showlegend=name not in known,
-            line={"color": colour, "width": 2.5 if dash == "solid" else 1.6, "dash": dash},
-            hovertemplate="%{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}] · %{customdata[2]} samples, "
-            "%{customdata[3]} groups",
+    for measure, of, colour, dash in LINES[name]:
+        own, of_samples = (
+            where(frame, (frame.measure == measure) & (frame.of == of)) for frame in (summary, scores)
         )
-        known.add(name)
-
-
-def _band(own: pd.DataFrame, colour: str) -> go.Scatter:
-    return go.Scatter(
-        x=pd.concat([own.layer, own.layer[::-1]]),
-        y=pd.concat([own.high, own.low[::-1]]),
-        fill="toself",
-        fillcolor=colour,
-        opacity=0.18,
-        line={"width": 0},
-        mode="lines",
-        showlegend=False,
-        hoverinfo="skip",
-    )
-
-
-def _group_lines(scores: pd.DataFrame, colour: str) -> Iterator[go.Scatter]:
-    for _, part in scores.groupby(["group", "layer"]).value.mean().reset_index().groupby("group"):
-        yield go.Scatter(
-            x=part.layer,
-            y=part.value,
-            mode="lines",
-            line={"color": colour, "width": 1},
-            opacity=0.4,
-            showlegend=False,
-            hoverinfo="skip",
-        )
+        label = f"{measure}, {of}"
+        traces = curves(own, of_samples, label, colour, dash=dash, legend=label not in known)
+        for trace in traces:
+            figure.add_trace(trace, **place)
+        known |= {label} if traces else set()

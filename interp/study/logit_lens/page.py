@@ -1,4 +1,4 @@
-"""The page of a logit-lens sweep: what the image's tokens say, layer by layer, inside the boxes and outside."""
+"""The page of a logit-lens sweep: what the image tokens say, layer by layer, inside the boxes and outside."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
-from interp.report.gallery import RAMP, answers, data_uri, overlay, picture
-from interp.report.html import card, cards, figure_card, number, safe, stacked, table, tag, write_sheet
-from interp.stats import MIN_GROUPS, holm, paired, paired_test, per_group
+from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card
+from interp.report.html import card, figure_cards, grid, heading, paragraph, save_page, section, table
+from interp.report.provenance import as_json, opening, origin, provenance
+from interp.report.tables import estimate, group_values, listed, number, p_value, rows, times
+from interp.stats import MIN_GROUPS, holm, paired, paired_test
 from interp.study.dataframes import records, rows_of, where
-from interp.study.layer_sweep import page as prose
-from interp.study.logit_lens.figures import lens_figures
+from interp.study.logit_lens.figures import figures
 from interp.study.logit_lens.task import OTHERS, OWN
 from interp.study.model_spec import is_organism
 from interp.study.result import stored_tokens
@@ -23,43 +25,26 @@ if TYPE_CHECKING:
     from interp.study.result import GridResult
     from interp.study.runs import GridCell
 
-__all__ = ["FIRST", "GAP", "HOW", "LAYERS", "lead", "lens_gaps", "peaks", "write_lens"]
-
-GAP = """Above: the word's mean log-probability over the tokens of the boxes minus that over the others. Blue: the
-sample's own word, with its 95 % interval over groups (thin lines: single groups where there are too few); dashed:
-another sample's word of the same kind, at the same tokens. A lens that merely prefers the box for any word has both
-lines high."""
-
-FIRST = """Below: at what share of tokens the word is the likeliest of the whole vocabulary, inside the boxes (orange),
-outside (dotted), and another's word inside (dashed)."""
-
-LAYERS = """The layer where the own word's gap is furthest above another's, chosen on these very samples: a description,
-and p is too small by that choice. p is of sign flips by group, adjusted (Holm) over all layers, words and data."""
-
-HOW = """Probability of the word at each token, low {ramp} high, each map scaled to its own 99.5th percentile: compare
-where maps are strong, not how strong."""
-
-LEAD = """The final norm and the unembedding, put behind every layer, turn each image token of <b>{models}</b> into
-words. {n} samples ({data}). Image tokens are seldom trained to say anything there: that they can be read this way is
-a finding, and that they cannot does not mean that nothing is there."""
-
-KNOWN = """The organisms' training drew image tokens to the input <i>embeddings</i> of the words for what they show.
-So the words are there at the input, and what the lens misses of them at layer −1 is the lens's blindness,
-not the model's."""
-
-
-def lead(result: GridResult) -> str:
-    """The page's first paragraph, and the note that must stand there when a model is an organism."""
-    models = ", ".join(dict.fromkeys(cell.labels["model"] for cell in result.cells))
-    data = ", ".join(dict.fromkeys(cell.labels["data"] for cell in result.cells))
-    said = LEAD.format(models=safe(models), n=len(result.samples), data=safe(data))
-    organism = any(is_organism(cell.study.model) for cell in result.cells)
-    note = tag("p", f"{prose.ORGANISM} {KNOWN}", kind="note wide") if organism else ""
-    return tag("p", said, kind="lead") + note
-
+__all__ = ["figures", "lens_gaps", "peaks", "write_page"]
 
 N_SHOWN = 2
 KEYS = ("model", "data", "word", "layer")
+LEAD = Markup("""The final norm and the unembedding, applied after every layer, turn each image token of
+<b>{models}</b> into words. {n} samples ({data}). Image tokens are seldom trained to say anything there. If they can
+be read this way, that is a finding; if they cannot, the information may still be there in another form.""")
+KNOWN = """The organisms were trained to draw image tokens towards the input embeddings of the words for what they
+show. So the words are there at the input, and what the lens misses at layer −1 is a limit of the lens, not of the
+model."""
+GAP = """Above: the word's mean log-probability over the tokens of the boxes minus its mean over the other tokens.
+Blue: the sample's own word, with its 95 % interval over groups (where there are too few groups, each thin line is one
+group). Dashed: another sample's word of the same kind, at the same tokens. If the lens merely prefers any word inside
+the box, both lines are high. Below: the share of tokens at which the word is the likeliest of the whole vocabulary,
+inside the boxes (orange), outside (dotted), and another sample's word inside (dashed)."""
+LAYERS = """The layer where the own word's gap is furthest above the gap of another sample's word, chosen on these
+same samples: a description, and that choice makes p too small. p: sign flips of whole groups, adjusted (Holm) over
+all layers, words and data sets."""
+HOW = Markup("""Probability of the word at each token, low {ramp} high. Each map is scaled to its own 99.5th
+percentile: compare where maps are strong, not how strong they are.""")
 
 
 def lens_gaps(result: GridResult) -> pd.DataFrame:
@@ -88,65 +73,58 @@ def peaks(gaps: pd.DataFrame) -> pd.DataFrame:
     return gaps.loc[at]
 
 
-def write_lens(result: GridResult, path: Path) -> Path:
-    """Writes the page.
+def write_page(result: GridResult, path: str | Path) -> Path:
+    """Writes the page and returns its path.
 
     Args:
         result: Of a `LensSweep`, or of a grid over one.
         path: The HTML file.
     """
-    gaps = lens_gaps(result)
+    shown, gaps = figures(result), lens_gaps(result)
     body = [
-        stacked(figure_card(name) for name in ("gap", "first")),
-        tag("p", GAP + " " + FIRST, kind="soft wide"),
-        tag("h2", "Own word against another's"),
-        tag("p", LAYERS, kind="soft wide"),
-        _table(gaps),
-        *_few(result),
-        tag("h2", "On the image"),
-        tag("p", HOW.format(ramp=RAMP), kind="soft wide"),
-        *_examples(result, peaks(gaps)),
-        tag("h2", "Failures"),
-        tag("p", safe(_failures(result)), kind="wide"),
+        section("Layer by layer", figure_cards(shown), intro=GAP),
+        section("Own word against another's", _table(gaps), *_few(result), intro=LAYERS),
+        section("On the image", *_examples(result, peaks(gaps)), intro=HOW.format(ramp=ramp())),
+        section("Failures", paragraph(_failures(result), kind="wide")),
+        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
     ]
-    return write_sheet(
-        path,
-        title=result.cells[0].study.title,
-        question=result.cells[0].study.question,
-        lead=lead(result),
-        body=body,
-        figures=lens_figures(result),
+    study = result.cells[0].study
+    return save_page(
+        path, title=study.title, question=study.question, lead=_lead(result), body=body, figures=shown
     )
 
 
-def _table(gaps: pd.DataFrame) -> str:
-    heads = ("data", "word", "layer", "own − another's gap, nats", "p (Holm)", "samples")
-    rows = []
-    for row in records(peaks(gaps)):
-        few = row["n_groups"] < MIN_GROUPS
-        ends = "" if few else f" [{number(row['low'])}, {number(row['high'])}]"
-        rows.append((
-            f"{row['model']} · {row['data']}", row["word"], str(row["layer"]), number(row["mean"]) + ends,
-            f"{row['p_holm']:.2g}" + (" (few groups)" if few else ""), f"{row['n']} in {row['n_groups']} groups",
-        ))  # fmt: skip
-    return table(heads, rows)
+def _lead(result: GridResult) -> Markup:
+    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
+    words = LEAD.format(models=models, n=len(result.samples), data=data)
+    return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells), note=KNOWN)
 
 
-def _few(result: GridResult) -> Iterator[str]:
+def _table(gaps: pd.DataFrame) -> Markup:
+    columns: dict[str, Any] = {
+        "data": lambda row: f"{row['model']} · {row['data']}",
+        "word": "word",
+        "layer": lambda row: number(row["layer"], 0),
+        "own − another's gap, nats": estimate,
+        "p (Holm)": lambda row: p_value(row["p_holm"]),
+        "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+    }
+    return card(table(list(columns), rows(peaks(gaps), columns)))
+
+
+def _few(result: GridResult) -> Iterator[Markup]:
     """The values of each group, for data sets with too few of them."""
     own = where(result.scores, (result.scores.measure == "gap") & (result.scores.of == OWN))
-    for key, part in own.groupby(["data", "word"], sort=False):
-        data, word = key if isinstance(key, tuple) else (key, "")
+    for (data, word), part in own.groupby(["data", "word"], sort=False):
         if part.group.nunique() < MIN_GROUPS:
             last = where(part, part.layer == part.layer.max())
-            means = per_group(last.value.to_numpy(), last.group)
-            said = ", ".join(f"{g} {number(m)}" for g, m in zip(means["group"], means["mean"], strict=True))
-            text = f"{data}, {word}: too few groups for a population claim. Gap after the last layer by group: {said}."
-            yield tag("p", safe(text), kind="note")
+            values = group_values(last.value, last.group)
+            text = f"{data}, {word}: too few groups for a claim about a population. Gap after the last layer by group: "
+            yield paragraph(f"{text}{values}.", kind="note")
 
 
-def _examples(result: GridResult, found: pd.DataFrame) -> Iterator[str]:
-    """The first samples of each cell; the layer is the peak, or the last where there is none for want of a control."""
+def _examples(result: GridResult, found: pd.DataFrame) -> Iterator[Markup]:
+    """The first samples of each cell, at the layer of the peak, or at the last layer without a control."""
     for cell in (cell for cell in result.cells if cell.measured):
         here, scores = rows_of(found, cell.labels), rows_of(result.scores, cell.labels)
         layers = {row["word"]: int(row["layer"]) for row in records(here)}
@@ -154,50 +132,34 @@ def _examples(result: GridResult, found: pd.DataFrame) -> Iterator[str]:
         if words:
             word = "answer" if "answer" in words else words[0]
             layer = layers.get(word, int(scores.layer.max()))
-            shown = (_card(cell, row, word, layer) for row in records(cell.frame("samples").head(N_SHOWN)))
-            yield tag("h4", safe(f"{cell.labels['data']}: the {word}"))
-            yield cards(one for one in shown if one)
+            cards = [_card(cell, row, word, layer) for row in records(cell.frame("samples").head(N_SHOWN))]
+            yield heading(f"{cell.labels['data']}: the {word}", level=4)
+            yield grid(one for one in cards if one)
 
 
-def _card(cell: GridCell, row: dict[str, Any], word: str, layer: int) -> str:
+def _card(cell: GridCell, row: dict[str, Any], word: str, layer: int) -> Markup | None:
     index = int(row["index"])
     sample, tokens = cell.study.data[index], stored_tokens(cell, index)
     maps = {m["layer"]: m for m in cell.folder.find("maps", index=[index]).to_pylist() if m["word"] == word}
     if layer not in maps:
-        return ""
+        return None
     image = sample.boxes[0].image
-    drawn = {"image and box": picture(sample, image)}
+    pictures: list[Picture] = [("image and box", picture(sample, image))]
     for at in dict.fromkeys((-1, layer, max(maps))):
         said = f"p(“{maps[at]['said']}”), " + ("input" if at < 0 else f"layer {at}")
-        drawn[said] = overlay(sample, tokens, np.exp(np.array(maps[at]["map"], np.float64)), image)
-    pictures = "".join(
-        f'<figure style="margin:0"><img alt="{safe(words)}" src="{data_uri(one)}" width="{one.width}" '
-        f'height="{one.height}"><figcaption style="font-size:.8rem">{safe(words)}</figcaption></figure>'
-        for words, one in drawn.items()
-    )
-    columns = f"grid-template-columns: repeat({len(drawn)}, 1fr)"
-    return card(
-        f'<div class="pair" style="{columns}">{pictures}</div>',
-        tag("p", safe(sample.question)),
-        tag("p", answers(row), kind="soft"),
-        tag("p", f"<code>{safe(sample.id)}</code>", kind="soft"),
-        kind="sample",
-    )
+        values = np.exp(np.array(maps[at]["map"], np.float64))
+        pictures.append((said, overlay(sample, tokens, values, image)))
+    return sample_card(pictures, sample.question, [answers(row), origin_line(sample.id, sample.id)])
 
 
 def _failures(result: GridResult) -> str:
     found = result.failures
     if found.empty:
         return "None: every word of every sample was measured."
-    counts = ", ".join(f"{reason} ×{n}" for reason, n in found.reason.value_counts().head(5).items())
-    return f"{len(found)} words or samples left out: {counts}"
+    return f"{len(found)} words or samples left out: {times(found.reason.value_counts().head(5))}"
 
 
-def write_page(result: GridResult, path: str | Path) -> Path:
-    """Write the page and return its path."""
-    return write_lens(result, Path(path))
-
-
-def figures(result: GridResult) -> dict[str, Any]:
-    """The page's figures by name."""
-    return lens_figures(result)
+def _origin(cell: GridCell) -> Markup:
+    study = cell.study
+    settings = f"{study.rule}, {study.seed}, {study.batch}"
+    return origin(cell.folder, [("prompt", as_json(study.prompt)), ("rule, seed, batch", settings)])

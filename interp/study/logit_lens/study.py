@@ -1,4 +1,4 @@
-"""The study of the logit lens: at which layer do the tokens of an object say its word?"""
+"""The logit lens at image tokens: at which layer do the tokens of an object say its word?"""
 
 from __future__ import annotations
 

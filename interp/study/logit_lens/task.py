@@ -1,4 +1,4 @@
-"""A logit-lens sweep as the runner sees it: what each sample's image tokens say, inside its boxes and outside."""
+"""The task of a `LensSweep`: what each sample's image tokens say, inside its boxes and outside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from interp.run.task import failure
 from interp.study.baselines import partners
 from interp.study.first_token import answer_columns
 from interp.study.lens import LensTask
-from interp.study.task import Rows, group_of, suitable_threads
+from interp.study.task import TableRows, group_of, suitable_threads
 
 __all__ = ["OTHERS", "OWN", "WORDS", "LensSweepTask"]
 
@@ -90,7 +90,7 @@ class LensSweepTask(LensTask):
         with suitable_threads(self.mllm):
             found = self.lens.logit_lens(batch, self._vocabulary(indices), top=1)
 
-        def rows(place: int, index: int) -> Rows:
+        def rows(place: int, index: int) -> TableRows:
             return self._rows(index, found[place], batch.tokens[place], found.logits.values[place])
 
         cost = {"forwards": 1.0, "tokens": float(batch.inputs["input_ids"].numel())}
@@ -119,12 +119,12 @@ class LensSweepTask(LensTask):
             yield other
 
     def _word(self, index: int, word: str) -> str | None:
-        """What a sample's label or answer is said by: the last word of a label."""
+        """The word that stands for a sample's label or answer: the last word of a label."""
         sample = self.study.data[index]
         text = str(sample.meta.get("label") or "") if word == "label" else str(sample.answer or "")
         return (text.split() or [None])[-1] if word == "label" else text or None
 
-    def _rows(self, index: int, found: xr.Dataset, tokens: TokenMap, logits: np.ndarray) -> Rows:
+    def _rows(self, index: int, found: xr.Dataset, tokens: TokenMap, logits: np.ndarray) -> TableRows:
         sample, (name, group) = self.study.data[index], self.identity(index)
         inside = tokens.mask(sample.boxes, rule=self.study.rule)
         seen = np.asarray(~np.isnan(tokens.footprints).any(axis=1))

@@ -1,4 +1,4 @@
-"""Heads that a method refers to before they are known: found and put in their place."""
+"""Heads that a method names by reference, such as the top of a ranking: ranked and filled in."""
 
 from __future__ import annotations
 

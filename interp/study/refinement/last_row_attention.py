@@ -1,4 +1,4 @@
-"""Where the last prompt row looks at one layer, as the model is and under a method's edits."""
+"""Attention of the last prompt row at one layer, without and with a method's edits."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def generic_rows(mllm: Any, samples: Sequence[Sample], prompt: Prompt, layer: in
     return last_rows(mllm, samples, generic, layer)
 
 
-def over(asked: Weights, generic: Weights) -> Weights:
-    """Relative attention, token by token: asked / generic, 0/0 = 0."""
-    return [relative(a, g)[0] for a, g in zip(asked, generic, strict=True)]
+def over(question: Weights, generic: Weights) -> Weights:
+    """Relative attention, token by token: question / generic, 0/0 = 0."""
+    return [relative(a, g)[0] for a, g in zip(question, generic, strict=True)]

@@ -1,4 +1,4 @@
-"""What a method needs to know of a model, chosen on validation samples: its heads, its layer, its weight."""
+"""A method's heads, layer and parameters, chosen on validation samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study of a method: is the model right more often with it than without, and what does it cost?"""
+"""Compares a method with the plain model on the same samples: accuracy, probability, cost."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Refinement(Study[RefinementResult]):
         return {**super().labels, "method": _name(self.method)}
 
     @property
-    def open_questions(self) -> bool:
+    def unresolved(self) -> bool:
         """Whether the method refers to heads that have to be ranked first."""
         return bool(references(self.method))
 
@@ -105,7 +105,7 @@ class Refinement(Study[RefinementResult]):
             progress: Show progress on stderr.
             mllm: The study's model, when it is open already.
         """
-        if not self.open_questions:
+        if not self.unresolved:
             return self
         options: dict[str, Any] = {"workers": workers, "progress": progress, "mllm": mllm}
         return self.replace(method=resolved(self.method, out, **options))
@@ -116,7 +116,7 @@ class Refinement(Study[RefinementResult]):
         Raises:
             StudyError: The method refers to heads that have not been resolved, or the model has no such layer.
         """
-        if self.open_questions:
+        if self.unresolved:
             raise StudyError(
                 f"which heads {_name(self.method)} uses is known once their ranking has run. Run the study, or name "
                 'them first: study.resolved("runs").'

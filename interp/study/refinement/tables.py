@@ -1,133 +1,165 @@
-"""Tables of a refinement: methods beside the plain model, against one another, and what flipped."""
+"""Tables of a refinement: methods beside the plain model, against one another, what flipped, group by group."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+from markupsafe import Markup
+
 from interp.errors import StudyError
-from interp.report.html import card, number, safe, tag
-from interp.stats import MIN_GROUPS, flips
+from interp.report.html import Cell, Row, bold, card, details, join, paragraph, section, span, table
+from interp.report.tables import cell_name, estimate, number, p_value, rows
+from interp.stats import flips
 from interp.study.dataframes import records, rows_of, where
-from interp.study.refinement import page as refinement_words
-from interp.study.refinement.figures import panel_name, panels
+from interp.study.refinement.figures import DIFFERENCE, panel_name, places
+from interp.study.refinement.method_comparison import MEASURES
 
 if TYPE_CHECKING:
     from interp.study.refinement.result import RefinementCell, RefinementResult
 
-__all__ = ["flips_table", "methods_card", "p_words", "pairs_card", "range_of"]
+__all__ = [
+    "cell_title",
+    "difference",
+    "flips_card",
+    "measures_table",
+    "methods_card",
+    "pairs_card",
+    "per_group",
+    "points",
+]
+
+MANY_PAIRS = 90
+MANY_GROUPS = 10
+PAIRS = """Accuracy with the first method minus accuracy with the second. p: sign flips of whole groups' differences.
+Holm's p is adjusted over this table."""
+PER_GROUP = """There are too few groups for an interval that would speak about others. These are the values group by
+group; no claim about a population is made."""
 
 
-def range_of(row: dict[str, Any], scale: float = 1.0, digits: int = 2) -> str:
-    """“+1.2 [−0.3, 2.8]”; no interval where the groups are too few for one."""
-    value = scale * row["difference"]
-    text = ("+" if round(value, digits) > 0 else "") + number(value, digits)
-    if row["n_groups"] < MIN_GROUPS or math.isnan(row["low"]):
-        return text
-    return f"{text} [{number(scale * row['low'], digits)}, {number(scale * row['high'], digits)}]"
+def cell_title(result: RefinementResult, cell: RefinementCell) -> str:
+    """A cell's labels on the axes that vary; its data and method when it is alone."""
+    return cell_name(result.cells, cell, ("data", "method"))
 
 
-def p_words(p: float | None) -> str:
-    """A p-value as markup; a dash when there is none."""
-    if p is None or math.isnan(p):
-        return "–"
-    return "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
+def difference(row: dict[str, Any], scale: float = 1.0, digits: int = 2) -> str:
+    """“+1.2 [−0.3, 2.8]”: after − before."""
+    return estimate(row, of=DIFFERENCE, scale=scale, digits=digits, sign=True)
 
 
-def methods_card(result: RefinementResult) -> str:
+def points(row: dict[str, Any]) -> str:
+    """A difference of accuracies in percentage points."""
+    return difference(row, 100, 1)
+
+
+def measures_table(found: list[dict[str, Any]]) -> Markup:
+    """Every measure before and after."""
+    columns: dict[str, Any] = {
+        "mean of": lambda row: MEASURES[row["measure"]],
+        "before": lambda row: number(row["before"], 3),
+        "after": lambda row: number(row["after"], 3),
+        "after − before [95 %]": lambda row: difference(row, digits=3),
+    }
+    return table(list(columns), rows(found, columns))
+
+
+def methods_card(result: RefinementResult) -> Markup | str:
     """One line per cell: accuracy before and after, the paired difference, flips, tests, log-probability, cost."""
     summary = result.summary()
-    lines = []
-    for place in panels(result):
-        own = rows_of(summary, place)
-        if len(panels(result)) > 1:
-            title = tag("b", safe(panel_name(result, place)))
-            lines.append(f'<tr class="chosen"><td colspan="12">{title}</td></tr>')
-        more = {_key(result, row): row for row in records(where(own, own.measure == "logprob"))}
-        lines += [
-            _line(result, row, more.get(_key(result, row)))
-            for row in records(where(own, own.measure == "correct"))
-        ]
-    if not any("<td>" in line for line in lines):
-        return ""
-    heads = ("", "before, %", "after, %", "points", "+", "−", "McNemar", "Holm’s p")
-    heads = (*heads, "Δ log p", "s ×", "passes ×", "tokens ×")
-    head = tag("tr", *(tag("th", safe(word)) for word in heads))
-    notes = dict.fromkeys(
-        row["note"] for row in records(where(summary, summary.measure == "correct")) if row["note"]
-    )
-    said = "".join(tag("p", safe(note), kind="note") for note in notes)
-    return card(tag("div", tag("table", head, *lines, kind="dense"), kind="scroll"), said)
-
-
-def _key(result: RefinementResult, row: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(row[axis]) for axis in result.axes)
-
-
-def _line(result: RefinementResult, row: dict[str, Any], logprob: dict[str, Any] | None) -> str:
     rest = [axis for axis in result.axes if axis not in ("model", "data")]
-    entries = [
-        f"{100 * row['before']:.1f}",
-        f"{100 * row['after']:.1f}",
-        tag("b", range_of(row, 100, 1)),
-        f"{row['wrong_to_right']:.0f}",
-        f"{row['right_to_wrong']:.0f}",
-        p_words(row["p_flips"]),
-        p_words(row["p_holm"]),
-        "–" if logprob is None else range_of(logprob),
-        f"{row['seconds']:.2f}",
-        f"{row['forwards']:.2f}",
-        f"{row['tokens']:.2f}",
-    ]
-    name = tag("td", safe(" · ".join(str(row[axis]) for axis in rest)))
-    return tag("tr", name, *(tag("td", entry) for entry in entries))
+    columns: dict[str, Any] = {
+        "": lambda row: " · ".join(str(row[axis]) for axis in rest),
+        "accuracy before, %": lambda row: number(100 * row["before"], 1),
+        "after, %": lambda row: number(100 * row["after"], 1),
+        "after − before, points": lambda row: bold(points(row)),
+        "became right": lambda row: f"{row['wrong_to_right']:.0f}",
+        "became wrong": lambda row: f"{row['right_to_wrong']:.0f}",
+        "McNemar p": lambda row: p_value(row["p_flips"]),
+        "Holm's p": lambda row: p_value(row["p_holm"]),
+        "Δ log p, nats": "logprob",
+        "seconds ×": lambda row: f"{row['seconds']:.2f}",
+        "passes ×": lambda row: f"{row['forwards']:.2f}",
+        "tokens ×": lambda row: f"{row['tokens']:.2f}",
+    }
+    lines: list[Any] = []
+    for place in places(result):
+        found = _with_logprob(result, rows_of(summary, place))
+        if found and len(places(result)) > 1:
+            lines.append(Row([Cell(bold(panel_name(result, place)), span=len(columns))], "chosen"))
+        lines += rows(found, columns)
+    if not lines:
+        return ""
+    correct = where(summary, summary.measure == "correct")
+    notes = [paragraph(note, kind="note") for note in dict.fromkeys(correct.note) if note]
+    return card(table(list(columns), lines, "dense"), *notes)
 
 
-def pairs_card(result: RefinementResult) -> str:
+def _with_logprob(result: RefinementResult, summary: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of accuracy, each with the change of the same cell's log-probability as text."""
+
+    def key(row: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(str(row[axis]) for axis in result.axes)
+
+    found = {key(row): difference(row) for row in records(where(summary, summary.measure == "logprob"))}
+    correct = records(where(summary, summary.measure == "correct"))
+    return [{**row, "logprob": found.get(key(row))} for row in correct]
+
+
+def pairs_card(result: RefinementResult) -> Markup | str:
     """Every pair of methods on the same samples, folded; empty where there is none or too many to read."""
     try:
-        table = result.compare("correct")
+        found = result.compare("correct")
     except StudyError:
         return ""
-    if len(table) > 90:
+    if len(found) > MANY_PAIRS:
         return ""
-    heads = ("", "accuracy, %", "difference, points", "only one right", "p", "Holm’s p")
-    lines = [
-        tag(
-            "tr",
-            tag("td", f"{safe(row['a'])} − {safe(row['b'])}", _where(row)),
-            tag("td", f"{100 * row['mean_a']:.1f}, {100 * row['mean_b']:.1f}"),
-            tag("td", range_of(row, 100, 1), kind="own"),
-            tag("td", f"{row['only_a_right']}, {row['only_b_right']}"),
-            tag("td", p_words(row["p"])),
-            tag("td", tag("b", p_words(row["p_holm"]))),
-        )
-        for row in records(table)
-    ]
-    head = tag("tr", *(tag("th", safe(word)) for word in heads))
-    shown = card(
-        tag("p", refinement_words.PAIRS, kind="soft"), tag("div", tag("table", head, *lines), kind="scroll")
-    )
-    return tag("details", tag("summary", f"Methods against one another: {len(table)} pairs"), shown)
+    columns: dict[str, Any] = {
+        "": lambda row: join(f"{row['a']} − {row['b']}", span(f" {row['where']}") if row["where"] else ""),
+        "accuracy of each, %": lambda row: (
+            f"{number(100 * row['mean_a'], 1)}, {number(100 * row['mean_b'], 1)}"
+        ),
+        "difference, points": lambda row: Cell(points(row), "own"),
+        "only one right": lambda row: f"{row['only_a_right']}, {row['only_b_right']}",
+        "p": lambda row: p_value(row["p"]),
+        "Holm's p": lambda row: bold(p_value(row["p_holm"])),
+    }
+    shown = card(paragraph(PAIRS, kind="soft"), table(list(columns), rows(found, columns)))
+    return details(f"Methods against one another: {len(found)} pairs", shown)
 
 
-def _where(row: dict[str, Any]) -> str:
-    return tag("span", f" {safe(row['where'])}", kind="soft") if row["where"] else ""
-
-
-def flips_table(result: RefinementResult, cell: RefinementCell, title: str) -> str:
+def flips_card(result: RefinementResult, cell: RefinementCell) -> Markup | str:
     """Right and wrong before against after, as a 2 × 2 table; empty where no sample has an answer."""
     pairs = rows_of(result.pairs, cell.labels)
     own = where(pairs, pairs.measure == "correct")
     found = flips(own.before.to_numpy(float), own.after.to_numpy(float))
     if not found.n:
         return ""
-    head = tag("tr", tag("th", ""), tag("th", "right after"), tag("th", "wrong after"))
-    rows = (
-        ("right before", found.both_right, tag("b", str(found.right_to_wrong), kind="wrong")),
-        ("wrong before", tag("b", str(found.wrong_to_right), kind="right"), found.both_wrong),
+    lines = (
+        ("right before", found.both_right, bold(found.right_to_wrong, kind="wrong")),
+        ("wrong before", bold(found.wrong_to_right, kind="right"), found.both_wrong),
     )
-    lines = (tag("tr", *(tag("td", str(entry)) for entry in row)) for row in rows)
     unmarked = f" {found.n_unmarked} samples have no answer." if found.n_unmarked else ""
-    words = f"{found.n} samples; McNemar p {p_words(found.p)}.{unmarked}"
-    return card(tag("h3", safe(title)), tag("table", head, *lines), tag("p", words, kind="soft"))
+    words = f"{found.n} samples; McNemar p {p_value(found.p)}.{unmarked}"
+    shown = table(("", "right after", "wrong after"), lines)
+    return card(shown, paragraph(words, kind="soft"), title=cell_title(result, cell))
+
+
+def per_group(result: RefinementResult) -> Markup | str:
+    """Each group on its own, where they are too few for a claim."""
+    found = result.per_group()
+    if found.empty:
+        return ""
+    shown: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in records(found):
+        before, after = (number(100 * row[name], 1) for name in ("before", "after"))
+        key = tuple(str(row[axis]) for axis in result.axes)
+        shown.setdefault(key, {})[str(row["group"])] = f"{before} → {after} (n = {row['n']})"
+    groups = list(dict.fromkeys(map(str, found.group)))
+    titles = {cell.key: cell_title(result, cell) for cell in result.cells}
+    if len(groups) > MANY_GROUPS:  # a line for each group, where a column for each would be too wide
+        lines = [(titles[key], group, words) for key, own in shown.items() for group, words in own.items()]
+        body = table(("", "group", "accuracy, %"), lines)
+    else:
+        lines = [(titles[key], *(own.get(group) for group in groups)) for key, own in shown.items()]
+        body = table(("accuracy, %", *groups), lines)
+    return section("Group by group", paragraph(PER_GROUP, kind="note wide"), card(body))

@@ -1,4 +1,4 @@
-"""A refinement as the runner sees it: each sample answered before and after, marked, with what the method did."""
+"""The task of a `Refinement`: each sample answered without and with the method, marked, with what the method did."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from interp.inputs.answers import is_right
 from interp.inputs.tokens import TokenMap
 from interp.methods import Answer, Method, Plain
 from interp.metrics import attention_ratio
-from interp.run import Outcome, Shelf, digest
+from interp.run import Outcome, ProcessCache, digest
 from interp.study.first_token import answer_columns
 from interp.study.prefix_cost import billed
 from interp.study.refinement.last_row_attention import generic_rows, last_rows, over, repeated
-from interp.study.task import Rows, StudyTask, suitable_threads
+from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Cost
 
 __all__ = ["SPENT", "TIMES", "RefinementTask"]
@@ -87,7 +87,7 @@ class RefinementTask(StudyTask):
         return ("scores", "samples")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample; the cost of the method and of the plain model stand beside the cost of all."""
+        """Rows of each sample; the costs of the method and of the plain model are listed beside the total."""
         study = self.study
         samples = [study.data[index] for index in indices]
         options = {"prompt": study.prompt, "max_new_tokens": study.max_new_tokens}
@@ -97,7 +97,7 @@ class RefinementTask(StudyTask):
             answers = study.method.answer(mllm, samples, **options)
             read = self._read(indices, samples, answers)
 
-        def rows(place: int, index: int) -> Rows:
+        def rows(place: int, index: int) -> TableRows:
             pair = (plain.answers[place], answers[place])
             looks = {when: found[place] for when, found in read.items()}
             return self._rows(index, pair, plain.tokens[place], looks)
@@ -107,9 +107,9 @@ class RefinementTask(StudyTask):
         return Outcome(self.each(indices, rows), costs)
 
     def _plain(self, samples: list[Any], options: Mapping[str, Any]) -> _Plain:
-        if not self._warm:  # what only the first pass of a process takes is nobody's cost
+        if not self._warm:  # exclude the warm-up: the first pass of a process takes longer
             self._warm = True
-            PLAIN.answer(billed(self.mllm, Shelf())[0], samples[:1], **options)
+            PLAIN.answer(billed(self.mllm, ProcessCache())[0], samples[:1], **options)
         mllm, bill = billed(self.mllm, self._shelf)
         answers = PLAIN.answer(mllm, samples, **options)
         tokens = tuple(mllm.encode(samples, self.study.prompt).tokens)
@@ -136,7 +136,7 @@ class RefinementTask(StudyTask):
         return found
 
     def _once(self, what: str, indices: tuple[int, ...], run: Any, size: Any) -> tuple[Any, bool]:
-        """What does not depend on the method, and whether another cell has paid for it already."""
+        """What does not depend on the method, and whether another cell has computed it already."""
         return self._shelf.once(f"{what} {self._before} {indices}", run, size)
 
     @cached_property
@@ -146,7 +146,7 @@ class RefinementTask(StudyTask):
 
     def _rows(
         self, index: int, pair: tuple[Answer, Answer], tokens: TokenMap, looks: Mapping[str, np.ndarray]
-    ) -> Rows:
+    ) -> TableRows:
         """The sample's scores, its own row and its maps."""
         sample, prompt = self.study.data[index], self.study.prompt
         right = [is_right(one.text, sample, prompt) for one in pair]

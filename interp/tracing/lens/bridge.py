@@ -72,7 +72,7 @@ def _kind(hf: Any, family: str, known: Mapping[str, Any]) -> str:
     if found is None:
         raise ModelError(
             f"TransformerLens has no adapter for {type(hf).__name__} (family {family}). It has one for these families "
-            f"of interp: {', '.join(SUPPORTED)}. mllm.trace and the nnsight door read and edit every family."
+            f"of interp: {', '.join(SUPPORTED)}. mllm.trace and mllm.tap read and edit every family."
         )
     devices = set((getattr(hf, "hf_device_map", None) or {}).values())
     if len(devices) > 1:

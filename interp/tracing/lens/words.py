@@ -29,9 +29,9 @@ def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
         if len(ids) == 2 and not tokenizer.decode(ids[:1]).strip() and ids[1] != unknown
     }
     if not word.strip() or not found:
-        told = tokenizer.convert_ids_to_tokens(pieces[0]) if word.strip() else []
+        pieced = tokenizer.convert_ids_to_tokens(pieces[0]) if word.strip() else []
         raise PromptError(
-            f"a word of the logit lens is one token; {word!r} is {told} in this vocabulary. Give one of its "
+            f"a word of the logit lens is one token; {word!r} is {pieced} in this vocabulary. Give one of its "
             "tokens, or a shorter word."
         )
     return tuple(sorted(found))

@@ -87,8 +87,8 @@ def test_a_layer_chosen_elsewhere_is_featured_as_such(result: Result, tmp_path: 
 
 
 def test_an_organisms_numbers_are_not_the_papers(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    from interp.study.layer_sweep.page import lead
+    from interp.study.layer_sweep.page import LEAD, sweep_opening
 
     for cell in result.cells:
         monkeypatch.setitem(cell.sweep.__dict__, "model", ModelSpec("organism"))
-    assert "These are not the paper's numbers" in " ".join(lead(result).split())
+    assert "These are not the paper's numbers" in " ".join(Elements(sweep_opening(LEAD, result)).text.split())

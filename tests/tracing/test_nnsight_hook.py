@@ -1,4 +1,4 @@
-"""The nnsight door: rows offered at `pattern` inside a user's own trace, and what writing to them does."""
+"""Rows that `Mllm.tap` offers at `pattern` inside a user's own trace, and what writing to them does."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Target, diff
 from interp.tracing import Mllm, wrap
-from interp.tracing.cached_pass import Trunk
+from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
 from interp.tracing.target import log_probabilities
-from interp.tracing.target_variants import Asked
+from interp.tracing.target_variants import KeptTarget
 
 
 @pytest.fixture(scope="module")
@@ -24,27 +24,27 @@ def mllm() -> Mllm:
     return wrap(small.llava(), small.processor())
 
 
-def trunk_of(mllm: Mllm, **options: Any) -> tuple[Trunk, Meter]:
+def kept_pass(mllm: Mllm, **options: Any) -> tuple[KeptPass, Meter]:
     meter = Meter(mllm.device)
-    return Trunk.of(mllm, mllm.encode(small.samples()[1]), meter, **options), meter
+    return KeptPass.of(mllm, mllm.encode(small.samples()[1]), meter, **options), meter
 
 
 def test_a_variant_that_changes_nothing_gives_the_plain_logits_from_any_row_and_layer(mllm: Mllm) -> None:
-    trunk, meter = trunk_of(mllm, keep=2, layers=(0, 1, 2))
+    kept, meter = kept_pass(mllm, keep=2, layers=(0, 1, 2))
     plain = mllm.trace(small.samples()[1]).logits.values[0]
-    np.testing.assert_allclose(trunk.logits[0, -1], plain, atol=1e-5)
+    np.testing.assert_allclose(kept.logits[0, -1], plain, atol=1e-5)
     for start in range(3):
-        for stop in (0, 5, trunk.stop(99)):
-            found = trunk.run(3, stop, meter, start=start)
-            np.testing.assert_allclose(found, trunk.logits.expand(3, -1, -1), atol=2e-5)
+        for stop in (0, 5, kept.stop(99)):
+            found = kept.run(3, stop, meter, start=start)
+            np.testing.assert_allclose(found, kept.logits.expand(3, -1, -1), atol=2e-5)
 
 
 def test_shared_keys_and_values_are_read_where_they_lie(mllm: Mllm, monkeypatch: pytest.MonkeyPatch) -> None:
-    import interp.tracing.shared_keys as fan
+    import interp.tracing.shared_keys as shared_keys
 
-    trunk, meter = trunk_of(mllm)
-    held, seen = {one.data_ptr() for one in (*trunk.keys, *trunk.values)}, []
-    shared = fan.Fan._shared
+    kept, meter = kept_pass(mllm)
+    held, seen = {one.data_ptr() for one in (*kept.keys, *kept.values)}, []
+    shared = shared_keys.SharedKeys._shared
 
     def watch(self: Any, call: Any) -> Any:
         seen.append(
@@ -52,19 +52,19 @@ def test_shared_keys_and_values_are_read_where_they_lie(mllm: Mllm, monkeypatch:
         )
         return shared(self, call)
 
-    monkeypatch.setattr(fan.Fan, "_shared", watch)
-    trunk.run(6, trunk.stop(20), meter)
+    monkeypatch.setattr(shared_keys.SharedKeys, "_shared", watch)
+    kept.run(6, kept.stop(20), meter)
     assert len(seen) == 3
     assert {pointer for one in seen for pointer in one[:2]} <= held
     assert {one[2:] for one in seen} == {(1, 6)}
 
 
 def test_rows_before_the_image_block_or_of_a_whole_prompt_run_again_where_they_see_ahead(mllm: Mllm) -> None:
-    trunk, _ = trunk_of(mllm, keep=3)
-    assert trunk.stop(7) == 7
-    assert trunk.stop(99) == trunk.tokens.length - 3
+    kept, _ = kept_pass(mllm, keep=3)
+    assert kept.stop(7) == 7
+    assert kept.stop(99) == kept.tokens.length - 3
     for name in ("gemma3", "paligemma"):
-        other, _ = trunk_of(wrap(*tiny(name)))
+        other, _ = kept_pass(wrap(*tiny(name)))
         after = int(other.tokens.image[-1]) + 1
         assert other.stop(int(other.tokens.image[1])) == 0
         assert other.stop(after) == (after if name == "gemma3" else 0)
@@ -74,10 +74,10 @@ def test_rows_before_the_image_block_or_of_a_whole_prompt_run_again_where_they_s
 def test_the_model_is_as_it_was_afterwards(mllm: Mllm) -> None:
     layers = mllm.adapter.layers(mllm.hf)
     before, plain = [layer.__dict__["forward"] for layer in layers], mllm.trace(small.samples()).logits
-    trunk, meter = trunk_of(mllm, layers=(2,))
-    trunk.run(2, 20, meter, start=2)
+    kept, meter = kept_pass(mllm, layers=(2,))
+    kept.run(2, 20, meter, start=2)
     with pytest.raises(RuntimeError):
-        trunk.run(2, 20, meter, start=2, entering=torch.zeros(1, 3, 5))
+        kept.run(2, 20, meter, start=2, entering=torch.zeros(1, 3, 5))
     assert [layer.__dict__["forward"] for layer in layers] == before
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
     np.testing.assert_array_equal(mllm.trace(small.samples()).logits, plain)
@@ -91,10 +91,10 @@ def test_a_question_is_asked_once_for_every_answer_of_its_target(mllm: Mllm) -> 
         (Target(diff("yes", "no")), 1, 1),
         (Target(diff("left lung", "no")), 2, 2),
     ):
-        asked = Asked.of(mllm, sample, PAPER_PROMPT, target)
-        assert asked.plain == pytest.approx(mllm.score(sample, target).values[0], abs=1e-5)
-        assert (len(asked.parts), asked.cost.forwards) == (n, passes)
-        assert asked.aim == mllm.score(sample, target).aims[0]
+        scored = KeptTarget.of(mllm, sample, PAPER_PROMPT, target)
+        assert scored.plain == pytest.approx(mllm.score(sample, target).values[0], abs=1e-5)
+        assert (len(scored.parts), scored.cost.forwards) == (n, passes)
+        assert scored.aim == mllm.score(sample, target).aims[0]
 
 
 def test_log_probabilities_are_of_the_rows_own_tokens() -> None:
@@ -104,8 +104,8 @@ def test_log_probabilities_are_of_the_rows_own_tokens() -> None:
 
 
 def test_what_makes_no_sense_is_refused(mllm: Mllm) -> None:
-    trunk, meter = trunk_of(mllm)
-    with pytest.raises(ModelError, match="a trunk is of one sample; got a batch of 3"):
-        Trunk.of(mllm, mllm.encode(small.samples()), meter)
+    kept, meter = kept_pass(mllm)
+    with pytest.raises(ModelError, match="a kept pass is of one sample; got a batch of 3"):
+        KeptPass.of(mllm, mllm.encode(small.samples()), meter)
     with pytest.raises(ModelError, match="a pass takes a variant or more; got none"):
-        trunk.run(0, 20, meter)
+        kept.run(0, 20, meter)

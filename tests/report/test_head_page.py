@@ -7,7 +7,7 @@ import pytest
 
 from interp.errors import StudyError
 from interp.study import ModelSpec
-from interp.study.head_ranking.figures import head_figures, heat_maps, rank_scatter
+from interp.study.head_ranking.figures import heat_maps, rank_scatter, ranking_figures
 from interp.study.head_ranking.result import HeadResult
 from tests.report.hostile import ATTACK, Elements, hostile
 from tests.study.planted import sample, samples
@@ -69,12 +69,12 @@ def test_the_scatter_sets_rank_against_rank(result: HeadResult, tmp_path: Path) 
     square = figure.layout.shapes[0]
     assert (square.x1, square.y1) == (2.5, 2.5)
     assert figure.layout.xaxis.title.text == "rank in planted (1 = best)"
-    assert figure.layout.yaxis.title.text == "rank in other"
+    assert figure.layout.yaxis.title.text == "rank in other (1 = best)"
 
 
 def test_there_is_a_scatter_for_each_other_result(result: HeadResult) -> None:
-    assert list(head_figures([result])) == ["heads"]
-    assert list(head_figures([result, result, result])) == ["heads", "ranks", "ranks-2"]
+    assert list(ranking_figures([result])) == ["heads"]
+    assert list(ranking_figures([result, result, result])) == ["heads", "ranks", "ranks-2"]
     assert list(result.figures(2, against=result)) == ["heads", "ranks"]
 
 
@@ -104,7 +104,7 @@ def test_the_page_says_what_was_measured_and_how_far_it_agrees(page: str) -> Non
     assert "Which heads look at what the question is about? Are they the same on samples and on few" in text
     assert "22 validation samples of samples, 6 validation samples of few" in text
     assert "attention ratio, higher is better" in text
-    assert "rank correlation over 6 heads1.00no interval: too few groups" in text
+    assert "rank correlation over 6 heads1.00 no interval: too few groups" in text
     assert "overlap of the top 2" in text
     assert "By chance 0.33: 2 of 6 heads." in text
     assert "Only 3 groups: fewer than 20" in text
@@ -114,7 +114,7 @@ def test_the_page_says_what_was_measured_and_how_far_it_agrees(page: str) -> Non
     assert "1 of 23 samples left out" in text
     assert "SampleError: the sample has no box" in text
     assert "fingerprint ffffffffffffffff" in text
-    assert "looking at nothing in particular would have scored better" in text
+    assert "a map that is the same everywhere would have scored better" in text
     assert "score no better than a map" not in text
     assert "model organism" not in text
 

@@ -93,8 +93,8 @@ def test_text_from_the_data_stays_text(section: str) -> None:
 
 
 def test_a_layer_chosen_here_makes_every_p_descriptive(result: Result, section: str) -> None:
-    assert "chosen on these very samples" not in words(section)
-    assert "chosen on these very samples" in words(comparisons(result, result.best_layer()))
+    assert "chosen on these same samples" not in words(section)
+    assert "chosen on these same samples" in words(comparisons(result, result.best_layer()))
 
 
 def test_a_single_cell_has_nothing_to_compare(tmp_path: Path) -> None:

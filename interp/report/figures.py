@@ -1,0 +1,263 @@
+"""Figures from frames: lines with bands, heat maps, points with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from jaxtyping import Float
+from plotly.subplots import make_subplots
+
+from interp.metrics import METRICS
+from interp.report.theme import GREY, clear, plain
+from interp.stats import MIN_GROUPS
+
+__all__ = [
+    "Figures", "band", "curves", "cut_ticks", "every", "group_lines", "heat", "interval_arms", "line",
+    "metric_axis", "panels", "points", "reference_line", "wide",
+]  # fmt: skip
+
+Figures = dict[str, go.Figure]
+
+
+def panels(titles: Sequence[str], *, rows: int = 1, columns: int | None = None, **options: Any) -> go.Figure:
+    """An empty figure of panels, each with its title.
+
+    Args:
+        titles: One per panel, row by row, or one per column; "" or none for no title.
+        rows: Panels above one another.
+        columns: Panels beside one another; as many as there are titles when left out.
+        **options: As for `plotly.subplots.make_subplots`.
+    """
+    named: dict[str, Any] = {"subplot_titles": [plain(title) for title in titles]} if any(titles) else {}
+    return make_subplots(rows=rows, cols=columns or max(1, len(titles)), **named, **options)
+
+
+def curves(
+    summary: pd.DataFrame,
+    scores: pd.DataFrame,
+    name: str,
+    colour: str,
+    *,
+    dash: str = "solid",
+    legend: bool = True,
+    digits: int = 3,
+) -> list[go.Scatter]:
+    """A line of means over the layers with its 95 % band, or with a thin line per group where groups are few.
+
+    Args:
+        summary: Columns layer, mean, low, high, n, n_groups.
+        scores: Columns group, layer, value: the same measure by sample.
+        name: In the legend.
+        colour: Of all of them.
+        dash: Any but "solid" marks a baseline: thinner, without the groups' lines.
+        legend: Whether the legend names it here.
+        digits: Of the numbers under the pointer.
+    """
+    if summary.empty:
+        return []
+    spread: list[go.Scatter] = []
+    if int(summary.n_groups.max()) >= MIN_GROUPS:
+        spread = [band(summary, name, colour)]
+    elif dash == "solid":
+        spread = group_lines(scores, name, colour)
+    return [*spread, line(summary, name, colour, dash=dash, legend=legend, digits=digits)]
+
+
+def line(
+    summary: pd.DataFrame,
+    name: str,
+    colour: str,
+    *,
+    dash: str = "solid",
+    legend: bool = True,
+    digits: int = 3,
+) -> go.Scatter:
+    """Means over the layers; the interval and the counts stand under the pointer."""
+    solid, ends = dash == "solid", ("low", "high", "n", "n_groups")
+    return go.Scatter(
+        x=summary.layer,
+        y=summary["mean"],
+        customdata=summary[list(ends)].to_numpy(),
+        mode="lines+markers" if solid else "lines",
+        name=plain(name),
+        legendgroup=name,
+        showlegend=legend,
+        line={"color": colour, "width": 2.5 if solid else 1.6, "dash": dash},
+        marker={"size": 6, "color": colour},
+        hovertemplate=f"%{{y:.{digits}f}} [%{{customdata[0]:.{digits}f}}, %{{customdata[1]:.{digits}f}}] · "
+        "%{customdata[2]} samples, %{customdata[3]} groups",
+    )
+
+
+def band(summary: pd.DataFrame, name: str, colour: str) -> go.Scatter:
+    """The intervals from layer to layer as an area."""
+    return go.Scatter(
+        x=pd.concat([summary.layer, summary.layer[::-1]]),
+        y=pd.concat([summary.high, summary.low[::-1]]),
+        fill="toself",
+        fillcolor=clear(colour, 0.18),
+        line={"width": 0},
+        mode="lines",
+        name=plain(f"{name} 95 %"),
+        legendgroup=name,
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
+def group_lines(scores: pd.DataFrame, name: str, colour: str) -> list[go.Scatter]:
+    """A thin line of means for each group."""
+    means = scores.groupby(["group", "layer"], observed=True).value.mean().reset_index()
+    return [
+        go.Scatter(
+            x=part.layer,
+            y=part.value,
+            mode="lines",
+            line={"color": clear(colour, 0.35), "width": 1},
+            name=plain(f"{name} · group {group}"),
+            legendgroup=name,
+            showlegend=False,
+            hoverinfo="skip",
+        )
+        for group, part in means.groupby("group", observed=True)
+    ]
+
+
+def heat(
+    frame: pd.DataFrame,
+    value: str,
+    *,
+    more: Sequence[str],
+    hover: str,
+    axis: str = "coloraxis",
+    along: tuple[str, str] = ("layer", "head"),
+) -> go.Heatmap:
+    """A cell per layer (left to right) and head (bottom to top); blank where there is no value.
+
+    Args:
+        frame: One row per cell.
+        value: The column that is drawn.
+        more: Columns shown under the pointer as `%{customdata[0]}`, `%{customdata[1]}`, ….
+        hover: What stands under the pointer after “layer 3, head 5”.
+        axis: The figure's colour axis to use.
+        along: The columns of x and y.
+    """
+    x, y = along
+    grids = {name: wide(frame, name, along) for name in (value, *more)}
+    return go.Heatmap(
+        x=sorted(int(one) for one in frame[x].unique()),
+        y=sorted(int(one) for one in frame[y].unique()),
+        z=grids[value],
+        customdata=np.stack([grids[name] for name in more], axis=-1),
+        coloraxis=axis,
+        xgap=1,
+        ygap=1,
+        hoverongaps=False,
+        hovertemplate=f"{x} %{{x}}, {y} %{{y}}{hover}<extra></extra>",
+    )
+
+
+def wide(
+    frame: pd.DataFrame, value: str, along: tuple[str, str] = ("layer", "head")
+) -> Float[np.ndarray, "y x"]:
+    """A column as a table of y × x, both in ascending order; NaN where there is no row."""
+    return (
+        frame.pivot(index=along[1], columns=along[0], values=value)
+        .sort_index(axis=0)
+        .sort_index(axis=1)
+        .to_numpy(float)
+    )
+
+
+def points(
+    rows: pd.DataFrame,
+    names: Sequence[str],
+    *,
+    of: tuple[str, str, str] = ("mean", "low", "high"),
+    scale: float = 1.0,
+    marker: dict[str, Any],
+    arms: dict[str, Any],
+    **options: Any,
+) -> go.Scatter:
+    """Estimates as points, one line of the figure each, with their intervals as arms.
+
+    Args:
+        rows: Has `n_groups` and the columns named by `of`.
+        names: What stands at the left of each.
+        of: The columns of the value and of its interval's ends.
+        scale: What the numbers are multiplied by.
+        marker: As for `go.Scatter`.
+        arms: Colour and thickness of the arms, as for `error_x`.
+        **options: More of `go.Scatter`.
+    """
+    return go.Scatter(
+        x=scale * rows[of[0]].to_numpy(float),
+        y=[plain(name) for name in names],
+        mode="markers",
+        marker=marker,
+        error_x={**interval_arms(rows, of=of, scale=scale), **arms},
+        **options,
+    )
+
+
+def interval_arms(
+    rows: pd.DataFrame, *, of: tuple[str, str, str] = ("mean", "low", "high"), scale: float = 1.0
+) -> dict[str, Any]:
+    """The arms from a value to its interval's ends; without length where groups are too few for an interval."""
+    value, low, high = (scale * rows[name].to_numpy(float) for name in of)
+    few = rows.n_groups.to_numpy() < MIN_GROUPS
+    low, high = (np.where(few, value, ends) for ends in (low, high))
+    return {"type": "data", "array": high - value, "arrayminus": value - low}
+
+
+def reference_line(
+    figure: go.Figure,
+    *,
+    x: float | None = None,
+    y: float | None = None,
+    text: str = "",
+    at: str = "top",
+    **place: Any,
+) -> None:
+    """A thin grey line at a value, with a word beside it.
+
+    Args:
+        figure: The figure; it is changed.
+        x: Where an upright line stands.
+        y: Where a level line lies.
+        text: The word.
+        at: Where the word stands, as Plotly's `annotation_position`.
+        **place: `row` and `col`; all panels when left out.
+    """
+    line = {"color": GREY, "width": 1, "dash": "dot"}
+    note: dict[str, Any] = {"text": text, "font": {"size": 11, "color": GREY}}
+    more: dict[str, Any] = {"annotation": note, "annotation_position": at} if text else {}
+    if x is not None:
+        figure.add_vline(x=x, line=line, **more, **place)
+    if y is not None:
+        figure.add_hline(y=y, line={"color": GREY, "width": 1}, **more, **place)
+
+
+def metric_axis(metric: str, separator: str = ",<br>") -> str:
+    """An axis title: the metric's name and unit, and the direction that is better."""
+    described = METRICS[metric]
+    arrow = "↑" if described.better == "higher" else "↓"
+    return f"{described.label}{separator}{described.better} is better {arrow}"
+
+
+def every(values: Iterable[int], n: int = 12) -> int:
+    """The step between labels of an axis that starts at 0 and shall have about so many."""
+    return max(1, (max(values, default=0) + 1) // n)
+
+
+def cut_ticks(low: float, high: float, *, cut_high: bool) -> dict[str, Any]:
+    """Five ticks of a colour bar; the one at the end where the scale is cut says so."""
+    values = np.linspace(low, high, 5)
+    texts = [f"{value:.2f}" for value in values]
+    place, sign = (-1, "≥") if cut_high else (0, "≤")
+    texts[place] = f"{sign} {texts[place]}"
+    return {"tickvals": values.tolist(), "ticktext": texts}

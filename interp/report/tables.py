@@ -1,0 +1,157 @@
+"""Frames as tables, and the one way in which reports write numbers, intervals and p values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import pandas as pd
+
+from interp.stats import MIN_GROUPS, per_group
+
+__all__ = [
+    "CONTROLS",
+    "cell_name",
+    "count",
+    "estimate",
+    "group_values",
+    "interval",
+    "listed",
+    "number",
+    "p_value",
+    "percent",
+    "rows",
+    "signed",
+    "size_of",
+    "times",
+    "varying",
+]  # fmt: skip
+
+DASH = "–"
+CONTROLS = {"boxes": "own boxes", "shuffled_boxes": "another sample's boxes", "centre_prior": "centre prior"}
+"""Control of a layer sweep → what tables call it."""
+
+Column = str | Callable[[Any], Any]
+
+
+def rows(found: pd.DataFrame | Iterable[Mapping[str, Any]], columns: Mapping[str, Column]) -> list[list[Any]]:
+    """The entries of a table, row by row.
+
+    Args:
+        found: A frame, or its rows.
+        columns: Header → the name of a column, or a function of the row as a dict.
+    """
+    each: Any = found.to_dict("records") if isinstance(found, pd.DataFrame) else found
+    return [[row[one] if isinstance(one, str) else one(row) for one in columns.values()] for row in each]
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with a real minus sign; a dash when it is undefined."""
+    return DASH if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, also when it is positive; none for what rounds to zero."""
+    return ("+" if round(value, digits) > 0 else "") + number(value, digits)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share as “31 %”."""
+    return f"{number(100 * share, digits)} %"
+
+
+def interval(low: float, high: float, digits: int = 2) -> str:
+    """“[0.12, 0.30]”."""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def estimate(
+    row: Mapping[Any, Any],
+    *,
+    of: tuple[str, str, str] = ("mean", "low", "high"),
+    scale: float = 1.0,
+    digits: int = 2,
+    sign: bool = False,
+) -> str:
+    """“0.21 [0.12, 0.30]”; without the interval where the groups are too few for one.
+
+    Args:
+        row: Has `n_groups` and the columns named by `of`.
+        of: The columns of the value and of its interval's ends.
+        scale: What the numbers are multiplied by, 100 for percent.
+        digits: Behind the point.
+        sign: Write a plus sign before what is positive.
+    """
+    value, low, high = (scale * row[name] for name in of)
+    text = signed(value, digits) if sign else number(value, digits)
+    few = row["n_groups"] < MIN_GROUPS or math.isnan(low)
+    return text if few else f"{text} {interval(low, high, digits)}"
+
+
+def p_value(p: float | None) -> str:
+    """A p value: “< 0.001” or three digits; a dash when there is none."""
+    if p is None or math.isnan(p):
+        return DASH
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def count(n: int, noun: str) -> str:
+    """“1 group”, “3 groups”."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def times(counts: pd.Series) -> str:
+    """Counts by name as “SampleError ×3, MapError ×1”."""
+    return ", ".join(f"{name} ×{n}" for name, n in counts.items())
+
+
+def listed(values: Iterable[Any]) -> str:
+    """The distinct values in order, with commas."""
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def group_values(values: Any, groups: Any) -> str:
+    """The mean of each group as “g1: 0.20, g2: 0.31”: what to show where groups are too few for an interval."""
+    means = per_group(values.to_numpy(float), groups)
+    pairs = zip(means["group"], means["mean"], strict=True)
+    return ", ".join(f"{group}: {number(mean)}" for group, mean in pairs)
+
+
+def size_of(n_bytes: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """A run of a study with its labels along the axes of the result."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Axis → label."""
+        ...
+
+
+def cell_name(
+    cells: Sequence[Labelled], cell: Labelled, default: Sequence[str] = ("data",), without: Sequence[str] = ()
+) -> str:
+    """What tells a cell from the others: its labels on the axes that vary.
+
+    Args:
+        cells: All cells of the result.
+        cell: The one to name.
+        default: The axes to name where none varies.
+        without: Axes that are named elsewhere.
+    """
+    varied = [axis for axis in varying(cells) if axis not in without]
+    return " · ".join(cell.labels[axis] for axis in varied or default)
+
+
+def varying(cells: Sequence[Labelled]) -> list[str]:
+    """The axes along which the cells differ."""
+    return [axis for axis in cells[0].labels if len({cell.labels[axis] for cell in cells}) > 1]

@@ -1,0 +1,92 @@
+"""How figures look: one Plotly template, one set of colours, safe for colour-blind readers."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb, qualitative, sequential
+
+__all__ = [
+    "DIVERGING", "GREY", "HIGHLIGHT", "MAP", "SEQUENTIAL", "SERIES", "SHADES", "TEMPLATE", "clear",
+    "colour_bar", "laid_out", "mixed", "plain", "series_colour",
+]  # fmt: skip
+
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Colours of series, by Okabe and Ito: told apart with every common kind of colour blindness."""
+MORE_SERIES = (*SERIES, *qualitative.Dark24)
+GREY = "#8a909c"
+HIGHLIGHT = "#D55E00"
+SEQUENTIAL = "Viridis"
+"""For what has a good and a bad end."""
+DIVERGING = "RdBu"
+"""For changes: symmetric around zero, red below, blue above."""
+SHADES = "Blues"
+"""For shares between 0 and 1."""
+MAP = sequential.Inferno
+"""For maps laid over an image, low to high."""
+
+FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+CLEAR = "rgba(0,0,0,0)"
+AXIS = {"showgrid": True, "gridcolor": "#e5e7eb", "zeroline": False, "ticks": "outside", "automargin": True}
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13},
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "colorway": SERIES,
+        "margin": {"l": 60, "r": 20, "t": 48, "b": 60},
+        "xaxis": {**AXIS, "showgrid": False, "title": {"standoff": 6}},
+        "yaxis": {**AXIS, "title": {"standoff": 6}},
+        "legend": {
+            "orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "font": {"size": 12}
+        },
+        "annotationdefaults": {"font": {"size": 12}, "showarrow": False},
+        "hoverlabel": {"font": {"family": FONT}},
+    }
+)  # fmt: skip
+PANEL = 190
+"""Pixels that a panel needs: a figure with several scrolls sideways on a narrow screen."""
+
+
+def laid_out(figure: go.Figure, height: int, *, columns: int = 1, **layout: Any) -> go.Figure:
+    """The figure in the one layout of all figures.
+
+    Args:
+        figure: The figure; it is changed and returned.
+        height: Pixels.
+        columns: Panels beside one another.
+        **layout: What this figure has of its own, as for `go.Figure.update_layout`.
+    """
+    width = PANEL * columns + 90 if columns > 1 else 0
+    figure.update_layout(template=TEMPLATE, height=height, meta={"min_width": width})
+    return figure.update_layout(**layout)
+
+
+def series_colour(place: int) -> str:
+    """The colour of a series by its place; after six the colours are only told apart by normal sight."""
+    return MORE_SERIES[place % len(MORE_SERIES)]
+
+
+def colour_bar(title: str, **more: Any) -> dict[str, Any]:
+    """A thin colour bar with its title along it."""
+    return {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0, **more}
+
+
+def clear(colour: str, share: float) -> str:
+    """A colour of so much opacity."""
+    red, green, blue = hex_to_rgb(colour)
+    return f"rgba({red},{green},{blue},{share})"
+
+
+def mixed(colour: str, other: str, share: float) -> str:
+    """A colour mixed with another; `share` is of the first."""
+    pairs = zip(hex_to_rgb(colour), hex_to_rgb(other), strict=True)
+    red, green, blue = (round(share * a + (1 - share) * b) for a, b in pairs)
+    return f"rgb({red},{green},{blue})"
+
+
+def plain(value: Any) -> str:
+    """Text for a figure: Plotly reads some markup, and text from the data must not become any; lines stay lines."""
+    return escape(str(value), quote=True).replace("\n", "<br>")

@@ -1,0 +1,100 @@
+"""A page is one file whose text cannot become markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
+
+from interp.report.html import (
+    Cell,
+    Row,
+    bold,
+    card,
+    definitions,
+    details,
+    figure_card,
+    grid,
+    join,
+    macros,
+    paragraph,
+    save_page,
+    section,
+    table,
+)  # fmt: skip
+
+ATTACK = "<script>x</script>"
+PARTS = {
+    "bold": bold(ATTACK),
+    "card": card(ATTACK, title=ATTACK),
+    "cell": table([ATTACK], [[ATTACK], [Cell(ATTACK, kind=ATTACK)]], kind=ATTACK),
+    "definitions": definitions({ATTACK: ATTACK}),
+    "details": details(ATTACK, ATTACK),
+    "join": join(ATTACK, ATTACK),
+    "paragraph": paragraph(ATTACK, kind=ATTACK),
+    "section": section(ATTACK, ATTACK, intro=ATTACK),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_text_stays_text_in_every_part(part: str) -> None:
+    assert "<script" not in PARTS[part]
+    assert "&lt;script&gt;x" in PARTS[part]
+
+
+def test_markup_inside_a_part_is_kept_once() -> None:
+    assert paragraph("a < ", bold("b & c")) == "<p>a &lt; <b>b &amp; c</b></p>"
+
+
+def test_what_holds_nothing_is_left_out() -> None:
+    assert section("title", "", join(), intro="how to read it") == ""
+    assert details("summary", "") == ""
+    assert grid([]) == ""
+
+
+def test_a_table_has_heads_rows_classes_and_spans() -> None:
+    rows = [Row([Cell("all", span=2)], "chosen"), ["x", None]]
+    assert str(table(["name", "value"], rows)) == (
+        '<div class="scroll"><table><tr><th>name</th><th>value</th></tr>'
+        '<tr class="chosen"><td colspan="2">all</td></tr><tr><td>x</td><td>–</td></tr></table></div>'
+    )
+
+
+def test_a_page_is_whole_and_its_text_cannot_become_markup(tmp_path: Path) -> None:
+    figure = go.Figure(go.Scatter(x=[1], y=[2], name="</script><b>"))
+    path = save_page(
+        tmp_path / "new" / "page.html",
+        title="A <b>title</b>",
+        question="Does <i>it</i> hold?",
+        lead=Markup("<p>lead</p>"),
+        body=[grid([figure_card("one")]), table(["a", "b"], [["<u>", "2"]])],
+        figures={"one": figure},
+    )
+    page = path.read_text()
+    own = page[page.index("<main>") :]  # after Plotly itself
+    assert "{{" not in re.sub(r"<script.*?</script>", "", own, flags=re.S)
+    assert "<i>it" not in own
+    assert "&lt;i&gt;it" in own
+    assert "<td>&lt;u&gt;</td>" in own
+    assert "<p>lead</p>" in own
+    assert 'id="figure-one"' in own
+    assert not re.search(r"(src|href)=.?https?:", own)
+    found = re.search(r'id="figures">(.*?)</script>', own, flags=re.S)
+    assert found is not None
+    assert json.loads(found.group(1))["figure-one"]["data"][0]["name"] == "</script><b>"
+
+
+def test_a_page_without_figures_still_has_what_its_script_reads(tmp_path: Path) -> None:
+    lead = Markup("")
+    page = save_page(tmp_path / "page.html", title="t", question="q", lead=lead, body=[]).read_text()
+    assert '<script type="application/json" id="figures">{}</script>' in page
+
+
+def test_a_template_refuses_a_name_it_was_not_given() -> None:
+    with pytest.raises(UndefinedError, match="src"):
+        macros().sample([("caption", {})], 1, "question", "", [])
