@@ -3,9 +3,9 @@
     python studies/fig1_attention_maps.py
     python studies/fig1_attention_maps.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
 
-A few test samples, drawn with the seed and not by their score, with their boxes, the attention of the last prompt
-token and the same relative to a generic prompt, at one layer: the best of the validation split. The page is
-`fig1.html` under `--out`; runs stay beside it and are resumed by the same command.
+The page shows a few test samples, drawn with the seed and not by their score, with their boxes, the attention of the
+last prompt token, and the same relative to a generic prompt, at the best layer of the validation split. The page is
+`fig1.html` under `--out`; the runs are beside it, and the same command resumes them.
 """
 
 from __future__ import annotations

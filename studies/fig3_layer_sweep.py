@@ -4,9 +4,9 @@
     python studies/fig3_layer_sweep.py --model llava-hf/llava-1.5-7b-hf --device cuda --dtype bfloat16
     python studies/fig3_layer_sweep.py --model MODEL OTHER --data natural VGMED_FOLDER COCO_FOLDER
 
-One grid: models × data sets × localization and attribute questions. The layer to feature is chosen, per model, on the
-validation split and reported on the test split. Each run stays under `--out` and is resumed by running the same command
-again; `report.html` beside them is the result.
+One grid: models × data sets × localization and attribute questions. Each model's layer is chosen on the validation
+split and reported on the test split. Runs are stored under `--out`, and the same command resumes them; `report.html`
+beside them is the result.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(
     seed: int = 0,
     workers: int = 1,
     n: Annotated[
-        int, tyro.conf.arg(help="At most so many samples per data set; half choose the layer.")
+        int, tyro.conf.arg(help="The maximum number of samples per data set; half choose the layer.")
     ] = 160,
     device: str = "cpu",
     dtype: str = "float32",
@@ -46,9 +46,9 @@ def main(
         model: One or more of "organism", Hugging Face ids, local folders.
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and report.html.
-        seed: Draws the samples and decides whose boxes each sample borrows.
+        seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
         workers: Processes, each with its own copy of the model.
-        n: At most so many samples per data set, drawn with the seed.
+        n: The maximum number of samples per data set, drawn with the seed.
         device: Where the models run.
         dtype: The models' floating-point type.
         shard: "i/n" computes part i of n, for one of several machines; `interp merge` joins their --out.
@@ -80,7 +80,7 @@ def main(
 
 
 def by_kind(read: dict[str, Samples]) -> dict[str, Samples]:
-    """Each set parted by `meta["kind"]`, as "medical · attribute"; whole where its samples name no kind."""
+    """Each set split by `meta["kind"]`, as "medical · attribute"; unsplit where its samples have no kind."""
     parts = {}
     for name, samples in read.items():
         for kind in dict.fromkeys(sample.meta.get("kind") for sample in samples):

@@ -3,11 +3,11 @@
     python studies/figD1_head_ranking.py
     python studies/figD1_head_ranking.py --model llava-hf/llava-1.5-7b-hf --device cuda --data COCO_FOLDER VGMED_FOLDER
 
-Every head is scored on the validation split of each data set, the split on which heads may be chosen. Printed are
-the top heads, the rank correlation and the overlap of the top k, with their intervals, chance and the ceiling that
-noise sets. KL, the paper's metric, can put heads that look everywhere first: the printed line about an even map tells,
-and `--metric ar` ranks anew. Each run stays under `--out` and is resumed by the same command; `report.html` is the
-result.
+Every head is scored on the validation split of each data set, on which heads may be chosen. The script prints the top
+heads, the rank correlation and the overlap of the top k, with intervals, chance level and the ceiling set by noise. KL,
+the paper's metric, can rank heads first that look everywhere: the printed comparison with a uniform map shows it, and
+`--metric ar` ranks by attention ratio. Runs are stored under `--out`, and the same command resumes them; `report.html`
+is the result.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def main(
         out: Folder for runs and report.html.
         seed: Draws the samples, and the groups of the bootstrap.
         workers: Processes, each with its own copy of the model.
-        n: At most so many samples per data set, drawn with the seed.
-        metric: What ranks the heads: a short name of interp.metrics.METRICS.
-        k: How many heads are the top; by default 20, as in the paper, or an eighth of a small model's heads.
+        n: The maximum number of samples per data set, drawn with the seed.
+        metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
+        k: The number of top heads; by default 20, as in the paper, or an eighth of a small model's heads.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """

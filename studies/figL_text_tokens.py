@@ -3,10 +3,10 @@
     python studies/figL_text_tokens.py
     python studies/figL_text_tokens.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
 
-The attention ratio of four kinds of rows, layer by layer, plain and relative to the last row of the generic prompt;
-each kind at its own layer, chosen on the validation split, compared with the last token on the same test samples. The
+The attention ratio of four kinds of rows, layer by layer, plain and relative to the last row of the generic prompt. At
+its own layer, chosen on the validation split, each kind is compared with the last token on the same test samples. The
 object's word needs `label` in the data's rows and is left out where no sample has one. The page is `figL.html` under
-`--out`; runs stay beside it and are resumed by the same command.
+`--out`; the runs are beside it, and the same command resumes them.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ def main(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> None:
-    """Compare what kinds of text tokens look at.
+    """Compare where kinds of text tokens look.
 
     Args:
         model: "organism", a Hugging Face id or a local folder.
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and figL.html.
-        seed: Draws the samples and decides whose boxes each sample borrows.
+        seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
         workers: Processes, each with its own copy of the model.
-        n: At most so many test samples per data set.
-        n_validation: At most so many validation samples per data set, on which layers are chosen.
+        n: The maximum number of test samples per data set.
+        n_validation: The maximum number of validation samples per data set, on which layers are chosen.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """

@@ -1,11 +1,12 @@
-"""Figure M: when the model fails, had it looked? And when it is right, had it?
+"""Figure M: when the answer is wrong, did the model look at the box? And when it is right?
 
     python studies/figM_failures.py
     python studies/figM_failures.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
 
-Counts of samples that looked at the box or elsewhere and were answered right or wrong, with intervals over groups, and
-cases of the two kinds that disagree. Layer and threshold are chosen on the validation split. The page is `figM.html`
-under `--out`, every sample's verdict `figM.csv`; runs stay beside them and are resumed by the same command.
+Counts of samples by where the model looked (at the box or elsewhere) and by its answer (right or wrong), with intervals
+over groups, and examples of the two kinds in which look and answer disagree. Layer and threshold are chosen on the
+validation split. The page is `figM.html` under `--out`, and `figM.csv` has every sample's verdict; the runs are beside
+them, and the same command resumes them.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ def main(
         model: "organism", a Hugging Face id or a local folder.
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files. Answers are needed.
         out: Folder for runs, figM.html and figM.csv.
-        seed: Draws the samples and decides whose boxes each sample borrows.
+        seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
         workers: Processes, each with its own copy of the model.
-        n: At most so many test samples per data set.
-        n_validation: At most so many validation samples per data set, for the layer and the threshold.
+        n: The maximum number of test samples per data set.
+        n_validation: The maximum number of validation samples per data set, for the layer and the threshold.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """

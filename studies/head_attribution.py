@@ -5,8 +5,8 @@
 
 The direct effect of each head on the answer's logit (TransformerLens; `pip install "interp[lens]"`), the total effect
 of knocking it out at the last token, and its attention ratio, on the same samples, with rank correlations over the
-heads and intervals over groups. Heads are described here, not chosen. Runs stay under `--out` and are resumed by the
-same command; `head_attribution.html` beside them is the result.
+heads and intervals over groups. Heads are described here, not chosen. Runs are stored under `--out`, and the same
+command resumes them; `head_attribution.html` beside them is the result.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def main(
         out: Folder for runs and head_attribution.html.
         seed: Draws the samples.
         workers: Processes, each with its own copy of the model.
-        n: At most so many samples per data set, drawn with the seed.
-        target: Whose first token is followed: the model's answer or the sample's own.
+        n: The maximum number of samples per data set, drawn with the seed.
+        target: The answer whose first token is used: the model's or the sample's own.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -66,7 +66,7 @@ def main(
 
 
 def ranked(model: ModelSpec, samples: Samples, out: Path, workers: int, seed: int) -> HeadResult:
-    """Every head's attention ratio on these samples, as a description of them."""
+    """Every head's attention ratio on these samples."""
     study = HeadRanking(model=model, data=samples, metric="ar", split=samples.split or "test", seed=seed)
     return study.run(out, workers=workers)
 

@@ -3,14 +3,13 @@
     python studies/indicators.py
     python studies/indicators.py --model llava-hf/llava-1.5-7b-hf --device cuda --data FOLDER
 
-By default on both seeds of two organisms: one answers from the object asked about (natural scenes, truth "boxes"),
-the other from a corner marker (marked scenes, truth "marker", the object's boxes beside it). A scene is a group. Each
-indicator is set against the truth, the others, three ways of taking tokens away, shuffled weights and other
-questions; layers are chosen on validation scenes. Printed is which finds the certified cause. Settings are coarse so
-that two cores do it in minutes: SmoothGrad of 4 draws, integrated gradients of 8 steps, 150 random masks, occlusion
-of blocks of 4 × 4 tokens, then of each token in the quarter that matters most; embedding replacement on `--few`
-samples, curves at five fractions on `--n-faithful`, sanity checks on `--n-checked`. Runs stay under `--out` and are
-resumed by the same command; `indicators.html` is the result.
+The default is both seeds of two organisms: one answers from the object in question (natural scenes, truth "boxes"), the
+other from a corner marker (marked scenes, truth "marker", compared with the object's boxes). A scene is a group. Each
+indicator is compared with the truth, with the others, and under three removals, shuffled weights and other questions.
+Layers are chosen on validation scenes. Settings are coarse, for minutes on two cores: SmoothGrad of 4 draws, integrated
+gradients of 8 steps, 150 random masks, occlusion of blocks of 4 × 4 tokens, then of each token in the most important
+quarter; embedding replacement on `--few` samples, curves on `--n-faithful`, sanity checks on `--n-checked`. Runs under
+`--out` are resumed; `indicators.html` is the result.
 """
 
 from __future__ import annotations
@@ -101,15 +100,15 @@ def main(
     Args:
         model: "organisms" for both seeds of both; else a name, a Hugging Face id or a local folder.
         data: For such a model: "natural", "marked", "medical", a .jsonl file, or a folder of VGMED's or COCO's files.
-        truth: For such a model: "boxes", or keys of the samples' meta that hold boxes; the first is the one sought.
+        truth: For such a model: "boxes", or keys of the samples' meta that hold boxes; the first is the cause.
         out: Folder for runs and indicators.html.
         seed: Draws samples, random maps and masks, shuffled weights, and the groups of the bootstrap.
         workers: Processes, each with its own copy of the model.
-        n: At most so many test samples per data set.
-        n_validation: At most so many validation samples, to choose layers on.
-        n_faithful: On how many samples tokens are taken away for the curves.
-        n_checked: On how many samples weights are shuffled and questions exchanged.
-        few: On how many samples embedding replacement is asked, one pass per image token.
+        n: The maximum number of test samples per data set.
+        n_validation: The maximum number of validation samples, on which layers are chosen.
+        n_faithful: The number of samples on which tokens are removed for the curves.
+        n_checked: The number of samples on which weights are shuffled and questions exchanged.
+        few: The number of samples for embedding replacement, which takes one pass per image token.
         batch: Samples per call of an indicator.
         device: Where the models run.
         dtype: The models' floating-point type.

@@ -1,4 +1,4 @@
-"""Information flow: between which tokens, and in which layers, must attention pass for the answer?
+"""Information flow: between which tokens, and at which layers, is attention needed for the answer?
 
     python studies/information_flow.py
     python studies/information_flow.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
@@ -6,8 +6,8 @@
 
 Attention from the image, the question and the box to later tokens is blocked in a window of layers around each layer
 in turn (Geva et al., arXiv 2304.14767; for multimodal models arXiv 2411.18620), and the probability of the answer's
-first token is compared with the unedited model's. As many image tokens elsewhere are the control of the box. Each run
-stays under `--out` and is resumed by running the same command again; `report.html` beside them is the result.
+first token is compared with the unedited model's. The control of the box is as many image tokens elsewhere. Runs are
+stored under `--out`, and the same command resumes them; `report.html` beside them is the result.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def main(
         out: Folder for runs and report.html.
         seed: Draws the samples and the image tokens elsewhere.
         workers: Processes, each with its own copy of the model.
-        n: At most so many samples per data set, drawn with the seed.
+        n: The maximum number of samples per data set, drawn with the seed.
         flows: Such as "image->last"; by default image, question and box to later tokens.
-        by: Blocks a window of layers, one layer or one head at a time.
+        by: What is blocked at a time: a window of layers, one layer or one head.
         window: Layers of a window; by default 9 in 32 layers, and in proportion.
         stride: Layers from one window to the next.
-        mode: Whether the other keys share the blocked attention, or it is lost.
-        target: Whose first token is followed: the sample's own answer or the unedited model's.
+        mode: Whether the blocked attention goes to the other keys or is lost.
+        target: The answer whose first token is used: the sample's own or the unedited model's.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """

@@ -1,12 +1,12 @@
-"""Logit lens: at which layer do the tokens of the box say the object's word, or the answer?
+"""Logit lens: at which layer do the tokens of the box read as the object's word, or as the answer?
 
     python studies/logit_lens.py
     python studies/logit_lens.py --model llava-hf/llava-1.5-7b-hf --device cuda --dtype bfloat16 --data VGMED_FOLDER
 
-The unembedding is put behind every layer at every image token (TransformerLens; `pip install "interp[lens]"`). The
+The unembedding is applied after every layer at every image token (TransformerLens; `pip install "interp[lens]"`). The
 word's log-probability inside the boxes is compared with that outside, and with another sample's word at the same
-tokens, with intervals over groups. Data sets are parted by what is asked. Runs stay under `--out` and are resumed by
-the same command; `logit_lens.html` beside them is the result.
+tokens, with intervals over groups. Data sets are split by the kind of question. Runs are stored under `--out`, and
+the same command resumes them; `logit_lens.html` beside them is the result.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> None:
-    """Read words off the image's tokens.
+    """Read words at the image tokens.
 
     Args:
         model: "organism", a Hugging Face id or a local folder.
@@ -45,8 +45,8 @@ def main(
         out: Folder for runs and logit_lens.html.
         seed: Draws the samples and decides whose word is the control.
         workers: Processes, each with its own copy of the model.
-        n: At most so many samples per data set, drawn with the seed.
-        words: What to look for: "label" (the object's word), "answer".
+        n: The maximum number of samples per data set, drawn with the seed.
+        words: The words to look for: "label" (the object's word), "answer".
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -68,7 +68,7 @@ def main(
 
 
 def by_question(read: dict[str, Samples]) -> dict[str, Samples]:
-    """Each set parted by what is asked about (`meta["about"]`, else "kind"), as "natural · colour"."""
+    """Each set split by the kind of question (`meta["about"]`, else "kind"), as "natural · colour"."""
     parts = {}
     for name, samples in read.items():
         for asked in dict.fromkeys(_asked(sample.meta) for sample in samples):

@@ -1,13 +1,13 @@
-"""Table 4: VGRefine's two numbers, k heads in triage × percentile p of what is hidden, as one Grid per data set.
+"""Table 4: VGRefine's two parameters, k heads in triage × percentile p, as one Grid per data set.
 
     python studies/table4_ablation.py
     python studies/table4_ablation.py --model FreedomIntelligence/HuatuoGPT-Vision-7B-hf --device cuda --data FOLDER
 
 The paper's table is k ∈ {1, 2, 5, 8, 10, 15, 20} × p ∈ {30, 40, …, 90}, the default for any model but the organism,
-which gets k ∈ {1, 5, 20} × p ∈ {30, 50, 70, 90}. k is clipped to the heads there are. Heads are ranked once on the
-validation split, and every cell takes its best k; all cells share the plain model's answers. The table is of the test
-split, so its best cell is a description: a choice of k and p would be made on validation samples.
-Each run stays under `--out` and is resumed by the same command; `table4.html` is the result.
+which gets k ∈ {1, 5, 20} × p ∈ {30, 50, 70, 90}. k is at most the number of heads. Heads are ranked once on the
+validation split, and every cell uses the best k. All cells share the plain model's answers. The table shows the test
+split, so its best cell is only a description: k and p would be chosen on validation samples.
+Runs are stored under `--out`, and the same command resumes them; `table4.html` is the result.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def main(
         out: Folder for runs and table4.html.
         seed: Draws the samples, and the groups of the bootstrap.
         workers: Processes, each with its own copy of the model.
-        n: At most so many test samples per data set, drawn with the seed.
-        n_validation: At most so many validation samples per data set, to choose heads and the layer on.
+        n: The maximum number of test samples per data set, drawn with the seed.
+        n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
         k: Numbers of heads.
         p: Percentiles.
-        variant: What else of VGRefine: as the official code does it, or as the paper says.
+        variant: The source of VGRefine's other settings: the official code or the paper.
         layers: The masked layers; by default the published or the chosen one.
-        metric: What ranks the heads: a short name of interp.metrics.METRICS.
-        tokens: How many tokens an answer has at most.
+        metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
+        tokens: The maximum number of tokens of an answer.
         batch: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.

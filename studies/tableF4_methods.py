@@ -1,14 +1,14 @@
-"""Table F.4: VGRefine and its rivals under one protocol: accuracy with paired intervals, flips, cost.
+"""Table F.4: VGRefine and other methods under one protocol: accuracy with paired intervals, flips, cost.
 
     python studies/tableF4_methods.py
     python studies/tableF4_methods.py --model llava-hf/llava-1.5-7b-hf --device cuda --data FOLDER
 
 Plain, VGRefine (code and paper), PAI, AdaptVis, ScalingVis, HGAI and ViCrop answer the same test samples, greedily.
 Heads, the layer that VGRefine masks and ScalingVis' weight, for which nothing is published, are chosen on the
-validation split; all else is the methods' published defaults. Printed are each method's difference from the plain
-model and every pair of methods, with Holm's p. Seconds and passes are times the plain model's. A method that a model
-cannot run is left out with its reason: its samples are in the table of failures.
-Each run stays under `--out` and is resumed by the same command; `tableF4.html` is the result.
+validation split. All other parameters are the methods' published defaults. The script prints each method's difference
+from the plain model and from every other method, with Holm's p. Seconds and passes are multiples of the plain
+model's. A method that a model cannot run is left out with the reason, and its samples are in the table of failures.
+Runs are stored under `--out`, and the same command resumes them; `tableF4.html` is the result.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def main(
         out: Folder for runs and tableF4.html.
         seed: Draws the samples, and the groups of the bootstrap.
         workers: Processes, each with its own copy of the model.
-        n: At most so many test samples per data set, drawn with the seed.
-        n_validation: At most so many validation samples per data set, to choose heads, layer and weight on.
-        k: How many heads VGRefine has; by default 20, or an eighth of a small model's heads.
-        metric: What ranks the heads: a short name of interp.metrics.METRICS.
-        crop: What ViCrop answers from: image and crop, or the crop alone.
-        tokens: How many tokens an answer has at most.
+        n: The maximum number of test samples per data set, drawn with the seed.
+        n_validation: The maximum number of validation samples per data set, to choose heads, layer and weight on.
+        k: The number of VGRefine's heads; by default 20, or an eighth of a small model's heads.
+        metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
+        crop: The images ViCrop answers from: image and crop, or the crop alone.
+        tokens: The maximum number of tokens of an answer.
         batch: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.

@@ -1,12 +1,12 @@
-"""VGRefine before and after: is the model right more often, and where does it look then?
+"""VGRefine before and after: are more answers right, and where does the model look?
 
     python studies/vgrefine.py
     python studies/vgrefine.py --model FreedomIntelligence/HuatuoGPT-Vision-7B-hf --device cuda --data FOLDER --tokens 1
 
-Every sample is answered as the model is and under VGRefine, in its two variants: as the official code does it and as
-the paper says. For the published HuatuoGPT-Vision-7B heads and layer are the published ones; for any other model both
-are found on the validation split and reported on the test split. The paper's official code generates exactly one token.
-Each run stays under `--out` and is resumed by the same command; `vgrefine.html` is the result.
+The plain model and the model under VGRefine answer every sample, in two variants: that of the official code and that of
+the paper. HuatuoGPT-Vision-7B uses the published heads and layer. For any other model both are chosen on the validation
+split and reported on the test split. The paper's official code generates exactly one token.
+Runs are stored under `--out`, and the same command resumes them; `vgrefine.html` is the result.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def main(
         out: Folder for runs and vgrefine.html.
         seed: Draws the samples, and the groups of the bootstrap.
         workers: Processes, each with its own copy of the model.
-        n: At most so many test samples per data set, drawn with the seed.
-        n_validation: At most so many validation samples per data set, to choose heads and the layer on.
-        k: How many heads; by default 20, as in the paper, or an eighth of a small model's heads.
+        n: The maximum number of test samples per data set, drawn with the seed.
+        n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
+        k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
         layers: The masked layers; by default the published or the chosen one.
-        metric: What ranks the heads: a short name of interp.metrics.METRICS.
-        tokens: How many tokens an answer has at most.
+        metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
+        tokens: The maximum number of tokens of an answer.
         batch: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from interp.errors import MapError, PromptError, SiteError
 from interp.indicators.argument_checks import check_bool, site_layers
-from interp.indicators.maps import Maps
+from interp.indicators.maps import Maps, as_list
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import Word, word
@@ -118,7 +118,7 @@ class Attention:
         Raises:
             InterpError: Samples or prompts that cannot be encoded, or layers the model does not have.
         """
-        chosen = _chosen(samples)
+        chosen = samples if isinstance(samples, Prefix) else as_list(samples)
         if self.relative_to is None:
             trace = self._trace(mllm, chosen, prompt, self.queries)
             return Maps(self._maps(trace, chosen), trace.tokens, trace.cost, trace.logits)
@@ -153,33 +153,29 @@ class Attention:
         if _share_image(prompt, generic) and not isinstance(samples, Prefix):
             shared = mllm.prefix(samples, prompt=prompt)
         run = samples if shared is None else shared
-        asked = self._trace(mllm, run, prompt, self.queries)
+        question = self._trace(mllm, run, prompt, self.queries)
         reference = self._trace(mllm, run, generic, "last")
         divisors = (one.rows.isel(query=0, drop=True) for one in reference)
-        quotients = tuple(_relative(q, g) for q, g in zip(self._maps(asked, samples), divisors, strict=True))
-        cost = asked.cost + reference.cost
-        return Maps(quotients, asked.tokens, cost if shared is None else shared.cost + cost, asked.logits)
+        quotients = tuple(
+            _relative(q, g) for q, g in zip(self._maps(question, samples), divisors, strict=True)
+        )
+        cost = question.cost + reference.cost
+        return Maps(
+            quotients, question.tokens, cost if shared is None else shared.cost + cost, question.logits
+        )
 
 
 def relative(
-    asked: Float[np.ndarray, "*shape"], generic: Float[np.ndarray, "*shape"]
+    question: Float[np.ndarray, "*shape"], generic: Float[np.ndarray, "*shape"]
 ) -> tuple[Float[np.ndarray, "*shape"], int, int]:
-    """The quotient asked / generic of non-negative weights, how often it was 0/0, and how many divisors were raised.
+    """The quotient question / generic of non-negative weights, how often it was 0/0, and how many divisors were raised.
 
     0/0 is 0; a divisor below the least normal float32, 1.2e-38, is raised to it. Finite in float32.
     """
-    nothing = (asked == 0) & (generic == 0)
+    nothing = (question == 0) & (generic == 0)
     floored = (generic < FLOOR) & ~nothing
-    quotient = asked.astype(np.float64) / np.maximum(generic.astype(np.float64), FLOOR)
+    quotient = question.astype(np.float64) / np.maximum(generic.astype(np.float64), FLOOR)
     return quotient.astype(np.float32), int(nothing.sum()), int(floored.sum())
-
-
-def _chosen(samples: Sample | Iterable[Sample] | Batch | Prefix) -> list[Sample] | Prefix:
-    if isinstance(samples, Prefix):
-        return samples
-    if isinstance(samples, Batch):
-        return list(samples.samples)
-    return [samples] if isinstance(samples, Sample) else list(samples)
 
 
 def _relative(question: xr.DataArray, generic: xr.DataArray) -> xr.DataArray:

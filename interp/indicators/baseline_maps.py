@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.indicators.argument_checks import check_number, check_whole
-from interp.indicators.maps import Maps, label_map
+from interp.indicators.maps import Maps, Samples, as_list, label_map
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.tracing import Batch, Prefix
 from interp.tracing.cost import Meter
 
 __all__ = ["CentrePrior", "RandomMap", "centre_prior"]
-
-Given = Sample | Iterable[Sample] | Batch | Prefix
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class RandomMap:
     def __call__(
         self,
         mllm: Any,
-        samples: Given,
+        samples: Samples,
         *,
         prompt: Prompt = PAPER_PROMPT,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
@@ -84,7 +81,7 @@ class CentrePrior:
     def __call__(
         self,
         mllm: Any,
-        samples: Given,
+        samples: Samples,
         *,
         prompt: Prompt = PAPER_PROMPT,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
@@ -116,13 +113,10 @@ def centre_prior(
 
 
 def _maps(
-    mllm: Any, samples: Any, prompt: Prompt, name: str, values: Callable[[Sample, TokenMap], np.ndarray]
+    mllm: Any, samples: Samples, prompt: Prompt, name: str, values: Callable[[Sample, TokenMap], np.ndarray]
 ) -> Maps:
     """The maps of values that do not depend on the model."""
-    if isinstance(samples, Batch | Prefix):
-        listed = list(samples.samples)
-    else:
-        listed = [samples] if isinstance(samples, Sample) else list(samples)
+    listed = as_list(samples)
     with Meter(mllm.device) as meter:
         tokens = tuple(mllm.encode(listed, prompt).tokens)
         arrays = tuple(

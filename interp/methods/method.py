@@ -16,7 +16,7 @@ from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm, Prefix, Trace
 from interp.tracing.encode import as_samples
 
-__all__ = ["Answer", "Method", "Samples", "answers", "n_tokens", "shared_prefix"]
+__all__ = ["Answer", "Method", "Samples", "answers", "list_samples", "n_tokens", "shared_prefix"]
 
 Samples: TypeAlias = Sample | Iterable[Sample] | Batch | Prefix
 """One batch: samples, encoded or not, or a prefix that has been run, whose cost is not counted again."""
@@ -99,7 +99,7 @@ def shared_prefix(mllm: Mllm, samples: Samples, *prompts: Prompt) -> tuple[list[
     """
     if isinstance(samples, Prefix):
         return samples, Cost()
-    listed = _listed(samples)
+    listed = list_samples(samples)
     first, *others = prompts
     if any(
         not (p.image_first and first.image_first) or p.system != first.system for p in others if p != first
@@ -109,7 +109,12 @@ def shared_prefix(mllm: Mllm, samples: Samples, *prompts: Prompt) -> tuple[list[
     return prefix, prefix.cost
 
 
-def _listed(samples: Samples) -> list[Sample]:
+def list_samples(samples: Samples) -> list[Sample]:
+    """The samples as a list.
+
+    Raises:
+        SampleError: No sample, or something else.
+    """
     if isinstance(samples, Batch | Prefix):
         return list(samples.samples)
     return list(as_samples(samples))

@@ -94,10 +94,10 @@ def measure_heads(
     ("per-head"). With "none" there is neither a division nor a pass of the generic prompt.
     """
     heads = Rows(Site(heads=list(pairs), queries="last", keys="image"))
-    asked = mllm.trace(run, prompt=prompt, reads=[heads])
-    weights = [one.rows.values[:, 0].astype(np.float64) for one in asked]
+    question = mllm.trace(run, prompt=prompt, reads=[heads])
+    weights = [one.rows.values[:, 0].astype(np.float64) for one in question]
     if reference == "none":
-        return HeadMaps(tuple(weights), asked.cost)
+        return HeadMaps(tuple(weights), question.cost)
     layers = sorted({layer for layer, _ in pairs})
     means = Rows(Site(layers=layers, queries="last", keys="image"), reduce="head")
     other = mllm.trace(run, prompt=generic, reads=[means if reference == "layer-mean" else heads])
@@ -105,7 +105,7 @@ def measure_heads(
     if reference == "layer-mean":
         rows = [one[[layers.index(layer) for layer, _ in pairs]] for one in rows]
     quotients = (w / (g + epsilon) for w, g in zip(weights, rows, strict=True))
-    return HeadMaps(tuple(quotients), asked.cost + other.cost)
+    return HeadMaps(tuple(quotients), question.cost + other.cost)
 
 
 PUBLISHED = range(16, 17)

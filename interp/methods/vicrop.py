@@ -16,12 +16,11 @@ from interp.indicators.argument_checks import check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.methods.method import Answer, Samples, answers, n_tokens
+from interp.methods.method import Answer, Samples, answers, list_samples, n_tokens
 from interp.methods.published_layers import scaled_layers
 from interp.methods.vicrop_maps import grad_att, pure_grad, rel_att, whole_view
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.encode import as_samples
 
 __all__ = ["RATIOS", "Cells", "Crop", "Selected", "ViCrop", "best_window", "cell_grid", "select"]
 
@@ -281,7 +280,7 @@ class ViCrop:
         crops = self.crop(mllm, chosen, prompt)
         with Meter(mllm.device) as meter:
             batch = self._encoded(
-                mllm, [self._shown(*one) for one in zip(_listed(chosen), crops, strict=True)], prompt
+                mllm, [self._shown(*one) for one in zip(list_samples(chosen), crops, strict=True)], prompt
             )
         trace = mllm.trace(batch, prompt=prompt, generate=n)
         said = [
@@ -406,18 +405,14 @@ def default_base(family: str, config: Any, size: tuple[int, int]) -> float:
 
 def _samples(samples: Samples) -> tuple[Sample, ...] | Prefix:
     """One batch of samples with one image each."""
-    chosen = samples if isinstance(samples, Prefix) else _listed(samples)
-    for sample in _listed(chosen):
+    chosen = samples if isinstance(samples, Prefix) else tuple(list_samples(samples))
+    for sample in list_samples(chosen):
         if len(sample.images) != 1:
             raise SampleError(
                 f"ViCrop crops a sample's one image; sample {sample.id} has {len(sample.images)}. Make one sample per "
                 "image, or leave such samples out."
             )
     return chosen
-
-
-def _listed(samples: Samples) -> tuple[Sample, ...]:
-    return samples.samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
 
 
 def _check_layer(layer: Any, kind: str) -> None:

@@ -64,12 +64,15 @@ def pure_grad(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, generic: Pr
     return Maps(tuple(arrays), tuple(token_maps), meter.cost)
 
 
-def _pixel_map(mllm: Mllm, asked: Batch, generic: Batch, meter: Meter) -> Float[np.ndarray, " token"]:
-    tokens = asked.tokens[0]
-    grid = pixel_grid(asked.inputs, tokens, mllm.processor, mllm.hf.config)
-    q, g = (_norms(grid.picture(_array(_pixel_gradient(mllm, batch, meter)))) for batch in (asked, generic))
+def _pixel_map(mllm: Mllm, question: Batch, generic: Batch, meter: Meter) -> Float[np.ndarray, " token"]:
+    tokens = question.tokens[0]
+    grid = pixel_grid(question.inputs, tokens, mllm.processor, mllm.hf.config)
+    q, g = (
+        _norms(grid.picture(_array(_pixel_gradient(mllm, batch, meter)))) for batch in (question, generic)
+    )
     picture = (
-        grid.picture(_array(asked.inputs["pixel_values"]))[0] * channel_scale(mllm.processor)[:, None, None]
+        grid.picture(_array(question.inputs["pixel_values"]))[0]
+        * channel_scale(mllm.processor)[:, None, None]
     )
     quotient = np.divide(q, g, out=np.zeros_like(q), where=g > 0)
     values = np.zeros(tokens.n)
