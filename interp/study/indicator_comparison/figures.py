@@ -29,7 +29,7 @@ SIGNS = "●◇□×"
 """The symbols as text."""
 ACROSS = 2
 TICKS = [10.0**power * step for power in range(-3, 6) for step in (1, 3)]
-AREAS = {"deletion": "deletion area, lower is better ↓", "insertion": "insertion area, higher is better ↑"}
+AREAS = {"deletion": "deletion area ↓", "insertion": "insertion area ↑"}
 FRAME = "#111827"
 
 
@@ -204,8 +204,8 @@ def curves_figure(result: IndicatorResult, cell: IndicatorCell) -> go.Figure:
                 trace = _height(result, cell, own, label, legend=row == column == 1)
                 figure.add_trace(trace, row=row, col=column)
     labels = (
-        "deletion: share of the target left,<br>lower is better ↓",
-        "insertion: share of the target back,<br>higher is better ↑",
+        "deletion: target left,<br>lower is better ↓",
+        "insertion: target back,<br>higher is better ↑",
     )
     for row, words in enumerate(labels, start=1):
         figure.update_yaxes(title_text=words, row=row, col=1)
