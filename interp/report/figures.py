@@ -55,7 +55,7 @@ def curves(
         colour: Of all of them.
         dash: Any but "solid" marks a baseline: thinner, without the groups' lines.
         legend: Whether the legend names it here.
-        digits: Of the numbers under the pointer.
+        digits: Digits after the point that hovering shows.
     """
     if summary.empty:
         return []
@@ -76,7 +76,7 @@ def line(
     legend: bool = True,
     digits: int = 3,
 ) -> go.Scatter:
-    """Means over the layers; the interval and the counts stand under the pointer."""
+    """Means over the layers; hovering shows the interval and the counts."""
     solid, ends = dash == "solid", ("low", "high", "n", "n_groups")
     return go.Scatter(
         x=summary.layer,
@@ -141,8 +141,8 @@ def heat(
     Args:
         frame: One row per cell.
         value: The column that is drawn.
-        more: Columns shown under the pointer as `%{customdata[0]}`, `%{customdata[1]}`, ….
-        hover: What stands under the pointer after “layer 3, head 5”.
+        more: Columns that hovering shows as `%{customdata[0]}`, `%{customdata[1]}`, ….
+        hover: What hovering shows after “layer 3, head 5”.
         axis: The figure's colour axis to use.
         along: The columns of x and y.
     """
@@ -187,7 +187,7 @@ def points(
 
     Args:
         rows: Has `n_groups` and the columns named by `of`.
-        names: What stands at the left of each.
+        names: The label at the left of each.
         of: The columns of the value and of its interval's ends.
         scale: What the numbers are multiplied by.
         marker: As for `go.Scatter`.
@@ -227,10 +227,10 @@ def reference_line(
 
     Args:
         figure: The figure; it is changed.
-        x: Where an upright line stands.
-        y: Where a level line lies.
-        text: The word.
-        at: Where the word stands, as Plotly's `annotation_position`.
+        x: Where to draw a vertical line.
+        y: Where to draw a horizontal line.
+        text: A word beside the line.
+        at: Where to write the word, as Plotly's `annotation_position`.
         **place: `row` and `col`; all panels when left out.
     """
     line = {"color": GREY, "width": 1, "dash": "dot"}
@@ -246,7 +246,7 @@ def metric_axis(metric: str, separator: str = ",<br>") -> str:
     """An axis title: the metric's name and unit, and the direction that is better."""
     described = METRICS[metric]
     arrow = "↑" if described.better == "higher" else "↓"
-    return f"{described.label}{separator}{described.better} is better {arrow}"
+    return f"{described.label} {arrow}{separator}{described.better} is better"
 
 
 def every(values: Iterable[int], n: int = 12) -> int:

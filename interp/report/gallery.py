@@ -30,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 Picture = tuple[str, Image.Image]
-"""A caption and what it stands under."""
+"""A caption and its picture."""
 SIDE = 300
 BOX_COLOUR = (34, 211, 238)
 CROP_COLOUR = (250, 204, 21)
@@ -121,7 +121,7 @@ def sample_card(
     Args:
         pictures: Caption and picture, side by side.
         question: The question, under the pictures.
-        lines: What stands below it; empty ones are left out.
+        lines: Lines below it; empty ones are left out.
         score: A number beside the question.
         columns: Pictures in a row, where there is room; all of them when left out.
     """
@@ -139,11 +139,11 @@ def answers(row: Mapping[str, Any]) -> Markup:
         row: Has `answer`, `predicted` and `correct`; None where unknown.
     """
     known = isinstance(row["answer"], str)
-    told = join("answer ", bold(row["answer"])) if known else join("no answer given")
+    answer = join("answer ", bold(row["answer"])) if known else join("no answer given")
     if not isinstance(row["predicted"], str):
-        return told
+        return answer
     judged = known and row["correct"] is not None
-    return join(told, " · model ", bold(row["predicted"], kind=verdict(row["correct"]) if judged else ""))
+    return join(answer, " · model ", bold(row["predicted"], kind=verdict(row["correct"]) if judged else ""))
 
 
 def verdict(correct: Any) -> str:

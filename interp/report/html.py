@@ -140,12 +140,12 @@ def code(*parts: Any) -> Markup:
 
 
 def tip(text: str, words: str, kind: str = "") -> Markup:
-    """Text that shows more words when the pointer is over it."""
+    """Text that shows more words on hovering."""
     return macros().tip(text, words, kind)
 
 
 def key(colour: str) -> Markup:
-    """A small square of a colour, before the name that it stands for."""
+    """A small square of a colour, before a name in the legend or a table."""
     return macros().key(colour)
 
 
@@ -192,7 +192,7 @@ def definitions(terms: Mapping[Any, Any]) -> Markup:
 
 
 def table(heads: Sequence[Any], rows: Iterable[Any], kind: str = "") -> Markup:
-    """A table that scrolls sideways where it is too wide; its first column stands left.
+    """A table that scrolls sideways where it is too wide; its first column is aligned left.
 
     Args:
         heads: The header's entries, or several `Row`s of them; none for a table without a header.

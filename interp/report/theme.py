@@ -14,7 +14,7 @@ __all__ = [
 ]  # fmt: skip
 
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Colours of series, by Okabe and Ito: told apart with every common kind of colour blindness."""
+"""Colours of series, by Okabe and Ito: distinguishable with every common kind of colour blindness."""
 MORE_SERIES = (*SERIES, *qualitative.Dark24)
 GREY = "#8a909c"
 HIGHLIGHT = "#D55E00"
@@ -65,7 +65,7 @@ def laid_out(figure: go.Figure, height: int, *, columns: int = 1, **layout: Any)
 
 
 def series_colour(place: int) -> str:
-    """The colour of a series by its place; after six the colours are only told apart by normal sight."""
+    """The colour of a series by its place; the first six are safe for colour-blind readers."""
     return MORE_SERIES[place % len(MORE_SERIES)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -65,8 +66,8 @@ def test_figure_l_compares_each_kind_with_the_last_token(
 ) -> None:
     script("figL_text_tokens").main(data=("natural",), out=tmp_path, n=3, n_validation=2)
     said = capsys.readouterr().out
-    page = (tmp_path / "figL.html").read_text()
-    for kind in ("last token", "question&#x27;s words", "object&#x27;s word", "first answer token"):
+    page = html.unescape((tmp_path / "figL.html").read_text())
+    for kind in ("last token", "question's words", "object's word", "first answer token"):
         assert kind in page
     assert said.count("minus last") == 6  # three kinds, relative and plain
     assert "None: every sample was measured." in page

@@ -38,7 +38,7 @@ def head_maps(heads: pd.DataFrame) -> go.Figure:
             figure.add_trace(cells, row=row, col=column)
     most = float(heads[["direct", "total"]].abs().to_numpy().max())
     effects = colour_bar("effect on the logit, logits", x=1.02, len=0.9)
-    ratio = colour_bar("attention ratio, higher is better", x=1.12, len=0.9)
+    ratio = colour_bar("attention ratio (AR), higher is better", x=1.12, len=0.9)
     figure.update_xaxes(title_text="layer", dtick=every(heads.layer, 8))
     figure.update_yaxes(showgrid=False, dtick=every(heads["head"], 8))
     figure.update_yaxes(title_text="head", col=1)

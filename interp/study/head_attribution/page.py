@@ -146,9 +146,7 @@ def write_page(
         join(figure_cards(["heads"]), paragraph(HOW, kind="soft wide")),
         section("By layer", figure_cards(["parts"]), intro=PARTS),
         section("Do they agree?", agreement, figure_cards(["scatter"]), intro=CORRELATION),
-        section(
-            "Where direct and total effects differ", _heads(result, head_table(result, ranked)), intro=TABLE
-        ),
+        section("Where direct and total differ", _heads(result, head_table(result, ranked)), intro=TABLE),
         section("Failures", paragraph(_failures(result), kind="wide")),
         provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
     ]

@@ -29,7 +29,7 @@ SIGNS = "●◇□×"
 """The symbols as text."""
 ACROSS = 2
 TICKS = [10.0**power * step for power in range(-3, 6) for step in (1, 3)]
-AREAS = {"deletion": "deletion area, lower is better ↓", "insertion": "insertion area, higher is better ↑"}
+AREAS = {"deletion": "deletion area ↓", "insertion": "insertion area ↑"}
 FRAME = "#111827"
 
 
@@ -124,7 +124,7 @@ def pareto_figure(result: IndicatorResult, metric: str | None = None) -> go.Figu
             for trace in _front(result, table, better(chosen) == "higher", legend=place == 0):
                 figure.add_trace(trace, **at)
     ticks: dict[str, Any] = {"type": "log", "tickvals": TICKS, "ticktext": [f"{tick:g}" for tick in TICKS]}
-    figure.update_xaxes(title_text="time of a map, in plain forward passes (lower is better ←)", **ticks)
+    figure.update_xaxes(title_text="seconds, in plain forwards (lower is better ←)", **ticks)
     figure.update_yaxes(title_text=metric_axis(chosen), col=1)
     return laid_out(figure, 180 + 380 * n_rows, columns=n_columns, margin={"b": 140})
 
@@ -156,7 +156,7 @@ def _front(result: IndicatorResult, table: pd.DataFrame, higher: bool, *, legend
 
 
 def _side(label: str, kept: list[str]) -> str:
-    """Where a point's name stands, so that those of neighbours differ; empty for one that is not on the line."""
+    """Where to write a point's name, alternating between neighbours; empty for a point that is not on the line."""
     sides = ("bottom right", "top left")
     return sides[kept.index(label) % 2] if label in kept else ""
 
@@ -204,8 +204,8 @@ def curves_figure(result: IndicatorResult, cell: IndicatorCell) -> go.Figure:
                 trace = _height(result, cell, own, label, legend=row == column == 1)
                 figure.add_trace(trace, row=row, col=column)
     labels = (
-        "deletion: share of the target left,<br>lower is better ↓",
-        "insertion: share of the target back,<br>higher is better ↑",
+        "deletion: target left,<br>lower is better ↓",
+        "insertion: target back,<br>higher is better ↑",
     )
     for row, words in enumerate(labels, start=1):
         figure.update_yaxes(title_text=words, row=row, col=1)

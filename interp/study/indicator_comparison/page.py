@@ -155,7 +155,7 @@ def _lead(result: IndicatorResult) -> Markup:
         if n < MIN_GROUPS
     )
     lines = [paragraph(line, kind="soft wide") for line in result.sentences()]
-    layers = join(*lines) if len(lines) < 2 else details("Which layer stands for each", *lines)
+    layers = join(*lines) if len(lines) < 2 else details("The layer shown for each indicator", *lines)
     return join(opening(words, organism=any(is_organism(study.model) for study in studies)), *notes, layers)
 
 
@@ -219,8 +219,11 @@ def maps_card(cell: IndicatorCell, index: int) -> Markup:
         picture.thumbnail((SIDE, SIDE))
     frame = cell.frame("samples")
     row = records(where(frame, frame["index"] == index))[0]
-    told = join("answer ", bold(row["answer"]), " · ") if isinstance(row["answer"], str) else ""
-    lines = [join(told, "model ", bold(row["predicted"])), gallery.origin_line(row["sample"], row["sample"])]
+    answer = join("answer ", bold(row["answer"]), " · ") if isinstance(row["answer"], str) else ""
+    lines = [
+        join(answer, "model ", bold(row["predicted"])),
+        gallery.origin_line(row["sample"], row["sample"]),
+    ]
     return gallery.sample_card(shown, row["question"], lines, columns=ACROSS)
 
 

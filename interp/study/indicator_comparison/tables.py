@@ -54,7 +54,7 @@ def calibration(result: IndicatorResult) -> Markup:
 
 
 def _verdict(row: dict[str, Any] | None) -> Markup | str:
-    """✓ or ✗ after a score, with Holm's p under the pointer; empty where there is no verdict."""
+    """✓ or ✗ after a score, with Holm's p on hovering; empty where there is no verdict."""
     if row is None or row["finds"] not in VERDICTS:
         return ""
     sign, kind = VERDICTS[row["finds"]]
@@ -120,12 +120,12 @@ def cost_table(result: IndicatorResult) -> Markup:
     columns: dict[str, Any] = {
         "": "indicator",
         "seconds": lambda row: number(row["seconds"], 4),
-        "seconds × plain": lambda row: number(row["seconds_ratio"]),
+        "× plain, time": lambda row: number(row["seconds_ratio"]),
         "forwards": lambda row: number(row["forwards"]),
         "backwards": lambda row: number(row["backwards"]),
         "token positions": lambda row: number(row["tokens"], 0),
         "GFLOP": lambda row: number(row["flops"] / 1e9, 3),
-        "GFLOP × plain": lambda row: number(row["flops_ratio"]),
+        "× plain, operations": lambda row: number(row["flops_ratio"]),
         "peak memory": lambda row: size_of(row["peak_bytes"]),
     }
     frame, parts = result.costs(), []
@@ -144,7 +144,7 @@ def pairs_table(result: IndicatorResult) -> Markup | str:
         return ""
     columns: dict[str, Any] = {
         "": lambda row: f"{row['a']} − {row['b']}",
-        "mean of each": lambda row: f"{number(row['mean_a'])}, {number(row['mean_b'])}",
+        "means of both": lambda row: f"{number(row['mean_a'])}, {number(row['mean_b'])}",
         "difference [95 %]": lambda row: estimate(row, of=("difference", "low", "high"), sign=True),
         "p": lambda row: p_value(row["p"]),
         "Holm's p": lambda row: p_value(row["p_holm"]),

@@ -56,8 +56,8 @@ TESTS = """Difference of the log-probability (nats) between the pass with the fl
 for flows from boxes, the pass with as many tokens elsewhere blocked, on the same samples. p: sign flips of whole
 groups. Holm's p is adjusted over all rows of a model and data set. A small p says that a change is not zero, not that
 it is large."""
-NO_ANSWER = """No sample is answered rightly by the unedited model, so there is no probability to follow. Use
-target="greedy"."""
+NO_ANSWER = Markup("""No sample is answered rightly by the unedited model, so there is no probability to follow.
+Use target="greedy".""")
 TERMS = {
     "Relative change": """(p_after − p_before) / p_before × 100, per sample, then the mean. −100 % is a probability of
     0. Gains have no bound, so a few samples with a small p_before can raise a mean (Geva et al., arXiv

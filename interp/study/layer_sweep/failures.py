@@ -275,7 +275,7 @@ def _counts(found: pd.DataFrame, seed: int) -> list[Markup]:
     columns: dict[str, Any] = {
         "outcome": "outcome",
         "samples": "n",
-        "share, % [95 %]": lambda row: estimate(row, of=("share", "low", "high"), scale=100, digits=0),
+        "share [95 %]": lambda row: estimate(row, of=("share", "low", "high"), scale=100, digits=0) + " %",
         "expected": lambda row: percent(row["expected"]),
     }
     for labels, part in _parts(shares):

@@ -72,7 +72,7 @@ def _finding(result: Result, cell: SweepCell, here: pd.DataFrame, metric: str) -
     value, _, ends = estimate(own).partition(" ")
     counts = f"{ends} · " if ends else ""
     counts += f"{count(own['n'], 'sample')}, {count(own['n_groups'], 'group')}"
-    heads = ("baseline", "its score", "own boxes − baseline")
+    heads = ("baseline", "its score", "own boxes minus baseline")
     lines = [
         (CONTROLS[name], estimate(found[name]), estimate(found[f"boxes − {name}"], sign=True))
         for name in BASELINES
@@ -214,7 +214,7 @@ def _group_mean(one: dict[str, Any], side: str) -> Markup:
 
 
 def every_layer(result: Result, choice: LayerChoice) -> Markup:
-    """Each layer and control with its interval, one table per metric; the first stands open."""
+    """Each layer and control with its interval, one table per metric; the first is open."""
     summary = result.summary()
     shown = []
     for metric in result.metrics:

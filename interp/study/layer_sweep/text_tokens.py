@@ -49,8 +49,9 @@ DIVISOR = """All relative maps, for every kind of token, are divided by the same
 prompt, since a generic prompt has no question and no word for the object. Only for the last token do both rows have
 the same role in the sentence. A difference between kinds of token should therefore also appear in the plain maps."""
 CHOICE = """Each kind of token is shown at its own layer, the best on the validation split, and measured on test
-samples of other groups. Differences are over the same samples. p: permutation of whole groups, with Holm's correction
-over all rows of this table."""
+samples of other groups. “Minus” columns are differences of AR over the same samples: minus AR
+on shuffled boxes, minus AR of the last token. p: permutation of whole groups, with Holm's correction over all rows of
+this table."""
 
 
 def own_layer_scores(result: Result, choices: Mapping[str, LayerChoice], metric: str = "ar") -> pd.DataFrame:
@@ -205,8 +206,8 @@ def _table(found: pd.DataFrame) -> Markup:
         "rows of": "indicator",
         "layer": "layer",
         "AR": estimate,
-        "AR − AR on shuffled boxes": lambda row: _gap_text(row["shuffled"]),
-        "AR − AR of the last token": lambda row: _gap_text(row["last"]),
+        "minus shuffled boxes": lambda row: _gap_text(row["shuffled"]),
+        "minus last token": lambda row: _gap_text(row["last"]),
         "p (Holm)": lambda row: p_value(row["p"]),
         "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
     }

@@ -98,12 +98,12 @@ def _heat_maps(result: RefinementResult, own: pd.DataFrame, pair: tuple[str, str
     top = max(float(100 * table.difference.abs().max()), 0.1)
     for column, place in enumerate(shown, start=1):
         figure.add_trace(_heat(rows_of(table, place), across, up), row=1, col=column)
-    bar = colour_bar("accuracy, after − before, points")
+    bar = colour_bar("accuracy change,<br>points")
     scale: dict[str, Any] = {"colorscale": DIVERGING, "cmin": -top, "cmax": top, "colorbar": bar}
     figure.update_xaxes(type="category", title_text=NAMES.get(across, across))
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_yaxes(title_text=NAMES.get(up, up), col=1)
-    return laid_out(figure, 150 + 44 * table[up].nunique(), columns=len(shown), coloraxis=scale)
+    return laid_out(figure, 190 + 44 * table[up].nunique(), columns=len(shown), coloraxis=scale)
 
 
 def _heat(rows: pd.DataFrame, across: str, up: str) -> go.Heatmap:

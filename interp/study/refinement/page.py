@@ -66,13 +66,14 @@ FIGURES = {
     "heat": (
         "Accuracy change over both parameters",
         """Each cell is the change of accuracy against the plain model, in percentage points, on the same samples:
-        blue is better, red is worse. Hover for the interval and the number of samples. The best cell of a table
-        flatters: choose parameters on validation samples.""",
+        blue is better, red is worse. Hover for the interval and the number of samples.
+        The best cell of a table flatters: choose parameters on validation samples.""",
     ),
 }
-METHODS = """Each line is one method against the plain model on the same samples. “Became right” and “became wrong”
-count answers that changed. Holm's p is that of the group-wise sign test, adjusted over the lines. Points are
-percentage points of accuracy, with the 95 % interval. Cost is the method's divided by the plain model's."""
+METHODS = """Each line is one method against the plain model on the same samples. Before and after are accuracies;
+points are the difference after − before in percentage points, with the 95 % interval. “+” counts answers that became
+right, “−” answers that became wrong. Holm's p is that of the group-wise sign test, adjusted over the lines. s ×,
+passes × and tokens × are the method's cost divided by the plain model's."""
 FLIPS = """McNemar's exact test asks whether a fair coin would split the flips so unevenly. It treats samples as
 independent: where several samples share a patient, a volume or an image, read the interval over groups instead."""
 GALLERY = Markup("""Drawn with seed {seed}, not picked by their result. Maps run low {ramp} high, each scaled to its
@@ -266,8 +267,8 @@ def _pictures(cell: RefinementCell, index: int, row: Mapping[str, Any]) -> list[
 def _answers(row: Mapping[str, Any], values: Mapping[tuple[str, str], float]) -> Markup:
     """“answer green · before blue 31 % → after green 88 %”."""
     known = isinstance(row["answer"], str)
-    told = join("answer ", bold(row["answer"])) if known else "no answer given"
-    return join(told, " · ", _answer(row, values, "before"), " → ", _answer(row, values, "after"))
+    answer = join("answer ", bold(row["answer"])) if known else "no answer given"
+    return join(answer, " · ", _answer(row, values, "before"), " → ", _answer(row, values, "after"))
 
 
 def _answer(row: Mapping[str, Any], values: Mapping[tuple[str, str], float], when: str) -> Markup:

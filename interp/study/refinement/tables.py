@@ -58,7 +58,7 @@ def measures_table(found: list[dict[str, Any]]) -> Markup:
         "mean of": lambda row: MEASURES[row["measure"]],
         "before": lambda row: number(row["before"], 3),
         "after": lambda row: number(row["after"], 3),
-        "after − before [95 %]": lambda row: difference(row, digits=3),
+        "difference [95 %]": lambda row: difference(row, digits=3),
     }
     return table(list(columns), rows(found, columns))
 
@@ -69,15 +69,15 @@ def methods_card(result: RefinementResult) -> Markup | str:
     rest = [axis for axis in result.axes if axis not in ("model", "data")]
     columns: dict[str, Any] = {
         "": lambda row: " · ".join(str(row[axis]) for axis in rest),
-        "accuracy before, %": lambda row: number(100 * row["before"], 1),
+        "before, %": lambda row: number(100 * row["before"], 1),
         "after, %": lambda row: number(100 * row["after"], 1),
-        "after − before, points": lambda row: bold(points(row)),
-        "became right": lambda row: f"{row['wrong_to_right']:.0f}",
-        "became wrong": lambda row: f"{row['right_to_wrong']:.0f}",
-        "McNemar p": lambda row: p_value(row["p_flips"]),
+        "points": lambda row: bold(points(row)),
+        "+": lambda row: f"{row['wrong_to_right']:.0f}",
+        "−": lambda row: f"{row['right_to_wrong']:.0f}",
+        "McNemar": lambda row: p_value(row["p_flips"]),
         "Holm's p": lambda row: p_value(row["p_holm"]),
         "Δ log p, nats": "logprob",
-        "seconds ×": lambda row: f"{row['seconds']:.2f}",
+        "s ×": lambda row: f"{row['seconds']:.2f}",
         "passes ×": lambda row: f"{row['forwards']:.2f}",
         "tokens ×": lambda row: f"{row['tokens']:.2f}",
     }
