@@ -195,7 +195,7 @@ def test_code_beside_a_model_transformers_knows_is_passed_over(copied, tmp_path,
     (copied / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
     change(copied, auto_map=CODE)
     with pytest.warns(
-        UserWarning, match=r"code of its own \(evil.py, evil_model.py\), which is not run; .*Llava"
+        UserWarning, match=r"comes with its own code \(evil.py, evil_model.py\), which is not run; .*Llava"
     ):
         loaded = load(copied)
     assert (loaded.trace(tiny.samples()).logits == mllm.trace(batch).logits).all()
