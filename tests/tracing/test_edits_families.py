@@ -339,6 +339,7 @@ def test_the_stream_that_is_read_is_what_layers_return(mllm, eager, tokens, exec
                 assert_allclose(one.sel(layer=layer), expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 @pytest.mark.parametrize("mode", ["renormalise", "zero"])
 def test_keys_behind_a_sliding_window_are_nothing_to_edit(executor, mode):

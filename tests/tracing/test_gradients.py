@@ -57,6 +57,7 @@ def check(found: list[RowGradients], sample: int, expected: list[Any], layers: A
         np.testing.assert_allclose(np.stack([g for _, g in mine]), gradient[layers], atol=1e-5 * scale)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("queries", ["last", "after_image"])
 def test_every_target_is_eagers(mllm, eager, queries):
     for target, terms in TARGETS.items():
