@@ -1,7 +1,8 @@
-"""Writes all golden files anew: `python -m tests.golden.rewrite`. Read the diff before you commit it."""
+"""Writes golden files anew: `python -m tests.golden.rewrite studies` or `… values`. Read the diff before committing."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 
 import torch
@@ -9,16 +10,18 @@ import torch
 from tests.golden import examples, golden
 
 
-def main() -> None:
-    """Runs every study and writes what it is and what it found."""
+def main(parts: list[str]) -> None:
+    """Writes what every study is, or what it finds."""
     torch.set_num_threads(1)
-    for name, study in examples.described().items():
-        golden.write_study(name, study)
-    with tempfile.TemporaryDirectory() as out:
-        found = golden.results(lambda study: study.run(out, progress=False))
-        for name, frame in golden.frames(found).items():
-            golden.write_frame(name, frame)
+    if "studies" in parts:
+        for name, study in examples.described().items():
+            golden.write_study(name, study)
+    if "values" in parts:
+        with tempfile.TemporaryDirectory() as out:
+            found = golden.results(lambda study: study.run(out, progress=False))
+            for name, frame in golden.frames(found).items():
+                golden.write_frame(name, frame)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What each study measures stays what it was, to 1e-6."""
+"""What each study measures stays what it was, to the tolerances of `golden`."""
 
 from __future__ import annotations
 
