@@ -11,6 +11,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.models.llava import Llava
 from interp.tracing import wrap
+from interp.tracing.prefix import exact
 from interp.tracing.visibility import Visibility, windows
 
 
@@ -45,6 +46,25 @@ def test_the_horizon_is_the_last_position_a_row_sees(attends, last):
 )
 def test_windows_cut_what_comes_before_but_no_image_block(attends, layer, row, seen):
     assert Visibility(attends, (None, 2)).seen(prompt(), row, layer).tolist() == seen
+
+
+@pytest.mark.parametrize(
+    ("attends", "lengths"),
+    [("causal", [1, 2, 3, 4, 5, 6, 7]), ("image_blocks", [1, 3, 4, 7]), ("prefix", [])],
+)
+def test_a_prefix_is_exact_where_no_row_of_it_sees_what_follows(attends, lengths):
+    found = [n for n in range(9) if exact([n], [prompt()], Visibility(attends))]
+    assert found == lengths
+
+
+def test_a_prefix_is_not_exact_where_it_is_read_or_windows_do_not_reach():
+    tokens = [prompt(), prompt()]
+    assert exact([3, 3], tokens, Visibility(), [3, None])
+    assert not exact([3, 3], tokens, Visibility(), [2, None])
+    assert not exact([3, 4], tokens, Visibility("causal", (None, 6)))  # padding would lie inside the window
+    assert exact([3, 4], tokens, Visibility("causal", (None, 9)))
+    assert not exact([3, 4], tokens, Visibility("causal", (None, 9)), generate=1)
+    assert exact([3, 3], tokens, Visibility("causal", (None, 6)))
 
 
 def test_a_prompt_without_images_has_no_blocks():
