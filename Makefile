@@ -25,6 +25,8 @@ bench:  ## cost of reading and editing attention, as multiples of the plain forw
 	$(PYTHON) benchmarks/reading.py
 	$(PYTHON) benchmarks/editing.py
 	$(PYTHON) benchmarks/indicators.py
+	$(PYTHON) benchmarks/throughput.py
+	$(PYTHON) benchmarks/host.py
 
 notebooks:  ## run every notebook top to bottom
 	pytest -n 0 -m notebook tests/test_notebooks.py
