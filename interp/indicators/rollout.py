@@ -14,7 +14,7 @@ from interp.inputs.sample import Sample
 from interp.tracing import Batch, Mllm, Prefix
 from interp.tracing.cost import Meter
 from interp.tracing.prefix_pass import given_as
-from interp.tracing.rollout import rollout
+from interp.tracing.rollout_rows import rollout
 
 __all__ = ["Rollout"]
 

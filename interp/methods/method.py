@@ -14,7 +14,7 @@ from interp.errors import MethodError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm, Prefix, Trace
-from interp.tracing.encode import as_samples
+from interp.tracing.encoding import as_samples
 
 __all__ = ["Answer", "Method", "Samples", "answers", "list_samples", "n_tokens", "shared_prefix"]
 

@@ -3,13 +3,12 @@
 from interp.tracing.cost import Cost
 from interp.tracing.decoding import Contrast, Decoding
 from interp.tracing.edits import Apply, Boost, Edit, Guide, Knockout, ScaleScores, ScaleWeights
-from interp.tracing.encode import Batch
+from interp.tracing.encoding import Batch
 from interp.tracing.loading import load, wrap
 from interp.tracing.model import Mllm
 from interp.tracing.patches import PatchResidual, PatchRows
-from interp.tracing.prefix import Prefix
+from interp.tracing.prefix import Prefix, Prefixes
 from interp.tracing.reads import Residual, Rows
-from interp.tracing.sharing import Prefixes
 from interp.tracing.site import Site, image_mask, positions
 from interp.tracing.target import Scores
 from interp.tracing.trace import SampleTrace, Trace

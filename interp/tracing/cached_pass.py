@@ -22,7 +22,7 @@ from transformers import Cache
 from interp.errors import ModelError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
-from interp.tracing.encode import PER_TOKEN, Batch
+from interp.tracing.encoding import PER_TOKEN, Batch
 from interp.tracing.prefix import After, Prefix, exact, pass_inputs
 from interp.tracing.run import run_pass, whole_cache
 from interp.tracing.shared_keys import HiddenCells, SharedKeys

@@ -25,7 +25,7 @@ from interp.inputs.tokens import TokenMap
 from interp.tracing.attention import Heads, attend, row_outputs
 from interp.tracing.attention_call import AttentionFunction, Call, Work
 from interp.tracing.cost import Meter
-from interp.tracing.encode import Batch
+from interp.tracing.encoding import Batch
 from interp.tracing.plan import Block
 from interp.tracing.prefix import Prefix, exact, pass_inputs, pass_layout, prefix_lengths, serving
 from interp.tracing.prefix_pass import given_as, make_prefix

@@ -31,7 +31,7 @@ from interp.tracing.attention import (
 )
 from interp.tracing.attention_call import AttentionFunction, Call, Work, any_of
 from interp.tracing.edit_cells import Change
-from interp.tracing.encode import ProcessedImages
+from interp.tracing.encoding import ProcessedImages
 from interp.tracing.plan import Block, LayerPlan, ReadBlock
 
 __all__ = [

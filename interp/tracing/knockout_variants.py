@@ -23,7 +23,7 @@ from interp.inputs.tokens import TokenMap
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.edits import Knockout
-from interp.tracing.encode import Batch
+from interp.tracing.encoding import Batch
 from interp.tracing.plan import resolve
 from interp.tracing.prefix import Prefix
 from interp.tracing.prefix_pass import make_prefix

@@ -16,15 +16,14 @@ from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing.decoding import Decoding
 from interp.tracing.edits import Edit
-from interp.tracing.encode import Batch
+from interp.tracing.encoding import Batch
 from interp.tracing.hooks import PATTERN
 from interp.tracing.lens.lens import Lens, make_lens
 from interp.tracing.nnsight_hook import OfferedRows, offered_rows
-from interp.tracing.prefix import Prefix, Stop
+from interp.tracing.prefix import Prefix, Prefixes, Stop
 from interp.tracing.prefix_pass import make_prefix
 from interp.tracing.reads import Read
 from interp.tracing.run import embeddings
-from interp.tracing.sharing import Prefixes
 from interp.tracing.site import Selector, Site
 from interp.tracing.target import Scores, score
 from interp.tracing.trace import Trace, trace

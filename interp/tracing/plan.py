@@ -20,7 +20,7 @@ from interp.inputs.tokens import TokenMap
 from interp.tracing.attention import Heads
 from interp.tracing.edit_cells import Cells, Change, Patch
 from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
-from interp.tracing.layout import Layout
+from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Read, Residual, Rows
 from interp.tracing.site import Selector, select

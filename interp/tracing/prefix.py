@@ -5,7 +5,8 @@ A prefix holds the keys and values of a prompt up to its last image token, run o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,14 +20,15 @@ from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost
-from interp.tracing.encode import Batch, left_padded
-from interp.tracing.layout import Layout
-from interp.tracing.positions import sliced
+from interp.tracing.encoding import Batch, left_padded, sliced
+from interp.tracing.padding import Layout
 from interp.tracing.visibility import Visibility
 
 __all__ = [
     "After",
+    "Holder",
     "Prefix",
+    "Prefixes",
     "Stop",
     "exact",
     "pass_inputs",
@@ -241,3 +243,42 @@ def pass_inputs(batch: Batch, before: Prefix | None) -> tuple[dict[str, Tensor],
     }
     length = before.keys[0].shape[2]
     return inputs, Cache(layers=[*(After(length) for _ in before.keys)])
+
+
+Holder = Callable[[str, Callable[[], Any], Callable[[Any], int]], tuple[Any, bool]]
+"""Holds values by key. From a key, a function that makes its value and one that says how many bytes that takes:
+the value, and whether it was there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prefixes:
+    """Where a model's traces find image prefixes, and leave those they had to make. See `Mllm.sharing`.
+
+    A prefix is known by the model, the tokens of the batch's prompts up to the last image token, and the pixels:
+    never by which object or which file a sample is. So a prefix that is found holds the keys and values that it
+    would hold if it were made, bit for bit.
+
+    Attributes:
+        holder: What keeps them.
+        model: Says which model it is: its fingerprint, dtype and device.
+    """
+
+    holder: Holder
+    model: str
+
+    def of(self, batch: Batch, lengths: Sequence[int], make: Callable[[], Prefix]) -> Prefix:
+        """The prefix of this batch, whose prompts' prefixes have these lengths."""
+        found, known = self.holder(f"prefix {self._content(batch, lengths)}", make, _n_bytes)
+        return replace(found, batch=batch) if known else found
+
+    def _content(self, batch: Batch, lengths: Sequence[int]) -> str:
+        content = hashlib.sha256(self.model.encode())
+        for single, n in zip(batch.singles, lengths, strict=True):
+            content.update(single.content(n))
+        return content.hexdigest()
+
+
+def _n_bytes(prefix: Prefix) -> int:
+    """What its keys and values take, and the pixels of its batch."""
+    tensors = (*prefix.keys, *prefix.values, *prefix.batch.inputs.values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

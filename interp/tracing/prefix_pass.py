@@ -16,8 +16,7 @@ from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.tracing.cost import Cost, Meter
-from interp.tracing.encode import PER_TOKEN, Batch
-from interp.tracing.positions import sliced
+from interp.tracing.encoding import PER_TOKEN, Batch, sliced
 from interp.tracing.prefix import Prefix, Stop, exact, prefix_lengths, prefix_lines, serving
 from interp.tracing.run import PassCompleteError, run_pass
 from interp.tracing.wrapped import WrappedModel

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.errors import EditError
 from interp.tracing.hooks import Recorder
-from interp.tracing.layout import Layout
+from interp.tracing.padding import Layout
 from interp.tracing.plan import Request, StreamPatch, StreamSelection
 
 __all__ = ["LayerStream", "StreamPlan", "StreamWork", "make_stream_plan"]

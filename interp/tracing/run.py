@@ -19,9 +19,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from interp.tracing.cost import Meter
 from interp.tracing.decoding import Contrast
-from interp.tracing.encode import PER_TOKEN, Batch, left_padded
+from interp.tracing.encoding import PER_TOKEN, Batch, left_padded, position_ids
 from interp.tracing.hooks import Recorder
-from interp.tracing.positions import position_ids
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = [

@@ -16,7 +16,7 @@ from interp.inputs.prompt import Diff, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.edits import Edit
-from interp.tracing.encode import PER_TOKEN, Batch, Encoded
+from interp.tracing.encoding import PER_TOKEN, Batch, Encoded
 from interp.tracing.prefix import Prefix
 from interp.tracing.prefix_pass import given_as
 from interp.tracing.run import Generation

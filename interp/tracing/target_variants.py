@@ -14,7 +14,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Cost, Meter
-from interp.tracing.encode import Batch
+from interp.tracing.encoding import Batch
 from interp.tracing.prefix_pass import given_as
 from interp.tracing.target import Aim, aims, forced, likeliest
 from interp.tracing.wrapped import WrappedModel

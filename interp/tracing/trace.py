@@ -21,10 +21,10 @@ from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
 from interp.tracing.edits import AttentionEdit, Edit
-from interp.tracing.encode import Batch
+from interp.tracing.encoding import Batch
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
 from interp.tracing.labels import label_rows
-from interp.tracing.layout import Layout
+from interp.tracing.padding import Layout
 from interp.tracing.plan import LayerPlan, Request, make_plan, resolve
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.prefix_pass import given_as, prefix_before

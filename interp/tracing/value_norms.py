@@ -16,7 +16,7 @@ from interp.errors import ModelError
 from interp.tracing.attention import attend
 from interp.tracing.attention_call import AttentionFunction, Call
 from interp.tracing.cost import Meter
-from interp.tracing.encode import Batch
+from interp.tracing.encoding import Batch
 from interp.tracing.plan import Block
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, serving
 from interp.tracing.run import run_pass

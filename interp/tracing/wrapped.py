@@ -14,12 +14,11 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter
 from interp.models.base import Attends
-from interp.tracing.encode import Batch, Encoder
+from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.fingerprint import fingerprint
 from interp.tracing.hooks import Installation
 from interp.tracing.plan import Shape
-from interp.tracing.positions import position_ids
-from interp.tracing.sharing import Prefixes
+from interp.tracing.prefix import Prefixes
 from interp.tracing.visibility import Visibility, windows
 
 __all__ = ["WrappedModel"]

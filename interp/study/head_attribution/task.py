@@ -14,8 +14,8 @@ from interp.errors import SampleError
 from interp.inputs.prompt import Target
 from interp.run import Outcome
 from interp.study.first_token import answer_columns
-from interp.study.lens import LensTask
 from interp.study.task import TableRows, suitable_threads
+from interp.study.transformer_lens import LensTask
 from interp.tracing.knockout_variants import Knockouts, KnockoutVariant
 
 __all__ = ["AttributionTask"]

@@ -14,7 +14,7 @@ from interp.report.figures import Figures, interval_arms, metric_axis, panels, p
 from interp.report.tables import cell_name, interval, number
 from interp.report.theme import DIVERGING, GREY, SHADES, colour_bar, laid_out, plain, series_colour
 from interp.study.dataframes import records, rows_of, where
-from interp.study.indicator_comparison.costs import PLAIN
+from interp.study.indicator_comparison.indicator_maps import PLAIN
 from interp.study.indicator_comparison.paired_tests import baselines, better
 from interp.study.indicator_comparison.removal_curves import CURVES
 from interp.study.indicator_comparison.task import QUESTION, WEIGHTS

@@ -27,8 +27,8 @@ from interp.report.provenance import INTERVALS, as_json, failure_list, meanings,
 from interp.report.tables import number, varying
 from interp.stats import MIN_GROUPS, population_note
 from interp.study.dataframes import records, rows_of, where
-from interp.study.indicator_comparison.costs import FLOPS
 from interp.study.indicator_comparison.figures import figures, measured_cells, name_of
+from interp.study.indicator_comparison.indicator_maps import FLOPS
 from interp.study.indicator_comparison.tables import (
     calibration,
     cost_table,

@@ -16,7 +16,7 @@ from rich.text import Text
 from interp.metrics import METRICS, normalised
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
-from interp.study.indicator_comparison.costs import costs
+from interp.study.indicator_comparison.indicator_maps import costs
 from interp.study.indicator_comparison.paired_tests import compare_indicators, found
 from interp.study.indicator_comparison.removal_curves import scaled
 from interp.study.result import GridResult, printed, stored_tokens
@@ -172,7 +172,7 @@ class IndicatorResult(GridResult):
     def costs(self) -> pd.DataFrame:
         """One row per (axes…, indicator), the plain forward first: cost of a map of one sample, made alone.
 
-        See `interp.study.indicator_comparison.costs.costs` for the columns.
+        See `interp.study.indicator_comparison.indicator_maps.costs` for the columns.
         """
         return costs(self.cells)
 

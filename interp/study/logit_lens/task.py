@@ -17,8 +17,8 @@ from interp.run import FAILURES, Outcome
 from interp.run.task import failure
 from interp.study.baselines import partners
 from interp.study.first_token import answer_columns
-from interp.study.lens import LensTask
 from interp.study.task import TableRows, group_of, suitable_threads
+from interp.study.transformer_lens import LensTask
 
 __all__ = ["OTHERS", "OWN", "WORDS", "LensSweepTask"]
 
@@ -98,7 +98,7 @@ class LensSweepTask(LensTask):
 
     def _vocabulary(self, indices: tuple[int, ...]) -> list[str]:
         """The words of these samples and of their partners that are one token each."""
-        from interp.tracing.lens.words import word_ids
+        from interp.tracing.lens.logit_lens import word_ids
 
         wanted = [
             self._word(i, word) for index in indices for word in self.study.words for i in self._pair(index)

@@ -11,9 +11,8 @@ from interp.methods import Method, Plain
 from interp.study.fields import field, whole_number
 from interp.study.head_ranking.head_set import HeadSet
 from interp.study.model_spec import OpenModel, model_label
-from interp.study.refinement.head_references import references, resolved
 from interp.study.refinement.result import RefinementResult
-from interp.study.refinement.task import RefinementTask
+from interp.study.refinement.task import RefinementTask, references, resolved
 from interp.study.runs import GridCell
 from interp.study.study import Study
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,18 +13,77 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from interp.indicators.attention import relative
 from interp.inputs.answers import is_right
+from interp.inputs.prompt import GENERIC_PROMPT, Prompt
+from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.methods import Answer, Method, Plain
 from interp.metrics import attention_ratio
 from interp.run import Outcome, ProcessCache, digest
 from interp.study.first_token import answer_columns
 from interp.study.prefix_cost import billed
-from interp.study.refinement.last_row_attention import generic_rows, last_rows, over, repeated
 from interp.study.task import StudyTask, TableRows, suitable_threads
-from interp.tracing import Cost
+from interp.tracing import Cost, Edit, Rows, Site
 
-__all__ = ["SPENT", "TIMES", "RefinementTask"]
+__all__ = [
+    "SPENT",
+    "TIMES",
+    "RefinementTask",
+    "generic_rows",
+    "last_rows",
+    "over",
+    "references",
+    "repeated",
+    "resolved",
+]
+
+
+def references(method: Any) -> dict[str, Any]:
+    """The method's fields that hold a reference: anything with a `resolve(out, …)`, such as a `HeadSet`."""
+    if not dataclasses.is_dataclass(method):
+        return {}
+    held = {own.name: getattr(method, own.name) for own in dataclasses.fields(method)}
+    return {name: value for name, value in held.items() if callable(getattr(value, "resolve", None))}
+
+
+def resolved(method: Any, out: str | os.PathLike[str], **options: Any) -> Any:
+    """The method with what its references stand for; `options` are those of `resolve`."""
+    found = {name: value.resolve(out, **options) for name, value in references(method).items()}
+    return dataclasses.replace(method, **found)
+
+
+Weights = list[Float[np.ndarray, " token"]]
+
+
+def repeated(method: Any, mllm: Any, answers: Sequence[Any]) -> list[Edit] | None:
+    """The edits that gave these answers, for another trace of the same batch; None where there are none to repeat.
+
+    A method says them itself, in `repeat(mllm, answers)`.
+    """
+    repeat = getattr(method, "repeat", None)
+    return None if repeat is None else list(repeat(mllm, answers))
+
+
+def last_rows(
+    mllm: Any, samples: Sequence[Sample], prompt: Prompt, layer: int, edits: Sequence[Edit] = ()
+) -> Weights:
+    """Each sample's head-mean attention of the last prompt row to the image tokens at a layer."""
+    rows = Rows(Site(layers=[layer], queries="last", keys="image"), reduce="head")
+    trace = mllm.trace(samples, prompt=prompt, reads=[rows], edits=list(edits))
+    return [np.asarray(one.rows.values, np.float64).reshape(-1) for one in trace]
+
+
+def generic_rows(mllm: Any, samples: Sequence[Sample], prompt: Prompt, layer: int) -> Weights:
+    """What every question on the image draws: the same rows under the generic prompt, unedited."""
+    generic = Prompt(template=GENERIC_PROMPT.template, image_first=prompt.image_first, system=prompt.system)
+    return last_rows(mllm, samples, generic, layer)
+
+
+def over(question: Weights, generic: Weights) -> Weights:
+    """Relative attention, token by token: question / generic, 0/0 = 0."""
+    return [relative(a, g)[0] for a, g in zip(question, generic, strict=True)]
+
 
 PLAIN: Method = Plain()
 TIMES = ("before", "after")

@@ -15,11 +15,10 @@ from torch import Tensor
 from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Target
 from interp.inputs.tokens import TokenMap
-from interp.tracing.encode import Batch
-from interp.tracing.lens.bridged import BridgedModel
-from interp.tracing.lens.cache import LensCache
+from interp.tracing.encoding import Batch
+from interp.tracing.lens.activation_cache import LensCache
+from interp.tracing.lens.bridged import BridgedModel, Readout, frozen
 from interp.tracing.lens.components import PARTS, Part, each_component
-from interp.tracing.lens.readout import Readout, frozen
 from interp.tracing.target import Aim, aims
 
 __all__ = ["Attribution", "attribution"]

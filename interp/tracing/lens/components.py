@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import SiteError
-from interp.tracing.lens.bridged import BridgedModel
-from interp.tracing.lens.cache import LensCache
-from interp.tracing.lens.readout import frozen
+from interp.tracing.lens.activation_cache import LensCache
+from interp.tracing.lens.bridged import BridgedModel, frozen
 from interp.tracing.site import Selector, Site, select
 
 __all__ = ["PARTS", "Part", "components", "each_component", "places"]

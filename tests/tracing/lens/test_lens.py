@@ -18,7 +18,7 @@ from interp.errors import ModelError, SiteError
 from interp.tracing import Mllm, Rows, Site, wrap
 from interp.tracing.lens import HOOKS, SUPPORTED, UNSUPPORTED, Lens
 from tests.tiny import uneven_samples as samples
-from tests.tracing.lenses import lens_of
+from tests.tracing.lens.lenses import lens_of
 
 EVERY = Site(queries="all", keys="all")
 

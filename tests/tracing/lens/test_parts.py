@@ -14,9 +14,9 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError, PromptError, SiteError
 from interp.tracing.lens import SUPPORTED, Lens
-from interp.tracing.lens.words import word_ids
+from interp.tracing.lens.logit_lens import word_ids
 from tests.tiny import uneven_samples as samples
-from tests.tracing.lenses import lens_of
+from tests.tracing.lens.lenses import lens_of
 
 BY_HAND = ("llava", "gemma3", "qwen2_5_vl")
 
@@ -230,7 +230,7 @@ def test_a_model_whose_logits_are_not_the_streams_is_refused(monkeypatch):
 
 
 def test_a_norm_that_subtracts_the_mean_is_refused():
-    from interp.tracing.lens.readout import frozen
+    from interp.tracing.lens.bridged import frozen
 
     class Norm:
         uses_rms_norm = False

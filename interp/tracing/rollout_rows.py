@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.tracing.attention import CHUNK_BYTES
 from interp.tracing.attention_call import AttentionFunction, Call
 from interp.tracing.cost import Meter
-from interp.tracing.encode import Batch
+from interp.tracing.encoding import Batch
 from interp.tracing.plan import Block
 from interp.tracing.prefix import pass_inputs
 from interp.tracing.run import run_pass

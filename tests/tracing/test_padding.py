@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from interp.tracing.layout import Layout
+from interp.tracing.padding import Layout
 
 
 def test_whole_prompts_are_pushed_right():

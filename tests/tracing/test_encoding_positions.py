@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from interp.conformance.tiny import tiny
-from interp.tracing.positions import position_ids, sliced
+from interp.tracing.encoding import position_ids, sliced
 
 
 def test_padding_does_not_count():
