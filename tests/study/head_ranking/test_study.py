@@ -25,7 +25,7 @@ from tests import tiny
 from tests.study.planted import Model, Planted, sample, samples
 from tests.study.planted_heads import GAIN, PlantedHeads, made, ranking
 
-SCRIPT = Path(__file__).parents[2] / "studies" / "figD1_head_ranking.py"
+SCRIPT = Path(__file__).parents[3] / "studies" / "figD1_head_ranking.py"
 
 
 def run(study: HeadRanking, out: Path) -> HeadResult:
