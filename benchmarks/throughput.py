@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from PIL import Image
 from reading import Options, build, processor
 
 import interp
@@ -57,7 +56,7 @@ def published_loop(model: Any, given: Any, samples: list[interp.Sample]) -> list
     """Returns each sample's relative attention, (layer, token), from two eager passes."""
     found = []
     for sample in samples:
-        image = Image.fromarray(sample.image)
+        image = sample.load()
         rows = []
         for prompt in (interp.PAPER_PROMPT, interp.GENERIC_PROMPT):
             text = given.apply_chat_template(prompt.messages(sample), add_generation_prompt=True)

@@ -76,5 +76,5 @@ def _add_lines(
         label = f"{measure}, {of}"
         traces = curves(own, of_samples, label, colour, dash=dash, legend=label not in known)
         for trace in traces:
-            figure.add_trace(trace, **place)
+            figure.add_trace(trace, row=place["row"], col=place["col"])
         known |= {label} if traces else set()

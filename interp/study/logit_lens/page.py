@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -115,7 +115,8 @@ def _table(gaps: pd.DataFrame) -> Markup:
 def _few(result: GridResult) -> Iterator[Markup]:
     """The values of each group, for data sets with too few of them."""
     own = where(result.scores, (result.scores.measure == "gap") & (result.scores.of == OWN))
-    for (data, word), part in own.groupby(["data", "word"], sort=False):
+    for names, part in own.groupby(["data", "word"], sort=False):
+        data, word = cast(tuple[str, str], names)
         if part.group.nunique() < MIN_GROUPS:
             last = where(part, part.layer == part.layer.max())
             values = group_values(last.value, last.group)

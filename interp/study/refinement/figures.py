@@ -103,7 +103,7 @@ def _heat_maps(result: RefinementResult, own: pd.DataFrame, pair: tuple[str, str
     figure.update_xaxes(type="category", title_text=NAMES.get(across, across))
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_yaxes(title_text=NAMES.get(up, up), col=1)
-    return laid_out(figure, 190 + 44 * table[up].nunique(), columns=len(shown), coloraxis=scale)
+    return laid_out(figure, 190 + 44 * len(set(table[up])), columns=len(shown), coloraxis=scale)
 
 
 def _heat(rows: pd.DataFrame, across: str, up: str) -> go.Heatmap:
