@@ -58,20 +58,21 @@ def marked() -> dict[str, Samples]:
 
 def sweep(split: str = "test") -> Grid:
     """A layer sweep over both kinds of data."""
-    base = LayerSweep(data=natural(split), metrics=("ar", "kl_gain", "js"), seed=1, batch=6)
+    batch = 6 if split == "test" else N_NATURAL
+    base = LayerSweep(data=natural(split), metrics=("ar", "kl_gain", "js"), seed=1, batch=batch)
     return Grid(base, data=both(split))
 
 
 def token_sweep(divisor: Prompt | None, split: str = "test") -> Grid:
     """What two kinds of text tokens attend to."""
     indicators = {kind: Attention(relative_to=divisor, queries=rows) for kind, rows in KINDS.items()}
-    base = LayerSweep(data=natural(split), metrics=("ar",), seed=1)
+    base = LayerSweep(data=natural(split), metrics=("ar",), seed=1, batch=N_NATURAL)
     return Grid(base, indicator=indicators, data=both(split))
 
 
 def plain_maps() -> Grid:
     """Plain attention, beside the relative one of `sweep`."""
-    base = LayerSweep(data=natural(), indicator=Attention(), metrics=("ar", "kl_gain", "js"), seed=1, batch=6)
+    base = LayerSweep(data=natural(), indicator=Attention(), metrics=("ar",), seed=1, batch=N_NATURAL)
     return Grid(base, data=both())
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tests.golden import pages
-from tests.golden.parsed import Figure, Node, Trace, check, near, picture
+from tests.golden.parsed import Figure, Node, Page, Trace, check, near, picture
 
 MIN_GROUPS = 20
 
@@ -104,3 +106,10 @@ def shown_layer(cell: Any, card: Node, index: int) -> int:
         ]
         distances[layer] = min(float(abs(a - b).mean()) for a, b in both)
     return min(distances, key=lambda layer: distances[layer])
+
+
+def same_figures(page: Page, figures: Mapping[str, Any]) -> None:
+    """The page draws the figures that the result gives, and no others."""
+    assert set(page.figures) == {f"figure-{name}" for name in figures}
+    for name, figure in figures.items():
+        assert page.figure(name).content == json.loads(figure.to_json()), name

@@ -13,7 +13,16 @@ import pytest
 from interp.metrics import METRICS
 from interp.stats import holm, paired_test
 from tests.golden import pages
-from tests.golden.expected import MIN_GROUPS, check_mean, means, one, pick, same_cells, same_points
+from tests.golden.expected import (
+    MIN_GROUPS,
+    check_mean,
+    means,
+    one,
+    pick,
+    same_cells,
+    same_figures,
+    same_points,
+)
 from tests.golden.parsed import Page, check, check_p, matches, numbers
 
 DATA = ("marked", "a few")
@@ -296,3 +305,7 @@ def test_lead_counts_samples_groups_and_checks(comparison: Any, page: Page) -> N
         frame: pd.DataFrame = pick(comparison.samples, data=data)
         counts = (len(frame), frame.group.nunique(), int(frame.faithful.sum()), int(frame.checked.sum()))
         assert matches(r"{} \({} samples in {} groups\D+{}\D+{}\)".format(data, *counts), page.text)
+
+
+def test_page_draws_the_results_own_figures(comparison: Any, page: Page) -> None:
+    same_figures(page, comparison.figures())

@@ -20,6 +20,7 @@ from tests.golden.expected import (
     one,
     pick,
     same_cells,
+    same_figures,
     same_points,
 )
 from tests.golden.parsed import Page, Table, check, check_p, matches, numbers
@@ -121,7 +122,7 @@ def test_tests_table_shows_differences_in_nats_and_p(knockout: Any, page: Page, 
     rows = table.records(
         flow="flow", against="against", layers="layers", gap="difference", ends="95", p="^ ?p$", holm="holm"
     )
-    expected = differences(knockout, data)
+    expected, tests = differences(knockout, data), knockout.tests()
     assert len(rows) == len(expected) > 0
     for row, own in zip(rows, expected, strict=True):
         assert (row["flow"], row["against"]) == (own["flow"], own["against"])
@@ -129,9 +130,7 @@ def test_tests_table_shows_differences_in_nats_and_p(knockout: Any, page: Page, 
         check(row["gap"], own["gap"], digits=3)
         check_p(row["p"], own["p"])
         check_p(row["holm"], own["holm"])
-        tested = one(
-            knockout.tests(), data=data, flow=own["flow"], against=own["against"], layer=own["layer"]
-        )
+        tested = one(tests, data=data, flow=own["flow"], against=own["against"], layer=own["layer"])
         if tested["n_groups"] < MIN_GROUPS:
             check(row["ends"], math.nan)
         else:
@@ -275,3 +274,7 @@ def test_head_table_names_the_lowest_head(knockout_heads: Any, heads_page: Page)
         check(row["a"], float(pick(own, flow=row["flow"], layer=layer, head=head).gap.mean()), digits=1)
         if found[layer, head] <= -0.1:
             check(row["layers"], layer)
+
+
+def test_page_draws_the_results_own_figures(knockout: Any, page: Page) -> None:
+    same_figures(page, knockout.figures())

@@ -20,6 +20,7 @@ from tests.golden.expected import (
     means,
     one,
     pick,
+    same_figures,
     same_points,
     shown_layer,
 )
@@ -205,3 +206,7 @@ def test_provenance_names_run_and_passes(sweep: Any, page: Page) -> None:
 def test_examples_cover_intervals_and_few_groups(sweep: Any) -> None:
     counts = {data: pick(sweep.samples, data=data).group.nunique() for data in DATA}
     assert counts["medical"] < MIN_GROUPS <= counts["natural"] == examples.N_NATURAL
+
+
+def test_page_draws_the_results_own_figures(sweep: Any, choice: Any, page: Page) -> None:
+    same_figures(page, sweep.figures(choice))

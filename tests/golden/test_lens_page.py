@@ -10,7 +10,17 @@ import pytest
 
 from interp.stats import holm, paired, paired_test
 from tests.golden import pages
-from tests.golden.expected import MIN_GROUPS, ends, group_means, has_band, means, one, pick, same_points
+from tests.golden.expected import (
+    MIN_GROUPS,
+    ends,
+    group_means,
+    has_band,
+    means,
+    one,
+    pick,
+    same_figures,
+    same_points,
+)
 from tests.golden.parsed import Page, check, check_p, matches, numbers
 
 OWN, OTHER = "own word", "another's word"
@@ -132,3 +142,7 @@ def test_failures_and_samples_are_counted(lens: Any, page: Page) -> None:
     assert matches(rf"\b{len(lens.failures)} words or samples left out", page.text)
     for reason, n in lens.failures.reason.value_counts().items():
         assert f"{reason} ×{n}" in page.text
+
+
+def test_page_draws_the_results_own_figures(lens: Any, page: Page) -> None:
+    same_figures(page, lens.figures())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.stats import holm, paired, paired_test
+from interp.stats import bootstrap_statistic, holm, paired, paired_test
 from interp.study import Result, choose_layer
 from tests.golden import examples, pages
 from tests.golden.expected import (
@@ -79,10 +81,10 @@ def test_token_table_shows_gaps_from_boxes_and_last_token(
     tokens: Any, token_layers: Any, token_page: Page, name: str
 ) -> None:
     scores = pick(tokens[name].scores, metric="ar")
-    table = token_page.table("rows of", "AR", "minus shuffled", "minus last", "p ", near=name)
+    table = token_page.table("rows of", "AR", "− AR on shuffled", "− AR of the last", "p ", near=name)
     rows = table.records(
-        data="^ *data", kind="rows of", layer="layer", ar="^ *AR", shuffled="minus shuffled", last="minus last",
-        p="^ *p ", n="samples",
+        data="^ *data", kind="rows of", layer="layer", ar="^ *AR$", shuffled="− AR on shuffled",
+        last="− AR of the last", p="^ *p ", n="samples",
     )  # fmt: skip
     tests, texts = [], []
     assert [(row["data"], row["kind"]) for row in rows] == [(d, k) for d in DATA for k in examples.KINDS]
@@ -173,15 +175,66 @@ def test_outcomes_are_counted_in_percent(
         shown = numbers(rows[name]["share"])
         assert shown[0].says(100 * float(here.mean()))
         assert len(shown) == (1 if own.group.nunique() < MIN_GROUPS else 3)
-        assert (
-            shown == sorted(shown, key=lambda one: one.value)
-            or shown[1].value <= shown[0].value <= shown[2].value
-        )
+        assert len(shown) == 1 or shown[1].value <= shown[0].value <= shown[2].value
         check(rows[name]["e"], 100 * float((own.looked == looked).mean() * (own.right == right).mean()))
-        assert "%" in rows[name]["share"]
+        assert "%" in table.heads[table.place("share")].partition("[")[0]
         assert "%" in rows[name]["e"]
     text = failures_page.text
     assert matches(rf"\b{own.limit.iloc[0]:.2f} for {data}", text)
+
+
+def gap_of_right(looked: np.ndarray, right: np.ndarray) -> float:
+    """Share right among those that looked minus that among the others; NaN where there is nothing to compare."""
+    if len(set(looked)) < 2 or len(set(right)) < 2:
+        return math.nan
+    return float(right[looked > 0].mean() - right[looked < 1].mean())
+
+
+def chance_of_order(values: np.ndarray, right: np.ndarray) -> float:
+    """How often a right answer's value is above a wrong one's, ties half; NaN without both."""
+    if len(set(right)) < 2:
+        return math.nan
+    gaps = values[right > 0][:, None] - values[right < 1][None]
+    return float((gaps > 0).mean() + (gaps == 0).mean() / 2)
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_looking_is_related_to_being_right(
+    sweep: Any, validation: Any, choice: Any, failures_page: Page, data: str
+) -> None:
+    own = pick(judged(sweep, validation, choice), data=data)
+    right, few = own.right.to_numpy(float), own.group.nunique() < MIN_GROUPS
+    (text,) = related(failures_page, data)
+    told = re.findall(r"others: (.*?) percentage points\. AUROC of AR for a right answer: (.*?) \(0\.5", text)
+    looked, ar = own.looked.to_numpy(float), own.value.to_numpy(float)
+    each = ((gap_of_right, looked, 100, 0), (chance_of_order, ar, 1, 2))
+    if all(math.isnan(statistic(values, right)) for statistic, values, _, _ in each):
+        assert matches("cannot be said", text)
+        return
+    for shown, (statistic, values, scale, digits) in zip(told[0], each, strict=True):
+        found = bootstrap_statistic(statistic, [values, right], own.group, seed=1)
+        told_of = (found.mean,) if few else (found.mean, found.low, found.high)
+        check(shown, *(scale * one for one in told_of), digits=digits)
+
+
+def related(page: Page, data: str) -> list[str]:
+    """The text of the card of this data set that counts outcomes."""
+    titles = [node for node in page.body.all("h3") if matches(f"{data}$", node.text)]
+    return [node.parent.text for node in titles if node.parent is not None]
+
+
+def test_outcomes_of_few_groups_are_told_one_by_one(
+    sweep: Any, validation: Any, choice: Any, failures_page: Page
+) -> None:
+    own = pick(judged(sweep, validation, choice), data="medical")
+    (text,) = related(failures_page, "medical")
+    told = text.partition("Counts per group, in the table's order: ")[2]
+    assert "Counts per group" not in related(failures_page, "natural")[0]
+    table = failures_page.table("outcome", "samples", "share", "expected", near="medical")
+    order = [OUTCOMES[name] for name in table.column("outcome")]
+    for group, here in own.groupby("group"):
+        counts = [int(((here.looked == looked) & (here.right == right)).sum()) for looked, right in order]
+        assert f"{group} {' / '.join(map(str, counts))}" in told
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -232,7 +285,7 @@ def test_maps_page_shows_ar_and_both_maps(
     for _, row in own.iterrows():
         (card,) = page.cards(row["sample"])
         assert any(one.says(row["value"]) and one.step <= 0.01 for one in numbers(card.text))
-        if int(row["index"]) < 2:
+        if int(row["index"]) < 1:
             for result in results.values():
                 (cell,) = [cell for cell in result.cells if cell.labels["data"] == row["data"]]
                 assert shown_layer(cell, card, int(row["index"])) == layer

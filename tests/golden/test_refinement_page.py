@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from interp.stats import holm, paired_test
 from tests.golden import examples, pages
-from tests.golden.expected import MIN_GROUPS, one, pick, same_cells
+from tests.golden.expected import MIN_GROUPS, one, pick, same_cells, same_figures
 from tests.golden.parsed import Page, check, check_p, matches, numbers
 
 DATA = ("natural", "medical")
@@ -261,3 +261,7 @@ def test_cells_of_two_parameters_lie_at_their_place(
         for i, across in enumerate(heat.x):
             check(texts[j, i], expected[across, up], digits=1)
             assert numbers(heat.hover(j, i))[2].says(expected[across, up])
+
+
+def test_page_draws_the_results_own_figures(methods: Any, page: Page) -> None:
+    same_figures(page, methods.figures())

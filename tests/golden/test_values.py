@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -14,9 +13,25 @@ NAMES = sorted(path.stem for path in golden.FOLDER.glob("*.csv"))
 
 
 @pytest.fixture(scope="module")
-def results(run: Callable[[Any], Any]) -> dict[str, Any]:
+def results(
+    sweep: Any,
+    rankings: dict[str, Any],
+    attribution: Any,
+    lens: Any,
+    knockout: Any,
+    comparison: Any,
+    methods: Any,
+) -> dict[str, Any]:
     """Each study's result."""
-    return golden.results(run)
+    return {
+        "layer_sweep": sweep,
+        "head_ranking": rankings,
+        "head_attribution": attribution,
+        "logit_lens": lens,
+        "knockout_sweep": knockout,
+        "indicator_comparison": comparison,
+        "refinement": methods,
+    }
 
 
 @pytest.fixture(scope="module")
