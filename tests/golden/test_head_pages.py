@@ -184,7 +184,7 @@ def test_effects_lie_at_layer_and_head(
         told = (row["layer"], row["head"], float(heat.z[place]), row["low"], row["high"])
         check(heat.hover(*place), *told)
     scale = figure.layout[heat.raw["coloraxis"]]
-    assert matches("AR" if name == "ar" else "logits", str(scale["colorbar"]["title"]))
+    assert matches("attention ratio" if name == "ar" else "logits", str(scale["colorbar"]["title"]))
     if name != "ar":
         assert scale["cmin"] == -scale["cmax"]
 

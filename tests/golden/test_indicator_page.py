@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from interp.metrics import METRICS
-from interp.stats import holm, paired_test
+from interp.stats import holm, paired, paired_test
 from tests.golden import pages
 from tests.golden.expected import (
     MIN_GROUPS,
@@ -29,7 +29,7 @@ DATA = ("marked", "a few")
 TRUTHS = ("marker", "boxes")
 FAITHFUL = ("deletion", "insertion", "comprehensiveness", "sufficiency")
 COSTS = {
-    "seconds": "^ *seconds",
+    "seconds": "^ *seconds$",
     "forwards": "forwards",
     "backwards": "backwards",
     "tokens": "token positions",
@@ -112,9 +112,9 @@ def test_costs_are_per_sample_and_in_plain_forwards(comparison: Any, page: Page,
         plain = {n: total[f"{n}|plain forward"] / total["samples|plain forward"] for n in (*COSTS, "flops")}
         for name, head in COSTS.items():
             check(row.cells[table.place(head)], each[name], digits={"seconds": 4, "tokens": 0}.get(name, 2))
-        check(row.cells[table.place("GFLOP")], each["flops"] / 1e9, digits=3)
+        check(row.cells[table.place("GFLOP$")], each["flops"] / 1e9, digits=3)
         for place, name in zip(ratios, ("seconds", "flops"), strict=True):
-            assert place == table.place("^ *seconds" if name == "seconds" else "GFLOP") + 1
+            assert place == table.place("^ *seconds$" if name == "seconds" else "GFLOP$") + 1
             check(row.cells[place], each[name] / plain[name], digits=2)
         peak = numbers(row.cells[table.place("peak memory")])[0]
         unit = {"kB": 1e3, "MB": 1e6, "GB": 1e9}[row.cells[table.place("peak memory")].split()[-1]]
@@ -123,17 +123,19 @@ def test_costs_are_per_sample_and_in_plain_forwards(comparison: Any, page: Page,
 
 @pytest.mark.parametrize("data", DATA)
 def test_pairs_are_differences_with_holm(comparison: Any, page: Page, data: str) -> None:
-    (table,) = [t for t in page.all_tables("means", "difference", "holm") if t.title.endswith(data)]
+    (table,) = [t for t in page.all_tables("mean of each", "difference", "holm") if t.title.endswith(data)]
     own = pick(comparison.scores, data=data, measure="auroc", against="marker")
     wide = own.pivot(index=["sample", "group"], columns="indicator", values="value").reset_index()
     tests = []
     for row in table.rows:
         a, b = row.cells[0].split(" − ")
         both = wide[["group", a, b]].dropna()
-        check(row.cells[table.place("means")], float(both[a].mean()), float(both[b].mean()), digits=2)
-        gap = numbers(row.cells[table.place("difference")])
-        assert gap[0].says(float((both[a] - both[b]).mean()))
-        assert len(gap) == (1 if both.group.nunique() < MIN_GROUPS else 3)
+        check(row.cells[table.place("mean of each")], float(both[a].mean()), float(both[b].mean()), digits=2)
+        gap = [float((both[a] - both[b]).mean())]
+        if both.group.nunique() >= MIN_GROUPS:
+            found = paired(both[a].to_numpy(), both[b].to_numpy(), both.group.to_numpy(object), seed=1)
+            gap += [found.low, found.high]
+        check(row.cells[table.place("difference")], *gap, digits=2)
         tests.append(
             paired_test(both[a].to_numpy(), both[b].to_numpy(), both.group.to_numpy(object), seed=1).p
         )
@@ -156,7 +158,10 @@ def test_groups_of_few_are_told_one_by_one(comparison: Any, page: Page) -> None:
 @pytest.mark.parametrize("data", DATA)
 def test_localisation_points_are_means_with_intervals(comparison: Any, page: Page, data: str) -> None:
     figure = page.figure("localisation")
-    assert all(matches(f"{re.escape(METRICS['auroc'].label)} ↑", title) for title in figure.axis_titles("x"))
+    assert all(
+        matches(f"{re.escape(METRICS['auroc'].label)}.*higher is better", title)
+        for title in figure.axis_titles("x")
+    )
     for truth in TRUTHS:
         (points,) = [t for t in figure.traces if t.panel.startswith(data) and t.name == truth]
         assert sorted(points.y) == sorted(comparison.indicators)
@@ -207,8 +212,8 @@ def test_cost_figure_sets_score_against_time(comparison: Any, page: Page, data: 
         row = one(comparison.summary(), **where)
         few = row["n_groups"] < MIN_GROUPS
         assert point.bars("y") == [pytest.approx((row["mean"],) * 2 if few else (row["low"], row["high"]))]
-    assert all(matches("seconds, in plain forwards", title) for title in figure.axis_titles("x"))
-    assert all(matches("↑", title) for title in figure.axis_titles("y"))
+    assert all(matches("time of a map, in plain forward passes", title) for title in figure.axis_titles("x"))
+    assert all(matches("higher is better", title) for title in figure.axis_titles("y"))
     best, front = -np.inf, []
     for x, y in sorted(((p.x[0], p.y[0]) for p in points), key=lambda place: (place[0], -place[1])):
         if y > best:

@@ -76,18 +76,20 @@ def test_featured_layer_is_set_against_both_baselines(
     sweep: Any, validation: Any, page: Page, data: str
 ) -> None:
     layer = layer_of(validation)
-    table = page.table("^ *(null|baseline)", "score", "minus", near=data)
+    table = page.table("^ *baseline", "score", "own boxes −", near=data)
     here = pick(sweep.scores, data=data, metric="ar", layer=layer).pivot(
         index="sample", columns="control", values="value"
     )
     at = sweep.at_layer(layer)
     for (control, word), row in zip(NULLS.items(), table.rows, strict=True):
-        assert matches(word, row.cells[table.place("^ *(null|baseline)")])
+        assert matches(word, row.cells[table.place("^ *baseline$")])
         own = one(at, data=data, metric="ar", control=control)
         check_mean(row.cells[table.place("its score")], own, mean=float(here[control].mean()))
         gap = one(at, data=data, metric="ar", control=f"boxes − {control}")
         check_mean(
-            row.cells[table.place("minus")], gap, mean=float((here.boxes - here[control]).dropna().mean())
+            row.cells[table.place("own boxes −")],
+            gap,
+            mean=float((here.boxes - here[control]).dropna().mean()),
         )
 
 
