@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,15 @@ def text_tokens(results: Mapping[str, Any], choices: Mapping[str, Any], last: st
     return tokens_page.write_page(results, path, choices=choices, last=last)
 
 
-def failures(result: Any, validation: Any, choice: Any, path: Path) -> Path:
-    """The page of samples where attention and answer disagree."""
+def failures(result: Any, validation: Any, choice: Any, path: Path, wrong: Sequence[str] = ()) -> Path:
+    """The page of samples where attention and answer disagree; the answers of `wrong` samples are marked wrong."""
     limits = failures_page.thresholds(validation, choice)
     found = failures_page.verdicts(result, choice, limits)
+    found = found.assign(correct=found.correct & ~found["sample"].isin(wrong))
+    both = zip(found.looked, found.correct, strict=True)
+    found = found.assign(
+        outcome=[failures_page.OUTCOMES[bool(looked), bool(right)] for looked, right in both]
+    )
     return failures_page.write_page(result, path, choice=choice, limits=limits, found=found)
 
 
