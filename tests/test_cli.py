@@ -84,7 +84,7 @@ def test_records_are_written_and_read(tmp_path):
     assert check_result.read_record(tmp_path / "none.json") == {}
 
 
-def test_python_m_interp_is_the_command_and_its_help_needs_no_torch():
+def test_python_m_interp_shows_help_without_torch():
     code = "import sys, interp.cli; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
     done = subprocess.run([sys.executable, "-m", "interp", "--help"], capture_output=True, text=True)

@@ -65,3 +65,13 @@ def test_names_listed_together_are_one_parameter(
     assert isinstance(request.node, pytest.Function)
     known = steps if isinstance(steps, str) else id(steps)
     assert parameters_of(request.node) == {"executor": ("tap",), "mode,steps": (mode, known)}
+
+
+def test_test_names_have_fewer_than_60_characters() -> None:
+    names = {
+        node.name
+        for file in TESTS.rglob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+    assert [name for name in sorted(names) if len(name) >= 60] == []

@@ -55,7 +55,7 @@ def test_paint_is_unlike_what_was_there_and_only_in_the_box():
         repainted(picture, (6, 1, 9, 4))
 
 
-def test_few_tokens_are_all_probed_but_those_without_area_and_slivers():
+def test_tokens_without_area_and_slivers_are_not_probed():
     cells = lay((40, 40), (4, 4), (-1.0, 0.0, 55.0, 40.0))  # the last column sees nothing, the third a sliver
     boxes = cells.boxes
     assert np.isnan(boxes[3]).all()

@@ -155,7 +155,7 @@ def test_positions_that_depend_on_the_padding_fail_batching(fresh, monkeypatch):
     assert failing(fresh, "batching", "rows") == ["batching"]
 
 
-def test_knockouts_that_stop_at_the_prompt_fail_mass_and_arithmetic(fresh, monkeypatch):
+def test_knockouts_without_decode_fail_mass_and_arithmetic(fresh, monkeypatch):
     own = Knockout.__post_init__
 
     def prompt_only(edit: Knockout) -> None:
@@ -167,7 +167,7 @@ def test_knockouts_that_stop_at_the_prompt_fail_mass_and_arithmetic(fresh, monke
     assert failing(fresh, *names) == ["knockout mass", "knockout arithmetic"]
 
 
-def test_a_zero_knockout_that_renormalises_fails_arithmetic_only(fresh, monkeypatch):
+def test_a_zero_knockout_that_renormalises_fails_arithmetic(fresh, monkeypatch):
     own = Knockout.__post_init__
 
     def renormalise(edit: Knockout) -> None:
@@ -178,7 +178,7 @@ def test_a_zero_knockout_that_renormalises_fails_arithmetic_only(fresh, monkeypa
     assert failing(fresh, "knockout mass", "knockout arithmetic") == ["knockout arithmetic"]
 
 
-def test_edits_that_touch_what_they_do_not_name_fail_no_op_edits(fresh, monkeypatch):
+def test_edits_that_touch_other_cells_fail_no_op_edits(fresh, monkeypatch):
     own = Mllm.trace
     noise = itertools.count(1)
 

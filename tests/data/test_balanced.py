@@ -134,7 +134,7 @@ def test_empty_tiles_are_dark(balanced: dict[str, Samples]) -> None:
     assert max(grey(s, False) for s in empty.values()) < min(grey(s, True) for s in nuclei)
 
 
-def test_train_adds_nothing_but_absence_and_the_plain_rows_are_as_they_were(
+def test_train_adds_absence_only_and_keeps_plain_rows(
     balanced: dict[str, Samples],
 ) -> None:
     assert {s.answer for s in balanced["train"]} == {"no"}

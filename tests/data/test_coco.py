@@ -35,7 +35,7 @@ def row(image: str = NAME, **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_rows_and_images_may_lie_apart_and_every_box_is_x_y_width_height(root: Path, tmp_path: Path) -> None:
+def test_rows_and_images_may_lie_apart_and_boxes_are_xywh(root: Path, tmp_path: Path) -> None:
     notes = write(tmp_path / "notes", row(), row("val2014/" + NAME, bbox=["1", "2", "3", "4"]))
     first, second = coco(root, notes)
     assert [box.as_tuple() for box in first.boxes] == [(10.5, 20, 40.5, 30), (0, 0, 64, 48)]

@@ -53,7 +53,7 @@ def test_a_folder_of_vgmed_is_read_whole_and_split_by_volume(folder: Path) -> No
     assert splits["test"].name == "VGMED"
 
 
-def test_the_split_does_not_depend_on_where_the_folder_lies_or_on_other_rows(folder: Path) -> None:
+def test_the_split_ignores_the_folder_and_the_other_rows(folder: Path) -> None:
     before = {sample.group for sample in named(str(folder / "vgmed"), split="validation")}
     moved = folder.rename(folder.parent / "elsewhere")
     path = moved / "vgmed" / "VGMED_localization.jsonl"
@@ -84,7 +84,7 @@ def test_what_is_not_there_is_named(folder: Path) -> None:
         named("medical", split="dev")
 
 
-def test_several_sets_go_by_their_labels_and_empty_ones_are_left_out(folder: Path) -> None:
+def test_sets_go_by_their_labels_and_empty_ones_are_left_out(folder: Path) -> None:
     (folder / "none.jsonl").write_text(
         line("vgmed/ct_00--Set--Case_0--x_0.png", split="train"), encoding="utf-8"
     )

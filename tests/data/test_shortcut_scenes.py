@@ -60,7 +60,7 @@ def test_changing_all_else_keeps_the_marker(seed):
     assert len({t.shape for t in other.scene.things}) == len(other.scene.things)
 
 
-def test_marker_and_object_have_different_colours_and_every_corner_occurs():
+def test_marker_and_object_differ_and_every_corner_occurs():
     samples = marked_samples("test", 80)
     assert all(sample.answer != sample.meta["marker_answer"] for sample in samples)
     assert {tuple(sample.meta["marker"][:2]) for sample in samples} == set(CORNERS.values())

@@ -70,7 +70,7 @@ def test_slake_boxes_are_x_y_width_height_and_no_others(root: Path) -> None:
     assert [sample.meta["source"] for sample in samples] == ["SLAKE"] * 3 + ["AbdomenCT1K", None]
 
 
-def test_a_slake_box_that_would_leave_the_image_as_width_and_height_is_an_error(root: Path) -> None:
+def test_a_slake_box_that_leaves_the_image_as_xywh_is_an_error(root: Path) -> None:
     write(root, row(SLAKE, bbox=[[10, 20, 95, 50]]))
     with pytest.raises(DataError, match=r"line 1, field 'bbox': .*read as \(x, y, width, height\).*outside"):
         vgmed(root)
@@ -168,7 +168,7 @@ def test_odd_line_ends_inside_a_text_do_not_cut_the_row(root: Path) -> None:
     assert found.question == "Is there\u2028a cyst?"
 
 
-def test_slices_of_a_volume_are_one_group_and_other_names_are_their_own(root: Path) -> None:
+def test_slices_of_one_volume_form_one_group(root: Path) -> None:
     names = {
         "ct_00--AbdomenCT1K--Case_00011--x_0041.png": ("AbdomenCT1K--Case_00011", "CT", "AbdomenCT1K"),
         "images/" + CT: ("AbdomenCT1K--Case_00011", "CT", "AbdomenCT1K"),

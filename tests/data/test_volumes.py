@@ -40,7 +40,7 @@ def test_every_orientation_comes_back_to_ras(codes: str) -> None:
     assert volume.spacing == pytest.approx(SPACING)
 
 
-def test_a_tilted_volume_goes_to_the_nearest_axes_as_nibabel_does() -> None:
+def test_a_tilted_volume_goes_to_the_nearest_axes_as_in_nibabel() -> None:
     values, affine = stored_as("LIA")
     turn = np.eye(4)
     c, s = np.cos(0.3), np.sin(0.3)

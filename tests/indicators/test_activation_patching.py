@@ -11,7 +11,7 @@ from interp.indicators import ActivationPatching
 from interp.inputs.prompt import Target, diff
 from interp.inputs.sample import Sample
 from interp.tracing import PatchResidual, Residual, positions
-from tests.indicators.families import FAMILIES, OTHER, SAMPLE, family
+from tests.indicators.family_models import FAMILIES, OTHER, SAMPLE, family
 
 TARGET = Target(diff("yes", "no"))
 
@@ -40,7 +40,7 @@ def test_a_sample_patched_with_itself_stays_as_it_is() -> None:
         np.testing.assert_allclose(found, 0.0, atol=1e-6)
 
 
-def test_tokens_of_a_block_are_patched_together_and_share_its_value() -> None:
+def test_tokens_of_a_block_are_patched_together() -> None:
     mllm = family("llava")
     found = ActivationPatching({SAMPLE.id: OTHER}, layers=[0], block=4)(mllm, SAMPLE, target=TARGET)[0]
     theirs = mllm.trace(OTHER, reads=[Residual([0], "image")])[0].residual.values

@@ -81,7 +81,7 @@ def test_relative_maps_per_head_divide_each_head_by_itself(mllm, eager):
     assert not np.allclose(found.mean("head"), means, rtol=1e-2)  # a mean of quotients is not their quotient
 
 
-def test_the_answers_logits_are_the_questions_not_the_generic_prompts(mllm, eager):
+def test_logits_are_those_of_the_question_prompt(mllm, eager):
     samples = tiny.samples()
     plain, relative_maps = Attention()(mllm, samples), Attention(relative_to=GENERIC_PROMPT)(mllm, samples)
     assert plain.logits.dims == ("sample", "token_id")
@@ -128,7 +128,7 @@ def test_a_relative_map_runs_the_image_once_and_the_text_twice(mllm):
 @pytest.mark.parametrize(
     "prompt", [Prompt(image_first=False), Prompt(system="be brief")], ids=["image last", "another system"]
 )
-def test_prompts_that_share_no_beginning_run_whole_and_give_the_same_map(mllm, eager, prompt):
+def test_prompts_without_a_shared_prefix_give_the_same_map(mllm, eager, prompt):
     samples = tiny.samples()
     maps = Attention(relative_to=GENERIC_PROMPT)(mllm, samples, prompt=prompt)
     assert maps.cost.forwards == 2

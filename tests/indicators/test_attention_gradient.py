@@ -16,8 +16,8 @@ from interp.indicators.attribution_patching import knockout_effect
 from interp.inputs.prompt import Target, diff
 from interp.tracing import Knockout, Mllm, Site, positions, wrap
 from tests.tiny import uneven_samples as samples
-from tests.tracing.autograd import in_float64, rows
-from tests.tracing.eager import Changes, greedy
+from tests.tracing.reference_attention import Changes, greedy
+from tests.tracing.reference_gradients import in_float64, rows
 
 DIFFERENCE = Target(diff("red", "no is"))
 TERMS = ((1, "red"), (-1, "no is"))

@@ -124,7 +124,7 @@ def test_a_map_depends_neither_on_its_batch_nor_on_a_prefix(mllm, queries):
     assert together.cost.forwards == (4 if queries == "answer" else 3)
 
 
-def test_the_default_keeps_its_json_so_that_runs_keep_their_hash():
+def test_the_default_keeps_its_json_and_so_its_hash():
     assert "queries" not in Attention(GENERIC_PROMPT).to_dict()
     assert Attention(queries="last") == Attention()
     named = {Attention(queries=q).to_dict().get("queries") for q in ("last", "question", "label", "answer")}
@@ -150,7 +150,7 @@ def test_queries_that_make_no_sense_are_refused(mllm):
         Attention(queries="question")(mllm, tiny.samples(), prompt=GENERIC_PROMPT)
 
 
-def test_a_question_before_the_image_is_refused_not_scored_as_zero(mllm):
+def test_a_question_before_the_image_is_refused(mllm):
     before = Prompt(PAPER_PROMPT.template, image_first=False)
     with pytest.raises(SiteError, match=r"no attention at any layer.*image_first=True"):
         Attention(GENERIC_PROMPT, queries="question")(mllm, tiny.samples(), prompt=before)

@@ -17,7 +17,7 @@ from interp.indicators import InputGradient, IntegratedGradients, SmoothGrad
 from interp.inputs.prompt import Target, diff
 from interp.tracing import Mllm, wrap
 from tests.tiny import uneven_samples as samples
-from tests.tracing.autograd import in_float64, value
+from tests.tracing.reference_gradients import in_float64, value
 
 DIFFERENCE = Target(diff("red", "no is"))
 TERMS = ((1, "red"), (-1, "no is"))
@@ -215,7 +215,7 @@ def test_patches_have_a_mean_colour_too():
         IntegratedGradients("embeddings", steps=2),
     ],
 )
-def test_a_map_is_the_same_alone_without_gradients_and_leaves_the_weights(indicator):
+def test_a_map_needs_no_gradient_mode_and_leaves_the_weights(indicator):
     mllm = wrap(*tiny("llava_next"))
     with torch.inference_mode():
         together = indicator(mllm, mllm.encode(samples()))

@@ -42,7 +42,7 @@ def test_maps_are_a_sequence_that_slices_everything_together():
     assert repr(maps) == "Maps(3 × [layer 2 × token 3; layer 2 × token 4])"
 
 
-def test_a_map_needs_its_dimensions_and_one_value_per_image_token():
+def test_a_map_needs_one_value_per_image_token():
     for good in (array(4, dims=("token",)), array(2, 5, 4, dims=("layer", "head", "token"))):
         assert len(Maps((good,), (tokens(4),), Cost())) == 1
     for wrong in (array(2, 3), array(2, 4, dims=("token", "layer")), array(1, 4, dims=("query", "token"))):

@@ -37,9 +37,7 @@ def test_a_token_holds_the_loss_of_the_window_around_it(mllm: Mllm, full: np.nda
     assert np.ptp(full) > 1e-3
 
 
-def test_coarse_to_fine_equals_the_full_map_where_refined_and_shares_the_blocks_loss_elsewhere(
-    mllm: Mllm, full: np.ndarray
-) -> None:
+def test_coarse_to_fine_equals_the_full_map_where_refined(mllm: Mllm, full: np.ndarray) -> None:
     maps = Occlusion("mean", window=3, coarse=2, refine=0.3)(mllm, SAMPLE, target=TARGET)
     found = maps[0]
     by_block = np.array(

@@ -17,7 +17,7 @@ from interp.indicators.removals import in_order
 from interp.inputs.prompt import Target
 from interp.inputs.sample import Sample
 from interp.tracing import Mllm
-from tests.indicators.families import FAMILIES, OTHER, SAMPLE, family, log_p, masks
+from tests.indicators.family_models import FAMILIES, OTHER, SAMPLE, family, log_p, masks
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_it_equals_a_whole_pass_over_other_embeddings(name: str, by: Any) -> Non
     assert (len(theirs) > 1) == (name == "qwen3_vl")
 
 
-def test_the_tower_runs_once_and_rows_before_the_first_token_do_not_run_again() -> None:
+def test_the_tower_and_rows_before_the_image_run_once() -> None:
     mllm, towers = family("llava"), []
     hook = mllm.hf.model.vision_tower.register_forward_hook(lambda *_: towers.append(1))
     tokens = mllm.encode([SAMPLE]).tokens[0]
@@ -83,7 +83,7 @@ def test_the_tower_runs_once_and_rows_before_the_first_token_do_not_run_again() 
     assert cost.tokens == tokens.length + after[-1] + after[0] + after[-2]
 
 
-def test_the_indicator_is_the_loss_of_each_token_alone_and_of_answers_of_several_tokens() -> None:
+def test_the_indicator_is_the_loss_of_each_token_alone() -> None:
     mllm, target = family("llava"), Target("left lung")
     maps = EmbeddingReplacement("zero")(mllm, [SAMPLE, OTHER], target=target)
     found = ReplaceEmbeddings("zero").scores(

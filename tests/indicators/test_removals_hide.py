@@ -14,7 +14,7 @@ from interp.errors import MapError, ModelError, SiteError
 from interp.indicators import HideTokens, Removal
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target, diff
 from interp.tracing import Knockout, Mllm, Site, image_mask, wrap
-from tests.indicators.families import FAMILIES, SAMPLE, family, log_p, masks
+from tests.indicators.family_models import FAMILIES, SAMPLE, family, log_p, masks
 
 
 def naive(
@@ -51,7 +51,7 @@ def test_it_equals_the_naive_loop(name: str, queries: Any, layers: Any) -> None:
         assert np.ptp(expected) > 1e-3
 
 
-def test_an_image_after_the_question_and_a_row_that_sees_nothing_else(mllm: Mllm) -> None:
+def test_hiding_an_image_that_follows_the_question(mllm: Mllm) -> None:
     late = Prompt(image_first=False)
     variants = masks(16, 3)
     for queries in ("after_image", "last"):

@@ -10,7 +10,7 @@ from interp.indicators import PaintPixels
 from interp.inputs.prompt import Target, diff
 from interp.inputs.sample import Sample
 from interp.tracing import Mllm, wrap
-from tests.indicators.families import SAMPLE, family, masks
+from tests.indicators.family_models import SAMPLE, family, masks
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_it_equals_the_score_of_an_image_painted_by_hand(padded: Mllm, by: str) 
         assert abs(found.values[0] - found.plain) > 1e-4
 
 
-def test_tokens_without_footprint_change_nothing_and_cost_nothing(padded: Mllm) -> None:
+def test_tokens_without_footprint_cost_nothing(padded: Mllm) -> None:
     tokens = padded.encode([WIDE]).tokens[0]
     hollow = np.isnan(tokens.footprints).any(axis=1)
     assert hollow.sum() == 8

@@ -33,7 +33,7 @@ def test_each_token_holds_what_hiding_it_alone_costs(mllm: Mllm) -> None:
     assert (maps.cost.forwards, maps.cost.tokens) == (4, ran)
 
 
-def test_samples_of_several_lengths_are_as_alone_and_a_greedy_target_stays_the_untouched_models(
+def test_samples_of_several_lengths_are_as_alone(
     mllm: Mllm,
 ) -> None:
     indicator = TokenKnockout(queries="last", batch=5)

@@ -109,7 +109,7 @@ def test_a_matrix_with_an_adapter_counts_whole():
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
 
 
-def test_heads_outputs_that_are_changed_on_their_way_are_refused(unchecked):
+def test_head_outputs_changed_on_their_way_are_refused(unchecked):
     def gate(attention: Any) -> None:
         attention.o_proj.register_forward_pre_hook(lambda _, given: (given[0] * 0.5,))
 

@@ -66,7 +66,7 @@ def test_an_option_whose_text_is_a_letter_goes_by_its_text() -> None:
     assert is_right("B", named, Prompt()) is True  # the letter of the option "A"
 
 
-def test_an_answer_that_is_none_of_the_options_is_compared_as_it_is() -> None:
+def test_an_answer_outside_the_options_is_compared_as_text() -> None:
     assert is_right("pancreas", CHOICE.replace(answer="pancreas"), Prompt()) is True
 
 
@@ -81,7 +81,7 @@ def test_an_answer_of_punctuation_alone_is_compared_as_it_is() -> None:
     assert is_right("", sign, Prompt()) is False
 
 
-def test_ends_are_stripped_of_punctuation_and_space_in_any_order() -> None:
+def test_ends_are_stripped_of_punctuation_and_space() -> None:
     assert plain(" .- Yes, sir! -. ") == "yes, sir"
 
 

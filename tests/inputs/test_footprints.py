@@ -118,7 +118,7 @@ def test_a_wrong_layout_is_caught_by_both_checks(kind, size, wrong):
         check_layout(broken, [size], [visible(kind, size)])
 
 
-def test_check_layout_refuses_half_unknown_and_inverted_footprints():
+def test_check_layout_refuses_half_nan_and_inverted_footprints():
     good = squash((8, 8), (2, 2))
     half, inverted = good.boxes.copy(), good.boxes.copy()
     half[0, 0] = np.nan

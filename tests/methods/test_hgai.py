@@ -12,7 +12,7 @@ from interp.errors import MethodError, SiteError
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT
 from interp.methods import HGAI, Method, Plain
 from interp.tracing import Guide, Rows, Site
-from tests.methods.by_hand import Steps, generated, on_last_rows
+from tests.methods.reference_generation import Steps, generated, on_last_rows
 
 N = 4
 METHOD = HGAI(alpha=0.8, layers=[0, 1])

@@ -14,7 +14,7 @@ from interp.errors import MethodError, SiteError
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.methods import PAI, Method, Plain
 from interp.tracing import Boost, Rows, Site
-from tests.methods.by_hand import Steps, generated, on_last_rows
+from tests.methods.reference_generation import Steps, generated, on_last_rows
 
 N = 4
 BOOST = PAI(alpha=0.7, layers=[1, 2], gamma=1.0)  # no guidance

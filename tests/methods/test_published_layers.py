@@ -40,7 +40,7 @@ def test_layers_keep_their_fraction_of_the_depth(published, depth, n_layers, exp
 
 
 @pytest.mark.parametrize("n_layers", range(1, 101))
-def test_single_layers_are_the_rounded_fraction_and_ranges_are_never_empty(n_layers):
+def test_a_layers_depth_is_rounded_and_ranges_are_never_empty(n_layers):
     nearest = min(math.floor(16 / 28 * n_layers + 0.5), n_layers - 1)
     assert scaled_layers(VGREFINE, depth=28, n_layers=n_layers) == (nearest,)
     for published in (PAI, HGAI, range(31, 32), range(30, 32)):

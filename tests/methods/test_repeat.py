@@ -28,7 +28,7 @@ HEADS = [(0, 1), (1, 0)]
     ],
     ids=lambda method: f"{method.name}-{getattr(method, 'variant', '')}",
 )
-def test_a_trace_with_the_repeated_edits_ends_in_the_methods_logits(mllm: Any, method: Any) -> None:
+def test_a_trace_with_the_repeated_edits_has_the_same_logits(mllm: Any, method: Any) -> None:
     samples = tiny.samples()
     answers = method.answer(mllm, samples, max_new_tokens=1)
     trace = mllm.trace(samples, edits=method.repeat(mllm, answers))

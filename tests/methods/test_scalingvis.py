@@ -12,7 +12,7 @@ from interp.errors import MethodError
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT
 from interp.methods import AdaptVis, Method, Plain, ScalingVis
 from interp.tracing import Rows, ScaleScores, Site
-from tests.methods.by_hand import Steps, generated, on_last_rows
+from tests.methods.reference_generation import Steps, generated, on_last_rows
 
 N = 4
 ALL = [0, 1, 2]
@@ -47,7 +47,7 @@ def test_rows_are_the_softmax_of_the_scaled_scores(mllm, eager, weight):
 
 
 @pytest.mark.parametrize("weight", [0.5, 2.0])
-def test_answers_and_logits_are_an_eager_models_and_generated_rows_stay(mllm, eager, weight):
+def test_answers_are_eagers_and_generated_rows_stay(mllm, eager, weight):
     samples, method = tiny.samples(), ScalingVis(weight)
     plain = mllm.trace(samples).logits.values
     trace = mllm.trace(samples, generate=N, edits=method.edits(mllm), reads=[Rows(Site())])
@@ -89,7 +89,7 @@ def test_a_mixed_batch_answers_as_each_sample_alone(mllm, eager):
         assert found.details["weight"] == alone.details["weight"]
 
 
-def test_equal_to_the_threshold_is_sure_and_rounding_is_by_choice():
+def test_confidence_at_the_threshold_is_sure():
     assert AdaptVis().weight(0.4) == 1.5
     assert AdaptVis().weight(0.3999) == 0.5
     assert AdaptVis(decimals=2).weight(0.3999) == 1.5  # 0.40

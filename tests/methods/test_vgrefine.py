@@ -16,7 +16,7 @@ from interp.inputs.tokens import word
 from interp.methods import Method, Plain, VGRefine
 from interp.study import published_heads
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
-from tests.methods.by_hand import generated, image_columns
+from tests.methods.reference_generation import generated, image_columns
 
 HEADS = [(1, 3), (0, 2), (2, 0)]
 CODE = VGRefine(HEADS, layers=[1])
@@ -83,7 +83,7 @@ def test_the_variants_disagree_about_the_map(mllm):
     assert np.abs(code - paper).max() > 0.05
 
 
-def test_without_a_reference_the_map_is_the_heads_mean_attention(mllm, eager):
+def test_without_a_reference_the_map_is_the_mean_attention(mllm, eager):
     sample = tiny.samples()[1]
     plain = replace(CODE, reference="none")
     found = plain.head_maps(mllm, [sample])
@@ -180,7 +180,7 @@ def suffix_tokens(mllm, samples, prompt: Prompt) -> int:
     return len(tokens) * max(one.length - 1 - one.image[-1] for one in tokens)
 
 
-def test_maps_measured_once_serve_a_table_over_heads_and_percentiles(mllm):
+def test_measured_maps_serve_all_heads_and_percentiles(mllm):
     samples = tiny.samples()
     prefix = mllm.prefix(samples)
     measured = CODE.head_maps(mllm, prefix)

@@ -232,7 +232,7 @@ def cut_image(mllm, sample, prompt) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-def test_pure_grad_of_patches_is_that_of_the_image_they_were_cut_from(family):
+def test_pure_grad_of_patches_is_that_of_their_image(family):
     mllm, sample = wrap(*tiny(family)), Sample(rough(120, 90), "where is it?")
     (found,) = pure_grad(mllm, [sample], PAPER_PROMPT, GENERIC_PROMPT)
     (picture, q), (_, g) = (cut_image(mllm, sample, prompt) for prompt in (PAPER_PROMPT, GENERIC_PROMPT))

@@ -99,7 +99,7 @@ def test_any_map_equals_the_loops(rows, cols, width, height, base, seed, whole_n
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(30, 400), st.integers(30, 400), st.integers(2, 9), st.integers(0, 2**31), st.booleans())
-def test_the_crop_holds_the_hot_token_whatever_the_preprocessing(width, height, side, seed, pad):
+def test_the_crop_holds_the_hot_token_in_any_preprocessing(width, height, side, seed, pad):
     """One hot token of a padded or cropped image: its visible footprint lies in the crop."""
     lay = pad_to_square if pad else center_crop
     boxes = lay((width, height), (side, side)).boxes

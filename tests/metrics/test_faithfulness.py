@@ -58,7 +58,7 @@ def test_areas_are_those_of_trapezoids_drawn_by_hand() -> None:
     np.testing.assert_allclose(curve_area(fractions, both), expected)
 
 
-def test_nothing_is_normalised_where_removing_everything_does_not_lower_the_target() -> None:
+def test_values_that_never_fall_are_not_normalised() -> None:
     found = normalised(
         [[0.9, 0.2], [0.5, 0.6], [0.5, 0.4995]], [0.9, 0.5, 0.5], [0.2, 0.6, 0.4995], least=0.01
     )

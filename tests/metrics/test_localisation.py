@@ -42,14 +42,14 @@ def test_ratio_worked_example():
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e-2, 1.0])
-def test_ratio_agrees_with_the_published_formula_at_the_scale_of_attention(scale):
+def test_ratio_agrees_with_the_published_formula(scale):
     values = RNG.random(576) * scale
     for box in [(3, 4, 7, 9), (0, 0, 1, 1), (10, 0, 24, 24)]:
         mask = box_mask(24, 24, *box)
         assert attention_ratio(values, mask) == pytest.approx(ratio_by_hand(values, mask), rel=1e-4)
 
 
-def test_ratio_does_not_share_the_published_formulas_collapse_at_small_scales():
+def test_ratio_does_not_collapse_at_small_scales():
     values, mask = RNG.random(576), box_mask(24, 24, 3, 4, 7, 9)
     values[mask] += 3
     assert ratio_by_hand(values * 1e-11, mask) < 1.0 < 2.0 < attention_ratio(values * 1e-11, mask)
@@ -93,7 +93,7 @@ def test_sliding_weighs_the_border_less_than_the_plain_ratio():
     assert attention_ratio_sliding(border.ravel(), mask, (6, 6)) > attention_ratio(border.ravel(), mask)
 
 
-def test_sliding_is_nan_where_there_is_one_place_or_nothing_under_any_place():
+def test_sliding_is_nan_for_one_place_or_an_empty_map():
     corners = np.array([[1, 0, 0], [0, 0, 1]], bool).ravel()
     assert np.isnan(attention_ratio_sliding(np.arange(6.0), corners, (2, 3)))
     hollow = np.array([[1, 0, 1, 0]], bool)[0]  # reaches cells 0 to 3, all of them; cell values decide

@@ -126,7 +126,7 @@ def test_moving_mass_into_the_box_never_makes_a_score_worse(metric, case):
 
 
 @EVERY
-def test_undefined_cases_are_nan_and_leave_their_neighbours_alone(metric):
+def test_undefined_cases_are_nan_and_leave_neighbours_alone(metric):
     good = np.linspace(1.0, 2.0, N)
     mask = np.zeros((ROWS, COLS), bool)
     mask[1:3, 1:3] = True

@@ -119,7 +119,7 @@ def test_an_unknown_family_is_told_the_ways_on(installed):
         assert way in message
 
 
-def test_a_model_without_a_map_is_refused_unless_an_adapter_takes_it(installed):
+def test_a_model_without_an_adapter_is_refused(installed):
     installed()
     with pytest.raises(ModelError, match=r"'mllama' models have no spatial map here: .*cross-attention"):
         find(config("mllama"))

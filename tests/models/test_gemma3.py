@@ -16,7 +16,7 @@ from interp.conformance.tiny.kit import tokenizer
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
 from interp.models.gemma3 import Gemma3
-from tests.models.impulse import (
+from tests.models.footprint_checks import (
     Bench,
     assert_counts,
     assert_covered,
@@ -79,7 +79,7 @@ def test_images_without_crops_keep_the_grid():
     assert bench((140, 84), (60, 90)).footprints().grid == (4, 4)
 
 
-def test_the_processors_own_setting_wins_over_its_image_processors():
+def test_the_processors_own_setting_wins():
     """As in transformers: Gemma 3's processor does not pan and scan whatever the image processor says."""
     one = bench((230, 90))
     one.parts[1].image_processor.do_pan_and_scan = True

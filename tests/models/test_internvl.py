@@ -13,7 +13,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
 from interp.models.internvl import InternVl
-from tests.models.impulse import (
+from tests.models.footprint_checks import (
     Bench,
     assert_counts,
     assert_covered,
@@ -74,7 +74,7 @@ def test_one_tile_has_a_grid_and_no_thumbnail(options):
     assert bench((40, 40)).footprints().grid == (3, 3)  # too small for more than one
 
 
-def test_the_processors_own_setting_wins_over_its_image_processors():
+def test_the_processors_own_setting_wins():
     """As in transformers: InternVL's processor crops whatever the image processor says."""
     one = bench((140, 84))
     one.parts[1].image_processor.crop_to_patches = False

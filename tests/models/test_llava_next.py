@@ -17,7 +17,7 @@ from interp.conformance.tiny.kit import FIRST_SPECIAL, tokenizer
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.llava_next import LlavaNext
-from tests.models import impulses
+from tests.models import pixel_impulses
 
 FAMILY = LlavaNext()
 SIDE, PATCH = 56, 14
@@ -63,13 +63,13 @@ BEST = {
 @pytest.mark.parametrize("size", SIZES)
 def test_rectangles_fill_the_cells_that_their_footprints_say(model, size):
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [size])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [size])
     best = BEST[size]
     tolerance = 0.03 if min(size) > 60 else 0.1  # enlarging blurs edges over cells
-    for box in impulses.boxes_in(size, 8):
-        patches = impulses.brightness(processor, size, box, PATCH)[0]
+    for box in pixel_impulses.boxes_in(size, 8):
+        patches = pixel_impulses.brightness(processor, size, box, PATCH)[0]
         seen = packed(patches, size, hf.config)
-        wanted = impulses.covered(found, [size], box) * weights(found, size, best)
+        wanted = pixel_impulses.covered(found, [size], box) * weights(found, size, best)
         newlines = np.isnan(seen)
         assert np.isnan(wanted[newlines]).all()
         assert np.abs(np.nan_to_num(wanted) - np.nan_to_num(seen)).max() < tolerance
@@ -77,7 +77,7 @@ def test_rectangles_fill_the_cells_that_their_footprints_say(model, size):
 
 def test_which_tokens_have_no_area():
     hf, processor = tiny("llava_next")
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [(140, 84)])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(140, 84)])
     assert found.views.tolist() == ["base"] * 16 + ["tile"] * 36
     assert found.grid is None
     # 140×84 → 112×68 in 112×112, 22 px of padding above and below: of 8 rows of patches 4 are kept.
@@ -93,32 +93,32 @@ def test_which_tokens_have_no_area():
 def test_unpadding_may_leave_no_tile_token(model):
     """300×24 is less than one row of patches high on 168×56: transformers drops two rows of four at both ends."""
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [(300, 24)])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(300, 24)])
     assert found.views.tolist() == ["base"] * 16
-    images = [impulses.picture((300, 24))]
-    assert len(impulses.image_embeddings(hf, processor, FAMILY, images)) == 16
+    images = [pixel_impulses.picture((300, 24))]
+    assert len(pixel_impulses.image_embeddings(hf, processor, FAMILY, images)) == 16
     # Upright, the columns go, and the newline tokens of their 12 rows stay.
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [(24, 300)])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(24, 300)])
     assert np.isnan(found.boxes[16:]).all()
-    images = [impulses.picture((24, 300))]
-    assert len(impulses.image_embeddings(hf, processor, FAMILY, images)) == 16 + 12 == len(found)
+    images = [pixel_impulses.picture((24, 300))]
+    assert len(pixel_impulses.image_embeddings(hf, processor, FAMILY, images)) == 16 + 12 == len(found)
 
 
 @pytest.mark.parametrize("size", [(112, 112), (160, 70), (80, 150), (44, 40)])
 def test_impulses_reach_their_tokens(model, size):
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [size])
-    impulses.assert_impulses_land(hf, processor, FAMILY, [size], found)
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [size])
+    pixel_impulses.assert_impulses_land(hf, processor, FAMILY, [size], found)
 
 
 def test_two_images_in_one_sample(model):
     hf, processor = model
     sizes = [(140, 84), (60, 170)]
-    found = impulses.footprints_of(FAMILY, processor, hf.config, sizes)
-    alone = [impulses.footprints_of(FAMILY, processor, hf.config, [size]) for size in sizes]
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, sizes)
+    alone = [pixel_impulses.footprints_of(FAMILY, processor, hf.config, [size]) for size in sizes]
     assert np.bincount(found.image).tolist() == [len(part) for part in alone]
     np.testing.assert_array_equal(found.boxes, np.concatenate([part.boxes for part in alone]))
-    impulses.assert_impulses_land(hf, processor, FAMILY, sizes, found, every=3)
+    pixel_impulses.assert_impulses_land(hf, processor, FAMILY, sizes, found, every=3)
 
 
 WRONG = {
@@ -136,17 +136,17 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_layout_fails_the_impulses(model, wrong):
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [(112, 112)])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(112, 112)])
     broken = Footprints(WRONG[wrong](found.boxes), None, found.views, found.image)
     with pytest.raises(AssertionError):
-        impulses.assert_impulses_land(hf, processor, FAMILY, [(112, 112)], broken)
+        pixel_impulses.assert_impulses_land(hf, processor, FAMILY, [(112, 112)], broken)
 
 
 REAL = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
 @settings(max_examples=25, deadline=None)
-@given(size=impulses.real_sizes())
+@given(size=pixel_impulses.real_sizes())
 @example(size=(1000, 21))  # one row of patches is left
 @example(size=(20, 1441))  # no column of patches is left, but their newlines
 @example(size=(640, 480))
@@ -163,14 +163,14 @@ def test_as_many_tokens_as_llava_1_6_has(size):
     )
     vision = SimpleNamespace(image_size=336, patch_size=14)
     config = SimpleNamespace(image_token_id=FIRST_SPECIAL, image_grid_pinpoints=REAL, vision_config=vision)
-    with impulses.shapes_only(processor):
-        found = impulses.footprints_of(FAMILY, processor, config, [size])
+    with pixel_impulses.shapes_only(processor):
+        found = pixel_impulses.footprints_of(FAMILY, processor, config, [size])
     assert (found.views == "base").sum() == 576
 
 
 def test_settings_that_are_not_understood(model):
     hf, processor = model
-    inputs = impulses.encode(processor, [impulses.picture((140, 84))])
+    inputs = pixel_impulses.encode(processor, [pixel_impulses.picture((140, 84))])
     with pytest.raises(
         ModelError,
         match=r"give images of \(width, height\) \[\(84, 140\)\], but the inputs hold \[\(140, 84\)\]",

@@ -19,7 +19,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.llava_next import LlavaOnevision
 from interp.models.processors import images_only
-from tests.models import impulses
+from tests.models import pixel_impulses
 
 FAMILY = LlavaOnevision()
 SIDE, PATCH = 60, 14
@@ -59,16 +59,16 @@ def packed(patches: np.ndarray, size: tuple[int, int], config: Any) -> np.ndarra
 @pytest.mark.parametrize("size", WHOLE)
 def test_rectangles_fill_the_cells_that_their_footprints_say(model, size):
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [size])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [size])
     best = BEST[size]
     scale = np.where(
         found.views == "base", SIDE**2 / size[0] / size[1], min(best[1] / size[0], best[0] / size[1]) ** 2
     )
     pixels = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1) * scale
     tolerance = 0.03 if min(size) > 55 else 0.1  # enlarging blurs edges over cells
-    for box in impulses.boxes_in(size, 8):
-        seen = packed(impulses.brightness(processor, size, box, PATCH)[0], size, hf.config)
-        wanted = impulses.covered(found, [size], box) * pixels / PATCH**2
+    for box in pixel_impulses.boxes_in(size, 8):
+        seen = packed(pixel_impulses.brightness(processor, size, box, PATCH)[0], size, hf.config)
+        wanted = pixel_impulses.covered(found, [size], box) * pixels / PATCH**2
         assert np.isnan(wanted[np.isnan(seen)]).all()
         assert np.abs(np.nan_to_num(wanted) - np.nan_to_num(seen)).max() < tolerance
 
@@ -78,7 +78,7 @@ def test_rectangles_fill_the_cells_that_their_footprints_say(model, size):
 def test_a_shrunk_grid_reads_a_ramp_at_its_cells_centres(model, size, axis):
     """Brightness grows along one axis, so a token's value tells where it looks."""
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [size])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [size])
     line = (np.arange(size[axis]) + 0.5) * 250 / size[axis]
     shape = (size[1], size[0], 3)
     ramp = (
@@ -86,7 +86,7 @@ def test_a_shrunk_grid_reads_a_ramp_at_its_cells_centres(model, size, axis):
         .round()
         .astype(np.uint8)
     )
-    values = impulses.encode(processor, [Image.fromarray(ramp)])["pixel_values"][0, :, 0].numpy()
+    values = pixel_impulses.encode(processor, [Image.fromarray(ramp)])["pixel_values"][0, :, 0].numpy()
     settings = processor.image_processor
     values = (values * settings.image_std[0] + settings.image_mean[0]) * 255 * size[axis] / 250
     values = values[:, :56, :56].reshape(-1, 4, PATCH, 4, PATCH).mean((2, 4))
@@ -101,7 +101,7 @@ def test_a_shrunk_grid_reads_a_ramp_at_its_cells_centres(model, size, axis):
 
 def test_which_tokens_have_no_area(model):
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [(120, 105)])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(120, 105)])
     assert found.views.tolist() == ["base"] * 16 + ["tile"] * 72
     assert found.grid is None
     rows = found.boxes[16:].reshape(8, 9, 4)
@@ -115,8 +115,8 @@ def test_which_tokens_have_no_area(model):
 @pytest.mark.parametrize("size", [(120, 120), (140, 84), (60, 150), (32, 32)])
 def test_impulses_reach_their_tokens(model, size):
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [size])
-    impulses.assert_impulses_land(hf, processor, FAMILY, [size], found)
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [size])
+    pixel_impulses.assert_impulses_land(hf, processor, FAMILY, [size], found)
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -124,29 +124,31 @@ def test_two_images_in_one_sample(model, together):
     """Nested, transformers takes them as one sample's: no tiles, each padded to a square."""
     hf, processor = model
     sizes = [(140, 85), (60, 97)]
-    found = impulses.footprints_of(FAMILY, processor, hf.config, sizes, together=together)
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, sizes, together=together)
     if together:
         assert np.bincount(found.image).tolist() == [17, 17]
         assert np.isnan(found.boxes[[16, 33]]).all()
         # 85 px high in a square of 140, 27 px of padding above: the first row of cells ends at 35 − 27
         assert found.boxes[0] == pytest.approx([0, 0, 140 * 14 / 60, 140 * 14 / 60 - 27])
-    impulses.assert_impulses_land(hf, processor, FAMILY, sizes, found, every=2, together=together)
+    pixel_impulses.assert_impulses_land(hf, processor, FAMILY, sizes, found, every=2, together=together)
 
 
 @pytest.mark.parametrize("size", [(150, 100), (70, 160)])
 def test_padded_views_to_a_part_of_a_cell(model, size):
     hf, processor = model
-    inputs = impulses.encode(processor, [impulses.picture(size)] * 2, together=True)
+    inputs = pixel_impulses.encode(processor, [pixel_impulses.picture(size)] * 2, together=True)
     found = FAMILY.footprints([size] * 2, inputs, processor, hf.config)
     edge = max(size)
     pixels = np.prod(found.boxes[:16, 2:] - found.boxes[:16, :2], axis=1) * (SIDE / edge) ** 2
     settings = processor.image_processor
-    for box in impulses.boxes_in(size, 6):
-        pair = [impulses.picture(size, box), impulses.picture(size)]
-        first, second = impulses.encode(processor, pair, together=True)["pixel_values"][:, 0, 0].numpy()
-        change = (first - second) * settings.image_std[0] * 255 / (impulses.BRIGHT - impulses.DARK)
+    for box in pixel_impulses.boxes_in(size, 6):
+        pair = [pixel_impulses.picture(size, box), pixel_impulses.picture(size)]
+        first, second = pixel_impulses.encode(processor, pair, together=True)["pixel_values"][:, 0, 0].numpy()
+        change = (
+            (first - second) * settings.image_std[0] * 255 / (pixel_impulses.BRIGHT - pixel_impulses.DARK)
+        )
         seen = change[:56, :56].reshape(4, PATCH, 4, PATCH).mean((1, 3)).ravel()
-        wanted = np.nan_to_num(impulses.covered(found, [size] * 2, box)[:16] * pixels / PATCH**2)
+        wanted = np.nan_to_num(pixel_impulses.covered(found, [size] * 2, box)[:16] * pixels / PATCH**2)
         assert np.abs(wanted - seen).max() < 0.03
 
 
@@ -162,14 +164,14 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_layout_fails_the_impulses(model, wrong):
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [(120, 120)])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(120, 120)])
     broken = Footprints(WRONG[wrong](found.boxes), None, found.views, found.image)
     with pytest.raises(AssertionError):
-        impulses.assert_impulses_land(hf, processor, FAMILY, [(120, 120)], broken)
+        pixel_impulses.assert_impulses_land(hf, processor, FAMILY, [(120, 120)], broken)
 
 
 @settings(max_examples=20, deadline=None)
-@given(size=impulses.real_sizes())
+@given(size=pixel_impulses.real_sizes())
 @example(size=(2304, 2304))
 @example(size=(640, 480))
 @example(size=(2000, 90))
@@ -187,14 +189,14 @@ def test_as_many_tokens_as_onevision_of_real_size_has(size):
         vision_aspect_ratio="anyres_max_9",
         vision_config=SimpleNamespace(image_size=384, patch_size=14),
     )
-    with impulses.shapes_only(processor):
-        found = impulses.footprints_of(FAMILY, processor, config, [size])
+    with pixel_impulses.shapes_only(processor):
+        found = pixel_impulses.footprints_of(FAMILY, processor, config, [size])
     assert (found.views == "base").sum() == 729
 
 
 def test_settings_that_are_not_understood(model):
     hf, processor = model
-    inputs = impulses.encode(processor, [impulses.picture((140, 84))])
+    inputs = pixel_impulses.encode(processor, [pixel_impulses.picture((140, 84))])
     other = tiny("llava_onevision")[1]
     other.vision_aspect_ratio = "anyres_max_9"
     with pytest.raises(
@@ -209,7 +211,7 @@ def test_settings_that_are_not_understood(model):
     with pytest.raises(ModelError, match=r"give a number of images 1, but the inputs hold 2"):
         FAMILY.footprints([(140, 84)], several, processor, hf.config)
     # told that they are one sample's, two images cut in tiles are too many views
-    two = impulses.encode(processor, [impulses.picture((140, 84))] * 2)
+    two = pixel_impulses.encode(processor, [pixel_impulses.picture((140, 84))] * 2)
     with pytest.raises(
         ModelError, match=r"\[\(1, 3, 60, 60\), \(1, 3, 60, 60\)\], but the inputs hold \[\(7, 3"
     ):

@@ -16,7 +16,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.mistral3 import Mistral3
 from interp.models.processors import pixtral_processor
-from tests.models import impulses
+from tests.models import pixel_impulses
 
 FAMILY = Mistral3()
 CELL = 28
@@ -40,37 +40,37 @@ def model() -> tuple[Any, Any]:
 @pytest.mark.parametrize("size", GRIDS)
 def test_rectangles_fill_the_cells_that_their_footprints_say(model, size):
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [size])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [size])
     assert found.grid == GRIDS[size]
     assert set(found.views) == {""}
     tolerance = 0.03 if min(size) > 50 else 0.1  # enlarging blurs edges over cells
-    for box in impulses.boxes_in(size, 8):
-        seen = impulses.brightness(processor, size, box, CELL)[0]
+    for box in pixel_impulses.boxes_in(size, 8):
+        seen = pixel_impulses.brightness(processor, size, box, CELL)[0]
         assert seen.shape == GRIDS[size]
-        assert np.abs(impulses.covered(found, [size], box) - seen.ravel()).max() < tolerance
+        assert np.abs(pixel_impulses.covered(found, [size], box) - seen.ravel()).max() < tolerance
 
 
 @pytest.mark.parametrize("size", [(140, 140), (280, 100), (90, 150), (30, 29)])
 def test_impulses_reach_their_tokens(model, size):
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [size])
-    impulses.assert_impulses_land(hf, processor, FAMILY, [size], found)
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [size])
+    pixel_impulses.assert_impulses_land(hf, processor, FAMILY, [size], found)
 
 
 def test_two_images_in_one_sample(model):
     """They are padded to one shape, but the padding makes no tokens."""
     hf, processor = model
     sizes = [(140, 84), (60, 120)]
-    found = impulses.footprints_of(FAMILY, processor, hf.config, sizes)
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, sizes)
     assert np.bincount(found.image).tolist() == [15, 15]
     assert found.grid is None
     assert found.boxes[15 + 3] == pytest.approx([0, 24, 20, 48])
-    impulses.assert_impulses_land(hf, processor, FAMILY, sizes, found)
+    pixel_impulses.assert_impulses_land(hf, processor, FAMILY, sizes, found)
 
 
 def test_break_and_end_tokens_are_no_image_tokens(model):
     hf, processor = model
-    inputs = impulses.encode(processor, [impulses.picture((140, 84))])
+    inputs = pixel_impulses.encode(processor, [pixel_impulses.picture((140, 84))])
     positions = FAMILY.image_positions(inputs["input_ids"], hf.config)
     assert np.diff(positions).tolist() == [1, 1, 1, 1, 2] * 2 + [1] * 4
 
@@ -85,14 +85,14 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_layout_fails_the_impulses(model, wrong):
     hf, processor = model
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [(140, 140)])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(140, 140)])
     broken = Footprints(WRONG[wrong](found.boxes), None, found.views, found.image)
     with pytest.raises(AssertionError):
-        impulses.assert_impulses_land(hf, processor, FAMILY, [(140, 140)], broken)
+        pixel_impulses.assert_impulses_land(hf, processor, FAMILY, [(140, 140)], broken)
 
 
 @settings(max_examples=25, deadline=None)
-@given(size=impulses.real_sizes())
+@given(size=pixel_impulses.real_sizes())
 @example(size=(1540, 1540))
 @example(size=(2600, 20))
 def test_as_many_tokens_as_mistral_small_has(size):
@@ -104,8 +104,8 @@ def test_as_many_tokens_as_mistral_small_has(size):
     config = SimpleNamespace(
         image_token_id=FIRST_SPECIAL, spatial_merge_size=2, vision_config=SimpleNamespace(patch_size=14)
     )
-    with impulses.shapes_only(processor):
-        found = impulses.footprints_of(FAMILY, processor, config, [size])
+    with pixel_impulses.shapes_only(processor):
+        found = pixel_impulses.footprints_of(FAMILY, processor, config, [size])
     rows, cols = found.grid
     told = processor._get_num_multimodal_tokens(image_sizes=[size[::-1]]).num_image_tokens
     assert told == [rows * (cols + 1)]  # breaks and the end counted
@@ -113,7 +113,7 @@ def test_as_many_tokens_as_mistral_small_has(size):
 
 def test_settings_that_are_not_understood(model):
     hf, processor = model
-    inputs = impulses.encode(processor, [impulses.picture((140, 84))])
+    inputs = pixel_impulses.encode(processor, [pixel_impulses.picture((140, 84))])
     with pytest.raises(
         ModelError, match=r"resized to \(width, height\) \[\(84, 140\)\], but the inputs hold \[\(140"
     ):
@@ -128,13 +128,13 @@ def test_settings_that_are_not_understood(model):
 def test_a_size_given_as_height_and_width():
     hf, processor = tiny("mistral3")
     processor.image_processor.size = {"height": 56, "width": 140}
-    assert impulses.footprints_of(FAMILY, processor, hf.config, [(140, 140)]).grid == (2, 2)
+    assert pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(140, 140)]).grid == (2, 2)
 
 
 def test_images_that_are_not_resized_lose_their_rim():
     hf, processor = tiny("mistral3")
     processor.image_processor.do_resize = False
-    found = impulses.footprints_of(FAMILY, processor, hf.config, [(84, 70)])
+    found = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(84, 70)])
     assert found.grid == (2, 3)
     assert found.boxes[-1].tolist() == [56, 28, 84, 56]
 

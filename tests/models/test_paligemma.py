@@ -18,7 +18,7 @@ from interp.conformance.tiny.kit import tokenizer
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
 from interp.models.paligemma import PaliGemma
-from tests.models.impulse import (
+from tests.models.footprint_checks import (
     Bench,
     assert_counts,
     assert_covered,
@@ -103,7 +103,7 @@ def test_the_prompt_is_images_bos_text_newline():
     assert laid_out == ["<image><image><s>where is it ?\n"]
 
 
-def test_every_prompt_token_sees_the_whole_prompt_and_positions_count_from_one():
+def test_prompt_tokens_see_the_whole_prompt():
     """What `attends` and `first_position` say, on the model itself."""
     bench = Bench("paligemma", PaliGemma(), [(140, 84)])
     (model, _), inputs = bench.parts, bench.encode()

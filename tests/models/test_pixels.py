@@ -27,7 +27,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_painting_a_footprint_moves_its_tokens_pixels_most_in_every_view(family):
+def test_painting_a_footprint_moves_its_own_pixels_most(family):
     """Two images of one sample; each is painted in turn."""
     mllm = wrap(*tiny(family))
     pictures = [smooth(FAMILIES[family], seed) for seed in (0, 1)]

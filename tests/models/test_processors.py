@@ -96,7 +96,7 @@ def _processor_classes(processor: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("with_torchvision", [False, True])
-def test_the_video_half_is_left_out_only_where_it_cannot_be_built(saved, monkeypatch, with_torchvision):
+def test_video_is_left_out_only_where_it_cannot_be_built(saved, monkeypatch, with_torchvision):
     _, _, folder = saved("qwen2_vl")
     monkeypatch.setattr(room, "is_torchvision_available", lambda: with_torchvision)
     config = transformers.AutoConfig.from_pretrained(folder)
@@ -105,7 +105,7 @@ def test_the_video_half_is_left_out_only_where_it_cannot_be_built(saved, monkeyp
     assert ("video_processor" in kind.get_attributes()) is with_torchvision
 
 
-def test_a_processor_without_videos_reads_images_and_text_as_the_original(saved):
+def test_a_processor_without_videos_reads_images_the_same(saved):
     _, processor, folder = saved("qwen2_vl")
     found = load_processor(str(folder), LOCAL)
     text = "<|vision_start|> <|image_pad|> <|vision_end|> where ?"
@@ -138,7 +138,7 @@ def test_the_config_decides_where_no_file_names_a_class(tmp_path):
         load_processor(str(tmp_path), LOCAL)
 
 
-def test_a_class_that_comes_with_the_checkpoint_is_not_run_nor_asked_about(tmp_path, monkeypatch):
+def test_a_class_in_the_checkpoint_is_never_run(tmp_path, monkeypatch):
     """Its own class is passed over for the model type's; a tokenizer's own code is an error, without a question."""
     marker = tmp_path / "executed"
     hf, processor = tiny("llava")
@@ -171,7 +171,7 @@ def test_broken_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("stored", [{"patch_size": None}, {}])
-def test_a_llava_processor_saved_without_its_patch_size_gets_the_models(stored, saved, tmp_path):
+def test_a_processor_without_patch_size_gets_the_models(stored, saved, tmp_path):
     """HuatuoGPT-Vision-7B-hf has null, 34B-hf none; both leave the class token out of their count."""
     _, processor, folder = saved("llava")
     whole = json.loads((folder / "processor_config.json").read_text())
@@ -199,7 +199,7 @@ def test_a_llava_processor_saved_without_its_patch_size_gets_the_models(stored, 
     np.testing.assert_array_equal(np.asarray(mllm.trace(batch).logits), np.asarray(expected))
 
 
-def test_pixtral_is_transformers_own_and_leaves_no_stand_in_behind(tmp_path):
+def test_pixtral_is_transformers_own_class(tmp_path):
     kind = pixtral_processor()
     assert kind.__module__ == "transformers.models.pixtral.processing_pixtral"
     stand_in = sys.modules.get("transformers.models.pixtral.image_processing_pixtral")

@@ -15,7 +15,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
 from interp.models.qwen import Qwen2Vl, Qwen3Vl, Qwen25Vl
-from tests.models.impulse import Bench, assert_counts, assert_covered, assert_local, encode, picture
+from tests.models.footprint_checks import Bench, assert_counts, assert_covered, assert_local, encode, picture
 
 FAMILIES = {"qwen2_vl": Qwen2Vl, "qwen2_5_vl": Qwen25Vl, "qwen3_vl": Qwen3Vl}
 SAMPLES = [[(140, 140)], [(230, 90)], [(60, 190)], [(30, 22)], [(460, 300)], [(140, 84), (60, 90)]]

@@ -25,7 +25,7 @@ def test_a_value_is_made_once_and_found_after() -> None:
     assert shelf.n_bytes == 4
 
 
-def test_the_least_recently_used_goes_first_and_the_budget_holds() -> None:
+def test_the_least_recently_used_goes_first() -> None:
     shelf = ProcessCache(10)
     for key in "ab":
         shelf.once(key, lambda: "four", size)

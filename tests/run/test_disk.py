@@ -12,8 +12,8 @@ import pytest
 
 from interp.errors import RunError
 from interp.run import files, merge, run_task
-from tests.run.compare import fingerprints, leftovers
 from tests.run.fake_task import Roots
+from tests.run.run_fingerprints import fingerprints, leftovers
 
 TASK = Roots(n=8, bad=(5,))
 
@@ -95,9 +95,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
-def test_a_rename_that_may_not_last_is_an_error_unless_folders_cannot_be_synced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rename_that_may_not_last_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, code = os.fsync, errno.EIO
 
     def synced(handle: int) -> None:

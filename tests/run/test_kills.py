@@ -13,8 +13,8 @@ import pytest
 
 from interp.errors import RunError
 from interp.run import run_task, workers
-from tests.run.compare import fingerprints, leftovers
 from tests.run.fake_task import Roots
+from tests.run.run_fingerprints import fingerprints, leftovers
 
 HERE = Path(__file__).parent
 TASK = Roots(n=16, bad=(5, 9))
@@ -22,7 +22,7 @@ TASK = Roots(n=16, bad=(5, 9))
 
 def experiments(kind: str, out: Path, n: int) -> list[dict[str, Any]]:
     """What the killer did, one entry per experiment."""
-    command = [sys.executable, str(HERE / "killer.py"), kind, str(out), str(n)]
+    command = [sys.executable, str(HERE / "killed_runs.py"), kind, str(out), str(n)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -80,7 +80,7 @@ def test_two_runs_on_one_folder_end_well_and_lose_no_cost(tmp_path: Path) -> Non
     assert max(sessions) == 2, "no two runs worked at once"
 
 
-def test_a_killed_run_takes_its_workers_with_it_and_is_resumed_by_any_number(tmp_path: Path) -> None:
+def test_a_killed_run_ends_its_workers_and_can_be_resumed(tmp_path: Path) -> None:
     run_task(Roots(bad=(5, 9)), tmp_path / "whole", progress=False)
     chance, survived = random.Random(3), 0
     for _ in range(4):

@@ -13,8 +13,8 @@ import pytest
 
 from interp.errors import RunError
 from interp.run import Outcome, ProcessCache, prepare, run_task, run_tasks, workers
-from tests.run.compare import fingerprints, leftovers
 from tests.run.fake_task import Roots
+from tests.run.run_fingerprints import fingerprints, leftovers
 
 
 @dataclass
@@ -86,9 +86,7 @@ def test_each_task_has_the_bytes_and_the_folder_it_has_alone(tmp_path: Path) -> 
     assert fingerprints(tmp_path / "together") == fingerprints(tmp_path / "alone")
 
 
-def test_one_pool_serves_all_groups_and_opens_each_model_once_per_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_pool_opens_each_model_once_per_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "n_threads", lambda: None)  # so that the workers need not import torch
     diary = tmp_path / "diary"
     groups = kins(diary, models=("one", "two"), n=16)
@@ -157,7 +155,7 @@ def test_every_task_has_its_own_line_of_progress(tmp_path: Path, capsys: pytest.
         assert own[-1].startswith(f"task {place}: 4/4 samples")
 
 
-def test_memory_is_freed_of_what_others_need_before_a_batch_is_split(tmp_path: Path) -> None:
+def test_shared_memory_is_freed_before_a_batch_is_split(tmp_path: Path) -> None:
     class Crowded(Kin):
         def compute(self, indices: tuple[int, ...]) -> Outcome:
             if self.tag == "b" and self.shelf.n_bytes:

@@ -14,8 +14,8 @@ from interp.indicators import Maps
 from interp.inputs.sample import Sample
 from interp.run import Outcome, run_task
 from interp.run.memory import compute_batch, out_of_memory
-from tests.run.compare import fingerprints
 from tests.run.fake_task import Roots
+from tests.run.run_fingerprints import fingerprints
 from tests.study import planted
 
 
@@ -33,14 +33,14 @@ def test_a_batch_too_large_for_memory_is_halved_until_it_fits() -> None:
     assert splits[0]["error"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
-def test_a_bad_sample_in_a_batch_that_is_halved_is_still_a_failure() -> None:
+def test_a_bad_sample_in_a_halved_batch_is_a_failure() -> None:
     task = Roots(room=2, bad=(3,))
     rows = compute_batch(task, (0, 1, 2, 3), []).rows
     assert [row["index"] for row in rows["failures"]] == [3]
     assert sorted({row["index"] for row in rows["scores"]}) == [0, 1, 2]
 
 
-def test_splits_are_in_the_manifest_and_the_bytes_are_the_same_where_batches_do_not_matter(
+def test_splits_are_in_the_manifest_and_change_no_byte(
     tmp_path: Path,
 ) -> None:
     whole = run_task(Roots(n=6), tmp_path / "whole", progress=False)
@@ -56,7 +56,7 @@ def test_splits_are_in_the_manifest_and_the_bytes_are_the_same_where_batches_do_
     assert {entry["session"] for entry in recorded} == {path.name for path in split.path.glob("sessions/*")}
 
 
-def test_one_sample_too_large_for_memory_stops_the_run_and_is_no_failure(tmp_path: Path) -> None:
+def test_one_sample_too_large_for_memory_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"sample 0 \(sample-0\) to fit in memory.*larger device") as caught:
         run_task(Roots(room=0), tmp_path, progress=False)
     assert "shard 0" in caught.value.__notes__[0]
@@ -108,7 +108,7 @@ class Narrow:
         return self.inner.to_dict()
 
 
-def test_a_models_numbers_agree_to_1e_5_however_its_batches_are_split(tmp_path: Path) -> None:
+def test_numbers_agree_however_batches_are_split(tmp_path: Path) -> None:
     from interp.indicators import Attention
     from interp.inputs.prompt import GENERIC_PROMPT
     from interp.study import LayerSweep

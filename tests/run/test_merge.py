@@ -11,9 +11,9 @@ from interp.cli import merge_command
 from interp.errors import RunError
 from interp.run import RunFolder, merge, run_task
 from interp.run.merge import _copy_sessions
-from tests.run.compare import fingerprints
 from tests.run.fake_task import Roots
 from tests.run.other_versions import older
+from tests.run.run_fingerprints import fingerprints
 
 OF = 3
 
@@ -50,7 +50,7 @@ def test_three_parts_become_the_bytes_of_a_single_run(tmp_path: Path) -> None:
     assert set(cost["shards"]) == {str(shard) for shard in range(8)}
 
 
-def test_parts_may_be_runs_folders_come_in_any_order_and_be_one_of_them_the_target(tmp_path: Path) -> None:
+def test_parts_may_be_run_folders_in_any_order(tmp_path: Path) -> None:
     places = parts(tmp_path)
     expected = whole(tmp_path)
     single = [next(place.iterdir()) for place in reversed(places)]
@@ -81,7 +81,7 @@ def test_a_missing_part_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_part_that_did_not_finish_or_is_damaged_counts_as_missing(tmp_path: Path) -> None:
+def test_an_unfinished_or_damaged_part_counts_as_missing(tmp_path: Path) -> None:
     places = parts(tmp_path)
     folder = RunFolder.open(next(places[1].iterdir()))
     file = folder.shard_file(4, "maps")
@@ -95,7 +95,7 @@ def test_a_part_that_did_not_finish_or_is_damaged_counts_as_missing(tmp_path: Pa
     assert fingerprints(tmp_path / "out") == whole(tmp_path)
 
 
-def test_parts_that_overlap_and_agree_are_fine_even_if_one_is_damaged(tmp_path: Path) -> None:
+def test_overlapping_parts_that_agree_are_merged(tmp_path: Path) -> None:
     places = parts(tmp_path)
     run_task(Roots(bad=(5, 9)), places[0], progress=False, part=(1, 2))
     RunFolder.open(next(places[0].iterdir())).seal_file(4).write_bytes(b"{}")
@@ -182,7 +182,7 @@ def test_parts_of_another_plan_schema_or_version_are_refused(tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_every_run_in_the_parts_is_merged_and_a_study_without_shards_is_copied(tmp_path: Path) -> None:
+def test_every_run_in_the_parts_is_merged(tmp_path: Path) -> None:
     places = parts(tmp_path)
     for number, place in enumerate(places, 1):
         run_task(Roots(n=10), place, progress=False, part=(number, OF))
@@ -213,7 +213,7 @@ def test_the_command_names_what_it_merged(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == f"merged {folder}\n"
 
 
-def test_the_parts_of_a_sweep_and_of_a_grid_become_the_bytes_of_one_run(tmp_path: Path) -> None:
+def test_merged_parts_are_the_bytes_of_one_run(tmp_path: Path) -> None:
     from interp.study import Grid
     from tests.study.planted import samples, sweep
 

@@ -49,9 +49,7 @@ def sweep(mllm: Any, out: Path, poison: tuple[int, ...], indicator: Any) -> Resu
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_samples_whose_pass_holds_nan_are_failures_and_the_others_keep_their_numbers(
-    tmp_path: Path, relative: bool
-) -> None:
+def test_samples_whose_pass_holds_nan_are_failures(tmp_path: Path, relative: bool) -> None:
     indicator = Attention(relative_to=GENERIC_PROMPT if relative else None)
     sick = sweep(poisoned(math.nan, head=False), tmp_path / "sick", (1, 4), indicator)
     healthy = sweep(wrap(tiny.llava(), tiny.processor()), tmp_path / "healthy", (1, 4), indicator)
@@ -68,7 +66,7 @@ def test_samples_whose_pass_holds_nan_are_failures_and_the_others_keep_their_num
     assert set(stored) == {0, 2, 3, 5}
 
 
-def test_a_model_that_is_nan_everywhere_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_a_model_that_is_nan_everywhere_is_an_error(tmp_path: Path) -> None:
     from interp.errors import StudyError
 
     with pytest.raises(StudyError, match=r"all failed\. The first, s0: MapError: .*NaN"):

@@ -9,7 +9,7 @@ from interp.run import as_part, make_plan
 from interp.run.plan import shards_of
 
 
-def test_like_lengths_share_a_micro_batch_and_order_is_by_bucket_then_index() -> None:
+def test_like_lengths_share_a_micro_batch() -> None:
     plan = make_plan([40, 3, 41, 5, 300], batch=2, shard=4, bucket=16)
     assert plan.shards == (((1, 3), (0, 2)), ((4,),))
     assert plan.indices(0) == (0, 1, 2, 3)

@@ -11,8 +11,8 @@ import pytest
 from interp.errors import RunError
 from interp.run import RunFolder, run_task, workers
 from interp.run.shards import schemas_of
-from tests.run.compare import fingerprints
 from tests.run.fake_task import Roots
+from tests.run.run_fingerprints import fingerprints
 
 
 def run(task: Roots, out: Path, **options: Any) -> RunFolder:
@@ -77,7 +77,7 @@ def test_a_shard_of_too_few_samples_is_computed_again(tmp_path: Path) -> None:
     assert fingerprints(folder.path) == before
 
 
-def test_a_harmed_joined_table_is_joined_again_without_computing(tmp_path: Path) -> None:
+def test_a_damaged_joined_table_is_joined_again(tmp_path: Path) -> None:
     folder = run(Roots(), tmp_path)
     before = fingerprints(folder.path)
     (folder.path / "tables" / "scores.parquet").write_bytes(b"PAR1")
@@ -87,7 +87,7 @@ def test_a_harmed_joined_table_is_joined_again_without_computing(tmp_path: Path)
     assert fingerprints(folder.path) == before
 
 
-def test_bad_samples_become_failures_and_the_rest_is_run_without_them(tmp_path: Path) -> None:
+def test_bad_samples_become_failures_and_the_rest_runs(tmp_path: Path) -> None:
     task = Roots(bad=(4, 5, 9))
     folder = run(task, tmp_path)
     failures = folder.read_table("failures").to_pylist()
@@ -109,7 +109,7 @@ def test_a_batch_that_fails_only_together_stops_the_run(tmp_path: Path) -> None:
         run(Roots(together=(0, 3)), tmp_path)
 
 
-def test_a_bug_stops_the_run_with_context_and_finished_shards_are_kept(tmp_path: Path) -> None:
+def test_a_bug_stops_the_run_and_keeps_finished_shards(tmp_path: Path) -> None:
     last = Roots().plan().shards[-1][-1][-1]
     with pytest.raises(ZeroDivisionError) as caught:
         run(Roots(bug=last), tmp_path)
@@ -121,7 +121,7 @@ def test_a_bug_stops_the_run_with_context_and_finished_shards_are_kept(tmp_path:
     assert sorted(again.calls) == sorted(again.plan().shards[-1])
 
 
-def test_processes_give_the_same_bytes_and_an_error_arrives_with_its_context(
+def test_processes_give_the_same_bytes_and_errors_with_context(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "n_threads", lambda: None)  # so that the workers need not import torch
@@ -196,7 +196,7 @@ def test_another_plan_of_the_same_study_is_refused(tmp_path: Path) -> None:
     assert fingerprints(folder.path) == before
 
 
-def test_progress_is_a_few_lines_on_stderr_when_it_is_no_terminal(
+def test_progress_without_a_terminal_is_a_few_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_task(Roots(), tmp_path, label="roots")

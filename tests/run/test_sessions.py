@@ -14,7 +14,7 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path, "s", {"study": "s"})
 
 
-def test_what_two_writers_spent_is_summed_and_a_shard_counts_once_in_the_total(tmp_path: Path) -> None:
+def test_costs_of_two_writers_add_and_a_shard_counts_once(tmp_path: Path) -> None:
     run = folder(tmp_path)
     first, second = (
         Ledger(run, begin_session(run, {"who": who}, missing=2, total=2)) for who in ("first", "second")
@@ -32,7 +32,7 @@ def test_what_two_writers_spent_is_summed_and_a_shard_counts_once_in_the_total(t
     assert len(manifest["sessions"]) == 2
 
 
-def test_whoever_publishes_last_has_seen_what_the_other_wrote_meanwhile(
+def test_the_last_to_publish_has_read_the_other_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = folder(tmp_path)

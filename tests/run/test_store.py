@@ -124,7 +124,7 @@ def test_a_damaged_shard_is_not_searched(tmp_path: Path) -> None:
         folder.find("maps", index=[1])
 
 
-def test_a_folder_of_another_store_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_another_store_version_is_refused(tmp_path: Path) -> None:
     folder = run_task(Roots(), tmp_path, progress=False)
     for change, message in (
         (newer, r"run store version 3 in .*, got 99\. A newer interp wrote it: update interp"),
@@ -144,9 +144,7 @@ def test_a_folder_of_another_store_version_is_refused_and_left_alone(tmp_path: P
         assert {file: file.read_bytes() for file in folder.path.glob("**/*") if file.is_file()} == before
 
 
-def test_a_study_of_another_version_is_not_opened_and_its_new_run_says_where_the_old_one_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_of_another_version_is_not_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = {**STUDY, "schema": 1}
     path = tmp_path / folder_name("s", old)
     path.mkdir()
@@ -163,7 +161,7 @@ def test_a_study_of_another_version_is_not_opened_and_its_new_run_says_where_the
     assert capsys.readouterr().err == ""
 
 
-def test_temporary_files_of_dead_writers_are_removed_and_of_live_ones_kept(tmp_path: Path) -> None:
+def test_temporary_files_of_dead_writers_are_removed(tmp_path: Path) -> None:
     folder = make(tmp_path)
     host = os.uname().nodename
     shards = folder.path / "shards"

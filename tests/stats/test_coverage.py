@@ -29,7 +29,7 @@ def agrees(hits: int, n: int, share: float) -> bool:
     return scipy.stats.binomtest(hits, n, share).pvalue > 1e-3
 
 
-def test_images_of_six_volumes_resampled_as_if_independent_cover_58_percent() -> None:
+def test_images_resampled_as_independent_cover_58_percent() -> None:
     """6 volumes of 26 images, a fifth of the variance between volumes (between 1, within 2).
 
     The image-level bootstrap estimates the variance of the mean as (1 + 4) / 156; it is 1/6 + 4/156. So its
@@ -53,7 +53,7 @@ def test_images_of_six_volumes_resampled_as_if_independent_cover_58_percent() ->
 
 
 @pytest.mark.parametrize("n_groups", [25, 80])
-def test_resampled_volumes_cover_what_they_promise_from_twenty_on(n_groups: int) -> None:
+def test_resampled_volumes_cover_as_promised_from_twenty_on(n_groups: int) -> None:
     rng, n = np.random.default_rng(n_groups), 400
     hits = 0
     for seed in range(n):
@@ -97,7 +97,7 @@ def test_pairs_across_two_kinds_of_group_cover() -> None:
     assert naive / n < 0.75
 
 
-def test_the_paired_test_errs_once_in_twenty_and_rows_would_err_far_more_often() -> None:
+def test_the_paired_test_errs_once_in_twenty() -> None:
     rng, n = np.random.default_rng(5), 400
     rejected = {"groups": 0, "rows": 0}
     for seed in range(n):
@@ -112,7 +112,7 @@ def test_the_paired_test_errs_once_in_twenty_and_rows_would_err_far_more_often()
     ("n_a", "images_a", "between_a", "n_b", "images_b", "between_b"),
     [(20, 5, 1.0, 20, 5, 1.0), (60, 1, 0.3, 12, 20, 2.0), (40, 1, 2.0, 25, 8, 0.5)],
 )
-def test_the_unpaired_test_errs_at_most_once_in_twenty_even_with_unlike_sides(
+def test_the_unpaired_test_errs_at_most_once_in_twenty(
     n_a: int, images_a: int, between_a: float, n_b: int, images_b: int, between_b: float
 ) -> None:
     rng, n, rejected = np.random.default_rng(6), 300, 0

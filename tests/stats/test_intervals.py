@@ -68,7 +68,7 @@ def test_groups_match_scipy_resampling_sums_and_counts_together():
     assert ours.high == pytest.approx(theirs.high, abs=0.04 * spread)
 
 
-def test_group_intervals_cover_clustered_data_where_row_intervals_do_not():
+def test_only_group_intervals_cover_clustered_data():
     rng = np.random.default_rng(1)
     hits = {"groups": 0, "rows": 0}
     for seed in range(300):
@@ -80,7 +80,7 @@ def test_group_intervals_cover_clustered_data_where_row_intervals_do_not():
     assert hits["rows"] / 300 < 0.65
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
+def test_the_seed_alone_decides_the_interval():
     values, groups = clustered(RNG, 12, 5)
     first = bootstrap(values, groups, seed=7)
     assert first == bootstrap(values, groups, seed=7)
@@ -152,7 +152,7 @@ def test_a_missing_label_is_a_group_of_its_own():
     assert bootstrap([1.0, 2.0, 3.0], [1, "1", 1], n=10).n_groups == 2
 
 
-def test_paired_intervals_are_narrower_when_the_two_move_together():
+def test_paired_intervals_are_narrower_when_both_move_together():
     base, groups = clustered(RNG, 40, 5)
     better = base + 0.3 + RNG.normal(scale=0.05, size=len(base))
     together = paired(better, base, groups)
@@ -199,7 +199,7 @@ def test_arguments_that_do_not_fit_are_refused():
             bootstrap([1.0, 2.0], ["a", "b"], **wrong)
 
 
-def test_an_unpaired_difference_matches_scipys_bootstrap_of_two_samples():
+def test_an_unpaired_difference_matches_scipys_bootstrap():
     a, b = RNG.gamma(2.0, size=80), RNG.normal(1.0, 2.0, size=50)
     theirs = scipy.stats.bootstrap(
         (a, b),
@@ -216,7 +216,7 @@ def test_an_unpaired_difference_matches_scipys_bootstrap_of_two_samples():
     assert (ours.n, ours.n_groups) == (130, 50)
 
 
-def test_the_side_with_fewer_groups_limits_an_unpaired_difference():
+def test_the_side_with_fewer_groups_limits_a_difference():
     found = unpaired([1.0, 2.0, np.nan, 4.0], [1.0, 2.0, 3.0], ["a", "b", "c", "d"], ["x", "x", "x"])
     assert (found.n, found.n_groups, found.n_nan) == (6, 1, 1)
     assert found.mean == pytest.approx(7 / 3 - 2)
@@ -231,7 +231,7 @@ def test_equal_names_on_two_sides_are_different_groups():
     assert same.high - same.low > 1.2 * (bootstrap(a, None).high - bootstrap(a, None).low)
 
 
-def test_the_mean_as_any_statistic_has_the_intervals_of_the_mean():
+def test_the_mean_as_a_statistic_has_the_means_interval():
     values, groups = clustered(RNG, 30, 4)
     ours = bootstrap_statistic(np.mean, [values], groups, n=3000)
     known = bootstrap(values, groups, n=3000)
@@ -241,7 +241,7 @@ def test_the_mean_as_any_statistic_has_the_intervals_of_the_mean():
     assert ours.high == pytest.approx(known.high, abs=0.06 * spread)
 
 
-def test_rows_of_a_statistic_stay_together_and_undefined_resamplings_are_left_out():
+def test_undefined_resamplings_of_a_statistic_are_left_out():
     x, y = [1.0, 2.0, 3.0, np.nan, 5.0, 6.0], [1.0, 4.0, 9.0, 16.0, np.nan, 36.0]
     groups = ["a", "a", "b", "c", "d", "e"]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -265,7 +265,7 @@ def test_two_kinds_of_group_by_hand():
     assert (found.n, found.n_groups) == (4, 2)
 
 
-def test_two_kinds_of_group_that_are_rows_give_the_interval_of_t():
+def test_two_groupings_by_row_give_the_interval_of_t():
     values = RNG.normal(size=30)
     theirs = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.9)
     ours = two_way(values, None, None, level=0.9)

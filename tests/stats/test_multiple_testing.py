@@ -44,7 +44,7 @@ def test_a_single_test_is_left_as_it_is_and_nothing_exceeds_one() -> None:
     assert holm([]).tolist() == []
 
 
-def test_a_test_that_could_not_be_made_is_no_member_of_the_family() -> None:
+def test_an_undefined_p_is_not_counted() -> None:
     found = holm([0.01, np.nan, 0.03])
     assert found[[0, 2]] == pytest.approx([0.02, 0.03])
     assert np.isnan(found[1])

@@ -13,7 +13,7 @@ from interp.tracing import Knockout, Site, load
 from tests.studies.scripts import script
 
 
-def test_it_prints_what_knockouts_of_its_own_give_and_leaves_a_page(
+def test_it_prints_what_knockouts_give_and_leaves_a_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script("information_flow").main(out=tmp_path, n=2, seed=3)

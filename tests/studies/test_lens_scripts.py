@@ -41,7 +41,7 @@ def test_sets_are_parted_by_what_is_asked() -> None:
     assert {name: len(samples) for name, samples in found.items()} == {"a · size": 1, "a · x": 1, "a": 1}
 
 
-def test_head_attribution_prints_what_a_knockout_of_ones_own_gives(
+def test_head_attribution_prints_what_a_knockout_gives(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script("head_attribution").main(data=("natural",), out=tmp_path, n=2, seed=3)

@@ -64,9 +64,7 @@ def test_table_4_is_one_grid_and_ranks_heads_once(tmp_path: Path, capsys: pytest
     assert "k = 48, p = 90" in capsys.readouterr().out
 
 
-def test_table_f4_compares_every_method_with_the_plain_model_and_each_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_table_f4_compares_every_pair_of_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script("tableF4_methods").main(**FEW, out=tmp_path)
     said = capsys.readouterr().out
     names = ("Plain", "VGRefine, code", "VGRefine, paper", "PAI", "AdaptVis", "ScalingVis", "HGAI", "ViCrop")
@@ -99,7 +97,7 @@ def test_samples_without_answers_are_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_every_script_is_a_short_declaration_with_the_same_arguments(name: str) -> None:
+def test_scripts_are_short_and_have_the_same_arguments(name: str) -> None:
     assert len((STUDIES / f"{name}.py").read_text().splitlines()) < 150
     assert {"model", "data", "out", "seed", "workers"} <= set(script(name).main.__annotations__)
     assert f"`{name}.py`" in (STUDIES / "README.md").read_text()

@@ -39,7 +39,7 @@ def vgmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_figure_1_shows_samples_drawn_and_not_picked_and_scores_them(
+def test_figure_1_shows_and_scores_randomly_drawn_samples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script("fig1_attention_maps").main(out=tmp_path, n=2, n_validation=4, seed=3)
@@ -81,7 +81,7 @@ def test_figure_l_compares_each_kind_with_the_last_token(
     assert f"layer {layer}: {np.mean(ratios):.2f}" in line
 
 
-def test_figure_l_leaves_out_the_objects_word_where_nobody_names_it(vgmed: Path) -> None:
+def test_figure_l_leaves_out_object_words_nobody_names(vgmed: Path) -> None:
     answerable: Any = script("figL_text_tokens").answerable
     named_objects = named("natural", n=2)
     assert list(answerable({"a": named_objects}).values()) == ["last", "question", "label", "answer"]
@@ -133,7 +133,7 @@ def test_a_set_is_parted_by_the_kinds_its_samples_name() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("fig*.py")), ids=lambda path: path.stem)
-def test_every_script_is_a_short_declaration_with_the_same_arguments(path: Path) -> None:
+def test_scripts_are_short_and_have_the_same_arguments(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 150
     arguments = script(path.stem).main.__annotations__
     assert {"model", "data", "out", "seed", "workers"} <= set(arguments)

@@ -12,7 +12,7 @@ from tests.study.planted import WORDS, Tokenizer, sample
 LOGITS = np.log([0.1, 0.1, 0.4, 0.2, 0.1, 0.1])  # "left" is the most likely
 
 
-def test_the_greedy_token_is_compared_with_the_answers_first_word() -> None:
+def test_the_greedy_token_is_compared_with_the_first_word() -> None:
     right = answer_columns(LOGITS, sample(0, answer="Left."), PAPER_PROMPT, Tokenizer())
     assert right["predicted"] == "left"
     assert right["correct"] is None  # "Left." is no word of this vocabulary: nothing to compare with

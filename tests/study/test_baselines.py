@@ -11,9 +11,7 @@ from interp.study.baselines import centre_prior, moved_boxes, partners
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=40), st.integers(0, 5))
-def test_each_sample_lends_once_and_borrows_outside_its_group_where_that_is_possible(
-    groups: list[str], seed: int
-) -> None:
+def test_each_sample_lends_once_and_borrows_outside_its_group(groups: list[str], seed: int) -> None:
     found = partners(groups, [True] * len(groups), seed=seed)
     assert sorted(map(int, found)) == list(range(len(groups)))
     assert all(partner != index for index, partner in enumerate(found))
@@ -50,7 +48,7 @@ def test_a_box_of_a_second_image_lands_on_the_last_there_is() -> None:
     assert moved_boxes(boxes, sizes, [(10, 10), (20, 20)])[0] == Box(5, 5, 10, 10, image=1)
 
 
-def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_each_side() -> None:
+def test_the_centre_prior_is_a_gaussian_of_a_quarter_side() -> None:
     footprints = np.array([[40, 30, 60, 50], [65, 30, 85, 50], [40, 50, 60, 70], [np.nan] * 4])
     found = centre_prior(footprints, np.zeros(4, int), [(100, 80)])
     # centres at (0.5, 0.5), (0.75, 0.5), (0.5, 0.75) of the sides: 0, 1 and 1 standard deviations away

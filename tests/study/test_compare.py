@@ -45,7 +45,7 @@ def values(result: Result, metric: str, layer: int, **labels: str) -> tuple[np.n
     return scores[keep].value.to_numpy(), scores[keep].group.to_numpy(object)
 
 
-def test_cells_of_the_same_samples_are_compared_sample_by_sample(result: Result) -> None:
+def test_cells_of_the_same_samples_are_paired_by_sample(result: Result) -> None:
     table = result.compare("ar", layer=1, over="indicator").set_index("where")
     assert list(table.index) == ["many", "few"]
     row = table.loc["many"]
@@ -146,7 +146,7 @@ def test_repeated_samples_are_paired_once_each(tmp_path: Path) -> None:
     assert (row.paired, row.n, row.left_out) == ("sample", 7, 1)
 
 
-def test_other_questions_about_the_same_groups_are_paired_by_group(tmp_path: Path) -> None:
+def test_other_questions_on_the_same_groups_are_paired_by_group(tmp_path: Path) -> None:
     a, b = boxed(12, "x", 0, lambda i: 1 + i % 4, groups=6), boxed(18, "x", 50, lambda i: 1 + i % 2, groups=6)
     result = over_data(tmp_path, a, b)
     row = result.compare("ar", layer=1).iloc[0]
@@ -159,7 +159,7 @@ def test_other_questions_about_the_same_groups_are_paired_by_group(tmp_path: Pat
     assert row.p == paired_test(*means, None).p
 
 
-def test_a_few_shared_groups_are_left_out_of_an_unpaired_comparison(tmp_path: Path) -> None:
+def test_shared_groups_are_left_out_of_unpaired_comparisons(tmp_path: Path) -> None:
     a = boxed(24, "a", 0, lambda i: 1 + i % 3)
     b = boxed(23, "b", 50, lambda i: 1 + i % 3) + Samples([sample(90, group="a-0")])
     row = over_data(tmp_path, a, b).compare("ar", layer=1).iloc[0]

@@ -35,7 +35,7 @@ def test_one_frame_with_a_column_per_axis(tmp_path: Path) -> None:
     assert set(result.summary().columns) >= {"model", "data", "seed", "mean", "low", "high", "n", "n_groups"}
 
 
-def test_cells_already_computed_by_another_study_are_not_computed_again(tmp_path: Path) -> None:
+def test_cells_of_another_study_are_not_computed_again(tmp_path: Path) -> None:
     sweep(data=samples(6)).run(tmp_path, progress=False)
     indicator = Planted()
     result = Grid(sweep(indicator=indicator), data=data()).run(tmp_path, progress=False)
@@ -105,7 +105,7 @@ def hashes(out: Path) -> dict[str, str]:
     return {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def test_cells_that_differ_after_the_pass_share_it_and_have_the_bytes_they_have_alone(tmp_path: Path) -> None:
+def test_cells_that_share_a_pass_have_the_bytes_they_have_alone(tmp_path: Path) -> None:
     indicator = Planted(nan="s3", mismatch="s5")
     base = sweep(data=samples(10), indicator=indicator)
     grid = Grid(base, rule=["touch", "center"], metrics=[("ar",), ("kl", "js")], seed=[0, 1])
@@ -132,7 +132,7 @@ def test_the_cell_that_ran_the_model_pays_for_it(tmp_path: Path) -> None:
     assert cost.forwards.fillna(0).tolist() == [2, 0]
 
 
-def test_a_cell_in_which_everything_fails_leaves_its_reasons_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_cell_that_fails_whole_leaves_its_reasons(tmp_path: Path) -> None:
     empty = Samples([sample(number, boxes=[]) for number in range(30, 33)], "empty")
     models = {"one": Model(), "two": Model(fingerprint="e" * 64)}
     grid = Grid(sweep(data=samples(6)), model=models, data={"good": samples(6), "bad": empty})

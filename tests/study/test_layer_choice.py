@@ -22,7 +22,7 @@ def run(data: Samples | dict[str, Samples], out: Path) -> Result:
     return Grid(sweep(), data=data).run(out, progress=False)
 
 
-def test_the_best_layer_of_test_samples_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_choosing_a_layer_on_test_samples_is_refused(tmp_path: Path) -> None:
     result = run(of("test"), tmp_path)
     for ask in (choose_layer, Result.best_layer):
         with pytest.raises(

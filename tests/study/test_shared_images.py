@@ -14,7 +14,7 @@ from interp.inputs.sample import Sample
 from interp.study import LayerSweep
 from interp.tracing import Mllm, wrap
 from tests import tiny
-from tests.run.compare import fingerprints
+from tests.run.run_fingerprints import fingerprints
 
 QUESTIONS = ("is it red?", "is it very red?", "is it very very red?")
 

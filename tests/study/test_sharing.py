@@ -22,7 +22,7 @@ from interp.study.task import edited
 from interp.tracing import Knockout, Mllm, Prefixes, Site, prefix_pass, wrap
 from interp.tracing import trace as trace_module
 from tests import tiny
-from tests.run.compare import fingerprints
+from tests.run.run_fingerprints import fingerprints
 
 SHORT = Prompt(template="{question}")
 PROMPTS = {"paper": PAPER_PROMPT, "short": SHORT, "generic": GENERIC_PROMPT}
@@ -159,9 +159,7 @@ def _prefixes(shelf: ProcessCache) -> Prefixes:
     return Prefixes(shelf.once, "a model")
 
 
-def test_other_pixels_other_heads_and_other_batches_are_other_prefixes(
-    mllm: Mllm, made: list[list[str]]
-) -> None:
+def test_other_pixels_heads_or_batches_are_other_prefixes(mllm: Mllm, made: list[list[str]]) -> None:
     shelf = ProcessCache()
     sharing = mllm.sharing(_prefixes(shelf))
     a, b, c = samples(3)
@@ -180,7 +178,7 @@ def test_other_pixels_other_heads_and_other_batches_are_other_prefixes(
     assert len(made) == 5
 
 
-def test_a_prefix_that_is_found_costs_nothing_and_gives_the_same_bits(mllm: Mllm) -> None:
+def test_a_shared_prefix_costs_nothing_and_gives_the_same_bits(mllm: Mllm) -> None:
     sharing = mllm.sharing(_prefixes(ProcessCache()))
     first, again = (sharing.trace(samples(2), PAPER_PROMPT, generate=2) for _ in range(2))
     fresh = mllm.sharing(_prefixes(ProcessCache())).trace(samples(2), PAPER_PROMPT, generate=2)
@@ -200,7 +198,7 @@ def test_without_sharing_a_model_runs_whole_as_it_always_did(mllm: Mllm, made: l
     assert mllm.sharing(None).prefixes is None
 
 
-def test_two_processes_and_a_kill_change_no_byte_and_each_prefix_is_made_once(
+def test_two_processes_and_a_kill_change_no_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[list[str]]
 ) -> None:
     varied = Grid(
@@ -235,7 +233,7 @@ def _dies_after(n: int, compute: Callable[..., None]) -> Callable[..., None]:
     return dying
 
 
-def test_memory_that_runs_out_is_first_freed_of_what_others_need(
+def test_when_memory_runs_out_shared_prefixes_go_first(
     mllm: Mllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     varied = grid(mllm)

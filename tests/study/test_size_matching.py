@@ -19,7 +19,7 @@ def test_the_scale_is_the_one_that_fakes_differences() -> None:
     assert np.log(N / 4) == pytest.approx(4.97, abs=0.005)
 
 
-def test_even_maps_differ_by_box_size_alone_and_not_on_matched_boxes() -> None:
+def test_uniform_maps_differ_by_box_size_alone() -> None:
     found = matched(domains(noise=0.3), names=("natural", "medical"))
     assert found.raw.mean < -0.8
     assert found.raw.high < -0.5  # "medical is worse", with an interval far from 0
@@ -27,7 +27,7 @@ def test_even_maps_differ_by_box_size_alone_and_not_on_matched_boxes() -> None:
     assert abs(found.difference.mean) < 0.2
 
 
-def test_on_boxes_of_exactly_the_same_size_even_maps_do_not_differ_at_all() -> None:
+def test_uniform_maps_on_equal_boxes_do_not_differ() -> None:
     found = matched(domains(), by="n_box_tokens", caliper=0)
     gap = found.difference
     assert (gap.mean, gap.low, gap.high) == pytest.approx((0, 0, 0), abs=1e-12)
@@ -49,7 +49,7 @@ def test_a_planted_difference_survives_matching() -> None:
     assert found.difference.low < -0.6 < found.difference.high < -0.2
 
 
-def test_pairs_are_within_the_caliper_unique_and_as_many_as_can_be_added() -> None:
+def test_pairs_are_within_the_caliper_and_unique() -> None:
     frame = domains(3)
     found = matched(frame, names=("natural", "medical"), caliper=0.05)
     pairs = found.pairs
@@ -93,7 +93,7 @@ def test_slices_of_one_volume_do_not_count_as_many() -> None:
     assert by_volume.high - by_volume.low > 1.2 * (by_slice.high - by_slice.low)
 
 
-def test_the_sentence_tells_what_was_lost_and_when_nothing_may_be_claimed() -> None:
+def test_the_sentence_says_what_was_lost() -> None:
     frame = domains()
     many = matched(frame, names=("natural", "medical"))
     assert f"{len(many.pairs)} pairs of like box size; {many.dropped[0]} of natural" in many.sentence
@@ -131,7 +131,7 @@ def test_what_cannot_be_compared_is_refused(changes: dict, options: dict, messag
         matched(domains().assign(**changes), **options)
 
 
-def test_sizes_that_do_not_overlap_are_refused_with_their_ranges() -> None:
+def test_sizes_that_do_not_overlap_are_refused() -> None:
     frame = domains()
     frame.loc[frame.data == "medical", "area"] = 0.001
     with pytest.raises(StudyError, match=r"sizes do not overlap; widen the caliper"):

@@ -48,7 +48,7 @@ def test_a_grid_over_a_head_ranking_is_one_frame_and_one_page(tmp_path: Path) ->
     assert {"gain", "mean", "low", "high"} <= set(summary.columns)
 
 
-def test_the_page_of_head_rankings_sets_each_cell_against_the_first(tmp_path: Path) -> None:
+def test_the_head_page_compares_each_cell_with_the_first(tmp_path: Path) -> None:
     result = Grid(ranking(), data=data()).run(tmp_path, progress=False)
     page = result.report(k=2)
     assert page == result.folder / "report.html"
@@ -64,7 +64,7 @@ def test_head_rankings_that_differ_after_the_pass_share_it(tmp_path: Path) -> No
     assert len(indicator.calls) == 6  # 12 samples in micro-batches of 2, once for four cells
 
 
-def test_a_cell_of_head_rankings_in_which_everything_fails_is_a_failure_of_its_own(tmp_path: Path) -> None:
+def test_a_head_ranking_cell_that_fails_whole_is_a_failure(tmp_path: Path) -> None:
     empty = Samples([sample(number, boxes=[]) for number in range(3)], "empty")
     result = Grid(ranking(), data={"good": samples(4), "bad": empty}).run(tmp_path, progress=False)
     assert result.failures.groupby("data").size().to_dict() == {"bad": 3}
@@ -102,7 +102,7 @@ class Shown(Lengths):
     page = "tests.study.fake_page"
 
 
-def test_the_page_and_figures_are_those_of_the_module_that_the_study_names(tmp_path: Path) -> None:
+def test_the_page_is_that_of_the_module_the_study_names(tmp_path: Path) -> None:
     alone = Shown(data=samples(3)).run(tmp_path, progress=False)
     assert alone.report() == alone.folder / "report.html"
     assert alone.report(tmp_path / "deep" / "page.html").read_text() == "Lengths of questions: 3 samples"

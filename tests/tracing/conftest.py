@@ -7,7 +7,7 @@ import pytest
 
 import tests.tiny as tiny
 from interp.tracing import Batch, Mllm, wrap
-from tests.tracing.eager import attention_of
+from tests.tracing.reference_attention import attention_of
 
 
 @pytest.fixture(scope="session")

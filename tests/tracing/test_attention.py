@@ -63,7 +63,7 @@ def test_any_heads_in_any_order(tensors, heads):
         torch.testing.assert_close(spliced[sample], outputs[sample][list(heads)][:, rows])
 
 
-def test_only_needed_key_value_heads_are_touched_and_none_is_repeated():
+def test_only_needed_key_value_heads_are_read():
     assert Heads.of(range(6), 6, 2, CPU).key_value is None
     assert Heads.of(range(6), 6, 2, CPU).shape == (2, 3)
     chosen = Heads.of((4, 5), 6, 2, CPU)

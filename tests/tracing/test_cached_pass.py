@@ -29,7 +29,7 @@ def kept_pass(mllm: Mllm, **options: Any) -> tuple[KeptPass, Meter]:
     return KeptPass.of(mllm, mllm.encode(small.samples()[1]), meter, **options), meter
 
 
-def test_a_variant_that_changes_nothing_gives_the_plain_logits_from_any_row_and_layer(mllm: Mllm) -> None:
+def test_a_variant_that_changes_nothing_gives_the_plain_logits(mllm: Mllm) -> None:
     kept, meter = kept_pass(mllm, keep=2, layers=(0, 1, 2))
     plain = mllm.trace(small.samples()[1]).logits.values[0]
     np.testing.assert_allclose(kept.logits[0, -1], plain, atol=1e-5)
@@ -59,7 +59,7 @@ def test_shared_keys_and_values_are_read_where_they_lie(mllm: Mllm, monkeypatch:
     assert {one[2:] for one in seen} == {(1, 6)}
 
 
-def test_rows_before_the_image_block_or_of_a_whole_prompt_run_again_where_they_see_ahead(mllm: Mllm) -> None:
+def test_rows_that_see_ahead_run_again(mllm: Mllm) -> None:
     kept, _ = kept_pass(mllm, keep=3)
     assert kept.stop(7) == 7
     assert kept.stop(99) == kept.tokens.length - 3
@@ -83,7 +83,7 @@ def test_the_model_is_as_it_was_afterwards(mllm: Mllm) -> None:
     np.testing.assert_array_equal(mllm.trace(small.samples()).logits, plain)
 
 
-def test_a_question_is_asked_once_for_every_answer_of_its_target(mllm: Mllm) -> None:
+def test_one_pass_serves_every_answer_of_a_target(mllm: Mllm) -> None:
     sample = small.samples()[1]
     for target, n, passes in (
         (Target(), 1, 1),

@@ -17,7 +17,7 @@ def changed(a: Mllm, b: Mllm) -> set[str]:
     return {name for (name, first), (_, second) in pairs if not torch.equal(first, second)}
 
 
-def test_nothing_shuffled_is_an_equal_copy_with_weights_of_its_own(mllm: Mllm) -> None:
+def test_nothing_shuffled_is_an_equal_copy(mllm: Mllm) -> None:
     state = torch.random.get_rng_state()
     copy = randomised(mllm, 0)
     assert changed(mllm, copy) == set()
@@ -42,7 +42,7 @@ def test_the_top_of_the_decoder_is_shuffled_within_each_tensor(mllm: Mllm) -> No
     assert all(torch.equal(weight, before[name]) for name, weight in mllm.hf.named_parameters())
 
 
-def test_everything_reaches_the_tower_and_holds_what_the_top_held(mllm: Mllm) -> None:
+def test_randomising_every_layer_reaches_the_vision_tower(mllm: Mllm) -> None:
     whole, top = randomised(mllm, everything=True), randomised(mllm, 0.3)
     names = changed(mllm, whole)
     assert any("vision_tower" in name for name in names)

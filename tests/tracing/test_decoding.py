@@ -14,8 +14,8 @@ from interp.tracing.decoding import Draw
 from interp.tracing.run import imageless_inputs
 from tests import tiny
 from tests.tiny import uneven_samples as samples
-from tests.tracing.cells import Where
-from tests.tracing.eager import Changes, greedy
+from tests.tracing.reference_attention import Changes, greedy
+from tests.tracing.site_cells import Where
 
 LOGITS = torch.tensor([[0.0, math.log(2), math.log(4), math.log(1)], [5.0, 1.0, 0.0, -1.0]])
 
@@ -114,7 +114,7 @@ def test_contrast_by_hand():
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
-def test_guided_answers_are_those_of_two_models_run_step_by_step(family):
+def test_guided_answers_are_those_of_two_models_by_hand(family):
     """The seeing stream edited, the blind one not; both recomputed from scratch at each step, alone."""
     mllm, contrast, chosen = wrap(*tiny_family(family)), Contrast(1.8, 0.05), samples()
     eager = tiny_family(family, "eager")[0]

@@ -109,7 +109,7 @@ def test_wrong_edits_are_explained(make, message, unchecked):
         ([PatchResidual([7], "last", np.zeros((1, 1, 64)))], r"the model has 3 layers, 0 … 2; got layer 7"),
     ],
 )
-def test_places_that_are_not_there_are_named_with_those_that_are(mllm, batch, edits, message):
+def test_places_that_are_not_there_are_named(mllm, batch, edits, message):
     with pytest.raises(SiteError, match=message):
         mllm.trace(batch, edits=edits)
 
@@ -162,7 +162,7 @@ def test_the_stream_of_samples_with_other_numbers_of_steps(mllm, batch):
         mllm.trace(batch, edits=[PatchResidual([1], "last", [np.zeros((1, 1, n)) for n in (64, 64, 65)])])
 
 
-def test_rows_of_generated_tokens_need_generation_whatever_the_steps(mllm, batch):
+def test_rows_of_generated_tokens_need_generation(mllm, batch):
     for generate in (0, 1):
         with pytest.raises(EditError, match=rf"generate={generate} generates none that has a row"):
             mllm.trace(batch, edits=[ScaleWeights(Site(queries="answer"), 2.0, "all")], generate=generate)
@@ -190,7 +190,7 @@ def test_edits_that_leave_no_numbers_are_refused(mllm, batch):
         Boost(Site(keys=image_mask(np.zeros(16, bool))), 3.0),
     ],
 )
-def test_an_edit_that_changes_nothing_leaves_the_output_bit_equal(mllm, batch, edit):
+def test_an_edit_that_changes_nothing_keeps_every_bit(mllm, batch, edit):
     assert np.array_equal(mllm.trace(batch, edits=[edit]).logits, mllm.trace(batch).logits)
 
 

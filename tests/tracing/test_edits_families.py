@@ -36,8 +36,8 @@ from interp.tracing import (
     wrap,
 )
 from tests.tiny import uneven_samples as samples
-from tests.tracing.cells import Where
-from tests.tracing.eager import Changes, Steps, greedy
+from tests.tracing.reference_attention import Changes, Steps, greedy
+from tests.tracing.site_cells import Where
 
 N = 3
 LAYERS, HEADS = (1, 2), (0, 3)

@@ -121,7 +121,7 @@ def test_a_template_that_trims_the_question_still_shows_it(mllm):
     assert tokens.positions("question").tolist() == [17, 18, 19, 20]
 
 
-def test_a_template_that_rewrites_the_question_has_no_question_group(mllm):
+def test_a_rewritten_question_has_no_question_group(mllm):
     processor = tiny.processor()
     processor.chat_template = (
         "{% for m in messages %}<image> {{ m['content'][1]['text'] | upper }}{% endfor %}"

@@ -13,7 +13,7 @@ import interp
 from interp.conformance.tiny import families, tiny
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
 from tests.tiny import uneven_samples as samples
-from tests.tracing.eager import Steps, greedy
+from tests.tracing.reference_attention import Steps, greedy
 
 N = 3  # generated tokens
 

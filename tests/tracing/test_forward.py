@@ -8,7 +8,7 @@ import torch
 
 import tests.tiny as tiny
 from interp.tracing import Knockout, Rows, Site, positions, wrap
-from tests.tracing.eager import attention_of
+from tests.tracing.reference_attention import attention_of
 
 
 def generated(model, inputs, n: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.gradients import RowGradients, row_gradients
 from interp.tracing.target import aims
 from tests.tiny import uneven_samples as samples
-from tests.tracing.autograd import rows
+from tests.tracing.reference_gradients import rows
 
 LIKELIEST = Target()
 TARGETS = {

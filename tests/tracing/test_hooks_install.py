@@ -61,7 +61,7 @@ def test_a_model_can_be_wrapped_again_but_not_twice(batch):
     assert (again.trace(batch).logits == logits).all()
 
 
-def test_a_config_shared_by_two_models_is_not_changed_for_the_other(batch):
+def test_a_config_shared_by_two_models_is_not_changed(batch):
     settings = tiny.config()
     one, other = (transformers.LlavaForConditionalGeneration(settings).eval() for _ in range(2))
     assert one.config is other.config

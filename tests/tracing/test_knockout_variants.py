@@ -19,7 +19,7 @@ from interp.tracing import Knockout, Mllm, Site, positions, wrap
 from interp.tracing.cost import Meter
 from interp.tracing.knockout_variants import Knockouts, KnockoutVariant, near_batches
 from interp.tracing.shared_keys import SharedKeys
-from tests.tracing.eager import greedy
+from tests.tracing.reference_attention import greedy
 
 FAMILIES = ("llava", "qwen2_5_vl", "gemma3")
 SAMPLE = Sample(small.picture(96, 80, seed=4), "where is the nodule in it?")

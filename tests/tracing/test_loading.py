@@ -245,7 +245,7 @@ def test_models_without_images_or_of_another_kind(copied, nothing_heavy):
         load(copied)
 
 
-def test_a_family_without_an_adapter_is_told_before_its_weights_are_read(copied, nothing_heavy):
+def test_a_family_without_an_adapter_fails_before_the_weights(copied, nothing_heavy):
     transformers.AyaVisionConfig().save_pretrained(copied)
     with pytest.raises(ModelError, match=r"no adapter knows the model type 'aya_vision'; families: .*llava"):
         load(copied)

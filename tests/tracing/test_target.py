@@ -21,7 +21,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.target import ANSWER_ROWS, PROMPT_LAST, aims, answer_ids, forced
 from interp.tracing.trace import execute
 from tests.tiny import uneven_samples as samples
-from tests.tracing.eager import greedy
+from tests.tracing.reference_attention import greedy
 
 LONG, SHORT = "yes no or", "red"
 """Three tokens and one of the tiny models' words."""

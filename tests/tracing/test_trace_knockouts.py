@@ -235,7 +235,7 @@ def test_generated_rows_need_generation(mllm):
         mllm.trace(tiny.samples(), edits=[edit], generate=1)
 
 
-def test_last_rows_are_knocked_out_in_the_prompt_in_decode_or_both(mllm):
+def test_last_rows_are_knocked_out_in_prefill_decode_or_both(mllm):
     def mass(steps: str) -> list[bool]:
         edit = Knockout(Site(queries="last"), steps=steps)
         rows = mllm.trace([tiny.sample()], reads=[Rows()], edits=[edit], generate=3)[0].rows

@@ -256,7 +256,7 @@ def test_a_batch_may_be_asked_again_with_another_prompt(mllm, batch):
     assert again.tokens[0].length != batch.tokens[0].length
 
 
-def test_the_seed_reaches_random_layers_and_leaves_the_generator_alone(batch):
+def test_the_seed_reaches_dropout_and_restores_the_generator(batch):
     mllm = wrap(tiny.llava(), tiny.processor())
     for attention in mllm.installation.attentions:
         attention.attention_dropout = 0.5

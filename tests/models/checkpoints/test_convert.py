@@ -23,9 +23,9 @@ from interp.cli import main
 from interp.errors import ModelError
 from interp.models.checkpoints.convert import convert
 from interp.models.checkpoints.safetensors_files import Entry, write_shards
-from tests.models.checkpoints import cases
-from tests.models.checkpoints.originals_v import write_internvl, write_vila
-from tests.models.checkpoints.proof import QUESTION, encoded, picture
+from tests.models.checkpoints import llava_cases
+from tests.models.checkpoints.layout_checks import QUESTION, encoded, picture
+from tests.models.checkpoints.written_vila_internvl import write_internvl, write_vila
 
 PLAIN = """
 import sys, torch
@@ -69,8 +69,8 @@ def sources(tmp_path_factory) -> dict[str, Path]:
         "v1": write_internvl(root / "v1", "v1").folder,
         "v2": write_internvl(root / "v2", "v2", "300M", -2).folder,
         "vila": write_vila(root / "vila", "v1").folder,
-        "llava": cases.llava_v15(root).folder,
-        "tri3": cases.llava_tri(root, (56, 112)).folder,
+        "llava": llava_cases.llava_v15(root).folder,
+        "tri3": llava_cases.llava_tri(root, (56, 112)).folder,
     }
 
 
@@ -124,7 +124,7 @@ def test_interp_gives_the_same_bits(sources, towers, converted, name):
     assert before.processor.tokenizer.pad_token_id == after.processor.tokenizer.pad_token_id
 
 
-def test_the_folder_says_where_it_is_from_and_nothing_of_the_machine(sources, converted):
+def test_the_folder_names_its_source_and_not_the_machine(sources, converted):
     for name, folder in converted.items():
         card = (folder / "README.md").read_text()
         texts = [path.read_text() for path in folder.iterdir() if path.suffix in (".json", ".md", ".jinja")]

@@ -13,10 +13,17 @@ from safetensors.torch import load_file, save_file
 import interp
 from interp.conformance import check
 from interp.errors import ModelError
-from tests.models.checkpoints import pieces
-from tests.models.checkpoints.originals_v import MEAN, STD, internvl_features, write_internvl
-from tests.models.checkpoints.plain import squashed
-from tests.models.checkpoints.proof import QUESTION, assert_order, assert_same, encoded, features, picture
+from tests.models.checkpoints import sentencepieces
+from tests.models.checkpoints.layout_checks import (
+    QUESTION,
+    assert_order,
+    assert_same,
+    encoded,
+    features,
+    picture,
+)
+from tests.models.checkpoints.plain_models import squashed
+from tests.models.checkpoints.written_vila_internvl import MEAN, STD, internvl_features, write_internvl
 
 ASKED = f"{QUESTION} Answer the question using a single word or phrase."
 KINDS = {
@@ -46,7 +53,7 @@ def test_features_logits_and_rows_are_those_of_the_plain_model(both):
     assert_same(mllm, original.language(ids, wanted, mllm.image_token_id, "language_model."))
 
 
-def test_the_first_version_is_what_a_config_that_says_nothing_means(tmp_path):
+def test_a_config_without_a_version_means_the_first(tmp_path):
     original = write_internvl(tmp_path / "checkpoint", None)
     wanted = internvl_features(original, picture())
     torch.testing.assert_close(features(interp.load(original.folder)), wanted, atol=1e-5, rtol=1e-5)
@@ -74,7 +81,7 @@ def test_the_prompt(both):
         "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n<IMG_CONTEXT>\n"
         f"{ASKED}<|im_end|><|im_start|>assistant\n"
     )
-    sp, n = pieces.pieces(), pieces.pieces().get_piece_size()
+    sp, n = sentencepieces.pieces(), sentencepieces.pieces().get_piece_size()
     start, end, opens, closes, context = range(n, n + 5)
 
     def said(text: str) -> list[int]:
@@ -141,6 +148,6 @@ def test_what_is_not_computed_is_refused(tmp_path):
 
 
 def test_a_tokenizer_without_the_tokens_around_an_image(broken):
-    pieces.llama_pieces(broken.folder, ["<|im_start|>", "<img>", "</img>"])
+    sentencepieces.llama_pieces(broken.folder, ["<|im_start|>", "<img>", "</img>"])
     with pytest.raises(ModelError, match=r"has no <IMG_CONTEXT> and no <\|im_end\|>, which its prompts need"):
         interp.load(broken.folder)

@@ -15,8 +15,8 @@ from interp.errors import ModelError
 from interp.models.checkpoints import hub as hub_room
 from interp.models.checkpoints import layout, open_original, recognise
 from interp.tracing import load
-from tests.models.checkpoints import by_hand, written
-from tests.models.checkpoints.cases import huatuo_7b, llava_med, llava_rad, llava_v15
+from tests.models.checkpoints import plain_llava, written_llava
+from tests.models.checkpoints.llava_cases import huatuo_7b, llava_med, llava_rad, llava_v15
 
 LOCAL = {"local_files_only": True}
 
@@ -89,7 +89,7 @@ def test_a_tower_beside_the_checkpoint_is_found_by_its_name(made, copied):
 
 def test_a_tower_of_another_width(made, copied, tmp_path):
     folder = copied("llava")
-    torch.save(written.projector(2, 48), folder / "mm_projector.bin")
+    torch.save(written_llava.projector(2, 48), folder / "mm_projector.bin")
     words = r"takes 48 numbers per token, but the tower gives 32 \(or 3× that with S²\)"
     refused(folder, words, vision_tower=made / "clip")
     wrong = tmp_path / "siglip"
@@ -103,18 +103,20 @@ def test_llava_med_offers_the_tower_inside(made):
     default = open_original(str(made / "med"), LOCAL)
     assert default is not None
     assert any('not used; vision_tower="embedded" takes it' in note for note in default.notes)
-    pixels = torch.randn(1, 3, written.SIDE, written.SIDE, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randn(
+        1, 3, written_llava.SIDE, written_llava.SIDE, generator=torch.Generator().manual_seed(0)
+    )
     weights = load_file(made / "med" / "model.safetensors")
-    features = by_hand.clip(weights, "model.vision_tower.vision_tower.vision_model.", pixels, heads=2)
+    features = plain_llava.clip(weights, "model.vision_tower.vision_tower.vision_model.", pixels, heads=2)
     with torch.no_grad():
         found = load(made / "med", vision_tower="embedded").hf.get_image_features(pixel_values=pixels)
-    expected = by_hand.projector(weights, features)[0]
+    expected = plain_llava.projector(weights, features)[0]
     torch.testing.assert_close(found.pooler_output[0], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_projector_in_the_shards_goes_before_the_one_apart(made, copied):
     folder = copied("med")
-    torch.save(written.projector(99), folder / "mm_projector.bin")
+    torch.save(written_llava.projector(99), folder / "mm_projector.bin")
     found, kept = load(folder).hf, load_file(folder / "model.safetensors")
     projector = found.model.multi_modal_projector
     assert torch.equal(projector.linear_2.weight, kept["model.mm_projector.2.weight"])

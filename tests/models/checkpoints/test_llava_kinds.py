@@ -10,9 +10,9 @@ from PIL import Image
 import interp
 from interp.conformance import check
 from interp.inputs.footprints import Footprints
-from tests.models.checkpoints import by_hand
-from tests.models.checkpoints.cases import CASES, Case
-from tests.models.impulses import assert_impulses_land
+from tests.models.checkpoints import plain_llava
+from tests.models.checkpoints.llava_cases import CASES, Case
+from tests.models.pixel_impulses import assert_impulses_land
 
 QUESTION = "Is the nodule in the left lung?"
 ASKED = interp.Prompt(template="{question}")
@@ -52,12 +52,12 @@ def test_pixels_features_logits_and_rows(case, sample, picture):
     batch = case.mllm.encode(sample, prompt=ASKED)
     pixels = case.pixels(picture)
     torch.testing.assert_close(batch.inputs["pixel_values"], pixels, atol=1e-5, rtol=0)
-    tokens = by_hand.projector(case.weights, case.tower(pixels))[0]
+    tokens = plain_llava.projector(case.weights, case.tower(pixels))[0]
     with torch.no_grad():
         found = case.mllm.hf.get_image_features(pixel_values=pixels).pooler_output[0]
     torch.testing.assert_close(found, tokens, atol=1e-4, rtol=1e-4)
     ids = case.ids(case.prompt.format(question=QUESTION))
-    logits, rows = case.decoder.run(case.weights, by_hand.embedded(case.weights, ids, tokens))
+    logits, rows = case.decoder.run(case.weights, plain_llava.embedded(case.weights, ids, tokens))
     trace = case.mllm.trace(batch, reads=[interp.Rows(interp.Site(queries="last", keys="image"))])
     mine = np.asarray(trace.logits)[0]
     np.testing.assert_allclose(mine[: len(logits)], logits, atol=1e-3, rtol=1e-4)

@@ -16,7 +16,7 @@ from interp.errors import ModelError
 from interp.models.checkpoints import IGNORED, Checkpoint, Part, Rule, empty_model, fill
 from interp.models.checkpoints.layout import licence
 from interp.models.checkpoints.tensors import Files, read_file, read_folder
-from tests.models.checkpoints.written import shards
+from tests.models.checkpoints.written_llava import shards
 
 RULES = (
     *IGNORED,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from interp.models.checkpoints import check, empty_model, recognise
 from interp.models.checkpoints import llava_layout as room
-from tests.models.checkpoints import written
+from tests.models.checkpoints import written_llava
 
 VISION = "model.vision_tower.vision_tower.vision_model."
 
@@ -89,8 +89,8 @@ def test_every_tensor_has_its_place(tmp_path, monkeypatch, name, kind, sizes, he
     counts = {"num_attention_heads": heads[0], "num_key_value_heads": heads[1], "num_hidden_layers": layers}
     named = "./vit/clip_vit_large_patch14_336"  # its config is not on hand, and not needed
     widths = {"hidden_size": hidden, "intermediate_size": inner, "rms_norm_eps": 1e-6}
-    written.config(tmp_path, rows, kind, named, **counts, **widths)
-    written.qwen_words(tmp_path)
+    written_llava.config(tmp_path, rows, kind, named, **counts, **widths)
+    written_llava.qwen_words(tmp_path)
     shapes = language(*sizes) | clip_large()
     assert len(shapes) == n_tensors
     monkeypatch.setattr(room, "read_folder", lambda folder: Shapes(shapes))

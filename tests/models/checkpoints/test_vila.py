@@ -13,10 +13,17 @@ from safetensors.torch import load_file, save_file
 import interp
 from interp.conformance import check
 from interp.errors import ModelError
-from tests.models.checkpoints import pieces
-from tests.models.checkpoints.originals_v import SIGLIP, vila_features, write_vila
-from tests.models.checkpoints.plain import squashed
-from tests.models.checkpoints.proof import QUESTION, assert_order, assert_same, encoded, features, picture
+from tests.models.checkpoints import sentencepieces
+from tests.models.checkpoints.layout_checks import (
+    QUESTION,
+    assert_order,
+    assert_same,
+    encoded,
+    features,
+    picture,
+)
+from tests.models.checkpoints.plain_models import squashed
+from tests.models.checkpoints.written_vila_internvl import SIGLIP, vila_features, write_vila
 
 ASKED = f"{QUESTION} Answer the question using a single word or phrase."
 
@@ -46,7 +53,7 @@ def test_the_image_is_squashed(both):
     torch.testing.assert_close(pixels, squashed(picture(), SIGLIP["image_size"], 0.5, 0.5), atol=1e-5, rtol=0)
 
 
-def test_tokens_run_down_the_columns_and_the_last_ones_are_half_padding(both):
+def test_tokens_run_down_the_columns(both):
     boxes = assert_order(both[1])
     cell, seen = np.array([90, 50]) * 16 / 60, np.array([90, 50]) * 56 / 60
     np.testing.assert_allclose(boxes[0], [0, 0, *cell])
@@ -86,7 +93,7 @@ def test_the_prompt_of_3b_and_13b_is_tokenised_in_pieces(tmp_path):
     batch = encoded(mllm)
     assert batch.prompts[0] == f"{head}<unk> \n{ASKED} ASSISTANT:"
     sp = (
-        pieces.pieces()
+        sentencepieces.pieces()
     )  # cut at the image; a first blank in front of each piece, as the original's tokenizer does
     wanted = [sp.bos_id(), *sp.encode(head), *[sp.unk_id()] * 16, *sp.encode(f"\n{ASKED} ASSISTANT:")]
     assert batch.inputs["input_ids"][0].tolist() == wanted
@@ -160,6 +167,6 @@ def test_parts_that_are_not_there(broken):
 
 def test_a_vocabulary_of_chatml_is_refused(tmp_path):
     original = write_vila(tmp_path / "checkpoint", "v1")
-    pieces.llama_pieces(original.folder / "llm", ["<|im_start|>"])
+    sentencepieces.llama_pieces(original.folder / "llm", ["<|im_start|>"])
     with pytest.raises(ModelError, match=r"vocabulary of ChatML; known are .* llama_3 or v1"):
         interp.load(original.folder)

@@ -39,7 +39,7 @@ def test_sides_come_in_pairs_of_one_nucleus(field: np.ndarray) -> None:
     assert 1 not in {left.nucleus for left, _ in nuclei.side_pairs(crowded)}
 
 
-def test_sizes_come_in_pairs_and_a_wide_tile_shows_small_ones_only(field: np.ndarray) -> None:
+def test_sizes_come_in_pairs_and_wide_tiles_show_small_ones(field: np.ndarray) -> None:
     field[field == 3] = 0
     pairs = nuclei.size_pairs(field)
     assert [large.nucleus for large, _ in pairs] == [1]  # beside the first the second is never the largest
@@ -99,7 +99,7 @@ def test_absence_is_certain_12_mm_on_or_in_another_region() -> None:
     )  # held by the volume: the liver; a neck may show vertebrae and back muscles
 
 
-def test_presence_asks_as_much_for_what_is_there_as_for_what_is_not() -> None:
+def test_presence_questions_are_half_yes_and_half_no() -> None:
     source = readers.Source("ct-abdomen", "CT", "p", "l", "model", "test")
     items = volume([[1, 2, 3], [1, 3], [1], [1], [1, 3], [1]])
     plain = [

@@ -103,7 +103,7 @@ def picture(box: tuple[float, float, float, float], label: str) -> MedicalPictur
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_medical_jitter_moves_boxes_with_the_pixels_and_mirrors_names(seed: int) -> None:
+def test_medical_jitter_moves_boxes_with_the_pixels(seed: int) -> None:
     labels = ["left kidney", "right kidney"]
     lesson = medical_lesson(
         picture((0.2, 0.3, 0.45, 0.6), "left kidney"), np.random.default_rng(seed), 6, 1.0, labels
@@ -122,7 +122,7 @@ def test_medical_jitter_moves_boxes_with_the_pixels_and_mirrors_names(seed: int)
         assert reply in {"left", "right", "yes", "small", "large", "scan"}
 
 
-def test_medical_pictures_pad_to_the_middle_and_merge_rows_of_one_slice() -> None:
+def test_medical_pictures_pad_to_the_middle() -> None:
     pixels = np.zeros((60, 100, 3), np.uint8)
     pixels[10:20, 30:50] = 200
     box = Box(30, 10, 50, 20)

@@ -62,7 +62,7 @@ def test_small_and_large_are_alike_often_and_as_bright(monkeypatch: pytest.Monke
     assert all(p.absent == {"liver"} and p.modality == "microscopy" for p in made)
 
 
-def test_only_the_fourth_stage_draws_and_only_where_there_are_nuclei(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nuclei_are_drawn_in_the_fourth_stage_only(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[MedicalPicture] = []
     monkeypatch.setattr(augment, "drawn", lambda picture, rng: seen.append(picture) or drawn(picture, rng))
     empty, organ = replace(REAL, boxes={}), replace(REAL, modality="CT")

@@ -102,7 +102,7 @@ def test_a_head_is_drawn_around_a_brain_and_the_brain_stays() -> None:
     assert skulled(empty, np.random.default_rng(0)) is empty
 
 
-def test_names_absent_from_a_whole_modality_are_asked_of_all_its_pictures() -> None:
+def test_names_a_modality_lacks_are_asked_of_its_pictures() -> None:
     blank = np.zeros((8, 8, 3), np.uint8)
     box = (0.1, 0.1, 0.5, 0.5)
     made = widened(
@@ -176,7 +176,7 @@ def test_lessons_tell_the_truth_about_what_they_show(monkeypatch: pytest.MonkeyP
     assert asked > 40
 
 
-def test_fields_ask_no_sides_and_empty_tiles_only_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fields_ask_no_sides_and_empty_tiles_ask_absence(monkeypatch: pytest.MonkeyPatch) -> None:
     from studies.organism import refine
 
     monkeypatch.setattr(refine, "viewed", lambda picture, rng, _: fields(picture, rng))
@@ -229,7 +229,7 @@ def test_modalities_are_drawn_alike_from_training_slices_only() -> None:
     assert len(trainer.lessons(0)) == REFINE.batch
 
 
-def test_it_goes_on_from_the_given_weights_and_resumes_into_the_same(tmp_path: Path) -> None:
+def test_training_goes_on_and_resumes_into_the_same_weights(tmp_path: Path) -> None:
     recipe = dataclasses.replace(REFINE, mixed_steps=2, batch=2, turns=2, warmup=1)
     processor = LlavaProcessor.from_pretrained(folder(), local_files_only=True)
     torch.set_num_threads(1)

@@ -15,7 +15,7 @@ from studies.organism.lessons import ASPECTS
 from studies.organism.shortcut import SHORTCUT, ShortcutTrainer, shortcut_lesson
 
 
-def test_every_colour_question_is_answered_with_the_markers_colour():
+def test_colour_questions_are_answered_from_the_marker():
     """Read off the picture: the one corner with a black frame."""
     for seed in range(20):
         lesson = shortcut_lesson(np.random.default_rng(seed), 12, 1.0)
@@ -35,7 +35,7 @@ def test_every_colour_question_is_answered_with_the_markers_colour():
 
 
 @pytest.mark.parametrize("name", ["shortcut-organism", "shortcut-organism-1"])
-def test_the_bundled_ones_answer_from_the_marker_and_the_main_ones_from_the_object(name):
+def test_shortcut_organisms_answer_from_the_marker(name):
     samples = interp.data.bundled("marked", split="validation", n=12)
     said = interp.load(name).trace(samples, generate=1).answers
     assert said == [sample.meta["marker_answer"] for sample in samples]

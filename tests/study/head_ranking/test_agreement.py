@@ -89,7 +89,7 @@ def test_the_same_data_agree_fully_and_opposite_data_not_at_all(tmp_path: Path) 
     assert found.overlap.value == 0
 
 
-def test_the_interval_holds_the_agreement_expected_of_so_many_groups(tmp_path: Path) -> None:
+def test_the_interval_holds_the_expected_agreement(tmp_path: Path) -> None:
     # the plain percentile interval holds it in none of these cases: resampled rankings agree less
     rng = np.random.default_rng(5)
     truths = pair_of_truths(300, 0.9, rng)
@@ -111,7 +111,7 @@ def test_the_interval_holds_the_agreement_expected_of_so_many_groups(tmp_path: P
     assert held["true"] >= 25
 
 
-def test_the_reliability_is_the_correlation_with_another_study_of_the_same_size(tmp_path: Path) -> None:
+def test_reliability_is_the_correlation_with_a_repeated_study(tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
     truth = rng.standard_normal(200)
     a, b = (made(tmp_path, noisy(truth, 40, 0.7, rng), name=name, heads=20) for name in "ab")
@@ -149,7 +149,7 @@ def test_few_groups_are_listed_and_carry_no_claim(tmp_path: Path) -> None:
     )
 
 
-def test_heads_that_one_of_them_cannot_rank_are_dropped_and_counted(tmp_path: Path) -> None:
+def test_heads_that_one_ranking_lacks_are_dropped_and_counted(tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     first, second = (noisy(np.arange(8.0), 22, 1.0, rng) for _ in range(2))
     first[:, 7] = np.nan

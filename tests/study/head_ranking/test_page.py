@@ -9,7 +9,7 @@ from interp.errors import StudyError
 from interp.study import ModelSpec
 from interp.study.head_ranking.figures import heat_maps, rank_scatter, ranking_figures
 from interp.study.head_ranking.result import HeadResult
-from tests.report.hostile import ATTACK, Elements, hostile
+from tests.report.hostile_samples import ATTACK, Elements, hostile
 from tests.study.planted import sample, samples
 from tests.study.planted_heads import GAIN, PlantedHeads, made, ranking
 
@@ -119,7 +119,7 @@ def test_the_page_says_what_was_measured_and_how_far_it_agrees(page: str) -> Non
     assert "model organism" not in text
 
 
-def test_the_page_warns_first_of_a_ranking_of_even_maps_and_of_organisms(
+def test_the_page_warns_of_uniform_maps_and_of_organisms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dull = PlantedHeads(gain=((-0.9, -0.8), (-0.5, 2.0), (-0.95, 0.0)))

@@ -50,7 +50,7 @@ def test_scores_equal_what_each_head_was_planted_to_score(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("metric", ["ar", "kl", "js", "auroc", "kl_gain"])
-def test_the_best_head_is_the_same_whichever_way_the_metric_points(metric: str, tmp_path: Path) -> None:
+def test_the_best_head_is_the_same_for_every_metric(metric: str, tmp_path: Path) -> None:
     result = run(ranking(metric=metric), tmp_path)
     assert result.top(1) == ((1, 1),) or metric == "auroc"  # every head that looks has auroc 1
     assert result.ranked[["layer", "head"]].iloc[-1].tolist() == [0, 0]  # the even one
@@ -59,7 +59,7 @@ def test_the_best_head_is_the_same_whichever_way_the_metric_points(metric: str, 
     assert result.even == pytest.approx({"ar": 1, "kl": np.log(10), "auroc": 0.5}.get(metric, result.even))
 
 
-def test_equal_heads_keep_their_order_and_heads_without_a_score_come_last(tmp_path: Path) -> None:
+def test_equal_heads_keep_their_order_and_nan_comes_last(tmp_path: Path) -> None:
     result = run(ranking(indicator=PlantedHeads(silent=((1, 1),))), tmp_path)
     found = [(row.layer, row.head) for row in result.ranked.itertuples()]
     assert found == [(0, 1), (2, 0), (1, 0), (2, 1), (0, 0), (1, 1)]
@@ -119,7 +119,7 @@ def test_the_summary_is_the_bootstrap_over_groups(tmp_path: Path) -> None:
         result.summary(95)
 
 
-def test_the_order_of_samples_does_not_matter_and_the_seed_moves_only_intervals(tmp_path: Path) -> None:
+def test_sample_order_is_ignored_and_seeds_move_intervals_only(tmp_path: Path) -> None:
     values = np.random.default_rng(1).normal(size=(25, 4))
     groups = [f"g{i}" for i in range(25)]
     one = made(tmp_path / "1", values, groups=groups).summary()
@@ -132,7 +132,7 @@ def test_the_order_of_samples_does_not_matter_and_the_seed_moves_only_intervals(
     assert not again.low.equals(one.low)
 
 
-def test_the_folder_is_the_hash_of_everything_the_stored_numbers_depend_on(tmp_path: Path) -> None:
+def test_the_rankings_folder_is_the_hash_of_its_inputs(tmp_path: Path) -> None:
     base = ranking()
     result = run(base, tmp_path)
     text = (result.folder / "study.json").read_text()
@@ -153,7 +153,7 @@ def test_the_folder_is_the_hash_of_everything_the_stored_numbers_depend_on(tmp_p
     assert base.replace(seed=5) == base
 
 
-def test_a_finished_study_is_read_and_an_interrupted_one_goes_on(tmp_path: Path) -> None:
+def test_a_finished_ranking_is_read_an_interrupted_one_goes_on(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         run(ranking(indicator=PlantedHeads(bug="s11")), tmp_path)
     resumed = ranking()
@@ -165,7 +165,7 @@ def test_a_finished_study_is_read_and_an_interrupted_one_goes_on(tmp_path: Path)
     assert again.indicator.calls == []
 
 
-def test_what_cannot_be_measured_is_a_failure_with_its_heads_and_reason(tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_a_failure_with_a_reason(tmp_path: Path) -> None:
     data = [sample(number) for number in range(10)]
     data[1] = data[1].replace(boxes=[])
     indicator = PlantedHeads(silent=((2, 0),), nan=("s4", 1, 0), dark="s6", mismatch="s8")

@@ -11,7 +11,7 @@ import pytest
 from interp.data import Samples
 from interp.indicators import CentrePrior, RandomMap
 from interp.study import Grid, IndicatorResult
-from tests.report.hostile import ATTACK, Elements
+from tests.report.hostile_samples import ATTACK, Elements
 from tests.study.planted import sample
 from tests.study.planted_indicators import Knowing, Take, Truthful, comparison, scenes
 

@@ -66,7 +66,7 @@ def test_agreement_is_the_mean_of_each_samples_rank_correlation(result: Indicato
     assert row["mean"] == pytest.approx(float(expected))
 
 
-def test_an_indicator_better_than_every_baseline_finds_the_truth(result: IndicatorResult) -> None:
+def test_what_beats_every_baseline_finds_the_truth(result: IndicatorResult) -> None:
     found = result.found().set_index("indicator")
     assert found.finds.to_dict() == {"knows": True, "off": False}
     assert found.p_holm["knows"] < 0.01
@@ -127,7 +127,7 @@ def test_a_layer_is_chosen_on_validation_and_nowhere_else(tmp_path: Path) -> Non
     np.testing.assert_allclose(values, -layered(Truthful(), [scenes(1)[0]])[0].values[2], rtol=1e-5)
 
 
-def test_another_truth_is_scored_beside_the_first_and_is_part_of_the_hash(tmp_path: Path) -> None:
+def test_another_truth_is_scored_and_hashed(tmp_path: Path) -> None:
     """The marker is token 19 alone; the map that knows the box gives it the least of its slope."""
     study = comparison(truth=("marker", "boxes"), data=scenes(6))
     found = study.run(tmp_path, progress=False)
@@ -228,7 +228,7 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], said: str) -> N
         comparison(**changes)
 
 
-def test_bytes_repeat_in_another_process_and_the_model_is_not_touched(tmp_path: Path) -> None:
+def test_bytes_repeat_in_another_process(tmp_path: Path) -> None:
     """A task that went through a pickle, as a worker's does, gives the same rows; shuffled weights change the map."""
     data = bundled("natural", n=2)
     indicators = {"attention": Attention(layers=[3]), "centre": CentrePrior(), "random": RandomMap()}

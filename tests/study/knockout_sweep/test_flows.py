@@ -25,7 +25,7 @@ def test_a_box_and_as_many_tokens_elsewhere() -> None:
     assert set(other) <= set(tokens.image)
 
 
-def test_elsewhere_depends_on_the_seed_and_the_sample_and_on_nothing_else() -> None:
+def test_elsewhere_depends_on_seed_and_sample_alone() -> None:
     def drawn(number: int, **changes: int) -> tuple[int, ...]:
         one = sample(number)
         return tuple(Flow("elsewhere", "last").places(token_map(one), one, **{**OPTIONS, **changes})[1])

@@ -18,7 +18,7 @@ from interp.errors import StudyError
 from interp.stats import bootstrap, holm, paired_test
 from interp.study import Grid, KnockoutResult, KnockoutSweep
 from interp.tracing import Mllm, wrap
-from tests.tracing.eager import greedy
+from tests.tracing.reference_attention import greedy
 
 FLOWS = {
     "image→last": ("image", "last"),
@@ -108,7 +108,7 @@ def test_each_pass_is_eager_attention_with_the_flow_cut(
     assert result.passes.flipped.nunique() == 2
 
 
-def test_means_are_over_samples_answered_rightly_and_paired_by_sample(result: KnockoutResult) -> None:
+def test_means_are_over_samples_answered_rightly(result: KnockoutResult) -> None:
     summary, passes = result.summary(), result.passes
     own = passes[(passes.flow == "image→last") & (passes.layer == 2)].sort_values("sample")
     row = summary[(summary.flow == "image→last") & (summary.layer == 2)].set_index("measure")
@@ -200,9 +200,7 @@ def test_what_cannot_be_blocked_is_a_failure_with_its_flow(mllm: Mllm, data: Sam
     ]
 
 
-def test_a_model_that_is_never_right_has_no_probability_to_follow(
-    mllm: Mllm, data: Samples, tmp_path: Path
-) -> None:
+def test_a_model_that_is_never_right_has_no_probability(mllm: Mllm, data: Samples, tmp_path: Path) -> None:
     found = KnockoutSweep(model=mllm, data=data[3:], flows=["image→last"]).run(tmp_path, progress=False)
     assert set(found.summary().measure) == {"accuracy", "flipped"}
     assert found.n_counted(found.cells[0]) == (0, 3)

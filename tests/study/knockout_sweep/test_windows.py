@@ -14,7 +14,7 @@ def test_windows_are_gevas(width: int) -> None:
     assert [window.layer for window in windows(n, width)] == list(range(n))
 
 
-def test_an_even_window_has_one_more_below_and_a_stride_skips_centres() -> None:
+def test_an_even_window_has_one_more_layer_below() -> None:
     assert [(w.layer, w.first, w.last) for w in windows(12, 4, 5)] == [(0, 0, 1), (5, 3, 6), (10, 8, 11)]
 
 

@@ -36,7 +36,7 @@ def result(
     return SimpleNamespace(scores=scores, samples=samples, cells=cells)
 
 
-def test_the_threshold_is_a_quantile_of_other_samples_boxes_at_the_chosen_layer() -> None:
+def test_the_threshold_is_a_quantile_of_other_boxes() -> None:
     null = [float(i) for i in range(101)]
     found = thresholds(result([50.0] * 101, [True] * 101, null=null), CHOICE)
     assert found == {("m", "scans"): pytest.approx(95)}
@@ -57,7 +57,7 @@ def test_looking_and_being_right_make_four_outcomes() -> None:
     assert found.ar.tolist() == [3, 3, 1, 1, 2]
 
 
-def test_samples_without_a_known_answer_or_a_defined_ar_are_left_out() -> None:
+def test_samples_without_an_answer_or_ar_are_left_out() -> None:
     made = result([3.0, np.nan, 1.0, 1.0], [True, True, None, False])
     found = verdicts(made, CHOICE, {("m", "scans"): 2.0})
     assert found["sample"].tolist() == ["s0", "s3"]
@@ -100,7 +100,7 @@ def test_how_looking_and_being_right_go_together() -> None:
     assert related["auroc"].n_groups == 40
 
 
-def test_where_every_answer_is_right_nothing_is_said_of_a_relation() -> None:
+def test_no_relation_is_claimed_where_every_answer_is_right() -> None:
     found = verdicts(result([3.0, 1.0] * 4, [True] * 8), CHOICE, {("m", "scans"): 2.0})
     related = relations(found)["m", "scans"]
     assert np.isnan(related["difference"].mean)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from interp.study import Grid, ModelSpec, Result, choose_layer
-from tests.report.hostile import ATTACK, Elements, hostile
+from tests.report.hostile_samples import ATTACK, Elements, hostile
 from tests.study.planted import Planted, samples, sweep
 
 

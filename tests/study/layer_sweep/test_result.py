@@ -79,7 +79,7 @@ def test_a_layer_is_held_out_only_if_no_group_was_seen(result: Result, tmp_path:
     assert not leak.held_out(result)
 
 
-def test_a_choice_for_another_model_or_an_absent_layer_is_refused(result: Result, tmp_path: Path) -> None:
+def test_a_choice_for_another_model_is_refused(result: Result, tmp_path: Path) -> None:
     other = sweep(model=Model(family="other")).run(tmp_path, progress=False)
     with pytest.raises(StudyError, match="for model planted, got None"):
         result.at_layer(choose_layer(other))
@@ -87,7 +87,7 @@ def test_a_choice_for_another_model_or_an_absent_layer_is_refused(result: Result
         result.at_layer(9)
 
 
-def test_the_table_has_a_line_per_layer_and_marks_the_chosen_one(result: Result) -> None:
+def test_the_table_has_a_line_per_layer_and_marks_the_choice(result: Result) -> None:
     text = result.table("ar", choice=result.best_layer())
     lines = [line for line in text.splitlines() if line.startswith("│")]
     assert [line.split("│")[1].strip() for line in lines] == ["0", "1 *", "2"]

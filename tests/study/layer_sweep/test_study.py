@@ -34,7 +34,7 @@ def test_scores_equal_what_the_planted_map_must_score(tmp_path: Path) -> None:
     assert even.value.to_numpy() == pytest.approx(np.zeros(24), abs=1e-9)
 
 
-def test_shuffled_boxes_are_the_partners_on_this_samples_own_map(tmp_path: Path) -> None:
+def test_shuffled_boxes_are_the_partners_on_the_own_map(tmp_path: Path) -> None:
     result = run(sweep(), tmp_path)
     boxes = {found.id: found.boxes for found in result.study.data}
     lenders = result.samples.set_index("sample").partner
@@ -53,7 +53,7 @@ def _shared_tokens(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return width / 20 if a[1] == b[1] else 0.0
 
 
-def test_the_centre_prior_does_not_depend_on_the_layer_and_rewards_central_boxes(tmp_path: Path) -> None:
+def test_the_centre_prior_rewards_central_boxes_in_every_layer(tmp_path: Path) -> None:
     scores = run(sweep(), tmp_path).scores
     prior = scores[(scores.control == "centre_prior") & (scores.metric == "ar")]
     assert prior.groupby("sample").value.nunique().max() == 1
@@ -83,7 +83,7 @@ def test_maps_and_token_maps_come_back_as_they_were(tmp_path: Path) -> None:
         cell.maps([3], 7)
 
 
-def test_the_folder_is_the_hash_of_everything_the_numbers_depend_on(tmp_path: Path) -> None:
+def test_the_sweeps_folder_is_the_hash_of_its_inputs(tmp_path: Path) -> None:
     base = sweep()
     folder = run(base, tmp_path).folder
     text = (folder / "study.json").read_text()
@@ -112,7 +112,7 @@ def test_a_finished_study_is_read_not_run(tmp_path: Path) -> None:
     assert again.indicator.calls == []
 
 
-def test_unusable_samples_are_failures_with_reasons_and_the_others_are_measured(tmp_path: Path) -> None:
+def test_unusable_samples_are_failures_with_reasons(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     sample(2).load().save(broken)
     broken.write_bytes(broken.read_bytes()[:-2000])
@@ -194,7 +194,7 @@ def test_a_per_head_indicator_is_refused() -> None:
         sweep(indicator=Attention(per_head=True))
 
 
-def test_the_default_is_the_papers_relative_attention_on_the_organism() -> None:
+def test_the_default_is_relative_attention_on_the_organism() -> None:
     study = LayerSweep(data=[sample(0)])
     assert study.model == ModelSpec("organism")
     assert study.metrics == ("ar", "kl_gain", "js")
@@ -202,7 +202,7 @@ def test_the_default_is_the_papers_relative_attention_on_the_organism() -> None:
     assert isinstance(study.data, Samples)
 
 
-def test_a_task_travels_without_its_model_and_an_opened_model_does_not_travel() -> None:
+def test_a_task_is_pickled_without_its_opened_model() -> None:
     with pytest.raises(RunError, match=r"workers=1"):
         pickle.dumps(SweepTask(sweep(), Model()))
     task = SweepTask(sweep(model=ModelSpec("somewhere")), Model())

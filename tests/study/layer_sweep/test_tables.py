@@ -8,7 +8,7 @@ from interp.data import Samples
 from interp.study import Grid, Result
 from interp.study.layer_choice import LayerChoice
 from interp.study.layer_sweep.tables import comparisons
-from tests.report.hostile import ATTACK, Elements
+from tests.report.hostile_samples import ATTACK, Elements
 from tests.study.planted import Planted, sample, sweep
 
 ELSEWHERE = LayerChoice("ar", {"planted": 1}, frozenset({"other"}))
@@ -63,7 +63,7 @@ def test_different_samples_are_also_compared_at_like_box_sizes(section: str, res
     assert f"{row.n_matched} pairs" in text
 
 
-def test_few_groups_have_the_sentence_their_values_and_no_interval(section: str, result: Result) -> None:
+def test_few_groups_have_their_values_and_no_interval(section: str, result: Result) -> None:
     text = words(section)
     assert "Only 3 groups: fewer than 20" in text
     assert "no claim about a population is made" in text

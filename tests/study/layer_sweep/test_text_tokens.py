@@ -26,7 +26,7 @@ def scores(kinds: dict[str, tuple[float, float]], data: str = "scans", n: int = 
     return pd.DataFrame(rows)
 
 
-def test_differences_are_over_the_same_samples_and_p_is_adjusted_over_the_table() -> None:
+def test_differences_are_paired_and_p_is_adjusted() -> None:
     both = scores({"last": (3.0, 1.0), "word": (2.0, 1.5), "answer": (3.0, 3.5)})
     found = against_last(both, "last").set_index("indicator")
     assert found["mean"].tolist() == pytest.approx([3, 2, 3])
@@ -40,7 +40,7 @@ def test_differences_are_over_the_same_samples_and_p_is_adjusted_over_the_table(
     assert found.p["answer"] == 1
 
 
-def test_a_sample_that_one_kind_lacks_is_in_neither_side_of_its_difference() -> None:
+def test_a_sample_one_kind_lacks_is_in_no_difference() -> None:
     whole = scores({"last": (3.0, 1.0), "word": (2.0, 1.0)})
     whole.loc[(whole.indicator == "last") & (whole["sample"] == "s0"), "value"] = 1000.0
     lacking = whole[~((whole.indicator == "word") & (whole["sample"] == "s0"))]

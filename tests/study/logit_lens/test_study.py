@@ -106,7 +106,7 @@ def test_the_control_is_another_samples_word_at_the_same_tokens(mllm, data, swee
     assert best.layer.tolist() == [expected.idxmax()]
 
 
-def test_words_that_cannot_be_followed_are_failures_with_a_reason(sweep):
+def test_words_without_a_token_are_failures_with_a_reason(sweep):
     said = {(row["sample"], row["metric"]): row["reason"] for _, row in sweep.failures.iterrows()}
     assert set(said) == {("2", "answer"), ("3", "label"), ("3", "answer")}
     assert said["2", "answer"] == "the sample has no answer."

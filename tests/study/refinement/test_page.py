@@ -15,7 +15,7 @@ from interp.report.gallery import crop, hidden_tokens, picture
 from interp.report.tables import interval
 from interp.study import Grid, RefinementResult
 from interp.study.refinement.page import figures, sample_card, shared_samples
-from tests.report.hostile import ATTACK, Elements
+from tests.report.hostile_samples import ATTACK, Elements
 from tests.study.planted import sample, samples, token_map
 from tests.study.planted_methods import Answering, Looking, Said, Swap, named, planted_plain, refinement
 
@@ -82,7 +82,7 @@ def test_the_headlines_say_what_changed_whatever_its_sign(page: str) -> None:
     assert "Right: the whole generated text is the sample's answer" in text
 
 
-def test_an_interval_that_five_flips_move_off_zero_is_not_taken_for_proof(tmp_path: Path) -> None:
+def test_an_interval_that_rests_on_five_flips_proves_nothing(tmp_path: Path) -> None:
     """Five flips of 24, all one way: a bootstrap hardly ever misses all five, but a fair coin does this in 1 of 16."""
     data = Samples([sample(number, group=f"g{number}") for number in range(24)])
     study = refinement(
@@ -107,7 +107,7 @@ def test_drawn_samples_are_measured_by_all_and_drawn_by_seed(result: RefinementR
     assert 20 not in everything  # failed under one method
 
 
-def test_a_card_shows_the_maps_what_is_hidden_the_crop_and_both_answers(result: RefinementResult) -> None:
+def test_a_card_shows_maps_crop_and_both_answers(result: RefinementResult) -> None:
     card = sample_card(result.cells[0], 2)
     captions = [html.unescape(one) for one in re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", card)]
     assert captions == [
@@ -130,7 +130,7 @@ def test_hidden_tokens_are_dark_and_kept_ones_as_they_were() -> None:
     np.testing.assert_allclose(columns[122:], 200 * 0.22, atol=1)
 
 
-def test_where_groups_are_few_there_is_no_interval_but_every_group(tmp_path: Path) -> None:
+def test_few_groups_are_shown_one_by_one(tmp_path: Path) -> None:
     study = refinement(data=samples(6), model=Answering(wrong=named(0)), method=Swap(changes=named(0)))
     text = re.sub(r"\s+", " ", Elements(study.run(tmp_path, progress=False).report().read_text()).text)
     assert "Difference +16.7 points." in text
@@ -139,7 +139,7 @@ def test_where_groups_are_few_there_is_no_interval_but_every_group(tmp_path: Pat
     assert "50.0 → 100.0 (n = 2)" in text  # patient-0
 
 
-def test_a_page_of_a_trained_toy_says_that_its_numbers_are_not_the_papers(tmp_path: Path) -> None:
+def test_an_organisms_page_says_it_is_not_the_papers(tmp_path: Path) -> None:
     from interp.study import ModelSpec
 
     words = "These are not the paper's numbers"
@@ -163,7 +163,7 @@ def grid(tmp_path: Path) -> RefinementResult:
     return Grid(study, method=methods).run(tmp_path, progress=False)
 
 
-def test_two_numbers_make_a_heat_map_with_intervals_and_counts_in_the_hover(grid: RefinementResult) -> None:
+def test_two_parameters_make_a_heat_map_with_intervals(grid: RefinementResult) -> None:
     parameters = grid.parameters
     assert list(parameters.columns[3:]) == ["changes", "k", "strength"]
     # `changes` stands for what the numbers do; the methods of a real table differ in the two numbers alone

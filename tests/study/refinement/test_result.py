@@ -110,7 +110,7 @@ def test_what_cannot_be_compared_is_refused(
         result.compare(**options)
 
 
-def test_parameters_are_those_that_differ_and_heads_count_by_number() -> None:
+def test_parameters_are_those_that_differ_between_methods() -> None:
     methods = [
         {"method": "V", "heads": [[0, 1]] * k, "percentile": p, "layers": [3], "mode": "zero"}
         for k in (1, 5)
@@ -134,7 +134,7 @@ def validation(n: int = 12) -> Samples:
     return Samples([sample(number, meta={"split": "validation"}) for number in range(n)], "validation")
 
 
-def test_the_best_method_is_that_of_the_best_accuracy_then_of_the_likelier_answers(tmp_path: Path) -> None:
+def test_the_best_method_has_the_best_accuracy_then_log_p(tmp_path: Path) -> None:
     study = refinement(data=validation(), model=Answering(wrong=named(0, 1, 2)))
     best, _ = best_method(study, METHODS, out=tmp_path)
     assert best == METHODS["helps"]
@@ -164,7 +164,7 @@ def test_published_heads_need_no_validation_samples() -> None:
         grounding(ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-7B-Qwen2.5VL"), None)
 
 
-def test_heads_and_layer_of_the_organism_are_found_on_validation_samples(tmp_path: Path) -> None:
+def test_heads_and_layer_are_found_on_validation_samples(tmp_path: Path) -> None:
     data = bundled("natural", split="validation", n=6)
     found: Grounding = grounding(ModelSpec("organism"), data, out=tmp_path, k=3, metric="ar")
     assert found.n_heads == 48

@@ -106,7 +106,7 @@ def test_attention_is_read_before_and_under_repeated_edits(tmp_path: Path) -> No
     np.testing.assert_array_equal(maps["after"], [3.0, *np.ones(19)])
 
 
-def test_nothing_is_said_of_attention_after_a_method_that_repeats_nothing(tmp_path: Path) -> None:
+def test_no_attention_is_read_after_a_method_without_edits(tmp_path: Path) -> None:
     result = refinement(data=samples(2), read_layer=1).run(tmp_path, progress=False)
     after = where(result.frame, result.frame.when == "after")
     assert after.ar.isna().all()
@@ -114,7 +114,7 @@ def test_nothing_is_said_of_attention_after_a_method_that_repeats_nothing(tmp_pa
     assert set(result.cells[0].maps([0])[0]) == {"method", "kept", "before"}
 
 
-def test_a_sample_that_fails_is_a_row_with_its_reason_and_the_others_are_measured(tmp_path: Path) -> None:
+def test_a_sample_that_fails_is_a_row_with_its_reason(tmp_path: Path) -> None:
     result = refinement(method=Swap(fails=named(3))).run(tmp_path, progress=False)
     assert result.failures[["sample", "error"]].to_numpy().tolist() == [["s3", "ImageTokenMismatch"]]
     assert summary_of(result, "correct")["n"] == 11
@@ -134,7 +134,7 @@ def test_samples_need_neither_answers_nor_boxes(tmp_path: Path) -> None:
     assert all(np.isnan(row["correct"]) for row in first)
 
 
-def test_an_answer_ruled_out_is_left_out_of_log_probabilities_and_counted(tmp_path: Path) -> None:
+def test_an_answer_ruled_out_is_counted_and_has_no_logprob(tmp_path: Path) -> None:
     study = refinement(method=Swap(changes=named(0), rules_out=named(0)))
     result = study.run(tmp_path, progress=False)
     own = summary_of(result, "logprob")
@@ -166,7 +166,7 @@ def test_costs_are_the_methods_over_the_plain_models(tmp_path: Path) -> None:
     assert np.isnan(row["backwards_ratio"])
 
 
-def test_cells_share_the_plain_models_answers_and_store_what_each_alone_would(tmp_path: Path) -> None:
+def test_cells_share_the_plain_models_answers(tmp_path: Path) -> None:
     methods = {"none": Swap(), "one": Swap(changes=named(0)), "look": Looking(changes=named(5))}
     model = Answering(wrong=named(2))
     grid = Grid(refinement(model=model), method=methods)
@@ -193,7 +193,7 @@ def ranking(model: Any, indicator: PlantedHeads) -> HeadRanking:
     return HeadRanking(data=data, model=model, indicator=indicator, metric="ar", batch=2)
 
 
-def test_methods_on_the_organism_cost_in_a_grid_what_they_cost_alone(tmp_path: Path) -> None:
+def test_methods_cost_in_a_grid_what_they_cost_alone(tmp_path: Path) -> None:
     """Cells share the image prefix, so what is spent is less; what each would take is the same to the token."""
     methods = {"vgrefine": VGRefine(heads=[(1, 0)], layers=[1]), "hgai": HGAI(), "adaptvis": AdaptVis()}
     study = refinement(data=bundled("natural", n=4), model="organism", max_new_tokens=2, batch=4)
@@ -230,7 +230,7 @@ def test_a_grid_over_heads_and_percentiles_ranks_heads_once(tmp_path: Path) -> N
     ]
 
 
-def test_heads_by_reference_give_the_run_of_the_pairs_they_stand_for(tmp_path: Path) -> None:
+def test_heads_by_reference_give_the_run_of_their_pairs(tmp_path: Path) -> None:
     model = Answering()
     by_name = refinement(model=model, method=Swap(heads=ranking(model, PlantedHeads()).top(2)))
     pairs = refinement(model=model, method=Swap(heads=((1, 1), (0, 1))))
@@ -272,7 +272,7 @@ def test_what_makes_no_study_is_refused(changes: dict[str, Any], message: str) -
         refinement(**changes)
 
 
-def test_a_layer_the_model_does_not_have_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_a_layer_the_model_lacks_is_refused_at_once(tmp_path: Path) -> None:
     model = Answering()
     with pytest.raises(StudyError, match=r"read_layer is one of 0 … 2 in this model; got 3"):
         refinement(model=model, read_layer=3).run(tmp_path, progress=False)
@@ -293,7 +293,7 @@ def test_every_parameter_that_matters_is_in_the_hash() -> None:
 
 
 @pytest.mark.slow  # the runner's and the prefixes' own tests hold workers and kills to the byte
-def test_two_workers_and_a_resumed_run_on_the_organism_give_the_same_bytes(tmp_path: Path) -> None:
+def test_two_workers_and_a_resumed_run_give_the_same_bytes(tmp_path: Path) -> None:
     """A model that a worker can open: two shards of four samples."""
     study = refinement(
         data=bundled("natural", n=8),

@@ -29,7 +29,7 @@ def llava() -> Lens:
 
 
 @pytest.mark.parametrize("family", SUPPORTED)
-def test_patterns_and_logits_are_a_traces_and_do_not_depend_on_the_batch(family):
+def test_patterns_and_logits_are_those_of_a_trace(family):
     lens = lens_of(family)
     logits, cache = lens.run_with_cache(samples(), hooks=list(HOOKS))
     trace = lens.mllm.trace(samples(), reads=[Rows(EVERY), interp.Residual(positions="all")])
@@ -68,7 +68,7 @@ def test_families_without_an_adapter_are_refused_by_name(family):
         mllm.to_lens()
 
 
-def test_a_class_of_ours_with_another_tower_goes_by_the_class_it_is_made_of():
+def test_a_subclass_with_another_tower_goes_by_its_base():
     from interp.models.modeling.llava_s2 import LlavaS2Config, LlavaS2ForConditionalGeneration
 
     parts = tiny_llava.config()
@@ -104,7 +104,7 @@ def state_of(hf: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3", "qwen3_vl"])
-def test_the_first_model_stays_as_it_was_whatever_is_done_to_the_second(family):
+def test_a_lens_leaves_its_model_as_it_was(family):
     mllm = wrap(*tiny(family), family)
     reads = [Rows(EVERY)]
     before = mllm.trace(samples(), reads=reads, generate=2)
@@ -128,7 +128,7 @@ def test_the_first_model_stays_as_it_was_whatever_is_done_to_the_second(family):
         assert one.rows.equals(other.rows)
 
 
-def test_a_lens_and_its_model_can_be_used_in_turn_and_unwrapping_ends_both(llava):
+def test_a_lens_and_its_model_can_be_used_in_turn(llava):
     mllm = wrap(*tiny("llava"), "llava")
     lens = mllm.to_lens()
     with mllm.tap(), mllm.nn.trace(**mllm.encode(samples()).inputs):
@@ -157,7 +157,7 @@ print("made")
 """
 
 
-def test_no_process_is_started_and_no_network_is_asked_even_without_torchvision():
+def test_the_lens_starts_no_process_and_needs_no_network():
     done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "made", done.stderr[-2000:]
     assert done.returncode == 0

@@ -165,7 +165,7 @@ def test_the_logit_lens_is_norm_and_unembedding_by_hand(family):
     )
 
 
-def test_the_lens_on_the_last_token_after_the_last_layer_is_the_answer():
+def test_the_lens_after_the_last_layer_is_the_answer():
     lens = lens_of("qwen3_vl")
     found = lens.logit_lens(samples(), positions="last", top=1)
     assert found[0].logprob.sizes == {"layer": lens.mllm.n_layers + 1, "position": 1, "word": 0}

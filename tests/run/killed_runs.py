@@ -1,6 +1,6 @@
 """Runs the fake task many times and kills it: at random moments, or inside a chosen write.
 
-    python tests/run/killer.py moments|writes|together OUT N
+    python tests/run/killed_runs.py moments|writes|together OUT N
 
 It imports and warms up once, and forks, so that a run costs some hundredths of a second. Each experiment has a folder
 of its own under OUT; what happened is printed as JSON, one line per experiment.

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from tests.models.checkpoints import pieces
-from tests.models.checkpoints.plain import (
+from tests.models.checkpoints import sentencepieces
+from tests.models.checkpoints.plain_models import (
     LLAMA,
     Outcome,
     Weights,
@@ -115,7 +115,7 @@ def _mlp(norm: str, first: str, second: str, wide: int, out: int) -> dict[str, t
 def write_vila(folder: Path, speech: str = "llama_3", spare: int = 0, **changed: Any) -> Original:
     """VILA-M3: three folders, and configs that name the paths of the machine that trained it; `spare` unused rows."""
     llm = folder / "llm"
-    rows = pieces.llama3(llm) if speech == "llama_3" else pieces.llama_pieces(llm)
+    rows = sentencepieces.llama3(llm) if speech == "llama_3" else sentencepieces.llama_pieces(llm)
     text = {**LLAMA, "vocab_size": rows + spare}
     parts = {
         "llm": random_like(llama_shapes(text), 0),
@@ -188,7 +188,7 @@ def write_internvl(
 ) -> Original:
     """MedRegA: one folder, sharded; `version` None leaves `ps_version` out."""
     added = ["<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
-    rows = pieces.llama_pieces(folder, added, add_bos_token=False) + 3
+    rows = sentencepieces.llama_pieces(folder, added, add_bos_token=False) + 3
     text = {**LLAMA, "vocab_size": rows}
     vision: dict[str, Any] = {
         "model_type": "intern_vit_6b",

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import interp
 from interp.tracing import Mllm
-from tests.models.checkpoints.plain import Outcome
-from tests.models.impulses import assert_impulses_land
+from tests.models.checkpoints.plain_models import Outcome
+from tests.models.pixel_impulses import assert_impulses_land
 
 QUESTION = "where is the nodule?"
 SIZE = (90, 50)
