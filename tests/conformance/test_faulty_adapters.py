@@ -53,7 +53,7 @@ def test_footprints_of_the_wrong_image_fail_several_images(mllm, family):
     assert [row.name for row in result.failures] == ["several images"]
 
 
-def test_no_probe_hits_where_two_images_of_one_size_are_exchanged(mllm):
+def test_probes_miss_where_images_of_one_size_are_exchanged(mllm):
     pictures = [smooth((121, 77), seed) for seed in (0, 1)]
     options: dict[str, Any] = {"checks": ["several images"], "images": pictures, "probes": 9}
     assert check(mllm("llava"), **options)["several images"].value == 1

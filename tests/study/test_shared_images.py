@@ -47,7 +47,7 @@ def scores(result: object) -> dict[tuple[str, int], float]:
     return {(a, b): c for a, b, c in zip(own["sample"], own["layer"], own["value"], strict=True)}
 
 
-def test_questions_on_an_image_share_its_prefix_and_keep_their_numbers(mllm: Mllm, tmp_path: Path) -> None:
+def test_questions_on_an_image_share_its_prefix_and_numbers(mllm: Mllm, tmp_path: Path) -> None:
     given = samples()
     together = sweep(mllm, given).run(tmp_path / "all", progress=False)
     alone: dict[tuple[str, int], float] = {}

@@ -57,7 +57,7 @@ def test_a_prefix_is_exact_where_no_row_of_it_sees_what_follows(attends, lengths
     assert found == lengths
 
 
-def test_a_prefix_is_not_exact_where_it_is_read_or_windows_do_not_reach():
+def test_a_prefix_is_not_exact_where_read_or_beyond_windows():
     tokens = [prompt(), prompt()]
     assert exact([3, 3], tokens, Visibility(), [3, None])
     assert not exact([3, 3], tokens, Visibility(), [2, None])
