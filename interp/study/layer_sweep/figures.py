@@ -69,13 +69,13 @@ def _cell_traces(result: Result, cell: Cell, metric: str, *, legend: bool) -> li
     name, colour = cell_name(result.cells, cell, without=("model",)), _colour(result, cell)
     summary, scores = (_rows(frame, cell, metric) for frame in (result.summary(), result.scores))
     own, of_samples = (where(frame, frame.control == "boxes") for frame in (summary, scores))
-    *spread, line = curves(own, of_samples, name, colour, legend=legend)
+    drawn = curves(own, of_samples, name, colour, legend=legend)  # nothing where every sample failed
     baselines = [
         _baseline(where(summary, summary.control == control), f"{name} · {label}", dash, colour)
         for control, (label, dash) in BASELINES.items()
         if (summary.control == control).any()
     ]
-    return [*spread, *baselines, line]
+    return [*drawn[:-1], *baselines, *drawn[-1:]]
 
 
 def _baseline(part: pd.DataFrame, name: str, dash: str, colour: str) -> go.Scatter:
