@@ -155,7 +155,7 @@ class Attention:
         run = samples if shared is None else shared
         question = self._trace(mllm, run, prompt, self.queries)
         reference = self._trace(mllm, run, generic, "last")
-        divisors = (one.rows.isel(query=0, drop=True) for one in reference)
+        divisors = (_last_row(one.rows) for one in reference)
         quotients = tuple(
             _relative(q, g) for q, g in zip(self._maps(question, samples), divisors, strict=True)
         )
@@ -178,15 +178,22 @@ def relative(
     return quotient.astype(np.float32), int(nothing.sum()), int(floored.sum())
 
 
-def _relative(question: xr.DataArray, generic: xr.DataArray) -> xr.DataArray:
+def _last_row(rows: xr.DataArray) -> np.ndarray:
+    """The values of the only query's row, tokens last."""
+    return rows.values.take(0, axis=rows.dims.index("query"))
+
+
+def _relative(question: xr.DataArray, generic: np.ndarray) -> xr.DataArray:
     if question.shape != generic.shape:
         raise MapError(
             f"both prompts must hold the same image tokens; got {question.sizes['token']} and "
-            f"{generic.sizes['token']}. Does a prompt's text hold an image placeholder?"
+            f"{generic.shape[-1]}. Does a prompt's text hold an image placeholder?"
         )
-    values, n_nothing, n_floored = relative(question.values, generic.values)
-    counts = {"n_zero_over_zero": n_nothing, "n_floored": n_floored}
-    return question.copy(data=values).rename("relative attention").assign_attrs(counts)
+    values, n_nothing, n_floored = relative(question.values, generic)
+    quotient = question.copy(deep=False, data=values)
+    quotient.name = "relative attention"
+    quotient.attrs = {**question.attrs, "n_zero_over_zero": n_nothing, "n_floored": n_floored}
+    return quotient
 
 
 def _share_image(first: Prompt, second: Prompt) -> bool:

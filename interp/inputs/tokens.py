@@ -69,14 +69,14 @@ class TokenMap:
 
     def __post_init__(self) -> None:
         image = _positions("image", self.image, self.length)
-        footprints = np.array(self.footprints, float).reshape(-1, 4)
+        footprints = _unchanging(self.footprints, np.float64).reshape(-1, 4)
         if len(footprints) != len(image):
             raise ImageTokenMismatch(
                 f"the prompt holds {len(image)} image tokens but there are {len(footprints)} footprints. The "
                 "adapter's image_positions and footprints must agree."
             )
-        views = np.array(self.views, str) if len(image) else np.empty(0, str)
-        self._put(image, footprints, views, np.array(self.image_index, int).reshape(-1))
+        views = _unchanging(self.views, np.str_) if len(image) else np.empty(0, str)
+        self._put(image, footprints, views, _unchanging(self.image_index, np.int64).reshape(-1))
         self._check()
 
     def _put(self, image: Any, footprints: Any, views: Any, image_index: Any) -> None:
@@ -296,6 +296,20 @@ def _touched(low: float, high: float, n: int) -> Bool[np.ndarray, " cell"]:
 def _plain(text: str) -> str:
     """The text in lower case, without punctuation at the ends of words."""
     return " ".join(filter(None, (re.sub(r"^\W+|\W+$", "", part) for part in text.casefold().split())))
+
+
+def _unchanging(values: Any, kind: type[np.generic]) -> np.ndarray:
+    """A copy of the values, or the values themselves where they are another map's, which cannot change."""
+    fixed = isinstance(values, np.ndarray) and issubclass(values.dtype.type, kind) and _fixed(values)
+    return values if fixed else np.array(values, kind)
+
+
+def _fixed(values: np.ndarray) -> bool:
+    """Whether neither the array nor the one that it is a view of can be written to."""
+    base = values.base
+    return not values.flags.writeable and (
+        base is None or (isinstance(base, np.ndarray) and not base.flags.writeable)
+    )
 
 
 def _positions(name: str, positions: Any, length: int) -> Int[np.ndarray, " position"]:

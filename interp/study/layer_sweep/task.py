@@ -99,13 +99,13 @@ class SweepTask(SamplesTask):
             "lost_area": float(np.max(tokens.lost_area(sample.boxes))),
             "partner": None if partner is None else self.study.data[partner].id,
             "image_index": tokens.image_index.tolist(),
-            "footprints": tokens.footprints.astype(np.float32).ravel().tolist(),
+            "footprints": tokens.footprints.astype(np.float32).ravel(),
         }
         scores = list(self._scores(index, layers, values, tokens, own))
         failures = [self._silent(score) for score in scores if math.isnan(score["value"])]
         maps = [
-            {"index": index, "layer": layer, "map": line.astype(np.float32).tolist()}
-            for layer, line in zip(layers, values, strict=True)
+            {"index": index, "layer": layer, "map": line}
+            for layer, line in zip(layers, values.astype(np.float32), strict=True)
         ]
         return {"scores": scores, "samples": [row], "maps": maps, FAILURES: failures}
 
@@ -120,15 +120,23 @@ class SweepTask(SamplesTask):
         if borrowed:
             pairs["shuffled_boxes"] = (values, tokens.mask(borrowed, rule=self.study.rule))
         grid, chosen = (tokens.grid, slice(None)) if seen.all() else (None, seen)
+        maps = np.concatenate([array[:, chosen] for array, _ in pairs.values()])
+        masks = np.concatenate([np.tile(mask[chosen], (len(array), 1)) for array, mask in pairs.values()])
+        cuts = np.cumsum([len(array) for array, _ in pairs.values()])[:-1]
         table = {
-            (metric.name, control): np.broadcast_to(metric(array[:, chosen], mask[chosen], grid), len(layers))
+            (metric.name, control): np.broadcast_to(scores, len(layers)).tolist()
             for metric in named(self.study.metrics)
-            for control, (array, mask) in pairs.items()
+            for control, scores in zip(pairs, np.split(metric(maps, masks, grid), cuts), strict=True)
         }
         for place, layer in enumerate(layers):
             for (metric, control), scores in table.items():
-                key = {"index": index, "layer": layer, "metric": metric, "control": control}
-                yield {**key, "value": float(scores[place])}
+                yield {
+                    "index": index,
+                    "layer": layer,
+                    "metric": metric,
+                    "control": control,
+                    "value": scores[place],
+                }
 
     def _borrowed(self, index: int) -> tuple[Box, ...]:
         partner = self._partners[index]
@@ -159,7 +167,8 @@ def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:
         )
     values = np.asarray(array.values, dtype=np.float64)
     layers = [int(layer) for layer in array.coords["layer"].values]
-    wrong = [layer for layer, line in zip(layers, values, strict=True) if not np.isfinite(line).all()]
+    finite = np.isfinite(values).all(axis=1)
+    wrong = [layer for layer, fine in zip(layers, finite, strict=True) if not fine]
     if wrong:
         raise MapError(
             f"the map of sample {sample.id} holds NaN or infinity at layers {wrong}. Does it overflow in "
