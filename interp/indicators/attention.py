@@ -17,6 +17,7 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
+from interp.tracing.labels import relabelled
 
 __all__ = [
     "QUERY_NAMES",
@@ -190,7 +191,7 @@ def _relative(question: xr.DataArray, generic: np.ndarray) -> xr.DataArray:
             f"{generic.shape[-1]}. Does a prompt's text hold an image placeholder?"
         )
     values, n_nothing, n_floored = relative(question.values, generic)
-    quotient = question.copy(deep=False, data=values)
+    quotient = relabelled(question, values)
     quotient.name = "relative attention"
     quotient.attrs = {**question.attrs, "n_zero_over_zero": n_nothing, "n_floored": n_floored}
     return quotient
@@ -252,7 +253,7 @@ def mean_over_queries(trace: SampleTrace, sample: Sample, queries: Queries) -> x
             f"the rows of queries={queries!r} give the image of sample {sample.id} no attention at any layer. "
             "Text before the image does not see it: use a Prompt with image_first=True, or queries='last'."
         )
-    return rows.isel(query=0, drop=True) if rows.sizes["query"] == 1 else _mean(rows)
+    return relabelled(rows, _last_row(rows), without="query") if rows.sizes["query"] == 1 else _mean(rows)
 
 
 def _mean(rows: xr.DataArray) -> xr.DataArray:

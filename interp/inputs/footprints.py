@@ -56,10 +56,12 @@ class Footprints:
         return len(self.boxes)
 
 
+@lru_cache(maxsize=64)
 def lay(size: Size, grid: tuple[int, int], window: Window, *, view: str = "", image: int = 0) -> Footprints:
     """Returns a row-major `grid` (rows, cols) over `window`, xyxy in pixels of an image of (width, height).
 
-    Cells are clipped to the image. Cells entirely outside it are NaN.
+    Cells are clipped to the image. Cells entirely outside it are NaN. The arrays are read-only, because equal calls
+    share them.
 
     Raises:
         ModelError: The size, the grid or the window has no area.
@@ -76,7 +78,10 @@ def lay(size: Size, grid: tuple[int, int], window: Window, *, view: str = "", im
     x1, y1 = np.meshgrid(xs[1:], ys[1:])
     boxes = np.stack([x0, y0, x1, y1], axis=-1).reshape(rows * cols, 4)
     boxes[(boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])] = np.nan
-    return Footprints(boxes, grid, np.full(len(boxes), view), np.full(len(boxes), image))
+    arrays = (boxes, np.full(len(boxes), view), np.full(len(boxes), image))
+    for array in arrays:
+        array.setflags(write=False)
+    return Footprints(arrays[0], grid, arrays[1], arrays[2])
 
 
 def _edges(low: float, high: float, n: int) -> Float[np.ndarray, " edge"]:
@@ -159,6 +164,8 @@ def concatenate(parts: Sequence[Footprints], *, one_image: bool = False) -> Foot
     """
     if not parts:
         return Footprints(np.empty((0, 4)), None, np.empty(0, str), np.empty(0, int))
+    if len(parts) == 1 and (one_image or not parts[0].image.any()):
+        return parts[0]
     grids = {part.grid for part in parts}
     return Footprints(
         np.concatenate([part.boxes for part in parts]),

@@ -166,7 +166,7 @@ def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:
             f"indicator that gives one map per layer."
         )
     values = np.asarray(array.values, dtype=np.float64)
-    layers = [int(layer) for layer in array.coords["layer"].values]
+    layers = array.get_index("layer").tolist()
     finite = np.isfinite(values).all(axis=1)
     wrong = [layer for layer, fine in zip(layers, finite, strict=True) if not fine]
     if wrong:
