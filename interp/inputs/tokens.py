@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class TokenMap:
     def _put(self, image: Any, footprints: Any, views: Any, image_index: Any) -> None:
         """Stores read-only copies, because many objects share one map."""
         spans = {name: _positions(name, at, self.length) for name, at in dict(self.spans).items()}
-        words = tuple((text, tuple(_positions(text, at, self.length).tolist())) for text, at in self.words)
+        words = tuple((text, _word_positions(text, at, self.length)) for text, at in self.words)
         sizes = tuple((int(w), int(h)) for w, h in self.sizes)
         grid = None if self.grid is None else (int(self.grid[0]), int(self.grid[1]))
         for array in (image, footprints, views, image_index, *spans.values()):
@@ -310,6 +311,15 @@ def _fixed(values: np.ndarray) -> bool:
     return not values.flags.writeable and (
         base is None or (isinstance(base, np.ndarray) and not base.flags.writeable)
     )
+
+
+def _word_positions(text: str, at: Sequence[int], length: int) -> tuple[int, ...]:
+    """A word's positions, checked as `_positions` checks; a word has too few for numpy to be faster."""
+    found = tuple(map(int, at))
+    increasing = all(one < after for one, after in pairwise(found))
+    if found and not (increasing and found[0] >= 0 and found[-1] < length):
+        _positions(text, found, length)
+    return found
 
 
 def _positions(name: str, positions: Any, length: int) -> Int[np.ndarray, " position"]:

@@ -122,12 +122,14 @@ class SweepTask(SamplesTask):
         grid, chosen = (tokens.grid, slice(None)) if seen.all() else (None, seen)
         maps = np.concatenate([array[:, chosen] for array, _ in pairs.values()])
         masks = np.concatenate([np.tile(mask[chosen], (len(array), 1)) for array, mask in pairs.values()])
-        cuts = np.cumsum([len(array) for array, _ in pairs.values()])[:-1]
-        table = {
-            (metric.name, control): np.broadcast_to(scores, len(layers)).tolist()
-            for metric in named(self.study.metrics)
-            for control, scores in zip(pairs, np.split(metric(maps, masks, grid), cuts), strict=True)
-        }
+        ends = np.cumsum([len(array) for array, _ in pairs.values()]).tolist()
+        places = dict(zip(pairs, map(slice, [0, *ends], ends), strict=False))
+        table = {}
+        for metric in named(self.study.metrics):
+            scores = metric(maps, masks, grid).tolist()
+            for control, place in places.items():
+                own = scores[place]
+                table[metric.name, control] = own if len(own) == len(layers) else own * len(layers)
         for place, layer in enumerate(layers):
             for (metric, control), scores in table.items():
                 yield {
