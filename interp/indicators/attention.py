@@ -17,6 +17,7 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
+from interp.tracing.labels import relabelled
 
 __all__ = [
     "QUERY_NAMES",
@@ -155,7 +156,7 @@ class Attention:
         run = samples if shared is None else shared
         question = self._trace(mllm, run, prompt, self.queries)
         reference = self._trace(mllm, run, generic, "last")
-        divisors = (one.rows.isel(query=0, drop=True) for one in reference)
+        divisors = (_last_row(one.rows) for one in reference)
         quotients = tuple(
             _relative(q, g) for q, g in zip(self._maps(question, samples), divisors, strict=True)
         )
@@ -178,15 +179,22 @@ def relative(
     return quotient.astype(np.float32), int(nothing.sum()), int(floored.sum())
 
 
-def _relative(question: xr.DataArray, generic: xr.DataArray) -> xr.DataArray:
+def _last_row(rows: xr.DataArray) -> np.ndarray:
+    """The values of the only query's row, tokens last."""
+    return rows.values.take(0, axis=rows.dims.index("query"))
+
+
+def _relative(question: xr.DataArray, generic: np.ndarray) -> xr.DataArray:
     if question.shape != generic.shape:
         raise MapError(
             f"both prompts must hold the same image tokens; got {question.sizes['token']} and "
-            f"{generic.sizes['token']}. Does a prompt's text hold an image placeholder?"
+            f"{generic.shape[-1]}. Does a prompt's text hold an image placeholder?"
         )
-    values, n_nothing, n_floored = relative(question.values, generic.values)
-    counts = {"n_zero_over_zero": n_nothing, "n_floored": n_floored}
-    return question.copy(data=values).rename("relative attention").assign_attrs(counts)
+    values, n_nothing, n_floored = relative(question.values, generic)
+    quotient = relabelled(question, values)
+    quotient.name = "relative attention"
+    quotient.attrs = {**question.attrs, "n_zero_over_zero": n_nothing, "n_floored": n_floored}
+    return quotient
 
 
 def _share_image(first: Prompt, second: Prompt) -> bool:
@@ -245,7 +253,7 @@ def mean_over_queries(trace: SampleTrace, sample: Sample, queries: Queries) -> x
             f"the rows of queries={queries!r} give the image of sample {sample.id} no attention at any layer. "
             "Text before the image does not see it: use a Prompt with image_first=True, or queries='last'."
         )
-    return rows.isel(query=0, drop=True) if rows.sizes["query"] == 1 else _mean(rows)
+    return relabelled(rows, _last_row(rows), without="query") if rows.sizes["query"] == 1 else _mean(rows)
 
 
 def _mean(rows: xr.DataArray) -> xr.DataArray:

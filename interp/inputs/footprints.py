@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -54,10 +56,12 @@ class Footprints:
         return len(self.boxes)
 
 
+@lru_cache(maxsize=64)
 def lay(size: Size, grid: tuple[int, int], window: Window, *, view: str = "", image: int = 0) -> Footprints:
     """Returns a row-major `grid` (rows, cols) over `window`, xyxy in pixels of an image of (width, height).
 
-    Cells are clipped to the image. Cells entirely outside it are NaN.
+    Cells are clipped to the image. Cells entirely outside it are NaN. The arrays are read-only, because equal calls
+    share them.
 
     Raises:
         ModelError: The size, the grid or the window has no area.
@@ -74,7 +78,10 @@ def lay(size: Size, grid: tuple[int, int], window: Window, *, view: str = "", im
     x1, y1 = np.meshgrid(xs[1:], ys[1:])
     boxes = np.stack([x0, y0, x1, y1], axis=-1).reshape(rows * cols, 4)
     boxes[(boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])] = np.nan
-    return Footprints(boxes, grid, np.full(len(boxes), view), np.full(len(boxes), image))
+    arrays = (boxes, np.full(len(boxes), view), np.full(len(boxes), image))
+    for array in arrays:
+        array.setflags(write=False)
+    return Footprints(arrays[0], grid, arrays[1], arrays[2])
 
 
 def _edges(low: float, high: float, n: int) -> Float[np.ndarray, " edge"]:
@@ -157,6 +164,8 @@ def concatenate(parts: Sequence[Footprints], *, one_image: bool = False) -> Foot
     """
     if not parts:
         return Footprints(np.empty((0, 4)), None, np.empty(0, str), np.empty(0, int))
+    if len(parts) == 1 and (one_image or not parts[0].image.any()):
+        return parts[0]
     grids = {part.grid for part in parts}
     return Footprints(
         np.concatenate([part.boxes for part in parts]),
@@ -177,15 +186,38 @@ def covered_area(
     rectangles = rectangles[~np.isnan(rectangles).any(axis=1)]
     if not len(rectangles) or not len(regions):
         return np.zeros(len(regions))
-    xs, ys = np.unique(rectangles[:, [0, 2]]), np.unique(rectangles[:, [1, 3]])
-    x0, x1 = np.searchsorted(xs, rectangles[:, [0, 2]]).T
-    y0, y1 = np.searchsorted(ys, rectangles[:, [1, 3]]).T
+    xs, ys, inside = _cells(np.asarray(rectangles, np.float64).tobytes())
+    across, down = _overlaps(regions[:, [0, 2]], xs), _overlaps(regions[:, [1, 3]], ys)
+    order = _contraction(down.shape, inside.shape, across.shape)
+    return np.einsum(_AREA, down, inside, across, optimize=order)
+
+
+_AREA = "ry,yx,rx->r"
+
+
+@lru_cache(maxsize=64)
+def _cells(
+    rectangles: bytes,
+) -> tuple[Float[np.ndarray, " x"], Float[np.ndarray, " y"], Float[np.ndarray, "row col"]]:
+    """The edges of rectangles, given as the bytes of (rectangle, 4), and which cells between edges they cover: 1 or 0.
+
+    Cached, because the samples of a study share few layouts.
+    """
+    corners = np.frombuffer(rectangles).reshape(-1, 4)
+    xs, ys = np.unique(corners[:, [0, 2]]), np.unique(corners[:, [1, 3]])
+    x0, x1 = np.searchsorted(xs, corners[:, [0, 2]]).T
+    y0, y1 = np.searchsorted(ys, corners[:, [1, 3]]).T
     steps = np.zeros((len(ys), len(xs)), int)
     for rows, columns, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
         np.add.at(steps, (rows, columns), sign)
     inside = steps.cumsum(0).cumsum(1)[:-1, :-1] > 0
-    across, down = _overlaps(regions[:, [0, 2]], xs), _overlaps(regions[:, [1, 3]], ys)
-    return np.einsum("ry,yx,rx->r", down, inside.astype(float), across, optimize=True)
+    return xs, ys, inside.astype(float)
+
+
+@lru_cache(maxsize=64)
+def _contraction(*shapes: tuple[int, ...]) -> list[Any]:
+    """The order in which numpy multiplies arrays of these shapes to areas."""
+    return np.einsum_path(_AREA, *(np.broadcast_to(0.0, shape) for shape in shapes), optimize=True)[0]
 
 
 def _overlaps(spans: np.ndarray, edges: np.ndarray) -> Float[np.ndarray, "region interval"]:

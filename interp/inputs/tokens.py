@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -69,20 +70,20 @@ class TokenMap:
 
     def __post_init__(self) -> None:
         image = _positions("image", self.image, self.length)
-        footprints = np.array(self.footprints, float).reshape(-1, 4)
+        footprints = _unchanging(self.footprints, np.float64).reshape(-1, 4)
         if len(footprints) != len(image):
             raise ImageTokenMismatch(
                 f"the prompt holds {len(image)} image tokens but there are {len(footprints)} footprints. The "
                 "adapter's image_positions and footprints must agree."
             )
-        views = np.array(self.views, str) if len(image) else np.empty(0, str)
-        self._put(image, footprints, views, np.array(self.image_index, int).reshape(-1))
+        views = _unchanging(self.views, np.str_) if len(image) else np.empty(0, str)
+        self._put(image, footprints, views, _unchanging(self.image_index, np.int64).reshape(-1))
         self._check()
 
     def _put(self, image: Any, footprints: Any, views: Any, image_index: Any) -> None:
         """Stores read-only copies, because many objects share one map."""
         spans = {name: _positions(name, at, self.length) for name, at in dict(self.spans).items()}
-        words = tuple((text, tuple(_positions(text, at, self.length).tolist())) for text, at in self.words)
+        words = tuple((text, _word_positions(text, at, self.length)) for text, at in self.words)
         sizes = tuple((int(w), int(h)) for w, h in self.sizes)
         grid = None if self.grid is None else (int(self.grid[0]), int(self.grid[1]))
         for array in (image, footprints, views, image_index, *spans.values()):
@@ -296,6 +297,29 @@ def _touched(low: float, high: float, n: int) -> Bool[np.ndarray, " cell"]:
 def _plain(text: str) -> str:
     """The text in lower case, without punctuation at the ends of words."""
     return " ".join(filter(None, (re.sub(r"^\W+|\W+$", "", part) for part in text.casefold().split())))
+
+
+def _unchanging(values: Any, kind: type[np.generic]) -> np.ndarray:
+    """A copy of the values, or the values themselves where they are another map's, which cannot change."""
+    fixed = isinstance(values, np.ndarray) and issubclass(values.dtype.type, kind) and _fixed(values)
+    return values if fixed else np.array(values, kind)
+
+
+def _fixed(values: np.ndarray) -> bool:
+    """Whether neither the array nor the one that it is a view of can be written to."""
+    base = values.base
+    return not values.flags.writeable and (
+        base is None or (isinstance(base, np.ndarray) and not base.flags.writeable)
+    )
+
+
+def _word_positions(text: str, at: Sequence[int], length: int) -> tuple[int, ...]:
+    """A word's positions, checked as `_positions` checks; a word has too few for numpy to be faster."""
+    found = tuple(map(int, at))
+    increasing = all(one < after for one, after in pairwise(found))
+    if found and not (increasing and found[0] >= 0 and found[-1] < length):
+        _positions(text, found, length)
+    return found
 
 
 def _positions(name: str, positions: Any, length: int) -> Int[np.ndarray, " position"]:

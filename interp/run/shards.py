@@ -110,4 +110,4 @@ class _Draft:
 def _table(rows: list[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Returns the rows sorted by sample; rows of one sample keep the order in which they were computed."""
     ordered = sorted(rows, key=lambda row: row["index"])
-    return pa.Table.from_pylist([dict(row) for row in ordered], schema=schema)
+    return pa.Table.from_pylist(ordered, schema=schema)

@@ -284,10 +284,11 @@ class RunFolder:
         return self.path / "tables" / f"{name}.parquet"
 
     def _encode(self, table: pa.Table, shard: str) -> bytes:
+        """The table as parquet. Without dictionaries it is smaller and written faster: most values are floats."""
         marks = {"run": self.digest, "shard": shard, "version": str(SCHEMA_VERSION)}
         buffer = BytesIO()
         marked = table.replace_schema_metadata(marks)
-        pq.write_table(marked, buffer, compression="zstd", write_page_checksum=True)
+        pq.write_table(marked, buffer, compression="zstd", use_dictionary=False, write_page_checksum=True)
         return buffer.getvalue()
 
     def _write_seal(self, file: Path, shard: str, sums: Mapping[str, str]) -> None:

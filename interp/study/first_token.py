@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +16,9 @@ from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 
 __all__ = ["FirstToken", "answer_columns", "first_token"]
+
+_FOUND: WeakKeyDictionary[Any, dict[str, frozenset[int]]] = WeakKeyDictionary()
+"""Tokenizer → answer → the first tokens of its spellings: the samples of a study share few answers."""
 
 NOTHING: Mapping[str, Any] = {"predicted": None, "correct": None, "logprob": None}
 
@@ -51,14 +55,22 @@ def answer_columns(
     return {"predicted": predicted, "correct": plain(predicted) in pieces, "logprob": logprob}
 
 
-def _first_tokens(tokenizer: Any, answer: str) -> set[int]:
+def _first_tokens(tokenizer: Any, answer: str) -> frozenset[int]:
+    """First tokens of the answer's spellings that are more than punctuation; found once per tokenizer."""
+    known = _FOUND.setdefault(tokenizer, {})
+    if answer not in known:
+        known[answer] = _found_first_tokens(tokenizer, answer)
+    return known[answer]
+
+
+def _found_first_tokens(tokenizer: Any, answer: str) -> frozenset[int]:
     spellings = {answer, answer.lower(), answer.capitalize()}
     ids = [
         tokenizer.encode(before + spelling, add_special_tokens=False)
         for spelling in spellings
         for before in ("", " ")
     ]
-    return {found[0] for found in ids if found and bare(_text(tokenizer, found[0]))}
+    return frozenset(found[0] for found in ids if found and bare(_text(tokenizer, found[0])))
 
 
 def _text(tokenizer: Any, token: int) -> str:
@@ -97,7 +109,7 @@ def first_token(
         SampleError: "answer" for a sample without one, or whose first token begins another of its options too.
     """
     columns = answer_columns(logits, sample, prompt, tokenizer)
-    starts = set() if sample.answer is None else _first_tokens(tokenizer, accepted(sample, prompt))
+    starts = frozenset() if sample.answer is None else _first_tokens(tokenizer, accepted(sample, prompt))
     begins = frozenset(plain(_text(tokenizer, token)) for token in starts) or None
     if target == "greedy":
         return FirstToken(int(np.argmax(logits)), str(columns["predicted"]), begins)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -204,9 +205,13 @@ class StudyTask(ABC):
     @property
     def mllm(self) -> Any:
         """The opened model; its traces share image prefixes."""
-        key = canonical(self._identity)
+        key = self._model_key
         mllm = self._shelf.model(key, self._opened) if self._mllm is None else self._mllm
         return mllm.sharing(Prefixes(self._shelf.once, key)) if isinstance(mllm, Mllm) else mllm
+
+    @cached_property
+    def _model_key(self) -> str:
+        return canonical(self._identity)
 
     def _opened(self) -> Any:
         mllm = open_model(self.study.model)
@@ -306,6 +311,19 @@ SMALL = 50_000_000
 organism of 1.8 million took 28 times as long on two threads as on one."""
 
 
+_N_PARAMETERS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""Model → its number of parameters, which takes milliseconds to count."""
+
+
+def _is_small(hf: Any) -> bool:
+    """Whether a transformers model has fewer than `SMALL` parameters; False for anything else."""
+    if not hasattr(hf, "parameters"):
+        return False
+    if hf not in _N_PARAMETERS:
+        _N_PARAMETERS[hf] = sum(weight.numel() for weight in hf.parameters())
+    return _N_PARAMETERS[hf] < SMALL
+
+
 @contextmanager
 def suitable_threads(mllm: Any) -> Iterator[None]:
     """One torch thread while a small model runs on a CPU; otherwise as many as there were.
@@ -315,9 +333,7 @@ def suitable_threads(mllm: Any) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    parameters = getattr(getattr(mllm, "hf", None), "parameters", None)
-    small = parameters is not None and sum(weight.numel() for weight in parameters()) < SMALL
-    if small and str(mllm.device).startswith("cpu"):
+    if _is_small(getattr(mllm, "hf", None)) and str(mllm.device).startswith("cpu"):
         torch.set_num_threads(1)
     try:
         yield

@@ -66,9 +66,15 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """What the processor made of one sample's images: every input that does not have one value per token."""
+    """What the processor made of one sample's images: every input that does not have one value per token.
+
+    Attributes:
+        inputs: The tensors.
+        source: The processor's settings and the images' fingerprints; None where an image has none.
+    """
 
     inputs: Mapping[str, Tensor]
+    source: tuple[str, tuple[str, ...]] | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -77,11 +83,15 @@ class Images:
 
     @cached_property
     def digest(self) -> bytes:
-        """A hash of the content, computed once however often the sample is encoded with other words."""
-        content = hashlib.sha256()
+        """A hash of the content, computed once however often the sample is encoded with other words.
+
+        Pixels are known by `source`, because hashing them takes a millisecond.
+        """
+        content = hashlib.sha256(repr(self.source).encode())
         for name, value in sorted(self.inputs.items()):
             content.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-            content.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+            if self.source is None or not value.is_floating_point():
+                content.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
         return content.digest()
 
 
@@ -142,6 +152,12 @@ class ProcessedImages:
             self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
 
 
+_Text = tuple[dict[str, Tensor], Int[np.ndarray, " token"], Int[np.ndarray, "position 2"]]
+_Texts = dict[str, _Text]
+"""Text with its placeholders expanded → its inputs per token, image positions and offsets: a generic prompt is the
+same for all samples of a batch."""
+
+
 @dataclass(frozen=True, eq=False)
 class Encoder:
     """Encodes samples for one model: its processor, its family's adapter, its config."""
@@ -164,11 +180,13 @@ class Encoder:
         """
         chosen = as_samples(samples)
         settings = _settings(self.processor)
-        singles = []
+        singles, seen = [], _Texts()
         for sample in chosen:
             key = (settings, _fingerprints(sample))
             old = self.processed.get(key)
-            single = self._encode(sample, prompt) if old is None else self._reworded(sample, prompt, old)
+            single = (
+                self._encode(sample, prompt) if old is None else self._reworded(sample, prompt, old, seen)
+            )
             self.processed.keep(key, single)
             singles.append(single)
         return self.joined(chosen, prompt, singles)
@@ -176,7 +194,8 @@ class Encoder:
     def again(self, batch: Batch, prompt: Prompt) -> Batch:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
         pairs = zip(batch.samples, batch.singles, strict=True)
-        singles = [self._reworded(sample, prompt, old) for sample, old in pairs]
+        seen = _Texts()
+        singles = [self._reworded(sample, prompt, old, seen) for sample, old in pairs]
         same = all(new.images is old.images for new, old in zip(singles, batch.singles, strict=True))
         images = {n: value for n, value in batch.inputs.items() if n not in (*PER_TOKEN, "position_ids")}
         return self.joined(batch.samples, prompt, singles, images if same else None)
@@ -213,7 +232,9 @@ class Encoder:
             **located,
         )
         expansions = tuple(span["replacement"] for span in spans[0]) if located and spans else None
-        images_only = Images({name: value for name, value in found.items() if name not in PER_TOKEN})
+        made = {name: value for name, value in found.items() if name not in PER_TOKEN}
+        prints = _fingerprints(sample)
+        images_only = Images(made, None if prints is None else (_settings(self.processor), prints))
         return Encoded(text, found, tokens, expansions, images_only)
 
     def _repeats(self, whole: Encoded) -> bool:
@@ -260,43 +281,48 @@ class Encoder:
             ) from error
         return {name: value for name, value in found.items() if name not in _UNUSED}
 
-    def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded) -> Encoded:
+    def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded, seen: _Texts) -> Encoded:
         """A sample under another prompt, with its images as they were processed before, where that is exact."""
         if not self._repeats(old):
             return self._encode(sample, prompt)
         text = render(sample, prompt, self.processor, self.adapter)
         laid = laid_out(self.processor, text, len(sample.images))
-        again = self._tokenised(laid, old)
+        again = self._tokenised(laid, old, seen)
         if again is None:
             return self._encode(sample, prompt)
-        found, spans, offsets = again
-        positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
+        found, positions, spans, offsets = again
         located = question_tokens(locate(laid, prompt, sample), spans, offsets)
         tokens = replace(old.tokens, image=positions, length=found["input_ids"].shape[1], **located)
         return Encoded(text, {**found, **old.images.inputs}, tokens, old.expansions, old.images, True)
 
     def _tokenised(
-        self, text: str, old: Encoded
-    ) -> tuple[dict[str, Tensor], list[dict[str, Any]], Int[np.ndarray, "position 2"]] | None:
-        """A text whose placeholders are expanded as `old`'s were: inputs per token, spans, offsets.
+        self, text: str, old: Encoded, seen: _Texts
+    ) -> tuple[dict[str, Tensor], np.ndarray, list[dict[str, Any]], np.ndarray] | None:
+        """A text whose placeholders are expanded as `old`'s were: inputs per token, image positions, spans, offsets.
 
-        None when an input per token cannot be told from `old`.
+        None when an input per token cannot be told from `old`. Texts in `seen` are not tokenised again.
         """
         made = self._expanded(text, old)
         if made is None:
             return None
         expanded, spans = made
-        options = self._tokenizer_options(text)
-        lists = dict(self.processor.tokenizer(expanded, return_offsets_mapping=True, **options))
-        offsets = np.array(lists.pop("offset_mapping")).reshape(-1, 2)
-        found = {name: torch.tensor([values]) for name, values in lists.items()}
-        positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
+        if expanded not in seen:
+            seen[expanded] = self._from_tokenizer(expanded, self._tokenizer_options(text))
+        inputs, positions, offsets = seen[expanded]
+        found = dict(inputs)
         for name in (n for n in PER_TOKEN if n in old.inputs and n not in ("input_ids", "attention_mask")):
             carried = _carried(old.inputs[name][0], old.tokens, positions, found["input_ids"].shape[1])
             if carried is None:
                 return None
             found[name] = carried[None]
-        return {n: v for n, v in found.items() if n in old.inputs}, spans, offsets
+        return {n: v for n, v in found.items() if n in old.inputs}, positions, spans, offsets
+
+    def _from_tokenizer(self, text: str, options: Mapping[str, Any]) -> _Text:
+        lists = dict(self.processor.tokenizer(text, return_offsets_mapping=True, **options))
+        offsets = np.array(lists.pop("offset_mapping")).reshape(-1, 2)
+        found = {name: torch.from_numpy(np.array([values])) for name, values in lists.items()}
+        positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
+        return found, positions, offsets
 
     def _expanded(self, text: str, old: Encoded) -> tuple[str, list[dict[str, Any]]] | None:
         """The text with its placeholders expanded as `old`'s were, and where they are; None with other placeholders."""

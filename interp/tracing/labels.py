@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from xarray.indexes import PandasIndex
 from interp.inputs.tokens import TokenMap
 from interp.tracing.plan import Selection, StreamSelection
 
-__all__ = ["label_rows"]
+__all__ = ["label_rows", "relabelled"]
 
 Given = Mapping[tuple[int, int], list[Tensor]]
 """(read, step) → what each layer gave, in layer order."""
@@ -38,12 +37,11 @@ def label_rows(
             stacked, label = _stream(given, selection, len(tokens)), partial(_labelled_stream, selection)
         else:
             stacked, label = _rows(given, selection, len(tokens)), partial(_labelled, selection)
-        labels = _Labels()
         for i, sample in enumerate(tokens):
             first = 0 if len(selection.queries[i]) else 1
             steps = None if n_steps is None else n_steps[i] if selection.decodes else 1
             own = stacked[: None if steps is None else max(steps - first, 0), i]
-            labelled[i].append(label(labels, i, sample, own, None if n_steps is None else first))
+            labelled[i].append(label(i, sample, own, None if n_steps is None else first))
     return [tuple(one) for one in labelled]
 
 
@@ -77,36 +75,60 @@ def _stream(
     return array[:, :, [order.index(layer) for layer in selection.layers]]
 
 
-@dataclass(frozen=True, eq=False)
-class _Labels:
-    """Makes each index once for all samples of a read: in xarray, making one takes longer than all else."""
+Along = Mapping[str, Sequence[int] | Int[np.ndarray, " _"]]
+"""Dimension → its coordinate."""
 
-    indexes: dict[tuple[str, bytes], PandasIndex] = field(default_factory=dict)
 
-    def __call__(
-        self,
-        values: np.ndarray,
-        dims: Sequence[str],
-        along: Mapping[str, Sequence[int] | Int[np.ndarray, " _"]],
-        name: str,
-        more: Mapping[str, Any],
-    ) -> xr.DataArray:
-        """The array with a coordinate along each dimension that `along` has; `more` are other coordinates."""
-        found = {dim: self._index(dim, np.asarray(at, np.int64)) for dim, at in along.items()}
-        variables = {dim: one.create_variables()[dim] for dim, one in found.items()}
-        coords = xr.Coordinates({**variables, **more}, indexes=found)
-        return xr.DataArray(values, dims=dims, coords=coords, name=name)
+def _array(
+    values: np.ndarray, dims: Sequence[str], along: Along, name: str, position: tuple[str, Any] | None = None
+) -> xr.DataArray:
+    """The array with a coordinate along each dimension that `along` has.
 
-    def _index(self, dim: str, at: Int[np.ndarray, " _"]) -> PandasIndex:
-        key = (dim, at.tobytes())
-        if key not in self.indexes:
-            self.indexes[key] = PandasIndex(pd.Index(at), dim)
-        return self.indexes[key]
+    Args:
+        values: The array.
+        dims: Its dimensions.
+        along: Dimension → coordinate.
+        name: The array's name.
+        position: The dimension along which "position" is another coordinate, and its values.
+    """
+    coordinates = tuple((dim, np.asarray(at, np.int64).tobytes()) for dim, at in along.items())
+    other = None if position is None else (position[0], np.asarray(position[1], np.int64).tobytes())
+    return relabelled(_empty(values.shape, tuple(dims), coordinates, name, other), values)
+
+
+def relabelled(array: xr.DataArray, values: np.ndarray, without: str | None = None) -> xr.DataArray:
+    """The array with other values. xarray's `copy` and `isel` copy every coordinate, which takes half a millisecond.
+
+    Args:
+        array: The array. The new one shares its coordinates, which are never written to.
+        values: Values of the same shape, or without one dimension.
+        without: That dimension.
+    """
+    dims = tuple(dim for dim in array.dims if dim != without)
+    coords = {name: one for name, one in array.coords.variables.items() if without not in one.dims}
+    indexes = {name: one for name, one in array.xindexes.items() if name in coords}
+    variable = xr.Variable(dims, values, attrs=array.attrs)
+    return xr.DataArray(variable, coords, name=array.name, indexes=indexes, fastpath=True)
+
+
+@lru_cache(maxsize=256)
+def _empty(
+    shape: tuple[int, ...],
+    dims: tuple[str, ...],
+    along: tuple[tuple[str, bytes], ...],
+    name: str,
+    position: tuple[str, bytes] | None,
+) -> xr.DataArray:
+    """An array of zeros with these coordinates, given as bytes; xarray takes longer to make them than all else."""
+    found = {dim: PandasIndex(pd.Index(np.frombuffer(at, np.int64)), dim) for dim, at in along}
+    variables = {dim: one.create_variables()[dim] for dim, one in found.items()}
+    more = {} if position is None else {"position": (position[0], np.frombuffer(position[1], np.int64))}
+    coords = xr.Coordinates({**variables, **more}, indexes=found)
+    return xr.DataArray(np.broadcast_to(np.float32(0), shape), dims=dims, coords=coords, name=name)
 
 
 def _labelled(
     selection: Selection,
-    labels: _Labels,
     sample: int,
     tokens: TokenMap,
     values: Float[np.ndarray, "step layer head query key"],
@@ -133,7 +155,7 @@ def _labelled(
     values = values.squeeze(tuple(dims.index(d) for d in dropped))
     kept = {dim: at for dim, at in along.items() if dim not in unlabelled}
     left = [dim for dim in dims if dim not in dropped]
-    array = labels(values, left, kept, "attention", {"position": (last, keys)})
+    array = _array(values, left, kept, "attention", (last, keys))
     if "head" in left and selection.pairs is not None:
         index = pd.MultiIndex.from_tuples(selection.pairs, names=["layer", "head_in_layer"])
         array = array.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "head"))
@@ -153,7 +175,6 @@ def _numbers(keys: Int[np.ndarray, " key"], tokens: TokenMap) -> Int[np.ndarray,
 
 def _labelled_stream(
     selection: StreamSelection,
-    labels: _Labels,
     sample: int,
     tokens: TokenMap,
     values: Float[np.ndarray, "step layer position hidden"],
@@ -169,4 +190,4 @@ def _labelled_stream(
     dims = ["step", "layer", "position", "hidden"]
     if first is None:
         values, dims = values[0], dims[1:]
-    return labels(values, dims, along, "residual", {})
+    return _array(values, dims, along, "residual")

@@ -512,10 +512,11 @@ class _Maker(ABC):
     def _padded(self, values: Sequence[Int[np.ndarray, " _"]]) -> Int[Tensor, "sample _"]:
         """One line per sample, short ones filled up with their last value, or 0."""
         width = max(len(v) for v in values)
-        filled = [
-            np.pad(v, (0, width - len(v)), mode="edge") if len(v) else np.zeros(width, int) for v in values
-        ]
-        return torch.from_numpy(np.stack(filled).astype(np.int64)).to(self.shape.device)
+        filled = np.zeros((len(values), width), np.int64)
+        for line, at in zip(filled, values, strict=True):
+            if len(at):
+                line[: len(at)], line[len(at) :] = at, at[-1]
+        return torch.from_numpy(filled).to(self.shape.device)
 
     def _flagged(self, values: Sequence[Int[np.ndarray, " _"]], n: int) -> Bool[Tensor, "sample _"]:
         flags = np.zeros((len(values), n), dtype=bool)

@@ -160,6 +160,8 @@ def select(
         SiteError: A group the prompt lacks, a position outside it, or a mask that does not fit the sample.
     """
     found = [_one(selector, tokens, sample, n_samples) for selector in selectors]
+    if len(found) == 1 and not isinstance(selectors[0], Positions):  # a group's positions increase
+        return found[0].astype(np.int64)
     return np.unique(np.concatenate(found)).astype(np.int64)
 
 

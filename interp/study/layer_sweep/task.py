@@ -99,13 +99,13 @@ class SweepTask(SamplesTask):
             "lost_area": float(np.max(tokens.lost_area(sample.boxes))),
             "partner": None if partner is None else self.study.data[partner].id,
             "image_index": tokens.image_index.tolist(),
-            "footprints": tokens.footprints.astype(np.float32).ravel().tolist(),
+            "footprints": tokens.footprints.astype(np.float32).ravel(),
         }
         scores = list(self._scores(index, layers, values, tokens, own))
         failures = [self._silent(score) for score in scores if math.isnan(score["value"])]
         maps = [
-            {"index": index, "layer": layer, "map": line.astype(np.float32).tolist()}
-            for layer, line in zip(layers, values, strict=True)
+            {"index": index, "layer": layer, "map": line}
+            for layer, line in zip(layers, values.astype(np.float32), strict=True)
         ]
         return {"scores": scores, "samples": [row], "maps": maps, FAILURES: failures}
 
@@ -120,15 +120,25 @@ class SweepTask(SamplesTask):
         if borrowed:
             pairs["shuffled_boxes"] = (values, tokens.mask(borrowed, rule=self.study.rule))
         grid, chosen = (tokens.grid, slice(None)) if seen.all() else (None, seen)
-        table = {
-            (metric.name, control): np.broadcast_to(metric(array[:, chosen], mask[chosen], grid), len(layers))
-            for metric in named(self.study.metrics)
-            for control, (array, mask) in pairs.items()
-        }
+        maps = np.concatenate([array[:, chosen] for array, _ in pairs.values()])
+        masks = np.concatenate([np.tile(mask[chosen], (len(array), 1)) for array, mask in pairs.values()])
+        ends = np.cumsum([len(array) for array, _ in pairs.values()]).tolist()
+        places = dict(zip(pairs, map(slice, [0, *ends], ends), strict=False))
+        table = {}
+        for metric in named(self.study.metrics):
+            scores = metric(maps, masks, grid).tolist()
+            for control, place in places.items():
+                own = scores[place]
+                table[metric.name, control] = own if len(own) == len(layers) else own * len(layers)
         for place, layer in enumerate(layers):
             for (metric, control), scores in table.items():
-                key = {"index": index, "layer": layer, "metric": metric, "control": control}
-                yield {**key, "value": float(scores[place])}
+                yield {
+                    "index": index,
+                    "layer": layer,
+                    "metric": metric,
+                    "control": control,
+                    "value": scores[place],
+                }
 
     def _borrowed(self, index: int) -> tuple[Box, ...]:
         partner = self._partners[index]
@@ -158,8 +168,9 @@ def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:
             f"indicator that gives one map per layer."
         )
     values = np.asarray(array.values, dtype=np.float64)
-    layers = [int(layer) for layer in array.coords["layer"].values]
-    wrong = [layer for layer, line in zip(layers, values, strict=True) if not np.isfinite(line).all()]
+    layers = array.get_index("layer").tolist()
+    finite = np.isfinite(values).all(axis=1)
+    wrong = [layer for layer, fine in zip(layers, finite, strict=True) if not fine]
     if wrong:
         raise MapError(
             f"the map of sample {sample.id} holds NaN or infinity at layers {wrong}. Does it overflow in "
