@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -126,24 +126,48 @@ class Encoded:
         return found.digest()
 
 
+class ImagesKey(NamedTuple):
+    """What an encoding depends on but the prompt. The adapter is compared by identity: it may be unhashable."""
+
+    settings: str
+    contents: tuple[str, ...] | None
+    adapter: Identity
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """An object that equals nothing but itself; it is kept alive, so that its id is not given to another."""
+
+    of: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and self.of is other.of
+
+    def __hash__(self) -> int:
+        return id(self.of)
+
+
 class ProcessedImages:
-    """What the processor made of the latest images, by their content and its settings, within `budget` bytes."""
+    """The latest images as processed, within `budget` bytes.
+
+    A key holds all that an encoding depends on but the prompt, the adapter too: its footprints are kept.
+    """
 
     def __init__(self, budget: int = 2**28) -> None:
         self.budget = budget
-        self._kept: OrderedDict[Any, Encoded] = OrderedDict()
+        self._kept: OrderedDict[ImagesKey, Encoded] = OrderedDict()
         self._n_bytes = 0
 
-    def get(self, key: tuple[str, tuple[str, ...] | None]) -> Encoded | None:
+    def get(self, key: ImagesKey) -> Encoded | None:
         """An encoding of these images, under whatever prompt; None where there is none."""
         if key not in self._kept:
             return None
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def keep(self, key: tuple[str, tuple[str, ...] | None], single: Encoded) -> None:
+    def keep(self, key: ImagesKey, single: Encoded) -> None:
         """Keep an encoding, and let go of the images that were not wanted for longest."""
-        if key[1] is None or single.expansions is None:
+        if key.contents is None or single.expansions is None:
             return
         old = self._kept.pop(key, None)
         self._n_bytes += single.images.n_bytes - (0 if old is None else old.images.n_bytes)
@@ -182,7 +206,7 @@ class Encoder:
         settings = _settings(self.processor)
         singles, seen = [], _Texts()
         for sample in chosen:
-            key = (settings, _fingerprints(sample))
+            key = ImagesKey(settings, _fingerprints(sample), Identity(self.adapter))
             old = self.processed.get(key)
             single = (
                 self._encode(sample, prompt) if old is None else self._reworded(sample, prompt, old, seen)

@@ -108,6 +108,8 @@ def test_one_reversed_row_fails_though_the_average_passes():
 
 
 def test_unknown_ways_are_named(mllm):
-    with pytest.raises(ModelError, match=r"broken as one of transposed, shifted.*got 'upside-down'"):
+    with pytest.raises(
+        ModelError, match=r"the fault of an adapter is one of transposed, shifted.*got 'upside-down'"
+    ):
         broken_adapter(mllm("llava").adapter, "upside-down")
     assert len(BREAKS) == 8

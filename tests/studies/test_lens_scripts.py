@@ -66,7 +66,7 @@ def test_head_attribution_prints_what_a_knockout_gives(
     assert total == pytest.approx(np.mean(effects["total"]), abs=0.006)
     assert "direct effect, logits – attention ratio: rho" in said
     page = (tmp_path / "head_attribution.html").read_text()
-    assert "Where direct and total effects differ" in page
+    assert "Where direct and total differ" in page
     assert "None: every sample was measured." in page
 
 
