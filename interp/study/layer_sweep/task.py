@@ -169,7 +169,7 @@ def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:
         )
     values = np.asarray(array.values, dtype=np.float64)
     layers = array.get_index("layer").tolist()
-    finite = np.isfinite(values).all(axis=1)
+    finite = np.isfinite(values).all(axis=1).tolist()
     wrong = [layer for layer, fine in zip(layers, finite, strict=True) if not fine]
     if wrong:
         raise MapError(
