@@ -169,8 +169,7 @@ def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:
         )
     values = np.asarray(array.values, dtype=np.float64)
     layers = array.get_index("layer").tolist()
-    finite = np.isfinite(values).all(axis=1).tolist()
-    wrong = [layer for layer, fine in zip(layers, finite, strict=True) if not fine]
+    wrong = [layer for layer, row in zip(layers, np.isfinite(values), strict=True) if not row.all()]
     if wrong:
         raise MapError(
             f"the map of sample {sample.id} holds NaN or infinity at layers {wrong}. Does it overflow in "
