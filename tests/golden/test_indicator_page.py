@@ -123,14 +123,14 @@ def test_costs_are_per_sample_and_in_plain_forwards(comparison: Any, page: Page,
 
 @pytest.mark.parametrize("data", DATA)
 def test_pairs_are_differences_with_holm(comparison: Any, page: Page, data: str) -> None:
-    (table,) = [t for t in page.all_tables("mean of each", "difference", "holm") if t.title.endswith(data)]
+    (table,) = [t for t in page.all_tables("means of both", "difference", "holm") if t.title.endswith(data)]
     own = pick(comparison.scores, data=data, measure="auroc", against="marker")
     wide = own.pivot(index=["sample", "group"], columns="indicator", values="value").reset_index()
     tests = []
     for row in table.rows:
         a, b = row.cells[0].split(" − ")
         both = wide[["group", a, b]].dropna()
-        check(row.cells[table.place("mean of each")], float(both[a].mean()), float(both[b].mean()), digits=2)
+        check(row.cells[table.place("means of both")], float(both[a].mean()), float(both[b].mean()), digits=2)
         gap = [float((both[a] - both[b]).mean())]
         if both.group.nunique() >= MIN_GROUPS:
             found = paired(both[a].to_numpy(), both[b].to_numpy(), both.group.to_numpy(object), seed=1)
@@ -212,7 +212,7 @@ def test_cost_figure_sets_score_against_time(comparison: Any, page: Page, data: 
         row = one(comparison.summary(), **where)
         few = row["n_groups"] < MIN_GROUPS
         assert point.bars("y") == [pytest.approx((row["mean"],) * 2 if few else (row["low"], row["high"]))]
-    assert all(matches("time of a map, in plain forward passes", title) for title in figure.axis_titles("x"))
+    assert all(matches("seconds, in plain forwards", title) for title in figure.axis_titles("x"))
     assert all(matches("higher is better", title) for title in figure.axis_titles("y"))
     best, front = -np.inf, []
     for x, y in sorted(((p.x[0], p.y[0]) for p in points), key=lambda place: (place[0], -place[1])):

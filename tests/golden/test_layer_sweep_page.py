@@ -76,7 +76,7 @@ def test_featured_layer_is_set_against_both_baselines(
     sweep: Any, validation: Any, page: Page, data: str
 ) -> None:
     layer = layer_of(validation)
-    table = page.table("^ *baseline", "score", "own boxes −", near=data)
+    table = page.table("^ *baseline", "score", "own boxes minus", near=data)
     here = pick(sweep.scores, data=data, metric="ar", layer=layer).pivot(
         index="sample", columns="control", values="value"
     )
@@ -87,7 +87,7 @@ def test_featured_layer_is_set_against_both_baselines(
         check_mean(row.cells[table.place("its score")], own, mean=float(here[control].mean()))
         gap = one(at, data=data, metric="ar", control=f"boxes − {control}")
         check_mean(
-            row.cells[table.place("own boxes −")],
+            row.cells[table.place("own boxes minus")],
             gap,
             mean=float((here.boxes - here[control]).dropna().mean()),
         )

@@ -79,8 +79,8 @@ def check_difference(text: str, own: pd.DataFrame, row: Any, scale: float, digit
 def test_methods_stand_beside_the_plain_model(methods: Any, page: Page) -> None:
     table = page.table("before", "after", "points", "mcnemar", "holm", "log p", "passes", "tokens")
     rows = table.records(
-        method="^ *$", before="before&%", after="after&%", points="points", gained="became right", lost="became wrong",
-        mcnemar="mcnemar", holm="holm", logp="log p", s="seconds ×", passes="passes", tokens="tokens",
+        method="^ *$", before="before&%", after="after&%", points="points", gained=r"^ *\+$", lost="^ *−$",
+        mcnemar="mcnemar", holm="holm", logp="log p", s="^ *s ×", passes="passes", tokens="tokens",
     )  # fmt: skip
     assert len(rows) == 6
     tests = family(methods, "correct")
@@ -215,8 +215,8 @@ def test_headline_tells_before_after_difference_and_cost(single: Any, single_pag
 
 
 def test_measures_table_has_each_mean(single: Any, single_page: Page) -> None:
-    table = single_page.table("mean of", "before", "after", "after − before")
-    rows = table.records(name="mean of", before="^ *before$", after="^ *after$", gap="after − before")
+    table = single_page.table("mean of", "before", "after", "difference")
+    rows = table.records(name="mean of", before="^ *before$", after="^ *after$", gap="difference")
     assert len(rows) == len(MEASURES)
     for row, (measure, word) in zip(rows, MEASURES.items(), strict=True):
         assert matches(word, row["name"])

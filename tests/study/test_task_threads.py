@@ -9,10 +9,18 @@ import torch
 from interp.study.task import SMALL, suitable_threads
 
 
+class Weights:
+    """A model of one parameter of `n` numbers."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def parameters(self) -> list[torch.Tensor]:
+        return [torch.empty(self.n, device="meta")]
+
+
 def model(n: int, device: str = "cpu") -> Any:
-    return SimpleNamespace(
-        device=device, hf=SimpleNamespace(parameters=lambda: [torch.empty(n, device="meta")])
-    )
+    return SimpleNamespace(device=device, hf=Weights(n))
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_few_groups_are_shown_one_by_one(tmp_path: Path) -> None:
     assert "50.0 → 100.0 (n = 2)" in text  # patient-0
 
 
-def test_an_organisms_page_says_it_is_not_the_papers(tmp_path: Path) -> None:
+def test_a_page_of_a_trained_toy_says_it_is_not_the_papers(tmp_path: Path) -> None:
     from interp.study import ModelSpec
 
     words = "These are not the paper's numbers"
