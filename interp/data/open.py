@@ -42,7 +42,7 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
         DataError: The name or the split is unknown, or a file cannot be read. An empty split is no error.
 
     >>> import interp.data
-    >>> len(interp.data.open("medical", split="validation", n=20))
+    >>> len(interp.data.named("medical", split="validation", n=20))
     20
     """
     if split not in SPLITS:
