@@ -103,6 +103,33 @@ def test_a_method_processes_each_image_once(name: str) -> None:
     assert_once(found)
 
 
+OTHER_WORDS = interp.Prompt("Look: {question} Say yes or no.")
+
+
+@pytest.mark.parametrize("name", [*INDICATORS, "rollout", "SmoothGrad", "centre prior"])
+def test_an_indicator_keeps_the_prompt_of_a_batch(name: str) -> None:
+    more = {"rollout": indicators.Rollout, "SmoothGrad": lambda: indicators.SmoothGrad(n=2)}
+    more["centre prior"] = indicators.CentrePrior
+    mllm, indicator = fresh(), (INDICATORS | more)[name]()
+    wanted = indicator(mllm, samples()[:2], prompt=OTHER_WORDS)
+    with counted(mllm.processor) as found:
+        maps = indicator(mllm, mllm.encode(samples()[:2], OTHER_WORDS))
+    assert not found
+    assert [one.length for one in maps.tokens] == [one.length for one in wanted.tokens]
+    for one, other in zip(maps, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "vicrop"])
+def test_a_method_keeps_the_prompt_of_a_batch(name: str) -> None:
+    more = {"vicrop": lambda: methods.ViCrop(images="crop", layer=1, base=20)}
+    mllm, method = fresh(), (METHODS | more)[name]()
+    wanted = method.answer(mllm, samples()[:2], prompt=OTHER_WORDS, max_new_tokens=2)
+    answers = method.answer(mllm, mllm.encode(samples()[:2], OTHER_WORDS), max_new_tokens=2)
+    for one, other in zip(answers, wanted, strict=True):
+        np.testing.assert_allclose(one.logits, other.logits, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_processes_each_image_once(name: str, tmp_path: Any) -> None:
     mllm = fresh()

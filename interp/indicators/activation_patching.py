@@ -17,10 +17,9 @@ from interp.indicators.argument_checks import check_whole, layers_of, site_layer
 from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import in_order, replaced
 from interp.indicators.token_windows import blocks
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
-from interp.inputs.tokens import TokenMap
-from interp.tracing import Cost, Mllm
+from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
 from interp.tracing.target_variants import KeptTarget
@@ -69,22 +68,23 @@ class ActivationPatching:
         mllm: Mllm,
         samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. Cost: a pass per layer and block, over the later layers and tokens."""
         layers = layers_of(mllm, self.layers)
         partners = dict(self.partners)
 
-        def one(sample: Sample, tokens: TokenMap) -> tuple[xr.DataArray, Cost]:
+        def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
+            (sample,), (tokens,) = batch.samples, batch.tokens
             partner = partners.get(sample.id)
             if partner is None:
                 raise MapError(
                     f"sample {sample.id} has no partner among the {len(partners)} given; name one for every sample."
                 )
             entered = {layer + 1 for layer in layers if layer + 1 < mllm.n_layers}
-            own = KeptTarget.of(mllm, sample, prompt, target, layers=entered)
-            other = KeptTarget.of(mllm, partner, prompt, target, layers=entered, aim=own.aim)
+            own = KeptTarget.of(mllm, batch, None, target, layers=entered)
+            other = KeptTarget.of(mllm, partner, batch.prompt, target, layers=entered, aim=own.aim)
             if other.tokens.n != tokens.n:
                 raise MapError(
                     f"sample {sample.id} has {tokens.n} image tokens and its partner {other.tokens.n}; a token is "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -12,12 +12,14 @@ from jaxtyping import Float
 
 from interp.errors import MapError, PromptError, SiteError
 from interp.indicators.argument_checks import check_bool, site_layers
-from interp.indicators.maps import Maps, as_list
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.indicators.maps import Maps, Samples
+from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
+from interp.tracing.encoding import as_samples
 from interp.tracing.labels import relabelled
+from interp.tracing.prefix_pass import meant_prompt
 
 __all__ = [
     "QUERY_NAMES",
@@ -31,6 +33,7 @@ __all__ = [
     "site_queries",
 ]
 
+Chosen: TypeAlias = tuple[Sample, ...] | Batch | Prefix
 FLOOR = float(np.finfo(np.float32).tiny)  # the least normal float32: quotients by it stay finite in float32
 
 
@@ -95,9 +98,9 @@ class Attention:
     def __call__(
         self,
         mllm: Mllm,
-        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, run as one batch.
@@ -109,7 +112,7 @@ class Attention:
             mllm: The model.
             samples: One batch that fits in memory. A prefix that has been run is used where it is exact, and its
                 cost is not counted again.
-            prompt: The prompt around the question.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             target: Ignored: attention does not depend on the answer. It makes indicators interchangeable.
 
         Returns:
@@ -119,7 +122,8 @@ class Attention:
         Raises:
             InterpError: Samples or prompts that cannot be encoded, or layers the model does not have.
         """
-        chosen = samples if isinstance(samples, Prefix) else as_list(samples)
+        chosen = samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
+        prompt = meant_prompt(chosen, prompt)
         if self.relative_to is None:
             trace = self._trace(mllm, chosen, prompt, self.queries)
             return Maps(self._maps(trace, chosen), trace.tokens, trace.cost, trace.logits)
@@ -136,19 +140,19 @@ class Attention:
             **chosen,
         }
 
-    def _trace(self, mllm: Mllm, samples: list[Sample] | Prefix, prompt: Prompt, queries: Queries) -> Trace:
+    def _trace(self, mllm: Mllm, samples: Chosen, prompt: Prompt, queries: Queries) -> Trace:
         site = Site(layers=self.layers, queries=site_queries(queries), keys="image")
         rows = Rows(site, reduce=None if self.per_head else "head")
         return mllm.trace(samples, prompt=prompt, reads=[rows], generate=n_generated_tokens(queries))
 
-    def _maps(self, trace: Trace, samples: list[Sample] | Prefix) -> tuple[xr.DataArray, ...]:
+    def _maps(self, trace: Trace, samples: Chosen) -> tuple[xr.DataArray, ...]:
         """Each sample's mean over the rows of its queries."""
-        listed = samples.samples if isinstance(samples, Prefix) else samples
+        listed = samples.samples if isinstance(samples, Batch | Prefix) else samples
         return tuple(
             mean_over_queries(one, sample, self.queries) for one, sample in zip(trace, listed, strict=True)
         )
 
-    def _against(self, mllm: Mllm, samples: list[Sample] | Prefix, prompt: Prompt, generic: Prompt) -> Maps:
+    def _against(self, mllm: Mllm, samples: Chosen, prompt: Prompt, generic: Prompt) -> Maps:
         """The maps of `prompt` divided by those of the last row of `generic`."""
         shared = None
         if _share_image(prompt, generic) and not isinstance(samples, Prefix):

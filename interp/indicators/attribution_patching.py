@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -12,11 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_one_of, layers_of, site_layers
-from interp.indicators.maps import Maps, label_map
+from interp.indicators.maps import Maps, Samples, label_map
 from interp.indicators.removals import HideTokens
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
-from interp.inputs.sample import Sample
-from interp.tracing import Batch, Mllm, Prefix
+from interp.inputs.prompt import Prompt, Target
+from interp.tracing import Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import RowGradients, row_gradients
 
@@ -80,9 +79,9 @@ class AttributionPatching:
     def __call__(
         self,
         mllm: Mllm,
-        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, run as one batch.

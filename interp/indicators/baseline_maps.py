@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.indicators.argument_checks import check_number, check_whole
-from interp.indicators.maps import Maps, Samples, as_list, label_map
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.indicators.maps import Maps, Samples, label_map
+from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
+from interp.tracing.prefix_pass import given_as
 
 __all__ = ["CentrePrior", "RandomMap", "centre_prior"]
 
@@ -43,7 +44,7 @@ class RandomMap:
         mllm: Any,
         samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps (token). The model is only used to encode the samples: it gives the places of the image tokens."""
@@ -83,7 +84,7 @@ class CentrePrior:
         mllm: Any,
         samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps (token). The model is only used to encode the samples: it gives the places of the image tokens."""
@@ -113,13 +114,15 @@ def centre_prior(
 
 
 def _maps(
-    mllm: Any, samples: Samples, prompt: Prompt, name: str, values: Callable[[Sample, TokenMap], np.ndarray]
+    mllm: Any,
+    samples: Samples,
+    prompt: Prompt | None,
+    name: str,
+    values: Callable[[Sample, TokenMap], np.ndarray],
 ) -> Maps:
     """The maps of values that do not depend on the model."""
-    listed = as_list(samples)
     with Meter(mllm.device) as meter:
-        tokens = tuple(mllm.encode(listed, prompt).tokens)
-        arrays = tuple(
-            label_map(values(sample, own), own, name) for sample, own in zip(listed, tokens, strict=True)
-        )
-    return Maps(arrays, tokens, meter.cost)
+        given = given_as(mllm, samples, prompt)
+        pairs = zip(given.samples, given.tokens, strict=True)
+        arrays = tuple(label_map(values(sample, own), own, name) for sample, own in pairs)
+    return Maps(arrays, given.tokens, meter.cost)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from interp.indicators.maps import Maps, Samples
 from interp.indicators.removals import ReplaceEmbeddings, one_by_one
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Mllm
 
@@ -44,7 +44,7 @@ class EmbeddingReplacement:
         mllm: Mllm,
         samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. Cost: N passes over what follows each token, no vision tower."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_one_of
-from interp.indicators.maps import Maps, label_map
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
-from interp.inputs.sample import Sample
+from interp.indicators.maps import Maps, Samples, label_map
+from interp.inputs.prompt import Prompt, Target
 from interp.models.pixels import pixel_views, pooled
-from interp.tracing import Batch, Mllm, Prefix
+from interp.tracing import Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import InputFunction, Inputs, input_function
 
@@ -65,9 +64,9 @@ class InputGradient:
     def __call__(
         self,
         mllm: Mllm,
-        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps (token) of these samples, run as one batch.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,10 +12,9 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.indicators.argument_checks import check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, contribution
-from interp.indicators.maps import Maps, label_map
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
-from interp.inputs.sample import Sample
-from interp.tracing import Batch, Mllm, Prefix
+from interp.indicators.maps import Maps, Samples, label_map
+from interp.inputs.prompt import Prompt, Target
+from interp.tracing import Mllm, Prefix
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import InputFunction, Inputs, input_function, recording
 from interp.tracing.prefix_pass import given_as
@@ -72,9 +70,9 @@ class IntegratedGradients:
     def __call__(
         self,
         mllm: Mllm,
-        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps (token) of these samples, one after the other.

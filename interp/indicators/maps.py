@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -12,12 +12,13 @@ from jaxtyping import Float
 
 from interp.errors import MapError
 from interp.inputs.prompt import Prompt
-from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
+from interp.tracing.encoding import as_samples
+from interp.tracing.prefix_pass import Samples, given_as, meant_prompt
 
-__all__ = ["Maps", "Samples", "as_list", "label_map", "map_each_sample"]
+__all__ = ["Maps", "Samples", "label_map", "map_each_sample"]
 
 DIMS = (("token",), ("layer", "token"), ("layer", "head", "token"))
 
@@ -109,27 +110,31 @@ def label_map(
     )
 
 
-Samples = Sample | Iterable[Sample] | Batch | Prefix
-
-One = Callable[[Sample, TokenMap], tuple[xr.DataArray, Cost]]
-"""A function from a sample and its tokens to its map and the cost of the map."""
+One = Callable[[Batch], tuple[xr.DataArray, Cost]]
+"""A function from a batch of one sample to its map and the cost of the map."""
 
 
-def as_list(samples: Samples) -> list[Sample]:
-    """The samples as a list."""
-    if isinstance(samples, Batch | Prefix):
-        return list(samples.samples)
-    return [samples] if isinstance(samples, Sample) else list(samples)
-
-
-def map_each_sample(mllm: Mllm, samples: Samples, prompt: Prompt, one: One) -> Maps:
+def map_each_sample(mllm: Mllm, samples: Samples, prompt: Prompt | None, one: One) -> Maps:
     """The maps of samples, computed one by one, so that no map depends on the other samples."""
     arrays, maps, cost = [], [], Cost()
-    for sample in as_list(samples):
-        with Meter(mllm.device) as meter:
-            tokens = mllm.encode([sample], prompt).tokens[0]
-        array, own = one(sample, tokens)
+    for batch, encoding in each_alone(mllm, samples, prompt):
+        array, own = one(batch)
         arrays.append(array)
-        maps.append(tokens)
-        cost = cost + meter.cost + own
+        maps.append(batch.tokens[0])
+        cost = cost + encoding + own
     return Maps(tuple(arrays), tuple(maps), cost)
+
+
+def each_alone(mllm: Mllm, samples: Samples, prompt: Prompt | None) -> Iterator[tuple[Batch, Cost]]:
+    """Each sample as a batch of its own, and what encoding it cost; what is encoded already stays as it is."""
+    if not isinstance(samples, Batch | Prefix):
+        for sample in as_samples(samples):
+            with Meter(mllm.device) as meter:
+                batch = mllm.encode(sample, meant_prompt(sample, prompt))
+            yield batch, meter.cost
+        return
+    with Meter(mllm.device) as meter:
+        given = given_as(mllm, samples, prompt)
+        whole = given.batch if isinstance(given, Prefix) else given
+        parts = [mllm.encoder.part(whole, [i]) for i in range(len(whole))]
+    yield from ((part, Cost() if i else meter.cost) for i, part in enumerate(parts))

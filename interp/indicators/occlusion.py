@@ -15,10 +15,9 @@ from interp.indicators.argument_checks import check_number, check_whole
 from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import PaintPixels
 from interp.indicators.token_windows import blocks, windows
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
-from interp.inputs.sample import Sample
+from interp.inputs.prompt import Prompt, Target
 from interp.inputs.tokens import TokenMap
-from interp.tracing import Cost, Mllm
+from interp.tracing import Batch, Cost, Mllm
 
 __all__ = ["Occlusion"]
 
@@ -74,23 +73,22 @@ class Occlusion:
         mllm: Mllm,
         samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. Cost: a whole pass for every window and block."""
 
-        def one(sample: Sample, tokens: TokenMap) -> tuple[xr.DataArray, Cost]:
+        def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
             costs: list[Cost] = []
             plain: list[float] = []
 
             def lost(masks: Bool[np.ndarray, "variant token"]) -> Float[np.ndarray, " variant"]:
-                found = self.removal.scores(
-                    mllm, sample, masks, prompt=prompt, target=target, batch=self.batch
-                )
+                found = self.removal.scores(mllm, batch, masks, target=target, batch=self.batch)
                 costs.append(found.cost)
                 plain.append(found.plain)
                 return found.plain - found.values
 
+            (tokens,) = batch.tokens
             values, refined = self._values(tokens, lost)
             found = label_map(values, tokens, "occlusion", attrs={"plain": plain[0]})
             if self.coarse is not None:

@@ -16,10 +16,9 @@ from interp.indicators.argument_checks import check_number, check_whole
 from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import HideTokens, Removal
 from interp.indicators.token_windows import blocks
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
-from interp.inputs.sample import Sample
+from interp.inputs.prompt import Prompt, Target
 from interp.inputs.tokens import TokenMap
-from interp.tracing import Cost, Mllm
+from interp.tracing import Batch, Cost, Mllm
 
 __all__ = ["RandomMasks", "kept_average", "random_masks"]
 
@@ -70,16 +69,17 @@ class RandomMasks:
         mllm: Mllm,
         samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. Cost: `n` variants of each."""
 
-        def one(sample: Sample, tokens: TokenMap) -> tuple[xr.DataArray, Cost]:
+        def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
+            (sample,), (tokens,) = batch.samples, batch.tokens
             digest = hashlib.sha256(sample.id.encode()).digest()
             rng = np.random.default_rng([self.seed, int.from_bytes(digest[:8], "big")])
             removed = random_masks(tokens, self.n, self.cell, float(self.keep), rng)
-            found = self.removal.scores(mllm, sample, removed, prompt=prompt, target=target, batch=self.batch)
+            found = self.removal.scores(mllm, batch, removed, target=target, batch=self.batch)
             average, error = kept_average(found.values, ~removed)
             mean = float(found.values.mean())
             attrs = {"plain": found.plain, "mean": mean, "standard_error": error}

@@ -19,10 +19,10 @@ from torch import Tensor
 from interp.errors import MapError, SiteError
 from interp.indicators.argument_checks import check_one_of, check_whole, layers_of, site_layers
 from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.tracing import Cost, Mllm
+from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
 from interp.tracing.target import Aim, forced
@@ -70,10 +70,10 @@ class Removal(Protocol):
     def scores(
         self,
         mllm: Mllm,
-        sample: Sample,
+        sample: Sample | Batch,
         masks: Bool[np.ndarray, "variant token"],
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
@@ -81,10 +81,10 @@ class Removal(Protocol):
 
         Args:
             mllm: The model.
-            sample: The sample.
+            sample: The sample, or a batch of it alone.
             masks: masks[v, j] is True where variant v removes image token j. A variant that removes nothing has the
                 plain value.
-            prompt: The prompt around the question.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch.
             target: The answer whose log-probability is the value. "greedy" is the unchanged model's answer, in every
                 variant.
             batch: Variants in one pass at most; values do not depend on it, except for rounding.
@@ -154,10 +154,10 @@ class HideTokens:
     def scores(
         self,
         mllm: Mllm,
-        sample: Sample,
+        sample: Sample | Batch,
         masks: Bool[np.ndarray, "variant token"],
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
@@ -243,10 +243,10 @@ class ReplaceEmbeddings:
     def scores(
         self,
         mllm: Mllm,
-        sample: Sample,
+        sample: Sample | Batch,
         masks: Bool[np.ndarray, "variant token"],
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
@@ -254,7 +254,7 @@ class ReplaceEmbeddings:
         scored = KeptTarget.of(mllm, sample, prompt, target)
         masks = checked_masks(masks, scored.tokens.n, batch)
         own = stream_of(scored.parts[0].kept)
-        fill, filling = self._fill(mllm, sample, own, prompt)
+        fill, filling = self._fill(mllm, scored.batch, own)
         values = np.full(len(masks), scored.plain)
         with Meter(mllm.device) as meter:
             for part in in_order(masks, batch):
@@ -268,7 +268,7 @@ class ReplaceEmbeddings:
         other = {} if self.other is None else {"other": self.other.fingerprint}
         return {"removal": "replace_embeddings", "by": self.by, **other}
 
-    def _fill(self, mllm: Mllm, sample: Sample, own: Stream, prompt: Prompt) -> tuple[Stream, Cost]:
+    def _fill(self, mllm: Mllm, asked: Batch, own: Stream) -> tuple[Stream, Cost]:
         """The replacements of the image tokens, one for each or one for all."""
         if self.other is None:
             filled = {
@@ -276,8 +276,9 @@ class ReplaceEmbeddings:
                 for i, one in own.items()
             }
             return filled, Cost()
+        (sample,) = asked.samples
         with Meter(mllm.device) as meter:
-            batch = mllm.encode([sample.replace(images=self.other.images, image=None, boxes=())], prompt)
+            batch = mllm.encode(sample.replace(images=self.other.images, image=None, boxes=()), asked.prompt)
             found = stream_of(KeptPass.of(mllm, batch, meter))
         n, wanted = found[-1].shape[1], own[-1].shape[1]
         if n != wanted:
@@ -364,16 +365,16 @@ class PaintPixels:
     def scores(
         self,
         mllm: Mllm,
-        sample: Sample,
+        sample: Sample | Batch,
         masks: Bool[np.ndarray, "variant token"],
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Each is a whole pass, vision tower included."""
         scored = KeptTarget.of(mllm, sample, prompt, target)
-        tokens = scored.tokens
+        tokens, (sample,) = scored.tokens, scored.batch.samples
         masks = checked_masks(masks, tokens.n, batch)
         seen = ~np.isnan(tokens.footprints).any(axis=1)
         chosen = np.flatnonzero((masks & seen).any(axis=1))
@@ -389,7 +390,7 @@ class PaintPixels:
                     )
                     for v in part
                 ]
-                values[part] = _values(mllm, painted, prompt, scored.aim, meter)
+                values[part] = _values(mllm, painted, scored.batch.prompt, scored.aim, meter)
         return Removed(values, scored.plain, scored.cost + meter.cost)
 
     def fill(self, picture: Picture) -> Picture:
@@ -436,16 +437,16 @@ def one_by_one(
     removal: Removal,
     mllm: Mllm,
     samples: Samples,
-    prompt: Prompt,
+    prompt: Prompt | None,
     target: Target,
     batch: int,
     name: str,
 ) -> Maps:
     """The maps plain − value, with each image token removed alone."""
 
-    def one(sample: Sample, tokens: TokenMap) -> tuple[xr.DataArray, Cost]:
-        alone = np.eye(tokens.n, dtype=bool)
-        found = removal.scores(mllm, sample, alone, prompt=prompt, target=target, batch=batch)
+    def one(encoded: Batch) -> tuple[xr.DataArray, Cost]:
+        (tokens,) = encoded.tokens
+        found = removal.scores(mllm, encoded, np.eye(tokens.n, dtype=bool), target=target, batch=batch)
         return label_map(found.plain - found.values, tokens, name, attrs={"plain": found.plain}), found.cost
 
     return map_each_sample(mllm, samples, prompt, one)

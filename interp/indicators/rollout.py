@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 
-from interp.indicators.maps import Maps, label_map
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
-from interp.inputs.sample import Sample
-from interp.tracing import Batch, Mllm, Prefix
+from interp.indicators.maps import Maps, Samples, label_map
+from interp.inputs.prompt import Prompt, Target
+from interp.tracing import Mllm, Prefix
 from interp.tracing.cost import Meter
 from interp.tracing.prefix_pass import given_as
 from interp.tracing.rollout_rows import rollout
@@ -36,9 +34,9 @@ class Rollout:
     def __call__(
         self,
         mllm: Mllm,
-        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps (token) of these samples, run as one batch; they do not depend on the target.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,9 @@ from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_number, check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, per_token
-from interp.indicators.maps import Maps, label_map
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
-from interp.inputs.sample import Sample
-from interp.tracing import Batch, Mllm, Prefix
+from interp.indicators.maps import Maps, Samples, label_map
+from interp.inputs.prompt import Prompt, Target
+from interp.tracing import Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import InputFunction, Inputs, input_function
 
@@ -62,9 +60,9 @@ class SmoothGrad:
     def __call__(
         self,
         mllm: Mllm,
-        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps (token) of these samples, run as one batch.

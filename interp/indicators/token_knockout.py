@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from interp.indicators.maps import Maps, Samples
 from interp.indicators.removals import HideTokens, one_by_one
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
+from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 
 __all__ = ["TokenKnockout"]
@@ -47,7 +47,7 @@ class TokenKnockout:
         mllm: Mllm,
         samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. Cost: one pass over each, and N over the rows that see its image."""

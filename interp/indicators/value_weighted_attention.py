@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import xarray as xr
 
 from interp.indicators.argument_checks import check_bool, layers_of, site_layers
-from interp.indicators.maps import Maps, label_map
-from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
-from interp.inputs.sample import Sample
-from interp.tracing import Batch, Mllm, Prefix
+from interp.indicators.maps import Maps, Samples, label_map
+from interp.inputs.prompt import Prompt, Target
+from interp.tracing import Mllm, Prefix
 from interp.tracing.cost import Meter
 from interp.tracing.prefix_pass import given_as
 from interp.tracing.value_norms import projected_norms
@@ -58,9 +57,9 @@ class ValueWeightedAttention:
     def __call__(
         self,
         mllm: Mllm,
-        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, run as one batch; they do not depend on the target.

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from interp.errors import MethodError
-from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm, Prefix, Trace
 from interp.tracing.encoding import as_samples
+from interp.tracing.prefix_pass import Samples
 
-__all__ = ["Answer", "Method", "Samples", "answers", "list_samples", "n_tokens", "shared_prefix"]
-
-Samples: TypeAlias = Sample | Iterable[Sample] | Batch | Prefix
-"""One batch: samples, encoded or not, or a prefix that has been run, whose cost is not counted again."""
+__all__ = ["Answer", "Method", "Samples", "answers", "n_tokens", "shared_prefix"]
 
 
 @runtime_checkable
@@ -35,9 +33,9 @@ class Method(Protocol):
     def answer(
         self,
         mllm: Mllm,
-        samples: Sample | Iterable[Sample],
+        samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         max_new_tokens: int = 16,
     ) -> list[Answer]:
         """The answers to these samples, in their order, run as one batch.
@@ -45,7 +43,7 @@ class Method(Protocol):
         Args:
             mllm: The model.
             samples: One batch that fits in memory.
-            prompt: The prompt around the question.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most.
         """
         ...
@@ -90,7 +88,9 @@ def answers(trace: Trace, cost: Cost, details: Sequence[Mapping[str, Any]] = ())
     ]
 
 
-def shared_prefix(mllm: Mllm, samples: Samples, *prompts: Prompt) -> tuple[list[Sample] | Prefix, Cost]:
+def shared_prefix(
+    mllm: Mllm, samples: Samples, *prompts: Prompt
+) -> tuple[tuple[Sample, ...] | Batch | Prefix, Cost]:
     """What to run each of the prompts on, and its cost so far.
 
     This is the samples' prefix if one pass over the images serves every prompt: for a single prompt, and for prompts
@@ -99,7 +99,7 @@ def shared_prefix(mllm: Mllm, samples: Samples, *prompts: Prompt) -> tuple[list[
     """
     if isinstance(samples, Prefix):
         return samples, Cost()
-    listed = list_samples(samples)
+    listed = samples if isinstance(samples, Batch) else as_samples(samples)
     first, *others = prompts
     if any(
         not (p.image_first and first.image_first) or p.system != first.system for p in others if p != first
@@ -107,17 +107,6 @@ def shared_prefix(mllm: Mllm, samples: Samples, *prompts: Prompt) -> tuple[list[
         return listed, Cost()
     prefix = mllm.prefix(listed, prompt=first)
     return prefix, prefix.cost
-
-
-def list_samples(samples: Samples) -> list[Sample]:
-    """The samples as a list.
-
-    Raises:
-        SampleError: No sample, or something else.
-    """
-    if isinstance(samples, Batch | Prefix):
-        return list(samples.samples)
-    return list(as_samples(samples))
 
 
 def n_tokens(max_new_tokens: Any) -> int:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from interp.errors import MethodError
 from interp.indicators.argument_checks import check_number, check_one_of
-from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.prompt import Prompt
 from interp.methods.method import Answer, Samples, answers, n_tokens
 from interp.methods.published_layers import chosen_layers, layer_indices
 from interp.tracing import Boost, Contrast, Decoding, Mllm, Site
@@ -73,7 +73,7 @@ class PAI:
         return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
 
     def answer(
-        self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
+        self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None, max_new_tokens: int = 16
     ) -> list[Answer]:
         """The answers to these samples, run as one batch.
 
@@ -82,7 +82,7 @@ class PAI:
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: The prompt around the question.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most.
 
         Raises:

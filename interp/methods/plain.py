@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.prompt import Prompt
 from interp.methods.method import Answer, Samples, answers, n_tokens
 from interp.tracing import Edit, Mllm
 
@@ -20,14 +20,14 @@ class Plain:
     name: ClassVar[str] = "Plain"
 
     def answer(
-        self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
+        self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None, max_new_tokens: int = 16
     ) -> list[Answer]:
         """The answers to these samples, run as one batch.
 
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: The prompt around the question.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most, one or more.
 
         Raises:

@@ -12,9 +12,10 @@ from scipy.special import softmax
 
 from interp.errors import MethodError
 from interp.indicators.argument_checks import check_number, check_whole
-from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.prompt import Prompt
 from interp.methods.method import Answer, Samples, answers, n_tokens, shared_prefix
 from interp.tracing import Mllm, ScaleScores, Site, image_mask
+from interp.tracing.prefix_pass import meant_prompt
 
 __all__ = ["AdaptVis", "ScalingVis"]
 
@@ -44,14 +45,14 @@ class ScalingVis:
         check_number("weight", self.weight, low=0.0, error=MethodError)
 
     def answer(
-        self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
+        self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None, max_new_tokens: int = 16
     ) -> list[Answer]:
         """The answers to these samples, run as one batch. Cost: one generation. `details` hold "weight".
 
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: The prompt around the question.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most.
 
         Raises:
@@ -111,7 +112,7 @@ class AdaptVis:
             check_whole("decimals, where it is not None,", self.decimals, 0, MethodError)
 
     def answer(
-        self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
+        self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None, max_new_tokens: int = 16
     ) -> list[Answer]:
         """The answers to these samples, run as one batch: `details` hold "confidence", "weight", "n_tokens".
 
@@ -120,7 +121,7 @@ class AdaptVis:
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: The prompt around the question.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most.
 
         Raises:
@@ -128,6 +129,7 @@ class AdaptVis:
             InterpError: Samples or prompts that cannot be encoded.
         """
         generate = n_tokens(max_new_tokens)
+        prompt = meant_prompt(samples, prompt)
         run, cost = shared_prefix(mllm, samples, prompt)
         first = mllm.trace(run, prompt=prompt)
         confidences = confidence(first.logits.values)

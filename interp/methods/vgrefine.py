@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float
 
 from interp.errors import InterpError, MapError, MethodError, SiteError
 from interp.indicators.argument_checks import check_number, check_one_of
-from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
-from interp.inputs.sample import Sample
+from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.methods.method import Answer, Samples, answers, n_tokens, shared_prefix
 from interp.methods.published_layers import chosen_layers, layer_indices
-from interp.tracing import Cost, Knockout, Mllm, Prefix, Rows, Site, image_mask
+from interp.tracing import Cost, Knockout, Mllm, Rows, Site, image_mask
 from interp.tracing.edits import Steps
+from interp.tracing.prefix_pass import meant_prompt
 from interp.tracing.site import Selector
 
 __all__ = [
@@ -80,7 +80,7 @@ def kept_tokens(values: Float[np.ndarray, " token"], percentile: float) -> Bool[
 
 def measure_heads(
     mllm: Mllm,
-    run: list[Sample] | Prefix,
+    run: Samples,
     pairs: Sequence[tuple[int, int]],
     *,
     prompt: Prompt,
@@ -247,7 +247,7 @@ class VGRefine:
         """The masked layers in a model of that depth."""
         return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
 
-    def head_maps(self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT) -> HeadMaps:
+    def head_maps(self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None) -> HeadMaps:
         """Each head's map for each sample: the triage before the mean over heads.
 
         Cost: one pass over the image and two over the text after it, when both prompts begin with the image; with
@@ -258,7 +258,7 @@ class VGRefine:
             MethodError: Heads that are a reference.
             InterpError: Samples or prompts that cannot be encoded.
         """
-        pairs = self._named_heads()
+        pairs, prompt = self._named_heads(), meant_prompt(samples, prompt)
         run, paid = shared_prefix(mllm, samples, *self._prompts(prompt))
         found = measure_heads(
             mllm,
@@ -271,7 +271,7 @@ class VGRefine:
         )
         return HeadMaps(found.maps, paid + found.cost)
 
-    def triage(self, mllm: Mllm, samples: Samples, prompt: Prompt = PAPER_PROMPT) -> list[Triage]:
+    def triage(self, mllm: Mllm, samples: Samples, prompt: Prompt | None = None) -> list[Triage]:
         """Each sample's map and the kept tokens, without an answer.
 
         Raises:
@@ -284,7 +284,7 @@ class VGRefine:
         mllm: Mllm,
         samples: Samples,
         *,
-        prompt: Prompt = PAPER_PROMPT,
+        prompt: Prompt | None = None,
         max_new_tokens: int = 16,
         maps: Sequence[Float[np.ndarray, " _"]] | None = None,
     ) -> list[Answer]:
@@ -295,7 +295,8 @@ class VGRefine:
         Args:
             mllm: The model.
             samples: One batch, or its prefix.
-            prompt: The prompt around the question, in both steps.
+            prompt: The prompt around the question, in both steps; by default `PAPER_PROMPT`, or that of the batch or
+                prefix.
             max_new_tokens: How many tokens to generate at most.
             maps: Maps to use instead of a new triage, one per sample; their cost is not counted again. For a table
                 over percentiles one triage is enough; for one over the first k heads use the means of the first k rows
@@ -307,6 +308,7 @@ class VGRefine:
             InterpError: Samples or prompts that cannot be encoded.
         """
         generate = n_tokens(max_new_tokens)
+        prompt = meant_prompt(samples, prompt)
         self._named_heads()
         run, cost = shared_prefix(mllm, samples, *(self._prompts(prompt) if maps is None else [prompt]))
         if maps is None:

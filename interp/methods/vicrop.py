@@ -13,14 +13,16 @@ from jaxtyping import Float
 from interp.errors import InterpError, MapError, MethodError, SampleError, SiteError
 from interp.indicators import Maps
 from interp.indicators.argument_checks import check_number, check_one_of
-from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.methods.method import Answer, Samples, answers, list_samples, n_tokens
+from interp.methods.method import Answer, Samples, answers, n_tokens
 from interp.methods.published_layers import scaled_layers
 from interp.methods.vicrop_maps import grad_att, pure_grad, rel_att, whole_view
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
+from interp.tracing.encoding import as_samples
+from interp.tracing.prefix_pass import meant_prompt
 
 __all__ = ["RATIOS", "Cells", "Crop", "Selected", "ViCrop", "best_window", "cell_grid", "select"]
 
@@ -258,7 +260,7 @@ class ViCrop:
         object.__setattr__(self, "ratios", _ratios(self.ratios))
 
     def answer(
-        self, mllm: Mllm, samples: Samples, *, prompt: Prompt = PAPER_PROMPT, max_new_tokens: int = 16
+        self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None, max_new_tokens: int = 16
     ) -> list[Answer]:
         """The answers to these samples, run as one batch, each from its image and its crop.
 
@@ -267,7 +269,8 @@ class ViCrop:
         Args:
             mllm: The model.
             samples: One batch of samples with one image each. Of an encoded batch or a prefix the samples are used.
-            prompt: The prompt around the question, for the map and for the answer.
+            prompt: The prompt around the question, for the map and for the answer; by default `PAPER_PROMPT`, or
+                that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most, one or more.
 
         Raises:
@@ -276,11 +279,11 @@ class ViCrop:
             SampleError: A sample with several images.
             InterpError: Samples or prompts that cannot be encoded.
         """
-        n, chosen = n_tokens(max_new_tokens), _samples(samples)
+        n, prompt, chosen = n_tokens(max_new_tokens), meant_prompt(samples, prompt), _samples(samples)
         crops = self.crop(mllm, chosen, prompt)
         with Meter(mllm.device) as meter:
             batch = self._encoded(
-                mllm, [self._shown(*one) for one in zip(list_samples(chosen), crops, strict=True)], prompt
+                mllm, [self._shown(*one) for one in zip(_listed(chosen), crops, strict=True)], prompt
             )
         trace = mllm.trace(batch, prompt=prompt, generate=n)
         said = [
@@ -296,18 +299,18 @@ class ViCrop:
         ]
         return answers(trace, crops[0].cost + meter.cost + trace.cost, said)
 
-    def crop(self, mllm: Mllm, samples: Samples, prompt: Prompt = PAPER_PROMPT) -> list[Crop]:
+    def crop(self, mllm: Mllm, samples: Samples, prompt: Prompt | None = None) -> list[Crop]:
         """Each sample's crop, without an answer.
 
         Args:
             mllm: The model.
             samples: One batch, as in `answer`.
-            prompt: The prompt around the question.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
 
         Raises:
             MethodError, SampleError, InterpError: As in `answer`.
         """
-        chosen = _samples(samples)
+        prompt, chosen = meant_prompt(samples, prompt), _samples(samples)
         layer = None if self.map == "pure_grad" else self._layer(mllm)
         maps = self._maps(mllm, chosen, prompt, layer)
         with Meter(mllm.device) as meter:
@@ -344,17 +347,16 @@ class ViCrop:
         return self.layer
 
     def _maps(
-        self, mllm: Mllm, samples: tuple[Sample, ...] | Prefix, prompt: Prompt, layer: int | None
+        self, mllm: Mllm, samples: tuple[Sample, ...] | Batch | Prefix, prompt: Prompt, layer: int | None
     ) -> Maps:
         generic = self.generic or replace(
             GENERIC_PROMPT, system=prompt.system, image_first=prompt.image_first
         )
         if self.map == "rel_att" and layer is not None:
             return rel_att(mllm, samples, prompt, generic, layer)
-        chosen = samples.samples if isinstance(samples, Prefix) else samples
         if layer is not None:
-            return grad_att(mllm, chosen, prompt, layer)
-        return pure_grad(mllm, chosen, prompt, generic)
+            return grad_att(mllm, _listed(samples) if isinstance(samples, Prefix) else samples, prompt, layer)
+        return pure_grad(mllm, samples, prompt, generic)
 
     def _selected(self, mllm: Mllm, values: np.ndarray, tokens: TokenMap) -> tuple[Selected, float]:
         """The crop and its base in pixels."""
@@ -403,16 +405,20 @@ def default_base(family: str, config: Any, size: tuple[int, int]) -> float:
     return half if side is None else min(float(side), half)
 
 
-def _samples(samples: Samples) -> tuple[Sample, ...] | Prefix:
+def _samples(samples: Samples) -> tuple[Sample, ...] | Batch | Prefix:
     """One batch of samples with one image each."""
-    chosen = samples if isinstance(samples, Prefix) else tuple(list_samples(samples))
-    for sample in list_samples(chosen):
+    chosen = samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
+    for sample in _listed(chosen):
         if len(sample.images) != 1:
             raise SampleError(
                 f"ViCrop crops a sample's one image; sample {sample.id} has {len(sample.images)}. Make one sample per "
                 "image, or leave such samples out."
             )
     return chosen
+
+
+def _listed(samples: tuple[Sample, ...] | Batch | Prefix) -> tuple[Sample, ...]:
+    return samples.samples if isinstance(samples, Batch | Prefix) else samples
 
 
 def _check_layer(layer: Any, kind: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,12 @@ from torch import Tensor
 
 from interp.errors import MethodError, ModelError
 from interp.indicators import Attention, AttentionGradient, Maps
-from interp.indicators.maps import label_map
+from interp.indicators.maps import Samples, each_alone, label_map
 from interp.inputs.prompt import Prompt
-from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.models.geometry import setting
 from interp.models.pixels import PixelView, pixel_views
-from interp.tracing import Batch, Mllm, Prefix
+from interp.tracing import Batch, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.run import run_pass
 from interp.tracing.target import Objective
@@ -30,21 +29,19 @@ _SIGMA, _MEDIAN = 0.8, 7  # of the published 3×3 Gaussian; side of the median f
 _DARK = 1e-6  # of the range 0 … 1: less detail than this is rounding
 
 
-def rel_att(
-    mllm: Mllm, samples: Sequence[Sample] | Prefix, prompt: Prompt, generic: Prompt, layer: int
-) -> Maps:
+def rel_att(mllm: Mllm, samples: Samples, prompt: Prompt, generic: Prompt, layer: int) -> Maps:
     """mean_h A(prompt) / mean_h A(generic) of one layer's last row; see `interp.indicators.Attention`."""
     maps = Attention(relative_to=generic, layers=[layer])(mllm, samples, prompt=prompt)
     return Maps(tuple(one.isel(layer=0, drop=True) for one in maps), maps.tokens, maps.cost)
 
 
-def grad_att(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, layer: int) -> Maps:
+def grad_att(mllm: Mllm, samples: Samples, prompt: Prompt, layer: int) -> Maps:
     """mean_h [A ⊙ ReLU(∂ log p/∂A)] of one layer's last row, p the probability of the most probable next token."""
     maps = AttentionGradient(layers=[layer])(mllm, samples, prompt=prompt)
     return Maps(tuple(one.isel(layer=0, drop=True) for one in maps), maps.tokens, maps.cost)
 
 
-def pure_grad(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, generic: Prompt) -> Maps:
+def pure_grad(mllm: Mllm, samples: Samples, prompt: Prompt, generic: Prompt) -> Maps:
     """‖∂ log p/∂pixels‖₂(prompt) / same(generic) × [high-pass > median], the mean over each token's pixels.
 
     p is the probability of the most probable next token. A token's pixels are its block of the processor's pixel
@@ -54,8 +51,7 @@ def pure_grad(mllm: Mllm, samples: Sequence[Sample], prompt: Prompt, generic: Pr
     """
     found, token_maps = [], []
     with Meter(mllm.device) as meter, torch.inference_mode(False):
-        for sample in samples:
-            batch = mllm.encode(sample, prompt)
+        for batch, _ in each_alone(mllm, samples, prompt):
             found.append(_pixel_map(mllm, batch, mllm.encoder.again(batch, generic), meter))
             token_maps += batch.tokens
     arrays = (

@@ -163,7 +163,7 @@ def row_gradients(
     mllm: WrappedModel,
     samples: Sample | Iterable[Sample] | Batch | Prefix,
     target: Target,
-    prompt: Prompt,
+    prompt: Prompt | None,
     meter: Meter,
     *,
     layers: Sequence[int],
@@ -178,7 +178,7 @@ def row_gradients(
         mllm: the model.
         samples: one batch, or its prefix.
         target: what to differentiate.
-        prompt: how the question is put.
+        prompt: how the question is put; None is the batch's own prompt, or `PAPER_PROMPT`.
         meter: counts every pass.
         layers: the layers whose rows are wanted, increasing; nothing below the first one is differentiated.
         queries: "last", the last row of the prompt, or "after_image", every row after the image, the answer's too.
@@ -407,7 +407,7 @@ def input_function(
     mllm: WrappedModel,
     samples: Sample | Iterable[Sample] | Batch | Prefix,
     target: Target,
-    prompt: Prompt,
+    prompt: Prompt | None,
     meter: Meter,
     *,
     of: Inputs,
@@ -419,7 +419,7 @@ def input_function(
         mllm: the model.
         samples: the batch; of a prefix, its samples.
         target: the target.
-        prompt: how the question is put.
+        prompt: how the question is put; None is the batch's own prompt, or `PAPER_PROMPT`.
         meter: counts every pass.
         of: which inputs.
         fixed: "greedy" is the answer to the inputs as they are. Otherwise the likeliest next token is taken at each

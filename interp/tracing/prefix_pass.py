@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,9 +21,10 @@ from interp.tracing.prefix import Prefix, Stop, exact, prefix_lengths, prefix_li
 from interp.tracing.run import PassCompleteError, run_pass
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["given_as", "make_prefix", "prefix_before", "run_prefix"]
+__all__ = ["Samples", "given_as", "make_prefix", "meant_prompt", "prefix_before", "run_prefix"]
 
-Samples = Sample | Iterable[Sample] | Batch | Prefix
+Samples: TypeAlias = Sample | Iterable[Sample] | Batch | Prefix
+"""One batch: samples, encoded or not, or a prefix that has been run, whose cost is not counted again."""
 
 
 def given_as(mllm: WrappedModel, samples: Samples, prompt: Prompt | None) -> Batch | Prefix:
@@ -34,7 +35,7 @@ def given_as(mllm: WrappedModel, samples: Samples, prompt: Prompt | None) -> Bat
         SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
     """
     if not isinstance(samples, Batch | Prefix):
-        return mllm.encode(samples, PAPER_PROMPT if prompt is None else prompt)
+        return mllm.encode(samples, meant_prompt(samples, prompt))
     if isinstance(samples, Prefix) and samples.owner is not mllm.installation:
         raise ModelError("this prefix was made by another model; make one with this model's prefix().")
     own = samples.batch if isinstance(samples, Prefix) else samples
@@ -42,6 +43,14 @@ def given_as(mllm: WrappedModel, samples: Samples, prompt: Prompt | None) -> Bat
         return samples
     again = mllm.encoder.again(own, prompt)
     return samples.of(again) if isinstance(samples, Prefix) and samples.begins(again) else again
+
+
+def meant_prompt(samples: Samples, prompt: Prompt | None) -> Prompt:
+    """The prompt given, else the one the batch or prefix was encoded with, else `PAPER_PROMPT`."""
+    if prompt is not None:
+        return prompt
+    own = samples.batch if isinstance(samples, Prefix) else samples
+    return own.prompt if isinstance(own, Batch) else PAPER_PROMPT
 
 
 def make_prefix(

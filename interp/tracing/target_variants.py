@@ -57,7 +57,7 @@ class KeptTarget:
         cls,
         mllm: WrappedModel,
         sample: Sample | Batch,
-        prompt: Prompt,
+        prompt: Prompt | None,
         target: Target,
         *,
         layers: Collection[int] = (0,),
@@ -68,7 +68,7 @@ class KeptTarget:
         Args:
             mllm: the model.
             sample: the sample, or a batch of it alone.
-            prompt: how the question is put.
+            prompt: how the question is put; None is the batch's own prompt, or `PAPER_PROMPT`.
             target: the answer.
             layers: the layers that variants may start at.
             aim: the answers' tokens, where they are known.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from interp.errors import EditError, PromptError, SiteError
 from interp.inputs.prompt import Prompt
-from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
@@ -27,7 +26,7 @@ from interp.tracing.labels import label_rows
 from interp.tracing.padding import Layout
 from interp.tracing.plan import LayerPlan, Request, make_plan, resolve
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
-from interp.tracing.prefix_pass import given_as, prefix_before
+from interp.tracing.prefix_pass import Samples, given_as, prefix_before
 from interp.tracing.reads import Read
 from interp.tracing.residual import StreamWork, make_stream_plan
 from interp.tracing.run import (
@@ -138,9 +137,6 @@ def _joined(rows: Sequence[xr.DataArray]) -> xr.DataArray:
     joined = xr.concat(padded, dim="sample")
     counted = {d: np.arange(sizes[d]) for d in ragged}
     return joined.assign_coords({**counted, "position": (("sample", last), places)})
-
-
-Samples = Sample | Iterable[Sample] | Batch | Prefix
 
 
 def trace(
