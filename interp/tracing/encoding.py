@@ -468,6 +468,7 @@ def as_samples(samples: Sample | Iterable[Sample]) -> tuple[Sample, ...]:
             raise SampleError(
                 f"expected interp.Sample values; got {one!r}. Write interp.Sample(image, question)."
             )
+        one.check_units()
     return found
 
 

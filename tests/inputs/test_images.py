@@ -134,7 +134,7 @@ def test_missing_and_unreadable_files(tmp_path):
             ImageError, match=r"text.png' cannot be read as an image \(UnidentifiedImageError"
         ):
             read(Sample(text))
-        with pytest.raises(ImageError, match=r"folder.png' cannot be read"):
+        with pytest.raises(ImageError, match=r"folder.png' is a folder, not a regular file"):
             read(Sample(folder))
 
 

@@ -176,7 +176,7 @@ class TestFingerprint:
         ],
     )
     def test_changes_with_each_field(self, change):
-        sample = Sample(picture(), "q", [(0, 0, 1, 1)], "yes", None, "a", id=None)
+        sample = Sample(picture(), "q", [(0, 0, 1, 3)], "yes", None, "a", id=None)
         changed = sample.replace(**change)
         assert changed.fingerprint != sample.fingerprint
         assert changed.id != sample.id
@@ -215,7 +215,7 @@ class TestRoundTrips:
 
     def test_pickle(self, path):
         for image in (path, picture(), Image.fromarray(picture())):
-            sample = Sample(image, "q", [(0, 0, 1, 1, 0)], meta={"k": 1}, id="x")
+            sample = Sample(image, "q", [(0, 0, 1, 2, 0)], meta={"k": 1}, id="x")
             read = pickle.loads(pickle.dumps(sample))
             assert read == sample
             assert (read.id, dict(read.meta), read.boxes) == ("x", {"k": 1}, sample.boxes)
