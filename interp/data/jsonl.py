@@ -94,7 +94,7 @@ def _checked(row: Row) -> Any:
         if field in values and (not isinstance(values[field], types) or isinstance(values[field], bool)):
             names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
             raise row.bad(field, f"expected {names}, got {brief(values[field])}")
-    if not values.get("question"):
+    if not (values.get("question") or "").strip():
         raise row.bad("question", "missing or empty")
     return values
 
@@ -127,7 +127,7 @@ def _boxes(row: Row, images: list[str], box_format: str | None) -> tuple[Box, ..
     size = values.get("size")
     if not all(isinstance(box, list) and _numbers(box) for box in listed):
         raise row.bad(field, f"expected boxes [x0, y0, x1, y1] in pixels, got {brief(raw)}")
-    if size is not None and not (len(size) == 2 and _numbers(size)):
+    if size is not None and not (len(size) == 2 and _numbers(size) and max(map(abs, size)) < 10**9):
         raise row.bad("size", f"expected [width, height] in pixels, got {brief(size)}")
     try:
         boxes = as_boxes(listed, box_format, lambda i: image_size(images[i]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from interp.data.bundled import SPLITS, bundled
+from interp.data.bundled import SPLITS, bundled, check_draw
 from interp.data.coco import coco
 from interp.data.jsonl import jsonl
 from interp.data.lines import as_path
@@ -51,6 +51,7 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     """
     if split not in SPLITS:
         raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
+    check_draw(n, seed)
     if name == "natural":
         return bundled(name, split=split, n=n, seed=seed)
     rows = bundled(name, split=split) if name in BUNDLED else _of_split(_read(as_path(name, "data")), split)

@@ -79,7 +79,7 @@ class Samples(Sequence[Sample]):
 
         A file is named by its bytes, an image in memory by its pixels; if a file of these samples has the pixels of an
         image in memory, both have the file's name. Files are decoded only to look for such pairs, and only where the
-        sizes agree. The name of an unreadable image is its real path. Reads every image file once.
+        sizes agree. An unreadable image is named by its real path. Reads every image file once.
         """
         found = [_names(sample) for sample in self._samples]
         places = [
@@ -161,16 +161,15 @@ class Samples(Sequence[Sample]):
 
 
 def _names(sample: Sample) -> tuple[str, ...]:
-    """The content of each image of a sample; real paths where one cannot be read."""
+    """The content of each image of a sample; hashes of the real paths where one cannot be read."""
     try:
         return sample.image_fingerprints
     except InterpError:
-        return tuple(
-            f"unreadable {storable(os.path.realpath(raw))}"
-            if isinstance(raw, str | os.PathLike)
-            else sample.id
+        paths = (
+            storable(os.path.realpath(raw)) if isinstance(raw, str | os.PathLike) else sample.id
             for raw in sample.images
         )
+        return tuple(hashlib.sha256(f"unreadable {path}".encode()).hexdigest() for path in paths)
 
 
 def _pixels(sample: Sample, i: int, sizes: set[tuple[int, int]]) -> str | None:

@@ -229,11 +229,11 @@ def _from_fractions(
     edges: tuple[float, float, float, float], image: list[Any], size_of: Callable[[int], Size] | None
 ) -> Box:
     """The box in pixels of its image."""
-    box = Box(*edges, *image, pixels=True)
     if not all(-_ROUNDING <= edge <= 1 + _ROUNDING for edge in edges):
         raise BoxError(
             f'a box of format "fraction" lies between 0 and 1; got {edges}. Leave box_format out for pixels.'
         )
+    box = Box(*edges, *image, pixels=True)
     if size_of is None:
         raise BoxError(f"the box {edges} is in fractions of an image whose size is not known; give pixels.")
     width, height = size_of(box.image)

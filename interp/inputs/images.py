@@ -51,11 +51,11 @@ def normalise(raw: Any, i: int = 0) -> ImageLike:
 
 def _hint(raw: Any) -> str:
     """How to make an image of some other object; empty for most."""
-    if isinstance(raw, bytes | bytearray | memoryview):
+    if isinstance(raw, bytes | bytearray | memoryview) or hasattr(raw, "read"):
         return (
             " Open encoded bytes with PIL.Image.open(io.BytesIO(data)); decode a path with os.fsdecode(path)."
         )
-    if hasattr(raw, "detach"):  # a torch tensor
+    if hasattr(raw, "permute"):  # a torch tensor
         return " Of a tensor (channel, row, column) of 0 … 255 pass tensor.permute(1, 2, 0).byte().cpu().numpy()."
     if isinstance(raw, list | tuple):
         return " Several images are images=[…]; a list of pixels is np.array(…, np.uint8)."

@@ -76,7 +76,7 @@ class Sample:
         question: str = "",
         boxes: Iterable[BoxLike] = (),
         answer: str | None = None,
-        options: Sequence[str] | None = None,
+        options: Sequence[str] | np.ndarray | None = None,
         group: str | int | None = None,
         meta: Mapping[str, Any] | None = None,
         *,
@@ -175,6 +175,11 @@ class Sample:
         return self._cache["sizes"]
 
     @property
+    def is_usable(self) -> bool:
+        """Whether the sample can be shown to a model; False for one made by `unusable`."""
+        return self._fault is None
+
+    @property
     def in_memory(self) -> tuple[bool, ...]:
         """Whether each image is in memory rather than in a file."""
         return tuple(not isinstance(raw, str | os.PathLike) for raw in self.images)
@@ -189,9 +194,9 @@ class Sample:
             ImageError: Missing, corrupt, truncated or too large; the message names the file.
         """
         self._check_usable()
-        if not 0 <= i < len(self.images):
+        if not isinstance(i, int | np.integer) or not 0 <= i < len(self.images):
             raise SampleError(
-                f"the sample has {len(self.images)} image(s), 0 … {len(self.images) - 1}; got {i}."
+                f"the sample has {len(self.images)} image(s), 0 … {len(self.images) - 1}; got {brief(i)}."
             )
         return load_image(self.images[i], i)
 
@@ -234,6 +239,7 @@ class Sample:
             return Sample.unusable(
                 self._fault, **(own | {name: changes[name] for name in own if name in changes})
             )
+        _check_fields(changes)
         if "image" in changes:
             changes.setdefault("images", None)
         return Sample(**{**self._fields(), **changes})
@@ -279,12 +285,7 @@ class Sample:
         """
         if not isinstance(record, Mapping):
             raise SampleError(f"from_dict reads a mapping of a sample's fields; got {brief(record)}.")
-        fields = ("image", "images", *_KEYS, "box_format")
-        unknown = sorted(map(str, set(record) - set(fields)))
-        if unknown:
-            raise SampleError(
-                f"a sample has the fields {', '.join(fields)}; got {brief(unknown)}. Put extras under meta."
-            )
+        _check_fields(record)
         return cls(**record)
 
     def _fields(self) -> dict[str, Any]:
@@ -355,6 +356,16 @@ class Sample:
             for r in self.images
         )
         return f"Sample([{images}], {self.question!r}, boxes={len(self.boxes)}, answer={self.answer!r})"
+
+
+def _check_fields(given: Iterable[Any]) -> None:
+    """Raises `SampleError` for a name that is not a field of a sample."""
+    fields = ("image", "images", *_KEYS, "box_format")
+    unknown = sorted(str(name) for name in given if name not in fields)
+    if unknown:
+        raise SampleError(
+            f"a sample has the fields {', '.join(fields)}; got {brief(unknown)}. Put extras under meta."
+        )
 
 
 def _rebuild(fields: dict[str, Any], cache: dict[str, Any]) -> Sample:

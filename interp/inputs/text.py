@@ -94,6 +94,7 @@ def brief(value: Any) -> str:
     200
     """
     try:
-        return _BRIEF.repr(value)
+        text = _BRIEF.repr(value)
     except ValueError:  # an integer of more digits than Python writes
         return f"<a {type(value).__name__} too long to write>"
+    return text if len(text) <= 600 else f"{text[:300]}…{text[-300:]}"

@@ -61,7 +61,8 @@ def partners(
     twice, half = order * 2, len(order) // 2
     tests = _tests(groups, joined, shown, able)
     for position, index in enumerate(order):
-        others = twice[position + half : position + half + len(order)]
+        start = (position + half) % len(order)
+        others = twice[start : start + len(order)]
         found[index] = next((o for test in tests for o in others if o != index and test(index, o)), None)
     return tuple(found)
 
