@@ -38,8 +38,8 @@ class Sample:
         images: Several images, in the order the model sees them.
         id: The sample's name; by default the first 12 characters of the fingerprint.
         box_format: How `boxes` are written: "xyxy", "xywh" or "cxcywh" in pixels, or "fraction" for
-            `(x0, y0, x1, y1)` as fractions of the image. None stands for "xyxy", but refuses boxes that look like
-            fractions.
+            `(x0, y0, x1, y1)` as fractions of the image, whose size is then read at once. None stands for "xyxy",
+            but refuses boxes that look like fractions.
 
     Raises:
         SampleError: No image, both `image` and `images`, a field of the wrong type, or text that cannot be stored:
