@@ -51,7 +51,7 @@ def test_bad_rows_can_be_recorded_and_the_others_read(tmp_path: Path) -> None:
         read(tmp_path, GOOD, bad_rows="skip")
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_row(tmp_path: Path) -> None:
+def test_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
     assert len(read(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r", GOOD + b"\r", b"\r")) == 2
 
 

@@ -114,7 +114,7 @@ def test_unreadable_images_are_apart_by_path(tmp_path: Path) -> None:
     assert len({one, other, none}) == 3
 
 
-def test_boxes_beyond_images_in_memory_are_warned_of_when_samples_are_made() -> None:
+def test_boxes_beyond_images_in_memory_are_warned_of() -> None:
     beyond = [Sample(PICTURE, "q", boxes=[(4, 2, 9, 3)]), Sample(PICTURE, "q", boxes=[(1, 1, 2, 2)])]
     with pytest.warns(
         UserWarning, match=r"2 of the 3 boxes of 'mine' \(on 2 samples\) end beyond their image"

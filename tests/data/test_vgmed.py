@@ -209,7 +209,7 @@ def test_fractions_are_refused_with_file_and_line(root: Path) -> None:
             vgmed(write(root, row(image, bbox=[0.1, 0.2, 0.5, 0.6])))
 
 
-def test_bad_text_and_special_files_are_refused_with_file_and_line(root: Path) -> None:
+def test_bad_text_and_special_files_name_file_and_line(root: Path) -> None:
     with pytest.raises(DataError, match=r"line 1: meta\['note'\] holds the control character"):
         vgmed(write(root, row(note="\0")))
     with pytest.raises(DataError, match=r"line 1, field 'image': .*It is a device"):

@@ -116,7 +116,7 @@ SIGNED = [
 
 
 @pytest.mark.parametrize("options", SIGNED, ids=" ".join)
-def test_options_that_differ_in_signs_or_case_alone_have_letters_of_their_own(
+def test_signs_and_case_tell_options_apart(
     options: tuple[str, ...],
 ) -> None:
     asked = CHOICE.replace(options=options)
@@ -146,9 +146,7 @@ def test_options_that_differ_in_signs_or_case_alone_have_letters_of_their_own(
         ("maybe", ("yes", "no"), None),
     ],
 )
-def test_a_text_names_one_option_or_none_never_the_first_of_several(
-    text: str, options: tuple[str, ...], place: int | None
-) -> None:
+def test_a_text_names_one_option_or_none(text: str, options: tuple[str, ...], place: int | None) -> None:
     assert named_option(text, options) == place
 
 

@@ -36,7 +36,7 @@ FRACTIONS = [
 
 
 @pytest.mark.parametrize("box", FRACTIONS, ids=str)
-def test_fractions_are_refused_at_once_where_the_size_is_known_else_when_checked(box: Any, file: str) -> None:
+def test_fractions_are_refused_once_the_size_is_known(box: Any, file: str) -> None:
     with pytest.raises(BoxError, match=r'at most 1, but its image is 40×30 pixels.*box_format="fraction"'):
         Sample(PIXELS, "q", [box])
     late = Sample(file, "q", [box])
@@ -45,7 +45,7 @@ def test_fractions_are_refused_at_once_where_the_size_is_known_else_when_checked
             check()
 
 
-def test_fractions_as_width_and_height_are_told_apart_from_pixels() -> None:
+def test_advice_for_inverted_fractions_and_pixels() -> None:
     with pytest.raises(BoxError, match=r"x1 > x0 .*look like fractions"):
         Sample(PIXELS, "q", [(0.2, 0.3, 0.1, 0.1)])
     with pytest.raises(BoxError, match=r'x1 > x0 .*box_format="xywh"') as caught:

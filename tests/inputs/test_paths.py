@@ -41,7 +41,7 @@ def test_only_regular_files_can_be_read(special: dict[str, str]) -> None:
     assert unreadable(__file__) is None
 
 
-def test_a_link_to_a_regular_file_and_a_name_that_is_not_utf8_can(tmp_path: Path) -> None:
+def test_links_and_names_that_are_not_utf8_can_be_read(tmp_path: Path) -> None:
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     file.write_text("x")
     (tmp_path / "link").symlink_to(file)

@@ -55,7 +55,7 @@ def test_inputs_are_the_processors_padded_on_the_left(mllm, prompt):
         assert batch.tokens[i].sizes == ((80, 64),)
 
 
-def test_samples_that_cannot_be_used_are_refused_before_their_images_are_processed(mllm, tmp_path):
+def test_unusable_samples_are_refused_before_processing(mllm, tmp_path):
     Image.fromarray(tiny.picture()).save(tmp_path / "a.png")
     fractions = Sample(tmp_path / "a.png", "where is it?", boxes=[(0.2, 0.3, 0.5, 0.6)])
     unreadable = Sample.unusable("rows.jsonl, line 3: not JSON", id="rows:3")
