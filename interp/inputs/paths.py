@@ -28,7 +28,7 @@ def unreadable(path: str | os.PathLike[str]) -> str | None:
     'is a device, not a regular file. Copy the data to a file first.'
     """
     try:
-        mode = os.stat(path).st_mode
+        found = os.stat(path)
     except FileNotFoundError:
         return "does not exist. Check the path; URLs are not fetched."
     except (
@@ -37,9 +37,9 @@ def unreadable(path: str | os.PathLike[str]) -> str | None:
     ) as error:  # too long, a loop of links, no permission; a null byte, a lone surrogate
         reason = getattr(error, "strerror", None) or brief(str(error))
         return f"is not a path that can be read ({reason}). Check the path."
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a special file")
         return f"is {kind}, not a regular file. Copy the data to a file first."
-    if os.path.realpath(path).startswith(_KERNEL):
+    if found.st_blocks == 0 and os.path.realpath(path).startswith(_KERNEL):  # they take no room on a disk
         return "is made by the kernel (/proc, /sys), not a regular file. Copy the data to a file first."
     return None
