@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 __all__ = ["is_half", "wide_logits"]
@@ -43,16 +42,6 @@ def _widened(head: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:
     hidden, weight = given[0], head.weight
     if not isinstance(weight, Tensor) or hidden.dtype != weight.dtype or hidden.device != weight.device:
         return output  # under autocast, or with weights that are elsewhere
-    logits = _product(hidden.reshape(-1, hidden.shape[-1]), weight)
-    bias = head.bias
-    logits = logits if not isinstance(bias, Tensor) else logits + bias.float()
-    return logits.view(*hidden.shape[:-1], len(weight))
-
-
-def _product(
-    rows: Float[Tensor, "row hidden"], weight: Float[Tensor, "token_id hidden"]
-) -> Float[Tensor, "row token_id"]:
-    if rows.is_cuda:
-        return torch.mm(rows, weight.T, out_dtype=torch.float32)
-    step = max(1, CHUNK // weight.shape[1])
-    return torch.cat([rows.float() @ part.float().T for part in weight.split(step)], dim=1)
+    rows, step = hidden.float(), max(1, CHUNK // weight.shape[1])
+    logits = torch.cat([rows @ part.float().T for part in weight.split(step)], dim=-1)
+    return logits if not isinstance(head.bias, Tensor) else logits + head.bias.float()
