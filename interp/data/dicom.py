@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def load(
     if len(named) < 2:
         raise DataError(f"a series needs at least 2 slices; got {len(named)}. Pass every file of the series")
     for name, file in named:
-        _check_image(name, file)
+        with _reading(name):
+            _check_image(name, file)
     _check_same_series(named)
     named, affine = _stacked(named)
     values = np.stack([_values(name, file) for name, file in named])
@@ -45,14 +47,23 @@ def _name(path: Any) -> str:
 
 
 def _opened(pydicom: Any, path: Any) -> Any:
-    try:
+    with _reading(_name(path)):
         return pydicom.dcmread(path)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turns whatever pydicom raises on a bad file or a bad value into a `DataError` that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
     except FileNotFoundError as error:
-        raise DataError(f"there is no file {_name(path)}. Check the path.") from error
-    except Exception as error:  # InvalidDicomError, IsADirectoryError, EOFError, struct.error …
+        raise DataError(f"there is no file {name}. Check the path.") from error
+    except Exception as error:  # InvalidDicomError, IsADirectoryError, EOFError, struct.error, ValueError …
         raise DataError(
-            f"{_name(path)} cannot be read as DICOM ({type(error).__name__}: {error}). Pass the files of one series "
-            "alone, each complete."
+            f"{name} cannot be read as DICOM ({type(error).__name__}: {error}). Pass the files of one series alone, "
+            "each complete."
         ) from error
 
 

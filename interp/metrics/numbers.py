@@ -31,7 +31,7 @@ def real_numbers(
             hidden numbers would count.
     """
     if type(given) is np.ndarray and given.dtype.kind in "biuf":
-        return given.astype(np.float64)
+        return np.asarray(given, np.float64)
     array = plain_array(given, what, error)
     if missing and array.dtype == object:
         array = _filled(array)

@@ -10,6 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage
 
 from interp.data.volumes import read_dicom
@@ -144,6 +146,10 @@ UNUSABLE = {
     ),
     "several frames": (setting(NumberOfFrames=2), "several frames .*dcm2niix, and use read_nifti"),
     "an enhanced object": (setting(PerFrameFunctionalGroupsSequence=[pydicom.Dataset()]), "several frames"),
+    "a value that is none": (
+        lambda z, file: file.add(RawDataElement(Tag(0x00280008), "IS", 2, b"x ", 0, False, True)),
+        "cannot be read as DICOM .*each complete",
+    ),
     "no pixels": (setting(PixelData=None), "holds no image"),
     "too few pixels": (setting(PixelData=b"\0" * 20), "cannot be decoded .*else the file is damaged"),
 }  # fmt: skip
