@@ -21,6 +21,7 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
 from interp.tracing.edits import AttentionEdit, Edit
 from interp.tracing.encoding import Batch
+from interp.tracing.finite import check_reads, refuse
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
 from interp.tracing.labels import label_rows
 from interp.tracing.padding import Layout
@@ -164,6 +165,7 @@ def trace(
             )
         answers, n_steps = _answers(mllm, outcome)
         rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
+        check_reads(mllm, batch, rows, edits)
         logits = outcome.logits.cpu().numpy()
     parts = zip(rows, batch.tokens, answers or [None] * len(batch), strict=True)
     return Trace(
@@ -210,11 +212,7 @@ def execute(
     before = prefix_before(mllm, given, first, meter, generate=0 if how is None else how.n)
     with torch.no_grad():
         outcome = _run(mllm, batch, before, request, meter, how, decoding, keep)
-    if edits and bool(outcome.tail.isnan().any()):
-        raise EditError(
-            f"the edits leave logits that are not numbers (NaN) in {mllm.dtype}: {list(edits)!r}. Are factors or "
-            "values too large for this dtype?"
-        )
+    refuse(mllm, batch, outcome.lost, edits)
     return batch, request, outcome
 
 
