@@ -246,7 +246,8 @@ def _opened(source: str, vision_tower: str | Path | None, revision: str | None) 
     folder = _folder(source)
     if folder is None and not HUB_ID.fullmatch(source):
         raise ModelError(
-            f"{source[:200]!r} is neither a folder nor a hub id (organisation/name). Check the path; nothing was downloaded."
+            f"{source[:200]!r} is neither a folder nor a hub id (organisation/name). Check the path; nothing was "
+            "downloaded."
         )
     for part in (source, str(vision_tower or "")):
         if (own := _folder(part)) is not None:
