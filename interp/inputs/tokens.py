@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from interp.errors import BoxError, ImageTokenMismatch, MapError, SiteError
 from interp.inputs.footprints import covered_area
 from interp.inputs.sample import Box, BoxLike, as_boxes
+from interp.inputs.words import spelling, word_spellings
 
 __all__ = ["TokenMap", "Word", "word"]
 
@@ -29,12 +29,16 @@ class Word:
     text: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str) or not _plain(self.text):
+        if not isinstance(self.text, str) or not word_spellings(self.text):
             raise SiteError(f"a word consists of letters or digits of the question; got {self.text!r}.")
 
 
 def word(text: str) -> Word:
-    """Returns a word of the question (every occurrence, any case) for a site's queries or keys."""
+    """Returns a word of the question, or several that follow each other, for a site's queries or keys.
+
+    Every occurrence counts, whatever its case, its accents' encoding (composed or not) and its width. In scripts
+    without spaces between words, such as Chinese or Thai, a word is found wherever its characters are.
+    """
     return Word(text)
 
 
@@ -263,9 +267,8 @@ class TokenMap:
 
     def _word(self, wanted: Word) -> Int[np.ndarray, " position"]:
         """Positions of every occurrence of `wanted` among the question's words."""
-        target = _plain(wanted.text).split()
-        words = [(_plain(text), at) for text, at in self.words]
-        words = [(text, at) for text, at in words if text]
+        target = word_spellings(wanted.text)
+        words = [(spelled, at) for text, at in self.words if (spelled := spelling(text))]
         starts = range(len(words) - len(target) + 1)
         runs = [words[i : i + len(target)] for i in starts]
         found = [at for run in runs if [text for text, _ in run] == target for _, at in run]
@@ -294,11 +297,6 @@ def _touched(low: float, high: float, n: int) -> Bool[np.ndarray, " cell"]:
     """Which of n cells lie in floor(low) … ceil(high), exclusive, with the tolerance of "touch"."""
     cells = np.arange(n)
     return (cells >= np.floor(low + _SLIVER)) & (cells < np.ceil(high - _SLIVER))
-
-
-def _plain(text: str) -> str:
-    """The text in lower case, without punctuation at the ends of words."""
-    return " ".join(filter(None, (re.sub(r"^\W+|\W+$", "", part) for part in text.casefold().split())))
 
 
 def _unchanging(values: Any, kind: type[np.generic]) -> np.ndarray:

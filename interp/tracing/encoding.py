@@ -21,7 +21,7 @@ from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
-from interp.tracing.rendering import expand, laid_out, locate, question_tokens, render
+from interp.tracing.rendering import Rendered, expand, question_tokens, render
 
 __all__ = ["PER_TOKEN", "Batch", "Encoded", "Encoder", "left_padded", "position_ids", "sliced"]
 
@@ -100,7 +100,7 @@ class Encoded:
     """One sample alone.
 
     Attributes:
-        text: the rendered prompt, image placeholders not expanded.
+        rendered: the rendered prompt, image placeholders not expanded.
         inputs: the model's arguments, of a batch of one.
         tokens: where its tokens are.
         expansions: what its image placeholders were expanded to, where that is known.
@@ -108,12 +108,17 @@ class Encoded:
         rewordable: whether the words alone are known to give this encoding; None until that is tried.
     """
 
-    text: str
+    rendered: Rendered
     inputs: Mapping[str, Tensor]
     tokens: TokenMap
     expansions: tuple[str, ...] | None
     images: Images = field(repr=False)
     rewordable: bool | None = None
+
+    @property
+    def text(self) -> str:
+        """The rendered prompt, image placeholders not expanded."""
+        return self.rendered.text
 
     def content(self, n: int) -> bytes:
         """A hash of the images and of the first `n` tokens: all that a causal model computes there depends on."""
@@ -233,11 +238,9 @@ class Encoder:
         return self.joined([batch.samples[i] for i in at], batch.prompt, [batch.singles[i] for i in at])
 
     def _encode(self, sample: Sample, prompt: Prompt) -> Encoded:
-        text = render(sample, prompt, self.processor, self.adapter)
+        rendered = render(sample, prompt, self.processor, self.adapter)
         images = [sample.load(i) for i in range(len(sample.images))]
-        laid = laid_out(self.processor, text, len(images))
-        wording = locate(laid, prompt, sample)
-        found = self._process(text, images, sample)
+        found = self._process(rendered.text, images, sample)
         spans = found.pop("text_replacement_offsets", None)
         offsets = found.pop("offset_mapping", None)
         found = {name: value for name, value in found.items() if isinstance(value, Tensor)}
@@ -246,7 +249,7 @@ class Encoder:
         check_count(len(positions), footprints, family=self.adapter.name, sizes=sample.sizes)
         located: dict[str, Any] = {}
         if spans is not None and offsets is not None:
-            located = question_tokens(wording, spans[0], offsets[0].numpy())
+            located = question_tokens(rendered, spans[0], offsets[0].numpy())
         tokens = TokenMap(
             image=positions,
             footprints=footprints.boxes,
@@ -261,7 +264,7 @@ class Encoder:
         made = {name: value for name, value in found.items() if name not in PER_TOKEN}
         prints = _fingerprints(sample)
         images_only = Images(made, None if prints is None else (_settings(self.processor), prints))
-        return Encoded(text, found, tokens, expansions, images_only)
+        return Encoded(rendered, found, tokens, expansions, images_only)
 
     def _repeats(self, whole: Encoded) -> bool:
         """Whether the words alone give the same encoding again, without the processor and its images.
@@ -271,7 +274,7 @@ class Encoder:
         fast = getattr(self.processor.tokenizer, "is_fast", False)
         if whole.expansions is None or not fast or whole.rewordable is not None:
             return bool(fast and whole.rewordable)
-        laid = laid_out(self.processor, whole.text, len(whole.tokens.sizes))
+        laid = whole.rendered.laid
         found = self._expanded(laid, whole)
         if found is None:
             return False
@@ -311,15 +314,14 @@ class Encoder:
         """A sample under another prompt, with its images as they were processed before, where that is exact."""
         if not self._repeats(old):
             return self._encode(sample, prompt)
-        text = render(sample, prompt, self.processor, self.adapter)
-        laid = laid_out(self.processor, text, len(sample.images))
-        again = self._tokenised(laid, old, seen)
+        rendered = render(sample, prompt, self.processor, self.adapter)
+        again = self._tokenised(rendered.laid, old, seen)
         if again is None:
             return self._encode(sample, prompt)
         found, positions, spans, offsets = again
-        located = question_tokens(locate(laid, prompt, sample), spans, offsets)
+        located = question_tokens(rendered, spans, offsets)
         tokens = replace(old.tokens, image=positions, length=found["input_ids"].shape[1], **located)
-        return Encoded(text, {**found, **old.images.inputs}, tokens, old.expansions, old.images, True)
+        return Encoded(rendered, {**found, **old.images.inputs}, tokens, old.expansions, old.images, True)
 
     def _tokenised(
         self, text: str, old: Encoded, seen: _Texts
@@ -358,9 +360,10 @@ class Encoder:
         return expand(text, placeholder, old.expansions or ())
 
     def _tokenizer_options(self, text: str) -> dict[str, Any]:
-        """A template that writes the beginning-of-sequence token must not get a second one."""
+        """Nothing is cut off; a template that writes the beginning-of-sequence token must not get a second one."""
         bos = getattr(self.processor.tokenizer, "bos_token", None)
-        return {"add_special_tokens": False} if bos and text.startswith(bos) else {}
+        whole = {"truncation": False, "padding": False}
+        return {**whole, "add_special_tokens": False} if bos and text.startswith(bos) else whole
 
     def joined(
         self,
