@@ -2,69 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from numbers import Real
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from interp.errors import InterpError, MapError
+from interp.inputs.argument_checks import check_bool, check_number, check_one_of, check_whole
 from interp.tracing import Mllm, Site
 
 __all__ = ["check_bool", "check_number", "check_one_of", "check_whole", "layers_of", "site_layers"]
-
-Error = type[InterpError]
-
-
-def check_bool(name: str, value: Any, error: Error = MapError) -> None:
-    """Raise `error` for anything but True or False."""
-    if not isinstance(value, bool):
-        raise error(f"{name} is True or False; got {value!r}.")
-
-
-def check_one_of(name: str, value: Any, known: Iterable[str], error: Error = MapError) -> None:
-    """Raise `error` for anything but one of these names."""
-    names = tuple(known)
-    if not isinstance(value, str) or value not in names:
-        raise error(f"{name} is {' or '.join(map(repr, names))}; got {value!r}.")
-
-
-def check_whole(name: str, value: Any, least: int, error: Error = MapError) -> int:
-    """The value; raise `error` for anything but an int of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise error(f"{name} is a whole number of at least {least}; got {value!r}.")
-    return value
-
-
-def check_number(
-    name: str,
-    value: Any,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    open_low: bool = False,
-    open_high: bool = False,
-    error: Error = MapError,
-) -> float:
-    """The value as a float; raise `error` for anything but a finite number between the bounds.
-
-    Args:
-        name: How the error names the argument.
-        value: What was given.
-        low: The lower bound.
-        high: The upper bound.
-        open_low: The value must lie above `low`.
-        open_high: The value must lie below `high`.
-        error: The class of the error.
-    """
-    real = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    above = real > low or (real == low and not open_low)
-    below = real < high or (real == high and not open_high)
-    if math.isfinite(real) and above and below:
-        return real
-    bounds = [f"{'above' if open_low else 'of at least'} {low:g}"] if low > -math.inf else []
-    bounds += [f"{'below' if open_high else 'at most'} {high:g}"] if high < math.inf else []
-    wanted = " ".join(["a finite number", " and ".join(bounds)]).strip()
-    raise error(f"{name} is {wanted}; got {value!r}.")
 
 
 def site_layers(layers: Any) -> Literal["all"] | tuple[int, ...]:

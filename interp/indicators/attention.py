@@ -15,9 +15,9 @@ from interp.indicators.argument_checks import check_bool, site_layers
 from interp.indicators.maps import Maps, Samples
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
+from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
-from interp.tracing.encoding import as_samples
 from interp.tracing.labels import relabelled
 from interp.tracing.prefix_pass import meant_prompt
 

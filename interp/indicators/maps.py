@@ -12,10 +12,10 @@ from jaxtyping import Float
 
 from interp.errors import MapError
 from interp.inputs.prompt import Prompt
+from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.encoding import as_samples
 from interp.tracing.prefix_pass import Samples, given_as, meant_prompt
 
 __all__ = ["Maps", "Samples", "label_map", "map_each_sample"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import string
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import PromptError
+from interp.inputs.argument_checks import check_bool
 
 if TYPE_CHECKING:
     from interp.inputs.sample import Sample
@@ -31,7 +33,7 @@ class Prompt:
         system: The system message, if there is one.
 
     Raises:
-        PromptError: A template with other fields, or an unknown way to render options.
+        PromptError: A template with other fields, an unknown way to render options, or values of another type.
 
     Source: the templates of arXiv 2603.14323 and, for multiple choice, of LLaVA-1.5.
     """
@@ -43,8 +45,11 @@ class Prompt:
 
     def __post_init__(self) -> None:
         _split(self.template)
-        if self.options not in ("letters", "none"):
+        if not isinstance(self.options, str) or self.options not in ("letters", "none"):
             raise PromptError(f'options is "letters" or "none"; got {self.options!r}.')
+        check_bool("image_first", self.image_first, PromptError)
+        if self.system is not None and not isinstance(self.system, str):
+            raise PromptError(f"system is the system message, a text, or None; got {self.system!r}.")
 
     def text(self, sample: Sample) -> str:
         """Returns the user's turn as text, without the model's chat template.
@@ -196,10 +201,11 @@ class Target:
     def __post_init__(self) -> None:
         if not isinstance(self.spec, Diff) and (not isinstance(self.spec, str) or not self.spec.strip()):
             raise PromptError(f'a target is "greedy", an answer or diff(a, b); got {self.spec!r}.')
-        if self.reduce not in ("sum", "mean"):
+        if not isinstance(self.reduce, str) or self.reduce not in ("sum", "mean"):
             raise PromptError(f'reduce is "sum" or "mean"; got {self.reduce!r}.')
-        if isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 1:
+        if isinstance(self.tokens, bool) or not isinstance(self.tokens, Integral) or self.tokens < 1:
             raise PromptError(f"tokens is a number of tokens, 1 or more; got {self.tokens!r}.")
+        object.__setattr__(self, "tokens", int(self.tokens))
         if self.tokens > 1 and self.spec != "greedy":
             raise PromptError(
                 f'tokens={self.tokens} is for Target("greedy"); of the answer {self.spec!r} all tokens '

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from interp.errors import BoxError, ImageTokenMismatch, MapError, SiteError
 from interp.inputs.footprints import covered_area
 from interp.inputs.sample import Box, BoxLike, as_boxes
-from interp.inputs.words import spelling, word_spellings
+from interp.inputs.words import word_spellings
 
 __all__ = ["TokenMap", "Word", "word"]
 
@@ -268,7 +268,7 @@ class TokenMap:
     def _word(self, wanted: Word) -> Int[np.ndarray, " position"]:
         """Positions of every occurrence of `wanted` among the question's words."""
         target = word_spellings(wanted.text)
-        words = [(spelled, at) for text, at in self.words if (spelled := spelling(text))]
+        words = [(spelled, at) for text, at in self.words for spelled in word_spellings(text)]
         starts = range(len(words) - len(target) + 1)
         runs = [words[i : i + len(target)] for i in starts]
         found = [at for run in runs if [text for text, _ in run] == target for _, at in run]

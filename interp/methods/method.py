@@ -13,8 +13,8 @@ from jaxtyping import Float
 from interp.errors import MethodError
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
+from interp.inputs.sample_list import as_samples
 from interp.tracing import Batch, Cost, Mllm, Prefix, Trace
-from interp.tracing.encoding import as_samples
 from interp.tracing.prefix_pass import Samples
 
 __all__ = ["Answer", "Method", "Samples", "answers", "n_tokens", "shared_prefix"]

@@ -15,13 +15,13 @@ from interp.indicators import Maps
 from interp.indicators.argument_checks import check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.sample import Sample
+from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.methods.method import Answer, Samples, answers, n_tokens
 from interp.methods.published_layers import scaled_layers
 from interp.methods.vicrop_maps import grad_att, pure_grad, rel_att, whole_view
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.encoding import as_samples
 from interp.tracing.prefix_pass import meant_prompt
 
 __all__ = ["RATIOS", "Cells", "Crop", "Selected", "ViCrop", "best_window", "cell_grid", "select"]

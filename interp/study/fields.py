@@ -10,13 +10,13 @@ A class that inherits from `Checked` is a frozen dataclass with keyword-only fie
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, dataclass_transform, runtime_checkable
 
 from interp.data import Samples
-from interp.errors import StudyError
+from interp.errors import SampleError, StudyError
 from interp.inputs.prompt import Prompt
-from interp.inputs.sample import Sample
+from interp.inputs.sample_list import as_samples as list_of_samples
 
 __all__ = [
     "RULES",
@@ -104,12 +104,15 @@ def as_samples(data: Any, name: str = "data") -> Samples:
     """
     if isinstance(data, Samples):
         return data
-    listed = isinstance(data, Sequence) and not isinstance(data, str)
-    if listed and all(isinstance(one, Sample) for one in data):
-        return Samples(data)
-    raise StudyError(
-        f'{name} is Samples or a list of Sample, such as interp.data.bundled("natural"); got {type(data).__name__}.'
-    )
+    if isinstance(data, list | tuple) and not data:
+        return Samples([])
+    try:
+        return Samples(list_of_samples(data))
+    except SampleError as error:
+        raise StudyError(
+            f'{name} is Samples or a list of Sample, such as interp.data.bundled("natural"); got '
+            f"{type(data).__name__}: {error}"
+        ) from error
 
 
 def not_empty(name: str, value: Samples) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -43,6 +44,7 @@ class Contrast:
             raise PromptError(f"gamma is a finite number; got {self.gamma!r}.")
         if self.cutoff is not None and not (_real(self.cutoff) and 0 < self.cutoff <= 1):
             raise PromptError(f"cutoff is a share in (0, 1], or None; got {self.cutoff!r}.")
+        _plain(self, gamma=float, cutoff=float)
 
     def __call__(
         self, with_image: Float[Tensor, "sample token_id"], without: Float[Tensor, "sample token_id"]
@@ -84,7 +86,7 @@ class Decoding:
     beams: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.beams != 1:
+        if isinstance(self.beams, bool) or not isinstance(self.beams, Integral) or self.beams != 1:
             raise PromptError(
                 f"beam search is refused (beams={self.beams!r}): reads and edits are of each sample's own rows, "
                 "and beams would reorder them. Use temperature=0 for the most likely token at each step, or "
@@ -104,6 +106,7 @@ class Decoding:
             raise PromptError("top_k and top_p limit what is drawn from; give a temperature > 0 as well.")
         if self.contrast is not None and not isinstance(self.contrast, Contrast):
             raise PromptError(f"contrast is an interp.Contrast or None; got {self.contrast!r}.")
+        _plain(self, temperature=float, top_k=int, top_p=float)
 
     def to_dict(self) -> dict[str, Any]:
         """The decoding as JSON values."""
@@ -157,4 +160,11 @@ def _stream(seed: int | None, name: str) -> torch.Generator:
 
 
 def _real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _plain(owner: Any, **kinds: type) -> None:
+    """Stores numbers as Python's own, which JSON can hold; numpy's are taken too."""
+    for name, kind in kinds.items():
+        value = getattr(owner, name)
+        object.__setattr__(owner, name, None if value is None else kind(value))

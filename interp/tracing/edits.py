@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import EditError
+from interp.inputs.argument_checks import check_one_of
 from interp.tracing.site import Selector, Site
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ScaleWeights",
     "Stage",
     "Steps",
+    "check_edits",
     "check_order",
     "check_steps",
 ]
@@ -134,8 +136,7 @@ class Knockout(AttentionEdit):
     steps: Steps = "prefill"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("renormalise", "zero"):
-            raise EditError(f'mode is "renormalise" or "zero"; got {self.mode!r}.')
+        check_one_of("mode", self.mode, ("renormalise", "zero"), EditError)
         self._check()
 
     @property
@@ -340,7 +341,7 @@ def check_steps(steps: Any, queries: Sequence[Selector]) -> None:
     Raises:
         EditError: As said.
     """
-    if steps not in get_args(Steps):
+    if not isinstance(steps, str) or steps not in get_args(Steps):
         raise EditError(f'steps is "prefill", "decode" or "all"; got {steps!r}.')
     if steps == "decode" and not any(q in ("last", "answer") for q in queries):
         raise EditError(
@@ -354,16 +355,30 @@ def check_steps(steps: Any, queries: Sequence[Selector]) -> None:
         )
 
 
+def check_edits(edits: Any) -> None:
+    """Refuse what is no list of edits.
+
+    Raises:
+        EditError: As said.
+    """
+    if not isinstance(edits, Sequence) or isinstance(edits, str | bytes):
+        write = f" Write edits=[{edits!r}]." if isinstance(edits, Edit) else ""
+        raise EditError(f"edits= is a list of edits such as interp.Knockout(site); got {edits!r:.300}.{write}")
+    for edit in edits:
+        if not isinstance(edit, Edit):
+            write = f" Write edits=[interp.Knockout({edit!r})]." if isinstance(edit, Site) else ""
+            raise EditError(f"edits= takes edits such as interp.Knockout(site); got {edit!r:.300}.{write}")
+
+
 def check_order(edits: Sequence[Edit]) -> None:
     """Refuse a scores edit listed after a probabilities edit.
 
     Raises:
         EditError: As said, or something that is not an edit.
     """
+    check_edits(edits)
     late: Edit | None = None
     for edit in edits:
-        if not isinstance(edit, Edit):
-            raise EditError(f"edits= takes edits such as interp.Knockout(site); got {edit!r}.")
         if not isinstance(edit, AttentionEdit):
             continue
         if edit.stage == "probabilities":
@@ -377,9 +392,9 @@ def check_order(edits: Sequence[Edit]) -> None:
 
 def _number(value: Any, name: str, least: float = -math.inf) -> None:
     real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not abs(float(value)) <= _LARGEST or value < least:
+    if not real or not abs(value) <= _LARGEST or value < least:
         bound = "" if least == -math.inf else f" ≥ {least}"
-        raise EditError(f"{name} is a finite number{bound}, as float32 holds it; got {value!r}.")
+        raise EditError(f"{name} is a finite number{bound}, as float32 holds it; got {value!r:.200}.")
 
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -425,8 +440,7 @@ class Apply(AttentionEdit):
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise EditError(f"Apply takes a function of (values, cells); got {self.function!r}.")
-        if self.stage not in get_args(Stage):
-            raise EditError(f'stage is "scores" or "probabilities"; got {self.stage!r}.')
+        check_one_of("stage", self.stage, get_args(Stage), EditError)
         self._check()
 
     @property

@@ -15,13 +15,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import ImageError, ImageTokenMismatch, ModelError, SampleError
+from interp.errors import ImageError, ImageTokenMismatch, ModelError, PromptError, SampleError
 from interp.inputs.footprints import check_count
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
+from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
 from interp.tracing.rendering import Rendered, expand, question_tokens, render
+from interp.tracing.rope import Rope
 
 __all__ = ["PER_TOKEN", "Batch", "Encoded", "Encoder", "left_padded", "position_ids", "sliced"]
 
@@ -62,6 +64,32 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @cached_property
+    def extents(self) -> tuple[int, ...]:
+        """How many positions each prompt takes: fewer than its tokens where images turn along several axes."""
+        if self.positions.ndim == 2:
+            return tuple(tokens.length for tokens in self.tokens)
+        return tuple((self.positions.amax(dim=(0, 2)) + 1).tolist())
+
+    def check_reach(self, limit: int | None, following: int = 0) -> None:
+        """Refuses prompts that, with `following` generated tokens, take more than `limit` positions.
+
+        Raises:
+            PromptError: As said. The last generated token takes none: it is not run.
+        """
+        run = max(following - 1, 0)
+        if limit is None or max(tokens.length for tokens in self.tokens) + run <= limit:
+            return
+        for sample, tokens, extent in zip(self.samples, self.tokens, self.extents, strict=True):
+            if extent + run > limit:
+                more = f" and the {following} tokens to generate take" if following else " takes"
+                raise PromptError(
+                    f"the prompt of sample {sample.id} ({tokens.length} tokens, {tokens.n} of them image tokens)"
+                    f"{more} {extent + run} positions, but the model has {limit} (max_position_embeddings): beyond "
+                    "them it was never trained, and its numbers mean nothing. Shorten the text, give fewer or smaller "
+                    "images, or generate fewer tokens."
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +233,8 @@ class Encoder:
         Raises:
             SampleError: No samples, or something that is not a `Sample`.
             BoxError: Boxes that look like fractions of their image.
-            PromptError: A prompt that cannot be rendered or holds the image placeholder.
+            PromptError: A prompt that cannot be rendered, holds the image placeholder, or is longer than the model's
+                positions.
             ImageTokenMismatch: Not as many image tokens as footprints.
         """
         chosen = as_samples(samples)
@@ -394,7 +423,7 @@ class Encoder:
         positions = self.positions(inputs)
         if positions.ndim == 2:
             inputs["position_ids"] = positions
-        return Batch(
+        batch = Batch(
             inputs=inputs,
             positions=positions,
             tokens=tuple(single.tokens for single in singles),
@@ -405,6 +434,8 @@ class Encoder:
             singles=tuple(singles),
             pad_id=pad_id,
         )
+        batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
+        return batch
 
 
 def _fingerprints(sample: Sample) -> tuple[str, ...] | None:
@@ -455,25 +486,6 @@ def _carried(
     carried = torch.full((length,), int(text[0]) if len(text) else 0, dtype=values.dtype)
     carried[torch.tensor(positions)] = values[torch.tensor(tokens.image)]
     return carried
-
-
-def as_samples(samples: Sample | Iterable[Sample]) -> tuple[Sample, ...]:
-    """The samples as a tuple; one sample is a batch of one.
-
-    Raises:
-        SampleError: None, or something that is not a `Sample`.
-    """
-    if not isinstance(samples, Iterable | Sample):
-        raise SampleError(f"expected samples; got {samples!r}.")
-    found = (samples,) if isinstance(samples, Sample) else tuple(samples)
-    if not found:
-        raise SampleError("expected at least one sample; got none.")
-    for one in found:
-        if not isinstance(one, Sample):
-            raise SampleError(
-                f"expected interp.Sample values; got {one!r}. Write interp.Sample(image, question)."
-            )
-    return found
 
 
 def position_ids(hf: Any, inputs: Mapping[str, Tensor], first: int = 0) -> Tensor:

@@ -176,7 +176,7 @@ def exact(
     """Whether prompts' first `lengths` tokens can be run before the rest, with the result of whole passes.
 
     They can if and only if something comes before and something after, no row before sees what comes after, no row
-    before is read or edited, and sliding windows reach as far as in a whole pass.
+    before is read or edited, and sliding windows and rotary positions are those of a whole pass.
 
     Args:
         lengths: tokens that come before, of each prompt.
@@ -191,7 +191,8 @@ def exact(
         return False
     if not all(visibility.closed(own, n) for n, own in zip(lengths, tokens, strict=True)):
         return False
-    return visibility.windows_fit(lengths, [own.length for own in tokens], generate)
+    whole = [own.length for own in tokens]
+    return visibility.rope.shared([*lengths, *whole]) and visibility.windows_fit(lengths, whole, generate)
 
 
 class After(DynamicLayer):

@@ -103,7 +103,7 @@ def prefix_before(
 
 
 def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], meter: Meter) -> Prefix:
-    """The prefix of a batch, without its cost; it is empty where rows in it see what follows.
+    """The prefix of a batch, without its cost; it is empty where rows in it see what follows or need passes apart.
 
     Samples whose prompts begin with the same images and tokens have it run once.
     """
@@ -113,6 +113,7 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
 
     def make() -> Prefix:
         closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
+        closed = closed and mllm.visibility.rope.shared(heads)
         with mllm.installation.armed({}), torch.no_grad():
             layers = run_prefix(mllm.hf, own, heads, mllm.n_layers, meter) if closed else []
         check_prefix(mllm, own, heads, layers)

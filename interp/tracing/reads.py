@@ -33,7 +33,7 @@ class Rows:
     def __post_init__(self) -> None:
         if not isinstance(self.site, Site):
             raise SiteError(f"Rows reads a Site, as in Rows(Site(layers=[14])); got {self.site!r}.")
-        if self.reduce not in (None, "head"):
+        if self.reduce is not None and not (isinstance(self.reduce, str) and self.reduce == "head"):
             raise SiteError(f'reduce is None or "head"; got {self.reduce!r}.')
 
     def to_dict(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.decoding import Contrast
 from interp.tracing.encoding import PER_TOKEN, Batch, left_padded, position_ids
 from interp.tracing.hooks import Recorder
+from interp.tracing.rope import settle
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = [
@@ -63,7 +64,12 @@ def run_pass(
         cache: keys and values that come before; those of the pass are added. None to keep none.
         keep: how many last positions' logits are wanted.
         n_tokens: token positions that go through the language model; by default those of the inputs.
+
+    Raises:
+        ModelError: samples whose rotary positions need passes of their own (`interp.tracing.rope`).
     """
+    if n_tokens != 0:
+        settle(hf, inputs)
     meter.forwards += 1
     meter.tokens += inputs["input_ids"].numel() if n_tokens is None else n_tokens
     use = {"past_key_values": cache, "use_cache": cache is not None}

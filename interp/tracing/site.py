@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -39,7 +40,10 @@ def positions(values: Iterable[int]) -> Positions:
     Raises:
         SiteError: Not integers of 0 or more, or none at all.
     """
-    found = tuple(_integer(v, "a position") for v in values)
+    given = _many(values)
+    if given is None:
+        raise SiteError(f"positions([…]) takes a list of positions; got {values!r:.200}.{_as_positions([values])}")
+    found = tuple(_integer(v, "a position") for v in given)
     if not found:
         raise SiteError("positions([…]) needs at least one position; got none.")
     return Positions(tuple(sorted(set(found))))
@@ -55,9 +59,10 @@ def image_mask(mask: Any) -> ImageMask:
     Raises:
         SiteError: Anything but booleans of that shape.
     """
-    rows = [np.asarray(row) for row in mask]
+    given = _many(mask)
+    rows = [] if given is None else [np.asarray(row) for row in given]
     per_sample = any(row.ndim == 1 for row in rows)
-    masks = rows if per_sample else [np.asarray(mask)]
+    masks = rows if per_sample else [np.asarray(mask if given is None else rows)]
     for one in masks:
         if one.dtype != bool or one.ndim != 1 or not one.size:
             raise SiteError(
@@ -74,7 +79,7 @@ class Site:
 
     Args:
         layers: "all" or decoder layers, 0-based. Left out when `heads` are pairs.
-        heads: "all", heads (the same in every layer), or (layer, head) pairs.
+        heads: "all", heads (a list, the same in every layer), or a list of (layer, head) pairs.
         queries: a group of `TokenMap.positions` ("last", "after_image", "question", "text", "image"), "all"
             for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them;
             "answer" for the rows of generated tokens.
@@ -97,8 +102,8 @@ class Site:
         put(self, "keys", _selectors(self.keys, "keys"))
         if self.pairs is not None and self.layers != "all":
             raise SiteError(
-                f"(layer, head) pairs name their layers; leave out layers={list(self.layers)!r}, or give "
-                "heads= without layers."
+                f"(layer, head) pairs name their layers; leave out layers={list(self.layers)!r}, or give heads= "
+                "as heads without layers, such as heads=[0]."
             )
 
     @property
@@ -141,14 +146,23 @@ class Site:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Site:
-        """The site `to_dict` described."""
-        heads = values["heads"]
-        return cls(
-            layers=values["layers"],
-            heads=heads if heads == "all" else [tuple(h) if isinstance(h, list) else h for h in heads],
-            queries=[_selector_from_json(s) for s in values["queries"]],
-            keys=[_selector_from_json(s) for s in values["keys"]],
-        )
+        """The site `to_dict` described.
+
+        Raises:
+            SiteError: Values that `to_dict` does not write.
+        """
+        try:
+            queries, keys = ([_selector_from_json(s) for s in values[name]] for name in ("queries", "keys"))
+            heads = values["heads"]
+            heads = heads if isinstance(heads, str) else [tuple(h) if isinstance(h, list) else h for h in heads]
+            return cls(layers=values["layers"], heads=heads, queries=queries, keys=keys)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, SiteError):
+                raise
+            raise SiteError(
+                f"a site as JSON has layers, heads, queries and keys, as Site.to_dict writes them; got {values!r:.200} "
+                f"({type(error).__name__}: {error})."
+            ) from error
 
 
 def select(
@@ -203,32 +217,54 @@ def _mask_of(
 
 
 def _selectors(value: Any, what: str) -> tuple[Selector, ...]:
-    given = (value,) if isinstance(value, Selector) else value
-    if not isinstance(given, Iterable) or not (found := tuple(given)):
-        raise SiteError(f"{what}= is a group or several; got {value!r}.")
-    for one in found:
+    given = (value,) if isinstance(value, Selector) else _many(value)
+    if not given:
+        raise SiteError(
+            f'{what}= is a group or several; got {value!r:.200}. A group is for instance "last".'
+            + _as_positions([value])
+        )
+    for one in given:
         if not isinstance(one, Selector):
             raise SiteError(
                 f"{what}= takes group names, interp.word(…), interp.positions([…]) or interp.image_mask(…); "
-                f"got {one!r}. For positions write interp.positions([{one!r}])."
+                f"got {one!r:.200}.{_as_positions([one])}"
             )
-    return found
+    return given
+
+
+def _as_positions(values: Sequence[Any]) -> str:
+    """What to write for these positions, if they are."""
+    if not values or not all(map(_is_index, values)):
+        return ""
+    return f" For positions write interp.positions({[int(one) for one in values]!r})."
+
+
+class _Heads(tuple):
+    """Heads as a site keeps them. A plain tuple of two numbers is refused: it looks like a (layer, head) pair."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(list(self))
 
 
 def _heads(value: Any) -> Any:
-    """ "all", a tuple of heads, or a tuple of (layer, head) pairs."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    """ "all", heads, or a tuple of (layer, head) pairs."""
+    given = None if isinstance(value, str) else _many(value)
+    if given is None:
         return _indices(value, "heads")
-    given = list(value)
-    if not any(isinstance(one, Iterable) for one in given):
-        return _indices(given, "heads")
-    if not all(
-        isinstance(one, Iterable) and not isinstance(one, str) and len(tuple(one)) == 2 for one in given
-    ):
-        raise SiteError(f"heads= is heads or (layer, head) pairs, not a mixture; got {value!r}.")
-    pairs = [
-        tuple(_integer(v, what) for v, what in zip(one, ("a layer", "a head"), strict=True)) for one in given
-    ]
+    if type(value) is tuple and len(given) == 2 and all(map(_is_index, given)):
+        first, second = map(int, given)
+        raise SiteError(
+            f"heads=({first}, {second}) could mean two things. For heads {first} and {second} of every layer write "
+            f"heads=[{first}, {second}]; for head {second} of layer {first} write heads=[({first}, {second})]."
+        )
+    inner = [_many(one) for one in given]
+    if not any(one is not None for one in inner):
+        return _Heads(_indices(given, "heads"))
+    if not all(one is not None and len(one) == 2 for one in inner):
+        raise SiteError(f"heads= is heads or (layer, head) pairs, not a mixture; got {value!r:.200}.")
+    pairs = [(_integer(one[0], "a layer"), _integer(one[1], "a head")) for one in inner if one is not None]
     return tuple(dict.fromkeys(pairs))
 
 
@@ -236,19 +272,47 @@ def _indices(value: Any, what: str) -> Any:
     """ "all" or a tuple of indices without repeats, in the order given."""
     if isinstance(value, str) and value == "all":
         return value
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise SiteError(
-            f'{what}= is "all" or a list of indices; got {value!r}. Write {what}=[{value!r}] for one.'
+    given = None if isinstance(value, str) else _many(value)
+    if given is None:
+        write = f"Write {what}=[{int(value)}] for one." if _is_index(value) else f"Write {what}=[0] for the first."
+        last = (
+            f" They count from 0 in every model; the last one is number mllm.n_{what} - 1."
+            if isinstance(value, str) or value == -1
+            else ""
         )
-    found = tuple(dict.fromkeys(_integer(v, f"one of {what}") for v in value))
+        raise SiteError(f'{what}= is "all" or a list of indices; got {value!r:.200}. {write}{last}')
+    found = tuple(dict.fromkeys(_integer(v, f"one of {what}") for v in given))
     if not found:
         raise SiteError(f'{what}= selects nothing; give at least one index, or "all".')
     return found
 
 
+_MOST = 1_000_000
+"""Indices or positions in one list: more are a mistake, and would fill the memory."""
+
+
+def _many(value: Any) -> tuple[Any, ...] | None:
+    """The values of a list, an array or another collection; None for a single value, a text or a mapping.
+
+    Raises:
+        SiteError: More values than any model has.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        return None
+    found = tuple(islice(value, _MOST + 1))
+    if len(found) > _MOST:
+        raise SiteError(f"a list of indices or positions has at most {_MOST:,}; got more: {value!r:.200}.")
+    return found
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_) and value >= 0
+
+
 def _integer(value: Any, what: str) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 0:
-        raise SiteError(f"{what} is an integer, counted from 0; got {value!r}.")
+    if not _is_index(value):
+        last = " The last one of a model counts from 0 too." if value.__class__ is int and value < 0 else ""
+        raise SiteError(f"{what} is an integer, counted from 0; got {value!r:.200}.{last}")
     return int(value)
 
 
@@ -276,6 +340,6 @@ def _selector_from_json(value: Any) -> Selector:
     if kind == "word":
         return Word(content)
     if kind == "positions":
-        return Positions(tuple(content))
+        return positions(content)
     masks = content if isinstance(content, list) else [content]
     return ImageMask(tuple(tuple(bit == "1" for bit in mask) for mask in masks), isinstance(content, list))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any, overload
 
 import numpy as np
@@ -20,7 +22,7 @@ from interp.tracing.encoding import PER_TOKEN, Batch, Encoded
 from interp.tracing.prefix import Prefix
 from interp.tracing.prefix_pass import given_as
 from interp.tracing.run import Generation
-from interp.tracing.trace import ends, execute
+from interp.tracing.trace import apart, ends, execute
 from interp.tracing.wide_logits import wide_logits
 from interp.tracing.wrapped import WrappedModel
 
@@ -113,7 +115,8 @@ def aims(mllm: WrappedModel, given: Batch | Prefix, target: Target) -> Aims:
         PromptError: not a target, an answer without tokens, or two that are the same tokens.
     """
     if not isinstance(target, Target):
-        raise PromptError(f'target is an interp.Target, such as Target("yes"); got {target!r}.')
+        write = f" Write interp.Target({target!r})." if isinstance(target, str | Diff) else ""
+        raise PromptError(f'target is an interp.Target, such as Target("yes"); got {target!r:.200}.{write}')
     batch = given.batch if isinstance(given, Prefix) else given
     with Meter(mllm.device) as meter:
         if target.spec == "greedy":
@@ -286,6 +289,9 @@ def score(
     edits: Sequence[Edit],
 ) -> Scores:
     """The scores of a batch; see `Mllm.score`."""
+    groups = apart(mllm, samples, prompt, (), edits)
+    if groups is not None:
+        return _of_groups([(at, score(mllm, one, target, None, edits)) for at, one in groups])
     given = given_as(mllm, samples, prompt)
     found = aims(mllm, given, target)
     n_answers = len(found[0].answers)
@@ -304,6 +310,15 @@ def score(
                 )
             values = np.sum(parts, axis=0)
     return Scores(np.array(values, np.float64), found, found.cost + meter.cost)
+
+
+def _of_groups(parts: Sequence[tuple[list[int], Scores]]) -> Scores:
+    """The scores of all samples, from those of groups of them."""
+    order = np.argsort(np.concatenate([at for at, _ in parts])).tolist()
+    found = [aim for _, one in parts for aim in one.aims]
+    values = np.concatenate([one.values for _, one in parts])[order]
+    known = Aims(tuple(found[i] for i in order), reduce(add, (one.aims.cost for _, one in parts)))
+    return Scores(values, known, reduce(add, (one.cost for _, one in parts)))
 
 
 def _step_logits(

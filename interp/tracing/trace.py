@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from numbers import Integral
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.errors import EditError, PromptError, SiteError
+from interp.errors import EditError, ModelError, PromptError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
-from interp.tracing.edits import AttentionEdit, Edit
+from interp.tracing.edits import AttentionEdit, Edit, check_edits
 from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_reads, refuse
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
@@ -37,10 +38,11 @@ from interp.tracing.run import (
     imageless_inputs,
     run,
 )
+from interp.tracing.site import Site
 from interp.tracing.source import source_pass
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["SampleTrace", "Trace", "ends", "execute", "trace"]
+__all__ = ["SampleTrace", "Trace", "apart", "ends", "execute", "trace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +150,56 @@ def _joined(rows: Sequence[xr.DataArray]) -> xr.DataArray:
     return joined.assign_coords({**counted, "position": (("sample", last), places)})
 
 
+def apart(
+    mllm: WrappedModel, samples: Samples, prompt: Prompt | None, reads: Sequence[Read], edits: Sequence[Edit]
+) -> list[tuple[list[int], Batch | Prefix]] | None:
+    """The samples that need passes of their own, group by group, each with its places; None where one pass will do.
+
+    Raises:
+        ModelError: Groups, and reads or edits that hold something for each sample of the batch.
+        SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
+    """
+    if not mllm.rope.scalings:
+        return None
+    given = given_as(mllm, samples, prompt)
+    batch = given.batch if isinstance(given, Prefix) else given
+    groups = mllm.rope.groups(batch.extents)
+    if len(groups) == 1:
+        return None
+    if any(_per_sample(one) for one in (*reads, *edits)):
+        raise ModelError(
+            f"these samples need {len(groups)} passes, because the frequencies of this model's rotary positions depend "
+            "on the longest sample of a batch; and the reads or edits hold one mask or array per sample. Run the "
+            "samples one by one, each with its own."
+        )
+    parts = [(at, mllm.encoder.part(batch, at)) for at in groups]
+    return [(at, given.part(at, one) if isinstance(given, Prefix) else one) for at, one in parts]
+
+
+def _per_sample(one: Read | Edit) -> bool:
+    site = getattr(one, "site", None)
+    selectors = site.groups[0] + site.groups[1] if isinstance(site, Site) else ()
+    held = [*vars(one).values(), *selectors]
+    return any(getattr(value, "per_sample", False) for value in held)
+
+
+def _of_groups(parts: Sequence[tuple[list[int], Trace]]) -> Trace:
+    """The trace of all samples, from those of groups of them."""
+    order = np.argsort(np.concatenate([at for at, _ in parts])).tolist()
+    traces = [one for _, one in parts]
+    samples, tokens, answers = (
+        [value for one in traces for value in getattr(one, name)] for name in ("samples", "tokens", "answers")
+    )
+    return Trace(
+        samples=tuple(samples[i] for i in order),
+        logits=xr.concat([one.logits for one in traces], dim="sample").isel(sample=order),
+        answers=[answers[i] for i in order] if answers else [],
+        tokens=tuple(tokens[i] for i in order),
+        cost=reduce(add, (one.cost for one in traces)),
+    )
+
+
+
 def trace(
     mllm: WrappedModel,
     samples: Samples,
@@ -161,6 +213,10 @@ def trace(
     """The trace of a batch; see `Mllm.trace`."""
     _check_arguments(reads, edits, generate)
     _check_decoding(decoding, seed)
+    given = apart(mllm, samples, prompt, reads, edits)
+    if given is not None:
+        options = {"generate": generate, "seed": seed, "decoding": decoding}
+        return _of_groups([(at, trace(mllm, one, None, reads, edits, **options)) for at, one in given])
     with Meter(mllm.device) as meter:
 
         def generation(batch: Batch) -> Generation | None:
@@ -218,6 +274,8 @@ def execute(
         outcome = execute(mllm, merged[0], None, reads, edits, meter, **options)[2]
         return batch, request, outcome.of_lines(merged[1])
     how = generation(batch)
+    if how is not None:
+        batch.check_reach(mllm.rope.limit, how.n)
     first = [request.first_row(i) for i in range(len(batch))]
     before = prefix_before(mllm, given, first, meter, generate=0 if how is None else how.n)
     with torch.no_grad():
@@ -250,10 +308,16 @@ def _merged(
 
 
 def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
-    if not isinstance(reads, Sequence):
-        raise SiteError(f"reads= is a list of reads; got {reads!r}. Write reads=[{reads!r}].")
-    if not isinstance(edits, Sequence):
-        raise EditError(f"edits= is a list of edits; got {edits!r}. Write edits=[{edits!r}].")
+    if not isinstance(reads, Sequence) or isinstance(reads, str | bytes):
+        write = f"Write reads=[{reads!r}]." if isinstance(reads, Read) else "Write reads=[interp.Rows()]."
+        raise SiteError(f"reads= is a list of reads; got {reads!r:.300}. {write}")
+    for read in reads:
+        if not isinstance(read, Read):
+            raise SiteError(
+                f"reads= takes interp.Rows(site) and interp.Residual(…); got {read!r:.300}."
+                + (f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else "")
+            )
+    check_edits(edits)
     if isinstance(generate, bool) or not isinstance(generate, Integral) or generate < 0:
         raise PromptError(f"generate= is a number of tokens, 0 or more; got {generate!r}.")
     rows_of = "generates none that has a row (the first token comes from the prompt's last row)."
@@ -276,7 +340,9 @@ def _check_decoding(decoding: Decoding, seed: int | None) -> None:
     if not isinstance(decoding, Decoding):
         raise PromptError(f"decoding= is an interp.Decoding; got {decoding!r}.")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
-        raise PromptError(f"seed= is a whole number, or None; got {seed!r}.")
+        raise PromptError(f"seed= is a whole number, or None; got {seed!r:.100}.")
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        raise PromptError(f"seed= is a whole number of 64 bits; got {seed!r:.100}.")
     if decoding.temperature and seed is None:
         raise PromptError("drawing tokens (temperature > 0) needs seed=, so that the run can be repeated.")
 
@@ -373,10 +439,25 @@ def _by_source(
 
 
 def ends(mllm: WrappedModel) -> frozenset[int]:
-    """Token ids that end an answer."""
+    """Token ids that end an answer.
+
+    Raises:
+        ModelError: The settings name something that is no token of the model.
+    """
+    own = mllm.processor.tokenizer.eos_token_id
     found = getattr(getattr(mllm.hf, "generation_config", None), "eos_token_id", None)
-    found = mllm.processor.tokenizer.eos_token_id if found is None else found
-    return frozenset(() if found is None else [found] if isinstance(found, int) else found)
+    found = own if found is None else found
+    if isinstance(found, Tensor | np.ndarray):
+        found = found.tolist()
+    given = () if found is None else found if isinstance(found, list | tuple | set | frozenset) else (found,)
+    n_ids = mllm.vocabulary_size
+    for one in given:
+        if isinstance(one, bool) or not isinstance(one, Integral) or not 0 <= one < n_ids:
+            raise ModelError(
+                f"generation_config.eos_token_id is a token id from 0 to {n_ids - 1}, a list of them, or None; got "
+                f"{found!r:.100}. Set mllm.hf.generation_config.eos_token_id = {own!r}, the tokenizer's."
+            )
+    return frozenset(map(int, given))
 
 
 def _answers(mllm: WrappedModel, outcome: Outcome) -> tuple[list[str], list[tuple[int, ...]] | None]:
@@ -396,5 +477,5 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
         return
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         yield

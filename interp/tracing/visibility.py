@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from interp.inputs.tokens import TokenMap
 from interp.models.base import Attends
+from interp.tracing.rope import Rope
 
 __all__ = ["Visibility", "windows"]
 
@@ -23,10 +24,12 @@ class Visibility:
         attends: the family's rule (`interp.models.base.Attends`).
         windows: for each layer, how many positions a row sees of itself and what comes before it; None for
             all. An image block is seen whole whatever the window.
+        rope: its rotary positions, whose frequencies may depend on the length of a pass.
     """
 
     attends: Attends = "causal"
     windows: tuple[int | None, ...] = ()
+    rope: Rope = Rope()
 
     @property
     def prefix_exact(self) -> bool:

@@ -19,6 +19,7 @@ from interp.tracing.fingerprint import fingerprint
 from interp.tracing.hooks import Installation
 from interp.tracing.plan import Shape
 from interp.tracing.prefix import Prefixes
+from interp.tracing.rope import Rope
 from interp.tracing.visibility import Visibility, windows
 
 __all__ = ["WrappedModel"]
@@ -81,6 +82,11 @@ class WrappedModel:
         return int(getattr(self._text_config, "num_key_value_heads", None) or self.n_heads)
 
     @property
+    def vocabulary_size(self) -> int:
+        """Token ids there are: the size of the vocabulary."""
+        return int(self._text_config.vocab_size)
+
+    @property
     def image_token_id(self) -> int:
         """The id that stands for an image token in `input_ids`."""
         found = getattr(self.hf.config, "image_token_id", None)
@@ -120,7 +126,12 @@ class WrappedModel:
             raise ModelError(
                 f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."
             )
-        return Visibility(attends, windows(self._text_config, self.n_layers))
+        return Visibility(attends, windows(self._text_config, self.n_layers), self.rope)
+
+    @property
+    def rope(self) -> Rope:
+        """How far its positions reach, and what they depend on."""
+        return Rope.of(self._text_config)
 
     @property
     def encoder(self) -> Encoder:

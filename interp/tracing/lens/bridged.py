@@ -17,6 +17,7 @@ from interp.inputs.sample import Sample
 from interp.tracing.encoding import Batch
 from interp.tracing.lens.activation_cache import LensCache, check_hooks
 from interp.tracing.prefix import Prefix
+from interp.tracing.rope import settle
 from interp.tracing.site import Site
 from interp.tracing.wrapped import WrappedModel
 
@@ -121,6 +122,7 @@ class BridgedModel:
         batch = self.encode(samples, prompt)
         names = {f"blocks.{layer}.{hook}" for layer in chosen for hook in kept}
         inputs = {name: value for name, value in batch.inputs.items() if name != "input_ids"}
+        settle(self.mllm.hf, {**batch.inputs, "position_ids": batch.positions})
         inputs |= {"position_ids": batch.positions, "use_cache": False, "logits_to_keep": 1}
         with torch.no_grad():
             logits, found = self.bridge.run_with_cache(

@@ -1,0 +1,94 @@
+"""What is accepted as samples, everywhere: one `Sample`, or any number of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from interp.errors import SampleError
+from interp.inputs.sample import Sample
+
+__all__ = ["as_samples"]
+
+_ASKED = '"What is in the image?"'
+
+
+def as_samples(samples: Any) -> tuple[Sample, ...]:
+    """Returns the samples as a tuple; one sample is a tuple of one.
+
+    Raises:
+        SampleError: Anything else; the message says how to make a `Sample` of what was given.
+    """
+    if isinstance(samples, Sample):
+        return (samples,)
+    if not _listed(samples):
+        raise SampleError(f"samples are one interp.Sample or a list of them; got {_shown(samples)}. {_advice(samples)}")
+    if isinstance(samples, set | frozenset):
+        raise SampleError("samples are a list, because results come in their order; got a set. Write list(samples).")
+    found = tuple(samples)
+    if not found:
+        raise SampleError("samples are one interp.Sample or a list of them; got an empty list. Give at least one.")
+    for place, one in enumerate(found):
+        if not isinstance(one, Sample):
+            raise SampleError(
+                f"samples are interp.Sample values; number {place} of them, counted from 0, is {_shown(one)}. "
+                f"{_advice(samples if _row(samples) else one)}"
+            )
+    return found
+
+
+def _listed(samples: Any) -> bool:
+    """Whether it is a collection that could hold samples."""
+    if isinstance(samples, str | bytes | os.PathLike | Mapping | Image.Image) or _table(samples):
+        return False
+    shape = getattr(samples, "shape", None)
+    if shape is not None and not _row(samples):
+        return isinstance(samples, np.ndarray) and samples.dtype == object and samples.ndim == 1
+    return isinstance(samples, Iterable)
+
+
+def _table(value: Any) -> bool:
+    """Whether it is a table of pandas."""
+    return hasattr(value, "iterrows")
+
+
+def _row(value: Any) -> bool:
+    """Whether it is a row or column of pandas."""
+    return hasattr(value, "to_dict") and hasattr(value, "iloc") and not _table(value)
+
+
+def _shown(value: Any) -> str:
+    """The value in an error: texts as they are, of others the type, because images are long."""
+    if isinstance(value, str | bytes | os.PathLike | bool | int | float | type(None)):
+        return f"{value!r:.200}"
+    return f"a {type(value).__name__}"
+
+
+def _advice(value: Any) -> str:
+    """How to make a sample of it."""
+    if isinstance(value, str | os.PathLike):
+        return f"For an image at that path write interp.Sample({os.fspath(value)!r}, {_ASKED})."
+    if _table(value):
+        return 'Write [interp.Sample.from_dict(row) for row in table.to_dict("records")].'
+    if _row(value):
+        return "Write interp.Sample.from_dict(row.to_dict())."
+    if isinstance(value, Mapping):
+        if value and all(isinstance(one, Sample) for one in value.values()):
+            return "Write list(samples.values())."
+        return "Write interp.Sample.from_dict(record), with the keys image and question."
+    if isinstance(value, Image.Image) or hasattr(value, "shape"):
+        return f"For an image in memory write interp.Sample(image, {_ASKED})."
+    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(one, str) for one in value):
+        image, question = value
+        return f"Write interp.Sample({image!r}, {question!r})."
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        if value and all(isinstance(one, Sample) for one in value):
+            return "Give one flat list of samples."
+        return "Write [interp.Sample(image, question) for image, question in pairs]."
+    if hasattr(value, "singles") or hasattr(value, "batch"):
+        return "It is encoded already: give it to trace, score, an indicator or a method as it is."
+    return f'Write interp.Sample("image.png", {_ASKED}).'
