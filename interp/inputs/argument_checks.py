@@ -9,7 +9,7 @@ from typing import Any
 
 from interp.errors import InterpError, MapError
 
-__all__ = ["check_bool", "check_number", "check_one_of", "check_whole"]
+__all__ = ["check_bool", "check_number", "check_one_of", "check_unicode", "check_whole"]
 
 Error = type[InterpError]
 
@@ -25,6 +25,17 @@ def check_one_of(name: str, value: Any, known: Iterable[str], error: Error = Map
     names = tuple(known)
     if not isinstance(value, str) or value not in names:
         raise error(f"{name} is {' or '.join(map(repr, names))}; got {value!r}.")
+
+
+def check_unicode(name: str, text: str, error: Error = MapError) -> None:
+    """Raise `error` for a text with lone surrogates, which no tokenizer and no file takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as reason:
+        raise error(
+            f"{name} is no valid Unicode: {text[max(0, reason.start - 20) : reason.end + 20]!r} holds half a character "
+            f"at place {reason.start}. Was it decoded with errors='surrogateescape'? Read it as UTF-8."
+        ) from reason
 
 
 def check_whole(name: str, value: Any, least: int, error: Error = MapError) -> int:

@@ -29,16 +29,17 @@ def as_samples(samples: Any) -> tuple[Sample, ...]:
         raise SampleError(f"samples are one interp.Sample or a list of them; got {_shown(samples)}. {_advice(samples)}")
     if isinstance(samples, set | frozenset):
         raise SampleError("samples are a list, because results come in their order; got a set. Write list(samples).")
-    found = tuple(samples)
-    if not found:
-        raise SampleError("samples are one interp.Sample or a list of them; got an empty list. Give at least one.")
-    for place, one in enumerate(found):
+    found: list[Sample] = []
+    for place, one in enumerate(samples):
         if not isinstance(one, Sample):
             raise SampleError(
                 f"samples are interp.Sample values; number {place} of them, counted from 0, is {_shown(one)}. "
                 f"{_advice(samples if _row(samples) else one)}"
             )
-    return found
+        found.append(one)
+    if not found:
+        raise SampleError("samples are one interp.Sample or a list of them; got an empty list. Give at least one.")
+    return tuple(found)
 
 
 def _listed(samples: Any) -> bool:

@@ -19,6 +19,9 @@ __all__ = ["TokenMap", "Word", "word"]
 
 _BUILT_IN = ("last", "after_image", "text", "image")
 _RULES = ("touch", "center", "stretch")
+_NO_QUESTION = (
+    " A generic prompt has no question; nor has one whose chat template rewrites it, or whose tokenizer is not a fast one."
+)
 _SLIVER = 1e-6  # share of a cell: a smaller overlap is a rounding error and does not count
 
 
@@ -139,6 +142,8 @@ class TokenMap:
         """
         if isinstance(group, Word):
             return self._word(group)
+        if not isinstance(group, str):
+            raise SiteError(f"a group is a name such as 'last', or interp.word(…); got {group!r:.200}.")
         if group == "last":
             return np.array([self.length - 1])
         if group == "after_image":
@@ -147,9 +152,9 @@ class TokenMap:
             return np.setdiff1d(np.arange(self.length), self.image)
         if group == "image":
             return self.image
-        if isinstance(group, str) and group in self.spans:
+        if group in self.spans:
             return self.spans[group]
-        hint = " A generic prompt has no question." if group == "question" else ""
+        hint = _NO_QUESTION if group == "question" else ""
         known = ", ".join(repr(name) for name in (*_BUILT_IN, *self.spans))
         raise SiteError(f"this prompt has the groups {known} and interp.word(…); got {group!r}.{hint}")
 

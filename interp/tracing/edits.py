@@ -190,7 +190,7 @@ class ScaleWeights(AttentionEdit):
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
         """Returns p · factor."""
-        return values * self.factor
+        return values * float(self.factor)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
@@ -237,7 +237,7 @@ class ScaleScores(AttentionEdit):
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
         """Returns e · factor."""
-        return values * self.factor
+        return values * float(self.factor)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
@@ -281,7 +281,7 @@ class Boost(AttentionEdit):
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
         """Returns e + α·|e|."""
-        return values + self.alpha * values.abs()
+        return values + float(self.alpha) * values.abs()
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
@@ -328,7 +328,7 @@ class Guide(AttentionEdit):
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
         """Returns e + α·mean over heads of |e|."""
-        return values + self.alpha * values.abs().mean(dim=1, keepdim=True)
+        return values + float(self.alpha) * values.abs().mean(dim=1, keepdim=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""

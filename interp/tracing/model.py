@@ -44,7 +44,7 @@ class Mllm(WrappedModel):
         Raises:
             ModelError: An unknown executor.
         """
-        if executor not in ("tap", "source"):
+        if not isinstance(executor, str) or executor not in ("tap", "source"):
             raise ModelError(f'the executors are "tap" and "source"; got {executor!r}.')
         return replace(self, executor=executor)
 
@@ -55,6 +55,8 @@ class Mllm(WrappedModel):
         none is read or edited (see `Prefix`). Such a trace equals the whole pass to about 1e-5; a trace that
         found its prefix and one that made it are equal to the last bit, but for the cost.
         """
+        if prefixes is not None and not isinstance(prefixes, Prefixes):
+            raise ModelError(f"sharing takes Prefixes, or None for none; got {type(prefixes).__name__}.")
         found = copy(self)  # with what is cached, such as the fingerprint
         object.__setattr__(found, "prefixes", prefixes)
         return found
@@ -101,8 +103,12 @@ class Mllm(WrappedModel):
         At image positions these are the image's features as the language model receives them.
 
         Raises:
-            ModelError: Another trace or tap of this model is open, or it was unwrapped.
+            ModelError: Not a batch; another trace or tap of this model is open, or it was unwrapped.
         """
+        if not isinstance(batch, Batch):
+            raise ModelError(
+                f"embeddings takes an encoded batch, mllm.encode(samples); got {type(batch).__name__}."
+            )
         return embeddings(self, batch)
 
     def score(

@@ -149,7 +149,7 @@ def prefix_lengths(batch: Batch, stop: Stop = "image") -> tuple[int, ...]:
     Raises:
         ModelError: A sample without image tokens, or an unknown `stop`.
     """
-    if stop not in ("image", "last"):
+    if not isinstance(stop, str) or stop not in ("image", "last"):
         raise ModelError(f'a prefix stops at "image" or at "last"; got {stop!r}.')
     if stop == "last":
         return tuple(tokens.length - 1 for tokens in batch.tokens)

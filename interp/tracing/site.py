@@ -154,9 +154,10 @@ class Site:
         try:
             queries, keys = ([_selector_from_json(s) for s in values[name]] for name in ("queries", "keys"))
             heads = values["heads"]
-            heads = heads if isinstance(heads, str) else [tuple(h) if isinstance(h, list) else h for h in heads]
+            if isinstance(heads, list):
+                heads = [tuple(one) if isinstance(one, list) else one for one in heads]
             return cls(layers=values["layers"], heads=heads, queries=queries, keys=keys)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, SiteError):
                 raise
             raise SiteError(
@@ -277,7 +278,7 @@ def _indices(value: Any, what: str) -> Any:
         write = f"Write {what}=[{int(value)}] for one." if _is_index(value) else f"Write {what}=[0] for the first."
         last = (
             f" They count from 0 in every model; the last one is number mllm.n_{what} - 1."
-            if isinstance(value, str) or value == -1
+            if isinstance(value, str) or (isinstance(value, int) and value < 0)
             else ""
         )
         raise SiteError(f'{what}= is "all" or a list of indices; got {value!r:.200}. {write}{last}')
@@ -297,7 +298,9 @@ def _many(value: Any) -> tuple[Any, ...] | None:
     Raises:
         SiteError: More values than any model has.
     """
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        return None
+    if getattr(value, "ndim", 1) == 0 or hasattr(value, "iterrows"):
         return None
     found = tuple(islice(value, _MOST + 1))
     if len(found) > _MOST:
@@ -311,8 +314,7 @@ def _is_index(value: Any) -> bool:
 
 def _integer(value: Any, what: str) -> int:
     if not _is_index(value):
-        last = " The last one of a model counts from 0 too." if value.__class__ is int and value < 0 else ""
-        raise SiteError(f"{what} is an integer, counted from 0; got {value!r:.200}.{last}")
+        raise SiteError(f"{what} is an integer, counted from 0; got {value!r:.200}.")
     return int(value)
 
 

@@ -35,7 +35,7 @@ class Values:
         """
         if isinstance(given, Values):
             return given
-        single = hasattr(given, "shape") or not isinstance(given, Sequence)
+        single = hasattr(given, "shape") or not isinstance(given, Sequence) or isinstance(given, str | range)
         arrays = tuple(_array(one) for one in ([given] if single else given))
         if single and arrays[0].ndim == ndim + 1:
             arrays, single = tuple(arrays[0]), False
@@ -88,10 +88,12 @@ class Values:
 def _array(given: Any) -> np.ndarray:
     if isinstance(given, torch.Tensor):
         given = given.detach().float().cpu().numpy()
+    if isinstance(given, range):
+        raise EditError(f"values are numbers: an array, a tensor or a trace's rows; got {given!r}.")
     try:
         with np.errstate(over="ignore"):  # infinity is refused by name
             return np.array(given, np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise EditError(
             f"values are numbers: an array, a tensor or a trace's rows; got {type(given).__name__}."
         ) from error
