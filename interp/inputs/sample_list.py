@@ -26,9 +26,13 @@ def as_samples(samples: Any) -> tuple[Sample, ...]:
     if isinstance(samples, Sample):
         return (samples,)
     if not _listed(samples):
-        raise SampleError(f"samples are one interp.Sample or a list of them; got {_shown(samples)}. {_advice(samples)}")
+        raise SampleError(
+            f"samples are one interp.Sample or a list of them; got {_shown(samples)}. {_advice(samples)}"
+        )
     if isinstance(samples, set | frozenset):
-        raise SampleError("samples are a list, because results come in their order; got a set. Write list(samples).")
+        raise SampleError(
+            "samples are a list, because results come in their order; got a set. Write list(samples)."
+        )
     found: list[Sample] = []
     for place, one in enumerate(samples):
         if not isinstance(one, Sample):
@@ -38,7 +42,9 @@ def as_samples(samples: Any) -> tuple[Sample, ...]:
             )
         found.append(one)
     if not found:
-        raise SampleError("samples are one interp.Sample or a list of them; got an empty list. Give at least one.")
+        raise SampleError(
+            "samples are one interp.Sample or a list of them; got an empty list. Give at least one."
+        )
     return tuple(found)
 
 

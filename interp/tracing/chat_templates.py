@@ -144,15 +144,15 @@ class _Bounded(ImmutableSandboxedEnvironment):
 class _Counting(NodeTransformer):
     """Counts the turns of loops and the calls of macros, and hands `~` to the environment."""
 
-    def visit_For(self, node: nodes.For) -> nodes.For:
+    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - jinja2's name
         """A loop, each turn counted."""
         return self._counted(node)
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:  # noqa: N802 - jinja2's name
         """A macro, each call counted."""
         return self._counted(node)
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - jinja2's name
         """A call of `joined`."""
         self.generic_visit(node)
         return _calling("joined", node.nodes, node.lineno)

@@ -363,7 +363,9 @@ def check_edits(edits: Any) -> None:
     """
     if not isinstance(edits, Sequence) or isinstance(edits, str | bytes):
         write = f" Write edits=[{edits!r}]." if isinstance(edits, Edit) else ""
-        raise EditError(f"edits= is a list of edits such as interp.Knockout(site); got {edits!r:.300}.{write}")
+        raise EditError(
+            f"edits= is a list of edits such as interp.Knockout(site); got {edits!r:.300}.{write}"
+        )
     for edit in edits:
         if not isinstance(edit, Edit):
             write = f" Write edits=[interp.Knockout({edit!r})]." if isinstance(edit, Site) else ""

@@ -84,8 +84,8 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
 def _no_prompt(given: Any) -> str:
     if isinstance(given, str):
         return (
-            f"prompt= is an interp.Prompt, the text around every question; got the text {given[:80]!r}. A question belongs "
-            "to its sample: interp.Sample(image, question). A text around it is a template: "
+            f"prompt= is an interp.Prompt, the text around every question; got the text {given[:80]!r}. A question "
+            "belongs to its sample: interp.Sample(image, question). A text around it is a template: "
             'interp.Prompt("{question} Be brief.").'
         )
     if isinstance(given, Sample):
@@ -152,7 +152,11 @@ def _chat_template(processor: Any) -> str | None:
     if isinstance(found, Mapping) and "default" in found:
         found = found["default"]
     if found is not None and not isinstance(found, str):
-        known = f"one of those named {', '.join(map(str, found))}" if isinstance(found, Mapping) else repr(found)[:80]
+        known = (
+            f"one of those named {', '.join(map(str, found))}"
+            if isinstance(found, Mapping)
+            else repr(found)[:80]
+        )
         raise PromptError(f"a chat template is a text; the processor has {known}. {_REPAIR}")
     return found
 
@@ -183,8 +187,8 @@ def _check_special(sample: Sample, prompt: Prompt, processor: Any) -> None:
         found = known[1].search(said)
         if found is not None:
             raise PromptError(
-                f"the {name} of sample {sample.id} holds {found.group()!r}, which {type(tokenizer).__name__} reads as a "
-                f"special token and not as words: {said[:200]!r}. Write it otherwise: sample.replace({name}"
+                f"the {name} of sample {sample.id} holds {found.group()!r}, which the tokenizer reads as a special "
+                f"token and not as words: {said[:200]!r}. Write it otherwise: sample.replace({name}"
                 f"{'s' if name == 'option' else ''}=…)."
             )
 
@@ -194,7 +198,9 @@ def _special_tokens(processor: Any) -> re.Pattern[str]:
     tokenizer = processor.tokenizer
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     tokens = {str(one) for one in added if one.special} | {str(one) for one in tokenizer.all_special_tokens}
-    tokens |= {value for name, value in vars(processor).items() if name.endswith("_token") and isinstance(value, str)}
+    tokens |= {
+        value for name, value in vars(processor).items() if name.endswith("_token") and isinstance(value, str)
+    }
     unlike_words = [re.escape(one) for one in sorted(tokens) if len(one) > 2 and not one.isalnum()]
     return re.compile("|".join(unlike_words) or "(?!)")
 

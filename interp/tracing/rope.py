@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from interp.errors import ModelError
@@ -37,7 +36,7 @@ class Rope:
     @classmethod
     def of(cls, config: Any) -> Rope:
         """The positions of a text config."""
-        largest = getattr(config, "max_position_embeddings", None)
+        largest: Any = getattr(config, "max_position_embeddings", None)
         parts = list(_parameters(getattr(config, "rope_parameters", None)))
         scalings = []
         for part in parts:
@@ -52,9 +51,7 @@ class Rope:
 
     def kind(self, length: int) -> tuple[int, ...]:
         """What the frequencies of a pass of this length depend on: the same for lengths that share them."""
-        return tuple(
-            0 if length <= start else (length if each else 1) for start, each in self.scalings
-        )
+        return tuple(0 if length <= start else (length if each else 1) for start, each in self.scalings)
 
     def shared(self, lengths: Sequence[int]) -> bool:
         """Whether passes of these numbers of tokens are known to have the same frequencies."""
@@ -120,7 +117,7 @@ def settle(hf: Any, inputs: Mapping[str, Tensor]) -> None:
 
 def _reach(inputs: Mapping[str, Tensor]) -> tuple[list[int], list[int]]:
     """The first position of each sample in a pass, and the one after its last."""
-    positions: Int[Tensor, "..."] = inputs["position_ids"]
+    positions = inputs["position_ids"]
     own = inputs["attention_mask"][:, -inputs["input_ids"].shape[1] :].bool()
     low, high = (positions, positions) if positions.ndim == 2 else (positions.amin(0), positions.amax(0))
     starts = low.masked_fill(~own, torch.iinfo(low.dtype).max).amin(-1)

@@ -42,7 +42,9 @@ def positions(values: Iterable[int]) -> Positions:
     """
     given = _many(values)
     if given is None:
-        raise SiteError(f"positions([…]) takes a list of positions; got {values!r:.200}.{_as_positions([values])}")
+        raise SiteError(
+            f"positions([…]) takes a list of positions; got {values!r:.200}.{_as_positions([values])}"
+        )
     found = tuple(_integer(v, "a position") for v in given)
     if not found:
         raise SiteError("positions([…]) needs at least one position; got none.")
@@ -275,7 +277,11 @@ def _indices(value: Any, what: str) -> Any:
         return value
     given = None if isinstance(value, str) else _many(value)
     if given is None:
-        write = f"Write {what}=[{int(value)}] for one." if _is_index(value) else f"Write {what}=[0] for the first."
+        write = (
+            f"Write {what}=[{int(value)}] for one."
+            if _is_index(value)
+            else f"Write {what}=[0] for the first."
+        )
         last = (
             f" They count from 0 in every model; the last one is number mllm.n_{what} - 1."
             if isinstance(value, str) or (isinstance(value, int) and value < 0)
@@ -309,7 +315,7 @@ def _many(value: Any) -> tuple[Any, ...] | None:
 
 
 def _is_index(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_) and value >= 0
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 0)
 
 
 def _integer(value: Any, what: str) -> int:

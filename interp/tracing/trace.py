@@ -199,7 +199,6 @@ def _of_groups(parts: Sequence[tuple[list[int], Trace]]) -> Trace:
     )
 
 
-
 def trace(
     mllm: WrappedModel,
     samples: Samples,
@@ -452,7 +451,7 @@ def ends(mllm: WrappedModel) -> frozenset[int]:
     given = () if found is None else found if isinstance(found, list | tuple | set | frozenset) else (found,)
     n_ids = mllm.vocabulary_size
     for one in given:
-        if isinstance(one, bool) or not isinstance(one, Integral) or not 0 <= one < n_ids:
+        if isinstance(one, bool) or not isinstance(one, Integral) or not 0 <= int(one) < n_ids:
             raise ModelError(
                 f"generation_config.eos_token_id is a token id from 0 to {n_ids - 1}, a list of them, or None; got "
                 f"{found!r:.100}. Set mllm.hf.generation_config.eos_token_id = {own!r}, the tokenizer's."

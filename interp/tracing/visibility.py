@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Visibility:
 
     attends: Attends = "causal"
     windows: tuple[int | None, ...] = ()
-    rope: Rope = Rope()
+    rope: Rope = field(default_factory=Rope)
 
     @property
     def prefix_exact(self) -> bool:
