@@ -26,9 +26,7 @@ def as_samples(samples: Any) -> tuple[Sample, ...]:
     if isinstance(samples, Sample):
         return (samples,)
     if not _listed(samples):
-        raise SampleError(
-            f"samples are one interp.Sample or a list of them; got {_shown(samples)}. {_advice(samples)}"
-        )
+        raise SampleError(f"expected samples; got {_shown(samples)}. {_advice(samples)}")
     if isinstance(samples, set | frozenset):
         raise SampleError(
             "samples are a list, because results come in their order; got a set. Write list(samples)."
@@ -37,14 +35,12 @@ def as_samples(samples: Any) -> tuple[Sample, ...]:
     for place, one in enumerate(samples):
         if not isinstance(one, Sample):
             raise SampleError(
-                f"samples are interp.Sample values; number {place} of them, counted from 0, is {_shown(one)}. "
+                f"expected interp.Sample values; got {_shown(one)} at place {place}. "
                 f"{_advice(samples if _row(samples) else one)}"
             )
         found.append(one)
     if not found:
-        raise SampleError(
-            "samples are one interp.Sample or a list of them; got an empty list. Give at least one."
-        )
+        raise SampleError("expected at least one sample; got none.")
     return tuple(found)
 
 

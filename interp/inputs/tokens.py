@@ -19,7 +19,7 @@ __all__ = ["TokenMap", "Word", "word"]
 
 _BUILT_IN = ("last", "after_image", "text", "image")
 _RULES = ("touch", "center", "stretch")
-_NO_QUESTION = " A generic prompt has none, nor one that the chat template rewrites or a slow tokenizer cuts."
+_NO_QUESTION = " A generic prompt has no question; nor has one that the chat template rewrites."
 _SLIVER = 1e-6  # share of a cell: a smaller overlap is a rounding error and does not count
 
 

@@ -29,10 +29,12 @@ LARGEST = 1_000_000
 """Characters of a rendered prompt, and of any value on the way."""
 _BUDGET = 2 * LARGEST
 """Characters written in one render; a turn of a loop or a call of a macro counts as `_STEP`."""
-_STEP = 20
+_STEP = 100
 _LONGEST_CALL = 100 * LARGEST
 """The product of the sizes of what a function is given: how large its result could be."""
 _BITS = 10_000
+_Surroundings = jinja2.runtime.Context | jinja2.Environment | nodes.EvalContext
+"""What jinja2 itself hands to functions."""
 _WIDTH = re.compile(r"\d{6,}")
 """A width in a format text."""
 
@@ -181,7 +183,7 @@ def _check_call(owner: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     if isinstance(owner, str) and _WIDTH.search(owner):
         raise SecurityError(f"it formats a text to a width of more than {LARGEST:,}")
     own = [owner] if isinstance(owner, str | bytes | list | tuple | dict) else []
-    given = [*own, *args, *kwargs.values()]
+    given = [one for one in (*own, *args, *kwargs.values()) if not isinstance(one, _Surroundings)]
     if any(isinstance(one, str) and _WIDTH.fullmatch(one) for one in given):
         raise SecurityError(f"it formats a text to a width of more than {LARGEST:,}")
     _refused_above(_LONGEST_CALL, prod(max(_amount(one), 1) for one in given))
@@ -203,8 +205,10 @@ def _size(value: Any) -> int:
             waiting += [*one.keys(), *one.values()]
         elif isinstance(one, list | tuple | set | frozenset):
             waiting += one
-        total = _refused_above(LARGEST, total + 1)
-    return total
+        total += 1
+        if total > LARGEST:
+            break
+    return _refused_above(LARGEST, total)
 
 
 def _refused_above(most: int, n: int) -> int:

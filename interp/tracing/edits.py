@@ -23,7 +23,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import EditError
-from interp.inputs.argument_checks import check_one_of
 from interp.tracing.site import Selector, Site
 
 __all__ = [
@@ -136,7 +135,8 @@ class Knockout(AttentionEdit):
     steps: Steps = "prefill"
 
     def __post_init__(self) -> None:
-        check_one_of("mode", self.mode, ("renormalise", "zero"), EditError)
+        if not isinstance(self.mode, str) or self.mode not in ("renormalise", "zero"):
+            raise EditError(f'mode is "renormalise" or "zero"; got {self.mode!r}.')
         self._check()
 
     @property
@@ -442,7 +442,8 @@ class Apply(AttentionEdit):
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise EditError(f"Apply takes a function of (values, cells); got {self.function!r}.")
-        check_one_of("stage", self.stage, get_args(Stage), EditError)
+        if not isinstance(self.stage, str) or self.stage not in get_args(Stage):
+            raise EditError(f'stage is "scores" or "probabilities"; got {self.stage!r}.')
         self._check()
 
     @property

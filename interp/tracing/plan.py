@@ -23,7 +23,7 @@ from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
 from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Read, Residual, Rows
-from interp.tracing.site import Selector, select
+from interp.tracing.site import Selector, Site, select
 from interp.tracing.visibility import Visibility
 
 __all__ = [
@@ -166,7 +166,8 @@ def _selection(
     read: Read, tokens: Sequence[TokenMap], n_layers: int, n_heads: int
 ) -> Selection | StreamSelection:
     if not isinstance(read, Rows | Residual):
-        raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r}.")
+        write = f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else ""
+        raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r:.300}.{write}")
     site = read.site
     groups = site.groups[0]
     if "answer" in groups and len(groups) > 1:

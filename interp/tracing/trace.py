@@ -310,12 +310,6 @@ def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int
     if not isinstance(reads, Sequence) or isinstance(reads, str | bytes):
         write = f"Write reads=[{reads!r}]." if isinstance(reads, Read) else "Write reads=[interp.Rows()]."
         raise SiteError(f"reads= is a list of reads; got {reads!r:.300}. {write}")
-    for read in reads:
-        if not isinstance(read, Read):
-            raise SiteError(
-                f"reads= takes interp.Rows(site) and interp.Residual(…); got {read!r:.300}."
-                + (f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else "")
-            )
     check_edits(edits)
     if isinstance(generate, bool) or not isinstance(generate, Integral) or generate < 0:
         raise PromptError(f"generate= is a number of tokens, 0 or more; got {generate!r}.")

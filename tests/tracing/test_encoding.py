@@ -236,13 +236,32 @@ def test_a_wrong_number_of_image_tokens_is_refused(extra, n):
         mllm.encode(tiny.sample())
 
 
-def test_truncation_is_refused():
+def test_nothing_is_cut_off_by_a_tokenizer_that_truncates_and_pads(mllm, batch):
     processor = tiny.processor()
     processor.tokenizer.model_max_length = 12
-    processor.tokenizer.init_kwargs["truncation"] = True
-    mllm = wrap(tiny.llava(), processor)
-    with pytest.raises(ImageTokenMismatch, match=r"lost image tokens on the way.*Did the tokenizer truncate"):
-        mllm.encode(tiny.sample())
+    processor.tokenizer.init_kwargs |= {"truncation": True, "padding": "max_length"}
+    other = wrap(tiny.llava(), processor).encode(tiny.samples())
+    assert torch.equal(other.inputs["input_ids"], batch.inputs["input_ids"])
+
+
+def test_a_prompt_beyond_the_models_positions_is_refused(mllm):
+    long = tiny.sample("what is there ? " * 600)
+    message = (
+        rf"sample {long.id} \(2431 tokens, 16 of them image tokens\) takes 2431 positions, but .* has 2048"
+    )
+    with pytest.raises(PromptError, match=message):
+        mllm.encode([tiny.sample(), long])
+    with pytest.raises(PromptError, match="beyond them it was never trained"):
+        mllm.trace(long)
+
+
+def test_generated_tokens_take_positions_too(monkeypatch):
+    mllm = wrap(tiny.llava(), tiny.processor())
+    length = mllm.encode(tiny.sample()).tokens[0].length
+    monkeypatch.setattr(mllm.hf.config.text_config, "max_position_embeddings", length + 2)
+    mllm.trace(tiny.sample(), generate=3)  # the last one is not run
+    with pytest.raises(PromptError, match=rf"and the 4 tokens to generate take {length + 3} positions"):
+        mllm.trace(tiny.sample(), generate=4)
 
 
 def test_a_processor_that_cannot_count_is_explained():

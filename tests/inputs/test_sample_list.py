@@ -1,0 +1,105 @@
+"""What is accepted as samples, and how the rest is told to make a `Sample`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import interp
+from interp.data import Samples
+from interp.errors import InterpError, PromptError, SampleError, StudyError
+from interp.inputs.sample import Sample
+from interp.inputs.sample_list import as_samples
+from interp.study.fields import as_samples as as_study_samples
+from tests.tiny import sample
+
+ONE, TWO = sample("is it red?"), sample("where is it?")
+
+
+def test_one_or_several_samples_are_accepted():
+    given = (ONE, [ONE], (ONE,), Samples([ONE]), iter([ONE]), np.array([ONE], object), pd.Series([ONE]))
+    assert all(as_samples(one) == (ONE,) for one in given)
+    assert as_samples(one for one in (ONE, TWO)) == (ONE, TWO)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("picture.jpg", r"got 'picture\.jpg'\. .*Sample\('picture\.jpg', \"What"),
+        (Path("a.png"), r"Sample\('a\.png', "),
+        (None, r"expected samples; got None\. Write interp\.Sample\(\"image\.png\""),
+        (7, "expected samples; got 7"),
+        ({"image": "a.png"}, r"Sample\.from_dict\(record\)"),
+        ({"a": ONE}, r"list\(samples\.values\(\)\)"),
+        (Image.new("RGB", (2, 2)), r"got a Image\. For an image in memory write interp\.Sample\(image"),
+        (np.zeros((2, 2, 3), np.uint8), r"got a ndarray\. For an image in memory"),
+        (torch.zeros(3, 2, 2), r"got a Tensor\. For an image in memory"),
+        (pd.DataFrame({"image": ["a.png"]}), r'table\.to_dict\("records"\)'),
+        (pd.Series({"image": "a.png"}), r"from_dict\(row\.to_dict\(\)\)"),
+        ({ONE}, r"results come in their order; got a set. Write list\(samples\)"),
+        ([], "expected at least one sample; got none"),
+        (iter([]), "expected at least one sample; got none"),
+        ([ONE, "b.png"], r"got 'b\.png' at place 1\. .*Sample\('b\.png'"),
+        ([("a.png", "is it?")], r"Write interp\.Sample\('a\.png', 'is it\?'\)"),
+        ([[ONE, TWO]], "Give one flat list of samples"),
+        ([{"image": "a.png"}], r"Sample\.from_dict\(record\)"),
+        (range(10**13), "got 0 at place 0"),
+        ([interp.Prompt()], "got a Prompt at place 0"),
+    ],
+    ids=str,
+)
+def test_what_are_no_samples_is_told_how_to_make_one(given, advice):
+    with pytest.raises(SampleError, match=advice):
+        as_samples(given)
+
+
+@pytest.mark.parametrize("given", ["a.png", ("a.png", "is it?"), [("a.png", "is it?")]])
+def test_the_sample_that_is_advised_can_be_made(given):
+    with pytest.raises(SampleError) as raised:
+        as_samples(given)
+    (advised,) = re.findall(r"interp\.Sample\(.*?\"\)|interp\.Sample\(.*?'\)", str(raised.value))
+    assert eval(advised).images == ("a.png",)
+
+
+def test_a_study_takes_samples_and_says_how_to_make_them():
+    assert as_study_samples([ONE]) == Samples([ONE])
+    with pytest.raises(StudyError, match=r"data is Samples or a list of Sample.*got str: .*Sample\('a\.png'"):
+        as_study_samples("a.png")
+
+
+def test_everything_that_takes_samples_says_the_same(unchecked):
+    mllm = interp.load("organism")
+    takers = [
+        mllm.trace,
+        mllm.score,
+        mllm.encode,
+        mllm.prefix,
+        lambda given: interp.indicators.Attention()(mllm, given),
+        lambda given: interp.indicators.AttentionGradient()(mllm, given),
+        lambda given: interp.indicators.RandomMap()(mllm, given),
+        lambda given: interp.methods.Plain().answer(mllm, given),
+    ]
+    for take in takers:
+        with pytest.raises(
+            InterpError, match=r"For an image at that path write interp\.Sample\('picture\.jpg'"
+        ):
+            take("picture.jpg")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("what?", r"got the text 'what\?'.*belongs to its sample: interp\.Sample\(image, question\)"),
+        (TWO, r"got a Sample\. Give several samples as one list"),
+        (3, r"prompt= is an interp\.Prompt, such as .*; got 3"),
+    ],
+)
+def test_what_is_no_prompt_is_refused(prompt, message, unchecked):
+    with pytest.raises(PromptError, match=message):
+        interp.load("organism").trace([Sample(np.zeros((9, 9, 3), np.uint8), "is it?")], prompt)
