@@ -90,6 +90,22 @@ def test_other_bad_arguments():
         PAPER_PROMPT.text(ask("  "))
 
 
+@pytest.mark.parametrize("wrong", [5, b"be brief", ["be brief"], np.array(["a", "b"])])
+def test_a_prompts_other_arguments_have_types(wrong, unchecked):
+    with pytest.raises(PromptError, match="system is the system message, a text, or None; got"):
+        Prompt(system=wrong)
+    with pytest.raises(PromptError, match="image_first is True or False; got"):
+        Prompt(image_first=wrong)
+    with pytest.raises(PromptError, match='options is "letters" or "none"; got'):
+        Prompt(options=wrong)
+    with pytest.raises(PromptError, match='reduce is "sum" or "mean"; got'):
+        Target(reduce=wrong)
+
+
+def test_numpys_numbers_are_numbers(unchecked):
+    assert Target(tokens=np.int64(2)).to_dict()["tokens"].__class__ is int
+
+
 def test_messages():
     sample = Sample(images=[IMAGE, IMAGE], question="Which?")
     text = {"type": "text", "text": "Which?"}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ import torch
 from numpy.testing import assert_allclose
 
 from interp.conformance.tiny import tiny as tiny_family
-from interp.errors import PromptError
+from interp.errors import ModelError, PromptError
 from interp.tracing import Boost, Contrast, Decoding, Knockout, Rows, Site, wrap
 from interp.tracing.decoding import Draw
 from interp.tracing.run import imageless_inputs
+from interp.tracing.trace import ends
 from tests import tiny
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import Changes, greedy
@@ -26,6 +29,9 @@ LOGITS = torch.tensor([[0.0, math.log(2), math.log(4), math.log(1)], [5.0, 1.0, 
         (lambda: Decoding(beams=4), r"beam search is refused \(beams=4\).*temperature=0"),
         (lambda: Decoding(-1.0), r"temperature is 0 .* or a number ≥ 0.001; got -1"),
         (lambda: Decoding(1e-320), r"a number ≥ 0.001; got 1e-320"),
+        (lambda: Decoding(beams=True), r"beam search is refused \(beams=True\)"),
+        (lambda: Decoding(10**400), r"a number ≥ 0.001; got 1000"),
+        (lambda: Contrast(gamma=10**400), r"gamma is a finite number; got 1000"),
         (lambda: Decoding(1.0, top_k=True), r"top_k is a whole number ≥ 1, or None; got True"),
         (lambda: Decoding(1.0, top_k=0), r"top_k is a whole number ≥ 1, or None; got 0"),
         (lambda: Decoding(1.0, top_p=0.0), r"top_p is a share in \(0, 1\], or None; got 0.0"),
@@ -173,3 +179,46 @@ def test_guidance_costs_a_second_pass_without_the_image(mllm):
     assert guided.cost.forwards == 2 * plain.forwards
     tokens = guided.tokens[0]
     assert guided.cost.tokens == plain.tokens + tokens.length - tokens.n + 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        2,
+        np.int64(2),
+        [2],
+        (2, 3),
+        [np.int32(2), 3],
+        torch.tensor(2),
+        torch.tensor([2, 3]),
+        np.array([2]),
+    ],
+)
+def test_end_tokens_are_read_whatever_holds_them(mllm, given, monkeypatch):
+    settings = SimpleNamespace(eos_token_id=given)
+    monkeypatch.setattr(mllm.hf, "generation_config", settings)
+    assert ends(mllm) >= {2}
+    assert all(type(one) is int for one in ends(mllm))
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["</s>", "2", -1, 2.0, True, 10**6, [2, None], [[2]], torch.tensor([2.5]), {"a": 2}, object()],
+    ids=str,
+)
+def test_end_tokens_that_are_none_are_refused_with_what_works(mllm, given, monkeypatch):
+    monkeypatch.setattr(mllm.hf, "generation_config", SimpleNamespace(eos_token_id=given))
+    with pytest.raises(
+        ModelError, match="eos_token_id is a token id from 0 to 159, a list of them, or None"
+    ) as raised:
+        mllm.trace(tiny.sample(), generate=2)
+    exec(str(raised.value).split("Set ")[1].split(", the tokenizer's")[0])
+    assert ends(mllm) == {2}
+
+
+def test_numpys_numbers_decode_and_are_written_as_json(unchecked):
+    decoding = Decoding(
+        np.float32(0.5), top_k=np.int64(3), contrast=Contrast(np.float32(1.5), np.float64(0.5))
+    )
+    assert json.loads(json.dumps(decoding.to_dict()))["top_k"] == 3

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import interp
 from interp.errors import SiteError
 from interp.inputs.tokens import TokenMap, word
 from interp.tracing import Knockout, Rows, Site, image_mask, positions
@@ -57,6 +60,17 @@ def test_heads_by_layer():
         ({"heads": [(1, 2, 3)]}, r"heads or \(layer, head\) pairs, not a mixture"),
         ({"heads": [(1, -2)]}, r"a head is an integer, counted from 0; got -2"),
         ({"layers": [1], "heads": [(1, 2)]}, r"pairs name their layers; leave out layers=\[1\]"),
+        ({"layers": "last"}, r"got 'last'\. Write layers=\[0\] for the first\..*number mllm\.n_layers - 1"),
+        ({"layers": -1}, r"got -1\. .*number mllm\.n_layers - 1"),
+        ({"layers": np.int64(4)}, r"Write layers=\[4\] for one"),
+        ({"layers": {0: 1}}, r'layers= is "all" or a list of indices; got \{0: 1\}'),
+        ({"layers": np.array(3)}, r'layers= is "all" or a list of indices'),
+        ({"layers": range(10**13)}, r"has at most 1,000,000; got more"),
+        ({"heads": (2, 3)}, r"write heads=\[2, 3\]; for head 3 of layer 2 write heads=\[\(2, 3\)\]"),
+        ({"heads": (np.int64(2), 3)}, r"write heads=\[2, 3\]"),
+        ({"heads": [np.array(1.0)]}, r"one of heads is an integer, counted from 0"),
+        ({"queries": -1}, r"queries= is a group or several; got -1"),
+        ({"queries": None}, r"queries= is a group or several; got None"),
         ({"queries": 5}, r"queries= is a group or several; got 5"),
         ({"queries": []}, r"queries= is a group or several; got \[\]"),
         ({"keys": [3, 4]}, r"keys= takes group names.*got 3\. For positions write interp.positions\(\[3\]\)"),
@@ -67,7 +81,55 @@ def test_wrong_sites_are_explained(arguments, message, unchecked):
         Site(**arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"layers": "last"},
+        {"layers": 3},
+        {"layers": -1},
+        {"heads": 2},
+        {"heads": (2, 3)},
+        {"queries": 5},
+        {"keys": [3]},
+    ],
+    ids=str,
+)
+def test_what_an_error_advises_works(arguments, unchecked):
+    with pytest.raises(SiteError) as raised:
+        Site(**arguments)
+    written = re.findall(
+        r"(?:layers|heads)=\[.*?\)?\](?=[ ;.])|interp\.positions\(\[\d.*?\]\)", str(raised.value)
+    )
+    assert written
+    for advice in written:
+        (name,) = arguments
+        advised = f"{name}={advice}" if advice.startswith("interp") else advice
+        assert eval(f"Site({advised})", {"Site": Site, "interp": interp}).resolve(6, 8)
+
+
+def test_a_pair_of_heads_in_a_list_is_kept_and_can_be_given_again():
+    site = Site(layers=[0], heads=[2, 3])
+    assert site.heads == (2, 3)
+    assert replace(site, layers=[1]).resolve(4, 8) == {1: (2, 3)}
+    assert "heads=[2, 3]" in repr(site)
+    assert Site(heads=(1, 2, 3)).heads == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, None, 3, {"layers": "all"}, {**Site().to_dict(), "keys": [{"a": 1, "b": 2}]}]
+)
+def test_a_site_from_other_json_is_refused(wrong, unchecked):
+    with pytest.raises(SiteError, match="a site as JSON has layers, heads, queries and keys"):
+        Site.from_dict(wrong)
+
+
 def test_wrong_selectors_are_explained(unchecked):
+    for wrong in (None, 3, "last"):
+        with pytest.raises(SiteError, match=r"positions\(\[…\]\) takes a list of positions"):
+            positions(wrong)
+    for wrong in (None, 3, "last"):
+        with pytest.raises(SiteError, match="image_mask takes booleans over the image tokens"):
+            image_mask(wrong)
     with pytest.raises(SiteError, match=r"positions\(\[…\]\) needs at least one position"):
         positions([])
     with pytest.raises(SiteError, match="a position is an integer, counted from 0; got -1"):
