@@ -160,7 +160,8 @@ def _stream(seed: int | None, name: str) -> torch.Generator:
 
 
 def _real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and abs(value) <= sys.float_info.max  # pyright: ignore[reportOperatorIssue]
 
 
 def _plain(owner: Any, **kinds: type) -> None:

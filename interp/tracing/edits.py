@@ -394,7 +394,7 @@ def check_order(edits: Sequence[Edit]) -> None:
 
 def _number(value: Any, name: str, least: float = -math.inf) -> None:
     real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not abs(value) <= _LARGEST or value < least:
+    if not real or not abs(value) <= _LARGEST or value < least:  # pyright: ignore[reportOperatorIssue]
         bound = "" if least == -math.inf else f" ≥ {least}"
         raise EditError(f"{name} is a finite number{bound}, as float32 holds it; got {value!r:.200}.")
 

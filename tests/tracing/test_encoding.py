@@ -236,7 +236,7 @@ def test_a_wrong_number_of_image_tokens_is_refused(extra, n):
         mllm.encode(tiny.sample())
 
 
-def test_nothing_is_cut_off_by_a_tokenizer_that_truncates_and_pads(mllm, batch):
+def test_a_tokenizer_that_truncates_and_pads_cuts_nothing(mllm, batch):
     processor = tiny.processor()
     processor.tokenizer.model_max_length = 12
     processor.tokenizer.init_kwargs |= {"truncation": True, "padding": "max_length"}

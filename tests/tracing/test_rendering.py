@@ -51,7 +51,7 @@ PROMPTS = (
 
 @pytest.mark.parametrize("template", ["its own", None], ids=["template", "fallback"])
 @pytest.mark.parametrize("family", families())
-def test_a_short_question_is_found_where_another_word_in_its_place_changes_the_tokens(family, template):
+def test_a_question_is_where_another_one_changes_the_tokens(family, template):
     encode = encoder(family, template)
     for prompt in PROMPTS:
         first, second = (ids(encode(ask(one, options=("a", "is")), prompt)) for one in ("w90", "w91"))
@@ -84,7 +84,7 @@ def test_words_are_found_in_the_tokens_of_their_script():
         ("| trim", 3),
     ],
 )
-def test_a_question_that_the_template_rewrites_or_repeats_has_no_place(written, marks):
+def test_a_question_that_is_rewritten_or_repeated_has_no_place(written, marks):
     encode = encoder(
         template="<image> {% for c in messages[0]['content'] if c['type'] == 'text' %}{{ c['text'] "
         + written
@@ -115,7 +115,7 @@ def test_tokens_of_images_are_special_too(family, token):
         encoder(family)(ask(f"is {token} there"), Prompt("{question}"))
 
 
-def test_a_prompts_own_special_tokens_and_a_generic_prompt_are_left_alone():
+def test_special_tokens_of_a_prompts_own_are_left_alone():
     assert encoder()(ask("is it"), Prompt("{question} </s>")).prompts[0].count("</s>") == 1
     assert encoder()(ask("</s>"), GENERIC_PROMPT).tokens[0].spans == {}
 
@@ -125,7 +125,7 @@ TEXT = "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif 
 
 
 @pytest.mark.parametrize("system", ["be brief", "user", " a ", "{x}"])
-def test_a_system_message_that_the_template_drops_is_refused_with_what_to_write(system):
+def test_a_dropped_system_message_is_refused_with_what_works(system):
     encode, prompt = encoder(template=USER + TEXT + "user : a brief"), Prompt("{question}", system=system)
     with pytest.raises(PromptError, match="the chat template leaves out the system message") as raised:
         encode(ask("is it"), prompt)
@@ -149,7 +149,7 @@ def test_a_system_message_that_the_template_moves_is_accepted():
         "{{ c['text'] | truncate(9) }}",
     ],
 )
-def test_a_template_that_leaves_out_part_of_the_text_is_refused(text):
+def test_a_template_that_leaves_out_text_is_refused(text):
     template = (
         USER + "{% if c['type'] == 'image' %}<image>{% else %}" + text + "{% endif %}{% endfor %}{% endfor %}"
     )
@@ -182,7 +182,7 @@ def test_a_template_that_fails_says_how(template, message):
         encoder(template=template)(ask("is it"), Prompt("{question}"))
 
 
-def test_a_template_that_refuses_a_system_role_says_where_else_to_write_it():
+def test_a_refused_system_role_says_where_else_to_write_it():
     refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     encode = encoder(template=refusing + USER + TEXT)
     assert encode(ask("is it"), Prompt("{question}")).prompts == ("<image> is it ",)

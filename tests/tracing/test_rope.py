@@ -96,7 +96,7 @@ def test_a_prefix_serves_only_on_its_own_side(mllm):
     np.testing.assert_allclose(mllm.trace(prefix).logits.values, alone, atol=1e-4)
 
 
-def test_samples_that_share_an_image_and_lie_beyond_share_no_keys_of_before(mllm):
+def test_samples_beyond_the_limit_share_no_keys_of_before_it(mllm):
     other = Sample(PICTURE, "is the nodule in it red ? " * 5)
     alone = [mllm.trace(sample).logits.values[0] for sample in (LONG, other)]
     np.testing.assert_allclose(mllm.trace([LONG, other]).logits.values, alone, atol=1e-4)

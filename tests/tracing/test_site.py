@@ -107,7 +107,7 @@ def test_what_an_error_advises_works(arguments, unchecked):
         assert eval(f"Site({advised})", {"Site": Site, "interp": interp}).resolve(6, 8)
 
 
-def test_a_pair_of_heads_in_a_list_is_kept_and_can_be_given_again():
+def test_two_heads_in_a_list_can_be_given_again():
     site = Site(layers=[0], heads=[2, 3])
     assert site.heads == (2, 3)
     assert replace(site, layers=[1]).resolve(4, 8) == {1: (2, 3)}
