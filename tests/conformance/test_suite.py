@@ -242,7 +242,7 @@ def test_half_precision_still_tells_rows_of_another_temperature(family, factor, 
     assert [row.passed for row in found.rows] == [factor == 1.0] * 2
 
 
-def test_a_token_that_nearly_ties_may_be_chosen_and_another_may_not(mllm):
+def test_a_nearly_tied_token_may_be_chosen_another_may_not(mllm):
     """Eager's two best tokens a hair apart: whichever the other way takes is no error; a clear one is."""
     subject = Subject(mllm("llava"))
     logits = torch.zeros(3, 256)
@@ -265,7 +265,7 @@ def test_half_precision_compares_every_generated_row(mllm):
 
 
 @pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 0.999), (torch.bfloat16, 0.5)])
-def test_gradients_of_rows_of_another_temperature_fail_in_every_precision(dtype, factor, monkeypatch):
+def test_gradients_of_another_temperature_fail(dtype, factor, monkeypatch):
     """In bfloat16 those of half the scores are off by 0.1, which the limit of 0.31 that it once had let pass."""
     own = attention_call.row_scores
     hf, processor = tiny("llava")

@@ -118,7 +118,7 @@ def test_the_rounding_error_is_eagers_against_a_wider_copy(mllm):
     assert not pointers & {one.data_ptr() for one in subject.finer.hf.parameters()}
 
 
-def test_rows_of_another_temperature_fail_where_rounding_is_large(monkeypatch):
+def test_rows_of_another_temperature_fail_in_the_deep_model(monkeypatch):
     own = attention_call.row_scores
     monkeypatch.setattr(attention_call, "row_scores", lambda *given, **options: own(*given, **options) * 1.01)
     assert not check(model("deep"), checks=["rows"]).passed

@@ -91,7 +91,7 @@ def test_a_subclass_with_another_tower_goes_by_its_base():
 
 
 @pytest.mark.parametrize("tower", [*trained_like.TOWERS, "grouped", "deep"])
-def test_a_llava_of_any_tower_has_a_lens_of_its_language_model(tower):
+def test_a_llava_of_any_tower_has_a_lens(tower):
     """TransformerLens' own map of a LLaVA knows the modules of CLIP and SigLIP alone."""
     made = {"grouped": trained_like.grouped, "deep": trained_like.deep}
     mllm = trained_like.wrapped(made[tower]() if tower in made else trained_like.llava_with(tower))
