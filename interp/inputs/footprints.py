@@ -183,7 +183,8 @@ def covered_area(
     Coordinate compression: the edges of the rectangles cut the plane into cells that are entirely covered or not
     at all.
     """
-    rectangles = rectangles[~np.isnan(rectangles).any(axis=1)]
+    if np.isnan(rectangles).any():
+        rectangles = rectangles[~np.isnan(rectangles).any(axis=1)]
     if not len(rectangles) or not len(regions):
         return np.zeros(len(regions))
     xs, ys, inside = _cells(np.asarray(rectangles, np.float64).tobytes())

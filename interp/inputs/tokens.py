@@ -327,7 +327,7 @@ def _word_positions(text: str, at: Sequence[int], length: int) -> tuple[int, ...
 def _positions(name: str, positions: Any, length: int) -> Int[np.ndarray, " position"]:
     """Returns the positions after checking that they increase and lie inside the prompt."""
     found = np.array(positions, int).reshape(-1)
-    if len(found) and (found[0] < 0 or found[-1] >= length or (np.diff(found) <= 0).any()):
+    if len(found) and (found[0] < 0 or found[-1] >= length or (found[1:] <= found[:-1]).any()):
         raise MapError(
             f"positions of {name!r} must increase and lie in 0 … {length - 1} (unpadded); got {found[0]} … "
             f"{found[-1]}."
