@@ -90,6 +90,7 @@ def failures(text: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.notebook
 def test_the_page_works_as_written_and_its_mistake_is_noticed(folder):
     for command in COMMANDS:
         done = run(folder, command)

@@ -113,8 +113,8 @@ class SweepTask(SamplesTask):
         self, index: int, layers: list[int], values: np.ndarray, tokens: TokenMap, own: np.ndarray
     ) -> list[dict[str, Any]]:
         """One row per layer, metric and control; tokens without a footprint are left out."""
-        seen = ~np.isnan(tokens.footprints).any(axis=1)
-        grid, chosen = (tokens.grid, slice(None)) if seen.all() else (None, seen)
+        unseen = np.isnan(tokens.footprints)
+        grid, chosen = (None, ~unseen.any(axis=1)) if unseen.any() else (tokens.grid, slice(None))
         centre = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
         maps = np.concatenate([values, centre[None]])[:, None, chosen]
         borrowed = self._borrowed(index)
@@ -158,8 +158,9 @@ def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:
         )
     values = np.asarray(array.values, dtype=np.float64)
     layers = array.get_index("layer").tolist()
-    wrong = [layer for layer, row in zip(layers, np.isfinite(values), strict=True) if not row.all()]
-    if wrong:
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        wrong = [layer for layer, whole in zip(layers, finite, strict=True) if not whole]
         raise MapError(
             f"the map of sample {sample.id} holds NaN or infinity at layers {wrong}. Does it overflow in "
             f'this dtype? Try dtype="float32".'
