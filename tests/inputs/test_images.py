@@ -264,11 +264,12 @@ def test_what_is_no_image_is_told_how_to_become_one(unchecked, image, message):
 
 def test_a_loaded_image_is_a_copy_of_the_one_in_memory():
     image = Image.new("RGB", (4, 4), (200, 0, 0))
-    load_image(image).putpixel((0, 0), (0, 0, 0))
-    assert image.getpixel((0, 0)) == (200, 0, 0)
+    sample = Sample(image, "?")
+    sample.load().putpixel((0, 0), (0, 0, 0))
+    assert sample.load().getpixel((0, 0)) == (200, 0, 0)
 
 
 def test_an_rgb_image_in_memory_with_a_transparent_colour_becomes_black_there():
     image = Image.new("RGB", (4, 4), (200, 0, 0))
     image.info["transparency"] = (200, 0, 0)
-    assert load_image(image).getpixel((0, 0)) == (0, 0, 0)
+    assert Sample(image, "?").load().getpixel((0, 0)) == (0, 0, 0)

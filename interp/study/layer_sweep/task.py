@@ -158,7 +158,7 @@ def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:
         )
     values = np.asarray(array.values, dtype=np.float64)
     layers = array.get_index("layer").tolist()
-    finite = np.isfinite(values).all(axis=1)
+    finite = np.asarray(np.isfinite(values).all(axis=1))
     if not finite.all():
         wrong = [layer for layer, whole in zip(layers, finite, strict=True) if not whole]
         raise MapError(
