@@ -269,7 +269,7 @@ def test_a_loaded_image_is_a_copy_of_the_one_in_memory():
     assert sample.load().getpixel((0, 0)) == (200, 0, 0)
 
 
-def test_an_rgb_image_in_memory_with_a_transparent_colour_becomes_black_there():
+def test_a_transparent_colour_in_memory_becomes_black():
     image = Image.new("RGB", (4, 4), (200, 0, 0))
     image.info["transparency"] = (200, 0, 0)
     assert Sample(image, "?").load().getpixel((0, 0)) == (0, 0, 0)
