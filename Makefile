@@ -29,7 +29,7 @@ bench:  ## cost of reading and editing attention, as multiples of the plain forw
 	$(PYTHON) benchmarks/host.py
 
 notebooks:  ## run every notebook top to bottom
-	pytest -n 0 -m notebook tests/test_notebooks.py
+	pytest -n 0 -m notebook
 
 docs:  ## check that the documentation's examples run
 	pytest -n 0 --doctest-modules interp

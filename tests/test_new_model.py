@@ -7,8 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from interp.conformance import check
+from interp.tracing import wrap
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "new_model.md").read_text("utf-8")
@@ -67,6 +71,26 @@ def test_the_page_holds_what_it_promises():
     assert FILES["interp_deepseek_vl.py"].count(MISTAKE[0][0]) == 1
 
 
+def test_the_pages_adapter_passes_and_its_mistake_does_not():
+    line, replacement = MISTAKE[0]
+    text = FILES["interp_deepseek_vl.py"]
+    right, swapped = (failures(one) for one in (text, text.replace(f"        {line}\n", replacement)))
+    assert right == []
+    assert swapped == ["locality"]
+
+
+def failures(text: str) -> list[str]:
+    """The checks that an adapter, given as the text of its module, does not pass."""
+    module: dict[str, Any] = {}
+    exec(text, module)
+    adapter = module["DeepseekVl"]()
+    model, processor = adapter.tiny()
+    found = check(wrap(model, processor, adapter=adapter), checks=["tiling", "locality", "rows"], probes=16)
+    return [row.name for row in found.failures]
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
 def test_the_page_works_as_written_and_its_mistake_is_noticed(folder):
     for command in COMMANDS:
         done = run(folder, command)

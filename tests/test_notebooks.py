@@ -1,5 +1,8 @@
-"""Every notebook runs top to bottom, offline, and shows what it promises."""
+"""Every notebook names what there is and, with `-m slow`, runs top to bottom, offline, and shows what it promises."""
 
+import ast
+import pkgutil
+import re
 from pathlib import Path
 
 import nbformat
@@ -7,15 +10,35 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-QUICK = {"01_look"}
-"""What the default run takes; CI takes them all."""
-
-NOTEBOOKS = [
-    pytest.param(path, marks=[] if path.stem in QUICK else pytest.mark.slow, id=path.stem)
-    for path in sorted(FOLDER.glob("*.ipynb"))
-]
+NOTEBOOKS = [pytest.param(path, id=path.stem) for path in sorted(FOLDER.glob("*.ipynb"))]
 
 
+def code(path: Path) -> ast.Module:
+    """A notebook's code, without lines for IPython."""
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    lines = [line for cell in cells for line in cell.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    return ast.parse("\n".join(lines))
+
+
+def named(path: Path) -> list[str]:
+    """The names of `interp` in a notebook's code, such as "interp.data.bundled", imported ones too."""
+    found = []
+    for node in ast.walk(code(path)):
+        if isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{one.name}" for one in node.names]
+        if isinstance(node, ast.Attribute):
+            found.append(ast.unparse(node))
+    return [name for name in found if re.fullmatch(r"interp(\.\w+)+", name)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS)
+def test_a_notebook_names_what_there_is(path: Path) -> None:
+    assert len(named(path)) > 5
+    for name in named(path):
+        pkgutil.resolve_name(name)
+
+
+@pytest.mark.slow
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS)
 def test_notebook_runs_top_to_bottom(path: Path) -> None:

@@ -183,7 +183,8 @@ def covered_area(
     Coordinate compression: the edges of the rectangles cut the plane into cells that are entirely covered or not
     at all.
     """
-    rectangles = rectangles[~np.isnan(rectangles).any(axis=1)]
+    if np.isnan(rectangles).any():
+        rectangles = rectangles[~np.isnan(rectangles).any(axis=1)]
     if not len(rectangles) or not len(regions):
         return np.zeros(len(regions))
     xs, ys, inside = _cells(np.asarray(rectangles, np.float64).tobytes())
@@ -224,7 +225,8 @@ def _overlaps(spans: np.ndarray, edges: np.ndarray) -> Float[np.ndarray, "region
     """Returns the length that each span shares with each interval between edges; 0 for NaN spans."""
     high = np.minimum(spans[:, 1:], edges[None, 1:])
     low = np.maximum(spans[:, :1], edges[None, :-1])
-    return np.nan_to_num(np.maximum(high - low, 0.0))
+    shared = high - low
+    return np.where(shared > 0, shared, 0.0)
 
 
 def check_count(n_tokens: int, footprints: Footprints, *, family: str, sizes: Sequence[Size]) -> None:

@@ -137,7 +137,8 @@ def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
     if isinstance(raw, Image.Image):
         _check_pixels(raw.size, f"image {i} (PIL)")
         with _decoding(f"image {i} (PIL)"):
-            return _to_rgb(raw)
+            rgb = _to_rgb(raw)
+            return raw.copy() if rgb is raw else rgb
     name = _name(raw)
     with readable_file(raw) as file, _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
@@ -145,14 +146,14 @@ def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode as RGB."""
+    """Any PIL mode as RGB; an RGB image as it is."""
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_scale(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, rgba).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _scale(values: np.ndarray) -> np.ndarray:

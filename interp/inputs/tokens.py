@@ -285,15 +285,17 @@ class TokenMap:
 
 def _inside(footprints: Float[np.ndarray, "token 4"], box: Box, rule: str) -> Bool[np.ndarray, " token"]:
     """Whether each footprint touches the box or has its centre in it; False for NaN footprints."""
-    low, high = footprints[:, :2], footprints[:, 2:]
-    start, end = np.array([box.x0, box.y0]), np.array([box.x1, box.y1])
+    x0, y0, x1, y1 = np.ascontiguousarray(footprints.T)
+    return _inside_axis(x0, x1, box.x0, box.x1, rule) & _inside_axis(y0, y1, box.y0, box.y1, rule)
+
+
+def _inside_axis(low: np.ndarray, high: np.ndarray, start: float, end: float, rule: str) -> np.ndarray:
+    """As `_inside`, along one axis."""
     sliver = _SLIVER * (high - low)
     if rule == "touch":
-        inside = np.minimum(high, end) - np.maximum(low, start) > sliver
-    else:
-        centre = (low + high) / 2
-        inside = (centre >= start - sliver) & (centre < end - sliver)
-    return inside[:, 0] & inside[:, 1]
+        return np.minimum(high, end) - np.maximum(low, start) > sliver
+    centre = (low + high) / 2
+    return (centre >= start - sliver) & (centre < end - sliver)
 
 
 def _touched(low: float, high: float, n: int) -> Bool[np.ndarray, " cell"]:
@@ -328,7 +330,7 @@ def _word_positions(text: str, at: Sequence[int], length: int) -> tuple[int, ...
 def _positions(name: str, positions: Any, length: int) -> Int[np.ndarray, " position"]:
     """Returns the positions after checking that they increase and lie inside the prompt."""
     found = np.array(positions, int).reshape(-1)
-    if len(found) and (found[0] < 0 or found[-1] >= length or (np.diff(found) <= 0).any()):
+    if len(found) and (found[0] < 0 or found[-1] >= length or (found[1:] <= found[:-1]).any()):
         raise MapError(
             f"positions of {name!r} must increase and lie in 0 … {length - 1} (unpadded); got {found[0]} … "
             f"{found[-1]}."

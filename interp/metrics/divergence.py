@@ -39,7 +39,7 @@ def kl_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
         1.3863
     """
     pair = check(map, mask)
-    return pair.nan_unless(_kl(pair), also=pair.has_positive())
+    return pair.nan_unless(_kl(pair), also=pair.has_positive)
 
 
 def kl_gain(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
@@ -54,7 +54,7 @@ def kl_gain(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
     """
     pair = check(map, mask)
     gain = np.log(pair.n_tokens / pair.n_inside) - _kl(pair)
-    return pair.nan_unless(gain, also=pair.has_positive())
+    return pair.nan_unless(gain, also=pair.has_positive)
 
 
 def js_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
@@ -69,16 +69,17 @@ def js_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
         0.6931
     """
     pair = check(map, mask)
-    shares = pair.shares()
-    even = pair.mask / pair.n_inside[..., None]
-    middle = 0.5 * (shares + even)
-    safe = np.where(middle > 0, middle, 1.0)
-    terms = xlogy(shares, shares / safe) + xlogy(even, even / safe)
+    shares, even = np.broadcast_arrays(pair.shares, pair.mask / pair.n_inside[..., None])
+    inside = even > 0
+    map_in, even_in = shares[inside], even[inside]
+    middle = 0.5 * (map_in + even_in)
+    terms = np.log(2.0) * shares  # outside the boxes M is half of Â
+    terms[inside] = xlogy(map_in, map_in / middle) + xlogy(even_in, even_in / middle)
     js = np.clip(0.5 * terms.sum(axis=-1), 0.0, np.log(2.0))
-    return pair.nan_unless(js, also=pair.has_positive())
+    return pair.nan_unless(js, also=pair.has_positive)
 
 
 def _kl(pair: Pair) -> Float[np.ndarray, "*lead"]:
-    logs = np.log(np.clip(pair.shares(), FLOOR, 1.0))
+    logs = np.log(np.clip(pair.shares, FLOOR, 1.0))
     inside = np.einsum("...t,...t->...", logs, pair.mask) / pair.n_inside
     return np.asarray(np.maximum(-np.log(pair.n_inside) - inside, 0.0))

@@ -42,8 +42,8 @@ def attention_ratio(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead
         2.0
     """
     pair = check(map, mask)
-    inside = np.einsum("...t,...t->...", pair.shares(), pair.mask)
-    return pair.nan_unless(inside * pair.n_tokens / pair.n_inside, also=pair.has_positive())
+    inside = np.einsum("...t,...t->...", pair.shares, pair.mask)
+    return pair.nan_unless(inside * pair.n_tokens / pair.n_inside, also=pair.has_positive)
 
 
 def attention_ratio_sliding(
@@ -82,7 +82,7 @@ def attention_ratio_sliding(
     flat = [_reach(row.reshape(shape)) for row in pair.mask.reshape(-1, pair.n_tokens)]
     reach = np.array([cells.ravel() for cells, _ in flat]).reshape(pair.mask.shape)
     places = np.array([n for _, n in flat]).reshape(pair.mask.shape[:-1])
-    shares = pair.shares()
+    shares = pair.shares
     inside = np.einsum("...t,...t->...", shares, pair.mask)
     slid = np.einsum("...t,...t->...", shares, reach)
     ratio = inside * places / np.where(slid > 0, slid, 1.0)

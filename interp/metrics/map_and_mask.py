@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ __all__ = ["Pair", "check"]
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A map and a mask whose leading axes broadcast; `defined` is False where no metric is defined."""
+    """A map and a mask whose leading axes broadcast; `defined` is False where no metric is defined.
+
+    A metric takes it in the place of a map, so that several metrics check the same map once.
+    """
 
     map: Float[np.ndarray, "*map_lead token"]
     mask: Bool[np.ndarray, "*mask_lead token"]
@@ -30,11 +34,15 @@ class Pair:
         """N, the number of image tokens."""
         return self.map.shape[-1]
 
-    @property
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.map, dtype, copy=copy)
+
+    @cached_property
     def n_inside(self) -> np.ndarray:
         """|B|, the number of tokens inside each mask; at least 1, so that it can divide."""
         return np.asarray(np.maximum(self.mask.sum(axis=-1), 1))
 
+    @cached_property
     def shares(self) -> Float[np.ndarray, "*map_lead token"]:
         """The map's positive part divided by its sum; all zeros where nothing is positive.
 
@@ -50,13 +58,14 @@ class Pair:
         """`value` where the pair is defined (and `also` holds), NaN elsewhere."""
         return np.where(self.defined & np.asarray(also), value, np.nan).astype(np.float64)
 
+    @cached_property
     def has_positive(self) -> Bool[np.ndarray, "*map_lead"]:
         """Where the map has any positive value, so that `shares` is a distribution."""
         return np.asarray(np.any(self.map > 0, axis=-1))
 
 
 def check(map: ArrayLike, mask: ArrayLike) -> Pair:
-    """The map as finite float64 and the mask as bool, with their shapes verified.
+    """The map as finite float64 and the mask as bool, with their shapes verified; a `Pair` as it is.
 
     Both are read by position, tokens on the last axis. An axis that is named "token" is moved there.
 
@@ -67,6 +76,8 @@ def check(map: ArrayLike, mask: ArrayLike) -> Pair:
         MapError: The map is not numeric, the mask is not bool, either has masked entries, their last axes differ, their
             leading axes do not broadcast, or their labels differ.
     """
+    if isinstance(map, Pair):
+        return map
     map, mask = _tokens_last(map), _tokens_last(mask)
     _check_labels(map, mask)
     values = real_numbers(map, "a map is an array of real numbers (..., token)", MapError)
@@ -96,8 +107,9 @@ def check(map: ArrayLike, mask: ArrayLike) -> Pair:
             f"{inside.shape}. Add axes of length 1, as in mask[:, None, :]."
         ) from None
     finite = np.asarray(np.all(np.isfinite(values), axis=-1))
-    values = np.where(finite[..., None], values, 0.0)
-    nonzero = (values != 0).any(axis=-1)
+    if not finite.all():
+        values = np.where(finite[..., None], values, 0.0)
+    nonzero = values.any(axis=-1)
     proper = inside.any(axis=-1) & ~inside.all(axis=-1)
     return Pair(values, inside, np.asarray(nonzero & proper))
 

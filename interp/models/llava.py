@@ -35,7 +35,8 @@ class Llava(Family):
         Raises:
             ModelError: The settings are not supported, or the pixel values do not follow from them.
         """
-        pixels = [tuple(int(n) for n in view.shape[-2:]) for view in inputs.get("pixel_values", ()) if sizes]
+        values = inputs.get("pixel_values")
+        pixels = [tuple(values.shape[-2:])] * len(values) if sizes and values is not None else []
         if len(pixels) != len(sizes):
             raise ModelError(f"the sample has {len(sizes)} image(s), but pixel_values hold {len(pixels)}.")
         scales = getattr(

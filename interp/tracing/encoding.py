@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from interp.errors import ImageError, ImageTokenMismatch, ModelError, PromptError, SampleError
 from interp.inputs.footprints import check_count
@@ -245,7 +246,9 @@ class Encoder:
             key = ImagesKey(settings, _fingerprints(sample), Identity(self.adapter))
             old = self.processed.get(key)
             single = (
-                self._encode(sample, prompt) if old is None else self._reworded(sample, prompt, old, seen)
+                self._encode(sample, prompt, settings)
+                if old is None
+                else self._reworded(sample, prompt, old, seen)
             )
             self.processed.keep(key, single)
             singles.append(single)
@@ -266,7 +269,7 @@ class Encoder:
             return batch
         return self.joined([batch.samples[i] for i in at], batch.prompt, [batch.singles[i] for i in at])
 
-    def _encode(self, sample: Sample, prompt: Prompt) -> Encoded:
+    def _encode(self, sample: Sample, prompt: Prompt, settings: str | None = None) -> Encoded:
         rendered = render(sample, prompt, self.processor, self.adapter)
         images = [sample.load(i) for i in range(len(sample.images))]
         found = self._process(rendered.text, images, sample)
@@ -292,7 +295,9 @@ class Encoder:
         expansions = tuple(span["replacement"] for span in spans[0]) if located and spans else None
         made = {name: value for name, value in found.items() if name not in PER_TOKEN}
         prints = _fingerprints(sample)
-        images_only = Images(made, None if prints is None else (_settings(self.processor), prints))
+        images_only = Images(
+            made, None if prints is None else (settings or _settings(self.processor), prints)
+        )
         return Encoded(rendered, found, tokens, expansions, images_only)
 
     def _repeats(self, whole: Encoded) -> bool:
@@ -455,10 +460,8 @@ def _settings(processor: Any) -> str:
 
 
 def left_padded(lines: Sequence[Tensor], fill: int) -> Tensor:
-    """(line, longest) from 1-d tensors, padded on the left."""
-    width = max(len(line) for line in lines)
-    pad = torch.nn.functional.pad
-    return torch.stack([pad(line, (width - len(line), 0), value=fill) for line in lines])
+    """(line, longest, …) from tensors (n, …), padded on the left."""
+    return pad_sequence(list(lines), batch_first=True, padding_value=fill, padding_side="left")
 
 
 def joined_images(values: Sequence[Tensor]) -> Tensor:
@@ -510,9 +513,7 @@ def sliced(
     values: Int[Tensor, "*axis sample position"], starts: Sequence[int], stops: Sequence[int], fill: int = 0
 ) -> Int[Tensor, "*axis sample longest"]:
     """Columns starts[i] to stops[i] of each sample i, padded on the left with `fill` to the longest."""
-    width = max(stop - start for start, stop in zip(starts, stops, strict=True))
-    lines = [
-        torch.nn.functional.pad(values[..., i, start:stop], (width - (stop - start), 0), value=fill)
-        for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
-    ]
-    return torch.stack(lines, dim=-2)
+    samples = values.movedim(0, -1) if values.ndim == 3 else values
+    lines = [one[start:stop] for one, start, stop in zip(samples, starts, stops, strict=True)]
+    padded = left_padded(lines, fill)
+    return padded.movedim(-1, 0) if values.ndim == 3 else padded

@@ -421,8 +421,19 @@ class _Maker(ABC):
         """The plan of each layer that has work."""
         reads = [self._read(number, selection) for number, selection in selections]
         edits = [self._edited(one) for one in applied]
-        numbers = sorted({layer for part in (*reads, *edits) for layer in part.heads})
-        return {layer: self._layer(layer, reads, edits) for layer in numbers}
+        kinds: dict[
+            tuple[tuple[int, ...] | None, ...], LayerPlan
+        ] = {}  # layers that only read the same share theirs
+        plans = {}
+        for layer in sorted({layer for part in (*reads, *edits) for layer in part.heads}):
+            if any(layer in edit.heads for edit in edits):
+                plans[layer] = self._layer(layer, reads, edits)
+                continue
+            kind = tuple(read.heads.get(layer) for read in reads)
+            if kind not in kinds:
+                kinds[kind] = self._layer(layer, reads, ())
+            plans[layer] = kinds[kind]
+        return plans
 
     def _layer(self, layer: int, reads: Sequence[_Read], edits: Sequence[_Edited]) -> LayerPlan:
         mine = [read for read in reads if layer in read.heads]

@@ -20,7 +20,7 @@ from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost
-from interp.tracing.encoding import Batch, left_padded, sliced
+from interp.tracing.encoding import Batch, sliced
 from interp.tracing.padding import Layout
 from interp.tracing.visibility import Visibility
 
@@ -161,6 +161,8 @@ def prefix_lengths(batch: Batch, stop: Stop = "image") -> tuple[int, ...]:
 
 def prefix_lines(batch: Batch, lengths: Sequence[int]) -> tuple[int, ...]:
     """The number of each sample's prefix among the different ones, in the order they first occur."""
+    if len({single.images.digest for single in batch.singles}) == len(batch):
+        return tuple(range(len(batch)))
     found: dict[bytes, int] = {}
     contents = (single.content(n) for single, n in zip(batch.singles, lengths, strict=True))
     return tuple(found.setdefault(content, len(found)) for content in contents)
@@ -235,11 +237,12 @@ def pass_inputs(batch: Batch, before: Prefix | None) -> tuple[dict[str, Tensor],
         return batch.inputs | {"position_ids": batch.positions}, None
     stops = [batch.inputs["input_ids"].shape[1]] * len(batch)
     starts = [int(pad) + n for pad, n in zip(batch.pad, before.lengths, strict=True)]
-    mask = left_padded([torch.ones(n, dtype=torch.long) for n in before.lengths], 0)
     own = sliced(batch.inputs["attention_mask"], starts, stops)
+    longest, held = max(before.lengths), torch.tensor(before.lengths, device=own.device)
+    mask = torch.arange(longest, device=own.device) >= longest - held[:, None]
     inputs = {
         "input_ids": sliced(batch.inputs["input_ids"], starts, stops, batch.pad_id),
-        "attention_mask": torch.cat([mask.to(own.device), own], dim=1),
+        "attention_mask": torch.cat([mask.to(own.dtype), own], dim=1),
         "position_ids": sliced(batch.positions, starts, stops),
     }
     length = before.keys[0].shape[2]

@@ -260,3 +260,16 @@ class Tensor:
 def test_what_is_no_image_is_told_how_to_become_one(unchecked, image, message):
     with pytest.raises(ImageError, match=message):
         Sample(image)
+
+
+def test_a_loaded_image_is_a_copy_of_the_one_in_memory():
+    image = Image.new("RGB", (4, 4), (200, 0, 0))
+    sample = Sample(image, "?")
+    sample.load().putpixel((0, 0), (0, 0, 0))
+    assert sample.load().getpixel((0, 0)) == (200, 0, 0)
+
+
+def test_a_transparent_colour_in_memory_becomes_black():
+    image = Image.new("RGB", (4, 4), (200, 0, 0))
+    image.info["transparency"] = (200, 0, 0)
+    assert Sample(image, "?").load().getpixel((0, 0)) == (0, 0, 0)

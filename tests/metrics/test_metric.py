@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import interp.metrics
 from interp.errors import MapError, StudyError
 from interp.metrics import METRICS, named
+from interp.metrics.map_and_mask import check
 
 NAMES = ["ar", "ar_sliding", "kl", "js", "kl_gain", "pointing", "iou", "auroc", "ap"]
 EVERY = pytest.mark.parametrize("metric", list(METRICS.values()), ids=list(METRICS))
@@ -173,3 +174,13 @@ def test_a_map_and_a_mask_that_do_not_fit_are_refused(metric):
         metric(np.ones(N), np.array([True]), (ROWS, COLS))
     with pytest.raises(MapError, match="real numbers"):
         metric(np.array(1.0), mask, (ROWS, COLS))
+
+
+@EVERY
+def test_a_checked_pair_scores_as_its_maps_under_each_mask(metric):
+    rng = np.random.default_rng(3)
+    maps, masks = rng.random((4, N)), rng.random((2, N)) < 0.3
+    maps[1], maps[2, 0] = 0.0, np.nan
+    found = metric(check(maps[:, None], masks), masks, (ROWS, COLS))
+    alone = [[metric(one, mask, (ROWS, COLS)) for mask in masks] for one in maps]
+    np.testing.assert_array_equal(found, np.array(alone))

@@ -78,7 +78,7 @@ def test_a_killed_figure_3_is_finished_with_the_same_bytes(
         "--out",
         str(tmp_path / "killed"),
         "--n",
-        "10",
+        "4",
     ]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("killed/*/shards/*.parquet")):
@@ -86,7 +86,7 @@ def test_a_killed_figure_3_is_finished_with_the_same_bytes(
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() != 0
-    options = {"model": str(folder), "n": 10}
+    options = {"model": str(folder), "n": 4}
     figure(**options, out=tmp_path / "killed")
     printed = capsys.readouterr().out
     figure(**options, out=tmp_path / "whole")

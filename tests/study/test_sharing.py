@@ -85,9 +85,10 @@ def test_three_prompts_and_two_edits_make_each_prefix_once(
 
 
 def test_a_cell_has_the_bytes_it_has_alone(mllm: Mllm, tmp_path: Path, made: list[list[str]]) -> None:
-    varied = grid(
-        mllm,
-        data={"four": samples(4)},
+    varied = Grid(
+        base(mllm, data=samples(4)),
+        prompt={"paper": PAPER_PROMPT, "short": SHORT},
+        edits={"none": (), "blind": [BLIND]},
         indicator={"plain": Attention(), "relative": Attention(relative_to=GENERIC_PROMPT)},
     )
     varied.run(tmp_path / "grid", progress=False)
@@ -95,7 +96,7 @@ def test_a_cell_has_the_bytes_it_has_alone(mllm: Mllm, tmp_path: Path, made: lis
     made.clear()
     for _, study in varied.studies:
         study.run(tmp_path / "alone", progress=False)
-    assert len(made) == 2 * 12
+    assert len(made) == 2 * 8
     together = fingerprints(tmp_path / "grid")
     for file, found in fingerprints(tmp_path / "alone").items():
         assert together[file] == found, file
@@ -201,8 +202,9 @@ def test_without_sharing_a_model_runs_whole_as_it_always_did(mllm: Mllm, made: l
 def test_two_processes_and_a_kill_change_no_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[list[str]]
 ) -> None:
+    prompts = {"paper": PAPER_PROMPT, "short": SHORT}
     varied = Grid(
-        base("organism", data=bundled("natural", n=10)), prompt=PROMPTS, edits={"none": (), "blind": [BLIND]}
+        base("organism", data=bundled("natural", n=10)), prompt=prompts, edits={"none": (), "blind": [BLIND]}
     )
     whole = varied.run(tmp_path / "one", progress=False)
     assert [len(batch) for batch in made] == [2] * 5

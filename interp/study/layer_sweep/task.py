@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from interp.errors import MapError
 from interp.inputs.sample import Box, Sample
 from interp.inputs.tokens import TokenMap
 from interp.metrics import named
+from interp.metrics.map_and_mask import check
 from interp.run import FAILURES
 from interp.run.task import failure
 from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes
@@ -97,10 +98,10 @@ class SweepTask(SamplesTask):
             "n_box_tokens": int(own.sum()),
             "lost_area": float(np.max(tokens.lost_area(sample.boxes))),
             "partner": None if partner is None else self.study.data[partner].id,
-            "image_index": tokens.image_index.tolist(),
+            "image_index": tokens.image_index.astype(np.int32),
             "footprints": tokens.footprints.astype(np.float32).ravel(),
         }
-        scores = list(self._scores(index, layers, values, tokens, own))
+        scores = self._scores(index, layers, values, tokens, own)
         failures = [self._silent(score) for score in scores if math.isnan(score["value"])]
         maps = [
             {"index": index, "layer": layer, "map": line}
@@ -110,34 +111,28 @@ class SweepTask(SamplesTask):
 
     def _scores(
         self, index: int, layers: list[int], values: np.ndarray, tokens: TokenMap, own: np.ndarray
-    ) -> Iterator[dict[str, Any]]:
+    ) -> list[dict[str, Any]]:
         """One row per layer, metric and control; tokens without a footprint are left out."""
-        seen = ~np.isnan(tokens.footprints).any(axis=1)
+        unseen = np.isnan(tokens.footprints)
+        grid, chosen = (None, ~unseen.any(axis=1)) if unseen.any() else (tokens.grid, slice(None))
         centre = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
-        pairs = {"boxes": (values, own), "centre_prior": (centre[None], own)}
+        maps = np.concatenate([values, centre[None]])[:, None, chosen]
         borrowed = self._borrowed(index)
-        if borrowed:
-            pairs["shuffled_boxes"] = (values, tokens.mask(borrowed, rule=self.study.rule))
-        grid, chosen = (tokens.grid, slice(None)) if seen.all() else (None, seen)
-        maps = np.concatenate([array[:, chosen] for array, _ in pairs.values()])
-        masks = np.concatenate([np.tile(mask[chosen], (len(array), 1)) for array, mask in pairs.values()])
-        ends = np.cumsum([len(array) for array, _ in pairs.values()]).tolist()
-        places = dict(zip(pairs, map(slice, [0, *ends], ends), strict=False))
+        others = [tokens.mask(borrowed, rule=self.study.rule)] if borrowed else []
+        masks = np.stack([own, *others])[:, chosen]
+        pair = check(maps, masks)
         table = {}
         for metric in named(self.study.metrics):
-            scores = metric(maps, masks, grid).tolist()
-            for control, place in places.items():
-                own = scores[place]
-                table[metric.name, control] = own if len(own) == len(layers) else own * len(layers)
-        for place, layer in enumerate(layers):
-            for (metric, control), scores in table.items():
-                yield {
-                    "index": index,
-                    "layer": layer,
-                    "metric": metric,
-                    "control": control,
-                    "value": scores[place],
-                }
+            scores = metric(pair, masks, grid).T.tolist()
+            table[metric.name, "boxes"] = scores[0][:-1]
+            table[metric.name, "centre_prior"] = scores[0][-1:] * len(layers)
+            if borrowed:
+                table[metric.name, "shuffled_boxes"] = scores[1][:-1]
+        return [
+            {"index": index, "layer": layer, "metric": metric, "control": control, "value": scores[place]}
+            for place, layer in enumerate(layers)
+            for (metric, control), scores in table.items()
+        ]
 
     def _borrowed(self, index: int) -> tuple[Box, ...]:
         partner = self._partners[index]
@@ -163,8 +158,9 @@ def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:
         )
     values = np.asarray(array.values, dtype=np.float64)
     layers = array.get_index("layer").tolist()
-    wrong = [layer for layer, row in zip(layers, np.isfinite(values), strict=True) if not row.all()]
-    if wrong:
+    finite = np.asarray(np.isfinite(values).all(axis=1))
+    if not finite.all():
+        wrong = [layer for layer, whole in zip(layers, finite, strict=True) if not whole]
         raise MapError(
             f"the map of sample {sample.id} holds NaN or infinity at layers {wrong}. Does it overflow in "
             f'this dtype? Try dtype="float32".'
