@@ -16,6 +16,7 @@ from typing import Annotated
 
 import tyro
 
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
@@ -90,4 +91,4 @@ def by_kind(read: dict[str, Samples]) -> dict[str, Samples]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

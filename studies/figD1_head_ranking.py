@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tyro
-
+from interp.cli import run_script
 from interp.data.open import BUNDLED, sets
 from interp.study import ModelSpec
 from interp.study.head_ranking.agreement import head_agreement
@@ -70,4 +69,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

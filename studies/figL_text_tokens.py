@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tyro
-
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
@@ -112,4 +111,4 @@ def own_layers(validation: Result) -> dict[str, LayerChoice]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

@@ -14,12 +14,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
+from interp.report.tables import write_csv
 from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
 from interp.study.dataframes import records
 from interp.study.layer_sweep.failures import counts, thresholds, verdicts, write_page
@@ -75,7 +76,7 @@ def main(
         raise SystemExit(
             "no sample has both an answer to judge and a defined AR: the data's rows need answers."
         )
-    found.to_csv(out / "figM.csv", index=False)
+    write_csv(found, out / "figM.csv")
     print(choice.sentence(result))
     print_counts(found, seed)
     print(f"Page: {write_page(result, out / 'figM.html', choice=choice, limits=limits, found=found)}")
@@ -89,4 +90,4 @@ def print_counts(found: pd.DataFrame, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

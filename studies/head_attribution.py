@@ -14,8 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.report.tables import number
@@ -77,4 +76,4 @@ def boxed(read: dict[str, Samples]) -> dict[str, Samples]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

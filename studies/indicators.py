@@ -18,8 +18,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from interp.cli import run_script
 from interp.data import Samples, bundled, named
 from interp.indicators import (
     Attention,
@@ -145,4 +144,4 @@ def _samples(name: str, split: str, n: int, seed: int) -> Samples:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.report.tables import number
@@ -82,4 +81,4 @@ def _asked(meta: Mapping[str, Any]) -> str | None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

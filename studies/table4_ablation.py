@@ -15,8 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from interp.cli import run_script
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
@@ -94,4 +93,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

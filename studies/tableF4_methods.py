@@ -16,8 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
+from interp.cli import run_script
 from interp.data.open import BUNDLED, sets
 from interp.methods import HGAI, PAI, AdaptVis, Plain, ScalingVis, VGRefine, ViCrop
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
@@ -96,4 +95,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

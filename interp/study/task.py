@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -80,16 +81,32 @@ class _Edited(Mllm):
         return super().trace(samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding)
 
 
-def data_identity(samples: Samples) -> dict[str, Any]:
+def data_identity(samples: Samples, *, labels: bool = False) -> dict[str, Any]:
     """The data as a study's JSON names them: by content, and by the ids that the tables will show.
 
     An image that cannot be read counts by its sample's id: it becomes a failure, not the end of the study.
+
+    Args:
+        samples: The data.
+        labels: Whether `meta["label"]` counts too, which is no part of a sample's fingerprint.
     """
-    return {
+    found = {
         "fingerprint": _hashed(samples, _content),
         "ids": _hashed(samples, lambda sample: sample.id),
         "n": len(samples),
     }
+    return {**found, "labels": _hashed(samples, _label)} if labels else found
+
+
+def _label(sample: Sample) -> str:
+    return json.dumps(sample.meta.get("label"), default=str)
+
+
+def _asks_for_labels(value: Any) -> bool:
+    """Whether an indicator, as JSON values, reads the rows of each sample's own label."""
+    if isinstance(value, Mapping):
+        return value.get("queries") == "label" or any(map(_asks_for_labels, value.values()))
+    return isinstance(value, list | tuple) and any(map(_asks_for_labels, value))
 
 
 def _hashed(samples: Samples, word: Callable[[Sample], str]) -> str:
@@ -281,7 +298,14 @@ class StudyTask(ABC):
 
     @cached_property
     def _data(self) -> dict[str, Any]:
-        return data_identity(self.study.data)
+        return data_identity(self.study.data, labels=self.reads_labels)
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether `meta["label"]` of the samples decides what is measured."""
+        one = getattr(self.study, "indicator", None)
+        every = [*getattr(self.study, "indicators", {}).values(), *([] if one is None else [one])]
+        return any(_asks_for_labels(indicator.to_dict()) for indicator in every)
 
     @cached_property
     def _plan(self) -> Plan:

@@ -104,7 +104,7 @@ def verdicts(result: Result, choice: LayerChoice, limits: Mapping[Key, float]) -
     scores = _at(result, choice)
     own = where(scores, scores.control == "boxes").assign(ar=lambda rows: rows.value)
     columns = ["model", "data", "index", "sample", "group", "answer", "predicted", "correct"]
-    frame = result.samples[columns].merge(own[[*KEY, "sample", "ar"]], on=[*KEY, "sample"])
+    frame = result.samples[columns].merge(own[[*KEY, "index", "ar"]], on=[*KEY, "index"])  # ids may repeat
     frame = frame.dropna(subset=["ar", "correct"]).reset_index(drop=True)
     limit = pd.Series([limits[key] for key in zip(frame.model, frame.data, strict=True)], dtype=float)
     frame = frame.assign(looked=frame.ar > limit, correct=frame.correct.astype(bool))
@@ -192,7 +192,7 @@ def _auroc(ar: np.ndarray, right: np.ndarray) -> float:
 
 def _at(result: Result, choice: LayerChoice) -> pd.DataFrame:
     """The AR of every sample at its model's chosen layer."""
-    scores = where(result.scores, result.scores.metric == "ar")
+    scores = where(result.values, result.values.metric == "ar")
     return where(scores, scores.layer == scores.model.map(dict(choice.layers)))
 
 
