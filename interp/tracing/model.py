@@ -55,7 +55,7 @@ class Mllm(WrappedModel):
         none is read or edited (see `Prefix`). Such a trace equals the whole pass to about 1e-5; a trace that
         found its prefix and one that made it are equal to the last bit, but for the cost.
         """
-        found = copy(self)  # with what is cached, such as the fingerprint
+        found = copy(self)  # with what is cached, such as the layers
         object.__setattr__(found, "prefixes", prefixes)
         return found
 
