@@ -8,7 +8,7 @@ from interp.run.plan import Plan, as_part, make_plan
 from interp.run.runner import check_options, run_task, run_tasks
 from interp.run.sessions import cost_of, manifest_of
 from interp.run.store import RunFolder, canonical, digest, folder_name
-from interp.run.task import FAILURES, Outcome, Sharing, Task
+from interp.run.task import FAILURES, Outcome, Sharing, Task, Watched
 
 __all__ = [
     "FAILURES",
@@ -18,6 +18,7 @@ __all__ = [
     "RunFolder",
     "Sharing",
     "Task",
+    "Watched",
     "as_part",
     "canonical",
     "check_options",

@@ -38,6 +38,7 @@ __all__ = [
     "fault",
     "group_of",
     "image_key",
+    "model_identity",
     "question_length",
     "suitable_threads",
 ]
@@ -79,6 +80,19 @@ class _Edited(Mllm):
     ) -> Trace:
         """`Mllm.trace`, with the model's own edits first."""
         return super().trace(samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding)
+
+
+def model_identity(mllm: Any) -> dict[str, str]:
+    """The opened model as it is now, as a study's JSON names it: what all its numbers depend on.
+
+    The fingerprint names weights, adapters, hooks, settings and the processor. It is taken anew at each call, because
+    any of them may have changed since the model was opened.
+    """
+    found = {"fingerprint": mllm.fingerprint, "dtype": str(mllm.dtype).removeprefix("torch.")}
+    if isinstance(mllm, Mllm):
+        found["attention"] = mllm.installation.implementation
+        found |= {} if mllm.executor == "tap" else {"executor": mllm.executor}
+    return {**found, "device": str(mllm.device)}
 
 
 def data_identity(samples: Samples, *, labels: bool = False) -> dict[str, Any]:
@@ -184,8 +198,7 @@ class StudyTask(ABC):
 
     def __init__(self, study: Any, mllm: Any) -> None:
         self.study, self._mllm, self._shelf = study, mllm, ProcessCache()
-        dtype, device = str(mllm.dtype).removeprefix("torch."), str(mllm.device)
-        self._identity = {"fingerprint": mllm.fingerprint, "dtype": dtype, "device": device}
+        self._identity = model_identity(mllm)
 
     @abstractmethod
     def schemas(self) -> Mapping[str, pa.Schema]:
@@ -239,6 +252,21 @@ class StudyTask(ABC):
             )
         return mllm
 
+    def check_unchanged(self) -> None:
+        """Raise an error if the model is no longer the one that the run's folder is named for.
+
+        Raises:
+            RunError: Something that the numbers depend on has changed.
+        """
+        before, now = self._identity, model_identity(self.mllm)
+        changed = [name for name in before if name != "device" and now.get(name) != before[name]]
+        if changed:
+            raise RunError(
+                f"expected the model to stay as it was when the study started, but its {' and '.join(changed)} changed "
+                f"while the study ran (its weights, adapters, hooks, settings or processor). What was computed "
+                f"meanwhile is not stored. Run again: the changed model gets a folder of its own."
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """What the numbers of every such task depend on; subclasses add their own."""
         device = str(self.mllm.device).partition(":")[0]
@@ -254,7 +282,7 @@ class StudyTask(ABC):
     def provenance(self) -> dict[str, Any]:
         """Names of what `to_dict` knows by fingerprint."""
         return {
-            "model": model_provenance(self.study.model, self.mllm),
+            "model": model_provenance(self.study.model, self.mllm, self._identity["fingerprint"]),
             "data": {"name": self.study.data.name, **self._data},
             "device": str(self.mllm.device),
         }
