@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -87,10 +86,20 @@ def _parsing() -> Iterator[None]:
             yield
     except SystemExit as end:
         if end.code:
-            parts = re.split(r"^[│\s─]+$", said.getvalue(), flags=re.MULTILINE)
-            lines = (re.sub(r"^╭.*$|[│╭╮╰╯─]", " ", part, flags=re.MULTILINE).split() for part in parts)
-            _say_error(". ".join(" ".join(words).rstrip(".") for words in lines if words) + ".")
+            _say_error(_one_line(said.getvalue()))
         raise
+
+
+def _one_line(box: str) -> str:
+    """The text in a box of tyro's: its paragraphs as sentences, without its title."""
+    parts: list[list[str]] = [[]]  # the first holds the title, where it is no part of the frame
+    for line in box.splitlines():
+        words = line.strip(" │╭╮╰╯")
+        if line.startswith("╭") or not words.strip("─-"):
+            parts.append([])
+        else:
+            parts[-1] += words.split()
+    return ". ".join(" ".join(words).rstrip(".") for words in parts[1:] if words) + "."
 
 
 def _say_error(text: str) -> None:

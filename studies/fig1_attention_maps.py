@@ -56,15 +56,19 @@ def main(
         return Grid(base, data=read).run(out, workers=workers)
 
     validation = sets(data, split="validation", n=n_validation, seed=seed)
-    shown = sets(data, n=n, seed=seed)
+    shown = sets(data, n=n, seed=seed, needed=True)
     results = {"attention": run(shown, PLAIN), "relative to a generic prompt": run(shown, RELATIVE)}
     relative = results["relative to a generic prompt"]
     choice = choose_layer(run(validation, RELATIVE)) if validation else relative.best_layer(descriptive=True)
     print(choice.sentence(relative))
+    print_failures(results)
+    print(f"Page: {write_maps(results, choice, out / 'fig1.html')}")
+
+
+def print_failures(results: dict[str, Result]) -> None:
     for result in results.values():
         if len(result.failures):
             print(result.failures[["sample", "error", "reason"]].to_string(index=False))
-    print(f"Page: {write_maps(results, choice, out / 'fig1.html')}")
 
 
 if __name__ == "__main__":

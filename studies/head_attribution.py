@@ -48,7 +48,7 @@ def main(
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    read = sets(data, n=n, seed=seed)
+    read = sets(data, n=n, seed=seed, needed=True)
     spec = ModelSpec(model, device=device, dtype=dtype)
     base = HeadAttribution(model=spec, data=next(iter(read.values())), target=target, seed=seed)
     result = Grid(base, data=read).run(out, workers=workers)

@@ -49,7 +49,7 @@ def main(
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    read = by_question(sets(data, n=n, seed=seed))
+    read = by_question(sets(data, n=n, seed=seed, needed=True))
     spec = ModelSpec(model, device=device, dtype=dtype)
     base = LensSweep(model=spec, data=next(iter(read.values())), words=words, seed=seed)
     result = Grid(base, data=read).run(out, workers=workers)

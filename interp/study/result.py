@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from interp.inputs.tokens import TokenMap
     from interp.study.runs import GridCell
 
-__all__ = ["GridResult", "differences", "printed", "stored_tokens", "summarise"]
+__all__ = ["GridResult", "counted", "differences", "printed", "stored_tokens", "summarise"]
 
 BASELINES = ("shuffled_boxes", "centre_prior")
 OWN = ("index", "sample", "group", "value")
@@ -265,6 +265,20 @@ class GridResult:
 
     def _frames(self, table: str) -> pd.DataFrame:
         return below(cell.frame(table) for cell in self.cells)
+
+
+def counted(result: GridResult) -> list[str]:
+    """How many samples in how many groups each cell measured: lines below a table; cells of like counts in one."""
+    names: dict[str, list[str]] = {}
+    for cell in result.cells:
+        samples = cell.frame("samples")
+        said = f"{len(samples)} samples in {samples.group.nunique()} groups"
+        names.setdefault(said, []).append(
+            " · ".join(cell.labels[axis] for axis in result.varied or ("data",))
+        )
+    if len(names) == 1 and len(result.cells) > 1:
+        return [f"Each: {next(iter(names))}."]
+    return [f"{', '.join(own)}: {said}." for said, own in names.items()]
 
 
 def mean_text(row: dict[str, Any]) -> str:

@@ -129,3 +129,14 @@ def test_a_shard_stored_before_the_change_is_kept(mllm: Mllm, tmp_path: Path) ->
     with pytest.raises(RunError, match="changed while the study ran"):
         study.run(tmp_path, progress=False)
     assert len(list(tmp_path.glob("*/shards/*.json"))) == 1
+
+
+@pytest.mark.parametrize("queries", ["label", "last"])
+def test_labels_count_where_they_are_read(mllm: Mllm, data: Samples, queries: str) -> None:
+    named = Samples([one.replace(meta={**one.meta, "label": "thing"}, id=one.id) for one in data], data.name)
+    indicator = Attention(queries=queries)
+    a, b = (
+        LayerSweep(data=each, model=mllm, indicator=indicator).to_dict(mllm)["data"] for each in (data, named)
+    )
+    assert a["fingerprint"] == b["fingerprint"]  # a sample's meta is no part of it
+    assert (a != b) == (queries == "label")

@@ -20,7 +20,7 @@ from interp.study.dataframes import records, rows_of, where
 from interp.study.indicator_comparison.indicator_maps import costs
 from interp.study.indicator_comparison.paired_tests import compare_indicators, found
 from interp.study.indicator_comparison.removal_curves import scaled
-from interp.study.result import GridResult, printed, stored_tokens
+from interp.study.result import GridResult, counted, printed, stored_tokens
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def calibration_table(result: GridResult, found: pd.DataFrame, measure: str) -> 
         for cell in cells
         if (n := rows_of(result.samples, cell.labels).group.nunique()) < MIN_GROUPS
     ]
-    return "\n".join([printed(table, WIDTH), *notes])
+    return "\n".join([printed(table, WIDTH), *counted(result), *notes])
 
 
 def mark(finds: Any) -> str:

@@ -21,7 +21,7 @@ from interp.run.files import as_path, write_atomically
 from interp.study.compare import compare, compare_groups
 from interp.study.dataframes import where
 from interp.study.layer_choice import LayerChoice, check_metric, choose_layer, layers_of, metrics_of
-from interp.study.result import GridResult, differences, printed, stored_tokens, summarise
+from interp.study.result import GridResult, counted, differences, printed, stored_tokens, summarise
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def layer_table(result: GridResult, metric: str, choice: LayerChoice | None = No
         for cell in result.cells:
             row += _columns(summary, (*cell.key, layer))
         table.add_row(*map(Text, row))
-    return printed(table, WIDTH + 30 * max(len(result.cells) - 2, 0))
+    shown_table = printed(table, WIDTH + 30 * max(len(result.cells) - 2, 0))
+    return "\n".join([shown_table, *counted(result)])
 
 
 def _star(layer: int, choice: LayerChoice | None) -> str:

@@ -48,10 +48,9 @@ is one group. Dashed: the same maps on other samples' boxes."""
 DIVISOR = """All relative maps, for every kind of token, are divided by the same row: the last row of the generic
 prompt, since a generic prompt has no question and no word for the object. Only for the last token do both rows have
 the same role in the sentence. A difference between kinds of token should therefore also appear in the plain maps."""
-CHOICE = """Each kind of token is shown at its own layer, the best on the validation split, and measured on test
-samples of other groups. “Minus” columns are differences of AR over the same samples: minus AR
-on shuffled boxes, minus AR of the last token. p: permutation of whole groups, with Holm's correction over all rows of
-this table."""
+CHOICE = """Each kind of token is shown at its own layer, the best on {chosen_on}. {caution}“Minus” columns are
+differences of AR over the same samples: minus AR on shuffled boxes, minus AR of the last token. p: permutation of
+whole groups, with Holm's correction over all rows of this table."""
 
 
 def own_layer_scores(result: Result, choices: Mapping[str, LayerChoice], metric: str = "ar") -> pd.DataFrame:
@@ -173,7 +172,7 @@ def write_page(
     examples = join("Low ", ramp(), " high, each map by itself; relative maps.")
     body = [
         section("Layer by layer", paragraph(DIVISOR, kind="soft wide"), figure_cards(shown), intro=HOW),
-        section("At each kind's own layer", grid(cards, "stacked"), intro=CHOICE),
+        section("At each kind's own layer", grid(cards, "stacked"), intro=_choice(first, choices)),
         section("Some samples", *_examples(first, choices[next(iter(results))]), intro=examples),
         section("Failures", paragraph(failures_said(list(results.values())), kind="wide")),
     ]
@@ -185,6 +184,14 @@ def write_page(
         body=body,
         figures=shown,
     )
+
+
+def _choice(result: Result, choices: Mapping[str, Mapping[str, LayerChoice]]) -> str:
+    """What the layers were chosen on."""
+    choice = next(iter(next(iter(choices.values())).values()))
+    samples = f"{choice.split or 'other'} samples"
+    own = f"{samples} of other groups" if choice.held_out(result) else "samples of the same groups"
+    return CHOICE.format(chosen_on=own, caution=f"{choice.caution} " if choice.caution else "")
 
 
 def failures_said(results: Sequence[Result]) -> str:

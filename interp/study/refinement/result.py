@@ -28,7 +28,7 @@ from interp.study.refinement.method_comparison import (
     with_holm,
 )
 from interp.study.refinement.task import PLAIN, SPENT, TIMES, references
-from interp.study.result import GridResult, printed, stored_tokens
+from interp.study.result import GridResult, counted, printed, stored_tokens
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
@@ -362,7 +362,8 @@ class RefinementResult(GridResult):
         """Text: one line per cell: accuracy before and after, difference [low, high], flips, p, cost; and group by
         group where groups are too few for an interval."""
         few = self.per_group() if "correct" in self.measures and len(self.cells) <= MANY else None
-        return methods_table(self.summary(), few, self.axes, self.varied)
+        table = methods_table(self.summary(), few, self.axes, self.varied)
+        return "\n".join([table, *(counted(self) if len(self.cells) <= MANY else [])])
 
     def pairs_table(self, over: str = "method") -> str:
         """Text: every pair of methods on the same samples, the difference of their accuracies, p and Holm's p."""
