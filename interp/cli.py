@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from interp.conformance import Conformance
+    from interp.conformance import CheckResult, Conformance
 
 __all__ = ["COMMANDS", "main", "merge_command", "run_script"]
 
@@ -124,7 +124,8 @@ def check(
 ) -> int:
     """Check a model's adapter and everything that is read through it.
 
-    Prints a table of checks. The exit code is 0 only if every check passed.
+    Prints each result on stderr as it comes, with the time left, and a table of all at the end. The exit code is 0 only
+    if every check passed.
 
     Args:
         model: a family (its tiny model with random weights is checked), a folder, or a hub id.
@@ -183,13 +184,16 @@ def _checked(model: str | None, options: dict[str, Any], record: bool) -> int:
     models = families() if model is None else [model]
     console, results = _console(), []
     n_checks = len(models) * len(options["checks"] or conformance.CHECKS)
-    with _progress(n_checks) as advance, _threads(1 if set(models) <= set(families()) else None):
+    with _progress(n_checks) as (advance, say), _threads(1 if set(models) <= set(families()) else None):
         for name in models:
 
             def report(what: str, name: str = name) -> None:
                 advance(f"{name}: {what}")
 
-            results.append(conformance.check(name, progress=report, **options))
+            def tell(row: CheckResult, seconds: float, name: str = name) -> None:
+                say(f"{name}: {row.line}" + (f"; about {_duration(seconds)} left" if seconds else ""))
+
+            results.append(conformance.check(name, progress=report, finished=tell, **options))
             console.print(results[-1])
     if record:
         write_record(results)
@@ -340,9 +344,17 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH)
 
 
+def _duration(seconds: float) -> str:
+    """Returns a time as text: "40 s", "12 min"."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar on stderr; yields a function that advances it and shows the current step."""
+def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
+    """A progress bar on stderr, where that is a terminal.
+
+    Yields a function that advances it and shows the current step, and one that prints a line, also without a terminal.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
@@ -350,7 +362,14 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
         started = iter(range(total + 1))
-        yield lambda what: bar.update(task, completed=next(started), description=what)
+
+        def advance(what: str) -> None:
+            bar.update(task, completed=next(started), description=what)
+
+        def say(line: str) -> None:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        yield advance, say
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from interp.cli import COMMANDS, main, run_script
 from interp.conformance import CHECKS, check_result
 from interp.conformance.tiny import families
 from interp.models.adapter import built_in
+from interp.organism.places import folder
 
 
 def test_a_check_that_passes_prints_its_table_and_returns_0(capsys):
@@ -18,7 +20,22 @@ def test_a_check_that_passes_prints_its_table_and_returns_0(capsys):
     shown = capsys.readouterr()
     assert "llava, tiny random weights: 2 of 2 checks passed" in shown.out
     assert "views cover from 38% to 100%" in shown.out
-    assert shown.err == ""
+
+
+def test_each_result_is_shown_as_it_comes_with_the_time_left(capsys):
+    assert main(["check", "llava", "--checks", "tiling", "image tokens", "--break", "count"]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"llava: FAIL  tiling, –, \d+\.\d s: .*the prompt holds .*; about \d+ s left", first)
+    assert re.fullmatch(r"llava: FAIL  image tokens, –, \d+\.\d s: .*the prompt holds .*", second)
+    assert "left" not in second
+
+
+def test_a_folders_results_are_shown_as_they_come(capsys):
+    assert main(["check", str(folder("organism")), "--checks", "tiling", "batching"]) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert ": pass  tiling, 0 ≤ 0.99, " in first
+    assert "; about " in first
+    assert ": pass  batching, " in second
 
 
 def test_a_check_that_fails_returns_1(capsys):

@@ -75,6 +75,12 @@ class CheckResult:
             return "–"
         return f"{self.value:.3g} {'≥' if self.at_least else '≤'} {self.limit:.3g}"
 
+    @property
+    def line(self) -> str:
+        """The result in a line: whether it passed, the name, the number and the time, and what is wrong."""
+        wrong = "" if self.passed else f": {' '.join(self.detail.split())}"
+        return f"{'pass' if self.passed else 'FAIL'}  {self.name}, {self.number}, {self.seconds:.1f} s{wrong}"
+
 
 @dataclass(frozen=True)
 class Conformance:

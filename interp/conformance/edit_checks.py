@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from interp.conformance.check_result import Measured
-from interp.conformance.read_checks import Agreement, prompt_columns, relative, same_greedy
+from interp.conformance.read_checks import Agreement, compare_answer, relative
 from interp.conformance.subject import Subject
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Apply, Knockout, PatchRows, Rows, Site, image_mask
@@ -90,12 +90,7 @@ def knockout_arithmetic(subject: Subject) -> Measured:
         trace = subject.mllm.trace(subject.batch, reads=read, edits=[edit], generate=_STEPS)
         for i, tokens in enumerate(subject.tokens):
             with subject.eager.hiding(_flags(tokens, masks[i], pairs, subject.mllm.n_heads), mode):
-                ids, steps, logits = subject.eager.generated(subject.plain(i), _STEPS)
-            n, wrong = same_greedy(subject, trace.answers[i], ids, logits)
-            found.wrong += [] if wrong is None else [wrong]
-            for step in range(min(n, len(trace[i].rows))):
-                expected = prompt_columns(steps[step], tokens.length, step)
-                found.rows(trace[i].rows.values[step, :, :, 0], expected)
+                logits = compare_answer(subject, found, i, trace[i])
             found.logits(trace.logits.values[i], logits[0].float().cpu().numpy())
             moved = min(moved, relative(trace.logits.values[i], plain[i]))
     enough = moved > (1e-4 if subject.exact else 2 * subject.eps)

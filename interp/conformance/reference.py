@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.models.adapter import Adapter
 from interp.tracing.copies import second_instance
 
-__all__ = ["Reference", "reference"]
+__all__ = ["Reference", "at_least_float32", "finer_reference", "reference"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,9 @@ class Reference:
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "sample token_id"]:
         """Returns the logits after the last token, without gradients and without a cache."""
         with torch.no_grad():
-            return self.hf(**inputs, logits_to_keep=1, use_cache=False, return_dict=True).logits[:, -1]
+            return self.hf(**self._cast(inputs), logits_to_keep=1, use_cache=False, return_dict=True).logits[
+                :, -1
+            ]
 
     def reading(
         self,
@@ -49,19 +51,19 @@ class Reference:
     ) -> tuple[Float[Tensor, "sample token_id"], list[Tensor]]:
         """Returns the logits and, for each layer, `keep` of its attention weights. Needs eager attention."""
         kept: list[Tensor] = []
-        with self.hooked(lambda _, weights: kept.append(keep(weights.float()))):
+        with self.hooked(lambda _, weights: kept.append(keep(at_least_float32(weights)))):
             return self.logits(inputs), kept
 
-    def generated(
-        self, inputs: Mapping[str, Tensor], n: int
-    ) -> tuple[Int[Tensor, " step"], list[list[Float[Tensor, "head key"]]], Float[Tensor, "step token_id"]]:
-        """Runs transformers' own greedy `generate` on one unpadded sample.
+    def following(
+        self, inputs: Mapping[str, Tensor], ids: Sequence[int]
+    ) -> tuple[list[list[Float[Tensor, "head key"]]], Float[Tensor, "step token_id"]]:
+        """Runs transformers' own `generate` on one unpadded sample, with the given tokens as its answer.
 
         Returns:
-            The new ids; for each step and layer the last row of attention, over that layer's keys; the logits
-            of each step.
+            For each step and layer the last row of attention, over that layer's keys; the logits of each step.
         """
         rows: list[list[Tensor]] = []
+        length = inputs["input_ids"].shape[1]
 
         def keep(layer: int, weights: Tensor) -> None:
             if layer == 0:
@@ -70,15 +72,28 @@ class Reference:
 
         with self.hooked(keep), torch.no_grad():
             found = self.hf.generate(
-                **inputs,
-                max_new_tokens=n,
+                **self._cast(inputs),
+                max_new_tokens=len(ids),
                 do_sample=False,
                 num_beams=1,
+                prefix_allowed_tokens_fn=lambda _, so_far: [ids[len(so_far) - length]],
                 output_logits=True,
                 return_dict_in_generate=True,
             )
-        ids = found.sequences[0, inputs["input_ids"].shape[1] :]
-        return ids, rows, torch.stack(found.logits)[:, 0]
+        return rows, torch.stack(found.logits)[:, 0]
+
+    def gradients(self, inputs: Mapping[str, Tensor]) -> list[Float[Tensor, "head key"]]:
+        """Returns the gradient of the top log-probability with respect to each layer's last row."""
+        weights: list[Tensor] = []
+        with self.hooked(lambda _, one: weights.append(one)):
+            logits = self.hf(**self._cast(inputs), use_cache=False).logits
+        top = at_least_float32(logits[0, -1]).log_softmax(-1).max()
+        return [at_least_float32(one[0, :, -1]) for one in torch.autograd.grad(top, weights)]
+
+    def _cast(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the inputs with pixels in the model's dtype."""
+        kind = self.hf.dtype
+        return {name: one.to(kind) if one.is_floating_point() else one for name, one in inputs.items()}
 
     @contextmanager
     def hooked(self, see: Callable[[int, Tensor], None]) -> Iterator[None]:
@@ -135,6 +150,20 @@ class Reference:
             yield
         finally:
             home.eager_attention_forward = own
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Returns half precision as float32, and float32 and float64 as they are."""
+    return values.float() if values.itemsize < 4 else values
+
+
+def finer_reference(hf: Any, adapter: Adapter) -> Reference:
+    """Returns eager attention on a copy of the weights in the next wider type: float32 of half precision, else float64.
+
+    The copy takes twice the memory of the weights.
+    """
+    wider = torch.float32 if hf.dtype.itemsize < 4 else torch.float64
+    return Reference(second_instance(hf, "eager").to(wider), adapter)
 
 
 def reference(hf: Any, adapter: Adapter, attention: str) -> Reference:

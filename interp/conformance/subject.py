@@ -9,31 +9,17 @@ from functools import cached_property
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
-from interp.conformance.reference import Reference, reference
+from interp.conformance.pictures import photo, shapes, smooth
+from interp.conformance.reference import Reference, finer_reference, reference
 from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.models.base import Attends
 from interp.tracing import Batch, Mllm
 
-__all__ = ["Subject", "inner_box", "repainted", "shapes", "smooth"]
-
-_ASPECTS = ((1.0, 1.0), (2.4, 0.9), (0.8, 2.1), (0.31, 0.23))
-"""Width and height of the square, wide, tall and tiny pictures, relative to the side of the square one."""
-
-
-def shapes(side: int) -> list[tuple[int, int]]:
-    """Returns (width, height) of a square, a wide, a tall and a tiny picture; odd, so that rounding errors show."""
-    return [(round(side * width) | 1, round(side * height) | 1) for width, height in _ASPECTS]
-
-
-def smooth(size: tuple[int, int], seed: int) -> UInt8[np.ndarray, "row col 3"]:
-    """Returns a random picture of (width, height) without edges: 6×6 random colours, interpolated."""
-    coarse = np.random.default_rng(seed).integers(40, 216, (6, 6, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+__all__ = ["Subject", "inner_box", "repainted"]
 
 
 def inner_box(footprint: Float[np.ndarray, " 4"], margin: float = 0.1) -> tuple[int, int, int, int]:
@@ -81,8 +67,11 @@ _QUESTIONS = (
     "what is there in the left lung, and is it red?",
 )
 """Each question is longer than the one before."""
-_CELL = 10
-"""Width of a cell of the square test picture in pixels, where the model lets one choose it."""
+_LAST = 16
+"""How many last rows of a prompt rounding errors are measured on."""
+_CELL = {False: 10, True: 20}
+"""Whether the weights are trained → width of a cell of the square test picture in pixels, where the model lets one
+choose it. A trained tower recognises little in a picture that is enlarged much, as the tiny one is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,15 +92,19 @@ class Subject:
     seed: int = 0
     trained: bool = False
 
+    def picture(self, size: tuple[int, int], seed: int) -> UInt8[np.ndarray, "row col 3"]:
+        """Returns a picture of (width, height): a piece of a photograph for trained weights, else a smooth one."""
+        return (photo if self.trained else smooth)(size, seed)
+
     @cached_property
     def pictures(self) -> list[np.ndarray]:
         """The given pictures, or a square, a wide, a tall and a tiny one."""
         if self.given:
             return list(self.given)
-        square = self.mllm.encode(Sample(smooth((256, 256), self.seed), _QUESTIONS[0])).tokens[0]
+        square = self.mllm.encode(Sample(self.picture((256, 256), self.seed), _QUESTIONS[0])).tokens[0]
         widths = square.footprints[:, 2] - square.footprints[:, 0]
-        side = int(np.clip(256 * _CELL / np.nanmin(widths), 96, 640)) if len(widths) else 96
-        return [smooth(size, self.seed + i) for i, size in enumerate(shapes(side))]
+        side = int(np.clip(256 * _CELL[self.trained] / np.nanmin(widths), 96, 640)) if len(widths) else 96
+        return [self.picture(size, self.seed + i) for i, size in enumerate(shapes(side))]
 
     @cached_property
     def samples(self) -> list[Sample]:
@@ -149,6 +142,25 @@ class Subject:
     def unwrapped(self) -> Reference:
         """The same weights in the model's own attention, without a tap."""
         return reference(self.mllm.hf, self.mllm.adapter, self.mllm.installation.implementation)
+
+    @cached_property
+    def finer(self) -> Reference:
+        """Eager attention on a copy of the weights in the next wider type, to measure rounding errors against."""
+        return finer_reference(self.mllm.hf, self.mllm.adapter)
+
+    @cached_property
+    def rounding(self) -> float:
+        """The largest error of eager attention itself, of any row or of the logits, against `finer`."""
+        worst = 0.0
+        for i in range(len(self.samples)):
+            (logits, rows), (true_logits, true_rows) = (
+                one.reading(self.plain(i), lambda weights: weights[0, :, -_LAST:].cpu())
+                for one in (self.eager, self.finer)
+            )
+            worst = max(worst, float((logits - true_logits).abs().max() / true_logits.abs().max()))
+            for row, true in zip(rows, true_rows, strict=True):
+                worst = max(worst, float((row - true).abs().sum(-1).max()))
+        return worst
 
     @property
     def attends(self) -> Attends:

@@ -241,7 +241,7 @@ def mirror(sample: Sample) -> Sample:
     width, _ = sample.sizes[0]
     if len(sample.images) != 1:
         raise DataError(f"mirror takes a sample with one image, this one has {len(sample.images)}")
-    boxes = [Box(width - box.x1, box.y0, width - box.x0, box.y1) for box in sample.boxes]
+    boxes = [Box(width - box.x1, box.y0, width - box.x0, box.y1, pixels=box.pixels) for box in sample.boxes]
     return sample.replace(
         image=ImageOps.mirror(sample.load()),
         question=_swap(sample.question),

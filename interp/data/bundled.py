@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,9 @@ from interp.data.scenes import natural_samples
 from interp.data.shortcut_scenes import marked_samples
 from interp.errors import DataError
 from interp.inputs.sample import Sample
+from interp.inputs.text import brief
 
-__all__ = ["MEDICAL", "bundled"]
+__all__ = ["MEDICAL", "bundled", "check_draw"]
 
 MEDICAL = Path(__file__).parent / "bundled_medical"
 FILES = {"medical": "samples.jsonl", "balanced": "balanced.jsonl"}
@@ -54,15 +56,14 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
     """
     if split not in SPLITS:
         raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
-    if n is not None and n < 1:
-        raise DataError(f"n is a number of samples, at least 1, or None for all; got {n}")
+    check_draw(n, seed)
     rendered = {"natural": natural_samples, "marked": marked_samples}
-    if name in rendered:
+    if isinstance(name, str) and name in rendered:
         scenes = rendered[name](split, 200 if n is None else n, seed)
         return Samples((scene.replace(meta={**scene.meta, "split": split}) for scene in scenes), name)
-    if name not in FILES:
+    if not isinstance(name, str) or name not in FILES:
         raise DataError(
-            f"no bundled data {name!r}; choose 'medical', 'balanced', 'natural' or 'marked', or read yours with "
+            f"no bundled data {brief(name)}; choose 'medical', 'balanced', 'natural' or 'marked', or read yours with "
             "jsonl(path)"
         )
     rows = [row for row in _medical(name) if row.meta["split"] == split]
@@ -74,6 +75,15 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
         )
     kept = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False))
     return Samples((rows[int(i)] for i in kept), name)
+
+
+def check_draw(n: Any, seed: Any) -> None:
+    """Raises `DataError` unless `n` is None or a number of samples, and `seed` a whole number."""
+    counts = isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1
+    if n is not None and not counts:
+        raise DataError(f"n is a number of samples, at least 1, or None for all; got {brief(n)}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise DataError(f"seed is a whole number ≥ 0; got {brief(seed)}")
 
 
 @cache

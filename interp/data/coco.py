@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from interp.data.lines import as_path
 from interp.data.samples import Samples
-from interp.data.vgmed import RowFormat, read_rows
+from interp.data.vgmed import RowFormat, check_kind, read_rows
+from interp.inputs.boxes import check_format
+from interp.inputs.paths import unreadable
 
 __all__ = ["coco"]
 
@@ -19,6 +22,8 @@ def coco(
     kind: str = "localization",
     *,
     box_field: str | None = None,
+    box_format: str | None = None,
+    bad_rows: str = "raise",
 ) -> Samples:
     """Returns the questions of one kind on COCO's val2014, from the file that comes with VGMED.
 
@@ -42,14 +47,19 @@ def coco(
 
     Source: arXiv 2603.14323 and its code; images of Lin et al., 2014.
     """
-    row_format = RowFormat(find=_find, is_xywh=lambda image: True, describe=_described, box_field=box_field)
-    path = Path(annotations) / f"COCO_{kind}.jsonl"
-    return read_rows(path, Path(root), kind, row_format, f"COCO {kind}")
+    check_kind(kind)
+    check_format(box_format)
+    row_format = RowFormat(
+        find=_find, box_format=lambda image: box_format or "xywh", describe=_described, box_field=box_field
+    )
+    path = as_path(annotations, "the folder of annotations") / f"COCO_{kind}.jsonl"
+    images = as_path(root, "the folder of images")
+    return read_rows(path, images, kind, row_format, f"COCO {kind}", bad_rows)
 
 
 def _find(folder: Path, image: str) -> Path:
     written = folder / image
-    return written if written.is_file() else folder / PurePosixPath(image).name
+    return written if unreadable(written) is None else folder / PurePosixPath(image).name
 
 
 def _described(image: str) -> tuple[str, Mapping[str, Any]]:

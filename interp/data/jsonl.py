@@ -1,15 +1,19 @@
-"""Reads JSON-lines files: one JSON object a line. Errors name the file, the line and the field."""
+"""Reads JSON-lines files of one sample a line."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from functools import partial
 from typing import Any
 
+from interp.data.lines import Row, as_path, read_lines, shown
 from interp.data.samples import Samples
-from interp.errors import DataError, InterpError
+from interp.errors import InterpError
+from interp.inputs.boxes import check_format
+from interp.inputs.images import image_size
+from interp.inputs.paths import unreadable
 from interp.inputs.sample import Box, Sample, as_boxes
+from interp.inputs.text import brief
 
 __all__ = ["jsonl"]
 
@@ -29,7 +33,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
 _KNOWN = {"image", "images", "boxes", "bbox", "question", "answer", "options", "group", "id", "meta"}
 
 
-def jsonl(path: str | Path, name: str | None = None) -> Samples:
+def jsonl(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    box_format: str | None = None,
+    bad_rows: str = "raise",
+) -> Samples:
     """Returns the samples of a JSON-lines file.
 
     A row needs `question` and `image` (or `images`, a list), paths relative to the file's folder. It may have
@@ -37,100 +47,99 @@ def jsonl(path: str | Path, name: str | None = None) -> Samples:
     `group`, `id`, `meta`, and `size` ([width, height] of the image; boxes must lie inside it). Every other
     field goes to the sample's `meta`. Empty lines are skipped.
 
+    Args:
+        path: The file.
+        name: The name of the samples; by default the file's, without its ending.
+        box_format: How the boxes are written: "xyxy", "xywh", "cxcywh" or "fraction", as for `interp.Sample`. None
+            stands for "xyxy", but refuses boxes that look like fractions of the image.
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure.
+
     Raises:
         DataError: The file is missing or empty, or a row is invalid; the message names file, line and field.
+        BoxError: The format of boxes is unknown.
+
+    Warns:
+        UserWarning: Most boxes end beyond their image.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines also cuts inside JSON texts
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a UTF-8 text file: {error}") from error
-    rows = ((_Row(path, i), line) for i, line in enumerate(lines, start=1) if line.strip())
-    samples = [_sample(at, line) for at, line in rows]
-    if not samples:
-        raise DataError(f"{path} holds no rows; expected one JSON object a line")
-    return Samples(samples, name or path.stem)
+    check_format(box_format)
+    path = as_path(path)
+    samples = Samples(read_lines(path, partial(_sample, box_format=box_format), bad_rows), name or path.stem)
+    if not all("size" in sample.meta for sample in samples if sample.boxes):
+        samples.warn_of_boxes()
+    return samples
 
 
-@dataclass(frozen=True)
-class _Row:
-    """The file and line of a row, for error messages."""
-
-    path: Path
-    number: int
-
-    def bad(self, field: str, problem: str) -> DataError:
-        return DataError(f"{self.path}, line {self.number}, field {field!r}: {problem}")
-
-
-def _sample(at: _Row, line: str) -> Sample:
-    """Returns the sample of one line."""
-    row = _fields(at, line)
-    try:
-        return Sample(
-            images=_images(at, row),
-            question=row["question"],
-            boxes=_boxes(at, row),
-            answer=row.get("answer"),
-            options=row.get("options"),
-            group=None if row.get("group") is None else str(row["group"]),
-            meta={**row.get("meta", {}), **{key: value for key, value in row.items() if key not in _KNOWN}},
-            id=str(row["id"]) if "id" in row else None,
-        )
-    except DataError:
-        raise
-    except InterpError as error:
-        raise DataError(f"{at.path}, line {at.number}: {error}") from error
+def _sample(row: Row, box_format: str | None) -> Sample:
+    """Returns the sample of one row."""
+    values = _checked(row)
+    images = _images(row)
+    boxes = _boxes(row, images, box_format)
+    return Sample(
+        images=images,
+        question=values["question"],
+        boxes=boxes,
+        answer=values.get("answer"),
+        options=values.get("options"),
+        group=values.get("group"),
+        meta={**values.get("meta", {}), **{key: value for key, value in values.items() if key not in _KNOWN}},
+        id=str(values["id"]) if "id" in values else None,
+    )
 
 
-def _fields(at: _Row, line: str) -> dict[str, Any]:
-    """Returns the line's JSON object after checking the types of its fields."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{at.path}, line {at.number}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{at.path}, line {at.number}: expected a JSON object, got {type(row).__name__}")
+def _checked(row: Row) -> Any:
+    """Returns the row's values after checking the types of its fields."""
+    values = row.values
     for field, types in _TYPES.items():
-        if field in row and not isinstance(row[field], types):
+        if field in values and (not isinstance(values[field], types) or isinstance(values[field], bool)):
             names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
-            raise at.bad(field, f"expected {names}, got {row[field]!r}")
-    if not row.get("question"):
-        raise at.bad("question", "missing or empty")
-    return row
+            raise row.bad(field, f"expected {names}, got {brief(values[field])}")
+    if not (values.get("question") or "").strip():
+        raise row.bad("question", "missing or empty")
+    return values
 
 
-def _images(at: _Row, row: dict[str, Any]) -> list[str]:
+def _images(row: Row) -> list[str]:
     """Returns the paths of the row's images, relative to the JSON-lines file."""
-    field = "images" if "images" in row else "image"
-    named = row.get("images", [row["image"]] if "image" in row else [])
-    if not named or ("image" in row and "images" in row):
-        raise at.bad(field, "a row needs exactly one of image (a path) and images (a list of paths)")
+    values, folder = row.values, row.path.parent
+    field = "images" if "images" in values else "image"
+    named = values.get("images", [values["image"]] if "image" in values else [])
+    if not named or ("image" in values and "images" in values):
+        raise row.bad(field, "a row needs exactly one of image (a path) and images (a list of paths)")
     for one in named:
-        if not isinstance(one, str) or not (at.path.parent / one).is_file():
-            raise at.bad(field, f"no file {one!r} in {at.path.parent}; paths are relative to the .jsonl file")
-    return [str(at.path.parent / one) for one in named]
+        problem = unreadable(folder / one) if isinstance(one, str) else "is no path."
+        if problem:
+            raise row.bad(
+                field,
+                f"no file {brief(one)} in {shown(folder)}; paths are relative to the .jsonl file. It {problem}",
+            )
+    return [str(folder / one) for one in named]
 
 
-def _boxes(at: _Row, row: dict[str, Any]) -> tuple[Box, ...]:
+def _boxes(row: Row, images: list[str], box_format: str | None) -> tuple[Box, ...]:
     """Returns the row's boxes, checked against its `size` where it has one."""
-    field = "bbox" if "bbox" in row else "boxes"
-    if "bbox" in row and "boxes" in row:
-        raise at.bad(field, "expected boxes or bbox, got both")
-    raw = row.get(field, [])
+    values = row.values
+    field = "bbox" if "bbox" in values else "boxes"
+    if "bbox" in values and "boxes" in values:
+        raise row.bad(field, "expected boxes or bbox, got both")
+    raw = values.get(field, [])
     listed = [raw] if raw and not isinstance(raw[0], list) else raw
-    size = row.get("size")
+    size = values.get("size")
     if not all(isinstance(box, list) and _numbers(box) for box in listed):
-        raise at.bad(field, f"expected boxes [x0, y0, x1, y1] in pixels, got {raw!r}")
-    if size is not None and not (len(size) == 2 and _numbers(size)):
-        raise at.bad("size", f"expected [width, height] in pixels, got {size!r}")
+        raise row.bad(field, f"expected boxes [x0, y0, x1, y1] in pixels, got {brief(raw)}")
+    if size is not None and not (len(size) == 2 and _numbers(size) and max(map(abs, size)) < 10**9):
+        raise row.bad("size", f"expected [width, height] in pixels, got {brief(size)}")
     try:
-        boxes = as_boxes(listed)
-        if size is not None:
-            for box in (box for box in boxes if box.image == 0):
+        boxes = as_boxes(listed, box_format, lambda i: image_size(images[i]))
+        for box in boxes:
+            if size is not None and box.image == 0:
                 box.check_inside((size[0], size[1]))
+            if box.may_be_fractions and box.image < len(images):
+                box.check_units(image_size(images[box.image]))
+    except IndexError as error:
+        raise row.bad(field, f"a box names an image that the row lacks: it has {len(images)}") from error
     except InterpError as error:
-        raise at.bad(field, str(error)) from error
+        raise row.bad(field, str(error)) from error
     return boxes
 
 

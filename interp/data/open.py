@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from interp.data.bundled import SPLITS, bundled
+from interp.data.bundled import SPLITS, bundled, check_draw
 from interp.data.coco import coco
 from interp.data.jsonl import jsonl
+from interp.data.lines import as_path
 from interp.data.samples import Samples
 from interp.data.vgmed import KINDS, vgmed
 from interp.errors import DataError
+from interp.inputs.paths import unreadable
 from interp.inputs.sample import Sample
+from interp.inputs.text import brief, storable
 
 __all__ = ["BUNDLED", "label", "named", "sets"]
 
@@ -28,9 +32,9 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     `"natural"` and `"medical"` are bundled and have their own splits. Any other `name` is a path: a .jsonl file, a
     folder of `VGMED_*.jsonl` with their images, or a folder of `COCO_*.jsonl` with the images in it or in its
     `val2014`. If a folder holds the files of both kinds of questions, both are read. Rows of a file belong to the
-    split in `meta["split"]`. If that names none of the three splits, a hash of the group's name (of the image, where
-    there is no group) decides: a third of the groups are "validation" and the others "test", so that no group is
-    used both to choose and to report. Every sample returned has its split in `meta["split"]`.
+    split in `meta["split"]`. If that names none of the three splits, a hash of the group's name (of the image's
+    content, where there is no group) decides: a third of the groups are "validation" and the others "test", so that
+    no group is used both to choose and to report. Every sample returned has its split in `meta["split"]`.
 
     Args:
         name: A bundled name or a path.
@@ -47,9 +51,10 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     """
     if split not in SPLITS:
         raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
+    check_draw(n, seed)
     if name == "natural":
         return bundled(name, split=split, n=n, seed=seed)
-    rows = bundled(name, split=split) if name in BUNDLED else _of_split(_read(Path(name)), split)
+    rows = bundled(name, split=split) if name in BUNDLED else _of_split(_read(as_path(name, "data")), split)
     if n is None or n >= len(rows):
         return rows
     drawn = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False)).tolist()
@@ -91,12 +96,18 @@ def sets(
 
 def label(name: str) -> str:
     """Returns the label of the data in figures: the name of the file or folder without its path."""
-    return name if name in BUNDLED else Path(name).resolve().stem
+    return name if name in BUNDLED else storable(Path(os.path.realpath(name)).stem)
 
 
 def _read(path: Path) -> Samples:
-    if path.is_file():
+    problem = unreadable(path)
+    if problem is None:
         return jsonl(path)
+    if not os.path.isdir(path):
+        raise DataError(
+            f"no data {brief(str(path))}: it {problem} Expected 'natural', 'medical', a .jsonl file, or a folder that "
+            "holds VGMED_*.jsonl or COCO_*.jsonl."
+        )
     for source, reader in (
         ("VGMED", vgmed),
         ("COCO", lambda folder, kind: coco(_images(folder), folder, kind)),
@@ -105,8 +116,8 @@ def _read(path: Path) -> Samples:
         if kinds:
             return Samples((sample for kind in kinds for sample in reader(path, kind)), source)
     raise DataError(
-        f"no data {str(path)!r}: expected 'natural', 'medical', a .jsonl file, or a folder that holds VGMED_*.jsonl "
-        "or COCO_*.jsonl."
+        f"no data {brief(str(path))}: expected 'natural', 'medical', a .jsonl file, or a folder that holds "
+        "VGMED_*.jsonl or COCO_*.jsonl."
     )
 
 
@@ -116,15 +127,16 @@ def _images(folder: Path) -> Path:
 
 
 def _of_split(rows: Samples, split: str) -> Samples:
-    own = (row for row in rows if _split(row) == split)
-    return Samples((row.replace(meta={**row.meta, "split": split}) for row in own), rows.name)
+    drawn = all(row.meta.get("split") in SPLITS for row in rows)
+    groups = [""] * len(rows) if drawn else rows.groups
+    own = (row for row, group in zip(rows, groups, strict=True) if _split(row, group) == split)
+    return rows.like(row.replace(meta={**row.meta, "split": split}) for row in own)
 
 
-def _split(sample: Sample) -> str:
+def _split(sample: Sample, group: str) -> str:
     """The sample's own split, or one drawn by a hash of its group."""
     given = sample.meta.get("split")
     if given in SPLITS:
         return str(given)
-    word = sample.group if sample.group is not None else Path(str(sample.image)).name
-    drawn = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") / 2**64
+    drawn = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
     return "validation" if drawn < SHARE else "test"

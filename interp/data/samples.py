@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import overload
 
-from interp.errors import DataError
-from interp.inputs.sample import Sample
+from interp.errors import DataError, InterpError
+from interp.inputs.images import image_size
+from interp.inputs.sample import Sample, content
+from interp.inputs.text import storable
 
 __all__ = ["Samples"]
 
@@ -22,6 +27,9 @@ class Samples(Sequence[Sample]):
     Raises:
         DataError: An element of `samples` is not a `Sample`.
 
+    Warns:
+        UserWarning: Most boxes on images in memory end beyond their image (`warn_of_boxes` looks at files too).
+
     >>> import interp.data
     >>> medical = interp.data.bundled("medical")
     >>> ct = medical.filter(lambda sample: sample.meta["modality"] == "CT")
@@ -30,11 +38,24 @@ class Samples(Sequence[Sample]):
     """
 
     def __init__(self, samples: Iterable[Sample], name: str = "samples") -> None:
+        if isinstance(samples, Sample | str) or not isinstance(samples, Iterable):
+            raise DataError(
+                f"Samples hold a list of Sample values; got {type(samples).__name__}. Write [sample]."
+            )
+        if not isinstance(name, str):
+            raise DataError(f"the name of samples is a text; got {type(name).__name__}.")
         self._samples = tuple(samples)
-        self._name = name
+        self._name = storable(name)
         for i, sample in enumerate(self._samples):
             if not isinstance(sample, Sample):
                 raise DataError(f"Samples hold Sample values; element {i} is of type {type(sample).__name__}")
+        self._warned = _warn_of_boxes(self._samples, self._name, files=False)
+
+    def like(self, samples: Iterable[Sample], name: str | None = None) -> Samples:
+        """Some of these samples, or more, as `Samples`; nothing is checked or warned of again."""
+        made = Samples((), self._name if name is None else name)
+        made._samples, made._warned = tuple(samples), self._warned
+        return made
 
     @property
     def name(self) -> str:
@@ -52,6 +73,46 @@ class Samples(Sequence[Sample]):
         """The id of each sample, in order."""
         return tuple(sample.id for sample in self._samples)
 
+    @cached_property
+    def pictures(self) -> tuple[tuple[str, ...], ...]:
+        """The name of each image of each sample: equal for images of equal content, whatever their paths.
+
+        A file is named by its bytes, an image in memory by its pixels; if a file of these samples has the pixels of an
+        image in memory, both have the file's name. Files are decoded only to look for such pairs, and only where the
+        sizes agree. An unreadable image is named by its real path. Reads every image file once.
+        """
+        found = [_names(sample) for sample in self._samples]
+        places = [
+            (i, k, held) for i, sample in enumerate(self._samples) for k, held in enumerate(sample.in_memory)
+        ]
+        memory = {found[i][k]: image_size(self._samples[i].images[k]) for i, k, held in places if held}
+        sizes, same = set(memory.values()), dict[str, str]()
+        files = {found[i][k]: (self._samples[i], k) for i, k, held in places if not held} if memory else {}
+        for name, (sample, k) in files.items():
+            pixels = _pixels(sample, k, sizes)
+            if pixels in memory:
+                same.setdefault(pixels, name)
+        return tuple(tuple(same.get(name, name) for name in names) for names in found)
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each sample: its own, else its first image by content. Statistics resample these.
+
+        Questions about one image are not independent, so they form a group, also where the image has several paths or
+        is in memory.
+        """
+        own = tuple(sample.group for sample in self._samples)
+        if None not in own:
+            return tuple(map(str, own))
+        return tuple(
+            sample.group if sample.group is not None else f"image {names[0][:16] if names else sample.id}"
+            for sample, names in zip(self._samples, self.pictures, strict=True)
+        )
+
+    def warn_of_boxes(self) -> None:
+        """Warns, once, if most boxes end beyond their image: they may be (x, y, width, height). Reads file headers."""
+        self._warned = self._warned or _warn_of_boxes(self._samples, self._name, files=True)
+
     @property
     def split(self) -> str | None:
         """The split in the samples' `meta["split"]`: "train", "validation", "test" or another; None without one.
@@ -64,7 +125,7 @@ class Samples(Sequence[Sample]):
 
     def filter(self, keep: Callable[[Sample], bool]) -> Samples:
         """Returns the samples for which `keep` is true, in the same order and under the same name."""
-        return Samples((sample for sample in self._samples if keep(sample)), self._name)
+        return self.like(sample for sample in self._samples if keep(sample))
 
     @overload
     def __getitem__(self, at: int) -> Sample: ...
@@ -72,7 +133,7 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, at: slice) -> Samples: ...
     def __getitem__(self, at: int | slice) -> Sample | Samples:
         if isinstance(at, slice):
-            return Samples(self._samples[at], self._name)
+            return self.like(self._samples[at])
         return self._samples[at]
 
     def __len__(self) -> int:
@@ -85,7 +146,7 @@ class Samples(Sequence[Sample]):
         if not isinstance(other, Samples):
             return NotImplemented
         name = self._name if self._name == other._name else f"{self._name} + {other._name}"
-        return Samples(self._samples + other._samples, name)
+        return self.like(self._samples + other._samples, name)
 
     def __eq__(self, other: object) -> bool:
         return self._samples == other._samples if isinstance(other, Samples) else NotImplemented
@@ -94,5 +155,56 @@ class Samples(Sequence[Sample]):
         return hash(self._samples)
 
     def __repr__(self) -> str:
-        groups = len({sample.group for sample in self._samples})
-        return f"Samples({self._name!r}: {len(self)} samples in {groups} groups)"
+        groups = {sample.group for sample in self._samples}
+        named = f" in {len(groups)} groups" if None not in groups else ""
+        return f"Samples({self._name!r}: {len(self)} samples{named})"
+
+
+def _names(sample: Sample) -> tuple[str, ...]:
+    """The content of each image of a sample; hashes of the real paths where one cannot be read."""
+    try:
+        return sample.image_fingerprints
+    except InterpError:
+        paths = (
+            storable(os.path.realpath(raw)) if isinstance(raw, str | os.PathLike) else sample.id
+            for raw in sample.images
+        )
+        return tuple(hashlib.sha256(f"unreadable {path}".encode()).hexdigest() for path in paths)
+
+
+def _pixels(sample: Sample, i: int, sizes: set[tuple[int, int]]) -> str | None:
+    """The content of a file's pixels, as of an image in memory; None where its size is none of these."""
+    try:
+        return content(sample.load(i), i) if sample.sizes[i] in sizes else None
+    except InterpError:
+        return None
+
+
+def _warn_of_boxes(samples: Iterable[Sample], name: str, *, files: bool) -> bool:
+    """Warns if most boxes end beyond their image, and says whether it did; without `files` of images in memory only."""
+    n, beyond, of = 0, 0, 0
+    for sample in samples:
+        outside = _outside(sample, files)
+        n, beyond, of = n + len(outside), beyond + sum(outside), of + any(outside)
+    if 2 * beyond <= n:
+        return False
+    warnings.warn(
+        f"{beyond} of the {n} boxes of {name!r} (on {of} samples) end beyond their image. Boxes are (x0, y0, x1, y1) "
+        'in pixels: if these are (x, y, width, height), pass box_format="xywh" to the samples or the reader; else the '
+        "boxes that happen to fit are scored at wrong places.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return True
+
+
+def _outside(sample: Sample, files: bool) -> list[bool]:
+    """Whether each box of a sample ends beyond its image, as far as that can be told."""
+    try:
+        return [
+            box.is_beyond(sample.sizes[box.image])
+            for box in sample.boxes
+            if box.image < len(sample.images) and (files or all(sample.in_memory))
+        ]
+    except InterpError:
+        return []

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from interp.data.lines import Row, as_path, read_lines, shown
 from interp.data.samples import Samples
 from interp.errors import DataError, InterpError
+from interp.inputs.boxes import check_format
 from interp.inputs.images import image_size
-from interp.inputs.sample import Box, Sample
+from interp.inputs.paths import unreadable
+from interp.inputs.sample import Box, Sample, as_boxes
+from interp.inputs.text import brief, storable
 
-__all__ = ["KINDS", "RowFormat", "read_rows", "vgmed"]
+__all__ = ["KINDS", "RowFormat", "check_kind", "read_rows", "vgmed"]
 
 KINDS = ("localization", "attribute")
 BOX_FIELDS = ("bbox", "original_bboxes")
@@ -29,36 +33,40 @@ class RowFormat:
 
     Attributes:
         find: Returns the image's file from the folder of images and the row's `image`.
-        is_xywh: Whether the boxes of the row's `image` are (x, y, width, height) rather than (x0, y0, x1, y1).
+        box_format: How the boxes of the row's `image` are written, as for `interp.Sample`; None stands for "xyxy".
         describe: Returns `group` and `meta` of the row's `image`.
         box_field: The field to read, `bbox` or `original_bboxes`, for rows that have both and whose values differ.
     """
 
     find: Callable[[Path, str], Path]
-    is_xywh: Callable[[str], bool]
+    box_format: Callable[[str], str | None]
     describe: Callable[[str], tuple[str, Mapping[str, Any]]]
     box_field: str | None = None
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row with its file and line for error messages."""
-
-    path: Path
-    number: int
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-    def bad(self, name: str, problem: str) -> DataError:
-        return DataError(f"{self.path}, line {self.number}, field {name!r}: {problem}")
-
-    def text(self, name: str) -> str:
-        value = self.values.get(name)
-        if not isinstance(value, str) or not value.strip():
-            raise self.bad(name, f"expected a text that is not empty, got {value!r}")
-        return value
+_READING = {
+    "xywh": "(x, y, width, height)",
+    "cxcywh": "(centre x, centre y, width, height)",
+    "fraction": "(x0, y0, x1, y1) as fractions of the image",
+}
 
 
-def read_rows(path: Path, images: Path, kind: str, row_format: RowFormat, name: str) -> Samples:
+def _text(row: Row, name: str) -> str:
+    value = row.values.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise row.bad(name, f"expected a text that is not empty, got {brief(value)}")
+    return value
+
+
+def check_kind(kind: Any) -> None:
+    """Raises `DataError` unless `kind` is one of `KINDS`."""
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise DataError(f"kind is {' or '.join(map(repr, KINDS))}; got {brief(kind)}.")
+
+
+def read_rows(
+    path: Path, images: Path, kind: str, row_format: RowFormat, name: str, bad_rows: str = "raise"
+) -> Samples:
     """Returns the samples of a file of one JSON object a line, each with one or several boxes inside its image.
 
     Boxes are one list of four numbers or a list of such lists; a number may be written as text. Other fields of a
@@ -68,43 +76,25 @@ def read_rows(path: Path, images: Path, kind: str, row_format: RowFormat, name: 
         DataError: The kind is unknown, the file is missing or empty, or a row is invalid: it is not JSON, or has no
             question, no image, no box, an invalid box or a box outside its image. The message names file and line.
     """
-    if kind not in KINDS:
-        raise DataError(f"kind is {' or '.join(map(repr, KINDS))}; got {kind!r}.")
+    check_kind(kind)
     if row_format.box_field not in (None, *BOX_FIELDS):
-        raise DataError(f"box_field is None, 'bbox' or 'original_bboxes'; got {row_format.box_field!r}.")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines also cuts inside JSON texts
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read as a UTF-8 text file: {error}. Is the folder right?"
-        ) from error
+        raise DataError(f"box_field is None, 'bbox' or 'original_bboxes'; got {brief(row_format.box_field)}.")
     sizes: dict[Path, tuple[int, int]] = {}
-    rows = (_parsed(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    samples = [_sample(row, images, kind, row_format, sizes) for row in rows]
-    if not samples:
-        raise DataError(f"{path} holds no rows; expected one JSON object a line.")
-    return Samples(samples, name)
-
-
-def _parsed(path: Path, number: int, line: str) -> _Row:
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number}: not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path}, line {number}: expected a JSON object, got {type(values).__name__}")
-    return _Row(path, number, values)
+    return Samples(
+        read_lines(path, lambda row: _sample(row, images, kind, row_format, sizes), bad_rows), name
+    )
 
 
 def _sample(
-    row: _Row, images: Path, kind: str, row_format: RowFormat, sizes: dict[Path, tuple[int, int]]
+    row: Row, images: Path, kind: str, row_format: RowFormat, sizes: dict[Path, tuple[int, int]]
 ) -> Sample:
-    image, question, answer = row.text("image"), row.text("question"), row.values.get("answer")
+    image, question, answer = _text(row, "image"), _text(row, "question"), row.values.get("answer")
     if answer is not None and not isinstance(answer, str):
-        raise row.bad("answer", f"expected a text or null, got {answer!r}")
+        raise row.bad("answer", f"expected a text or null, got {brief(answer)}")
     file = row_format.find(images, image)
-    if not file.is_file():
-        raise row.bad("image", f"no file {image!r} in {images}. Are the images in another folder?")
+    if problem := unreadable(file):
+        where = f"no file {brief(image)} in {shown(images)}. Are the images in another folder?"
+        raise row.bad("image", f"{where} It {problem}")
     group, known = row_format.describe(image)
     others = {name: value for name, value in row.values.items() if name not in _READ}
     try:
@@ -117,34 +107,33 @@ def _sample(
         question=question,
         boxes=_boxes(row, row_format, image, sizes[file]),
         answer=answer,
-        group=group,
+        group=storable(group),
         meta={**known, **others, "kind": kind},
-        id=f"{row.path.stem}:{row.number}",
+        id=f"{storable(row.path.stem)}:{row.number}",
     )
 
 
-def _boxes(row: _Row, row_format: RowFormat, image: str, size: tuple[int, int]) -> tuple[Box, ...]:
+def _boxes(row: Row, row_format: RowFormat, image: str, size: tuple[int, int]) -> tuple[Box, ...]:
     """Returns the row's boxes, half-open xyxy and inside the image."""
     name = _box_field(row, row_format.box_field)
-    xywh, written = row_format.is_xywh(image), _listed(row, name)
-    boxes = []
-    for x, y, a, b in written:
+    box_format, boxes = row_format.box_format(image), []
+    for written in _listed(row, name):
         try:
-            box = Box(x, y, x + a, y + b) if xywh else Box(x, y, a, b)
+            (box,) = as_boxes([written], box_format, lambda _: size)
             box.check_inside(size)
         except InterpError as error:
-            read = "(x, y, width, height)" if xywh else "(x0, y0, x1, y1)"
-            raise row.bad(name, f"{[x, y, a, b]} read as {read}: {error}") from error
+            read = _READING.get(str(box_format), "(x0, y0, x1, y1)")
+            raise row.bad(name, f"{list(written)} read as {read}: {error}") from error
         boxes.append(box)
     return tuple(boxes)
 
 
-def _box_field(row: _Row, wanted: str | None) -> str:
+def _box_field(row: Row, wanted: str | None) -> str:
     """Returns the name of the field that holds the boxes."""
     present = [name for name in BOX_FIELDS if row.values.get(name) is not None]
     if not present:
         raise row.bad(
-            "bbox", f"expected boxes in 'bbox' or 'original_bboxes'; the row has {sorted(row.values)}"
+            "bbox", f"expected boxes in 'bbox' or 'original_bboxes'; the row has {brief(sorted(row.values))}"
         )
     if len(present) == 1:
         return present[0]
@@ -157,12 +146,12 @@ def _box_field(row: _Row, wanted: str | None) -> str:
     return wanted or present[0]
 
 
-def _listed(row: _Row, name: str) -> list[tuple[float, float, float, float]]:
+def _listed(row: Row, name: str) -> list[tuple[float, float, float, float]]:
     """Returns the field's boxes as they are written, four numbers each."""
     raw = row.values[name]
     flat = isinstance(raw, list) and raw and not any(isinstance(part, list) for part in raw)
     listed = [raw] if flat else raw
-    wrong = row.bad(name, f"expected a list of boxes of four numbers, or one such box; got {raw!r}")
+    wrong = row.bad(name, f"expected a list of boxes of four numbers, or one such box; got {brief(raw)}")
     if not isinstance(listed, list) or not listed:
         raise wrong
     boxes = []
@@ -181,7 +170,7 @@ def _number(value: Any) -> float:
         return math.nan
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan
     return number if math.isfinite(number) else math.nan
 
@@ -191,7 +180,12 @@ _NUMBER = re.compile(r"_\d+$")
 
 
 def vgmed(
-    root: str | os.PathLike[str], kind: str = "localization", *, box_field: str | None = None
+    root: str | os.PathLike[str],
+    kind: str = "localization",
+    *,
+    box_field: str | None = None,
+    box_format: str | None = None,
+    bad_rows: str = "raise",
 ) -> Samples:
     """Returns the questions of one kind of VGMED, from its folder.
 
@@ -217,18 +211,28 @@ def vgmed(
         root: The folder of `VGMED_*.jsonl`, as in the Hugging Face data set `guimeng-liu/VGMED`.
         kind: "localization" or "attribute".
         box_field: The field to read, "bbox" or "original_bboxes", for rows that have both and whose values differ.
+        box_format: How all boxes are written, as for `interp.Sample`; None reads them as above.
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure.
 
     Raises:
         DataError: The kind is unknown, the file is missing or empty, or a row is invalid; the message names file
             and line.
+        BoxError: The format of boxes is unknown.
 
     Source: arXiv 2603.14323 and its code.
     """
-    root = Path(root)
+    root = as_path(root, "the folder")
+    check_kind(kind)
+    check_format(box_format)
     row_format = RowFormat(
-        find=lambda folder, image: folder / image, is_xywh=_slake, describe=_described, box_field=box_field
+        find=lambda folder, image: folder / image,
+        box_format=lambda image: box_format or ("xywh" if _slake(image) else None),
+        describe=_described,
+        box_field=box_field,
     )
-    return read_rows(root / f"VGMED_{kind}.jsonl", root, kind, row_format, f"VGMED {kind}")
+    path = root / f"VGMED_{kind}.jsonl"
+    return read_rows(path, root, kind, row_format, f"VGMED {kind}", bad_rows)
 
 
 def _slake(image: str) -> bool:
@@ -239,9 +243,9 @@ def _described(image: str) -> tuple[str, Mapping[str, Any]]:
     """Returns group and meta, as far as the image's name gives them."""
     parts = PurePosixPath(image).stem.split("--")
     if _slake(image):
-        return image, {"modality": None, "source": "SLAKE"}
+        return posixpath.normpath(image), {"modality": None, "source": "SLAKE"}
     if len(parts) < 3 or not all(parts):
-        return image, {"modality": None, "source": None}
+        return posixpath.normpath(image), {"modality": None, "source": None}
     modality, source, case = parts[:3]
     return f"{source}--{case}", {"modality": _modality(modality), "source": source}
 

@@ -2,7 +2,7 @@
 
 A volume's axes point to the patient's Right, Anterior and Superior (RAS). Slices are shown as radiologists see them
 (the patient's right on the left of the picture, anterior or superior on top), whatever the order of the axes in the
-file.
+file. Files are read by `read_nifti` and `read_dicom`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import Float, Shaped
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
+from interp.data import dicom, nifti
 from interp.errors import DataError
 
 __all__ = ["Volume", "display", "read_dicom", "read_nifti", "resample_nearest", "to_ras"]
@@ -49,15 +51,14 @@ def to_ras(values: Shaped[np.ndarray, ...], affine: Float[np.ndarray, "4 4"]) ->
     Nothing is resampled: every voxel keeps its value and its position in millimetres.
 
     Raises:
-        DataError: The array is not three-dimensional, or the affine is singular.
+        DataError: The array is not three-dimensional or not of real numbers, or the affine is singular.
     """
-    affine = np.asarray(affine, dtype=float)
-    if values.ndim != 3:
+    values, affine = np.asanyarray(values), _checked(affine)
+    if values.ndim != 3 or 0 in values.shape:
         raise DataError(f"a volume needs 3 axes; got shape {values.shape}. Pick one channel or one time")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError("the volume's affine is singular: its header does not say where its axes point")
-    cosines = affine[:3, :3] / spacing
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"a volume holds one real number in each voxel; got {values.dtype}. Pick one channel")
+    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     _, order = linear_sum_assignment(-np.abs(cosines))
     out, new = values.transpose(order), affine.copy()
     new[:3, :3] = affine[:3, order]
@@ -67,6 +68,22 @@ def to_ras(values: Shaped[np.ndarray, ...], affine: Float[np.ndarray, "4 4"]) ->
             new[:3, 3] += new[:3, world] * (out.shape[world] - 1)
             new[:3, world] *= -1
     return Volume(out, new)
+
+
+def _checked(affine: Any) -> Float[np.ndarray, "4 4"]:
+    try:
+        found = np.asarray(affine, dtype=float)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if found.shape != (4, 4):
+        raise DataError(
+            f"an affine is a 4 × 4 array of numbers; got {affine!r}. Pass the affine of the file's header."
+        )
+    sizes = np.linalg.norm(found[:3, :3], axis=0)
+    # the volume of the box that the axes' directions span: 1 at right angles, 0 in a plane
+    if not np.isfinite(found).all() or not sizes.all() or abs(np.linalg.det(found[:3, :3] / sizes)) < 1e-3:
+        raise DataError("the volume's affine is singular: its header does not say where its axes point")
+    return found
 
 
 def resample_nearest(labels: Volume, onto: Volume) -> Volume:
@@ -89,38 +106,54 @@ def display(
 
     Axial and coronal: the patient's right on the left of the picture. Axial: anterior on top; coronal and
     sagittal: superior on top. Sagittal: anterior on the left.
+
+    Raises:
+        DataError: An unknown plane, or a slice that the volume does not have.
     """
-    if plane not in _PLANES:
+    if not isinstance(plane, str) or plane not in _PLANES:
         raise DataError(f"no plane {plane!r}; choose one of {sorted(_PLANES)}")
     cut, column, row = _PLANES[plane]
+    n = volume.values.shape[cut]
+    if isinstance(index, bool) or not isinstance(index, Integral) or not 0 <= index < n:
+        raise DataError(f"index is the number of one of the {n} {plane} slices, from 0 on; got {index!r}.")
     picture = np.take(volume.values, index, axis=cut)[::-1, ::-1].T
     return picture, (volume.spacing[row], volume.spacing[column])
 
 
-def read_nifti(path: str | Path) -> Volume:
-    """Returns a NIfTI volume in RAS order; needs the extra `data`."""
-    nibabel: Any = _needs("nibabel")
-    image = nibabel.load(str(path))
-    return to_ras(np.asanyarray(image.dataobj), image.affine)
+def read_nifti(path: str | Path, *, orientation: str | None = None) -> Volume:
+    """Returns a NIfTI volume in RAS order; needs the extra `data`.
+
+    Values are scaled as the header says; a slope of 0 or NaN means that they are not scaled. Axes of length 1 behind
+    the third are dropped.
+
+    Args:
+        path: The file, .nii, .nii.gz or .hdr beside .img.
+        orientation: Where the axes of a file that does not say (qform_code and sform_code are 0) point, such as "RAS"
+            or "LPI"; the origin is then voxel (0, 0, 0). "sform" or "qform" chooses one where a file has both.
+
+    Raises:
+        DataError: Not a complete NIfTI file of one real number a voxel; no orientation, or two that disagree; an
+            orientation that contradicts the file's; a singular affine; voxel sizes that are not positive.
+    """
+    return to_ras(*nifti.load(_needs("nibabel"), path, orientation))
 
 
 def read_dicom(paths: Iterable[str | Path]) -> Volume:
-    """Returns a series of single-frame DICOM files in RAS order, rescaled; needs the extra `data`."""
-    pydicom: Any = _needs("pydicom")
-    files = [pydicom.dcmread(path) for path in paths]
-    if len(files) < 2:
-        raise DataError(f"a series needs at least 2 slices; got {len(files)}. Pass every file of the series")
-    along, down = np.split(np.array(files[0].ImageOrientationPatient, dtype=float), 2)
-    normal = np.cross(along, down)
-    files.sort(key=lambda file: float(np.dot(normal, np.array(file.ImagePositionPatient, dtype=float))))
-    first, last = (np.array(files[at].ImagePositionPatient, dtype=float) for at in (0, -1))
-    affine = np.eye(4)
-    affine[:3, 0] = along * float(files[0].PixelSpacing[1])
-    affine[:3, 1] = down * float(files[0].PixelSpacing[0])
-    affine[:3, 2] = (last - first) / (len(files) - 1)
-    affine[:3, 3] = first
-    values = np.stack([f.pixel_array * float(f.RescaleSlope) + float(f.RescaleIntercept) for f in files])
-    return to_ras(values.transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    """Returns a series of single-frame DICOM files in RAS order, rescaled; needs the extra `data`.
+
+    The slices must form one even stack. Positions may be off by 1 % of the distance between slices or 0.01 mm. Values
+    are rescaled by each file's own slope and intercept. CT and PET files without them are refused; other modalities
+    without them (MR) keep their stored values.
+
+    Args:
+        paths: Every file of the series, in any order.
+
+    Raises:
+        DataError: A file that is not DICOM or cannot be decoded; colours, palettes, MONOCHROME1 or several frames; no
+            position, orientation or spacing; several series, sizes or orientations; slices at the same place, gaps, or
+            slices shifted against each other (a tilted gantry).
+    """
+    return to_ras(*dicom.load(_needs("pydicom"), paths))
 
 
 def _needs(module: str) -> Any:

@@ -76,8 +76,8 @@ class Attention:
             have; a prompt without a question, or a question without the word; a sample without a label; an empty
             answer; rows without any attention to the image, as when the question comes before it.
 
-    Source: arXiv 2603.14323. Its code has no guard against zeros; its exact divisor for text tokens other than the
-    last is unknown to us.
+    Source: arXiv 2603.14323. Its code has no guard against zeros; its script divides the mean over all rows after
+    the image by the same mean under the generic prompt where other tokens than the last are read (`Q=True`).
     """
 
     relative_to: Prompt | None = None

@@ -97,7 +97,15 @@ def label_map(
         name: What the values are.
         layers: The layers of the first axis, if it is the layers. The second axis, if there is one, is every head.
         attrs: Attributes of the array.
+
+    Raises:
+        MapError: Values that are not finite.
     """
+    if not np.isfinite(values).all():
+        raise MapError(
+            f"the map of {name} holds NaN or infinity. Does the model overflow in its dtype? Load it with "
+            'dtype="float32".'
+        )
     dims = [*("layer", "head")[: values.ndim - 1], "token"]
     coords: dict[str, Any] = {"token": np.arange(tokens.n), "position": ("token", tokens.image)}
     if layers is not None:

@@ -28,10 +28,12 @@ class RandomMasks:
     """The target's mean over random masks that keep a token, minus its mean over all masks: (token) maps, nats.
 
     R_j = E[s·k_j] / E[k_j] − E[s], where s is the target's value under a mask and k_j is 1 if the mask keeps token j.
-    RISE's own map is R + `attrs["mean"]`: it differs by one number for all tokens. R is positive where a token helps. A
-    mask keeps or removes whole cells of `cell` × `cell` tokens, on a lattice that is shifted at random for each mask
-    (RISE blurs the cells' edges; here a token is kept or removed). Tokens without footprint are never removed; their
-    value is 0. Tokens of several views that show the same place are removed together.
+    RISE's own map, E[s·k_j] / keep, divides by the probability of keeping a token; here the divisor is the share of
+    masks that did keep it. In expectation RISE's map is R + `attrs["mean"]`; with few masks it also varies with how
+    often each token was kept, times the mean of s, which can be more than what R shows. R is positive where a token
+    helps. A mask keeps or removes whole cells of `cell` × `cell` tokens, on a lattice that is shifted at random for
+    each mask (RISE blurs the cells' edges; here a token is kept or removed). Tokens without footprint are never
+    removed; their value is 0. Tokens of several views that show the same place are removed together.
 
     `attrs["standard_error"]` holds the standard error of each token's mean over the masks that keep it. A map whose
     values are not several times larger needs more masks.

@@ -28,6 +28,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.target import Aim, forced
 from interp.tracing.target_variants import KeptTarget
 from interp.tracing.trace import execute
+from interp.tracing.wide_logits import wide_logits
 
 __all__ = [
     "BLUR",
@@ -428,7 +429,8 @@ def _values(mllm: Mllm, samples: list[Sample], prompt: Prompt, aim: Aim, meter: 
     for part in parts:
         answer = part.answers[0]
         behind = forced(mllm, batch, [answer] * len(samples))
-        _, _, outcome = execute(mllm, behind, None, [], [], meter, keep=len(answer))
+        with wide_logits(mllm.hf):
+            _, _, outcome = execute(mllm, behind, None, [], [], meter, keep=len(answer))
         values += part.value(outcome.tail).cpu().numpy()
     return values
 

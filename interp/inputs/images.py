@@ -6,14 +6,17 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from interp.errors import ImageError
+from interp.inputs.paths import unreadable
+from interp.inputs.text import brief
 
-__all__ = ["MAX_PIXELS", "ImageLike", "image_size", "load_image", "normalise"]
+__all__ = ["MAX_PIXELS", "ImageLike", "image_size", "load_image", "normalise", "readable_file"]
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
@@ -25,19 +28,77 @@ def normalise(raw: Any, i: int = 0) -> ImageLike:
     """Returns a path unchanged, and a copy of an image in memory, so that later changes do not reach the sample.
 
     Raises:
-        ImageError: Not a path, a PIL image or an `(H, W)`, `(H, W, 1|3|4)` uint8 array.
+        ImageError: Not a path, a PIL image or an `(H, W)`, `(H, W, 1|3|4)` uint8 array; a PIL image without pixels or
+            whose file is closed; a masked array that hides pixels.
     """
     if isinstance(raw, str | os.PathLike):
+        _check_path(raw, i)
         return raw
     if isinstance(raw, Image.Image):
+        if 0 in raw.size:
+            raise ImageError(f"image {i} (PIL) has no pixels: it is {raw.width}×{raw.height} (width×height).")
         with _decoding(f"image {i} (PIL)"):
             return ImageOps.exif_transpose(raw)
     if isinstance(raw, np.ndarray):
         _check_array(raw, i)
-        array = np.array(raw)
+        array = np.array(np.ma.getdata(raw))
         array.setflags(write=False)
         return array
-    raise ImageError(f"image {i} must be a path, a PIL image or a uint8 array; got {type(raw).__name__}.")
+    raise ImageError(
+        f"image {i} must be a path, a PIL image or a uint8 array; got {type(raw).__name__}.{_hint(raw)}"
+    )
+
+
+def _hint(raw: Any) -> str:
+    """How to make an image of some other object; empty for most."""
+    if isinstance(raw, bytes | bytearray | memoryview) or hasattr(raw, "read"):
+        return (
+            " Open encoded bytes with PIL.Image.open(io.BytesIO(data)); decode a path with os.fsdecode(path)."
+        )
+    if hasattr(raw, "permute"):  # a torch tensor
+        return " Of a tensor (channel, row, column) of 0 … 255 pass tensor.permute(1, 2, 0).byte().cpu().numpy()."
+    if isinstance(raw, list | tuple):
+        return " Several images are images=[…]; a list of pixels is np.array(…, np.uint8)."
+    return ""
+
+
+def _check_path(raw: str | os.PathLike[str], i: int) -> None:
+    """Raises `ImageError` for a path that no file can have."""
+    path = os.fspath(raw)
+    if not isinstance(path, str):
+        raise ImageError(f"image {i} must be a path of text; got {brief(path)}. Pass os.fsdecode(path).")
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise ImageError(
+            f"image {i} has the path {brief(path)}, which no file can have: it holds a null byte or a lone surrogate. "
+            "Decode the source of the path with its true encoding."
+        )
+
+
+@contextmanager
+def readable_file(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
+    """Opens an image's file for reading. Pipes, devices and folders are refused before they are opened.
+
+    Raises:
+        ImageError: Missing or unreadable; the message names the file.
+    """
+    name = _name(path)
+    if problem := unreadable(path):
+        raise ImageError(f"{name} {problem}")
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below; what is raised inside is not of the path
+    except OSError as error:
+        raise ImageError(f"{name} cannot be read ({error}). Check the path.") from error
+    with file:
+        yield file
+
+
+def _name(path: str | os.PathLike[str]) -> str:
+    """The image as messages name it."""
+    return f"image {brief(os.fspath(path))}"
 
 
 def image_size(raw: ImageLike, i: int = 0) -> tuple[int, int]:
@@ -50,8 +111,8 @@ def image_size(raw: ImageLike, i: int = 0) -> tuple[int, int]:
         return raw.shape[1], raw.shape[0]
     if isinstance(raw, Image.Image):
         return raw.size
-    name = f"image {os.fspath(raw)!r}"
-    with _decoding(name), open(raw, "rb") as file, _open(file) as image:
+    name = _name(raw)
+    with readable_file(raw) as file, _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
         if image.format == "TIFF":  # Pillow rotates these itself
             return image.size
@@ -77,8 +138,8 @@ def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
         _check_pixels(raw.size, f"image {i} (PIL)")
         with _decoding(f"image {i} (PIL)"):
             return _to_rgb(raw)
-    name = f"image {os.fspath(raw)!r}"
-    with _decoding(name), open(raw, "rb") as file, _open(file) as image:
+    name = _name(raw)
+    with readable_file(raw) as file, _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
         return _to_rgb(ImageOps.exif_transpose(image))
 
@@ -104,6 +165,10 @@ def _scale(values: np.ndarray) -> np.ndarray:
 
 
 def _check_array(array: np.ndarray, i: int) -> None:
+    if np.ma.is_masked(array):
+        raise ImageError(
+            f"image {i} is a masked array that hides {np.ma.count_masked(array)} values. Fill them: array.filled(0)."
+        )
     shape_ok = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if array.dtype != np.uint8 or not shape_ok or 0 in array.shape:
         raise ImageError(
@@ -113,6 +178,8 @@ def _check_array(array: np.ndarray, i: int) -> None:
 
 
 def _check_pixels(size: tuple[int, int], name: str) -> None:
+    if 0 in size:
+        raise ImageError(f"{name} has no pixels: it is {size[0]}×{size[1]} (width×height).")
     if size[0] * size[1] > MAX_PIXELS:
         raise ImageError(
             f"{name} is {size[0]}×{size[1]} = {size[0] * size[1]:,} pixels; the limit is {MAX_PIXELS:,}. "
@@ -146,8 +213,6 @@ def _decoding(name: str) -> Iterator[None]:
         yield
     except ImageError as error:
         raise error if name in str(error) else ImageError(f"{name}: {error}") from error
-    except FileNotFoundError as error:
-        raise ImageError(f"{name} does not exist. Check the path; URLs are not fetched.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is too large: {error} Crop or shrink it.") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, IndexError, struct.error …

@@ -4,132 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from interp.errors import BoxError, ImageError, SampleError
-from interp.inputs.images import ImageLike, image_size, load_image, normalise
+from interp.inputs.boxes import Box, BoxLike, as_boxes
+from interp.inputs.images import ImageLike, image_size, load_image, normalise, readable_file
+from interp.inputs.text import brief, faulty_text, storable
 
-__all__ = ["Box", "BoxLike", "ImageLike", "Sample", "as_boxes"]
+__all__ = ["Box", "BoxLike", "ImageLike", "Sample", "as_boxes", "content"]
 
 _KEYS = ("question", "boxes", "answer", "options", "group", "meta", "id")
-_SLACK = 0.5  # pixels that a box may reach outside its image
-
-
-@dataclass(frozen=True)
-class Box:
-    """A half-open rectangle `[x0, x1) × [y0, y1)` in pixels of the original image.
-
-    Args:
-        x0: Left edge.
-        y0: Top edge.
-        x1: Right edge, larger than `x0`.
-        y1: Bottom edge, larger than `y0`.
-        image: Index of the image in its sample (0-based).
-
-    Raises:
-        BoxError: An edge is not a finite number, or the box is empty or inverted.
-    """
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    image: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("x0", "y0", "x1", "y1"):
-            object.__setattr__(self, name, _finite(name, getattr(self, name)))
-        if isinstance(self.image, bool) or not isinstance(self.image, int | np.integer) or self.image < 0:
-            raise BoxError(f"a box's image is an index 0, 1, … into the sample's images; got {self.image!r}.")
-        object.__setattr__(self, "image", int(self.image))
-        if not (self.x1 > self.x0 and self.y1 > self.y0):
-            raise BoxError(
-                f"a box needs x1 > x0 and y1 > y0; got {self.as_tuple()}. Boxes are (x0, y0, x1, y1): "
-                "if these are (x, y, width, height), pass (x, y, x + width, y + height)."
-            )
-
-    @property
-    def area(self) -> float:
-        """Area in square pixels, positive."""
-        return (self.x1 - self.x0) * (self.y1 - self.y0)
-
-    def as_tuple(self) -> tuple[float, float, float, float]:
-        """The four edges `(x0, y0, x1, y1)`, without the image index."""
-        return (self.x0, self.y0, self.x1, self.y1)
-
-    def clip(self, width: float, height: float) -> Box:
-        """The part of the box inside a `width` × `height` image.
-
-        Raises:
-            BoxError: Nothing of the box is inside.
-        """
-        x0, y0, x1, y1 = max(self.x0, 0.0), max(self.y0, 0.0), min(self.x1, width), min(self.y1, height)
-        if not (x1 > x0 and y1 > y0):
-            raise BoxError(
-                f"box {self.as_tuple()} has no part inside its {width:g}×{height:g} image, so nothing is "
-                "left to clip. Check the box's image and its units (pixels of the original image, not "
-                "fractions)."
-            )
-        return Box(x0, y0, x1, y1, self.image)
-
-    def check_inside(self, size: tuple[int, int]) -> None:
-        """Raises `BoxError` when the box reaches more than 0.5 px outside an image of (width, height)."""
-        width, height = size
-        x0, y0, x1, y1 = self.as_tuple()
-        if min(x0, y0) < -_SLACK or x1 > width + _SLACK or y1 > height + _SLACK:
-            raise BoxError(
-                f"box {self.as_tuple()} reaches outside image {self.image}, which is {width}×{height} pixels "
-                "(width×height). Boxes are in pixels of the original image as displayed (EXIF rotation "
-                f"applied). To cut the box to the image, call box.clip({width}, {height})."
-            )
-
-
-BoxLike: TypeAlias = Box | Sequence[Any] | np.ndarray
-
-
-def _finite(name: str, value: Any) -> float:
-    """Returns `value` as a float; the error names the edge."""
-    number = value if isinstance(value, int | float | np.integer | np.floating) else None
-    if number is None or isinstance(value, bool) or not math.isfinite(number):
-        raise BoxError(f"a box's edges are finite numbers of pixels; got {name}={value!r}.")
-    return float(number)
-
-
-def as_boxes(boxes: Iterable[BoxLike]) -> tuple[Box, ...]:
-    """Returns the boxes as `Box` values; accepts `Box`, tuples `(x0, y0, x1, y1[, image])` and array rows.
-
-    Raises:
-        BoxError: One of them is not a box, or a single box was given where a list is expected.
-    """
-    if isinstance(boxes, Box):
-        raise BoxError(f"expected a list of boxes, got one box; write boxes=[{boxes.as_tuple()}].")
-    if isinstance(boxes, str | bytes | Mapping) or not isinstance(boxes, Iterable):
-        raise BoxError(f"expected a list of boxes (x0, y0, x1, y1), got {boxes!r}.")
-    return tuple(_as_box(box) for box in boxes)
-
-
-def _as_box(box: BoxLike) -> Box:
-    if isinstance(box, Box):
-        return box
-    if isinstance(box, int | float | np.number):
-        raise BoxError(
-            f"expected a list of boxes, got a bare number {box!r}; write boxes=[(x0, y0, x1, y1)]."
-        )
-    listed = isinstance(box, Sequence | np.ndarray) and not isinstance(box, str | bytes)
-    edges: list[Any] = [e.item() if isinstance(e, np.generic) else e for e in box] if listed else []
-    if len(edges) not in (4, 5):
-        raise BoxError(f"a box is (x0, y0, x1, y1) or (x0, y0, x1, y1, image); got {box!r}.")
-    if len(edges) == 5 and isinstance(edges[4], float) and edges[4].is_integer():
-        edges[4] = int(edges[4])  # a row of a float array
-    return Box(*edges)
 
 
 class Sample:
@@ -140,19 +31,36 @@ class Sample:
         question: The question, in the user's own words.
         boxes: Half-open `(x0, y0, x1, y1)` in pixels of the original image. A `Box` can name another image.
         answer: The expected answer, if known.
-        options: The choices of a multiple-choice question.
-        group: The patient, volume or scene the sample comes from. Statistics resample groups, not samples.
+        options: The choices of a multiple-choice question, in order, each once.
+        group: The patient, volume or scene the sample comes from. Statistics resample groups, not samples. Without
+            one, samples of the same image form a group (`Samples.groups`).
         meta: Any other information. It is kept, but it is not part of the fingerprint.
         images: Several images, in the order the model sees them.
         id: The sample's name; by default the first 12 characters of the fingerprint.
+        box_format: How `boxes` are written: "xyxy", "xywh" or "cxcywh" in pixels, or "fraction" for
+            `(x0, y0, x1, y1)` as fractions of the image, whose size is then read at once. None stands for "xyxy",
+            but refuses boxes that look like fractions.
 
     Raises:
-        SampleError: No image, both `image` and `images`, or a field of the wrong type.
+        SampleError: No image, both `image` and `images`, a field of the wrong type, or text that cannot be stored:
+            lone surrogates and control characters.
         ImageError: An array or object that is not an image. Files are opened only when needed.
-        BoxError: A value that is not a box. (`check` compares boxes with the sizes of their images.)
+        BoxError: A value that is not a box, or fractions given as pixels of an image in memory. (`check` compares
+            boxes with the sizes of all images.)
     """
 
-    __slots__ = ("_cache", "_id", "answer", "boxes", "group", "images", "meta", "options", "question")
+    __slots__ = (
+        "_cache",
+        "_fault",
+        "_id",
+        "answer",
+        "boxes",
+        "group",
+        "images",
+        "meta",
+        "options",
+        "question",
+    )
 
     images: tuple[ImageLike, ...]
     question: str
@@ -168,27 +76,57 @@ class Sample:
         question: str = "",
         boxes: Iterable[BoxLike] = (),
         answer: str | None = None,
-        options: Sequence[str] | None = None,
+        options: Sequence[str] | np.ndarray | None = None,
         group: str | int | None = None,
         meta: Mapping[str, Any] | None = None,
         *,
         images: Sequence[ImageLike] | None = None,
         id: str | None = None,
+        box_format: str | None = None,
     ) -> None:
         put = object.__setattr__
+        put(self, "_cache", {})
+        put(self, "_fault", None)
         put(self, "images", tuple(normalise(raw, i) for i, raw in enumerate(_gather(image, images))))
         put(self, "question", _text("question", question))
-        put(self, "boxes", as_boxes(boxes))
         put(self, "answer", None if answer is None else _text("answer", answer))
         put(self, "options", _options(options))
-        put(self, "group", None if group is None else str(group))
-        put(self, "meta", MappingProxyType(dict(meta or {})))
+        put(self, "group", _group(group))
+        put(self, "meta", _meta(meta))
         put(self, "_id", None if id is None else _text("id", id))
-        put(self, "_cache", {})
+        put(self, "boxes", as_boxes(boxes, box_format, self._size))
+        self._check_units(in_memory=True)
+
+    @classmethod
+    def unusable(
+        cls,
+        reason: str,
+        *,
+        id: str,
+        group: str | int | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> Sample:
+        """Returns a stand-in for a row that could not be read, with no images.
+
+        A study records it as a failure with this reason. Its `check`, `sizes`, `image` and `load` raise the reason.
+        """
+        sample, put = cls.__new__(cls), object.__setattr__
+        put(sample, "_cache", {})
+        put(sample, "_fault", storable(reason))
+        empty = {"images": (), "question": "", "answer": None, "options": None, "boxes": ()}
+        for name, value in {
+            **empty,
+            "group": _group(group),
+            "meta": _meta(meta),
+            "_id": _text("id", id),
+        }.items():
+            put(sample, name, value)
+        return sample
 
     @property
     def image(self) -> ImageLike:
         """The first image, as given; an image in memory was copied."""
+        self._check_usable()
         return self.images[0]
 
     @property
@@ -206,6 +144,8 @@ class Sample:
         Raises:
             ImageError: A file that cannot be read.
         """
+        if self._fault is not None:
+            return self._hash([f"unusable {self._fault}"])
         if "fingerprint" not in self._cache:
             self._cache["fingerprint"] = self._hash(self.image_fingerprints)
         return self._cache["fingerprint"]
@@ -217,8 +157,9 @@ class Sample:
         Raises:
             ImageError: A file that cannot be read.
         """
+        self._check_usable()
         if "images" not in self._cache:
-            self._cache["images"] = tuple(_content(raw, i) for i, raw in enumerate(self.images))
+            self._cache["images"] = tuple(content(raw, i) for i, raw in enumerate(self.images))
         return self._cache["images"]
 
     @property
@@ -228,9 +169,20 @@ class Sample:
         Raises:
             ImageError: A file that is missing, not an image, or too large.
         """
+        self._check_usable()
         if "sizes" not in self._cache:
             self._cache["sizes"] = tuple(image_size(raw, i) for i, raw in enumerate(self.images))
         return self._cache["sizes"]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the sample can be shown to a model; False for one made by `unusable`."""
+        return self._fault is None
+
+    @property
+    def in_memory(self) -> tuple[bool, ...]:
+        """Whether each image is in memory rather than in a file."""
+        return tuple(not isinstance(raw, str | os.PathLike) for raw in self.images)
 
     def load(self, i: int = 0) -> Image.Image:
         """Image `i` as upright 8-bit RGB.
@@ -241,14 +193,24 @@ class Sample:
         Raises:
             ImageError: Missing, corrupt, truncated or too large; the message names the file.
         """
-        if not 0 <= i < len(self.images):
+        self._check_usable()
+        if not isinstance(i, int | np.integer) or not 0 <= i < len(self.images):
             raise SampleError(
-                f"the sample has {len(self.images)} image(s), 0 … {len(self.images) - 1}; got {i}."
+                f"the sample has {len(self.images)} image(s), 0 … {len(self.images) - 1}; got {brief(i)}."
             )
         return load_image(self.images[i], i)
 
     def check(self) -> None:
-        """Raises `BoxError` when a box reaches more than 0.5 px outside its image or names a missing image."""
+        """Raises `BoxError` when a box does not fit its image; opens the headers of images that have boxes.
+
+        A box does not fit if it reaches more than 0.5 px outside, names a missing image, or looks like fractions of
+        the image.
+
+        Raises:
+            BoxError: As above.
+            SampleError: The sample stands for a row that could not be read.
+        """
+        self._check_usable()
         for box in self.boxes:
             if box.image >= len(self.images):
                 raise BoxError(
@@ -257,8 +219,27 @@ class Sample:
                 )
             box.check_inside(self.sizes[box.image])
 
+    def check_units(self) -> None:
+        """Raises `BoxError` when a box looks like fractions of its image.
+
+        Raises:
+            BoxError: As above.
+            SampleError: The sample stands for a row that could not be read.
+        """
+        self._check_usable()
+        self._check_units(in_memory=False)
+
     def replace(self, **changes: Any) -> Sample:
-        """Returns a copy with some fields changed. A default id changes with the content."""
+        """Returns a copy with some fields changed. A default id changes with the content.
+
+        Of a sample that stands for an unreadable row only `group`, `meta` and `id` change.
+        """
+        if self._fault is not None:
+            own: dict[str, Any] = {"group": self.group, "meta": self.meta, "id": self._id}
+            return Sample.unusable(
+                self._fault, **(own | {name: changes[name] for name in own if name in changes})
+            )
+        _check_fields(changes)
         if "image" in changes:
             changes.setdefault("images", None)
         return Sample(**{**self._fields(), **changes})
@@ -269,6 +250,7 @@ class Sample:
         Raises:
             SampleError: An image lives in memory only, or meta is not JSON.
         """
+        self._check_usable()
         paths = [os.fspath(raw) for raw in self.images if isinstance(raw, str | os.PathLike)]
         for i, raw in enumerate(self.images):
             if not isinstance(raw, str | os.PathLike):
@@ -278,7 +260,7 @@ class Sample:
                 )
         try:
             meta = json.loads(json.dumps(dict(self.meta), allow_nan=False))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise SampleError(
                 f"meta of sample {self.id} holds a value that JSON cannot store: {error}."
             ) from error
@@ -291,6 +273,7 @@ class Sample:
             "group": self.group,
             "meta": meta,
             "id": self._id,
+            **({"box_format": "xyxy"} if any(box.pixels for box in self.boxes) else {}),
         }
 
     @classmethod
@@ -300,12 +283,9 @@ class Sample:
         Raises:
             SampleError: A key that is not a field of a sample.
         """
-        unknown = set(record) - {"image", "images", *_KEYS}
-        if unknown:
-            known = ", ".join(("image", "images", *_KEYS))
-            raise SampleError(
-                f"a sample has the fields {known}; got {sorted(unknown)}. Put extras under meta."
-            )
+        if not isinstance(record, Mapping):
+            raise SampleError(f"from_dict reads a mapping of a sample's fields; got {brief(record)}.")
+        _check_fields(record)
         return cls(**record)
 
     def _fields(self) -> dict[str, Any]:
@@ -331,6 +311,25 @@ class Sample:
         words += [self.answer, self.options, self.group]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
+    def _size(self, i: int) -> tuple[int, int]:
+        """(width, height) of image `i`, for a box in fractions of it."""
+        if i >= len(self.images):
+            raise BoxError(
+                f"a box names image {i}, but the sample has {len(self.images)} image(s), counted from 0."
+            )
+        return self.sizes[i]
+
+    def _check_usable(self) -> None:
+        if self._fault is not None:
+            raise SampleError(self._fault)
+
+    def _check_units(self, *, in_memory: bool) -> None:
+        """Raises `BoxError` for fractions given as pixels; with `in_memory` only where no file must be opened."""
+        for box in self.boxes:
+            known = box.may_be_fractions and box.image < len(self.images)
+            if known and (not in_memory or self.in_memory[box.image]):
+                box.check_units(image_size(self.images[box.image], box.image))
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Sample is immutable; use sample.replace({name}=…).")
 
@@ -344,13 +343,29 @@ class Sample:
         return hash(self._digest())
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._fault is not None:
+            fields = {"reason": self._fault, "id": self._id, "group": self.group, "meta": dict(self.meta)}
+            return _rebuild_unusable, (fields,)
         return _rebuild, ({**self._fields(), "meta": dict(self.meta)}, dict(self._cache))
 
     def __repr__(self) -> str:
+        if self._fault is not None:
+            return f"Sample.unusable({self._fault!r}, id={self._id!r})"
         images = ", ".join(
-            os.fspath(r) if isinstance(r, str | os.PathLike) else type(r).__name__ for r in self.images
+            storable(os.fspath(r)) if isinstance(r, str | os.PathLike) else type(r).__name__
+            for r in self.images
         )
         return f"Sample([{images}], {self.question!r}, boxes={len(self.boxes)}, answer={self.answer!r})"
+
+
+def _check_fields(given: Iterable[Any]) -> None:
+    """Raises `SampleError` for a name that is not a field of a sample."""
+    fields = ("image", "images", *_KEYS, "box_format")
+    unknown = sorted(str(name) for name in given if name not in fields)
+    if unknown:
+        raise SampleError(
+            f"a sample has the fields {', '.join(fields)}; got {brief(unknown)}. Put extras under meta."
+        )
 
 
 def _rebuild(fields: dict[str, Any], cache: dict[str, Any]) -> Sample:
@@ -360,16 +375,17 @@ def _rebuild(fields: dict[str, Any], cache: dict[str, Any]) -> Sample:
     return sample
 
 
-def _content(raw: ImageLike, i: int) -> str:
+def _rebuild_unusable(fields: dict[str, Any]) -> Sample:
+    return Sample.unusable(**fields)
+
+
+def content(raw: ImageLike, i: int = 0) -> str:
     """Hex hash of a file's bytes or of an in-memory image's RGB pixels."""
     if not isinstance(raw, str | os.PathLike):
         rgb = load_image(raw, i)
         return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
-    try:
-        with open(raw, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ImageError(f"image {os.fspath(raw)!r} cannot be read ({error}). Check the path.") from error
+    with readable_file(raw) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _gather(image: ImageLike | None, images: Sequence[ImageLike] | None) -> tuple[ImageLike, ...]:
@@ -378,6 +394,10 @@ def _gather(image: ImageLike | None, images: Sequence[ImageLike] | None) -> tupl
         raise SampleError("pass image= for one image or images=[…] for several, not both.")
     if isinstance(images, str | os.PathLike | Image.Image):
         raise SampleError("images= is a list; for one image pass image=.")
+    if isinstance(images, Mapping | set | frozenset | bytes) or not isinstance(images, Iterable | None):
+        raise SampleError(
+            f"images= is a list of images in the order the model sees them; got {brief(images)}."
+        )
     found = (image,) if image is not None else tuple(images if images is not None else ())
     if not found:
         raise SampleError("a sample needs at least one image: pass image= or images=[…].")
@@ -386,13 +406,55 @@ def _gather(image: ImageLike | None, images: Sequence[ImageLike] | None) -> tupl
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise SampleError(f"{name} must be text; got {type(value).__name__} {value!r}.")
+        raise SampleError(f"{name} must be text; got {type(value).__name__} {brief(value)}.")
+    if problem := faulty_text(name, value):
+        raise SampleError(problem)
     return value
 
 
-def _options(options: Sequence[str] | None) -> tuple[str, ...] | None:
+def _group(group: Any) -> str | None:
+    if group is None:
+        return None
+    if isinstance(group, bool) or not isinstance(group, str | int | np.integer):
+        raise SampleError(
+            f"group is a text, a whole number or None; got {type(group).__name__} {brief(group)}. A missing value of "
+            "a table is None, not NaN; for another kind of value pass str(value)."
+        )
+    return _text("group", str(group))
+
+
+def _meta(meta: Any) -> Mapping[str, Any]:
+    if not isinstance(meta, Mapping | None):
+        raise SampleError(f"meta is a mapping of names to values; got {type(meta).__name__} {brief(meta)}.")
+    if problem := faulty_text("meta", meta or {}):
+        raise SampleError(problem)
+    return MappingProxyType(dict(meta or {}))
+
+
+def _options(options: Any) -> tuple[str, ...] | None:
+    """The choices in order; refuses what has no order of its own, and choices that are not there or there twice."""
     if options is None:
         return None
     if isinstance(options, str):
         raise SampleError(f"options is a list of choices; got one text {options!r}.")
-    return tuple(_text("an option", option) for option in options)
+    if (
+        not isinstance(options, Sequence | np.ndarray)
+        or isinstance(options, bytes)
+        or getattr(options, "ndim", 1) != 1
+    ):
+        raise SampleError(
+            f"options is a list of choices in the order that letters them; got {type(options).__name__} "
+            f'{brief(options)}. Write options=["first", "second"], or sort them: options=sorted(…).'
+        )
+    found = tuple(
+        _text("an option", str(option) if isinstance(option, np.str_) else option) for option in options
+    )
+    if not found or not all(option.strip() for option in found):
+        raise SampleError(
+            f"options are choices that are not empty; got {brief(options)}. Leave options out where there are none."
+        )
+    same = [unicodedata.normalize("NFC", option.strip()) for option in found]
+    twice = next((option for option in same if same.count(option) > 1), None)
+    if twice is not None:
+        raise SampleError(f"each option is given once; {twice!r} is given {same.count(twice)} times.")
+    return found

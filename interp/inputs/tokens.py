@@ -156,7 +156,9 @@ class TokenMap:
         ceil(max/cell), exclusive. A box edge exactly between two cells (to 1e-6 of a cell) touches only one.
         "center": the centre of the visible footprint lies in the box.
         "stretch": the mapping of the official code, which stretches the original image over the grid whatever
-        the true preprocessing is. It differs from "touch" on padded or cropped images.
+        the true preprocessing is. It differs from "touch" on padded or cropped images. An edge exactly between two
+        cells touches only one; the code's own rounding there takes another cell in 0 to 2 % of boxes, by the
+        image's size.
 
         A box in a part of the image that the model does not see gives an empty mask; see `lost_area`.
 

@@ -134,7 +134,7 @@ class Settings:
 
 VARIANTS: Mapping[str, Settings] = {
     "code": Settings(percentile=80.0, mode="renormalise", reference="layer-mean"),
-    "paper": Settings(percentile=50.0, mode="zero", reference="per-head"),
+    "paper": Settings(percentile=50.0, mode="zero", reference="per-head", queries="question"),
 }
 
 
@@ -159,7 +159,7 @@ class VGRefine:
        tokens under the question, divided by that under a generic prompt, g. The map is the mean over the chosen heads.
        Tokens strictly below its p-th percentile (numpy's, linear) are dropped; `kept_tokens` explains ties, zeros and
        flat maps.
-    2. Knockout. At the masked layers, in all heads, no row after the image sees the dropped tokens.
+    2. Knockout. At the masked layers, in all heads, the rows of `queries` do not see the dropped tokens.
 
     The paper and its code differ. `variant` sets the parameters that are None:
 
@@ -168,8 +168,11 @@ class VGRefine:
     | percentile | 80 | 50 |
     | mode | "renormalise": −∞ before the softmax | "zero": after it, no renormalisation |
     | reference g | "layer-mean": mean over the layer's heads | not stated; "per-head", as it ranks heads |
-    | queries | "after_image": every row after the image | not stated; the same |
+    | queries | "after_image": every row after the image | "question": the question's own tokens |
     | steps | "prefill" | not stated; the same |
+
+    The paper names question tokens. It does not say whether the instruction after the question or the last prompt
+    token, which predicts the answer, belong to them; here they do not. A question before the image never sees it.
 
     Where g is 0 and A is not, m is A/ε, a huge value that dominates the mean. Where both are 0, as outside a sliding
     window, m is 0.
@@ -181,7 +184,7 @@ class VGRefine:
             heads does not matter. Heads cannot be transferred to another model: rank its own.
         layers: The masked layers. None: layer 16 of the 28 of HuatuoGPT-Vision-7B, and round(16/28 · n_layers) at
             another depth (`scaled_layers`). The source finds the layer by a layer sweep. It masks several layers of
-            the 34B model and does not publish which.
+            the 34B model, which the paper's Appendix P names; their numerals are lost in our copy.
         variant: The source of the parameters that are None, "code" or "paper".
         percentile: The percentile p, in [0, 100]; 0 drops nothing.
         mode: How dropped tokens are hidden, "renormalise" or "zero".

@@ -102,7 +102,8 @@ def select(
         MapError: Values that are not finite, one per token; footprints that are not one grid.
 
     Source: arXiv 2502.17422 and its code. The code puts windows on a grid stretched over the image, whatever the true
-    preprocessing, and takes the upper left corner for a flat map.
+    preprocessing, cuts fractions of a pixel off where they are rounded here (edges differ by up to two pixels), and
+    takes the upper left corner for a flat map.
     """
     cells = cell_grid(values, footprints)
     best: tuple[float, float, tuple[int, int], tuple[int, int]] | None = None

@@ -11,6 +11,7 @@ axis, one per fraction of the tokens; other axes broadcast.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import MapError
+from interp.metrics.numbers import real_numbers, whole_number
 
 __all__ = [
     "comprehensiveness",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 LEAST = 1e-6
+_VALUES = "values of the target are real numbers, (..., fraction) or (...)"
 Fractions = ArrayLike | Sequence[float]
 
 
@@ -42,19 +45,19 @@ def tokens_first(map: ArrayLike, *, seed: int = 0) -> Int[np.ndarray, " token"]:
     drawn order depends only on the seed and the number of tokens, so two maps break ties in the same way.
 
     Raises:
-        MapError: Not one finite number per token.
+        MapError: Not one finite number per token; a seed that is no whole number ≥ 0.
 
     Example:
         >>> tokens_first([0.1, 0.7, 0.2]).tolist()
         [1, 2, 0]
     """
-    values = np.asarray(map, np.float64)
+    values = real_numbers(map, "a map is one number per token, (token,)", MapError)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise MapError(
             f"an order of tokens needs one finite number per token, (token,); got shape {values.shape} with "
             f"{int((~np.isfinite(values)).sum())} not finite. Choose one layer and head first."
         )
-    drawn = np.random.default_rng(seed).permutation(len(values))
+    drawn = np.random.default_rng(whole_number("seed", seed, 0, MapError)).permutation(len(values))
     return drawn[np.argsort(-values[drawn], kind="stable")]
 
 
@@ -101,21 +104,24 @@ def normalised(
         nothing for a map to explain.
 
     Raises:
-        MapError: Shapes that do not fit.
+        MapError: Shapes that do not fit, or a `least` that is no number ≥ 0.
 
     Example:
         >>> normalised([0.9, 0.5, 0.1], 0.9, 0.1).round(2).tolist()
         [1.0, 0.5, 0.0]
     """
-    curve, top, bottom = (np.asarray(given, np.float64) for given in (values, untouched, removed))
+    curve, top, bottom = (real_numbers(given, _VALUES, MapError) for given in (values, untouched, removed))
+    if isinstance(least, bool) or not isinstance(least, Real) or not 0 <= least < np.inf:
+        raise MapError(f"least is a number ≥ 0; got {least!r}. The default is {LEAST}.")
+    shape = curve.shape
     try:
-        np.broadcast_shapes(curve.shape[:-1], top.shape, bottom.shape)
+        np.broadcast_shapes(shape[:-1], top.shape, bottom.shape)
     except ValueError:
         curve = np.empty(0)
     if curve.ndim == 0 or curve.size == 0:
         raise MapError(
             f"values are (..., fraction) with one untouched and one removed value per curve; got shapes "
-            f"{np.shape(values)}, {top.shape} and {bottom.shape}."
+            f"{shape}, {top.shape} and {bottom.shape}."
         )
     span = (top - bottom)[..., None]
     usable = span >= max(least, np.finfo(float).tiny)
@@ -145,7 +151,7 @@ def curve_area(fractions: Fractions, values: ArrayLike) -> Float[np.ndarray, "*l
         >>> float(curve_area([0.0, 0.5, 1.0], [1.0, 0.0, 0.0]))
         0.25
     """
-    shares, curve = _shares(fractions), np.asarray(values, np.float64)
+    shares, curve = _shares(fractions), real_numbers(values, _VALUES, MapError)
     rises = len(shares) > 1 and shares[0] == 0 and shares[-1] == 1 and bool((np.diff(shares) > 0).all())
     if not rises or curve.ndim == 0 or curve.shape[-1] != len(shares):
         raise MapError(
@@ -237,7 +243,7 @@ def kendall(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def _fall(untouched: ArrayLike, values: ArrayLike) -> Float[np.ndarray, "*lead"]:
-    top, rest = np.asarray(untouched, np.float64), np.asarray(values, np.float64)
+    top, rest = (real_numbers(given, _VALUES, MapError) for given in (untouched, values))
     if rest.ndim == 0 or rest.shape[-1] == 0 or top.shape != rest.shape[:-1]:
         raise MapError(
             f"one untouched value per curve is expected, (...) beside (..., fraction); got {top.shape} and "
@@ -247,14 +253,16 @@ def _fall(untouched: ArrayLike, values: ArrayLike) -> Float[np.ndarray, "*lead"]
 
 
 def _shares(fractions: Fractions) -> Float[np.ndarray, " fraction"]:
-    shares = np.asarray(fractions, np.float64)
+    shares = real_numbers(fractions, "fractions are a list of numbers in [0, 1]", MapError)
     if shares.ndim != 1 or not ((shares >= 0) & (shares <= 1)).all():
         raise MapError(f"fractions are a list of numbers in [0, 1]; got {fractions!r}.")
     return shares
 
 
 def _two(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    first, second = (
+        real_numbers(given, "a map is one number per token, (token,)", MapError) for given in (a, b)
+    )
     if first.ndim != 1 or first.shape != second.shape:
         raise MapError(
             f"two maps (token,) of the same tokens are needed; got {first.shape} and {second.shape}."

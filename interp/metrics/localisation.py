@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
@@ -64,7 +68,8 @@ def attention_ratio_sliding(
         bounding rectangle is the whole grid), or where no placement overlaps positive values of the map.
 
     Raises:
-        MapError: No grid, or a grid whose size is not the number of tokens.
+        MapError: As `attention_ratio`; no grid, one that is not two whole numbers above 0, or one whose size is not the
+            number of tokens.
 
     Source: the definition of MLLMs-Know (arXiv 2502.17422), as quoted by arXiv 2603.14323.
 
@@ -84,13 +89,20 @@ def attention_ratio_sliding(
     return pair.nan_unless(ratio, also=(slid > 0) & (places > 1))
 
 
-def _grid_of(grid: tuple[int, int] | None, n_tokens: int) -> tuple[int, int]:
+def _grid_of(grid: Any, n_tokens: int) -> tuple[int, int]:
     if grid is None:
         raise MapError(
             "the sliding attention ratio needs the token grid (rows, cols); got None, as for models whose "
             "image tokens do not form one rectangle. Use attention_ratio (metric 'ar') instead."
         )
-    rows, cols = (int(n) for n in grid)
+    found = tuple(grid) if isinstance(grid, Sequence | np.ndarray) and np.ndim(grid) == 1 else ()
+    whole = all(isinstance(n, Integral) and not isinstance(n, bool | np.bool_) and int(n) > 0 for n in found)
+    if len(found) != 2 or not whole:
+        raise MapError(
+            f"the token grid is two whole numbers above 0, (rows, cols); got {grid!r}. Pass tokens.grid of the same "
+            "sample."
+        )
+    rows, cols = (int(n) for n in found)
     if rows * cols != n_tokens:
         raise MapError(
             f"the grid {rows}×{cols} = {rows * cols} does not hold the map's {n_tokens} tokens. "

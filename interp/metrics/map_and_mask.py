@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
 from interp.errors import MapError
+from interp.metrics.numbers import plain_array, real_numbers
 
 __all__ = ["Pair", "check"]
 
@@ -54,19 +58,26 @@ class Pair:
 def check(map: ArrayLike, mask: ArrayLike) -> Pair:
     """The map as finite float64 and the mask as bool, with their shapes verified.
 
+    Both are read by position, tokens on the last axis. An axis that is named "token" is moved there.
+
     `defined` is False where the map holds a NaN or an infinity, where it is zero everywhere, and where the mask is
     empty or full. Metrics give NaN there, not their chance level.
 
     Raises:
-        MapError: The map is not numeric, the mask is not bool, their last axes differ, or their leading axes do not
-            broadcast.
+        MapError: The map is not numeric, the mask is not bool, either has masked entries, their last axes differ, their
+            leading axes do not broadcast, or their labels differ.
     """
-    values, inside = np.asarray(map), np.asarray(mask)
-    if values.dtype.kind not in "biuf" or values.ndim == 0:
+    map, mask = _tokens_last(map), _tokens_last(mask)
+    _check_labels(map, mask)
+    values = real_numbers(map, "a map is an array of real numbers (..., token)", MapError)
+    inside = plain_array(mask, "a mask is bool (token,) or (..., token)", MapError)
+    if values.ndim == 0:
         raise MapError(
             f"a map is an array of real numbers (..., token); got {values.dtype}, shape {values.shape}. "
             "Pass one number per image token on the last axis."
         )
+    if inside.dtype == object and inside.size and all(isinstance(one, bool) for one in inside.ravel()):
+        inside = inside.astype(np.bool_)  # as pandas' nullable bools without NA are read
     if inside.dtype != np.bool_:
         raise MapError(
             f"a mask is bool (token,) or (..., token); got dtype {inside.dtype}. "
@@ -84,9 +95,39 @@ def check(map: ArrayLike, mask: ArrayLike) -> Pair:
             f"the mask's leading axes must broadcast against the map's; got map {values.shape} and mask "
             f"{inside.shape}. Add axes of length 1, as in mask[:, None, :]."
         ) from None
-    values = values.astype(np.float64)
     finite = np.asarray(np.all(np.isfinite(values), axis=-1))
     values = np.where(finite[..., None], values, 0.0)
     nonzero = (values != 0).any(axis=-1)
     proper = inside.any(axis=-1) & ~inside.all(axis=-1)
     return Pair(values, inside, np.asarray(nonzero & proper))
+
+
+def _tokens_last(given: Any) -> Any:
+    """A labelled array with its axis "token" last; anything else as it is."""
+    if isinstance(given, xr.DataArray) and "token" in given.dims:
+        return given.transpose(..., "token")
+    return given
+
+
+def _check_labels(map: Any, mask: Any) -> None:
+    """Raise `MapError` where labels say that entries at the same place do not belong together."""
+    if isinstance(map, pd.Series) and isinstance(mask, pd.Series) and not map.index.equals(mask.index):
+        raise MapError(
+            "the map's and the mask's index differ, and they are read by position. Align them, or pass "
+            "map.to_numpy() and mask.to_numpy()."
+        )
+    if not (isinstance(map, xr.DataArray) and isinstance(mask, xr.DataArray)):
+        return
+    for own, other in zip(reversed(map.dims), reversed(mask.dims), strict=False):
+        named = not any(str(one).startswith("dim_") for one in (own, other))
+        if own != other and named and 1 not in (map.sizes[own], mask.sizes[other]):
+            raise MapError(
+                f"the map's axes {map.dims} and the mask's {mask.dims} are matched from the last one on, which puts "
+                f"{own!r} beside {other!r}. Transpose or expand one of them."
+            )
+        both = own == other and own in map.coords and own in mask.coords and map.sizes[own] == mask.sizes[own]
+        if both and not np.array_equal(map[own].values, mask[own].values):
+            raise MapError(
+                f"the map and the mask have different labels along {own!r}, and they are read by position. Align them "
+                "with xarray.align, or pass .values."
+            )

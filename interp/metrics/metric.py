@@ -143,8 +143,8 @@ def named(names: str | Iterable[str]) -> tuple[Metric, ...]:
     Raises:
         StudyError: A name that is not in `METRICS`, or the same name twice.
     """
-    wanted = (names,) if isinstance(names, str) else tuple(names)
-    unknown = [name for name in wanted if name not in METRICS]
+    wanted = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (names,)
+    unknown = [name for name in wanted if not isinstance(name, str) or name not in METRICS]
     if unknown:
         raise StudyError(
             f"metrics are named {', '.join(METRICS)}; got {', '.join(map(repr, unknown))}. "

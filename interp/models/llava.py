@@ -41,13 +41,15 @@ class Llava(Family):
         scales = getattr(
             config, "scales", None
         )  # S² sees the pixels at several sizes, a token the same place in each
-        patch = int(config.vision_config.patch_size) * (scales[-1] // scales[0] if scales else 1)
+        sides = config.vision_config.patch_size  # InternViT's config has one for each axis
+        down, across = sides if isinstance(sides, tuple | list) else (sides, sides)
+        down, across = (int(side) * (scales[-1] // scales[0] if scales else 1) for side in (down, across))
         dropped = _leading(processor, config) - (config.vision_feature_select_strategy == "default")
         dropped = 0 if scales else dropped
         parts = []
         for size, (height, width) in zip(sizes, pixels, strict=True):
-            grid = (height // patch, width // patch)
-            seen = (grid[1] * patch, grid[0] * patch)
+            grid = (height // down, width // across)
+            seen = (grid[1] * across, grid[0] * down)
             window = cropped_window(size, (width, height), seen, processor.image_processor)
             parts.append(_leading_tokens(lay(size, grid, window), dropped))
         return concatenate(parts)

@@ -13,9 +13,11 @@ from interp.run.files import read_json
 
 __all__ = ["SCHEMA_VERSION", "check_version", "note_other_versions"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when the meaning of what is stored changes; part of every study's hash.
 
+4: boxes are never borrowed from the same picture; a sample without a group belongs to its image by content; signs such
+   as < and + count in answers.
 3: answers are matched by one rule (`interp.inputs.answers`), questions that share an image share its prefix.
 2: every shard has a seal, the plan is stored, costs are kept per session.
 1: no seals; nothing inside a folder names the version.

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from interp.inputs.text import storable
 from interp.run.cache import ProcessCache
 from interp.run.plan import Plan
 
@@ -110,4 +111,11 @@ def failure(
     """Returns one row of the failures table."""
     sample, group = task.identity(index)
     place = {"layer": layer, "metric": metric, "control": control}
-    return {"index": index, "sample": sample, "group": group, **place, "error": error, "reason": reason}
+    return {
+        "index": index,
+        "sample": sample,
+        "group": group,
+        **place,
+        "error": error,
+        "reason": storable(reason),
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,14 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
+from interp.metrics.numbers import plain_array, real_numbers
 
 __all__ = ["MIN_GROUPS", "Groups", "check_rows", "group_sums", "per_group", "population_note"]
 
 MIN_GROUPS = 20  # with 6 volumes a 95 % interval over images covers only 58 %: make no claim below 20 groups
+
+VALUES = "values are one number for each row"
+"""What statistics take, as the subject of their errors."""
 
 Groups = Sequence | np.ndarray | pd.Series | None
 
@@ -26,8 +31,10 @@ def per_group(values: ArrayLike, groups: Sequence | np.ndarray | pd.Series) -> p
     Raises:
         StudyError: Values and groups of different lengths, or infinite values.
     """
+    if groups is None:
+        raise StudyError("per_group needs the group of each row; got None. Pass one label for each value.")
     rows, codes = check_rows(values, groups)
-    labels = np.asarray(pd.Series(groups, dtype=object), dtype=object)
+    labels = np.asarray(pd.Series(labels_of(groups), dtype=object), dtype=object)
     n_groups = int(codes.max()) + 1 if len(codes) else 0
     kept = ~np.isnan(rows)
     counts = np.bincount(codes[kept], minlength=n_groups)
@@ -64,9 +71,11 @@ def check_rows(
     """The values as float64, and the groups as integers from 0; a missing label is a group of its own.
 
     Raises:
-        StudyError: Values and groups of different lengths, or infinite values.
+        StudyError: Values that are no numbers, groups that are no list of labels, lengths that differ, or infinite
+            values.
     """
-    rows = np.asarray(values, dtype=np.float64)
+    rows = real_numbers(values, VALUES, StudyError, missing=True)
+    groups = None if groups is None else labels_of(groups)
     if rows.ndim != 1 or (groups is not None and len(groups) != len(rows)):
         came = f"values {rows.shape}" + ("" if groups is None else f" and {len(groups)} groups")
         raise StudyError(f"one value and one group per row are expected; got {came}. Pass two equal columns.")
@@ -77,10 +86,30 @@ def check_rows(
         )
     if groups is None:
         return rows, np.arange(len(rows))
-    codes = pd.factorize(pd.Series(groups, dtype=object))[0].astype(np.int64)
+    try:
+        codes = pd.factorize(pd.Series(groups, dtype=object))[0].astype(np.int64)
+    except (TypeError, ValueError) as error:  # labels that cannot be compared or hashed, such as lists
+        raise StudyError(
+            f"groups are one label for each row, such as the names of patients; got labels that are none ({error}). "
+            "Pass strings or numbers."
+        ) from error
     missing = codes < 0
     codes[missing] = codes.max(initial=-1) + 1 + np.arange(missing.sum())
     return rows, codes
+
+
+def labels_of(groups: Any) -> Any:
+    """The labels of groups as a list or an array; a tensor's are its numbers.
+
+    Raises:
+        StudyError: A text, a mapping, a set, or anything else that is no list of labels.
+    """
+    what = "groups are a list of one label for each row"
+    if isinstance(groups, str | bytes | Mapping | Set) or not hasattr(groups, "__len__"):
+        raise StudyError(f"{what}; got {groups!r}. Pass a list, an array or a column.")
+    if isinstance(groups, list | tuple):
+        return [one.item() if hasattr(one, "detach") and one.ndim == 0 else one for one in groups]
+    return groups if isinstance(groups, pd.Series) else plain_array(groups, what, StudyError)
 
 
 def group_sums(

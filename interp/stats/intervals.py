@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -11,7 +13,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
-from interp.stats.groups import Groups, check_rows, group_sums
+from interp.metrics.numbers import real_numbers, whole_number
+from interp.stats.groups import VALUES, Groups, check_rows, group_sums
 
 __all__ = ["Interval", "bootstrap", "bootstrap_statistic", "paired", "two_way", "unpaired"]
 
@@ -78,7 +81,7 @@ def bootstrap(
         >>> found.mean, found.n, found.n_groups
         (3.5, 4, 3)
     """
-    check_options(n, level)
+    check_options(n, level, seed)
     sums, counts, n_nan = _kept(values, groups)
     if len(sums) == 0:
         return Interval(np.nan, np.nan, np.nan, 0, 0, n_nan)
@@ -138,7 +141,7 @@ def unpaired(
         >>> unpaired([3.0, 5.0], [1.0], None, None).mean
         3.0
     """
-    check_options(n, level)
+    check_options(n, level, seed)
     sides = [_kept(values, groups) for values, groups in ((a, groups_a), (b, groups_b))]
     n_rows = sum(int(counts.sum()) for _, counts, _ in sides)
     n_groups = min(len(sums) for sums, _, _ in sides)
@@ -177,14 +180,19 @@ def bootstrap_statistic(
         seed: The seed of the resampling.
 
     Raises:
-        StudyError: As `bootstrap`; no columns.
+        StudyError: As `bootstrap`; no function, or no list of columns.
 
     Example:
         >>> import numpy as np
         >>> bootstrap_statistic(np.median, [[1.0, 2.0, 9.0]], None).mean
         2.0
     """
-    check_options(n, level)
+    check_options(n, level, seed)
+    if not callable(statistic) or not isinstance(columns, Sequence | np.ndarray) or isinstance(columns, str):
+        raise StudyError(
+            "a statistic is a function of columns, which are a list of lists of numbers; got "
+            f"{statistic!r} and a {type(columns).__name__}."
+        )
     if not len(columns):
         raise StudyError("a statistic needs at least one column of numbers; got none.")
     read = [check_rows(column, groups) for column in columns]
@@ -243,7 +251,7 @@ def paired_differences(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " row"]:
     Raises:
         StudyError: `a` and `b` differ in length.
     """
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    first, second = (real_numbers(given, VALUES, StudyError, missing=True) for given in (a, b))
     if first.shape != second.shape:
         raise StudyError(
             f"a paired difference needs the same samples in both; got {first.shape} and {second.shape}. "
@@ -252,13 +260,15 @@ def paired_differences(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " row"]:
     return first - second
 
 
-def check_options(n: int, level: float) -> None:
-    """Raise `StudyError` for n below 1 or a level outside (0, 1)."""
-    if n < 1 or not 0 < level < 1:
+def check_options(n: Any, level: Any, seed: Any = 0) -> None:
+    """Raise `StudyError` for an n that is no whole number ≥ 1, a level outside (0, 1), or a seed below 0."""
+    whole = isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1
+    if not whole or not isinstance(level, Real) or not 0 < float(level) < 1:
         raise StudyError(
             f"a bootstrap takes n ≥ 1 resamplings and a level between 0 and 1; got n={n}, level={level}. "
             "The defaults are n=2000, level=0.95."
         )
+    whole_number("seed", seed, 0, StudyError)
 
 
 def _kept(

@@ -9,6 +9,7 @@ import scipy.stats
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
+from interp.metrics.numbers import real_numbers
 
 __all__ = ["Flips", "flips"]
 
@@ -66,7 +67,8 @@ def flips(before: ArrayLike, after: ArrayLike) -> Flips:
         >>> found.wrong_to_right, found.right_to_wrong, found.p
         (2, 1, 1.0)
     """
-    first, second = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    marks_are = "marks are 1 for right, 0 for wrong, or NaN, one for each sample"
+    first, second = (real_numbers(given, marks_are, StudyError, missing=True) for given in (before, after))
     known = ~(np.isnan(first) | np.isnan(second))
     marks = np.concatenate([first[~np.isnan(first)], second[~np.isnan(second)]])
     if first.shape != second.shape or first.ndim != 1 or not np.isin(marks, (0.0, 1.0)).all():

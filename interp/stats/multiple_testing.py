@@ -7,6 +7,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
+from interp.metrics.numbers import real_numbers
 
 __all__ = ["holm"]
 
@@ -30,7 +31,9 @@ def holm(p_values: ArrayLike) -> Float[np.ndarray, " test"]:
         >>> holm([0.01, 0.04, 0.03, 0.005]).round(3).tolist()
         [0.03, 0.06, 0.06, 0.02]
     """
-    found = np.asarray(p_values, np.float64)
+    found = real_numbers(
+        p_values, "p-values are one list of numbers in [0, 1] or NaN", StudyError, missing=True
+    )
     if found.ndim != 1 or (found < 0).any() or (found > 1).any():
         raise StudyError(f"p-values are one list of numbers in [0, 1] or NaN; got {p_values!r}.")
     adjusted = np.full(found.shape, np.nan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import comb
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
+from interp.metrics.numbers import whole_number
 from interp.stats.groups import Groups, check_rows, group_sums
 from interp.stats.intervals import paired_differences
 
@@ -79,7 +81,7 @@ def paired_test(
         >>> paired_test([3.0, 4.0, 5.0], [1.0, 1.0, 1.0], None).p
         0.25
     """
-    _check(n)
+    _check(n, seed)
     rows, codes = check_rows(paired_differences(a, b), groups)
     kept = ~np.isnan(rows)
     sums, counts = group_sums(rows[kept], codes[kept])
@@ -139,7 +141,7 @@ def unpaired_test(
         >>> unpaired_test([5.0, 6.0, 7.0], [1.0, 2.0, 3.0], None, None).p
         0.1
     """
-    _check(n)
+    _check(n, seed)
     sides = []
     for values, groups in ((a, groups_a), (b, groups_b)):
         rows, codes = check_rows(values, groups)
@@ -189,6 +191,7 @@ class _Studentised:
         return mean.squeeze(axis), variance
 
 
-def _check(n: int) -> None:
-    if n < 1:
-        raise StudyError(f"a permutation test takes n ≥ 1 arrangements; got n={n}. The default is n=9999.")
+def _check(n: Any, seed: Any) -> None:
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        raise StudyError(f"a permutation test takes n ≥ 1 arrangements; got n={n!r}. The default is n=9999.")
+    whole_number("seed", seed, 0, StudyError)

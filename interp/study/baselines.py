@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,27 +23,81 @@ CONTROLS = ("boxes", "shuffled_boxes", "centre_prior")
 CENTRE_SIGMA = CentrePrior().sigma
 
 
-def partners(groups: Sequence[str], usable: Sequence[bool], *, seed: int = 0) -> tuple[int | None, ...]:
+def partners(
+    groups: Sequence[str],
+    usable: Sequence[bool],
+    pictures: Sequence[Sequence[str]] | None = None,
+    *,
+    seed: int = 0,
+) -> tuple[int | None, ...]:
     """For every sample the index of the one whose boxes it borrows; None where there is none.
 
-    The usable samples are put in random order, those of one group side by side, and each borrows from the
-    sample m places further on, with m the size of the largest group: no sample borrows from its own group, and
-    each lends once. When one group holds more than half of the samples that is impossible; m is then half their
-    number and some samples borrow within their group, but never from themselves.
+    Groups that share a picture count as one. The usable samples are put in random order, those of one group side by
+    side, and each borrows from the sample m places further on, with m the size of the largest group: no sample borrows
+    from its own group, and each lends once. When one group holds more than half of the samples that is impossible:
+    samples then borrow from the next one of another group, so that some lend more than once; with a single group from
+    the next one with other pictures. Nothing is borrowed from a sample that shows one of the sample's own pictures.
+
+    Args:
+        groups: The group of each sample.
+        usable: Whether each sample can lend and borrow.
+        pictures: The images of each sample, by content; by default each sample has its own.
+        seed: Decides the order.
     """
+    shown = [(str(index),) for index in range(len(groups))] if pictures is None else pictures
     random = np.random.default_rng(seed)
     able = [index for index in range(len(groups)) if usable[index]]
-    names = sorted({groups[index] for index in able})
+    joined = _joined(groups, shown)
+    names = sorted({joined[index] for index in able})
     group_rank = dict(zip(names, random.permutation(len(names)).tolist(), strict=True))
     place = dict(zip(able, random.permutation(len(able)).tolist(), strict=True))
-    order = sorted(able, key=lambda index: (group_rank[groups[index]], place[index]))
-    largest = max((sum(groups[index] == name for index in able) for name in names), default=0)
-    step = min(largest, len(order) // 2)
+    order = sorted(able, key=lambda index: (group_rank[joined[index]], place[index]))
+    largest = max(Counter(joined[index] for index in able).values(), default=0)
     found: list[int | None] = [None] * len(groups)
-    if step:
+    if 2 * largest <= len(order):
         for position, index in enumerate(order):
-            found[index] = order[(position + step) % len(order)]
+            found[index] = order[(position + largest) % len(order)]
+        return tuple(found)
+    twice, half = order * 2, len(order) // 2
+    tests = _tests(groups, joined, shown, able)
+    for position, index in enumerate(order):
+        start = (position + half) % len(order)
+        others = twice[start : start + len(order)]
+        found[index] = next((o for test in tests for o in others if o != index and test(index, o)), None)
     return tuple(found)
+
+
+def _joined(groups: Sequence[str], pictures: Sequence[Sequence[str]]) -> list[str]:
+    """The group of each sample after joining groups that share a picture, named by the first of their names."""
+    parent = {group: group for group in groups}
+
+    def root(group: str) -> str:
+        while parent[group] != group:
+            parent[group] = group = parent[parent[group]]
+        return group
+
+    owner: dict[str, str] = {}
+    for group, shown in zip(groups, pictures, strict=True):
+        for picture in shown:
+            one, other = sorted((root(group), root(owner.setdefault(picture, group))))
+            parent[other] = one
+    return [root(group) for group in groups]
+
+
+def _tests(
+    groups: Sequence[str], joined: Sequence[str], pictures: Sequence[Sequence[str]], able: Sequence[int]
+) -> list[Callable[[int, int], bool]]:
+    """Whether one sample may borrow from another, the best reason first; tests that no pair can pass are left out."""
+
+    def apart(one: int, other: int) -> bool:
+        return set(pictures[one]).isdisjoint(pictures[other])
+
+    tests: list[tuple[Sequence[Any], Callable[[int, int], bool]]] = [
+        (joined, lambda one, other: joined[one] != joined[other]),
+        (groups, lambda one, other: groups[one] != groups[other] and apart(one, other)),
+        (pictures, apart),
+    ]
+    return [test for values, test in tests if len({str(values[index]) for index in able}) > 1]
 
 
 def moved_boxes(
@@ -56,5 +112,5 @@ def moved_boxes(
         image = min(box.image, len(new_sizes) - 1)
         (width, height), (new_width, new_height) = sizes[box.image], new_sizes[image]
         x, y = new_width / width, new_height / height
-        moved.append(Box(box.x0 * x, box.y0 * y, box.x1 * x, box.y1 * y, image))
+        moved.append(Box(box.x0 * x, box.y0 * y, box.x1 * x, box.y1 * y, image, pixels=True))
     return tuple(moved)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import MapError, SampleError
-from interp.inputs.answers import accepted, bare, plain
+from interp.inputs.answers import accepted, bare, other_options, plain
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 
@@ -130,7 +130,4 @@ def first_token(
 
 def _others(sample: Sample, prompt: Prompt) -> list[str]:
     """The other options, where the answer's first token must differ from theirs; letters always differ."""
-    own = plain(str(sample.answer))
-    if not sample.options or prompt.options == "letters":
-        return []
-    return [option for option in sample.options if plain(option) != own]
+    return [] if prompt.options == "letters" else other_options(sample, prompt)

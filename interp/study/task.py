@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from interp.inputs.tokens import TokenMap
 from interp.run import FAILURES, Outcome, Plan, ProcessCache, canonical, digest, make_plan
 from interp.run.store import SCHEMA_VERSION
 from interp.run.task import failure
+from interp.study.baselines import partners
 from interp.study.model_spec import ModelSpec, model_provenance, open_model
 from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Residual, Rows, Trace
 
@@ -36,7 +36,6 @@ __all__ = [
     "data_identity",
     "edited",
     "fault",
-    "group_of",
     "image_key",
     "model_identity",
     "question_length",
@@ -134,14 +133,6 @@ def _content(sample: Sample) -> str:
         return f"unreadable {sample.id}"
 
 
-def group_of(sample: Sample) -> str:
-    """The sample's group; without one, its image, because questions about one image are not independent."""
-    if sample.group is not None:
-        return str(sample.group)
-    image = sample.images[0]
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else sample.id
-
-
 def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
     """What is wrong with a sample, as (error, reason); None when its header and boxes are in order.
 
@@ -150,9 +141,9 @@ def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
         boxes: Whether it must have some.
     """
     try:
+        sample.check()
         if boxes and not sample.boxes:
             raise SampleError("the sample has no box, so there is nothing to score a map against.")
-        sample.check()
         _ = sample.sizes
     except InterpError as error:
         return type(error).__name__, str(error)
@@ -294,7 +285,7 @@ class StudyTask(ABC):
     def identity(self, index: int) -> tuple[str, str]:
         """The sample's id and group."""
         sample = self.study.data[index]
-        return sample.id, group_of(sample)
+        return sample.id, self.study.data.groups[index]
 
     def compute(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of the samples that can be used; the others' failures."""
@@ -323,6 +314,12 @@ class StudyTask(ABC):
             for name, more in own.items():
                 found[name].extend(more)
         return found
+
+    @cached_property
+    def _partners(self) -> tuple[int | None, ...]:
+        """For each sample the index of another one, of another group and picture, that a baseline borrows from."""
+        data, usable = self.study.data, [found is None for found in self._faults]
+        return partners(data.groups, usable, data.pictures, seed=self.study.seed)
 
     @cached_property
     def _data(self) -> dict[str, Any]:
@@ -355,6 +352,7 @@ class StudyTask(ABC):
     @cached_property
     def _faults(self) -> list[tuple[str, str] | None]:
         """What is wrong with each sample before any model sees it: (error, reason) or None."""
+        self.study.data.warn_of_boxes()
         return [fault(sample, boxes=self.needs_boxes) for sample in self.study.data]
 
 

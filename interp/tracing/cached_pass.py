@@ -23,9 +23,11 @@ from interp.errors import ModelError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
 from interp.tracing.encoding import PER_TOKEN, Batch
+from interp.tracing.finite import check_logits
 from interp.tracing.prefix import After, Prefix, exact, pass_inputs
 from interp.tracing.run import run_pass, whole_cache
 from interp.tracing.shared_keys import HiddenCells, SharedKeys
+from interp.tracing.wide_logits import is_half, wide_logits
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["KeptPass"]
@@ -91,8 +93,10 @@ class KeptPass:
             cache = whole_cache(mllm.hf)
         work = {} if before is None else {i: SharedKeys(before.layer(i)) for i in range(mllm.n_layers)}
         watch = _Watch(frozenset(layers))
-        with mllm.installation.armed(work), torch.no_grad(), watch.on(mllm.adapter.layers(mllm.hf)):
+        watched = watch.on(mllm.adapter.layers(mllm.hf))
+        with mllm.installation.armed(work), torch.no_grad(), watched, wide_logits(mllm.hf):
             found = run_pass(mllm.hf, inputs, meter, cache=cache, keep=keep).float()
+        check_logits(mllm, batch, found)
         if before is not None:
             first, keys, values = before.lengths[0], before.keys, before.values
         else:
@@ -132,6 +136,10 @@ class KeptPass:
     ) -> Float[Tensor, "variant kept token_id"]:
         """The last rows' logits of `n` variants, float32.
 
+        They are for comparison with those of this pass. Variants round otherwise than a whole pass, and in half
+        precision by as much as one token matters. So there a variant without changes runs beside them, and its
+        difference from this pass is taken off theirs.
+
         Args:
             n: how many.
             stop: rows that do not run, as `stop()` says.
@@ -152,21 +160,36 @@ class KeptPass:
                 "on."
             )
         own = slice(stop - self.first, None)
-        mine = {i: one[:, own] for i, one in self.added.items()} if added is None else added
-        given = self.entering[start][:, own] if entering is None else entering
-        cells = hidden or {}
+        mine = {i: one[:, own] for i, one in self.added.items()}
+        given = self.entering[start][:, own]
+        changes = _Changes(
+            given if entering is None else entering, mine if added is None else added, dict(hidden or {})
+        )
+        if not is_half(given.dtype):
+            return self._run(n, stop, meter, start, changes)
+        found = self._run(n + 1, stop, meter, start, changes.with_none(n, given, mine))
+        off = self.logits - found[-1:]
+        return found[:-1] + torch.where(off.isfinite(), off, 0.0)  # a token masked by −∞ has no difference
+
+    def _run(
+        self, n: int, stop: int, meter: Meter, start: int, changes: _Changes
+    ) -> Float[Tensor, "variant kept token_id"]:
+        """The last rows' logits of `n` variants, as they come."""
         work = {
             i: SharedKeys(
-                (self.keys[i][:, :, :stop], self.values[i][:, :, :stop]) if stop else None, cells.get(i)
+                (self.keys[i][:, :, :stop], self.values[i][:, :, :stop]) if stop else None,
+                changes.hidden.get(i),
             )
             for i in range(start, self.mllm.n_layers)
         }
         cache = Cache(layers=[After(stop) for _ in self.keys]) if stop else None
         decoder = self.mllm.adapter.layers(self.mllm.hf)
+        above = {i: one for i, one in changes.added.items() if i >= start}
         with (
             self.mllm.installation.armed(work),
             torch.no_grad(),
-            _entered(decoder, self.kinds, start, given, {i: one for i, one in mine.items() if i >= start}),
+            wide_logits(self.mllm.hf),
+            _entered(decoder, self.kinds, start, changes.entering, above),
         ):
             return run_pass(self.mllm.hf, self._inputs(n, stop), meter, cache=cache, keep=self.keep).float()
 
@@ -187,6 +210,26 @@ class KeptPass:
         inputs = {name: one.expand(n, -1) for name, one in inputs.items()}
         positions = batch.positions[..., stop:]
         return {**inputs, "position_ids": positions.expand(*positions.shape[:-2], n, -1)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Changes:
+    """What variants change: what enters their first layer, what is added after layers, and what is hidden."""
+
+    entering: Float[Tensor, "_ row hidden"]
+    added: Mapping[int, Float[Tensor, "_ row hidden"]]
+    hidden: Mapping[int, HiddenCells]
+
+    def with_none(self, n: int, entering: Rows, added: Mapping[int, Rows]) -> _Changes:
+        """The changes of `n` variants and, behind them, of one that changes nothing: it has these values."""
+        return _Changes(
+            torch.cat([self.entering.expand(n, -1, -1), entering]),
+            {
+                i: torch.cat([one.expand(n, -1, -1), added.get(i, torch.zeros_like(one[:1]))])
+                for i, one in self.added.items()
+            },
+            {i: cells.with_none() for i, cells in self.hidden.items()},
+        )
 
 
 class _Watch:

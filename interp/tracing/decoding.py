@@ -49,6 +49,9 @@ class Contrast:
     ) -> Float[Tensor, "sample token_id"]:
         """The guided logits, from those with the image and without it."""
         guided = self.gamma * (with_image - without) + without
+        guided = guided.masked_fill(
+            with_image == -torch.inf, -torch.inf
+        )  # masked in both, −∞ − −∞ is no number
         if self.cutoff is None:
             return guided
         least = with_image.amax(dim=-1, keepdim=True) + math.log(self.cutoff)

@@ -199,6 +199,7 @@ class Encoder:
 
         Raises:
             SampleError: No samples, or something that is not a `Sample`.
+            BoxError: Boxes that look like fractions of their image.
             PromptError: A prompt that cannot be rendered or holds the image placeholder.
             ImageTokenMismatch: Not as many image tokens as footprints.
         """
@@ -206,6 +207,7 @@ class Encoder:
         settings = _settings(self.processor)
         singles, seen = [], _Texts()
         for sample in chosen:
+            sample.check_units()
             key = ImagesKey(settings, _fingerprints(sample), Identity(self.adapter))
             old = self.processed.get(key)
             single = (

@@ -26,6 +26,7 @@ from interp.tracing.attention import Heads, attend, row_outputs
 from interp.tracing.attention_call import AttentionFunction, Call, Work
 from interp.tracing.cost import Meter
 from interp.tracing.encoding import Batch
+from interp.tracing.finite import check_logits
 from interp.tracing.plan import Block
 from interp.tracing.prefix import Prefix, exact, pass_inputs, pass_layout, prefix_lengths, serving
 from interp.tracing.prefix_pass import given_as, make_prefix
@@ -249,6 +250,7 @@ def _one_pass(
         rows = [kept[layer] for layer in layers]
         gradients = torch.autograd.grad(values, rows)
         meter.backwards += 1
+    check_logits(mllm, batch, logits.detach())
     places = wanted_rows if before is not None else [np.arange(len(rows)) for rows in wanted_rows]
     return RowGradients(
         tuple(one.detach() for one in rows),

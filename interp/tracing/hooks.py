@@ -24,6 +24,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp.errors import ModelError
+from interp.models.repairs import repair
 from interp.tracing.attention import (
     attend,
     row_outputs,
@@ -143,6 +144,7 @@ class Installation:
         self.forwards = {m: m.__dict__["forward"] for m in hf.modules() if "forward" in m.__dict__}
         self._added: dict[nn.Module, frozenset[str]] = {}
         self._configs = _own_configs(hf)
+        self._repairs: list[Any] = []
         self.processed = ProcessedImages()
         self.active = True
         try:
@@ -170,6 +172,7 @@ class Installation:
             module.add_module(PATTERN, Identity())
         self.hf.add_module(COLLECTOR, Identity())
         self.hf.eval()
+        self._repairs = repair(self.hf)
         # without a device, the pipeline inside nnsight would move the model to the first GPU
         device = {} if getattr(self.hf, "hf_device_map", None) else {"device": self.hf.device}
         made = TransformersModel(self.hf, task="image-text-to-text", processor=processor, **device)
@@ -218,6 +221,8 @@ class Installation:
             for module in self.attentions:
                 module._modules.pop(PATTERN, None)
             self.hf._modules.pop(COLLECTOR, None)
+            for handle in self._repairs:
+                handle.remove()
             for module, config in self._configs:
                 module.config = config
             for module, names in self._added.items():

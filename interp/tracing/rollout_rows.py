@@ -13,6 +13,7 @@ from interp.tracing.attention import CHUNK_BYTES
 from interp.tracing.attention_call import AttentionFunction, Call
 from interp.tracing.cost import Meter
 from interp.tracing.encoding import Batch
+from interp.tracing.finite import check_logits
 from interp.tracing.plan import Block
 from interp.tracing.prefix import pass_inputs
 from interp.tracing.run import run_pass
@@ -37,6 +38,7 @@ def rollout(
         share[:, -1] = 1.0
         for layer in reversed(range(mllm.n_layers)):
             share = (share + _through(calls.pop(layer), share)) / 2
+    check_logits(mllm, batch, logits)
     return share, logits[:, -1].float()
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -34,6 +34,7 @@ __all__ = [
     "run",
     "run_pass",
     "whole_cache",
+    "without_choice",
 ]
 
 Within = Callable[[Callable[[], Tensor]], Tensor]
@@ -91,19 +92,26 @@ class Outcome:
         tail: after the last positions of the prompt, `keep` of them, the last one last; never guided.
         ids: generated tokens, None without generation.
         rows: (read, step) → the rows of each layer, in layer order.
+        lost: the samples with logits, at any step of their answer, from which no token can be chosen.
     """
 
     logits: Float[Tensor, "sample token_id"]
     tail: Float[Tensor, "sample position token_id"]
     ids: Int[Tensor, "sample step"] | None
     rows: Mapping[tuple[int, int], list[Tensor]]
+    lost: Bool[Tensor, " sample"]
 
     def of_lines(self, lines: Sequence[int]) -> Outcome:
         """What samples get that equal those of this outcome: sample i has that of number lines[i]."""
         at = torch.tensor(lines, device=self.logits.device)
         rows = {key: [one[at.to(one.device)] for one in layers] for key, layers in self.rows.items()}
         ids = None if self.ids is None else self.ids[at]
-        return Outcome(self.logits[at], self.tail[at], ids, rows)
+        return Outcome(self.logits[at], self.tail[at], ids, rows, self.lost[at])
+
+
+def without_choice(logits: Float[Tensor, "sample *position token_id"]) -> Bool[Tensor, " sample"]:
+    """Which samples have logits from which no token can be chosen: with NaN, with +∞, or of nothing but −∞."""
+    return ~logits.amax(dim=-1).isfinite().reshape(len(logits), -1).all(dim=1)
 
 
 def run(
@@ -146,8 +154,12 @@ def run(
 
     tail = passed(inputs, keep)
     logits = tail[:, -1] if contrast is None else contrast.guide(tail[:, -1])
-    ids = None if generation is None else _generated(forward, logits, inputs, recorder, generation)
-    return Outcome(logits, tail, ids, recorder.rows)
+    lost = without_choice(tail) | without_choice(logits)
+    ids = None
+    if generation is not None:
+        ids, later = _generated(forward, logits, inputs, recorder, generation)
+        lost = lost | later
+    return Outcome(logits, tail, ids, recorder.rows, lost)
 
 
 def whole_cache(hf: Any) -> DynamicCache:
@@ -167,18 +179,21 @@ def _generated(
     inputs: Mapping[str, Tensor],
     recorder: Recorder,
     generation: Generation,
-) -> Int[Tensor, "sample step"]:
-    """The token after the prompt, and so on, until every answer has ended."""
+) -> tuple[Int[Tensor, "sample step"], Bool[Tensor, " sample"]]:
+    """The token after the prompt, and so on, until every answer has ended or one is lost; and which are lost."""
     mask, position = inputs["attention_mask"], inputs["position_ids"][..., -1:]
     ends = torch.tensor(sorted(generation.ends), dtype=torch.long, device=logits.device)
     ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     ids: list[Tensor] = []
     while True:
+        lost = without_choice(logits) & ~ended
+        if bool(lost.any()):
+            return torch.stack(ids, dim=1) if ids else ends.new_zeros(len(logits), 0), lost
         token = generation.draw(logits).masked_fill(ended, generation.pad_id)
         ids.append(token)
         ended = ended | torch.isin(token, ends)
         if len(ids) == generation.n or bool(ended.all()):
-            return torch.stack(ids, dim=1)
+            return torch.stack(ids, dim=1), lost
         recorder.step += 1
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)

@@ -39,6 +39,14 @@ class HiddenCells:
     heads: Bool[Tensor, "variant head"] | None = None
     zero: bool = False
 
+    def with_none(self) -> HiddenCells:
+        """The same with one more variant, which hides nothing."""
+        queries, keys = (
+            torch.cat([one, one.new_zeros(1, one.shape[1])]) for one in (self.queries, self.keys)
+        )
+        heads = None if self.heads is None else torch.cat([self.heads, self.heads[:1]])
+        return HiddenCells(queries, keys, heads, self.zero)
+
     def cells(self, part: slice) -> Cells:
         """The cells of some variants."""
         cells = (self.queries[part, :, None] & self.keys[part, None, :])[:, None]

@@ -21,6 +21,7 @@ from interp.tracing.prefix import Prefix
 from interp.tracing.prefix_pass import given_as
 from interp.tracing.run import Generation
 from interp.tracing.trace import ends, execute
+from interp.tracing.wide_logits import wide_logits
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = [
@@ -319,7 +320,8 @@ def _step_logits(
     def generation(batch: Batch) -> Generation | None:
         return Generation(n, frozenset(), batch.pad_id, follow) if n > 1 else None
 
-    _, _, outcome = execute(mllm, given, None, [], edits, meter, generation=generation)
+    with wide_logits(mllm.hf):  # scores are subtracted from one another
+        _, _, outcome = execute(mllm, given, None, [], edits, meter, generation=generation)
     return torch.stack(follow.steps or [outcome.logits], dim=1)
 
 

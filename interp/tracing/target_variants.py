@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -16,6 +17,7 @@ from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encoding import Batch
 from interp.tracing.prefix_pass import given_as
+from interp.tracing.run import without_choice
 from interp.tracing.target import Aim, aims, forced, likeliest
 from interp.tracing.wrapped import WrappedModel
 
@@ -30,7 +32,17 @@ class TargetPass:
     aim: Aim
 
     def value(self, logits: Float[Tensor, "variant kept token_id"]) -> Float[np.ndarray, " variant"]:
-        """The pass's share of the target, from the logits of its last rows."""
+        """The pass's share of the target, from the logits of its last rows.
+
+        Raises:
+            ModelError: Logits of a variant that are not numbers.
+        """
+        lost = int(without_choice(logits).sum())
+        if lost:
+            raise ModelError(
+                f"{lost} of {len(logits)} passes with tokens removed or put in place give logits that are not numbers "
+                f"in {self.kept.mllm.dtype}. Load the model with dtype='float32'."
+            )
         return self.aim.value(logits).cpu().numpy()
 
 
@@ -106,7 +118,7 @@ def _parts(
     """One pass where single tokens are all there is, else one per answer. Without an aim, the likeliest token."""
     if aim is None or aim.single:
         kept = KeptPass.of(mllm, forced(mllm, batch, [()]), meter, layers=layers)
-        likely = int(kept.logits[0, -1].argmax())
+        likely = int(kept.logits[0, -1].to(mllm.dtype).argmax())  # as the model, which rounds them, chooses
         return (TargetPass(kept, Aim(((likely,),), (1.0,)) if aim is None else aim),)
     return tuple(
         TargetPass(

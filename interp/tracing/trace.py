@@ -21,6 +21,7 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
 from interp.tracing.edits import AttentionEdit, Edit
 from interp.tracing.encoding import Batch
+from interp.tracing.finite import check_reads, refuse
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
 from interp.tracing.labels import label_rows
 from interp.tracing.padding import Layout
@@ -44,11 +45,19 @@ __all__ = ["SampleTrace", "Trace", "ends", "execute", "trace"]
 
 @dataclass(frozen=True, eq=False)
 class SampleTrace:
-    """One sample's share of a trace: `reads` has one array per read, in the order of `reads=`."""
+    """One sample's share of a trace.
+
+    Attributes:
+        reads: One array per read, in the order of `reads=`.
+        tokens: Where its tokens are.
+        answer: The generated text; None without generate=.
+        ids: The generated tokens, the end included if it came; empty without generate=.
+    """
 
     reads: tuple[xr.DataArray, ...]
     tokens: TokenMap
     answer: str | None = None
+    ids: tuple[int, ...] = ()
 
     @property
     def rows(self) -> xr.DataArray:
@@ -162,10 +171,13 @@ def trace(
             batch, request, outcome = execute(
                 mllm, samples, prompt, reads, edits, meter, generation=generation, decoding=decoding
             )
-        answers, n_steps = _answers(mllm, outcome)
+        answers, ids = _answers(mllm, outcome)
+        n_steps = None if ids is None else [len(one) for one in ids]
         rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
+        check_reads(mllm, batch, rows, edits)
         logits = outcome.logits.cpu().numpy()
-    parts = zip(rows, batch.tokens, answers or [None] * len(batch), strict=True)
+    n = len(batch)
+    parts = zip(rows, batch.tokens, answers or [None] * n, ids or [()] * n, strict=True)
     return Trace(
         samples=tuple(SampleTrace(*part) for part in parts),
         logits=xr.DataArray(logits, dims=["sample", "token_id"], name="logits"),
@@ -210,11 +222,7 @@ def execute(
     before = prefix_before(mllm, given, first, meter, generate=0 if how is None else how.n)
     with torch.no_grad():
         outcome = _run(mllm, batch, before, request, meter, how, decoding, keep)
-    if edits and bool(outcome.tail.isnan().any()):
-        raise EditError(
-            f"the edits leave logits that are not numbers (NaN) in {mllm.dtype}: {list(edits)!r}. Are factors or "
-            "values too large for this dtype?"
-        )
+    refuse(mllm, batch, outcome.lost, edits)
     return batch, request, outcome
 
 
@@ -371,14 +379,14 @@ def ends(mllm: WrappedModel) -> frozenset[int]:
     return frozenset(() if found is None else [found] if isinstance(found, int) else found)
 
 
-def _answers(mllm: WrappedModel, outcome: Outcome) -> tuple[list[str], list[int] | None]:
-    """The generated texts, and how many tokens each has, its end included."""
+def _answers(mllm: WrappedModel, outcome: Outcome) -> tuple[list[str], list[tuple[int, ...]] | None]:
+    """The generated texts, and the tokens of each, its end included."""
     if outcome.ids is None:
         return [], None
     last, lines = ends(mllm), outcome.ids.tolist()
     lengths = [next((i + 1 for i, t in enumerate(line) if t in last), len(line)) for line in lines]
-    own = [line[:n] for line, n in zip(lines, lengths, strict=True)]
-    return [mllm.processor.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in own], lengths
+    own = [tuple(line[:n]) for line, n in zip(lines, lengths, strict=True)]
+    return [mllm.processor.tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in own], own
 
 
 @contextmanager

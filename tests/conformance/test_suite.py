@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from interp.conformance import CHECKS, CheckResult, Conformance, Measured, Subject, check
-from interp.conformance.read_checks import same_greedy
+from interp.conformance.read_checks import wrong_choices
 from interp.conformance.tiny import tiny
 from interp.errors import ImageError, ModelError
 from interp.tracing import Knockout, Mllm, attention_call, wrap
@@ -242,19 +242,41 @@ def test_half_precision_still_tells_rows_of_another_temperature(family, factor, 
     assert [row.passed for row in found.rows] == [factor == 1.0] * 2
 
 
-def test_near_ties_end_the_comparison_and_nothing_else():
+def test_a_token_that_nearly_ties_may_be_chosen_and_another_may_not(mllm):
     """Eager's two best tokens a hair apart: whichever the other way takes is no error; a clear one is."""
-    subject = Subject(wrap(*tiny("llava")))
-    words = subject.mllm.processor.tokenizer.convert_ids_to_tokens(list(range(256)))
-    ids = torch.tensor([60, 70, 80])
+    subject = Subject(mllm("llava"))
     logits = torch.zeros(3, 256)
-    logits[[0, 1, 2], ids] = 10.0
-    assert same_greedy(subject, " ".join(words[i] for i in ids), ids, logits) == (3, None)
-    n, wrong = same_greedy(subject, f"{words[60]} {words[71]}", ids, logits)
-    assert (n, wrong is None) == (3, False)
+    logits[[0, 1, 2], [60, 70, 80]] = 10.0
+    assert wrong_choices(subject, [60, 70, 80], logits) == []
+    (wrong,) = wrong_choices(subject, [60, 71, 80], logits)
+    assert wrong == "token 1 is 'w71', eager's best is 'w70'"
     logits[1, 71] = 10.0 - 1e-5
-    assert same_greedy(subject, f"{words[60]} {words[71]}", ids, logits) == (2, None)
-    assert same_greedy(subject, f"{words[61]} {words[71]}", ids, logits)[1] is not None
+    assert wrong_choices(subject, [60, 71, 80], logits) == []
+    assert len(wrong_choices(subject, [61, 71, 81], logits)) == 2
+
+
+def test_half_precision_compares_every_generated_row(mllm):
+    """Nearly tied tokens, which half precision has many of, used to end the comparison."""
+    hf, processor = tiny("llava")
+    hf.get_output_embeddings().weight.data.zero_()  # every token ties
+    found = check(wrap(hf.to(torch.bfloat16), processor), checks=["decoding"])["decoding"]
+    assert found.passed, found
+    assert found.detail.startswith("9 rows of generated tokens after 3 prompts")
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 0.999), (torch.bfloat16, 0.5)])
+def test_gradients_of_rows_of_another_temperature_fail_in_every_precision(dtype, factor, monkeypatch):
+    """In bfloat16 those of half the scores are off by 0.1, which the limit of 0.31 that it once had let pass."""
+    own = attention_call.row_scores
+    hf, processor = tiny("llava")
+    mllm = wrap(hf.to(dtype), processor)
+    assert check(mllm, checks=["row gradients"]).passed
+    monkeypatch.setattr(
+        attention_call, "row_scores", lambda *given, **options: own(*given, **options) * factor
+    )
+    found = check(mllm, checks=["row gradients"])["row gradients"]
+    assert found.value is not None
+    assert not found.passed
 
 
 def test_an_adapter_of_another_family_is_named_once(tmp_path):

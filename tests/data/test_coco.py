@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from interp.data import coco
-from interp.errors import DataError
+from interp.errors import BoxError, DataError
 
 NAME = "COCO_val2014_000000000042.jpg"
 
@@ -71,3 +71,18 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
         coco(root, notes, kind="attribute")
     with pytest.raises(DataError, match="got 'captions'"):
         coco(root, notes, kind="captions")
+
+
+def test_another_box_format_can_be_stated(root: Path, tmp_path: Path) -> None:
+    notes = write(tmp_path / "notes", row(bbox=[[10, 10, 20, 30]]))
+    (found,) = coco(root, notes, box_format="xyxy")
+    assert found.boxes[0].as_tuple() == (10, 10, 20, 30)
+    with pytest.raises(BoxError, match="box_format is one of"):
+        coco(root, notes, box_format="yxyx")
+
+
+def test_fractions_are_refused_and_bad_rows_can_be_recorded(root: Path, tmp_path: Path) -> None:
+    notes = write(tmp_path / "notes", row(), row(bbox=[[0.1, 0.1, 0.5, 0.5]]))
+    with pytest.raises(DataError, match=r"COCO_localization\.jsonl, line 2, field 'bbox': .*at most 1"):
+        coco(root, notes)
+    assert [sample.is_usable for sample in coco(root, notes, bad_rows="record")] == [True, False]

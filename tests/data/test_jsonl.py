@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from interp.data import jsonl
-from interp.errors import DataError
+from interp.errors import BoxError, DataError
 
 GOOD = {"image": "images/a.png", "question": "Which side is the liver on?"}
 
@@ -78,6 +79,18 @@ def test_empty_lines_are_skipped_but_counted(write: Any) -> None:
             "line 2, field 'bbox': expected boxes .x0, y0, x1, y1. in pixels",
         ),
         ({**GOOD, "boxes": [], "bbox": []}, "got both"),
+        ({**GOOD, "question": " "}, "line 2, field 'question': missing or empty"),
+        ({**GOOD, "id": True}, "line 2, field 'id': expected str or int, got True"),
+        ({**GOOD, "options": ["a", "a"]}, "line 2: each option is given once"),
+        ({**GOOD, "options": {"A": "a"}}, "line 2, field 'options': expected list"),
+        ({**GOOD, "image": "/dev/zero"}, "line 2, field 'image': .* It is a device"),
+        ({**GOOD, "image": "a\0"}, "line 2, field 'image': .*null byte"),
+        ({**GOOD, "image": "a" * 9_000}, "line 2, field 'image': .*too long"),
+        ({**GOOD, "x": "\0"}, r"line 2: meta\['x'\] holds the control character"),
+        ({**GOOD, "boxes": [[0.1, 0.2, 0.5, 0.6]]}, "line 2, field 'boxes': every edge .* at most 1"),
+        ({**GOOD, "bbox": [0, 0, 1, 1], "size": [40, 20]}, "line 2, field 'bbox': every edge .* at most 1"),
+        ({**GOOD, "bbox": [0, 0, 10**400, 1]}, "line 2, field 'bbox': a box's edges are finite"),
+        ({**GOOD, "bbox": [0, 0, 9, 9], "size": [10**400, 20]}, "line 2, field 'size': expected"),
         ({**GOOD, "boxes": [[1, 2, 41, 4]], "size": [40, 20]}, "line 2, field 'boxes': box .* outside image"),
         ({**GOOD, "boxes": [[1, 2, 3, 4]], "size": [40]}, "line 2, field 'size': expected .width, height"),
     ],
@@ -86,6 +99,40 @@ def test_a_bad_row_is_named(write: Any, row: Any, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         jsonl(write(GOOD, row))
     assert "rows.jsonl" in str(caught.value)
+
+
+def test_box_formats(write: Any) -> None:
+    for box_format, box in {
+        "xywh": [4, 2, 16, 8],
+        "cxcywh": [12, 6, 16, 8],
+        "fraction": [0.1, 0.1, 0.5, 0.5],
+    }.items():
+        (sample,) = jsonl(write({**GOOD, "bbox": box}), box_format=box_format)
+        assert sample.boxes[0].as_tuple() == (4, 2, 20, 10)
+    (sample,) = jsonl(write({**GOOD, "bbox": [0, 0, 1, 1]}), box_format="xyxy")
+    sample.check()
+    with pytest.raises(BoxError, match="box_format is one of 'xyxy'"):
+        jsonl(write(GOOD), box_format="yxyx")
+    with pytest.raises(
+        DataError, match="line 1, field 'bbox': a box names an image that the row lacks: it has 1"
+    ):
+        jsonl(write({**GOOD, "bbox": [[0, 0, 1, 1, 1]]}), box_format="fraction")
+
+
+def test_most_boxes_beyond_their_image_are_warned_of_once(write: Any) -> None:
+    beyond, inside = {**GOOD, "bbox": [20, 10, 50, 15]}, {**GOOD, "bbox": [1, 1, 9, 9]}
+    with pytest.warns(UserWarning, match=r'2 of the 3 boxes of .rows. \(on 2 samples\).*box_format="xywh"'):
+        samples = jsonl(write(beyond, beyond, inside))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        samples.warn_of_boxes()
+        samples[:2].warn_of_boxes()
+        jsonl(write(beyond, inside))
+
+
+def test_a_bad_row_can_be_recorded(write: Any) -> None:
+    good, bad = jsonl(write(GOOD, {**GOOD, "question": "\ud83d"}), bad_rows="record")
+    assert (good.is_usable, bad.is_usable, bad.id) == (True, False, "rows:2")
 
 
 def test_a_missing_or_empty_file(tmp_path: Path, write: Any) -> None:

@@ -95,3 +95,35 @@ def test_sets_go_by_their_labels_and_empty_ones_are_left_out(folder: Path) -> No
         sets([names[1], names[1] + "/"])
     with pytest.raises(DataError, match=r"one or more data sets .*got \[\]"):
         sets([])
+
+
+def test_copies_of_an_image_are_in_one_split(tmp_path: Path) -> None:
+    for number in range(12):
+        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+        (tmp_path / f"copy of {number}.png").write_bytes((tmp_path / f"{number}.png").read_bytes())
+    names = [f"{of}{number}.png" for number in range(12) for of in ("", "copy of ")]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(line, names)))
+    splits = {split: named(str(tmp_path / "mine.jsonl"), split=split) for split in ("validation", "test")}
+    shown = {
+        split: {Path(str(s.image)).stem.removeprefix("copy of ") for s in rows}
+        for split, rows in splits.items()
+    }
+    assert not shown["validation"] & shown["test"]
+    assert len(splits["validation"]) == 2 * len(shown["validation"]) > 0
+
+
+def test_special_files_and_wrong_types_are_refused(tmp_path: Path, unchecked: None) -> None:
+    for name, reason in {
+        "/dev/zero": "is a device",
+        "x" * 5_000: "too long",
+        str(tmp_path / "x"): "does not exist",
+    }.items():
+        with pytest.raises(DataError, match=f"no data .*{reason}.* Expected 'natural'"):
+            named(name)
+    with pytest.raises(DataError, match=r"data is a path, such as .*got int 3"):
+        named(3)  # type: ignore[arg-type]
+    for n in ("5", 0, True, 1.5):
+        with pytest.raises(DataError, match="n is a number of samples, at least 1"):
+            named("natural", n=n)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="seed is a whole number ≥ 0; got 'x'"):
+        named("natural", n=1, seed="x")  # type: ignore[arg-type]

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import shutil
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from interp.data import Samples
 from interp.errors import DataError
 from interp.inputs.sample import Sample
+
+PICTURE = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
 
 
 def grey(value: int, question: str = "What is it?", group: str | None = None) -> Sample:
@@ -57,6 +64,80 @@ def test_ids_are_the_samples_ids_in_order(four: Samples) -> None:
 def test_only_samples_are_held() -> None:
     with pytest.raises(DataError, match="element 1 is of type str"):
         Samples(thing for thing in (grey(0), "scan.png"))  # type: ignore[misc]
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[str]:
+    """One picture under three names and as other bytes, and another picture of its size."""
+    picture = Image.fromarray(PICTURE)
+    picture.save(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "copy.png")
+    (tmp_path / "link.png").symlink_to("a.png")
+    Image.fromarray(255 - PICTURE).save(tmp_path / "other.png")
+    return [
+        str(tmp_path / "a.png"),
+        f"{tmp_path}/./a.png",
+        *(str(tmp_path / f"{n}.png") for n in ("copy", "link")),
+    ]
+
+
+def test_the_default_group_is_the_image_by_content(paths: list[str]) -> None:
+    memory = Samples(Sample(image, q) for image in (PICTURE, Image.fromarray(PICTURE)) for q in "ab")
+    files = Samples(Sample(path, "q") for path in paths)
+    assert len(set(memory.groups)) == len(set(files.groups)) == 1
+    other = Sample(paths[0].replace("a.png", "other.png"), "q")
+    assert len(set((files + Samples([other])).groups)) == 2
+    assert len({*memory.groups, *Samples([grey(3)]).groups}) == 2
+
+
+def test_an_image_in_memory_and_its_file_are_one_picture(paths: list[str]) -> None:
+    other = paths[0].replace("a.png", "other.png")
+    mixed = Samples(
+        [Sample(PICTURE, "q"), Sample(paths[0], "q"), Sample(other, "q"), Sample(255 - PICTURE, "q")]
+    )
+    groups = mixed.groups
+    assert groups[0] == groups[1] != groups[2] == groups[3]
+    assert groups[1] == Samples([mixed[1]]).groups[0]  # a file's name does not depend on the other samples
+
+
+def test_a_given_group_stays_but_the_picture_is_known(paths: list[str]) -> None:
+    samples = Samples([Sample(paths[0], "q", group="a"), Sample(paths[2], "q", group="b")])
+    assert samples.groups == ("a", "b")
+    assert samples.pictures[0] == samples.pictures[1]
+
+
+def test_unreadable_images_are_apart_by_path(tmp_path: Path) -> None:
+    bad = Sample.unusable("bad row", id="x")
+    lost = [Sample(tmp_path / name, "q") for name in ("a.png", "./a.png", "b.png")]
+    one, again, other, none = Samples([*lost, bad]).groups
+    assert one == again
+    assert len({one, other, none}) == 3
+
+
+def test_boxes_beyond_images_in_memory_are_warned_of() -> None:
+    beyond = [Sample(PICTURE, "q", boxes=[(4, 2, 9, 3)]), Sample(PICTURE, "q", boxes=[(1, 1, 2, 2)])]
+    with pytest.warns(
+        UserWarning, match=r"2 of the 3 boxes of 'mine' \(on 2 samples\) end beyond their image"
+    ):
+        samples = Samples([beyond[0], beyond[0], beyond[1]], "mine")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(samples[:2].filter(lambda sample: True)) == 2
+        Samples(beyond)
+
+
+def test_a_name_that_cannot_be_stored_is_escaped() -> None:
+    assert Samples([], "caf\udce9").name == r"caf\udce9"
+
+
+def test_wrong_types_are_named(unchecked: None) -> None:
+    for wrong in (grey(0), 3, "ab"):
+        with pytest.raises(
+            DataError, match=r"Samples hold a list of Sample values; got \w+. Write \[sample\]"
+        ):
+            Samples(wrong)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="the name of samples is a text; got int"):
+        Samples([], 3)  # type: ignore[arg-type]
 
 
 def test_repr_counts_samples_and_groups(four: Samples) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 import interp.data
 from interp.data import vgmed
-from interp.errors import DataError
+from interp.errors import BoxError, DataError
 
 CT = "ct_00--AbdomenCT1K--Case_00011--x_0040.png"
 SLAKE = "Slake_xmlab102.jpg"
@@ -59,7 +59,7 @@ def test_each_kind_has_its_own_file(root: Path) -> None:
     assert (found.question, found.meta["kind"]) == ("What size is the cyst?", "attribute")
     with pytest.raises(DataError, match=r"'localization' or 'attribute'; got 'presence'"):
         vgmed(root, kind="presence")
-    with pytest.raises(DataError, match=r"VGMED_localization\.jsonl cannot be read .*Is the folder right"):
+    with pytest.raises(DataError, match=r"VGMED_localization\.jsonl cannot be read: it does not exist"):
         vgmed(root / "images")
 
 
@@ -97,7 +97,13 @@ def test_boxes_may_be_nested_flat_several_floats_or_text(root: Path) -> None:
             [[10, 20, 30]],
             [[[10, 20, 30, 50]]],
         ),
-        *([10, 20, 30, True], [10, 20, 30, None], [10, 20, "wide", 50], [10, 20, float("nan"), 50]),
+        *(
+            [10, 20, 30, True],
+            [10, 20, 30, None],
+            [10, 20, "wide", 50],
+            [10, 20, "nan", 50],
+            [10, 20, 10**400, 50],
+        ),
         *([[10, 20, 30, 50], []], [[10, 20, 30, 50], 4]),
     ],
 )
@@ -184,3 +190,34 @@ def test_slices_of_one_volume_form_one_group(root: Path) -> None:
     assert [(s.group, s.meta["modality"], s.meta["source"]) for s in samples] == list(names.values())
     (own,) = vgmed(write(root, row(modality="angiography")))
     assert own.meta["modality"] == "angiography"
+
+
+def test_one_format_for_all_boxes(root: Path) -> None:
+    write(root, row(bbox=[10, 20, 30, 40]), row(SLAKE, bbox=[10, 20, 30, 40]))
+    assert edges(vgmed(root, box_format="xywh")) == [[(10, 20, 40, 60)]] * 2
+    assert edges(vgmed(root, box_format="xyxy")) == [[(10, 20, 30, 40)]] * 2
+    assert edges(vgmed(write(root, row(bbox=["0.1", 0, 0.5, 1])), box_format="fraction")) == [
+        [(10, 0, 50, 80)]
+    ]
+    with pytest.raises(BoxError, match="box_format is one of"):
+        vgmed(root, box_format="yxyx")
+
+
+def test_fractions_are_refused_with_file_and_line(root: Path) -> None:
+    for image in (CT, SLAKE):
+        with pytest.raises(DataError, match=r"line 1, field 'bbox': .*at most 1, but its image is 100×80"):
+            vgmed(write(root, row(image, bbox=[0.1, 0.2, 0.5, 0.6])))
+
+
+def test_bad_text_and_special_files_name_file_and_line(root: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1: meta\['note'\] holds the control character"):
+        vgmed(write(root, row(note="\0")))
+    with pytest.raises(DataError, match=r"line 1, field 'image': .*It is a device"):
+        vgmed(write(root, row("/dev/zero")))
+    good, bad = vgmed(write(root, row(), row(question="\x1b")), bad_rows="record")
+    assert (good.is_usable, bad.id) == (True, "VGMED_localization:2")
+
+
+def test_a_path_spelled_in_two_ways_is_one_group(root: Path) -> None:
+    samples = vgmed(write(root, row("plain.png"), row("./plain.png")))
+    assert {sample.group for sample in samples} == {"plain.png"}

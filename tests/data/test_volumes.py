@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+import importlib
 from typing import Any
 
 import nibabel
@@ -9,8 +9,7 @@ import pytest
 import SimpleITK
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from interp.data import volumes
-from interp.data.volumes import Volume, display, read_dicom, read_nifti, resample_nearest, to_ras
+from interp.data.volumes import Volume, display, read_nifti, resample_nearest, to_ras
 from interp.errors import DataError
 
 SPACING = (1.0, 2.0, 3.5)
@@ -54,8 +53,35 @@ def test_a_tilted_volume_goes_to_the_nearest_axes_as_in_nibabel() -> None:
 def test_volumes_that_cannot_be_oriented() -> None:
     with pytest.raises(DataError, match=r"needs 3 axes; got shape \(2, 2\)"):
         to_ras(np.zeros((2, 2)), np.eye(4))
+    with pytest.raises(DataError, match="one real number in each voxel; got complex128"):
+        to_ras(np.zeros((2, 2, 2), complex), np.eye(4))
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [
+        np.zeros((4, 4)),
+        np.diag([1, 0, 1, 1]),
+        np.full((4, 4), np.nan),
+        [[1, 1, 0, 0], [1, 1, 0, 0], *np.eye(4)[2:]],
+    ],
+    ids=["zero", "flat", "NaN", "two axes that point the same way"],
+)
+def test_an_affine_that_orients_nothing(affine: Any) -> None:
     with pytest.raises(DataError, match="affine is singular"):
-        to_ras(np.zeros((2, 2, 2)), np.zeros((4, 4)))
+        to_ras(np.zeros((2, 2, 2)), np.asarray(affine, float))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("affine", [np.eye(3), None, "RAS"], ids=["3 × 3", "None", "text"])
+def test_an_affine_that_is_none(affine: Any) -> None:
+    with pytest.raises(DataError, match="an affine is a 4 × 4 array of numbers"):
+        to_ras(np.zeros((2, 2, 2)), affine)
+
+
+def test_small_voxels_are_not_singular() -> None:
+    """A microscope's, of a tenth of a micrometre."""
+    assert to_ras(np.zeros((2, 2, 2)), np.diag([1e-4, 1e-4, 1e-4, 1])).spacing == pytest.approx((1e-4,) * 3)
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "LIA"])
@@ -81,6 +107,13 @@ def test_radiological_display(codes: str) -> None:
 def test_display_refuses_an_unknown_plane() -> None:
     with pytest.raises(DataError, match="no plane 'oblique'; choose one of"):
         display(Volume(*ras()), "oblique", 0)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("index", [6, -1, 1.0, True, "0"])
+def test_display_refuses_a_slice_that_is_not_there(index: Any) -> None:
+    with pytest.raises(DataError, match="one of the 6 axial slices, from 0 on; got"):
+        display(Volume(*ras()), "axial", index)
 
 
 def itk(volume: Volume) -> Any:
@@ -116,64 +149,10 @@ def test_labels_on_the_same_grid_are_left_alone() -> None:
     assert resample_nearest(labels, Volume(labels.values * 0, labels.affine)) is labels
 
 
-def test_a_nifti_file_with_a_scale(tmp_path: Path) -> None:
-    values, affine = stored_as("LPS")
-    image = nibabel.Nifti1Image(values.astype(np.int16), affine)
-    image.header.set_slope_inter(2, -10)
-    nibabel.save(image, tmp_path / "ct.nii.gz")
-    volume = read_nifti(tmp_path / "ct.nii.gz")
-    stored = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(tmp_path / "ct.nii.gz")).dataobj)
-    np.testing.assert_array_equal(volume.values, stored)
-    assert volume.spacing == pytest.approx(SPACING)
-
-
-@pytest.fixture
-def series(tmp_path: Path) -> list[Path]:
-    """A tilted-free DICOM series of 4 slices, 5 rows, 6 columns, written with its file names shuffled."""
-    pydicom = pytest.importorskip("pydicom")
-    values = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
-    for z, name in enumerate("cadb"):
-        meta = pydicom.dataset.FileMetaDataset()
-        meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
-        meta.MediaStorageSOPInstanceUID = f"1.2.3.{z + 1}"
-        file = pydicom.dataset.FileDataset(str(tmp_path / name), {}, file_meta=meta, preamble=b"\0" * 128)
-        file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, f"1.2.3.{z + 1}"
-        file.Modality, file.SeriesInstanceUID, file.StudyInstanceUID = "CT", "1.2.3", "1.2"
-        file.Rows, file.Columns, file.SamplesPerPixel = 5, 6, 1
-        file.BitsAllocated = file.BitsStored = 16
-        file.HighBit, file.PixelRepresentation = 15, 1
-        file.PhotometricInterpretation = "MONOCHROME2"
-        file.PixelSpacing, file.SliceThickness = [0.5, 0.8], 3
-        file.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        file.ImagePositionPatient = [-10, 20, 5 + 3 * z]
-        file.RescaleSlope, file.RescaleIntercept = 2, -1024
-        file.PixelData = values[z].tobytes()
-        file.save_as(tmp_path / name)
-    return sorted(tmp_path.iterdir())
-
-
-def test_a_dicom_series_agrees_with_simpleitk(series: list[Path]) -> None:
-    volume = read_dicom(series)
-    assert volume.spacing == pytest.approx((0.8, 0.5, 3.0))
-    reader = SimpleITK.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series[0].parent)))
-    reference = reader.Execute()
-    for at in [(0, 0, 0), (5, 4, 3), (2, 1, 3), (4, 0, 1)]:
-        right, front, top = (volume.affine @ [*at, 1])[:3]
-        point = reference.TransformPhysicalPointToIndex((-right, -front, top))
-        assert volume.values[at] == reference.GetPixel(*point)
-
-
-def test_one_dicom_file_is_not_a_series(series: list[Path]) -> None:
-    with pytest.raises(DataError, match="at least 2 slices; got 1"):
-        read_dicom(series[:1])
-
-
 def test_a_missing_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(volumes.importlib, "import_module", absent)
+    monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(DataError, match=r"needs nibabel; install it.* pip install 'interp\[data\]'"):
         read_nifti("scan.nii.gz")

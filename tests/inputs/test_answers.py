@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from interp.inputs.answers import accepted, is_right, plain
+from interp.inputs.answers import accepted, is_right, named_option, other_options, plain
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 
@@ -100,3 +100,74 @@ def test_the_accepted_text_is_right() -> None:
         sample = CHOICE.replace(answer=answer)
         for prompt in (Prompt(), Prompt(options="none")):
             assert is_right(accepted(sample, prompt), sample, prompt) is True
+
+
+SIGNED = [
+    ("<1 cm", ">1 cm"),
+    ("HER2+", "HER2-"),
+    ("HER2+", "HER2−"),
+    ("C", "C++", "C#"),
+    ("-", "−", "+"),
+    ("a", "A"),
+    ("5", "5 %", "-5", ".5"),
+    ("é", "e"),
+    ("T1", "T1.", "(T1)?"),
+]
+
+
+@pytest.mark.parametrize("options", SIGNED, ids=" ".join)
+def test_signs_and_case_tell_options_apart(
+    options: tuple[str, ...],
+) -> None:
+    asked = CHOICE.replace(options=options)
+    letters = [accepted(asked.replace(answer=option), Prompt()) for option in options]
+    assert letters == list("ABCD"[: len(options)])
+    for prompt in (Prompt(), Prompt(options="none")):
+        for answer in options:
+            said = [accepted(asked.replace(answer=option), prompt) for option in options]
+            right = [is_right(text, asked.replace(answer=answer), prompt) for text in said]
+            assert right == [option == answer for option in options]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "place"),
+    [
+        ("<1 cm.", ("<1 cm", ">1 cm"), 0),
+        ("1 cm", ("<1 cm", ">1 cm"), None),  # either
+        ("1 cm", ("<1 cm", "2 cm"), 0),  # only one is left
+        ("her2-", ("HER2+", "HER2−"), 1),
+        ("HER2", ("HER2+", "HER2−"), None),
+        ("c.", ("C", "C++", "C#"), 0),
+        ("“C++”!", ("C", "C++", "C#"), 1),
+        ("YES", ("Yes", "yes"), None),
+        ("cafe\u0301", ("café", "cafe"), 0),
+        ("—", ("-", "−"), None),
+        ("−5", ("5", "-5"), 1),
+        ("maybe", ("yes", "no"), None),
+    ],
+)
+def test_a_text_names_one_option_or_none(text: str, options: tuple[str, ...], place: int | None) -> None:
+    assert named_option(text, options) == place
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [(">1 cm", "<1 cm", False), ("HER2+", "HER2-", False), ("C", "C++", False), ("5", "-5", False),
+     ("her2-.", "HER2−", True), ("* C++ *", "C++", True), ("“Yes”", "yes", True), ("-yes", "yes", True)],
+)  # fmt: skip
+def test_signs_count_in_open_answers_too(text: str, answer: str, right: bool) -> None:
+    assert is_right(text, OPEN.replace(answer=answer), Prompt()) is right
+
+
+def test_a_letter_is_read_before_a_text_that_only_resembles_it() -> None:
+    languages = CHOICE.replace(options=("C++", "Java", "Go"), answer="C++")
+    assert is_right("C", languages, Prompt()) is False  # the letter of Go
+    assert is_right("A. C++", languages, Prompt()) is True
+    assert accepted(languages.replace(answer="C"), Prompt()) == "C"
+
+
+def test_an_ambiguous_answer_is_no_option() -> None:
+    sizes = CHOICE.replace(options=("<1 cm", ">1 cm"), answer="1 cm")
+    assert accepted(sizes, Prompt()) == "1 cm"
+    assert other_options(sizes, Prompt(options="none")) == ["<1 cm", ">1 cm"]
+    assert other_options(sizes.replace(answer=">1 CM"), Prompt(options="none")) == ["<1 cm"]

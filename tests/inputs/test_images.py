@@ -134,7 +134,7 @@ def test_missing_and_unreadable_files(tmp_path):
             ImageError, match=r"text.png' cannot be read as an image \(UnidentifiedImageError"
         ):
             read(Sample(text))
-        with pytest.raises(ImageError, match=r"folder.png' cannot be read"):
+        with pytest.raises(ImageError, match=r"folder.png' is a folder, not a regular file"):
             read(Sample(folder))
 
 
@@ -193,3 +193,70 @@ def test_max_pixels_counts_for_images_in_memory(monkeypatch):
     for image in (GREY, Image.fromarray(GREY)):
         with pytest.raises(ImageError, match="3×2 = 6 pixels; the limit is 5"):
             Sample(image).load()
+
+
+@pytest.mark.parametrize(
+    "mode", ["P", "1", "LA", "CMYK", "I", "I;16", "F", "YCbCr", "HSV", "LAB", "PA", "RGBa", "RGBX"]
+)
+def test_every_mode_becomes_rgb(mode):
+    rgb = Image.fromarray(np.full((3, 4, 3), 90, np.uint8))
+    image = (
+        rgb.convert("RGBA").convert(mode) if mode == "RGBa" else rgb.convert("L" if "16" in mode else mode)
+    )
+    sample = Sample(Image.fromarray(np.full((3, 4), 90, np.uint16)) if "16" in mode else image)
+    assert pixels(sample).shape == (3, 4, 3)
+    assert sample.fingerprint
+
+
+@pytest.mark.parametrize("size", [(0, 3), (3, 0), (0, 0)])
+def test_images_without_pixels_are_refused(size):
+    with pytest.raises(ImageError, match=rf"image 0 \(PIL\) has no pixels: it is {size[0]}×{size[1]}"):
+        Sample(Image.new("RGB", size))
+
+
+def test_an_image_whose_file_is_closed_is_refused(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    closed = Image.open(tmp_path / "a.png")
+    closed.close()
+    with pytest.raises(ImageError, match=r"image 0 \(PIL\) cannot be read.*closed image"):
+        Sample(closed)
+    with open(tmp_path / "a.png", "rb") as file:
+        lazy = Image.open(file)
+    with pytest.raises(ImageError, match=r"image 0 \(PIL\) cannot be read"):
+        Sample(lazy)
+
+
+def test_a_masked_array_that_hides_pixels_is_refused():
+    with pytest.raises(ImageError, match=r"a masked array that hides 3 values. Fill them: array.filled\(0\)"):
+        Sample(np.ma.masked_array(GREY, GREY > 100))
+    whole = Sample(np.ma.masked_array(GREY, mask=False))
+    assert np.array_equal(pixels(whole), pixels(Sample(GREY)))
+    assert not isinstance(whole.image, np.ma.MaskedArray)
+
+
+class Tensor:
+    """As much of a torch tensor as a message needs."""
+
+    def permute(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        *(
+            (GREY.astype(kind), "uint8 array; got")
+            for kind in (float, bool, object, np.int64, np.uint16, complex)
+        ),
+        *(
+            (np.zeros(shape, np.uint8), r"uint8 array; got uint8 of shape")
+            for shape in ((), (3,), (3, 3, 2), (1, 3, 3, 3))
+        ),
+        (b"a.png", r"got bytes. Open encoded bytes with PIL.Image.open"),
+        (Tensor(), r"got Tensor. Of a tensor .* pass tensor.permute"),
+        (["a.png"], r"got list. Several images are images="),
+    ],
+    ids=str,
+)
+def test_what_is_no_image_is_told_how_to_become_one(unchecked, image, message):
+    with pytest.raises(ImageError, match=message):
+        Sample(image)

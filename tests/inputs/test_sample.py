@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import shutil
 
@@ -119,11 +120,101 @@ class TestSample:
             ({"image": picture().astype(float)}, ImageError, "uint8 array; got float64"),
             ({"image": np.zeros((3, 8, 6), np.uint8)}, ImageError, r"shape \(3, 8, 6\).*channels last"),
             ({"image": np.zeros((0, 6, 3), np.uint8)}, ImageError, "non-empty"),
+            ({"image": "a\0.png"}, ImageError, "which no file can have"),
+            ({"image": "\ud83d.png"}, ImageError, "which no file can have"),
+            ({"images": {"a.png"}}, SampleError, "images= is a list of images in the order"),
+            ({"images": 3}, SampleError, "images= is a list of images in the order"),
+            (
+                {"image": "a.png", "group": math.nan},
+                SampleError,
+                "group is a text, a whole number or None; got float nan",
+            ),
+            (
+                {"image": "a.png", "group": True},
+                SampleError,
+                "group is a text, a whole number or None; got bool",
+            ),
+            ({"image": "a.png", "meta": 3}, SampleError, "meta is a mapping of names to values; got int 3"),
+            ({"image": "a.png", "meta": [("a", 1)]}, SampleError, "meta is a mapping"),
         ],
     )
     def test_refuses(self, unchecked, kwargs, error, message):
         with pytest.raises(error, match=message):
             Sample(**kwargs)
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"a", "b"}, frozenset("ab"), {"A": "a"}, {"a": 1}.keys(), {"A": "a"}.values(), (o for o in "ab"),
+         map(str, "ab"), np.array([["a"]]), b"ab", 5],
+    )  # fmt: skip
+    def test_options_need_an_order_of_their_own(self, unchecked, options):
+        with pytest.raises(SampleError, match=r"options is a list of choices in the order.*Write options=\["):
+            Sample("a.png", options=options)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ([], "options are choices that are not empty.*Leave options out"),
+            (["a", " "], "options are choices that are not empty"),
+            (["a", "b", "a"], "each option is given once; 'a' is given 2 times"),
+            (["a", "a "], "each option is given once"),
+            (["é", "e\u0301"], "each option is given once"),
+        ],
+    )
+    def test_options_are_there_and_differ(self, options, message):
+        with pytest.raises(SampleError, match=message):
+            Sample("a.png", options=options)
+
+    def test_options_in_order(self):
+        assert Sample("a.png", options=np.array(["b", "a"])).options == ("b", "a")
+        assert Sample("a.png", options=["a", "A", "a+"]).options == ("a", "A", "a+")
+
+    @pytest.mark.parametrize("bad", ["\ud83d", "\0", "\x1b"])
+    @pytest.mark.parametrize(
+        ("field", "wrap"),
+        [
+            ("question", str),
+            ("answer", str),
+            ("group", str),
+            ("id", str),
+            ("an option", lambda text: {"options": ["a", text]}),
+            ("meta\\['label'\\]", lambda text: {"meta": {"label": text}}),
+            ("a key of meta", lambda text: {"meta": {text: 1}}),
+        ],
+    )
+    def test_text_that_cannot_be_stored_names_its_field(self, field, wrap, bad):
+        changes = wrap(f"x{bad}")
+        with pytest.raises(
+            SampleError, match=f"^{field} holds the (lone surrogate|control character) .* at position 1"
+        ):
+            Sample("a.png", **({field: changes} if isinstance(changes, str) else changes))
+
+    def test_a_file_name_that_is_not_utf8_works(self, tmp_path):
+        name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\x1b.png")
+        with open(name, "wb") as file:
+            Image.fromarray(picture()).save(file, "png")
+        sample = Sample(name, "q")
+        assert np.array_equal(np.asarray(sample.load()), picture())
+        assert Sample.from_dict(json.loads(json.dumps(sample.to_dict()))) == sample
+        assert repr(sample).encode()
+        assert len(sample.id) == 12
+
+    def test_a_stand_in_for_an_unreadable_row_raises_its_reason(self):
+        bad = Sample.unusable("rows.jsonl, line 3: broken \ud83d", id="rows:3", group="g")
+        uses = (bad.check, bad.check_units, bad.load, bad.to_dict, lambda: bad.sizes, lambda: bad.image)
+        for use in (*uses, lambda: bad.image_fingerprints):
+            with pytest.raises(SampleError, match=r"rows.jsonl, line 3: broken \\ud83d"):
+                use()
+        assert (bad.id, bad.group, bad.is_usable, bad.images) == ("rows:3", "g", False, ())
+        other = bad.replace(meta={"split": "test"}, question="?")
+        assert (other, other.id, other.meta["split"]) == (bad, "rows:3", "test")
+        assert pickle.loads(pickle.dumps(bad)) == bad != Sample.unusable("another", id="rows:3")
+
+    def test_unknown_fields_are_named(self, unchecked, path):
+        with pytest.raises(SampleError, match=r"a sample has the fields image, .*got \['nothing'\]"):
+            Sample(path).replace(nothing=1)
+        with pytest.raises(SampleError, match="reads a mapping of a sample's fields; got 3"):
+            Sample.from_dict(3)
 
     def test_several_images(self, path):
         sample = Sample(images=[path, picture(4, 10)], boxes=[Box(0, 0, 3, 9, image=1)])
@@ -176,7 +267,7 @@ class TestFingerprint:
         ],
     )
     def test_changes_with_each_field(self, change):
-        sample = Sample(picture(), "q", [(0, 0, 1, 1)], "yes", None, "a", id=None)
+        sample = Sample(picture(), "q", [(0, 0, 1, 3)], "yes", None, "a", id=None)
         changed = sample.replace(**change)
         assert changed.fingerprint != sample.fingerprint
         assert changed.id != sample.id
@@ -215,7 +306,7 @@ class TestRoundTrips:
 
     def test_pickle(self, path):
         for image in (path, picture(), Image.fromarray(picture())):
-            sample = Sample(image, "q", [(0, 0, 1, 1, 0)], meta={"k": 1}, id="x")
+            sample = Sample(image, "q", [(0, 0, 1, 2, 0)], meta={"k": 1}, id="x")
             read = pickle.loads(pickle.dumps(sample))
             assert read == sample
             assert (read.id, dict(read.meta), read.boxes) == ("x", {"k": 1}, sample.boxes)

@@ -46,6 +46,11 @@ def boxes_in(draw, size: Size) -> tuple[int, int, int, int]:
     return x0, y0, draw(st.integers(x0 + 1, size[0])), draw(st.integers(y0 + 1, size[1]))
 
 
+def exact(boxes: list[tuple[int, int, int, int]]) -> list[Box]:
+    """The boxes as certain pixels: one inside the first pixel is not taken for fractions."""
+    return [Box(*box, pixels=True) for box in boxes]
+
+
 def rasterised(tokens: TokenMap, size: Size) -> np.ndarray:
     """(row, col): the token each pixel belongs to by brute force, −1 where none."""
     owner = np.full((size[1], size[0]), -1)
@@ -69,10 +74,10 @@ def test_masks_coverage_and_lost_area_by_counting_pixels(data):
         painted[y0:y1, x0:x1] = True
     counts = np.array([(owner == k).sum() for k in range(tokens.n)])
     hits = np.array([(painted & (owner == k)).sum() for k in range(tokens.n)])
-    assert np.array_equal(tokens.mask(boxes), hits > 0)
-    assert np.allclose(tokens.coverage(boxes), hits / np.maximum(counts, 1), atol=1e-9)
+    assert np.array_equal(tokens.mask(exact(boxes)), hits > 0)
+    assert np.allclose(tokens.coverage(exact(boxes)), hits / np.maximum(counts, 1), atol=1e-9)
     lost = [(owner[y0:y1, x0:x1] < 0).mean() for x0, y0, x1, y1 in boxes]
-    assert np.allclose(tokens.lost_area(boxes), lost, atol=1e-9)
+    assert np.allclose(tokens.lost_area(exact(boxes)), lost, atol=1e-9)
     shown = tokens.to_pixels(np.arange(tokens.n, dtype=float))
     assert np.array_equal(np.nan_to_num(shown, nan=-1), owner)
 
@@ -100,6 +105,7 @@ def test_coverage_adds_up_to_the_visible_area_of_the_boxes(size, n, kind, data):
     for x0, y0, x1, y1 in boxes:
         union[2 * y0 : 2 * y1, 2 * x0 : 2 * x1] = True
     areas = np.nan_to_num(np.prod(cells.boxes[:, 2:] - cells.boxes[:, :2], axis=1))
+    boxes = exact(boxes)
     assert np.isclose((tokens.coverage(boxes) * areas).sum(), (union & seen).sum() / 4, rtol=1e-5, atol=1e-6)
     assert np.array_equal(tokens.coverage(boxes) > 0, tokens.mask(boxes))
 
@@ -125,7 +131,7 @@ def test_touch_is_floor_and_ceil_in_exact_fractions(size, grid, pad, data):
     )
     expected = [r in down and c in across for r in range(rows) for c in range(cols)]
     tokens = token_map((pad_to_square if pad else squash)(size, grid), size)
-    assert tokens.mask([box]).tolist() == expected
+    assert tokens.mask(exact([box])).tolist() == expected
 
 
 @settings(max_examples=100, deadline=None)
@@ -206,12 +212,16 @@ def test_boxes_that_do_not_belong_to_the_image():
             use([(0, 0, float("nan"), 1)])
         with pytest.raises(BoxError, match="x1 > x0"):
             use([(5, 0, 5, 1)])
+        with pytest.raises(
+            BoxError, match=r"at most 1, but its image is 40×30 pixels.*box_format=\"fraction\""
+        ):
+            use([(0.1, 0.1, 0.6, 1)])
 
 
 def test_several_images():
     cells = concatenate([squash((8, 8), (2, 2)), pad_to_square((8, 4), (2, 2))])
     tokens = token_map(cells, (8, 8), (8, 4))
-    boxes = [Box(0, 0, 1, 1), Box(2, 2, 3, 3, image=1)]
+    boxes = [Box(0, 0, 1, 1, pixels=True), Box(2, 2, 3, 3, image=1)]
     assert np.flatnonzero(tokens.mask(boxes)).tolist() == [0, 6]
     assert np.flatnonzero(tokens.mask(boxes, "stretch")).tolist() == [0, 6]
     assert tokens.coverage(boxes)[[0, 6]].tolist() == [1 / 16, 1 / 8]
@@ -242,11 +252,11 @@ def test_views_are_averaged_and_tokens_without_area_left_out():
     ]
     tokens = token_map(concatenate(views, one_image=True), (4, 4))
     assert tokens.to_pixels(np.array([1, 3, 5, 7, 9, 11.0])).tolist() == [[2, 2, 3, 3]] * 4
-    assert tokens.mask([(0, 0, 1, 1)]).tolist() == [True, True, False, False, False, False]
+    assert tokens.mask([(0, 0, 1, 2)]).tolist() == [True, True, False, False, False, False]
     assert tokens.coverage([(0, 0, 4, 4)]).tolist() == [1, 1, 1, 0, 0, 0]
     assert tokens.lost_area([(0, 0, 4, 4)]).tolist() == [0]
     with pytest.raises(MapError, match=r'"stretch" needs one grid per image.*6 tokens and the grid None'):
-        tokens.mask([(0, 0, 1, 1)], "stretch")
+        tokens.mask([(0, 0, 1, 2)], "stretch")
 
 
 def test_map_arguments(unchecked):

@@ -47,9 +47,11 @@ def kept_by_hand(values: np.ndarray, variant: str) -> np.ndarray:
 
 
 def answered_by_hand(eager, mllm, sample, kept: np.ndarray, mode: str, layers=(1,), decode=False):
-    """The sample alone, through an eager model that cannot see the dropped tokens from any row after the image."""
-    inputs = mllm.encode([sample]).inputs
+    """The sample alone, through an eager model in which the variant's rows lack the dropped tokens."""
+    batch = mllm.encode([sample])
+    inputs = batch.inputs
     image, length = image_columns(inputs), inputs["input_ids"].shape[1]
+    question = batch.tokens[0].positions("question")
 
     def hide(value: float):
         def change(layer: int, values: np.ndarray) -> np.ndarray:
@@ -57,7 +59,8 @@ def answered_by_hand(eager, mllm, sample, kept: np.ndarray, mode: str, layers=(1
                 return values
             changed = values.copy()
             stop = values.shape[1] if decode else length
-            changed[:, image[-1] + 1 : stop, image[~kept]] = value
+            rows = question if mode == "zero" else np.arange(image[-1] + 1, stop)
+            changed[:, rows[:, None], image[~kept]] = value
             return changed
 
         return change
@@ -107,6 +110,22 @@ def test_the_answers_are_those_of_an_eager_model_under_the_mask(mllm, eager, met
         assert np.abs(found.logits - plain[i]).max() > 1e-3
         np.testing.assert_array_equal(found.details["kept"], kept)
         np.testing.assert_allclose(found.details["map"], map_by_hand(eager, mllm, sample, method), rtol=1e-5)
+
+
+def test_the_paper_hides_tokens_from_the_questions_rows_alone(mllm):
+    """The paper masks rows of question tokens, its code every row after the image."""
+    sample = tiny.samples()[1]
+    kept = np.arange(16) % 2 == 0
+    trace = mllm.trace(
+        [sample], edits=PAPER.edits(mllm, [kept]), reads=[Rows(Site(layers=[1], queries="after_image"))]
+    )
+    rows, question = trace[0].rows, trace.tokens[0].positions("question")
+    hidden = (rows.values[0][:, :, ~kept] == 0).all(axis=(0, 2))
+    assert set(rows["query"].values[hidden]) == set(question.tolist())
+    assert 0 < len(question) < len(hidden)
+    elsewhere = replace(PAPER, queries="after_image")
+    assert PAPER.edits(mllm, [kept]) != elsewhere.edits(mllm, [kept])
+    assert elsewhere.edits(mllm, [kept])[0].site.queries == ("after_image",)
 
 
 def test_several_layers_and_generated_rows(mllm, eager):
@@ -213,7 +232,7 @@ def test_each_variant_sets_what_is_not_given():
     code, paper = VGRefine(HEADS).settings, VGRefine(HEADS, variant="paper").settings
     assert (code.percentile, code.mode, code.reference) == (80.0, "renormalise", "layer-mean")
     assert (paper.percentile, paper.mode, paper.reference) == (50.0, "zero", "per-head")
-    assert code.queries == paper.queries == "after_image"
+    assert (code.queries, paper.queries) == ("after_image", "question")
     assert code.steps == paper.steps == "prefill"
     mixed = VGRefine(
         HEADS, variant="paper", percentile=70, mode="renormalise", reference="none", queries="last"
@@ -223,6 +242,7 @@ def test_each_variant_sets_what_is_not_given():
     )
     assert replace(mixed, variant="code", percentile=None).settings.percentile == 80.0
     assert VGRefine(HEADS, steps="all").settings.queries == ("after_image", "answer")
+    assert VGRefine(HEADS, variant="paper", steps="all").settings.queries == ("question", "answer")
     assert VGRefine(HEADS).generic == GENERIC_PROMPT
 
 

@@ -11,7 +11,8 @@ import torch
 from einops import rearrange, reduce
 
 import tests.tiny as small
-from interp.conformance.subject import inner_box, repainted, smooth
+from interp.conformance.pictures import smooth
+from interp.conformance.subject import inner_box, repainted
 from interp.conformance.tiny import families, tiny
 from interp.errors import MethodError
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT

@@ -179,7 +179,7 @@ def test_parts_of_another_plan_schema_or_version_are_refused(tmp_path: Path) -> 
         merge([places[1]], tmp_path / "out")
     run_task(Roots(bad=(5, 9)), places[1], progress=False, part=(2, 3))
     older(folder.path)
-    with pytest.raises(RunError, match=r"version 3 in .*, got 1\. An older interp wrote it"):
+    with pytest.raises(RunError, match=r"version 4 in .*, got 1\. An older interp wrote it"):
         merge([places[1]], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

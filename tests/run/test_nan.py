@@ -55,8 +55,8 @@ def test_samples_whose_pass_holds_nan_are_failures(tmp_path: Path, relative: boo
     healthy = sweep(wrap(tiny.llava(), tiny.processor()), tmp_path / "healthy", (1, 4), indicator)
     failures = sick.failures
     assert sorted(failures["sample"]) == ["s1", "s4"]
-    assert set(failures.error) == {"MapError"}
-    assert failures.reason.str.contains("NaN").all()
+    assert set(failures.error) == {"ModelError"}
+    assert failures.reason.str.contains(r"NaN.*begin in model.language_model.embed_tokens").all()
     assert failures.layer.isna().all()  # the whole sample, not a score of it
     assert sorted(sick.samples["sample"]) == ["s0", "s2", "s3", "s5"]
     assert sick.scores.value.notna().all()
@@ -69,7 +69,7 @@ def test_samples_whose_pass_holds_nan_are_failures(tmp_path: Path, relative: boo
 def test_a_model_that_is_nan_everywhere_is_an_error(tmp_path: Path) -> None:
     from interp.errors import StudyError
 
-    with pytest.raises(StudyError, match=r"all failed\. The first, s0: MapError: .*NaN"):
+    with pytest.raises(StudyError, match=r"all failed\. The first, s0: ModelError: .*NaN"):
         sweep(poisoned(math.nan, head=True), tmp_path, (), Attention())
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert not any(pd.read_parquet(folder / "tables" / "scores.parquet").value.notna())

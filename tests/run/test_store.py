@@ -127,10 +127,10 @@ def test_a_damaged_shard_is_not_searched(tmp_path: Path) -> None:
 def test_a_folder_of_another_store_version_is_refused(tmp_path: Path) -> None:
     folder = run_task(Roots(), tmp_path, progress=False)
     for change, message in (
-        (newer, r"run store version 3 in .*, got 99\. A newer interp wrote it: update interp"),
+        (newer, r"run store version 4 in .*, got 99\. A newer interp wrote it: update interp"),
         (
             older,
-            r"run store version 3 in .*, got 1\. An older interp wrote it.*move .* away and run the study",
+            r"run store version 4 in .*, got 1\. An older interp wrote it.*move .* away and run the study",
         ),
     ):
         change(folder.path)

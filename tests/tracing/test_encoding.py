@@ -12,7 +12,7 @@ from tokenizers import models as tokenizer_models
 
 import tests.tiny as tiny
 from interp.conformance.tiny import tiny as conformance_tiny
-from interp.errors import ImageTokenMismatch, ModelError, PromptError, SampleError
+from interp.errors import BoxError, ImageTokenMismatch, ModelError, PromptError, SampleError
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import word
@@ -53,6 +53,17 @@ def test_inputs_are_the_processors_padded_on_the_left(mllm, prompt):
         np.testing.assert_array_equal(batch.tokens[i].image, image)
         assert batch.tokens[i].grid == (4, 4)
         assert batch.tokens[i].sizes == ((80, 64),)
+
+
+def test_unusable_samples_are_refused_before_processing(mllm, tmp_path):
+    Image.fromarray(tiny.picture()).save(tmp_path / "a.png")
+    fractions = Sample(tmp_path / "a.png", "where is it?", boxes=[(0.2, 0.3, 0.5, 0.6)])
+    unreadable = Sample.unusable("rows.jsonl, line 3: not JSON", id="rows:3")
+    for run in (mllm.encode, mllm.trace):
+        with pytest.raises(BoxError, match="at most 1, but its image is 80×64"):
+            run([*tiny.samples(), fractions])
+        with pytest.raises(SampleError, match="line 3: not JSON"):
+            run([*tiny.samples(), unreadable])
 
 
 @pytest.mark.parametrize("first", PROMPTS)

@@ -111,9 +111,30 @@ class Checkpoint:
 
 
 def empty_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Any:
-    """Returns the checkpoint's model with its parameters on the meta device, without data. Buffers are real."""
-    with _parameters_on_meta():
-        return checkpoint.model_class._from_config(checkpoint.config, dtype=dtype).eval()
+    """Returns the checkpoint's model with its parameters on the meta device, without data. Buffers are real.
+
+    Raises:
+        ModelError: The config describes more layers than there are tensors, or sizes of which no model can be built.
+    """
+    n_tensors = sum(len(part.tensors.names()) for part in checkpoint.parts)
+    for part in (
+        checkpoint.config,
+        *(getattr(checkpoint.config, name) for name in checkpoint.config.sub_configs),
+    ):
+        layers = getattr(part, "num_hidden_layers", 0)
+        if isinstance(layers, int) and layers > n_tensors:  # building them would never end
+            raise ModelError(
+                f"the config.json of {checkpoint.where} describes {layers} layers, but the files hold {n_tensors} "
+                "tensors. Are they of the same checkpoint, and is the download complete?"
+            )
+    try:
+        with _parameters_on_meta():
+            return checkpoint.model_class._from_config(checkpoint.config, dtype=dtype).eval()
+    except Exception as error:  # whatever a config with wrong values raises
+        raise ModelError(
+            f"no {checkpoint.model_class.__name__} can be built from the config.json of {checkpoint.where} "
+            f"({type(error).__name__}: {error}). Was it changed by hand? Copy it again."
+        ) from error
 
 
 def fill(

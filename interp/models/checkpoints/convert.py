@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from interp.models.checkpoints.checkpoint import Checkpoint, check, empty_model
 from interp.models.checkpoints.hub import HUB_ID
 from interp.models.checkpoints.layout import open_original
 from interp.models.checkpoints.safetensors_files import Entry, write_shards
+from interp.models.checkpoints.source_files import check_source_files
 from interp.models.configs import raw_config
 
 __all__ = ["Converted", "convert", "model_card"]
@@ -158,7 +160,7 @@ def convert(
 
     Args:
         source: Folder or hub id of an original checkpoint.
-        target: A folder that is empty or does not exist yet.
+        target: A folder that is empty or does not exist yet, and does not lie in the source.
         dtype: The dtype of floating weights, such as "bfloat16"; "auto" keeps the dtype of each tensor, so that the
             model gives the same bits as the source.
         vision_tower: As for `interp.load`.
@@ -167,23 +169,23 @@ def convert(
         progress: A function that is called with the name of each tensor before it is written.
 
     Raises:
-        ModelError: The source is not in an original layout or does not fit it, the target is not empty, or the disk
-            is full.
+        ModelError: The source is not in an original layout, does not fit it or holds a link that leads out of it; the
+            target is not empty or cannot be written; the disk is full; or an argument is of the wrong kind.
     """
-    place = _place(Path(target).expanduser())
+    _check_arguments(source, target, vision_tower, revision, shard, progress)
+    place = _place(target, source)
+    kind = _dtype(dtype)
     checkpoint = _opened(str(source), vision_tower, revision)
     model = empty_model(checkpoint, checkpoint.dtype)
     tied = check(checkpoint, model)
-    kind = _dtype(dtype)
     entries = _entries(checkpoint, tied, kind)
     size = sum(entry.nbytes for entry in entries)
     _check_room(place, size)
     with _unfinished(place) as folder:
         tensors = _watched(checkpoint, tied, progress)
         write_shards(folder, entries, tensors, shard)
-        origin = (
-            Path(source).expanduser().absolute().name if Path(source).expanduser().is_dir() else str(source)
-        )
+        own = _folder(str(source))
+        origin = str(source) if own is None else own.absolute().name
         _write_words(folder, checkpoint, model, origin, kind or checkpoint.dtype)
     return Converted(
         folder=place,
@@ -196,26 +198,62 @@ def convert(
     )
 
 
-def _place(target: Path) -> Path:
-    """Returns the folder to write after checking that it is empty or absent."""
-    if target.is_dir() and not any(target.iterdir()):
-        return target
-    if target.exists() or target.is_symlink():
-        held = f"holds {len(list(target.iterdir()))} files" if target.is_dir() else "is a file"
+def _check_arguments(source: Any, target: Any, tower: Any, revision: Any, shard: Any, progress: Any) -> None:
+    for name, path in {"source": source, "target": target, "vision_tower": tower}.items():
+        optional = name == "vision_tower" and path is None
+        if not optional and (not isinstance(path, str | Path) or not str(path) or "\0" in str(path)):
+            raise ModelError(f"{name} is a path, as a string or a Path; got {path!r}.")
+    if revision is not None and not isinstance(revision, str):
+        raise ModelError(f"revision is the name of a branch, a tag or a commit; got {revision!r}.")
+    if isinstance(shard, bool) or not isinstance(shard, int) or shard < 1:
+        raise ModelError(f"shard is a number of bytes, at least 1; got {shard!r}.")
+    if progress is not None and not callable(progress):
+        raise ModelError(f"progress is a function of a tensor's name; got {progress!r}.")
+
+
+def _place(target: str | Path, source: str | Path) -> Path:
+    """Returns the folder to write after checking that it is empty or absent and can be made."""
+    try:
+        place = Path(target).expanduser()
+        if place.is_symlink() and place.is_dir():
+            place = place.resolve()
+        if not (place.is_dir() and not any(place.iterdir())) and (place.exists() or place.is_symlink()):
+            held = f"holds {len(list(place.iterdir()))} files" if place.is_dir() else "is a file"
+            raise ModelError(
+                f"{place} {held}; nothing is overwritten. Name a folder that is empty or not there."
+            )
+        above = next(folder for folder in place.absolute().parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            what = "cannot be written to" if above.is_dir() else "is a file"
+            raise ModelError(f"{place} cannot be made: {above} {what}. Name a folder elsewhere.")
+        inside = _folder(str(source))
+        if inside is not None and place.resolve().is_relative_to(inside.resolve()):
+            raise ModelError(
+                f"{place} lies in the source, {inside}, which is left as it is. Name a folder elsewhere."
+            )
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a name too long, or without a meaning on this system
         raise ModelError(
-            f"{target} {held}; nothing is overwritten. Name a folder that is empty or not there."
-        )
-    return target
+            f"{str(target)[:200]!r} cannot be the target ({error}). Name another folder."
+        ) from error
+    return place
 
 
 def _opened(source: str, vision_tower: str | Path | None, revision: str | None) -> Checkpoint:
-    folder = Path(source).expanduser()
-    if not folder.is_dir() and not HUB_ID.fullmatch(source):
+    folder = _folder(source)
+    if folder is None and not HUB_ID.fullmatch(source):
         raise ModelError(
-            f"{source!r} is neither a folder nor a hub id (organisation/name). Check the path; nothing was downloaded."
+            f"{source[:200]!r} is neither a folder nor a hub id (organisation/name). Check the path; nothing was "
+            "downloaded."
         )
-    where = str(folder) if folder.is_dir() else source
-    options: dict[str, Any] = {"local_files_only": folder.is_dir()}
+    for part in (source, str(vision_tower or "")):
+        if (own := _folder(part)) is not None:
+            check_source_files(own)
+    where = source if folder is None else str(folder)
+    options: dict[str, Any] = {"local_files_only": folder is not None}
     options |= {} if revision is None else {"revision": revision}
     found = open_original(where, options, vision_tower)
     if found is None:
@@ -227,11 +265,20 @@ def _opened(source: str, vision_tower: str | Path | None, revision: str | None) 
     return found
 
 
+def _folder(name: str) -> Path | None:
+    """Returns the folder of that name; None if there is none."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if name and folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name too long, or ~ of nobody
+        return None
+
+
 def _dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     """Returns the dtype to cast to; None to keep that of each tensor."""
-    found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype, None)
-    if dtype == "auto":
+    if isinstance(dtype, str) and dtype == "auto":
         return None
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ModelError(
             f'dtype is "auto", a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.'
@@ -272,9 +319,10 @@ def _check_room(place: Path, size: int) -> None:
 @contextmanager
 def _unfinished(place: Path) -> Iterator[Path]:
     """Yields a hidden folder beside `place` that is renamed to it at the end, or removed on an error."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.unfinished-", dir=place.parent))
+    folder = None
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.unfinished-", dir=place.parent))
         yield folder
         folder.chmod(0o755)
         folder.replace(place)
@@ -283,7 +331,8 @@ def _unfinished(place: Path) -> Iterator[Path]:
             f"{place} cannot be written ({error}); what was begun is removed. Is the disk full, or the folder in use?"
         ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_words(folder: Path, checkpoint: Checkpoint, model: Any, origin: str, dtype: torch.dtype) -> None:

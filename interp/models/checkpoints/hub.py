@@ -84,10 +84,11 @@ def find_part(
         cached = _cached(named)
         if cached is not None:
             return cached
+    copied = f"Put a copy at {beside} (a link there serves interp.load, but not interp convert)"
     way = f"Pass {option}= with the folder of a copy, or with a hub id to download it"
     raise ModelError(
         f"{folder} comes without its {what}: its config names {named!r}, which is not available, and nothing is "
-        f"downloaded for a local folder. {way if option else f'Put a copy, or a link to one, at {beside}'}."
+        f"downloaded for a local folder. {way if option else copied}."
     )
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from interp.errors import ModelError
+from interp.errors import InterpError, ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint
 from interp.models.checkpoints.hub import fetched, small_files
 from interp.models.configs import original_layout, raw_config
@@ -128,7 +128,7 @@ def licence(folder: Path) -> str | None:
         named = re.search(r"^license(?:_name)?:\s*(\S.*)$", header, re.MULTILINE)
         if named is not None:
             return named.group(1).strip().strip("'\"")
-    for path in sorted(folder.glob("LICEN[SC]E*")):
+    for path in sorted(one for one in folder.glob("LICEN[SC]E*") if one.is_file()):
         lines = [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines()]
         first = next((line for line in lines if line), None)
         if first is not None:
@@ -162,4 +162,12 @@ def open_original(
         return None
     if not local:
         folder = fetched(where, revision)
-    return layout.open(folder, vision_tower, download=not local)
+    try:
+        return layout.open(folder, vision_tower, download=not local)
+    except InterpError:
+        raise
+    except Exception as error:  # whatever files with wrong values raise
+        raise ModelError(
+            f"{where} looks like {layout.name}, but its files do not describe one ({type(error).__name__}: {error}). "
+            "Were they changed by hand, or is the download incomplete? Copy the folder again."
+        ) from error

@@ -160,6 +160,17 @@ def _indexed(index: Path) -> Files:
         raise ModelError(
             f'{index} should be JSON with a "weight_map" from names to files; it is not ({error}). Copy it again.'
         ) from error
+    outside = sorted(
+        {
+            str(file)
+            for file in listed.values()
+            if ".." in Path(str(file)).parts or Path(str(file)).is_absolute()
+        }
+    )
+    if outside:
+        raise ModelError(
+            f"{index} names files outside its folder: {_few(outside)}. Only its own files are read. Copy it again."
+        )
     absent = sorted({path.name for path in files.values() if not path.is_file()})
     if absent:
         raise ModelError(

@@ -12,7 +12,6 @@ from interp.run import canonical
 from interp.study.head_ranking.result import Pairs
 from interp.study.model_spec import OpenModel
 from interp.study.result import GridResult
-from interp.study.task import group_of
 from interp.tracing import Site
 
 __all__ = ["PUBLISHED", "HeadSet", "Pairs", "published_heads"]
@@ -169,7 +168,7 @@ class HeadSet:
 
     @property
     def _groups(self) -> frozenset[str]:
-        return frozenset() if self.ranking is None else frozenset(map(group_of, self.ranking.data))
+        return frozenset() if self.ranking is None else frozenset(self.ranking.data.groups)
 
 
 PUBLISHED: dict[str, HeadSet] = {

@@ -19,7 +19,7 @@ from interp.study.indicator_comparison.truth import at_truth
 from interp.study.layer_choice import LayerChoice, choose_layer
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.model_spec import open_model
-from interp.study.task import fault, group_of, suitable_threads
+from interp.study.task import fault, suitable_threads
 
 __all__ = ["SUM", "Aimed", "one_map", "with_layers"]
 
@@ -122,7 +122,7 @@ def with_layers(
 
 def _words(choice: LayerChoice, study: Any) -> str:
     """How a layer was chosen."""
-    groups = {group_of(sample) for sample in study.data}
+    groups = set(study.data.groups)
     apart = (
         "sharing no group with these"
         if not choice.groups & groups

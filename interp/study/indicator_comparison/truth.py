@@ -23,7 +23,7 @@ def truth_boxes(sample: Sample, truth: str) -> tuple[Box, ...]:
     Raises:
         StudyError: The meta has no such key, or no boxes under it.
     """
-    if truth == BOXES:
+    if truth == BOXES or not sample.is_usable:
         return sample.boxes
     found = sample.meta.get(truth)
     known = ", ".join(map(repr, sample.meta)) or "nothing"
@@ -47,7 +47,7 @@ def at_truth(data: Samples, truth: str) -> Samples:
     """
     if truth == BOXES:
         return data
-    return Samples((one.replace(boxes=truth_boxes(one, truth), id=one.id) for one in data), data.name)
+    return data.like(one.replace(boxes=truth_boxes(one, truth), id=one.id) for one in data)
 
 
 def check_truth(data: Samples, truths: Iterable[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics import named
 from interp.run import FAILURES
 from interp.run.task import failure
-from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, partners
+from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes
 from interp.study.first_token import answer_columns
-from interp.study.task import SamplesTask, group_of
+from interp.study.task import SamplesTask
 
 __all__ = ["AFTER_THE_PASS", "SweepTask"]
 
@@ -153,11 +152,6 @@ class SweepTask(SamplesTask):
             "the metric is undefined here: the map is zero everywhere, or the box covers no token or all."
         )
         return failure(self, score["index"], "undefined", reason, **place)
-
-    @cached_property
-    def _partners(self) -> tuple[int | None, ...]:
-        groups = [group_of(sample) for sample in self.study.data]
-        return partners(groups, [fault is None for fault in self._faults], seed=self.study.seed)
 
 
 def _layers(array: Any, sample: Sample) -> tuple[list[int], np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,8 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics import auroc
 from interp.run import FAILURES, Outcome
 from interp.run.task import failure
-from interp.study.baselines import partners
 from interp.study.first_token import answer_columns
-from interp.study.task import TableRows, group_of, suitable_threads
+from interp.study.task import TableRows, suitable_threads
 from interp.study.transformer_lens import LensTask
 
 __all__ = ["OTHERS", "OWN", "WORDS", "LensSweepTask"]
@@ -191,11 +189,6 @@ class LensSweepTask(LensTask):
                     out["maps"].append(
                         {"index": index, "word": word, "said": text, "layer": layer, "map": values}
                     )
-
-    @cached_property
-    def _partners(self) -> tuple[int | None, ...]:
-        groups = [group_of(sample) for sample in self.study.data]
-        return partners(groups, [fault is None for fault in self._faults], seed=self.study.seed)
 
 
 def measures(line: np.ndarray, first: np.ndarray, inside: np.ndarray, seen: np.ndarray) -> dict[str, float]:

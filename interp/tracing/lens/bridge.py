@@ -34,6 +34,7 @@ UNSUPPORTED: Mapping[str, str] = {
 
 
 VISION = ("vision_encoder", "vision_projector")
+"""TransformerLens' names of the parts that are left out of the bridge where the model has other ones."""
 
 
 def build_bridge(hf: Any, family: str) -> Any:
@@ -60,10 +61,32 @@ def build_bridge(hf: Any, family: str) -> Any:
     bare: Any = type(known.__name__, (known,), {"required_libraries": []})
     adapter = bare(build_bridge_config_from_hf(second.config, kind, family, hf.dtype))
     adapter.cfg.device = str(hf.device)
-    if kind != type(hf).__name__:  # another tower or projector, which its adapter would look for in vain
-        adapter.component_mapping = {k: v for k, v in adapter.component_mapping.items() if k not in VISION}
+    parts, own = adapter.component_mapping.items(), kind == type(hf).__name__
+    adapter.component_mapping = {k: v for k, v in parts if k not in VISION or (own and _fits(v, second))}
     adapter.prepare_model(second)
     return TransformerBridge(second, adapter, None).eval()
+
+
+def _fits(part: Any, around: Any) -> bool:
+    """Whether a module has every submodule that a part of a bridge looks for.
+
+    TransformerLens' adapters know one or two towers of a class; a LLaVA may have any (DINOv2, ViT, Pixtral).
+
+    Args:
+        part: The part of the bridge, whose `name` is a path.
+        around: The module that the path starts from.
+    """
+    found = around
+    for name in (part.name or "").split("."):
+        if name == "vision_model" and not hasattr(found, name):
+            continue  # CLIP's tower lost this level in transformers 5.6; TransformerLens steps over it too
+        if name and getattr(part, "optional", False) and not hasattr(found, name):
+            return True
+        found = getattr(found, name, None) if name else found
+    if found is None:
+        return False
+    inner = found[0] if getattr(part, "is_list_item", False) and len(found) else found
+    return all(_fits(one, inner) for one in part.submodules.values())
 
 
 def _kind(hf: Any, family: str, known: Mapping[str, Any]) -> str:

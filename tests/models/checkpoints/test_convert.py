@@ -221,6 +221,93 @@ def test_sources_that_cannot_be_converted(sources, converted, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file/below", r"file/below cannot be made: .*file is a file. Name a folder elsewhere"),
+        ("file/far/below", r"below cannot be made: .*file is a file"),
+        ("file", r"file is a file; nothing is overwritten"),
+        ("dangling", r"dangling is a file; nothing is overwritten"),
+        ("circle", r"circle.* cannot be the target|is a file; nothing is overwritten"),
+        ("source", r"source holds \d+ files; nothing is overwritten"),
+        ("source/out", r"out lies in the source, .*source, which is left as it is"),
+        ("link/out", r"out lies in the source"),
+        ("x" * 300, r"cannot be (the target|written)"),
+        (None, r"target is a path, as a string or a Path; got None"),
+        ("", r"target is a path, .*got ''"),
+        ("a\0b", r"target is a path, .*got 'a"),
+        ("~nobody-of-that-name/x", r"cannot be the target"),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused_at_once(
+    unchecked, sources, tmp_path, monkeypatch, place, message
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(sources["v2"], "source")
+    Path("file").write_text("mine")
+    Path("dangling").symlink_to("nowhere")
+    Path("circle").symlink_to("circle")
+    Path("link").symlink_to("source")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    with pytest.raises(ModelError, match=message):
+        convert("source", place)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_a_link_to_an_empty_folder_is_a_target(sources, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    found = convert(sources["v2"], tmp_path / "link")
+    assert found.folder == (tmp_path / "disk").resolve()
+    assert (tmp_path / "link" / "config.json").is_file()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "mine").mkdir(mode=0o500)
+    with pytest.raises(ModelError, match=r"mine cannot be written to. Name a folder elsewhere"):
+        convert("no/such/folder", tmp_path / "mine" / "out")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"source": 3}, "source is a path, .*got 3"),
+        ({"source": "x" * 5000}, "is neither a folder nor a hub id"),
+        ({"vision_tower": 3}, "vision_tower is a path, .*got 3"),
+        ({"revision": 3}, "revision is the name of a branch, .*got 3"),
+        ({"shard": 0}, "shard is a number of bytes, at least 1; got 0"),
+        ({"shard": "5GB"}, "shard is a number of bytes, .*got '5GB'"),
+        ({"progress": "bar"}, "progress is a function of a tensor's name; got 'bar'"),
+        ({"dtype": 16}, 'dtype is "auto", a name such as "bfloat16".*got 16'),
+    ],
+)
+def test_wrong_arguments_say_what_is_right(unchecked, sources, tmp_path, given, message):
+    with pytest.raises(ModelError, match=message):
+        convert(**({"source": sources["v2"], "target": tmp_path / "out"} | given))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, r"describes 1000000000 layers, but the files hold \d+ tensors"),
+        ({"num_attention_heads": 0}, r"looks like InternVL 1.2, but its files do not describe one \(ZeroDiv"),
+        ({"hidden_act": "nope"}, r"no InternVL\w+ can be built from the config.json .*nope"),
+        ({"hidden_size": 40}, r"of another shape: .*expected"),
+    ],
+)
+def test_configs_that_do_not_fit_are_refused(sources, tmp_path, changes, message):
+    source = tmp_path / "source"
+    shutil.copytree(sources["v2"], source)
+    config = json.loads((source / "config.json").read_text())
+    config["llm_config"] |= changes
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=message):
+        convert(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command(sources, tmp_path, capsys):
     assert main(["convert", str(sources["v1"]), str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
@@ -231,3 +318,5 @@ def test_the_command(sources, tmp_path, capsys):
     assert "transformers has no class for it" in said
     assert main(["convert", str(sources["v1"]), str(tmp_path / "out")]) == 2
     assert "nothing is overwritten" in capsys.readouterr().err
+    assert main(["convert", str(sources["v1"]), str(tmp_path / "out" / "config.json" / "x")]) == 2
+    assert "config.json is a file" in capsys.readouterr().err

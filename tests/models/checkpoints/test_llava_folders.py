@@ -182,7 +182,7 @@ def test_lora_parts_that_are_missing_or_do_not_fit(copied):
     (folder / "vicuna-7b-v1.5").rename(folder / "elsewhere")
     refused(
         folder,
-        r"comes without its base model: .*'lmsys/vicuna-7b-v1.5'.*a link to one, at .*rad/vicuna-7b-v1.5",
+        r"comes without its base model: .*'lmsys/vicuna-7b-v1.5'.*Put a copy at .*rad/vicuna-7b-v1.5",
     )
     settings = json.loads((folder / "adapter_config.json").read_text())
     (folder / "elsewhere").rename(folder / "vicuna-7b-v1.5")

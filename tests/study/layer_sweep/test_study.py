@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from interp.data import Samples
 from interp.errors import RunError, StudyError
 from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
 from interp.study import LayerSweep, ModelSpec
 from interp.study.layer_sweep.task import SweepTask
 from tests.study.planted import Model, Planted, sample, samples, sweep
@@ -136,6 +138,39 @@ def test_unusable_samples_are_failures_with_reasons(tmp_path: Path) -> None:
     assert set(result.samples.partner) <= {f"s{number}" for number in (0, 2, 5, 6, 7, 8, 9)}
 
 
+def test_bad_rows_and_names_that_are_not_utf8_stop_nothing(tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\x1b.png")
+    with open(name, "wb") as file:
+        sample(1).load().save(file, "png")
+    os.mkfifo(tmp_path / "pipe\udce9.png")
+    data = [sample(number) for number in range(5)]
+    data[1] = data[1].replace(image=name, group=None)
+    data[2] = data[2].replace(image=str(tmp_path / "pipe\udce9.png"), group=None)
+    data[3] = Sample.unusable("rows.jsonl, line 4: question holds the lone surrogate '\ud83d'", id="rows:4")
+    data[4] = data[4].replace(image=str(tmp_path / "small\udce9.png"), boxes=[(0.1, 0.1, 0.5, 0.5)])
+    with open(tmp_path / "small\udce9.png", "wb") as file:
+        sample(4).load().save(file, "png")
+    result = run(sweep(data=data), tmp_path / "runs")
+    reasons = result.failures.set_index("sample").reason
+    assert sorted(reasons.index) == ["rows:4", "s2", "s4"]
+    assert "line 4: question holds the lone surrogate" in reasons["rows:4"]
+    assert "is a named pipe" in reasons["s2"]
+    assert "at most 1" in reasons["s4"]
+    assert set(result.samples["sample"]) == {"s0", "s1"}
+    assert result.report(tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_no_box_is_borrowed_from_the_same_picture(tmp_path: Path) -> None:
+    first, other = sample(0, group=None), sample(1, group=None)
+    data = [first.replace(question=word, id=word) for word in "abc"] + [other]
+    partner = run(sweep(data=data), tmp_path).samples.set_index("sample").partner
+    assert partner[["a", "b", "c"]].tolist() == ["s1"] * 3
+    alone = run(sweep(data=data[:3]), tmp_path)
+    assert alone.samples.partner.isna().all()
+    assert alone.samples.group.nunique() == 1
+    assert set(alone.scores.control) == {"boxes", "centre_prior"}
+
+
 def test_an_undefined_value_is_nan_and_a_failure_of_that_layer(tmp_path: Path) -> None:
     result = run(sweep(indicator=Planted(silent="s3")), tmp_path)
     failures = result.failures
@@ -164,7 +199,9 @@ def test_samples_without_a_group_belong_to_their_image(tmp_path: Path) -> None:
     sample(0).load().save(tmp_path / "one.png")
     data = [sample(number, image=str(tmp_path / "one.png"), group=None) for number in range(2)]
     result = run(sweep(data=Samples([*data, sample(4, group=None)])), tmp_path / "runs")
-    assert result.samples.group.tolist() == [str(tmp_path / "one.png")] * 2 + ["s4"]
+    first, second, other = result.samples.group
+    assert first == second != other
+    assert first == f"image {data[0].image_fingerprints[0][:16]}"
 
 
 @pytest.mark.parametrize(

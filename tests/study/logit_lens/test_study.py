@@ -39,7 +39,7 @@ def data() -> Samples:
         )
         for i, (w, a) in enumerate(zip(LABELS, ANSWERS, strict=True))
     ]
-    return Samples([*found, tiny.sample(boxes=[(8, 8, 40, 30)], id="3", answer="blood vessel")])
+    return Samples([*found, tiny.sample(seed=3, boxes=[(8, 8, 40, 30)], id="3", answer="blood vessel")])
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,13 @@ from numpy.testing import assert_allclose
 
 import interp
 import tests.tiny as tiny_llava
+import tests.trained_like as trained_like
+from interp.conformance.reference import reference
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError, SiteError
 from interp.tracing import Mllm, Rows, Site, wrap
 from interp.tracing.lens import HOOKS, SUPPORTED, UNSUPPORTED, Lens
+from interp.tracing.lens.bridge import build_bridge
 from tests.tiny import uneven_samples as samples
 from tests.tracing.lens.lenses import lens_of
 
@@ -85,6 +88,42 @@ def test_a_subclass_with_another_tower_goes_by_its_base():
     )
     found = mllm.to_lens().run_with_cache(tiny_llava.samples())[0]
     assert_allclose(found, mllm.trace(tiny_llava.samples()).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("tower", [*trained_like.TOWERS, "grouped", "deep"])
+def test_a_llava_of_any_tower_has_a_lens_of_its_language_model(tower):
+    """TransformerLens' own map of a LLaVA knows the modules of CLIP and SigLIP alone."""
+    made = {"grouped": trained_like.grouped, "deep": trained_like.deep}
+    mllm = trained_like.wrapped(made[tower]() if tower in made else trained_like.llava_with(tower))
+    lens = mllm.to_lens()
+    logits, cache = lens.run_with_cache(samples())
+    trace = mllm.trace(samples(), reads=[Rows(EVERY)])
+    assert_allclose(logits, trace.logits, atol=1e-4 if tower == "deep" else 1e-5)
+    eager = reference(mllm.hf, mllm.adapter, "eager")
+    for i, sample in enumerate(samples()):
+        found, weights = eager.reading(mllm.encode(sample).inputs, lambda weights: weights[0])
+        assert_allclose(logits[i], found[0], atol=1e-4 if tower == "deep" else 1e-5)
+        assert_allclose(cache[i]["attn.hook_pattern"], torch.stack(weights), atol=1e-5)
+    assert hasattr(lens.bridge, "vision_encoder") == (tower in ("siglip", "deep"))
+
+
+def test_a_pixtral_tower_is_left_out_of_the_bridge():
+    import transformers
+
+    tower = transformers.PixtralVisionConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=56,
+        patch_size=14,
+    )
+    config = transformers.LlavaConfig(vision_config=tower, text_config=tiny_llava.config().text_config)
+    hf = transformers.LlavaForConditionalGeneration(config).eval()
+    bridge = build_bridge(hf, "llava")
+    assert not hasattr(bridge, "vision_encoder")
+    ids = torch.tensor([[1, 7, 9, 12]])
+    assert_allclose(bridge(ids).detach(), hf(ids).logits.detach(), atol=1e-5)
 
 
 def state_of(hf: Any) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""Text that can be stored, tokenised and shown: what is refused in a sample, and how other text is shown."""
+
+from __future__ import annotations
+
+import reprlib
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["brief", "faulty_text", "storable", "unstorable"]
+
+MAX_DEPTH = 32
+"""Lists and mappings in a sample's `meta` are nested at most this deep."""
+
+_LAYOUT = "\t\n\r"
+
+
+def unstorable(text: str) -> str | None:
+    """Says which character keeps a text from being stored or tokenised; None where there is none.
+
+    These are lone surrogates (half of a character, as from broken UTF-16 or from file names that are not UTF-8) and
+    control characters other than tab and line ends.
+
+    >>> unstorable("two\\nlines") is None, unstorable("nul \\x00")
+    (True, "the control character '\\\\x00' at position 4")
+    """
+    if text.isascii() and text.isprintable():
+        return None
+    for at, character in enumerate(text):
+        kind = unicodedata.category(character)
+        if kind == "Cs":
+            return f"the lone surrogate {character!r} at position {at}"
+        if kind == "Cc" and character not in _LAYOUT:
+            return f"the control character {character!r} at position {at}"
+    return None
+
+
+def faulty_text(name: str, value: Any) -> str | None:
+    """Says what is wrong with the texts in a value: its own, its keys' and its items'; None where nothing is.
+
+    Args:
+        name: The name of the value in the message.
+        value: A text, or lists, tuples, sets and mappings of texts. Any other value has no text.
+    """
+    for depth, where, part in _parts(name, value):
+        if depth > MAX_DEPTH:
+            return f"{name} is nested more than {MAX_DEPTH} levels deep. Flatten it."
+        problem = unstorable(part) if isinstance(part, str) else None
+        if problem:
+            return (
+                f"{where} holds {problem} of {brief(part)}: such text cannot be stored or tokenised. "
+                "Decode the source with its true encoding, or remove the character."
+            )
+    return None
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[int, str, Any]]:
+    """(depth, name, value) of a value and of everything in it, until one lies too deep."""
+    left = [(0, name, value)]
+    while left:
+        depth, where, part = left.pop()
+        yield depth, where, part
+        if isinstance(part, Mapping):
+            left += [(depth + 1, f"a key of {where}", key) for key in part if isinstance(key, str)]
+            left += [(depth + 1, f"{where}[{brief(key)}]", item) for key, item in part.items()]
+        elif isinstance(part, list | tuple | set | frozenset):
+            left += [(depth + 1, f"{where}[{i}]", item) for i, item in enumerate(part)]
+
+
+def storable(text: str) -> str:
+    """Returns the text with escapes in place of what cannot be stored, such as the bytes of a name that is not UTF-8.
+
+    >>> storable("caf\\udce9.png"), storable("café.png")
+    ('caf\\\\udce9.png', 'café.png')
+    """
+    if unstorable(text) is None:
+        return text
+    shown = (
+        character.encode("unicode_escape").decode() if unstorable(character) else character
+        for character in text
+    )
+    return "".join(shown)
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxtuple, _BRIEF.maxdict = 4, 8, 8, 8
+_BRIEF.maxstring, _BRIEF.maxother = 200, 200
+
+
+def brief(value: Any) -> str:
+    """Returns a short `repr` for messages, whatever the length and depth of the value.
+
+    >>> len(brief("x" * 1000))
+    200
+    """
+    try:
+        text = _BRIEF.repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return f"<a {type(value).__name__} too long to write>"
+    return text if len(text) <= 600 else f"{text[:300]}…{text[-300:]}"

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from interp.data.lines import Row, as_path, read_lines
+from interp.errors import DataError, SampleError
+from interp.inputs.sample import Sample
+
+GOOD = b'{"question": "q"}'
+
+
+def made(row: Row) -> Sample:
+    return Sample("a.png", row.values["question"])
+
+
+def read(tmp_path: Path, *lines: bytes, bad_rows: str = "raise") -> list[Sample]:
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(lines))
+    return read_lines(tmp_path / "rows.jsonl", made, bad_rows)
+
+
+BAD = {
+    "not JSON": b"{",
+    "Exceeds the limit": b'{"question": "q", "x": ' + b"9" * 5_000 + b"}",
+    "'1e400' is not a finite number": b'{"question": "q", "x": 1e400}',
+    "'NaN' is not a finite number; write null": b'{"question": "q", "x": NaN}',
+    "'-Infinity' is not a finite number": b'{"question": "q", "x": -Infinity}',
+    "nested too deep": b"[" * 100_000,
+    "the name 'question' is given twice": b'{"question": "q", "question": "r"}',
+    "expected a JSON object, got list": b"[]",
+    "not UTF-8 text": '{"question": "é"}'.encode("latin-1"),
+    "question holds the lone surrogate": b'{"question": "\\ud83d"}',
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, message: str) -> None:
+    with pytest.raises(DataError, match=f"rows.jsonl, line 3: .*{message}|rows.jsonl, line 3: {message}"):
+        read(tmp_path, GOOD, b"", BAD[message])
+
+
+def test_bad_rows_can_be_recorded_and_the_others_read(tmp_path: Path) -> None:
+    found = read(tmp_path, GOOD, *BAD.values(), GOOD, bad_rows="record")
+    assert [sample.is_usable for sample in found] == [True, *[False] * len(BAD), True]
+    assert [sample.id for sample in found[1:-1]] == [f"rows:{line}" for line in range(2, len(BAD) + 2)]
+    with pytest.raises(SampleError, match=r"rows.jsonl, line 2: not JSON"):
+        found[1].check()
+    with pytest.raises(DataError, match="bad_rows is 'raise' or 'record'; got 'skip'"):
+        read(tmp_path, GOOD, bad_rows="skip")
+
+
+def test_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
+    assert len(read(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r", GOOD + b"\r", b"\r")) == 2
+
+
+def test_a_separator_inside_a_text_does_not_cut_the_row(tmp_path: Path) -> None:
+    text = "one\u2028two"
+    (sample,) = read(tmp_path, json.dumps({"question": text}, ensure_ascii=False).encode())
+    assert sample.question == text
+
+
+def test_the_file_must_be_a_file(tmp_path: Path, unchecked: None) -> None:
+    for path, reason in (
+        (tmp_path, "is a folder"),
+        (Path("/dev/zero"), "is a device"),
+        (Path("x" * 5_000), "too long"),
+    ):
+        with pytest.raises(DataError, match=f"cannot be read: it .*{reason}|cannot be read: it {reason}"):
+            read_lines(path, made, "raise")
+    with pytest.raises(DataError, match=r"the file is a path, such as .*got int 3"):
+        as_path(3)

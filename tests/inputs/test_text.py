@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from interp.inputs.text import brief, faulty_text, storable, unstorable
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x07", "\x1b", "\x7f", "\x85", "\ud83d", chr(0xDCE9)])
+def test_surrogates_and_control_characters_are_found(character: str) -> None:
+    assert repr(character) in str(unstorable(f"ab{character}"))
+    assert "position 2" in str(unstorable(f"ab{character}"))
+    assert unstorable(storable(f"ab{character}")) is None
+
+
+@pytest.mark.parametrize("text", ["", "two\nlines\tand a tab\r\n", "naïve 😀 肝 \u200f\u2028", "e\u0301"])
+def test_other_text_can(text: str) -> None:
+    assert unstorable(text) is None
+    assert storable(text) == text
+    assert text.encode().decode() == text
+
+
+def test_escapes_keep_the_bytes_of_a_name_readable() -> None:
+    assert storable("caf\udce9 \x1b.png") == r"caf\udce9 \x1b.png"
+
+
+def test_the_place_of_a_bad_text_is_named() -> None:
+    assert "meta['a'][1]['b'] holds" in str(faulty_text("meta", {"a": [1, {"b": "\0"}]}))
+    assert "a key of meta holds" in str(faulty_text("meta", {"\0": 1}))
+    assert faulty_text("meta", {"a": [1, None, 2.5, ("x",)]}) is None
+
+
+def test_what_is_nested_without_end_is_refused() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    assert "more than 32 levels" in str(faulty_text("meta", endless))
+
+
+def test_long_values_are_shown_short() -> None:
+    assert len(brief("x" * 10_000)) <= 200
+    assert len(brief([[["y" * 5_000] * 50] * 50])) <= 601
+    assert "int" in brief(10**6_000)

@@ -1,0 +1,60 @@
+"""What wrapping mends in transformers' models, and what the smallest and thinnest images give in every family."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from interp import Rows, Sample, Site
+from interp.conformance.tiny import families, tiny
+from interp.errors import InterpError
+from interp.models.repairs import repair
+from interp.tracing import wrap
+
+
+def noise(width: int, height: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_an_image_of_one_token_has_the_features_it_has_beside_another() -> None:
+    mllm = wrap(*tiny("mistral3"))
+    small, large = Sample(noise(20, 20), "where?"), Sample(noise(90, 60), "where?")
+    alone, beside = mllm.encode([small]), mllm.encode([small, large])
+    assert alone.tokens[0].n == 1
+    position = int(alone.tokens[0].image[0])
+    expected = mllm.embeddings(beside)[0, position + int(beside.pad[0])]
+    np.testing.assert_allclose(mllm.embeddings(alone)[0, position], expected, atol=1e-6)
+    reads = [Rows(Site(keys="image"))]
+    found, other = mllm.trace(alone, reads=reads), mllm.trace(beside, reads=reads)
+    np.testing.assert_allclose(found.logits[0], other.logits[0], atol=1e-4)
+    np.testing.assert_allclose(found[0].rows, other[0].rows, atol=1e-5)
+
+
+def test_unwrapping_takes_the_repair_out() -> None:
+    model, processor = tiny("mistral3")
+    mllm = wrap(model, processor)
+    projector = model.model.multi_modal_projector
+    assert projector._forward_hooks
+    mllm.unwrap()
+    assert not projector._forward_hooks
+
+
+def test_other_families_need_no_repair() -> None:
+    assert repair(tiny("llava")[0]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", families())
+def test_tiny_and_thin_images_are_right_or_refused(family: str) -> None:
+    """Each alone equals itself beside another image, or is refused."""
+    mllm = wrap(*tiny(family))
+    other = Sample(noise(90, 60), "where?")
+    for size in [(1, 1), (1, 500), (500, 1), (20, 20), (2, 3), (29, 28)]:
+        sample = Sample(noise(*size), "where?", id=str(size))
+        try:
+            alone = mllm.trace([sample], reads=[Rows(Site())])
+        except InterpError:
+            continue
+        beside = mllm.trace([sample, other], reads=[Rows(Site())])
+        np.testing.assert_allclose(alone.logits[0], beside.logits[0], atol=2e-3, err_msg=str(size))
+        assert alone.tokens[0].n == alone[0].tokens.n >= 1

@@ -1,0 +1,47 @@
+"""What the README counts and shows is what the package has and does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from interp.conformance.tiny import families
+from interp.models.adapter import BUILT_IN
+from interp.tracing.lens import SUPPORTED
+
+TEXT = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+NUMBERS = {
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+    "eleven": 11,
+    "twelve": 12,
+    "thirteen": 13,
+    "fourteen": 14,
+    "fifteen": 15,
+}
+
+
+def counted(pattern: str) -> int:
+    found = re.search(pattern, " ".join(TEXT.split()))
+    assert found is not None, pattern
+    return NUMBERS[found[1].lower()]
+
+
+def test_families_are_counted_as_the_registry_has_them():
+    assert counted(r"\*\*Models:\*\* (\w+) families") == len(BUILT_IN)
+    assert counted(r"leaves the model as it is\. (\w+) families") == len(SUPPORTED)
+
+
+def test_every_family_is_named():
+    listed = TEXT.split("**Models:**")[1].split("The paper's medical models")[0]
+    plain = re.sub(r"[^a-z0-9]", "", listed.lower())
+    assert [name for name in families() if re.sub(r"[^a-z0-9]", "", name) not in plain] == []
+
+
+def test_the_example_does_what_it_says(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    said = re.search(r'"(\w+)"$', code.strip())
+    assert said is not None
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out.strip() == f"['{said[1]}']"
