@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from interp.conformance import CheckResult, Conformance
 
-__all__ = ["COMMANDS", "main", "merge_command"]
+__all__ = ["COMMANDS", "main", "merge_command", "run_script"]
 
 _WIDTH = 140
 """Width of tables that are not printed to a terminal."""
@@ -34,14 +36,74 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: The arguments after `interp`; by default those of the process.
     """
-    chosen: Callable[[], int] = tyro.extras.subcommand_cli_from_dict(
-        {name: _later(command) for name, command in COMMANDS.items()}, prog="interp", args=args
-    )
+    commands = {name: _later(command) for name, command in COMMANDS.items()}
+    with _parsing():
+        chosen: Callable[[], int] = tyro.extras.subcommand_cli_from_dict(commands, prog="interp", args=args)
+    return _ran(chosen)
+
+
+def run_script(
+    main: Callable[..., Any], options: type | None = None, args: Sequence[str] | None = None
+) -> None:
+    """Runs a script's `main` with the options of the command line, as every script in `studies/` does.
+
+    An error ends the process with one line on stderr and the exit code 2; the runs that are finished are kept.
+
+    Args:
+        main: The function; its parameters are the options, unless it takes one value that holds them.
+        options: The dataclass of that value.
+        args: The arguments; by default those of the process.
+    """
+    with _parsing():
+        chosen = (
+            tyro.cli(_later(main), args=args)
+            if options is None
+            else partial(main, tyro.cli(options, args=args))
+        )
+    code = _ran(chosen)
+    if code:
+        raise SystemExit(code)
+
+
+def _ran(chosen: Callable[[], Any]) -> int:
+    """The exit code of a call; an error that a user can mend is one line."""
     try:
-        return chosen()
-    except InterpError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return int(chosen() or 0)
+    except (InterpError, OSError) as error:
+        _say_error(str(error))
         return 2
+    except KeyboardInterrupt:
+        _say_error("interrupted. Finished shards are kept: run again to resume.")
+        return 130
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Makes one line of what tyro prints when it refuses arguments; help is printed as it is."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    except SystemExit as end:
+        if end.code:
+            _say_error(_one_line(said.getvalue()))
+        raise
+
+
+def _one_line(box: str) -> str:
+    """The text in a box of tyro's: its paragraphs as sentences, without its title."""
+    parts: list[list[str]] = [[]]  # the first holds the title, where it is no part of the frame
+    for line in box.splitlines():
+        words = line.strip(" │╭╮╰╯")
+        if line.startswith("╭") or not words.strip("─-"):
+            parts.append([])
+        else:
+            parts[-1] += words.split()
+    return ". ".join(" ".join(words).rstrip(".") for words in parts[1:] if words) + "."
+
+
+def _say_error(text: str) -> None:
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
 
 
 def check(
@@ -226,7 +288,6 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
     """Returns a parser of the command's arguments; it returns the call, so that errors of the command stay its own."""
-    from functools import partial, wraps
 
     @wraps(command)
     def parsed(*args: Any, **options: Any) -> Callable[[], int]:

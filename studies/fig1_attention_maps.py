@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tyro
-
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
@@ -57,16 +56,20 @@ def main(
         return Grid(base, data=read).run(out, workers=workers)
 
     validation = sets(data, split="validation", n=n_validation, seed=seed)
-    shown = sets(data, n=n, seed=seed)
+    shown = sets(data, n=n, seed=seed, needed=True)
     results = {"attention": run(shown, PLAIN), "relative to a generic prompt": run(shown, RELATIVE)}
     relative = results["relative to a generic prompt"]
     choice = choose_layer(run(validation, RELATIVE)) if validation else relative.best_layer(descriptive=True)
     print(choice.sentence(relative))
-    for result in results.values():
-        if len(result.failures):
-            print(result.failures[["sample", "error", "reason"]].to_string(index=False))
+    print_failures(results)
     print(f"Page: {write_maps(results, choice, out / 'fig1.html')}")
 
 
+def print_failures(results: dict[str, Result]) -> None:
+    for result in results.values():
+        if len(result.failures):
+            print(result.failures[["sample", "error", "reason"]].to_string(index=False))
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

@@ -16,15 +16,19 @@ from typing import Annotated
 
 import tyro
 
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.run import as_part
 from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
+from interp.study.fields import words
 
 INDICATOR = Attention(relative_to=GENERIC_PROMPT)
 METRICS = ("ar", "kl_gain", "js")
+PART = """Part {shard} is under {out}. When all are done: `interp merge` their folders into one, then run
+this command again without --shard and with --out that folder: it only reports."""
 
 
 def main(
@@ -54,8 +58,7 @@ def main(
         shard: "i/n" computes part i of n, for one of several machines; `interp merge` joins their --out.
     """
     part = as_part(shard)
-    ids = [model] if isinstance(model, str) else list(model)
-    specs = [ModelSpec(one, device=device, dtype=dtype) for one in ids]
+    specs = [ModelSpec(one, device=device, dtype=dtype) for one in words(model)]
 
     def run(cells: dict[str, Samples]) -> Result:
         base = LayerSweep(data=next(iter(cells.values())), indicator=INDICATOR, metrics=METRICS, seed=seed)
@@ -63,13 +66,15 @@ def main(
 
     held_out = by_kind(sets(data, split="validation", n=max(n // 2, 1), seed=seed))
     validation = run(held_out) if held_out else None
-    result = run(by_kind(sets(data, n=n, seed=seed)))
+    result = run(by_kind(sets(data, n=n, seed=seed, needed=True)))
     if part:
-        print(
-            f"Part {shard} is under {out}. When all are done: `interp merge` their folders into one, then run"
-        )
-        print("this command again without --shard and with --out that folder: it only reports.")
+        print(PART.format(shard=shard, out=out))
         return
+    show(result, validation, out)
+
+
+def show(result: Result, validation: Result | None, out: Path) -> None:
+    """Tables, the layer chosen on the validation samples, and the report."""
     choice = choose_layer(validation) if validation else None
     for metric in METRICS:
         print(result.table(metric, choice=choice), end="\n\n")
@@ -90,4 +95,4 @@ def by_kind(read: dict[str, Samples]) -> dict[str, Samples]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

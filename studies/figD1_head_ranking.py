@@ -14,26 +14,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tyro
-
+from interp.cli import run_script
 from interp.data.open import BUNDLED, sets
-from interp.study import ModelSpec
+from interp.study import HeadResult, ModelSpec
 from interp.study.head_ranking.agreement import head_agreement
 from interp.study.head_ranking.study import HeadRanking
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 160,
-    metric: str = "kl",
-    k: int | None = None,
-    device: str = "cpu",
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: int = 1, n: int = 160, metric: str = "kl", k: int | None = None, device: str = "cpu",
     dtype: str = "float32",
-) -> None:
+) -> None:  # fmt: skip
     """Rank heads on each data set and compare the rankings.
 
     Args:
@@ -60,14 +52,18 @@ def main(
     ]
     first, *others = results
     best = k or min(20, max(first.n_heads // 8, 1))
-    for result in results:
-        print(result.table(best), end="\n\n")
-        if len(result.failures):
-            print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+    print_rankings(results, best)
     for other in others:
         print(*head_agreement(first, other, best, seed=seed).sentences(), sep="\n", end="\n\n")
     print(f"Report: {first.report(out / 'report.html', k=best, against=others)}")
 
 
+def print_rankings(results: list[HeadResult], k: int) -> None:
+    for result in results:
+        print(result.table(k), end="\n\n")
+        if len(result.failures):
+            print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tyro
-
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
@@ -33,16 +32,9 @@ DIVISORS: dict[str, Prompt | None] = {
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 72,
-    n_validation: int = 48,
-    device: str = "cpu",
-    dtype: str = "float32",
-) -> None:
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: int = 1, n: int = 72, n_validation: int = 48, device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
     """Compare where kinds of text tokens look.
 
     Args:
@@ -57,14 +49,8 @@ def main(
         dtype: The model's floating-point type.
     """
     spec = ModelSpec(model, device=device, dtype=dtype)
-    test, validation = (
-        sets(data, split=split, n=size, seed=seed)
-        for split, size in (("test", n), ("validation", n_validation))
-    )
-    if not validation:
-        raise SystemExit(
-            "no validation samples to choose layers on: give rows a group, or a split, in the data."
-        )
+    test = sets(data, n=n, seed=seed, needed=True)
+    validation = sets(data, split="validation", n=n_validation, seed=seed, needed=True)
     kinds = answerable(test)
     if OBJECT not in kinds:
         print(f"Left out, {OBJECT}: not every sample has a label.")
@@ -77,12 +63,13 @@ def main(
     results = {name: run(test, divisor) for name, divisor in DIVISORS.items()}
     choices = {name: own_layers(run(validation, divisor)) for name, divisor in DIVISORS.items()}
     for name, result in results.items():
-        print(f"\nAR, {name}; layers chosen on validation")
-        print_gaps(result, choices[name], seed)
+        print_gaps(result, choices[name], seed, name)
     print(f"\nPage: {write_page(results, out / 'figL.html', choices=choices, last=LAST)}")
 
 
-def print_gaps(result: Result, chosen: dict[str, LayerChoice], seed: int) -> None:
+def print_gaps(result: Result, chosen: dict[str, LayerChoice], seed: int, name: str) -> None:
+    choice = next(iter(chosen.values()))
+    print(f"\nAR, {name}; layers chosen on {choice.split} samples. {choice.caution}".rstrip())
     for said in records(against_last(own_layer_scores(result, chosen), LAST, seed=seed)):
         gap = "" if said["last"] is None else f"   minus last {number(said['last'].mean)}, p {said['p']:.2g}"
         print(
@@ -112,4 +99,4 @@ def own_layers(validation: Result) -> dict[str, LayerChoice]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

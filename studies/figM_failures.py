@@ -14,28 +14,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
+from interp.report.tables import write_csv
 from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
 from interp.study.dataframes import records
 from interp.study.layer_sweep.failures import counts, thresholds, verdicts, write_page
 
+MAPS = Attention(GENERIC_PROMPT)
+
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 160,
-    n_validation: int = 80,
-    device: str = "cpu",
-    dtype: str = "float32",
-) -> None:
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: int = 1, n: int = 160, n_validation: int = 80, device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
     """Count the samples where the look and the answer disagree.
 
     Args:
@@ -52,21 +48,12 @@ def main(
     spec = ModelSpec(model, device=device, dtype=dtype)
 
     def run(read: dict[str, Samples]) -> Result:
-        first = next(iter(read.values()))
         base = LayerSweep(
-            model=spec, data=first, indicator=Attention(GENERIC_PROMPT), metrics=("ar",), seed=seed
+            model=spec, data=next(iter(read.values())), indicator=MAPS, metrics=("ar",), seed=seed
         )
         return Grid(base, data=read).run(out, workers=workers)
 
-    validation, test = (
-        sets(data, split=split, n=size, seed=seed)
-        for split, size in (("validation", n_validation), ("test", n))
-    )
-    absent = [name for name in test if name not in validation]
-    if absent or not test:
-        raise SystemExit(
-            f"no validation samples to set a threshold on: {absent}. Give rows a group or a split."
-        )
+    test, validation = both_splits(data, n, n_validation, seed)
     chosen_on, result = run({name: validation[name] for name in test}), run(test)
     choice = choose_layer(chosen_on)
     limits = thresholds(chosen_on, choice)
@@ -75,18 +62,32 @@ def main(
         raise SystemExit(
             "no sample has both an answer to judge and a defined AR: the data's rows need answers."
         )
-    found.to_csv(out / "figM.csv", index=False)
+    write_csv(found, out / "figM.csv")
     print(choice.sentence(result))
     print_counts(found, seed)
     print(f"Page: {write_page(result, out / 'figM.html', choice=choice, limits=limits, found=found)}")
+
+
+def both_splits(
+    data: tuple[str, ...], n: int, n_validation: int, seed: int
+) -> tuple[dict[str, Samples], dict[str, Samples]]:
+    """Test and validation samples of the same sets."""
+    test = sets(data, n=n, seed=seed, needed=True)
+    validation = sets(data, split="validation", n=n_validation, seed=seed)
+    absent = [name for name in test if name not in validation]
+    if absent:
+        raise SystemExit(
+            f"no validation samples to set a threshold on: {absent}. Give rows a group or a split."
+        )
+    return test, validation
 
 
 def print_counts(found: pd.DataFrame, seed: int) -> None:
     for row in records(counts(found, seed=seed)):
         interval = "" if row["note"] else f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
         share = f"{100 * row['share']:.0f}{interval} %, expected {100 * row['expected']:.0f} %"
-        print(f"{row['data']:>10}  {row['outcome']:<24} {row['n']:>4}  {share}")
+        print(f"{row['data']:>10}  {row['outcome']:<24} {row['n']:>4}  {share} ({row['n_groups']} groups)")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

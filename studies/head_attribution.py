@@ -14,8 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.report.tables import number
@@ -49,7 +48,7 @@ def main(
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    read = sets(data, n=n, seed=seed)
+    read = sets(data, n=n, seed=seed, needed=True)
     spec = ModelSpec(model, device=device, dtype=dtype)
     base = HeadAttribution(model=spec, data=next(iter(read.values())), target=target, seed=seed)
     result = Grid(base, data=read).run(out, workers=workers)
@@ -77,4 +76,4 @@ def boxed(read: dict[str, Samples]) -> dict[str, Samples]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

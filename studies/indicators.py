@@ -18,8 +18,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from interp.cli import run_script
 from interp.data import Samples, bundled, named
 from interp.indicators import (
     Attention,
@@ -49,6 +48,11 @@ ORGANISMS = {
 }
 """Bundled data → the organisms certified on them, and what to score against: the certified cause first."""
 DEAR = "embedding replacement"
+SETTINGS: dict[str, Any] = {
+    "removals": (HideTokens(), ReplaceEmbeddings("mean"), PaintPixels("blur")),
+    "steps": (0.05, 0.1, 0.2, 0.5, 0.8),
+    "erased": (0.05, 0.1, 0.2, 0.5),
+}
 
 
 def indicators(seed: int) -> dict[str, Any]:
@@ -80,21 +84,11 @@ def indicators(seed: int) -> dict[str, Any]:
 
 
 def main(
-    model: str = "organisms",
-    data: str = "natural",
-    truth: tuple[str, ...] = ("boxes",),
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 2,
-    n: int = 24,
-    n_validation: int = 10,
-    n_faithful: int = 4,
-    n_checked: int = 4,
-    few: int = 20,
-    batch: int = 8,
-    device: str = "cpu",
+    model: str = "organisms", data: str = "natural", truth: tuple[str, ...] = ("boxes",),
+    out: Path = Path("runs"), seed: int = 0, workers: int = 2, n: int = 24, n_validation: int = 10,
+    n_faithful: int = 4, n_checked: int = 4, few: int = 20, batch: int = 8, device: str = "cpu",
     dtype: str = "float32",
-) -> None:
+) -> None:  # fmt: skip
     """Compare indicators on the same samples.
 
     Args:
@@ -119,20 +113,16 @@ def main(
         study = IndicatorComparison(
             data=_samples(name, "test", n, seed),
             validation=_samples(name, "validation", n_validation, seed),
-            indicators=indicators(seed),
-            removals=(HideTokens(), ReplaceEmbeddings("mean"), PaintPixels("blur")),
-            truth=sought,
-            steps=(0.05, 0.1, 0.2, 0.5, 0.8),
-            erased=(0.05, 0.1, 0.2, 0.5),
-            n_faithful=n_faithful,
-            n_checked=n_checked,
-            few={DEAR: few},
-            seed=seed,
-            batch=batch,
-        )
+            indicators=indicators(seed), truth=sought, **SETTINGS, few={DEAR: few},
+            n_faithful=n_faithful, n_checked=n_checked, seed=seed, batch=batch,
+        )  # fmt: skip
         specs = {one: ModelSpec(one, device=device, dtype=dtype) for one in models}
         results.append(Grid(study, model=specs).run(out, workers=workers))
-    result = IndicatorResult.join(results)
+    show(IndicatorResult.join(results), out)
+
+
+def show(result: IndicatorResult, out: Path) -> None:
+    """The table, what was not measured, and the report."""
     print(result.table(), end="\n\n")
     if len(result.failures):
         counts = result.failures.groupby(["model", "control", "metric", "error"], dropna=False).size()
@@ -145,4 +135,4 @@ def _samples(name: str, split: str, n: int, seed: int) -> Samples:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

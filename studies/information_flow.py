@@ -15,28 +15,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from interp.cli import run_script
 from interp.data.open import BUNDLED, sets
-from interp.study import Grid, KnockoutSweep, ModelSpec
+from interp.study import Grid, KnockoutResult, KnockoutSweep, ModelSpec
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 80,
-    flows: tuple[str, ...] = (),
-    by: Literal["layer window", "layer", "head"] = "layer window",
-    window: int | None = None,
-    stride: int = 1,
-    mode: Literal["renormalise", "zero"] = "renormalise",
-    target: Literal["answer", "greedy"] = "answer",
-    device: str = "cpu",
-    dtype: str = "float32",
-) -> None:
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: int = 1, n: int = 80, flows: tuple[str, ...] = (),
+    by: Literal["layer window", "layer", "head"] = "layer window", window: int | None = None, stride: int = 1,
+    mode: Literal["renormalise", "zero"] = "renormalise", target: Literal["answer", "greedy"] = "answer",
+    device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
     """Block attention between groups of tokens, a few layers at a time.
 
     Args:
@@ -55,20 +45,18 @@ def main(
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    read = sets(data, n=n, seed=seed)
+    read = sets(data, n=n, seed=seed, needed=True)
+    spec, first = ModelSpec(model, device=device, dtype=dtype), next(iter(read.values()))
     sweep = KnockoutSweep(
-        model=ModelSpec(model, device=device, dtype=dtype),
-        data=next(iter(read.values())),
-        flows=flows or None,
-        by=by,
-        window=window,
-        stride=stride,
-        mode=mode,
-        target=target,
+        model=spec, data=first, flows=flows or None, by=by, window=window, stride=stride, mode=mode, target=target,
         seed=seed,
-    )
+    )  # fmt: skip
     study = Grid(sweep, data=read) if len(read) > 1 else sweep
-    result = study.run(out, workers=workers)
+    show(study.run(out, workers=workers), out)
+
+
+def show(result: KnockoutResult, out: Path) -> None:
+    """Tables, sentences and the report."""
     if not result.by_head:
         for measure in ("relative", "accuracy"):
             print(result.table(measure), end="\n\n")
@@ -79,4 +67,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

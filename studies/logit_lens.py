@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.report.tables import number
@@ -50,7 +49,7 @@ def main(
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    read = by_question(sets(data, n=n, seed=seed))
+    read = by_question(sets(data, n=n, seed=seed, needed=True))
     spec = ModelSpec(model, device=device, dtype=dtype)
     base = LensSweep(model=spec, data=next(iter(read.values())), words=words, seed=seed)
     result = Grid(base, data=read).run(out, workers=workers)
@@ -82,4 +81,4 @@ def _asked(meta: Mapping[str, Any]) -> str | None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

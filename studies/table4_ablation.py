@@ -15,36 +15,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from interp.cli import run_script
+from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
 from interp.study.model_spec import is_organism
-from interp.study.refinement.method_choice import grounding
+from interp.study.refinement.method_choice import Grounding, grounding
 
 PAPER = (1, 2, 5, 8, 10, 15, 20), (30, 40, 50, 60, 70, 80, 90)
 ORGANISM = (1, 5, 20), (30, 50, 70, 90)
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 60,
-    n_validation: int = 80,
-    k: tuple[int, ...] = (),
-    p: tuple[float, ...] = (),
-    variant: Literal["code", "paper"] = "code",
-    layers: tuple[int, ...] = (),
-    metric: str = "kl",
-    tokens: int = 8,
-    batch: int = 8,
-    device: str = "cpu",
-    dtype: str = "float32",
-) -> None:
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: int = 1, n: int = 60, n_validation: int = 80, k: tuple[int, ...] = (), p: tuple[float, ...] = (),
+    variant: Literal["code", "paper"] = "code", layers: tuple[int, ...] = (), metric: str = "kl",
+    tokens: int = 8, batch: int = 8, device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
     """How much do the number of heads and the percentile matter?
 
     Args:
@@ -69,29 +57,47 @@ def main(
     usual = ORGANISM if is_organism(spec) else PAPER
     held_out = sets(data, split="validation", n=n_validation, seed=seed)
     results = []
-    for label, samples in sets(data, n=n, seed=seed).items():
-        if all(sample.answer is None for sample in samples):
-            raise SystemExit(f"{label}: samples need answers to be right or wrong about, and none has one.")
+    for label, samples in sets(data, n=n, seed=seed, needed=True).items():
+        check_answers(label, samples)
         found = grounding(spec, held_out.get(label), out=out, metric=metric, seed=seed, workers=workers)
         print(found.said, end="\n\n")
         study = Refinement(model=spec, data=samples, max_new_tokens=tokens, seed=seed, batch=batch)
-        methods = {
-            f"k = {heads}, p = {percentile:g}": VGRefine(
-                heads=found.top(heads),
-                layers=layers or (found.layer,),
-                variant=variant,
-                percentile=percentile,
-            )
-            for heads in sorted({min(one, found.n_heads) for one in k or usual[0]})
-            for percentile in p or usual[1]
-        }
+        methods = cells(found, k or usual[0], p or usual[1], layers, variant)
         results.append(Grid(study, method=methods).run(out, workers=workers))
-    result = RefinementResult.join(results)
+    show(RefinementResult.join(results), out / "table4.html")
+
+
+def cells(
+    found: Grounding,
+    k: tuple[int, ...],
+    p: tuple[float, ...],
+    layers: tuple[int, ...],
+    variant: Literal["code", "paper"],
+) -> dict[str, VGRefine]:
+    """A method per number of heads and percentile."""
+    masked = layers or (found.layer,)
+    return {
+        f"k = {heads}, p = {percentile:g}": VGRefine(
+            heads=found.top(heads), layers=masked, variant=variant, percentile=percentile
+        )
+        for heads in sorted({min(one, found.n_heads) for one in k})
+        for percentile in p
+    }
+
+
+def check_answers(label: str, samples: Samples) -> None:
+    """End the script where no sample has an answer."""
+    if all(sample.answer is None for sample in samples):
+        raise SystemExit(f"{label}: samples need answers to be right or wrong about, and none has one.")
+
+
+def show(result: RefinementResult, page: Path) -> None:
+    """The table, failures and the report."""
     print(result.table(), end="\n\n")
     if len(result.failures):
         print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
-    print(f"Report: {result.report(out / 'table4.html')}")
+    print(f"Report: {result.report(page)}")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

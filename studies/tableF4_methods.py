@@ -16,32 +16,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
+from interp.cli import run_script
 from interp.data.open import BUNDLED, sets
 from interp.methods import HGAI, PAI, AdaptVis, Plain, ScalingVis, VGRefine, ViCrop
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
-from interp.study.refinement.method_choice import best_method, grounding
+from interp.study.refinement.method_choice import Grounding, best_method, grounding
 
 WEIGHTS = (0.5, 0.8, 1.2, 1.5, 2.0)
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 64,
-    n_validation: int = 40,
-    k: int | None = None,
-    metric: str = "kl",
-    crop: Literal["both", "crop"] = "both",
-    tokens: int = 8,
-    batch: int = 8,
-    device: str = "cpu",
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: int = 1, n: int = 64, n_validation: int = 40, k: int | None = None, metric: str = "kl",
+    crop: Literal["both", "crop"] = "both", tokens: int = 8, batch: int = 8, device: str = "cpu",
     dtype: str = "float32",
-) -> None:
+) -> None:  # fmt: skip
     """Compare methods on the same samples.
 
     Args:
@@ -63,30 +52,36 @@ def main(
     spec = ModelSpec(model, device=device, dtype=dtype)
     held_out = sets(data, split="validation", n=n_validation, seed=seed)
     results = []
-    for label, samples in sets(data, n=n, seed=seed).items():
+    for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         if label not in held_out or all(sample.answer is None for sample in (*samples, *held_out[label])):
-            raise SystemExit(
-                f"{label}: methods are chosen on validation samples and need answers to be compared."
-            )
+            raise SystemExit(f"{label}: methods are chosen on validation samples, and need answers.")
         found = grounding(spec, held_out[label], out=out, k=k, metric=metric, seed=seed, workers=workers)
         print(found.said)
         study = Refinement(model=spec, data=held_out[label], max_new_tokens=tokens, seed=seed, batch=batch)
         weights = {f"w = {weight:g}": ScalingVis(weight) for weight in WEIGHTS}
         scaling, _ = best_method(study, weights, out=out, workers=workers)
         print(f"{label}: ScalingVis with weight {scaling.weight:g}, the best accuracy there.", end="\n\n")
-        methods: dict[str, Any] = {
-            "Plain": Plain(),
-            "VGRefine, code": VGRefine(heads=found.heads, layers=(found.layer,), variant="code"),
-            "VGRefine, paper": VGRefine(heads=found.heads, layers=(found.layer,), variant="paper"),
-            "PAI": PAI(),
-            "AdaptVis": AdaptVis(),
-            "ScalingVis": scaling,
-            "HGAI": HGAI(),
-            "ViCrop": ViCrop(images=crop),
-        }
         tested = study.replace(data=samples, read_layer=found.read_layer)
-        results.append(Grid(tested, method=methods).run(out, workers=workers))
-    result = RefinementResult.join(results)
+        results.append(Grid(tested, method=methods(found, scaling, crop)).run(out, workers=workers))
+    show(RefinementResult.join(results), out)
+
+
+def methods(found: Grounding, scaling: ScalingVis, crop: Literal["both", "crop"]) -> dict[str, Any]:
+    """Every method at its published parameters, or at those chosen."""
+    return {
+        "Plain": Plain(),
+        "VGRefine, code": VGRefine(heads=found.heads, layers=(found.layer,), variant="code"),
+        "VGRefine, paper": VGRefine(heads=found.heads, layers=(found.layer,), variant="paper"),
+        "PAI": PAI(),
+        "AdaptVis": AdaptVis(),
+        "ScalingVis": scaling,
+        "HGAI": HGAI(),
+        "ViCrop": ViCrop(images=crop),
+    }
+
+
+def show(result: RefinementResult, out: Path) -> None:
+    """Tables, failures and the report."""
     print(result.table(), end="\n\n")
     print(result.pairs_table(), end="\n\n")
     if len(result.failures):
@@ -96,4 +91,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tyro
-
+from interp.cli import run_script
+from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
@@ -22,21 +22,11 @@ from interp.study.refinement.method_choice import grounding
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 120,
-    n_validation: int = 80,
-    k: int | None = None,
-    layers: tuple[int, ...] = (),
-    metric: str = "kl",
-    tokens: int = 8,
-    batch: int = 8,
-    device: str = "cpu",
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: int = 1, n: int = 120, n_validation: int = 80, k: int | None = None,
+    layers: tuple[int, ...] = (), metric: str = "kl", tokens: int = 8, batch: int = 8, device: str = "cpu",
     dtype: str = "float32",
-) -> None:
+) -> None:  # fmt: skip
     """Answer with and without VGRefine.
 
     Args:
@@ -58,31 +48,34 @@ def main(
     spec = ModelSpec(model, device=device, dtype=dtype)
     held_out = sets(data, split="validation", n=n_validation, seed=seed)
     results = []
-    for label, samples in sets(data, n=n, seed=seed).items():
-        if all(sample.answer is None for sample in samples):
-            raise SystemExit(f"{label}: samples need answers to be right or wrong about, and none has one.")
+    for label, samples in sets(data, n=n, seed=seed, needed=True).items():
+        check_answers(label, samples)
         found = grounding(spec, held_out.get(label), out=out, k=k, metric=metric, seed=seed, workers=workers)
         print(found.said, end="\n\n")
         masked = layers or (found.layer,)
         study = Refinement(
-            model=spec,
-            data=samples,
-            max_new_tokens=tokens,
-            read_layer=found.read_layer,
-            seed=seed,
-            batch=batch,
-        )
+            model=spec, data=samples, max_new_tokens=tokens, read_layer=found.read_layer, seed=seed, batch=batch
+        )  # fmt: skip
         methods = {
-            f"VGRefine, {variant}": VGRefine(heads=found.heads, layers=masked, variant=variant)
-            for variant in ("code", "paper")
+            f"VGRefine, {one}": VGRefine(found.heads, masked, variant=one) for one in ("code", "paper")
         }
         results.append(Grid(study, method=methods).run(out, workers=workers))
-    result = RefinementResult.join(results)
+    show(RefinementResult.join(results), out / "vgrefine.html")
+
+
+def check_answers(label: str, samples: Samples) -> None:
+    """End the script where no sample has an answer."""
+    if all(sample.answer is None for sample in samples):
+        raise SystemExit(f"{label}: samples need answers to be right or wrong about, and none has one.")
+
+
+def show(result: RefinementResult, page: Path) -> None:
+    """The table, failures and the report."""
     print(result.table(), end="\n\n")
     if len(result.failures):
         print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
-    print(f"Report: {result.report(out / 'vgrefine.html')}")
+    print(f"Report: {result.report(page)}")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_script(main)

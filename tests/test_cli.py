@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from interp.cli import COMMANDS, main
+from interp.cli import COMMANDS, main, run_script
 from interp.conformance import CHECKS, check_result
 from interp.conformance.tiny import families
 from interp.models.adapter import built_in
@@ -115,3 +115,44 @@ def test_a_family_without_a_spatial_map_says_why(capsys):
     error = capsys.readouterr().err
     assert "error: 'mllama' models have no spatial map here: " in error
     assert "cross-attention" in error
+
+
+def test_a_script_ends_with_one_line_and_keeps_its_own_exit(capsys):
+    def failing(how: str = "well") -> None:
+        if how == "badly":
+            raise FileNotFoundError(2, "No such file", "x.png")
+        if how == "early":
+            raise SystemExit("enough")
+        if how == "by hand":
+            raise KeyboardInterrupt
+        if how == "a bug":
+            raise ZeroDivisionError
+
+    run_script(failing, args=[])
+    for how, code in (("badly", 2), ("early", "enough"), ("by hand", 130)):
+        with pytest.raises(SystemExit) as end:
+            run_script(failing, args=["--how", how])
+        assert end.value.code == code
+    assert capsys.readouterr().err.splitlines() == [
+        "error: [Errno 2] No such file: 'x.png'",
+        "error: interrupted. Finished shards are kept: run again to resume.",
+    ]
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
+        run_script(failing, args=["--how", "a bug"])
+
+
+def test_unknown_arguments_are_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["merge", "x", "--outt", "y"])
+    said = capsys.readouterr().err
+    assert said.startswith("error: Unrecognized options: --outt, y. Perhaps you meant")
+    assert said.count("\n") == 1
+    with pytest.raises(SystemExit, match="2"):
+        main(["mrege"])
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_is_printed_as_it_is(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["merge", "--help"])
+    assert "Join the parts of runs" in capsys.readouterr().out

@@ -62,18 +62,36 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
 
 
 def sets(
-    names: Sequence[str], *, split: str = "test", n: int | None = None, seed: int = 0
+    names: Sequence[str],
+    *,
+    split: str = "test",
+    n: int | None = None,
+    seed: int = 0,
+    needed: bool = False,
 ) -> dict[str, Samples]:
     """Returns a dict of label → `named(…)` for each name; sets without samples of the split are left out.
 
+    Args:
+        names: Bundled names or paths.
+        split: As for `named`.
+        n: As for `named`, of each set.
+        seed: As for `named`.
+        needed: Whether it is an error that none of the sets has samples of the split.
+
     Raises:
-        DataError: As for `named`; or there are no names, or two names have the same label.
+        DataError: As for `named`; or there are no names, or two names have the same label, or nothing is left.
     """
     labels = [label(name) for name in names]
     if not names or len(set(labels)) < len(labels):
         raise DataError(f"expected one or more data sets with different labels, got {labels}. Rename a file.")
     read = {label(name): named(name, split=split, n=n, seed=seed) for name in names}
-    return {name: samples for name, samples in read.items() if len(samples)}
+    found = {name: samples for name, samples in read.items() if len(samples)}
+    if needed and not found:
+        raise DataError(
+            f'none of {", ".join(names)} has {split} samples. Rows belong to the split that their "split" names; '
+            f"without one, a third of the groups are validation and the others test."
+        )
+    return found
 
 
 def label(name: str) -> str:

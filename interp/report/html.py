@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from interp.run.store import write_atomically
+from interp.run.files import as_path, write_atomically
 
 __all__ = [
     "Cell",
@@ -75,7 +75,7 @@ def save_page(
     """Writes the page and returns its path.
 
     Args:
-        path: The HTML file; its folder is made.
+        path: The HTML file; its folder is made. An old page stays until the new one is whole.
         title: The study's name.
         question: The question that the study answers: the heading.
         lead: Markup under the heading.
@@ -95,9 +95,8 @@ def save_page(
         plotly=Markup(get_plotlyjs()),
         version=_version(),
     )  # fmt: skip
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, text.encode())
+    target = as_path("path", path)
+    write_atomically(target, text.encode(errors="backslashreplace"))
     return target
 
 

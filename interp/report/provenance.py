@@ -23,7 +23,7 @@ from interp.report.html import (
     table,
 )
 from interp.report.tables import size_of
-from interp.run import RunFolder
+from interp.run import RunFolder, cost_of, manifest_of
 
 __all__ = [
     "INTERVALS",
@@ -98,10 +98,10 @@ def origin(folder: RunFolder, more: Iterable[tuple[str, Any]] = ()) -> Markup:
         folder: The run's folder.
         more: Names and values that only this kind of study has.
     """
-    manifest = folder.read_json("manifest.json", {})
+    manifest = manifest_of(folder)
     session = (manifest.get("sessions") or [{}])[-1]
     model, data = manifest.get("model", {}), manifest.get("data", {})
-    total = folder.read_json("cost.json", {}).get("total", {})
+    total = cost_of(folder)
     seconds, forwards = total.get("wall_seconds", 0), total.get("forwards", 0)
     lines = [
         ("run", folder.path.name),

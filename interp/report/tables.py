@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import math
+import os
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import dropwhile
+from numbers import Number
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
+from interp.run.files import as_path, write_atomically
 from interp.stats import MIN_GROUPS, per_group
 
 __all__ = [
@@ -18,14 +25,17 @@ __all__ = [
     "group_values",
     "interval",
     "listed",
+    "neutral",
     "number",
     "p_value",
     "percent",
+    "read_csv",
     "rows",
     "signed",
     "size_of",
     "times",
     "varying",
+    "write_csv",
 ]  # fmt: skip
 
 DASH = "–"
@@ -44,6 +54,70 @@ def rows(found: pd.DataFrame | Iterable[Mapping[str, Any]], columns: Mapping[str
     """
     each: Any = found.to_dict("records") if isinstance(found, pd.DataFrame) else found
     return [[row[one] if isinstance(one, str) else one(row) for one in columns.values()] for row in each]
+
+
+FORMULA = ("=", "+", "-", "@", "\N{MINUS SIGN}")
+"""What a cell begins with that a spreadsheet computes; look-alikes of another width are reduced to these."""
+BREAKS = ("\t", "\r", "\n")
+
+
+def write_csv(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+    """Writes a frame as CSV, whole or not at all, and returns the path.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front (see `neutral`); `read_csv` takes it
+    away again.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    target = as_path("path", path)
+    text = (
+        frame.map(neutral)
+        .rename(columns=neutral)
+        .to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    )
+    write_atomically(target, text.encode(errors="backslashreplace"))
+    return target
+
+
+def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Returns the frame that `write_csv` wrote; an empty cell is NaN."""
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], lineterminator="\n")
+    return frame.map(_as_given).rename(columns=_as_given)
+
+
+def neutral(cell: Any) -> Any:
+    """A cell that no spreadsheet runs: text that begins like a formula gets an apostrophe in front.
+
+    Numbers stay, and so does text that is a number.
+
+    >>> neutral("=SUM(A1)"), neutral("-0.5"), neutral(-0.5), neutral("a = b")
+    ("'=SUM(A1)", '-0.5', -0.5, 'a = b')
+    """
+    if cell is None or isinstance(cell, Number | bool):
+        return cell
+    return f"'{cell}" if _runs(str(cell).lstrip("'")) else cell
+
+
+def _runs(text: str) -> bool:
+    """Whether a spreadsheet may take the text for a formula."""
+    if text.startswith(BREAKS):
+        return True
+    seen = dropwhile(lambda one: unicodedata.category(one)[0] in "ZC", text)  # spaces and what cannot be seen
+    shown = unicodedata.normalize("NFKC", "".join(seen))
+    if not shown.startswith(FORMULA):
+        return False
+    try:
+        float(shown.replace("\N{MINUS SIGN}", "-"))
+    except ValueError:
+        return True
+    return False
+
+
+def _as_given(cell: Any) -> Any:
+    """The text before `neutral`."""
+    marked = isinstance(cell, str) and cell[:1] == "'" and _runs(cell.lstrip("'"))
+    return cell[1:] if marked else cell
 
 
 def number(value: float, digits: int = 2) -> str:

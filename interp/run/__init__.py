@@ -5,9 +5,10 @@ from __future__ import annotations
 from interp.run.cache import ProcessCache
 from interp.run.merge import merge
 from interp.run.plan import Plan, as_part, make_plan
-from interp.run.runner import run_task, run_tasks
+from interp.run.runner import check_options, run_task, run_tasks
+from interp.run.sessions import cost_of, manifest_of
 from interp.run.store import RunFolder, canonical, digest, folder_name
-from interp.run.task import FAILURES, Outcome, Sharing, Task
+from interp.run.task import FAILURES, Outcome, Sharing, Task, Watched
 
 __all__ = [
     "FAILURES",
@@ -17,11 +18,15 @@ __all__ = [
     "RunFolder",
     "Sharing",
     "Task",
+    "Watched",
     "as_part",
     "canonical",
+    "check_options",
+    "cost_of",
     "digest",
     "folder_name",
     "make_plan",
+    "manifest_of",
     "merge",
     "run_task",
     "run_tasks",

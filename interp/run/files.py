@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import socket
+import stat
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,15 @@ from typing import Any
 
 from interp.errors import RunError
 
-__all__ = ["canonical", "checksum", "digest", "read_json", "remove_leftovers", "write_atomically"]
+__all__ = [
+    "as_path",
+    "canonical",
+    "checksum",
+    "digest",
+    "read_json",
+    "remove_leftovers",
+    "write_atomically",
+]
 
 
 def canonical(value: Mapping[str, Any]) -> str:
@@ -37,21 +46,47 @@ def read_json(path: Path) -> Any:
     """Returns the content of a JSON file; None if it is absent or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name, syncs it and renames it, so that no reader sees half a file.
+def as_path(name: str, value: Any) -> Path:
+    """Returns a path from a text or a path.
+
+    Args:
+        name: The argument's name, for the message.
+        value: What was given.
 
     Raises:
-        RunError: The folder cannot be written to. Its previous content is unchanged and no temporary file is left.
+        RunError: Anything else, or a text that no file system takes as a name.
     """
+    try:
+        path = Path(value)
+        if not os.fspath(value) or b"\0" in os.fsencode(path):
+            raise ValueError("it is empty or holds a null character")
+    except (TypeError, ValueError) as error:
+        raise RunError(
+            f'expected {name} to be a path, such as "runs" or "report.html", got {value!r}: {error}.'
+        ) from error
+    return path
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file under a temporary name, syncs it and renames it, so that no reader sees half a file.
+
+    A kill at any moment leaves the old file or the new one. A link is followed: the file it points to is replaced.
+
+    Raises:
+        RunError: The path cannot be written to: a folder, a device, a file that is write-protected, a folder that is
+            read-only or full. Its previous content is unchanged and no temporary file is left.
+    """
+    path = Path(os.path.realpath(as_path("path", path)))
     temporary = path.with_name(
-        f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+        f".{path.name[:40]}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _check_replaceable(path)
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -68,6 +103,20 @@ def write_atomically(path: Path, data: bytes) -> None:
             f"expected to write {path}, got: {error}. Free space, make the folder writable, or pass another "
             f"out=. Finished shards are kept: run again to resume."
         ) from error
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raises an `OSError` for what a rename would replace although it must stay."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, name a file in it")
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a device, a pipe or a link to itself, name an ordinary file")
+    if not mode & 0o222:
+        raise PermissionError(errno.EACCES, "the file is write-protected")
 
 
 def _sync_folder(path: Path) -> None:

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.errors import RunError
-from interp.run.files import write_atomically
-from interp.run.sessions import publish
+from interp.run.files import as_path, remove_leftovers, write_atomically
+from interp.run.sessions import manifest_of, publish
 from interp.run.store import RunFolder, StoredPlan, join_tables, read_plan, store_plan
 
 __all__ = ["merge"]
@@ -47,27 +48,43 @@ def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
         RunError: There are no parts or no runs in them; a part belongs to another run or another store version;
             shards are missing or differ between parts; or `out` cannot be written.
     """
-    found: dict[str, list[RunFolder]] = {}
-    for folder in _runs(parts):
+    target, found = as_path("out", out), {}
+    for folder in _runs([as_path("parts", part) for part in _listed(parts)]):
         found.setdefault(folder.path.name, []).append(folder)
-    merged = [_planned(Path(out) / name, folders) for name, folders in sorted(found.items())]
-    for run in merged:
-        _write(run)
+    try:
+        merged = [_planned(target / name, folders) for name, folders in sorted(found.items())]
+        for run in merged:
+            _write(run)
+            remove_leftovers(run.target.path)
+    except OSError as error:
+        raise RunError(
+            f"expected to read the parts and to write {target}, got: {error}. Nothing in the parts was changed: merge "
+            f"again when they can be read."
+        ) from error
     return tuple(run.target for run in merged)
 
 
-def _runs(parts: Sequence[str | os.PathLike[str]]) -> list[RunFolder]:
+def _listed(parts: Any) -> Sequence[Any]:
+    """The parts as a list; one path alone is a list of one."""
+    if isinstance(parts, str | os.PathLike):
+        return [parts]
+    if not isinstance(parts, Iterable):
+        raise RunError(f"expected a list of folders to merge, got {parts!r}. Pass the folders of the parts.")
+    return list(parts)
+
+
+def _runs(parts: Sequence[Path]) -> list[RunFolder]:
     """Returns the runs' folders in the parts after checking each against its name."""
     if not parts:
         raise RunError("expected at least one part to merge, got none. Pass the folders of the parts.")
-    single = [RunFolder.open(path) for path in parts if (Path(path) / "study.json").is_file()]
+    single = [RunFolder.open(path) for path in parts if (path / "study.json").is_file()]
     if len({folder.digest for folder in single}) > 1:
         listed = ", ".join(str(folder.path) for folder in single)
         raise RunError(
             f"expected parts of one run, got different ones: {listed}. Their studies differ (compare their "
             f"study.json); merge each run's parts separately."
         )
-    several = [folder for path in parts for folder in _runs_under(Path(path))]
+    several = [folder for path in parts for folder in _runs_under(path)]
     for folder in (*single, *several):
         if not folder.path.name.endswith(f"-{folder.digest[:12]}"):
             raise RunError(
@@ -81,6 +98,14 @@ def _runs_under(path: Path) -> list[RunFolder]:
     if (path / "study.json").is_file():
         return []
     folders = [RunFolder.open(file.parent) for file in sorted(path.glob("*/study.json"))]
+    headless = sorted(
+        {file.parents[1] for file in path.glob("*/shards/*.json")} - {one.path for one in folders}
+    )
+    if headless:
+        raise RunError(
+            f"expected a study.json in every run's folder, but it is absent from {', '.join(map(str, headless))}, "
+            f"which holds shards. Run that part again (finished shards are kept), or delete the folder to leave it out."
+        )
     if not folders:
         raise RunError(
             f"expected runs in {path}, such as {path}/layer-sweep-0123456789ab/study.json, got none. A part is "
@@ -158,9 +183,7 @@ def _holders(name: str, folders: Sequence[RunFolder], layout: StoredPlan) -> dic
 
 def _hint(folders: Sequence[RunFolder], missing: list[int]) -> str:
     """Returns which parts the missing shards belong to, if the sessions agree on the number of parts."""
-    sessions = [
-        session for folder in folders for session in folder.read_json("manifest.json", {}).get("sessions", [])
-    ]
+    sessions = [session for folder in folders for session in manifest_of(folder).get("sessions", [])]
     counts = {session["shards"]["part"][1] for session in sessions if "part" in session.get("shards", {})}
     if len(counts) != 1:
         return ""

@@ -89,9 +89,9 @@ def as_part(text: str) -> tuple[int, int] | None:
     Raises:
         RunError: The text is not of that form.
     """
-    if not text:
+    if text == "":
         return None
-    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip()) if isinstance(text, str) else None
     part = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= part[0] <= part[1]:
         raise RunError(f"expected a part i/n with 1 ≤ i ≤ n, such as 1/3, got {text!r}.")
@@ -108,7 +108,11 @@ def shards_of(part: tuple[int, int] | None, n_shards: int) -> tuple[int, ...]:
     """
     if part is None:
         return tuple(range(n_shards))
-    number, of = part
-    if not 1 <= number <= of:
-        raise RunError(f"expected a part (i, n) with 1 ≤ i ≤ n, such as (1, 3), got {part}.")
+    pair = tuple(part) if isinstance(part, tuple | list) else ()
+    if len(pair) != 2 or not all(type(one) is int for one in pair) or not 1 <= pair[0] <= pair[1]:
+        raise RunError(
+            f"expected a part (i, n) with 1 ≤ i ≤ n, such as (1, 3), got {part!r}. interp.run.as_part reads a text "
+            f'such as "1/3".'
+        )
+    number, of = pair
     return tuple(range(number - 1, n_shards, of))

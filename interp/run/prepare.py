@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from interp.errors import RunError
 from interp.run.plan import shards_of
 from interp.run.progress import Progress, Track
 from interp.run.sessions import begin_session, publish
@@ -87,13 +88,28 @@ class PreparedTask:
             self.track.advance(shard)
 
     def finish(self) -> None:
-        """Publishes the cost; joins the tables if every shard is complete and they are absent or outdated."""
+        """Publishes the cost; joins the tables if every shard is complete and they are absent or outdated.
+
+        Raises:
+            RunError: The folder, or a shard of this part, was deleted while the task ran.
+        """
+        self._check_whole()
         publish(self.folder)
         n_shards = len(self.layout.plan.shards)
         if not all(self.finished(shard) for shard in set(range(n_shards)) - set(self.own)):
             return
         if self.missing or not all(self.folder.has_table(name) for name in self.layout.joined):
             join_tables(self.folder, n_shards, {name: self.schemas[name] for name in self.layout.joined})
+
+    def _check_whole(self) -> None:
+        self.folder.check_there()
+        lost = [shard for shard in self.own if not self.folder.has_shard(shard, self.layout.tables)]
+        if lost:
+            raise RunError(
+                f"expected every shard of {self.folder.path} to stay while the study ran, but {lost} are gone. Did "
+                f"another program delete files there? Run again: only what is missing is computed."
+            )
+        store_plan(self.folder.path, self.folder.digest, self.layout)
 
 
 @dataclass(frozen=True)

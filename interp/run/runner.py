@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from interp.errors import RunError
 from interp.run.cache import ProcessCache
+from interp.run.files import as_path
+from interp.run.plan import shards_of
 from interp.run.prepare import PreparedTask, Unit, units_of
 from interp.run.progress import Progress
 from interp.run.sessions import Ledger
@@ -16,7 +19,7 @@ from interp.run.store import RunFolder
 from interp.run.task import Task
 from interp.run.workers import in_processes
 
-__all__ = ["Group", "run_task", "run_tasks"]
+__all__ = ["Group", "check_options", "run_task", "run_tasks"]
 
 Group = Sequence[tuple[str, Task]]
 """Tasks that can be ready at the same time, such as those of one opened model, each with its label."""
@@ -79,8 +82,7 @@ def run_tasks(
         RunError: A folder cannot be used, a worker died, a sample alone does not fit in memory, or a
             micro-batch fails although each sample passes.
     """
-    if workers < 1:
-        raise RunError(f"expected workers ≥ 1, got {workers}.")
+    check_options(out, workers, part)
     done: list[list[PreparedTask]] = []
     waiting: list[bytes] = []
     units: list[Unit] = []
@@ -99,6 +101,18 @@ def run_tasks(
             del group, jobs
         _compute_in_workers(waiting, done, units, workers)
     return tuple(order.folder for orders in done for order in orders)
+
+
+def check_options(out: Any, workers: Any, part: Any) -> None:
+    """Checks the options of a run before anything is loaded.
+
+    Raises:
+        RunError: `out` is no path, `workers` no whole number ≥ 1, or `part` no (i, n) with 1 ≤ i ≤ n.
+    """
+    as_path("out", out)
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise RunError(f"expected a whole number of workers ≥ 1, got {workers!r}.")
+    shards_of(part, 0)
 
 
 def _compute_here(jobs: Sequence[Job], orders: Sequence[PreparedTask], units: Sequence[Unit]) -> None:

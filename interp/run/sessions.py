@@ -5,7 +5,8 @@
     sessions/<session>/<process>/manifest.json   the micro-batches it had to split
 
 Each file has one writer, so that no process overwrites another's. `publish` joins the files into the run's own
-`manifest.json` and `cost.json`.
+`manifest.json` and `cost.json`. No stored number depends on any of them: a record that is damaged or of another form
+counts as absent.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ __all__ = [
     "PACKAGES",
     "Ledger",
     "begin_session",
+    "cost_of",
     "git_commit",
+    "manifest_of",
     "n_threads",
     "publish",
     "sum_costs",
     "versions",
 ]
 
+MOST_COST = 1e300
+"""A cost above this is no cost: a damaged record."""
 PACKAGES = ("interp", "torch", "transformers", "nnsight", "numpy", "pyarrow", "pillow")
 
 
@@ -128,8 +133,23 @@ def publish(folder: RunFolder) -> None:
         for name, value in (("manifest.json", _manifest(folder, before)), ("cost.json", _cost(before))):
             if value and folder.read_json(name, None) != value:
                 folder.write_json(name, value)
-        if _accounts(folder) == before:
+        if repr(_accounts(folder)) == repr(before):  # NaN is no equal of itself
             return
+
+
+def manifest_of(folder: RunFolder) -> dict[str, Any]:
+    """Returns the content of `manifest.json`; where it is damaged, what the sessions' records say."""
+    value = folder.read_json("manifest.json", {})
+    sessions = value.get("sessions")
+    begun = [{"provenance": value, "session": one} for one in sessions] if isinstance(sessions, list) else []
+    return value if begun and all(map(_is_begun, begun)) else _manifest(folder, _accounts(folder))
+
+
+def cost_of(folder: RunFolder) -> dict[str, float]:
+    """Returns the run's total cost; where `cost.json` is damaged, what the sessions' records add up to."""
+    value = folder.read_json("cost.json", {})
+    total = value.get("total") if _is_cost(value.get("total")) else _cost(_accounts(folder)).get("total", {})
+    return dict(total)
 
 
 def _accounts(folder: RunFolder) -> dict[tuple[str, str], Mapping[str, Any]]:
@@ -139,9 +159,41 @@ def _accounts(folder: RunFolder) -> dict[tuple[str, str], Mapping[str, Any]]:
     for file in sorted(place.glob("*/**/*.json")):
         session, *rest = file.relative_to(place).parts
         value = read_json(file)
-        if isinstance(value, dict):
+        if _is_account(value):
             found[session, "/".join(rest)] = value
     return found
+
+
+def _is_account(value: Any) -> bool:
+    """Whether a record has the form that this module writes."""
+    if not isinstance(value, dict):
+        return False
+    shards, splits = value.get("shards", {}), value.get("splits", [])
+    costs = isinstance(shards, dict) and all(map(_is_cost, shards.values()))
+    halved = isinstance(splits, list) and all(isinstance(one, dict) for one in splits)
+    return costs and halved and ("session" not in value or _is_begun(value))
+
+
+def _is_begun(value: Mapping[str, Any]) -> bool:
+    """Whether the start of a session is described by the parts that reports read."""
+    session, provenance = value.get("session"), value.get("provenance")
+    if not isinstance(session, dict) or not isinstance(provenance, dict):
+        return False
+    parts = (provenance.get(name, {}) for name in ("model", "data", "layers"))
+    more = (session.get(name, {}) for name in ("versions", "shards"))
+    if not all(isinstance(one, dict) for one in (*parts, *more)):
+        return False
+    layers, n_layers = provenance.get("layers", {}), provenance.get("model", {}).get("n_layers", 0)
+    if not isinstance(n_layers, int) or not all(isinstance(one, str) for one in layers.values()):
+        return False
+    part = session.get("shards", {}).get("part", [1, 1])
+    return isinstance(part, list) and len(part) == 2 and all(isinstance(one, int) and one > 0 for one in part)
+
+
+def _is_cost(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(one, int | float) and abs(one) < MOST_COST for one in value.values()
+    )
 
 
 def _manifest(folder: RunFolder, accounts: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, Any]:

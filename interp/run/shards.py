@@ -14,7 +14,7 @@ from interp.run.memory import Splits, compute_batch
 from interp.run.plan import Plan
 from interp.run.sessions import Ledger, sum_costs
 from interp.run.store import RunFolder
-from interp.run.task import FAILURE_SCHEMA, FAILURES, Outcome, Sharing, Task
+from interp.run.task import FAILURE_SCHEMA, FAILURES, Outcome, Sharing, Task, Watched
 
 __all__ = ["Job", "compute_shard", "finished", "schemas_of"]
 
@@ -51,6 +51,9 @@ def compute_shard(jobs: Sequence[tuple[Job, Ledger]], shard: int, shelf: Process
     """Computes and stores one shard of jobs of one plan; jobs whose shard another process has stored are skipped.
 
     Each micro-batch is computed for all jobs before the next one; then the values that they share are dropped.
+
+    Raises:
+        RunError: What the jobs depend on, which is the same for all of them, changed meanwhile. Nothing is stored.
     """
     plan = jobs[0][0].task.plan()
     drafts = [
@@ -62,6 +65,8 @@ def compute_shard(jobs: Sequence[tuple[Job, Ledger]], shard: int, shelf: Process
         for draft in drafts:
             draft.add(batch, shelf.clear)
         shelf.clear()
+    if drafts:
+        drafts[0].check_unchanged()
     for draft in drafts:
         draft.store()
 
@@ -85,6 +90,11 @@ class _Draft:
             self._rows[name].extend(more)
         self._cost = sum_costs([self._cost, outcome.cost])
         self._seconds += time.perf_counter() - start
+
+    def check_unchanged(self) -> None:
+        """Raises a `RunError` if the job's numbers are no longer of what its folder is named for."""
+        if isinstance(self._job.task, Watched):
+            self._job.task.check_unchanged()
 
     def store(self) -> None:
         """Records the cost of the shard and then stores the shard."""

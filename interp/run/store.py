@@ -33,7 +33,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.errors import RunError
-from interp.run.files import canonical, checksum, digest, read_json, remove_leftovers, write_atomically
+from interp.run.files import (
+    as_path,
+    canonical,
+    checksum,
+    digest,
+    read_json,
+    remove_leftovers,
+    write_atomically,
+)
 from interp.run.plan import Plan
 from interp.run.store_version import SCHEMA_VERSION, check_version, note_other_versions
 from interp.run.task import FAILURES, Task
@@ -117,7 +125,10 @@ def _whole(path: Path) -> Mapping[str, Any] | None:
     if not isinstance(value, dict):
         return None
     rest = {key: part for key, part in value.items() if key != "sha256"}
-    return rest if value.get("sha256") == digest(rest) else None
+    try:
+        return rest if value.get("sha256") == digest(rest) else None
+    except ValueError:  # what no canonical JSON holds
+        return None
 
 
 def folder_name(name: str, study: Mapping[str, Any]) -> str:
@@ -139,7 +150,7 @@ class RunFolder:
         Raises:
             RunError: The folder cannot be created or read, or holds another study or another store version.
         """
-        path = Path(out) / folder_name(name, study)
+        path = as_path("out", out) / folder_name(name, study)
         text, stored = canonical(study).encode(), path / "study.json"
         try:
             held = stored.read_bytes()
@@ -190,7 +201,8 @@ class RunFolder:
             table = None if first is None else _parse(_bytes(first))
             if table is None:
                 return
-            stored = int((table.schema.metadata or {}).get(b"version", 1))
+            marked = (table.schema.metadata or {}).get(b"version", b"1")
+            stored = int(marked) if marked.isdigit() else None
         check_version(stored, self.path)
 
     def shard_file(self, shard: int, table: str) -> Path:
@@ -206,9 +218,14 @@ class RunFolder:
         sums = {}
         for name, table in tables.items():
             data = self._encode(table, str(shard))
-            write_atomically(self.shard_file(shard, name), data)
+            self._write(self.shard_file(shard, name), data)
             sums[name] = checksum(data)
         self._write_seal(self.seal_file(shard), str(shard), sums)
+
+    def has_shard(self, shard: int, tables: Sequence[str]) -> bool:
+        """Whether a shard's seal and files are there; it does not read the files."""
+        sums = self._read_seal(self.seal_file(shard), str(shard))
+        return all(name in sums and self.shard_file(shard, name).is_file() for name in tables)
 
     def read_shard(self, shard: int, tables: Mapping[str, pa.Schema]) -> dict[str, pa.Table] | None:
         """Returns some tables of a shard; None if one is absent, damaged, of another run or of another schema."""
@@ -253,7 +270,7 @@ class RunFolder:
     def write_table(self, name: str, table: pa.Table) -> None:
         """Stores a joined table and then its seal."""
         file, data = self._table_file(name), self._encode(table, "all")
-        write_atomically(file, data)
+        self._write(file, data)
         self._write_seal(file.with_suffix(".json"), "all", {name: checksum(data)})
 
     def read_table(self, name: str) -> pa.Table:
@@ -292,7 +309,7 @@ class RunFolder:
         return buffer.getvalue()
 
     def _write_seal(self, file: Path, shard: str, sums: Mapping[str, str]) -> None:
-        write_atomically(file, self._seal_text(shard, sums))
+        self._write(file, self._seal_text(shard, sums))
 
     def _seal_text(self, shard: str, sums: Mapping[str, str]) -> bytes:
         marks = {"run": self.digest, "shard": shard, "version": SCHEMA_VERSION}
@@ -302,18 +319,49 @@ class RunFolder:
         """Returns the sha256 of each table in a seal; empty if the seal is absent, damaged, foreign or outdated."""
         seal = read_json(file)
         sums = seal.get("sha256") if isinstance(seal, dict) else None
-        if not isinstance(sums, dict) or _bytes(file) != self._seal_text(shard, sums):
+        if not isinstance(sums, dict) or not all(isinstance(one, str) for one in sums.values()):
             return {}
-        return {str(name): str(hexadecimal) for name, hexadecimal in sums.items()}
+        try:
+            return sums if _bytes(file) == self._seal_text(shard, sums) else {}
+        except UnicodeEncodeError:
+            return {}
 
     def write_json(self, name: str, value: Any) -> None:
         """Stores a JSON file beside the shards."""
-        write_atomically(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+        self._write(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
     def read_json(self, name: str, default: Any) -> Any:
-        """Returns a JSON file beside the shards, or `default` if it is absent or damaged."""
+        """Returns a JSON file beside the shards, or `default` if it is absent, damaged or of another type."""
         value = read_json(self.path / name)
-        return default if value is None else value
+        return value if value is not None and (default is None or type(value) is type(default)) else default
+
+    def study(self) -> dict[str, Any]:
+        """Returns the content of `study.json`.
+
+        Raises:
+            RunError: It is absent, or no longer the study that names the run.
+        """
+        self.check_there()
+        return read_json(self.path / "study.json")
+
+    def check_there(self) -> None:
+        """Raises an error if the folder no longer holds this run.
+
+        Raises:
+            RunError: `study.json` is absent or another one.
+        """
+        data = _bytes(self.path / "study.json")
+        if data is None or checksum(data) != self.digest:
+            what = "is gone" if data is None else "was changed"
+            raise RunError(
+                f"expected {self.path} to hold the run's study.json, but it {what}. Was the folder deleted, moved or "
+                f"edited while it was in use? Run the study again: shards that are still there are kept."
+            )
+
+    def _write(self, file: Path, data: bytes) -> None:
+        """Writes a file of the run; nothing is written into a folder that was deleted meanwhile."""
+        self.check_there()
+        write_atomically(file, data)
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -12,7 +12,7 @@ from interp.inputs.text import storable
 from interp.run.cache import ProcessCache
 from interp.run.plan import Plan
 
-__all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Sharing", "Task", "failure"]
+__all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Sharing", "Task", "Watched", "failure"]
 
 FAILURES = "failures"
 
@@ -72,6 +72,15 @@ class Task(Protocol):
 
     def compute(self, indices: tuple[int, ...]) -> Outcome:
         """Returns the rows of one micro-batch; an `InterpError` means that one of its samples cannot be used."""
+        ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A task that depends on something that may change while it runs, such as an opened model."""
+
+    def check_unchanged(self) -> None:
+        """Raises a `RunError` if it is no longer what the run's folder is named for."""
         ...
 
 

@@ -164,11 +164,15 @@ def _comparable(a: GridCell, b: GridCell, over: str | None) -> bool:
 
 
 def _keyed(cell: GridCell, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a key that is the same in two cells exactly for the same sample."""
-    samples = [cell.study.data[index] for index in rows["index"]]
-    named = [f"{sample.id} {hash(sample)}" for sample in samples]  # the hash is of the content
-    codes = pd.Series(named, index=rows.index, dtype=object)
-    return rows.assign(key=codes + "#" + codes.groupby(codes).cumcount().astype(str))
+    """The rows with a key that is the same in two cells exactly for the same sample: its content, and its how-manieth.
+
+    Ids may repeat, and two data sets may name one sample differently.
+    """
+    contents = pd.Series([hash(sample) for sample in cell.study.data]).astype(
+        str
+    )  # the hash is of the content
+    keys = contents + "#" + contents.groupby(contents).cumcount().astype(str)
+    return rows.assign(key=keys[rows["index"]].to_numpy())
 
 
 def _paired_up(a: _Side, b: _Side, axes: tuple[str, ...]) -> _Pair:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.metrics import METRICS
+from interp.stats import MIN_GROUPS
 from interp.study.result import GridResult
 
 __all__ = ["LayerChoice", "check_metric", "check_split", "choose_layer", "layers_of", "metrics_of"]
@@ -22,12 +23,14 @@ class LayerChoice:
         layers: Model label → layer.
         groups: The groups of the samples it was chosen on.
         split: The split these samples are of, when they say.
+        n: How many samples these are; 0 where it is not known.
     """
 
     metric: str
     layers: Mapping[str, int]
     groups: frozenset[str]
     split: str | None = None
+    n: int = 0
 
     def held_out(self, result: GridResult) -> bool:
         """Whether no group of the result took part in the choice."""
@@ -38,13 +41,29 @@ class LayerChoice:
         which = ", ".join(f"layer {layer} of {model}" for model, layer in self.layers.items())
         best = f"{which}: the best mean {METRICS[self.metric].label} on"
         if not self.held_out(result):
-            return (
+            said = (
                 f"{best} these same samples. Descriptive only: a maximum over layers flatters; choose on a "
                 f"validation split to make a claim."
             )
-        if _of_test(self.split):
-            return f"{best} test samples that share no group with these. Descriptive only: test is not for choosing."
-        return f"{best} validation samples that share no group with these."
+        elif _of_test(self.split):
+            said = f"{best} test samples that share no group with these. Descriptive only: test is not for choosing."
+        elif self.split is None:
+            said = f"{best} other samples, which share no group with these."
+        else:
+            said = f"{best} {self.split} samples that share no group with these."
+        return f"{said} {self.caution}".strip()
+
+    @property
+    def caution(self) -> str:
+        """What to say of a choice made on few samples or groups; empty where there are enough."""
+        n_groups = len(self.groups)
+        if not self.n or min(self.n, n_groups) >= MIN_GROUPS:
+            return ""
+        groups = "" if n_groups == self.n else f" in {n_groups} group{'' if n_groups == 1 else 's'}"
+        return (
+            f"It was chosen on only {self.n} sample{'' if self.n == 1 else 's'}{groups}: other samples may well choose "
+            f"another layer."
+        )
 
 
 def choose_layer(validation: GridResult, metric: str = "ar", *, descriptive: bool = False) -> LayerChoice:
@@ -71,7 +90,8 @@ def choose_layer(validation: GridResult, metric: str = "ar", *, descriptive: boo
     best = means.loc[(sign * means.value).groupby(means.model).idxmax()]
     layers = dict(zip(best.model, best.layer.astype(int), strict=True))
     splits = {cell.study.data.split for cell in validation.cells} - {None}
-    return LayerChoice(metric, layers, validation.groups, " + ".join(sorted(map(str, splits))) or None)
+    said = " + ".join(sorted(map(str, splits))) or None
+    return LayerChoice(metric, layers, validation.groups, said, validation.n_samples)
 
 
 def metrics_of(result: GridResult) -> tuple[str, ...]:

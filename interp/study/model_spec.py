@@ -115,7 +115,7 @@ def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def model_provenance(model: Any, mllm: Any) -> Mapping[str, Any]:
-    """Everything worth writing down about an opened model."""
+def model_provenance(model: Any, mllm: Any, fingerprint: str) -> Mapping[str, Any]:
+    """Everything worth writing down about an opened model; its fingerprint takes long and is passed on."""
     named = asdict(model) if isinstance(model, ModelSpec) else {"id": None}
-    return {**named, "family": mllm.family, "fingerprint": mllm.fingerprint, "n_layers": mllm.n_layers}
+    return {**named, "family": mllm.family, "fingerprint": fingerprint, "n_layers": mllm.n_layers}

@@ -18,8 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from interp.data import Samples
 from interp.errors import StudyError
-from interp.run import FAILURES
+from interp.run import FAILURES, cost_of
+from interp.run.files import as_path
 from interp.stats import bootstrap, population_note
 from interp.study.dataframes import below, records
 from interp.study.grid import Grid
@@ -32,16 +34,16 @@ if TYPE_CHECKING:
     from interp.inputs.tokens import TokenMap
     from interp.study.runs import GridCell
 
-__all__ = ["GridResult", "differences", "printed", "stored_tokens", "summarise"]
+__all__ = ["GridResult", "counted", "differences", "printed", "stored_tokens", "summarise"]
 
 BASELINES = ("shuffled_boxes", "centre_prior")
-OWN = ("sample", "group", "value")
+OWN = ("index", "sample", "group", "value")
 
 
 def summarise(scores: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
     """One row per (axes…, layer, metric, control), in the order they were measured.
 
-    The keys are whatever columns there are besides `sample`, `group` and `value`. `n` counts defined values,
+    The keys are whatever columns there are besides `index`, `sample`, `group` and `value`. `n` counts defined values,
     `n_undefined` the NaN ones, `n_groups` the groups resampled.
     """
     keys = [str(name) for name in scores.columns if name not in OWN]
@@ -55,9 +57,16 @@ def summarise(scores: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd
 def differences(
     scores: pd.DataFrame, axes: Sequence[str], *, level: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
-    """The mean of "own boxes minus a baseline" over the same samples, per cell, layer, metric and baseline."""
+    """The mean of "own boxes minus a baseline" over the same samples, per cell, layer, metric and baseline.
+
+    Args:
+        scores: `GridResult.values`: samples are told apart by their `index`, because ids may repeat.
+        axes: The columns that name the cell.
+        level: Coverage of the intervals.
+        seed: Of the bootstrap.
+    """
     keys = [*axes, "layer", "metric"]
-    wide = scores.pivot_table(index=[*keys, "sample", "group"], columns="control", values="value", sort=False)
+    wide = scores.pivot_table(index=[*keys, "index", "group"], columns="control", values="value", sort=False)
     rows = []
     for baseline in (name for name in BASELINES if name in wide):
         gaps = (wide["boxes"] - wide[baseline]).to_frame("value").reset_index()
@@ -165,10 +174,7 @@ class GridResult:
 
         A cell counts what it ran itself, so what it took over from another cell is counted there.
         """
-        rows = [
-            {**cell.labels, **cell.folder.read_json("cost.json", {}).get("total", {})} for cell in self.cells
-        ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame([{**cell.labels, **cost_of(cell.folder)} for cell in self.cells])
 
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """Mean and bootstrap interval over groups of each (axes…, what the study measures by).
@@ -188,6 +194,15 @@ class GridResult:
     def seed(self) -> int:
         """The seed of the study, used for the bootstrap too."""
         return int(getattr(self.cells[0].study, "seed", 0))
+
+    @cached_property
+    def n_samples(self) -> int:
+        """How many samples were measured; one that several cells measured, such as under two models, counts once."""
+        measured: dict[Samples, set[int]] = {}
+        for cell in self.cells:
+            indices = cell.folder.read_table("samples").column("index").to_pylist()
+            measured.setdefault(cell.study.data, set()).update(indices)
+        return sum(map(len, measured.values()))
 
     @cached_property
     def groups(self) -> frozenset[str]:
@@ -235,7 +250,7 @@ class GridResult:
 
     def _write(self, path: str | os.PathLike[str] | None, **options: Any) -> Path:
         """The page that the study declares, written with these options."""
-        target = self.folder / "report.html" if path is None else Path(path)
+        target = self.folder / "report.html" if path is None else as_path("path", path)
         return self._page.write_page(self, target, **options)
 
     @property
@@ -250,6 +265,20 @@ class GridResult:
 
     def _frames(self, table: str) -> pd.DataFrame:
         return below(cell.frame(table) for cell in self.cells)
+
+
+def counted(result: GridResult) -> list[str]:
+    """How many samples in how many groups each cell measured: lines below a table; cells of like counts in one."""
+    names: dict[str, list[str]] = {}
+    for cell in result.cells:
+        samples = cell.frame("samples")
+        said = f"{len(samples)} samples in {samples.group.nunique()} groups"
+        names.setdefault(said, []).append(
+            " · ".join(cell.labels[axis] for axis in result.varied or ("data",))
+        )
+    if len(names) == 1 and len(result.cells) > 1:
+        return [f"Each: {next(iter(names))}."]
+    return [f"{', '.join(own)}: {said}." for said, own in names.items()]
 
 
 def mean_text(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from interp.errors import StudyError
-from interp.run import FAILURES, RunFolder, Task, run_tasks
+from interp.run import FAILURES, RunFolder, Task, check_options, run_tasks
 from interp.study.model_spec import open_model
 
 __all__ = ["Cells", "GridCell", "by_model", "run_cells"]
@@ -72,7 +72,9 @@ def run_cells(
 
     Raises:
         StudyError: Nothing could be measured in any cell, or an axis has the name of a table's column.
+        RunError: `out`, `workers` or `part` make no sense, or a folder cannot be used.
     """
+    check_options(out, workers, part)
     ready, opened = _ready(cells, mllm, out, workers=workers, progress=progress)
     folders = run_tasks(_groups(ready, opened), out, workers=workers, progress=progress, part=part)
     del opened

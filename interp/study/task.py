@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ __all__ = [
     "edited",
     "fault",
     "image_key",
+    "model_identity",
     "question_length",
     "suitable_threads",
 ]
@@ -79,16 +81,45 @@ class _Edited(Mllm):
         return super().trace(samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding)
 
 
-def data_identity(samples: Samples) -> dict[str, Any]:
+def model_identity(mllm: Any) -> dict[str, str]:
+    """The opened model as it is now, as a study's JSON names it: what all its numbers depend on.
+
+    The fingerprint names weights, adapters, hooks, settings and the processor. It is taken anew at each call, because
+    any of them may have changed since the model was opened.
+    """
+    found = {"fingerprint": mllm.fingerprint, "dtype": str(mllm.dtype).removeprefix("torch.")}
+    if isinstance(mllm, Mllm):
+        found["attention"] = mllm.installation.implementation
+        found |= {} if mllm.executor == "tap" else {"executor": mllm.executor}
+    return {**found, "device": str(mllm.device)}
+
+
+def data_identity(samples: Samples, *, labels: bool = False) -> dict[str, Any]:
     """The data as a study's JSON names them: by content, and by the ids that the tables will show.
 
     An image that cannot be read counts by its sample's id: it becomes a failure, not the end of the study.
+
+    Args:
+        samples: The data.
+        labels: Whether `meta["label"]` counts too, which is no part of a sample's fingerprint.
     """
-    return {
+    found = {
         "fingerprint": _hashed(samples, _content),
         "ids": _hashed(samples, lambda sample: sample.id),
         "n": len(samples),
     }
+    return {**found, "labels": _hashed(samples, _label)} if labels else found
+
+
+def _label(sample: Sample) -> str:
+    return json.dumps(sample.meta.get("label"), default=str)
+
+
+def _asks_for_labels(value: Any) -> bool:
+    """Whether an indicator, as JSON values, reads the rows of each sample's own label."""
+    if isinstance(value, Mapping):
+        return value.get("queries") == "label" or any(map(_asks_for_labels, value.values()))
+    return isinstance(value, list | tuple) and any(map(_asks_for_labels, value))
 
 
 def _hashed(samples: Samples, word: Callable[[Sample], str]) -> str:
@@ -158,8 +189,7 @@ class StudyTask(ABC):
 
     def __init__(self, study: Any, mllm: Any) -> None:
         self.study, self._mllm, self._shelf = study, mllm, ProcessCache()
-        dtype, device = str(mllm.dtype).removeprefix("torch."), str(mllm.device)
-        self._identity = {"fingerprint": mllm.fingerprint, "dtype": dtype, "device": device}
+        self._identity = model_identity(mllm)
 
     @abstractmethod
     def schemas(self) -> Mapping[str, pa.Schema]:
@@ -213,6 +243,21 @@ class StudyTask(ABC):
             )
         return mllm
 
+    def check_unchanged(self) -> None:
+        """Raise an error if the model is no longer the one that the run's folder is named for.
+
+        Raises:
+            RunError: Something that the numbers depend on has changed.
+        """
+        before, now = self._identity, model_identity(self.mllm)
+        changed = [name for name in before if name != "device" and now.get(name) != before[name]]
+        if changed:
+            raise RunError(
+                f"expected the model to stay as it was when the study started, but its {' and '.join(changed)} changed "
+                f"while the study ran (its weights, adapters, hooks, settings or processor). What was computed "
+                f"meanwhile is not stored. Run again: the changed model gets a folder of its own."
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """What the numbers of every such task depend on; subclasses add their own."""
         device = str(self.mllm.device).partition(":")[0]
@@ -228,7 +273,7 @@ class StudyTask(ABC):
     def provenance(self) -> dict[str, Any]:
         """Names of what `to_dict` knows by fingerprint."""
         return {
-            "model": model_provenance(self.study.model, self.mllm),
+            "model": model_provenance(self.study.model, self.mllm, self._identity["fingerprint"]),
             "data": {"name": self.study.data.name, **self._data},
             "device": str(self.mllm.device),
         }
@@ -278,7 +323,14 @@ class StudyTask(ABC):
 
     @cached_property
     def _data(self) -> dict[str, Any]:
-        return data_identity(self.study.data)
+        return data_identity(self.study.data, labels=self.reads_labels)
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether `meta["label"]` of the samples decides what is measured."""
+        one = getattr(self.study, "indicator", None)
+        every = [*getattr(self.study, "indicators", {}).values(), *([] if one is None else [one])]
+        return any(_asks_for_labels(indicator.to_dict()) for indicator in every)
 
     @cached_property
     def _plan(self) -> Plan:

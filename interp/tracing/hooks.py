@@ -129,6 +129,7 @@ class Installation:
         layers: the decoder layers.
         attentions: the attention module of every decoder layer.
         implementation: the model's own attention implementation.
+        forwards: the forwards that modules had of their own, in the place of their classes'.
     """
 
     def __init__(self, hf: nn.Module, processor: Any, layers: Sequence[nn.Module]) -> None:
@@ -140,7 +141,7 @@ class Installation:
         self._lock = threading.Lock()
         self._training = {module: module.training for module in hf.modules()}
         self._attributes = {module: frozenset(module.__dict__) for module in hf.modules()}
-        self._forwards = {m: m.__dict__["forward"] for m in hf.modules() if "forward" in m.__dict__}
+        self.forwards = {m: m.__dict__["forward"] for m in hf.modules() if "forward" in m.__dict__}
         self._added: dict[nn.Module, frozenset[str]] = {}
         self._configs = _own_configs(hf)
         self._repairs: list[Any] = []
@@ -227,7 +228,7 @@ class Installation:
             for module, names in self._added.items():
                 for name in names:
                     module.__dict__.pop(name, None)
-            for module, forward in self._forwards.items():
+            for module, forward in self.forwards.items():
                 module.__dict__["forward"] = forward
             for module, training in self._training.items():
                 module.training = training

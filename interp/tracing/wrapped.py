@@ -15,12 +15,13 @@ from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter
 from interp.models.base import Attends
 from interp.tracing.encoding import Batch, Encoder, position_ids
-from interp.tracing.fingerprint import fingerprint
+from interp.tracing.fingerprint import fingerprint, identity
 from interp.tracing.hooks import Installation
 from interp.tracing.plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
 from interp.tracing.visibility import Visibility, windows
+from interp.tracing.weights import execution_device
 
 __all__ = ["WrappedModel"]
 
@@ -95,17 +96,25 @@ class WrappedModel:
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""
-        return self.hf.device
+        return execution_device(self.hf)
 
     @property
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
         return self.hf.dtype
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of config, weights and processor; the same on every device. Reads each weight, once."""
-        return fingerprint(self.hf, self.processor)
+        """Hex SHA-256 of the `identity`; the same on every device. Reads each weight, at each call."""
+        return fingerprint(self.identity)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Everything of the model that its numbers depend on, by name: weights, settings, hooks, adapters, processor.
+
+        Computed anew at each call, since any of it may have changed.
+        """
+        return identity(self.hf, self.processor, self.adapter, self.installation.forwards)
 
     @property
     def shape(self) -> Shape:

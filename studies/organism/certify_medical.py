@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from scipy.stats import binomtest
 
 import interp
+from interp.cli import run_script
 from interp.data.build import mirror
+from interp.report.tables import write_csv
 from studies.organism.certify import log_probabilities, word_ids
 
 ASKED = {"Which": "side", "What": "size", "Is": "visible"}
@@ -114,8 +115,8 @@ def main(options: Options) -> None:
     found = answers(interp.load(options.model), sets().items(), options.batch)
     print(found.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     options.out.mkdir(parents=True, exist_ok=True)
-    found.to_csv(options.out / "medical-answers.csv", index=False)
+    write_csv(found, options.out / "medical-answers.csv")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    run_script(main, Options)

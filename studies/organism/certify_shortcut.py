@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 
 import interp
+from interp.cli import run_script
 from interp.data.scenes import Question
 from interp.data.shortcut_scenes import MarkedScene, marked_scenes
+from interp.report.tables import write_csv
 from interp.stats import paired
 from studies.organism.certify import interval, log_probabilities, word_ids
 
@@ -141,8 +142,8 @@ def main(options: Options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         print(f"\n{name}\n{table.to_string(index=False, float_format=lambda v: f'{v:.3f}')}")
-        table.to_csv(options.out / f"{name.replace(' ', '-')}.csv", index=False)
+        write_csv(table, options.out / f"{name.replace(' ', '-')}.csv")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    run_script(main, Options)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from transformers import LlavaProcessor
 
+from interp.cli import run_script
 from interp.data.scenes import SIZE
 from interp.data.shortcut_scenes import random_marked_scene
 from interp.inputs.prompt import GENERIC_PROMPT
@@ -78,4 +78,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    run_script(main, Options)

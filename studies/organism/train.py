@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import tyro
 
+from interp.cli import run_script
 from interp.data import bundled
 from interp.organism.parts import build_processor
 from studies.organism.lessons import medical_pictures
@@ -46,4 +46,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    run_script(main, Options)

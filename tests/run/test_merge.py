@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -13,7 +15,7 @@ from interp.run import RunFolder, merge, run_task
 from interp.run.merge import _copy_sessions
 from tests.run.fake_task import Roots
 from tests.run.other_versions import older
-from tests.run.run_fingerprints import fingerprints
+from tests.run.run_fingerprints import fingerprints, leftovers
 
 OF = 3
 
@@ -228,3 +230,46 @@ def test_merged_parts_are_the_bytes_of_one_run(tmp_path: Path) -> None:
     joined = study.run(tmp_path / "out", progress=False)
     assert joined.scores.equals(single.scores)
     assert joined.cost.forwards.tolist() == single.cost.forwards.tolist()
+
+
+def test_a_run_without_its_study_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    (next(places[1].iterdir()) / "study.json").unlink()
+    run_task(Roots(n=4), places[1], progress=False)  # another run, which is whole
+    with pytest.raises(
+        RunError, match=r"expected a study.json in every run's folder, .* absent from .*machine-2"
+    ):
+        merge(places, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_leftovers_of_a_killed_merge_are_removed(tmp_path: Path) -> None:
+    places = parts(tmp_path)
+    target = tmp_path / "out" / next(places[0].iterdir()).name
+    dead = f".{os.uname().nodename}.{2**22 + 1}.0123abcd.tmp"
+    for name in (".study.json", "shards/.00000.json", "tables/.scores.parquet"):
+        file = target / f"{name}{dead}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half")
+    merge(places, tmp_path / "out")
+    assert leftovers(tmp_path / "out") == []
+    assert fingerprints(tmp_path / "out") == whole(tmp_path)
+
+
+def test_a_part_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = parts(tmp_path)
+    record = next(places[0].glob("*/sessions/*/manifest.json"))
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(
+        RunError, match=r"expected to read the parts and to write .*Nothing in the parts was changed"
+    ):
+        merge(places, tmp_path / "out")
+
+
+@pytest.mark.parametrize("given", [5, None, [None], [""]])
+def test_what_are_no_parts_is_refused(tmp_path: Path, unchecked: None, given: Any) -> None:
+    with pytest.raises(RunError, match=r"expected (a list of folders|parts to be a path)"):
+        merge(given, tmp_path)
+    with pytest.raises(RunError, match="expected out to be a path"):
+        merge([tmp_path], given if given is None else 5)  # pyright: ignore[reportArgumentType]

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import RunError
-from interp.run import as_part, make_plan
+from interp.run import as_part, make_plan, run_task
 from interp.run.plan import shards_of
+from tests.run.fake_task import Roots
 
 
 def test_like_lengths_share_a_micro_batch() -> None:
@@ -70,3 +74,22 @@ def test_a_part_is_written_i_of_n() -> None:
     for wrong in ("0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5"):
         with pytest.raises(RunError, match=rf"1 ≤ i ≤ n, such as 1/3, got '{wrong}'"):
             as_part(wrong)
+
+
+@pytest.mark.parametrize("part", ["1/2", (1,), (1, 2, 3), (True, 2), (1.0, 2), (0, 2), (3, 2), 5, {1: 2}])
+def test_a_part_is_a_pair_of_whole_numbers(tmp_path: Path, unchecked: None, part: Any) -> None:
+    with pytest.raises(RunError, match=r"expected a part \(i, n\) with 1 ≤ i ≤ n, such as \(1, 3\), got"):
+        run_task(Roots(n=4), tmp_path, part=part)
+
+
+@pytest.mark.parametrize("workers", ["2", 0, -1, 1.5, True, None])
+def test_workers_are_a_whole_number(tmp_path: Path, unchecked: None, workers: Any) -> None:
+    with pytest.raises(RunError, match="expected a whole number of workers ≥ 1, got"):
+        run_task(Roots(n=4), tmp_path, workers=workers)
+
+
+def test_a_part_is_read_from_text(unchecked: None) -> None:
+    assert as_part("2/3") == (2, 3)
+    for text in ("3/2", "1", "a/b", "١/٢", 5, None):
+        with pytest.raises(RunError, match="expected a part i/n with 1 ≤ i ≤ n"):
+            as_part(text)  # pyright: ignore[reportArgumentType]

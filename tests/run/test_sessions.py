@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from interp.run import RunFolder, run_task, sessions
-from interp.run.sessions import Ledger, begin_session, publish
+from interp.run.sessions import Ledger, begin_session, cost_of, manifest_of, publish
 from tests.run.fake_task import Roots
 
 
@@ -70,3 +70,26 @@ def test_a_damaged_account_is_left_out(tmp_path: Path) -> None:
     publish(run)
     assert run.read_json("cost.json", {}) == before
     assert len(run.read_json("manifest.json", {})["sessions"]) == 1
+
+
+WRONG = ("5", "[]", "null", '{"shards": 5}', '{"shards": {"0": {"seconds": "x"}}}', '{"splits": {"a": 1}}',
+         '{"splits": [1]}', '{"session": 1, "provenance": 2}', '{"session": {"versions": []}, "provenance": {}}',
+         '{"total": [1]}', '{"session": {"shards": {"part": 3}}, "provenance": {}}', '{"sessions": [4]}',
+         '{"session": {}, "provenance": {"model": 3}}', '{"sessions": 4, "model": [], "total": {"seconds": null}}',
+         '{"shards": {"0": {"s": NaN}}}', '{"splits": [{"shard": NaN}]}', "[" * 50_000)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRONG)
+@pytest.mark.parametrize("place", ["", "sessions/*/", "sessions/*/*/"])
+def test_records_of_another_form_count_as_absent(tmp_path: Path, place: str, text: str) -> None:
+    run = run_task(Roots(n=4), tmp_path, progress=False)
+    for file in [*run.path.glob(f"{place}cost.json"), *run.path.glob(f"{place}manifest.json")]:
+        file.write_text(text)
+    assert cost_of(run).get("seconds", 1.0) == 1.0
+    assert isinstance(manifest_of(run).get("sessions", []), list)
+    task = Roots(n=4)
+    run_task(task, tmp_path, progress=False)
+    assert task.calls == []  # no number depends on them
+    if not place:  # what is made from the sessions is made again
+        assert run.read_json("cost.json", {})["total"]["seconds"] == 1.0
+        assert len(run.read_json("manifest.json", {})["sessions"]) == 1

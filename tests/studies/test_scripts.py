@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from interp.cli import run_script
 from interp.data import Samples, named
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
@@ -137,3 +139,45 @@ def test_scripts_are_short_and_have_the_same_arguments(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 150
     arguments = script(path.stem).main.__annotations__
     assert {"model", "data", "out", "seed", "workers"} <= set(arguments)
+
+
+SCRIPTS = sorted(file.stem for file in STUDIES.glob("*.py"))
+TYPOS = {
+    "an option": (["--sed", "3"], "Unrecognized options: --sed"),
+    "a number": (["--seed", "three"], "Error parsing --seed"),
+    "a file": (
+        ["--model", "organism", "--data", "missing.jsonl"],
+        "no data 'missing.jsonl': expected 'natural'",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TYPOS)
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_typo_ends_a_script_with_one_line(
+    name: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args, message = TYPOS[what]
+    with pytest.raises(SystemExit) as end:
+        run_script(script(name).main, args=[*args, "--out", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_wrong_model_ends_a_script_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--model", str(tmp_path / "no-model"), "--data", "natural", "--n", "2", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match="2"):
+        run_script(script("logit_lens").main, args=args)
+    assert re.fullmatch(r"error: .*no-model.*\n", capsys.readouterr().err)
+
+
+def test_main_functions_are_read_at_one_sitting() -> None:
+    for name in SCRIPTS:
+        source = ast.parse((STUDIES / f"{name}.py").read_text())
+        for node in (one for one in ast.walk(source) if isinstance(one, ast.FunctionDef)):
+            assert (node.end_lineno or 0) - node.lineno < 40, f"{name}: {node.name}"

@@ -6,7 +6,7 @@ import pytest
 
 from interp.data import Samples, bundled
 from interp.errors import StudyError
-from interp.study import Grid, Result, choose_layer
+from interp.study import Grid, LayerChoice, Result, choose_layer
 from interp.study.layer_choice import check_split
 from tests.study.planted import sample, sweep
 
@@ -47,7 +47,29 @@ def test_whoever_only_describes_may_and_the_caption_says_so(tmp_path: Path) -> N
 def test_other_samples_may_be_chosen_on(split: str | None, tmp_path: Path) -> None:
     choice = choose_layer(run(of(split), tmp_path))
     assert (choice.layers, choice.split) == ({"planted": 1}, split)
-    assert "on validation samples that share no group" in choice.sentence(run(of("test", start=40), tmp_path))
+    sentence = choice.sentence(run(of("test", start=40), tmp_path))
+    which = (
+        f"on {split} samples that share" if split else "on other samples, which share"
+    )  # no split: none is said
+    assert (
+        f"{which} no group with these. It was chosen on only 6 samples in 3 groups: other samples may"
+        in sentence
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "n_groups", "said"),
+    [
+        (4, 4, "It was chosen on only 4 samples: other samples may well choose another layer."),
+        (1, 1, "It was chosen on only 1 sample: other samples may well choose another layer."),
+        (40, 1, "It was chosen on only 40 samples in 1 group: other samples may well choose another layer."),
+        (20, 20, ""),
+        (0, 3, ""),  # how many is not known
+    ],
+)
+def test_a_choice_on_few_samples_says_so(n: int, n_groups: int, said: str) -> None:
+    choice = LayerChoice("ar", {"m": 1}, frozenset(map(str, range(n_groups))), "validation", n)
+    assert choice.caution == said
 
 
 def test_one_test_sample_among_others_is_enough_to_refuse(tmp_path: Path) -> None:

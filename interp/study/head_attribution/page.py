@@ -164,7 +164,7 @@ def write_page(
 def _lead(result: GridResult) -> Markup:
     models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
     error = float(result.samples.completeness_error.max())
-    words = LEAD.format(models=models, data=data, n=len(result.samples), error=error)
+    words = LEAD.format(models=models, data=data, n=result.n_samples, error=error)
     return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
 
 

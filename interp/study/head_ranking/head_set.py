@@ -145,7 +145,8 @@ class HeadSet:
             return f"{len(self)} heads of {self.name or 'a list'}{whose}; what they were chosen on is not known here."
         how = f"the top {self.k} heads by mean {self.ranking.metric} on"
         if self.held_out(result):
-            return f"{how} {self.ranking.split} samples of {self.ranking.data.name} that share no group with these."
+            said = f"{self.ranking.data.split} " if self.ranking.data.split else ""
+            return f"{how} {said}samples of {self.ranking.data.name} that share no group with these."
         return (
             f"{how} samples that share groups with these. Descriptive only: the best of many heads flatter; "
             f"choose on a validation split to make a claim."

@@ -127,7 +127,7 @@ def _question(results: Sequence[HeadResult]) -> str:
 def _lead(results: Sequence[HeadResult]) -> Markup:
     metric = METRICS[results[0].study.metric]
     samples = ", ".join(
-        f"{len(result.samples)} {result.study.split} samples of {name}"
+        f"{len(result.samples)} {_split(result)}samples of {name}"
         for name, result in zip(result_names(results), results, strict=True)
     )
     models = listed(model_label(result.study.model) for result in results)
@@ -135,14 +135,22 @@ def _lead(results: Sequence[HeadResult]) -> Markup:
     return opening(words, organism=any(is_organism(result.study.model) for result in results))
 
 
-def _warning(results: Sequence[HeadResult], k: int) -> Markup | str:
+def _split(result: HeadResult) -> str:
+    """The split that the samples themselves say they are of, as a word before “samples”."""
+    said = result.study.data.split
+    return f"{said} " if said else ""
+
+
+def _warning(results: Sequence[HeadResult], k: int) -> Markup:
     """Before any number, where the best heads do no better than a uniform map."""
     names = [
         name
         for name, result in zip(result_names(results), results, strict=True)
         if result.n_beating_even(k) <= min(k, result.n_heads) / 2
     ]
-    return paragraph(UNIFORM.format(names=" and of ".join(names), k=k), kind="note wide") if names else ""
+    none = [line for line in (result.none_beats_even() for result in results) if line]
+    notes = [UNIFORM.format(names=" and of ".join(names), k=k)] if names else []
+    return join(*(paragraph(note, kind="note wide") for note in (*dict.fromkeys(none), *notes)))
 
 
 def _agreement(found: Agreement) -> Markup:
@@ -213,6 +221,7 @@ def _top(result: HeadResult, k: int, shared: set[tuple[int, int]]) -> Markup:
         "95 %": lambda row: None if row["note"] else interval(row["low"], row["high"]),
         "gain": lambda row: signed(row["gain"]),
         "samples": "n",
+        "groups": "n_groups",
     }
     return table(list(columns), rows(result.best(k), columns))
 

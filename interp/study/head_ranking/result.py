@@ -168,7 +168,7 @@ class HeadResult(GridResult):
 
     @cached_property
     def _gains(self) -> Float[np.ndarray, " pair"]:
-        scores = self.scores.merge(self.samples[["sample", "even"]], on="sample")
+        scores = self.values.merge(self.samples[["index", "even"]], on="index")  # one run: ids may repeat
         sign = 1 if METRICS[self.study.metric].better == "higher" else -1
         return HeadMeans.of(scores.assign(value=sign * (scores.value - scores.even))).mean()[0]
 
@@ -199,6 +199,16 @@ class HeadResult(GridResult):
         if self.study.metric in UNIFORM_FRIENDLY and n_best <= min(k, ranked) / 2:
             said += " This metric favours uniform maps over sharp ones: rank by ar or auroc too."
         return said
+
+    def none_beats_even(self) -> str:
+        """A sentence for when not one head beats a uniform map; empty otherwise."""
+        ranked = self.n_heads - self.n_unranked
+        if not ranked or self.n_beating_even(ranked):
+            return ""
+        return (
+            f"{self.study.label}: no head is better than a uniform map, so this order shows which heads are the least "
+            f"bad, not which look at the boxes."
+        )
 
     @cached_property
     def ranked(self) -> pd.DataFrame:
@@ -246,9 +256,9 @@ class HeadResult(GridResult):
             few = "too few groups" if row["note"] else f"[{row['low']:.3f}, {row['high']:.3f}]"
             numbers = (f"{row['mean']:.3f}", few, f"{row['gain']:+.3f}", row["n"], row["n_groups"])
             table.add_row(*map(str, (row["rank"], row["layer"], row["head"], *numbers)))
-        return "\n".join(
-            [printed(table, WIDTH), self.verdict(k), *([self._unranked_line()] if self.n_unranked else [])]
-        )
+        lines = [self.none_beats_even(), printed(table, WIDTH), self.verdict(k)]
+        lines += [self._unranked_line()] if self.n_unranked else []
+        return "\n".join(line for line in lines if line)
 
     def _unranked_line(self) -> str:
         return f"{self.n_unranked} of {self.n_heads} heads have no defined score and are not ranked."

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from interp.errors import InterpError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.run import ProcessCache
+from interp.run import ProcessCache, cost_of
 from interp.study.indicator_comparison.checks import asked_otherwise, fixed_targets, shuffled, stage_name
 from interp.study.indicator_comparison.one_map import one_map
 from interp.study.prefix_cost import billed
@@ -71,7 +71,7 @@ def costs(cells: Sequence[GridCell]) -> pd.DataFrame:
     """
     rows = []
     for cell in cells:
-        total = cell.folder.read_json("cost.json", {}).get("total", {})
+        total = cost_of(cell.folder)
         plain = _each(total, PLAIN)
         for label in (PLAIN, *cell.study.indicators):
             own = _each(total, label)

@@ -129,9 +129,8 @@ def _words(choice: LayerChoice, study: Any) -> str:
         else "SOME OF WHOSE GROUPS ARE AMONG THESE"
     )
     n, name = len(study.validation), study.validation.name
-    return (
-        f"the best mean {METRICS[choice.metric].label} of all layers on {n} other samples of {name}, {apart}"
-    )
+    few = f". {choice.caution}" if choice.caution else ""
+    return f"the best mean {METRICS[choice.metric].label} of all layers on {n} other samples of {name}, {apart}{few}"
 
 
 def _layered(study: Any, indicator: Any, mllm: Any) -> bool:

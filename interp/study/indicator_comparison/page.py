@@ -261,7 +261,7 @@ def _meanings(result: IndicatorResult) -> Markup:
 
 
 def _origin(cell: IndicatorCell) -> Markup:
-    study = cell.folder.read_json("study.json", {})
+    study = cell.folder.study()
     named = [*study.get("indicators", {}).items(), *study.get("removals", {}).items()]
     more = [
         *((name, as_json(value)) for name, value in named),

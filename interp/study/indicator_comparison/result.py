@@ -14,12 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.metrics import METRICS, normalised
+from interp.run import manifest_of
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.indicator_comparison.indicator_maps import costs
 from interp.study.indicator_comparison.paired_tests import compare_indicators, found
 from interp.study.indicator_comparison.removal_curves import scaled
-from interp.study.result import GridResult, printed, stored_tokens
+from interp.study.result import GridResult, counted, printed, stored_tokens
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def calibration_table(result: GridResult, found: pd.DataFrame, measure: str) -> 
         for cell in cells
         if (n := rows_of(result.samples, cell.labels).group.nunique()) < MIN_GROUPS
     ]
-    return "\n".join([printed(table, WIDTH), *notes])
+    return "\n".join([printed(table, WIDTH), *counted(result), *notes])
 
 
 def mark(finds: Any) -> str:
@@ -87,7 +88,7 @@ class IndicatorCell(GridCell):
     @property
     def layers(self) -> dict[str, int | str]:
         """The layer, or "sum", of each indicator that gives several, as it ran."""
-        return self.folder.read_json("study.json", {}).get("layers", {})
+        return self.folder.study().get("layers", {})
 
     def maps(self, indices: Sequence[int]) -> dict[int, dict[str, Float[np.ndarray, " token"]]]:
         """Each sample's maps over its image tokens, by indicator."""
@@ -199,7 +200,7 @@ class IndicatorResult(GridResult):
         """Which layer stands for each indicator that gives several, and how it was chosen; a line per cell."""
         lines = []
         for cell in (one for one in self.cells if one.layers):
-            said = cell.folder.read_json("manifest.json", {}).get("layers", {})
+            said = manifest_of(cell.folder).get("layers", {})
             groups: dict[str, list[str]] = {}
             for label, layer in cell.layers.items():
                 groups.setdefault(said.get(label, "as given"), []).append(

@@ -194,7 +194,8 @@ def _failures(result: KnockoutResult) -> Markup:
     found = result.failures
     if found.empty:
         return section("Failures", paragraph("None: every flow was blocked in every sample.", kind="soft"))
-    counts = where(found, found.flow.notna()).groupby("flow")["sample"].nunique()
+    flows = where(found, found.flow.notna()).drop_duplicates([*result.axes, "index", "flow"])
+    counts = flows.groupby("flow").size()
     said = "; ".join(f"{name}: {n} samples" for name, n in counts.items()) or "none"
     words = f"Samples left out: {int(found.flow.isna().sum())}. "
     words += "Flows that could not be blocked, in some windows or all: "

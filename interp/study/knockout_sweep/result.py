@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
+from interp.run import cost_of, manifest_of
 from interp.stats import holm, paired, paired_test, population_note
 from interp.study.dataframes import below, records, rows_of, where
 from interp.study.knockout_sweep.flows import Flow, control_of
@@ -219,9 +220,9 @@ class KnockoutResult(GridResult):
     def work(self, cell: GridCell) -> tuple[int, int]:
         """Token positions × layers that ran, and as many as whole passes over each prompt would have taken."""
         samples, passes = cell.frame("samples"), cell.frame("passes")
-        n_layers = int(cell.folder.read_json("manifest.json", {}).get("model", {}).get("n_layers", 0))
+        n_layers = int(manifest_of(cell.folder).get("model", {}).get("n_layers", 0))
         each = passes.groupby("index").size().reindex(samples["index"]).fillna(0).to_numpy() + 1
-        ran = cell.folder.read_json("cost.json", {}).get("total", {}).get("layer_tokens", 0)
+        ran = cost_of(cell.folder).get("layer_tokens", 0)
         return int(ran), int((each * samples.n_prompt.to_numpy()).sum() * n_layers)
 
     def strongest(self, cell: GridCell, measure: str = "relative") -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ DISAGREE = ("looked, wrong", "looked elsewhere, right")
 LEAD = Markup("""{n} samples ({data}) that <b>{models}</b> answered: where it attended to the object and was wrong,
 and where it was right without attending to the object.""")
 HOW = """A sample “looked” when the attention ratio (AR) of its map is above a threshold. The threshold is the 95 %
-quantile of the AR that the maps of validation samples have on other samples' boxes: what attention reaches by chance
+quantile of the AR that the maps of {chosen_on} have on other samples' boxes: what attention reaches by chance
 on these images. It is {limits}. Answers do not enter it. {choice} An answer is right when its first token is right.
 “Expected” is the share if looking and being right were independent."""
 CARE = """Attention from the last token at one layer is one way to look: a model that “looked elsewhere” here may have
@@ -104,7 +104,7 @@ def verdicts(result: Result, choice: LayerChoice, limits: Mapping[Key, float]) -
     scores = _at(result, choice)
     own = where(scores, scores.control == "boxes").assign(ar=lambda rows: rows.value)
     columns = ["model", "data", "index", "sample", "group", "answer", "predicted", "correct"]
-    frame = result.samples[columns].merge(own[[*KEY, "sample", "ar"]], on=[*KEY, "sample"])
+    frame = result.samples[columns].merge(own[[*KEY, "index", "ar"]], on=[*KEY, "index"])  # ids may repeat
     frame = frame.dropna(subset=["ar", "correct"]).reset_index(drop=True)
     limit = pd.Series([limits[key] for key in zip(frame.model, frame.data, strict=True)], dtype=float)
     frame = frame.assign(looked=frame.ar > limit, correct=frame.correct.astype(bool))
@@ -192,7 +192,7 @@ def _auroc(ar: np.ndarray, right: np.ndarray) -> float:
 
 def _at(result: Result, choice: LayerChoice) -> pd.DataFrame:
     """The AR of every sample at its model's chosen layer."""
-    scores = where(result.scores, result.scores.metric == "ar")
+    scores = where(result.values, result.values.metric == "ar")
     return where(scores, scores.layer == scores.model.map(dict(choice.layers)))
 
 
@@ -243,7 +243,8 @@ def write_page(
         found: From `verdicts`.
     """
     said = "; ".join(f"{number(limit)} for {data}" for (_, data), limit in limits.items())
-    how = HOW.format(limits=said, choice=capital(choice.sentence(result)))
+    chosen_on = f"{choice.split or 'other'} samples"
+    how = HOW.format(limits=said, choice=capital(choice.sentence(result)), chosen_on=chosen_on)
     lost = len(result.samples) - len(found)
     how += f" {lost} samples are left out: no known answer, or no defined AR." if lost else ""
     cases = join("Maps: low ", ramp(), f" high, each by itself. Cases are drawn with seed {result.seed}.")

@@ -101,7 +101,7 @@ def write_page(result: Result, path: str | Path, *, choice: LayerChoice | None =
 def sweep_opening(words: Markup, result: Result, **values: object) -> Markup:
     """The first paragraph of a page about layer sweeps, with the number of samples and the names filled in."""
     models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    said = words.format(**{"models": models, "data": data, "n": len(result.samples), **values})
+    said = words.format(**{"models": models, "data": data, "n": result.n_samples, **values})
     return opening(said, organism=any(is_organism(cell.sweep.model) for cell in result.cells))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ from rich.text import Text
 
 from interp.errors import StudyError
 from interp.metrics import METRICS
-from interp.run.files import write_atomically
+from interp.report.tables import write_csv
+from interp.run.files import as_path, write_atomically
 from interp.study.compare import compare, compare_groups
 from interp.study.dataframes import where
 from interp.study.layer_choice import LayerChoice, check_metric, choose_layer, layers_of, metrics_of
-from interp.study.result import GridResult, differences, printed, stored_tokens, summarise
+from interp.study.result import GridResult, counted, differences, printed, stored_tokens, summarise
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def layer_table(result: GridResult, metric: str, choice: LayerChoice | None = No
         for cell in result.cells:
             row += _columns(summary, (*cell.key, layer))
         table.add_row(*map(Text, row))
-    return printed(table, WIDTH + 30 * max(len(result.cells) - 2, 0))
+    shown_table = printed(table, WIDTH + 30 * max(len(result.cells) - 2, 0))
+    return "\n".join([shown_table, *counted(result)])
 
 
 def _star(layer: int, choice: LayerChoice | None) -> str:
@@ -158,8 +159,8 @@ class Result(GridResult):
             Columns of `summary`, with `control` "boxes", "shuffled_boxes", "centre_prior",
             "boxes − shuffled_boxes" or "boxes − centre_prior".
         """
-        chosen = self.scores.model.map(self.layers(layer))
-        here = where(self.scores, self.scores.layer == chosen)
+        chosen = self.values.model.map(self.layers(layer))
+        here = where(self.values, self.values.layer == chosen)
         means = summarise(here, level=level, seed=self.seed)
         return pd.concat(
             [means, differences(here, self.axes, level=level, seed=self.seed)], ignore_index=True
@@ -225,9 +226,10 @@ class Result(GridResult):
             path: Where to write it; `report.html` in the study's folder when left out.
             choice: The layer to feature; without one, the best on these samples, labelled as descriptive.
         """
-        write_atomically(self.folder / "summary.csv", self.summary().to_csv(index=False).encode())
+        target = None if path is None else as_path("path", path)
+        write_csv(self.summary(), self.folder / "summary.csv")
         own = self._write(None, choice=choice)
-        if path is None:
+        if target is None or target.resolve() == own.resolve():
             return own
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copyfile(own, path)) if Path(path).resolve() != own.resolve() else own
+        write_atomically(target, own.read_bytes())
+        return target

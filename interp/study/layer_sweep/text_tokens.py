@@ -48,10 +48,9 @@ is one group. Dashed: the same maps on other samples' boxes."""
 DIVISOR = """All relative maps, for every kind of token, are divided by the same row: the last row of the generic
 prompt, since a generic prompt has no question and no word for the object. Only for the last token do both rows have
 the same role in the sentence. A difference between kinds of token should therefore also appear in the plain maps."""
-CHOICE = """Each kind of token is shown at its own layer, the best on the validation split, and measured on test
-samples of other groups. “Minus” columns are differences of AR over the same samples: minus AR
-on shuffled boxes, minus AR of the last token. p: permutation of whole groups, with Holm's correction over all rows of
-this table."""
+CHOICE = """Each kind of token is shown at its own layer, the best on {chosen_on}. {caution}“Minus” columns are
+differences of AR over the same samples: minus AR on shuffled boxes, minus AR of the last token. p: permutation of
+whole groups, with Holm's correction over all rows of this table."""
 
 
 def own_layer_scores(result: Result, choices: Mapping[str, LayerChoice], metric: str = "ar") -> pd.DataFrame:
@@ -62,7 +61,7 @@ def own_layer_scores(result: Result, choices: Mapping[str, LayerChoice], metric:
         choices: Indicator's label → the layer chosen for it.
         metric: Which score.
     """
-    scores = where(result.scores, result.scores.metric == metric)
+    scores = where(result.values, result.values.metric == metric)
     layers = [choices[kind].layers[model] for kind, model in zip(scores.indicator, scores.model, strict=True)]
     return where(scores, scores.layer == pd.Series(layers, index=scores.index))
 
@@ -85,7 +84,7 @@ def against_last(scores: pd.DataFrame, last: str, *, seed: int = 0) -> pd.DataFr
     places = list(dict.fromkeys(zip(own.model, own.data, strict=True)))
     rows.sort(key=lambda row: places.index((row["model"], row["data"])))
     keys = ["model", "data", "indicator", "control"]
-    values: dict[Any, pd.DataFrame] = {key: part.set_index("sample") for key, part in scores.groupby(keys)}
+    values: dict[Any, pd.DataFrame] = {key: part.set_index("index") for key, part in scores.groupby(keys)}
     for row in rows:
         here = (row["model"], row["data"])
         mine = values[*here, row["indicator"], "boxes"]
@@ -108,7 +107,7 @@ def _test(a: pd.DataFrame, b: pd.DataFrame, seed: int) -> float:
 
 def _both(a: pd.DataFrame, b: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values and groups of the samples measured both ways, in one order."""
-    common = [sample for sample in a.index if sample in b.index]
+    common = a.index.intersection(b.index, sort=False)
     return a.value[common].to_numpy(), b.value[common].to_numpy(), a.group[common].to_numpy()
 
 
@@ -173,19 +172,26 @@ def write_page(
     examples = join("Low ", ramp(), " high, each map by itself; relative maps.")
     body = [
         section("Layer by layer", paragraph(DIVISOR, kind="soft wide"), figure_cards(shown), intro=HOW),
-        section("At each kind's own layer", grid(cards, "stacked"), intro=CHOICE),
+        section("At each kind's own layer", grid(cards, "stacked"), intro=_choice(first, choices)),
         section("Some samples", *_examples(first, choices[next(iter(results))]), intro=examples),
         section("Failures", paragraph(failures_said(list(results.values())), kind="wide")),
     ]
-    n = first.samples[["data", "sample"]].drop_duplicates().shape[0]
     return save_page(
         path,
         title="Text tokens",
         question="Do the question, the object's word and the answer look at the object?",
-        lead=sweep_opening(LEAD, first, n=n),
+        lead=sweep_opening(LEAD, first),
         body=body,
         figures=shown,
     )
+
+
+def _choice(result: Result, choices: Mapping[str, Mapping[str, LayerChoice]]) -> str:
+    """What the layers were chosen on."""
+    choice = next(iter(next(iter(choices.values())).values()))
+    samples = f"{choice.split or 'other'} samples"
+    own = f"{samples} of other groups" if choice.held_out(result) else "samples of the same groups"
+    return CHOICE.format(chosen_on=own, caution=f"{choice.caution} " if choice.caution else "")
 
 
 def failures_said(results: Sequence[Result]) -> str:
@@ -193,7 +199,7 @@ def failures_said(results: Sequence[Result]) -> str:
     found = pd.concat([result.failures for result in results])
     if found.empty:
         return "None: every sample was measured."
-    each = found.drop_duplicates(["indicator", "sample", "reason"])
+    each = found.drop_duplicates(["model", "data", "indicator", "index", "reason"])
     first = records(found)[0]
     said = times((each.indicator + ": " + each.error).value_counts())
     return f"Left out: {said}. The first, {first['sample']}: {first['reason']}"

@@ -52,10 +52,10 @@ def lens_gaps(result: GridResult) -> pd.DataFrame:
 
     Columns: model, data, word, layer, mean, low, high, n, n_groups, p (sign-flipping by group), p_holm (over all rows).
     """
-    scores = where(result.scores, result.scores.measure == "gap")
+    scores = where(result.values, result.values.measure == "gap")
     rows = []
     for key, part in scores.groupby(list(KEYS), sort=False):
-        wide = part.pivot_table(index=["sample", "group"], columns="of", values="value", observed=True)
+        wide = part.pivot_table(index=["index", "group"], columns="of", values="value", observed=True)
         if OTHERS not in wide or OWN not in wide:
             continue
         wide = wide.dropna().reset_index()
@@ -96,7 +96,7 @@ def write_page(result: GridResult, path: str | Path) -> Path:
 
 def _lead(result: GridResult) -> Markup:
     models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    words = LEAD.format(models=models, n=len(result.samples), data=data)
+    words = LEAD.format(models=models, n=result.n_samples, data=data)
     return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells), note=KNOWN)
 
 

@@ -67,6 +67,11 @@ class LensSweepTask(LensTask):
 
     name = "lens-sweep"
 
+    @property
+    def reads_labels(self) -> bool:
+        """True: a label is a word that is looked for."""
+        return True
+
     def to_dict(self) -> dict[str, Any]:
         """Everything the numbers depend on."""
         study = self.study

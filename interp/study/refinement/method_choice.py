@@ -91,11 +91,14 @@ def grounding(
     n_heads = ranked.n_heads - ranked.n_unranked
     chosen = k or min(20, max(n_heads // 8, 1))
     sweep = LayerSweep(model=model, data=validation, metrics=("ar",), seed=seed).run(out, workers=workers)
-    layer = next(iter(choose_layer(sweep).layers.values()))
+    choice = choose_layer(sweep)
+    layer = next(iter(choice.layers.values()))
+    split = f"{validation.split} " if validation.split else ""
     said = (
         f"{validation.name}: the top {chosen} of {n_heads} heads by {metric}, and layer {layer} by attention ratio, on "
-        f"{len(validation)} validation samples. {ranked.verdict(chosen)}"
+        f"{len(validation)} {split}samples. {choice.caution} {ranked.none_beats_even()} {ranked.verdict(chosen)}"
     )
+    said = " ".join(said.split())
     return Grounding(ranking.top(chosen), layer, min(layer + 1, int(sweep.scores.layer.max())), n_heads, said)
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
+from interp.run import cost_of
 from interp.stats import MIN_GROUPS, per_group
 from interp.study.dataframes import records, rows_of, where
 from interp.study.head_ranking.head_set import HeadSet
@@ -27,7 +28,7 @@ from interp.study.refinement.method_comparison import (
     with_holm,
 )
 from interp.study.refinement.task import PLAIN, SPENT, TIMES, references
-from interp.study.result import GridResult, printed, stored_tokens
+from interp.study.result import GridResult, counted, printed, stored_tokens
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def costs(cells: Sequence[GridCell]) -> pd.DataFrame:
     """
     rows = []
     for cell in cells:
-        total = cell.folder.read_json("cost.json", {}).get("total", {})
+        total = cost_of(cell.folder)
         row: dict[str, object] = dict(cell.labels)
         for name in SPENT:
             plain, own = (float(total.get(f"{side}_{name}", float("nan"))) for side in ("plain", "method"))
@@ -220,7 +221,7 @@ class RefinementCell(GridCell):
     @property
     def method(self) -> dict[str, Any]:
         """The method as it ran, its heads named."""
-        return self.folder.read_json("study.json", {})["method"]
+        return self.folder.study()["method"]
 
     def maps(self, indices: Sequence[int]) -> dict[int, dict[str, Float[np.ndarray, " token"]]]:
         """Each sample's maps over its image tokens: "method" and "kept" (1 or 0) as far as the method gives them;
@@ -361,7 +362,8 @@ class RefinementResult(GridResult):
         """Text: one line per cell: accuracy before and after, difference [low, high], flips, p, cost; and group by
         group where groups are too few for an interval."""
         few = self.per_group() if "correct" in self.measures and len(self.cells) <= MANY else None
-        return methods_table(self.summary(), few, self.axes, self.varied)
+        table = methods_table(self.summary(), few, self.axes, self.varied)
+        return "\n".join([table, *(counted(self) if len(self.cells) <= MANY else [])])
 
     def pairs_table(self, over: str = "method") -> str:
         """Text: every pair of methods on the same samples, the difference of their accuracies, p and Holm's p."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import ModelSpec
 from interp.study.head_ranking.figures import heat_maps, rank_scatter, ranking_figures
@@ -102,7 +103,7 @@ def test_text_from_the_data_stays_text_and_nothing_is_loaded(page: str) -> None:
 def test_the_page_says_what_was_measured_and_how_far_it_agrees(page: str) -> None:
     text = " ".join(Elements(page).text.split())
     assert "Which heads look at what the question is about? Are they the same on samples and on few" in text
-    assert "22 validation samples of samples, 6 validation samples of few" in text
+    assert "22 samples of samples, 6 samples of few" in text
     assert "attention ratio, higher is better" in text
     assert "rank correlation over 6 heads1.00 no interval: too few groups" in text
     assert "overlap of the top 2" in text
@@ -134,3 +135,22 @@ def test_the_page_warns_of_uniform_maps_and_of_organisms(
     assert "These are not the paper's numbers" in text
     assert "Agreement" not in text
     assert (result.folder / "report.html").exists()
+
+
+def test_no_head_above_a_uniform_map_is_said_before_the_top(tmp_path: Path) -> None:
+    said = "no head is better than a uniform map, so this order shows which heads are the least bad"
+    bad, good = (made(tmp_path, np.full((24, 8), value), name=f"at-{value}") for value in (0.5, 2.0))
+    table = bad.table(2)
+    assert table.startswith(f"planted · at-0.5: {said}")
+    assert said not in good.table(2)
+    pages = [one.report(tmp_path / "page.html", k=2).read_text() for one in (bad, good)]
+    assert pages[0].index(said) < pages[0].index("The top 2")
+    assert said not in pages[1]
+
+
+@pytest.mark.parametrize("split", ["validation", None])
+def test_a_split_is_named_only_where_the_data_have_one(split: str | None, tmp_path: Path) -> None:
+    data = Samples([sample(i, meta={"split": split} if split else {}) for i in range(4)], "planted")
+    page = ranking(data=data).run(tmp_path, progress=False).report().read_text()
+    assert ("4 validation samples of planted" in page) == (split is not None)
+    assert ("4 samples of planted" in page) == (split is None)

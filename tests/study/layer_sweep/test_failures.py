@@ -27,13 +27,13 @@ def result(
     rows = []
     for control, values in (("boxes", ars), ("shuffled_boxes", null or ars)):
         for layer, scale in ((1, -7.0), (2, 1.0)):
-            part = samples[["model", "data", "sample", "group"]].assign(
+            part = samples[["model", "data", "index", "sample", "group"]].assign(
                 layer=layer, metric="ar", control=control
             )
             rows.append(part.assign(value=scale * np.array(values, float)))
     scores = pd.concat([*rows, rows[1].assign(metric="js", value=-1.0)], ignore_index=True)
     cells = [SimpleNamespace(labels={"model": "m", "data": data})]
-    return SimpleNamespace(scores=scores, samples=samples, cells=cells)
+    return SimpleNamespace(values=scores, samples=samples, cells=cells)
 
 
 def test_the_threshold_is_a_quantile_of_other_boxes() -> None:

@@ -82,7 +82,7 @@ def test_a_layer_chosen_elsewhere_is_featured_as_such(result: Result, tmp_path: 
     choice = choose_layer(study.run(tmp_path, progress=False))
     path = result.report(tmp_path / "deep" / "report.html", choice=choice)
     text = Elements(path.read_text()).text
-    assert "Layer 2 of planted: the best mean attention ratio on validation samples" in text
+    assert "Layer 2 of planted: the best mean attention ratio on other samples, which share" in text
     assert "Descriptive only" not in text
 
 

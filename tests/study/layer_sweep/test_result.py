@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from interp.data import Samples
-from interp.errors import StudyError
+from interp.errors import RunError, StudyError
+from interp.report.tables import read_csv
 from interp.study import Grid, Result, choose_layer
 from tests.study.planted import Model, Planted, sample, samples, sweep
 
@@ -108,3 +109,42 @@ def test_there_is_a_figure_for_each_metric(result: Result) -> None:
     assert "large 95 %" in lines
     assert "small 95 %" not in lines  # too few groups for a band: a line for each group instead
     assert "small · group patient-50" in lines
+
+
+def test_a_sample_under_two_models_is_one_sample(tmp_path: Path) -> None:
+    models = {"a": Model(fingerprint="a" * 64), "b": Model(fingerprint="b" * 64)}
+    grid = Grid(sweep(metrics=("ar",)), model=models, data={"x": samples(4), "y": samples(3, start=50)})
+    found = grid.run(tmp_path, progress=False)
+    assert len(found.samples) == 14
+    assert found.n_samples == 7
+    assert "with 7 samples (x, y)" in found.report(tmp_path / "page.html").read_text()
+
+
+def test_rows_of_one_id_are_compared_with_their_own_baselines(tmp_path: Path) -> None:
+    named = Samples([one.replace(id="image") for one in samples(12)], "planted")
+    own, one = (sweep(data=data).run(tmp_path, progress=False).at_layer(1) for data in (samples(12), named))
+    assert one["mean"].tolist() == own["mean"].tolist()
+    assert one.n.tolist() == own.n.tolist() == [12] * len(own)
+
+
+def test_a_report_is_replaced_by_a_whole_one(result: Result, tmp_path: Path) -> None:
+    page = result.report(tmp_path / "new" / "page.html")
+    assert page.read_bytes() == (result.folder / "report.html").read_bytes()
+    assert result.report(result.folder / "report.html") == result.folder / "report.html"
+    with pytest.raises(RunError, match="it is a folder, name a file in it"):
+        result.report(tmp_path)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["page.html"]
+
+
+def test_a_summary_runs_in_no_spreadsheet(tmp_path: Path) -> None:
+    found = sweep(data=samples(2, name='=HYPERLINK("http://x")'), metrics=("ar",)).run(
+        tmp_path, progress=False
+    )
+    found.report()
+    assert '''"'=HYPERLINK(""http://x"")"''' in (found.folder / "summary.csv").read_text()
+    assert read_csv(found.folder / "summary.csv").data.unique().tolist() == ['=HYPERLINK("http://x")']
+
+
+def test_the_table_says_how_many_samples_and_groups(result: Result) -> None:
+    lines = result.table("ar").splitlines()
+    assert lines[-2:] == ["large: 48 samples in 24 groups.", "small: 6 samples in 3 groups."]

@@ -19,7 +19,7 @@ def scores(kinds: dict[str, tuple[float, float]], data: str = "scans", n: int = 
     for kind, levels in kinds.items():
         for control, level in zip(("boxes", "shuffled_boxes"), levels, strict=True):
             rows += [
-                {"model": "m", "data": data, "indicator": kind, "sample": f"s{i}", "group": f"g{i}", "layer": 1,
+                {"model": "m", "data": data, "indicator": kind, "index": i, "sample": "s", "group": f"g{i}", "layer": 1,
                  "metric": "ar", "control": control, "value": level + 0.01 * (-1) ** i}
                 for i in range(n)
             ]  # fmt: skip
@@ -42,8 +42,8 @@ def test_differences_are_paired_and_p_is_adjusted() -> None:
 
 def test_a_sample_one_kind_lacks_is_in_no_difference() -> None:
     whole = scores({"last": (3.0, 1.0), "word": (2.0, 1.0)})
-    whole.loc[(whole.indicator == "last") & (whole["sample"] == "s0"), "value"] = 1000.0
-    lacking = whole[~((whole.indicator == "word") & (whole["sample"] == "s0"))]
+    whole.loc[(whole.indicator == "last") & (whole["index"] == 0), "value"] = 1000.0
+    lacking = whole[~((whole.indicator == "word") & (whole["index"] == 0))]
     found = against_last(lacking, "last").set_index("indicator")
     assert found["last"]["word"].mean == pytest.approx(-1)
     assert found.n.to_dict() == {"last": N, "word": N - 1}
@@ -52,7 +52,7 @@ def test_a_sample_one_kind_lacks_is_in_no_difference() -> None:
 def test_rows_are_paired_by_sample_whatever_their_order() -> None:
     rng = np.random.default_rng(0)
     table = scores({"last": (0.0, 1.0), "word": (0.0, 1.0)})
-    level = table["sample"].map({f"s{i}": value for i, value in enumerate(rng.normal(0, 10, N))})
+    level = table["index"].map(dict(enumerate(rng.normal(0, 10, N))))
     table = table.assign(value=level + 0.5 * (table.indicator == "word"))
     shuffled = table.sample(frac=1, random_state=1)
     gap = against_last(shuffled, "last").set_index("indicator")["last"]["word"]
@@ -75,7 +75,7 @@ def test_each_kind_is_scored_at_its_own_layer() -> None:
     frames = [scores({"last": (level, 1), "word": (10 * level, 1)}, n=2).assign(layer=layer) for layer, level in
               ((0, 1.0), (1, 2.0))]  # fmt: skip
     extra = frames[0].assign(metric="js", value=99.0)
-    result: Any = SimpleNamespace(scores=pd.concat([*frames, extra], ignore_index=True))
+    result: Any = SimpleNamespace(values=pd.concat([*frames, extra], ignore_index=True))
     choices: Any = {"last": SimpleNamespace(layers={"m": 1}), "word": SimpleNamespace(layers={"m": 0})}
     own = own_layer_scores(result, choices)
     own = own[own.control == "boxes"].groupby("indicator").value.mean()
