@@ -7,18 +7,52 @@ from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any, Literal
 
-from interp.errors import InterpError, MapError
+from interp.errors import InterpError, MapError, ModelError, PromptError
+from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Site
 
-__all__ = ["check_bool", "check_number", "check_one_of", "check_whole", "layers_of", "site_layers"]
+__all__ = [
+    "MOST_LAYERS",
+    "check_bool",
+    "check_call",
+    "check_number",
+    "check_one_of",
+    "check_whole",
+    "layers_of",
+    "site_layers",
+]
 
 Error = type[InterpError]
+
+MOST_LAYERS = 10_000
+"""More layers than any model has."""
 
 
 def check_bool(name: str, value: Any, error: Error = MapError) -> None:
     """Raise `error` for anything but True or False."""
     if not isinstance(value, bool):
         raise error(f"{name} is True or False; got {value!r}.")
+
+
+def check_call(mllm: Any, prompt: Any = None, target: Any = Target()) -> None:  # noqa: B008 - frozen
+    """Raise for what an indicator or a method is called with, where it is no model, prompt or target.
+
+    Raises:
+        ModelError: Nothing that encodes samples, as an `Mllm` does.
+        PromptError: Neither a `Prompt` nor None, or not a `Target`.
+    """
+    if not (hasattr(mllm, "encode") and hasattr(mllm, "family")):
+        raise ModelError(
+            f"expected a model first, as interp.load(…) or interp.wrap(…) give it; got {type(mllm).__name__}."
+        )
+    if prompt is not None and not isinstance(prompt, Prompt):
+        raise PromptError(
+            f"prompt is an interp.Prompt; got {prompt!r}. Write interp.Prompt(template=…), or leave it out."
+        )
+    if not isinstance(target, Target):
+        raise PromptError(
+            f'target is an interp.Target; got {target!r}. Write interp.Target("an answer"), or leave it out.'
+        )
 
 
 def check_one_of(name: str, value: Any, known: Iterable[str], error: Error = MapError) -> None:
@@ -28,10 +62,14 @@ def check_one_of(name: str, value: Any, known: Iterable[str], error: Error = Map
         raise error(f"{name} is {' or '.join(map(repr, names))}; got {value!r}.")
 
 
-def check_whole(name: str, value: Any, least: int, error: Error = MapError) -> int:
-    """The value; raise `error` for anything but an int of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise error(f"{name} is a whole number of at least {least}; got {value!r}.")
+def check_whole(
+    name: str, value: Any, least: int, error: Error = MapError, *, most: int | None = None
+) -> int:
+    """The value; raise `error` for anything but an int of at least `least`, and at most `most`."""
+    above = most is not None and isinstance(value, int) and value > most
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or above:
+        bound = "" if most is None else f" and at most {most}"
+        raise error(f"{name} is a whole number of at least {least}{bound}; got {value!r}.")
     return value
 
 

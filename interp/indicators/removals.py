@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from interp.errors import MapError, SiteError
-from interp.indicators.argument_checks import check_one_of, check_whole, layers_of, site_layers
+from interp.indicators.argument_checks import check_call, check_one_of, check_whole, layers_of, site_layers
 from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
@@ -163,6 +163,7 @@ class HideTokens:
         batch: int = 32,
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
+        check_call(mllm, prompt, target)
         layers = layers_of(mllm, self.layers)
         scored = KeptTarget.of(mllm, sample, prompt, target, layers=(min(layers),))
         masks = checked_masks(masks, scored.tokens.n, batch)
@@ -252,6 +253,7 @@ class ReplaceEmbeddings:
         batch: int = 32,
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Each runs from its first replaced token on."""
+        check_call(mllm, prompt, target)
         scored = KeptTarget.of(mllm, sample, prompt, target)
         masks = checked_masks(masks, scored.tokens.n, batch)
         own = stream_of(scored.parts[0].kept)
@@ -374,6 +376,7 @@ class PaintPixels:
         batch: int = 32,
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Each is a whole pass, vision tower included."""
+        check_call(mllm, prompt, target)
         scored = KeptTarget.of(mllm, sample, prompt, target)
         tokens, (sample,) = scored.tokens, scored.batch.samples
         masks = checked_masks(masks, tokens.n, batch)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.errors import InterpError, MapError, MethodError, SiteError
-from interp.indicators.argument_checks import check_number, check_one_of
+from interp.indicators.argument_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.methods.method import Answer, Samples, answers, n_tokens, shared_prefix
 from interp.methods.published_layers import chosen_layers, layer_indices
@@ -261,6 +261,7 @@ class VGRefine:
             MethodError: Heads that are a reference.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         pairs, prompt = self._named_heads(), meant_prompt(samples, prompt)
         run, paid = shared_prefix(mllm, samples, *self._prompts(prompt))
         found = measure_heads(
@@ -280,6 +281,7 @@ class VGRefine:
         Raises:
             As `head_maps`.
         """
+        check_call(mllm, prompt)
         return [self._judged(one.mean(axis=0)) for one in self.head_maps(mllm, samples, prompt=prompt).maps]
 
     def answer(
@@ -310,6 +312,7 @@ class VGRefine:
             MethodError: `max_new_tokens` below 1, not one map per sample, or heads that are a reference.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         generate = n_tokens(max_new_tokens)
         prompt = meant_prompt(samples, prompt)
         self._named_heads()

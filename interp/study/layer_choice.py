@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.metrics import METRICS
-from interp.study.result import GridResult
+from interp.study.result import GridResult, is_result
 
 __all__ = ["LayerChoice", "check_metric", "check_split", "choose_layer", "layers_of", "metrics_of"]
 
@@ -59,6 +61,9 @@ def choose_layer(validation: GridResult, metric: str = "ar", *, descriptive: boo
         StudyError: Samples of the test split without `descriptive`, a metric that was not measured, or one
             that is undefined everywhere.
     """
+    is_result(validation)
+    if not isinstance(descriptive, bool):
+        raise StudyError(f"descriptive is True or False; got {descriptive!r}.")
     check_split((cell.study.data for cell in validation.cells), "the best layer", descriptive=descriptive)
     check_metric(validation, metric)
     scores = validation.scores
@@ -81,8 +86,9 @@ def metrics_of(result: GridResult) -> tuple[str, ...]:
 
 def check_metric(result: GridResult, metric: str) -> None:
     """Raise `StudyError` for a metric that was not measured."""
+    is_result(result)
     known = metrics_of(result)
-    if metric not in known:
+    if not isinstance(metric, str) or metric not in known:
         raise StudyError(f"expected one of the metrics measured, {', '.join(known)}; got {metric!r}.")
 
 
@@ -92,6 +98,9 @@ def layers_of(result: GridResult, layer: int | LayerChoice) -> dict[str, int]:
     Raises:
         StudyError: A layer that was not measured, or a choice that lacks a model of this result.
     """
+    is_result(result)
+    if not isinstance(layer, LayerChoice | int | np.integer) or isinstance(layer, bool):
+        raise StudyError(f"layer is a layer 0, 1, …, or what interp.choose_layer returns; got {layer!r}.")
     models = list(dict.fromkeys(cell.labels["model"] for cell in result.cells if cell.measured))
     layers = dict(layer.layers) if isinstance(layer, LayerChoice) else dict.fromkeys(models, int(layer))
     for model in models:
