@@ -19,6 +19,12 @@ from interp.inputs.sample import Sample
 from interp.tracing import Cost
 from tests.fuzz.trials import Call
 
+
+def called_back(argument: str) -> frozenset[str]:
+    """Trials with functions that take nothing: what a user's own function raises comes through as it is."""
+    return frozenset({f"{argument}=function", f"{argument}=class"})
+
+
 SITE = interp.Site(layers=[0])
 MAP = np.array([0.1, 0.7, 0.2, 0.4])
 MASK = np.array([True, False, False, True])
@@ -90,7 +96,7 @@ def _inputs() -> list[Call]:
         Call("Target", interp.Target),
         Call("diff", interp.diff, given(first="yes", second="no")),
         Call("Samples", data.Samples, given(samples=[one])),
-        Call("Samples.filter", samples().filter, given(keep=bool)),
+        Call("Samples.filter", samples().filter, given(keep=bool), called_back("keep")),
         Call("bundled", data.bundled, given(name="natural", n=1)),
         Call("jsonl", data.jsonl, given(path="nowhere.jsonl")),
         Call("coco", data.coco, given(root="nowhere", annotations="nowhere")),
@@ -130,7 +136,7 @@ def _statistics() -> list[Call]:
     mean = given(statistic=np.mean, columns=[VALUES], groups=GROUPS, n=20)
     return [
         Call("bootstrap", stats.bootstrap, given(values=VALUES, groups=GROUPS)),
-        Call("bootstrap_statistic", stats.bootstrap_statistic, mean),
+        Call("bootstrap_statistic", stats.bootstrap_statistic, mean, called_back("statistic")),
         Call("paired", stats.paired, two),
         Call("unpaired", stats.unpaired, apart),
         Call("two_way", stats.two_way, given(values=VALUES, groups_a=GROUPS, groups_b=GROUPS[::-1])),
@@ -264,6 +270,7 @@ def model_calls() -> dict[str, list[Call]]:
                 "conformance.check",
                 conformance.check,
                 given(model="llava", checks=["image tokens"], probes=1),
+                called_back("progress") | {"checks=None"},  # None means all, which takes long
             ),
         ],
         "tokens": [
@@ -368,14 +375,17 @@ def result_calls(kind: int) -> list[Call]:
     return [*calls, Call(f"{STUDIES[kind].__name__}.run", run, own_run)]
 
 
-def layer_calls() -> list[Call]:
-    """What takes a layer sweep's result."""
-    found = result(0)
-    compared = given(result=found, metric="ar", layer=2)
+def layer_calls(found: Any) -> list[Call]:
+    """The methods of a layer sweep's result but for its pages, and what else takes one."""
+    compared = given(result=found, metric="ar", layer=1)
     return [
         Call("choose_layer", interp.choose_layer, given(validation=found, metric="ar", descriptive=True)),
         Call("study.compare", study.compare, compared),
         Call("study.compare_groups", study.compare_groups, compared),
         Call("area_frame", study.area_frame, compared),
+        Call("Result.summary", found.summary),
+        Call("Result.table", found.table, given(metric="ar")),
+        Call("Result.at_layer", found.at_layer, given(layer=1)),
+        Call("Result.best_layer", found.best_layer, given(descriptive=True)),
         Call("Result.join", type(found).join, given(results=[found])),
     ]

@@ -12,12 +12,13 @@ import pytest
 
 import interp
 from interp import data, indicators, methods, metrics, stats, study
-from tests.fuzz.calls import STUDIES, layer_calls, model_calls, result_calls, value_calls
+from tests.fuzz.calls import STUDIES, layer_calls, model_calls, result, result_calls, value_calls
 from tests.fuzz.trials import Call, bare_error
+from tests.study.planted import sweep
 
 pytestmark = pytest.mark.usefixtures("unchecked", "_elsewhere")
 
-SHARE = {"values": 0.06, "models": 0.03, "results": 0.1}
+SHARE = {"values": 0.25, "models": 0.02, "results": 0.05}
 """Which share of the trials a default run makes, drawn by a fixed seed."""
 
 
@@ -56,8 +57,8 @@ def test_a_share_of_wrong_values_for_models_is_refused(
 def test_a_share_of_wrong_values_for_results_is_refused(
     record_property: Callable[[str, object], None],
 ) -> None:
-    calls = [*result_calls(0), *layer_calls()]
-    check(calls, record_property, "arguments of results", SHARE["results"])
+    planted = sweep().run("runs", progress=False)
+    check(layer_calls(planted), record_property, "arguments of results", SHARE["results"])
 
 
 @pytest.mark.slow
@@ -84,7 +85,7 @@ def test_wrong_values_for_results_are_refused(
 
 @pytest.mark.slow
 def test_wrong_values_for_comparisons_are_refused(record_property: Callable[[str, object], None]) -> None:
-    check(layer_calls(), record_property, "arguments: comparisons of results")
+    check(layer_calls(result(0)), record_property, "arguments: comparisons of results")
 
 
 RESULTS = {
@@ -100,7 +101,14 @@ LATER = {"check_split", "head_agreement", "matched", "stratified"}
 
 
 def test_every_public_name_is_in_the_table() -> None:
-    listed = {call.name for call in [*of_kinds(value_calls()), *of_kinds(model_calls()), *layer_calls()]}
+    listed = {
+        call.name
+        for call in [
+            *of_kinds(value_calls()),
+            *of_kinds(model_calls()),
+            *layer_calls(sweep().run("runs", progress=False)),
+        ]
+    }
     known = {name.removeprefix("study.").removeprefix("metrics.") for name in listed}
     public = {
         name
