@@ -63,6 +63,6 @@ def test_published_layers_are_consecutive_and_inside(published):
 
 def test_a_model_has_layers():
     with pytest.raises(
-        MethodError, match="n_layers, a number of decoder layers, is a whole number of at least 1 .*; got 0"
+        MethodError, match=r"n_layers, a number of decoder layers, is a whole number of at least 1 .*; got 0"
     ):
         scaled_layers(PAI, depth=32, n_layers=0)
