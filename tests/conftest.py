@@ -52,7 +52,12 @@ def unchecked() -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints how many cases of each kind the fuzz tests made (`record_property("fuzzed", (kind, n))`)."""
-    reports = [one for found in terminalreporter.stats.values() for one in found]
+    reports = [
+        one
+        for found in terminalreporter.stats.values()
+        for one in found
+        if getattr(one, "when", "") == "call"
+    ]
     made = [
         value for one in reports for name, value in getattr(one, "user_properties", ()) if name == "fuzzed"
     ]
