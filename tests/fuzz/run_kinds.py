@@ -82,7 +82,7 @@ def check_study(value: tuple[str, dict[str, Any]]) -> None:
     name, fields = value
     kind = FIELDS[name][0]
     known = {key: one for key, one in fields.items() if key in kind.__dataclass_fields__}
-    made = kind(data=_data(), model=Model(), **known)
+    made = kind(data=_data(), **known)
     again = made.replace()
     assert again == made
     assert hash(again) == hash(made)
@@ -181,9 +181,7 @@ WORDS = st.sampled_from(
         "x",
     ]
 ) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
-COMMANDS = st.lists(WORDS, max_size=4).filter(
-    lambda words: not {"check"} <= set(words) or "--all" not in words
-)
+COMMANDS = st.lists(WORDS, max_size=4).filter(lambda words: "check" not in words or "--all" not in words)
 
 
 def check_command(value: list[str]) -> None:
