@@ -59,8 +59,9 @@ FIELDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "IndicatorComparison": (
         study.IndicatorComparison,
         {
-            "metrics": ["ar"], "truth": ["boxes"], "layers": {}, "choose_by": "ar", "steps": [0.1, 0.5], "erased": [0.1],
-            "least": 0.1, "agreement": ["kendall"], "randomised": [0.5, "all"], "n_faithful": 1, "n_checked": 2,
+            "metrics": ["ar"], "truth": ["boxes"], "layers": {}, "choose_by": "ar", "steps": [0.1, 0.5],
+            "erased": [0.1], "least": 0.1, "agreement": ["kendall"], "randomised": [0.5, "all"],
+            "n_faithful": 1, "n_checked": 2,
             "few": {"random": 1}, "rule": "touch", "choices": {},
         },
     ),
