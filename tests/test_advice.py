@@ -63,7 +63,6 @@ TRACING = [
     ("Site(layers=[1], heads=[(1, 2)])", "leave out layers=[1]", "Site(heads=[(1, 2)])"),
     ("Site(layers=[1], heads=[(1, 2)])", "heads= without layers", "Site(layers=[1], heads=[2])"),
     ("positions(5)", "positions([5])", "positions([5])"),
-    ("positions(5)", "positions(range(4))", "positions(range(4))"),
     ("positions([])", "at least one position", "positions([0])"),
     ("image_mask([1.0, 2.0])", "image_mask(map > threshold)", "image_mask(np.array([1.0, 2.0]) > 1.5)"),
     ("mllm.trace([one], reads=Rows(SITE))", "reads=[Rows(", "mllm.trace([one], reads=[Rows(SITE)])"),

@@ -174,8 +174,8 @@ def _check_feature_layer(where: str, config: Any) -> None:
     layers = layer if isinstance(layer, list | tuple) else [layer]
     if layer == 0 and type(layer) is int:
         raise ModelError(
-            f"the config.json of {where} has vision_feature_layer=0, which transformers takes for none. For what enters "
-            "the tower's first layer write [0]."
+            f"the config.json of {where} has vision_feature_layer=0, which transformers takes for none. For what "
+            "enters the tower's first layer write [0]."
         )
     if layer is None or not isinstance(depth, int):
         return

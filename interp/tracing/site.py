@@ -39,10 +39,6 @@ def positions(values: Iterable[int]) -> Positions:
     Raises:
         SiteError: Not integers of 0 or more, or none at all.
     """
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise SiteError(
-            f"positions takes a list of positions, as in positions([5]) or positions(range(4)); got {values!r}."
-        )
     found = tuple(_integer(v, "a position") for v in values)
     if not found:
         raise SiteError("positions([…]) needs at least one position; got none.")
