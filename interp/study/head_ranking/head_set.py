@@ -171,10 +171,10 @@ class HeadSet:
 def _checked(pairs: Any) -> Pairs:
     """The pairs as a tuple; none where none are given."""
     given = as_tuple(pairs)
-    if given == ():
+    if isinstance(given, tuple) and not given:
         return ()
     try:
-        found = Site(heads=given).pairs
+        found = Site(heads=list(given) if isinstance(given, tuple) else given).pairs
     except SiteError as error:
         raise StudyError(f"heads are (layer, head) pairs such as [(15, 4), (16, 5)]: {error}") from error
     if found is None:
