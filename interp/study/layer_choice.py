@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,15 @@ from interp.errors import StudyError
 from interp.metrics import METRICS
 from interp.study.result import GridResult, is_result
 
-__all__ = ["LayerChoice", "check_metric", "check_split", "choose_layer", "layers_of", "metrics_of"]
+__all__ = [
+    "LayerChoice",
+    "check_metric",
+    "check_split",
+    "choose_layer",
+    "is_choice",
+    "layers_of",
+    "metrics_of",
+]
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,12 @@ def choose_layer(validation: GridResult, metric: str = "ar", *, descriptive: boo
     layers = dict(zip(best.model, best.layer.astype(int), strict=True))
     splits = {cell.study.data.split for cell in validation.cells} - {None}
     return LayerChoice(metric, layers, validation.groups, " + ".join(sorted(map(str, splits))) or None)
+
+
+def is_choice(value: Any) -> None:
+    """Raise `StudyError` for anything but a `LayerChoice` or None."""
+    if value is not None and not isinstance(value, LayerChoice):
+        raise StudyError(f"choice is what interp.choose_layer returns, or None; got {value!r}.")
 
 
 def metrics_of(result: GridResult) -> tuple[str, ...]:

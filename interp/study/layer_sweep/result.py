@@ -20,7 +20,14 @@ from interp.metrics import METRICS
 from interp.run.files import write_atomically
 from interp.study.compare import compare, compare_groups
 from interp.study.dataframes import where
-from interp.study.layer_choice import LayerChoice, check_metric, choose_layer, layers_of, metrics_of
+from interp.study.layer_choice import (
+    LayerChoice,
+    check_metric,
+    choose_layer,
+    is_choice,
+    layers_of,
+    metrics_of,
+)
 from interp.study.result import GridResult, differences, printed, stored_tokens, summarise
 from interp.study.runs import GridCell
 
@@ -42,6 +49,7 @@ def layer_table(result: GridResult, metric: str, choice: LayerChoice | None = No
         StudyError: The metric was not measured.
     """
     check_metric(result, metric)
+    is_choice(choice)
     summary = result.summary()
     summary = summary[summary.metric == metric].set_index([*result.axes, "layer", "control"])
     table = Table(
@@ -212,6 +220,7 @@ class Result(GridResult):
         Args:
             choice: The layer to mark.
         """
+        is_choice(choice)
         return self._page.figures(self, choice=choice)
 
     def report(
@@ -225,6 +234,7 @@ class Result(GridResult):
             path: Where to write it; `report.html` in the study's folder when left out.
             choice: The layer to feature; without one, the best on these samples, labelled as descriptive.
         """
+        is_choice(choice)
         write_atomically(self.folder / "summary.csv", self.summary().to_csv(index=False).encode())
         own = self._write(None, choice=choice)
         if path is None:
