@@ -22,6 +22,7 @@ from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
+from interp.metrics.numbers import plain_array
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
@@ -107,7 +108,7 @@ def checked_masks(masks: Any, n: int, batch: int = 1) -> Bool[np.ndarray, "varia
         MapError: Another type, another number of columns than image tokens, or a batch below 1.
     """
     check_whole("batch", batch, 1)
-    found = np.asarray(masks)
+    found = plain_array(masks, "masks are boolean, (variant, token)", MapError)
     if found.dtype != bool or found.ndim != 2 or found.shape[1] != n:
         raise MapError(
             f"masks are boolean, (variant, token), with one column for each of the sample's {n} image tokens, True "
