@@ -48,3 +48,20 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints how many cases of each kind the fuzz tests made (`record_property("fuzzed", (kind, n))`)."""
+    reports = [
+        one
+        for found in terminalreporter.stats.values()
+        for one in found
+        if getattr(one, "when", "") == "call"
+    ]
+    made = [
+        value for one in reports for name, value in getattr(one, "user_properties", ()) if name == "fuzzed"
+    ]
+    for kind, n in made:
+        terminalreporter.write_line(f"fuzzed {kind}: {n} cases")
+    if made:
+        terminalreporter.write_line(f"fuzzed in all: {sum(n for _, n in made)} cases")

@@ -147,6 +147,6 @@ def broken_adapter(adapter: Adapter, how: str) -> Any:
     Raises:
         ModelError: `how` is not in `BREAKS`.
     """
-    if how not in BREAKS:
+    if not isinstance(how, str) or how not in BREAKS:
         raise ModelError(f"the fault of an adapter is one of {', '.join(BREAKS)}; got {how!r}.")
     return _Broken(adapter, how)

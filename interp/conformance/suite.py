@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from interp.conformance.faulty_adapters import broken_adapter
 from interp.conformance.subject import Subject
 from interp.conformance.tiny import families, tiny
 from interp.errors import InterpError, ModelError
+from interp.indicators.argument_checks import check_whole
 from interp.inputs.images import ImageLike
 from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter, installed
@@ -104,6 +106,7 @@ def check(
         ImageError: An image cannot be read.
     """
     chosen = _chosen(checks)
+    _check_options(images, probes, seed, progress)
     pictures = tuple(np.asarray(Sample(image, "?").load()) for image in images)
     found = _model(model, seed, device, dtype, revision, adapter, processor)
     mllm = found.mllm if break_as is None else _with_broken_adapter(found.mllm, break_as)
@@ -139,11 +142,22 @@ def seconds_left(done: Sequence[CheckResult], chosen: Sequence[str]) -> float:
 
 
 def _chosen(checks: Sequence[str] | None) -> list[str]:
-    names = list(CHECKS) if checks is None else list(checks)
-    unknown = [name for name in names if name not in CHECKS]
+    given: Any = list(CHECKS) if checks is None else checks
+    names: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    unknown = [name for name in names if not isinstance(name, str) or name not in CHECKS]
     if unknown or not names:
         raise ModelError(f"checks are named {', '.join(CHECKS)}; got {unknown or 'none'}.")
     return names
+
+
+def _check_options(images: Any, probes: Any, seed: Any, progress: Any) -> None:
+    """Raise `ModelError` for options of `check` that are of another type."""
+    check_whole("probes", probes, 1, ModelError)
+    check_whole("seed", seed, 0, ModelError, most=2**63 - 1)
+    if progress is not None and not callable(progress):
+        raise ModelError(f"progress is a function of a check's name, or None; got {progress!r}.")
+    if isinstance(images, str | bytes) or not isinstance(images, Sequence):
+        raise ModelError(f"images is a list of pictures; got {images!r}. Write images=[picture].")
 
 
 def _model(
@@ -160,10 +174,21 @@ def _model(
     made = _tiny(model, seed)
     if made is not None:
         hf, processor = made
-        kind = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype, None)
+        kind = dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype), None)
         if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
             raise ModelError(f'dtype is a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.')
-        mllm = wrap(hf.to(device=device, dtype=kind), processor, model if adapter is None else adapter)
+        try:
+            moved = hf.to(device=device, dtype=kind)
+        except (
+            AssertionError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # torch's words for a device it lacks
+            raise ModelError(
+                f'device is a name such as "cpu" or "cuda"; got {device!r} ({error}).'
+            ) from error
+        mllm = wrap(moved, processor, model if adapter is None else adapter)
         return _Model(mllm, f"{model}, tiny random weights", False)
     try:
         loaded = load(
@@ -171,7 +196,7 @@ def _model(
         )
     except ModelError as error:
         why = refusal(SimpleNamespace(model_type=model, visual=True)) if isinstance(model, str) else None
-        a_name = isinstance(model, str) and "/" not in model and not Path(model).exists()
+        a_name = isinstance(model, str) and "/" not in model and not os.path.exists(model)
         known = f" Families with a tiny model: {', '.join(families())}." if a_name else ""
         raise ModelError(f"{why or error}{known}") from error
     if not loaded.adapter.matches(loaded.hf.config):
@@ -184,8 +209,10 @@ def _model(
 
 def _tiny(model: str | Path, seed: int) -> tuple[Any, Any] | None:
     """Returns the tiny model and processor of a family: `interp`'s own, or an installed adapter's."""
+    if not isinstance(model, str):
+        return None
     if model in families():
-        return tiny(str(model), seed=seed)
+        return tiny(model, seed=seed)
     found: list[Any] = [adapter for adapter in installed().values() if adapter.name == model]
     return found[0].tiny() if found and hasattr(found[0], "tiny") else None
 

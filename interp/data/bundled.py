@@ -21,6 +21,8 @@ __all__ = ["MEDICAL", "bundled", "check_draw"]
 MEDICAL = Path(__file__).parent / "bundled_medical"
 FILES = {"medical": "samples.jsonl", "balanced": "balanced.jsonl"}
 SPLITS = ("train", "validation", "test")
+MOST = 1_000_000
+"""The most samples that are drawn at once."""
 
 
 def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0) -> Samples:
@@ -54,7 +56,7 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
     >>> sorted(sample.meta)
     ['kind', 'label', 'licence', 'mask_origin', 'modality', 'size', 'source', 'split']
     """
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
     check_draw(n, seed)
     rendered = {"natural": natural_samples, "marked": marked_samples}
@@ -79,9 +81,11 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
 
 def check_draw(n: Any, seed: Any) -> None:
     """Raises `DataError` unless `n` is None or a number of samples, and `seed` a whole number."""
-    counts = isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1
+    counts = isinstance(n, int | np.integer) and not isinstance(n, bool) and 1 <= n <= MOST
     if n is not None and not counts:
-        raise DataError(f"n is a number of samples, at least 1, or None for all; got {brief(n)}")
+        raise DataError(
+            f"n is a number of samples, at least 1 and at most {MOST:,}, or None for all; got {brief(n)}"
+        )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise DataError(f"seed is a whole number ≥ 0; got {brief(seed)}")
 

@@ -49,9 +49,11 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     >>> len(interp.data.named("medical", split="validation", n=20))
     20
     """
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
     check_draw(n, seed)
+    if not isinstance(name, str | os.PathLike):
+        raise DataError(f"data are named by a bundled name such as 'natural', or a path; got {name!r:.200}.")
     if name == "natural":
         return bundled(name, split=split, n=n, seed=seed)
     rows = bundled(name, split=split) if name in BUNDLED else _of_split(_read(as_path(name, "data")), split)

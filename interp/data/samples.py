@@ -124,7 +124,15 @@ class Samples(Sequence[Sample]):
         return " + ".join(sorted(said)) or None
 
     def filter(self, keep: Callable[[Sample], bool]) -> Samples:
-        """Returns the samples for which `keep` is true, in the same order and under the same name."""
+        """Returns the samples for which `keep` is true, in the same order and under the same name.
+
+        Raises:
+            DataError: `keep` is no function.
+        """
+        if not callable(keep):
+            raise DataError(
+                f"filter takes a function of a sample; got {keep!r}. Write filter(lambda sample: …)."
+            )
         return self.like(sample for sample in self._samples if keep(sample))
 
     @overload

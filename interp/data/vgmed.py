@@ -77,7 +77,8 @@ def read_rows(
             question, no image, no box, an invalid box or a box outside its image. The message names file and line.
     """
     check_kind(kind)
-    if row_format.box_field not in (None, *BOX_FIELDS):
+    field = row_format.box_field
+    if field is not None and not (isinstance(field, str) and field in BOX_FIELDS):
         raise DataError(f"box_field is None, 'bbox' or 'original_bboxes'; got {brief(row_format.box_field)}.")
     sizes: dict[Path, tuple[int, int]] = {}
     return Samples(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import MapError
-from interp.indicators.argument_checks import check_whole, layers_of, site_layers
+from interp.indicators.argument_checks import check_call, check_whole, layers_of, site_layers
 from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import in_order, replaced
 from interp.indicators.token_windows import blocks
@@ -72,6 +72,7 @@ class ActivationPatching:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. Cost: a pass per layer and block, over the later layers and tokens."""
+        check_call(mllm, prompt, target)
         layers = layers_of(mllm, self.layers)
         partners = dict(self.partners)
 
@@ -140,7 +141,10 @@ def _patched(
 
 def _pairs(partners: Any) -> tuple[tuple[str, Sample], ...]:
     """(sample id, partner), sorted by id."""
-    listed = list(partners.items()) if isinstance(partners, Mapping) else list(partners)
+    given = partners.items() if isinstance(partners, Mapping) else partners
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable) or (getattr(given, "ndim", 1) == 0):
+        raise MapError(f"partners are pairs (sample, partner), or partners by sample id; got {partners!r}.")
+    listed = list(given)
     found: dict[str, Sample] = {}
     for one in listed:
         if not isinstance(one, tuple) or len(one) != 2 or not isinstance(one[1], Sample):

@@ -5,10 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from interp.errors import ModelError, PromptError
 from interp.inputs.argument_checks import check_bool, check_number, check_one_of, check_whole
+from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Site
 
-__all__ = ["check_bool", "check_number", "check_one_of", "check_whole", "layers_of", "site_layers"]
+__all__ = [
+    "MOST_LAYERS",
+    "check_bool",
+    "check_call",
+    "check_number",
+    "check_one_of",
+    "check_whole",
+    "layers_of",
+    "site_layers",
+]
+
+MOST_LAYERS = 10_000
+"""More layers than any model has."""
+
+
+def check_call(mllm: Any, prompt: Any = None, target: Any = Target()) -> None:  # noqa: B008 - frozen
+    """Raise for what an indicator or a method is called with, where it is no model, prompt or target.
+
+    Raises:
+        ModelError: Nothing that encodes samples, as an `Mllm` does.
+        PromptError: Neither a `Prompt` nor None, or not a `Target`.
+    """
+    if not (hasattr(mllm, "encode") and hasattr(mllm, "family")):
+        raise ModelError(
+            f"expected a model first, as interp.load(…) or interp.wrap(…) give it; got {type(mllm).__name__}."
+        )
+    if prompt is not None and not isinstance(prompt, Prompt):
+        raise PromptError(
+            f"prompt is an interp.Prompt; got {prompt!r}. Write interp.Prompt(template=…), or leave it out."
+        )
+    if not isinstance(target, Target):
+        raise PromptError(
+            f'target is an interp.Target; got {target!r}. Write interp.Target("an answer"), or leave it out.'
+        )
 
 
 def site_layers(layers: Any) -> Literal["all"] | tuple[int, ...]:

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from interp.errors import MapError, PromptError, SiteError
-from interp.indicators.argument_checks import check_bool, site_layers
+from interp.indicators.argument_checks import check_bool, check_call, site_layers
 from interp.indicators.maps import Maps, Samples
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
@@ -122,6 +122,7 @@ class Attention:
         Raises:
             InterpError: Samples or prompts that cannot be encoded, or layers the model does not have.
         """
+        check_call(mllm, prompt, target)
         chosen = samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
         prompt = meant_prompt(chosen, prompt)
         if self.relative_to is None:
@@ -212,7 +213,7 @@ Queries: TypeAlias = str | Word
 
 def check_queries(queries: Any) -> None:
     """Raise `SiteError` for anything but one of `QUERY_NAMES` or a word."""
-    if not isinstance(queries, Word) and queries not in QUERY_NAMES:
+    if not isinstance(queries, Word) and not (isinstance(queries, str) and queries in QUERY_NAMES):
         names = ", ".join(map(repr, QUERY_NAMES))
         raise SiteError(f"queries is one of {names}, or interp.word(…); got {queries!r}.")
 

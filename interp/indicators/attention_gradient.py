@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.indicators.argument_checks import check_bool, check_one_of, layers_of, site_layers
+from interp.indicators.argument_checks import check_bool, check_call, check_one_of, layers_of, site_layers
 from interp.indicators.maps import Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
@@ -74,6 +74,7 @@ class AttentionGradient:
             InterpError: Samples or prompts that cannot be encoded, layers the model does not have, or an answer of
                 several tokens for a model whose prompt rows would see it.
         """
+        check_call(mllm, prompt, target)
         layers = layers_of(mllm, self.layers)
         increasing = sorted(layers)
         with Meter(mllm.device) as meter:

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.indicators.argument_checks import check_bool, check_one_of, layers_of, site_layers
+from interp.indicators.argument_checks import check_bool, check_call, check_one_of, layers_of, site_layers
 from interp.indicators.maps import Maps, Samples, label_map
 from interp.indicators.removals import HideTokens
 from interp.inputs.prompt import Prompt, Target
@@ -90,6 +90,7 @@ class AttributionPatching:
             InterpError: Samples or prompts that cannot be encoded, layers the model does not have, or an answer of
                 several tokens for a model whose prompt rows would see it.
         """
+        check_call(mllm, prompt, target)
         layers = layers_of(mllm, self.layers)
         increasing = sorted(layers)
         order = [increasing.index(layer) for layer in layers]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.indicators.argument_checks import check_number, check_whole
+from interp.indicators.argument_checks import check_call, check_number, check_whole
 from interp.indicators.maps import Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
@@ -48,6 +48,7 @@ class RandomMap:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps (token). The model is only used to encode the samples: it gives the places of the image tokens."""
+        check_call(mllm, prompt, target)
 
         def drawn(sample: Sample, tokens: TokenMap) -> np.ndarray:
             own = int(sample.fingerprint[:16], 16)
@@ -88,6 +89,7 @@ class CentrePrior:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps (token). The model is only used to encode the samples: it gives the places of the image tokens."""
+        check_call(mllm, prompt, target)
 
         def middle(sample: Sample, tokens: TokenMap) -> np.ndarray:
             return centre_prior(tokens.footprints, tokens.image_index, tokens.sizes, self.sigma)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from interp.indicators.argument_checks import check_call
 from interp.indicators.maps import Maps, Samples
 from interp.indicators.removals import ReplaceEmbeddings, one_by_one
 from interp.inputs.prompt import Prompt, Target
@@ -48,6 +49,7 @@ class EmbeddingReplacement:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. Cost: N passes over what follows each token, no vision tower."""
+        check_call(mllm, prompt, target)
         return one_by_one(self.removal, mllm, samples, prompt, target, self.batch, "embedding replacement")
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.indicators.argument_checks import check_bool, check_one_of
+from interp.indicators.argument_checks import check_bool, check_call, check_one_of
 from interp.indicators.maps import Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.models.pixels import pixel_views, pooled
@@ -75,6 +75,7 @@ class InputGradient:
             InterpError: Samples or prompts that cannot be encoded, pixel values of an unknown kind, or an answer of
                 several tokens for a model whose prompt rows would see it.
         """
+        check_call(mllm, prompt, target)
         with Meter(mllm.device) as meter:
             function = input_function(mllm, samples, target, prompt, meter, of=self.of, fixed=False)
             gradient = function.gradient(function.start)

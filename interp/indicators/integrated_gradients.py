@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.indicators.argument_checks import check_one_of, check_whole
+from interp.indicators.argument_checks import check_call, check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, contribution
 from interp.indicators.maps import Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
@@ -80,6 +80,7 @@ class IntegratedGradients:
         Raises:
             InterpError: As for `InputGradient`, or captum is not installed.
         """
+        check_call(mllm, prompt, target)
         captum = _captum()
         with Meter(mllm.device) as meter:
             given = given_as(mllm, samples, prompt)

@@ -47,6 +47,12 @@ class Maps(Sequence[xr.DataArray]):
     logits: xr.DataArray | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("arrays", xr.DataArray), ("tokens", TokenMap)):
+            given = getattr(self, name)
+            if not isinstance(given, tuple | list) or not all(isinstance(one, kind) for one in given):
+                raise MapError(f"{name} is a tuple of {kind.__name__}, one per sample; got {given!r}.")
+        if self.logits is not None and not isinstance(self.logits, xr.DataArray):
+            raise MapError(f"logits is a DataArray (sample, token_id), or None; got {self.logits!r}.")
         if len(self.arrays) != len(self.tokens):
             raise MapError(
                 f"each map needs its TokenMap; got {len(self.arrays)} maps and {len(self.tokens)} TokenMaps."

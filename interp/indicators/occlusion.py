@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from interp.errors import MapError
-from interp.indicators.argument_checks import check_number, check_whole
+from interp.indicators.argument_checks import check_call, check_number, check_whole
 from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import PaintPixels
 from interp.indicators.token_windows import blocks, windows
@@ -77,6 +77,7 @@ class Occlusion:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. Cost: a whole pass for every window and block."""
+        check_call(mllm, prompt, target)
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
             costs: list[Cost] = []

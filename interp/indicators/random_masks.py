@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from interp.errors import MapError
-from interp.indicators.argument_checks import check_number, check_whole
+from interp.indicators.argument_checks import check_call, check_number, check_whole
 from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import HideTokens, Removal
 from interp.indicators.token_windows import blocks
@@ -75,6 +75,7 @@ class RandomMasks:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. Cost: `n` variants of each."""
+        check_call(mllm, prompt, target)
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
             (sample,), (tokens,) = batch.samples, batch.tokens

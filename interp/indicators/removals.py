@@ -17,11 +17,12 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from interp.errors import MapError, SiteError
-from interp.indicators.argument_checks import check_one_of, check_whole, layers_of, site_layers
+from interp.indicators.argument_checks import check_call, check_one_of, check_whole, layers_of, site_layers
 from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
+from interp.metrics.numbers import plain_array
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
@@ -107,7 +108,7 @@ def checked_masks(masks: Any, n: int, batch: int = 1) -> Bool[np.ndarray, "varia
         MapError: Another type, another number of columns than image tokens, or a batch below 1.
     """
     check_whole("batch", batch, 1)
-    found = np.asarray(masks)
+    found = plain_array(masks, "masks are boolean, (variant, token)", MapError)
     if found.dtype != bool or found.ndim != 2 or found.shape[1] != n:
         raise MapError(
             f"masks are boolean, (variant, token), with one column for each of the sample's {n} image tokens, True "
@@ -163,6 +164,7 @@ class HideTokens:
         batch: int = 32,
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
+        check_call(mllm, prompt, target)
         layers = layers_of(mllm, self.layers)
         scored = KeptTarget.of(mllm, sample, prompt, target, layers=(min(layers),))
         masks = checked_masks(masks, scored.tokens.n, batch)
@@ -252,6 +254,7 @@ class ReplaceEmbeddings:
         batch: int = 32,
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Each runs from its first replaced token on."""
+        check_call(mllm, prompt, target)
         scored = KeptTarget.of(mllm, sample, prompt, target)
         masks = checked_masks(masks, scored.tokens.n, batch)
         own = stream_of(scored.parts[0].kept)
@@ -374,6 +377,7 @@ class PaintPixels:
         batch: int = 32,
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Each is a whole pass, vision tower included."""
+        check_call(mllm, prompt, target)
         scored = KeptTarget.of(mllm, sample, prompt, target)
         tokens, (sample,) = scored.tokens, scored.batch.samples
         masks = checked_masks(masks, tokens.n, batch)

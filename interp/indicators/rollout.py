@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from interp.indicators.argument_checks import check_call
 from interp.indicators.maps import Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix
@@ -44,6 +45,7 @@ class Rollout:
         Raises:
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt, target)
         with Meter(mllm.device) as meter:
             given = given_as(mllm, samples, prompt)
             batch = given.batch if isinstance(given, Prefix) else given

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.indicators.argument_checks import check_bool, check_number, check_one_of, check_whole
+from interp.indicators.argument_checks import check_bool, check_call, check_number, check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, per_token
 from interp.indicators.maps import Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
@@ -70,6 +70,7 @@ class SmoothGrad:
         Raises:
             InterpError: As for `InputGradient`.
         """
+        check_call(mllm, prompt, target)
         with Meter(mllm.device) as meter:
             function = input_function(mllm, samples, target, prompt, meter, of=self.of)
             streams = [_stream(self.seed, sample.id) for sample in function.batch.samples]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from interp.indicators.argument_checks import check_call
 from interp.indicators.maps import Maps, Samples
 from interp.indicators.removals import HideTokens, one_by_one
 from interp.inputs.prompt import Prompt, Target
@@ -51,6 +52,7 @@ class TokenKnockout:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
     ) -> Maps:
         """The maps of these samples, one by one. Cost: one pass over each, and N over the rows that see its image."""
+        check_call(mllm, prompt, target)
         return one_by_one(self.removal, mllm, samples, prompt, target, self.batch, "token knockout")
 
     def to_dict(self) -> dict[str, Any]:

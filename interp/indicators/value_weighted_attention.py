@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from interp.indicators.argument_checks import check_bool, layers_of, site_layers
+from interp.indicators.argument_checks import check_bool, check_call, layers_of, site_layers
 from interp.indicators.maps import Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix
@@ -67,6 +67,7 @@ class ValueWeightedAttention:
         Raises:
             InterpError: Samples or prompts that cannot be encoded, or the errors above.
         """
+        check_call(mllm, prompt, target)
         layers = layers_of(mllm, self.layers)
         with Meter(mllm.device) as meter:
             given = given_as(mllm, samples, prompt)

@@ -38,10 +38,14 @@ def check_unicode(name: str, text: str, error: Error = MapError) -> None:
         ) from reason
 
 
-def check_whole(name: str, value: Any, least: int, error: Error = MapError) -> int:
-    """The value as an int; raise `error` for anything but a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise error(f"{name} is a whole number of at least {least}; got {value!r}.")
+def check_whole(
+    name: str, value: Any, least: int, error: Error = MapError, *, most: int | None = None
+) -> int:
+    """The value as an int; raise `error` for anything but a whole number of at least `least`, and at most `most`."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        bound = "" if most is None else f" and at most {most}"
+        raise error(f"{name} is a whole number of at least {least}{bound}; got {value!r}.")
     return int(value)
 
 

@@ -76,8 +76,9 @@ class Box:
         """The part of the box inside a `width` × `height` image.
 
         Raises:
-            BoxError: Nothing of the box is inside.
+            BoxError: Nothing of the box is inside, or a size that is no finite number.
         """
+        width, height = _finite("width", width), _finite("height", height)
         x0, y0, x1, y1 = max(self.x0, 0.0), max(self.y0, 0.0), min(self.x1, width), min(self.y1, height)
         if not (x1 > x0 and y1 > y0):
             raise BoxError(
@@ -106,6 +107,10 @@ class Box:
 
         It reaches more than 0.5 px outside, or its edges look like fractions of the image (`check_units`).
         """
+        if not isinstance(size, tuple | list | np.ndarray) or len(size) != 2:
+            raise BoxError(f"an image's size is (width, height) in pixels; got {size!r}.")
+        for name, side in zip(("width", "height"), size, strict=True):
+            _finite(name, side)
         self.check_units(size)
         width, height = size
         if self.is_beyond(size):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from interp.errors import MethodError
-from interp.indicators.argument_checks import check_number
+from interp.indicators.argument_checks import check_call, check_number
 from interp.inputs.prompt import Prompt
 from interp.methods.method import Answer, Samples, answers, n_tokens
 from interp.methods.published_layers import chosen_layers, layer_indices
@@ -69,6 +69,7 @@ class HGAI:
             MethodError: `max_new_tokens` below 1.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         generate = n_tokens(max_new_tokens)
         trace = mllm.trace(samples, prompt=prompt, edits=self.edits(mllm), generate=generate)
         return answers(trace, trace.cost)

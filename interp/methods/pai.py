@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from interp.errors import MethodError
-from interp.indicators.argument_checks import check_number, check_one_of
+from interp.indicators.argument_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import Prompt
 from interp.methods.method import Answer, Samples, answers, n_tokens
 from interp.methods.published_layers import chosen_layers, layer_indices
@@ -90,6 +90,7 @@ class PAI:
             MethodError: `max_new_tokens` below 1.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         generate = n_tokens(max_new_tokens)
         trace = mllm.trace(
             samples, prompt=prompt, edits=self.edits(mllm), generate=generate, decoding=self.decoding

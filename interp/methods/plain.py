@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from interp.indicators.argument_checks import check_call
 from interp.inputs.prompt import Prompt
 from interp.methods.method import Answer, Samples, answers, n_tokens
 from interp.tracing import Edit, Mllm
@@ -34,6 +35,7 @@ class Plain:
             MethodError: `max_new_tokens` below 1.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         trace = mllm.trace(samples, prompt=prompt, generate=n_tokens(max_new_tokens))
         return answers(trace, trace.cost)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from interp.errors import MethodError, SiteError
+from interp.indicators.argument_checks import MOST_LAYERS, check_whole
 from interp.tracing import Site
 
 __all__ = ["chosen_layers", "layer_indices", "scaled_layers"]
@@ -34,14 +35,18 @@ def scaled_layers(published: Sequence[int], *, depth: int, n_layers: int) -> tup
     >>> scaled_layers([16], depth=28, n_layers=6)
     (3,)
     """
-    first, n = (published[0], len(published)) if len(published) else (-1, 0)
-    if first < 0 or list(published) != list(range(first, first + n)) or first + n > depth:
+    for name, value in (("depth", depth), ("n_layers", n_layers)):
+        check_whole(f"{name}, a number of decoder layers,", value, 1, MethodError, most=MOST_LAYERS)
+    try:
+        found = layer_indices(published, "the published ones") or ()
+    except MethodError:
+        found = ()
+    first, n = (found[0], len(found)) if found else (-1, 0)
+    if first < 0 or found != tuple(range(first, first + n)) or first + n > depth:
         raise MethodError(
             f"published layers are consecutive and lie in 0 … {depth - 1}, the model they were published for; "
-            f"got {list(published)}."
+            f"got {published!r}."
         )
-    if n_layers < 1:
-        raise MethodError(f"a model has at least one decoder layer; got n_layers={n_layers}.")
     start = min(_scaled(first, depth, n_layers), n_layers - 1)
     stop = start + 1 if n == 1 else max(_scaled(first + n, depth, n_layers), start + 1)
     return tuple(range(start, stop))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.special import softmax
 
 from interp.errors import MethodError
-from interp.indicators.argument_checks import check_number, check_whole
+from interp.indicators.argument_checks import check_call, check_number, check_whole
 from interp.inputs.prompt import Prompt
 from interp.methods.method import Answer, Samples, answers, n_tokens, shared_prefix
 from interp.tracing import Mllm, ScaleScores, Site, image_mask
@@ -59,6 +59,7 @@ class ScalingVis:
             MethodError: `max_new_tokens` below 1.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         generate = n_tokens(max_new_tokens)
         trace = mllm.trace(samples, prompt=prompt, edits=self.edits(mllm), generate=generate)
         return answers(trace, trace.cost, [{"weight": float(self.weight)} for _ in trace])
@@ -128,6 +129,7 @@ class AdaptVis:
             MethodError: `max_new_tokens` below 1.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         generate = n_tokens(max_new_tokens)
         prompt = meant_prompt(samples, prompt)
         run, cost = shared_prefix(mllm, samples, prompt)

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.errors import InterpError, MapError, MethodError, SiteError
-from interp.indicators.argument_checks import check_number, check_one_of
+from interp.indicators.argument_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.methods.method import Answer, Samples, answers, n_tokens, shared_prefix
 from interp.methods.published_layers import chosen_layers, layer_indices
+from interp.metrics.numbers import real_numbers
 from interp.tracing import Cost, Knockout, Mllm, Rows, Site, image_mask
 from interp.tracing.edits import Steps
 from interp.tracing.prefix_pass import meant_prompt
@@ -66,10 +67,13 @@ def kept_tokens(values: Float[np.ndarray, " token"], percentile: float) -> Bool[
 
     Raises:
         MapError: A map that is not (token,) with at least one token, or has a value that is not finite.
+        MethodError: A percentile outside [0, 100].
 
     >>> kept_tokens(np.array([1.0, 2.0, 3.0, 4.0]), 50).tolist()
     [False, False, True, True]
     """
+    percentile = check_number("percentile", percentile, low=0.0, high=100.0, error=MethodError)
+    values = real_numbers(values, "a map is finite values over the image tokens, shape (token,)", MapError)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise MapError(
             f"a map is finite values over the image tokens, shape (token,); got shape {values.shape} with "
@@ -229,6 +233,7 @@ class VGRefine:
         found = self.settings
         check_number("percentile", found.percentile, low=0.0, high=100.0, error=MethodError)
         check_one_of("mode", found.mode, ("renormalise", "zero"), MethodError)
+        check_one_of("steps", found.steps, get_args(Steps), MethodError)
         check_one_of("reference", found.reference, get_args(Reference), MethodError)
         self._knockout((0,), "image")
 
@@ -237,7 +242,8 @@ class VGRefine:
         """The given parameters, and the variant's settings for those that are None."""
         base = VARIANTS[self.variant]
         steps = base.steps if self.steps is None else self.steps
-        rows = base.queries if steps == "prefill" else (cast(Selector, base.queries), "answer")
+        prefill = isinstance(steps, str) and steps == "prefill"
+        rows = base.queries if prefill else (cast(Selector, base.queries), "answer")
         return Settings(
             base.percentile if self.percentile is None else self.percentile,
             base.mode if self.mode is None else self.mode,
@@ -261,6 +267,7 @@ class VGRefine:
             MethodError: Heads that are a reference.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         pairs, prompt = self._named_heads(), meant_prompt(samples, prompt)
         run, paid = shared_prefix(mllm, samples, *self._prompts(prompt))
         found = measure_heads(
@@ -280,6 +287,7 @@ class VGRefine:
         Raises:
             As `head_maps`.
         """
+        check_call(mllm, prompt)
         return [self._judged(one.mean(axis=0)) for one in self.head_maps(mllm, samples, prompt=prompt).maps]
 
     def answer(
@@ -310,6 +318,7 @@ class VGRefine:
             MethodError: `max_new_tokens` below 1, not one map per sample, or heads that are a reference.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         generate = n_tokens(max_new_tokens)
         prompt = meant_prompt(samples, prompt)
         self._named_heads()
@@ -317,7 +326,9 @@ class VGRefine:
         if maps is None:
             measured = self.head_maps(mllm, run, prompt=prompt)
             maps, cost = [one.mean(axis=0) for one in measured.maps], cost + measured.cost
-        found = [self._judged(np.asarray(one, dtype=np.float64)) for one in maps]
+        if not isinstance(maps, Sequence | np.ndarray):
+            raise MethodError(f"maps= holds one map per sample, as a list; got {maps!r}.")
+        found = [self._judged(real_numbers(one, "a map is numbers (token,)", MapError)) for one in maps]
         n = len(run)
         if len(found) != n:
             raise MethodError(f"maps= holds one map per sample; got {len(found)} for {n} samples.")

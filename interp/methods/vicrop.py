@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from interp.errors import InterpError, MapError, MethodError, SampleError, SiteError
 from interp.indicators import Maps
-from interp.indicators.argument_checks import check_number, check_one_of
+from interp.indicators.argument_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
@@ -280,6 +280,7 @@ class ViCrop:
             SampleError: A sample with several images.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         n, prompt, chosen = n_tokens(max_new_tokens), meant_prompt(samples, prompt), _samples(samples)
         crops = self.crop(mllm, chosen, prompt)
         with Meter(mllm.device) as meter:
@@ -311,6 +312,7 @@ class ViCrop:
         Raises:
             MethodError, SampleError, InterpError: As in `answer`.
         """
+        check_call(mllm, prompt)
         prompt, chosen = meant_prompt(samples, prompt), _samples(samples)
         layer = None if self.map == "pure_grad" else self._layer(mllm)
         maps = self._maps(mllm, chosen, prompt, layer)

@@ -31,6 +31,21 @@ _WRAP = (
 _COPY = 'take a copy in transformers\' layout (on the hub often the same name with "-hf")'
 
 
+_MOST = {
+    "num_hidden_layers": 1_000,
+    "depth": 1_000,
+    "num_attention_heads": 10_000,
+    "num_key_value_heads": 10_000,
+    "hidden_size": 100_000,
+    "intermediate_size": 1_000_000,
+    "head_dim": 10_000,
+    "vocab_size": 10_000_000,
+    "image_size": 100_000,
+    "patch_size": 10_000,
+}
+"""More than any model has, of what a config counts."""
+
+
 def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
     """Returns the config at a folder or hub id; its transformers class takes images and text.
 
@@ -59,9 +74,11 @@ def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
     if kind not in CONFIG_MAPPING:
         raise ModelError(_unknown(where, kind, raw))
     _check_vision(where, kind, raw)
+    _check_sizes(where, raw)
     config = _built(where, options)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ModelError(_not_of_images(where, config))
+    _check_feature_layer(where, config)
     if "auto_map" in raw:
         model: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
         warnings.warn(
@@ -135,6 +152,37 @@ def _check_vision(where: str, kind: str, raw: Mapping[str, Any]) -> None:
             f'the config.json of {where} is of the model type {kind!r} but has no "vision_config". Its images would go '
             "through a vision tower of transformers' default sizes. Name a folder that save_pretrained wrote, or add "
             "the part."
+        )
+
+
+def _check_sizes(where: str, raw: Mapping[str, Any]) -> None:
+    """Refuses sizes beyond any model's before transformers makes layers of them, which takes hours or all memory."""
+    for name, value in raw.items():
+        if isinstance(value, Mapping):
+            _check_sizes(where, value)
+        elif isinstance(value, int) and name in _MOST and value > _MOST[name]:
+            raise ModelError(
+                f"the config.json of {where} says {name}={value}, and no model has more than {_MOST[name]}. Was the "
+                "file changed? Copy it again."
+            )
+
+
+def _check_feature_layer(where: str, config: Any) -> None:
+    """Checks that the tower's layer whose output is the image's features is there."""
+    layer = getattr(config, "vision_feature_layer", None)
+    depth = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
+    layers = layer if isinstance(layer, list | tuple) else [layer]
+    if layer == 0 and type(layer) is int:
+        raise ModelError(
+            f"the config.json of {where} has vision_feature_layer=0, which transformers takes for none. For what "
+            "enters the tower's first layer write [0]."
+        )
+    if layer is None or not isinstance(depth, int):
+        return
+    if not layers or not all(type(one) is int and -depth - 1 <= one <= depth for one in layers):
+        raise ModelError(
+            f"the config.json of {where} takes the image's features from vision_feature_layer={layer!r}, but its tower "
+            f"has the layers {-depth - 1} … {depth}, counted from what enters the first. Was the file changed?"
         )
 
 

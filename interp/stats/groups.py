@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
-from interp.metrics.numbers import plain_array, real_numbers
+from interp.metrics.numbers import plain_array, real_numbers, whole_number
 
 __all__ = ["MIN_GROUPS", "Groups", "check_rows", "group_sums", "per_group", "population_note"]
 
@@ -56,6 +56,7 @@ def population_note(n_groups: int) -> str:
         >>> population_note(25)
         ''
     """
+    whole_number("n_groups", n_groups, 0, StudyError)
     if n_groups >= MIN_GROUPS:
         return ""
     noun = "group" if n_groups == 1 else "groups"
@@ -105,7 +106,7 @@ def labels_of(groups: Any) -> Any:
         StudyError: A text, a mapping, a set, or anything else that is no list of labels.
     """
     what = "groups are a list of one label for each row"
-    if isinstance(groups, str | bytes | Mapping | Set) or not hasattr(groups, "__len__"):
+    if isinstance(groups, str | bytes | type | Mapping | Set) or not hasattr(groups, "__len__"):
         raise StudyError(f"{what}; got {groups!r}. Pass a list, an array or a column.")
     if isinstance(groups, list | tuple):
         return [one.item() if hasattr(one, "detach") and one.ndim == 0 else one for one in groups]

@@ -20,6 +20,9 @@ __all__ = ["Interval", "bootstrap", "bootstrap_statistic", "paired", "two_way", 
 
 CHUNK = 1_000_000  # group draws held at once; fixed, because a seed's draws must not depend on memory
 
+MOST = 10_000_000
+"""The most resamplings."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -262,10 +265,10 @@ def paired_differences(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " row"]:
 
 def check_options(n: Any, level: Any, seed: Any = 0) -> None:
     """Raise `StudyError` for an n that is no whole number ≥ 1, a level outside (0, 1), or a seed below 0."""
-    whole = isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1
+    whole = isinstance(n, Integral) and not isinstance(n, bool) and 1 <= int(n) <= MOST
     if not whole or not isinstance(level, Real) or not 0 < float(level) < 1:
         raise StudyError(
-            f"a bootstrap takes n ≥ 1 resamplings and a level between 0 and 1; got n={n}, level={level}. "
+            f"n is a number of resamplings, 1 to {MOST:,}, and a level between 0 and 1; got n={n}, level={level}. "
             "The defaults are n=2000, level=0.95."
         )
     whole_number("seed", seed, 0, StudyError)

@@ -69,13 +69,13 @@ def flips(before: ArrayLike, after: ArrayLike) -> Flips:
     """
     marks_are = "marks are 1 for right, 0 for wrong, or NaN, one for each sample"
     first, second = (real_numbers(given, marks_are, StudyError, missing=True) for given in (before, after))
-    known = ~(np.isnan(first) | np.isnan(second))
     marks = np.concatenate([first[~np.isnan(first)], second[~np.isnan(second)]])
     if first.shape != second.shape or first.ndim != 1 or not np.isin(marks, (0.0, 1.0)).all():
         raise StudyError(
             f"flips compares two lists of marks 1, 0 or NaN of the same samples; got shapes {first.shape} and "
             f"{second.shape} with values {sorted(set(marks.tolist()))[:5]}."
         )
+    known = ~(np.isnan(first) | np.isnan(second))
     a, b = first[known] == 1, second[known] == 1
     counts = (a & b, ~a & ~b, ~a & b, a & ~b)
     return Flips(*(int(count.sum()) for count in counts), n_unmarked=int((~known).sum()))

@@ -24,7 +24,7 @@ from interp.stats import (
     unpaired_test,
 )
 from interp.study.dataframes import rows_of, where
-from interp.study.layer_choice import LayerChoice, layers_of, metrics_of
+from interp.study.layer_choice import LayerChoice, check_metric, layers_of, metrics_of
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
 from interp.study.size_matching import area_frame, matched
@@ -139,7 +139,8 @@ def compare_groups(
 
 
 def _pairs(result: GridResult, metric: str, layer: int | LayerChoice, over: str | None) -> Iterator[_Pair]:
-    if over is not None and over not in result.axes:
+    check_metric(result, metric)
+    if over is not None and not (isinstance(over, str) and over in result.axes):
         raise StudyError(f"over is one of the axes {', '.join(result.axes)}, or None; got {over!r}.")
     layers = layers_of(result, layer)
     able = [c for c in result.cells if metric in c.study.metrics and c.labels["model"] in layers]

@@ -10,22 +10,27 @@ A class that inherits from `Checked` is a frozen dataclass with keyword-only fie
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
+from numbers import Real
 from typing import Any, Protocol, dataclass_transform, runtime_checkable
 
 from interp.data import Samples
 from interp.errors import SampleError, StudyError
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample_list import as_samples as list_of_samples
+from interp.metrics import METRICS
 
 __all__ = [
     "RULES",
     "Checked",
     "Indicator",
     "as_samples",
+    "as_tuple",
     "field",
     "is_indicator",
+    "is_level",
     "is_prompt",
+    "metric_names",
     "not_empty",
     "one_of",
     "some_of",
@@ -136,8 +141,9 @@ def some_of(known: Iterable[str]) -> Validator:
     words = tuple(known)
 
     def validate(name: str, value: Any) -> None:
-        if not value or set(value) - set(words) or len(set(value)) < len(value):
-            raise StudyError(f"{name} are some of {', '.join(words)}, each once; got {value!r}.")
+        right = isinstance(value, tuple) and value and all(isinstance(one, str) for one in value)
+        if not right or set(value) - set(words) or len(set(value)) < len(value):
+            raise StudyError(f"{name} takes at least one of {', '.join(words)}, each once; got {value!r}.")
 
     return validate
 
@@ -167,6 +173,27 @@ def is_indicator(name: str, value: Any) -> None:
         raise StudyError(f"{name} is one of interp.indicators, such as Attention(); got {value!r}.")
 
 
-def words(value: Any) -> tuple[Any, ...]:
-    """A tuple from one word or several."""
-    return (value,) if isinstance(value, str) else tuple(value)
+def is_level(name: str, value: Any) -> None:
+    """The coverage of an interval."""
+    if not isinstance(value, Real) or not 0 < float(value) < 1:
+        raise StudyError(f"{name} is between 0 and 1, such as 0.95; got {value!r}.")
+
+
+metric_names = some_of(METRICS)
+"""Short names of metrics."""
+
+
+def as_tuple(value: Any) -> Any:
+    """A tuple from a list, an array or anything else that has an order; the rest as it is, for a validator to refuse.
+
+    A set has no order of its own: its elements would come in another one in the next process.
+    """
+    listed = value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value
+    if isinstance(listed, str | bytes | Mapping | Set) or not isinstance(listed, Iterable):
+        return value
+    return tuple(listed)
+
+
+def words(value: Any) -> Any:
+    """A tuple from one word or several; see `as_tuple`."""
+    return (value,) if isinstance(value, str) else as_tuple(value)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from interp.errors import InterpError, StudyError
 from interp.run import RunFolder, folder_name
+from interp.study.fields import as_tuple
 from interp.study.model_spec import as_model, model_label
 from interp.study.runs import Cells, by_model, run_cells
 from interp.study.study import Study
@@ -157,11 +158,17 @@ def _label(axis: str, value: Any) -> str:
         "model": lambda: model_label(as_model(value)),
         "data": lambda: getattr(value, "name", "samples"),
         "prompt": lambda: getattr(value, "template", value),
-        "metrics": lambda: value if isinstance(value, str) else ", ".join(map(str, value)),
-        "edits": lambda: ", ".join(map(repr, value)) or "none",
+        "metrics": lambda: _listed(value, str),
+        "edits": lambda: _listed(value, repr) or "none",
         "method": lambda: getattr(value, "name", value),
     }
     return str(makers.get(axis, lambda: value)())
+
+
+def _listed(value: Any, text: Callable[[Any], str]) -> str:
+    """What a list holds, in one line; anything else as text."""
+    listed = as_tuple(value)
+    return ", ".join(map(text, listed)) if isinstance(listed, tuple) else str(value)
 
 
 def _check_value(base: Study[Any], axis: str, label: str, value: Any) -> None:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.metrics import METRICS
 from interp.stats import MIN_GROUPS
-from interp.study.result import GridResult
+from interp.study.result import GridResult, is_result
 
-__all__ = ["LayerChoice", "check_metric", "check_split", "choose_layer", "layers_of", "metrics_of"]
+__all__ = [
+    "LayerChoice",
+    "check_metric",
+    "check_split",
+    "choose_layer",
+    "is_choice",
+    "layers_of",
+    "metrics_of",
+]
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,9 @@ def choose_layer(validation: GridResult, metric: str = "ar", *, descriptive: boo
         StudyError: Samples of the test split without `descriptive`, a metric that was not measured, or one
             that is undefined everywhere.
     """
+    is_result(validation)
+    if not isinstance(descriptive, bool):
+        raise StudyError(f"descriptive is True or False; got {descriptive!r}.")
     check_split((cell.study.data for cell in validation.cells), "the best layer", descriptive=descriptive)
     check_metric(validation, metric)
     scores = validation.scores
@@ -94,6 +108,12 @@ def choose_layer(validation: GridResult, metric: str = "ar", *, descriptive: boo
     return LayerChoice(metric, layers, validation.groups, said, validation.n_samples)
 
 
+def is_choice(value: Any) -> None:
+    """Raise `StudyError` for anything but a `LayerChoice` or None."""
+    if value is not None and not isinstance(value, LayerChoice):
+        raise StudyError(f"choice is what interp.choose_layer returns, or None; got {value!r}.")
+
+
 def metrics_of(result: GridResult) -> tuple[str, ...]:
     """Short names of the metrics that a layer sweep measured, of all cells together."""
     return tuple(dict.fromkeys(name for cell in result.cells for name in cell.study.metrics))
@@ -101,8 +121,9 @@ def metrics_of(result: GridResult) -> tuple[str, ...]:
 
 def check_metric(result: GridResult, metric: str) -> None:
     """Raise `StudyError` for a metric that was not measured."""
+    is_result(result)
     known = metrics_of(result)
-    if metric not in known:
+    if not isinstance(metric, str) or metric not in known:
         raise StudyError(f"expected one of the metrics measured, {', '.join(known)}; got {metric!r}.")
 
 
@@ -112,6 +133,9 @@ def layers_of(result: GridResult, layer: int | LayerChoice) -> dict[str, int]:
     Raises:
         StudyError: A layer that was not measured, or a choice that lacks a model of this result.
     """
+    is_result(result)
+    if not isinstance(layer, LayerChoice | int | np.integer) or isinstance(layer, bool):
+        raise StudyError(f"layer is a layer 0, 1, …, or what interp.choose_layer returns; got {layer!r}.")
     models = list(dict.fromkeys(cell.labels["model"] for cell in result.cells if cell.measured))
     layers = dict(layer.layers) if isinstance(layer, LayerChoice) else dict.fromkeys(models, int(layer))
     for model in models:

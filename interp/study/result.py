@@ -24,6 +24,7 @@ from interp.run import FAILURES, cost_of
 from interp.run.files import as_path
 from interp.stats import bootstrap, population_note
 from interp.study.dataframes import below, records
+from interp.study.fields import is_level
 from interp.study.grid import Grid
 from interp.study.runs import GridCell
 from interp.study.study import Study
@@ -34,7 +35,15 @@ if TYPE_CHECKING:
     from interp.inputs.tokens import TokenMap
     from interp.study.runs import GridCell
 
-__all__ = ["GridResult", "counted", "differences", "printed", "stored_tokens", "summarise"]
+__all__ = [
+    "GridResult",
+    "counted",
+    "differences",
+    "is_result",
+    "printed",
+    "stored_tokens",
+    "summarise",
+]
 
 BASELINES = ("shuffled_boxes", "centre_prior")
 OWN = ("index", "sample", "group", "value")
@@ -130,6 +139,11 @@ class GridResult:
         Raises:
             StudyError: None, axes that differ, or two cells of the same labels.
         """
+        listed = isinstance(results, Sequence) and not isinstance(results, str | bytes)
+        for one in results if listed else [results]:
+            is_result(one)
+        if not listed:
+            raise StudyError("join takes a list of results; got one. Write join([result, …]).")
         cells = tuple(cell for result in results for cell in result.cells)
         if not cells or len({tuple(cell.labels) for cell in cells}) > 1:
             raise StudyError(
@@ -182,6 +196,7 @@ class GridResult:
         Columns `mean`, `low`, `high`, `n`, `n_groups`, `n_undefined` and `note`, a sentence where there are
         too few groups to speak of a population.
         """
+        is_level("level", level)
         if level not in self._summaries:
             self._summaries[level] = summarise(self.scores, level=level, seed=self.seed)
         return self._summaries[level].copy()
@@ -265,6 +280,12 @@ class GridResult:
 
     def _frames(self, table: str) -> pd.DataFrame:
         return below(cell.frame(table) for cell in self.cells)
+
+
+def is_result(value: Any) -> None:
+    """Raise `StudyError` for anything but the result of a study."""
+    if not isinstance(value, GridResult):
+        raise StudyError(f"expected the result of a study, as study.run() returns it; got {value!r}.")
 
 
 def counted(result: GridResult) -> list[str]:

@@ -62,5 +62,7 @@ def test_published_layers_are_consecutive_and_inside(published):
 
 
 def test_a_model_has_layers():
-    with pytest.raises(MethodError, match="at least one decoder layer; got n_layers=0"):
+    with pytest.raises(
+        MethodError, match=r"n_layers, a number of decoder layers, is a whole number of at least 1 .*; got 0"
+    ):
         scaled_layers(PAI, depth=32, n_layers=0)

@@ -35,8 +35,8 @@ def test_values_are_converted_before_they_are_checked() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"names": "d"}, r"names are some of a, b, c, each once; got \('d',\)"),
-        ({"names": []}, r"names are some of a, b, c, each once; got \(\)"),
+        ({"names": "d"}, r"names takes at least one of a, b, c, each once; got \('d',\)"),
+        ({"names": []}, r"names takes at least one of a, b, c, each once; got \(\)"),
         ({"names": ["a", "a"]}, r"each once; got \('a', 'a'\)"),
         ({"size": 0}, "size is a whole number ≥ 1; got 0"),
         ({"size": True}, "size is a whole number ≥ 1; got True"),

@@ -79,7 +79,7 @@ def test_ids_become_models_under_their_own_names() -> None:
         ),
         ({"seed": [0, "one"]}, r"'one': seed is a whole number ≥ 0"),
         ({"batch": [0]}, r"axis batch .* batch is a whole number ≥ 1"),
-        ({"metrics": [("ar",), ("fame",)]}, r"'fame': metrics are named"),
+        ({"metrics": [("ar",), ("fame",)]}, r"'fame': metrics takes at least one of"),
         ({"edits": {"cut": ["layer 3"]}}, r"axis edits .* 'cut': edits= takes edits"),
     ],
 )

@@ -32,7 +32,7 @@ def recipe(family: str) -> TinyFamily:
     Raises:
         ModelError: The family has no tiny model.
     """
-    if family not in _HOME:
+    if not isinstance(family, str) or family not in _HOME:
         raise ModelError(f"no tiny model of the family {family!r}; there are: {', '.join(families())}.")
     return import_module(f"{__name__}.{_HOME[family]}").FAMILIES[family]
 
@@ -46,7 +46,17 @@ def tiny(family: str, attention: str = "sdpa", seed: int = 0) -> tuple[Any, Any]
         seed: The seed of the weights; the same seed gives the same weights.
 
     Raises:
-        ModelError: The family has no tiny model.
+        ModelError: The family has no tiny model, or an implementation or a seed that cannot be used.
     """
     made = recipe(family)
-    return build(made.model, made.config(), attention, seed), made.processor()
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ModelError(f"seed is a whole number of at least 0; got {seed!r}.")
+    if not isinstance(attention, str):
+        raise ModelError(f'attention is the name of an implementation such as "sdpa"; got {attention!r}.')
+    try:
+        model = build(made.model, made.config(), attention, seed)
+    except (ValueError, ImportError) as error:  # transformers' words for an implementation that it lacks
+        raise ModelError(
+            f"attention={attention!r} cannot be used for the tiny {family} ({error})."
+        ) from error
+    return model, made.processor()

@@ -9,9 +9,11 @@ from typing import Any
 
 from interp.errors import SiteError, StudyError
 from interp.run import canonical
+from interp.study.fields import as_tuple
 from interp.study.head_ranking.result import Pairs
 from interp.study.model_spec import OpenModel
 from interp.study.result import GridResult
+from interp.study.study import Study
 from interp.tracing import Site
 
 __all__ = ["PUBLISHED", "HeadSet", "Pairs", "published_heads"]
@@ -48,6 +50,7 @@ class HeadSet:
     masked_layer: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "listed", _checked(self.listed))
         if (self.ranking is None) == (not self.listed):
             raise StudyError(
                 "a HeadSet is either the top of a ranking or a list of heads. Write HeadRanking(…).top(20) or "
@@ -55,9 +58,14 @@ class HeadSet:
             )
         if self.ranking is None:
             return
+        split = getattr(self.ranking, "split", None)
+        if not isinstance(self.ranking, Study) or split is None:
+            raise StudyError(
+                f"ranking is an interp.HeadRanking; got {self.ranking!r}. Write HeadRanking(data=…).top(20)."
+            )
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise StudyError(f"top(k) takes a whole number of heads ≥ 1; got {self.k!r}.")
-        if self.ranking.split == "test":
+        if split == "test":
             raise StudyError(
                 'the top heads are chosen on a validation split; got split="test". The best of many heads are '
                 "too good on the samples they were found on, and then no samples are left to show them on. "
@@ -79,17 +87,7 @@ class HeadSet:
         Raises:
             StudyError: No pairs, something that is no pair of indices ≥ 0, or a head named twice.
         """
-        given = list(pairs)
-        try:
-            found = Site(heads=given).pairs
-        except SiteError as error:
-            raise StudyError(f"heads are (layer, head) pairs such as [(15, 4), (16, 5)]: {error}") from error
-        if found is None:
-            raise StudyError(f"heads are (layer, head) pairs such as [(15, 4), (16, 5)]; got {given}.")
-        if len(found) < len(given):
-            twice = sorted({pair for pair in found if given.count(pair) > 1})
-            raise StudyError(f"each head is named once; got {twice} more than once. Drop the repeats.")
-        return cls(listed=found, name=name, source=source, masked_layer=masked_layer)
+        return cls(listed=_checked(pairs), name=name, source=source, masked_layer=masked_layer)
 
     def __len__(self) -> int:
         return len(self.listed) if self.k is None else self.k
@@ -171,6 +169,23 @@ class HeadSet:
         return frozenset() if self.ranking is None else frozenset(self.ranking.data.groups)
 
 
+def _checked(pairs: Any) -> Pairs:
+    """The pairs as a tuple; none where none are given."""
+    given = as_tuple(pairs)
+    if isinstance(given, tuple) and not given:
+        return ()
+    try:
+        found = Site(heads=list(given) if isinstance(given, tuple) else given).pairs
+    except SiteError as error:
+        raise StudyError(f"heads are (layer, head) pairs such as [(15, 4), (16, 5)]: {error}") from error
+    if found is None:
+        raise StudyError(f"heads are (layer, head) pairs such as [(15, 4), (16, 5)]; got {pairs!r}.")
+    if len(found) < len(given):
+        twice = sorted({pair for pair in found if sum(tuple(one) == pair for one in given) > 1})
+        raise StudyError(f"each head is named once; got {twice} more than once. Drop the repeats.")
+    return found
+
+
 PUBLISHED: dict[str, HeadSet] = {
     found.name: found
     for found in (
@@ -209,7 +224,7 @@ def published_heads(name: str) -> HeadSet:
     >>> published_heads("huatuogpt-vision-7b").pairs[:2]
     ((15, 4), (16, 5))
     """
-    if name not in PUBLISHED:
+    if not isinstance(name, str) or name not in PUBLISHED:
         raise StudyError(
             f"heads are published for {', '.join(PUBLISHED)}; got {name!r}. Rank the heads of another model "
             f"with interp.HeadRanking, or list them with HeadSet.of([…])."

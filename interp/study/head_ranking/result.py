@@ -19,6 +19,7 @@ from interp.errors import StudyError
 from interp.metrics import METRICS
 from interp.stats import population_note
 from interp.study.dataframes import below, records, where
+from interp.study.fields import as_tuple, is_level, whole_number
 from interp.study.result import GridResult, printed
 
 if TYPE_CHECKING:
@@ -145,8 +146,7 @@ class HeadResult(GridResult):
         few groups to speak of a population, and `gain`: how much better the mean is than a uniform map's on the
         same samples, positive = better whatever the metric's direction. All heads share their resamplings.
         """
-        if not 0 < level < 1:
-            raise StudyError(f"level is between 0 and 1, such as 0.95; got {level}.")
+        is_level("level", level)
         means = self.means
         groups = (means.counts > 0).sum(axis=0)
         low, high = _interval(means, level, self.study.seed)
@@ -178,7 +178,12 @@ class HeadResult(GridResult):
         return float(self.samples.even.mean())
 
     def best(self, k: int) -> pd.DataFrame:
-        """The first k rows of `ranked`, or all that have a mean."""
+        """The first k rows of `ranked`, or all that have a mean.
+
+        Raises:
+            StudyError: k is no whole number ≥ 0.
+        """
+        whole_number(0)("k", k)
         return where(self.ranked, self.ranked["rank"] > 0).head(k)
 
     def n_beating_even(self, k: int) -> int:
@@ -238,7 +243,8 @@ class HeadResult(GridResult):
             StudyError: Fewer than k heads have a mean, or k is below 1.
         """
         ranked = self.n_heads - self.n_unranked
-        if not 1 <= k <= ranked:
+        whole_number(1)("k", k)
+        if k > ranked:
             unranked = f" ({self.n_unranked} more have no defined score)" if self.n_unranked else ""
             raise StudyError(
                 f"{self.study.label} has {ranked} ranked heads{unranked}; got k={k}. Ask for fewer."
@@ -291,7 +297,10 @@ class HeadResult(GridResult):
 
 
 def _several(against: HeadResult | Sequence[HeadResult]) -> tuple[HeadResult, ...]:
-    return (against,) if isinstance(against, HeadResult) else tuple(against)
+    found = (against,) if isinstance(against, HeadResult) else as_tuple(against)
+    if not isinstance(found, tuple) or not all(isinstance(one, HeadResult) for one in found):
+        raise StudyError(f"against takes results of other head rankings, as [other]; got {against!r}.")
+    return found
 
 
 def _interval(

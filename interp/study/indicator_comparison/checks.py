@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = [
     "AGREEMENT",
     "ALL",
     "asked_otherwise",
+    "check_choices",
+    "check_erased",
     "check_few",
     "check_indicators",
     "check_layers",
@@ -68,15 +71,30 @@ def check_layers(layers: Any, indicators: Mapping[str, Any]) -> None:
 def check_few(few: Any, indicators: Mapping[str, Any]) -> None:
     """A mapping from labels of the indicators to a number of samples."""
     for label, n in few.items() if isinstance(few, Mapping) else [(few, None)]:
-        if label not in indicators or isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        if (
+            not isinstance(label, str)
+            or label not in indicators
+            or isinstance(n, bool)
+            or not isinstance(n, int)
+            or n < 1
+        ):
             raise StudyError(
                 f"few maps labels of the indicators to a number of samples ≥ 1; got {label!r}: {n!r}."
             )
 
 
-def check_removals(name: str, value: tuple[Any, ...]) -> None:
+def check_choices(name: str, value: Any) -> None:
+    """A mapping from labels to sentences."""
+    texts = [*value.keys(), *value.values()] if isinstance(value, Mapping) else [None]
+    if not all(isinstance(one, str) for one in texts):
+        raise StudyError(
+            f"{name} maps labels to how their layer was chosen, in words; got {value!r}. Leave it out."
+        )
+
+
+def check_removals(name: str, value: Any) -> None:
     """Removals of distinct names."""
-    for removal in value:
+    for removal in value if isinstance(value, tuple) else (value,):
         if not callable(getattr(removal, "scores", None)) or not hasattr(removal, "to_dict"):
             raise StudyError(f"{name} are of interp.indicators, such as HideTokens(); got {removal!r}.")
     names = [removal.name for removal in value]
@@ -84,24 +102,31 @@ def check_removals(name: str, value: tuple[Any, ...]) -> None:
         raise StudyError(f"{name} have a name of their own each; got {', '.join(names)}.")
 
 
-def check_steps(name: str, value: tuple[Any, ...]) -> None:
+def check_erased(name: str, value: Any) -> None:
+    """One or more fractions."""
+    if not isinstance(value, tuple) or not value or not all(isinstance(one, int | float) for one in value):
+        raise StudyError(f"{name} are some of the steps, such as (0.1, 0.2); got {value!r}.")
+
+
+def check_steps(name: str, value: Any) -> None:
     """Increasing fractions between 0 and 1."""
-    inside = all(isinstance(one, int | float) and 0 < one < 1 for one in value)
+    numbers = isinstance(value, tuple) and all(isinstance(one, int | float) for one in value)
+    inside = numbers and all(0 < one < 1 for one in value)
     if not value or not inside or any(a >= b for a, b in itertools.pairwise(value)):
         raise StudyError(f"{name} are increasing fractions between 0 and 1, both left out; got {value!r}.")
 
 
 def check_least(name: str, value: Any) -> None:
     """A number above 0."""
-    if not isinstance(value, int | float) or not value > 0:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
         raise StudyError(f"{name} is a number > 0, on the scale of the target; got {value!r}.")
 
 
-def check_randomised(name: str, value: tuple[Any, ...]) -> None:
+def check_randomised(name: str, value: Any) -> None:
     """Shares of the layers in (0, 1], and "all"."""
-    for share in value:
+    for share in value if isinstance(value, tuple) else (value,):
         number = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
-        if share != ALL and not number:
+        if not isinstance(value, tuple) or not (number or (isinstance(share, str) and share == ALL)):
             raise StudyError(f"{name} holds shares of the layers in (0, 1], and {ALL!r}; got {share!r}.")
 
 
@@ -111,9 +136,10 @@ def check_target(name: str, value: Any) -> None:
         raise StudyError(f'{name} is an interp.Target, such as Target("answer"); got {value!r}.')
 
 
-def distinct(name: str, value: tuple[Any, ...]) -> None:
-    """One or more, each once."""
-    if not value or len(set(value)) < len(value):
+def distinct(name: str, value: Any) -> None:
+    """One or more words, each once."""
+    texts = isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+    if not texts or not value or len(set(value)) < len(value):
         raise StudyError(f"{name} names one or more boxes, each once; got {value!r}.")
 
 

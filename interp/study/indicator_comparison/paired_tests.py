@@ -13,6 +13,7 @@ from interp.indicators import CentrePrior, RandomMap
 from interp.metrics import METRICS
 from interp.stats import holm, paired, paired_test, population_note
 from interp.study.dataframes import below, rows_of, where
+from interp.study.fields import is_level
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
 
@@ -51,11 +52,18 @@ def compare_indicators(
     Raises:
         StudyError: A measure that was not measured anywhere.
     """
+    known = dict.fromkeys(result.scores.measure)
+    if not isinstance(measure, str) or not (against is None or isinstance(against, str)):
+        raise StudyError(
+            f"measure is one of {', '.join(known)}, against a truth or a removal by name; got {measure!r}, {against!r}."
+        )
+    is_level("level", level)
     parts = [_pairs(result, cell, measure, against, level) for cell in result.cells if cell.measured]
     full = [part for part in parts if len(part)]
     if not full:
-        known = ", ".join(dict.fromkeys(result.scores.measure))
-        raise StudyError(f"expected one of the measures {known}, of two indicators or more; got {measure!r}.")
+        raise StudyError(
+            f"expected one of the measures {', '.join(known)}, of two indicators or more; got {measure!r}."
+        )
     return below(full)
 
 
@@ -123,6 +131,10 @@ def found(result: GridResult, measure: str | None = None, level: float = 0.95) -
         `n`, `n_groups`, `best_baseline` (the largest mean among them), `p_holm`,
         `finds`, `note`. `finds` is None without baselines or with fewer than 20 groups.
     """
+    if measure is not None and (not isinstance(measure, str) or measure not in METRICS):
+        raise StudyError(
+            f"measure is one of {', '.join(METRICS)}, or None for the first measured; got {measure!r}."
+        )
     parts = []
     for cell in (one for one in result.cells if one.measured):
         chosen = measure or cell.study.metrics[0]

@@ -13,10 +13,12 @@ from jaxtyping import Float
 from rich.table import Table
 from rich.text import Text
 
+from interp.errors import StudyError
 from interp.metrics import METRICS, normalised
 from interp.run import manifest_of
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
+from interp.study.indicator_comparison.checks import AGREEMENT
 from interp.study.indicator_comparison.indicator_maps import costs
 from interp.study.indicator_comparison.paired_tests import compare_indicators, found
 from interp.study.indicator_comparison.removal_curves import scaled
@@ -154,6 +156,8 @@ class IndicatorResult(GridResult):
 
     def agreement(self, measure: str = "spearman", level: float = 0.95) -> pd.DataFrame:
         """Rows of `summary`: the mean rank correlation of every pair of indicators, `indicator` with `against`."""
+        if not isinstance(measure, str) or measure not in AGREEMENT:
+            raise StudyError(f"measure is {' or '.join(map(repr, AGREEMENT))}; got {measure!r}.")
         summary = self.summary(level)
         return where(summary, summary.measure == measure)
 
@@ -212,7 +216,7 @@ class IndicatorResult(GridResult):
 
     def table(self, measure: str | None = None) -> str:
         """Text: a line per indicator, a column per cell and truth: mean [low, high], and a mark where it finds it."""
-        chosen = measure or self.metrics[0]
+        chosen = self.metrics[0] if measure is None else measure
         return calibration_table(self, self.found(chosen), chosen)
 
 

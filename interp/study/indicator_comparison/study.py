@@ -11,10 +11,23 @@ from interp.data import Samples
 from interp.errors import StudyError
 from interp.indicators import Attention, CentrePrior, RandomMap, Removal
 from interp.inputs.prompt import GENERIC_PROMPT, Target
-from interp.metrics import METRICS, named
-from interp.study.fields import RULES, Indicator, as_samples, field, one_of, whole_number, words
+from interp.metrics import METRICS
+from interp.study.fields import (
+    RULES,
+    Indicator,
+    as_samples,
+    as_tuple,
+    field,
+    metric_names,
+    one_of,
+    some_of,
+    whole_number,
+    words,
+)
 from interp.study.indicator_comparison.checks import (
     AGREEMENT,
+    check_choices,
+    check_erased,
     check_few,
     check_indicators,
     check_layers,
@@ -43,10 +56,6 @@ def _usual() -> dict[str, Indicator]:
         "centre": CentrePrior(),
         "random": RandomMap(),
     }
-
-
-def _metrics(names: Any) -> tuple[str, ...]:
-    return tuple(metric.name for metric in named(names))
 
 
 def _validation(samples: Any) -> Samples | None:
@@ -116,27 +125,33 @@ class IndicatorComparison(Study[IndicatorResult]):
     indicators: Mapping[str, Indicator] = field(
         factory=_usual, converter=_as_dict, validator=check_indicators
     )
-    removals: tuple[Removal, ...] = field(default=(), converter=tuple, validator=check_removals)
-    metrics: tuple[str, ...] = field(default=("auroc", "ap", "pointing", "ar"), converter=_metrics)
+    removals: tuple[Removal, ...] = field(default=(), converter=as_tuple, validator=check_removals)
+    metrics: tuple[str, ...] = field(
+        default=("auroc", "ap", "pointing", "ar"), converter=words, validator=metric_names
+    )
     truth: tuple[str, ...] = field(default=(BOXES,), converter=words, validator=distinct)
     target: Target = field(default=Target(), validator=check_target)
     validation: Samples | None = field(default=None, converter=_validation, compare=False)
     layers: Mapping[str, int | str] = field(factory=dict, converter=_as_dict)
     choose_by: str = field(default="auroc", validator=one_of(*METRICS))
     steps: tuple[float, ...] = field(
-        default=(0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75), converter=tuple, validator=check_steps
+        default=(0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75), converter=as_tuple, validator=check_steps
     )
-    erased: tuple[float, ...] = field(default=(0.01, 0.05, 0.1, 0.2, 0.5), converter=tuple)
+    erased: tuple[float, ...] = field(
+        default=(0.01, 0.05, 0.1, 0.2, 0.5), converter=as_tuple, validator=check_erased
+    )
     least: float = field(default=0.1, validator=check_least)
-    agreement: tuple[str, ...] = field(default=("spearman",), converter=words)
+    agreement: tuple[str, ...] = field(default=("spearman",), converter=words, validator=some_of(AGREEMENT))
     randomised: tuple[float | str, ...] = field(
-        default=(0.5, "all"), converter=tuple, validator=check_randomised
+        default=(0.5, "all"), converter=as_tuple, validator=check_randomised
     )
     n_faithful: int | None = field(default=None, validator=whole_number(0, or_none=True))
     n_checked: int | None = field(default=24, validator=whole_number(0, or_none=True))
     few: Mapping[str, int] = field(factory=dict, converter=_as_dict)
     rule: str = field(default="touch", validator=one_of(*RULES))
-    choices: Mapping[str, str] = field(factory=dict, converter=dict, compare=False)
+    choices: Mapping[str, str] = field(
+        factory=dict, converter=_as_dict, validator=check_choices, compare=False
+    )
 
     name = "indicator-comparison"
     title = "Indicators compared"
@@ -146,12 +161,8 @@ class IndicatorComparison(Study[IndicatorResult]):
         """Refuse labels of no indicator, truths that samples lack, and shares that are no steps."""
         check_layers(self.layers, self.indicators)
         check_few(self.few, self.indicators)
-        if not self.erased or not set(self.erased) <= set(self.steps):
+        if not set(self.erased) <= set(self.steps):
             raise StudyError(f"erased are some of the steps {self.steps!r}; got {self.erased!r}.")
-        if not set(self.agreement) <= set(AGREEMENT) or len(set(self.agreement)) < len(self.agreement):
-            raise StudyError(
-                f"agreement holds some of {', '.join(AGREEMENT)}, each once; got {self.agreement!r}."
-            )
         check_truth(self.data, self.truth)
         if self.validation is not None:
             check_truth(self.validation, self.truth[:1])

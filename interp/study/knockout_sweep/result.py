@@ -16,6 +16,7 @@ from interp.errors import StudyError
 from interp.run import cost_of, manifest_of
 from interp.stats import holm, paired, paired_test, population_note
 from interp.study.dataframes import below, records, rows_of, where
+from interp.study.fields import is_level
 from interp.study.knockout_sweep.flows import Flow, control_of
 from interp.study.result import GridResult, printed
 from interp.study.runs import GridCell
@@ -193,6 +194,7 @@ class KnockoutResult(GridResult):
         Raises:
             StudyError: Heads were blocked one by one: so many tests find nothing but the largest effects.
         """
+        is_level("level", level)
         if self.by_head:
             raise StudyError(
                 'tests are made of windows or layers; this study has by="head". Choose heads on validation samples '
@@ -241,7 +243,7 @@ class KnockoutResult(GridResult):
         Raises:
             StudyError: An unknown measure, or heads that were blocked one by one (see `summary`).
         """
-        if measure not in MEASURES or self.by_head:
+        if not isinstance(measure, str) or measure not in MEASURES or self.by_head:
             raise StudyError(
                 f"table shows one of {', '.join(MEASURES)} of windows or layers; got {measure!r}"
                 + (" of single heads: read summary()." if self.by_head else ".")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import StudyError
+from interp.indicators.argument_checks import MOST_LAYERS, check_whole
 from interp.study.fields import RULES, field, one_of, whole_number
 from interp.study.knockout_sweep.flows import Flow, Window, as_flows, default_flows, usual_width, windows
 from interp.study.knockout_sweep.result import KnockoutResult
@@ -93,8 +94,9 @@ class KnockoutSweep(Study[KnockoutResult]):
         """What is blocked together in a model of so many layers.
 
         Raises:
-            StudyError: A window of more layers than there are.
+            StudyError: A window of more layers than there are, or a number of layers that no model has.
         """
+        check_whole("n_layers", n_layers, 1, StudyError, most=MOST_LAYERS)
         width = (self.window or usual_width(n_layers)) if self.by == "layer window" else 1
         return windows(n_layers, width, self.stride)
 

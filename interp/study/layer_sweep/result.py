@@ -20,7 +20,14 @@ from interp.report.tables import write_csv
 from interp.run.files import as_path, write_atomically
 from interp.study.compare import compare, compare_groups
 from interp.study.dataframes import where
-from interp.study.layer_choice import LayerChoice, check_metric, choose_layer, layers_of, metrics_of
+from interp.study.layer_choice import (
+    LayerChoice,
+    check_metric,
+    choose_layer,
+    is_choice,
+    layers_of,
+    metrics_of,
+)
 from interp.study.result import GridResult, counted, differences, printed, stored_tokens, summarise
 from interp.study.runs import GridCell
 
@@ -42,6 +49,7 @@ def layer_table(result: GridResult, metric: str, choice: LayerChoice | None = No
         StudyError: The metric was not measured.
     """
     check_metric(result, metric)
+    is_choice(choice)
     summary = result.summary()
     summary = summary[summary.metric == metric].set_index([*result.axes, "layer", "control"])
     table = Table(
@@ -213,6 +221,7 @@ class Result(GridResult):
         Args:
             choice: The layer to mark.
         """
+        is_choice(choice)
         return self._page.figures(self, choice=choice)
 
     def report(
@@ -226,6 +235,7 @@ class Result(GridResult):
             path: Where to write it; `report.html` in the study's folder when left out.
             choice: The layer to feature; without one, the best on these samples, labelled as descriptive.
         """
+        is_choice(choice)
         target = None if path is None else as_path("path", path)
         write_csv(self.summary(), self.folder / "summary.csv")
         own = self._write(None, choice=choice)

@@ -9,8 +9,7 @@ from typing import Any
 from interp.errors import StudyError
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
-from interp.metrics import named
-from interp.study.fields import RULES, Indicator, field, is_indicator, one_of
+from interp.study.fields import RULES, Indicator, field, is_indicator, metric_names, one_of, words
 from interp.study.layer_sweep.result import Result
 from interp.study.layer_sweep.task import SweepTask
 from interp.study.runs import GridCell
@@ -18,10 +17,6 @@ from interp.study.study import Study
 from interp.tracing.edits import Edit, check_order
 
 __all__ = ["LayerSweep"]
-
-
-def _metrics(names: Any) -> tuple[str, ...]:
-    return tuple(metric.name for metric in named(names))
 
 
 def _edits(edits: Any) -> tuple[Edit, ...]:
@@ -57,7 +52,7 @@ class LayerSweep(Study[Result]):
     """
 
     indicator: Indicator = field(default=Attention(relative_to=GENERIC_PROMPT), validator=is_indicator)
-    metrics: tuple[str, ...] = field(default=("ar", "kl_gain", "js"), converter=_metrics)
+    metrics: tuple[str, ...] = field(default=("ar", "kl_gain", "js"), converter=words, validator=metric_names)
     edits: tuple[Edit, ...] = field(default=(), converter=_edits)
     rule: str = field(default="touch", validator=one_of(*RULES))
 
@@ -66,9 +61,7 @@ class LayerSweep(Study[Result]):
     page = "interp.study.layer_sweep.page"
 
     def check(self) -> None:
-        """Refuse a sweep without metrics, and maps per head."""
-        if not self.metrics:
-            raise StudyError('a sweep needs at least one metric, such as metrics=("ar",).')
+        """Refuse maps per head."""
         if getattr(self.indicator, "per_head", False):
             raise StudyError("a LayerSweep reads one map per layer; use an indicator with per_head=False.")
 

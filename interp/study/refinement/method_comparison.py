@@ -142,9 +142,9 @@ def compare_methods(
         StudyError: A measure that was not measured, an unknown axis, or nothing to compare.
     """
     known = measures_of(result)
-    if measure not in known:
+    if not isinstance(measure, str) or measure not in known:
         raise StudyError(f"measure is one of {', '.join(known)}; got {measure!r}.")
-    if over not in result.axes:
+    if not isinstance(over, str) or over not in result.axes:
         raise StudyError(f"over is one of the axes {', '.join(result.axes)}; got {over!r}.")
     cells = [cell for cell in result.cells if cell.measured]
     both = [(a, b) for a, b in itertools.combinations(cells, 2) if _differ(a, b) == [over]]

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from rich.table import Table
 from rich.text import Text
 
-from interp.errors import StudyError
 from interp.run import cost_of
 from interp.stats import MIN_GROUPS, per_group
 from interp.study.dataframes import records, rows_of, where
+from interp.study.fields import is_level
 from interp.study.head_ranking.head_set import HeadSet
 from interp.study.refinement.method_comparison import (
     MEASURES,
@@ -285,8 +285,7 @@ class RefinementResult(GridResult):
         of "correct" also `wrong_to_right`, `right_to_wrong` and `p_flips`, McNemar's exact test, which takes samples
         as independent; `seconds`, `forwards` and `tokens`, the method's cost over the plain model's; `note`.
         """
-        if not 0 < level < 1:
-            raise StudyError(f"level is between 0 and 1, such as 0.95; got {level}.")
+        is_level("level", level)
         if level not in self._summaries:
             self._summaries[level] = self._summary(level)
         return self._summaries[level].copy()

@@ -81,7 +81,9 @@ def test_k_is_a_number_of_heads(k: Any, unchecked: None) -> None:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([], "heads are \\(layer, head\\) pairs .*"),
+        ([], r"a list of heads. Write .* HeadSet.of\(\[\(15, 4\), …\]\)"),
+        (None, r"heads are \(layer, head\) pairs"),
+        ("all", r"heads are \(layer, head\) pairs .*got 'all'"),
         ([3, 4], r"pairs such as \[\(15, 4\), \(16, 5\)\]; got \[3, 4\]"),
         ([(3, 4), 5], "not a mixture"),
         ([(3, -1)], "a head is an integer, counted from 0; got -1"),

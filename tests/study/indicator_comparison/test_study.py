@@ -216,7 +216,7 @@ def test_cells_of_a_grid_join(tmp_path: Path) -> None:
         ({"steps": (0.5, 0.1)}, "steps are increasing fractions"),
         ({"erased": (0.2,)}, "erased are some of the steps"),
         ({"randomised": (2.0,)}, r"shares of the layers in \(0, 1\], and 'all'"),
-        ({"agreement": ("pearson",)}, "agreement holds some of spearman, kendall"),
+        ({"agreement": ("pearson",)}, "agreement takes at least one of spearman, kendall, each once"),
         ({"n_checked": -1}, "n_checked is a whole number ≥ 0, or None; got -1"),
         ({"least": 0.0}, "least is a number > 0"),
         ({"data": []}, "hold no sample"),

@@ -210,7 +210,7 @@ def test_samples_without_a_group_belong_to_their_image(tmp_path: Path) -> None:
         ({"data": Samples([], "none")}, "hold no sample"),
         ({"data": "medical"}, "data is Samples or a list"),
         ({"metrics": ("ar", "beauty")}, "beauty"),
-        ({"metrics": ()}, "at least one metric"),
+        ({"metrics": ()}, "metrics takes at least one of ar, "),
         ({"rule": "near"}, "rule is one of touch, center, stretch"),
         ({"prompt": "{question}"}, "prompt is an interp.Prompt"),
         ({"indicator": "attention"}, "indicator is one of"),

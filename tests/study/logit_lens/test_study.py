@@ -206,7 +206,7 @@ def test_studies_that_make_no_sense():
     for make, said in (
         (
             lambda: LensSweep(data=one, words=("colour",)),
-            r"words are some of label, answer, each once; got \('colour',\)",
+            r"words takes at least one of label, answer, each once; got \('colour',\)",
         ),
         (lambda: LensSweep(data=one, rule="any"), "rule is one of touch, center, stretch; got 'any'"),
         (lambda: LensSweep(data=[]), "hold no sample"),

@@ -1,0 +1,391 @@
+"""Public functions with arguments that they take, for `trials`: values, statistics, models, studies and results."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+import interp
+from interp import conformance, data, indicators, methods, metrics, models, stats, study
+from interp.conformance.tiny import tiny
+from interp.inputs.sample import Sample
+from interp.tracing import Cost
+from tests.fuzz.trials import Call
+
+
+def called_back(argument: str) -> frozenset[str]:
+    """Trials with functions that take nothing: what a user's own function raises comes through as it is."""
+    return frozenset({f"{argument}=function", f"{argument}=class"})
+
+
+SITE = interp.Site(layers=[0])
+MAP = np.array([0.1, 0.7, 0.2, 0.4])
+MASK = np.array([True, False, False, True])
+VALUES, GROUPS = [0.1, 0.2, 0.3, 0.4], ["a", "a", "b", "c"]
+
+
+def picture(width: int = 80, height: int = 64) -> np.ndarray:
+    """A picture of random pixels."""
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def sample(**fields: Any) -> Sample:
+    """A sample with a box, an answer and all the rest."""
+    given = {"question": "where is the nodule?", "boxes": [(10, 10, 40, 40)], "answer": "left", "group": "p"}
+    return Sample(picture(), **{**given, **fields})
+
+
+def samples() -> data.Samples:
+    """Two samples that say they are of no split."""
+    return data.Samples([sample(id="one"), sample(id="two", question="is it red?", answer="yes")], "tried")
+
+
+def given(**arguments: Any) -> Callable[[], Mapping[str, Any]]:
+    """Makes these arguments anew."""
+    return lambda: copy.copy(arguments)
+
+
+def _edits() -> list[Call]:
+    own = given(site=SITE)
+    return [
+        Call("Knockout", interp.Knockout, own),
+        Call("ScaleWeights", interp.ScaleWeights, given(site=SITE, factor=0.5)),
+        Call("ScaleScores", interp.ScaleScores, given(site=SITE, factor=0.5)),
+        Call("Boost", interp.Boost, given(site=SITE, alpha=0.5)),
+        Call("Guide", interp.Guide, given(site=SITE, alpha=0.5)),
+        Call("Apply", interp.Apply, given(site=SITE, function=max)),
+        Call("PatchRows", interp.PatchRows, given(site=SITE, values=np.ones((1, 4, 1, 5)))),
+        Call(
+            "PatchResidual",
+            interp.PatchResidual,
+            given(layers=[0], positions="last", values=np.ones((1, 1, 64))),
+        ),
+        Call("Rows", interp.Rows, own),
+        Call("Residual", interp.Residual),
+        Call("Site", interp.Site),
+        Call("Site.resolve", SITE.resolve, given(n_layers=3, n_heads=4)),
+        Call("Site.from_dict", interp.Site.from_dict, given(values=SITE.to_dict())),
+        Call("positions", interp.positions, given(values=[1])),
+        Call("image_mask", interp.image_mask, given(mask=MASK)),
+        Call("word", interp.word, given(text="nodule")),
+        Call("Decoding", interp.Decoding),
+        Call("Contrast", interp.Contrast),
+    ]
+
+
+def _inputs() -> list[Call]:
+    box, prompt, one = interp.Box(1, 2, 3, 4), interp.PAPER_PROMPT, sample()
+    return [
+        Call("Box", interp.Box, given(x0=1, y0=2, x1=3, y1=4)),
+        Call("Box.clip", box.clip, given(width=9, height=9)),
+        Call("Box.check_inside", box.check_inside, given(size=(9, 9))),
+        Call("Sample", interp.Sample, lambda: {"image": picture(), "question": "is it red?"}),
+        Call("Sample.load", one.load),
+        Call("Sample.replace", one.replace, given(question="?", boxes=[], meta={}, image=picture(), id="x")),
+        Call("Prompt", interp.Prompt),
+        Call("Prompt.text", prompt.text, given(sample=one)),
+        Call("Prompt.messages", prompt.messages, given(sample=one)),
+        Call("Prompt.question_span", prompt.question_span, given(sample=one)),
+        Call("Target", interp.Target),
+        Call("diff", interp.diff, given(first="yes", second="no")),
+        Call("Samples", data.Samples, given(samples=[one])),
+        Call("Samples.filter", samples().filter, given(keep=bool), called_back("keep")),
+        Call("bundled", data.bundled, given(name="natural", n=1)),
+        Call("jsonl", data.jsonl, given(path="nowhere.jsonl")),
+        Call("coco", data.coco, given(root="nowhere", annotations="nowhere")),
+        Call("vgmed", data.vgmed, given(root="nowhere")),
+        Call("named", data.named, given(name="natural", n=1)),
+    ]
+
+
+def _metrics() -> list[Call]:
+    pair = given(map=MAP, mask=MASK)
+    agreement = [
+        Call(name, getattr(metrics, name), pair)
+        for name in ("attention_ratio", "auroc", "average_precision", "box_iou", "js_divergence")
+    ]
+    return [
+        *agreement,
+        *(Call(name, getattr(metrics, name), pair) for name in ("kl_divergence", "kl_gain", "pointing_game")),
+        Call(
+            "attention_ratio_sliding", metrics.attention_ratio_sliding, given(map=MAP, mask=MASK, grid=(2, 2))
+        ),
+        Call("METRICS[…]", metrics.METRICS["ar_sliding"], given(map=MAP, mask=MASK, grid=(2, 2))),
+        Call("comprehensiveness", metrics.comprehensiveness, given(untouched=0.5, without=[0.1, 0.2])),
+        Call("sufficiency", metrics.sufficiency, given(untouched=0.5, only=[0.1, 0.2])),
+        Call("curve_area", metrics.curve_area, given(fractions=[0, 0.5, 1], values=[1, 0.5, 0])),
+        Call("most_important", metrics.most_important, given(map=MAP, fractions=[0.5])),
+        Call("normalised", metrics.normalised, given(values=[1.0, 0.5], untouched=1.0, removed=0.0)),
+        Call("tokens_first", metrics.tokens_first, given(map=MAP)),
+        Call("spearman", metrics.spearman, given(a=MAP, b=MAP[::-1])),
+        Call("kendall", metrics.kendall, given(a=MAP, b=MAP[::-1])),
+        Call("metrics.named", metrics.named, given(names="ar")),
+    ]
+
+
+def _statistics() -> list[Call]:
+    two = given(a=VALUES, b=VALUES[::-1], groups=GROUPS)
+    apart = given(a=VALUES, b=VALUES[::-1], groups_a=GROUPS, groups_b=GROUPS[::-1])
+    mean = given(statistic=np.mean, columns=[VALUES], groups=GROUPS, n=20)
+    return [
+        Call("bootstrap", stats.bootstrap, given(values=VALUES, groups=GROUPS)),
+        Call("bootstrap_statistic", stats.bootstrap_statistic, mean, called_back("statistic")),
+        Call("paired", stats.paired, two),
+        Call("unpaired", stats.unpaired, apart),
+        Call("two_way", stats.two_way, given(values=VALUES, groups_a=GROUPS, groups_b=GROUPS[::-1])),
+        Call("paired_test", stats.paired_test, two),
+        Call("unpaired_test", stats.unpaired_test, apart),
+        Call("flips", stats.flips, given(before=[0, 1], after=[1, 1])),
+        Call("holm", stats.holm, given(p_values=[0.1, 0.2])),
+        Call("per_group", stats.per_group, given(values=VALUES, groups=GROUPS)),
+        Call("population_note", stats.population_note, given(n_groups=3)),
+    ]
+
+
+INDICATORS = (
+    *("ActivationPatching", "Attention", "AttentionGradient", "AttributionPatching", "CentrePrior"),
+    *(
+        "EmbeddingReplacement",
+        "InputGradient",
+        "IntegratedGradients",
+        "Occlusion",
+        "RandomMap",
+        "RandomMasks",
+    ),
+    *("Rollout", "SmoothGrad", "TokenKnockout", "ValueWeightedAttention"),
+)
+REMOVALS = ("HideTokens", "PaintPixels", "ReplaceEmbeddings")
+
+
+def _indicators() -> list[Call]:
+    partners = {"ActivationPatching": given(partners={"one": sample()})}
+    return [
+        Call(name, getattr(indicators, name), partners.get(name, dict)) for name in (*INDICATORS, *REMOVALS)
+    ]
+
+
+def _methods() -> list[Call]:
+    vgrefine = methods.VGRefine(heads=[(0, 1)])
+    return [
+        Call("Plain", methods.Plain),
+        Call("PAI", methods.PAI),
+        Call("HGAI", methods.HGAI),
+        Call("AdaptVis", methods.AdaptVis),
+        Call("ScalingVis", methods.ScalingVis, given(weight=0.5)),
+        Call("VGRefine", methods.VGRefine, given(heads=[(0, 1)])),
+        Call("VGRefine.masked_layers", vgrefine.masked_layers, given(n_layers=8)),
+        Call("PAI.boosted_layers", methods.PAI().boosted_layers, given(n_layers=8)),
+        Call("HGAI.guided_layers", methods.HGAI().guided_layers, given(n_layers=8)),
+        Call("ViCrop", methods.ViCrop),
+        Call("kept_tokens", methods.kept_tokens, given(values=MAP, percentile=50.0)),
+        Call("scaled_layers", methods.scaled_layers, given(published=range(2, 4), depth=8, n_layers=4)),
+    ]
+
+
+def _studies() -> list[Call]:
+    own, k = samples(), study.LayerSweep(data=samples())
+    held = {"data": own}
+    ranking = study.HeadRanking(data=own)
+    return [
+        *(Call(kind.__name__, kind, given(**held)) for kind in STUDIES),
+        Call("LayerSweep.replace", k.replace, given(seed=1, metrics="ar", data=own)),
+        Call("HeadRanking.top", ranking.top, given(k=2)),
+        Call("HeadSet", study.HeadSet, given(ranking=ranking, k=2)),
+        Call("HeadSet.of", study.HeadSet.of, given(pairs=[(0, 1)])),
+        Call("published_heads", study.published_heads, given(name="huatuogpt-vision-7b")),
+        Call("Grid", study.Grid, given(base=k, seed=[0, 1], metrics=["ar"])),
+        Call("Flow", study.Flow, given(keys="image", queries="last")),
+        Call("ModelSpec", study.ModelSpec, given(id="organism")),
+        Call("KnockoutSweep.windows", study.KnockoutSweep(data=own).windows, given(n_layers=6)),
+    ]
+
+
+STUDIES: tuple[Any, ...] = (
+    study.LayerSweep,
+    study.HeadRanking,
+    study.HeadAttribution,
+    study.LensSweep,
+    study.KnockoutSweep,
+    study.Refinement,
+    study.IndicatorComparison,
+)
+
+
+def value_calls() -> dict[str, list[Call]]:
+    """What needs no model, by kind."""
+    return {
+        "edits": _edits(),
+        "inputs": _inputs(),
+        "metrics": _metrics(),
+        "statistics": _statistics(),
+        "indicators": _indicators(),
+        "methods": _methods(),
+        "studies": _studies(),
+    }
+
+
+@cache
+def opened() -> Any:
+    """A tiny model with what it makes of a sample."""
+    mllm = interp.wrap(*tiny("llava"))
+    one = sample()
+    batch = mllm.encode([one])
+    maps = indicators.Attention()(mllm, [one])
+    return SimpleNamespace(mllm=mllm, sample=one, batch=batch, tokens=batch.tokens[0], maps=maps)
+
+
+def model_calls() -> dict[str, list[Call]]:
+    """What runs a model on one sample, by kind."""
+    at = opened()
+    mllm, tokens, one = at.mllm, at.tokens, given(samples=[at.sample])
+    on_model = given(mllm=mllm, samples=[at.sample])
+    maps = indicators.Attention()
+    refine = methods.VGRefine(heads=[(0, 1)])
+    return {
+        "models": [
+            Call("Mllm.trace", mllm.trace, given(samples=[at.sample], seed=0)),
+            Call("Mllm.score", mllm.score, one),
+            Call("Mllm.encode", mllm.encode, one),
+            Call("Mllm.prefix", mllm.prefix, one),
+            Call("Mllm.embeddings", mllm.embeddings, given(batch=at.batch)),
+            Call("Mllm.using", mllm.using, given(executor="tap")),
+            Call(
+                "Mllm.sharing",
+                lambda prefixes: mllm.sharing(prefixes).trace([at.sample]),
+                given(prefixes=None),
+            ),
+            Call("Mllm.tap", _tapped, dict),
+            Call("load", interp.load, given(model="organism")),
+            Call("wrap", interp.wrap, lambda: dict(zip(("hf_model", "processor"), _hf(), strict=True))),
+            Call("models.find", models.find, given(config=mllm.hf.config)),
+            Call("tiny", tiny, given(family="llava")),
+            Call(
+                "conformance.check",
+                conformance.check,
+                given(model="llava", checks=["image tokens"], probes=1),
+                called_back("progress") | {"checks=None"},  # None means all, which takes long
+            ),
+        ],
+        "tokens": [
+            Call(
+                "TokenMap",
+                interp.TokenMap,
+                lambda: {n: getattr(tokens, n) for n in tokens.__dataclass_fields__},
+            ),
+            Call("TokenMap.positions", tokens.positions, given(group="last")),
+            Call("TokenMap.mask", tokens.mask, given(boxes=[(1, 2, 9, 9)])),
+            Call("TokenMap.coverage", tokens.coverage, given(boxes=[(1, 2, 9, 9)])),
+            Call("TokenMap.lost_area", tokens.lost_area, given(boxes=[(1, 2, 9, 9)])),
+            Call("TokenMap.to_pixels", tokens.to_pixels, given(values=np.ones(tokens.n))),
+            Call("Maps", indicators.Maps, given(arrays=at.maps.arrays, tokens=at.maps.tokens, cost=Cost())),
+        ],
+        "indicators on a model": [
+            Call("Attention(…)()", maps.__call__, on_model),
+            Call("RandomMap()()", indicators.RandomMap().__call__, on_model),
+            Call("AttentionGradient()()", indicators.AttentionGradient().__call__, on_model),
+            Call("RandomMasks()()", indicators.RandomMasks(n=2).__call__, on_model),
+            Call("TokenKnockout()()", indicators.TokenKnockout().__call__, on_model),
+            Call(
+                "HideTokens().scores",
+                indicators.HideTokens().scores,
+                given(mllm=mllm, sample=at.sample, masks=np.ones((1, tokens.n), bool)),
+            ),
+        ],
+        "methods on a model": [
+            Call("Plain().answer", methods.Plain().answer, on_model),
+            Call("VGRefine().answer", refine.answer, on_model),
+            Call("VGRefine().triage", refine.triage, on_model),
+            Call("VGRefine().head_maps", refine.head_maps, on_model),
+            Call("PAI().answer", methods.PAI().answer, on_model),
+            Call("AdaptVis().answer", methods.AdaptVis().answer, on_model),
+            Call("ViCrop().crop", methods.ViCrop().crop, on_model),
+        ],
+    }
+
+
+def _hf() -> tuple[Any, Any]:
+    return tiny("llava")
+
+
+def _tapped(queries: Any = "last", layers: Any = "all", batch: Any = None) -> None:
+    with opened().mllm.tap(queries, layers=layers, batch=batch):
+        pass
+
+
+@cache
+def folder() -> Path:
+    """Where runs go."""
+    return Path(tempfile.mkdtemp(prefix="interp-fuzz-"))
+
+
+@cache
+def organism() -> Any:
+    """The bundled model, open."""
+    return interp.load("organism")
+
+
+@cache
+def result(kind: int) -> Any:
+    """The result of a study of that kind on two scenes."""
+    held: dict[str, Any] = {"data": data.bundled("natural", n=2)}
+    if STUDIES[kind] is study.HeadRanking:
+        held["split"] = "validation"
+        held["data"] = data.bundled("natural", n=2, split="validation")
+    if STUDIES[kind] is study.IndicatorComparison:
+        held["indicators"] = {"random": indicators.RandomMap(), "centre": indicators.CentrePrior()}
+        held["n_checked"] = 1
+    return STUDIES[kind](**held).run(folder(), progress=False, mllm=organism())
+
+
+REPORTED = ("summary", "table", "figures", "report", "top", "best", "verdict", "tests", "compare", "found")
+ELSE = (
+    "at_layer",
+    "layers",
+    "best_layer",
+    "compare_groups",
+    "faithfulness",
+    "localisation",
+    "n_beating_even",
+)
+
+
+def result_calls(kind: int) -> list[Call]:
+    """The methods of a study's result, and its own `run`."""
+    found = result(kind)
+    name = type(found).__name__
+    own = {
+        "metric": "ar", "layer": 2, "k": 2, "measure": "auroc", "path": folder() / "tried" / "page.html",
+    }  # fmt: skip
+    calls = []
+    for method in (*REPORTED, *ELSE):
+        function = getattr(found, method, None)
+        if function is not None:
+            call = Call(f"{name}.{method}", function)
+            takes = {one: own[one] for one in call.arguments if one in own}
+            calls.append(Call(f"{name}.{method}", function, given(**takes)))
+    run = found.cells[0].study.run
+    own_run = given(out=folder(), progress=False, mllm=organism())
+    return [*calls, Call(f"{STUDIES[kind].__name__}.run", run, own_run)]
+
+
+def layer_calls(found: Any) -> list[Call]:
+    """The methods of a layer sweep's result but for its pages, and what else takes one."""
+    compared = given(result=found, metric="ar", layer=1)
+    return [
+        Call("choose_layer", interp.choose_layer, given(validation=found, metric="ar", descriptive=True)),
+        Call("study.compare", study.compare, compared),
+        Call("study.compare_groups", study.compare_groups, compared),
+        Call("area_frame", study.area_frame, compared),
+        Call("Result.summary", found.summary),
+        Call("Result.table", found.table, given(metric="ar")),
+        Call("Result.at_layer", found.at_layer, given(layer=1)),
+        Call("Result.best_layer", found.best_layer, given(descriptive=True)),
+        Call("Result.join", type(found).join, given(results=[found])),
+    ]
