@@ -82,7 +82,7 @@ def test_no_numbers_are_read_from(given: Any, message: str) -> None:
         bootstrap(given, None)
 
 
-def test_none_is_an_undefined_value_in_statistics_and_no_number_in_a_map() -> None:
+def test_none_is_undefined_in_statistics_and_refused_in_maps() -> None:
     found = bootstrap([1.0, None, 3.0, pd.NA], None)
     assert (found.mean, found.n, found.n_nan) == (2.0, 2, 2)
     assert bootstrap([Fraction(1, 2), None], None).mean == 0.5

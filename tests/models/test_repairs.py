@@ -16,7 +16,7 @@ def noise(width: int, height: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def test_an_image_of_one_token_has_the_features_it_has_beside_another() -> None:
+def test_an_image_of_one_token_is_the_same_beside_another() -> None:
     mllm = wrap(*tiny("mistral3"))
     small, large = Sample(noise(20, 20), "where?"), Sample(noise(90, 60), "where?")
     alone, beside = mllm.encode([small]), mllm.encode([small, large])

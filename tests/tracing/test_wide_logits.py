@@ -47,7 +47,7 @@ def wide(half: Mllm) -> Mllm:
     return wrap(model, tiny.processor())
 
 
-def test_a_variant_that_changes_nothing_has_the_logits_of_the_pass(half: Mllm) -> None:
+def test_a_variant_without_changes_has_the_logits_of_the_pass(half: Mllm) -> None:
     kept = KeptPass.of(half, half.encode([SAMPLE]), Meter(half.device))
     stop = kept.stop(int(kept.tokens.image[-1]) + 1)
     none = torch.zeros(3, kept.tokens.length, dtype=torch.bool)
@@ -69,7 +69,7 @@ def test_a_head_of_many_tokens_is_widened_in_parts(half: Mllm, monkeypatch: pyte
     np.testing.assert_allclose(half.score([SAMPLE], Target("yes")).values, whole, atol=1e-6)
 
 
-def test_scores_are_nearer_to_float32_than_the_models_logits(half: Mllm, wide: Mllm) -> None:
+def test_scores_leave_out_the_output_layers_rounding(half: Mllm, wide: Mllm) -> None:
     """Of the same last hidden state: only the output layer's rounding is left out."""
     answers = [Target(word) for word in ("yes", "no", "left", "right", "lung", "nodule")]
     found = np.array([half.score([SAMPLE], one).values[0] for one in answers])
@@ -95,9 +95,7 @@ INDICATORS = [
 
 
 @pytest.mark.parametrize("indicator", INDICATORS, ids=lambda one: type(one).__name__)
-def test_maps_of_bfloat16_are_float32_and_near_those_of_float32(
-    half: Mllm, wide: Mllm, indicator: Any
-) -> None:
+def test_bfloat16_maps_are_float32_and_near_those_of_float32(half: Mllm, wide: Mllm, indicator: Any) -> None:
     found, expected = (indicator(mllm, [SAMPLE], target=Target("yes")) for mllm in (half, wide))
     assert found[0].dtype == np.float32
     assert found.logits is None or found.logits.dtype == np.float32
@@ -116,7 +114,7 @@ def test_readings_of_bfloat16_are_float32(half: Mllm) -> None:
 
 
 @pytest.mark.slow
-def test_knockout_maps_of_the_organism_are_off_by_the_models_own_rounding() -> None:
+def test_knockout_maps_are_off_by_the_models_own_rounding() -> None:
     """Measured: 4.7 % of the peak, as with whole passes of the model (rms); 12.5 % before."""
     half, wide = (load("organism", dtype=dtype) for dtype in ("bfloat16", "float32"))
     wide.hf.load_state_dict({name: one.float() for name, one in half.hf.state_dict().items()})
