@@ -120,9 +120,8 @@ def _copied(mllm: Model) -> Model:
     hf = mllm.hf
     config = copy.deepcopy(hf.config)
     with torch.random.fork_rng():
-        fresh: Any = type(hf)._from_config(
-            config, attn_implementation=mllm.installation.implementation, dtype=hf.dtype
-        )
+        own = {_text_key(config): mllm.installation.implementation}
+        fresh: Any = type(hf)._from_config(config, attn_implementation=own, dtype=hf.dtype)
     fresh.load_state_dict(hf.state_dict())
     processor = copy.deepcopy(mllm.processor)
     made = Installation(fresh.to(hf.device), processor, mllm.adapter.layers(fresh))

@@ -106,8 +106,20 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
             f"adapter {chosen.name!r} names {len(layers)} decoder layers, of which {bare} have no "
             "`.self_attn`."
         )
+    _refuse_blind_attention(hf_model, chosen, layers[0])
     own = copy.deepcopy(processor)
     return Mllm(hf_model, own, chosen, Installation(hf_model, own, layers))
+
+
+def _refuse_blind_attention(hf: Any, adapter: Adapter, layer: Any) -> None:
+    """Flash attention is causal or not; what image tokens see beyond that, transformers leaves out silently."""
+    implementation = str(getattr(layer.self_attn.config, "_attn_implementation", None))
+    if getattr(adapter, "attends", "causal") != "causal" and "flash" in implementation:
+        raise ModelError(
+            f"image tokens of {adapter.name} see tokens that come after them, which {implementation} cannot do: "
+            f"{type(hf).__name__} would run without that, and without a word. Load it with "
+            "attn_implementation='sdpa'."
+        )
 
 
 def _from_original(
