@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import (
@@ -91,7 +92,12 @@ def _tapped(implementation: str) -> AttentionFunction:
             return original(module, query, key, value, attention_mask, **kwargs)
         prefix = getattr(work, "prefix", None)
         call = Call.of(module, (query, key, value), attention_mask, kwargs, prefix)
-        return work(partial(_as_given, original, call.mask, attention_mask), call, kwargs)
+        given = partial(_as_given, original, call.mask, attention_mask)
+        device = query.device.type
+        if not torch.is_autocast_enabled(device):
+            return work(given, call, kwargs)
+        with torch.autocast(device, enabled=False):  # what is ours stays float32
+            return work(partial(_cast, given, torch.get_autocast_dtype(device)), call, kwargs)
 
     return attention
 
@@ -109,6 +115,19 @@ def _as_given(
 ) -> tuple[Tensor, Tensor | None]:
     """The original attention under the mask that the model gave, where it is given that mask as we read it."""
     return original(module, query, key, value, given if mask is read else mask, **kwargs)
+
+
+def _cast(
+    original: AttentionFunction,
+    dtype: torch.dtype,
+    module: nn.Module,
+    query: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The original attention under the autocast that the caller asked for."""
+    with torch.autocast(query.device.type, dtype=dtype):
+        return original(module, query, *args, **kwargs)
 
 
 def _original(implementation: str, module: nn.Module) -> AttentionFunction:

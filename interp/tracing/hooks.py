@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,9 @@ class Identity(nn.Module):
         return value
 
 
+_COMPILED = "_orig_mod"
+"""Under which name what `torch.compile` returns has the module it was given."""
+
 PATTERN = "pattern"
 """Name of the identity child of each attention module, where nnsight reads and edits rows."""
 
@@ -65,6 +68,7 @@ class Installation:
 
     Attributes:
         hf: the transformers model.
+        given: what was wrapped: the model, or torch's wrapper of it, such as what `torch.compile` returns.
         nn: the nnsight model around it.
         layers: the decoder layers.
         attentions: the attention module of every decoder layer.
@@ -72,8 +76,11 @@ class Installation:
         forwards: the forwards that modules had of their own, in the place of their classes'.
     """
 
-    def __init__(self, hf: nn.Module, processor: Any, layers: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, hf: nn.Module, processor: Any, layers: Sequence[nn.Module], given: Any | None = None
+    ) -> None:
         self.hf: Any = hf
+        self.given = hf if given is None else given
         self.layers: list[Any] = list(layers)
         self.attentions: list[Any] = [layer.self_attn for layer in layers]
         if any(PATTERN in a._modules for a in self.attentions):
@@ -115,7 +122,9 @@ class Installation:
         self.hf.eval()
         self._repairs = repair(self.hf)
         # without a device, the pipeline inside nnsight would move the model to the first GPU
-        device = {} if getattr(self.hf, "hf_device_map", None) else {"device": self.hf.device}
+        device = (
+            {} if getattr(self.hf, "hf_device_map", None) else {"device": self.hf.device}
+        )  # moves nothing
         made = TransformersModel(self.hf, task="image-text-to-text", processor=processor, **device)
         self._added = {module: frozenset(module.__dict__) - old for module, old in self._attributes.items()}
         return made
@@ -136,13 +145,15 @@ class Installation:
     ) -> Iterator[None]:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
 
-        Other layers do nothing but their own attention.
+        Other layers do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was
+        compiled of it runs as it is written.
 
         Raises:
             ModelError: Another trace or tap of the model is open, or it was unwrapped.
         """
         self.check()
         with self._alone(), ExitStack() as stack:
+            stack.enter_context(_as_written(self.hf))
             for layer, one in work.items():
                 set_work(self.attentions[layer], one)
                 stack.callback(set_work, self.attentions[layer], None)
@@ -152,7 +163,7 @@ class Installation:
             yield
 
     def remove(self) -> Any:
-        """The model as it was: configs, children, forwards and mode.
+        """What was wrapped, as it was: configs, children, forwards and mode.
 
         Raises:
             ModelError: A trace or tap is open, or it was removed before.
@@ -174,7 +185,7 @@ class Installation:
             for module, training in self._training.items():
                 module.training = training
             self.active = False
-        return self.hf
+        return self.given
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -187,6 +198,25 @@ class Installation:
             yield
         finally:
             self._lock.release()
+
+
+@contextmanager
+def _as_written(hf: nn.Module) -> Iterator[None]:
+    """Nothing is dropped out and nothing compiled runs in the block, whatever was done to the model since wrapping.
+
+    Compiled code would run past what is done in a pass from outside: work of layers, hooks.
+    """
+    modules = list(hf.modules())
+    training = [module for module in modules if module.training]
+    compiled = any(m._compiled_call_impl is not None or _COMPILED in m._modules for m in modules)
+    for module in training:
+        module.training = False
+    try:
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _on_output(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:

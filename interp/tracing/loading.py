@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from interp.errors import ModelError
@@ -19,11 +20,14 @@ from interp.models.processors import load_processor
 from interp.organism.places import ORGANISMS, folder
 from interp.tracing.hooks import Installation
 from interp.tracing.model import Mllm
+from interp.tracing.weights import check_weights
 
 __all__ = ["load", "wrap"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+"""Classes that torch puts around models, and where in them the model is."""
 _RECOMPUTED = ("rotary_emb.inv_freq", "position_ids")
 """Buffers that old checkpoints carry and transformers computes anew."""
 
@@ -82,33 +86,66 @@ def load(
 def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) -> Mllm:
     """A transformers model, ready to be traced. `Mllm.unwrap()` gives it back as it was.
 
-    It keeps its own attention function, its dtype, device and `requires_grad`; it is put in evaluation mode.
+    It keeps its own attention function, its dtype, device and `requires_grad`; it is put in evaluation mode, and every
+    pass runs in that mode, whatever is set later. What was compiled runs as it is written while it is traced. Of
+    DataParallel and DistributedDataParallel the model inside is used. Weights that accelerate offloads stay where they
+    are. Under `torch.autocast` the model's own computations are cast, the rows read from it stay float32.
     The processor is copied, since its tokenizer will pad on the left.
 
     Args:
-        hf_model: an image-text-to-text model of a known family.
+        hf_model: an image-text-to-text model of a known family; also as `torch.compile` returns it.
         processor: its processor.
         adapter: for a family `interp` does not know, or the name of one it does.
 
     Raises:
-        ModelError: A family that is not known, or attention that cannot be tapped.
+        ModelError: A family that is not known, attention that cannot be tapped, weights that are not on hand or are cut
+            up among processes.
     """
-    for name, value, needs in (("hf_model", hf_model, "config"), ("processor", processor, "tokenizer")):
+    hf = _inner(hf_model)
+    for name, value, needs in (("hf_model", hf, "config"), ("processor", processor, "tokenizer")):
         if not hasattr(value, needs):
             raise ModelError(
-                f"wrap takes a transformers model and its processor; {name}={value!r} is neither."
+                f"wrap takes a transformers model and its processor; {name}={_short(value)} is neither."
             )
-    chosen = find(hf_model.config, adapter)
-    layers = chosen.layers(hf_model)
+    check_weights(hf)
+    chosen = find(hf.config, adapter)
+    layers = chosen.layers(hf)
     bare = [i for i, layer in enumerate(layers) if not hasattr(layer, "self_attn")]
     if bare or not layers:
         raise ModelError(
             f"adapter {chosen.name!r} names {len(layers)} decoder layers, of which {bare} have no "
             "`.self_attn`."
         )
-    _refuse_blind_attention(hf_model, chosen, layers[0])
+    _refuse_blind_attention(hf, chosen, layers[0])
     own = copy.deepcopy(processor)
-    return Mllm(hf_model, own, chosen, Installation(hf_model, own, layers))
+    return Mllm(hf, own, chosen, Installation(hf, own, layers, hf_model))
+
+
+def _short(value: Any) -> str:
+    return repr(value) if len(repr(value)) < 80 else f"a {type(value).__name__}"
+
+
+def _inner(model: Any) -> Any:
+    """The transformers model inside torch's wrappers: `torch.compile`, DataParallel, DistributedDataParallel.
+
+    Raises:
+        ModelError: The model is cut up among processes, so that none has whole weights or every head.
+    """
+    kinds = {kind.__name__ for kind in type(model).__mro__}
+    parts = (
+        {type(weight).__name__ for weight in model.parameters()} if isinstance(model, nn.Module) else set()
+    )
+    sharded = kinds & {"FullyShardedDataParallel", "FSDPModule"} or "DTensor" in parts
+    if sharded or any(hasattr(weight, "ds_id") for weight in getattr(model, "parameters", list)()):
+        raise ModelError(
+            f"the weights of this {type(model).__name__} are cut up among processes (FSDP, tensor parallelism or "
+            "ZeRO-3), and interp runs whole models. Gather them into a plain transformers model first, such as by "
+            "saving it, and wrap that."
+        )
+    for kind, name in _WRAPPERS.items():
+        if kind in kinds:
+            return _inner(getattr(model, name))
+    return model
 
 
 def _refuse_blind_attention(hf: Any, adapter: Adapter, layer: Any) -> None:

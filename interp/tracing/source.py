@@ -64,7 +64,8 @@ def _attention(call: Any, work: LayerWork) -> None:
     mask = work.mask(made)
     call.inputs = (_given(positional, made, positional[4] if mask is made.mask else mask), kwargs)
     output = call.output
-    finished = work.finish(made, output[0])
+    with torch.autocast(made.queries.device.type, enabled=False):  # what is ours stays float32
+        finished = work.finish(made, output[0])
     if finished is not output[0]:
         call.output = (finished, *output[1:])
 
