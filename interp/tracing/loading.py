@@ -84,6 +84,8 @@ def load(
     options: dict[str, Any] = {"local_files_only": local or not reachable()}
     options |= {} if revision is None else {"revision": revision}
     kind = _dtype(dtype)
+    if not isinstance(device, str | torch.device):
+        raise ModelError(f'device is a name such as "cpu" or "cuda:0", or a torch.device; got {device!r}.')
     original = open_original(where, options, vision_tower)
     if original is not None:
         _attend(where, original.config, attn_implementation)
@@ -117,7 +119,7 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
     """
     hf = _inner(hf_model)
     for name, value, needs in (("hf_model", hf, "config"), ("processor", processor, "tokenizer")):
-        if not hasattr(value, needs):
+        if isinstance(value, type) or not hasattr(value, needs):
             raise ModelError(
                 f"wrap takes a transformers model and its processor; {name}={_short(value)} is neither."
             )

@@ -466,5 +466,7 @@ def test_a_file_is_no_folder(saved, unchecked):
             load(wrong)
     with pytest.raises(ModelError, match=r"revision is a branch, tag or commit, as text; got 5"):
         load("org/name", revision=5)
+    with pytest.raises(ModelError, match=r"device is a name such as .*; got 5.5"):
+        load(saved, device=5.5)  # to(5.5) would be taken as a dtype
     with pytest.raises(ModelError, match=r"attn_implementation is a name such as 'sdpa'; got 5"):
         load(saved, attn_implementation=5)
