@@ -148,11 +148,9 @@ def _inner(model: Any) -> Any:
         ModelError: The model is cut up among processes, so that none has whole weights or every head.
     """
     kinds = {kind.__name__ for kind in type(model).__mro__}
-    parts = (
-        {type(weight).__name__ for weight in model.parameters()} if isinstance(model, nn.Module) else set()
-    )
-    sharded = kinds & {"FullyShardedDataParallel", "FSDPModule"} or "DTensor" in parts
-    if sharded or any(hasattr(weight, "ds_id") for weight in getattr(model, "parameters", list)()):
+    weights = list(model.parameters()) if isinstance(model, nn.Module) else []
+    cut = any(type(weight).__name__ == "DTensor" or hasattr(weight, "ds_id") for weight in weights)
+    if cut or kinds & {"FullyShardedDataParallel", "FSDPModule"}:
         raise ModelError(
             f"the weights of this {type(model).__name__} are cut up among processes (FSDP, tensor parallelism or "
             "ZeRO-3), and interp runs whole models. Gather them into a plain transformers model first, such as by "
