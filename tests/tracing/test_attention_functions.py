@@ -16,7 +16,7 @@ from interp.indicators import AttentionGradient
 from interp.inputs import Sample
 from interp.tracing import Knockout, Rows, Site, positions, wrap
 from tests.tracing import kernels
-from tests.tracing.test_hooks_install import state_of
+from tests.tracing.module_state import state_of
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (64, 80, 3), np.uint8)
 SAMPLES = [Sample(IMAGE, "where is the nodule ?"), Sample(IMAGE[::-1].copy(), "where ?")]
@@ -71,7 +71,7 @@ CASES.append(("gemma3", "flex_attention"))
 
 
 @pytest.mark.parametrize(("family", "attention"), CASES)
-def test_flash_and_flex_attention_are_read_and_edited_as_sdpa_is(family, attention):
+def test_flash_and_flex_are_read_and_edited_as_sdpa_is(family, attention):
     found = results(made(family, attention))
     for name, value in expected(family).items():
         if name == "answers":
@@ -81,7 +81,7 @@ def test_flash_and_flex_attention_are_read_and_edited_as_sdpa_is(family, attenti
 
 
 @pytest.mark.parametrize("family", ["gemma3", "paligemma"])
-def test_image_tokens_that_see_ahead_are_not_for_flash_attention(family):
+def test_image_tokens_that_see_ahead_are_not_for_flash(family):
     model, processor = tiny_of(family)
     model.config.text_config._attn_implementation = "flash_attention_2"
     before = state_of(model)

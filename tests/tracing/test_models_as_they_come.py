@@ -15,7 +15,7 @@ from interp.errors import ModelError
 from interp.indicators import AttentionGradient, AttributionPatching, IntegratedGradients
 from interp.tracing import Knockout, Rows, Site, wrap
 from interp.tracing.copies import randomised
-from tests.tracing.test_hooks_install import state_of
+from tests.tracing.module_state import state_of
 
 READS = [Rows(Site(queries="last"))]
 EDITS = [Knockout(Site(layers=[0], queries="all", keys="image")), Knockout(Site(layers=[2], keys="image"))]
@@ -124,7 +124,7 @@ def test_offloaded_weights_are_part_of_the_identity(mllm):
             what()
 
 
-def test_a_model_put_back_into_training_mode_drops_nothing_out(expected):
+def test_in_training_mode_nothing_is_dropped_out(expected):
     hf = tiny.llava()
     for layer in hf.model.language_model.layers:
         layer.self_attn.attention_dropout = 0.5
@@ -140,7 +140,7 @@ def test_a_model_put_back_into_training_mode_drops_nothing_out(expected):
 
 
 @pytest.mark.parametrize("executor", ["tap", "source"])
-def test_under_autocast_the_models_own_computations_are_cast(executor):
+def test_under_autocast_only_the_models_own_work_is_cast(executor):
     mllm = wrap(tiny.llava(), tiny.processor()).using(executor)
     batch = mllm.encode(tiny.samples()[:1])
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -228,7 +228,7 @@ def test_what_cannot_run_is_refused_and_left_as_it_was(make, words):
     assert state_of(hf) == before
 
 
-def test_a_model_that_is_wrapped_already_is_refused_in_any_wrapper():
+def test_a_wrapped_model_is_refused_in_any_wrapper():
     hf = tiny.llava()
     wrap(hf, tiny.processor())
     for given in (hf, torch.compile(hf, backend="eager"), torch.nn.DataParallel(hf)):
