@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_mask
 
 from interp.tracing.attention import (
     Heads,
@@ -44,26 +45,40 @@ class Call:
         cls,
         module: nn.Module,
         tensors: Sequence[Tensor],
-        mask: Tensor | None,
+        mask: Any,
         kwargs: Mapping[str, Any],
         prefix: tuple[Tensor, Tensor] | None = None,
     ) -> Call:
         """The call of an attention function with queries, keys and values, as transformers makes it.
 
-        `prefix`: keys and values that come before.
+        `mask`: what the model passed; flex attention's block masks and sliding windows that flash attention is told of
+        apart from the mask become (sample, head, query, key) masks. `prefix`: keys and values that come before.
         """
         query, key, value = tensors
         scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
-        return cls(
+        made = cls(
             module=module,
             queries=query,
             keys=(key,) if prefix is None else (prefix[0], key),
             values=(value,) if prefix is None else (prefix[1], value),
-            mask=mask,
+            mask=_dense(mask) if isinstance(mask, BlockMask) else mask,
             scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
             softcap=kwargs.get("softcap"),
             causal=getattr(module, "is_causal", True) if causal is None else causal,
         )
+        return made._windowed(kwargs.get("sliding_window"))
+
+    def _windowed(self, window: int | None) -> Call:
+        """The call with a mask that holds the layer's sliding window, where that is not in its mask already."""
+        in_mask = self.mask is not None and self.mask.ndim == 4
+        if window is None or in_mask or self.n_keys <= window:
+            return self
+        n, _, n_queries, _ = self.queries.shape
+        rows = torch.arange(n_queries, device=self.queries.device).expand(n, -1)
+        seen = visible(self.mask, rows, n_queries=n_queries, n_keys=self.n_keys, causal=self.causal)
+        ago = (rows[..., None] + self.n_keys - n_queries) - torch.arange(self.n_keys, device=rows.device)
+        near = (ago.abs() < window)[:, None]
+        return replace(self, mask=near if seen is None else near & seen)
 
     def on_lines(self, lines: Int[Tensor, " sample"]) -> Call:
         """The call with the first segment's lines as the samples have them."""
@@ -126,6 +141,16 @@ class Call:
         output = output.clone() if output.requires_grad else output
         output[at] = values
         return output
+
+
+def _dense(mask: Any) -> Bool[Tensor, "sample head query key"]:
+    """A block mask of flex attention written out; once for all layers."""
+    found = vars(mask).get("interp_dense")
+    if found is None:
+        device = mask.kv_num_blocks.device
+        found = create_mask(mask.mask_mod, *mask.shape, device=device)
+        mask.interp_dense = found
+    return found
 
 
 def only_visible(

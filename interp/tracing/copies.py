@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from interp.errors import ModelError
 from interp.tracing.hooks import Installation
+from interp.tracing.weights import refuse_offloaded
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["randomised", "second_instance"]
@@ -35,6 +36,7 @@ def second_instance(hf: Any, attention: str) -> Any:
     Raises:
         ModelError: Tensors that the model's config does not describe, as of adapters that were not merged.
     """
+    refuse_offloaded(hf, "a second instance of the model")
     config = copy.deepcopy(hf.config)
     with torch.device("meta"):
         made = type(hf)._from_config(
@@ -118,11 +120,11 @@ def randomised(mllm: Model, share: float = 1.0, *, everything: bool = False, see
 def _copied(mllm: Model) -> Model:
     """The same model a second time, with weights of its own."""
     hf = mllm.hf
+    refuse_offloaded(hf, "shuffling")
     config = copy.deepcopy(hf.config)
     with torch.random.fork_rng():
-        fresh: Any = type(hf)._from_config(
-            config, attn_implementation=mllm.installation.implementation, dtype=hf.dtype
-        )
+        own = {_text_key(config): mllm.installation.implementation}
+        fresh: Any = type(hf)._from_config(config, attn_implementation=own, dtype=hf.dtype)
     fresh.load_state_dict(hf.state_dict())
     processor = copy.deepcopy(mllm.processor)
     made = Installation(fresh.to(hf.device), processor, mllm.adapter.layers(fresh))

@@ -59,14 +59,18 @@ def recording(mllm: WrappedModel, work: Mapping[int, Work] | None = None) -> Ite
         work: what attention modules do in the block.
     """
     with mllm.installation.armed(work or {}), torch.inference_mode(False), torch.enable_grad():
-        asking = [weight for weight in mllm.hf.parameters() if weight.requires_grad]
+        asking = {name for name, weight in mllm.hf.named_parameters() if weight.requires_grad}
         try:
-            for weight in asking:
-                weight.requires_grad_(False)
+            _ask(mllm.hf, asking, False)
             yield
-        finally:
-            for weight in asking:
-                weight.requires_grad_(True)
+        finally:  # by name: a pass puts other tensors in the place of offloaded weights
+            _ask(mllm.hf, asking, True)
+
+
+def _ask(hf: nn.Module, names: set[str], wanted: bool) -> None:
+    for name, weight in hf.named_parameters():
+        if name in names:
+            weight.requires_grad_(wanted)
 
 
 def differentiable(mllm: WrappedModel) -> None:

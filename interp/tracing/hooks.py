@@ -8,10 +8,9 @@ does nothing else, so an idle model is bit-equal to one that was never wrapped.
 from __future__ import annotations
 
 import copy
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +18,7 @@ import torch
 from jaxtyping import Float
 from nnsight import TransformersModel
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedConfig
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from interp.errors import ModelError
 from interp.models.repairs import repair
@@ -31,6 +28,7 @@ from interp.tracing.attention import (
     visible,
 )
 from interp.tracing.attention_call import AttentionFunction, Call, Work, any_of
+from interp.tracing.attention_functions import registered, set_work
 from interp.tracing.edit_cells import Change
 from interp.tracing.encoding import ProcessedImages
 from interp.tracing.plan import Block, LayerPlan, ReadBlock
@@ -47,10 +45,6 @@ __all__ = [
 ]
 
 
-_WORK = "_interp_work"
-_FUNCTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4")
-
-
 class Identity(nn.Module):
     """Returns what it is given. nnsight hands over, and takes back, what passes through it."""
 
@@ -59,59 +53,8 @@ class Identity(nn.Module):
         return value
 
 
-def set_work(module: nn.Module, work: Work | None) -> None:
-    """Arms an attention module with work, or disarms it. Work is kept off the module tree."""
-    if work is None:
-        module.__dict__.pop(_WORK, None)
-    else:
-        module.__dict__[_WORK] = work
-
-
-def registered(implementation: str) -> str:
-    """The registered name that does as `implementation` does and taps where armed; registers it when new.
-
-    Raises:
-        ModelError: An attention implementation whose masks cannot be read.
-    """
-    if implementation not in _FUNCTIONS:
-        raise ModelError(
-            f"the model's attention implementation is {implementation!r}; interp taps "
-            f"{', '.join(_FUNCTIONS)}. Load the model with one of these, such as attn_implementation='sdpa'."
-        )
-    name = f"interp_{implementation}"
-    if name not in ALL_ATTENTION_FUNCTIONS.valid_keys():
-        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
-        AttentionInterface.register(name, _tapped(implementation))
-    return name
-
-
-def _tapped(implementation: str) -> AttentionFunction:
-    def attention(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The original attention; an armed module does its work around it."""
-        original = _original(implementation, module)
-        work: Work | None = module.__dict__.get(_WORK)
-        if work is None:
-            return original(module, query, key, value, attention_mask, **kwargs)
-        prefix = getattr(work, "prefix", None)
-        call = Call.of(module, (query, key, value), attention_mask, kwargs, prefix)
-        return work(original, call, kwargs)
-
-    return attention
-
-
-def _original(implementation: str, module: nn.Module) -> AttentionFunction:
-    """The function transformers would call; each modelling file has an eager one of its own."""
-    if implementation == "eager":
-        return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[attr-defined]
-    return ALL_ATTENTION_FUNCTIONS[implementation]
-
+_COMPILED = "_orig_mod"
+"""Under which name what `torch.compile` returns has the module it was given."""
 
 PATTERN = "pattern"
 """Name of the identity child of each attention module, where nnsight reads and edits rows."""
@@ -125,6 +68,7 @@ class Installation:
 
     Attributes:
         hf: the transformers model.
+        given: what was wrapped: the model, or torch's wrapper of it, such as what `torch.compile` returns.
         nn: the nnsight model around it.
         layers: the decoder layers.
         attentions: the attention module of every decoder layer.
@@ -132,8 +76,11 @@ class Installation:
         forwards: the forwards that modules had of their own, in the place of their classes'.
     """
 
-    def __init__(self, hf: nn.Module, processor: Any, layers: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, hf: nn.Module, processor: Any, layers: Sequence[nn.Module], given: Any | None = None
+    ) -> None:
         self.hf: Any = hf
+        self.given = hf if given is None else given
         self.layers: list[Any] = list(layers)
         self.attentions: list[Any] = [layer.self_attn for layer in layers]
         if any(PATTERN in a._modules for a in self.attentions):
@@ -156,15 +103,16 @@ class Installation:
 
     def _rename(self) -> str:
         """Puts the tapped attention function in the place of the model's own; returns the own one's name."""
-        config = self.attentions[0].config
-        own = config._attn_implementation
-        name = registered(own)
-        self.hf.set_attn_implementation({_key_of(self.hf.config, config): name})
-        if any(attention.config._attn_implementation != name for attention in self.attentions):
+        configs = {id(attention.config): attention.config for attention in self.attentions}
+        owners = [m for m in self.hf.modules() if isinstance(m, PreTrainedModel) and id(m.config) in configs]
+        if not owners or not all(owner._can_set_attn_implementation() for owner in owners):
             raise ModelError(
                 f"{type(self.hf).__name__} does not go through transformers' attention interface, so its "
                 "attention cannot be tapped. Use a model class that does."
             )
+        own = self.attentions[0].config._attn_implementation
+        for config in configs.values():  # set_attn_implementation would look for kernels of the name
+            config._attn_implementation_internal = registered(own)
         return own
 
     def _install(self, processor: Any) -> Any:
@@ -174,7 +122,9 @@ class Installation:
         self.hf.eval()
         self._repairs = repair(self.hf)
         # without a device, the pipeline inside nnsight would move the model to the first GPU
-        device = {} if getattr(self.hf, "hf_device_map", None) else {"device": self.hf.device}
+        device = (
+            {} if getattr(self.hf, "hf_device_map", None) else {"device": self.hf.device}
+        )  # moves nothing
         made = TransformersModel(self.hf, task="image-text-to-text", processor=processor, **device)
         self._added = {module: frozenset(module.__dict__) - old for module, old in self._attributes.items()}
         return made
@@ -195,13 +145,15 @@ class Installation:
     ) -> Iterator[None]:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
 
-        Other layers do nothing but their own attention.
+        Other layers do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was
+        compiled of it runs as it is written.
 
         Raises:
             ModelError: Another trace or tap of the model is open, or it was unwrapped.
         """
         self.check()
         with self._alone(), ExitStack() as stack:
+            stack.enter_context(_as_written(self.hf))
             for layer, one in work.items():
                 set_work(self.attentions[layer], one)
                 stack.callback(set_work, self.attentions[layer], None)
@@ -211,7 +163,7 @@ class Installation:
             yield
 
     def remove(self) -> Any:
-        """The model as it was: configs, children, forwards and mode.
+        """What was wrapped, as it was: configs, children, forwards and mode.
 
         Raises:
             ModelError: A trace or tap is open, or it was removed before.
@@ -233,7 +185,7 @@ class Installation:
             for module, training in self._training.items():
                 module.training = training
             self.active = False
-        return self.hf
+        return self.given
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -246,6 +198,25 @@ class Installation:
             yield
         finally:
             self._lock.release()
+
+
+@contextmanager
+def _as_written(hf: nn.Module) -> Iterator[None]:
+    """Nothing is dropped out and nothing compiled runs in the block, whatever was done to the model since wrapping.
+
+    Compiled code would run past what is done in a pass from outside: work of layers, hooks.
+    """
+    modules = list(hf.modules())
+    training = [module for module in modules if module.training]
+    compiled = any(m._compiled_call_impl is not None or _COMPILED in m._modules for m in modules)
+    for module in training:
+        module.training = False
+    try:
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _on_output(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:
@@ -266,14 +237,6 @@ def _own_configs(hf: nn.Module) -> list[tuple[Any, PreTrainedConfig]]:
             before.append((module, config))
             before[-1][0].config = copy.deepcopy(config, memo)
     return before
-
-
-def _key_of(config: Any, part: Any) -> str:
-    """The name under which `config` holds the decoder's config; "" when it is the same."""
-    for name in getattr(config, "sub_configs", {}):
-        if getattr(config, name, None) is part:
-            return name
-    return ""
 
 
 @dataclass(eq=False)

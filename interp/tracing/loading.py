@@ -6,24 +6,32 @@ import copy
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter, find
-from interp.models.checkpoints import Checkpoint, fill, open_original
+from interp.models.checkpoints import Checkpoint, fill, open_original, reachable
 from interp.models.configs import read_config
 from interp.models.processors import load_processor
+from interp.models.remote_code import refuse_kernels
 from interp.organism.places import ORGANISMS, folder
 from interp.tracing.hooks import Installation
 from interp.tracing.model import Mllm
+from interp.tracing.weights import check_weights
 
 __all__ = ["load", "wrap"]
 
+_LONGEST = 4096
+"""Characters of a path, at most, on the systems in use."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+"""Classes that torch puts around models, and where in them the model is."""
 _RECOMPUTED = ("rotary_emb.inv_freq", "position_ids")
 """Buffers that old checkpoints carry and transformers computes anew."""
 
@@ -38,11 +46,14 @@ def load(
     processor: Any = None,
     remote: bool = False,
     vision_tower: str | Path | None = None,
+    attn_implementation: str | None = None,
 ) -> Mllm:
     """The model of that name, ready to be traced.
 
-    Code that comes with a checkpoint is never run, and weights are read as safetensors or, for older files,
-    with torch's `weights_only`. Nothing is downloaded unless `model` or `vision_tower` is a hub id.
+    Code that comes with a checkpoint or that its config names (kernels on the hub) is never run, and weights are
+    read as safetensors or, for older files, with torch's `weights_only`. Nothing is downloaded unless `model`,
+    `processor` or `vision_tower` is a hub id. Without a connection a hub id is looked for in the hub's cache, and
+    refused at once where it is not there.
 
     Args:
         model: "organism" (bundled), a local folder, or a hub id "organisation/name". A folder that is called
@@ -56,6 +67,9 @@ def load(
         vision_tower: for checkpoints in an original layout that keep their vision tower elsewhere: the folder of
             one that replaces the tower their config names, or a hub id, which is then downloaded. "embedded" is
             the tower inside LLaVA-Med's files, which its own code passes over.
+        attn_implementation: how the whole model attends, instead of what its config says: "sdpa", "eager",
+            "flex_attention", or, where its package is installed, "flash_attention_2" and so on. Kernels on the hub are
+            refused.
 
     Raises:
         ModelError: No such folder, a family that is not known, missing or left-over weights, a part that is
@@ -63,15 +77,21 @@ def load(
     """
     _refuse_later_options(remote)
     where, local = _place(model)
+    if revision is not None and not isinstance(revision, str):
+        raise ModelError(f"revision is a branch, tag or commit, as text; got {revision!r}.")
     if local and revision is not None:
         raise ModelError(f"revision={revision!r} is for hub ids; {where} is a local folder. Leave it out.")
-    options: dict[str, Any] = {"local_files_only": local}
+    options: dict[str, Any] = {"local_files_only": local or not reachable()}
     options |= {} if revision is None else {"revision": revision}
     kind = _dtype(dtype)
+    if not isinstance(device, str | torch.device):
+        raise ModelError(f'device is a name such as "cpu" or "cuda:0", or a torch.device; got {device!r}.')
     original = open_original(where, options, vision_tower)
     if original is not None:
+        _attend(where, original.config, attn_implementation)
         return _from_original(original, kind, device, adapter, processor)
     config = read_config(where, options)
+    _attend(where, config, attn_implementation)
     _refuse_tower(where, vision_tower)
     chosen = find(config, adapter)
     made = load_processor(where, options, config) if processor is None else _processor(processor, config)
@@ -82,32 +102,75 @@ def load(
 def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) -> Mllm:
     """A transformers model, ready to be traced. `Mllm.unwrap()` gives it back as it was.
 
-    It keeps its own attention function, its dtype, device and `requires_grad`; it is put in evaluation mode.
+    It keeps its own attention function, its dtype, device and `requires_grad`; it is put in evaluation mode, and every
+    pass runs in that mode, whatever is set later. What was compiled runs as it is written while it is traced. Of
+    DataParallel and DistributedDataParallel the model inside is used. Weights that accelerate offloads stay where they
+    are. Under `torch.autocast` the model's own computations are cast, the rows read from it stay float32.
     The processor is copied, since its tokenizer will pad on the left.
 
     Args:
-        hf_model: an image-text-to-text model of a known family.
+        hf_model: an image-text-to-text model of a known family; also as `torch.compile` returns it.
         processor: its processor.
         adapter: for a family `interp` does not know, or the name of one it does.
 
     Raises:
-        ModelError: A family that is not known, or attention that cannot be tapped.
+        ModelError: A family that is not known, attention that cannot be tapped, weights that are not on hand or are cut
+            up among processes.
     """
-    for name, value, needs in (("hf_model", hf_model, "config"), ("processor", processor, "tokenizer")):
-        if not hasattr(value, needs):
+    hf = _inner(hf_model)
+    for name, value, needs in (("hf_model", hf, "config"), ("processor", processor, "tokenizer")):
+        if isinstance(value, type) or not hasattr(value, needs):
             raise ModelError(
-                f"wrap takes a transformers model and its processor; {name}={value!r} is neither."
+                f"wrap takes a transformers model and its processor; {name}={_short(value)} is neither."
             )
-    chosen = find(hf_model.config, adapter)
-    layers = chosen.layers(hf_model)
+    check_weights(hf)
+    chosen = find(hf.config, adapter)
+    layers = chosen.layers(hf)
     bare = [i for i, layer in enumerate(layers) if not hasattr(layer, "self_attn")]
     if bare or not layers:
         raise ModelError(
             f"adapter {chosen.name!r} names {len(layers)} decoder layers, of which {bare} have no "
             "`.self_attn`."
         )
+    _refuse_blind_attention(hf, chosen, layers[0])
     own = copy.deepcopy(processor)
-    return Mllm(hf_model, own, chosen, Installation(hf_model, own, layers))
+    return Mllm(hf, own, chosen, Installation(hf, own, layers, hf_model))
+
+
+def _short(value: Any) -> str:
+    return repr(value) if len(repr(value)) < 80 else f"a {type(value).__name__}"
+
+
+def _inner(model: Any) -> Any:
+    """The transformers model inside torch's wrappers: `torch.compile`, DataParallel, DistributedDataParallel.
+
+    Raises:
+        ModelError: The model is cut up among processes, so that none has whole weights or every head.
+    """
+    kinds = {kind.__name__ for kind in type(model).__mro__}
+    weights = list(model.parameters()) if isinstance(model, nn.Module) else []
+    cut = any(type(weight).__name__ == "DTensor" or hasattr(weight, "ds_id") for weight in weights)
+    if cut or kinds & {"FullyShardedDataParallel", "FSDPModule"}:
+        raise ModelError(
+            f"the weights of this {type(model).__name__} are cut up among processes (FSDP, tensor parallelism or "
+            "ZeRO-3), and interp runs whole models. Gather them into a plain transformers model first, such as by "
+            "saving it, and wrap that."
+        )
+    for kind, name in _WRAPPERS.items():
+        if kind in kinds:
+            return _inner(getattr(model, name))
+    return model
+
+
+def _refuse_blind_attention(hf: Any, adapter: Adapter, layer: Any) -> None:
+    """Flash attention is causal or not; what image tokens see beyond that, transformers leaves out silently."""
+    implementation = str(getattr(layer.self_attn.config, "_attn_implementation", None))
+    if getattr(adapter, "attends", "causal") != "causal" and "flash" in implementation:
+        raise ModelError(
+            f"image tokens of {adapter.name} see tokens that come after them, which {implementation} cannot do: "
+            f"{type(hf).__name__} would run without that, and without a word. Load it with "
+            "attn_implementation='sdpa'."
+        )
 
 
 def _from_original(
@@ -121,6 +184,16 @@ def _from_original(
     chosen = find(checkpoint.config, adapter)
     made = checkpoint.make_processor() if processor is None else _processor(processor, checkpoint.config)
     return wrap(_on(device, lambda: fill(checkpoint, dtype, device)), made, chosen)
+
+
+def _attend(where: str, config: PreTrainedConfig, implementation: str | None) -> None:
+    """Puts the attention implementation asked for into the config, and refuses code from the hub."""
+    if implementation is not None:
+        if not isinstance(implementation, str):
+            raise ModelError(f"attn_implementation is a name such as 'sdpa'; got {implementation!r}.")
+        refuse_kernels("the call of load", SimpleNamespace(_attn_implementation=implementation))
+        config._attn_implementation = implementation
+    refuse_kernels(where, config)
 
 
 def _refuse_later_options(remote: bool) -> None:
@@ -145,16 +218,34 @@ def _place(model: str | Path, holding: tuple[str, ...] = ("config.json",)) -> tu
             f"load takes a name, a folder or a hub id; got {type(model).__name__}. For a model in memory use "
             "interp.wrap(hf_model, processor)."
         )
-    path = Path(model).expanduser()
-    if path.is_dir() and str(model):
+    if len(str(model)) > _LONGEST or not str(model).isprintable():
+        raise ModelError(
+            f"{str(model)[:60]!r}… is no name of a model: {len(str(model))} characters, "
+            f"{'some that do not print' if not str(model).isprintable() else f'and {_LONGEST} at most'}. Nothing was "
+            "downloaded."
+        )
+    try:
+        path = Path(model).expanduser()
+        found = path.is_dir()
+        beside = path.parent.is_dir()
+        if path.is_file():
+            raise ModelError(f"{str(model)!r} is a file; name the folder that it lies in.")
+    except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have, or no such user
+        raise ModelError(
+            f"{str(model)!r} is not a path that can be looked up ({error}). Check it."
+        ) from error
+    if found and str(model):
         if not any((path / name).is_file() for name in holding):
             raise ModelError(
                 f"the folder {path} holds no {' or '.join(holding)}; name the folder that save_pretrained "
                 "wrote."
             )
         return str(path), True
-    if isinstance(model, str) and _HUB_ID.fullmatch(model) and ".." not in model and not path.parent.is_dir():
-        return model, False
+    named = (
+        isinstance(model, str) and len(model) <= 96 and _HUB_ID.fullmatch(model)
+    )  # the hub takes no longer ones
+    if named and ".." not in str(model) and not beside:
+        return str(model), False
     raise ModelError(
         f"{str(model)!r} is not an existing folder, nor a hub id (organisation/name), nor one of "
         f"{sorted(ORGANISMS)}. Check the path; nothing was downloaded."
@@ -175,7 +266,7 @@ def _processor(given: Any, config: PreTrainedConfig) -> Any:
     if not isinstance(given, str | Path):
         return given
     where, local = _place(given, _PROCESSOR_FILES)
-    return load_processor(where, {"local_files_only": local}, config)
+    return load_processor(where, {"local_files_only": local or not reachable()}, config)
 
 
 def _model(where: str, config: PreTrainedConfig, dtype: str | torch.dtype, options: Mapping[str, Any]) -> Any:

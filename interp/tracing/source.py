@@ -61,9 +61,11 @@ def _attention(call: Any, work: LayerWork) -> None:
     """Carries out a layer's work at nnsight's view of its attention call, inside a trace."""
     positional, kwargs = _unified(*call.inputs)
     made = Call.of(positional[0], positional[1:4], positional[4], kwargs, work.prefix)
-    call.inputs = (_given(positional, made, work.mask(made)), kwargs)
+    mask = work.mask(made)
+    call.inputs = (_given(positional, made, positional[4] if mask is made.mask else mask), kwargs)
     output = call.output
-    finished = work.finish(made, output[0])
+    with torch.autocast(made.queries.device.type, enabled=False):  # what is ours stays float32
+        finished = work.finish(made, output[0])
     if finished is not output[0]:
         call.output = (finished, *output[1:])
 
@@ -91,7 +93,7 @@ def _unified(positional: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequ
     return positional, rest
 
 
-def _given(positional: Sequence[Any], call: Call, mask: Tensor | None) -> tuple[Any, ...]:
+def _given(positional: Sequence[Any], call: Call, mask: Any) -> tuple[Any, ...]:
     """The call's positional arguments with a prefix's keys and values joined in, and its mask."""
     keys, values = (
         segments[0] if len(segments) == 1 else torch.cat(_alike(segments), dim=2)

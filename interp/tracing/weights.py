@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from interp.errors import ModelError
 
-__all__ = ["content", "execution_device", "named_tensors"]
+__all__ = ["check_weights", "content", "execution_device", "named_tensors", "refuse_offloaded"]
 
 _WORDS = {"cpu": 2**17}
 """8-byte words hashed at once: on a CPU, what its cache holds."""
@@ -35,6 +35,25 @@ def named_tensors(hf: nn.Module) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Tensor) and value.is_meta:
             value = _offloaded(hf, name)
         yield name, value
+
+
+def check_weights(hf: nn.Module) -> None:
+    """Raise ModelError for weights that have no values, here or where accelerate keeps them."""
+    for name, weight in hf.named_parameters():
+        if weight.is_meta:
+            _offloaded(hf, name)
+
+
+def refuse_offloaded(hf: nn.Module, what: str) -> None:
+    """Raise ModelError where weights are offloaded or quantised, for `what`, which works on the weights themselves."""
+    if any(weight.is_meta for weight in hf.parameters()):
+        raise ModelError(
+            f"{what} works on the weights, and some of them are offloaded. Load the model without that."
+        )
+    if getattr(hf, "is_quantized", False) or getattr(hf, "hf_quantizer", None) is not None:
+        raise ModelError(
+            f"{what} works on the weights, and these are quantised. Load the model without that."
+        )
 
 
 def _offloaded(hf: nn.Module, name: str) -> Tensor:

@@ -14,6 +14,7 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter
 from interp.models.base import Attends
+from interp.tracing.attention_functions import takes_masks
 from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.fingerprint import fingerprint, identity
 from interp.tracing.hooks import Installation
@@ -119,9 +120,9 @@ class WrappedModel:
     @property
     def shape(self) -> Shape:
         """What plans of reads and edits depend on."""
-        takes_masks = "flash" not in self.installation.implementation
         heads = (self.n_heads, self.n_key_value_heads)
-        return Shape(self.n_layers, *heads, self.device, takes_masks, self.visibility.windows)
+        masks = takes_masks(self.installation.implementation)
+        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows)
 
     @cached_property
     def visibility(self) -> Visibility:

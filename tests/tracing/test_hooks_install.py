@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 import transformers
@@ -11,19 +9,7 @@ import transformers
 import tests.tiny as tiny
 from interp.errors import ModelError
 from interp.tracing import wrap
-
-
-def state_of(hf: Any) -> dict[str, Any]:
-    """Everything of a model that wrapping may touch."""
-    return {
-        "modules": [(name, type(module)) for name, module in hf.named_modules()],
-        "attributes": {name: set(module.__dict__) for name, module in hf.named_modules()},
-        "configs": {name: id(getattr(module, "config", None)) for name, module in hf.named_modules()},
-        "names": [hf.config._attn_implementation, hf.config.text_config._attn_implementation],
-        "training": {name: module.training for name, module in hf.named_modules()},
-        "gradients": {name: p.requires_grad for name, p in hf.named_parameters()},
-        "parameters": {name: id(p) for name, p in hf.named_parameters()},
-    }
+from tests.tracing.module_state import state_of
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -105,12 +91,12 @@ def test_the_model_stays_on_its_device():
     assert next(mllm.hf.parameters()).device == torch.device("cpu")
 
 
-def test_flex_attention_is_refused_and_the_model_put_back():
+def test_unreadable_attention_is_refused_and_all_put_back():
     hf = tiny.llava()
-    hf.config.text_config._attn_implementation_internal = "flex_attention"
+    hf.config.text_config._attn_implementation_internal = "paged|eager"
     before = state_of(hf)
     with pytest.raises(
-        ModelError, match=r"'flex_attention'; interp taps sdpa, eager.*attn_implementation='sdpa'"
+        ModelError, match=r"'paged\|eager'; interp taps sdpa, eager.*attn_implementation='sdpa'"
     ):
         wrap(hf, tiny.processor())
     assert state_of(hf) == before
@@ -130,6 +116,8 @@ def test_what_cannot_be_wrapped(unchecked):
         ModelError, match=r"takes a transformers model and its processor; hf_model='x' is neither"
     ):
         wrap("x", tiny.processor())
+    with pytest.raises(ModelError, match=r"hf_model=a type is neither"):
+        wrap(transformers.LlavaForConditionalGeneration, tiny.processor())
     with pytest.raises(ModelError, match=r"processor=None is neither"):
         wrap(tiny.llava(), None)
     bert = transformers.BertModel(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import tests.tiny as tiny
 from interp.errors import ModelError
+from interp.models.remote_code import refuse_kernels
 from interp.tracing import load, wrap
 
 
@@ -313,3 +316,157 @@ def test_fingerprints_know_weights_config_and_processor(saved, mllm):
     changed.config.vision_feature_layer = -1
     prints.append(wrap(changed, tiny.processor()).fingerprint)
     assert len({mllm.fingerprint, *prints}) == 5
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """The hub may be asked, as far as anyone said, but whoever opens a connection is noted."""
+    asked = []
+
+    def connect(*args, **kwargs):
+        asked.append(args)
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.setattr("socket.create_connection", connect)
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return asked
+
+
+@pytest.fixture
+def kernels_asked(monkeypatch):
+    """Stands for the package `kernels`, whose every download is noted."""
+    asked = []
+
+    def get_kernel(name, **options):
+        asked.append(name)
+        raise RuntimeError("a kernel was asked for")
+
+    monkeypatch.setattr("transformers.integrations.hub_kernels.is_kernels_available", lambda: True)
+    monkeypatch.setattr("transformers.modeling_utils.is_kernels_available", lambda: True)
+    monkeypatch.setattr("transformers.integrations.hub_kernels.get_kernel", get_kernel)
+    return asked
+
+
+EVIL = "kernels-community/evil"
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"attn_implementation": EVIL}, "attn_implementation='kernels-community/evil', which is not part of"),
+        ({"_attn_implementation": EVIL}, EVIL),
+        ({"attn_implementation": {"text_config": EVIL}}, "(text_config) asks for"),
+        ({"attn_implementation": "org/repo@v1:kernel"}, "org/repo@v1:kernel"),
+        ({"attn_implementation": "flash_attention_2"}, "whose package is not installed here"),
+        ({"attn_implementation": "paged|flash_attention_3"}, "whose package is not installed here"),
+        ({"experts_implementation": "sonicmoe"}, "experts_implementation='sonicmoe', code that is fetched"),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, "is quantised by 'mxfp4', whose kernels"),
+    ],
+)
+def test_a_folder_makes_nobody_ask_for_kernels(copied, nothing_heavy, kernels_asked, entries, words):
+    change(copied, **entries)
+    says(copied, words, "Nothing was fetched", "use interp.wrap(model, processor)")
+    assert not kernels_asked
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_nor_does_a_part_of_its_config(copied, kernels_asked, part):
+    inner = json.loads((copied / "config.json").read_text())[part]
+    change(copied, **{part: inner | {"attn_implementation": EVIL, "_attn_implementation_internal": EVIL}})
+    assert load(copied).installation.implementation == "sdpa"  # transformers takes the whole model's
+    assert not kernels_asked
+
+
+def test_a_part_that_asks_for_a_kernel_is_named(kernels_asked):
+    config = tiny.config()
+    config.vision_config._attn_implementation = EVIL
+    with pytest.raises(ModelError, match=rf"here \(vision_config\) asks for attn_implementation='{EVIL}'"):
+        refuse_kernels("here", config)
+
+
+def test_the_attention_asked_for_replaces_that_of_the_config(copied, kernels_asked, mllm, batch):
+    change(copied, attn_implementation=EVIL)
+    loaded = load(copied, attn_implementation="sdpa")
+    assert (loaded.trace(tiny.samples()).logits == mllm.trace(batch).logits).all()
+    eager = load(copied, attn_implementation="eager")
+    assert eager.installation.implementation == "eager"
+    assert eager.hf.config.vision_config._attn_implementation == "eager"
+    for name in (EVIL, "flash_attention_2", "nonsense"):
+        with pytest.raises(
+            ModelError, match=r"the call of load asks for attn_implementation=.*Nothing was fetched"
+        ):
+            load(copied, attn_implementation=name)
+    assert not kernels_asked
+
+
+def test_a_folder_opens_no_connection(copied, no_network, mllm, batch):
+    remote = "evil-org/evil-repo"
+    change(
+        copied,
+        auto_map={"AutoConfig": f"{remote}--evil.Config"},
+        _name_or_path=remote,
+        custom_generate=remote,
+    )
+    for name in ("processor_config.json", "tokenizer_config.json", "preprocessor_config.json"):
+        path = copied / name
+        if path.exists():
+            entries = {"auto_map": {"AutoProcessor": f"{remote}--evil.P"}, "name_or_path": remote}
+            path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+    generation = {"custom_generate": remote, "_from_model_config": False, "eos_token_id": 2}
+    (copied / "generation_config.json").write_text(json.dumps(generation))
+    (copied / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.warns(UserWarning, match="comes with its own code"):
+        loaded = load(copied)
+    assert no_network == []
+    assert loaded.hf.generation_config.eos_token_id == 2
+    (copied / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": remote}))
+    with contextlib.suppress(ModelError), pytest.warns(UserWarning, match="own code"):
+        load(copied)  # where PEFT is installed, an adapter without weights cannot be loaded
+    assert no_network == []
+
+
+def test_without_a_connection_a_hub_id_answers_at_once(no_network):
+    start = time.monotonic()
+    with pytest.raises(
+        ModelError, match=r"the config of no-such-org/no-such-model cannot be read.*Offline, pass"
+    ):
+        load("no-such-org/no-such-model")
+    assert time.monotonic() - start < 5
+    assert len(no_network) == 1  # whether the hub is there
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a" * 9999, "is no name of a model: 9999 characters, and 4096 at most"),
+        ("a" * 300, "cannot be looked up|is not a path that can be looked up"),
+        (f"org/{'a' * 300}", "is not an existing folder, nor a hub id"),
+        ("org/na\x00me", "some that do not print"),
+        ("org/na\nme", "some that do not print"),
+        ("\ud800", "some that do not print"),
+        ("~no-such-user-here/x", "is not a path that can be looked up|is not an existing folder"),
+    ],
+)
+def test_names_that_no_file_can_have(name, words):
+    with pytest.raises(ModelError, match=words):
+        load(name)
+    with pytest.raises(ModelError, match=words):
+        load(Path(name))
+
+
+def test_a_file_is_no_folder(saved, unchecked):
+    with pytest.raises(ModelError, match=r"config.json' is a file; name the folder that it lies in"):
+        load(saved / "config.json")
+    for wrong in (None, 5, b"organism", ["organism"]):
+        with pytest.raises(ModelError, match=r"load takes a name, a folder or a hub id; got"):
+            load(wrong)
+    with pytest.raises(ModelError, match=r"revision is a branch, tag or commit, as text; got 5"):
+        load("org/name", revision=5)
+    with pytest.raises(ModelError, match=r"device is a name such as .*; got 5.5"):
+        load(saved, device=5.5)  # to(5.5) would be taken as a dtype
+    with pytest.raises(ModelError, match=r"attn_implementation is a name such as 'sdpa'; got 5"):
+        load(saved, attn_implementation=5)

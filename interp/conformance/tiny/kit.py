@@ -9,6 +9,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
+from transformers import PreTrainedConfig, PreTrainedModel
 
 __all__ = [
     "FIRST_SPECIAL",
@@ -107,9 +108,7 @@ def text_config(kind: type[Config], *, layers: int = 3, **options: Any) -> Confi
     return kind(**{**shared, **options})
 
 
-def build(
-    kind: Any, config: transformers.PreTrainedConfig, attention: str = "sdpa", seed: int = 0
-) -> transformers.PreTrainedModel:
+def build(kind: Any, config: PreTrainedConfig, attention: str = "sdpa", seed: int = 0) -> PreTrainedModel:
     """A model with random weights, the same for the same seed, whose rows of attention are far from uniform."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

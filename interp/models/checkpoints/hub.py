@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import huggingface_hub
 
 from interp.errors import ModelError
 
-__all__ = ["HUB_ID", "fetched", "find_part", "small_files"]
+__all__ = ["HUB_ID", "fetched", "find_part", "reachable", "small_files"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md")
 """Configs, tokenizers, indexes and licences; no code and no weights."""
+
+
+_SECONDS = 3.0
+"""How long the hub may take to answer that it is there."""
+
+
+def reachable() -> bool:
+    """Whether the hub can be asked: not told to stay offline, and it answers. Its client would try for minutes.
+
+    Behind a proxy only the proxy knows, so the answer is then yes.
+    """
+    if huggingface_hub.is_offline_mode():
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    hub = urlsplit(huggingface_hub.constants.ENDPOINT)
+    try:
+        with socket.create_connection((hub.hostname or "", hub.port or 443), timeout=_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def small_files(hub_id: str, revision: str | None = None) -> Path:
@@ -33,6 +57,8 @@ def fetched(hub_id: str, revision: str | None = None) -> Path:
     Raises:
         ModelError: The repository cannot be reached.
     """
+    if not reachable():
+        return _snapshot(hub_id, revision, (*_SMALL, "*.safetensors", "*.bin"))
     try:
         files = huggingface_hub.HfApi().list_repo_files(hub_id, revision=revision)
     except Exception as error:  # whatever the hub's client raises
@@ -103,6 +129,7 @@ def _snapshot(
     hub_id: str, revision: str | None, patterns: Sequence[str], ignored: Sequence[str] = ()
 ) -> Path:
     options: dict[str, Any] = {"allow_patterns": list(patterns), "ignore_patterns": list(ignored) or None}
+    options["local_files_only"] = not reachable()
     try:
         return Path(huggingface_hub.snapshot_download(hub_id, revision=revision, **options))
     except Exception as error:  # whatever the hub's client raises
