@@ -84,7 +84,8 @@ def check_draw(n: Any, seed: Any) -> None:
     counts = isinstance(n, int | np.integer) and not isinstance(n, bool) and 1 <= n <= MOST
     if n is not None and not counts:
         raise DataError(
-            f"n is a number of samples, at least 1 and at most {MOST:,}, or None for all; got {brief(n)}"
+            f"n is a number of samples, at least 1, or None for all; got {brief(n)}. At most {MOST:,} are drawn at "
+            "once."
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise DataError(f"seed is a whole number ≥ 0; got {brief(seed)}")

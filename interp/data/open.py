@@ -52,11 +52,13 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     if not isinstance(split, str) or split not in SPLITS:
         raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
     check_draw(n, seed)
-    if not isinstance(name, str | os.PathLike):
-        raise DataError(f"data are named by a bundled name such as 'natural', or a path; got {name!r:.200}.")
-    if name == "natural":
+    if isinstance(name, str) and name == "natural":
         return bundled(name, split=split, n=n, seed=seed)
-    rows = bundled(name, split=split) if name in BUNDLED else _of_split(_read(as_path(name, "data")), split)
+    rows = (
+        bundled(name, split=split)
+        if isinstance(name, str) and name in BUNDLED
+        else _of_split(_read(as_path(name, "data")), split)
+    )
     if n is None or n >= len(rows):
         return rows
     drawn = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False)).tolist()
