@@ -13,9 +13,11 @@ from interp.indicators.argument_checks import check_call, check_number, check_wh
 from interp.indicators.maps import Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
+from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
+from interp.tracing import Batch, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.prefix_pass import given_as
+from interp.tracing.prefix_pass import meant_prompt
 
 __all__ = ["CentrePrior", "RandomMap", "centre_prior"]
 
@@ -123,8 +125,9 @@ def _maps(
     values: Callable[[Sample, TokenMap], np.ndarray],
 ) -> Maps:
     """The maps of values that do not depend on the model."""
+    listed = samples.samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
     with Meter(mllm.device) as meter:
-        given = given_as(mllm, samples, prompt)
-        pairs = zip(given.samples, given.tokens, strict=True)
+        tokens = mllm.encode(listed, meant_prompt(samples, prompt)).tokens
+        pairs = zip(listed, tokens, strict=True)
         arrays = tuple(label_map(values(sample, own), own, name) for sample, own in pairs)
-    return Maps(arrays, given.tokens, meter.cost)
+    return Maps(arrays, tokens, meter.cost)

@@ -42,8 +42,8 @@ def check_whole(
     name: str, value: Any, least: int, error: Error = MapError, *, most: int | None = None
 ) -> int:
     """The value as an int; raise `error` for anything but a whole number of at least `least`, and at most `most`."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
+    bounds = least, math.inf if most is None else most
+    if isinstance(value, bool) or not isinstance(value, Integral) or not bounds[0] <= int(value) <= bounds[1]:
         bound = "" if most is None else f" and at most {most}"
         raise error(f"{name} is a whole number of at least {least}{bound}; got {value!r}.")
     return int(value)
