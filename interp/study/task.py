@@ -27,6 +27,7 @@ from interp.run.task import failure
 from interp.study.baselines import partners
 from interp.study.model_spec import ModelSpec, model_provenance, open_model
 from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Residual, Rows, Trace
+from interp.tracing.fingerprint import fingerprint
 
 __all__ = [
     "SMALL",
@@ -81,13 +82,18 @@ class _Edited(Mllm):
         return super().trace(samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding)
 
 
-def model_identity(mllm: Any) -> dict[str, str]:
+def model_identity(mllm: Any, *, again: bool = False) -> dict[str, str]:
     """The opened model as it is now, as a study's JSON names it: what all its numbers depend on.
 
     The fingerprint names weights, adapters, hooks, settings and the processor. It is taken anew at each call, because
     any of them may have changed since the model was opened.
+
+    Args:
+        mllm: The model.
+        again: Whether it was taken before in this run: then weights are read again only where torch saw them change.
     """
-    found = {"fingerprint": mllm.fingerprint, "dtype": str(mllm.dtype).removeprefix("torch.")}
+    live = fingerprint(mllm.identity_since()) if again and isinstance(mllm, Mllm) else mllm.fingerprint
+    found = {"fingerprint": live, "dtype": str(mllm.dtype).removeprefix("torch.")}
     if isinstance(mllm, Mllm):
         found["attention"] = mllm.installation.implementation
         found |= {} if mllm.executor == "tap" else {"executor": mllm.executor}
@@ -249,7 +255,7 @@ class StudyTask(ABC):
         Raises:
             RunError: Something that the numbers depend on has changed.
         """
-        before, now = self._identity, model_identity(self.mllm)
+        before, now = self._identity, model_identity(self.mllm, again=True)
         changed = [name for name in before if name != "device" and now.get(name) != before[name]]
         if changed:
             raise RunError(

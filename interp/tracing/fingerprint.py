@@ -50,7 +50,12 @@ def fingerprint(described: Mapping[str, Any]) -> str:
 
 
 def identity(
-    hf: Any, processor: Any, adapter: Any, forwards: Mapping[nn.Module, Any] | None = None
+    hf: Any,
+    processor: Any,
+    adapter: Any,
+    forwards: Mapping[nn.Module, Any] | None = None,
+    *,
+    weights: str | None = None,
 ) -> dict[str, str]:
     """Everything of a model that its numbers depend on, by name; equal exactly where the numbers are the same.
 
@@ -63,6 +68,7 @@ def identity(
         processor: its processor.
         adapter: what is known of its family.
         forwards: forwards of modules' own, which replace those of their classes, where others were put over them.
+        weights: what this gave for the weights, where they are known to be the same; they are not read again.
 
     Raises:
         ModelError: Weights that are on the meta device and nowhere else.
@@ -73,7 +79,7 @@ def identity(
     return {
         "class": type(hf).__name__,
         "config": _digest([hf.config.to_dict(), ends]),
-        "weights": _digest({name: content(value) for name, value in _tensors(hf)}),
+        "weights": weights or _digest({name: content(value) for name, value in _tensors(hf)}),
         "modules": _digest([[name, *_settings(one)] for name, one in _modules(hf)]),
         "hooks": "; ".join(_hooks(hf, forwards or {})) or "none",
         "peft": "; ".join(_adapters(hf)) or "none",

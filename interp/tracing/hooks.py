@@ -93,6 +93,7 @@ class Installation:
         self._configs = _own_configs(hf)
         self._repairs: list[Any] = []
         self.processed = ProcessedImages()
+        self.weighed: tuple[Any, str] | None = None  # the weights' versions and digest, when last read
         self.active = True
         try:
             self.implementation = self._rename()

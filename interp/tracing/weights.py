@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from interp.errors import ModelError
 
-__all__ = ["check_weights", "content", "execution_device", "named_tensors", "refuse_offloaded"]
+__all__ = ["check_weights", "content", "execution_device", "named_tensors", "refuse_offloaded", "versions"]
 
 _WORDS = {"cpu": 2**17}
 """8-byte words hashed at once: on a CPU, what its cache holds."""
@@ -35,6 +35,18 @@ def named_tensors(hf: nn.Module) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Tensor) and value.is_meta:
             value = _offloaded(hf, name)
         yield name, value
+
+
+def versions(hf: nn.Module) -> tuple[Any, ...] | None:
+    """Where each parameter and buffer lies and how often torch saw it change; None where it does not count changes.
+
+    Equal values mean that the weights are the same, but for writes past torch: through `.data`, numpy or another
+    process.
+    """
+    tensors = [*hf.named_parameters(), *hf.named_buffers()]
+    if any(one.is_inference() or one.is_meta for _, one in tensors):
+        return None
+    return tuple((name, id(one), one.data_ptr(), one._version) for name, one in tensors)
 
 
 def check_weights(hf: nn.Module) -> None:

@@ -22,7 +22,7 @@ from interp.tracing.plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
 from interp.tracing.visibility import Visibility, windows
-from interp.tracing.weights import execution_device
+from interp.tracing.weights import execution_device, versions
 
 __all__ = ["WrappedModel"]
 
@@ -115,7 +115,21 @@ class WrappedModel:
 
         Computed anew at each call, since any of it may have changed.
         """
-        return identity(self.hf, self.processor, self.adapter, self.installation.forwards)
+        return self._identity(None)
+
+    def identity_since(self) -> dict[str, str]:
+        """The `identity`, without reading the weights again where torch saw no change in them since they were read.
+
+        For checks while a study runs: it misses what is written past torch, through `.data` or numpy, in the meantime.
+        """
+        known = self.installation.weighed
+        return self._identity(known[1] if known is not None and known[0] == versions(self.hf) else None)
+
+    def _identity(self, weights: str | None) -> dict[str, str]:
+        before = versions(self.hf)
+        found = identity(self.hf, self.processor, self.adapter, self.installation.forwards, weights=weights)
+        self.installation.weighed = None if before is None else (before, found["weights"])
+        return found
 
     @property
     def shape(self) -> Shape:

@@ -11,6 +11,7 @@ from PIL import Image
 import interp.inputs.images
 from interp.errors import ImageError
 from interp.inputs.sample import Sample
+from tests.identifiers import without_address
 
 
 def pixels(sample: Sample) -> np.ndarray:
@@ -255,7 +256,7 @@ class Tensor:
         (Tensor(), r"got Tensor. Of a tensor .* pass tensor.permute"),
         (["a.png"], r"got list. Several images are images="),
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_what_is_no_image_is_told_how_to_become_one(unchecked, image, message):
     with pytest.raises(ImageError, match=message):

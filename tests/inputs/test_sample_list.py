@@ -17,6 +17,7 @@ from interp.errors import InterpError, PromptError, SampleError, StudyError
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.study.fields import as_samples as as_study_samples
+from tests.identifiers import without_address
 from tests.tiny import sample
 
 ONE, TWO = sample("is it red?"), sample("where is it?")
@@ -52,7 +53,7 @@ def test_one_or_several_samples_are_accepted():
         (range(10**13), "got 0 at place 0"),
         ([interp.Prompt()], "got a Prompt at place 0"),
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_what_are_no_samples_is_told_how_to_make_one(given, advice):
     with pytest.raises(SampleError, match=advice):

@@ -16,6 +16,7 @@ from interp.tracing.decoding import Draw
 from interp.tracing.run import imageless_inputs
 from interp.tracing.trace import ends
 from tests import tiny
+from tests.identifiers import without_address
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import Changes, greedy
 from tests.tracing.site_cells import Where
@@ -205,7 +206,7 @@ def test_end_tokens_are_read_whatever_holds_them(mllm, given, monkeypatch):
 @pytest.mark.parametrize(
     "given",
     ["</s>", "2", -1, 2.0, True, 10**6, [2, None], [[2]], torch.tensor([2.5]), {"a": 2}, object()],
-    ids=str,
+    ids=without_address,
 )
 def test_end_tokens_that_are_none_are_refused_with_what_works(mllm, given, monkeypatch):
     monkeypatch.setattr(mllm.hf, "generation_config", SimpleNamespace(eos_token_id=given))

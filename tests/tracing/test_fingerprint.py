@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -237,3 +238,20 @@ def test_passes_leave_it_as_it_is(family, own):
     mllm.using("source").trace(tiny.samples()[:1])
     assert mllm.identity == before
     assert wrap(*tiny_of(family, "eager")).identity == before
+
+
+@pytest.mark.parametrize("change", ["in place", "replaced", "half"])
+def test_a_change_that_torch_sees_has_weights_read_again(own, change):
+    before = own.identity
+    with patch("interp.tracing.fingerprint._tensors", side_effect=AssertionError("the weights were read")):
+        assert own.identity_since() == before
+    layer = attention(own).q_proj
+    if change == "in place":
+        with torch.no_grad():
+            layer.weight[0, 0] += 1
+    elif change == "replaced":
+        layer.weight = torch.nn.Parameter(layer.weight.detach() + 1)
+    else:
+        own.hf.half()
+    assert own.identity_since()["weights"] != before["weights"]
+    assert own.identity_since() == own.identity
