@@ -79,8 +79,8 @@ class Prompt:
 
     def messages(self, sample: Sample) -> list[dict[str, Any]]:
         """Returns chat messages in transformers' format: one part per image, before or after the text."""
-        images = [{"type": "image"} for _ in sample.images]
         text = [{"type": "text", "text": self.text(sample)}]
+        images = [{"type": "image"} for _ in sample.images]
         content = images + text if self.image_first else text + images
         turn = [{"role": "user", "content": content}]
         if self.system is None:
@@ -93,6 +93,8 @@ class Prompt:
 
     def _parts(self, sample: Sample) -> tuple[str, str, str, str]:
         """Text before the question, the question, its choices, text after."""
+        if not hasattr(sample, "question"):
+            raise PromptError(f"a prompt is written for an interp.Sample; got {sample!r}.")
         before, after = _split(self.template)
         if after is None:
             return before, "", "", ""

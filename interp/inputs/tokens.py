@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from interp.errors import BoxError, ImageTokenMismatch, MapError, SiteError
+from interp.errors import BoxError, ImageTokenMismatch, InterpError, MapError, SiteError
 from interp.inputs.footprints import covered_area
 from interp.inputs.sample import Box, BoxLike, as_boxes
 from interp.inputs.words import word_spellings
@@ -74,6 +74,20 @@ class TokenMap:
     words: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.length, bool) or not isinstance(self.length, int | np.integer):
+            raise MapError(f"length is the number of tokens of the prompt; got {self.length!r}.")
+        try:
+            self._convert()
+        except InterpError:
+            raise
+        except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise MapError(
+                "a TokenMap takes image, image_index and footprints as arrays of numbers, grid as (rows, cols) or "
+                "None, sizes as (width, height) of each image, spans as names with positions, and words as pairs of a "
+                f"word and its positions; numpy or Python says: {type(error).__name__}: {error}."
+            ) from error
+
+    def _convert(self) -> None:
         image = _positions("image", self.image, self.length)
         footprints = _unchanging(self.footprints, np.float64).reshape(-1, 4)
         if len(footprints) != len(image):
@@ -175,7 +189,7 @@ class TokenMap:
 
         Source: arXiv 2603.14323 and its code.
         """
-        if rule not in _RULES:
+        if not isinstance(rule, str) or rule not in _RULES:
             raise MapError(f"rule is one of {', '.join(_RULES)}; got {rule!r}.")
         found = np.zeros(self.n, bool)
         for box in self._boxes(boxes):
@@ -224,7 +238,14 @@ class TokenMap:
         Raises:
             MapError: There is not one value per image token, or the sample has no such image.
         """
-        values = np.asarray(values, float)
+        try:
+            values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, float)
+        except (TypeError, ValueError) as error:
+            raise MapError(
+                f"to_pixels needs numbers, one per image token; got {values!r} ({error})."
+            ) from error
+        if isinstance(image, bool) or not isinstance(image, int | np.integer):
+            raise MapError(f"image is the place of an image in the sample, counted from 0; got {image!r}.")
         if values.shape != (self.n,):
             raise MapError(
                 f"to_pixels needs one value per image token, shape ({self.n},); got {values.shape}."

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from interp.errors import StudyError
+from interp.inputs.argument_checks import check_bool
 from interp.run import FAILURES, RunFolder, Task, check_options, run_tasks
 from interp.study.model_spec import open_model
 
@@ -71,10 +72,16 @@ def run_cells(
     where they differ only in what is computed from those. The bytes are those of each cell run alone.
 
     Raises:
-        StudyError: Nothing could be measured in any cell, or an axis has the name of a table's column.
+        StudyError: Nothing could be measured in any cell, an axis has the name of a table's column, or `mllm` is no
+            model.
         RunError: `out`, `workers` or `part` make no sense, or a folder cannot be used.
     """
     check_options(out, workers, part)
+    check_bool("progress", progress, StudyError)
+    if mllm is not None and (isinstance(mllm, str) or not hasattr(mllm, "encode")):
+        raise StudyError(
+            f"mllm is the study's model, opened by interp.load or interp.wrap, or None; got {mllm!r:.200}."
+        )
     ready, opened = _ready(cells, mllm, out, workers=workers, progress=progress)
     folders = run_tasks(_groups(ready, opened), out, workers=workers, progress=progress, part=part)
     del opened

@@ -197,6 +197,8 @@ def _attend(where: str, config: PreTrainedConfig, implementation: str | None) ->
 
 
 def _refuse_later_options(remote: bool) -> None:
+    if not isinstance(remote, bool):
+        raise ModelError(f"remote is True or False; got {remote!r}.")
     if remote:
         raise ModelError("remote= is not in this version: it runs models locally. Load the model without it.")
 
@@ -253,8 +255,10 @@ def _place(model: str | Path, holding: tuple[str, ...] = ("config.json",)) -> tu
 
 
 def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    found = dtype if isinstance(dtype, torch.dtype) or dtype == "auto" else getattr(torch, str(dtype), None)
-    if found != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point):
+    if isinstance(dtype, str) and dtype == "auto":
+        return dtype
+    found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ModelError(
             f'dtype is "auto", a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.'
         )

@@ -62,9 +62,9 @@ def image_mask(mask: Any) -> ImageMask:
         SiteError: Anything but booleans of that shape.
     """
     given = _many(mask)
-    rows = [] if given is None else [np.asarray(row) for row in given]
+    rows = [] if given is None else [_plain(row) for row in given]
     per_sample = any(row.ndim == 1 for row in rows)
-    masks = rows if per_sample else [np.asarray(mask if given is None else rows)]
+    masks = rows if per_sample else [_plain(mask) if given is None else np.asarray(rows)]
     for one in masks:
         if one.dtype != bool or one.ndim != 1 or not one.size:
             raise SiteError(
@@ -73,6 +73,11 @@ def image_mask(mask: Any) -> ImageMask:
                 "threshold)."
             )
     return ImageMask(tuple(tuple(one.tolist()) for one in masks), per_sample)
+
+
+def _plain(mask: Any) -> np.ndarray:
+    """A mask as an array; a tensor of any type and device too."""
+    return np.asarray(mask.tolist() if hasattr(mask, "detach") else mask)
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,9 @@ class Site:
         Raises:
             SiteError: A layer or head the model does not have.
         """
+        for name, n in (("n_layers", n_layers), ("n_heads", n_heads)):
+            if not _is_index(n) or n > _MOST:
+                raise SiteError(f"{name} is a number of layers or heads, at most {_MOST:,}; got {n!r:.200}.")
         if self.pairs is not None:
             found: dict[int, list[int]] = {}
             for layer, head in self.pairs:
