@@ -106,7 +106,7 @@ def check(
         ImageError: An image cannot be read.
     """
     chosen = _chosen(checks)
-    _check_options(images, probes, seed, progress)
+    _check_options(images, probes, seed, progress, finished)
     pictures = tuple(np.asarray(Sample(image, "?").load()) for image in images)
     found = _model(model, seed, device, dtype, revision, adapter, processor)
     mllm = found.mllm if break_as is None else _with_broken_adapter(found.mllm, break_as)
@@ -150,12 +150,16 @@ def _chosen(checks: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _check_options(images: Any, probes: Any, seed: Any, progress: Any) -> None:
+def _check_options(images: Any, probes: Any, seed: Any, progress: Any, finished: Any) -> None:
     """Raise `ModelError` for options of `check` that are of another type."""
     check_whole("probes", probes, 1, ModelError)
     check_whole("seed", seed, 0, ModelError, most=2**63 - 1)
     if progress is not None and not callable(progress):
         raise ModelError(f"progress is a function of a check's name, or None; got {progress!r}.")
+    if finished is not None and not callable(finished):
+        raise ModelError(
+            f"finished is a function of a result and the seconds left, or None; got {finished!r}."
+        )
     if isinstance(images, str | bytes) or not isinstance(images, Sequence):
         raise ModelError(f"images is a list of pictures; got {images!r}. Write images=[picture].")
 

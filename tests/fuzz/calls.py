@@ -270,7 +270,9 @@ def model_calls() -> dict[str, list[Call]]:
                 "conformance.check",
                 conformance.check,
                 given(model="llava", checks=["image tokens"], probes=1),
-                called_back("progress") | {"checks=None"},  # None means all, which takes long
+                called_back("progress")
+                | called_back("finished")
+                | {"checks=None"},  # None means all, which takes long
             ),
         ],
         "tokens": [
