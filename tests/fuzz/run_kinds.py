@@ -109,7 +109,7 @@ def _checkpoint() -> tuple[Path, dict[str, Any]]:
 def _small(value: Any) -> bool:
     """Whether no size in it would make weights for seconds: they are made before they are compared with the files."""
     if isinstance(value, dict):
-        sizes = [one for name, one in value.items() if name.endswith("_size") or name.endswith("_dim")]
+        sizes = [one for name, one in value.items() if name.endswith(("_size", "_dim"))]
         return not any(type(one) is int and 5_000 < one for one in sizes) and all(map(_small, value.values()))
     return True
 
