@@ -42,6 +42,7 @@ _MOST = {
     "vocab_size": 10_000_000,
     "image_size": 100_000,
     "patch_size": 10_000,
+    "num_channels": 100,
 }
 """More than any model has, of what a config counts."""
 

@@ -110,7 +110,7 @@ def _small(value: Any) -> bool:
     """Whether no size in it would make weights for seconds: they are made before they are compared with the files."""
     if isinstance(value, dict):
         sizes = [one for name, one in value.items() if name.endswith(("_size", "_dim"))]
-        return not any(type(one) is int and 5_000 < one for one in sizes) and all(map(_small, value.values()))
+        return not any(type(one) is int and one > 5_000 for one in sizes) and all(map(_small, value.values()))
     return True
 
 
