@@ -162,8 +162,8 @@ def _check_text(where: str, kind: str, raw: Mapping[str, Any]) -> None:
     expected = getattr(CONFIG_MAPPING[kind], "sub_configs", {})
     if "text_config" in expected and not raw.get("text_config") and "hidden_size" not in raw:
         raise ModelError(
-            f'the config.json of {where} is of the model type {kind!r} but has no "text_config". Its decoder would have '
-            "transformers' default size. Name a folder that save_pretrained wrote, or add the part."
+            f'the config.json of {where} is of the model type {kind!r} but has no "text_config". Its decoder would '
+            "have transformers' default size. Name a folder that save_pretrained wrote, or add the part."
         )
 
 
