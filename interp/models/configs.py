@@ -42,6 +42,7 @@ _MOST = {
     "vocab_size": 10_000_000,
     "image_size": 100_000,
     "patch_size": 10_000,
+    "num_channels": 100,
 }
 """More than any model has, of what a config counts."""
 
@@ -74,6 +75,7 @@ def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
     if kind not in CONFIG_MAPPING:
         raise ModelError(_unknown(where, kind, raw))
     _check_vision(where, kind, raw)
+    _check_text(where, kind, raw)
     _check_sizes(where, raw)
     config = _built(where, options)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
@@ -152,6 +154,16 @@ def _check_vision(where: str, kind: str, raw: Mapping[str, Any]) -> None:
             f'the config.json of {where} is of the model type {kind!r} but has no "vision_config". Its images would go '
             "through a vision tower of transformers' default sizes. Name a folder that save_pretrained wrote, or add "
             "the part."
+        )
+
+
+def _check_text(where: str, kind: str, raw: Mapping[str, Any]) -> None:
+    """Checks that the config says how large the decoder is; transformers would make one of its default size."""
+    expected = getattr(CONFIG_MAPPING[kind], "sub_configs", {})
+    if "text_config" in expected and not raw.get("text_config") and "hidden_size" not in raw:
+        raise ModelError(
+            f'the config.json of {where} is of the model type {kind!r} but has no "text_config". Its decoder would '
+            "have transformers' default size. Name a folder that save_pretrained wrote, or add the part."
         )
 
 

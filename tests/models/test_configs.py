@@ -13,6 +13,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 
 CASES = [
+    ({"text_config": None}, 'has no "text_config". Its decoder would have'),
     (
         {"text_config": {"num_hidden_layers": 10**6}},
         "num_hidden_layers=1000000, and no model has more than 1000",
