@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import packages_distributions, version
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn.modules import module as global_hooks
 
 from interp.tracing.weights import content, execution_device, named_tensors
 
-__all__ = ["fingerprint", "identity"]
+__all__ = ["fingerprint", "hook_names", "identity"]
 
 _UNSTABLE = (
     *("_name_or_path", "name_or_path", "transformers_version"),
@@ -56,6 +56,7 @@ def identity(
     forwards: Mapping[nn.Module, Any] | None = None,
     *,
     weights: str | None = None,
+    hooks: str | None = None,
 ) -> dict[str, str]:
     """Everything of a model that its numbers depend on, by name; equal exactly where the numbers are the same.
 
@@ -69,6 +70,7 @@ def identity(
         adapter: what is known of its family.
         forwards: forwards of modules' own, which replace those of their classes, where others were put over them.
         weights: what this gave for the weights, where they are known to be the same; they are not read again.
+        hooks: likewise for the hooks.
 
     Raises:
         ModelError: Weights that are on the meta device and nowhere else.
@@ -81,12 +83,17 @@ def identity(
         "config": _digest([hf.config.to_dict(), ends]),
         "weights": weights or _digest({name: content(value) for name, value in _tensors(hf)}),
         "modules": _digest([[name, *_settings(one)] for name, one in _modules(hf)]),
-        "hooks": "; ".join(_hooks(hf, forwards or {})) or "none",
+        "hooks": hooks or "; ".join(_hooks(hf, forwards or {})) or "none",
         "peft": "; ".join(_adapters(hf)) or "none",
         "processor": _digest(_processor(processor)),
         "family": _family(adapter),
         "autocast": cast,
     }
+
+
+def hook_names(hf: Any, forwards: Mapping[nn.Module, Any]) -> tuple[str, ...]:
+    """The user's hooks by place, name and code, without what they hold: a hook that records fills its own lists."""
+    return tuple(_hooks(hf, forwards, _code_name))
 
 
 def _tensors(hf: Any) -> Iterator[tuple[str, Any]]:
@@ -169,6 +176,13 @@ def _function(function: Any, depth: int = 2) -> str:
     return f"{name} {_digest(held)[:12]}"
 
 
+def _code_name(function: Any) -> str:
+    """A function by its name and a hash of its code alone."""
+    inner = getattr(getattr(function, "func", function), "__func__", function)
+    name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+    return f"{name} {_digest(_code(getattr(inner, '__code__', None)))[:12]}"
+
+
 def _held(cell: Any) -> Any:
     """What a closure's cell holds; None while it is empty."""
     try:
@@ -185,26 +199,28 @@ def _code(code: Any) -> Any:
     return [code.co_code.hex(), consts, list(code.co_names), list(code.co_varnames)]
 
 
-def _hooks(hf: nn.Module, forwards: Mapping[nn.Module, Any]) -> Iterator[str]:
+def _hooks(
+    hf: nn.Module, forwards: Mapping[nn.Module, Any], name_of: Callable[[Any], str] = _function
+) -> Iterator[str]:
     """The hooks, and forwards put in the place of a class's own, that are the user's."""
     for kind in _HOOKS:
         every = getattr(global_hooks, f"_global{kind}", {})
-        yield from _named(f"all modules {kind.strip('_')}", every.values())
+        yield from _named(f"all modules {kind.strip('_')}", every.values(), name_of)
     for name, module in _modules(hf):
         for kind in _HOOKS:
-            yield from _named(f"{name} {kind.strip('_')}", getattr(module, kind, {}).values())
+            yield from _named(f"{name} {kind.strip('_')}", getattr(module, kind, {}).values(), name_of)
         own = vars(module).get("forward")
         if _root(type(own)) == "nnsight":
             own = forwards.get(module)
         hook = getattr(module, "_hf_hook", None)
         if own is not None and hook is None:
-            yield from _named(f"{name} forward", [own])
+            yield from _named(f"{name} forward", [own], name_of)
         for one in getattr(hook, "hooks", (hook,)) if hook is not None else ():
-            yield from _named(f"{name} accelerate", [type(one).pre_forward, type(one).post_forward])
+            yield from _named(f"{name} accelerate", [type(one).pre_forward, type(one).post_forward], name_of)
 
 
-def _named(what: str, functions: Iterable[Any]) -> Iterator[str]:
-    return (f"{what}: {_function(one)}" for one in functions if _root(one) not in _HARMLESS)
+def _named(what: str, functions: Iterable[Any], name_of: Callable[[Any], str]) -> Iterator[str]:
+    return (f"{what}: {name_of(one)}" for one in functions if _root(one) not in _HARMLESS)
 
 
 def _root(function: Any) -> str:

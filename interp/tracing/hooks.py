@@ -93,7 +93,9 @@ class Installation:
         self._configs = _own_configs(hf)
         self._repairs: list[Any] = []
         self.processed = ProcessedImages()
-        self.weighed: tuple[Any, str] | None = None  # the weights' versions and digest, when last read
+        self.known: tuple[Any, Any, dict[str, str]] | None = (
+            None  # weights' versions, hooks and identity when read
+        )
         self.active = True
         try:
             self.implementation = self._rename()

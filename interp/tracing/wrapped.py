@@ -16,7 +16,7 @@ from interp.models.adapter import Adapter
 from interp.models.base import Attends
 from interp.tracing.attention_functions import takes_masks
 from interp.tracing.encoding import Batch, Encoder, position_ids
-from interp.tracing.fingerprint import fingerprint, identity
+from interp.tracing.fingerprint import fingerprint, hook_names, identity
 from interp.tracing.hooks import Installation
 from interp.tracing.plan import Shape
 from interp.tracing.prefix import Prefixes
@@ -115,20 +115,28 @@ class WrappedModel:
 
         Computed anew at each call, since any of it may have changed.
         """
-        return self._identity(None)
+        return self._identity()
 
     def identity_since(self) -> dict[str, str]:
-        """The `identity`, without reading the weights again where torch saw no change in them since they were read.
+        """The `identity`, without reading again weights in which torch saw no change, and what the same hooks hold.
 
-        For checks while a study runs: it misses what is written past torch, through `.data` or numpy, in the meantime.
+        For checks while a study runs. It misses what is written past torch in the meantime, through `.data` or numpy,
+        and it lets a hook fill its own lists.
         """
-        known = self.installation.weighed
-        return self._identity(known[1] if known is not None and known[0] == versions(self.hf) else None)
+        if self.installation.known is None:
+            return self._identity()
+        weights, hooks, known = self.installation.known
+        forwards = self.installation.forwards
+        return self._identity(
+            weights=known["weights"] if weights is not None and weights == versions(self.hf) else None,
+            hooks=known["hooks"] if hooks == hook_names(self.hf, forwards) else None,
+        )
 
-    def _identity(self, weights: str | None) -> dict[str, str]:
-        before = versions(self.hf)
-        found = identity(self.hf, self.processor, self.adapter, self.installation.forwards, weights=weights)
-        self.installation.weighed = None if before is None else (before, found["weights"])
+    def _identity(self, **known: str | None) -> dict[str, str]:
+        forwards = self.installation.forwards
+        weights, hooks = versions(self.hf), hook_names(self.hf, forwards)
+        found = identity(self.hf, self.processor, self.adapter, forwards, **known)
+        self.installation.known = weights, hooks, found
         return found
 
     @property

@@ -285,7 +285,7 @@ def test_it_is_a_method_and_a_value():
         ({"percentile": float("nan")}, "percentile is a finite number"),
         ({"mode": "drop"}, "mode is 'renormalise' or 'zero'; got 'drop'"),
         ({"reference": "mean"}, "reference is 'layer-mean' or 'per-head' or 'none'; got 'mean'"),
-        ({"steps": "never"}, 'steps is "prefill", "decode" or "all"; got \'never\''),
+        ({"steps": "never"}, "steps is 'prefill' or 'decode' or 'all'; got 'never'"),
         (
             {"steps": "decode", "queries": "question"},
             'rows of generated tokens are queries "last" or "answer"',

@@ -147,7 +147,7 @@ TYPOS = {
     "a number": (["--seed", "three"], "Error parsing --seed"),
     "a file": (
         ["--model", "organism", "--data", "missing.jsonl"],
-        "no data 'missing.jsonl': expected 'natural'",
+        "no data 'missing.jsonl': it does not exist",
     ),
 }
 

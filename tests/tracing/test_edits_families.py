@@ -131,7 +131,11 @@ def test_edits_are_eagers_with_the_formula_in_its_softmax(mllm, eager, tokens, m
     make, stage, new, where = CASES[case]
     queries = "last" if where["rows"] == "last" else AFTER if where["steps"] != "prefill" else "after_image"
     keys = interp.image_mask(masks)
-    edit = make(Site(layers=LAYERS, heads=where.get("heads", "all"), queries=queries, keys=keys))
+    edit = make(
+        Site(
+            layers=LAYERS, heads=[*where["heads"]] if "heads" in where else "all", queries=queries, keys=keys
+        )
+    )
     cells = [Where(t, t.image[mask], **where) for t, mask in zip(tokens, masks, strict=True)]
     changes = [Changes(**{stage: one.change(new)}) for one in cells]
     check(mllm.using(executor), eager, [edit], changes, moved=where["steps"] != "decode")
@@ -186,7 +190,7 @@ def test_every_family_is_edited_the_same(family):
     mllm, eager = wrap(*tiny(family)), tiny(family, "eager")[0]
     hidden = mllm.hf.config.get_text_config().hidden_size
     stream = np.random.default_rng(3).normal(0, 0.3, (N, 1, 1, hidden)).astype(np.float32)
-    site = Site(layers=LAYERS, heads=HEADS)
+    site = Site(layers=LAYERS, heads=[*HEADS])
     edits = [
         Boost(site, 0.6, "all"),
         ScaleWeights(site, 0.5, "all"),
@@ -214,7 +218,7 @@ def test_both_stages_compose_in_their_order(mllm, eager, tokens, masks):
     """Guide sees what Boost and ScaleScores left, keys knocked out included; ScaleWeights and Apply come last."""
     first, last = (
         Site(layers=LAYERS, keys=interp.image_mask(masks)),
-        Site(layers=LAYERS, heads=HEADS, keys="all"),
+        Site(layers=LAYERS, heads=[*HEADS], keys="all"),
     )
     edits = [
         Boost(first, 0.4, "all"),
@@ -265,7 +269,7 @@ def test_patched_rows(mllm, eager, tokens, masks, steps, executor):
         rng.uniform(0, 0.2, (*n_steps, len(LAYERS), len(HEADS), 1, int(mask.sum()))).astype(np.float32)
         for mask in masks
     ]
-    site = Site(layers=LAYERS, heads=HEADS, queries="last", keys=interp.image_mask(masks))
+    site = Site(layers=LAYERS, heads=[*HEADS], queries="last", keys=interp.image_mask(masks))
     changes = []
     for own, mask, values in zip(tokens, masks, given, strict=True):
 
