@@ -8,8 +8,9 @@ from numbers import Integral, Real
 from typing import Any
 
 from interp.errors import InterpError, MapError
+from interp.inputs.text import unstorable
 
-__all__ = ["check_bool", "check_number", "check_one_of", "check_unicode", "check_whole"]
+__all__ = ["check_bool", "check_number", "check_one_of", "check_text", "check_whole"]
 
 Error = type[InterpError]
 
@@ -27,15 +28,14 @@ def check_one_of(name: str, value: Any, known: Iterable[str], error: Error = Map
         raise error(f"{name} is {' or '.join(map(repr, names))}; got {value!r}.")
 
 
-def check_unicode(name: str, text: str, error: Error = MapError) -> None:
-    """Raise `error` for a text with lone surrogates, which no tokenizer and no file takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as reason:
+def check_text(name: str, text: str, error: Error = MapError) -> None:
+    """Raise `error` for a text with characters that no tokenizer and no file takes; see `unstorable`."""
+    problem = unstorable(text)
+    if problem:
         raise error(
-            f"{name} is no valid Unicode: {text[max(0, reason.start - 20) : reason.end + 20]!r} holds half a character "
-            f"at place {reason.start}. Was it decoded with errors='surrogateescape'? Read it as UTF-8."
-        ) from reason
+            f"{name} holds {problem}, which can be neither stored nor tokenised. Was it decoded with "
+            "errors='surrogateescape'? Read it as UTF-8, or remove the character."
+        )
 
 
 def check_whole(

@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import PromptError
-from interp.inputs.argument_checks import check_bool, check_unicode
+from interp.inputs.argument_checks import check_bool, check_text
 
 if TYPE_CHECKING:
     from interp.inputs.sample import Sample
@@ -51,7 +51,7 @@ class Prompt:
         if self.system is not None and not isinstance(self.system, str):
             raise PromptError(f"system is the system message, a text, or None; got {self.system!r}.")
         for name, text in (("template", self.template), ("system", self.system or "")):
-            check_unicode(name, text, PromptError)
+            check_text(name, text, PromptError)
 
     def text(self, sample: Sample) -> str:
         """Returns the user's turn as text, without the model's chat template.
@@ -169,7 +169,7 @@ class Diff:
         for answer in (self.first, self.second):
             if not isinstance(answer, str) or not answer.strip():
                 raise PromptError(f"diff compares two non-empty answers; got {answer!r}.")
-            check_unicode("an answer", answer, PromptError)
+            check_text("an answer", answer, PromptError)
         if self.first == self.second:
             raise PromptError(
                 f"diff of {self.first!r} with itself is always zero; name two different answers."
@@ -207,7 +207,7 @@ class Target:
         if not isinstance(self.spec, Diff) and (not isinstance(self.spec, str) or not self.spec.strip()):
             raise PromptError(f'a target is "greedy", an answer or diff(a, b); got {self.spec!r}.')
         if isinstance(self.spec, str):
-            check_unicode("a target", self.spec, PromptError)
+            check_text("a target", self.spec, PromptError)
         if not isinstance(self.reduce, str) or self.reduce not in ("sum", "mean"):
             raise PromptError(f'reduce is "sum" or "mean"; got {self.reduce!r}.')
         if isinstance(self.tokens, bool) or not isinstance(self.tokens, Integral) or self.tokens < 1:

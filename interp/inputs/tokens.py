@@ -239,7 +239,8 @@ class TokenMap:
             MapError: There is not one value per image token, or the sample has no such image.
         """
         try:
-            values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, float)
+            given: Any = values
+            values = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given, float)
         except (TypeError, ValueError) as error:
             raise MapError(
                 f"to_pixels needs numbers, one per image token; got {values!r} ({error})."

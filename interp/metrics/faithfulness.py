@@ -20,7 +20,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import MapError
-from interp.metrics.numbers import real_numbers, whole_number
+from interp.inputs.argument_checks import check_whole
+from interp.metrics.numbers import real_numbers
 
 __all__ = [
     "comprehensiveness",
@@ -57,7 +58,7 @@ def tokens_first(map: ArrayLike, *, seed: int = 0) -> Int[np.ndarray, " token"]:
             f"an order of tokens needs one finite number per token, (token,); got shape {values.shape} with "
             f"{int((~np.isfinite(values)).sum())} not finite. Choose one layer and head first."
         )
-    drawn = np.random.default_rng(whole_number("seed", seed, 0, MapError)).permutation(len(values))
+    drawn = np.random.default_rng(check_whole("seed", seed, 0, MapError)).permutation(len(values))
     return drawn[np.argsort(-values[drawn], kind="stable")]
 
 

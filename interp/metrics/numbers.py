@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from interp.errors import InterpError
 
-__all__ = ["plain_array", "real_numbers", "whole_number"]
+__all__ = ["plain_array", "real_numbers"]
 
 
 def real_numbers(
@@ -74,17 +74,6 @@ def plain_array(given: Any, what: str, error: type[InterpError]) -> np.ndarray:
             f"{what}; got a {type(given).__name__} that is no array ({type(reason).__name__}: {reason}). Pass real "
             "numbers, as an array or as lists of equal lengths."
         ) from reason
-
-
-def whole_number(name: str, given: Any, least: int, error: type[InterpError]) -> int:
-    """A whole number, as int.
-
-    Raises:
-        InterpError: `error`, for anything else, and for numbers below `least`.
-    """
-    if isinstance(given, bool | np.bool_) or not isinstance(given, Integral) or given < least:
-        raise error(f"{name} is a whole number ≥ {least}; got {given!r}.")
-    return int(given)
 
 
 _SCALARS = (bool, int, float, str, type(None), np.float64, np.float32, np.int64, np.bool_)

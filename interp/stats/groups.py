@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
-from interp.metrics.numbers import plain_array, real_numbers, whole_number
+from interp.inputs.argument_checks import check_whole
+from interp.metrics.numbers import plain_array, real_numbers
 
 __all__ = ["MIN_GROUPS", "Groups", "check_rows", "group_sums", "per_group", "population_note"]
 
@@ -56,7 +57,7 @@ def population_note(n_groups: int) -> str:
         >>> population_note(25)
         ''
     """
-    whole_number("n_groups", n_groups, 0, StudyError)
+    check_whole("n_groups", n_groups, 0, StudyError)
     if n_groups >= MIN_GROUPS:
         return ""
     noun = "group" if n_groups == 1 else "groups"

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
-from interp.metrics.numbers import real_numbers, whole_number
+from interp.inputs.argument_checks import check_whole
+from interp.metrics.numbers import real_numbers
 from interp.stats.groups import VALUES, Groups, check_rows, group_sums
 
 __all__ = ["Interval", "bootstrap", "bootstrap_statistic", "paired", "two_way", "unpaired"]
@@ -271,7 +272,7 @@ def check_options(n: Any, level: Any, seed: Any = 0) -> None:
             f"n is a number of resamplings, 1 to {MOST:,}, and a level between 0 and 1; got n={n}, level={level}. "
             "The defaults are n=2000, level=0.95."
         )
-    whole_number("seed", seed, 0, StudyError)
+    check_whole("seed", seed, 0, StudyError)
 
 
 def _kept(

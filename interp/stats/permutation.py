@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
-from interp.metrics.numbers import whole_number
+from interp.inputs.argument_checks import check_whole
 from interp.stats.groups import Groups, check_rows, group_sums
 from interp.stats.intervals import paired_differences
 
@@ -194,4 +194,4 @@ class _Studentised:
 def _check(n: Any, seed: Any) -> None:
     if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
         raise StudyError(f"a permutation test takes n ≥ 1 arrangements; got n={n!r}. The default is n=9999.")
-    whole_number("seed", seed, 0, StudyError)
+    check_whole("seed", seed, 0, StudyError)

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from interp.errors import PromptError
-from interp.inputs.argument_checks import check_unicode
+from interp.inputs.argument_checks import check_text
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.words import word_spans
@@ -63,7 +63,7 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     if not isinstance(prompt, Prompt):
         raise PromptError(_no_prompt(prompt))
     given = _Turn(prompt.text(sample), prompt.system)
-    check_unicode(f"the text of sample {sample.id}", given.user, PromptError)
+    check_text(f"the text of sample {sample.id}", given.user, PromptError)
     write = partial(_written, sample, prompt, processor, adapter)
     text = write(given)
     _check_placeholders(text, sample, processor)

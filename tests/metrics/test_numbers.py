@@ -155,7 +155,7 @@ def test_a_grid_of_another_kind(grid: Any) -> None:
 
 
 NOT_ALIKE: dict[str, tuple[Any, type[InterpError], str]] = {
-    "a seed of text": (lambda: tokens_first(MAP, seed="x"), MapError, "seed is a whole number ≥ 0; got 'x'"),
+    "a seed of text": (lambda: tokens_first(MAP, seed="x"), MapError, "seed is a whole number of at least 0; got 'x'"),
     "a seed below 0": (lambda: most_important(MAP, [0.5], seed=-1), MapError, "seed is a whole number"),
     "fractions of text": (lambda: most_important(MAP, "half"), MapError, "fractions are a list of numbers"),
     "least": (lambda: normalised([0.5], 1.0, 0.0, least="x"), MapError, "least is a number ≥ 0; got 'x'"),
