@@ -20,7 +20,7 @@ from interp.tracing import Knockout, Mllm, attention_call, wrap
 FAMILIES = ("llava", "gemma3", "paligemma", "qwen3_vl")
 
 
-@pytest.mark.by_default(family=["llava", "gemma3"])
+@pytest.mark.by_default(family=["llava"])  # CI checks every family by `interp check --all`
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_check_passes(family):
     result = check(family, probes=16)

@@ -29,6 +29,7 @@ def model(name: str) -> Mllm:
     return trained_like.wrapped(MODELS[name]())
 
 
+@pytest.mark.by_default(name=["grouped"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_check_passes(name):
     result = check(model(name), probes=4)

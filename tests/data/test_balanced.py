@@ -72,6 +72,7 @@ def test_answers_follow_from_the_boxes(balanced: dict[str, Samples]) -> None:
         }
 
 
+@pytest.mark.slow
 def test_the_splits_keep_their_volumes_apart(balanced: dict[str, Samples]) -> None:
     plain = {split: bundled("medical", split) for split in SPLITS}
     volumes = {s: {x.group for x in (*plain[s], *balanced[s])} for s in SPLITS}

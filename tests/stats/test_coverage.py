@@ -71,6 +71,7 @@ def test_an_unpaired_difference_covers_with_unlike_sides() -> None:
     assert agrees(hits, n, 0.94)
 
 
+@pytest.mark.slow
 def test_any_statistic_covers_by_group() -> None:
     """The correlation of two columns that share their groups' offsets: true value 0.5, 40 groups of 5."""
     rng, n, hits = np.random.default_rng(3), 150, 0

@@ -10,6 +10,7 @@ from interp.indicators import Attention, RandomMap
 from tests.studies.scripts import STUDIES, script
 
 
+@pytest.mark.slow
 def test_the_script_compares_on_a_model_of_choice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

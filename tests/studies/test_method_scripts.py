@@ -64,6 +64,7 @@ def test_table_4_is_one_grid_and_ranks_heads_once(tmp_path: Path, capsys: pytest
     assert "k = 48, p = 90" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_table_f4_compares_every_pair_of_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script("tableF4_methods").main(**FEW, out=tmp_path)
     said = capsys.readouterr().out

@@ -63,6 +63,7 @@ def test_figure_1_shows_and_scores_randomly_drawn_samples(
     assert "model organism" in page
 
 
+@pytest.mark.slow
 def test_figure_l_compares_each_kind_with_the_last_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +153,7 @@ TYPOS = {
 }
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("what", TYPOS)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_typo_ends_a_script_with_one_line(

@@ -140,6 +140,7 @@ def test_medical_pictures_pad_to_the_middle() -> None:
     assert made.absent == {"colon"}
 
 
+@pytest.mark.slow
 def test_training_slices_are_never_test_slices() -> None:
     def pixels(split: str) -> set[bytes]:
         return {s.load().tobytes() for s in bundled("medical", split=split)}

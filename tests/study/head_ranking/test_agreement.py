@@ -89,6 +89,7 @@ def test_the_same_data_agree_fully_and_opposite_data_not_at_all(tmp_path: Path) 
     assert found.overlap.value == 0
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_expected_agreement(tmp_path: Path) -> None:
     # the plain percentile interval holds it in none of these cases: resampled rankings agree less
     rng = np.random.default_rng(5)
