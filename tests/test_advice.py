@@ -26,6 +26,10 @@ from interp.conformance.tiny import tiny
 from interp.data import Samples
 from interp.errors import InterpError
 from interp.run import as_part, make_plan
+from tests.advice import data as of_data
+from tests.advice import models as of_models
+from tests.advice import study as of_study
+from tests.advice import tracing as of_tracing
 from tests.study.planted import sample as planted_sample
 from tests.study.planted import samples as planted_samples
 from tests.study.planted import sweep
@@ -186,7 +190,8 @@ STUDIES = [
     ("as_part('x')", "such as 1/3", "as_part('1/3')"),
     ("make_plan([1], batch=3, shard=4)", "batch=8, shard=32", "make_plan([1], batch=8, shard=32)"),
 ]  # fmt: skip
-ADVICE = [*INPUTS, *TRACING, *MAPS, *STUDIES]
+ROOMS = (of_data, of_models, of_tracing, of_study)
+ADVICE = [*INPUTS, *TRACING, *MAPS, *STUDIES, *(row for room in ROOMS for row in room.ROWS)]
 
 
 def _two_words() -> list[interp.Sample]:
@@ -238,7 +243,9 @@ def names() -> dict[str, Any]:
         "stats": stats,
     }
     modules = {"data": data, "indicators": indicators, "methods": methods, "metrics": metrics}
-    return {**public, **own, **tools, **modules, "interp": interp, "conformance": conformance}
+    rooms = [room.names() for room in ROOMS]
+    found = {**public, **own, **tools, **modules, "interp": interp, "conformance": conformance}
+    return {name: value for some in (*rooms, found) for name, value in some.items()}
 
 
 def message_of(call: str) -> str:
