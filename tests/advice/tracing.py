@@ -1,14 +1,414 @@
-"""Advice of the errors of tracing."""
+# ruff: noqa: E501 - a row of a table is a line
+"""Advice of the errors of tracing. The calls reach this module as `tr`."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-ROWS: list[tuple[str, str, str]] = []  # (a call that fails, words of its message, a call that follows them)
+import numpy as np
+import torch
 
-ELSEWHERE: dict[str, str] = {}  # the beginning of a message: why no row follows it, or the test that does
+import interp
+from interp.conformance.tiny import kit, recipe, tiny
+from interp.tracing import Mllm
+from interp.tracing.cached_pass import KeptPass
+from interp.tracing.cost import Meter
+from interp.tracing.knockout_variants import Knockouts
+from interp.tracing.lens import Lens
+from interp.tracing.target_variants import KeptTarget
+
+ROWS: list[tuple[str, str, str]] = [
+    # loading and wrapping
+    ("interp.load(tr.saved(), attn_implementation='paged|eager')", "such as attn_implementation='sdpa'", "interp.load(tr.saved(), attn_implementation='sdpa')"),
+    ("interp.load(tr.saved(), attn_implementation=5)", "a name such as 'sdpa'", "interp.load(tr.saved(), attn_implementation='sdpa')"),
+    ("interp.load(tr.saved(), device=5)", 'a name such as "cpu"', "interp.load(tr.saved(), device='cpu')"),
+    ("interp.load(tr.saved(), device=5)", "or a torch.device", "interp.load(tr.saved(), device=tr.torch.device('cpu'))"),
+    ("interp.load(tr.saved() / 'config.json')", "name the folder that it lies in", "interp.load(tr.saved())"),
+    ("interp.load(tr.empty())", "name the folder that save_pretrained wrote", "interp.load(tr.saved())"),
+    ("interp.load(tr.empty(), processor=tr.empty())", "name the folder that save_pretrained wrote", "interp.load(tr.saved(), processor=tr.saved())"),
+    ("interp.load('x' * 5000)", "is no name of a model", "interp.load('organism')"),
+    ("interp.load(tr.saved(num_hidden_layers=2))", "the wrong config.json?", "interp.load(tr.saved(num_hidden_layers=3))"),
+    ("interp.wrap(tr.sharded(), own.processor)", "such as by saving it, and wrap that", "interp.load(tr.written(tr.sharded()))"),
+    ("interp.wrap(*tr.for_flash())", "attn_implementation='sdpa'", "interp.wrap(*tiny('gemma3', 'sdpa'))"),
+    ("interp.wrap(tr.old_class(), own.processor)", "Use a model class that does", "interp.wrap(*tiny('llava'))"),
+    ("tr.unwrapped().trace([one])", "interp.wrap", "interp.wrap(*tiny('llava')).trace([one])"),
+    ("tr.within(mllm)", "Leave the `with mllm.tap(…)` block", "tr.after(mllm)"),
+    ("interp.wrap(tiny('llava')[0].to('meta'), own.processor)", "Load the model's weights before you wrap it", "interp.wrap(tiny('llava')[0], own.processor)"),
+    # prompts
+    ("interp.wrap(*tr.without_patch_size()).encode([one])", "Set processor.patch_size", "interp.load(tr.saved(), processor=tr.with_patch_size()).encode([one])"),
+    ("mllm.encode([Sample(PIC, 'what is there ? ' * 600)])", "Shorten the text", "mllm.encode([Sample(PIC, 'what is there ? ')])"),
+    ("mllm.trace([one], generate=10**4)", "generate fewer tokens", "mllm.trace([one], generate=1)"),
+    ("tr.cutting(12).encode([one])", "Raise its model_max_length", "tr.cutting(4096).encode([one])"),
+    ("tr.templated('{# nothing #}').encode([one])", "Set mllm.processor.chat_template to a template that writes the images", "tr.templated(tr.USER).encode([one])"),
+    ("tr.templated('{# nothing #}').encode([one])", "or to None", "tr.templated(None).encode([one])"),
+    ("mllm.encode([Sample(PIC, 'is </s> there')])", "sample.replace(question", "mllm.encode([Sample(PIC, 'is </s> there').replace(question='is the end there')])"),
+    ("mllm.encode([Sample(PIC, 'which ?', options=['a', '</s>'])])", "sample.replace(options", "mllm.encode([Sample(PIC, 'which ?', options=['a', '</s>']).replace(options=['a', 'the end'])])"),
+    ("tr.templated(tr.USER).encode([one], Prompt('{question}', system='be brief'))", "interp.Prompt(template='be brief {question}')", "tr.templated(tr.USER).encode([one], interp.Prompt(template='be brief {question}'))"),
+    # sites
+    ("mllm.trace([one], reads=[Rows(Site(keys=interp.positions([999])))])", "positions run from 0", "mllm.trace([one], reads=[Rows(Site(keys=interp.positions([0, tokens.length - 1])))])"),
+    ("mllm.trace([one], reads=[Rows(Site(keys=['answer']))])", "write queries='answer' with generate=2", "mllm.trace([one], reads=[Rows(Site(queries='answer'))], generate=2)"),
+    ("mllm.trace([one], edits=[Knockout(Site(keys=['answer']))])", "for an edit steps='decode' or 'all'", "mllm.trace([one], edits=[Knockout(Site(queries='answer'), steps=steps) for steps in ('decode', 'all')], generate=2)"),
+    ("mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "Give one per sample", "mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(1))))])"),
+    ("mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "a single mask (token,)", "mllm.trace([one, one], reads=[Rows(Site(keys=image_mask(tr.masks(2)[0])))])"),
+    ("Site(heads=(0, 1))", "heads=[0, 1]", "Site(heads=[0, 1])"),
+    ("Site(heads=(0, 1))", "heads=[(0, 1)]", "Site(heads=[(0, 1)])"),
+    ("tapped(queries='question', batch=mllm.encode(tr.two()))", "Tap one sample at a time", "[tapped(queries='question', batch=mllm.encode([each])) for each in tr.two()]"),
+    ("tapped(queries='question', batch=mllm.encode(tr.two()))", "mllm.trace(reads=[…])", "mllm.trace(tr.two(), reads=[Rows(Site(layers=[0], queries='question'))])"),
+    # edits
+    ("Apply(SITE, lambda values, cells: values * 2).to_dict()", "Define it with def in a file", "Apply(SITE, tr.doubled).to_dict()"),
+    ("Apply(SITE, tr.scaled_by(2)).to_dict()", "as a default argument", "Apply(SITE, tr.scaled).to_dict()"),
+    ("mllm.trace([one], edits=[Apply(SITE, tr.hidden, stage='scores')])", "To hide keys use Knockout", "mllm.trace([one], edits=[Knockout(SITE)])"),
+    ("mllm.trace([one], edits=[ScaleWeights(EVERY, 3e38), ScaleWeights(EVERY, 3e38)])", "Are factors or values too large", "mllm.trace([one], edits=[ScaleWeights(EVERY, 3.0), ScaleWeights(EVERY, 3.0)])"),
+    ("mllm.trace([one], edits=[PatchRows(SITE, tr.rows(Site(layers=[0, 1])))])", "Read them with Rows of the same site", "mllm.trace([one], edits=[PatchRows(SITE, tr.rows(SITE))])"),
+    ("mllm.trace([one], edits=[PatchResidual([0], 'last', tr.stream([0, 1]))])", "Read them with Residual of the same layers", "mllm.trace([one], edits=[PatchResidual([0], 'last', tr.stream([0]))])"),
+    ("mllm.trace([one, one], edits=[PatchResidual([0], 'last', [tr.stream([0]), np.zeros((1, 1, 65))])])", "Read them from one model", "mllm.trace([one, one], edits=[PatchResidual([0], 'last', [tr.stream([0]), tr.stream([0])])])"),
+    ("mllm.trace([one], edits=[PatchResidual([0], 'last', np.zeros((1, 1, 9)))])", "Read them from the same model", "mllm.trace([one], edits=[PatchResidual([0], 'last', tr.stream([0]))])"),
+    ("mllm.trace([one], edits=[PatchRows(SITE, [tr.rows(SITE)] * 2)])", "Give one per sample", "mllm.trace([one], edits=[PatchRows(SITE, [tr.rows(SITE)])])"),
+    ("mllm.trace([one], edits=[PatchRows(SITE, [tr.rows(SITE)] * 2)])", "a single array for all", "mllm.trace([one, one], edits=[PatchRows(SITE, tr.rows(SITE))])"),
+    # generation
+    ("Decoding(1.0, contrast=2)", "an interp.Contrast or None", "[Decoding(1.0, contrast=each) for each in (interp.Contrast(2), None)]"),
+    ("mllm.trace([one], decoding='greedy')", "an interp.Decoding", "mllm.trace([one], decoding=interp.Decoding())"),
+    ("tr.half().trace([one], generate=1, decoding=Decoding(1.0), seed=0)", "Try dtype='float32'", "tr.half('float32').trace([one], generate=1, decoding=Decoding(1.0), seed=0)"),
+    ("tr.ending('x').trace([one], generate=2)", "Set mllm.hf.generation_config.eos_token_id = 2", "tr.ending(2).trace([one], generate=2)"),
+    ("tr.ending('x').trace([one], generate=2)", "a list of them, or None", "[tr.ending(ids).trace([one], generate=2) for ids in ([2, 3], None)]"),
+    # frequencies of positions that depend on the batch
+    ("indicators.AttentionGradient()(tr.roped(), tr.of_two_lengths())", "Run them one by one", "[indicators.AttentionGradient()(tr.roped(), [each]) for each in tr.of_two_lengths()]"),
+    ("indicators.AttentionGradient()(tr.roped(), tr.of_two_lengths())", "those of one length together", "indicators.AttentionGradient()(tr.roped(), tr.of_two_lengths()[:1] * 2)"),
+    ("tr.roped().trace(tr.of_two_lengths()[0], generate=tr.LIMIT)", "Ask for fewer tokens", "tr.roped().trace(tr.of_two_lengths()[0], generate=1)"),
+    ("tr.roped().trace(tr.of_two_lengths(), reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "Run the samples one by one, each with its own", "[tr.roped().trace([each], reads=[Rows(Site(keys=image_mask(mask)))]) for each, mask in zip(tr.of_two_lengths(), tr.masks(2))]"),
+    # targets
+    ("mllm.score([one], interp.Target(diff('yes', 'yes ')))", "Name answers that the tokenizer tells apart", "mllm.score([one], interp.Target(diff('yes', 'no')))"),
+    ("indicators.AttentionGradient(target=interp.Target('left lung'))(tr.prefixing(), [one])", "Use a target of one token", "indicators.AttentionGradient(target=interp.Target('left'))(tr.prefixing(), [one])"),
+    ("indicators.AttentionGradient(target=interp.Target('left lung'))(tr.prefixing(), [one])", "or mllm.score", "tr.prefixing().score([one], interp.Target('left lung'))"),
+    ("tr.large_variants('float16')", "Load the model with dtype='float32'", "tr.large_variants('float32')"),
+    ("KeptPass.of(mllm, mllm.encode([one, one]), tr.meter())", "a kept pass is of one sample", "[KeptPass.of(mllm, mllm.encode([each]), tr.meter()) for each in (one, one)]"),
+    ("tr.kept().run(0, tr.kept().first, tr.meter())", "a variant or more", "tr.kept().run(1, tr.kept().first, tr.meter())"),
+    ("tr.kept().run(1, 3, tr.meter())", "on, after a prefix", "tr.kept().run(1, tr.kept().first, tr.meter())"),
+    # weights
+    ("indicators.AttentionGradient()(tr.of_inference_mode(), [one])", "Load the model outside of it", "indicators.AttentionGradient()(mllm, [one])"),
+    ("tr.offloaded().to_lens()", "Load the model without that", "mllm.to_lens()"),
+    ("tr.quantised().to_lens()", "Load the model without that", "mllm.to_lens()"),
+    ("indicators.ValueWeightedAttention()(tr.renamed(), [one])", "Use Attention()", "tr.Attention_of_renamed(one)"),
+    # TransformerLens
+    ("tr.lens().run_with_cache([one], hooks=['hook_patern'])", "attn.hook_pattern", "tr.lens().run_with_cache([one], hooks=['attn.hook_pattern'])"),
+    ("tr.lens().run_with_cache([one], hooks=['ln1.hook_scale'])", "lens.bridge.run_with_cache with batch.inputs", "tr.lens().bridge.run_with_cache(**batch.inputs)[1]['blocks.0.ln1.hook_scale']"),
+    ("tr.lens().run_with_cache([one])[1][0]['attn.hook_z']", "run_with_cache(…, hooks=[…])", "tr.lens().run_with_cache([one], hooks=['attn.hook_z'])[1][0]['attn.hook_z']"),
+    ("tr.lens().attribution([one], Target(diff('left lung', 'left nodule')))", "differ from their first token on", "tr.lens().attribution([one], Target(diff('left lung', 'right lung')))"),
+    ("tr.doubling().attribution([one])", "Use a logit lens or knockouts", "tr.doubling().logit_lens([one])"),
+    ("tr.doubling().attribution([one])", "Use a logit lens or knockouts", "tr.doubling().mllm.trace([one], edits=[Knockout(SITE)])"),
+    ("tr.on_two_devices().to_lens()", "Load it with device= one of them", "interp.load(tr.saved(), device='cpu').to_lens()"),
+    ("tr.lens().run_with_cache(mllm.prefix([one]))", "Give samples or a batch", "[tr.lens().run_with_cache(each) for each in ([one], batch)]"),
+    ("tr.lens().components([one], positions='options')", "name others", "tr.lens().components([one], positions='question')"),
+    ("tr.lens().logit_lens([one], ['pancreas'])", "a shorter word", "tr.lens().logit_lens([one], ['lung'])"),
+]  # fmt: skip
+
+ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
+    "to_lens needs TransformerLens": "installs a package",
+}
+
+LIMIT = 60
+USER = (
+    "{% for m in messages if m['role'] == 'user' %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}{% endfor %}{% endfor %}"
+)
 
 
 def names() -> dict[str, Any]:
     """What the calls use, beside the names of `tests/test_advice.py`."""
-    return {}
+    return {"tr": sys.modules[__name__], "KeptPass": KeptPass}
+
+
+def _sample(question: str) -> interp.Sample:
+    return interp.Sample(np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8), question)
+
+
+def two() -> list[interp.Sample]:
+    """Samples whose questions have other numbers of tokens."""
+    return [_sample("where is the nodule?"), _sample("where is it in the left lung?")]
+
+
+def masks(n: int) -> np.ndarray:
+    """A mask over the 16 image tokens for each of `n` samples."""
+    return np.arange(16) % 2 == np.zeros((n, 1))
+
+
+@cache
+def _mllm() -> Mllm:
+    return interp.wrap(*tiny("llava"))
+
+
+def rows(site: interp.Site) -> np.ndarray:
+    """Attention that a model has at a site."""
+    return _mllm().trace(two()[:1], reads=[interp.Rows(site)])[0].rows.values
+
+
+def stream(layers: list[int]) -> np.ndarray:
+    """A model's residual stream at the last position."""
+    return _mllm().trace(two()[:1], reads=[interp.Residual(layers)])[0].residual.values
+
+
+# ---- folders ----
+
+
+def empty() -> Path:
+    """A folder without a model."""
+    return Path(tempfile.mkdtemp())
+
+
+def written(hf: Any) -> Path:
+    """The folder that a model and its processor are saved in."""
+    folder = empty()
+    hf.save_pretrained(folder)
+    tiny("llava")[1].save_pretrained(folder)
+    return folder
+
+
+@cache
+def _saved() -> Path:
+    return written(tiny("llava")[0])
+
+
+def saved(**text: Any) -> Path:
+    """The folder of a model, with changes to its language model's config."""
+    if not text:
+        return _saved()
+    folder = Path(shutil.copytree(_saved(), empty() / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= text
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+# ---- models that are refused ----
+
+
+class FSDPModule:
+    """As torch marks the classes of sharded models."""
+
+
+def sharded() -> Any:
+    """A model as torch's FSDP marks it."""
+    hf = tiny("llava")[0]
+    hf.__class__ = type("FSDPLlava", (type(hf), FSDPModule), {})
+    return hf
+
+
+def for_flash() -> tuple[Any, Any]:
+    """A model whose image tokens see ahead, in flash attention."""
+    hf, processor = tiny("gemma3")
+    hf.config.text_config._attn_implementation = "flash_attention_2"
+    return hf, processor
+
+
+def old_class() -> Any:
+    """A model whose class does not take another attention function."""
+    hf = tiny("llava")[0]
+    text = hf.model.language_model
+    refused = {"_can_set_attn_implementation": classmethod(lambda _: False)}
+    text.__class__ = type("Old", (type(text),), refused)
+    return hf
+
+
+def unwrapped() -> Mllm:
+    """An Mllm after its unwrap()."""
+    mllm = interp.wrap(*tiny("llava"))
+    mllm.unwrap()
+    return mllm
+
+
+def within(mllm: Mllm) -> None:
+    """Traces in a tap's block."""
+    with mllm.tap():
+        mllm.trace(two())
+
+
+def after(mllm: Mllm) -> None:
+    """Traces after a tap's block."""
+    with mllm.tap():
+        pass
+    mllm.trace(two())
+
+
+def of_inference_mode() -> Mllm:
+    """A model made in inference mode."""
+    with torch.inference_mode():
+        hf, processor = tiny("llava")
+        return interp.wrap(hf.to(torch.bfloat16), processor)
+
+
+def offloaded() -> Mllm:
+    """A model whose weights accelerate keeps elsewhere."""
+    import accelerate
+
+    hf, processor = tiny("llava")
+    accelerate.cpu_offload(hf, execution_device=torch.device("cpu"))
+    return interp.wrap(hf, processor)
+
+
+def quantised() -> Mllm:
+    """A model that says it is quantised."""
+    hf, processor = tiny("llava")
+    hf.is_quantized = True
+    return interp.wrap(hf, processor)
+
+
+def on_two_devices() -> Mllm:
+    """A model that says it is on two devices."""
+    hf, processor = tiny("llava")
+    hf.hf_device_map = {"a": "cpu", "b": 0}
+    return interp.wrap(hf, processor)
+
+
+# ---- prompts ----
+
+
+def without_patch_size() -> tuple[Any, Any]:
+    """A model, and a processor that cannot count image tokens."""
+    hf, processor = tiny("llava")
+    processor.patch_size = None
+    return hf, processor
+
+
+def with_patch_size() -> Any:
+    """The processor, set as the message says."""
+    hf, processor = without_patch_size()
+    processor.patch_size = hf.config.vision_config.patch_size
+    processor.num_additional_image_tokens = tiny("llava")[1].num_additional_image_tokens
+    return processor
+
+
+def cutting(longest: int) -> Mllm:
+    """A model with a tokenizer that cuts off what is beyond its model_max_length, whatever it is asked."""
+    hf, processor = tiny("llava")
+    kind = type(processor.tokenizer)
+
+    class Cutting(kind):
+        def __call__(self, *args: Any, **options: Any) -> Any:
+            return super().__call__(*args, **{**options, "truncation": True})
+
+    processor.tokenizer.__class__ = Cutting
+    processor.tokenizer.model_max_length = longest
+    return interp.wrap(hf, processor)
+
+
+def templated(template: str | None) -> Mllm:
+    """A model with another chat template."""
+    mllm = interp.wrap(*tiny("llava"))
+    mllm.processor.chat_template = template
+    return mllm
+
+
+# ---- edits ----
+
+
+def doubled(values: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Twice the values."""
+    return values * 2
+
+
+def scaled_by(k: float) -> Any:
+    """A function that takes its factor from around it."""
+
+    def scaled(values: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        return values * k
+
+    return scaled
+
+
+def scaled(values: torch.Tensor, cells: torch.Tensor, k: float = 2) -> torch.Tensor:
+    """A function whose factor is a default argument."""
+    return values * k
+
+
+def hidden(values: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Minus infinity at the cells."""
+    return values.masked_fill(cells, -torch.inf)
+
+
+# ---- generation ----
+
+
+def half(dtype: str = "float16") -> Mllm:
+    """A model that overflows in half precision."""
+    hf, processor = tiny("llava")
+    hf.model.multi_modal_projector.linear_2.weight.data.mul_(1e8)
+    return interp.wrap(hf.to(getattr(torch, dtype)), processor)
+
+
+def ending(ids: Any) -> Mllm:
+    """A model whose answers end with these tokens."""
+    mllm = interp.wrap(*tiny("llava"))
+    mllm.hf.generation_config.eos_token_id = ids
+    return mllm
+
+
+@cache
+def roped() -> Mllm:
+    """A model whose frequencies change beyond `LIMIT` positions."""
+    made = recipe("llava")
+    config: Any = made.config()
+    factors: Mapping[str, Any] = {"short_factor": [1.0] * 8, "long_factor": [2.0 + i for i in range(8)]}
+    scaling = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0}
+    config.text_config.rope_parameters = {**scaling, "original_max_position_embeddings": LIMIT, **factors}
+    return interp.wrap(kit.build(made.model, config), made.processor())
+
+
+def of_two_lengths() -> list[interp.Sample]:
+    """A sample within the limit and one beyond it."""
+    return [_sample("where is the nodule ?"), _sample("what is in the left lung ? " * 5)]
+
+
+# ---- targets ----
+
+
+@cache
+def prefixing() -> Mllm:
+    """A model whose prompt's rows see the whole prompt."""
+    return interp.wrap(*tiny("paligemma"))
+
+
+def meter() -> Meter:
+    """Counts a pass."""
+    return Meter(torch.device("cpu"))
+
+
+@cache
+def kept() -> KeptPass:
+    """A pass that goes on from a prefix."""
+    return Knockouts.of(_mllm(), two()[0])._kept(whole=False)[0]
+
+
+def large_variants(dtype: str) -> Any:
+    """A target's value where what enters the model is too large for half precision."""
+    hf, processor = tiny("llava")
+    mllm = interp.wrap(hf.to(getattr(torch, dtype)), processor)
+    scored = KeptTarget.of(mllm, two()[0], interp.PAPER_PROMPT, interp.Target("yes"))
+
+    def run(own: KeptPass) -> Any:
+        return [own.run(1, 0, meter(), entering=own.entering[0] * 6e4)]
+
+    return scored.values(run)
+
+
+# ---- TransformerLens ----
+
+
+@cache
+def lens() -> Lens:
+    """A model as TransformerLens shows it."""
+    return _mllm().to_lens()
+
+
+@cache
+def doubling() -> Lens:
+    """A model whose logits are twice what its stream gives."""
+    found = interp.wrap(*tiny("llava")).to_lens()
+    found.bridge.unembed.original_component.register_forward_hook(lambda module, given, output: output * 2)
+    return found
