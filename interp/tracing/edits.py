@@ -487,10 +487,10 @@ def _digest(function: Any) -> str:
     plain = isinstance(function, FunctionType) and function.__name__ != "<lambda>"
     if not plain or function.__closure__:
         held = ", ".join(getattr(getattr(function, "__code__", None), "co_freevars", ()))
+        taken = f": it takes {held} from around it" if held else ""
         raise EditError(
-            f"a study is hashed with the source code of its edits, which does not say what {name} computes"
-            + (f": it takes {held} from around it" if held else "")
-            + ". Define it with def in a file or a notebook cell, and give what varies as a default argument."
+            f"a study is hashed with the source code of its edits, which does not say what {name} computes{taken}. "
+            "Define it with def in a file or a notebook cell, and give what varies as a default argument."
         )
     try:
         source = inspect.getsource(function)

@@ -230,12 +230,13 @@ def _place(model: str | Path, holding: tuple[str, ...] = ("config.json",)) -> tu
         path = Path(model).expanduser()
         found = path.is_dir()
         beside = path.parent.is_dir()
-        if path.is_file():
-            raise ModelError(f"{str(model)!r} is a file; name the folder that it lies in.")
+        is_file = path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have, or no such user
         raise ModelError(
             f"{str(model)!r} is not a path that can be looked up ({error}). Check it."
         ) from error
+    if is_file:
+        raise ModelError(f"{str(model)!r} is a file; name the folder that it lies in.")
     if found and str(model):
         if not any((path / name).is_file() for name in holding):
             raise ModelError(

@@ -20,6 +20,7 @@ from interp.conformance.tiny import kit, recipe, tiny
 from interp.tracing import Mllm
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
+from interp.tracing.decoding import Draw
 from interp.tracing.knockout_variants import Knockouts
 from interp.tracing.lens import Lens
 from interp.tracing.target_variants import KeptTarget
@@ -43,7 +44,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("interp.wrap(tiny('llava')[0].to('meta'), own.processor)", "Load the model's weights before you wrap it", "interp.wrap(tiny('llava')[0], own.processor)"),
     # prompts
     ("interp.wrap(*tr.without_patch_size()).encode([one])", "Set processor.patch_size", "interp.load(tr.saved(), processor=tr.with_patch_size()).encode([one])"),
-    ("mllm.encode([Sample(PIC, 'what is there ? ' * 600)])", "Shorten the text", "mllm.encode([Sample(PIC, 'what is there ? ')])"),
+    ("mllm.encode([Sample(PIC, 'what is there ? ' * 1100)])", "Shorten the text", "mllm.encode([Sample(PIC, 'what is there ? ')])"),
     ("mllm.trace([one], generate=10**4)", "generate fewer tokens", "mllm.trace([one], generate=1)"),
     ("tr.cutting(12).encode([one])", "Raise its model_max_length", "tr.cutting(4096).encode([one])"),
     ("tr.templated('{# nothing #}').encode([one])", "Set mllm.processor.chat_template to a template that writes the images", "tr.templated(tr.USER).encode([one])"),
@@ -75,7 +76,7 @@ ROWS: list[tuple[str, str, str]] = [
     # generation
     ("Decoding(1.0, contrast=2)", "an interp.Contrast or None", "[Decoding(1.0, contrast=each) for each in (interp.Contrast(2), None)]"),
     ("mllm.trace([one], decoding='greedy')", "an interp.Decoding", "mllm.trace([one], decoding=interp.Decoding())"),
-    ("tr.half().trace([one], generate=1, decoding=Decoding(1.0), seed=0)", "Try dtype='float32'", "tr.half('float32').trace([one], generate=1, decoding=Decoding(1.0), seed=0)"),
+    ("tr.drawn('float16')", "Try dtype='float32'", "tr.drawn('float32')"),
     ("tr.ending('x').trace([one], generate=2)", "Set mllm.hf.generation_config.eos_token_id = 2", "tr.ending(2).trace([one], generate=2)"),
     ("tr.ending('x').trace([one], generate=2)", "a list of them, or None", "[tr.ending(ids).trace([one], generate=2) for ids in ([2, 3], None)]"),
     # frequencies of positions that depend on the batch
@@ -83,10 +84,12 @@ ROWS: list[tuple[str, str, str]] = [
     ("indicators.AttentionGradient()(tr.roped(), tr.of_two_lengths())", "those of one length together", "indicators.AttentionGradient()(tr.roped(), tr.of_two_lengths()[:1] * 2)"),
     ("tr.roped().trace(tr.of_two_lengths()[0], generate=tr.LIMIT)", "Ask for fewer tokens", "tr.roped().trace(tr.of_two_lengths()[0], generate=1)"),
     ("tr.roped().trace(tr.of_two_lengths(), reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "Run the samples one by one, each with its own", "[tr.roped().trace([each], reads=[Rows(Site(keys=image_mask(mask)))]) for each, mask in zip(tr.of_two_lengths(), tr.masks(2))]"),
+    # executors
+    ("tr.calling_on().using('source').trace([one], reads=[Rows(SITE)])", "Use a model class that does", "interp.wrap(*tiny('llava')).using('source').trace([one], reads=[Rows(SITE)])"),
     # targets
     ("mllm.score([one], interp.Target(diff('yes', 'yes ')))", "Name answers that the tokenizer tells apart", "mllm.score([one], interp.Target(diff('yes', 'no')))"),
-    ("indicators.AttentionGradient(target=interp.Target('left lung'))(tr.prefixing(), [one])", "Use a target of one token", "indicators.AttentionGradient(target=interp.Target('left'))(tr.prefixing(), [one])"),
-    ("indicators.AttentionGradient(target=interp.Target('left lung'))(tr.prefixing(), [one])", "or mllm.score", "tr.prefixing().score([one], interp.Target('left lung'))"),
+    ("indicators.AttentionGradient()(tr.prefixing(), [one], target=interp.Target('left lung'))", "Use a target of one token", "indicators.AttentionGradient()(tr.prefixing(), [one], target=interp.Target('left'))"),
+    ("indicators.AttentionGradient()(tr.prefixing(), [one], target=interp.Target('left lung'))", "or mllm.score", "tr.prefixing().score([one], interp.Target('left lung'))"),
     ("tr.large_variants('float16')", "Load the model with dtype='float32'", "tr.large_variants('float32')"),
     ("KeptPass.of(mllm, mllm.encode([one, one]), tr.meter())", "a kept pass is of one sample", "[KeptPass.of(mllm, mllm.encode([each]), tr.meter()) for each in (one, one)]"),
     ("tr.kept().run(0, tr.kept().first, tr.meter())", "a variant or more", "tr.kept().run(1, tr.kept().first, tr.meter())"),
@@ -95,22 +98,24 @@ ROWS: list[tuple[str, str, str]] = [
     ("indicators.AttentionGradient()(tr.of_inference_mode(), [one])", "Load the model outside of it", "indicators.AttentionGradient()(mllm, [one])"),
     ("tr.offloaded().to_lens()", "Load the model without that", "mllm.to_lens()"),
     ("tr.quantised().to_lens()", "Load the model without that", "mllm.to_lens()"),
-    ("indicators.ValueWeightedAttention()(tr.renamed(), [one])", "Use Attention()", "tr.Attention_of_renamed(one)"),
+    ("indicators.ValueWeightedAttention()(tr.renamed(), [one])", "Use Attention()", "Attention()(tr.renamed(), [one])"),
     # TransformerLens
     ("tr.lens().run_with_cache([one], hooks=['hook_patern'])", "attn.hook_pattern", "tr.lens().run_with_cache([one], hooks=['attn.hook_pattern'])"),
-    ("tr.lens().run_with_cache([one], hooks=['ln1.hook_scale'])", "lens.bridge.run_with_cache with batch.inputs", "tr.lens().bridge.run_with_cache(**batch.inputs)[1]['blocks.0.ln1.hook_scale']"),
+    ("tr.lens().run_with_cache([one], hooks=['ln1.hook_scale'])", "lens.bridge.run_with_cache(ids, **others)", "tr.lens().bridge.run_with_cache(batch.inputs['input_ids'], **tr.others(batch.inputs))[1]['blocks.0.ln1.hook_scale']"),
     ("tr.lens().run_with_cache([one])[1][0]['attn.hook_z']", "run_with_cache(…, hooks=[…])", "tr.lens().run_with_cache([one], hooks=['attn.hook_z'])[1][0]['attn.hook_z']"),
     ("tr.lens().attribution([one], Target(diff('left lung', 'left nodule')))", "differ from their first token on", "tr.lens().attribution([one], Target(diff('left lung', 'right lung')))"),
     ("tr.doubling().attribution([one])", "Use a logit lens or knockouts", "tr.doubling().logit_lens([one])"),
     ("tr.doubling().attribution([one])", "Use a logit lens or knockouts", "tr.doubling().mllm.trace([one], edits=[Knockout(SITE)])"),
+    ("tr.centring().attribution([one])", "Use a logit lens, which takes any norm", "tr.centring().logit_lens([one])"),
     ("tr.on_two_devices().to_lens()", "Load it with device= one of them", "interp.load(tr.saved(), device='cpu').to_lens()"),
     ("tr.lens().run_with_cache(mllm.prefix([one]))", "Give samples or a batch", "[tr.lens().run_with_cache(each) for each in ([one], batch)]"),
-    ("tr.lens().components([one], positions='options')", "name others", "tr.lens().components([one], positions='question')"),
+    ("tr.lens().components([one], positions=image_mask(tr.masks(1)[0] & False))", "name others", "tr.lens().components([one], positions='question')"),
     ("tr.lens().logit_lens([one], ['pancreas'])", "a shorter word", "tr.lens().logit_lens([one], ['lung'])"),
 ]  # fmt: skip
 
 ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
-    "to_lens needs TransformerLens": "installs a package",
+    "to_lens needs TransformerLens": "a package to install; the lens's tests run where it is installed",
+    "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
 
 LIMIT = 60
@@ -335,11 +340,14 @@ def hidden(values: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
 # ---- generation ----
 
 
-def half(dtype: str = "float16") -> Mllm:
-    """A model that overflows in half precision."""
+def drawn(dtype: str) -> torch.Tensor:
+    """A token drawn from the logits of a model that overflows in half precision."""
     hf, processor = tiny("llava")
     hf.model.multi_modal_projector.linear_2.weight.data.mul_(1e8)
-    return interp.wrap(hf.to(getattr(torch, dtype)), processor)
+    mllm = interp.wrap(hf.to(getattr(torch, dtype)), processor)
+    with torch.no_grad():
+        logits = mllm.hf(**mllm.encode(two()[:1]).inputs).logits[:, -1]
+    return Draw(interp.Decoding(1.0), 0, ["a"])(logits)
 
 
 def ending(ids: Any) -> Mllm:
@@ -392,12 +400,63 @@ def large_variants(dtype: str) -> Any:
     scored = KeptTarget.of(mllm, two()[0], interp.PAPER_PROMPT, interp.Target("yes"))
 
     def run(own: KeptPass) -> Any:
-        return [own.run(1, 0, meter(), entering=own.entering[0] * 6e4)]
+        return [own.run(1, 0, meter(), entering=own.entering[0] * 1e7)]
 
     return scored.values(run)
 
 
+# ---- attention ----
+
+
+def calling_on() -> Mllm:
+    """A model whose attention modules call attention from a forward of their own."""
+    hf, processor = tiny("llava")
+    for layer in hf.model.language_model.layers:
+        kind = type(layer.self_attn)
+
+        class Own(kind):
+            def forward(self, *args: Any, **options: Any) -> Any:
+                return super().forward(*args, **options)
+
+        layer.self_attn.__class__ = Own
+    return interp.wrap(hf, processor)
+
+
+def renamed() -> Mllm:
+    """A model whose attention modules have their output matrix under another name."""
+    hf, processor = tiny("llava")
+    for layer in hf.model.language_model.layers:
+        kind = type(layer.self_attn)
+
+        class Renamed(kind):
+            def forward(self, *args: Any, **options: Any) -> Any:
+                self.o_proj = self.out
+                try:
+                    return super().forward(*args, **options)
+                finally:
+                    del self.o_proj
+
+        layer.self_attn.out = layer.self_attn.o_proj
+        del layer.self_attn.o_proj
+        layer.self_attn.__class__ = Renamed
+    return interp.wrap(hf, processor)
+
+
 # ---- TransformerLens ----
+
+
+def others(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch's inputs but for the ids."""
+    return {name: value for name, value in inputs.items() if name != "input_ids"}
+
+
+@cache
+def centring() -> Lens:
+    """A model whose last norm subtracts the mean."""
+    found = interp.wrap(*tiny("llava")).to_lens()
+    found.bridge.ln_final.set_original_component(torch.nn.LayerNorm(64))
+    found.bridge.ln_final._uses_rms_norm_override = False
+    return found
 
 
 @cache

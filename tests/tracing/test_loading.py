@@ -459,7 +459,7 @@ def test_names_that_no_file_can_have(name, words):
 
 
 def test_a_file_is_no_folder(saved, unchecked):
-    with pytest.raises(ModelError, match=r"config.json' is a file; name the folder that it lies in"):
+    with pytest.raises(ModelError, match=r"config.json' is a file; name the folder that it lies in\.$"):
         load(saved / "config.json")
     for wrong in (None, 5, b"organism", ["organism"]):
         with pytest.raises(ModelError, match=r"load takes a name, a folder or a hub id; got"):

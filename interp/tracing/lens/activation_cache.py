@@ -110,6 +110,6 @@ def check_hooks(hooks: Sequence[str]) -> tuple[str, ...]:
     if unknown or not found:
         raise SiteError(
             f"hooks= names hooks of a block among {', '.join(HOOKS)}; got {unknown or 'none'}. For any other, call "
-            "lens.bridge.run_with_cache with batch.inputs."
+            "lens.bridge.run_with_cache(ids, **others): batch.inputs holds the ids, as 'input_ids', and the others."
         )
     return found
