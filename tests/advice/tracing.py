@@ -114,7 +114,7 @@ ROWS: list[tuple[str, str, str]] = [
 ]  # fmt: skip
 
 ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
-    "to_lens needs TransformerLens": "a package to install; the lens's tests run where it is installed",
+    "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
 
