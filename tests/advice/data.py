@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import os
 import tempfile
 from dataclasses import replace
@@ -215,6 +216,7 @@ def packed(paths: list[Path], compressor: str = "") -> list[Path]:
     """The series written anew, compressed where a compressor is given."""
     import SimpleITK as sitk  # noqa: N813
 
+    before = locale.setlocale(locale.LC_ALL)
     made, writer = folder(), sitk.ImageFileWriter()
     writer.SetUseCompression(bool(compressor))
     writer.SetCompressor(compressor)
@@ -226,6 +228,7 @@ def packed(paths: list[Path], compressor: str = "") -> list[Path]:
         for key in image.GetMetaDataKeys():
             values.SetMetaData(key, image.GetMetaData(key))
         writer.Execute(values)
+    locale.setlocale(locale.LC_ALL, before)  # GDCM leaves "C", in which Python reads files as ASCII
     return sorted(made.iterdir())
 
 
