@@ -56,9 +56,9 @@ NIFTI = [
     ("build.cut(PLAIN, LABELS, {1: 'cyst'}, 'axial', 0, (0, 9))", "use resample_nearest first", "build.cut(PLAIN, resample_nearest(LABELS, PLAIN), {1: 'cyst'}, 'axial', 0, (0, 9))"),
 ]  # fmt: skip
 SAMPLES = [
-    ("data.jsonl(5)", "such as 'data/rows.jsonl'", "data.jsonl(write('data/rows.jsonl', ROW))"),
-    ("data.jsonl(write('a.jsonl', ROW[:-1] + ', \"size\": NaN}'))", "write null for a missing value", "data.jsonl(write('a.jsonl', ROW[:-1] + ', \"answer\": null}'))"),
-    ("data.jsonl(write('a.jsonl', ROW[:-1] + ', \"question\": \"?\"}'))", "is given twice in one object", "data.jsonl(write('a.jsonl', ROW))"),
+    ("data.jsonl(5)", "such as 'data/rows.jsonl'", "write(ROW, 'data/rows.jsonl') and data.jsonl('data/rows.jsonl')"),
+    ("data.jsonl(write(ROW[:-1] + ', \"size\": NaN}'))", "write null for a missing value", "data.jsonl(write(ROW[:-1] + ', \"answer\": null}'))"),
+    ("data.jsonl(write(ROW[:-1] + ', \"question\": \"?\"}'))", "is given twice in one object", "data.jsonl(write(ROW))"),
     ("data.vgmed(conflict())", "box_field='bbox'", "data.vgmed(conflict(), box_field='bbox')"),
     ("data.vgmed(conflict())", "box_field='original_bboxes'", "data.vgmed(conflict(), box_field='original_bboxes')"),
     ("data.Samples(one)", "Write [sample]", "data.Samples([one])"),
@@ -282,13 +282,13 @@ def with_limit(n: int, call: Any) -> Any:
         return call()
 
 
-def write(name: str, line: str) -> str:
-    """A file of one line in the current folder, beside an image `a.png`."""
-    path = Path(name)
+def write(line: str, name: str | None = None) -> Path:
+    """A file of one line beside an image `a.png`, in a new folder where it has no name."""
+    path = folder() / "a.jsonl" if name is None else Path(name)
     path.parent.mkdir(exist_ok=True)
     path.write_text(line)
     Image.new("L", (100, 80)).save(path.parent / "a.png")
-    return name
+    return path
 
 
 def conflict() -> Path:
