@@ -83,8 +83,8 @@ INPUTS = [
     ("Sample(cut(png())).load()", "Is the file complete", "Sample(png()).load()"),
     ("Sample(nii(GREY, sform=LPS)).load()", "Read DICOM and NIfTI with the data extra", "read_nifti(nii(GREY, sform=LPS))"),
     ("interp.PAPER_PROMPT.text('x')", "an interp.Sample", "interp.PAPER_PROMPT.text(interp.Sample(PIC, 'x'))"),
-    ("changed(one, question='x')", "sample.replace(question=…)", "one.replace(question='x')"),
-    ("changed(one, question=None)", "sample.replace(…)", "one.replace(question='')"),
+    ("asked_anew(one, question='x')", "sample.replace(question=…)", "one.replace(question='x')"),
+    ("asked_anew(one, question=None)", "sample.replace(…)", "one.replace(question='')"),
     ("Sample(PIC, group=float('nan'))", "is None, not NaN", "Sample(PIC, group=None)"),
     ("Sample(PIC, group=2.5)", "pass str(value)", "Sample(PIC, group=str(2.5))"),
     ("Sample(PIC, options={'yes', 'no'})", 'options=["first", "second"]', 'Sample(PIC, options=["first", "second"])'),
@@ -299,7 +299,7 @@ def conflict() -> Path:
     return made
 
 
-def changed(sample: interp.Sample, question: str | None) -> None:
+def asked_anew(sample: interp.Sample, question: str | None) -> None:
     """Sets a sample's question, or deletes it; the AttributeError becomes the error that a row expects."""
     try:
         if question is None:
@@ -321,7 +321,7 @@ def names() -> dict[str, Any]:
     """What the calls use, beside the names of `tests/test_advice.py`."""
     import nibabel
 
-    helpers = (series, tilted, resampled, as_nifti, inverted, packed, nii, cut, notes, png, with_limit, write, conflict, changed)  # fmt: skip
+    helpers = (series, tilted, resampled, as_nifti, inverted, packed, nii, cut, notes, png, with_limit, write, conflict, asked_anew)  # fmt: skip
     return {
         **{helper.__name__: helper for helper in helpers},
         "unpacked": packed, "as_nifti_file": nifti_of, "show_maps": show_maps, "build": build,
