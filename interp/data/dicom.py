@@ -70,7 +70,9 @@ def _reading(name: str) -> Iterator[None]:
 def _check_image(name: str, file: Any) -> None:
     """Raise `DataError` unless a file holds one grey slice whose place and scale are known."""
     if "PixelData" not in file or not file.get("Rows") or not file.get("Columns"):
-        raise DataError(f"{name} holds no image (pixel data, rows and columns). Leave it out.")
+        raise DataError(
+            f"{name} holds no image (pixel data, rows and columns). Leave it out, or copy it again if it was cut short."
+        )
     if int(file.get("NumberOfFrames") or 1) > 1 or "PerFrameFunctionalGroupsSequence" in file:
         raise DataError(
             f"{name} holds several frames (an enhanced or multi-frame object); one slice in each file is expected. "

@@ -142,7 +142,7 @@ def _box_field(row: Row, wanted: str | None) -> str:
         raise row.bad(
             "bbox",
             "the row has 'bbox' and 'original_bboxes' and they differ; only boxes in pixels of the image file are "
-            "right. Draw one such row and pass box_field=",
+            "right. Draw one such row and pass box_field='bbox' or box_field='original_bboxes'.",
         )
     return wanted or present[0]
 

@@ -224,7 +224,7 @@ def _converted(edges: list[Any], box_format: str, size_of: Callable[[int], Size]
     if not (c > 0 and d > 0):
         raise BoxError(
             f"a box of format {box_format!r} needs a width and a height above 0; got {(a, b, c, d)}. "
-            "Are these (x0, y0, x1, y1)? Then leave box_format out."
+            "Leave out boxes without an area."
         )
     x, y = (a, b) if box_format == "xywh" else (a - c / 2, b - d / 2)
     return Box(x, y, x + c, y + d, *image)
