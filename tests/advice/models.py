@@ -3,16 +3,37 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers import models as tokenizer_models
+from transformers import PreTrainedTokenizerFast
 
 import interp
+import interp.conformance
+from interp.cli import main
 from interp.conformance.tiny import tiny
+from interp.errors import InterpError
 from interp.inputs.footprints import Footprints, squash
 from interp.models.adapter import find
+from interp.models.checkpoints.convert import convert
+from interp.models.checkpoints.tensors import read_folder
+from tests.models.checkpoints import llava_cases, sentencepieces, written_llava
+from tests.models.checkpoints.written_vila_internvl import write_internvl, write_vila
 
 GEOMETRY = [
     ("asked('paligemma', do_center_crop=True, crop_size=SQUARE)", "Set it to False", "asked('paligemma', do_center_crop=False, crop_size=SQUARE)"),
@@ -27,14 +48,87 @@ GEOMETRY = [
     ("cells('qwen2_vl', {}, {'size': FOUR})", "Set them on processor.image_processor", "cells('qwen2_vl', {'size': FOUR}, {'size': FOUR})"),
     ("find_('qwen3_vl').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "mllm_of('qwen3_vl').trace(Sample(images=[PIC, PIC], question='?'))"),
     ("cells('llava', {}, {'do_center_crop': False})", "Set them on processor.image_processor instead", "cells('llava', *2 * [{'do_center_crop': False}])"),
-    ("asked('llava', size={'longest_edge': 56}, crop=True)", "Pass adapter= with your own footprints", "asked('llava', size={'longest_edge': 56}, crop=True, adapter=Own('llava', (4, 4)))"),
+    ("asked('llava', size={'max_height': 56, 'max_width': 56})", "Pass adapter= with your own footprints", "asked('llava', size={'max_height': 56, 'max_width': 56}, adapter=Own('llava', (4, 4)))"),
     ("cells('mistral3', {}, {'size': {'longest_edge': 56}})", "Set them on processor.image_processor instead", "cells('mistral3', *2 * [{'size': {'longest_edge': 56}}])"),
     ("asked('mistral3', spatial_merge_size=1, on='processor')", "Set both to the checkpoint's", "asked('mistral3', spatial_merge_size=2, on='processor')"),
     ("asked('llava_onevision', vision_aspect_ratio='anyres_max_9', on='processor')", "Set both to the checkpoint's", "asked('llava_onevision', vision_aspect_ratio='anyres_max_4', on='processor')"),
     ("asked('llava_next', image_grid_pinpoints=[[56, 112]])", "Set both to the checkpoint's", "asked('llava_next', image_grid_pinpoints=[[56, 112]], config={'image_grid_pinpoints': [[56, 112]]})"),
     ("asked('llava_next', size={'shortest_edge': 28}, crop_size={'height': 56, 'width': 56})", "Set both to 56", "asked('llava_next', size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56})"),
 ]  # fmt: skip
-ROWS: list[tuple[str, str, str]] = [*GEOMETRY]  # (a call that fails, words of its message, a call that follows them)
+CHECKPOINTS = [
+    ("load(copied('llava'), vision_tower='no/such/folder')", "folder nor a hub id", "with_clip()"),
+    ("load(copied('llava'), vision_tower='embedded')", "Leave it out", "load(copied('llava'))"),
+    ("load(copied('llava'), vision_tower='embedded')", "or name a folder", "with_clip()"),
+    ("load(copied('llava', image_aspect_ratio='anyres'))", "Take a copy in transformers' layout", "loaded('llava_next')"),
+    ("load(copied('llava', mm_projector_type='linear'))", "Use interp.wrap with a model of your own", "interp.wrap(linear_projector(), tiny('llava')[1]).encode([one])"),
+    ("load(without_fast_form())", "Replace its files by those of one that has", "load(words_of(made('llava'), without_fast_form()))"),
+    ("load(cut_otherwise(), vision_tower=made('clip'))", "Replace its files by those of one that does the same", "load(words_of(made('llava'), cut_otherwise()), vision_tower=made('clip'))"),
+    ("load(copied('llava', without=WORDS))", "copy the files of its tokenizer into it", "load(words_of(made('llava'), copied('llava', without=WORDS)))"),
+    ("load(copied('llava', texts={'tokenizer.json': '{'}))", "copy the files of its tokenizer again", "load(words_of(made('llava'), copied('llava', texts={'tokenizer.json': '{'})))"),
+    ("convert(eight_bits(), 'out')", "Pass dtype=", "convert(eight_bits(), 'out', dtype='bfloat16')"),
+    ("read_folder(pickled('pickle'))", "write its tensors as safetensors", "read_folder(pickled('safetensors'))"),
+    ("load(copied('llava'), vision_tower=open_clip('resnet50'))", "Pass vision_tower= with another", "with_clip()"),
+    ("load(copied('llava'), vision_tower=copied('clip', model_type='siglip_vision_model'))", "Pass vision_tower= with one of them", "with_clip()"),
+    ("load(copied('llava'), vision_tower=made('llava'))", "Pass vision_tower= with the folder or hub id of a CLIP", "with_clip()"),
+    ("load(copied('rad', without=['cxr.pt']))", "Copy them into it", "load(with_file(copied('rad', without=['cxr.pt']), made('rad') / 'cxr.pt'))"),
+    ("load(copied('rad', without=['cxr.pt']))", "or pass vision_tower= with a folder", "load(copied('rad', without=['cxr.pt'], mm_hidden_size=32, mm_projector=32), vision_tower=made('clip'))"),
+    ("load(copied('internvl', texts={'tokenizer.model': 'cut'}))", "Is the download complete?", "load(with_file(copied('internvl', texts={'tokenizer.model': 'cut'}), made('internvl') / 'tokenizer.model'))"),
+    ("load(copied('vila', s2=True))", "take a copy in transformers' layout", "loaded('llava')"),
+    ("load(copied('vila', s2=True))", "use interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*tiny('vila'), adapter=Own('vila', (4, 4)))"),
+    ("load(copied('vila'), vision_tower='x')", "Leave it out", "load(copied('vila'))"),
+    ("load(chatml())", "Build the model yourself and use interp.wrap(hf_model, processor)", "own_template()"),
+    ("load(no_token_left())", "Name one that no text has as unk_token in its tokenizer_config.json", "load(no_token_left(unknown='w261'))"),
+]  # fmt: skip
+CONVERSIONS = [
+    ("convert(made('internvl'), 'out', revision=3)", "the name of a branch", "convert(made('internvl'), 'out', revision='main')"),
+    ("convert(made('internvl'), 'out', progress='bar')", "a function of a tensor's name", "convert(made('internvl'), 'out', progress=len)"),
+    ("convert('no/such/folder', 'out')", "Check the path", "converted()"),
+    ("convert(saved('internvl'), 'out')", "interp.load reads it as it is", "loaded('internvl')"),
+    ("on_disk(0.75, made('internvl'), 'out')", "or a smaller dtype", "on_disk(0.75, made('internvl'), 'out', dtype='bfloat16')"),
+    ("on_disk(0.75, made('internvl'), 'out')", "Name a folder on another disk", "on_disk(2, made('internvl'), 'out')"),
+    ("convert(made('internvl'), made('clip'))", "Name a folder that is empty", "convert(made('internvl'), folder())"),
+    ("convert(made('internvl'), made('clip'))", "or not there", "converted()"),
+    ("convert(made('internvl'), made('clip') / 'config.json' / 'x')", "Name a folder elsewhere", "converted()"),
+    ("convert(made('internvl'), made('internvl') / 'out')", "Name a folder elsewhere", "converted()"),
+    ("convert(made('internvl'), '~nobody-of-that-name/x')", "Name another folder", "converted()"),
+    ("convert(made('internvl'), 'out', progress=full_disk)", "Is the disk full", "converted()"),
+]  # fmt: skip
+CONFIGS = [
+    ("load(saved('llava', model_type=None))", "Pass a folder that save_pretrained wrote", "loaded('llava')"),
+    ("load(saved('llava', mm_projector_type='mlp2x_gelu'))", "take a copy in transformers' layout", "loaded('llava')"),
+    ("load(saved('llava', mm_projector_type='mlp2x_gelu'))", "use interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*tiny('llava'), adapter=Own('llava', (4, 4)))"),
+    ("load(saved('llava', vision_config=None))", "or add the part", "load(saved('llava', vision_config=part('llava', 'vision_config')))"),
+    ("load(saved('llava', text_config=None))", "or add the part", "load(saved('llava', text_config=part('llava', 'text_config')))"),
+    ("load(saved('llava', vision_feature_layer=0))", "write [0]", "load(saved('llava', vision_feature_layer=[0]))"),
+    ("load('no-such-org/no-such-model')", 'interp.load("/path/to/folder")', "loaded('llava')"),
+    ("load(saved('llava', without=PROCESSOR))", "Pass processor= with one", "load(saved('llava', without=PROCESSOR), processor=tiny('llava')[1])"),
+    ("load(saved('llava', without=PROCESSOR))", "or the folder", "load(saved('llava', without=PROCESSOR), processor=saved('llava'))"),
+    ("load(saved('llava', quantization_config={'quant_method': 'mxfp4'}))", "Take a copy that is not quantised so", "loaded('llava')"),
+    ("load(saved('llava', attn_implementation='org/kernel'))", "Pass attn_implementation='sdpa'", "load(saved('llava', attn_implementation='org/kernel'), attn_implementation='sdpa')"),
+    ("interp.wrap(*of_type('mine'))", "interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*of_type('mine'), adapter=Own('llava', (4, 4)))"),
+    ("two_installed()", "pass adapter= with the adapter you mean", "two_installed(Own('llava', (4, 4)))"),
+]  # fmt: skip
+CHECKS = [
+    ("command('check')", "takes one model", "command('check', 'llava')"),
+    ("command('check', 'llava', '--all')", "--all for every family's tiny model", "command('check', '--all')"),
+    ("command('check', 'llava', '--record')", "use it with --all", "command('check', '--all', '--record')"),
+    ("command('check', '--all', '--record', '--dtype', 'float16')", "without options that change them", "command('check', '--all', '--record')"),
+    ("public('Checks')", "its public names are BREAKS, CHECKS", "public('CHECKS')"),
+    ("conformance.check('llava', checks=['image tokens'], progress=True)", "a function of a check's name", "conformance.check('llava', checks=['image tokens'], progress=len)"),
+    ("conformance.check('llava', checks=['image tokens'], progress=True)", "or None", "conformance.check('llava', checks=['image tokens'], progress=None)"),
+    ("conformance.check(saved('llava'), checks=['image tokens'], adapter='qwen2_vl')", "Pass the adapter of that family", "conformance.check(saved('llava'), checks=['image tokens'], adapter='llava')"),
+    ("conformance.check('llava', checks=['image tokens'], dtype='x')", 'such as "bfloat16"', "conformance.check('llava', checks=['image tokens'], dtype='bfloat16')"),
+    ("conformance.check('llava', checks=['image tokens'], dtype='int8')", "a floating torch.dtype", "conformance.check('llava', checks=['image tokens'], dtype=torch.float32)"),
+    ("conformance.check('llava', checks=['image tokens'], device='x')", 'such as "cpu"', "conformance.check('llava', checks=['image tokens'], device='cpu')"),
+    ("tiny('llava', attention=5)", 'such as "sdpa"', "tiny('llava', attention='sdpa')"),
+]  # fmt: skip
+ROWS: list[tuple[str, str, str]] = [
+    *GEOMETRY,
+    *CHECKPOINTS,
+    *CONVERSIONS,
+    *CONFIGS,
+    *CHECKS,
+]  # (a call that fails, words of its message, a call that follows them)
 
 ELSEWHERE: dict[str, str] = {}  # the beginning of a message: why no row follows it, or the test that does
 
@@ -60,7 +154,7 @@ def family_of(name: str) -> Any:
 
 
 def asked(
-    family: str, adapter: Any = None, on: str = "image_processor", config: dict[str, Any] | None = None, crop: bool = False, **settings: Any
+    family: str, adapter: Any = None, on: str = "image_processor", config: dict[str, Any] | None = None, **settings: Any
 ) -> Any:  # fmt: skip
     """What a user's model with these settings makes of a sample."""
     hf, processor = tiny(family)
@@ -90,9 +184,255 @@ def cells(
     return adapter.footprints([(140, 84)], inputs, one, hf.config)
 
 
+WORDS = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+TEMPLATE = "{% for m in messages %}{% for p in m.content %}{{ '<|reserved_special_token_1|>' if p.type == 'image' else p.text }}{% endfor %}{% endfor %}"  # fmt: skip
+PROCESSOR = ("processor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+@cache
+def made(name: str) -> Path:
+    """A small checkpoint in an original layout, or a CLIP; to be copied before it is changed."""
+    root = Path(tempfile.mkdtemp())
+    where = root / name
+    if name == "clip":
+        written_llava.clip_folder(where, 8)
+    elif name == "llava":
+        rows = written_llava.qwen_words(where)
+        written_llava.config(where, rows, "llava_qwen2", "vit/clip", rms_norm_eps=1e-6, rope_theta=1e6)
+        written_llava.clip_folder(where / "vit" / "clip", 8)
+        weights = written_llava.language(9, rows, biased=True) | written_llava.projector(10)
+        written_llava.shards(where, weights, "bin", 1)
+    elif name == "rad":
+        return llava_cases.llava_rad(root).folder
+    elif name == "vila":
+        return write_vila(where).folder
+    else:
+        return write_internvl(where, "v2", "300M", -2).folder
+    return where
+
+
+@cache
+def written(family: str) -> Path:
+    """A tiny model as `save_pretrained` writes it."""
+    where = folder()
+    for part_ in tiny(family):
+        part_.save_pretrained(where)
+    return where
+
+
+@cache
+def loaded(family: str) -> Any:
+    """The model that lies in the folder, loaded."""
+    return interp.load(written(family))
+
+
+@cache
+def with_clip() -> Any:
+    """The checkpoint in LLaVA's layout with the tower of another folder."""
+    return interp.load(made("llava"), vision_tower=made("clip"))
+
+
+@cache
+def converted() -> Any:
+    """A conversion to a folder that is not there yet, elsewhere."""
+    return convert(made("internvl"), folder() / "out")
+
+
+def folder() -> Path:
+    return Path(tempfile.mkdtemp())
+
+
+def changed(source: Path, without: Iterable[str] = (), texts: dict[str, str] | None = None, **entries: Any) -> Path:  # fmt: skip
+    """A copy with other entries in its config (None removes one), without some files."""
+    where = Path(shutil.copytree(source, folder() / source.name))
+    for name in without:
+        (where / name).unlink(missing_ok=True)
+    for name, text in (texts or {}).items():
+        (where / name).write_text(text)
+    told = json.loads((where / "config.json").read_text()) | entries
+    (where / "config.json").write_text(json.dumps({k: v for k, v in told.items() if v is not None}))
+    return where
+
+
+def copied(name: str, mm_projector: int = 0, **options: Any) -> Path:
+    where = changed(made(name), **options)
+    if mm_projector:
+        head = {n: v for n, v in written_llava.projector(22, mm_projector).items()}
+        torch.save({f"base_model.model.{n}": v for n, v in head.items()}, where / "non_lora_trainables.bin")
+    return where
+
+
+def saved(family: str, **options: Any) -> Path:
+    return changed(written(family), **options)
+
+
+def part(family: str, name: str) -> dict[str, Any]:
+    return json.loads((written(family) / "config.json").read_text())[name]
+
+
+def with_file(where: Path, file: Path) -> Path:
+    shutil.copy(file, where)
+    return where
+
+
+def linear_projector() -> Any:
+    """A LLaVA whose projector is one linear layer."""
+    hf = tiny("llava")[0]
+    old = hf.model.multi_modal_projector
+    hf.model.multi_modal_projector = torch.nn.Linear(old.linear_1.in_features, old.linear_2.out_features)
+    return hf
+
+
+def without_fast_form() -> Path:
+    """A folder whose tokenizer class has no form in Rust."""
+    words = {"vocab.json": '{"a": 0, "<unk>": 1}', "merges.txt": "#version: 0.2\n"}
+    words |= {"tokenizer_config.json": '{"tokenizer_class": "CTRLTokenizer"}'}
+    return copied("llava", without=WORDS, texts=words)
+
+
+def cut_otherwise() -> Path:
+    """A folder whose tokenizer closes each piece."""
+    where = copied("llava", without=WORDS, model_type="llava_llama", mm_vision_tower="clip")
+    weights = torch.load(where / "pytorch_model.bin")
+    torch.save({n: v for n, v in weights.items() if "_proj.bias" not in n}, where / "pytorch_model.bin")
+    backend = Tokenizer(tokenizer_models.BPE(written_llava._bytes(), []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.add_special_tokens(["<s>", "</s>"])
+    ids = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
+    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>").save_pretrained(where)  # fmt: skip
+    return where
+
+
+def eight_bits() -> Path:
+    """A checkpoint with a weight of a type that is not written."""
+    where = copied("llava")
+    weights = torch.load(where / "pytorch_model.bin")
+    weights["lm_head.weight"] = weights["lm_head.weight"].to(torch.float8_e4m3fn)
+    torch.save(weights, where / "pytorch_model.bin")
+    return where
+
+
+def pickled(kind: str) -> Path:
+    """A folder of weights, with something else than tensors among them if it is a pickle."""
+    where = folder()
+    weights = {"x": torch.ones(2)}
+    if kind == "pickle":
+        torch.save({**weights, "args": SimpleNamespace(lr=0.1)}, where / "pytorch_model.bin")
+    else:
+        save_file(weights, where / "model.safetensors")
+    return where
+
+
+def open_clip(trunk: str) -> Path:
+    """A tower as open_clip saves it."""
+    where = folder()
+    told = {"vision_cfg": {"timm_model_name": trunk, "image_size": 56}}
+    (where / "open_clip_config.json").write_text(json.dumps({"model_cfg": told}))
+    torch.save({"x": torch.ones(1)}, where / "open_clip_pytorch_model.bin")
+    return where
+
+
+def chatml() -> Path:
+    """A VILA whose tokenizer has ChatML's marks."""
+    where = copied("vila")
+    sentencepieces.llama_pieces(where / "llm", ["<|im_start|>"])
+    return where
+
+
+def no_token_left(unknown: str | None = None) -> Path:
+    """A VILA whose tokenizer has as many tokens as the embedding has rows, and no unknown one."""
+    where = copied("vila")
+    rows = json.loads((where / "llm" / "config.json").read_text())["vocab_size"]
+    for name in (*WORDS, "tokenizer_config.json", "special_tokens_map.json"):
+        (where / "llm" / name).unlink(missing_ok=True)
+    symbols = written_llava._bytes()
+    words = symbols | {f"w{i}": i for i in range(len(symbols), rows)}
+    backend = Tokenizer(tokenizer_models.BPE(words, []))
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="w260").save_pretrained(where / "llm")
+    if unknown is not None:
+        told = json.loads((where / "llm" / "tokenizer_config.json").read_text()) | {"unk_token": unknown}
+        (where / "llm" / "tokenizer_config.json").write_text(json.dumps(told))
+    return where
+
+
+def own_template() -> Any:
+    """A model in memory with a processor of another chat template."""
+    mllm = interp.load(made("vila"))
+    hf, processor = mllm.unwrap(), mllm.processor
+    processor.chat_template = TEMPLATE
+    return interp.wrap(hf, processor).encode([interp.Sample(PICTURE, "where is the nodule?")])
+
+
+def words_of(source: Path, where: Path) -> Path:
+    """The folder with the tokenizer's files of another."""
+    for name in (*WORDS, "tokenizer_config.json"):
+        (where / name).unlink(missing_ok=True)
+        if (source / name).exists():
+            shutil.copy(source / name, where)
+    return where
+
+
+def on_disk(share: float, source: Path, target: str, **options: Any) -> Any:
+    """A conversion on a disk that has room for a share of the weights."""
+    size = convert(source, folder()).nbytes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(share * size)))
+        return convert(source, target, **options)
+
+
+def full_disk(_: str) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def of_type(kind: str) -> tuple[Any, Any]:
+    """A model of a type that no adapter knows."""
+    hf, processor = tiny("llava")
+    hf.config.model_type = kind
+    return hf, processor
+
+
+def two_installed(adapter: Any = None) -> Any:
+    """A model is wrapped where two packages have an adapter for it."""
+    own = Own("llava", (4, 4))
+    entries = [SimpleNamespace(name=f"own{i}", value="own:Own", dist=None, load=lambda: own) for i in (1, 2)]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interp.models.adapter.entry_points", lambda group: entries)
+        return interp.wrap(*tiny("llava"), adapter=adapter)
+
+
+@cache
+def checked() -> Any:
+    return interp.conformance.check("llava", checks=["image tokens"])
+
+
+def command(*words: str) -> None:
+    """`interp`, where checks pass at once and the record is not written; raises what it prints on an error."""
+    passed = checked()
+    told, wrote = io.StringIO(), []
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(told), redirect_stdout(io.StringIO()):
+        patch.setattr("interp.conformance.check", lambda *_, **__: passed)
+        patch.setattr("interp.conformance.check_result.write_record", wrote.append)
+        if main(list(words)) != 0:
+            raise InterpError(told.getvalue().strip().removeprefix("error: "))
+
+
+def public(name: str) -> Any:
+    try:
+        return getattr(interp.conformance, name)
+    except AttributeError as error:
+        raise InterpError(str(error)) from error
+
+
 def names() -> dict[str, Any]:
     """What the calls use, beside the names of `tests/test_advice.py`."""
-    return {
-        "Own": Own, "asked": asked, "cells": cells, "find_": family_of, "mllm_of": lambda family: interp.wrap(*tiny(family)),
+    own = (
+        Own, asked, cells, made, copied, saved, part, folder, with_file, linear_projector, without_fast_form, cut_otherwise,
+        eight_bits, pickled, open_clip, chatml, no_token_left, own_template, words_of, converted, loaded, with_clip, on_disk, full_disk, of_type, two_installed, command, public,
+        convert, read_folder,
+    )  # fmt: skip
+    return {one.__name__: one for one in own} | {
+        "find_": family_of, "mllm_of": lambda family: interp.wrap(*tiny(family)), "load": interp.load, "torch": torch,
         "SQUARE": {"height": 70, "width": 70}, "ONE_TILE": {"crop_to_patches": False}, "FOUR": {"shortest_edge": 28**2, "longest_edge": 4 * 28**2},
+        "WORDS": WORDS, "PROCESSOR": PROCESSOR,
     }  # fmt: skip
