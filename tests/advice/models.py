@@ -26,10 +26,11 @@ from transformers import PreTrainedTokenizerFast
 import interp
 import interp.conformance
 from interp.cli import main
-from interp.conformance.tiny import tiny
+from interp.conformance.tiny import recipe, tiny
 from interp.errors import InterpError
 from interp.inputs.footprints import Footprints, squash
 from interp.models.adapter import find
+from interp.models.checkpoints import open_original
 from interp.models.checkpoints.convert import convert
 from interp.models.checkpoints.tensors import read_folder
 from tests.models.checkpoints import llava_cases, sentencepieces, written_llava
@@ -46,7 +47,7 @@ GEOMETRY = [
     ("cells('qwen2_vl', {'patch_size': 16}, {})", "Pass the processor of this checkpoint", "cells('qwen2_vl', {}, {})"),
     ("cells('qwen2_vl', {'size': {'height': 56, 'width': 56}}, {})", "Set both", "cells('qwen2_vl', *2 * [{'size': {'shortest_edge': 28**2, 'longest_edge': 8 * 28**2}}])"),
     ("cells('qwen2_vl', {}, {'size': FOUR})", "Set them on processor.image_processor", "cells('qwen2_vl', {'size': FOUR}, {'size': FOUR})"),
-    ("find_('qwen3_vl').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "mllm_of('qwen3_vl').trace(Sample(images=[PIC, PIC], question='?'))"),
+    ("family_of('qwen3_vl').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "mllm_of('qwen3_vl').trace(Sample(images=[PIC, PIC], question='?'))"),
     ("cells('llava', {}, {'do_center_crop': False})", "Set them on processor.image_processor instead", "cells('llava', *2 * [{'do_center_crop': False}])"),
     ("asked('llava', size={'max_height': 56, 'max_width': 56})", "Pass adapter= with your own footprints", "asked('llava', size={'max_height': 56, 'max_width': 56}, adapter=Own('llava', (4, 4)))"),
     ("cells('mistral3', {}, {'size': {'longest_edge': 56}})", "Set them on processor.image_processor instead", "cells('mistral3', *2 * [{'size': {'longest_edge': 56}}])"),
@@ -57,14 +58,14 @@ GEOMETRY = [
 ]  # fmt: skip
 CHECKPOINTS = [
     ("load(copied('llava'), vision_tower='no/such/folder')", "folder nor a hub id", "with_clip()"),
-    ("load(copied('llava'), vision_tower='embedded')", "Leave it out", "load(copied('llava'))"),
+    ("load(copied('llava'), vision_tower='embedded')", "Leave it out", "opened(copied('llava'))"),
     ("load(copied('llava'), vision_tower='embedded')", "or name a folder", "with_clip()"),
     ("load(copied('llava', image_aspect_ratio='anyres'))", "Take a copy in transformers' layout", "loaded('llava_next')"),
     ("load(copied('llava', mm_projector_type='linear'))", "Use interp.wrap with a model of your own", "interp.wrap(linear_projector(), tiny('llava')[1]).encode([one])"),
-    ("load(without_fast_form())", "Replace its files by those of one that has", "load(words_of(made('llava'), without_fast_form()))"),
-    ("load(cut_otherwise(), vision_tower=made('clip'))", "Replace its files by those of one that does the same", "load(words_of(made('llava'), cut_otherwise()), vision_tower=made('clip'))"),
-    ("load(copied('llava', without=WORDS))", "copy the files of its tokenizer into it", "load(words_of(made('llava'), copied('llava', without=WORDS)))"),
-    ("load(copied('llava', texts={'tokenizer.json': '{'}))", "copy the files of its tokenizer again", "load(words_of(made('llava'), copied('llava', texts={'tokenizer.json': '{'})))"),
+    ("load(without_fast_form())", "Replace its files by those of one that has", "opened(words_of(made('llava'), without_fast_form()))"),
+    ("load(cut_otherwise(), vision_tower=made('clip'))", "Replace its files by those of one that does the same", "opened(words_of(made('llava'), cut_otherwise()), vision_tower=made('clip'))"),
+    ("load(copied('llava', without=WORDS))", "copy the files of its tokenizer into it", "opened(words_of(made('llava'), copied('llava', without=WORDS)))"),
+    ("load(copied('llava', texts={'tokenizer.json': '{'}))", "copy the files of its tokenizer again", "opened(words_of(made('llava'), copied('llava', texts={'tokenizer.json': '{'})))"),
     ("convert(eight_bits(), 'out')", "Pass dtype=", "convert(eight_bits(), 'out', dtype='bfloat16')"),
     ("read_folder(pickled('pickle'))", "write its tensors as safetensors", "read_folder(pickled('safetensors'))"),
     ("load(copied('llava'), vision_tower=open_clip('resnet50'))", "Pass vision_tower= with another", "with_clip()"),
@@ -72,12 +73,11 @@ CHECKPOINTS = [
     ("load(copied('llava'), vision_tower=made('llava'))", "Pass vision_tower= with the folder or hub id of a CLIP", "with_clip()"),
     ("load(copied('rad', without=['cxr.pt']))", "Copy them into it", "load(with_file(copied('rad', without=['cxr.pt']), made('rad') / 'cxr.pt'))"),
     ("load(copied('rad', without=['cxr.pt']))", "or pass vision_tower= with a folder", "load(copied('rad', without=['cxr.pt'], mm_hidden_size=32, mm_projector=32), vision_tower=made('clip'))"),
-    ("load(copied('internvl', texts={'tokenizer.model': 'cut'}))", "Is the download complete?", "load(with_file(copied('internvl', texts={'tokenizer.model': 'cut'}), made('internvl') / 'tokenizer.model'))"),
-    ("load(copied('vila', s2=True))", "take a copy in transformers' layout", "loaded('llava')"),
+    ("load(copied('internvl', texts={'tokenizer.model': 'cut'}))", "Is the download complete?", "opened(with_file(copied('internvl', texts={'tokenizer.model': 'cut'}), made('internvl') / 'tokenizer.model'))"),
     ("load(copied('vila', s2=True))", "use interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*tiny('vila'), adapter=Own('vila', (4, 4)))"),
-    ("load(copied('vila'), vision_tower='x')", "Leave it out", "load(copied('vila'))"),
+    ("load(copied('vila'), vision_tower='x')", "Leave it out", "opened(copied('vila'))"),
     ("load(chatml())", "Build the model yourself and use interp.wrap(hf_model, processor)", "own_template()"),
-    ("load(no_token_left())", "Name one that no text has as unk_token in its tokenizer_config.json", "load(no_token_left(unknown='w261'))"),
+    ("load(no_token_left())", "Name one that no text has as unk_token in its tokenizer_config.json", "opened(no_token_left(unknown='w261'))"),
 ]  # fmt: skip
 CONVERSIONS = [
     ("convert(made('internvl'), 'out', revision=3)", "the name of a branch", "convert(made('internvl'), 'out', revision='main')"),
@@ -170,7 +170,8 @@ def cells(
     family: str, own: dict[str, Any], called: dict[str, Any], called_kwargs: Any = None, own_kwargs: Any = None
 ) -> Footprints:  # fmt: skip
     """The footprints by a processor of one's own settings of what it made when it was called with others."""
-    adapter, (hf, one), (_, other) = family_of(family), tiny(family), tiny(family)
+    adapter, kind = family_of(family), recipe(family)
+    one, other = kind.processor(), kind.processor()
     for processor, settings, kwargs in ((one, own, own_kwargs), (other, called, called_kwargs)):
         for name, value in settings.items():
             setattr(processor.image_processor, name, value)
@@ -181,7 +182,7 @@ def cells(
     if other.chat_template:
         text = other.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
     inputs = dict(other(text=[text], images=[Image.fromarray(PICTURE)], return_tensors="pt"))
-    return adapter.footprints([(140, 84)], inputs, one, hf.config)
+    return adapter.footprints([(140, 84)], inputs, one, kind.config())
 
 
 WORDS = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
@@ -220,6 +221,16 @@ def written(family: str) -> Path:
     return where
 
 
+def opened(where: Path, vision_tower: Path | None = None) -> Any:
+    """A prompt by the processor of a checkpoint in an original layout, all of which is read but the weights."""
+    found = open_original(str(where), {"local_files_only": True}, vision_tower)
+    assert found is not None
+    content = [{"type": "image"}, {"type": "text", "text": "where is the nodule?"}]
+    processor = found.make_processor()
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return processor(text=[text], images=[Image.fromarray(PICTURE)])
+
+
 @cache
 def loaded(family: str) -> Any:
     """The model that lies in the folder, loaded."""
@@ -229,7 +240,7 @@ def loaded(family: str) -> Any:
 @cache
 def with_clip() -> Any:
     """The checkpoint in LLaVA's layout with the tower of another folder."""
-    return interp.load(made("llava"), vision_tower=made("clip"))
+    return opened(made("llava"), vision_tower=made("clip"))
 
 
 @cache
@@ -257,7 +268,7 @@ def changed(source: Path, without: Iterable[str] = (), texts: dict[str, str] | N
 def copied(name: str, mm_projector: int = 0, **options: Any) -> Path:
     where = changed(made(name), **options)
     if mm_projector:
-        head = {n: v for n, v in written_llava.projector(22, mm_projector).items()}
+        head = written_llava.projector(22, mm_projector)
         torch.save({f"base_model.model.{n}": v for n, v in head.items()}, where / "non_lora_trainables.bin")
     return where
 
@@ -375,7 +386,7 @@ def words_of(source: Path, where: Path) -> Path:
 
 def on_disk(share: float, source: Path, target: str, **options: Any) -> Any:
     """A conversion on a disk that has room for a share of the weights."""
-    size = convert(source, folder()).nbytes
+    size = converted().nbytes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(share * size)))
         return convert(source, target, **options)
@@ -427,12 +438,12 @@ def public(name: str) -> Any:
 def names() -> dict[str, Any]:
     """What the calls use, beside the names of `tests/test_advice.py`."""
     own = (
-        Own, asked, cells, made, copied, saved, part, folder, with_file, linear_projector, without_fast_form, cut_otherwise,
+        Own, family_of, opened, asked, cells, made, copied, saved, part, folder, with_file, linear_projector, without_fast_form, cut_otherwise,
         eight_bits, pickled, open_clip, chatml, no_token_left, own_template, words_of, converted, loaded, with_clip, on_disk, full_disk, of_type, two_installed, command, public,
         convert, read_folder,
     )  # fmt: skip
     return {one.__name__: one for one in own} | {
-        "find_": family_of, "mllm_of": lambda family: interp.wrap(*tiny(family)), "load": interp.load, "torch": torch,
+        "mllm_of": lambda family: interp.wrap(*tiny(family)), "load": interp.load, "torch": torch,
         "SQUARE": {"height": 70, "width": 70}, "ONE_TILE": {"crop_to_patches": False}, "FOUR": {"shortest_edge": 28**2, "longest_edge": 4 * 28**2},
         "WORDS": WORDS, "PROCESSOR": PROCESSOR,
     }  # fmt: skip

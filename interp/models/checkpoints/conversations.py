@@ -187,7 +187,8 @@ def _loaded(folder: Path, config: PreTrainedConfig) -> Any:
         line = (str(error).strip().splitlines() or ["no message"])[0]
         raise ModelError(
             f"no tokenizer can be loaded from {folder} ({type(error).__name__}: {line}). "
-            "A tokenizer.model needs the packages sentencepiece and protobuf. Else copy the files of its tokenizer again."
+            "A tokenizer.model needs the packages sentencepiece and protobuf. "
+            "Else copy the files of its tokenizer again."
         ) from error
 
 
