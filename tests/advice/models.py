@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
@@ -30,95 +31,94 @@ from interp.conformance.tiny import recipe, tiny
 from interp.errors import InterpError
 from interp.inputs.footprints import Footprints, squash
 from interp.models.adapter import find
-from interp.models.checkpoints import open_original
+from interp.models.checkpoints import open_original, tensors
 from interp.models.checkpoints.convert import convert
-from interp.models.checkpoints.tensors import read_folder
 from tests.models.checkpoints import llava_cases, sentencepieces, written_llava
 from tests.models.checkpoints.written_vila_internvl import write_internvl, write_vila
 
 GEOMETRY = [
-    ("asked('paligemma', do_center_crop=True, crop_size=SQUARE)", "Set it to False", "asked('paligemma', do_center_crop=False, crop_size=SQUARE)"),
-    ("asked('paligemma', do_center_crop=True, crop_size=SQUARE)", "pass adapter= with your own footprints", "asked('paligemma', do_center_crop=True, crop_size=SQUARE, adapter=Own('paligemma', (5, 5)))"),
-    ("cells('paligemma', {'size': {'shortest_edge': 70}}, {})", "Set processor.image_processor.size", "cells('paligemma', {'size': SQUARE}, {})"),
-    ("cells('paligemma', {'size': {'height': 56, 'width': 42}}, {})", "Set them on processor.image_processor", "cells('paligemma', *2 * [{'size': {'height': 56, 'width': 42}}])"),
-    ("cells('internvl', {}, {}, ONE_TILE)", "in processor.images_kwargs where the processor has its own", "cells('internvl', {}, {}, ONE_TILE, ONE_TILE)"),
-    ("asked('gemma3', size={'height': 56, 'width': 72})", "Set processor.image_processor.size", "asked('gemma3', size={'height': 64, 'width': 64})"),
-    ("cells('internvl', *2 * [{'size': {'height': 50, 'width': 50}}])", "Set processor.image_processor.size", "cells('internvl', *2 * [{'size': {'height': 48, 'width': 48}}])"),
-    ("cells('qwen2_vl', {'patch_size': 16}, {})", "Pass the processor of this checkpoint", "cells('qwen2_vl', {}, {})"),
-    ("cells('qwen2_vl', {'size': {'height': 56, 'width': 56}}, {})", "Set both", "cells('qwen2_vl', *2 * [{'size': {'shortest_edge': 28**2, 'longest_edge': 8 * 28**2}}])"),
-    ("cells('qwen2_vl', {}, {'size': FOUR})", "Set them on processor.image_processor", "cells('qwen2_vl', {'size': FOUR}, {'size': FOUR})"),
-    ("family_of('qwen3_vl').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "mllm_of('qwen3_vl').trace(Sample(images=[PIC, PIC], question='?'))"),
-    ("cells('llava', {}, {'do_center_crop': False})", "Set them on processor.image_processor instead", "cells('llava', *2 * [{'do_center_crop': False}])"),
-    ("asked('llava', size={'max_height': 56, 'max_width': 56})", "Pass adapter= with your own footprints", "asked('llava', size={'max_height': 56, 'max_width': 56}, adapter=Own('llava', (4, 4)))"),
-    ("cells('mistral3', {}, {'size': {'longest_edge': 56}})", "Set them on processor.image_processor instead", "cells('mistral3', *2 * [{'size': {'longest_edge': 56}}])"),
-    ("asked('mistral3', spatial_merge_size=1, on='processor')", "Set both to the checkpoint's", "asked('mistral3', spatial_merge_size=2, on='processor')"),
-    ("asked('llava_onevision', vision_aspect_ratio='anyres_max_9', on='processor')", "Set both to the checkpoint's", "asked('llava_onevision', vision_aspect_ratio='anyres_max_4', on='processor')"),
-    ("asked('llava_next', image_grid_pinpoints=[[56, 112]])", "Set both to the checkpoint's", "asked('llava_next', image_grid_pinpoints=[[56, 112]], config={'image_grid_pinpoints': [[56, 112]]})"),
-    ("asked('llava_next', size={'shortest_edge': 28}, crop_size={'height': 56, 'width': 56})", "Set both to 56", "asked('llava_next', size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56})"),
+    ("md.asked('paligemma', do_center_crop=True, crop_size=md.SQUARE)", "Set it to False", "md.asked('paligemma', do_center_crop=False, crop_size=md.SQUARE)"),
+    ("md.asked('paligemma', do_center_crop=True, crop_size=md.SQUARE)", "pass adapter= with your own footprints", "md.asked('paligemma', do_center_crop=True, crop_size=md.SQUARE, adapter=md.Own('paligemma', (5, 5)))"),
+    ("md.cells('paligemma', {'size': {'shortest_edge': 70}}, {})", "Set processor.image_processor.size", "md.cells('paligemma', {'size': md.SQUARE}, {})"),
+    ("md.cells('paligemma', {'size': {'height': 56, 'width': 42}}, {})", "Set them on processor.image_processor", "md.cells('paligemma', *2 * [{'size': {'height': 56, 'width': 42}}])"),
+    ("md.cells('internvl', {}, {}, md.ONE_TILE)", "in processor.images_kwargs where the processor has its own", "md.cells('internvl', {}, {}, md.ONE_TILE, md.ONE_TILE)"),
+    ("md.asked('gemma3', size={'height': 56, 'width': 72})", "Set processor.image_processor.size", "md.asked('gemma3', size={'height': 64, 'width': 64})"),
+    ("md.cells('internvl', *2 * [{'size': {'height': 50, 'width': 50}}])", "Set processor.image_processor.size", "md.cells('internvl', *2 * [{'size': {'height': 48, 'width': 48}}])"),
+    ("md.cells('qwen2_vl', {'patch_size': 16}, {})", "Pass the processor of this checkpoint", "md.cells('qwen2_vl', {}, {})"),
+    ("md.cells('qwen2_vl', {'size': {'height': 56, 'width': 56}}, {})", "Set both", "md.cells('qwen2_vl', *2 * [{'size': {'shortest_edge': 28**2, 'longest_edge': 8 * 28**2}}])"),
+    ("md.cells('qwen2_vl', {}, {'size': md.FOUR})", "Set them on processor.image_processor", "md.cells('qwen2_vl', {'size': md.FOUR}, {'size': md.FOUR})"),
+    ("md.family_of('qwen3_vl').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "md.mllm_of('qwen3_vl').trace(Sample(images=[PIC, PIC], question='?'))"),
+    ("md.cells('llava', {}, {'do_center_crop': False})", "Set them on processor.image_processor instead", "md.cells('llava', *2 * [{'do_center_crop': False}])"),
+    ("md.asked('llava', size={'max_height': 56, 'max_width': 56})", "Pass adapter= with your own footprints", "md.asked('llava', size={'max_height': 56, 'max_width': 56}, adapter=md.Own('llava', (4, 4)))"),
+    ("md.cells('mistral3', {}, {'size': {'longest_edge': 56}})", "Set them on processor.image_processor instead", "md.cells('mistral3', *2 * [{'size': {'longest_edge': 56}}])"),
+    ("md.asked('mistral3', spatial_merge_size=1, on='processor')", "Set both to the checkpoint's", "md.asked('mistral3', spatial_merge_size=2, on='processor')"),
+    ("md.asked('llava_onevision', vision_aspect_ratio='anyres_max_9', on='processor')", "Set both to the checkpoint's", "md.asked('llava_onevision', vision_aspect_ratio='anyres_max_4', on='processor')"),
+    ("md.asked('llava_next', image_grid_pinpoints=[[56, 112]])", "Set both to the checkpoint's", "md.asked('llava_next', image_grid_pinpoints=[[56, 112]], config={'image_grid_pinpoints': [[56, 112]]})"),
+    ("md.asked('llava_next', size={'shortest_edge': 28}, crop_size={'height': 56, 'width': 56})", "Set both to 56", "md.asked('llava_next', size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56})"),
 ]  # fmt: skip
 CHECKPOINTS = [
-    ("load(copied('llava'), vision_tower='no/such/folder')", "folder nor a hub id", "with_clip()"),
-    ("load(copied('llava'), vision_tower='embedded')", "Leave it out", "opened(copied('llava'))"),
-    ("load(copied('llava'), vision_tower='embedded')", "or name a folder", "with_clip()"),
-    ("load(copied('llava', image_aspect_ratio='anyres'))", "Take a copy in transformers' layout", "loaded('llava_next')"),
-    ("load(copied('llava', mm_projector_type='linear'))", "Use interp.wrap with a model of your own", "interp.wrap(linear_projector(), tiny('llava')[1]).encode([one])"),
-    ("load(without_fast_form())", "Replace its files by those of one that has", "opened(words_of(made('llava'), without_fast_form()))"),
-    ("load(cut_otherwise(), vision_tower=made('clip'))", "Replace its files by those of one that does the same", "opened(words_of(made('llava'), cut_otherwise()), vision_tower=made('clip'))"),
-    ("load(copied('llava', without=WORDS))", "copy the files of its tokenizer into it", "opened(words_of(made('llava'), copied('llava', without=WORDS)))"),
-    ("load(copied('llava', texts={'tokenizer.json': '{'}))", "copy the files of its tokenizer again", "opened(words_of(made('llava'), copied('llava', texts={'tokenizer.json': '{'})))"),
-    ("convert(eight_bits(), 'out')", "Pass dtype=", "convert(eight_bits(), 'out', dtype='bfloat16')"),
-    ("read_folder(pickled('pickle'))", "write its tensors as safetensors", "read_folder(pickled('safetensors'))"),
-    ("load(copied('llava'), vision_tower=open_clip('resnet50'))", "Pass vision_tower= with another", "with_clip()"),
-    ("load(copied('llava'), vision_tower=copied('clip', model_type='siglip_vision_model'))", "Pass vision_tower= with one of them", "with_clip()"),
-    ("load(copied('llava'), vision_tower=made('llava'))", "Pass vision_tower= with the folder or hub id of a CLIP", "with_clip()"),
-    ("load(copied('rad', without=['cxr.pt']))", "Copy them into it", "load(with_file(copied('rad', without=['cxr.pt']), made('rad') / 'cxr.pt'))"),
-    ("load(copied('rad', without=['cxr.pt']))", "or pass vision_tower= with a folder", "load(copied('rad', without=['cxr.pt'], mm_hidden_size=32, mm_projector=32), vision_tower=made('clip'))"),
-    ("load(copied('internvl', texts={'tokenizer.model': 'cut'}))", "Is the download complete?", "opened(with_file(copied('internvl', texts={'tokenizer.model': 'cut'}), made('internvl') / 'tokenizer.model'))"),
-    ("load(copied('vila', s2=True))", "use interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*tiny('vila'), adapter=Own('vila', (4, 4)))"),
-    ("load(copied('vila'), vision_tower='x')", "Leave it out", "opened(copied('vila'))"),
-    ("load(chatml())", "Build the model yourself and use interp.wrap(hf_model, processor)", "own_template()"),
-    ("load(no_token_left())", "Name one that no text has as unk_token in its tokenizer_config.json", "opened(no_token_left(unknown='w261'))"),
+    ("md.load(md.copied('llava'), vision_tower='no/such/folder')", "folder nor a hub id", "md.with_clip()"),
+    ("md.load(md.copied('llava'), vision_tower='embedded')", "Leave it out", "md.opened(md.copied('llava'))"),
+    ("md.load(md.copied('llava'), vision_tower='embedded')", "or name a folder", "md.with_clip()"),
+    ("md.load(md.copied('llava', image_aspect_ratio='anyres'))", "Take a copy in transformers' layout", "md.loaded('llava_next')"),
+    ("md.load(md.copied('llava', mm_projector_type='linear'))", "Use interp.wrap with a model of your own", "interp.wrap(md.linear_projector(), tiny('llava')[1]).encode([one])"),
+    ("md.load(md.without_fast_form())", "Replace its files by those of one that has", "md.opened(md.words_of(md.made('llava'), md.without_fast_form()))"),
+    ("md.load(md.cut_otherwise(), vision_tower=md.made('clip'))", "Replace its files by those of one that does the same", "md.opened(md.words_of(md.made('llava'), md.cut_otherwise()), vision_tower=md.made('clip'))"),
+    ("md.load(md.copied('llava', without=md.WORDS))", "copy the files of its tokenizer into it", "md.opened(md.words_of(md.made('llava'), md.copied('llava', without=md.WORDS)))"),
+    ("md.load(md.copied('llava', texts={'tokenizer.json': '{'}))", "copy the files of its tokenizer again", "md.opened(md.words_of(md.made('llava'), md.copied('llava', texts={'tokenizer.json': '{'})))"),
+    ("md.convert(md.eight_bits(), 'out')", "Pass dtype=", "md.convert(md.eight_bits(), 'out', dtype='bfloat16')"),
+    ("md.read_folder(md.pickled('pickle'))", "write its tensors as safetensors", "md.read_folder(md.pickled('safetensors'))"),
+    ("md.load(md.copied('llava'), vision_tower=md.open_clip('resnet50'))", "Pass vision_tower= with another", "md.with_clip()"),
+    ("md.load(md.copied('llava'), vision_tower=md.copied('clip', model_type='siglip_vision_model'))", "Pass vision_tower= with one of them", "md.with_clip()"),
+    ("md.load(md.copied('llava'), vision_tower=md.made('llava'))", "Pass vision_tower= with the folder or hub id of a CLIP", "md.with_clip()"),
+    ("md.load(md.copied('rad', without=['cxr.pt']))", "Copy them into it", "md.load(md.with_file(md.copied('rad', without=['cxr.pt']), md.made('rad') / 'cxr.pt'))"),
+    ("md.load(md.copied('rad', without=['cxr.pt']))", "or pass vision_tower= with a folder", "md.load(md.copied('rad', without=['cxr.pt'], mm_hidden_size=32, mm_projector=32), vision_tower=md.made('clip'))"),
+    ("md.load(md.copied('internvl', texts={'tokenizer.model': 'cut'}))", "Is the download complete?", "md.opened(md.with_file(md.copied('internvl', texts={'tokenizer.model': 'cut'}), md.made('internvl') / 'tokenizer.model'))"),
+    ("md.load(md.copied('vila', s2=True))", "use interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*tiny('vila'), adapter=md.Own('vila', (4, 4)))"),
+    ("md.load(md.copied('vila'), vision_tower='x')", "Leave it out", "md.opened(md.copied('vila'))"),
+    ("md.load(md.chatml())", "Build the model yourself and use interp.wrap(hf_model, processor)", "md.own_template()"),
+    ("md.load(md.no_token_left())", "Name one that no text has as unk_token in its tokenizer_config.json", "md.opened(md.no_token_left(unknown='w261'))"),
 ]  # fmt: skip
 CONVERSIONS = [
-    ("convert(made('internvl'), 'out', revision=3)", "the name of a branch", "convert(made('internvl'), 'out', revision='main')"),
-    ("convert(made('internvl'), 'out', progress='bar')", "a function of a tensor's name", "convert(made('internvl'), 'out', progress=len)"),
-    ("convert('no/such/folder', 'out')", "Check the path", "converted()"),
-    ("convert(saved('internvl'), 'out')", "interp.load reads it as it is", "loaded('internvl')"),
-    ("on_disk(0.75, made('internvl'), 'out')", "or a smaller dtype", "on_disk(0.75, made('internvl'), 'out', dtype='bfloat16')"),
-    ("on_disk(0.75, made('internvl'), 'out')", "Name a folder on another disk", "on_disk(2, made('internvl'), 'out')"),
-    ("convert(made('internvl'), made('clip'))", "Name a folder that is empty", "convert(made('internvl'), folder())"),
-    ("convert(made('internvl'), made('clip'))", "or not there", "converted()"),
-    ("convert(made('internvl'), made('clip') / 'config.json' / 'x')", "Name a folder elsewhere", "converted()"),
-    ("convert(made('internvl'), made('internvl') / 'out')", "Name a folder elsewhere", "converted()"),
-    ("convert(made('internvl'), '~nobody-of-that-name/x')", "Name another folder", "converted()"),
-    ("convert(made('internvl'), 'out', progress=full_disk)", "Is the disk full", "converted()"),
+    ("md.convert(md.made('internvl'), 'out', revision=3)", "the name of a branch", "md.convert(md.made('internvl'), 'out', revision='main')"),
+    ("md.convert(md.made('internvl'), 'out', progress='bar')", "a function of a tensor's name", "md.convert(md.made('internvl'), 'out', progress=len)"),
+    ("md.convert('no/such/folder', 'out')", "Check the path", "md.converted()"),
+    ("md.convert(md.saved('internvl'), 'out')", "interp.load reads it as it is", "md.loaded('internvl')"),
+    ("md.on_disk(0.75, md.made('internvl'), 'out')", "or a smaller dtype", "md.on_disk(0.75, md.made('internvl'), 'out', dtype='bfloat16')"),
+    ("md.on_disk(0.75, md.made('internvl'), 'out')", "Name a folder on another disk", "md.on_disk(2, md.made('internvl'), 'out')"),
+    ("md.convert(md.made('internvl'), md.made('clip'))", "Name a folder that is empty", "md.convert(md.made('internvl'), md.folder())"),
+    ("md.convert(md.made('internvl'), md.made('clip'))", "or not there", "md.converted()"),
+    ("md.convert(md.made('internvl'), md.made('clip') / 'config.json' / 'x')", "Name a folder elsewhere", "md.converted()"),
+    ("md.convert(md.made('internvl'), md.made('internvl') / 'out')", "Name a folder elsewhere", "md.converted()"),
+    ("md.convert(md.made('internvl'), '~nobody-of-that-name/x')", "Name another folder", "md.converted()"),
+    ("md.convert(md.made('internvl'), 'out', progress=md.full_disk)", "Is the disk full", "md.converted()"),
 ]  # fmt: skip
 CONFIGS = [
-    ("load(saved('llava', model_type=None))", "Pass a folder that save_pretrained wrote", "loaded('llava')"),
-    ("load(saved('llava', mm_projector_type='mlp2x_gelu'))", "take a copy in transformers' layout", "loaded('llava')"),
-    ("load(saved('llava', mm_projector_type='mlp2x_gelu'))", "use interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*tiny('llava'), adapter=Own('llava', (4, 4)))"),
-    ("load(saved('llava', vision_config=None))", "or add the part", "load(saved('llava', vision_config=part('llava', 'vision_config')))"),
-    ("load(saved('llava', text_config=None))", "or add the part", "load(saved('llava', text_config=part('llava', 'text_config')))"),
-    ("load(saved('llava', vision_feature_layer=0))", "write [0]", "load(saved('llava', vision_feature_layer=[0]))"),
-    ("load('no-such-org/no-such-model')", 'interp.load("/path/to/folder")', "loaded('llava')"),
-    ("load(saved('llava', without=PROCESSOR))", "Pass processor= with one", "load(saved('llava', without=PROCESSOR), processor=tiny('llava')[1])"),
-    ("load(saved('llava', without=PROCESSOR))", "or the folder", "load(saved('llava', without=PROCESSOR), processor=saved('llava'))"),
-    ("load(saved('llava', quantization_config={'quant_method': 'mxfp4'}))", "Take a copy that is not quantised so", "loaded('llava')"),
-    ("load(saved('llava', attn_implementation='org/kernel'))", "Pass attn_implementation='sdpa'", "load(saved('llava', attn_implementation='org/kernel'), attn_implementation='sdpa')"),
-    ("interp.wrap(*of_type('mine'))", "interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*of_type('mine'), adapter=Own('llava', (4, 4)))"),
-    ("two_installed()", "pass adapter= with the adapter you mean", "two_installed(Own('llava', (4, 4)))"),
+    ("md.load(md.saved('llava', model_type=None))", "Pass a folder that save_pretrained wrote", "md.loaded('llava')"),
+    ("md.load(md.saved('llava', mm_projector_type='mlp2x_gelu'))", "take a copy in transformers' layout", "md.loaded('llava')"),
+    ("md.load(md.saved('llava', mm_projector_type='mlp2x_gelu'))", "use interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*tiny('llava'), adapter=md.Own('llava', (4, 4)))"),
+    ("md.load(md.saved('llava', vision_config=None))", "or add the part", "md.load(md.saved('llava', vision_config=md.part('llava', 'vision_config')))"),
+    ("md.load(md.saved('llava', text_config=None))", "or add the part", "md.load(md.saved('llava', text_config=md.part('llava', 'text_config')))"),
+    ("md.load(md.saved('llava', vision_feature_layer=0))", "write [0]", "md.load(md.saved('llava', vision_feature_layer=[0]))"),
+    ("md.load('no-such-org/no-such-model')", 'interp.load("/path/to/folder")', "md.loaded('llava')"),
+    ("md.load(md.saved('llava', without=md.PROCESSOR))", "Pass processor= with one", "md.load(md.saved('llava', without=md.PROCESSOR), processor=tiny('llava')[1])"),
+    ("md.load(md.saved('llava', without=md.PROCESSOR))", "or the folder", "md.load(md.saved('llava', without=md.PROCESSOR), processor=md.saved('llava'))"),
+    ("md.load(md.saved('llava', quantization_config={'quant_method': 'mxfp4'}))", "Take a copy that is not quantised so", "md.loaded('llava')"),
+    ("md.load(md.saved('llava', attn_implementation='org/kernel'))", "Pass attn_implementation='sdpa'", "md.load(md.saved('llava', attn_implementation='org/kernel'), attn_implementation='sdpa')"),
+    ("interp.wrap(*md.of_type('mine'))", "interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*md.of_type('mine'), adapter=md.Own('llava', (4, 4)))"),
+    ("md.two_installed()", "pass adapter= with the adapter you mean", "md.two_installed(md.Own('llava', (4, 4)))"),
 ]  # fmt: skip
 CHECKS = [
-    ("command('check')", "takes one model", "command('check', 'llava')"),
-    ("command('check', 'llava', '--all')", "--all for every family's tiny model", "command('check', '--all')"),
-    ("command('check', 'llava', '--record')", "use it with --all", "command('check', '--all', '--record')"),
-    ("command('check', '--all', '--record', '--dtype', 'float16')", "without options that change them", "command('check', '--all', '--record')"),
-    ("public('Checks')", "its public names are BREAKS, CHECKS", "public('CHECKS')"),
+    ("md.command('check')", "takes one model", "md.command('check', 'llava')"),
+    ("md.command('check', 'llava', '--all')", "--all for every family's tiny model", "md.command('check', '--all')"),
+    ("md.command('check', 'llava', '--record')", "use it with --all", "md.command('check', '--all', '--record')"),
+    ("md.command('check', '--all', '--record', '--dtype', 'float16')", "without options that change them", "md.command('check', '--all', '--record')"),
+    ("md.public('Checks')", "its public names are BREAKS, CHECKS", "md.public('CHECKS')"),
     ("conformance.check('llava', checks=['image tokens'], progress=True)", "a function of a check's name", "conformance.check('llava', checks=['image tokens'], progress=len)"),
     ("conformance.check('llava', checks=['image tokens'], progress=True)", "or None", "conformance.check('llava', checks=['image tokens'], progress=None)"),
-    ("conformance.check(saved('llava'), checks=['image tokens'], adapter='qwen2_vl')", "Pass the adapter of that family", "conformance.check(saved('llava'), checks=['image tokens'], adapter='llava')"),
+    ("conformance.check(md.saved('llava'), checks=['image tokens'], adapter='qwen2_vl')", "Pass the adapter of that family", "conformance.check(md.saved('llava'), checks=['image tokens'], adapter='llava')"),
     ("conformance.check('llava', checks=['image tokens'], dtype='x')", 'such as "bfloat16"', "conformance.check('llava', checks=['image tokens'], dtype='bfloat16')"),
-    ("conformance.check('llava', checks=['image tokens'], dtype='int8')", "a floating torch.dtype", "conformance.check('llava', checks=['image tokens'], dtype=torch.float32)"),
+    ("conformance.check('llava', checks=['image tokens'], dtype='int8')", "a floating torch.dtype", "conformance.check('llava', checks=['image tokens'], dtype=md.torch.float32)"),
     ("conformance.check('llava', checks=['image tokens'], device='x')", 'such as "cpu"', "conformance.check('llava', checks=['image tokens'], device='cpu')"),
     ("tiny('llava', attention=5)", 'such as "sdpa"', "tiny('llava', attention='sdpa')"),
 ]  # fmt: skip
@@ -146,6 +146,10 @@ class Own:
 
     def footprints(self, sizes: Any, *_: Any) -> Footprints:
         return squash(sizes[0], self.grid)
+
+
+def mllm_of(family: str) -> Any:
+    return interp.wrap(*tiny(family))
 
 
 def family_of(name: str) -> Any:
@@ -185,6 +189,10 @@ def cells(
     return adapter.footprints([(140, 84)], inputs, one, kind.config())
 
 
+load, read_folder = interp.load, tensors.read_folder
+SQUARE = {"height": 70, "width": 70}
+ONE_TILE = {"crop_to_patches": False}
+FOUR = {"shortest_edge": 28**2, "longest_edge": 4 * 28**2}
 WORDS = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 TEMPLATE = "{% for m in messages %}{% for p in m.content %}{{ '<|reserved_special_token_1|>' if p.type == 'image' else p.text }}{% endfor %}{% endfor %}"  # fmt: skip
 PROCESSOR = ("processor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -437,13 +445,4 @@ def public(name: str) -> Any:
 
 def names() -> dict[str, Any]:
     """What the calls use, beside the names of `tests/test_advice.py`."""
-    own = (
-        Own, family_of, opened, asked, cells, made, copied, saved, part, folder, with_file, linear_projector, without_fast_form, cut_otherwise,
-        eight_bits, pickled, open_clip, chatml, no_token_left, own_template, words_of, converted, loaded, with_clip, on_disk, full_disk, of_type, two_installed, command, public,
-        convert, read_folder,
-    )  # fmt: skip
-    return {one.__name__: one for one in own} | {
-        "mllm_of": lambda family: interp.wrap(*tiny(family)), "load": interp.load, "torch": torch,
-        "SQUARE": {"height": 70, "width": 70}, "ONE_TILE": {"crop_to_patches": False}, "FOUR": {"shortest_edge": 28**2, "longest_edge": 4 * 28**2},
-        "WORDS": WORDS, "PROCESSOR": PROCESSOR,
-    }  # fmt: skip
+    return {"md": sys.modules[__name__]}
