@@ -142,7 +142,7 @@ def image_tokenizer(folder: Path, config: PreTrainedConfig, conversation: Conver
     if backend is None:
         raise ModelError(
             f"the tokenizer in {folder} ({type(original).__name__}) has no fast form, which is needed to say where "
-            "its tokens are in the text. Pass processor= with one that has."
+            "its tokens are in the text. Replace its files by those of one that has (a tokenizer.json)."
         )
     made = _made(original, _prepared(backend, conversation.bos))
     probe = conversation.prompt.replace("{system}", conversation.default).replace("{question}", "Is it?")
@@ -154,7 +154,7 @@ def image_tokenizer(folder: Path, config: PreTrainedConfig, conversation: Conver
     if whole != apart:
         raise ModelError(
             f"the tokenizer in {folder} cuts the prompt {probe!r} into {whole}; the original code, piece by piece, "
-            f"into {apart}. Pass processor= with one that does the same."
+            f"into {apart}. Replace its files by those of one that does the same."
         )
     return made
 
@@ -174,7 +174,7 @@ def _loaded(folder: Path, config: PreTrainedConfig) -> Any:
     if not any((folder / name).is_file() for name in _VOCABULARIES):  # some classes then make an empty one
         raise ModelError(
             f"{folder} holds none of {', '.join(_VOCABULARIES)}, so it has no tokenizer. Is the download complete? "
-            "Else pass processor= with a processor."
+            "Else copy the files of its tokenizer into it."
         )
     try:
         kind = _named(folder)
@@ -187,7 +187,8 @@ def _loaded(folder: Path, config: PreTrainedConfig) -> Any:
         line = (str(error).strip().splitlines() or ["no message"])[0]
         raise ModelError(
             f"no tokenizer can be loaded from {folder} ({type(error).__name__}: {line}). "
-            "A tokenizer.model needs the packages sentencepiece and protobuf. Pass processor= with a processor."
+            "A tokenizer.model needs the packages sentencepiece and protobuf. "
+            "Else copy the files of its tokenizer again."
         ) from error
 
 

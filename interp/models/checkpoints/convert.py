@@ -231,6 +231,8 @@ def _place(target: str | Path, source: str | Path) -> Path:
             raise ModelError(
                 f"{place} lies in the source, {inside}, which is left as it is. Name a folder elsewhere."
             )
+    except ModelError:  # of the lines above, not of the system
+        raise
     except (
         OSError,
         ValueError,

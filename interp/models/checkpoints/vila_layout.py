@@ -106,8 +106,8 @@ def dialogue(tokenizer: Any, folder: Path) -> Dialogue:
     if "<|im_start|>" in known:
         raise ModelError(
             f"{folder} has a vocabulary of ChatML; known are VILA-M3's 3B, 8B and 13B, which speak "
-            f"{' or '.join(d.name for d in DIALOGUES)}. Pass processor= with a processor whose chat template is the "
-            "right one."
+            f"{' or '.join(d.name for d in DIALOGUES)}. Build the model yourself and use "
+            "interp.wrap(hf_model, processor) with a processor whose chat template is the right one."
         )
     return next(one for one in DIALOGUES if not one.sign or one.sign in known)
 
@@ -140,7 +140,8 @@ def placed_tokenizer(folder: Path, rows: int) -> tuple[Any, str]:
     if token is None:
         raise ModelError(
             f"the tokenizer of {folder} has {len(known)} tokens for {rows} rows of the embedding, and none to stand "
-            "for an image: expected an unused row, a reserved or an unknown token. Pass processor= with one."
+            "for an image: expected an unused row, a reserved or an unknown token. Name one that no text has as "
+            "unk_token in its tokenizer_config.json."
         )
     tokenizer.add_special_tokens({"additional_special_tokens": [token]})
     if token == tokenizer.pad_token:  # padding must not read as images

@@ -198,7 +198,7 @@ def test_what_is_there_is_not_overwritten(sources, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(
-        ModelError, match=r"full holds 1 files; nothing is overwritten. Name a folder that is empty"
+        ModelError, match=r"^\S+full holds 1 files; nothing is overwritten. Name a folder that is empty"
     ):
         convert(sources["v2"], tmp_path / "full")
     with pytest.raises(ModelError, match=r"notes.txt is a file; nothing is overwritten"):
