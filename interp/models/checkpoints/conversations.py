@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from interp.errors import ModelError
+from interp.models.checkpoints.source_files import check_vocabulary
 
 __all__ = ["HUATUO", "IMAGE", "LLAMA3", "MISTRAL", "VICUNA", "Conversation", "image_tokenizer", "pieces"]
 
@@ -115,7 +116,6 @@ HUATUO = Conversation(
 Source: FreedomIntelligence/HuatuoGPT-Vision, cli.py."""
 
 
-_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _NOTHING_ADDED = {
     "type": "TemplateProcessing",
     "single": [{"Sequence": {"id": "A", "type_id": 0}}],
@@ -171,11 +171,7 @@ def pieces(tokenizer: Any, prompt: str, image_id: int, *, bos: bool) -> list[int
 
 
 def _loaded(folder: Path, config: PreTrainedConfig) -> Any:
-    if not any((folder / name).is_file() for name in _VOCABULARIES):  # some classes then make an empty one
-        raise ModelError(
-            f"{folder} holds none of {', '.join(_VOCABULARIES)}, so it has no tokenizer. Is the download complete? "
-            "Else copy the files of its tokenizer into it."
-        )
+    check_vocabulary(folder)
     try:
         kind = _named(folder)
         if kind is not None:

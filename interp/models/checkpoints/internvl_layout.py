@@ -23,6 +23,7 @@ from transformers.utils.import_utils import is_torchvision_available
 from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint
 from interp.models.checkpoints.layout import check_settings, config_of, licence, refuse_tower
+from interp.models.checkpoints.source_files import check_vocabulary
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, read_folder
 from interp.models.modeling import register
 from interp.models.modeling.internvl_v1 import InternVLV1Config, InternVLV1ForConditionalGeneration
@@ -62,6 +63,7 @@ def read_tokenizer(folder: Path) -> Any:
     Raises:
         ModelError: There is no tokenizer, or it lacks the tokens around an image.
     """
+    check_vocabulary(folder)
     names = {"start_image_token": START, "end_image_token": CLOSE, "context_image_token": CONTEXT}
     # transformers' processor wants a token for videos; this one can stand in no prompt
     extra = {**names, "video_token": CLOSE}

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from interp.errors import ModelError
 
-__all__ = ["check_source_files"]
+__all__ = ["check_source_files", "check_vocabulary"]
+
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def check_source_files(folder: Path) -> None:
@@ -61,3 +63,16 @@ def _blobs(root: Path) -> Iterator[Path]:
     for parent in root.parents:
         if parent.name.startswith("models--") and root.is_relative_to(parent / "snapshots"):
             yield parent / "blobs"
+
+
+def check_vocabulary(folder: Path) -> None:
+    """Raise ModelError for a folder without a vocabulary: some tokenizers then make an empty one.
+
+    Raises:
+        ModelError: None of the files that tokenizers read is there.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise ModelError(
+            f"{folder} holds none of {', '.join(VOCABULARIES)}, so it has no tokenizer. Is the download complete? "
+            "Else copy the files of its tokenizer into it."
+        )

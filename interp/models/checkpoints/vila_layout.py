@@ -12,6 +12,7 @@ from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoTokenizer, PreT
 from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint
 from interp.models.checkpoints.layout import check_settings, config_of, licence, refuse_tower
+from interp.models.checkpoints.source_files import check_vocabulary
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, read_folder
 from interp.models.modeling import register
 from interp.models.modeling.vila_v1_5 import (
@@ -126,6 +127,7 @@ def placed_tokenizer(folder: Path, rows: int) -> tuple[Any, str]:
     Raises:
         ModelError: There is no tokenizer, or no free token.
     """
+    check_vocabulary(folder)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, legacy=False

@@ -151,3 +151,9 @@ def test_a_tokenizer_without_the_tokens_around_an_image(broken):
     sentencepieces.llama_pieces(broken.folder, ["<|im_start|>", "<img>", "</img>"])
     with pytest.raises(ModelError, match=r"has no <IMG_CONTEXT> and no <\|im_end\|>, which its prompts need"):
         interp.load(broken.folder)
+
+
+def test_a_missing_vocabulary_is_no_empty_one(broken):
+    (broken.folder / "tokenizer.model").unlink()
+    with pytest.raises(ModelError, match=r"holds none of tokenizer.json, .*Is the download complete"):
+        interp.load(broken.folder)
