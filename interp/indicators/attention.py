@@ -247,7 +247,7 @@ def mean_over_queries(trace: SampleTrace, sample: Sample, queries: Queries) -> x
         if rows.sizes["step"] < 2:
             raise SiteError(
                 f"the model's answer to sample {sample.id} is empty: its first token ends it and attends to "
-                "nothing. queries='answer' needs an answer."
+                "nothing. queries='answer' needs an answer; use queries='last'."
             )
         rows = rows.isel(step=1, drop=True)
     if queries == "label":

@@ -116,7 +116,7 @@ def _check_replaceable(path: Path) -> None:
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is a device, a pipe or a link to itself, name an ordinary file")
     if not mode & 0o222:
-        raise PermissionError(errno.EACCES, "the file is write-protected")
+        raise PermissionError(errno.EACCES, "the file is write-protected, make it writable or name another")
 
 
 def _sync_folder(path: Path) -> None:

@@ -198,7 +198,7 @@ class KnockoutResult(GridResult):
         if self.by_head:
             raise StudyError(
                 'tests are made of windows or layers; this study has by="head". Choose heads on validation samples '
-                "(summary()), and test the chosen ones with a flow of their own."
+                "(summary()), and test those alone on others: interp.stats.paired_test of the `delta` of their passes."
             )
         frames = []
         for cell in self.cells:

@@ -151,8 +151,8 @@ def compare_methods(
     both = [(a, b) for a, b in both if a.study.data == b.study.data]
     if not both:
         raise StudyError(
-            f"there is nothing to compare over {over}: no two cells on the same samples differ in it alone. Vary it "
-            "with a Grid."
+            f"there is nothing to compare over {over}: no two cells on the same samples differ in it alone. Vary "
+            "another field than data with a Grid, and compare over that."
         )
     return with_holm([_row(result, pair, measure, over, level) for pair in both])
 
