@@ -141,7 +141,7 @@ def folder() -> Path:
 
 def series(*places: int, **values: Any) -> list[Path]:
     """The files of a CT of 4 slices; at some places tags are set, or deleted where the value is None."""
-    from tests.data.test_dicom import a_slice, setting
+    from tests.data.volume_files import a_slice, setting
 
     made = folder()
     for z in range(4):
@@ -185,7 +185,7 @@ def frames() -> Path:
     """A DICOM file of two frames."""
     import pydicom
 
-    from tests.data.test_dicom import a_slice
+    from tests.data.volume_files import a_slice
 
     file = a_slice(0)
     file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = pydicom.uid.EnhancedMRImageStorage
@@ -236,7 +236,7 @@ def packed(paths: list[Path], compressor: str = "") -> list[Path]:
 
 def nii(values: np.ndarray, sform: Any = None, qform: Any = None) -> Path:
     """A NIfTI file with these orientations, or with none."""
-    from tests.data.test_nifti import saved
+    from tests.data.volume_files import saved
 
     return saved(folder() / "a.nii", sform, qform, values)
 

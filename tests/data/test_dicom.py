@@ -12,33 +12,12 @@ import pytest
 import SimpleITK
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage
+from pydicom.uid import JPEG2000Lossless, MRImageStorage
 
 from interp.data.volumes import read_dicom
 from interp.errors import DataError
-
-VALUES = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
-Change = Callable[[int, Any], None]
-
-
-def a_slice(z: int) -> Any:
-    """Slice z of an upright CT: 5 rows, 6 columns, every 3 mm."""
-    meta = pydicom.dataset.FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
-    meta.MediaStorageSOPInstanceUID = f"1.2.3.{z + 1}"
-    file = pydicom.dataset.FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, f"1.2.3.{z + 1}"
-    file.Modality, file.SeriesInstanceUID, file.StudyInstanceUID = "CT", "1.2.3", "1.2"
-    file.Rows, file.Columns, file.SamplesPerPixel = 5, 6, 1
-    file.BitsAllocated = file.BitsStored = 16
-    file.HighBit, file.PixelRepresentation = 15, 1
-    file.PhotometricInterpretation = "MONOCHROME2"
-    file.PixelSpacing, file.SliceThickness = [0.5, 0.8], 3
-    file.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    file.ImagePositionPatient = [-10, 20, 5 + 3 * z]
-    file.RescaleSlope, file.RescaleIntercept = 2, -1024
-    file.PixelData = VALUES[z].tobytes()
-    return file
+from tests.data.volume_files import DICOM_VALUES as VALUES
+from tests.data.volume_files import Change, a_slice, setting
 
 
 @pytest.fixture
@@ -53,19 +32,6 @@ def series(tmp_path: Path) -> Callable[..., list[Path]]:
         return sorted(tmp_path.iterdir())
 
     return write
-
-
-def setting(places: Iterable[int] = (2,), **values: Any) -> Change:
-    """A change of some slices: tags set, or deleted where the value is None."""
-
-    def change(z: int, file: Any) -> None:
-        for tag, value in values.items() if z in places else ():
-            if value is None:
-                delattr(file, tag)
-            else:
-                setattr(file, tag, value)
-
-    return change
 
 
 def test_a_series_agrees_with_simpleitk(series: Any) -> None:

@@ -13,20 +13,10 @@ import pytest
 
 from interp.data.volumes import read_nifti
 from interp.errors import DataError
+from tests.data.volume_files import NIFTI_VALUES as VALUES
+from tests.data.volume_files import saved
 
-VALUES = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 LPS = np.array([[-1.0, 0, 0, 5], [0, -2, 0, 6], [0, 0, 3.5, -7], [0, 0, 0, 1]])
-
-
-def saved(
-    path: Path, sform: Any = None, qform: Any = None, values: np.ndarray = VALUES, kind: Any = None
-) -> Path:
-    """A file with these orientations, or with none."""
-    image = (kind or nibabel.Nifti1Image)(values, None)
-    image.set_sform(sform, 0 if sform is None else 1)
-    image.set_qform(qform, 0 if qform is None else 1)
-    nibabel.save(image, path)
-    return path
 
 
 def patched(path: Path, offset: int, data: bytes) -> Path:
