@@ -233,12 +233,18 @@ class Encoder:
 
         Raises:
             SampleError: No samples, or something that is not a `Sample`.
+            ModelError: Torch's default device is meta.
             BoxError: Boxes that look like fractions of their image.
             PromptError: A prompt that cannot be rendered, holds the image placeholder, or is longer than the model's
                 positions.
             ImageTokenMismatch: Not as many image tokens as footprints.
         """
         chosen = as_samples(samples)
+        if torch.get_default_device().type == "meta":
+            raise ModelError(
+                "torch's default device is meta, where tensors have no values. Encode samples outside the block that "
+                "sets it, or set the default device back to the CPU."
+            )
         settings = _settings(self.processor)
         singles, seen = [], _Texts()
         for sample in chosen:

@@ -195,7 +195,8 @@ def _generated(
         lost = without_choice(logits) & ~ended
         if bool(lost.any()):
             return torch.stack(ids, dim=1) if ids else ends.new_zeros(len(logits), 0), lost
-        token = generation.draw(logits).masked_fill(ended, generation.pad_id)
+        drawn = generation.draw(logits.masked_fill(ended[:, None], 0.0))  # what has ended may hold anything
+        token = drawn.masked_fill(ended, generation.pad_id)
         ids.append(token)
         ended = ended | torch.isin(token, ends)
         if len(ids) == generation.n or bool(ended.all()):

@@ -113,7 +113,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.lens().logit_lens([one], ['pancreas'])", "a shorter word", "tr.lens().logit_lens([one], ['lung'])"),
 ]  # fmt: skip
 
-ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
+ELSEWHERE: dict[str, str] = {
+    "torch's default device is meta": "tests/tracing/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }

@@ -13,7 +13,8 @@ from interp.conformance.tiny import tiny as tiny_family
 from interp.errors import ModelError, PromptError
 from interp.tracing import Boost, Contrast, Decoding, Knockout, Rows, Site, wrap
 from interp.tracing.decoding import Draw
-from interp.tracing.run import imageless_inputs
+from interp.tracing.hooks import Recorder
+from interp.tracing.run import Generation, _generated, imageless_inputs
 from interp.tracing.trace import ends
 from tests import tiny
 from tests.identifiers import without_address
@@ -223,3 +224,24 @@ def test_numpys_numbers_decode_and_are_written_as_json(unchecked):
         np.float32(0.5), top_k=np.int64(3), contrast=Contrast(np.float32(1.5), np.float64(0.5))
     )
     assert json.loads(json.dumps(decoding.to_dict()))["top_k"] == 3
+
+
+def test_nan_behind_an_ended_answer_stops_no_draw():
+    """Sample 0 ends at once; what the model makes of its padding afterwards is nobody's answer."""
+    first, later = torch.full((2, 5), -50.0), torch.full((2, 5), -50.0)
+    first[0, 2] = first[1, 3] = later[1, 4] = 50.0
+    later[0] = float("nan")
+    inputs = {"attention_mask": torch.ones(2, 1), "position_ids": torch.zeros(2, 1, dtype=torch.long)}
+    generation = Generation(2, frozenset({2}), 0, Draw(Decoding(1.0), 0, ["a", "b"]))
+    ids, lost = _generated(lambda *_: later, first, inputs, Recorder(), generation)
+    assert ids.tolist() == [[2, 0], [3, 4]]
+    assert not lost.any()
+
+
+def test_a_meta_default_device_is_refused(mllm):
+    with (
+        torch.device("meta"),
+        pytest.raises(ModelError, match=r"default device is meta.*Encode samples outside"),
+    ):
+        mllm.trace(samples())
+    assert mllm.trace(samples()).logits.size
