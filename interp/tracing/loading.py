@@ -63,7 +63,8 @@ def load(
         revision: of the hub id: a branch, tag or commit.
         adapter: for a family `interp` does not know, or the name of one it does.
         processor: instead of the checkpoint's own: a processor, or the folder or hub id of one.
-        remote: run on NDIF. Not in this version.
+        remote: run on an NDIF server, by nnsight's own settings (`NDIF_API_KEY`, `NDIF_HOST`). No weights are read
+            here; the device and the dtype are the server's. See docs/remote.md for what such a model can do.
         vision_tower: for checkpoints in an original layout that keep their vision tower elsewhere: the folder of
             one that replaces the tower their config names, or a hub id, which is then downloaded. "embedded" is
             the tower inside LLaVA-Med's files, which its own code passes over.
@@ -73,9 +74,12 @@ def load(
 
     Raises:
         ModelError: No such folder, a family that is not known, missing or left-over weights, a part that is
-            not on hand, or an option that this version lacks.
+            not on hand, or options that do not go together.
+        ServerError: With remote=True: a server that cannot be reached, does not serve the model, or runs versions that
+            cannot read what is sent.
     """
-    _refuse_later_options(remote)
+    if not isinstance(remote, bool):
+        raise ModelError(f"remote is True or False; got {remote!r}.")
     where, local = _place(model)
     if revision is not None and not isinstance(revision, str):
         raise ModelError(f"revision is a branch, tag or commit, as text; got {revision!r}.")
@@ -86,6 +90,9 @@ def load(
     kind = _dtype(dtype)
     if not isinstance(device, str | torch.device):
         raise ModelError(f'device is a name such as "cpu" or "cuda:0", or a torch.device; got {device!r}.')
+    if remote:
+        given = {"device": device, "dtype": dtype, "vision_tower": vision_tower}
+        return _on_server(where, options, given, adapter, processor, attn_implementation)
     original = open_original(where, options, vision_tower)
     if original is not None:
         _attend(where, original.config, attn_implementation)
@@ -186,6 +193,31 @@ def _from_original(
     return wrap(_on(device, lambda: fill(checkpoint, dtype, device)), made, chosen)
 
 
+def _on_server(
+    where: str,
+    options: Mapping[str, Any],
+    given: Mapping[str, Any],
+    adapter: Adapter | str | None,
+    processor: Any,
+    attention: str | None,
+) -> Mllm:
+    """The model on the NDIF server of nnsight's settings: its config and processor are read here, its weights there."""
+    from interp.tracing.remote.opening import open_remote
+
+    usual = {"device": "cpu", "dtype": "float32", "vision_tower": None}
+    if odd := [name for name, value in given.items() if str(value) != str(usual[name])]:
+        raise ModelError(
+            f"{', '.join(f'{name}={given[name]!r}' for name in odd)}: a model on an NDIF server is loaded already, "
+            "where and as its operators chose. Leave this out with remote=True."
+        )
+    config = read_config(where, options)
+    _attend(where, config, attention)
+    made = load_processor(where, options, config) if processor is None else _processor(processor, config)
+    own = {"attn_implementation": attention} if attention is not None else {}
+    revision = {name: options[name] for name in ("revision",) if name in options}
+    return open_remote(where, find(config, adapter), copy.deepcopy(made), {**own, **revision})
+
+
 def _attend(where: str, config: PreTrainedConfig, implementation: str | None) -> None:
     """Puts the attention implementation asked for into the config, and refuses code from the hub."""
     if implementation is not None:
@@ -194,13 +226,6 @@ def _attend(where: str, config: PreTrainedConfig, implementation: str | None) ->
         refuse_kernels("the call of load", SimpleNamespace(_attn_implementation=implementation))
         config._attn_implementation = implementation
     refuse_kernels(where, config)
-
-
-def _refuse_later_options(remote: bool) -> None:
-    if not isinstance(remote, bool):
-        raise ModelError(f"remote is True or False; got {remote!r}.")
-    if remote:
-        raise ModelError("remote= is not in this version: it runs models locally. Load the model without it.")
 
 
 def _refuse_tower(where: str, vision_tower: str | Path | None) -> None:

@@ -92,7 +92,7 @@ def prefix_before(
     """
     if isinstance(given, Prefix):
         return serving(given, given.batch, mllm.visibility, first_rows, generate)
-    if not given.prompt.image_first or not all(one.n for one in given.tokens):
+    if mllm.server is not None or not given.prompt.image_first or not all(one.n for one in given.tokens):
         return None
     lengths = prefix_lengths(given)
     if not exact(lengths, given.tokens, mllm.visibility, first_rows, generate):

@@ -32,6 +32,7 @@ __all__ = [
     "Within",
     "embeddings",
     "imageless_inputs",
+    "next_tokens",
     "run",
     "run_pass",
     "whole_cache",
@@ -195,10 +196,8 @@ def _generated(
         lost = without_choice(logits) & ~ended
         if bool(lost.any()):
             return torch.stack(ids, dim=1) if ids else ends.new_zeros(len(logits), 0), lost
-        drawn = generation.draw(logits.masked_fill(ended[:, None], 0.0))  # what has ended may hold anything
-        token = drawn.masked_fill(ended, generation.pad_id)
+        token, ended = next_tokens(logits, ended, generation, ends)
         ids.append(token)
-        ended = ended | torch.isin(token, ends)
         if len(ids) == generation.n or bool(ended.all()):
             return torch.stack(ids, dim=1), lost
         recorder.step += 1
@@ -206,6 +205,25 @@ def _generated(
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         following = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": position}
         logits = forward(following, token)
+
+
+def next_tokens(
+    logits: Float[Tensor, "sample token_id"],
+    ended: Bool[Tensor, " sample"],
+    generation: Generation,
+    ends: Int[Tensor, " end"],
+) -> tuple[Int[Tensor, " sample"], Bool[Tensor, " sample"]]:
+    """The tokens that follow, padding for answers that have ended; and which have ended with these.
+
+    Args:
+        logits: of each sample's next token.
+        ended: which answers had ended before.
+        generation: how to generate.
+        ends: the tokens that end an answer.
+    """
+    drawn = generation.draw(logits.masked_fill(ended[:, None], 0.0))  # what has ended may hold anything
+    token = drawn.masked_fill(ended, generation.pad_id)
+    return token, ended | torch.isin(token, ends)
 
 
 def imageless_inputs(hf: Any, batch: Batch, first: int) -> dict[str, Tensor]:
@@ -273,6 +291,8 @@ def embeddings(
         raise PassCompleteError
 
     counted = Meter(mllm.device) if meter is None else meter
+    if mllm.server is not None:
+        return mllm.server.embeddings(batch, counted)
     inputs = batch.inputs | {"position_ids": batch.positions}
     with mllm.installation.armed({}), torch.no_grad(), suppress(PassCompleteError):
         handle = mllm.installation.layers[0].register_forward_pre_hook(hook, with_kwargs=True)

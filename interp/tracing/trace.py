@@ -355,6 +355,14 @@ def _run(
     recorder = Recorder()
     work = _work(mllm, request, layout, before, recorder)
     streams = make_stream_plan(request, layout, mllm.device).work(recorder)
+    if mllm.server is not None:
+        if decoding.contrast is not None:
+            raise ModelError(
+                "guidance against the model without the image needs a second stream of passes beside the first, which "
+                "a job on an NDIF server does not run. Leave Decoding(contrast=…) out, or load the model without "
+                "remote=True."
+            )
+        return mllm.server.run(batch, work, streams, recorder, meter, generation=generation, keep=keep)
     inputs, cache = pass_inputs(batch, before)
     contrast = None
     if decoding.contrast is not None:
