@@ -125,22 +125,21 @@ class Mllm(WrappedModel):
             ServerError: The server cannot be reached or refuses the job.
             SiteError, EditError, SampleError, PromptError, ImageTokenMismatch: as in `trace`.
         """
-        given = (samples, prompt, reads, edits, generate, seed, decoding)
         self._need_server("submit")
         batch = given_as(self, samples, prompt)
+        given = (batch, prompt, reads, edits, generate, seed, decoding)
         if apart(self, batch, prompt, reads, edits) is not None:
             raise ModelError(
                 "these samples need several passes, so they are several jobs. Submit those of one length together."
             )
         try:
             trace(replace(self, server=self.server.leaving()), *given)
+            raise AssertionError
         except Submitted as sent:
-            return RemoteJob(
-                sent.job,
-                lambda: self.server.state(sent.job),
-                lambda timeout: self.collect(sent.job, *given, timeout=timeout),
-            )
-        raise AssertionError
+            job = sent.job
+        return RemoteJob(
+            job, lambda: self.server.state(job), lambda timeout: self.collect(job, *given, timeout=timeout)
+        )
 
     def collect(
         self,

@@ -40,6 +40,7 @@ from nnsight.schema.request import RequestModel  # noqa: E402
 from nnsight.schema.response import ResponseModel, Status  # noqa: E402
 from nnsight.tracing.globals import BLOCKS, SOURCES  # noqa: E402
 from nnsight.tracing.tracer import _saves, dec, inc  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
 
 
 @dataclass
@@ -249,7 +250,11 @@ async def main(key, folders, sandbox):
     models = {}
     for folder in folders:
         huggingface._ID_CACHE[folder] = folder
-        model = TransformersModel(folder, task="image-text-to-text", dispatch=True, dtype="float32")
+        # jobs send tensors, so nothing is processed here, and tiny processors lack parts that would be looked for
+        processor = AutoTokenizer.from_pretrained(folder)
+        model = TransformersModel(
+            folder, task="image-text-to-text", processor=processor, dispatch=True, dtype="float32"
+        )
         model._module.requires_grad_(False)
         models[model.to_model_key()] = model
     state = State(key, models, sandbox, asyncio.get_running_loop())

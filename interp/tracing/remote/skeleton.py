@@ -45,6 +45,8 @@ def skeleton_model(where: str, processor: Any, options: Mapping[str, Any]) -> An
             f"the hub cannot be asked how {where} is spelled ({type(error).__name__}: {error}), by which the server "
             "knows it. Is this machine offline?"
         ) from error
+    for name in ("tokenizer", "processor", "image_processor", "feature_extractor"):
+        setattr(made, name, None)  # jobs send tensors, and the server need not have the same parts
     return made
 
 
