@@ -78,7 +78,7 @@ class RunError(InterpError):
 
 
 class ServerError(RunError):
-    """An NDIF server that cannot be reached, refuses a job or fails in it; no fault of a sample, so a study stops."""
+    """An NDIF server that cannot be reached, refuses or fails, or cannot do what was asked; a study stops at it."""
 
 
 class StudyError(InterpError):

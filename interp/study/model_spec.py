@@ -55,6 +55,9 @@ class ModelSpec:
         device: Where it runs.
         dtype: Its floating-point type, part of a study's hash because results depend on it.
         vision_tower: Id or folder that replaces the tower a checkpoint's config names.
+        remote: Whether it runs on the NDIF server of nnsight's settings. Then device and dtype are the server's. A
+            study's hash holds the model's id and revision, its config and processor and the server's versions of
+            Python, nnsight, transformers and torch; the weights cannot be hashed, and the host is not part of it.
     """
 
     id: str
@@ -62,10 +65,13 @@ class ModelSpec:
     device: str = "cpu"
     dtype: str = "float32"
     vision_tower: str | None = None
+    remote: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id.strip():
             raise StudyError(f'a model\'s id is a text such as "organism" or a folder; got {self.id!r}.')
+        if not isinstance(self.remote, bool):
+            raise StudyError(f"remote is True or False; got {self.remote!r}.")
 
     def load(self) -> Mllm:
         """The model itself."""

@@ -97,7 +97,7 @@ def model_identity(mllm: Any, *, again: bool = False) -> dict[str, str]:
     if isinstance(mllm, Mllm):
         found["attention"] = mllm.installation.implementation
         found |= {} if mllm.executor == "tap" else {"executor": mllm.executor}
-    return {**found, "device": str(mllm.device)}
+    return {**found, "device": mllm.place if isinstance(mllm, Mllm) else str(mllm.device)}
 
 
 def data_identity(samples: Samples, *, labels: bool = False) -> dict[str, Any]:
@@ -266,7 +266,7 @@ class StudyTask(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """What the numbers of every such task depend on; subclasses add their own."""
-        device = str(self.mllm.device).partition(":")[0]
+        device = self._identity["device"].partition(":")[0]
         return {
             "study": self.name,
             "schema": SCHEMA_VERSION,
@@ -281,7 +281,7 @@ class StudyTask(ABC):
         return {
             "model": model_provenance(self.study.model, self.mllm, self._identity["fingerprint"]),
             "data": {"name": self.study.data.name, **self._data},
-            "device": str(self.mllm.device),
+            "device": self._identity["device"],
         }
 
     def plan(self) -> Plan:

@@ -26,7 +26,7 @@ from interp.tracing.edits import Knockout
 from interp.tracing.encoding import Batch
 from interp.tracing.plan import resolve
 from interp.tracing.prefix import Prefix
-from interp.tracing.prefix_pass import make_prefix
+from interp.tracing.prefix_pass import given_as, make_prefix
 from interp.tracing.shared_keys import HiddenCells
 from interp.tracing.site import Site, positions
 from interp.tracing.trace import trace
@@ -80,7 +80,8 @@ class Knockouts:
     """One sample's prompt, ready for passes under knockouts. Made by `Knockouts.of`; one at a time per model.
 
     Attributes:
-        mllm: The model. Under its "source" executor every pass is a trace of its own and runs all layers.
+        mllm: The model. Under its "source" executor every pass is a trace of its own and runs all layers; on an NDIF
+            server each is a job.
         batch: The sample, encoded alone.
         prefix: Everything up to its last image token; None where a prefix is not exact.
         cost: What encoding and the prefix took.
@@ -99,6 +100,11 @@ class Knockouts:
             SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
             ModelError: A sample without image tokens.
         """
+        if mllm.server is not None:
+            with Meter(mllm.device) as meter:
+                given = given_as(mllm, sample, prompt)
+            assert isinstance(given, Batch)
+            return cls(mllm, given, None, meter.cost)
         found = make_prefix(mllm, sample, prompt)
         serves = found.serves(found.batch, mllm.visibility)
         return cls(mllm, found.batch, found if serves else None, found.cost)

@@ -297,6 +297,8 @@ class JobBackend(RemoteBackend):
     @staticmethod
     def parse(message: str | bytes) -> ResponseModel:
         """A message of the server; a binary one is read as tensors and plain values."""
+        if not message:  # what a socket that was closed gives
+            raise websocket.WebSocketConnectionClosedException("the server closed the socket")
         if isinstance(message, str):
             return ResponseModel.model_validate_json(message)
         # written in a protocol of pickle that torch's own restricted reader does not know

@@ -72,7 +72,7 @@ class Skeleton(Installation):
         """Refuse what works on the modules themselves.
 
         Raises:
-            ModelError: Always.
+            ServerError: Always.
         """
         self.need_weights()
         yield
@@ -81,9 +81,9 @@ class Skeleton(Installation):
         """Refuse what needs the weights on this machine.
 
         Raises:
-            ModelError: Always.
+            ServerError: Always. So a study stops, instead of counting every sample as a failure.
         """
-        raise ModelError(
+        raise ServerError(
             "this needs the model's weights on this machine, and they are on an NDIF server. Such a model runs "
             "mllm.trace, mllm.score, gradients of rows and of inputs, and what is made of these; docs/remote.md says "
             "what is. Load the model without remote=True for the rest."
