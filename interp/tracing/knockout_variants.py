@@ -26,7 +26,7 @@ from interp.tracing.edits import Knockout
 from interp.tracing.encoding import Batch
 from interp.tracing.plan import resolve
 from interp.tracing.prefix import Prefix
-from interp.tracing.prefix_pass import given_as, make_prefix
+from interp.tracing.prefix_pass import make_prefix
 from interp.tracing.shared_keys import HiddenCells
 from interp.tracing.site import Site, positions
 from interp.tracing.trace import trace
@@ -100,11 +100,6 @@ class Knockouts:
             SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
             ModelError: A sample without image tokens.
         """
-        if mllm.server is not None:
-            with Meter(mllm.device) as meter:
-                given = given_as(mllm, sample, prompt)
-            assert isinstance(given, Batch)
-            return cls(mllm, given, None, meter.cost)
         found = make_prefix(mllm, sample, prompt)
         serves = found.serves(found.batch, mllm.visibility)
         return cls(mllm, found.batch, found if serves else None, found.cost)

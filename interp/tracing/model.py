@@ -23,7 +23,7 @@ from interp.tracing.nnsight_hook import OfferedRows, offered_rows
 from interp.tracing.prefix import Prefix, Prefixes, Stop
 from interp.tracing.prefix_pass import given_as, make_prefix
 from interp.tracing.reads import Read
-from interp.tracing.remote.jobs import RemoteJob, Submitted
+from interp.tracing.remote_job import RemoteJob, Submitted
 from interp.tracing.run import embeddings
 from interp.tracing.site import Selector, Site
 from interp.tracing.target import Scores, score
@@ -127,6 +127,7 @@ class Mllm(WrappedModel):
         """
         self._need_server("submit")
         batch = given_as(self, samples, prompt)
+        assert isinstance(batch, Batch)
         given = (batch, prompt, reads, edits, generate, seed, decoding)
         if apart(self, batch, prompt, reads, edits) is not None:
             raise ModelError(
@@ -220,7 +221,7 @@ class Mllm(WrappedModel):
         """Everything up to each sample's last image token, run once; accepted wherever samples are.
 
         With stop="last" everything but the last token of each prompt: what reads or edits of the last row alone
-        go on from, at the cost of one token.
+        go on from, at the cost of one token. Of a model on an NDIF server it is empty, and serves nothing.
 
         Raises:
             ModelError: A sample without image tokens; an unknown `stop`; another trace or tap of this model is

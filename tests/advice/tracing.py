@@ -116,6 +116,17 @@ ROWS: list[tuple[str, str, str]] = [
 ELSEWHERE: dict[str, str] = {
     "torch's default device is meta": "tests/tracing/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
+    # they need a server
+    "a model on an NDIF server has the executor": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "guidance against the model without the image": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "this needs the model's weights on this machine": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "{…}: a model on an NDIF server is loaded already": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
+    "{…}: jobs of one cannot run on the other": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
+    "{…} does not serve": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
+    "a job is named by its id": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
+    "job {…} was sent with other samples": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
+    "job {…} is not done on": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
+    "these samples need several passes, so they are several jobs": "tests/tracing/test_remote.py::test_several_passes_are_not_submitted",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
 

@@ -30,9 +30,9 @@ class Absent(MetaPathFinder):
 sys.meta_path.insert(0, Absent())
 
 import nnsight  # noqa: E402
+import torch  # noqa: E402
 import tornado.web  # noqa: E402
 import tornado.websocket  # noqa: E402
-import torch  # noqa: E402
 import zstandard  # noqa: E402
 from nnsight import TransformersModel  # noqa: E402
 from nnsight.modeling import huggingface  # noqa: E402
@@ -69,7 +69,7 @@ class State:
 
 
 def executed(model, blob, request):
-    """What the block saved: `prepare_traced_block` and `execute_traced_block` of ndif 0.1.2, on this process's model."""
+    """What the block saved: `prepare_traced_block` and `execute_traced_block` of ndif 0.1.2, on this model."""
     kept = [(one, dict(one)) for one in (linecache.cache, SOURCES, BLOCKS)]
     try:
         tracer = RequestModel.deserialize(blob, model._remoteable_persistent_objects(), request.compress)
@@ -91,7 +91,7 @@ def sandboxed(model, blob, request):
     from ndif.services.ray.sandbox.driver import SandboxDriver
     from ndif.services.ray.sandbox.host import spawn
 
-    runner = spawn(model_key=request.model_key)
+    runner = spawn(model_key=request.model_key, timeout=180.0)
     try:
         connection = runner.connection()
         connection.send((blob, request.compress, "float32", None, request.env))
@@ -197,8 +197,10 @@ def work(state, job, request, blob):
         except KeyError:
             tell(Status.ERROR, f"Model {request.model_key} is not deployed.")
         except BaseException as error:
-            told = str(error) if type(error).__name__ == "RunnerError" else "".join(
-                traceback.format_exception(error)
+            told = (
+                str(error)
+                if type(error).__name__ == "RunnerError"
+                else "".join(traceback.format_exception(error))
             )
             tell(Status.ERROR, told)
         else:

@@ -67,7 +67,9 @@ def alike(far: Mllm, near: Mllm) -> None:
     drawn = {**generated, "seed": 3, "decoding": Decoding(temperature=1.0)}
     like(far.trace(given, **drawn), near.trace(given, **drawn))
     for target in (Target("greedy"), Target("left lung nodule"), Target(interp.diff("yes", "no"))):
-        np.testing.assert_allclose(far.score(given, target).values, near.score(given, target).values, atol=2e-6)
+        np.testing.assert_allclose(
+            far.score(given, target).values, near.score(given, target).values, atol=2e-6
+        )
 
 
 def differentiated(far: Mllm, near: Mllm) -> None:
@@ -88,7 +90,9 @@ def differentiated(far: Mllm, near: Mllm) -> None:
             for mllm in (far, near)
         )
         wanted = theirs.gradient(theirs.start)
-        torch.testing.assert_close(mine.gradient(mine.start), wanted, rtol=0, atol=1e-6 * float(wanted.abs().max()))
+        torch.testing.assert_close(
+            mine.gradient(mine.start), wanted, rtol=0, atol=1e-6 * float(wanted.abs().max())
+        )
 
 
 def test_a_pass_there_equals_one_here(both):
@@ -137,7 +141,9 @@ def test_a_job_is_collected_later_by_its_id(both):
     like(job.collect(), near.trace(samples(), **options))
     with pytest.raises(ModelError, match="was sent with other samples, reads, edits"):
         far.collect(job.id, samples(), reads=READS[:1], generate=3)
-    with pytest.raises(ServerError, match=r"job nowhere is not done on .* after 0 s \(state: not known there\)"):
+    with pytest.raises(
+        ServerError, match=r"job nowhere is not done on .* after 0 s \(state: not known there\)"
+    ):
         far.collect("nowhere", samples(), timeout=0)
 
 
@@ -146,7 +152,9 @@ def test_a_broken_connection_is_tried_again(both, server):
     server.fault(drop=2)
     like(far.trace(samples()), near.trace(samples()))
     server.fault(drop=3)
-    with pytest.raises(ServerError, match=r"was lost while job \w+ was RUNNING .*What was finished is stored"):
+    with pytest.raises(
+        ServerError, match=r"was lost while job \w+ was RUNNING .*What was finished is stored"
+    ):
         far.trace(samples())
 
 
@@ -156,10 +164,10 @@ def test_faults_of_a_server_are_told(both, server):
     with pytest.raises(ServerError, match=r"job \w+ failed on http.*: RuntimeError: CUDA error"):
         far.trace(samples())
     server.fault(error="torch.OutOfMemoryError: CUDA out of memory")
-    with pytest.raises(ServerError, match="out of memory.*Give it fewer samples at once"):
+    with pytest.raises(ServerError, match=r"out of memory.*Give it fewer samples at once"):
         far.trace(samples())
     server.fault(refuse=1)
-    with pytest.raises(ServerError, match="answers 503 .*Service temporarily unavailable"):
+    with pytest.raises(ServerError, match=r"answers 503 .*Service temporarily unavailable"):
         far.trace(samples())
     with settings(server.address, "another key"):
         wrong = replace(far, server=replace(far.server, connection=Connection.configured()))
@@ -184,10 +192,26 @@ def test_a_server_is_checked_when_a_model_is_opened(server, tmp_path):
         interp.load(folder, remote=True)
 
 
+def test_a_prefix_there_is_empty_and_whole_prompts_run(both):
+    far, near = both
+    site = Site(queries="after_image", keys="all")
+    there, here = (
+        mllm.trace(mllm.prefix(samples()), reads=[Rows(site)]) for mllm in (far, near.sharing(None))
+    )
+    np.testing.assert_allclose(there.rows, here.rows, atol=2e-6)
+    assert there.cost.tokens == len(samples()) * far.encode(samples()).inputs["input_ids"].shape[1]
+
+
+def test_several_passes_are_not_submitted(both, monkeypatch):
+    far, _ = both
+    monkeypatch.setattr("interp.tracing.model.apart", lambda *given: [([0], None), ([1], None)])
+    with pytest.raises(ModelError, match=r"so they are several jobs\. Submit those of one length together"):
+        far.submit(samples())
+
+
 def test_what_needs_the_weights_is_refused(both):
     far, near = both
     for call in (
-        lambda: far.prefix(samples()),
         lambda: far.to_lens(),
         lambda: interp.indicators.Rollout()(far, samples()),
         lambda: far.tap().__enter__(),

@@ -32,7 +32,7 @@ from interp import errors
 from interp.errors import InterpError, ServerError
 from interp.tracing.remote.source_code import serialised
 
-__all__ = ["Connection", "JobBackend"]
+__all__ = ["Connection", "JobBackend", "LostConnectionError", "waited"]
 
 _NEEDED = ("nnsight", "transformers", "torch")
 """The packages whose versions on the server numbers depend on."""
@@ -81,7 +81,11 @@ class Connection:
         Raises:
             ServerError: As said, or no answer.
         """
-        for name, parts, needed in (("nnsight", 2, True), ("transformers", 1, True), ("transformers", 2, False)):
+        for name, parts, needed in (
+            ("nnsight", 2, True),
+            ("transformers", 1, True),
+            ("transformers", 2, False),
+        ):
             theirs, ours = self.versions.get(name), version(name)
             if theirs is None or theirs.split(".")[:parts] == ours.split(".")[:parts]:
                 continue
@@ -101,7 +105,9 @@ class Connection:
         Raises:
             ServerError: As said, or no answer.
         """
-        served = [one for one in self._get("/status").get("deployments", {}).values() if isinstance(one, dict)]
+        served = [
+            one for one in self._get("/status").get("deployments", {}).values() if isinstance(one, dict)
+        ]
         if any(_named(str(one.get("model_key", ""))) == _named(model_key) for one in served):
             return
         wanted = json.loads(model_key.partition(":")[2])
@@ -126,7 +132,9 @@ class Connection:
             answer.raise_for_status()
             return str(answer.json().get("status", "unknown"))
 
-    def backend(self, model_key: str, env: Mapping[str, Any], job: str | None, *, blocking: bool) -> JobBackend:
+    def backend(
+        self, model_key: str, env: Mapping[str, Any], job: str | None, *, blocking: bool
+    ) -> JobBackend:
         """What carries one nnsight trace out as a job.
 
         Args:
@@ -139,7 +147,9 @@ class Connection:
 
     def _get(self, path: str) -> Any:
         with self.translated():
-            answer = httpx.get(self.host + path, timeout=httpx.Timeout(10.0, read=60.0), headers=self._headers)
+            answer = httpx.get(
+                self.host + path, timeout=httpx.Timeout(10.0, read=60.0), headers=self._headers
+            )
             answer.raise_for_status()
             return answer.json()
 
@@ -173,7 +183,9 @@ class Connection:
         lost = isinstance(error, _LOST) or isinstance(cause, _LOST)
         if lost:
             at = backend.place if backend is not None else "before any job was sent"
-            return Lost(f"the connection to {self.host} was lost {at} ({type(error).__name__}: {told}). {_KEPT}")
+            return LostConnectionError(
+                f"the connection to {self.host} was lost {at} ({type(error).__name__}: {told}). {_KEPT}"
+            )
         if backend is None or backend.job_id is None:
             return ServerError(
                 f"no job can be sent to {self.host} ({told}). Check NDIF_HOST, or nnsight's CONFIG.API.HOST."
@@ -190,11 +202,13 @@ class Connection:
             )
         if status == 400:
             ours = f"nnsight {version('nnsight')}, Python {sys.version.partition(' ')[0]}"
-            return ServerError(f"{self.host} refuses this machine's {ours} ({told}). Install the versions it names.")
+            return ServerError(
+                f"{self.host} refuses this machine's {ours} ({told}). Install the versions it names."
+            )
         return ServerError(f"{self.host} answers {status} ({told}). Try again later. {_KEPT}")
 
 
-class Lost(ServerError):
+class LostConnectionError(ServerError):
     """A connection that broke; the same job may pass when it is sent again."""
 
 
@@ -202,7 +216,11 @@ def _of_job(told: str, place: str) -> InterpError:
     """An error that was raised on the server: of our own kind where the last line names one."""
     last = told.strip().splitlines()[-1] if told.strip() else "no words"
     name, _, message = last.partition(": ")
-    kind = getattr(errors, name.removeprefix("interp.errors."), None) if name.startswith("interp.errors.") else None
+    kind = (
+        getattr(errors, name.removeprefix("interp.errors."), None)
+        if name.startswith("interp.errors.")
+        else None
+    )
     if isinstance(kind, type) and issubclass(kind, InterpError) and message:
         return kind(message)
     if "does not require grad" in last or "does not have a grad_fn" in last or "not have been used" in last:

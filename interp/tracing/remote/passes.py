@@ -8,7 +8,7 @@ the values it asks for: so they touch modules by nnsight's views alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -104,7 +104,12 @@ def prompt_pass(
 
 
 def steps(
-    tracer: Any, layers: Sequence[Any], head: Any, job: dict[str, Any], cap: float | None, found: dict[str, Any]
+    tracer: Any,
+    layers: Sequence[Any],
+    head: Any,
+    job: dict[str, Any],
+    cap: float | None,
+    found: dict[str, Any],
 ) -> None:
     """Fills `found` with what a generation gives, token by token as the job's "generation" draws them.
 
@@ -115,21 +120,21 @@ def steps(
         tracer: nnsight's tracer of the generation.
         layers: nnsight's views of the decoder layers.
         head: nnsight's view of the output layer.
-        job: as `carry_out` takes it, with "generation".
+        job: as `carry_out` takes it, with "generation" and "n", the number of samples.
         cap: the soft cap of the logits.
         found: is given "tail" and "rows", "ids" by step, the samples "lost", and "seen", the logits that were drawn
             from, where the draw keeps them.
     """
     generation = job["generation"]
-    ended = ends = None
+    ends = torch.tensor(sorted(generation.ends), dtype=torch.long)
+    ended = torch.zeros(job["n"], dtype=torch.bool)
     for step in tracer.iter[: generation.n]:
         job["recorder"].step = step
         job = carry_out(layers, job)
         given = head.output
         logits = capped(given, cap)[:, -1].detach()
+        ended, ends = ended.to(logits.device), ends.to(logits.device)
         if step == 0:
-            ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-            ends = torch.tensor(sorted(generation.ends), dtype=torch.long, device=logits.device)
             found.update(tail=logits[:, None], ids=[], lost=ended)
         found["rows"] = job["recorder"].rows
         lost = without_choice(logits) & ~ended
@@ -211,5 +216,3 @@ def entering_first_layer(layers: Sequence[Any]) -> Tensor:
     """What enters the first decoder layer."""
     positional, named = layers[0].inputs
     return (positional[0] if positional else named["hidden_states"]).detach()
-
-

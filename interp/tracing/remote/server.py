@@ -15,15 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
-from transformers.cache_utils import DynamicLayer
 
 from interp.errors import ModelError, ServerError
 from interp.tracing.cost import Meter
 from interp.tracing.encoding import Batch
 from interp.tracing.hooks import LayerWork, Recorder
 from interp.tracing.plan import Block
-from interp.tracing.remote.connection import Connection, JobBackend, Lost, waited
-from interp.tracing.remote.jobs import Submitted
+from interp.tracing.remote.connection import Connection, JobBackend, LostConnectionError, waited
 from interp.tracing.remote.passes import (
     differentiate_input,
     differentiate_rows,
@@ -32,6 +30,7 @@ from interp.tracing.remote.passes import (
     steps,
 )
 from interp.tracing.remote.request_digest import digest_of
+from interp.tracing.remote_job import Submitted
 from interp.tracing.residual import StreamWork
 from interp.tracing.run import Generation, Outcome, without_choice
 from interp.tracing.target import Aim
@@ -119,7 +118,7 @@ class Server:
             found = self._result(job, batch, meter, lambda backend: self._prompt(backend, batch, job, keep))
             tail = found["tail"]
             return Outcome(tail[:, -1], tail, None, found["rows"], without_choice(tail))
-        job["generation"] = generation
+        job |= {"generation": generation, "n": len(batch)}
         found = self._result(job, batch, meter, lambda backend: self._generate(backend, batch, job))
         tail, ids = found["tail"], torch.stack(found["ids"], dim=1) if found["ids"] else None
         more = len(found["ids"]) - 1
@@ -254,16 +253,7 @@ class Server:
 
     def _sent(self, send: Callable[[JobBackend], None]) -> dict[str, Any]:
         """What a new job gives; it is sent again where the connection breaks, for it changes nothing on the server."""
-        for attempt in range(self.connection.retries + 1):
-            backend = self._backend(None)
-            try:
-                with self.connection.translated(backend):
-                    send(backend)
-                break
-            except Lost:
-                if attempt == self.connection.retries:
-                    raise
-                time.sleep(self.connection.wait)
+        backend = self._again(self._backend, send)
         if backend.job_id is None or (self.waits and backend.saved is None):
             raise ServerError(
                 f"{self.connection.host} gave no job id or no result, so nothing says that the pass ran there. Is it "
@@ -274,10 +264,28 @@ class Server:
             raise Submitted(backend.job_id)
         return backend.saved["found"]
 
+    def _again(self, make: Callable[[], JobBackend], use: Callable[[JobBackend], Any]) -> JobBackend:
+        """What was used in the end: made and used again where the connection breaks."""
+        for attempt in range(self.connection.retries + 1):
+            backend = make()
+            try:
+                with self.connection.translated(backend):
+                    use(backend)
+                return backend
+            except LostConnectionError:
+                if attempt == self.connection.retries:
+                    raise
+                time.sleep(self.connection.wait)
+        raise AssertionError
+
     def _fetched(self, job: str, asked: str) -> dict[str, Any]:
         """What a job that was left to run gives."""
         backend = self._backend(job)
-        saved = waited(lambda: self._polled(backend), self.connection.wait, self.timeout)
+
+        def asked_for() -> dict[str, Any] | None:
+            return self._again(lambda: backend, JobBackend.fetch).saved
+
+        saved = waited(asked_for, self.connection.wait, self.timeout)
         if saved is None:
             raise ServerError(
                 f"job {job} is not done on {self.connection.host} after {self.timeout:g} s (state: "
@@ -291,19 +299,7 @@ class Server:
             )
         return found
 
-    def _polled(self, backend: JobBackend) -> dict[str, Any] | None:
-        """One question about a job, asked again where the connection breaks."""
-        for attempt in range(self.connection.retries + 1):
-            try:
-                with self.connection.translated(backend):
-                    return backend.fetch()
-            except Lost:
-                if attempt == self.connection.retries:
-                    raise
-                time.sleep(self.connection.wait)
-        raise AssertionError
-
-    def _backend(self, job: str | None) -> JobBackend:
+    def _backend(self, job: str | None = None) -> JobBackend:
         env = self.nn._remoteable_get_env()
         blocking = self.waits and job is None
         return self.connection.backend(self.nn.to_model_key(), env, job, blocking=blocking)

@@ -1,4 +1,4 @@
-"""A model whose weights are on a server, as far as this machine holds it: config, processor and modules without values."""
+"""A model whose weights are on a server, as far as this machine holds it: config and modules without values."""
 
 from __future__ import annotations
 

@@ -6,12 +6,12 @@ again on the server. A server needs torch, numpy, transformers and nnsight; it d
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
 import inspect
 import io
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,11 +21,9 @@ from typing import Any
 from cloudpickle import list_registry_pickle_by_value, register_pickle_by_value, unregister_pickle_by_value
 from nnsight.intervention.serialization import DEFAULT_PROTOCOL, CustomCloudPickler, reduce_block
 
-import interp
-
 __all__ = ["SourcePickler", "serialised"]
 
-_PACKAGE = interp.__name__
+_PACKAGE = __name__.partition(".")[0]
 
 
 def serialised(tracer: Any, *, compress: bool) -> bytes:
@@ -53,11 +51,11 @@ def _sent_by_value() -> Iterator[None]:
     if _PACKAGE in list_registry_pickle_by_value():
         yield
         return
-    register_pickle_by_value(interp)
+    register_pickle_by_value(sys.modules[_PACKAGE])
     try:
         yield
     finally:
-        unregister_pickle_by_value(interp)
+        unregister_pickle_by_value(sys.modules[_PACKAGE])
 
 
 class SourcePickler(CustomCloudPickler):
@@ -117,9 +115,7 @@ def _parts(kind: type) -> tuple[str, int, str, frozenset[str], frozenset[str]]:
 
 
 def _read(node: ast.AST) -> set[str]:
-    return {
-        one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)
-    }
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
 
 
 def _free(function: ast.FunctionDef) -> set[str]:
