@@ -45,10 +45,11 @@ from transformers import AutoTokenizer  # noqa: E402
 
 @dataclass
 class Faults:
-    """What goes wrong, counted in jobs. `drop`: the socket closes while it runs; `error`: it ends with these words."""
+    """What goes wrong, counted in jobs. `drop`: the socket closes while it runs; `error`: one ends with these words."""
 
     drop: int = 0
     error: str = ""
+    after: int = 0
     refuse: int = 0
     silent: bool = False
     versions: dict = field(default_factory=dict)
@@ -64,6 +65,7 @@ class State:
     sockets: dict = field(default_factory=dict)
     jobs: dict = field(default_factory=dict)
     sizes: list = field(default_factory=list)
+    env: dict = field(default_factory=nnsight.ndif.get_local_env)
     turn: threading.Lock = field(default_factory=threading.Lock)
     address: str = ""
 
@@ -110,7 +112,7 @@ class Handler(tornado.web.RequestHandler):
 
 class Env(Handler):
     def get(self):
-        found = nnsight.ndif.get_local_env()
+        found = self.state.env
         self.write({**found, "packages": {**found["packages"], **self.state.faults.versions}})
 
 
@@ -178,7 +180,9 @@ def work(state, job, request, blob):
         if request.session_id in state.sockets:
             state.loop.call_soon_threadsafe(state.sockets[request.session_id].close)
         return
-    if faults.error:
+    if faults.after:
+        faults.after -= 1
+    elif faults.error:
         told, faults.error = faults.error, ""
         tell(Status.ERROR, told)
         return

@@ -58,23 +58,36 @@ def like(far: interp.Trace, near: interp.Trace) -> None:
 
 
 def alike(far: Mllm, near: Mllm) -> None:
+    """Reads and edits of a prompt and of generated tokens, and the score of an answer of several tokens."""
+    edits = [Knockout(Site(layers=[1], queries="after_image")), EVERY]
+    given = {"reads": READS, "edits": edits, "generate": 4}
+    like(far.trace(samples(), **given), near.trace(samples(), **given))
+    target = Target("left lung nodule")
+    np.testing.assert_allclose(
+        far.score(samples(), target).values, near.score(samples(), target).values, atol=2e-6
+    )
+
+
+def alike_in_all(far: Mllm, near: Mllm) -> None:
     """Every kind of pass."""
-    given = samples()
-    for edits in ([], [Knockout(Site(layers=[1], queries="after_image"))], [Boost(Site(layers=[0]), 0.5)]):
-        like(far.trace(given, reads=READS, edits=edits), near.trace(given, reads=READS, edits=edits))
-    generated = {"reads": READS, "generate": 4}
-    like(far.trace(given, **generated, edits=[EVERY]), near.trace(given, **generated, edits=[EVERY]))
-    drawn = {**generated, "seed": 3, "decoding": Decoding(temperature=1.0)}
-    like(far.trace(given, **drawn), near.trace(given, **drawn))
-    for target in (Target("greedy"), Target("left lung nodule"), Target(interp.diff("yes", "no"))):
+    alike(far, near)
+    for edits in (
+        [],
+        [Boost(Site(layers=[0]), 0.5)],
+        [Knockout(Site(queries="all", keys=interp.positions([2])))],
+    ):
+        like(far.trace(samples(), reads=READS, edits=edits), near.trace(samples(), reads=READS, edits=edits))
+    drawn = {"reads": READS, "generate": 4, "seed": 3, "decoding": Decoding(temperature=1.0)}
+    like(far.trace(samples(), **drawn), near.trace(samples(), **drawn))
+    for target in (Target("greedy"), Target(interp.diff("yes", "no"))):
         np.testing.assert_allclose(
-            far.score(given, target).values, near.score(given, target).values, atol=2e-6
+            far.score(samples(), target).values, near.score(samples(), target).values, atol=2e-6
         )
 
 
-def differentiated(far: Mllm, near: Mllm) -> None:
+def differentiated(far: Mllm, near: Mllm, n_targets: int = 2) -> None:
     """Gradients of rows and of inputs."""
-    for target in (Target("greedy"), Target("left lung")):
+    for target in (Target("greedy"), Target("left lung"))[:n_targets]:
         rows = [
             list(row_gradients(mllm, samples(), target, None, Meter(mllm.device), layers=[0, 2]))
             for mllm in (far, near)
@@ -100,8 +113,8 @@ def test_a_pass_there_equals_one_here(both):
 
 
 def test_gradients_there_equal_those_here(both):
-    differentiated(*both)
     far, near = both
+    differentiated(far, near, n_targets=1)
     torch.testing.assert_close(far.embeddings(far.encode(samples())), near.embeddings(near.encode(samples())))
 
 
@@ -115,6 +128,7 @@ def test_only_what_was_asked_for_comes_back(both, server):
     assert few < 4 * far.vocabulary_size + 4 * length + 3000  # the logits, one row, and torch's own frame
 
 
+@pytest.mark.slow
 def test_a_function_of_the_users_runs_there(both):
     def halved(values, cells):
         return torch.where(cells, values / 2, values)
@@ -175,7 +189,7 @@ def test_faults_of_a_server_are_told(both, server):
             wrong.trace(samples())
 
 
-def test_a_server_is_checked_when_a_model_is_opened(server, tmp_path):
+def test_a_server_is_checked_when_a_model_is_opened(server):
     folder = server.folders["llava"]
     server.fault(versions={"nnsight": "0.7.0"})
     with pytest.raises(ServerError, match=r"runs nnsight 0\.7\.0, this machine nnsight 0\.8"):
@@ -192,6 +206,7 @@ def test_a_server_is_checked_when_a_model_is_opened(server, tmp_path):
         interp.load(folder, remote=True)
 
 
+@pytest.mark.slow
 def test_a_prefix_there_is_empty_and_whole_prompts_run(both):
     far, near = both
     site = Site(queries="after_image", keys="all")
@@ -209,11 +224,23 @@ def test_several_passes_are_not_submitted(both, monkeypatch):
         far.submit(samples())
 
 
+def test_nnsights_own_trace_never_runs_here(both):
+    far, _ = both
+    batch = far.encode(samples())
+    with pytest.raises(
+        RuntimeError, match="meta tensors"
+    ):  # no weights were fetched, so there is nothing to run
+        with far.nn.trace(**batch.inputs):
+            far.nn.lm_head.output.save()
+    with far.nn.trace(**batch.inputs, remote=True):
+        values = far.nn.lm_head.output[:, -1].save()
+    np.testing.assert_allclose(values, far.trace(batch).logits, atol=1e-5)
+
+
 def test_what_needs_the_weights_is_refused(both):
     far, near = both
     for call in (
         lambda: far.to_lens(),
-        lambda: interp.indicators.Rollout()(far, samples()),
         lambda: far.tap().__enter__(),
     ):
         with pytest.raises(ServerError, match="needs the model's weights on this machine"):
@@ -254,7 +281,7 @@ def test_a_remote_identity_names_model_and_server(both, server):
 def test_every_family_there_equals_here(family, tmp_path):
     with serving([family], tmp_path) as found, settings(found.address):
         far, near = opened(found.folders[family])
-        alike(far, near)
+        alike_in_all(far, near)
         differentiated(far, near)
 
 

@@ -230,7 +230,8 @@ def _of_job(told: str, place: str) -> InterpError:
         )
     if "out of memory" in told.lower():
         return ServerError(f"{place}, out of memory: {last}. Give it fewer samples at once. {_KEPT}")
-    return ServerError(f"{place}: {last}\n\n{told.strip()}\n\n{_KEPT}")
+    whole = f"\n\n{told.strip()}\n\n" if told.strip() != last else ". "
+    return ServerError(f"{place}: {last}{whole}{_KEPT}")
 
 
 def _named(model_key: str) -> tuple[Any, ...]:

@@ -47,6 +47,7 @@ def skeleton_model(where: str, processor: Any, options: Mapping[str, Any]) -> An
         ) from error
     for name in ("tokenizer", "processor", "image_processor", "feature_extractor"):
         setattr(made, name, None)  # jobs send tensors, and the server need not have the same parts
+    made.dispatched = True  # else a trace of it without remote=True would fetch the weights and run here
     return made
 
 
