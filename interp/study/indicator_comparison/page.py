@@ -208,7 +208,7 @@ def maps_card(cell: IndicatorCell, index: int) -> Markup:
     """One sample: its image with the truth, every indicator's map with its score, question and answer."""
     study, tokens = cell.study, cell.tokens(index)
     truth = truth_boxes(study.data[index], study.truth[0])
-    sample = study.data[index].replace(boxes=truth)
+    sample = study.data[index].replace(boxes=truth, masks=())
     image = truth[0].image if truth else 0
     shown = [(study.truth[0], gallery.picture(sample, image))]
     scores = _scores(cell, index)
