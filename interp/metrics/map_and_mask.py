@@ -42,7 +42,7 @@ class Pair:
 
     @cached_property
     def n_inside(self) -> np.ndarray:
-        """|B|: how many tokens are inside each mask, or the sum of their fractions; 1 where nothing is, to divide by."""
+        """|B|: how many tokens are inside each mask, or the sum of their fractions; 1 instead of 0."""
         inside = self.mask.sum(axis=-1)
         return np.asarray(np.where(inside > 0, inside, 1))
 

@@ -37,8 +37,8 @@ from interp.study.indicator_comparison.tables import (
     pairs_table,
     per_group,
 )  # fmt: skip
-from interp.study.indicator_comparison.truth import BOXES, truth_boxes
 from interp.study.model_spec import is_organism
+from interp.study.truth import BOXES, truth_boxes
 
 if TYPE_CHECKING:
     from interp.study.indicator_comparison.result import IndicatorCell, IndicatorResult
