@@ -280,6 +280,26 @@ class TokenMap:
             count[y0:y1, x0:x1] += 1
         return np.divide(total, count, out=np.full((height, width), np.nan), where=count > 0)
 
+    def millimetres(self, pixel_mm: float | tuple[float, float]) -> Float[np.ndarray, "token 4"]:
+        """Returns the footprints in millimetres, xyxy from the upper left corner of each image; NaN rows stay NaN.
+
+        Args:
+            pixel_mm: The size of a pixel of the original image, one number or (x, y); the readers of volumes put it
+                into `sample.meta["pixel_mm"]`.
+
+        Raises:
+            MapError: Something other than one or two finite numbers above 0.
+        """
+        try:
+            size = np.broadcast_to(np.asarray(pixel_mm, float), (2,))
+        except (TypeError, ValueError):
+            size = np.zeros(2)
+        if isinstance(pixel_mm, bool) or not (np.isfinite(size) & (size > 0)).all():
+            raise MapError(
+                f"pixel_mm is the size of a pixel, one number above 0 or (x, y); got {pixel_mm!r:.200}."
+            )
+        return self.footprints * np.tile(size, 2)
+
     def _masks(self, masks: Sequence[Mask]) -> list[tuple[int, Bool[np.ndarray, "row col"]]]:
         """Each image's index with its pixels inside any of its masks."""
         for mask in masks:

@@ -147,6 +147,8 @@ STUDIES: list[tuple[str, str, str]] = [
     ("truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE, 'masks')", "sample.replace(masks=[…])", "truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE.replace(masks=[np.ones((80, 100), bool)]), 'masks')"),
     ("interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='masks')", 'rule="touch" for those', "interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='touch')"),
     ("interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='masks')", 'truth=["boxes"]', "interp.IndicatorComparison(data=[MARKED], truth=['boxes'], rule='masks')"),
+    ("study.lesion_hits(sweep().run(new_folder(), progress=False))", 'metrics=["pointing", …]', "study.lesion_hits(sweep(data=[planted.sample(i, meta={'lesion': 'a'}, group='v') for i in range(2)], metrics=['pointing', 'ar']).run(new_folder(), progress=False))"),
+    ("study.lesion_hits(sweep(metrics=['pointing']).run(new_folder(), progress=False))", 'the same meta["lesion"]', "study.lesion_hits(sweep(data=[planted.sample(i, meta={'lesion': 'a'}, group='v') for i in range(2)], metrics=['pointing']).run(new_folder(), progress=False))"),
     ("sweep().run(new_folder(), progress=False, workers=2)", "or run with workers=1", "sweep().run(new_folder(), progress=False, workers=1)"),
 ]  # fmt: skip
 MAPS: list[tuple[str, str, str]] = [

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from interp.errors import BoxError, ImageError
+from interp.errors import BoxError, ImageError, MapError
 from interp.inputs.footprints import pad_to_square, squash
 from interp.inputs.masks import Mask, as_masks, covered_by
 from interp.inputs.sample import Sample
@@ -177,3 +177,13 @@ def test_boxes_and_masks_together_are_refused() -> None:
         BoxError, match=r"expected boxes or masks, got both. Pass sample.boxes or sample.masks"
     ):
         tokens.mask([Mask(triangle()), (0, 0, 4, 4)])
+
+
+def test_footprints_in_millimetres() -> None:
+    tokens = tokens_of(squash((12, 8), (2, 2)), (12, 8))
+    assert tokens.millimetres((0.5, 2.0))[3].tolist() == [3.0, 8.0, 6.0, 16.0]
+    assert tokens.millimetres(0.5)[3].tolist() == [3.0, 2.0, 6.0, 4.0]
+    with pytest.raises(
+        MapError, match=r"pixel_mm is the size of a pixel, one number above 0 or \(x, y\); got 0"
+    ):
+        tokens.millimetres(0)
