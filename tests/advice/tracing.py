@@ -118,6 +118,8 @@ ELSEWHERE: dict[str, str] = {
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
     # they need a server
     "a model on an NDIF server has the executor": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "a model on an NDIF server is not wrapped": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "{…} gave no job id": "tests/tracing/test_remote.py::test_a_pass_that_no_server_ran_is_an_error",
     "guidance against the model without the image": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
     "this needs the model's weights on this machine": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
     "{…}: a model on an NDIF server is loaded already": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",

@@ -15,7 +15,7 @@ import torch
 
 import interp
 from interp import Boost, Decoding, Knockout, Mllm, PatchResidual, Residual, Rows, Site, Target
-from interp.errors import EditError, ModelError, ServerError
+from interp.errors import EditError, InterpError, ModelError, ServerError
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import input_function, row_gradients
 from interp.tracing.remote.connection import Connection
@@ -202,7 +202,10 @@ def test_a_server_is_checked_when_a_model_is_opened(server):
         interp.load("organism", remote=True)
     with pytest.raises(ModelError, match=r"dtype='bfloat16': a model on an NDIF server is loaded already"):
         interp.load(folder, remote=True, dtype="bfloat16")
-    with settings("http://127.0.0.1:9"), pytest.raises(ServerError, match="was lost before any job was sent"):
+    with (
+        settings("http://127.0.0.1:9"),
+        pytest.raises(ServerError, match=r"127\.0\.0\.1:9 cannot be reached"),
+    ):
         interp.load(folder, remote=True)
 
 
@@ -234,6 +237,15 @@ def test_nnsights_own_trace_never_runs_here(both):
     np.testing.assert_allclose(values, far.trace(batch).logits, atol=1e-5)
 
 
+def test_a_pass_that_no_server_ran_is_an_error(both, monkeypatch):
+    far, _ = both
+    monkeypatch.setattr(
+        "interp.tracing.remote.connection.JobBackend.__call__", lambda self, tracer=None: None
+    )
+    with pytest.raises(ServerError, match="gave no job id or no result"):
+        far.trace(samples())
+
+
 def test_what_needs_the_weights_is_refused(both):
     far, near = both
     for call in (
@@ -244,6 +256,8 @@ def test_what_needs_the_weights_is_refused(both):
             call()
     with pytest.raises(ServerError, match="needs a second stream of passes"):
         far.trace(samples(), decoding=Decoding(contrast=interp.Contrast()))
+    with pytest.raises(ModelError, match="nothing to give back"):
+        far.unwrap()
     with pytest.raises(ModelError, match='has the executor "source" alone'):
         far.using("tap")
     with pytest.raises(ModelError, match="this one is on this machine"):
@@ -299,6 +313,11 @@ def test_patches_are_sent(both):
     stream = near.trace(samples(), reads=[Residual(layers=[1])])
     edits = [PatchResidual([1], "last", [one.residual.values[:, :] * 2 for one in stream])]
     like(far.trace(samples(), reads=READS, edits=edits), near.trace(samples(), reads=READS, edits=edits))
+    edits = [PatchResidual([1], "last", [np.full_like(one.residual.values, np.inf) for one in stream])]
+    with pytest.raises(InterpError) as here:
+        near.trace(samples(), edits=edits, generate=3)
+    with pytest.raises(type(here.value), match="not numbers|NaN or infinity"):
+        far.trace(samples(), edits=edits, generate=3)
 
 
 @pytest.mark.slow

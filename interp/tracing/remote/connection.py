@@ -181,11 +181,14 @@ class Connection:
         if isinstance(cause, httpx.HTTPStatusError):
             return self._refusal(cause.response.status_code, told)
         lost = isinstance(error, _LOST) or isinstance(cause, _LOST)
-        if lost:
-            at = backend.place if backend is not None else "before any job was sent"
+        if lost and backend is None:
             return LostConnectionError(
-                f"the connection to {self.host} was lost {at} ({type(error).__name__}: {told}). {_KEPT}"
+                f"{self.host} cannot be reached ({type(error).__name__}: {told}). Is this machine online, and is "
+                "NDIF_HOST, or nnsight's CONFIG.API.HOST, the right address?"
             )
+        if lost and backend is not None:
+            words = f"was lost {backend.place} ({type(error).__name__}: {told}). {_KEPT}"
+            return LostConnectionError(f"the connection to {self.host} {words}")
         if backend is None or backend.job_id is None:
             return ServerError(
                 f"no job can be sent to {self.host} ({told}). Check NDIF_HOST, or nnsight's CONFIG.API.HOST."

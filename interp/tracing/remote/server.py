@@ -52,6 +52,7 @@ class Server:
         waits: whether a job is waited for; otherwise it is left to run.
         job: the id of a job to fetch instead of sending one.
         timeout: how many seconds to wait for that; None for as long as it takes.
+        sent: the ids of the jobs that were sent.
     """
 
     nn: Any
