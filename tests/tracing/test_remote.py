@@ -316,7 +316,7 @@ def test_patches_are_sent(both):
     edits = [PatchResidual([1], "last", [np.full_like(one.residual.values, np.inf) for one in stream])]
     with pytest.raises(InterpError) as here:
         near.trace(samples(), edits=edits, generate=3)
-    with pytest.raises(type(here.value), match="not numbers|NaN or infinity"):
+    with pytest.raises(type(here.value), match=r"not numbers|NaN or infinity"):
         far.trace(samples(), edits=edits, generate=3)
 
 
