@@ -313,7 +313,7 @@ def test_patches_are_sent(both):
     stream = near.trace(samples(), reads=[Residual(layers=[1])])
     edits = [PatchResidual([1], "last", [one.residual.values[:, :] * 2 for one in stream])]
     like(far.trace(samples(), reads=READS, edits=edits), near.trace(samples(), reads=READS, edits=edits))
-    edits = [PatchResidual([1], "last", [np.full_like(one.residual.values, np.inf) for one in stream])]
+    edits = [PatchResidual([1], "last", [np.full_like(one.residual.values, 3e38) for one in stream])]
     with pytest.raises(InterpError) as here:
         near.trace(samples(), edits=edits, generate=3)
     with pytest.raises(type(here.value), match=r"not numbers|NaN or infinity"):
