@@ -205,10 +205,10 @@ def test_two_processes_and_a_kill_change_no_byte(
 ) -> None:
     prompts = {"paper": PAPER_PROMPT, "short": SHORT}
     varied = Grid(
-        base("organism", data=bundled("natural", n=6)), prompt=prompts, edits={"none": (), "blind": [BLIND]}
+        base("organism", data=bundled("natural", n=10)), prompt=prompts, edits={"none": (), "blind": [BLIND]}
     )
     whole = varied.run(tmp_path / "one", progress=False)
-    assert [len(batch) for batch in made] == [2] * 3
+    assert [len(batch) for batch in made] == [2] * 5
     tokens = whole.cost.tokens.sum()
     made.clear()
     monkeypatch.setattr(runner, "compute_shard", _dies_after(1, runner.compute_shard))
