@@ -24,11 +24,11 @@ FRAMES = {
     "indicator_comparison-scores": 2e-3,
     "indicator_comparison-summary": 2e-3,
     "knockout_sweep-tests": 1e-3,
-    "logit_lens-summary": 5e-4,
+    "logit_lens-scores": 2e-3,
+    "logit_lens-summary": 2e-3,
 }
-"""Frame → the same, where rounding moves more than values: which of two nearly tied tokens is removed first, or which
-of the resampled groups lies at the edge of an interval or of a p value (1e-3, 2e-4 and 1e-4 from one processor to
-another).
+"""Frame → the same, where rounding moves more than values: which of two nearly tied tokens is first, or which of the
+resampled groups lies at the edge of an interval or of a p value (1e-3, 2e-4 and 1e-4 from one processor to another).
 """
 
 
