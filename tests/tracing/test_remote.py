@@ -15,7 +15,7 @@ import torch
 
 import interp
 from interp import Boost, Decoding, Knockout, Mllm, PatchResidual, Residual, Rows, Site, Target
-from interp.errors import EditError, InterpError, ModelError, ServerError
+from interp.errors import EditError, ModelError, ServerError
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import input_function, row_gradients
 from interp.tracing.remote.connection import Connection
@@ -313,11 +313,6 @@ def test_patches_are_sent(both):
     stream = near.trace(samples(), reads=[Residual(layers=[1])])
     edits = [PatchResidual([1], "last", [one.residual.values[:, :] * 2 for one in stream])]
     like(far.trace(samples(), reads=READS, edits=edits), near.trace(samples(), reads=READS, edits=edits))
-    edits = [PatchResidual([1], "last", [np.full_like(one.residual.values, 3e38) for one in stream])]
-    with pytest.raises(InterpError) as here:
-        near.trace(samples(), edits=edits, generate=3)
-    with pytest.raises(type(here.value), match=r"not numbers|NaN or infinity"):
-        far.trace(samples(), edits=edits, generate=3)
 
 
 @pytest.mark.slow
