@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from interp.data.lines import Row, parsed_json, shown
@@ -208,7 +209,9 @@ def image_in(folder: Path, row: Row, name: str, cell: Any) -> ImageLike:
     """
     if isinstance(cell, os.PathLike):
         cell = os.fspath(cell)
-    return as_path_in(folder, row, name, cell) if isinstance(cell, str) else cell
+    if isinstance(cell, Image.Image | np.ndarray | LazyImage):
+        return cell
+    return as_path_in(folder, row, name, cell)
 
 
 def as_path_in(folder: Path, row: Row, name: str, cell: Any) -> str:
@@ -218,7 +221,7 @@ def as_path_in(folder: Path, row: Row, name: str, cell: Any) -> str:
         DataError: It names no regular file; the message names row and column.
     """
     if not isinstance(cell, str) or not cell.strip():
-        raise row.bad(name, f"expected the path of an image, got {brief(cell)}")
+        raise row.bad(name, f"expected an image or its path, got {brief(cell)}")
     if problem := unreadable(folder / cell):
         raise row.bad(
             name, f"no file {brief(cell)} in {shown(folder)}. Are the images in another folder? It {problem}"

@@ -19,7 +19,8 @@ __all__ = [
     "Row",
     "as_path",
     "collect",
-    "content_of",
+    "file_bytes",
+    "json_object",
     "json_rows",
     "line_rows",
     "parsed_json",
@@ -40,7 +41,7 @@ class Row:
 
     path: Path
     number: int
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Any = field(default_factory=dict)
     unit: str = "line"
 
     def bad(self, name: str, problem: str) -> DataError:
@@ -123,7 +124,7 @@ def collect(rows: Iterable[Row], make: Callable[[Row], Iterable[Sample]], bad_ro
     return samples
 
 
-def content_of(path: Path, most: int = MOST_BYTES) -> bytes:
+def file_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Returns the bytes of a regular file.
 
     Raises:
@@ -145,7 +146,7 @@ def content_of(path: Path, most: int = MOST_BYTES) -> bytes:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Number and content of each line that is not empty; the file is read whole."""
     lines = (
-        content_of(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        file_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     )  # splitlines also cuts inside JSON texts
     yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
@@ -161,10 +162,19 @@ def line_rows(path: Path) -> Iterator[Row]:
 
 def _parsed(row: Row, line: bytes) -> Row:
     """The row with the values of its line."""
-    values = parsed_json(line, row.at, "row")
+    return Row(row.path, row.number, json_object(line, row.at), row.unit)
+
+
+def json_object(text: bytes, at: str) -> dict[str, Any]:
+    """Returns the object of a JSON text.
+
+    Raises:
+        DataError: As for `parsed_json`, or another value; the message begins with `at`.
+    """
+    values = parsed_json(text, at, "row")
     if not isinstance(values, dict):
-        raise DataError(f"{row.at}: expected a JSON object, got {type(values).__name__}")
-    return Row(row.path, row.number, values, row.unit)
+        raise DataError(f"{at}: expected a JSON object, got {type(values).__name__}")
+    return values
 
 
 def parsed_json(text: bytes | str, at: str, what: str = "file") -> Any:
@@ -190,7 +200,7 @@ def read_json(path: Path, kind: type) -> Any:
     Raises:
         DataError: The file cannot be read, is not JSON, or holds a value of another type.
     """
-    value = parsed_json(content_of(path).removeprefix(b"\xef\xbb\xbf"), shown(path))
+    value = parsed_json(file_bytes(path).removeprefix(b"\xef\xbb\xbf"), shown(path))
     if not isinstance(value, kind):
         raise DataError(
             f"{shown(path)}: expected a JSON {_JSON_NAMES[kind]}, got {type(value).__name__}. Is it another file of "
@@ -203,10 +213,10 @@ def text_in(path: Path, most: int = MOST_BYTES) -> str:
     """Returns the text of a file in UTF-8, without a byte-order mark.
 
     Raises:
-        DataError: As for `content_of`, or the file is not UTF-8.
+        DataError: As for `file_bytes`, or the file is not UTF-8.
     """
     try:
-        return content_of(path, most).decode("utf-8-sig")
+        return file_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{shown(path)}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
 

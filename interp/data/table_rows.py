@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from interp.data.extra import needs
-from interp.data.lines import Row, as_path, content_of, json_rows, line_rows, read_json, shown
+from interp.data.lines import Row, as_path, file_bytes, json_rows, line_rows, read_json, shown
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_bool
 from interp.inputs.images import LazyImage
@@ -262,7 +262,7 @@ def _encoded(held: Any, number: int, column: str, i: int | None) -> bytes:
     cell = cell if i is None else cell[i]
     if not cell or (cell.get("bytes") is None and not cell.get("path")):
         raise DataError(f"row {number} has no image in {column!r}.")
-    return cell["bytes"] if cell["bytes"] is not None else content_of(Path(cell["path"]))
+    return cell["bytes"] if cell["bytes"] is not None else file_bytes(Path(cell["path"]))
 
 
 def is_missing(value: Any) -> bool:

@@ -12,7 +12,7 @@ from xml.parsers import expat
 
 from interp.data.fields import as_number, as_path_in
 from interp.data.labelled import PRESENT, Asked, with_area
-from interp.data.lines import Row, as_path, collect, content_of, shown
+from interp.data.lines import Row, as_path, collect, file_bytes, shown
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of
@@ -199,7 +199,7 @@ def _tree(path: Path) -> _Element:
     parser.EndElementHandler = lambda _: open_ones.pop()
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(content_of(path, MOST_BYTES), True)
+        parser.Parse(file_bytes(path, MOST_BYTES), True)
     except expat.ExpatError as error:
         raise DataError(
             f"{shown(path)}, line {error.lineno}: not XML ({expat.errors.messages[error.code]})."

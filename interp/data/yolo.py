@@ -13,7 +13,7 @@ from typing import Any
 from interp.data.extra import needs
 from interp.data.fields import as_number
 from interp.data.labelled import PRESENT, Asked, with_area
-from interp.data.lines import Row, as_path, collect, content_of, shown, text_in
+from interp.data.lines import Row, as_path, collect, file_bytes, shown, text_in
 from interp.data.samples import Samples
 from interp.errors import DataError, InterpError
 from interp.inputs.boxes import check_format
@@ -115,7 +115,7 @@ def _layout(path: Path, split: str | None, classes: Sequence[str] | None) -> _La
 def _from_yaml(path: Path, split: str | None, classes: Sequence[str] | None) -> _Layout:
     yaml = needs("yaml")
     try:
-        values = yaml.safe_load(content_of(path, MOST_BYTES))
+        values = yaml.safe_load(file_bytes(path, MOST_BYTES))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{shown(path)}: not YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(values, dict) or not any(part in values for part in SPLITS):

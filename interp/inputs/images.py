@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -37,6 +37,7 @@ class LazyImage:
 
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | LazyImage
+Encoded: TypeAlias = BufferedReader | BytesIO
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
@@ -156,7 +157,7 @@ def _read(raw: LazyImage, i: int) -> bytes | Image.Image | np.ndarray:
     )
 
 
-def _size_in(file: BinaryIO, name: str) -> tuple[int, int]:
+def _size_in(file: Encoded, name: str) -> tuple[int, int]:
     """(width, height) of an encoded image as displayed."""
     with _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
@@ -192,7 +193,7 @@ def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
         return _decoded(file, _name(raw))
 
 
-def _decoded(file: BinaryIO, name: str) -> Image.Image:
+def _decoded(file: Encoded, name: str) -> Image.Image:
     with _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
         return _to_rgb(ImageOps.exif_transpose(image))
@@ -241,14 +242,14 @@ def _check_pixels(size: tuple[int, int], name: str) -> None:
         )
 
 
-def _open(file: BinaryIO) -> Image.Image:
+def _open(file: Encoded) -> Image.Image:
     """Opens an image from a file object: given a path, Pillow 13 memory-maps grey TIFFs and scrambles rotated ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(file)
 
 
-def _metadata_after_pixels(file: BinaryIO) -> bool:
+def _metadata_after_pixels(file: Encoded) -> bool:
     """Whether a PNG file holds text or EXIF chunks after its pixels; reads only the chunk headers."""
     start, pixels, late = file.tell(), False, False
     file.seek(8)

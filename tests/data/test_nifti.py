@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from interp.data import nifti
+from interp.errors import DataError
+
+RAS = np.diag([1.0, 1.0, 3.0, 1.0])
+SHAPE = (20, 16, 4)
+
+
+def marks() -> np.ndarray:
+    """(x, y, z) in RAS: the liver on the patient's right in two slices, largest in slice 2; a speck; a tumor in slice 2."""
+    values = np.zeros(SHAPE, np.int16)
+    values[12:18, 3:9, 1] = 1
+    values[11:19, 2:10, 2] = 1
+    values[0, 0, 1] = 1
+    values[2:5, 10:14, 2] = 2
+    return values
+
+
+def saved(path: Path, values: np.ndarray, affine: np.ndarray = RAS) -> Path:
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)
+    return path
+
+
+def pair(folder: Path, labels: np.ndarray | None = None, **at: Any) -> tuple[Path, Path]:
+    ramp = np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
+    held = marks() if labels is None else labels
+    return saved(folder / "scan_1.nii.gz", ramp), saved(folder / "labels.nii.gz", held, **at)
+
+
+NAMES = {1: "liver", 2: "tumor"}
+
+
+def test_slices_are_shown_as_radiologists_see_them(tmp_path: Path) -> None:
+    samples = nifti(*pair(tmp_path), NAMES, modality="CT")
+    told = [(sample.meta["slice"], sample.meta["label"]) for sample in samples]
+    assert told == [(1, "liver"), (2, "liver"), (2, "tumor")]
+    # x 12..17 of 20 is on the patient's right-to-left axis: RAS x grows to the right, shown flipped; y 3..8 of 16 too
+    assert [box.as_tuple() for box in samples[0].boxes] == [(2, 7, 8, 13)]
+    assert samples[2].boxes[0].as_tuple() == (15, 2, 18, 6)
+    assert samples[0].sizes == ((20, 16),)
+    assert (samples.name, samples[0].group, samples[0].meta["modality"]) == ("scan_1", "scan_1", "CT")
+    assert samples.skipped == {"pieces of a mask under 4 pixels": 1}
+    assert samples[0].load().size == (20, 16)
+
+
+def test_pixels_of_a_slice_become_square(tmp_path: Path) -> None:
+    samples = nifti(*pair(tmp_path), NAMES, plane="coronal", slices=[5], least=1)
+    (liver,) = samples
+    assert liver.sizes == ((20, 12),)  # 4 slices of 3 mm
+    assert liver.load().size == (20, 12)
+    assert [box.as_tuple() for box in liver.boxes] == [(1, 3, 9, 9)]
+    assert liver.meta["pixel_mm"] == 1.0
+    (small,) = nifti(*pair(tmp_path), NAMES, plane="coronal", slices=[5], least=1, longest=10)
+    assert small.sizes == ((10, 6),)
+    assert small.boxes[0].as_tuple() == (0.5, 1.5, 4.5, 4.5)
+
+
+def test_the_largest_slice_of_each_label(tmp_path: Path) -> None:
+    samples = nifti(*pair(tmp_path), NAMES, slices="largest", question="Where is {a} {label}?", answer=None)
+    assert [(sample.meta["slice"], sample.question) for sample in samples] == [
+        (2, "Where is a liver?"),
+        (2, "Where is a tumor?"),
+    ]
+    assert samples[0].answer is None
+
+
+def test_labels_on_another_grid_lie_at_the_same_millimetres(tmp_path: Path) -> None:
+    image, labels = pair(tmp_path)
+    own = nifti(image, labels, NAMES)
+    turned = saved(
+        tmp_path / "lps.nii.gz",
+        marks()[::-1, ::-1],
+        RAS @ np.array([[-1, 0, 0, 19], [0, -1, 0, 15], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
+    )
+    again = nifti(image, turned, NAMES)
+    assert [sample.boxes for sample in again] == [sample.boxes for sample in own]
+
+
+def test_grey_values_and_pickled_samples(tmp_path: Path) -> None:
+    first = nifti(*pair(tmp_path), NAMES, grey=(0, 10))[0]
+    assert sorted(set(np.asarray(first.load()).ravel().tolist())) == [
+        26,
+        128,
+        230,
+        255,
+    ]  # 1, 5, 9 and more of 10
+    copied = pickle.loads(pickle.dumps(first))
+    assert copied.fingerprint == first.fingerprint
+    assert len(pickle.dumps(first)) < 5000
+    soft = nifti(*pair(tmp_path), NAMES, grey="soft tissue")[0]
+    assert soft.fingerprint != first.fingerprint
+
+
+def test_labels_without_names_are_counted(tmp_path: Path) -> None:
+    samples = nifti(*pair(tmp_path), {2: "tumor"})
+    assert ({sample.meta["label"] for sample in samples}, samples.skipped) == (
+        {"tumor"},
+        {"labels without a name": 1},
+    )
+    assert {sample.meta["label"] for sample in nifti(*pair(tmp_path))} == {"label 1", "label 2"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"plane": "oblique"}, "plane is 'axial' or"),
+        ({"slices": "some"}, "slices is 'all', 'largest' or a list of numbers"),
+        ({"slices": [4]}, "a slice's number is a whole number of at least 0 and at most 3; got 4"),
+        ({"grey": "brain"}, "grey is .low, high. in the volume's unit"),
+        ({"names": {}}, "names maps the values of the label map"),
+        ({"names": {9: "x"}}, r"labels\.nii\.gz' marks nothing in .*scan_1"),
+        ({"least": 0}, "least is a whole number of at least 1"),
+    ],
+)
+def test_options_are_checked(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        nifti(*pair(tmp_path), **{"names": NAMES, **options})
+
+
+def test_what_is_no_label_map_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels\.nii\.gz' holds values that are no whole numbers"):
+        nifti(*pair(tmp_path, np.full(SHAPE, 0.5, np.float32)))
+    with pytest.raises(DataError, match="there is no file"):
+        nifti(tmp_path / "scan_1.nii.gz", tmp_path / "none.nii")
