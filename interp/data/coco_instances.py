@@ -80,7 +80,7 @@ def coco_instances(
     dropped: Counter[str] = Counter()
     reading = _Reading(path, folder, asked, boxes, crowd == "keep", box_format, dropped)
     rows = reading.rows(content)
-    return Samples(collect(rows, reading.samples, bad_rows), name or path.stem, dropped)
+    return Samples(collect(rows, reading.samples, bad_rows), path.stem if name is None else name, dropped)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,10 @@ def csv(
     header, rows = _table(path, separator)
     found = recognised(header, columns, question=question, what=shown(path))
     fields = Fields(found, box_format, partial(as_path_in, folder), question)
-    samples = Samples(collect(rows, lambda row: [fields.sample(_checked(row))], bad_rows), name or path.stem)
+    samples = Samples(
+        collect(rows, lambda row: [fields.sample(_checked(row))], bad_rows),
+        path.stem if name is None else name,
+    )
     if not len(samples):
         raise DataError(f"{shown(path)} holds no rows below its header.")
     samples.warn_of_boxes()

@@ -65,7 +65,9 @@ def hub(
     table = opened(source, split=split, config=config, revision=revision, download=download)
     folder = table.folder if images is None else as_path(images, "the folder of images")
     fields = Fields(_columns(table, columns, question), box_format, partial(image_in, folder), question)
-    samples = Samples(collect(table.rows, lambda row: [fields.sample(row)], bad_rows), name or table.name)
+    samples = Samples(
+        collect(table.rows, lambda row: [fields.sample(row)], bad_rows), table.name if name is None else name
+    )
     if table.split is not None:
         samples = samples.like(one.replace(meta={"split": table.split, **one.meta}) for one in samples)
     return checked(samples)

@@ -70,6 +70,8 @@ def medsam(
     """
     asked = Asked(question, answer)
     check_whole("least", least, 1, DataError)
+    if not isinstance(modality, str | None):
+        raise DataError(f"modality is a text or None; got {brief(modality)}.")
     given, known = as_path(path), label_names(names)
     paths = sorted(given.glob("*.npz")) if os.path.isdir(given) else [given]
     if not paths:
@@ -77,7 +79,7 @@ def medsam(
     dropped: Counter[str] = Counter()
     reading = _Reading(known, asked, least, modality, dropped)
     samples = collect((Row(one, 0, unit="slice") for one in paths), reading.samples, bad_rows)
-    return Samples(samples, name or given.stem, dropped)
+    return Samples(samples, given.stem if name is None else name, dropped)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ def medsg(
     folder = file.parent if images is None else as_path(images, "the folder of images")
     reading = _Reading(folder, reference, box_format)
     samples = Samples(
-        collect(json_rows(file, read_json(file, list)), reading.samples, bad_rows), name or file.stem
+        collect(json_rows(file, read_json(file, list)), reading.samples, bad_rows),
+        file.stem if name is None else name,
     )
     if not len(samples):
         raise DataError(f"{shown(file)} holds no rows; expected a list of tasks.")

@@ -15,6 +15,7 @@ from interp.data.lines import Row, as_path, collect, json_rows, line_rows, read_
 from interp.data.samples import Samples
 from interp.data.table_rows import is_missing, opened, plain
 from interp.errors import DataError
+from interp.inputs.argument_checks import check_one_of
 from interp.inputs.boxes import check_format
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief, faulty_text
@@ -69,8 +70,7 @@ def medtrinity(
     The columns and the file of boxes are our own convention.
     """
     check_format(box_format)
-    if without not in ("keep", "skip"):
-        raise DataError(f"without is 'keep' or 'skip'; got {brief(without)}.")
+    check_one_of("without", without, ("keep", "skip"), DataError)
     if not isinstance(question, str) or not question.strip() or faulty_text("question", question):
         raise DataError(f"question is a text that is not empty; got {brief(question)}.")
     table = opened(source, split=split, config=config, download=download)

@@ -82,6 +82,8 @@ def refcoco(
     check_format(box_format)
     check_one_of("expressions", expressions, ("all", "first"), DataError)
     _check_question(question)
+    if not isinstance(split, str | None):
+        raise DataError(f"split is a text, such as 'val', or None for all; got {brief(split)}.")
     if isinstance(source, str | os.PathLike):
         _check_no_pickle(as_path(source))
     known = None if instances is None else _Instances.read(as_path(instances, "instances"))

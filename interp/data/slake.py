@@ -85,7 +85,9 @@ def slake(
     dropped: Counter[str] = Counter()
     reading = _Reading(folder / "imgs", split, regions, label_names(masks), box_format, least, dropped, {})
     rows = (row for row in json_rows(path, read_json(path, list)) if _spoken(row, language))
-    return Samples(collect(rows, reading.samples, bad_rows), name or f"SLAKE {split}", dropped)
+    return Samples(
+        collect(rows, reading.samples, bad_rows), f"SLAKE {split}" if name is None else name, dropped
+    )
 
 
 def _spoken(row: Row, language: str | None) -> bool:

@@ -83,7 +83,9 @@ def voc(
     dropped: Counter[str] = Counter()
     reading = _Reading(known, asked, difficult == "skip", box_format, dropped)
     rows = (Row(path, 1) for path in paths)
-    return Samples(collect(rows, reading.samples, bad_rows), name or folder.resolve().name, dropped)
+    return Samples(
+        collect(rows, reading.samples, bad_rows), folder.resolve().name if name is None else name, dropped
+    )
 
 
 @dataclass

@@ -56,6 +56,10 @@ class VolumeFile:
     paths: tuple[str, ...]
     orientation: str | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.orientation, str | None):
+            raise DataError(f"orientation is a text, such as 'RAS', or None; got {brief(self.orientation)}.")
+
     def volume(self) -> Volume:
         """The volume; the last two that were read are kept."""
         return _read(self)
@@ -157,7 +161,7 @@ class Slices:
         if self.longest is not None:
             check_whole("longest", self.longest, 8, DataError)
         listed = isinstance(self.slices, Sequence) and not isinstance(self.slices, str)
-        if not (listed or self.slices in ("all", "largest")):
+        if not (listed or (isinstance(self.slices, str) and self.slices in ("all", "largest"))):
             raise DataError(f"slices is 'all', 'largest' or a list of numbers; got {brief(self.slices)}.")
 
     def samples(self, name: str) -> Samples:

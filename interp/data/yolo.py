@@ -16,6 +16,7 @@ from interp.data.labelled import PRESENT, Asked, with_area
 from interp.data.lines import Row, as_path, collect, file_bytes, shown, text_in
 from interp.data.samples import Samples
 from interp.errors import DataError, InterpError
+from interp.inputs.argument_checks import check_one_of
 from interp.inputs.boxes import check_format
 from interp.inputs.images import image_size
 from interp.inputs.sample import Sample
@@ -79,7 +80,7 @@ def yolo(
         for image in images
     )
     samples = collect(rows, reading.samples, bad_rows)
-    return Samples(samples, name or found.folder.resolve().name, dropped)
+    return Samples(samples, found.folder.resolve().name if name is None else name, dropped)
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ class _Layout:
 
 def _layout(path: Path, split: str | None, classes: Sequence[str] | None) -> _Layout:
     """Where the images and the classes' names are."""
-    if split is not None and split not in SPLITS:
-        raise DataError(f"split is 'train', 'val', 'test' or None for all; got {brief(split)}.")
+    if split is not None:
+        check_one_of("split", split, SPLITS, DataError)
     listed = next(
         (
             one

@@ -113,7 +113,7 @@ def test_a_bad_annotation_is_named(tmp_path: Path, annotation: Any, message: str
 def test_a_missing_image_and_another_file(tmp_path: Path) -> None:
     images = [{"id": 1, "file_name": "no.jpg", "width": 40, "height": 20}]
     path = coco_file(tmp_path, [thing(1, SQUARE)], images=images)
-    with pytest.raises(DataError, match="image 1, field 'file_name': no file 'no.jpg'"):
+    with pytest.raises(DataError, match=r"image 1, field 'file_name': no file 'no.jpg'"):
         coco_instances(path, tmp_path / "val2017")
     (stand_in,) = coco_instances(path, tmp_path / "val2017", bad_rows="record")
     assert not stand_in.is_usable

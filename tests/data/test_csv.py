@@ -25,7 +25,8 @@ def write(tmp_path: Path) -> Any:
 
 
 def test_recognised_columns_become_fields_and_others_meta(write: Any, tmp_path: Path) -> None:
-    rows = 'file,question,answer,options,patient,xmin,ymin,xmax,ymax,modality\na.png,"Left, or right?",left,left|right,17,1,2,3,4,CT\n'
+    header = "file,question,answer,options,patient,xmin,ymin,xmax,ymax,modality"
+    rows = f'{header}\na.png,"Left, or right?",left,left|right,17,1,2,3,4,CT\n'
     (sample,) = csv(write(rows))
     assert sample.image == str(tmp_path / "a.png")
     assert (sample.question, sample.answer, sample.options) == ("Left, or right?", "left", ("left", "right"))
@@ -109,8 +110,8 @@ def test_arguments_are_checked(write: Any, tmp_path: Path) -> None:
         csv(path, question="Is it {x}?")
     with pytest.raises(DataError, match="cannot be read"):
         csv(tmp_path / "none.csv")
+    (tmp_path / "latin.csv").write_bytes("image,question\nä,?\n".encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):
-        (tmp_path / "latin.csv").write_bytes("image,question\nä,?\n".encode("latin-1"))
         csv(tmp_path / "latin.csv")
 
 

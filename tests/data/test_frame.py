@@ -48,7 +48,7 @@ def test_a_bad_row_is_named_by_its_position() -> None:
         frame(table(boxes=[None, [[3, 3, 1, 5]]]))
     with pytest.raises(DataError, match="the table, row 0, field 'answer': expected a text or a number"):
         frame(table(answer=[["a"], "b"]))
-    with pytest.raises(DataError, match="the table, row 0, field 'image': no file 'no.png'"):
+    with pytest.raises(DataError, match=r"the table, row 0, field 'image': no file 'no.png'"):
         frame(pd.DataFrame({"image": ["no.png"], "question": ["?"]}))
     with pytest.raises(
         DataError, match="the table, row 0, field 'image': expected an image or its path, got 3"

@@ -63,7 +63,7 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
     np.savez(path, other=np.zeros(3))
     with pytest.raises(DataError, match="has no array 'gts'"):
         medsam(path)
-    with pytest.raises(DataError, match="no .npz files in"):
+    with pytest.raises(DataError, match=r"no .npz files in"):
         medsam(tmp_path / "..")
     with zipfile.ZipFile(path, "w") as packed, packed.open("gts.npy", "w") as file:
         np.lib.format.write_array_header_1_0(

@@ -39,7 +39,7 @@ def test_a_bad_row_is_named() -> None:
         medtrinity([row(), row(caption="")])
     with pytest.raises(DataError, match="the list, row 0, field 'bbox': expected a box"):
         medtrinity([row(bbox="left")])
-    with pytest.raises(DataError, match="the list, row 0, field 'bbox': every edge .* at most 1"):
+    with pytest.raises(DataError, match=r"the list, row 0, field 'bbox': every edge .* at most 1"):
         medtrinity([row(bbox=[0.1, 0.1, 0.5, 0.5])])
     with pytest.raises(DataError, match="has no column caption of MedTrinity-25M"):
         medtrinity([{"image": 1, "question": "?"}])

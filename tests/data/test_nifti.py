@@ -16,7 +16,7 @@ SHAPE = (20, 16, 4)
 
 
 def marks() -> np.ndarray:
-    """(x, y, z) in RAS: the liver on the patient's right in two slices, largest in slice 2; a speck; a tumor in slice 2."""
+    """(x, y, z) in RAS: a liver in two slices, largest in slice 2; a speck; a tumor in slice 2."""
     values = np.zeros(SHAPE, np.int16)
     values[12:18, 3:9, 1] = 1
     values[11:19, 2:10, 2] = 1

@@ -75,7 +75,7 @@ def test_what_no_reader_knows(tmp_path: Path) -> None:
             guess(path)
     with pytest.raises(DataError, match="there is no reader 'excel'; there are coco, coco_instances, csv"):
         read(tmp_path, "excel")
-    with pytest.raises(DataError, match="is a volume; its boxes come from a label map. Name it: --labels"):
+    with pytest.raises(DataError, match=r"is a volume; its boxes come from a label map. Name it: --labels"):
         read(tmp_path / "scan.nii.gz")
     with pytest.raises(DataError, match="holds no part that its reader knows"):
         read(tmp_path, "slake")

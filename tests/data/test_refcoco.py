@@ -67,13 +67,13 @@ def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, Any], message: str
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     refs, instances, images = refcoco_files(tmp_path)
     with pytest.raises(
-        DataError, match="field 'bbox': the row has no box. For the original layout pass instances="
+        DataError, match=r"field 'bbox': the row has no box. For the original layout pass instances="
     ):
         refcoco(refs, images)
     with pytest.raises(DataError, match="Pass the folder of the images as images="):
         refcoco(refs, instances=instances)
     with pytest.raises(DataError, match=r"question is a text with \{expression\} in it"):
         refcoco(refs, images, question="Where?")
+    instances.write_text("{}")
     with pytest.raises(DataError, match="expected annotations and images"):
-        instances.write_text("{}")
         refcoco(refs, images, instances=instances)

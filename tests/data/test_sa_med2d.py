@@ -53,7 +53,7 @@ def test_a_bad_mask_is_named_by_file_and_image(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("L", (5, 5)).save(path)
-    with pytest.raises(DataError, match="image 0, field 'masks': mask .* is 5×5 pixels, its image 40×20"):
+    with pytest.raises(DataError, match=r"image 0, field 'masks': mask .* is 5×5 pixels, its image 40×20"):
         sa_med2d(folder)
     path.unlink()
     with pytest.raises(DataError, match="image 0, field 'mask': no file"):
@@ -67,7 +67,7 @@ def test_unknown_classes_and_names_are_refused(tmp_path: Path) -> None:
         sa_med2d(folder)
     folder = sa_med2d_folder(tmp_path)
     as_json(folder / "SAMed2D_v1.json", {f"images/{MR_SLICE}.png": [f"masks/{MR_SLICE}--0009_000.png"]})
-    with pytest.raises(DataError, match="expected a name like …--0003_001.png with one of the classes"):
+    with pytest.raises(DataError, match=r"expected a name like …--0003_001.png with one of the classes"):
         sa_med2d(folder)
-    with pytest.raises(DataError, match="SAMed2D_v1.json cannot be read"):
+    with pytest.raises(DataError, match=r"SAMed2D_v1.json cannot be read"):
         sa_med2d(tmp_path / "none")

@@ -66,14 +66,14 @@ def test_a_bad_layout_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gives no names of classes"):
         yolo(yolo_folder(tmp_path, "", ""))
     (folder / "data.yaml").write_text("val: images/none\nnames: [a]\n")
-    with pytest.raises(DataError, match="no images in .*images/none"):
+    with pytest.raises(DataError, match=r"no images in .*images/none"):
         yolo(folder)
     with pytest.raises(DataError, match=r"data\.yaml, train: expected a folder"):
         yolo(folder, split="train")
     (folder / "data.yaml").write_text("[")
     with pytest.raises(DataError, match="not YAML"):
         yolo(folder)
-    with pytest.raises(DataError, match="has no data.yaml, so no split 'val'"):
+    with pytest.raises(DataError, match=r"has no data.yaml, so no split 'val'"):
         yolo(image(tmp_path / "plain/a.png").parent, split="val")
-    with pytest.raises(DataError, match="no folder and no data.yaml"):
+    with pytest.raises(DataError, match=r"no folder and no data.yaml"):
         yolo(tmp_path / "none")
