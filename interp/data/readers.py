@@ -98,8 +98,8 @@ def guess(path: Path) -> str:
         found = ENDINGS.get(path.suffix.lower())
     if found is None:
         raise DataError(
-            f"no reader knows the layout of {shown(path)}. If one can read it, name it: --reader NAME on the command "
-            f"line, or interp.data.NAME(path) in Python. There are {', '.join(READERS)}."
+            f"no reader knows the layout of {shown(path)}. If one of {', '.join(READERS)} can read it, name it by "
+            "--reader on the command line, or call it in Python, such as interp.data.csv(path)."
         )
     return found
 
