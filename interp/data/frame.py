@@ -57,8 +57,8 @@ def frame(
     check_format(box_format)
     if not is_frame(table):
         raise DataError(
-            f"frame reads a pandas DataFrame; got {type(table).__name__}. Write pd.DataFrame(rows), or read a file "
-            "with interp.data.csv(path)."
+            f"frame reads a pandas DataFrame; got {type(table).__name__}. Give a list of dicts as "
+            "interp.data.hub(rows), and read a file with interp.data.csv(path)."
         )
     rows = frame_rows(table)
     folder = as_path(images, "the folder of images")

@@ -20,20 +20,20 @@ ROWS: list[tuple[str, str, str]] = [
     ("data.csv(table('image,question', 'a.png,left, or right?'))", "in quotation marks", "data.csv(table('image,question', 'a.png,\"left, or right?\"'))"),
     ("data.csv(table('image,question', 'a.png,?'), columns=5)", 'such as {"image": "file"}', "data.csv(table('file,question', 'a.png,?'), columns={'image': 'file'})"),
     ("data.csv(table('image,label', 'a.png,liver'), question='Is it {x}?')", "{column} for the text of a column", "data.csv(table('image,label', 'a.png,liver'), question='Is it the {label}?')"),
-    ("data.frame([SCAN])", "pd.DataFrame(rows)", "data.frame(pd.DataFrame([SCAN]))"),
+    ("data.frame([SCAN])", "interp.data.hub(rows)", "data.hub([SCAN])"),
     ("data.frame([SCAN])", "interp.data.csv(path)", "data.csv(table('image,question', 'a.png,?'))"),
-    ("data.frame(pd.DataFrame([SCAN])[[]])", "columns that each have a name of their own", "data.frame(pd.DataFrame([SCAN]))"),
+    ("data.frame(pd.DataFrame([SCAN])[:0])", "columns that each have a name of their own", "data.frame(pd.DataFrame([SCAN]))"),
     ("data.voc(voc(), question='{x}')", "'Is there {a} {label} in the image?'", "data.voc(voc(), question='Is there {a} {label} in the image?')"),
     ("data.voc(voc(), box_format='xywh')", "box_format=None, 'xyxy' or 'fraction'", "data.voc(voc(), box_format='xyxy')"),
     ("data.voc(other_xml())", "Leave out other XML files", "data.voc(voc())"),
     ("data.named(str(new() / 'no.csv'))", "rows.csv", "data.named(str(table('image,question', 'a.png,?')))"),
-    ("read(write('rows.xyz', ''))", "interp.data.csv(path)", "data.csv(table('image,question', 'a.png,?'))"),
-    ("read(write('rows.xyz', ''))", "--reader", "read(table('image,question', 'a.png,?'), 'csv')"),
+    ("read(file_of('rows.xyz', ''))", "interp.data.csv(path)", "data.csv(table('image,question', 'a.png,?'))"),
+    ("read(file_of('rows.xyz', ''))", "--reader", "read(table('image,question', 'a.png,?'), 'csv')"),
     ("read(volumes()[0])", "interp.data.nifti(image, labels)", "data.nifti(*volumes())"),
     ("read(volumes()[0])", "--labels", "read(volumes()[0], labels=volumes()[1])"),
     ("data.refcoco(refs()[0], split=5)", "such as 'val'", "data.refcoco(refs()[0], refs()[2], 'val', instances=refs()[1])"),
     ("data.refcoco(refs()[0], question='Where?')", "'Where is {expression}?'", "data.refcoco(refs()[0], refs()[2], instances=refs()[1], question='Where is {expression}?')"),
-    ("data.refcoco(write('refs(unc).p', ''))", "that file and instances='instances.json'", "data.refcoco(refs()[0], refs()[2], instances=refs()[1])"),
+    ("data.refcoco(file_of('refs(unc).p', ''))", "that file and instances='instances.json'", "data.refcoco(refs()[0], refs()[2], instances=refs()[1])"),
     ("data.refcoco(refs()[0], refs()[2])", "pass instances='instances.json'", "data.refcoco(refs()[0], refs()[2], instances=refs()[1])"),
     ("data.refcoco(refs()[0], instances=refs()[1])", "Pass the folder of the images as images=", "data.refcoco(refs()[0], images=refs()[2], instances=refs()[1])"),
     ("data.s_chain([CHAIN], steps=[5])", "steps=[1, 4]", "data.s_chain([CHAIN], steps=[1, 4])"),
@@ -74,10 +74,10 @@ def new() -> Path:
 
 def table(*lines: str) -> Path:
     """A CSV file beside an image `a.png`."""
-    return write("rows.csv", "\n".join(lines) + "\n", new())
+    return file_of("rows.csv", "\n".join(lines) + "\n", new())
 
 
-def write(name: str, text: str, folder: Path | None = None) -> Path:
+def file_of(name: str, text: str, folder: Path | None = None) -> Path:
     """A file beside an image `a.png`."""
     path = (folder or new()) / name
     files.image(path.parent / "a.png")
@@ -92,7 +92,7 @@ def voc() -> Path:
 
 def other_xml() -> Path:
     """A folder with an XML file of another kind."""
-    return write("a.xml", "<html/>").parent
+    return file_of("a.xml", "<html/>").parent
 
 
 def refs() -> tuple[Path, Path, Path]:
@@ -151,7 +151,7 @@ def names() -> dict[str, Any]:
     helpers = (
         new,
         table,
-        write,
+        file_of,
         voc,
         other_xml,
         refs,
