@@ -97,7 +97,11 @@ class _Reading:
 
     def rows(self, content: Mapping[str, Any]) -> Iterator[Row]:
         """A row for each image that has annotations: the image's own fields, its annotations and the categories."""
-        categories = {one.get("id"): one for one in content["categories"] if isinstance(one, dict)}
+        categories = {
+            one["id"]: one
+            for one in content["categories"]
+            if isinstance(one, dict) and isinstance(one.get("id"), int | str)
+        }
         of_image: dict[Any, list[Any]] = defaultdict(list)
         for number, one in enumerate(content["annotations"]):
             known = isinstance(one, dict) and isinstance(one.get("image_id"), int | str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ __all__ = ["medsam"]
 
 MOST_BYTES = 8 << 30
 """The largest array that is unpacked."""
+DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise on files that are damaged, encrypted or packed in another way."""
 MODALITIES = {"ct": "CT", "mr": "MR", "us": "ultrasound", "xray": "X-ray", "pet": "PET"}
 
 
@@ -152,7 +155,7 @@ def array_in(path: Path, key: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as held:
             return held[key]
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+    except (*DAMAGED, KeyError) as error:
         raise DataError(f"{shown(path)}: {key} cannot be read ({error}). Copy the file again.") from error
 
 
@@ -173,7 +176,7 @@ def _shape(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
             shape, _, dtype = reader(file)
     except KeyError as error:
         raise DataError(f"{shown(path)} has no array {key!r}; MedSAM's files hold imgs and gts.") from error
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except DAMAGED as error:
         raise DataError(f"{shown(path)} is no .npz file of arrays ({error}). Is it complete?") from error
     if dtype.hasobject:
         raise DataError(f"{shown(path)}: {key} holds Python objects (a pickle), which are not read.")

@@ -149,14 +149,13 @@ class _Instances:
             raise DataError(
                 f"{shown(path)}: expected annotations and images, got {brief(sorted(map(str, content)))}."
             )
-        annotations, images = parts
-        assert annotations is not None
-        assert images is not None
-        return cls(
-            path,
-            {one.get("id"): one.get("bbox") for one in annotations},
-            {one.get("id"): one.get("file_name") for one in images},
-        )
+        held: list[dict[Any, Any]] = []
+        for part, field, rows in zip(("annotations", "images"), ("bbox", "file_name"), parts, strict=True):
+            for number, one in enumerate(rows or ()):
+                if not isinstance(one.get("id"), int | str):
+                    raise DataError(f"{shown(path)}, {part}, item {number}: expected an id, got {brief(one)}")
+            held.append({one["id"]: one.get(field) for one in rows or ()})
+        return cls(path, *held)
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ class _Reading:
         """The field that gives the box, and the box."""
         if self.instances is not None:
             key = row.values.get("ann_id")
-            if key not in self.instances.boxes:
+            if not isinstance(key, int | str) or key not in self.instances.boxes:
                 raise row.bad("ann_id", f"no annotation {brief(key)} in {shown(self.instances.path)}")
             return "ann_id", self.instances.boxes[key]
         raw = row.values.get("raw_anns")
@@ -213,7 +212,9 @@ class _Reading:
         cell = row.values.get("image")
         if cell is not None and not isinstance(cell, str):
             return image_in(Path("."), row, "image", cell)
-        known = None if self.instances is None else self.instances.files.get(row.values.get("image_id"))
+        key, known = row.values.get("image_id"), None
+        if self.instances is not None and isinstance(key, int | str):
+            known = self.instances.files.get(key)
         named = next(
             (one for one in (known, cell, row.values.get("image_path"), row.values.get("file_name")) if one),
             None,
