@@ -68,7 +68,7 @@ def test_a_bad_row_is_named(tmp_path: Path) -> None:
         slake(tmp_path, "val")
 
 
-def test_detections_without_area_are_counted_and_missing_ones_are_none(tmp_path: Path) -> None:
+def test_boxes_without_area_are_counted(tmp_path: Path) -> None:
     folder = slake_folder(tmp_path, slake_row(), detections=[{"Liver": [4, 2, 0, 8]}])
     assert slake(folder).skipped == {"boxes without an area": 1}
     (folder / "imgs/xmlab0/detection.json").unlink()
