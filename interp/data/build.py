@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from interp.data.volumes import Volume, display
 from interp.errors import DataError
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Box, Sample
 
 __all__ = [
@@ -274,6 +275,7 @@ def mirror(sample: Sample) -> Sample:
         image=ImageOps.mirror(sample.load()),
         question=_swap(sample.question),
         boxes=boxes,
+        masks=[Mask(mask.inside[:, ::-1], mask.image) for mask in sample.masks],
         answer=None if sample.answer is None else _swap(sample.answer),
         options=None if sample.options is None else [_swap(option) for option in sample.options],
         meta={**sample.meta, "mirrored": not sample.meta.get("mirrored", False)},
