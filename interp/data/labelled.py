@@ -11,6 +11,7 @@ from interp.data.fields import boxes_of
 from interp.data.lines import Row
 from interp.errors import DataError, InterpError
 from interp.inputs.images import ImageLike
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief, faulty_text
 
@@ -65,6 +66,7 @@ class Asked:
         group: str | None = None,
         meta: Mapping[str, Any] | None = None,
         field: str = "boxes",
+        masks: Mapping[str, Sequence[Mask]] | None = None,
     ) -> list[Sample]:
         """Returns one sample a label, in the order of the labels.
 
@@ -77,6 +79,7 @@ class Asked:
             group: The group of the samples.
             meta: Goes to every sample, beside `label`.
             field: The name of the boxes in messages.
+            masks: Label → its masks, which samples hold beside the boxes.
 
         Raises:
             DataError: A box is invalid; the message names the row.
@@ -98,6 +101,7 @@ class Asked:
                             group=group,
                             meta={"label": label, **(meta or {})},
                             id=f"{row.id}:{label}",
+                            masks=(masks or {}).get(label, ()),
                         )
                     )
             except InterpError as error:

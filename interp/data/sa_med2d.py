@@ -24,6 +24,7 @@ from interp.data.volume_slices import small_pieces
 from interp.errors import DataError, InterpError
 from interp.inputs.argument_checks import check_bool, check_whole
 from interp.inputs.images import image_size
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
 
@@ -44,6 +45,7 @@ def sa_med2d(
     n: int | None = None,
     seed: int = 0,
     unions: bool = False,
+    masks: bool = False,
     question: str = VISIBLE,
     answer: str | None = "yes",
     least: int = 4,
@@ -65,6 +67,8 @@ def sa_med2d(
         n: The largest number of images, drawn with `seed` and kept in order; None for all.
         seed: The seed of the draw.
         unions: Whether classes that join others (`union_…`) are read; otherwise they are left out and counted.
+        masks: Whether samples hold the masks beside the boxes, so that metrics can count their pixels
+            (`rule="masks"` in studies). A mask then counts whole, small pieces too.
         question: The question about a class; {label} is its name, {a} "a" or "an".
         answer: The answer of every sample; None for none.
         least: Pieces of fewer pixels are left out and counted.
@@ -81,13 +85,14 @@ def sa_med2d(
     asked = Asked(question, answer)
     check_whole("least", least, 1, DataError)
     check_bool("unions", unions, DataError)
+    check_bool("masks", masks, DataError)
     check_draw(n, seed)
     folder = as_path(root, "the folder")
-    masks, classes = read_json(folder / ROWS, dict), read_json(folder / CLASSES, dict)
-    chosen = _chosen(masks, sources, n, seed)
+    listed, classes = read_json(folder / ROWS, dict), read_json(folder / CLASSES, dict)
+    chosen = _chosen(listed, sources, n, seed)
     dropped: Counter[str] = Counter()
-    reading = _Reading(folder, classes, asked, unions, least, dropped)
-    return Samples(collect(_rows(folder / ROWS, masks, chosen), reading.samples, bad_rows), name, dropped)
+    reading = _Reading(folder, classes, asked, unions, masks, least, dropped)
+    return Samples(collect(_rows(folder / ROWS, listed, chosen), reading.samples, bad_rows), name, dropped)
 
 
 def _chosen(masks: Mapping[str, Any], sources: Any, n: int | None, seed: int) -> list[str]:
@@ -125,6 +130,7 @@ class _Reading:
     classes: Mapping[str, Any]
     asked: Asked
     unions: bool
+    masks: bool
     least: int
     dropped: Counter[str]
 
@@ -137,17 +143,22 @@ class _Reading:
         group, meta = described(image)
         names = self._names(row, str(meta["source"]))
         regions: dict[str, list[Any]] = defaultdict(list)
+        held: dict[str, list[Mask]] = defaultdict(list)
         size = image_size(file)
         for mask in masks:
             label = self._label(row, mask, names)
             if label.startswith("union_") and not self.unions:
                 self.dropped[UNION] += 1
                 continue
-            regions[label] += self._boxes(
-                row, as_path_in(self.folder, row, "mask", mask), meta["source"], size
-            )
+            path = as_path_in(self.folder, row, "mask", mask)
+            boxes = self._boxes(row, path, meta["source"], size)
+            regions[label] += boxes
+            if boxes and self.masks:
+                held[label].append(Mask(path, label=0 if meta["source"] in INVERTED else None))
         ordered = dict(sorted(regions.items()))
-        return self.asked.samples(row, file, ordered, size=size, group=group, meta=meta, field="masks")
+        return self.asked.samples(
+            row, file, ordered, size=size, group=group, meta=meta, field="masks", masks=held
+        )
 
     def _names(self, row: Row, source: str) -> dict[int, str]:
         """Number → class of a source."""

@@ -22,6 +22,7 @@ from interp.data.volume_slices import label_names, small_pieces
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of, check_whole
 from interp.inputs.images import image_size
+from interp.inputs.masks import Mask
 from interp.inputs.paths import unreadable
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
@@ -62,7 +63,8 @@ def slake(
         name: The name of the samples.
         language: "en", "zh", or None for both. Labels are English: regions="named" finds few in Chinese questions.
         regions: "named", "all" labels of the image, or "none".
-        masks: Grey value → label, to take boxes from the pieces of `mask.png` in place of `detection.json`.
+        masks: Grey value → label, to take boxes from the pieces of `mask.png` in place of `detection.json`. Samples
+            then hold the masks of these labels too (`rule="masks"` in studies).
         box_format: How `detection.json` writes boxes.
         least: Pieces of a mask of fewer pixels are left out and counted.
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
@@ -135,6 +137,11 @@ class _Reading:
                     "split": self.split,
                 },
                 id=f"{self.split}:{row.values.get('qid', row.number)}",
+                masks=[
+                    Mask(os.fspath(Path(file).with_name("mask.png")), label=value)
+                    for value, label in (self.masks or {}).items()
+                    if label in chosen
+                ],
             )
         ]
 

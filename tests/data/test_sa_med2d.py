@@ -22,6 +22,15 @@ def test_boxes_of_all_instances_of_a_class(tmp_path: Path) -> None:
 def test_masks_of_the_inverted_source_are_turned(tmp_path: Path) -> None:
     (disc,) = sa_med2d(sa_med2d_folder(tmp_path), sources=["ichallenge_adam_task2"])
     assert [box.as_tuple() for box in disc.boxes] == [(10, 5, 20, 15)]
+    assert disc.masks == ()
+
+
+def test_masks_are_held_beside_the_boxes_if_asked(tmp_path: Path) -> None:
+    tumor, disc = sa_med2d(sa_med2d_folder(tmp_path), masks=True)
+    assert [int(mask.inside.sum()) for mask in tumor.masks] == [36, 81]  # with the speck that makes no box
+    assert disc.masks[0].inside[10, 15]
+    assert disc.masks[0].inside.sum() == 100
+    assert len(tumor.boxes) == 2
 
 
 def test_sources_are_chosen_and_images_drawn(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_all_regions_masks_and_languages(tmp_path: Path) -> None:
     (masked,) = slake(folder, masks={7: "Liver", 8: "Spleen"})
     assert [box.as_tuple() for box in masked.boxes] == [(4, 2, 14, 10)]
     assert masked.meta["regions"] == {"Liver": [[4, 2, 14, 10]]}
+    assert masked.masks[0].inside.sum() == 80
 
 
 @pytest.mark.parametrize(
