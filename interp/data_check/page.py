@@ -110,9 +110,7 @@ def _problems(findings: Findings) -> Markup:
 
 
 def _table(problems: list[Problem]) -> Markup:
-    return table(
-        ("sample", "what is wrong"), [(one.where, one.text) for one in problems[:LISTED]], kind="text"
-    )
+    return table((), [(one.where, one.text) for one in problems[:LISTED]], kind="text")
 
 
 def _pictures(samples: Samples, seed: int) -> Markup:

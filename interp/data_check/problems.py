@@ -193,7 +193,7 @@ def _counts(
         "modality": _listed(Counter(str(sample.meta["modality"]) for sample in usable if sample.meta.get("modality"))),
         "labels": _listed(Counter(str(sample.meta["label"]) for sample in usable if sample.meta.get("label"))),
         "answers": _listed(answers),
-        "samples with options": str(sum(sample.options is not None for sample in usable)),
+        "samples with options": str(sum(sample.options is not None for sample in usable) or ""),
         **{f"left out: {why}": str(n) for why, n in samples.skipped.items()},
     }  # fmt: skip
     return {name: text for name, text in counts.items() if text}
