@@ -15,7 +15,7 @@ from interp.inputs.paths import unreadable
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief, storable
 
-__all__ = ["Row", "as_path", "read_lines", "shown"]
+__all__ = ["Row", "as_path", "file_bytes", "json_object", "read_lines", "shown"]
 
 BAD_ROWS = ("raise", "record")
 
@@ -86,33 +86,54 @@ def read_lines(path: Path, make: Callable[[Row], Sample], bad_rows: str) -> list
     return samples
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and content of each line that is not empty; the file is read whole."""
+def file_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        DataError: It is no regular file, or cannot be read.
+    """
     if problem := unreadable(path):
         raise DataError(f"{shown(path)} cannot be read: it {problem}")
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{shown(path)} cannot be read: {error}. Check its permissions.") from error
-    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")  # splitlines also cuts inside JSON texts
+
+
+def json_object(text: bytes, at: str) -> dict[str, Any]:
+    """The object of a JSON text: no name twice, every number finite.
+
+    Args:
+        text: The JSON in UTF-8.
+        at: Where it stands, as errors begin: the file, or file and line.
+
+    Raises:
+        DataError: Anything else.
+    """
+    try:
+        values = json.loads(
+            text.decode("utf-8"), parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object
+        )
+    except UnicodeDecodeError as error:
+        raise DataError(f"{at}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
+    except RecursionError as error:
+        raise DataError(f"{at}: nested too deep to be read. Flatten the row.") from error
+    except ValueError as error:  # not JSON, an integer of thousands of digits, or one of our own below
+        raise DataError(f"{at}: not JSON ({brief(str(error))[1:-1]})") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{at}: expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each line that is not empty; the file is read whole."""
+    lines = file_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")  # splitlines also cuts inside JSON texts
     yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
 def _parsed(row: Row, line: bytes) -> Row:
     """The row with the values of its line."""
-    try:
-        values = json.loads(
-            line.decode("utf-8"), parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object
-        )
-    except UnicodeDecodeError as error:
-        raise DataError(f"{row.at}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
-    except RecursionError as error:
-        raise DataError(f"{row.at}: nested too deep to be read. Flatten the row.") from error
-    except ValueError as error:  # not JSON, an integer of thousands of digits, or one of our own below
-        raise DataError(f"{row.at}: not JSON ({brief(str(error))[1:-1]})") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{row.at}: expected a JSON object, got {type(values).__name__}")
-    return Row(row.path, row.number, values)
+    return Row(row.path, row.number, json_object(line, row.at))
 
 
 def _finite(text: str) -> float:
