@@ -13,7 +13,7 @@ cases (standard deviations given) beside unit noise. Methods:
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 import scipy.stats
@@ -59,14 +59,16 @@ def main(draws: int) -> None:
     for n_readers, n_cases in DESIGNS:
         for share in SHARES:
             for effects in EFFECTS:
-                held, width = Counter(), Counter()
+                held, width = Counter[str](), defaultdict[str, float](float)
                 for _ in range(draws):
                     for name, (low, high) in intervals(
                         study(n_readers, n_cases, share, effects, rng), rng
                     ).items():
                         held[name] += low - 1e-12 <= share <= high + 1e-12
                         width[name] += high - low
-                said = ", ".join(f"{name} {100 * held[name] / draws:.0f} ({width[name] / draws:.2f})" for name in held)
+                said = ", ".join(
+                    f"{name} {100 * held[name] / draws:.0f} ({width[name] / draws:.2f})" for name in held
+                )
                 print(f"{n_readers:2} {n_cases:2} {share:.2f} {effects}: {said}", flush=True)
 
 

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp import conformance, data, indicators, methods, metrics, models
+    from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study
     from interp.errors import InterpError
     from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.inputs.sample import Box, Sample
@@ -98,6 +98,7 @@ __all__ = [
     "Trace",
     "choose_layer",
     "conformance",
+    "curation",
     "data",
     "diff",
     "image_mask",
@@ -107,11 +108,12 @@ __all__ = [
     "metrics",
     "models",
     "positions",
+    "reader_study",
     "word",
     "wrap",
 ]
 
-_MODULES = ("conformance", "data", "indicators", "methods", "metrics", "models")
+_MODULES = ("conformance", "curation", "data", "indicators", "methods", "metrics", "models", "reader_study")
 _HOMES = {
     "errors": ("InterpError",),
     "methods": ("Answer",),

@@ -22,8 +22,8 @@ SIDE = 560
 SHOWN = ("modality", "label")
 """What of a sample's meta the page shows."""
 INTRO = (
-    "Look at the image and its box, read the question, and correct the question where it needs it. Then rate the sample, "
-    "with the question as you leave it, on each of the three scales.",
+    "Look at the image and its box, read the question, and correct the question where it needs it. Then rate the "
+    "sample, with the question as you leave it, on each of the three scales.",
     f"A sample with any score below {LOWEST} is dropped from the data.",
 )
 
@@ -86,11 +86,17 @@ def item_keys(samples: Samples) -> tuple[str, ...]:
 
 def _item(key: str, sample: Sample, side: int) -> FormItem:
     sample.check()
-    facts = [("Answer", sample.answer), ("Options", None if sample.options is None else ", ".join(sample.options))]
+    facts = [
+        ("Answer", sample.answer),
+        ("Options", None if sample.options is None else ", ".join(sample.options)),
+    ]
     facts += [(name.capitalize(), sample.meta.get(name)) for name in SHOWN]
     pictures = tuple(_picture(sample, i, side) for i in range(len(sample.images)))
     return FormItem(
-        key, sample.question, pictures, tuple((term, words) for term, words in facts if isinstance(words, str))
+        key,
+        sample.question,
+        pictures,
+        tuple((term, words) for term, words in facts if isinstance(words, str)),
     )
 
 
@@ -99,4 +105,6 @@ def _picture(sample: Sample, i: int, side: int) -> FormPicture:
     n = sum(box.image == i for box in sample.boxes)
     boxes = f"{n or 'no'} box{'' if n == 1 else 'es'}"
     caption = "Image" if len(sample.images) == 1 else f"Image {i + 1} of {len(sample.images)}"
-    return FormPicture(data_uri(shown), *shown.size, (View(f"{caption}, {boxes}", f"{caption} with {boxes}"),))
+    return FormPicture(
+        data_uri(shown), *shown.size, (View(f"{caption}, {boxes}", f"{caption} with {boxes}"),)
+    )

@@ -16,10 +16,11 @@ from interp.curation.rating_page import FORMAT, as_rated, form_id, item_keys
 from interp.curation.scales import SCALES, SCORES
 from interp.data.samples import Samples
 from interp.errors import DataError
+from interp.inputs.sample import Sample
 from interp.report.form_answers import FormAnswers, read_answers
 from interp.stats import krippendorff_alpha, weighted_kappa
 
-__all__ = ["Ratings", "read_ratings"]
+__all__ = ["Ratings", "kind_of", "read_ratings"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Ratings:
         listed = isinstance(self.answers, tuple) and all(isinstance(one, FormAnswers) for one in self.answers)
         if not isinstance(self.samples, Samples) or not listed or not self.answers:
             raise DataError(
-                "ratings are of Samples, by at least one rater; got "
-                f"{type(self.samples).__name__} and {type(self.answers).__name__}. Read them: read_ratings(paths, samples)."
+                f"ratings are of Samples, by at least one rater; got {type(self.samples).__name__} and "
+                f"{type(self.answers).__name__}. Read them: read_ratings(paths, samples)."
             )
 
     @property
@@ -47,22 +48,25 @@ class Ratings:
         """The raters' names, in the order of their files."""
         return tuple(one.by for one in self.answers)
 
+    def scores(self, index: int) -> dict[str, dict[str, int]]:
+        """Rater → scale → score of one sample, by its place; raters without any score are left out."""
+        found = {one.by: one.values.get(str(index), {}) for one in self.answers}
+        return {by: {name: int(value) for name, value in own.items()} for by, own in found.items() if own}
+
+    def edited(self, index: int) -> dict[str, str]:
+        """Rater → question as they edited it, of one sample, by its place; spaces are evened out."""
+        found = {one.by: " ".join(one.texts.get(str(index), "").split()) for one in self.answers}
+        own = " ".join(self.samples[index].question.split())
+        return {by: text for by, text in found.items() if text not in ("", own)}
+
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row per score: index, sample (its id), kind, rater, scale, score."""
         rows = [
-            {
-                "index": int(key),
-                "sample": self.samples[int(key)].id,
-                "kind": str(self.samples[int(key)].meta.get("kind", "all")),
-                "rater": one.by,
-                "scale": scale.name,
-                "score": int(values[scale.name]),
-            }
-            for one in self.answers
-            for key, values in sorted(one.values.items(), key=lambda pair: int(pair[0]))
-            for scale in SCALES
-            if scale.name in values
+            (index, sample.id, kind_of(sample), rater, name, score)
+            for index, sample in enumerate(self.samples)
+            for rater, own in self.scores(index).items()
+            for name, score in own.items()
         ]
         return pd.DataFrame(rows, columns=["index", "sample", "kind", "rater", "scale", "score"])
 
@@ -70,9 +74,9 @@ class Ratings:
     def edits(self) -> pd.DataFrame:
         """One row per edited question: index, sample, rater, question, edited."""
         rows = [
-            (int(key), self.samples[int(key)].id, one.by, self.samples[int(key)].question, " ".join(text.split()))
-            for one in self.answers
-            for key, text in sorted(one.texts.items(), key=lambda pair: int(pair[0]))
+            (index, sample.id, rater, sample.question, text)
+            for index, sample in enumerate(self.samples)
+            for rater, text in self.edited(index).items()
         ]
         return pd.DataFrame(rows, columns=["index", "sample", "rater", "question", "edited"])
 
@@ -95,9 +99,9 @@ class Ratings:
         """How far the raters agree, one row per scale.
 
         Columns: `scale`; `n`, the samples with at least two scores; `same`, the share of pairs of scores on them that
-        are equal; `alpha`, Krippendorff's for ordered values; `kappa`, the mean quadratic weighted kappa of the pairs of
-        raters for which it is defined, `n_pairs` of them. Where nearly all scores are 5, as in the paper's data, alpha
-        and kappa are low or undefined although raters agree: read `same` with them.
+        are equal; `alpha`, Krippendorff's for ordered values; `kappa`, the mean quadratic weighted kappa of the pairs
+        of raters for which it is defined, `n_pairs` of them. Where nearly all scores are 5, as in the paper's data,
+        alpha and kappa are low or undefined although raters agree: read `same` with them.
 
         Raises:
             StudyError: The library of Krippendorff's alpha is not installed.
@@ -121,6 +125,11 @@ class Ratings:
                 }
             )
         return pd.DataFrame(rows)
+
+
+def kind_of(sample: Sample) -> str:
+    """The kind of question, `meta["kind"]`; "all" without one."""
+    return str(sample.meta.get("kind", "all"))
 
 
 def read_ratings(paths: Sequence[str | os.PathLike[str]], samples: Samples) -> Ratings:

@@ -127,7 +127,9 @@ def json_object(text: bytes, at: str) -> dict[str, Any]:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Number and content of each line that is not empty; the file is read whole."""
-    lines = file_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")  # splitlines also cuts inside JSON texts
+    lines = (
+        file_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    )  # splitlines also cuts inside JSON texts
     yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 

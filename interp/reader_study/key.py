@@ -75,9 +75,13 @@ class Key:
             )
         for one in self.items:
             first = names.get(one.duplicate_of or one.item)
-            again = first is not None and first.case == one.case and (first is one or first.duplicate_of is None)
+            again = (
+                first is not None and first.case == one.case and (first is one or first.duplicate_of is None)
+            )
             if {one.a, one.b} != pair or not again:
-                raise DataError(f"item {one.item} of the key names other conditions or is no duplicate: {brief(one)}.")
+                raise DataError(
+                    f"item {one.item} of the key names other conditions or is no duplicate: {brief(one)}."
+                )
 
 
 def choice_scale(ties: bool) -> FormScale:
@@ -109,15 +113,15 @@ def read_key(path: str | os.PathLike[str], *, page: str | os.PathLike[str] | Non
     _fields(path, record, {**needed, "ties": bool, "items": list})
     if record["format"] != KEY_FORMAT or record["version"] != VERSION:
         raise DataError(
-            f"{shown(path)} is {brief(record['format'])}, version {record['version']}; expected {KEY_FORMAT!r}, version "
-            f"{VERSION}. Pass the key that write_pack wrote beside the page."
+            f"{shown(path)} is {brief(record['format'])}, version {record['version']}; expected {KEY_FORMAT!r}, "
+            f"version {VERSION}. Pass the key that write_pack wrote beside the page."
         )
     if page is not None:
         content = file_bytes(as_path(page, "the page"))
         if checksum(content) != record["page"]:
             raise DataError(
-                f"{shown(path)} is not the key of {shown(page)}: it was written for a page of other bytes. Pass the two "
-                "files that one write_pack wrote."
+                f"{shown(path)} is not the key of {shown(page)}: it was written for a page of other bytes. Pass the "
+                "two files that one write_pack wrote."
             )
     conditions = _pair(path, record["conditions"])
     items = tuple(_item(path, place, one) for place, one in enumerate(record["items"]))
@@ -146,7 +150,5 @@ def _fields(path: Path, record: Mapping[str, Any], kinds: Mapping[str, Any]) -> 
     )
     problem = faulty_text("the key", dict(record))
     if not right or problem:
-        raise DataError(
-            f"{shown(path)} is not a key: {problem or f'expected the fields {list(kinds)}, got {brief(dict(record))}'}. "
-            "Pass the key that write_pack wrote, unchanged."
-        )
+        came = problem or f"expected the fields {list(kinds)}, got {brief(dict(record))}"
+        raise DataError(f"{shown(path)} is not a key: {came}. Pass the key that write_pack wrote, unchanged.")

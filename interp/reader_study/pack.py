@@ -28,9 +28,10 @@ __all__ = ["Pack", "write_pack"]
 SIDE = 384
 INTRO = (
     "Each case shows an image, the question that a model was asked about it, and two maps, A and B, of where the model "
-    "may have looked: bright is strong, and each map has its own scale. Choose the map that is more clinically reasonable "
-    "and trustworthy for this question.",
-    "Which method made which map is not known to you, and the sides vary. Some cases come again; judge them as they are.",
+    "may have looked: bright is strong, and each map has its own scale. Choose the map that is more clinically "
+    "reasonable and trustworthy for this question.",
+    "You are not told which method made which map, and the sides vary. Some cases may come again; judge them as they "
+    "are.",
 )
 
 
@@ -95,14 +96,16 @@ def write_pack(
     check_whole("side", side, 64, DataError, most=2048)
     drawn = secrets.randbits(63) if seed is None else check_whole("seed", seed, 0, DataError, most=2**63 - 1)
     if as_path("page", page).resolve() == as_path("key", key).resolve():
-        raise DataError(f"page and key are two files; got {os.fspath(page)!r} for both. Keep the key elsewhere.")
+        raise DataError(
+            f"page and key are two files; got {os.fspath(page)!r} for both. Keep the key elsewhere."
+        )
     shown = _order(samples, names, n, n_duplicates, np.random.default_rng(drawn))
     items = [_item(one, samples[one.case], maps, boxes, side) for one in shown]
     scale = choice_scale(ties)
     visible = [(one.text, checksum(one.pictures[0].src.encode())) for one in items]
     identity = digest({"format": FORMAT, "items": visible, "options": [o.value for o in scale.options]})[:32]
     form = Form(FORMAT, identity, "Reader study", QUESTION, INTRO, "case", "reader-study", (scale,), items)
-    written = write_form(form, page)
+    written = write_form(form, as_path("page", page))
     write_key(Key(identity, checksum(written.read_bytes()), drawn, names, ties, tuple(shown)), key)
     return Pack(written, as_path("key", key), len(items))
 
@@ -110,7 +113,9 @@ def write_pack(
 def _checked(samples: Any, maps: Any) -> tuple[str, str]:
     """The names of the conditions in alphabetical order, so that the order in which they were passed says nothing."""
     if not isinstance(samples, Samples) or len(samples) < 2:
-        raise DataError(f"a reader study needs Samples, at least two; got {samples!r}. Wrap a list: Samples([…]).")
+        raise DataError(
+            f"a reader study needs Samples, at least two; got {samples!r}. Wrap a list: Samples([…])."
+        )
     named = isinstance(maps, Mapping) and len(maps) == 2 and all(isinstance(one, str) and one for one in maps)
     if not named or not all(isinstance(one, Maps) for one in maps.values()):
         raise DataError(
@@ -128,7 +133,9 @@ def _checked(samples: Any, maps: Any) -> tuple[str, str]:
     first, second = sorted(maps)
     for place, (one, other) in enumerate(zip(maps[first].tokens, maps[second].tokens, strict=True)):
         if len(samples[place].images) != 1:
-            raise DataError(f"sample {samples[place].id} has {len(samples[place].images)} images; a case shows one.")
+            raise DataError(
+                f"sample {samples[place].id} has {len(samples[place].images)} images; a case shows one."
+            )
         if not _alike(one, other):
             raise MapError(
                 f"the maps of sample {samples[place].id} lie on different footprints ({one.n} and {other.n} tokens), "
@@ -155,9 +162,12 @@ def _order(
         return KeyItem("", cases[place], samples[cases[place]].id, groups[cases[place]], a, b)
 
     first = [item(place, exchanged[place]) for place in range(n)]
-    again = [(int(k), item(int(k), not exchanged[k])) for k in rng.choice(max(n // 3, 1), n_duplicates, replace=False)]
+    again = [
+        (int(k), item(int(k), not exchanged[k]))
+        for k in rng.choice(max(n // 3, 1), n_duplicates, replace=False)
+    ]
     half = n // 2
-    later: list[tuple[int | None, KeyItem]] = [(None, one) for one in first[half:]] + [(k, one) for k, one in again]
+    later: list[Any] = [(None, one) for one in first[half:]] + [(k, one) for k, one in again]
     order = [(None, one) for one in first[:half]] + [later[i] for i in rng.permutation(len(later))]
     return [
         replace(one, item=str(place + 1), duplicate_of=None if k is None else str(k + 1))

@@ -15,9 +15,11 @@ from jaxtyping import Float
 
 from interp.errors import DataError
 from interp.reader_study.key import FORMAT, Key, choice_scale, read_key
+from interp.reader_study.page import write_page
 from interp.report.form_answers import FormAnswers, read_answers
 from interp.run.files import as_path
 from interp.stats import MIN_GROUPS, Interval, bootstrap, krippendorff_alpha, population_note, two_way_share
+from interp.study.dataframes import records, where
 from interp.study.fields import is_level
 
 __all__ = ["ReaderResult", "read_study"]
@@ -29,8 +31,8 @@ BOTH, CASES = "readers and cases", "cases, for these readers"
 class ReaderResult:
     """The result of a reader study, as `read_study` returns it.
 
-    A first showing of a case counts for preference and agreement; a duplicate counts for consistency alone. A tie counts
-    half for each condition.
+    A first showing of a case counts for preference and agreement; a duplicate counts for consistency alone. A tie
+    counts half for each condition.
 
     Attributes:
         key: What each item showed.
@@ -44,8 +46,9 @@ class ReaderResult:
     def frame(self) -> pd.DataFrame:
         """One row per reader and item that was answered.
 
-        Columns `reader`, `item`, `sample`, `group`, `duplicate_of` (None for a first showing), `side` ("A", "B", "tie"),
-        `choice` (a condition, or "tie"), and `value`: 1 for the first condition of the key, 0 for the second, 0.5 for a tie.
+        Columns `reader`, `item`, `sample`, `group`, `duplicate_of` (None for a first showing), `side` ("A", "B" or
+        "tie"), `choice` (a condition, or "tie"), and `value`: 1 for the first condition of the key, 0 for the second,
+        0.5 for a tie.
         """
         worth = dict(zip((*self.key.conditions, "tie"), (1.0, 0.0, 0.5), strict=True))
         rows = []
@@ -56,14 +59,16 @@ class ReaderResult:
                     continue
                 choice = {"A": one.a, "B": one.b}.get(str(side), "tie")
                 value = 0.5 if side == "tie" else worth[choice]
-                rows.append((reader.by, one.item, one.sample, one.group, one.duplicate_of, side, choice, value))
+                rows.append(
+                    (reader.by, one.item, one.sample, one.group, one.duplicate_of, side, choice, value)
+                )
         names = ["reader", "item", "sample", "group", "duplicate_of", "side", "choice", "value"]
         return pd.DataFrame(rows, columns=names)
 
     @cached_property
     def first(self) -> pd.DataFrame:
         """The rows of `frame` of first showings."""
-        return self.frame[self.frame.duplicate_of.isna()].reset_index(drop=True)
+        return where(self.frame, self.frame.duplicate_of.isna()).reset_index(drop=True)
 
     def preference(self, *, level: float = 0.95) -> pd.DataFrame:
         """The share of answers for each condition, with its intervals, two rows per condition.
@@ -91,7 +96,8 @@ class ReaderResult:
                 rows.append(
                     {
                         "condition": condition, "over": over, "share": interval.mean, "low": interval.low,
-                        "high": interval.high, "n": interval.n, "n_readers": n_readers, "n_groups": n_groups, "note": note,
+                        "high": interval.high, "n": interval.n, "n_readers": n_readers, "n_groups": n_groups,
+                        "note": note,
                     }
                 )  # fmt: skip
         return pd.DataFrame(rows)
@@ -113,10 +119,10 @@ class ReaderResult:
         is_level("level", level)
         rows = []
         for reader in (one.by for one in self.answers):
-            own, every = (frame[frame.reader == reader] for frame in (self.first, self.frame))
+            own, every = (where(frame, frame.reader == reader) for frame in (self.first, self.frame))
             held: Interval = bootstrap(own.value.to_numpy(), own.group.to_numpy(), level=level, seed=0)
             sided = every.side[every.side != "tie"]
-            again = self.duplicates[self.duplicates.reader == reader]
+            again = where(self.duplicates, self.duplicates.reader == reader)
             counts = {name: int((own.choice == name).sum()) for name in self.key.conditions}
             rows.append(
                 {
@@ -129,11 +135,10 @@ class ReaderResult:
 
     @cached_property
     def duplicates(self) -> pd.DataFrame:
-        """One row per duplicate that a reader answered twice: reader, sample, `first`, `again` and whether they are the same."""
+        """One row per duplicate that was answered twice: reader, sample, `first`, `again`, and if they are the `same`."""
         first = self.first.set_index(["reader", "item"]).choice
         rows = []
-        again = self.frame[self.frame.duplicate_of.notna()]
-        for row in again.to_dict("records"):
+        for row in records(where(self.frame, self.frame.duplicate_of.notna())):
             before = first.get((row["reader"], row["duplicate_of"]))
             if before is not None:
                 rows.append((row["reader"], row["sample"], before, row["choice"], before == row["choice"]))
@@ -176,11 +181,16 @@ class ReaderResult:
             RunError: The file cannot be written.
             StudyError: The library of Krippendorff's alpha is not installed.
         """
-        from interp.reader_study.page import write_page
-
         if not isinstance(note, str):
             raise DataError(f"note is a text; got {note!r}.")
-        return write_page(self, as_path("path", path), note)
+        return write_page(
+            as_path("path", path),
+            key=self.key,
+            preference=self.preference(),
+            readers=self.per_reader(),
+            agreement=self.agreement() if len(self.answers) > 1 else None,
+            note=note,
+        )
 
 
 def read_study(
@@ -218,7 +228,9 @@ def _crossed_note(n_readers: int, n_groups: int) -> str:
     if n_readers == 1:
         return "One reader: nothing can be said about other readers."
     few = (
-        f"Only {n_readers} readers, fewer than {MIN_GROUPS}: read the values per reader; no claim about a population of "
-        "readers is made."
+        f"Only {n_readers} readers, fewer than {MIN_GROUPS}: read the values per reader; no claim about a population "
+        "of readers is made."
     )
-    return " ".join(part for part in (few if n_readers < MIN_GROUPS else "", population_note(n_groups)) if part)
+    return " ".join(
+        part for part in (few if n_readers < MIN_GROUPS else "", population_note(n_groups)) if part
+    )

@@ -39,8 +39,8 @@ def stored_maps(runs: Mapping[str, tuple[GridResult, int | str]]) -> tuple[Sampl
     data = {name: cell.study.data for name, (cell, _) in cells.items()}
     if len({own.fingerprint for own in data.values()}) > 1:
         raise DataError(
-            f"the runs of {', '.join(data)} are on different samples: {[len(own) for own in data.values()]} of them. Run "
-            "both on the same data."
+            f"the runs of {', '.join(data)} are on different samples: {[len(own) for own in data.values()]} of them. "
+            "Run both on the same data."
         )
     found = {name: _maps(cell, which) for name, (cell, which) in cells.items()}
     common = sorted(set.intersection(*(set(own) for own in found.values())))
@@ -62,11 +62,13 @@ def _cell(name: str, given: Any) -> tuple[Cell | RefinementCell, int | str]:
     kind = int if isinstance(result.cells[0], Cell) else str
     if not isinstance(result.cells[0], Cell | RefinementCell) or not isinstance(which, kind):
         raise StudyError(
-            f"{name!r}: maps are stored by a LayerSweep, by layer, and by a Refinement, as 'before', 'after' or 'method'; "
-            f"got a {type(result).__name__} and {which!r}."
+            f"{name!r}: maps are stored by a LayerSweep, by layer, and by a Refinement, as 'before', 'after' or "
+            f"'method'; got a {type(result).__name__} and {which!r}."
         )
     if len(result.cells) > 1:
-        raise StudyError(f"{name!r} has {len(result.cells)} runs. Pass the result of one study, not of a Grid.")
+        raise StudyError(
+            f"{name!r} has {len(result.cells)} runs. Pass the result of one study, not of a Grid."
+        )
     return result.cells[0], which
 
 

@@ -1,7 +1,8 @@
-"""A form: one HTML page on which a person answers the same questions about each item and saves the answers as a file."""
+"""A form: one HTML page on which a person answers the same questions about each item, and saves the answers."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ class Form:
     text_label: str = ""
 
 
-def write_form(form: Form, path: str | Path) -> Path:
+def write_form(form: Form, path: str | os.PathLike[str]) -> Path:
     """Writes the form as one HTML file that loads nothing from elsewhere, and returns its path.
 
     The page works by keyboard, stores answers in the browser after each change, and saves and loads them as a file,

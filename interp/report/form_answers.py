@@ -85,7 +85,9 @@ def _opened(path: Path, format: str, form: str) -> dict[str, Any]:
     """The record in a file, which is of this form."""
     content = file_bytes(path)
     if len(content) > MOST_BYTES:
-        raise DataError(f"{shown(path)} has {len(content):,} bytes; a file of answers has at most {MOST_BYTES:,}.")
+        raise DataError(
+            f"{shown(path)} has {len(content):,} bytes; a file of answers has at most {MOST_BYTES:,}."
+        )
     record = json_object(content, shown(path))
     _fields(path, "the file", record, needed=("format", "version", "form", "by", "answers"))
     for name, wanted in (("format", format), ("version", VERSION), ("form", form)):
@@ -102,7 +104,9 @@ def _answers(
 ) -> FormAnswers:
     by = _text(path, "by", record["by"])
     if not by.strip():
-        raise DataError(f"{shown(path)}: by is empty. Enter a name or code on the page and save the file again.")
+        raise DataError(
+            f"{shown(path)}: by is empty. Enter a name or code on the page and save the file again."
+        )
     if not isinstance(record["answers"], list):
         raise DataError(f"{shown(path)}: answers is a list; got {brief(record['answers'])}.")
     values, texts, comments = {}, {}, {}
@@ -120,7 +124,9 @@ def _answers(
             if name in one:
                 into[key] = _text(path, f"{where}, {name}", one[name], LONGEST[name])
         if key in texts and not texts[key].strip():
-            raise DataError(f"{shown(path)}, {where}: the text is empty. Leave it out where it was not edited.")
+            raise DataError(
+                f"{shown(path)}, {where}: the text is empty. Leave it out where it was not edited."
+            )
     return FormAnswers(" ".join(by.split()), values, texts, comments, path)
 
 
@@ -152,7 +158,9 @@ def _fields(
 
 def _text(path: Path, what: str, value: Any, most: int = LONGEST["by"]) -> str:
     if not isinstance(value, str) or len(value) > most:
-        raise DataError(f"{shown(path)}: {what} is a text of at most {most:,} characters; got {brief(value)}.")
+        raise DataError(
+            f"{shown(path)}: {what} is a text of at most {most:,} characters; got {brief(value)}."
+        )
     if problem := faulty_text(what, value):
         raise DataError(f"{shown(path)}: {problem}")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -99,7 +100,7 @@ def save_page(
     return _written(path, text)
 
 
-def save_form(path: str | Path, form: Any, data: Mapping[str, Any]) -> Path:
+def save_form(path: str | os.PathLike[str], form: Any, data: Mapping[str, Any]) -> Path:
     """Writes the page of a form and returns its path.
 
     Args:
@@ -122,7 +123,7 @@ def _file(name: str) -> Markup:
     return Markup((files("interp.report") / "templates" / name).read_text("utf-8"))
 
 
-def _written(path: str | Path, text: str) -> Path:
+def _written(path: str | os.PathLike[str], text: str) -> Path:
     target = as_path("path", path)
     write_atomically(target, text.encode(errors="backslashreplace"))
     return target

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from interp.stats.agreement import krippendorff_alpha, weighted_kappa
 from interp.stats.groups import MIN_GROUPS, per_group, population_note
-from interp.stats.intervals import Interval, bootstrap, bootstrap_statistic, paired, two_way, two_way_share, unpaired
+from interp.stats.intervals import (
+    Interval,
+    bootstrap,
+    bootstrap_statistic,
+    paired,
+    two_way,
+    two_way_share,
+    unpaired,
+)
 from interp.stats.mcnemar import Flips, flips
 from interp.stats.multiple_testing import holm
 from interp.stats.permutation import PermutationTest, paired_test, unpaired_test

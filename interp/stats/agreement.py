@@ -112,7 +112,9 @@ def _places(rows: Float[np.ndarray, " unit"], scale: Float[np.ndarray, " value"]
 def _table(what: str, given: ArrayLike) -> Float[np.ndarray, ...]:
     table = real_numbers(given, what, StudyError, missing=True)
     if np.isinf(table).any():
-        raise StudyError(f"{what}, NaN where there is none; got infinite values. Mark what is missing as NaN.")
+        raise StudyError(
+            f"{what}, NaN where there is none; got infinite values. Mark what is missing as NaN."
+        )
     return table
 
 

@@ -190,7 +190,7 @@ function show(number, focus = true) {
   place = Math.max(0, Math.min(number, form.items.length - 1));
   const item = form.items[place];
   at("place").textContent = `${capital(form.noun)} ${place + 1} of ${form.items.length}`;
-  document.querySelector(".sides").classList.toggle("wide", item.pictures.some(one => one.views.length > 1));
+  document.querySelector(".sides").classList.toggle("broad", item.pictures.some(one => one.views.length > 1));
   at("pictures").replaceChildren(...item.pictures.map(shown));
   const asked = form.text_label ? editor(item) : [made("p", {className: "asked", textContent: item.text})];
   at("answers").replaceChildren(...asked, ...facts(item), ...form.scales.map(fieldset), ...commenting(item));
@@ -259,9 +259,10 @@ function pressed(event) {
   const option = scale.options.find(one => one.key === key);
   if (option) {
     choose(scale, option);
-    say(`${scale.label}: ${[...new Set([String(option.value), option.label])].join(", ")}`);
+    say(Number.isInteger(option.value) ? `${scale.label}: ${option.value}` : `Chosen: ${option.label}`);
     const next = form.scales.findIndex((one, i) => i > active && !(one.name in answer(form.items[place].key).values));
     if (next >= 0) activate(next);
+    document.querySelectorAll("fieldset")[active].scrollIntoView({block: "nearest"});
   } else if (key === "n") show(place + 1);
   else if (key === "p") show(place - 1);
   else if (key === "u") unfinished();
