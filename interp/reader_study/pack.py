@@ -18,12 +18,12 @@ from interp.indicators.maps import Maps
 from interp.inputs.argument_checks import check_bool, check_text, check_whole
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.reader_study.key import FORMAT, QUESTION, Key, KeyItem, choice_scale, write_key
+from interp.reader_study.key import FORMAT, QUESTION, Key, KeyItem, choice_scale, read_key, write_key
 from interp.report.form import Form, FormItem, FormPicture, View, write_form
 from interp.report.gallery import data_uri, overlay, picture
 from interp.run.files import as_path, checksum, digest
 
-__all__ = ["Pack", "write_pack"]
+__all__ = ["Pack", "draw_items", "write_pack"]
 
 SIDE = 384
 INTRO = (
@@ -84,7 +84,8 @@ def write_pack(
             out it is random; do so for real readers, because whoever knows the seed can work out the sides.
 
     Raises:
-        DataError: Not two conditions, too few samples or cases, or a sample with several images.
+        DataError: Not two conditions, too few samples or cases, a sample with several images, or the key of another
+            page at `key`.
         MapError: Maps that are not one for each sample, have layers, or lie on different footprints.
         RunError: A file cannot be written.
     """
@@ -99,15 +100,26 @@ def write_pack(
         raise DataError(
             f"page and key are two files; got {os.fspath(page)!r} for both. Keep the key elsewhere."
         )
-    shown = _order(samples, names, n, n_duplicates, np.random.default_rng(drawn))
+    shown = draw_items(samples, names, n, n_duplicates, np.random.default_rng(drawn))
     items = [_item(one, samples[one.case], maps, boxes, side) for one in shown]
     scale = choice_scale(ties)
     visible = [(one.text, checksum(one.pictures[0].src.encode())) for one in items]
     identity = digest({"format": FORMAT, "items": visible, "options": [o.value for o in scale.options]})[:32]
     form = Form(FORMAT, identity, "Reader study", QUESTION, INTRO, "case", "reader-study", (scale,), items)
+    made = Key(identity, "", drawn, names, ties, tuple(shown))
+    _check_no_other(as_path("key", key), made)
     written = write_form(form, as_path("page", page))
-    write_key(Key(identity, checksum(written.read_bytes()), drawn, names, ties, tuple(shown)), key)
+    write_key(replace(made, page=checksum(written.read_bytes())), key)
     return Pack(written, as_path("key", key), len(items))
+
+
+def _check_no_other(path: Path, key: Key) -> None:
+    """Raises `DataError` if another key lies there: without it the answers of its readers could not be read."""
+    if path.exists() and replace(read_key(path), page="") != key:
+        raise DataError(
+            f"{os.fspath(path)} is the key of another page, whose answers need it. Write this study elsewhere, or delete "
+            "that key if no reader has its page."
+        )
 
 
 def _checked(samples: Any, maps: Any) -> tuple[str, str]:
@@ -149,7 +161,7 @@ def _alike(one: TokenMap, other: TokenMap) -> bool:
     return same and np.array_equal(one.footprints, other.footprints, equal_nan=True)
 
 
-def _order(
+def draw_items(
     samples: Samples, names: tuple[str, str], n: int, n_duplicates: int, rng: np.random.Generator
 ) -> list[KeyItem]:
     """The items in the order of the page, with the condition of each side."""

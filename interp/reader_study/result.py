@@ -135,7 +135,7 @@ class ReaderResult:
 
     @cached_property
     def duplicates(self) -> pd.DataFrame:
-        """One row per duplicate that was answered twice: reader, sample, `first`, `again`, and if they are the `same`."""
+        """One row per duplicate that was answered twice: reader, sample, `first`, `again`; `same`: whether alike."""
         first = self.first.set_index(["reader", "item"]).choice
         rows = []
         for row in records(where(self.frame, self.frame.duplicate_of.notna())):

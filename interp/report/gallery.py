@@ -211,7 +211,7 @@ def show_maps(
 def data_uri(image: Image.Image, *, lossless: bool = False) -> str:
     """The image inside a URI, as a JPEG or losslessly as a PNG; the pixels alone, without any metadata."""
     kind: dict[str, Any] = (
-        {"format": "PNG", "compress_level": 9} if lossless else {"format": "JPEG", "quality": 88}
+        {"format": "PNG", "compress_level": 6} if lossless else {"format": "JPEG", "quality": 88}
     )
     buffer = BytesIO()
     Image.frombytes(image.mode, image.size, image.tobytes()).save(buffer, **kind)

@@ -109,7 +109,7 @@ def _places(rows: Float[np.ndarray, " unit"], scale: Float[np.ndarray, " value"]
     return np.array([order[float(value)] for value in rows], dtype=np.int64)
 
 
-def _table(what: str, given: ArrayLike) -> Float[np.ndarray, ...]:
+def _table(what: str, given: Any) -> Float[np.ndarray, ...]:
     table = real_numbers(given, what, StudyError, missing=True)
     if np.isinf(table).any():
         raise StudyError(
