@@ -19,19 +19,17 @@ NAMES = ("relevance", "grounding", "semantics")
 def to_rate(n: int = 4, **changes: Any) -> Samples:
     """Samples of one small image each; the first half are localization questions, the others attribute questions."""
     rng = np.random.default_rng(0)
-    return Samples(
-        [
-            Sample(
-                rng.integers(0, 255, (30, 40, 3), dtype=np.uint8),
-                f"Is organ {i} visible?",
-                boxes=[(4, 4, 20, 20)],
-                answer="yes",
-                **{"meta": {"kind": "localization" if i < n // 2 else "attribute"}, "id": f"s{i}", **changes},
-            )
-            for i in range(n)
-        ],
-        "to rate",
-    )
+    found = []
+    for i in range(n):
+        image = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
+        kind = "localization" if i < n // 2 else "attribute"
+        fields: dict[str, Any] = {
+            "question": f"Is organ {i} visible?",
+            "answer": "yes",
+            "meta": {"kind": kind},
+        }
+        found.append(Sample(image, boxes=[(4, 4, 20, 20)], **fields | {"id": f"s{i}"} | changes))
+    return Samples(found, "to rate")
 
 
 def rating_file(
@@ -50,6 +48,12 @@ def rating_file(
         if texts and place in texts:
             one["text"] = texts[place]
         answers.append(one)
-    record = {"format": "interp ratings", "version": 1, "form": form_id(samples), "by": by, "answers": answers}
+    record = {
+        "format": "interp ratings",
+        "version": 1,
+        "form": form_id(samples),
+        "by": by,
+        "answers": answers,
+    }
     path.write_text(json.dumps(record | changes))
     return path

@@ -71,11 +71,15 @@ def test_missing_files_and_empty_edits_are_refused(tmp_path: Path) -> None:
 def test_the_page_is_the_same_each_time_and_complete(tmp_path: Path) -> None:
     one, two = (rating_page(to_rate(), tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
     assert one == two
-    assert b"http" not in re.sub(rb"data:image/jpeg;base64,[A-Za-z0-9+/=]+", b"", one).replace(b"http-equiv", b"")
+    assert b"http" not in re.sub(rb"data:image/jpeg;base64,[A-Za-z0-9+/=]+", b"", one).replace(
+        b"http-equiv", b""
+    )
 
 
 def test_texts_that_try_to_be_markup_stay_texts(tmp_path: Path) -> None:
-    samples = to_rate(1, question=f"</script>{ATTACK}", answer=ATTACK, options=[ATTACK, "no"], meta={"label": ATTACK})
+    samples = to_rate(
+        1, question=f"</script>{ATTACK}", answer=ATTACK, options=[ATTACK, "no"], meta={"label": ATTACK}
+    )
     page = rating_page(samples, tmp_path / "a.html", title=ATTACK).read_text()
     assert page.count("</script>") == 2
     seen = Elements(page)

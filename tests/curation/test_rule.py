@@ -54,12 +54,16 @@ def test_samples_without_enough_whole_ratings_are_unrated(tmp_path: Path) -> Non
 
 
 def test_edits_are_taken_where_raters_agree_and_asked_about_where_not(tmp_path: Path) -> None:
-    every = {place: GOOD for place in range(4)}
+    every = dict.fromkeys(range(4), GOOD)
     first = {0: "Is  the liver visible?", 1: "Is the spleen seen?", 2: "Is organ 2  visible?"}
     raters = ((every, first), (every, {0: "Is the liver visible? ", 1: "Can you see the spleen?"}))
     found = curated(tmp_path, *raters)
     assert decisions(found) == ["kept", "undecided", "kept", "kept"]
-    assert [one.question for one in found.samples] == ["Is the liver visible?", "Is organ 2 visible?", "Is organ 3 visible?"]
+    assert [one.question for one in found.samples] == [
+        "Is the liver visible?",
+        "Is organ 2 visible?",
+        "Is organ 3 visible?",
+    ]
     history = found.samples[0].meta["curation"]
     assert history["question"] == "Is organ 0 visible?"
     assert history["edited_by"] == ["rater 0", "rater 1"]
@@ -76,9 +80,19 @@ def test_the_table_has_shares_of_kept_scores_beside_the_papers(tmp_path: Path) -
     shares = [f"rating_{score}" for score in range(1, 6)]
     assert rows.loc[("localization", "relevance"), shares].tolist() == [0, 0, 50, 0, 50]
     assert rows.loc[("localization", "grounding"), shares].tolist() == [0, 0, 0, 100, 0]
-    assert rows.loc[("attribute", "semantics"), shares].tolist() == [0, 0, 0, 100, 0]  # the dropped one does not count
+    assert rows.loc[("attribute", "semantics"), shares].tolist() == [
+        0,
+        0,
+        0,
+        100,
+        0,
+    ]  # the dropped one does not count
     assert rows.n.tolist() == [1, 1, 1, 2, 2, 2]
-    assert rows.loc[("attribute", "grounding"), ["paper_3", "paper_4", "paper_5"]].tolist() == [4.04, 12.18, 83.77]
+    assert rows.loc[("attribute", "grounding"), ["paper_3", "paper_4", "paper_5"]].tolist() == [
+        4.04,
+        12.18,
+        83.77,
+    ]
     assert all(sum(one) == pytest.approx(100, abs=0.02) for one in PAPER_SHARES.values())
 
 
@@ -110,7 +124,7 @@ def test_kept_samples_are_read_back_as_they_are(tmp_path: Path) -> None:
 
 
 def test_nothing_kept_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no sample is kept: .*'dropped': 1"):
+    with pytest.raises(DataError, match=r"no sample is kept: .*'dropped': 1"):
         curated(tmp_path, ({0: (1, 1, 1)},)).save(tmp_path / "kept.jsonl")
 
 
@@ -124,7 +138,11 @@ def test_agreement_is_of_samples_that_two_rated(tmp_path: Path) -> None:
     row = found.loc["relevance"]
     assert row["alpha"] == pytest.approx(krippendorff_alpha(table))
     assert row["kappa"] == pytest.approx(np.nanmean(kappas))
-    assert (row["n"], row["same"], row["n_pairs"]) == (4, pytest.approx(3 / 6), int(np.sum(~np.isnan(kappas))))
+    assert (row["n"], row["same"], row["n_pairs"]) == (
+        4,
+        pytest.approx(3 / 6),
+        int(np.sum(~np.isnan(kappas))),
+    )
     assert np.isnan(found.alpha["semantics"])  # everyone gave 5
     assert found.same["semantics"] == 1.0
 

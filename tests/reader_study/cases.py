@@ -55,7 +55,13 @@ def maps(n: int, seed: int, grid: tuple[int, int] = GRID, power: float = 1.0) ->
 def answer_file(path: Path, key: Key, reader: str, chosen: Mapping[str, str], **changes: Any) -> Path:
     """The file of one reader: item → "A", "B" or "tie"."""
     answers = [{"item": item, "values": {"choice": side}} for item, side in chosen.items()]
-    record = {"format": "interp reader study", "version": 1, "form": key.form, "by": reader, "answers": answers}
+    record = {
+        "format": "interp reader study",
+        "version": 1,
+        "form": key.form,
+        "by": reader,
+        "answers": answers,
+    }
     path.write_text(json.dumps(record | changes))
     return path
 

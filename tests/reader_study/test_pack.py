@@ -59,7 +59,9 @@ def test_the_page_names_no_condition_sample_group_or_seed(tmp_path: Path) -> Non
 def test_exchanged_names_give_the_same_page(tmp_path: Path) -> None:
     one, two = maps(9, 1), maps(9, 2, power=6.0)
     straight = pack(tmp_path / "a", {"x": one, "y": two}).page.read_bytes()
-    assert pack(tmp_path / "b", {"y": two, "x": one}).page.read_bytes() == straight  # the order of the arguments
+    assert (
+        pack(tmp_path / "b", {"y": two, "x": one}).page.read_bytes() == straight
+    )  # the order of the arguments
     assert pack(tmp_path / "c", {"one": one, "two": two}).page.read_bytes() == straight  # the names
 
 
@@ -139,7 +141,10 @@ def test_the_key_says_what_each_side_shows(tmp_path: Path) -> None:
     for one, item in zip(read_key(made.key).items, items(made.page), strict=True):
         _, a, b = halves(item)
         bright, other = (a, b) if one.a == "bright" else (b, a)
-        assert np.frombuffer(bright, np.uint8).astype(float).std() > np.frombuffer(other, np.uint8).astype(float).std()
+        assert (
+            np.frombuffer(bright, np.uint8).astype(float).std()
+            > np.frombuffer(other, np.uint8).astype(float).std()
+        )
         assert item["text"] == f"question {one.case}?"
 
 
@@ -174,15 +179,23 @@ def test_a_key_that_is_needed_is_not_overwritten(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"found": {"x": maps(9, 1)}}, "maps are two conditions"),
-        ({"found": {"x": maps(9, 1), "y": maps(8, 2)}}, r"'y' needs one \(token,\) map for each of the 9 samples"),
-        ({"found": {"x": maps(9, 1), "y": maps(9, 2, grid=(6, 8))}}, r"different footprints \(12 and 48 tokens\)"),
+        (
+            {"found": {"x": maps(9, 1), "y": maps(8, 2)}},
+            r"'y' needs one \(token,\) map for each of the 9 samples",
+        ),
+        (
+            {"found": {"x": maps(9, 1), "y": maps(9, 2, grid=(6, 8))}},
+            r"different footprints \(12 and 48 tokens\)",
+        ),
         ({"n_duplicates": 4}, "n_duplicates is a whole number of at least 0 and at most 3"),
         ({"n_cases": 10}, "n_cases is a whole number of at least 2 and at most 9"),
         ({"ties": 1}, "ties is True or False"),
         ({"seed": -1}, "seed is a whole number"),
     ],
 )
-def test_packs_that_cannot_be_made_are_refused(tmp_path: Path, unchecked: None, options: Any, message: str) -> None:
+def test_packs_that_cannot_be_made_are_refused(
+    tmp_path: Path, unchecked: None, options: Any, message: str
+) -> None:
     with pytest.raises((DataError, MapError), match=message):
         pack(tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
@@ -197,5 +210,8 @@ def test_a_case_shows_one_image(tmp_path: Path) -> None:
     two = Sample(images=[cases(1)[0].load()] * 2, question="?")
     with pytest.raises(DataError, match="has 2 images; a case shows one"):
         write_pack(
-            Samples([two, cases(1)[0]]), {"x": maps(2, 1), "y": maps(2, 2)}, page=tmp_path / "p", key=tmp_path / "k"
+            Samples([two, cases(1)[0]]),
+            {"x": maps(2, 1), "y": maps(2, 2)},
+            page=tmp_path / "p",
+            key=tmp_path / "k",
         )

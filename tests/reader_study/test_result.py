@@ -24,7 +24,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Key]:
     """A folder with a page and a key of 6 cases, 2 of them shown twice, and the key."""
     folder = tmp_path_factory.mktemp("study")
     write_pack(
-        cases(6), {"old": maps(6, 1), "new": maps(6, 2)}, page=folder / "page.html", key=folder / "key.json", **OPTIONS
+        cases(6),
+        {"old": maps(6, 1), "new": maps(6, 2)},
+        page=folder / "page.html",
+        key=folder / "key.json",
+        **OPTIONS,
     )
     return folder, read_key(folder / "key.json")
 
@@ -37,7 +41,9 @@ def answered(made: tuple[Path, Key], folder: Path) -> ReaderResult:
     files = [
         answer_file(folder / "a.json", key, "Ana", new),
         answer_file(folder / "b.json", key, "Ben", old | {first[0]: new[first[0]]}),
-        answer_file(folder / "c.json", key, "Cem", {first[0]: "tie", first[1]: new[first[1]], first[2]: old[first[2]]}),
+        answer_file(
+            folder / "c.json", key, "Cem", {first[0]: "tie", first[1]: new[first[1]], first[2]: old[first[2]]}
+        ),
     ]
     return read_study(made[0] / "key.json", files, page=made[0] / "page.html")
 
@@ -53,7 +59,9 @@ def test_shares_counts_and_duplicates_by_hand(made: tuple[Path, Key], tmp_path: 
     assert rows.share.to_dict() == pytest.approx({"Ana": 1.0, "Ben": 1 / 6, "Cem": 0.5})
     assert rows.n_duplicates.to_dict() == {"Ana": 2, "Ben": 2, "Cem": 0}
     first = [one.item for one in result.key.items if one.duplicate_of is None]
-    ben = 1 - sum(one.duplicate_of == first[0] for one in result.key.items) / 2  # he answered that case otherwise again
+    ben = (
+        1 - sum(one.duplicate_of == first[0] for one in result.key.items) / 2
+    )  # he answered that case otherwise again
     assert rows.same.to_dict() == pytest.approx({"Ana": 1.0, "Ben": ben, "Cem": np.nan}, nan_ok=True)
     found = result.preference()
     assert found.share.tolist() == pytest.approx([8.5 / 15, 8.5 / 15, 6.5 / 15, 6.5 / 15])
@@ -137,14 +145,18 @@ def test_the_report_escapes_names_and_marks_its_note(tmp_path: Path) -> None:
         ({"answers": []}, "the readers answered no case"),
     ],
 )
-def test_files_of_answers_are_checked(made: tuple[Path, Key], tmp_path: Path, changes: Any, message: str) -> None:
+def test_files_of_answers_are_checked(
+    made: tuple[Path, Key], tmp_path: Path, changes: Any, message: str
+) -> None:
     file = answer_file(tmp_path / "a.json", made[1], "Ana", {"1": "A"}, **changes)
     with pytest.raises(DataError, match=message):
         read_study(made[1], [file])
 
 
 def test_two_files_by_one_reader_are_refused(made: tuple[Path, Key], tmp_path: Path, unchecked: None) -> None:
-    files = [answer_file(tmp_path / name, made[1], by, {"1": "A"}) for name, by in (("a", "Ana"), ("b", " ANA "))]
+    files = [
+        answer_file(tmp_path / name, made[1], by, {"1": "A"}) for name, by in (("a", "Ana"), ("b", " ANA "))
+    ]
     with pytest.raises(DataError, match="are both by"):
         read_study(made[1], files)
     with pytest.raises(DataError, match=r"Write \[path\]"):
@@ -153,7 +165,12 @@ def test_two_files_by_one_reader_are_refused(made: tuple[Path, Key], tmp_path: P
 
 def test_ties_are_refused_where_they_were_not_offered(tmp_path: Path) -> None:
     write_pack(
-        cases(4), {"old": maps(4, 1), "new": maps(4, 2)}, page=tmp_path / "p.html", key=tmp_path / "k.json", seed=1, side=64
+        cases(4),
+        {"old": maps(4, 1), "new": maps(4, 2)},
+        page=tmp_path / "p.html",
+        key=tmp_path / "k.json",
+        seed=1,
+        side=64,
     )
     key = read_key(tmp_path / "k.json")
     with pytest.raises(DataError, match="'choice' is 'tie'"):

@@ -27,7 +27,9 @@ def swept(mllm: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A sweep over three scenes; a fourth sample cannot be read."""
     broken = Sample.unusable("broken on purpose", id="broken")
     data = Samples([*bundled("natural", n=2), broken, *bundled("natural", n=3)[2:]], "scenes")
-    return LayerSweep(data=data, metrics=("ar",)).run(tmp_path_factory.mktemp("runs"), mllm=mllm, progress=False)
+    return LayerSweep(data=data, metrics=("ar",)).run(
+        tmp_path_factory.mktemp("runs"), mllm=mllm, progress=False
+    )
 
 
 def test_two_layers_of_a_sweep_are_their_maps(swept: Any, mllm: Any, tmp_path: Path) -> None:

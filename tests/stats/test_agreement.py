@@ -62,7 +62,9 @@ def test_kappa_is_its_formula_also_where_values_are_unused(weights: str, power: 
 
 
 def test_unused_values_lie_between_the_used_ones() -> None:
-    assert weighted_kappa([1, 5, 5], [1, 5, 1], [1, 2, 3, 4, 5]) == pytest.approx(kappa([1, 5, 5], [1, 5, 1], [1, 5], 2))
+    assert weighted_kappa([1, 5, 5], [1, 5, 1], [1, 2, 3, 4, 5]) == pytest.approx(
+        kappa([1, 5, 5], [1, 5, 1], [1, 5], 2)
+    )
 
 
 def test_kappa_is_undefined_for_one_value_throughout() -> None:
@@ -79,7 +81,10 @@ def test_kappa_is_undefined_for_one_value_throughout() -> None:
         (lambda: weighted_kappa([1, 2], [1], [1, 2]), r"got shapes \(2,\) and \(1,\)"),
         (lambda: weighted_kappa([1, 7], [1, 2], [1, 2]), r"got the ratings \[7\.0\] beside"),
         (lambda: weighted_kappa([1, 2], [1, 2], [1, 2, 2]), "each value once"),
-        (lambda: weighted_kappa([1, 2], [1, 2], [1, 2], weights="cubic"), "weights is 'linear' or 'quadratic'"),
+        (
+            lambda: weighted_kappa([1, 2], [1, 2], [1, 2], weights="cubic"),
+            "weights is 'linear' or 'quadratic'",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(call: Any, message: str) -> None:

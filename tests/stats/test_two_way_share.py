@@ -19,7 +19,8 @@ def flat(table: list[list[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_the_ends_by_hand() -> None:
     """Readers × cases [[1, 1, 0], [1, 0, 0]]: mean 1/2, errors ±1/2.
 
-    By readers: sums ½, −½; 2·(½² + ½²)/36 = 1/36. By cases: sums 1, 0, −1; 3/2·2/36 = 1/12. By cells: 6/5·6·¼/36 = 1/20.
+    By readers: sums ½, −½; 2·(½² + ½²)/36 = 1/36. By cases: sums 1, 0, −1; 3/2·2/36 = 1/12. By cells: 6/5·6·¼/36,
+    which is 1/20.
     V = 1/36 + 1/12 − 1/20 < 1/12, so V = 1/12 (never less than by one kind alone), with t of 1 degree of freedom. On
     log odds the half-width is t √V / (½·½).
     """
@@ -54,7 +55,9 @@ def test_missing_answers_ties_and_one_reader() -> None:
 
 
 def test_other_numbers_are_refused() -> None:
-    with pytest.raises(StudyError, match="values from 0 to 1; got values from 0 to 3. Use two_way for other numbers"):
+    with pytest.raises(
+        StudyError, match=r"values from 0 to 1; got values from 0 to 3\. Use two_way for other numbers"
+    ):
         two_way_share([0, 3], ["a", "b"], ["x", "y"])
 
 
@@ -66,7 +69,10 @@ def test_intervals_cover_with_few_readers(n_readers: int, n_cases: int, effects:
     rng, n, held = np.random.default_rng(0), 400, 0
     mean = scipy.stats.norm.ppf(0.76) * np.sqrt(1 + effects[0] ** 2 + effects[1] ** 2)
     for _ in range(n):
-        readers, cases = effects[0] * rng.standard_normal((n_readers, 1)), effects[1] * rng.standard_normal((1, n_cases))
+        readers, cases = (
+            effects[0] * rng.standard_normal((n_readers, 1)),
+            effects[1] * rng.standard_normal((1, n_cases)),
+        )
         answers = (mean + readers + cases + rng.standard_normal((n_readers, n_cases)) > 0).astype(float)
         found = two_way_share(*flat(answers.tolist()))
         held += found.low <= 0.76 <= found.high
