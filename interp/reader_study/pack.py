@@ -115,7 +115,7 @@ def write_pack(
 
 def _check_no_other(path: Path, key: Key) -> None:
     """Raises `DataError` if another key lies there: without it the answers of its readers could not be read."""
-    if path.exists() and replace(read_key(path), page="") != key:
+    if os.path.exists(path) and replace(read_key(path), page="") != key:
         raise DataError(
             f"{os.fspath(path)} is the key of another page, whose answers need it. Write this study elsewhere, or "
             "delete that key if no reader has its page."
