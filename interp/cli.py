@@ -290,13 +290,13 @@ def data() -> int:
     return main(["data", "--help"])
 
 
-def _curation() -> dict[str, Callable[..., int]]:
-    from interp.curation import commands
+def _ratings() -> dict[str, Callable[..., int]]:
+    from interp import rating_commands
 
-    return commands.COMMANDS
+    return rating_commands.COMMANDS
 
 
-GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {"data": (_curation,)}
+GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {"data": (_ratings,)}
 """Commands that have commands of their own, by name; each room's are imported when they are needed."""
 
 COMMANDS: dict[str, Callable[..., int]] = {

@@ -53,7 +53,7 @@ def test_samples_without_enough_whole_ratings_are_unrated(tmp_path: Path) -> Non
     assert found.decisions.reason[1] == "0 of 2 raters gave all three scores"
 
 
-def test_edits_are_taken_where_raters_agree_and_asked_about_where_not(tmp_path: Path) -> None:
+def test_edits_are_taken_where_raters_agree(tmp_path: Path) -> None:
     every = dict.fromkeys(range(4), GOOD)
     first = {0: "Is  the liver visible?", 1: "Is the spleen seen?", 2: "Is organ 2  visible?"}
     raters = ((every, first), (every, {0: "Is the liver visible? ", 1: "Can you see the spleen?"}))

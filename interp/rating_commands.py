@@ -1,4 +1,7 @@
-"""`interp data rate` and `interp data ratings`: make the page for raters, and read what they saved."""
+"""`interp data rate` and `interp data ratings`: make the page for raters, and read what they saved.
+
+Outside the room of curation, so that `interp data --help` need not import it.
+"""
 
 from __future__ import annotations
 
