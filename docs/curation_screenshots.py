@@ -33,6 +33,7 @@ COMPARED = ("a", "n", "b")
 
 
 def main() -> None:
+    """Writes the four pictures beside the page."""
     folder = Path(tempfile.mkdtemp())
     samples = bundled("medical", n=8, seed=1)
     pages = {
