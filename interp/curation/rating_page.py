@@ -102,8 +102,9 @@ def _item(key: str, sample: Sample, side: int) -> FormItem:
 
 def _picture(sample: Sample, i: int, side: int) -> FormPicture:
     shown = picture(sample, i, side)
-    n = sum(box.image == i for box in sample.boxes)
-    boxes = f"{n or 'no'} box{'' if n == 1 else 'es'}"
+    n = sum(one.image == i for one in sample.masks or sample.boxes)
+    one, many = ("outline", "outlines") if sample.masks else ("box", "boxes")
+    boxes = f"{n or 'no'} {one if n == 1 else many}"
     caption = "Image" if len(sample.images) == 1 else f"Image {i + 1} of {len(sample.images)}"
     return FormPicture(
         data_uri(shown), *shown.size, (View(f"{caption}, {boxes}", f"{caption} with {boxes}"),)

@@ -136,7 +136,8 @@ class Curation:
         """Writes the kept samples as JSON lines, which `interp.data.jsonl` reads, and returns the path.
 
         Paths of images are written relative to the file; images in memory are saved beside it, in `images`. Ratings and
-        the original question are in each row's `meta["curation"]`.
+        the original question are in each row's `meta["curation"]`. Rows have no masks: of a sample that has only masks
+        the boxes that hold them are written (`samples` keeps the masks).
 
         Raises:
             DataError: No sample is kept.
@@ -248,7 +249,7 @@ def _row(sample: Sample, folder: Path) -> dict[str, Any]:
             continue
         paths.append(os.path.abspath(folder / "images" / f"{sample.image_fingerprints[i][:32]}.png"))
         write_atomically(paths[-1], _png(sample, i))
-    record = sample.replace(images=paths).to_dict()
+    record = sample.replace(images=paths, boxes=sample.boxes, masks=()).to_dict()
     record.pop("box_format", None)
     return record | {"images": [os.path.relpath(one, os.path.abspath(folder)) for one in paths]}
 

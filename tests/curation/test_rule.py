@@ -123,6 +123,17 @@ def test_kept_samples_are_read_back_as_they_are(tmp_path: Path) -> None:
     assert path.read_text() == text
 
 
+def test_masks_are_kept_and_written_as_boxes(tmp_path: Path) -> None:
+    mask = np.zeros((30, 40), np.uint8)
+    mask[5:9, 2:6] = 1
+    samples = to_rate(1, masks=[mask])
+    samples = samples.like([samples[0].replace(boxes=())])
+    found = curated(tmp_path, ({0: GOOD},), samples=samples)
+    assert len(found.samples[0].masks) == 1
+    (box,) = jsonl(found.save(tmp_path / "kept.jsonl"))[0].boxes
+    assert box.as_tuple() == (2, 5, 6, 9)
+
+
 def test_nothing_kept_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no sample is kept: .*'dropped': 1"):
         curated(tmp_path, ({0: (1, 1, 1)},)).save(tmp_path / "kept.jsonl")

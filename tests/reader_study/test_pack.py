@@ -166,6 +166,20 @@ def test_boxes_are_drawn_only_on_demand(tmp_path: Path) -> None:
     assert halves(plain[0])[0] != halves(boxed[0])[0]
 
 
+def test_outlines_of_masks_are_not_drawn_either(tmp_path: Path) -> None:
+    mask = np.zeros((36, 48), np.uint8)
+    mask[5:20, 5:20] = 1
+    found = {}
+    for name, masks in (("plain", ()), ("masked", [mask])):
+        samples = Samples([one.replace(boxes=(), masks=masks) for one in cases(2)])
+        given = {"x": maps(2, 1), "y": maps(2, 2)}
+        made = write_pack(
+            samples, given, page=tmp_path / name, key=tmp_path / f"{name}.json", seed=1, side=64
+        )
+        found[name] = made.page.read_bytes()
+    assert found["plain"] == found["masked"]
+
+
 def test_a_key_that_is_needed_is_not_overwritten(tmp_path: Path) -> None:
     made = pack(tmp_path)
     before = made.page.read_bytes()
