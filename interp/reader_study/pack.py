@@ -78,7 +78,7 @@ def write_pack(
         n_cases: Cases drawn from the samples; all when left out.
         n_duplicates: Cases shown twice, at most a third of the cases.
         ties: Whether readers may say that neither is better.
-        boxes: Whether the samples' boxes or masks are drawn. They show the expected place, which makes readers judge overlap.
+        boxes: Whether the samples' boxes or masks are drawn. They show the expected place, so readers judge overlap.
         side: Pixels of the longer side of each picture.
         seed: Draws cases, order and sides; the same seed gives the same bytes. It stands in the key alone. When left
             out it is random; do so for real readers, because whoever knows the seed can work out the sides.
