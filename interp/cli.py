@@ -286,8 +286,14 @@ def merge_command(parts: Annotated[list[Path], tyro.conf.Positional], out: Path 
 
 
 def data() -> int:
-    """Check data before a study uses them: see `interp data --help`."""
+    """Check data before a study uses them, have samples rated and keep the good ones: see `interp data --help`."""
     return main(["data", "--help"])
+
+
+def _ratings() -> dict[str, Callable[..., int]]:
+    from interp import rating_commands
+
+    return rating_commands.COMMANDS
 
 
 def _data_check() -> dict[str, Callable[..., int]]:
@@ -296,7 +302,7 @@ def _data_check() -> dict[str, Callable[..., int]]:
     return commands.COMMANDS
 
 
-GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {"data": (_data_check,)}
+GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {"data": (_data_check, _ratings)}
 """Commands that have commands of their own, by name; each room's are imported when they are needed."""
 
 COMMANDS: dict[str, Callable[..., int]] = {
