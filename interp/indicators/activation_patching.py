@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.errors import MapError
 from interp.indicators.argument_checks import check_call, check_whole, layers_of, site_layers
-from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import in_order, replaced
 from interp.indicators.token_windows import blocks
 from interp.inputs.prompt import Prompt, Target
@@ -70,8 +70,13 @@ class ActivationPatching:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps of these samples, one by one. Cost: a pass per layer and block, over the later layers and tokens."""
+        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
+
+        Cost: a pass per layer and block, over the later layers and tokens.
+        """
         check_call(mllm, prompt, target)
         layers = layers_of(mllm, self.layers)
         partners = dict(self.partners)
@@ -98,7 +103,7 @@ class ActivationPatching:
             found = label_map(values, tokens, "activation patching", layers, attrs)
             return found, own.cost + other.cost + meter.cost
 
-        return map_each_sample(mllm, samples, prompt, one)
+        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, partners by their fingerprints."""

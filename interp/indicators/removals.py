@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp.errors import MapError, SiteError
 from interp.indicators.argument_checks import check_call, check_one_of, check_whole, layers_of, site_layers
-from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
+from interp.indicators.maps import One, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -38,9 +38,9 @@ __all__ = [
     "Removal",
     "Removed",
     "ReplaceEmbeddings",
+    "alone",
     "checked_masks",
     "in_order",
-    "one_by_one",
     "replaced",
 ]
 
@@ -439,20 +439,12 @@ def _values(mllm: Mllm, samples: list[Sample], prompt: Prompt, aim: Aim, meter: 
     return values
 
 
-def one_by_one(
-    removal: Removal,
-    mllm: Mllm,
-    samples: Samples,
-    prompt: Prompt | None,
-    target: Target,
-    batch: int,
-    name: str,
-) -> Maps:
-    """The maps plain − value, with each image token removed alone."""
+def alone(removal: Removal, mllm: Mllm, target: Target, batch: int, name: str) -> One:
+    """From a sample to its map plain − value, with each image token removed alone."""
 
     def one(encoded: Batch) -> tuple[xr.DataArray, Cost]:
         (tokens,) = encoded.tokens
         found = removal.scores(mllm, encoded, np.eye(tokens.n, dtype=bool), target=target, batch=batch)
         return label_map(found.plain - found.values, tokens, name, attrs={"plain": found.plain}), found.cost
 
-    return map_each_sample(mllm, samples, prompt, one)
+    return one

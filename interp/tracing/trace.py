@@ -173,7 +173,7 @@ def apart(
     for at in map(tuple, groups):
         part = mllm.encoder.part(batch, at)
         own = given.part(at, part) if isinstance(given, Prefix) else part
-        found.append((at, own, *(for_samples(some, at, len(batch)) for some in (reads, edits))))
+        found.append((at, own, for_samples(reads, at, len(batch)), for_samples(edits, at, len(batch))))
     return found
 
 
@@ -249,11 +249,12 @@ class _Asked:
 
     def trace(self, mllm: WrappedModel, some: MicroBatch) -> Trace:
         """The trace of a micro-batch; each sample has its own part of the reads and edits."""
-        reads, edits = (for_samples(each, some.at, some.n_all) for each in (self.reads, self.edits))
+        reads = for_samples(self.reads, some.at, some.n_all)
+        edits = for_samples(self.edits, some.at, some.n_all)
         groups = apart(mllm, some.samples, self.prompt, reads, edits)
         if groups is None:
             return self._one(mllm, some.samples, self.prompt, reads, edits)
-        return _joined_traces([(at, self._one(mllm, given, None, *own)) for at, given, *own in groups])
+        return _joined_traces([(at, self._one(mllm, given, None, r, e)) for at, given, r, e in groups])
 
     def _one(
         self,
