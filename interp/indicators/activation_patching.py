@@ -139,9 +139,13 @@ def _patched(
     given = partner.entering[layer + 1][:, theirs]
     if layer in kept.added:  # what the family adds after the layer stays the sample's own
         given = given - partner.added[layer][:, theirs] + kept.added[layer][:, mine]
-    chosen = torch.from_numpy(masks).to(kept.logits.device)
-    entering = replaced(kept, kept.entering[layer + 1], given, chosen)[:, stop:]
-    yield kept.run(len(masks), stop, meter, start=layer + 1, entering=entering)
+
+    def patched(part: Bool[np.ndarray, "variant token"]) -> Float[Tensor, "variant kept token_id"]:
+        chosen = torch.from_numpy(part).to(kept.logits.device)
+        entering = replaced(kept, kept.entering[layer + 1], given, chosen)[:, stop:]
+        return kept.run(len(part), stop, meter, start=layer + 1, entering=entering)
+
+    yield from kept.fitting(masks, patched)
 
 
 def _pairs(partners: Any) -> tuple[tuple[str, Sample], ...]:

@@ -119,7 +119,7 @@ class _Work(Generic[T]):
         try:
             return at, self.run(self.mllm, MicroBatch(self._part(at), at, len(self.given)))
         except InterpError as error:
-            if 1 < len(at) < len(self.given):
+            if len(at) < len(self.given):
                 error.add_note(
                     f"The batch held the samples {list(at)} of those given, in this order, from 0."
                 )

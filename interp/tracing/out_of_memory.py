@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 __all__ = ["in_halves", "out_of_memory"]
 
 T = TypeVar("T")
-Some = TypeVar("Some", bound=Sequence[Any])
+Some = TypeVar("Some")
+"""What can be cut by a slice: a tuple, an array."""
 
 
 def in_halves(
@@ -40,12 +41,13 @@ def in_halves(
         found, problem = _tried(compute, batch)
     if not problem:
         return found
-    if len(batch) == 1:
+    things: Any = batch
+    if len(things) == 1:
         raise too_large(batch, problem)
     free_cache()
     free_memory()
-    middle = (len(batch) + 1) // 2
-    halves: Any = (batch[:middle], batch[middle:])
+    middle = (len(things) + 1) // 2
+    halves = (things[:middle], things[middle:])
     split(batch, halves, problem)
     options: dict[str, Any] = {"too_large": too_large, "split": split, "free_cache": free_cache}
     return [one for half in halves for one in in_halves(half, compute, **options)]
