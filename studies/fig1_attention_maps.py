@@ -31,6 +31,7 @@ def main(
     workers: int = 1,
     n: int = 6,
     n_validation: int = 80,
+    batch_size: int = 8,
     device: str = "cpu",
     dtype: str = "float32",
 ) -> None:
@@ -44,6 +45,7 @@ def main(
         workers: Processes, each with its own copy of the model.
         n: Samples shown of each data set.
         n_validation: Samples of each data set's validation split on which the layer is chosen.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -51,7 +53,12 @@ def main(
 
     def run(read: dict[str, Samples], indicator: Attention) -> Result:
         base = LayerSweep(
-            model=spec, data=next(iter(read.values())), indicator=indicator, metrics=("ar",), seed=seed
+            model=spec,
+            data=next(iter(read.values())),
+            indicator=indicator,
+            metrics=("ar",),
+            seed=seed,
+            batch=batch_size,
         )
         return Grid(base, data=read).run(out, workers=workers)
 

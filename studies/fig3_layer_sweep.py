@@ -40,6 +40,7 @@ def main(
     n: Annotated[
         int, tyro.conf.arg(help="The maximum number of samples per data set; half choose the layer.")
     ] = 160,
+    batch_size: int = 8,
     device: str = "cpu",
     dtype: str = "float32",
     shard: str = "",
@@ -53,6 +54,7 @@ def main(
         seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
         workers: Processes, each with its own copy of the model.
         n: The maximum number of samples per data set, drawn with the seed.
+        batch_size: Samples per forward pass.
         device: Where the models run.
         dtype: The models' floating-point type.
         shard: "i/n" computes part i of n, for one of several machines; `interp merge` joins their --out.
@@ -61,7 +63,8 @@ def main(
     specs = [ModelSpec(one, device=device, dtype=dtype) for one in words(model)]
 
     def run(cells: dict[str, Samples]) -> Result:
-        base = LayerSweep(data=next(iter(cells.values())), indicator=INDICATOR, metrics=METRICS, seed=seed)
+        options = {"metrics": METRICS, "seed": seed, "batch": batch_size}
+        base = LayerSweep(data=next(iter(cells.values())), indicator=INDICATOR, **options)
         return Grid(base, model=specs, data=cells).run(out, workers=workers, part=part)
 
     held_out = by_kind(sets(data, split="validation", n=max(n // 2, 1), seed=seed))

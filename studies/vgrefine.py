@@ -24,7 +24,7 @@ from interp.study.refinement.method_choice import grounding
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: int = 1, n: int = 120, n_validation: int = 80, k: int | None = None,
-    layers: tuple[int, ...] = (), metric: str = "kl", tokens: int = 8, batch: int = 8, device: str = "cpu",
+    layers: tuple[int, ...] = (), metric: str = "kl", tokens: int = 8, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Answer with and without VGRefine.
@@ -41,7 +41,7 @@ def main(
         layers: The masked layers; by default the published or the chosen one.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
         tokens: The maximum number of tokens of an answer.
-        batch: Samples per forward pass.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -50,11 +50,20 @@ def main(
     results = []
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
-        found = grounding(spec, held_out.get(label), out=out, k=k, metric=metric, seed=seed, workers=workers)
+        found = grounding(
+            spec,
+            held_out.get(label),
+            out=out,
+            k=k,
+            metric=metric,
+            seed=seed,
+            workers=workers,
+            batch=batch_size,
+        )
         print(found.said, end="\n\n")
         masked = layers or (found.layer,)
         study = Refinement(
-            model=spec, data=samples, max_new_tokens=tokens, read_layer=found.read_layer, seed=seed, batch=batch
+            model=spec, data=samples, max_new_tokens=tokens, read_layer=found.read_layer, seed=seed, batch=batch_size
         )  # fmt: skip
         methods = {
             f"VGRefine, {one}": VGRefine(found.heads, masked, variant=one) for one in ("code", "paper")

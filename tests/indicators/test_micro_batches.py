@@ -102,8 +102,8 @@ class Narrow:
     ("label", "room"),
     [
         ("attention gradient", 1),
-        ("token knockout", 10),
-        ("embedding replacement", 10),
+        ("token knockout", 3),
+        ("embedding replacement", 1),
         ("occlusion", 2),
         ("activation patching", 1),
     ],

@@ -59,7 +59,7 @@ def test_answers_are_the_same_for_every_size(name, size, method):
     assert found[0].cost.forwards >= whole[0].cost.forwards
 
 
-def test_maps_that_are_given_stay_with_their_own:
+def test_maps_that_are_given_stay_with_their_samples():
     mllm = family("llava")
     own = samples()[:3]
     measured = VGREFINE.head_maps(mllm, own, batch_size=2)
