@@ -12,6 +12,7 @@ them, and the same command resumes them.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -50,14 +51,9 @@ def main(
     spec = ModelSpec(model, device=device, dtype=dtype)
 
     def run(read: dict[str, Samples]) -> Result:
-        base = LayerSweep(
-            model=spec,
-            data=next(iter(read.values())),
-            indicator=MAPS,
-            metrics=("ar",),
-            seed=seed,
-            batch=batch_size,
-        )
+        first = next(iter(read.values()))
+        options: dict[str, Any] = {"seed": seed, "batch": batch_size}
+        base = LayerSweep(model=spec, data=first, indicator=MAPS, metrics=("ar",), **options)
         return Grid(base, data=read).run(out, workers=workers)
 
     test, validation = both_splits(data, n, n_validation, seed)

@@ -25,17 +25,10 @@ from interp.study.head_attribution.page import agreements, head_table, said, wri
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 40,
-    target: Literal["greedy", "answer"] = "greedy",
-    batch_size: int = 8,
-    device: str = "cpu",
-    dtype: str = "float32",
-) -> None:
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: int = 1, n: int = 40, target: Literal["greedy", "answer"] = "greedy", batch_size: int = 8,
+    device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
     """Direct and total effects of heads on the answer, and where they look.
 
     Args:

@@ -26,17 +26,10 @@ from interp.study.logit_lens.page import lens_gaps, peaks, write_page
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 96,
-    words: tuple[str, ...] = ("label", "answer"),
-    batch_size: int = 8,
-    device: str = "cpu",
-    dtype: str = "float32",
-) -> None:
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: int = 1, n: int = 96, words: tuple[str, ...] = ("label", "answer"), batch_size: int = 8,
+    device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
     """Read words at the image tokens.
 
     Args:

@@ -55,13 +55,10 @@ def main(
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         if label not in held_out or all(sample.answer is None for sample in (*samples, *held_out[label])):
             raise SystemExit(f"{label}: methods are chosen on validation samples, and need answers.")
-        found = grounding(
-            spec, held_out[label], out=out, k=k, metric=metric, seed=seed, workers=workers, batch=batch_size
-        )
+        options: dict[str, Any] = {"seed": seed, "batch": batch_size}
+        found = grounding(spec, held_out[label], out=out, k=k, metric=metric, workers=workers, **options)
         print(found.said)
-        study = Refinement(
-            model=spec, data=held_out[label], max_new_tokens=tokens, seed=seed, batch=batch_size
-        )
+        study = Refinement(model=spec, data=held_out[label], max_new_tokens=tokens, **options)
         weights = {f"w = {weight:g}": ScalingVis(weight) for weight in WEIGHTS}
         scaling, _ = best_method(study, weights, out=out, workers=workers)
         print(f"{label}: ScalingVis with weight {scaling.weight:g}, the best accuracy there.", end="\n\n")

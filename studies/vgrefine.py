@@ -12,6 +12,7 @@ Runs are stored under `--out`, and the same command resumes them; `vgrefine.html
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from interp.cli import run_script
 from interp.data import Samples
@@ -50,23 +51,14 @@ def main(
     results = []
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
-        found = grounding(
-            spec,
-            held_out.get(label),
-            out=out,
-            k=k,
-            metric=metric,
-            seed=seed,
-            workers=workers,
-            batch=batch_size,
-        )
+        options: dict[str, Any] = {"seed": seed, "batch": batch_size}
+        found = grounding(spec, held_out.get(label), out=out, k=k, metric=metric, workers=workers, **options)
         print(found.said, end="\n\n")
-        masked = layers or (found.layer,)
-        study = Refinement(
-            model=spec, data=samples, max_new_tokens=tokens, read_layer=found.read_layer, seed=seed, batch=batch_size
-        )  # fmt: skip
+        options |= {"data": samples, "read_layer": found.read_layer}
+        study = Refinement(model=spec, max_new_tokens=tokens, **options)
         methods = {
-            f"VGRefine, {one}": VGRefine(found.heads, masked, variant=one) for one in ("code", "paper")
+            f"VGRefine, {one}": VGRefine(found.heads, layers or (found.layer,), variant=one)
+            for one in ("code", "paper")
         }
         results.append(Grid(study, method=methods).run(out, workers=workers))
     show(RefinementResult.join(results), out / "vgrefine.html")

@@ -27,7 +27,7 @@ def for_samples(given: Sequence[T], at: Sequence[int], n_samples: int) -> list[T
 
 def _for_samples(one: Any, at: Sequence[int], n_samples: int) -> Any:
     changed = {}
-    for name, value in vars(one).items():
+    for name, value in getattr(one, "__dict__", {}).items():  # what is no read or edit is refused later
         part = _part(value, at, n_samples)
         if part is not value:
             changed[name] = part
