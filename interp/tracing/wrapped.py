@@ -126,15 +126,17 @@ class WrappedModel:
         if self.installation.known is None:
             return self._identity()
         weights, hooks, known = self.installation.known
-        forwards = self.installation.forwards
+        same = versions(self.hf), hook_names(self.hf, self.installation.forwards)
         return self._identity(
-            weights=known["weights"] if weights is not None and weights == versions(self.hf) else None,
-            hooks=known["hooks"] if hooks == hook_names(self.hf, forwards) else None,
+            same,
+            weights=known["weights"] if weights is not None and weights == same[0] else None,
+            hooks=known["hooks"] if hooks == same[1] else None,
         )
 
-    def _identity(self, **known: str | None) -> dict[str, str]:
+    def _identity(self, seen: tuple[Any, Any] | None = None, **known: str | None) -> dict[str, str]:
+        """The identity; `seen`: the weights' versions and the hooks' names, where they were just taken."""
         forwards = self.installation.forwards
-        weights, hooks = versions(self.hf), hook_names(self.hf, forwards)
+        weights, hooks = (versions(self.hf), hook_names(self.hf, forwards)) if seen is None else seen
         found = identity(self.hf, self.processor, self.adapter, forwards, **known)
         self.installation.known = weights, hooks, found
         return found
