@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from interp.run.cache import ProcessCache
+from interp.run.columns import Records, joined_rows, table_of
 from interp.run.memory import Splits, compute_batch
 from interp.run.plan import Plan
 from interp.run.sessions import Ledger, sum_costs
@@ -77,7 +77,7 @@ class _Draft:
     def __init__(self, job: Job, shard: int, ledger: Ledger) -> None:
         self._job, self._shard, self._ledger = job, shard, ledger
         self._schemas = schemas_of(job.task)
-        self._rows: dict[str, list[Mapping[str, Any]]] = {name: [] for name in self._schemas}
+        self._rows: dict[str, list[Records]] = {name: [] for name in self._schemas}
         self._cost: dict[str, float] = {}
         self._splits: Splits = []
         self._seconds = 0.0
@@ -87,7 +87,7 @@ class _Draft:
         start = time.perf_counter()
         outcome = self._attempt(batch, free_cache)
         for name, more in outcome.rows.items():
-            self._rows[name].extend(more)
+            self._rows[name].append(more)
         self._cost = sum_costs([self._cost, outcome.cost])
         self._seconds += time.perf_counter() - start
 
@@ -99,7 +99,7 @@ class _Draft:
     def store(self) -> None:
         """Records the cost of the shard and then stores the shard."""
         start = time.perf_counter()
-        tables = {name: _table(self._rows[name], schema) for name, schema in self._schemas.items()}
+        tables = {name: table_of(joined_rows(self._rows[name]), one) for name, one in self._schemas.items()}
         self._seconds += time.perf_counter() - start
         self._ledger.add(self._shard, {**self._cost, "wall_seconds": self._seconds}, self._splits)
         self._job.folder.write_shard(self._shard, tables)
@@ -115,9 +115,3 @@ class _Draft:
                 f"Finished shards are kept: run again to resume."
             )
             raise
-
-
-def _table(rows: list[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Returns the rows sorted by sample; rows of one sample keep the order in which they were computed."""
-    ordered = sorted(rows, key=lambda row: row["index"])
-    return pa.Table.from_pylist(ordered, schema=schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from interp.inputs.text import storable
 from interp.run.cache import ProcessCache
+from interp.run.columns import TableRows
 from interp.run.plan import Plan
 
 __all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Sharing", "Task", "Watched", "failure"]
@@ -36,7 +37,7 @@ sample failed."""
 class Outcome:
     """The rows of a micro-batch by table name (each row holds its sample's `index`) and their cost."""
 
-    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    rows: TableRows
     cost: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -22,6 +22,7 @@ from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.run import FAILURES, Outcome, Plan, ProcessCache, canonical, digest, make_plan
+from interp.run.columns import Records, TableRows, joined_rows
 from interp.run.store import SCHEMA_VERSION
 from interp.run.task import failure
 from interp.study.baselines import partners
@@ -171,8 +172,6 @@ def question_length(sample: Sample) -> int:
 
 
 BATCHES_PER_SHARD = 4
-TableRows = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Table name → rows."""
 
 
 class StudyTask(ABC):
@@ -299,27 +298,25 @@ class StudyTask(ABC):
         failures = [failure(self, index, *found) for index, found in faults.items() if found]
         able = tuple(index for index, found in faults.items() if found is None)
         outcome = self.measure(able) if able else Outcome({})
-        rows = {name: list(outcome.rows.get(name, ())) for name in (*self.schemas(), FAILURES)}
+        rows = {name: outcome.rows.get(name, ()) for name in (*self.schemas(), FAILURES)}
         return Outcome({**rows, FAILURES: [*failures, *rows[FAILURES]]}, outcome.cost)
 
-    def each(
-        self, indices: Sequence[int], rows: Callable[[int, int], TableRows]
-    ) -> dict[str, list[Mapping[str, Any]]]:
+    def each(self, indices: Sequence[int], rows: Callable[[int, int], TableRows]) -> dict[str, Records]:
         """The rows of every sample together; one whose `rows(place, index)` raises an `InterpError` has failed.
 
         Args:
             indices: The samples.
             rows: From a sample's place among `indices` and its index to its rows by table.
         """
-        found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in (*self.schemas(), FAILURES)}
+        found: dict[str, list[Records]] = {name: [] for name in (*self.schemas(), FAILURES)}
         for place, index in enumerate(indices):
             try:
                 own = rows(place, index)
             except InterpError as error:
                 own = {FAILURES: [failure(self, index, type(error).__name__, str(error))]}
             for name, more in own.items():
-                found[name].extend(more)
-        return found
+                found[name].append(more)
+        return {name: joined_rows(parts) for name, parts in found.items()}
 
     @cached_property
     def _partners(self) -> tuple[int | None, ...]:

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -211,9 +211,23 @@ class ProcessedImages:
 
 
 _Text = tuple[dict[str, Tensor], Int[np.ndarray, " token"], Int[np.ndarray, "position 2"]]
-_Texts = dict[str, _Text]
-"""Text with its placeholders expanded → its inputs per token, image positions and offsets: a generic prompt is the
-same for all samples of a batch."""
+_Expanded = tuple[
+    dict[str, Tensor], Int[np.ndarray, " token"], list[dict[str, Any]], Int[np.ndarray, "position 2"]
+]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What a call has rendered and tokenised: a generic prompt is the same for all samples of a batch.
+
+    Attributes:
+        rendered: All that a rendered prompt depends on → the rendered prompt.
+        texts: Text, and what its placeholders expand to → inputs per token, image positions, the placeholders' spans,
+            and offsets.
+    """
+
+    rendered: dict[tuple[Any, ...], Rendered] = field(default_factory=dict)
+    texts: dict[tuple[str, tuple[str, ...] | None], _Expanded] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,13 +260,13 @@ class Encoder:
                 "sets it, or set the default device back to the CPU."
             )
         settings = _settings(self.processor)
-        singles, seen = [], _Texts()
+        singles, seen = [], _Seen()
         for sample in chosen:
             sample.check_units()
             key = ImagesKey(settings, _fingerprints(sample), Identity(self.adapter))
             old = self.processed.get(key)
             single = (
-                self._encode(sample, prompt, settings)
+                self._encode(sample, prompt, seen, settings)
                 if old is None
                 else self._reworded(sample, prompt, old, seen)
             )
@@ -263,7 +277,7 @@ class Encoder:
     def again(self, batch: Batch, prompt: Prompt) -> Batch:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
         pairs = zip(batch.samples, batch.singles, strict=True)
-        seen = _Texts()
+        seen = _Seen()
         singles = [self._reworded(sample, prompt, old, seen) for sample, old in pairs]
         same = all(new.images is old.images for new, old in zip(singles, batch.singles, strict=True))
         images = {n: value for n, value in batch.inputs.items() if n not in (*PER_TOKEN, "position_ids")}
@@ -275,8 +289,18 @@ class Encoder:
             return batch
         return self.joined([batch.samples[i] for i in at], batch.prompt, [batch.singles[i] for i in at])
 
-    def _encode(self, sample: Sample, prompt: Prompt, settings: str | None = None) -> Encoded:
-        rendered = render(sample, prompt, self.processor, self.adapter)
+    def _rendered(self, sample: Sample, prompt: Prompt, seen: _Seen) -> Rendered:
+        """The rendered prompt; the same words around as many images are not rendered again."""
+        asked = (
+            (sample.question, sample.options) if isinstance(prompt, Prompt) and prompt.has_question else ()
+        )
+        key = (asked, len(sample.images))
+        if key not in seen.rendered:
+            seen.rendered[key] = render(sample, prompt, self.processor, self.adapter)
+        return seen.rendered[key]
+
+    def _encode(self, sample: Sample, prompt: Prompt, seen: _Seen, settings: str | None = None) -> Encoded:
+        rendered = self._rendered(sample, prompt, seen)
         images = [sample.load(i) for i in range(len(sample.images))]
         found = self._process(rendered.text, images, sample)
         spans = found.pop("text_replacement_offsets", None)
@@ -350,33 +374,32 @@ class Encoder:
             ) from error
         return {name: value for name, value in found.items() if name not in _UNUSED}
 
-    def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded, seen: _Texts) -> Encoded:
+    def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded, seen: _Seen) -> Encoded:
         """A sample under another prompt, with its images as they were processed before, where that is exact."""
         if not self._repeats(old):
-            return self._encode(sample, prompt)
-        rendered = render(sample, prompt, self.processor, self.adapter)
+            return self._encode(sample, prompt, seen)
+        rendered = self._rendered(sample, prompt, seen)
         again = self._tokenised(rendered.laid, old, seen)
         if again is None:
-            return self._encode(sample, prompt)
+            return self._encode(sample, prompt, seen)
         found, positions, spans, offsets = again
         located = question_tokens(rendered, spans, offsets)
-        tokens = replace(old.tokens, image=positions, length=found["input_ids"].shape[1], **located)
+        tokens = old.tokens.reworded(positions, found["input_ids"].shape[1], **located)
         return Encoded(rendered, {**found, **old.images.inputs}, tokens, old.expansions, old.images, True)
 
-    def _tokenised(
-        self, text: str, old: Encoded, seen: _Texts
-    ) -> tuple[dict[str, Tensor], np.ndarray, list[dict[str, Any]], np.ndarray] | None:
+    def _tokenised(self, text: str, old: Encoded, seen: _Seen) -> _Expanded | None:
         """A text whose placeholders are expanded as `old`'s were: inputs per token, image positions, spans, offsets.
 
         None when an input per token cannot be told from `old`. Texts in `seen` are not tokenised again.
         """
-        made = self._expanded(text, old)
-        if made is None:
-            return None
-        expanded, spans = made
-        if expanded not in seen:
-            seen[expanded] = self._from_tokenizer(expanded, self._tokenizer_options(text))
-        inputs, positions, offsets = seen[expanded]
+        key = (text, old.expansions)
+        if key not in seen.texts:
+            made = self._expanded(text, old)
+            if made is None:
+                return None
+            inputs, positions, offsets = self._from_tokenizer(made[0], self._tokenizer_options(text))
+            seen.texts[key] = inputs, positions, made[1], offsets
+        inputs, positions, spans, offsets = seen.texts[key]
         found = dict(inputs)
         for name in (n for n in PER_TOKEN if n in old.inputs and n not in ("input_ids", "attention_mask")):
             carried = _carried(old.inputs[name][0], old.tokens, positions, found["input_ids"].shape[1])
