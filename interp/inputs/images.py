@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, BinaryIO, TypeAlias
 
@@ -16,9 +17,34 @@ from interp.errors import ImageError
 from interp.inputs.paths import unreadable
 from interp.inputs.text import brief
 
-__all__ = ["MAX_PIXELS", "ImageLike", "image_size", "load_image", "normalise", "readable_file"]
+__all__ = ["MAX_PIXELS", "DrawnImage", "ImageLike", "image_size", "load_image", "normalise", "readable_file"]
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
+
+@dataclass(frozen=True)
+class DrawnImage:
+    """An image that is drawn each time it is read, so that a data set of them takes no memory for pixels.
+
+    numpy and Pillow read it as an array: `np.asarray(image)`, `Image.fromarray(image)`.
+
+    Attributes:
+        draw: Returns the same (row, column, 3) uint8 pixels at each call; picklable, such as a dataclass's method.
+        size: (width, height) of what it draws.
+    """
+
+    draw: Callable[[], np.ndarray]
+    size: tuple[int, int]
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        pixels = np.ascontiguousarray(self.draw())
+        return {"version": 3, "typestr": "|u1", "shape": pixels.shape, "data": pixels}
+
+    def tobytes(self) -> bytes:
+        """Returns the pixels in the order of numpy's arrays."""
+        return self.draw().tobytes()
+
+
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | DrawnImage
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
@@ -33,6 +59,8 @@ def normalise(raw: Any, i: int = 0) -> ImageLike:
     """
     if isinstance(raw, str | os.PathLike):
         _check_path(raw, i)
+        return raw
+    if isinstance(raw, DrawnImage):
         return raw
     if isinstance(raw, Image.Image):
         if 0 in raw.size:
@@ -109,7 +137,7 @@ def image_size(raw: ImageLike, i: int = 0) -> tuple[int, int]:
     """
     if isinstance(raw, np.ndarray):
         return raw.shape[1], raw.shape[0]
-    if isinstance(raw, Image.Image):
+    if isinstance(raw, Image.Image | DrawnImage):
         return raw.size
     name = _name(raw)
     with readable_file(raw) as file, _decoding(name), _open(file) as image:
@@ -131,6 +159,7 @@ def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
     Raises:
         ImageError: Missing, corrupt, truncated, empty or too large; the message names the file.
     """
+    raw = np.asarray(raw) if isinstance(raw, DrawnImage) else raw
     if isinstance(raw, np.ndarray):
         _check_pixels((raw.shape[1], raw.shape[0]), f"image {i} (array)")
         return _to_rgb(Image.fromarray(raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw))

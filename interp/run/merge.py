@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from interp.errors import RunError
 from interp.run.files import as_path, remove_leftovers, write_atomically
+from interp.run.join import join_tables
 from interp.run.sessions import manifest_of, publish
-from interp.run.store import RunFolder, StoredPlan, join_tables, read_plan, store_plan
+from interp.run.store import RunFolder, StoredPlan, read_plan, store_plan
 
 __all__ = ["merge"]
 

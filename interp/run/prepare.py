@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from interp.errors import RunError
+from interp.run.join import join_tables
 from interp.run.plan import shards_of
 from interp.run.progress import Progress, Track
 from interp.run.sessions import begin_session, publish
 from interp.run.shards import Job, finished, schemas_of
-from interp.run.store import RunFolder, StoredPlan, join_tables, store_plan
+from interp.run.store import RunFolder, StoredPlan, store_plan
 from interp.run.task import Sharing, Task
 
 __all__ = ["PreparedTask", "Unit", "units_of"]

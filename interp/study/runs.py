@@ -37,7 +37,7 @@ class GridCell:
     @property
     def measured(self) -> bool:
         """Whether at least one sample could be measured."""
-        return self.folder.read_table("samples").num_rows > 0
+        return self.folder.read_table("samples", columns=["index"]).num_rows > 0
 
     def check(self) -> None:
         """Raise `StudyError` when not one sample could be measured."""

@@ -294,12 +294,18 @@ class StudyTask(ABC):
 
     def compute(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of the samples that can be used; the others' failures."""
+        self._forget_images()
         faults = {index: self._faults[index] for index in indices}
         failures = [failure(self, index, *found) for index, found in faults.items() if found]
         able = tuple(index for index, found in faults.items() if found is None)
         outcome = self.measure(able) if able else Outcome({})
         rows = {name: outcome.rows.get(name, ()) for name in (*self.schemas(), FAILURES)}
         return Outcome({**rows, FAILURES: [*failures, *rows[FAILURES]]}, outcome.cost)
+
+    def _forget_images(self) -> None:
+        """Let go of the images of micro-batches before the last; samples that share images follow each other."""
+        if isinstance(self.mllm, Mllm):
+            self.mllm.installation.processed.forget_but(2 * self.study.batch)
 
     def each(self, indices: Sequence[int], rows: Callable[[int, int], TableRows]) -> dict[str, Records]:
         """The rows of every sample together; one whose `rows(place, index)` raises an `InterpError` has failed.

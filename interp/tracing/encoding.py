@@ -199,6 +199,11 @@ class ProcessedImages:
         self._kept.move_to_end(key)
         return self._kept[key]
 
+    def forget_but(self, latest: int) -> None:
+        """Let go of all but the latest images, for work that never comes back to earlier ones."""
+        while len(self._kept) > latest:
+            self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
+
     def keep(self, key: ImagesKey, single: Encoded) -> None:
         """Keep an encoding, and let go of the images that were not wanted for longest."""
         if key.contents is None or single.expansions is None:

@@ -32,8 +32,8 @@ from interp.methods.vicrop_maps import whole_view
 from interp.models.pixels import pixel_views
 from interp.run import Outcome, RunFolder, merge, run_task
 from interp.run.files import as_path, write_atomically
+from interp.run.join import join_tables
 from interp.run.shards import schemas_of
-from interp.run.store import join_tables
 from interp.stats import paired_test
 from interp.study import KnockoutSweep, LayerSweep, choose_layer
 from interp.study.first_token import answer_columns, first_token
