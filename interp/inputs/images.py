@@ -37,7 +37,14 @@ class DrawnImage:
     @property
     def __array_interface__(self) -> dict[str, Any]:
         pixels = np.ascontiguousarray(self.draw())
-        return {"version": 3, "typestr": "|u1", "shape": pixels.shape, "data": pixels}
+        # with strides, Pillow asks for `tobytes`
+        return {
+            "version": 3,
+            "typestr": "|u1",
+            "shape": pixels.shape,
+            "strides": pixels.strides,
+            "data": pixels,
+        }
 
     def tobytes(self) -> bytes:
         """Returns the pixels in the order of numpy's arrays."""

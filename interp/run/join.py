@@ -27,7 +27,12 @@ MOST_RANGES = 256
 
 
 def join_tables(
-    folder: RunFolder, n_shards: int, schemas: Mapping[str, pa.Schema], *, budget: int = BUDGET
+    folder: RunFolder,
+    n_shards: int,
+    schemas: Mapping[str, pa.Schema],
+    *,
+    n_samples: int | None = None,
+    budget: int = BUDGET,
 ) -> None:
     """Joins each table over all shards, with its rows in the order of the samples, and stores it.
 
@@ -35,6 +40,7 @@ def join_tables(
         folder: The run's folder.
         n_shards: How many shards the run has.
         schemas: The columns of each table to join.
+        n_samples: How many samples the run has, where that is known; ranges of samples are cut more evenly then.
         budget: Bytes of a table that are held in memory at once.
 
     Raises:
@@ -42,7 +48,8 @@ def join_tables(
     """
     with ExitStack() as stack:
         sorters = {
-            name: _Sorter(folder, name, schema, n_shards, budget, stack) for name, schema in schemas.items()
+            name: _Sorter(folder, name, schema, (n_shards, n_samples), budget, stack)
+            for name, schema in schemas.items()
         }
         for shard in range(n_shards):
             tables = folder.read_shard(shard, schemas)
@@ -96,10 +103,11 @@ class _Sorter:
 
     def _spill(self) -> None:
         """Parts what is held among temporary files, and from now on what comes."""
-        seen = np.sort(np.concatenate([table.column("index").to_numpy() for table in self._held]))
         share = self._n_shards / len(self._held)
+        largest = max(int(table.column("index").to_numpy().max(initial=0)) for table in self._held)
+        n_samples = self._n_samples or share * (largest + 1)
         n = min(MOST_RANGES, 1 + int(2 * share * self._n_bytes / self._budget))
-        self._ends = np.linspace(0, max(1.0, share) * (seen[-1] + 1), n + 1)[1:-1]
+        self._ends = np.linspace(0, n_samples, n + 1)[1:-1]
         for _ in range(n):
             file = temporary_name(self._place)
             self._stack.callback(file.unlink, missing_ok=True)

@@ -226,7 +226,8 @@ def _write(run: _Merged) -> None:
             write_atomically(target.path / "shards" / name, data)
     publish(target)
     if foreign or not all(target.has_table(name) for name in run.layout.joined):
-        join_tables(target, len(run.layout.plan.shards), run.schemas)
+        plan = run.layout.plan
+        join_tables(target, len(plan.shards), run.schemas, n_samples=plan.n_samples)
 
 
 def _copy_sessions(source: Path, target: Path) -> None:

@@ -100,7 +100,8 @@ class PreparedTask:
         if not all(self.finished(shard) for shard in set(range(n_shards)) - set(self.own)):
             return
         if self.missing or not all(self.folder.has_table(name) for name in self.layout.joined):
-            join_tables(self.folder, n_shards, {name: self.schemas[name] for name in self.layout.joined})
+            joined = {name: self.schemas[name] for name in self.layout.joined}
+            join_tables(self.folder, n_shards, joined, n_samples=self.layout.plan.n_samples)
 
     def _check_whole(self) -> None:
         self.folder.check_there()
