@@ -68,9 +68,16 @@ class _Sorter:
     """One table's rows, shard by shard, to be given back in the order of the samples."""
 
     def __init__(
-        self, folder: RunFolder, name: str, schema: pa.Schema, n_shards: int, budget: int, stack: ExitStack
+        self,
+        folder: RunFolder,
+        name: str,
+        schema: pa.Schema,
+        sizes: tuple[int, int | None],
+        budget: int,
+        stack: ExitStack,
     ) -> None:
-        self._schema, self._n_shards, self._budget, self._stack = schema, n_shards, budget, stack
+        self._schema, self._budget, self._stack = schema, budget, stack
+        self._n_shards, self._n_samples = sizes
         self._place = folder.path / "tables" / name
         self._held: list[pa.Table] = []
         self._n_bytes = 0
