@@ -75,9 +75,9 @@ class PreparedTask:
             order.track = progress.track(name, layout.plan, order.missing, own=own)
         return order
 
-    def job(self, task: Task) -> Job:
-        """Returns the job that computes the task in this folder and session."""
-        return Job(task, self.folder, self.session)
+    def job(self, task: Task, loaders: int = 0) -> Job:
+        """Returns the job that computes the task in this folder and session, with so many loaders."""
+        return Job(task, self.folder, self.session, loaders)
 
     def finished(self, shard: int) -> bool:
         """Whether a shard is complete."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from interp.errors import RunError
+from interp.run.ahead import Ahead, check_loaders
 from interp.run.cache import ProcessCache
 from interp.run.files import as_path
 from interp.run.plan import shards_of
@@ -33,6 +34,7 @@ def run_task(
     progress: bool = True,
     label: str = "",
     part: tuple[int, int] | None = None,
+    loaders: int = 0,
 ) -> RunFolder:
     """Runs a task and returns its folder; complete shards are not computed again. See `run_tasks`.
 
@@ -45,11 +47,14 @@ def run_task(
         label: The run's name on the progress bar.
         part: (i, n) computes part i of n, 1 ≤ i ≤ n. The tables are joined once every shard is complete:
             by the last machine if the machines share `out`, otherwise by `merge`.
+        loaders: Threads of each process that prepare the next micro-batches while one is computed.
 
     Raises:
         RunError: As for `run_tasks`.
     """
-    return run_tasks([[(label, task)]], out, workers=workers, progress=progress, part=part)[0]
+    return run_tasks([[(label, task)]], out, workers=workers, progress=progress, part=part, loaders=loaders)[
+        0
+    ]
 
 
 def run_tasks(
@@ -59,6 +64,7 @@ def run_tasks(
     workers: int = 1,
     progress: bool = True,
     part: tuple[int, int] | None = None,
+    loaders: int = 0,
 ) -> tuple[RunFolder, ...]:
     """Runs tasks and returns their folders in the order of the tasks; complete shards are not computed again.
 
@@ -77,19 +83,20 @@ def run_tasks(
         workers: The number of processes; with 1 this process computes.
         progress: Whether to show progress on stderr.
         part: (i, n) computes part i of n of every task.
+        loaders: Threads of each process that prepare the next micro-batches; with any, shards are written behind.
 
     Raises:
         RunError: A folder cannot be used, a worker died, a sample alone does not fit in memory, or a
             micro-batch fails although each sample passes.
     """
-    check_options(out, workers, part)
+    check_options(out, workers, part, loaders)
     done: list[list[PreparedTask]] = []
     waiting: list[bytes] = []
     units: list[Unit] = []
     with Progress(show=progress) as bars:
         for group in groups:
             orders = [PreparedTask.of(label, task, out, part, bars) for label, task in group]
-            jobs = [order.job(task) for order, (_, task) in zip(orders, group, strict=True)]
+            jobs = [order.job(task, loaders) for order, (_, task) in zip(orders, group, strict=True)]
             own = units_of(len(done), orders)
             done.append(orders)
             if workers == 1 or len(own) < 2:
@@ -103,13 +110,15 @@ def run_tasks(
     return tuple(order.folder for orders in done for order in orders)
 
 
-def check_options(out: Any, workers: Any, part: Any) -> None:
+def check_options(out: Any, workers: Any, part: Any, loaders: Any = 0) -> None:
     """Checks the options of a run before anything is loaded.
 
     Raises:
-        RunError: `out` is no path, `workers` no whole number ≥ 1, or `part` no (i, n) with 1 ≤ i ≤ n.
+        RunError: `out` is no path, `workers` no whole number ≥ 1, `loaders` none from 0 to 64, or `part` no (i, n) with
+            1 ≤ i ≤ n.
     """
     as_path("out", out)
+    check_loaders(loaders)
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise RunError(f"expected a whole number of workers ≥ 1, got {workers!r}.")
     shards_of(part, 0)
@@ -121,12 +130,21 @@ def _compute_here(jobs: Sequence[Job], orders: Sequence[PreparedTask], units: Se
     ledgers = [Ledger(job.folder, job.session) for job in jobs]
     for job in jobs:
         job.use(shelf)
-    for unit in units:
-        compute_shard([(jobs[place], ledgers[place]) for place in unit.places], unit.shard, shelf)
-        for place in unit.places:
-            orders[place].advance(unit.shard)
+    with Ahead(max((job.loaders for job in jobs), default=0)) as ahead:
+        for number, unit in enumerate(units):
+            own = [(jobs[place], ledgers[place]) for place in unit.places]
+            compute_shard(own, unit.shard, shelf, ahead, _first_batches(jobs, units[number + 1 :], unit))
+            for place in unit.places:
+                orders[place].advance(unit.shard)
     for order in orders:
         order.finish()
+
+
+def _first_batches(jobs: Sequence[Job], units: Sequence[Unit], after: Unit) -> Sequence[tuple[int, ...]]:
+    """The micro-batches of the unit that comes after this one, if it is of the same tasks."""
+    if not units or units[0].places != after.places:
+        return ()
+    return jobs[after.places[0]].task.plan().shards[units[0].shard]
 
 
 def _compute_in_workers(

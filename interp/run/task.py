@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ from interp.run.cache import ProcessCache
 from interp.run.columns import TableRows
 from interp.run.plan import Plan
 
-__all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Sharing", "Task", "Watched", "failure"]
+__all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Preparing", "Sharing", "Task", "Watched", "failure"]
 
 FAILURES = "failures"
 
@@ -82,6 +82,19 @@ class Watched(Protocol):
 
     def check_unchanged(self) -> None:
         """Raises a `RunError` if it is no longer what the run's folder is named for."""
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A task part of whose work on a micro-batch can be done before it is computed, by another thread."""
+
+    def preparer(self, threads: int) -> Callable[[tuple[int, ...]], None]:
+        """Returns a function that prepares a micro-batch; `compute` then finds what it left.
+
+        Args:
+            threads: How many threads will call it at the same time.
+        """
         ...
 
 

@@ -99,16 +99,19 @@ class Grid:
         workers: int = 1,
         progress: bool = True,
         part: tuple[int, int] | None = None,
+        loaders: int = 0,
     ) -> Any:
         """The result of every cell; what is already under `out` is not computed again.
 
-        With `part=(i, n)` only part i of n of every cell is computed; see `LayerSweep.run`.
+        With `part=(i, n)` only part i of n of every cell is computed, and `loaders` threads prepare micro-batches; see
+        `LayerSweep.run`.
 
         Returns:
             What the base makes of several cells: a `Result` of a `LayerSweep`, a `HeadGrid` of a `HeadRanking`;
             in any case a `GridResult`.
         """
-        cells = run_cells(self.studies, out, workers=workers, progress=progress, part=part)
+        options: dict[str, Any] = {"workers": workers, "progress": progress, "part": part, "loaders": loaders}
+        cells = run_cells(self.studies, out, **options)
         listed = [(cell.labels, cell.folder.path.name) for cell in cells]
         folder = RunFolder.create(out, self.name, self._described(listed))
         return self.base.collect(self, cells, folder.path)

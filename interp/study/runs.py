@@ -64,6 +64,7 @@ def run_cells(
     workers: int,
     progress: bool,
     part: tuple[int, int] | None = None,
+    loaders: int = 0,
     mllm: Any = None,
 ) -> tuple[GridCell, ...]:
     """Run the cells, or part i of n of each, over one pool of workers.
@@ -74,16 +75,17 @@ def run_cells(
     Raises:
         StudyError: Nothing could be measured in any cell, an axis has the name of a table's column, or `mllm` is no
             model.
-        RunError: `out`, `workers` or `part` make no sense, or a folder cannot be used.
+        RunError: `out`, `workers`, `loaders` or `part` make no sense, or a folder cannot be used.
     """
-    check_options(out, workers, part)
+    check_options(out, workers, part, loaders)
     check_bool("progress", progress, StudyError)
     if mllm is not None and (isinstance(mllm, str) or not hasattr(mllm, "encode")):
         raise StudyError(
             f"mllm is the study's model, opened by interp.load or interp.wrap, or None; got {mllm!r:.200}."
         )
     ready, opened = _ready(cells, mllm, out, workers=workers, progress=progress)
-    folders = run_tasks(_groups(ready, opened), out, workers=workers, progress=progress, part=part)
+    options: dict[str, Any] = {"workers": workers, "progress": progress, "part": part, "loaders": loaders}
+    folders = run_tasks(_groups(ready, opened), out, **options)
     del opened
     done = tuple(
         GridCell(labels, study, folder) for (labels, study), folder in zip(cells, folders, strict=True)

@@ -134,6 +134,7 @@ class Study(Checked, ABC, Generic[R]):
         workers: int = 1,
         progress: bool = True,
         part: tuple[int, int] | None = None,
+        loaders: int = 0,
         mllm: OpenModel | None = None,
     ) -> R:
         """The study's result; what is already under `out` is not computed again.
@@ -144,13 +145,16 @@ class Study(Checked, ABC, Generic[R]):
             progress: Show progress on stderr.
             part: (i, n) computes only part i of n, 1 ≤ i ≤ n. The result can be read once every part is under
                 `out`: computed there, or joined by `interp.run.merge`.
+            loaders: Threads of each process that read, decode and tokenise the next micro-batches while the model
+                runs; with any, shards are written behind it. The bytes are the same for any number.
             mllm: The study's model, when it is open already.
 
         Raises:
             StudyError: Nothing could be measured.
         """
         listed = ((self.labels, self),)
-        cells = run_cells(listed, out, workers=workers, progress=progress, part=part, mllm=mllm)
+        options: dict[str, Any] = {"workers": workers, "progress": progress, "part": part, "loaders": loaders}
+        cells = run_cells(listed, out, **options, mllm=mllm)
         return self.collect(self, cells, cells[0].folder.path)
 
     @property

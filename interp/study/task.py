@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from queue import SimpleQueue
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -194,6 +196,7 @@ class StudyTask(ABC):
 
     def __init__(self, study: Any, mllm: Any) -> None:
         self.study, self._mllm, self._shelf = study, mllm, ProcessCache()
+        self._ahead = 0
         self._identity = model_identity(mllm)
 
     @abstractmethod
@@ -299,13 +302,40 @@ class StudyTask(ABC):
         failures = [failure(self, index, *found) for index, found in faults.items() if found]
         able = tuple(index for index, found in faults.items() if found is None)
         outcome = self.measure(able) if able else Outcome({})
+        if self._ahead:
+            self.mllm.installation.processed.forget_ready([self.study.data[index] for index in indices])
         rows = {name: outcome.rows.get(name, ()) for name in (*self.schemas(), FAILURES)}
         return Outcome({**rows, FAILURES: [*failures, *rows[FAILURES]]}, outcome.cost)
+
+    def preparer(self, threads: int) -> Callable[[tuple[int, ...]], None]:
+        """A function that encodes a micro-batch's samples under the study's prompt, for threads beside the model's.
+
+        Each of them has a processor of its own: tokenizers refuse to be used by two threads at once.
+        """
+        mllm, data, prompt = self.mllm, self.study.data, self.study.prompt
+        if not isinstance(mllm, Mllm):
+            return lambda indices: None
+        self._ahead = threads + 1
+        encoders: SimpleQueue[Any] = SimpleQueue()
+        settings = mllm.encoder.settings
+        for _ in range(threads):
+            encoders.put(replace(mllm.encoder, processor=copy.deepcopy(mllm.processor)))
+
+        def prepare(indices: tuple[int, ...]) -> None:
+            encoder = encoders.get()
+            try:
+                for index in (index for index in indices if self._faults[index] is None):
+                    with suppress(InterpError):  # the computation will find it, and record a failure
+                        encoder.prepare([data[index]], prompt, settings)
+            finally:
+                encoders.put(encoder)
+
+        return prepare
 
     def _forget_images(self) -> None:
         """Let go of the images of micro-batches before the last; samples that share images follow each other."""
         if isinstance(self.mllm, Mllm):
-            self.mllm.installation.processed.forget_but(2 * self.study.batch)
+            self.mllm.installation.processed.forget_but((2 + self._ahead) * self.study.batch)
 
     def each(self, indices: Sequence[int], rows: Callable[[int, int], TableRows]) -> dict[str, Records]:
         """The rows of every sample together; one whose `rows(place, index)` raises an `InterpError` has failed.
