@@ -28,7 +28,7 @@ class Memory:
 
     samples: tuple[int, ...] = (500, 10_000)
     """Numbers of samples; the first one is what the others are compared with."""
-    prepare: int = 0
+    loaders: int = 0
     """Threads that prepare micro-batches ahead of the model."""
     one: bool = False
     """Run the first number only, in this process, and print its figures as JSON."""
@@ -53,14 +53,15 @@ def sweep(options: Memory) -> dict[str, float]:
     data = interp.data.bundled("natural", n=options.samples[0])
     loaded, began = peak_mib(), time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
-        result = interp.LayerSweep(model=mllm, data=data, indicator=indicator).run(out, progress=False)
+        study = interp.LayerSweep(model=mllm, data=data, indicator=indicator)
+        result = study.run(out, progress=False, loaders=options.loaders)
         result.summary()
     return {"peak": peak_mib(), "loaded": loaded, "seconds": time.perf_counter() - began}
 
 
 def measured(options: Memory, n: int) -> dict[str, float]:
     """Returns what `sweep` finds in a process of its own."""
-    command = [sys.executable, __file__, "--samples", str(n), "--prepare", str(options.prepare), "--one"]
+    command = [sys.executable, __file__, "--samples", str(n), "--loaders", str(options.loaders), "--one"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

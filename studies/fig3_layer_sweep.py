@@ -37,6 +37,7 @@ def main(
     out: Path = Path("runs"),
     seed: int = 0,
     workers: int = 1,
+    loaders: int = 0,
     n: Annotated[
         int, tyro.conf.arg(help="The maximum number of samples per data set; half choose the layer.")
     ] = 160,
@@ -52,6 +53,7 @@ def main(
         out: Folder for runs and report.html.
         seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
         workers: Processes, each with its own copy of the model.
+        loaders: Threads of each process that prepare the next micro-batches while the model runs.
         n: The maximum number of samples per data set, drawn with the seed.
         device: Where the models run.
         dtype: The models' floating-point type.
@@ -62,7 +64,7 @@ def main(
 
     def run(cells: dict[str, Samples]) -> Result:
         base = LayerSweep(data=next(iter(cells.values())), indicator=INDICATOR, metrics=METRICS, seed=seed)
-        return Grid(base, model=specs, data=cells).run(out, workers=workers, part=part)
+        return Grid(base, model=specs, data=cells).run(out, workers=workers, loaders=loaders, part=part)
 
     held_out = by_kind(sets(data, split="validation", n=max(n // 2, 1), seed=seed))
     validation = run(held_out) if held_out else None
