@@ -7,6 +7,7 @@ result depends on them. What they raise is raised when the micro-batch is comput
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -107,6 +108,6 @@ def check_loaders(loaders: Any) -> None:
 
 def _one_torch_thread() -> None:
     """Loaders are many, and each uses one thread."""
-    import torch
-
-    torch.set_num_threads(1)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)

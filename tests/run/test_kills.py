@@ -42,8 +42,10 @@ MANY = pytest.mark.slow
     ("kind", "n"),
     [
         ("moments", 10),
+        ("behind", 4),
         ("writes", 12),
         pytest.param("moments", 50, marks=MANY),
+        pytest.param("behind", 50, marks=MANY),
         pytest.param("writes", 24, marks=MANY),
     ],
 )
