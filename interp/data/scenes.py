@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from interp.errors import DataError
-from interp.inputs.images import DrawnImage
+from interp.inputs.images import LazyImage
 from interp.inputs.sample import Box, Sample
 
 __all__ = [
@@ -223,7 +223,7 @@ def rendered_sample(
     The scene is rendered when the image is read and not kept: 10,000 of them would take a gigabyte.
     """
     return Sample(
-        image=DrawnImage(render, (SIZE, SIZE)),
+        image=LazyImage(render, name, (SIZE, SIZE)),
         question=question.text,
         boxes=(question.thing.box,),
         answer=question.answer,

@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
-from typing import Any, BinaryIO, TypeAlias
+from io import BufferedReader, BytesIO
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,49 +18,39 @@ from interp.inputs.paths import unreadable
 from interp.inputs.text import brief
 
 __all__ = [
-    "MAX_PIXELS",
-    "DrawnImage",
-    "ImageLike",
-    "grey_values",
-    "image_size",
-    "load_image",
-    "normalise",
-    "readable_file",
-]
+    "MAX_PIXELS", "ImageLike", "LazyImage", "grey_values", "image_size", "load_image", "normalise", "readable_file",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class DrawnImage:
-    """An image that is drawn each time it is read, so that a data set of them takes no memory for pixels.
-
-    numpy and Pillow read it as an array: `np.asarray(image)`, `Image.fromarray(image)`.
+class LazyImage:
+    """An image that is read each time it is used, such as a slice of a volume or a cell of a table.
 
     Attributes:
-        draw: Returns the same (row, column, 3) uint8 pixels at each call; picklable, such as a dataclass's method.
-        size: (width, height) of what it draws.
+        read: Returns the encoded bytes of an image file, a PIL image or a uint8 array. Samples that go to other
+            processes need one that can be pickled: `functools.partial` of a function of a module.
+        name: The image in messages.
+        known_size: (width, height) in pixels, where it is known without reading.
     """
 
-    draw: Callable[[], np.ndarray]
-    size: tuple[int, int]
+    read: Callable[[], bytes | Image.Image | np.ndarray]
+    name: str
+    known_size: tuple[int, int] | None = None
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        pixels = np.ascontiguousarray(self.draw())
-        # with strides, Pillow asks for `tobytes`
-        return {
-            "version": 3,
-            "typestr": "|u1",
-            "shape": pixels.shape,
-            "strides": pixels.strides,
-            "data": pixels,
-        }
+        """Lets numpy and Pillow read the image as an array: `np.asarray(image)`, `Image.fromarray(image)`."""
+        pixels = np.ascontiguousarray(load_image(self))
+        about = {"version": 3, "typestr": "|u1", "shape": pixels.shape, "data": pixels}
+        return {**about, "strides": pixels.strides}  # with them, Pillow asks for `tobytes`
 
     def tobytes(self) -> bytes:
         """Returns the pixels in the order of numpy's arrays."""
-        return self.draw().tobytes()
+        return np.asarray(load_image(self)).tobytes()
 
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | DrawnImage
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | LazyImage
+Encoded: TypeAlias = BufferedReader | BytesIO
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
@@ -76,7 +66,7 @@ def normalise(raw: Any, i: int = 0) -> ImageLike:
     if isinstance(raw, str | os.PathLike):
         _check_path(raw, i)
         return raw
-    if isinstance(raw, DrawnImage):
+    if isinstance(raw, LazyImage):
         return raw
     if isinstance(raw, Image.Image):
         if 0 in raw.size:
@@ -153,10 +143,36 @@ def image_size(raw: ImageLike, i: int = 0) -> tuple[int, int]:
     """
     if isinstance(raw, np.ndarray):
         return raw.shape[1], raw.shape[0]
-    if isinstance(raw, Image.Image | DrawnImage):
+    if isinstance(raw, Image.Image):
         return raw.size
-    name = _name(raw)
-    with readable_file(raw) as file, _decoding(name), _open(file) as image:
+    if isinstance(raw, LazyImage):
+        return raw.known_size or _lazy_size(raw, i)
+    with readable_file(raw) as file:
+        return _size_in(file, _name(raw))
+
+
+def _lazy_size(raw: LazyImage, i: int) -> tuple[int, int]:
+    found = _read(raw, i)
+    return _size_in(BytesIO(found), raw.name) if isinstance(found, bytes) else image_size(found, i)
+
+
+def _read(raw: LazyImage, i: int) -> bytes | Image.Image | np.ndarray:
+    """What the image's own function gives, checked like an image in memory where it is one."""
+    with _decoding(raw.name):
+        found = raw.read()
+        if isinstance(found, bytes):
+            return found
+        made = normalise(found, i)
+        if isinstance(made, Image.Image | np.ndarray):
+            return made
+    raise ImageError(
+        f"{raw.name} was read as {type(found).__name__}; bytes, a PIL image or an array is expected."
+    )
+
+
+def _size_in(file: Encoded, name: str) -> tuple[int, int]:
+    """(width, height) of an encoded image as displayed."""
+    with _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
         if image.format == "TIFF":  # Pillow rotates these itself
             return image.size
@@ -175,7 +191,6 @@ def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
     Raises:
         ImageError: Missing, corrupt, truncated, empty or too large; the message names the file.
     """
-    raw = np.asarray(raw) if isinstance(raw, DrawnImage) else raw
     if isinstance(raw, np.ndarray):
         _check_pixels((raw.shape[1], raw.shape[0]), f"image {i} (array)")
         return _to_rgb(Image.fromarray(raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw))
@@ -184,8 +199,15 @@ def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
         with _decoding(f"image {i} (PIL)"):
             rgb = _to_rgb(raw)
             return raw.copy() if rgb is raw else rgb
-    name = _name(raw)
-    with readable_file(raw) as file, _decoding(name), _open(file) as image:
+    if isinstance(raw, LazyImage):
+        found = _read(raw, i)
+        return _decoded(BytesIO(found), raw.name) if isinstance(found, bytes) else load_image(found, i)
+    with readable_file(raw) as file:
+        return _decoded(file, _name(raw))
+
+
+def _decoded(file: Encoded, name: str) -> Image.Image:
+    with _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
         return _to_rgb(ImageOps.exif_transpose(image))
 
@@ -256,14 +278,14 @@ def _check_pixels(size: tuple[int, int], name: str) -> None:
         )
 
 
-def _open(file: BinaryIO) -> Image.Image:
+def _open(file: Encoded) -> Image.Image:
     """Opens an image from a file object: given a path, Pillow 13 memory-maps grey TIFFs and scrambles rotated ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(file)
 
 
-def _metadata_after_pixels(file: BinaryIO) -> bool:
+def _metadata_after_pixels(file: Encoded) -> bool:
     """Whether a PNG file holds text or EXIF chunks after its pixels; reads only the chunk headers."""
     start, pixels, late = file.tell(), False, False
     file.seek(8)

@@ -41,7 +41,7 @@ class Prepared(Roots):
 
 
 @pytest.mark.parametrize("loaders", [1, 3])
-def test_loaders_prepare_each_micro_batch_once_and_change_no_byte(tmp_path: Path, loaders: int) -> None:
+def test_loaders_prepare_each_batch_once_and_change_no_byte(tmp_path: Path, loaders: int) -> None:
     run_task(Roots(bad=(5,)), tmp_path / "plain", progress=False)
     task = Prepared(bad=(5,))
     run_task(task, tmp_path / "ahead", progress=False, loaders=loaders)

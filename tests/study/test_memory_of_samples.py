@@ -10,7 +10,7 @@ from PIL import Image
 import interp
 from interp.conformance.tiny import tiny
 from interp.data.scenes import Scene
-from interp.inputs.images import DrawnImage
+from interp.inputs.images import LazyImage
 
 
 def test_a_sweep_keeps_no_drawn_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_only_the_latest_images_stay_processed(tmp_path: Path, monkeypatch: pyte
 def test_a_drawn_image_is_read_as_an_array() -> None:
     scene = interp.data.bundled("natural", n=1)[0]
     pixels = np.asarray(scene.image)
-    assert isinstance(scene.image, DrawnImage)
+    assert isinstance(scene.image, LazyImage)
     assert pixels.shape == (192, 192, 3)
     np.testing.assert_array_equal(np.asarray(Image.fromarray(scene.image)), pixels)  # type: ignore[arg-type]
     np.testing.assert_array_equal(np.asarray(scene.load()), pixels)
