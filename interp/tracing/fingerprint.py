@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
-from interp.tracing.weights import content, execution_device, named_tensors
+from interp.tracing.devices import execution_device
+from interp.tracing.weights import content, named_tensors
 
 __all__ = ["fingerprint", "hook_names", "identity"]
 

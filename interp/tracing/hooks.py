@@ -344,7 +344,11 @@ class LayerWork:
 
 
 def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor | None:
-    """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that."""
+    """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that.
+
+    A mask that the model made is never as it was; its values are, where nothing was taken out. So nothing has to be
+    asked of the device, and only a call without a mask, which may take another kernel, is looked at.
+    """
     n, _, n_queries, _ = call.queries.shape
     rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
     seen = visible(call.mask, rows, n_queries=n_queries, n_keys=call.n_keys, causal=call.causal)
@@ -353,5 +357,6 @@ def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor | None:
     if seen is None:
         return ~hidden
     left = seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
-    closed = ~seen if seen.dtype == torch.bool else seen < torch.finfo(seen.dtype).min / 2
-    return left if bool((hidden & ~closed).any()) else call.mask
+    if call.mask is not None and call.mask.ndim == 4:
+        return left
+    return left if bool((hidden & seen).any()) else call.mask

@@ -15,6 +15,7 @@ from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter
 from interp.models.base import Attends
 from interp.tracing.attention_functions import takes_masks
+from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.fingerprint import fingerprint, hook_names, identity
 from interp.tracing.hooks import Installation
@@ -22,7 +23,7 @@ from interp.tracing.plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
 from interp.tracing.visibility import Visibility, windows
-from interp.tracing.weights import execution_device, versions
+from interp.tracing.weights import versions
 
 __all__ = ["WrappedModel"]
 
@@ -100,6 +101,11 @@ class WrappedModel:
         return execution_device(self.hf)
 
     @property
+    def layer_devices(self) -> tuple[torch.device, ...]:
+        """Where each decoder layer's attention runs."""
+        return tuple(map(execution_device, self.installation.attentions))
+
+    @property
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
         return self.hf.dtype
@@ -144,7 +150,8 @@ class WrappedModel:
         """What plans of reads and edits depend on."""
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
-        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows)
+        devices = self.layer_devices
+        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows, devices)
 
     @cached_property
     def visibility(self) -> Visibility:
