@@ -63,7 +63,7 @@ def with_settings(processor: Any, settings: Mapping[str, Any], where: str) -> An
 
 
 def _images(images: Any, settings: Mapping[str, Any], where: str) -> Any:
-    from transformers.processing_utils import validate_typed_dict
+    from huggingface_hub.dataclasses import validate_typed_dict
 
     kind = type(images)
     try:

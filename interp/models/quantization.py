@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,9 @@ __all__ = ["QUANTIZATIONS", "quantization_config"]
 
 def _torchao(name: str) -> Callable[[Any], Any]:
     def make(_: Any) -> Any:
-        import torchao.quantization as ao
         from transformers import TorchAoConfig
 
-        return TorchAoConfig(getattr(ao, name)())
+        return TorchAoConfig(getattr(import_module("torchao.quantization"), name)())
 
     return make
 
@@ -72,7 +72,7 @@ def _made(given: Any, dtype: str | torch.dtype) -> Any:
             )
         return make(dtype)
     if isinstance(given, Mapping):
-        from transformers.quantizers import AutoQuantizationConfig
+        from transformers.quantizers.auto import AutoQuantizationConfig
 
         refuse_kernels("the call of load", SimpleNamespace(quantization_config=dict(given)))
         try:

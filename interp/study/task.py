@@ -97,6 +97,8 @@ def model_identity(mllm: Any, *, again: bool = False) -> dict[str, str]:
     if isinstance(mllm, Mllm):
         found["attention"] = mllm.installation.implementation
         found |= {} if mllm.executor == "tap" else {"executor": mllm.executor}
+        kinds = sorted({device.type for device in mllm.layer_devices})
+        found |= {} if len(kinds) == 1 else {"layers_on": " and ".join(kinds)}
     return {**found, "device": str(mllm.device)}
 
 

@@ -158,7 +158,8 @@ def _write(patch: StreamPatch, layer: int, rows: Rows, device: torch.device) -> 
     order = np.argsort(-n_steps, kind="stable")
     arrays = (samples[order], np.concatenate(found)[order], np.concatenate(padded, axis=1)[:, order])
     n_cells = tuple(int((n_steps > step).sum()) for step in range(longest))
-    return StreamWrite(*(torch.from_numpy(array).to(device) for array in arrays), n_cells)
+    cells, at, vectors = (torch.from_numpy(array).to(device) for array in arrays)
+    return StreamWrite(cells, at, vectors, n_cells)
 
 
 def _padded(rows: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Int[Tensor, "sample row"]:
