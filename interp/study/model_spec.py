@@ -107,8 +107,8 @@ class _Settings(dict[str, Any]):
             text = json.dumps(value, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise StudyError(
-                f"{name} of a ModelSpec is a text or a dict of what JSON can hold, so that other processes can open the "
-                f"model; got {value!r:.200} ({error}). For others, load the model and pass it as it is."
+                f"{name} of a ModelSpec is a text or a dict of what JSON can hold, so that other processes can open "
+                f"the model; got {value!r:.200} ({error}). For others, load the model and pass it as it is."
             ) from error
         if not isinstance(value, Mapping) or not all(isinstance(one, str) for one in value):
             raise StudyError(

@@ -33,6 +33,7 @@ _PASSING = (
         "model_tags",
     ),
     *("is_parallelizable", "model_parallel", "hf_device_map", "forward", "layer_path"),
+    *("to", "cuda", "xpu", "npu", "mlu", "sdaa", "musa"),  # accelerate's, which warn of moving what it placed
 )
 """Attributes of modules that no number depends on (every pass is run in evaluation mode)."""
 

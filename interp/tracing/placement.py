@@ -84,7 +84,13 @@ class Placement:
         return found
 
     def moved(self, hf: Any) -> Any:
-        """A loaded model, moved to the device unless it lies where it stays."""
+        """A loaded model, moved to the device unless it lies where it stays.
+
+        Raises:
+            ModelError: The device is not there or full, or the map does not name every part of the model and no other.
+        """
+        if isinstance(self.device_map, Mapping):
+            self._check_parts(hf, self.device_map)
         if self.device_map is not None or getattr(hf, "hf_device_map", None) is not None:
             return hf
         return self.on_device(lambda: hf.to(self.device))
@@ -122,9 +128,26 @@ class Placement:
                 where: Any = infer_auto_device_map(hf, max_memory=memory, **options)
             else:
                 where = dict(self.device_map or {})
+                self._check_parts(hf, where)
             return dispatch_model(hf, where, offload_dir=self.folder)
+        except ModelError:
+            raise
         except Exception as error:  # whatever accelerate raises
             raise self.misplaced(error) from error
+
+    def _check_parts(self, hf: Any, parts: Mapping[str, Any]) -> None:
+        """transformers leaves weights that no part names on the CPU, where no GPU finds them."""
+        names = [name for name, _ in (*hf.named_modules(), *hf.named_parameters())]
+        odd = [part for part in parts if part not in names]
+        left = [
+            name
+            for name, _ in hf.named_parameters()
+            if not any(part == "" or name == part or name.startswith(f"{part}.") for part in parts)
+        ]
+        if odd or left:
+            said = [f"the model has no part {', '.join(map(repr, odd))}"] if odd else []
+            said += [f"no part holds {', '.join(left[:4])}{' …' if len(left) > 4 else ''}"] if left else []
+            raise self.misplaced(ValueError("; ".join(said)))
 
     def misplaced(self, error: Exception) -> ModelError:
         """The error for a device map that cannot be used."""

@@ -40,7 +40,7 @@ def on_two_devices(hf: Any, layers: Any) -> Any:
     names = {module: name for name, module in hf.named_modules()}
     half = len(layers) // 2
     where = {names[layer]: FIRST if i < half else SECOND for i, layer in enumerate(layers)}
-    for name, module in hf.named_modules():
+    for name in names.values():
         inside = any(one == name or one.startswith(f"{name}.") or not name for one in where)
         above = any(name.startswith(f"{one}.") for one in where)
         if not inside and not above:
