@@ -74,11 +74,18 @@ def _ask(hf: nn.Module, names: set[str], wanted: bool) -> None:
 
 
 def differentiable(mllm: WrappedModel) -> None:
-    """Raise `ModelError` for weights through which no gradient can flow."""
+    """Raise `ModelError` for weights, or layers on this device, through which no gradient can flow."""
     if any(weight.is_inference() for weight in mllm.hf.parameters()):
         raise ModelError(
             "gradients need weights that autograd may use; these were loaded under torch.inference_mode. Load the "
             "model outside of it; the call itself may be inside."
+        )
+    if any(
+        type(one).__name__ == "Linear4bit" and one.weight.device.type == "cpu" for one in mllm.hf.modules()
+    ):
+        raise ModelError(
+            "gradients do not pass bitsandbytes' 4-bit layers on a CPU, whose kernel has none. Run the model on a GPU, or "
+            "load it without quantization."
         )
 
 
