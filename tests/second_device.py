@@ -57,6 +57,23 @@ class Elsewhere(torch.Tensor):
         return self.inner.tolist()
 
 
+WAITS: list[str] = []
+"""The operations for which the CPU had to wait for a device, in order: values read, and copies from or to the CPU."""
+_READING = ("_local_scalar_dense", "equal", "is_nonzero", "nonzero", "item", "unique_consecutive", "_unique2")
+
+
+def _note(name: str, args: Any, target: torch.device) -> None:
+    first = next((one for one in args if isinstance(one, torch.Tensor)), torch.zeros(0))
+    own = first.device
+    crossing = name.startswith(_COPIES) and "cpu" in (own.type, target.type) and own != target
+    reading = name.partition(".")[0] in _READING and own.type == "lazy"
+    masks = name.startswith(_INDEXING) and any(
+        isinstance(one, Elsewhere) and one.dtype == torch.bool for one in args[1]
+    )
+    if first.numel() and (crossing or reading or masks):
+        WAITS.append(name)
+
+
 def _called(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = f"{func._schema.name.removeprefix('aten::')}.{func._overloadname}"
     given = kwargs.get("device")
@@ -69,6 +86,7 @@ def _called(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     target = device if device is not None else next(iter(places), torch.device("cpu"))
     if name.partition(".")[0] in _COPIES and device is None:
         target = args[0].device
+    _note(name, args, target)
     if device is not None and device.type == "lazy":
         kwargs = kwargs | {"device": torch.device("cpu")}
     plain_args, plain_kwargs = tree_map(_inner, (args, kwargs))

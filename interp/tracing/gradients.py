@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -165,10 +166,20 @@ class RowGradients:
 
     def of(self, sample: int, layer: int) -> tuple[Float[Tensor, "head row position"], ...]:
         """A sample's own rows and gradients in the layer that comes `layer`-th, over its own positions."""
-        rows, columns = (torch.from_numpy(one[sample].copy()) for one in (self.places, self.columns))
-        rows, columns = rows.to(self.rows[layer].device), columns.to(self.rows[layer].device)
+        rows, columns = self._at(sample, self.rows[layer].device)
         both = (self.rows[layer], self.gradients[layer])
         return tuple(one[sample][:, rows[:, None], columns[None, :]] for one in both)
+
+    def _at(self, sample: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """A sample's places and columns on a device, taken there once for all its layers."""
+        if (sample, device) not in self._known:
+            rows, columns = (torch.from_numpy(one[sample].copy()) for one in (self.places, self.columns))
+            self._known[sample, device] = rows.to(device), columns.to(device)
+        return self._known[sample, device]
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, torch.device], tuple[Tensor, Tensor]]:
+        return {}
 
 
 def row_gradients(

@@ -250,11 +250,13 @@ class Recorder:
         step: the pass that is being run; 0 is the prompt's.
         paused: whether layers do nothing now but their own attention.
         rows: (read, step) → what each layer gave, in layer order.
+        hides: whether some cells of a pass take anything from what its rows see, so far as that was looked at.
     """
 
     step: int = 0
     paused: bool = False
     rows: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
+    hides: dict[tuple[int, ...], bool] = field(default_factory=dict)
 
     def add(self, read: ReadBlock, probabilities: Float[Tensor, "sample head row key"]) -> None:
         """Keep the read's columns of rows of attention, averaged over heads where it says so."""
@@ -289,7 +291,9 @@ class LayerWork:
     def mask(self, call: Call) -> Tensor | None:
         """The mask for the model's own attention: the call's, less what is hidden by mask."""
         plan = self.plan
-        return _without_hidden(call, plan.changes) if plan.mask_first and plan.changes else call.mask
+        if not plan.mask_first or not plan.changes:
+            return call.mask
+        return _without_hidden(call, plan.changes, self.recorder.hides)
 
     def finish(
         self, call: Call, output: Float[Tensor, "sample query head dim"]
@@ -343,11 +347,14 @@ class LayerWork:
         return self.finish(call, output), None
 
 
-def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor | None:
+def _without_hidden(
+    call: Call, changes: Sequence[Change], hides: dict[tuple[int, ...], bool]
+) -> Tensor | None:
     """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that.
 
     A mask that the model made is never as it was; its values are, where nothing was taken out. So nothing has to be
-    asked of the device, and only a call without a mask, which may take another kernel, is looked at.
+    asked of the device. Only a call without a mask, which may take another kernel, is looked at: once for all layers
+    with the same changes, as `hides` remembers.
     """
     n, _, n_queries, _ = call.queries.shape
     rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
@@ -359,4 +366,8 @@ def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor | None:
     left = seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
     if call.mask is not None and call.mask.ndim == 4:
         return left
-    return left if bool((hidden & seen).any()) else call.mask
+    cells = tuple(id(one) for change in changes for one in (change.cells.queries, change.cells.keys))
+    key = (*cells, n_queries, call.n_keys)
+    if key not in hides:
+        hides[key] = bool((hidden & seen).any())
+    return left if hides[key] else call.mask
