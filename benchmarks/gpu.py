@@ -1,9 +1,9 @@
 """What reading, editing and differentiating cost on a GPU: python benchmarks/gpu.py --sizes 7b 34b
 
-LLaVAs of the sizes of LLaVA-1.5-7B and HuatuoGPT-Vision-34B with random weights (their values do not change the time), one
-336 × 336 image (576 tokens) and a question of 40 words, bfloat16. Every way runs once per round, interleaved; a figure is
-the median over rounds, timed with CUDA events. Prints the Markdown table of docs/performance.md. Without a GPU, `--device
-cpu --tiny` runs the same code on a model of a few thousand weights, to see that it works.
+LLaVAs of the sizes of LLaVA-1.5-7B and HuatuoGPT-Vision-34B with random weights (their values do not change the time),
+one 336 × 336 image (576 tokens) and a question of 40 words, bfloat16. Every way runs once per round, interleaved. A
+figure is the median over rounds, timed with CUDA events. Prints the Markdown table of docs/performance.md. Without a
+GPU, `--device cpu --tiny` runs the same code on a model of a few thousand weights, to see that it works.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import numpy as np
 import torch
 import transformers
 import tyro
+from reading import processor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import interp
-from benchmarks.reading import processor
 from interp import indicators
 from interp.organism.parts import IMAGE_TOKEN_ID
 

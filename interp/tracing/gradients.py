@@ -85,8 +85,8 @@ def differentiable(mllm: WrappedModel) -> None:
         type(one).__name__ == "Linear4bit" and one.weight.device.type == "cpu" for one in mllm.hf.modules()
     ):
         raise ModelError(
-            "gradients do not pass bitsandbytes' 4-bit layers on a CPU, whose kernel has none. Run the model on a GPU, or "
-            "load it without quantization."
+            "gradients do not pass bitsandbytes' 4-bit layers on a CPU, whose kernel has none. Run the model on a GPU, "
+            "or load it without quantization."
         )
 
 
