@@ -32,13 +32,13 @@ import interp
 from interp import indicators
 from interp.organism.parts import IMAGE_TOKEN_ID
 
-CLIP_LARGE = {
+CLIP_LARGE: dict[str, Any] = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "num_hidden_layers": 24,
     "num_attention_heads": 16,
 }
-SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "7b": (
         CLIP_LARGE,
         {

@@ -16,6 +16,8 @@ __all__ = ["WEIGHTS", "add_lora", "lora_settings"]
 
 WEIGHTS = "adapter_model.safetensors"
 _NAME = "default"
+_CONVERSIONS = "_weight_conversions"
+"""Where transformers keeps what it did to the names of the weights that it loaded last."""
 _REFUSED = ("megatron_config", "corda_config", "eva_config", "loftq_config", "use_dora")
 """Settings with which PEFT imports code by name or changes the base's weights, or that transformers does not load."""
 
@@ -58,17 +60,24 @@ def lora_settings(folder: Path) -> dict[str, Any]:
 def add_lora(hf: Any, folder: Path) -> Any:
     """The model with the adapter of a folder: merged into its weights, W + scale · B A, or beside quantised ones.
 
-    A merged model is an ordinary one, which everything works on. Weights that are quantised or offloaded are left as
-    they are, and each adapted layer adds the adapter's part when it runs.
+    A merged model is an ordinary one, which everything works on. Quantised weights are left as they are, and each
+    adapted layer adds the adapter's part when it runs.
 
     Args:
         hf: The loaded model. It is changed.
         folder: What `lora_settings` has checked.
 
     Raises:
-        ModelError: The adapter does not fit the model.
+        ModelError: The adapter does not fit the model, or weights are offloaded.
     """
+    if any(weight.is_meta for weight in hf.parameters()):
+        raise ModelError(
+            "lora= adds to weights, and device_map= has left some of these on the CPU or the disk. Merge the adapter "
+            "once, without device_map: interp.load(model, lora=…).unwrap().save_pretrained(folder). Then load that "
+            "folder."
+        )
     before = {name for name, _ in hf.named_parameters()}
+    conversions = vars(hf).get(_CONVERSIONS)
     import_bitsandbytes()  # which PEFT does
     try:
         from peft import PeftConfig
@@ -89,8 +98,13 @@ def add_lora(hf: Any, folder: Path) -> Any:
     }
     if any(wrong.values()):
         raise _unfit(folder, "; ".join(f"{what}: {_listed(names)}" for what, names in wrong.items() if names))
-    kept = getattr(hf, "hf_quantizer", None) is not None or any(one.is_meta for one in hf.parameters())
-    return hf if kept else _merged(hf, folder)
+    if getattr(hf, "hf_quantizer", None) is not None:
+        return hf
+    merged = _merged(hf, folder)
+    vars(merged).pop(_CONVERSIONS, None)
+    if conversions is not None:  # else save_pretrained would write the adapter's names
+        setattr(merged, _CONVERSIONS, conversions)
+    return merged
 
 
 def _unfit(folder: Path, why: str) -> ModelError:

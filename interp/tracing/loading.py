@@ -85,7 +85,7 @@ def load(
         quantization: "int8" or "fp8" (weights, by torchao), "int4" (NF4, by bitsandbytes), or what transformers takes
             as `quantization_config`: a config object or its settings as a dict. Methods that fetch kernels are refused.
         lora: the folder or hub id of a LoRA adapter that PEFT saved. It is merged into the weights, unless these are
-            quantised or offloaded: then it stays beside them.
+            quantised: then it stays beside them.
 
     Raises:
         ModelError: No such folder, a family that is not known, missing or left-over weights, a part that is

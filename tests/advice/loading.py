@@ -14,6 +14,7 @@ from typing import Any
 import peft
 from transformers import BitsAndBytesConfig
 
+import interp
 from interp.conformance.tiny import tiny
 from tests.advice.tracing import saved
 
@@ -32,6 +33,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("interp.load(ld.saved(), lora=ld.cut())", "Name the folder that PEFT's save_pretrained wrote", "interp.load(ld.saved(), lora=ld.adapter())"),
     ("interp.load(ld.saved(), lora=ld.without_weights())", "load it with PEFT and save it again", "interp.load(ld.saved(), lora=ld.adapter())"),
     ("interp.load(ld.saved(), lora=ld.adapter(target_modules=['none']))", "Is it an adapter of another base?", "interp.load(ld.saved(), lora=ld.adapter())"),
+    ("interp.load(ld.saved(), lora=ld.adapter(), device_map=ld.DISK, offload_folder='offload')", "Then load that folder", "interp.load(ld.merged(), device_map=ld.DISK, offload_folder='offload')"),
     ("interp.ModelSpec('organism', processor={'do_resize': {1}})", "load the model and pass it as it is", "interp.LayerSweep(data=D, model=interp.load('organism'))"),
 ]  # fmt: skip
 ELSEWHERE: dict[str, str] = {
@@ -73,6 +75,11 @@ def _copied(change: Callable[[Path], Any]) -> Path:
 def adapter(**settings: Any) -> Path:
     """An adapter's folder with other settings."""
     return _copied(lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | settings)))
+
+
+def merged() -> Path:
+    """A folder of the model with the adapter merged, as the message says."""
+    return written(interp.load(saved(), lora=adapter()).unwrap())
 
 
 def cut() -> Path:

@@ -237,6 +237,8 @@ def test_a_lora_is_merged_and_gives_what_peft_gives(tmp_path, lora, settings):
     assert merged.identity["weights"] != plain.identity["weights"]
     assert merged.identity["modules"] == plain.identity["modules"]
     assert merged.identity["peft"] == "none"
+    merged.hf.save_pretrained(tmp_path)  # as the model that it now is
+    assert load(tmp_path).identity["weights"] == merged.identity["weights"]
 
 
 def test_a_lora_stays_beside_quantised_weights(tmp_path, lora):
