@@ -60,7 +60,7 @@ def saved(tmp_path_factory) -> Callable[[str], Path]:
 
 @pytest.mark.by_default(family="llava")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_offloaded_to_the_disk_it_gives_the_plain_models_numbers(saved, tmp_path, family):
+def test_on_the_disk_it_gives_the_plain_models_numbers(saved, tmp_path, family):
     samples = tiny.uneven_samples()[:2]
     first, *rest = PARTS[family]
     where = {first: "cpu"} | dict.fromkeys(rest, "disk")

@@ -69,7 +69,7 @@ def test_more_samples_make_no_more_waits_where_one_serves_all():
     assert waits(2, "edited", 2) == waits(2, "edited", 3)
 
 
-def test_a_knockout_without_padding_is_looked_at_once_for_all_layers():
+def test_a_knockout_is_looked_at_once_for_all_layers():
     assert waits(2, "hidden", 1) == waits(3, "hidden", 1)
 
 
