@@ -58,7 +58,13 @@ def with_settings(processor: Any, settings: Mapping[str, Any], where: str) -> An
     if for_images:
         processor.image_processor = _images(processor.image_processor, for_images, where)
     for name in settings.keys() - for_images.keys():
-        setattr(processor, name, settings[name])
+        before, value = getattr(processor, name), settings[name]
+        if before is not None and type(before) is not type(value):
+            kinds = type(before).__name__, type(value).__name__
+            raise ModelError(
+                f"the processor of {where} has a {kinds[0]} as {name}; got a {kinds[1]}: {value!r:.100}."
+            )
+        setattr(processor, name, value)
     return processor
 
 

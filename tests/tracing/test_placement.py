@@ -121,6 +121,7 @@ def test_an_original_layout_is_spread_too(tmp_path):
         ({"processor": {"max_pixels": 9}}, r"has no setting 'max_pixels'\. It has crop_size, .*patch_size"),
         ({"processor": {}}, r"has no setting \(none was given\)"),
         ({"processor": {"do_resize": "x"}}, r"does not take \{'do_resize': 'x'\} \("),
+        ({"processor": {"patch_size": "x"}}, r"has a int as patch_size; got a str: 'x'"),
         ({"lora": "."}, r"the folder \. holds no adapter_config.json"),
     ],
 )
