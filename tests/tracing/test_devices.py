@@ -134,7 +134,7 @@ WAYS = {
 }
 
 
-@pytest.mark.by_default(family="llava")
+@pytest.mark.by_default(family=["llava"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_devices_give_the_numbers_of_one(family, way):

@@ -60,6 +60,7 @@ def waits(layers: int, way: str, n: int = 2) -> Counter[str]:
         return Counter(WAITS)
 
 
+@pytest.mark.by_default(way=["edited", "gradient"])
 @pytest.mark.parametrize("way", WAYS)
 def test_more_layers_make_no_more_waits(way):
     assert waits(2, way) == waits(3, way)
