@@ -20,6 +20,7 @@ import pyarrow as pa
 from interp.data import Samples
 from interp.errors import InterpError, RunError, SampleError, StudyError
 from interp.indicators import Maps
+from interp.inputs.packing import image_key, question_length
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -40,9 +41,7 @@ __all__ = [
     "data_identity",
     "edited",
     "fault",
-    "image_key",
     "model_identity",
-    "question_length",
     "suitable_threads",
 ]
 
@@ -80,9 +79,12 @@ class _Edited(Mllm):
         generate: int = 0,
         seed: int | None = None,
         decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        **options: Any,
     ) -> Trace:
         """`Mllm.trace`, with the model's own edits first."""
-        return super().trace(samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding)
+        return super().trace(
+            samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding, **options
+        )
 
 
 def model_identity(mllm: Any, *, again: bool = False) -> dict[str, str]:
@@ -100,6 +102,8 @@ def model_identity(mllm: Any, *, again: bool = False) -> dict[str, str]:
     if isinstance(mllm, Mllm):
         found["attention"] = mllm.installation.implementation
         found |= {} if mllm.executor == "tap" else {"executor": mllm.executor}
+        kinds = sorted({device.type for device in mllm.layer_devices})
+        found |= {} if len(kinds) == 1 else {"layers_on": " and ".join(kinds)}
     return {**found, "device": str(mllm.device)}
 
 
@@ -157,20 +161,6 @@ def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
     except InterpError as error:
         return type(error).__name__, str(error)
     return None
-
-
-def image_key(sample: Sample) -> str:
-    """Equal for samples of the same images, by content; a sample's own where they cannot be read."""
-    try:
-        return " ".join(sample.image_fingerprints)
-    except InterpError:
-        return f"unreadable {sample.id}"
-
-
-def question_length(sample: Sample) -> int:
-    """A number that grows with the length of any prompt that asks the question; an image counts for more."""
-    options = sum(len(option) + 4 for option in sample.options or ())
-    return len(sample.question) + options + 10_000 * len(sample.images)
 
 
 BATCHES_PER_SHARD = 4
@@ -233,10 +223,10 @@ class StudyTask(ABC):
 
     @property
     def mllm(self) -> Any:
-        """The opened model; its traces share image prefixes."""
+        """The opened model; its traces share image prefixes and run a micro-batch at once, which a run halves."""
         key = self._model_key
         mllm = self._shelf.model(key, self._opened) if self._mllm is None else self._mllm
-        return mllm.sharing(Prefixes(self._shelf.once, key)) if isinstance(mllm, Mllm) else mllm
+        return mllm.sharing(Prefixes(self._shelf.once, key)).at_once() if isinstance(mllm, Mllm) else mllm
 
     @cached_property
     def _model_key(self) -> str:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
-from interp.tracing.weights import content, execution_device, named_tensors
+from interp.tracing.devices import execution_device
+from interp.tracing.weights import content, named_tensors
 
 __all__ = ["fingerprint", "hook_names", "identity"]
 
@@ -33,6 +34,7 @@ _PASSING = (
         "model_tags",
     ),
     *("is_parallelizable", "model_parallel", "hf_device_map", "forward", "layer_path"),
+    *("to", "cuda", "xpu", "npu", "mlu", "sdaa", "musa"),  # accelerate's, which warn of moving what it placed
 )
 """Attributes of modules that no number depends on (every pass is run in evaluation mode)."""
 

@@ -306,6 +306,7 @@ def model_calls() -> dict[str, list[Call]]:
     return {
         "models": [
             Call("Mllm.trace", mllm.trace, given(samples=[at.sample], seed=0)),
+            Call("Mllm.answers", mllm.answers, given(samples=[at.sample], seed=0)),
             Call("Mllm.score", mllm.score, one),
             Call("Mllm.encode", mllm.encode, one),
             Call("Mllm.prefix", mllm.prefix, one),
