@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from interp.errors import InterpError, RunError
-from interp.run.memory import out_of_memory
 from interp.run.task import Preparing, Task
 
 __all__ = ["Ahead", "check_loaders"]
@@ -73,6 +72,8 @@ class Ahead:
         except InterpError:
             return
         except Exception as error:
+            from interp.tracing.out_of_memory import out_of_memory  # a task without a model needs no torch
+
             if not out_of_memory(error):
                 error.add_note("raised by a loader, while it prepared this micro-batch")
                 raise
