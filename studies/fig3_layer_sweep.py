@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
@@ -36,7 +36,7 @@ def main(
     data: tuple[str, ...] = BUNDLED,
     out: Path = Path("runs"),
     seed: int = 0,
-    workers: int = 1,
+    workers: WorkerOptions = 1,
     n: Annotated[
         int, tyro.conf.arg(help="The maximum number of samples per data set; half choose the layer.")
     ] = 160,
@@ -51,7 +51,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and report.html.
         seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of samples per data set, drawn with the seed.
         device: Where the models run.
         dtype: The models' floating-point type.

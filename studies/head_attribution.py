@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.report.tables import number
@@ -29,7 +29,7 @@ def main(
     data: tuple[str, ...] = BUNDLED,
     out: Path = Path("runs"),
     seed: int = 0,
-    workers: int = 1,
+    workers: WorkerOptions = 1,
     n: int = 40,
     target: Literal["greedy", "answer"] = "greedy",
     device: str = "cpu",
@@ -42,7 +42,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and head_attribution.html.
         seed: Draws the samples.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of samples per data set, drawn with the seed.
         target: The answer whose first token is used: the model's or the sample's own.
         device: Where the model runs.
@@ -64,7 +64,7 @@ def main(
     print(f"Page: {write_page(result, out / 'head_attribution.html', rankings=rankings)}")
 
 
-def ranked(model: ModelSpec, samples: Samples, out: Path, workers: int, seed: int) -> HeadResult:
+def ranked(model: ModelSpec, samples: Samples, out: Path, workers: WorkerOptions, seed: int) -> HeadResult:
     """Every head's attention ratio on these samples."""
     study = HeadRanking(model=model, data=samples, metric="ar", split=samples.split or "test", seed=seed)
     return study.run(out, workers=workers)

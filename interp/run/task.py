@@ -12,7 +12,7 @@ from interp.inputs.text import storable
 from interp.run.cache import ProcessCache
 from interp.run.plan import Plan
 
-__all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Sharing", "Task", "Watched", "failure"]
+__all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Portable", "Sharing", "Task", "Watched", "failure"]
 
 FAILURES = "failures"
 
@@ -81,6 +81,24 @@ class Watched(Protocol):
 
     def check_unchanged(self) -> None:
         """Raises a `RunError` if it is no longer what the run's folder is named for."""
+        ...
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """A task that other processes compute, perhaps on other devices and on other machines."""
+
+    @property
+    def device(self) -> str:
+        """The device that its model takes, such as "cuda:0"."""
+        ...
+
+    def move(self, device: str) -> None:
+        """Opens the model on this device, which is of the same type; called before anything is computed."""
+        ...
+
+    def check_inputs(self, indices: Sequence[int]) -> None:
+        """Raises a `RunError` if a file of these samples is not here, or not what it was when the run was planned."""
         ...
 
 

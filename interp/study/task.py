@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -34,6 +35,7 @@ __all__ = [
     "SamplesTask",
     "StudyTask",
     "TableRows",
+    "check_files",
     "data_identity",
     "edited",
     "fault",
@@ -164,6 +166,22 @@ def image_key(sample: Sample) -> str:
         return f"unreadable {sample.id}"
 
 
+def check_files(sample: Sample, key: str) -> None:
+    """Raise an error if the images of a sample, read again, have another `image_key` than this one.
+
+    Raises:
+        RunError: A file is missing, is another one, or is there although it was not.
+    """
+    if image_key(sample.replace()) == key:
+        return
+    files = [str(image) for image, inside in zip(sample.images, sample.in_memory, strict=True) if not inside]
+    raise RunError(
+        f"expected the image files of sample {sample.id} on {socket.gethostname()} to be those that the study was "
+        f"started with, but they are missing, unreadable or different there: {', '.join(files)}. Put the images "
+        f"under the same paths on every machine, for instance in a shared folder, or give the samples images in memory."
+    )
+
+
 def question_length(sample: Sample) -> int:
     """A number that grows with the length of any prompt that asks the question; an image counts for more."""
     options = sum(len(option) + 4 for option in sample.options or ())
@@ -248,6 +266,26 @@ class StudyTask(ABC):
                 f"{mllm.fingerprint}. Did its files change while the study ran?"
             )
         return mllm
+
+    @property
+    def device(self) -> str:
+        """The device that the model takes, such as "cuda:0"."""
+        return str(self.study.model.device if isinstance(self.study.model, ModelSpec) else self.mllm.device)
+
+    def move(self, device: str) -> None:
+        """Open the model on this device, which is of the same type; for a task that is new in its process."""
+        self.study = self.study.replace(model=replace(self.study.model, device=device))
+
+    def check_inputs(self, indices: Sequence[int]) -> None:
+        """Raise an error if an image file of these samples is not here, or is another one than when this was planned.
+
+        Raises:
+            RunError: A sample would fail, or give other numbers, in this process alone.
+        """
+        for index in indices:
+            sample = self.study.data[index]
+            if sample.is_usable and not all(sample.in_memory):
+                check_files(sample, self._image_keys[index])
 
     def check_unchanged(self) -> None:
         """Raise an error if the model is no longer the one that the run's folder is named for.
@@ -341,8 +379,12 @@ class StudyTask(ABC):
     @cached_property
     def _plan(self) -> Plan:
         data = self.study.data
-        lengths, kinds = [question_length(sample) for sample in data], [image_key(sample) for sample in data]
-        return make_plan(lengths, batch=self._planned["batch"], shard=self._planned["shard"], kinds=kinds)
+        batch, shard = self._planned["batch"], self._planned["shard"]
+        return make_plan([*map(question_length, data)], batch=batch, shard=shard, kinds=self._image_keys)
+
+    @cached_property
+    def _image_keys(self) -> tuple[str, ...]:
+        return tuple(image_key(sample) for sample in self.study.data)
 
     @property
     def _planned(self) -> dict[str, Any]:
