@@ -20,7 +20,7 @@ from interp.run.sessions import Ledger
 from interp.run.shards import Job, compute_shard
 from interp.run.store import RunFolder
 from interp.run.task import Portable, Task
-from interp.run.workers import Workers, compute_units, store_sent_files
+from interp.run.workers import Workers, compute_units, packed_jobs, store_sent_files
 
 __all__ = ["Group", "check_options", "run_task", "run_tasks"]
 
@@ -117,11 +117,11 @@ def run_tasks(
             done.append(orders)
             model_devices |= {task.device for _, task in group if isinstance(task, Portable)}
             found.for_models_on(model_devices)
-            if found.is_this_process or (found.address is None and len(own) < 2):
+            if found.is_this_process or len(own) < (2 if found.address is None else 1):
                 _compute_here(jobs, orders, own)
                 waiting.append(b"")
             else:
-                waiting.append(pickle.dumps(jobs))
+                waiting.append(packed_jobs(jobs, found))
                 units += own
             del group, jobs
         _compute_in_workers(waiting, done, units, found.for_models_on(model_devices), bars)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,14 @@ from typing import Protocol, runtime_checkable
 from interp.errors import RunError
 from interp.run.prepare import Unit
 from interp.run.sessions import n_threads
+from interp.run.shards import Job
 from interp.run.workers.options import Workers
 from interp.run.workers.processes import Processes
-from interp.run.workers.ray_cluster import RayCluster
+from interp.run.workers.ray_cluster import RayCluster, packed_with_code
 from interp.run.workers.sent_files import SentFiles
 from interp.run.workers.worker import Message, about_this_process, raised
 
-__all__ = ["Computed", "Pool", "compute_units", "dispatched"]
+__all__ = ["Computed", "Pool", "compute_units", "dispatched", "packed_jobs"]
 
 MOST_DEATHS = 3
 """Workers that may die over one unit, and starts that may fail one after the other."""
@@ -44,6 +46,17 @@ class Pool(Protocol):
     def close(self, *, kill: bool) -> None:
         """Ends all workers, with `kill` at once."""
         ...
+
+
+def packed_jobs(jobs: Sequence[Job], workers: Workers) -> bytes:
+    """Returns the jobs of a group as bytes that a worker reads.
+
+    Classes of a notebook or script, which no machine of a cluster can import, travel to Ray with their code.
+
+    Raises:
+        RunError: Ray is not installed although it has an address, or a model is open and no worker can open it.
+    """
+    return pickle.dumps(list(jobs)) if workers.address is None else packed_with_code(list(jobs))
 
 
 def compute_units(

@@ -87,7 +87,7 @@ class Workers:
             RunError: As for the class, or options beside a value that holds them already.
         """
         if not isinstance(workers, Workers):
-            return cls(workers, address, gpus, devices)  # pyright: ignore[reportArgumentType]
+            return cls(workers, address, gpus, _devices(devices))
         if address is not None or gpus is not None or devices:
             raise RunError(
                 f"expected address, gpus and devices either inside {workers!r} or beside a number of workers, got both."

@@ -16,7 +16,7 @@ from interp.run.prepare import Unit
 from interp.run.workers.options import Workers
 from interp.run.workers.worker import Message, Worker, about_this_process
 
-__all__ = ["RayCluster"]
+__all__ = ["RayCluster", "packed_with_code"]
 
 TICK = 1.0
 """Seconds between two looks at whether a worker could be placed."""
@@ -146,6 +146,15 @@ class RemoteWorker:
         if self._worker is None:
             self.start()
         return self._worker.outcome(unit)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def packed_with_code(value: Any) -> bytes:
+    """Returns a pickle that holds the code of classes and functions of `__main__`.
+
+    Raises:
+        RunError: Ray is not installed.
+    """
+    return _ray().cloudpickle.dumps(value)
 
 
 def _ray() -> Any:
