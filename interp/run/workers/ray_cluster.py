@@ -20,6 +20,8 @@ __all__ = ["RayCluster", "packed_with_code"]
 
 TICK = 1.0
 """Seconds between two looks at whether a worker could be placed."""
+START = 300.0
+"""Seconds that a private Ray has to start."""
 SLOW = 20.0
 """Seconds without a worker after which the user is told what is waited for."""
 PATIENCE = 600.0
@@ -173,7 +175,7 @@ def _join(ray: Any, address: str, n: int) -> None:
         {"num_cpus": max(n, os.cpu_count() or 1), "include_dashboard": False} if address == "local" else {}
     )
     try:
-        with _quiet():
+        with _quiet_and_patient():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except Exception as error:
         with contextlib.suppress(Exception):
@@ -190,23 +192,60 @@ def _join(ray: Any, address: str, n: int) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray begins without statistics that are sent home, and without a thread that prints its nodes' messages.
+def _quiet_and_patient() -> Iterator[None]:
+    """Ray begins without sending statistics home, without printing its nodes' messages, and with time to start.
 
-    There is no option against that thread, which writes into a script's output whenever a worker dies.
+    Ray has no options for the latter two: it prints into a script's output whenever a worker dies, and gives up a
+    node that does not start within 30 s, which a busy machine may take.
     """
-    name, module = "RAY_USAGE_STATS_ENABLED", importlib.import_module("ray._private.worker")
-    before, printer = os.environ.get(name), getattr(module, "listen_error_messages", None)
-    os.environ[name] = "0"
-    if printer is not None:
-        module.listen_error_messages = lambda *_: None  # pyright: ignore[reportAttributeAccessIssue]
+    services = importlib.import_module("ray._private.services")
+    with (
+        _environment("RAY_USAGE_STATS_ENABLED", "0"),
+        _replaced(importlib.import_module("ray._private.worker"), "listen_error_messages", lambda *_: None),
+        _replaced(services, "get_node", _patient(getattr(services, "get_node", None))),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _patient(look: Any) -> Callable[..., Any]:
+    """The function, called again until it raises no `RuntimeError`, for `START` seconds at most."""
+
+    def looked(*args: Any, **options: Any) -> Any:
+        until = time.monotonic() + START
+        while True:
+            try:
+                return look(*args, **options)
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+
+    return looked
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Replaces a function of Ray's for the block, where this version of Ray has it."""
+    before = getattr(module, name, None)
+    if before is None:
+        yield
+        return
+    setattr(module, name, value)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        if printer is not None:
-            module.listen_error_messages = printer  # pyright: ignore[reportAttributeAccessIssue]
+        setattr(module, name, before)
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
         if before is None:
             del os.environ[name]
         else:
