@@ -16,7 +16,7 @@ from interp.run.prepare import Unit
 from interp.run.workers.options import Workers
 from interp.run.workers.worker import Message, Worker, about_this_process
 
-__all__ = ["RayCluster", "packed_with_code"]
+__all__ = ["RayCluster", "packed_with_code", "quiet_and_patient"]
 
 TICK = 1.0
 """Seconds between two looks at whether a worker could be placed."""
@@ -175,7 +175,7 @@ def _join(ray: Any, address: str, n: int) -> None:
         {"num_cpus": max(n, os.cpu_count() or 1), "include_dashboard": False} if address == "local" else {}
     )
     try:
-        with _quiet_and_patient():
+        with quiet_and_patient():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except Exception as error:
         with contextlib.suppress(Exception):
@@ -192,7 +192,7 @@ def _join(ray: Any, address: str, n: int) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_and_patient() -> Iterator[None]:
+def quiet_and_patient() -> Iterator[None]:
     """Ray begins without sending statistics home, without printing its nodes' messages, and with time to start.
 
     Ray has no options for the latter two: it prints into a script's output whenever a worker dies, and gives up a

@@ -78,58 +78,60 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """A Ray cluster of one machine that outlives its drivers; its address."""
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        port, client = one.getsockname()[1], two.getsockname()[1]
-    ray = Path(sys.executable).with_name("ray")
-    flags = ["--include-dashboard=false", "--disable-usage-stats", f"--ray-client-server-port={client}"]
-    command = [str(ray), "start", "--head", "--block", f"--port={port}", "--num-cpus=8", *flags]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "RAY_USAGE_STATS_ENABLED": "0"}
-    head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """The address of a Ray cluster of one machine that outlives its drivers."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, str(Path(__file__).with_name("ray_head.py"))]
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+    }
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as head:
+        yield head.stdout.readline().strip()  # leaving the block closes the pipe, and the cluster ends
+
+
+@pytest.fixture
+def client(cluster: str) -> Iterator[str]:
+    """The address of a server for Ray's clients."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "ray.util.client.server", f"--address={cluster}", f"--port={port}"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen([*command, "--host=127.0.0.1"], **quiet)
     try:
-        _await_cluster(ray, f"127.0.0.1:{port}")
-        yield f"127.0.0.1:{port} ray://127.0.0.1:{client}"
+        yield f"ray://127.0.0.1:{port}"
     finally:
-        head.terminate()
-        head.wait(60)
-
-
-def _await_cluster(ray: Path, address: str) -> None:
-    for _ in range(60):
-        done = subprocess.run([ray, "status", "--address", address], capture_output=True, check=False)
-        if done.returncode == 0:
-            return
-        time.sleep(1)
-    raise AssertionError("no cluster")
+        server.terminate()
+        server.wait(60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["host:port", "auto", "ray://"])
-def test_a_cluster_is_joined_and_left_running(tmp_path: Path, cluster: str, kind: str) -> None:
-    address, client = cluster.split()
+@pytest.mark.parametrize("kind", ["cluster", "auto", "client"])
+def test_a_cluster_is_joined_and_left_running(
+    tmp_path: Path, cluster: str, kind: str, request: pytest.FixtureRequest
+) -> None:
     run_task(Roots(), tmp_path / "whole", progress=False)
-    at = {"host:port": address, "auto": "auto", "ray://": client}[kind]
+    address = "auto" if kind == "auto" else request.getfixturevalue(kind)
     for number in range(2):
-        run_task(Roots(), tmp_path / str(number), workers=3, address=at, progress=False)
+        run_task(Roots(), tmp_path / str(number), workers=3, address=address, progress=False)
         assert fingerprints(tmp_path / str(number)) == fingerprints(tmp_path / "whole")
+    assert rays()
 
 
 @pytest.mark.slow
 def test_errors_of_a_ray_worker_reach_the_driver(tmp_path: Path, cluster: str) -> None:
-    address = cluster.split()[0]
     last = Roots().plan().shards[-1][-1][-1]
     with pytest.raises(ZeroDivisionError) as caught:
-        run_task(Roots(bug=last), tmp_path / "bug", workers=2, address=address, progress=False)
+        run_task(Roots(bug=last), tmp_path / "bug", workers=2, address=cluster, progress=False)
     assert any(f"sample-{last}" in note for note in caught.value.__notes__)
     with pytest.raises(
         RunError, match=r"expected a worker process to compute the study .* different devices"
     ):
-        run_task(Roots(blind=True), tmp_path / "blind", workers=2, address=address, progress=False)
+        run_task(Roots(blind=True), tmp_path / "blind", workers=2, address=cluster, progress=False)
     poison = Roots().plan().shards[2][0][0]
     with pytest.raises(RunError, match=rf"shard 2 of .*sample-{poison}\b.*3 workers died"):
-        run_task(Roots(poison=poison), tmp_path / "poison", workers=2, address=address, progress=False)
+        run_task(Roots(poison=poison), tmp_path / "poison", workers=2, address=cluster, progress=False)
     (folder,) = (tmp_path / "poison").iterdir()
     assert len(list((folder / "shards").glob("*.json"))) == 7
 
@@ -143,14 +145,14 @@ def test_a_run_waits_for_a_place_and_then_says_what_lacks(
     with pytest.raises(
         RunError, match=r"with 1 CPU and 2 GPU within 4 s.*the cluster has 8 CPUs and 0 GPUs in all"
     ):
-        run_task(Roots(), tmp_path, workers=2, address=cluster.split()[0], gpus=2, label="roots")
+        run_task(Roots(), tmp_path, workers=2, address=cluster, gpus=2, label="roots")
     assert "waiting for Ray to place a worker with 1 CPU and 2 GPU" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_more_workers_than_fit_are_as_many_as_fit(tmp_path: Path, cluster: str) -> None:
     run_task(Roots(), tmp_path / "whole", progress=False)
-    run_task(Roots(pause=0.05), tmp_path / "many", workers=20, address=cluster.split()[0], progress=False)
+    run_task(Roots(pause=0.05), tmp_path / "many", workers=20, address=cluster, progress=False)
     assert fingerprints(tmp_path / "many") == fingerprints(tmp_path / "whole")
 
 
@@ -200,7 +202,7 @@ def worker_of(log: Path, driver: int) -> int | None:
 def test_forty_kills_of_workers_and_drivers_change_no_byte(
     tmp_path: Path, where: str, request: pytest.FixtureRequest
 ) -> None:
-    address = "" if where == "processes" else request.getfixturevalue("cluster").split()[0]
+    address = "" if where == "processes" else request.getfixturevalue("cluster")
     run_task(Roots(bad=(5, 9)), tmp_path / "whole", progress=False)
     whole, chance = fingerprints(tmp_path / "whole"), random.Random(15)
     killed, finished = {"driver": 0, "worker": 0}, 0
