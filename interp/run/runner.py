@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from interp.run.cache import ProcessCache
-from interp.run.files import as_path
+from interp.run.files import as_path, remove_leftovers
 from interp.run.plan import shards_of
 from interp.run.prepare import PreparedTask, Unit, units_of
 from interp.run.progress import Progress
@@ -181,9 +181,10 @@ def _compute_in_workers(
                 left[unit.group, place] -= 1
                 if not left[unit.group, place]:
                     order.finish()
-    for group in {unit.group for unit in units}:
-        for order in (order for order in orders[group] if not order.missing):
+    for order in (order for group in {unit.group for unit in units} for order in orders[group]):
+        if not order.missing:
             order.finish()
+        remove_leftovers(order.folder.path)  # of workers that were killed while they wrote
 
 
 def _described(group: bytes, unit: Unit) -> str:

@@ -90,6 +90,7 @@ def _reason(code: int | None) -> str:
 def _serve(pipe: Connection, groups: Sequence[bytes], threads: int | None, device: str | None) -> None:
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver too, which ends its workers
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # a bar of each worker would tear the run's own
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ TICK = 1.0
 """Seconds between two looks at whether a worker could be placed."""
 START = 300.0
 """Seconds that a private Ray has to start."""
+CONNECT = 10.0
+"""Seconds that a cluster's machine has to answer."""
 SLOW = 20.0
 """Seconds without a worker after which the user is told what is waited for."""
 PATIENCE = 600.0
@@ -175,20 +178,30 @@ def _join(ray: Any, address: str, n: int) -> None:
         {"num_cpus": max(n, os.cpu_count() or 1), "include_dashboard": False} if address == "local" else {}
     )
     try:
+        _check_reachable(address)
         with quiet_and_patient():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except Exception as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        advice = (
-            "Is this machine very busy? Run again, or leave address out: local processes start faster."
-            if private
-            else "Start a cluster with `ray start --head` and run this on one of its machines, or pass "
-            'address="local" for a private Ray.'
-        )
-        raise RunError(
-            f"expected to use Ray at {address!r}, got: {' '.join(str(error).split())[:800]} {advice}"
-        ) from error
+        said = " ".join(str(error).split())[:800]
+        raise RunError(f"expected to use Ray at {address!r}, got: {said}. {_advice(address)}") from error
+
+
+def _check_reachable(address: str) -> None:
+    """Raises an `OSError` if nothing listens at host:port: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
+
+
+def _advice(address: str) -> str:
+    if address == "local":
+        return "Is this machine very busy? Run again, or leave address out: local processes start faster."
+    return (
+        'Start a cluster with `ray start --head` and run this on one of its machines, or pass address="local" for a '
+        "private Ray. If the cluster asks for a token, set RAY_AUTH_MODE to token and copy its ~/.ray/auth_token here."
+    )
 
 
 @contextlib.contextmanager
