@@ -46,7 +46,7 @@ def _workers(
 
 
 WorkerOptions = Annotated[Workers | int, tyro.conf.arg(constructor=_workers), tyro.conf.OmitArgPrefixes]
-"""The parameter `workers` of a script's `main`: it becomes the options --workers, --address, --gpus and --devices."""
+"""The parameter `workers` of a `main`, by default 1: the options --workers, --address, --gpus and --devices."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
