@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp import conformance, data, indicators, methods, metrics, models
     from interp.errors import InterpError
+    from interp.inputs.masks import Mask
     from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.inputs.sample import Box, Sample
     from interp.inputs.tokens import TokenMap, word
@@ -80,6 +81,7 @@ __all__ = [
     "KnockoutSweep",
     "LayerChoice",
     "LayerSweep",
+    "Mask",
     "Mllm",
     "ModelSpec",
     "PatchResidual",
@@ -115,6 +117,7 @@ _MODULES = ("conformance", "data", "indicators", "methods", "metrics", "models")
 _HOMES = {
     "errors": ("InterpError",),
     "methods": ("Answer",),
+    "inputs.masks": ("Mask",),
     "inputs.prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "inputs.sample": ("Box", "Sample"),
     "study": (

@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from interp.data.volumes import Volume, display
 from interp.errors import DataError
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Box, Sample
 
 __all__ = [
@@ -246,6 +247,7 @@ def mirror(sample: Sample) -> Sample:
         image=ImageOps.mirror(sample.load()),
         question=_swap(sample.question),
         boxes=boxes,
+        masks=[Mask(mask.inside[:, ::-1], mask.image) for mask in sample.masks],
         answer=None if sample.answer is None else _swap(sample.answer),
         options=None if sample.options is None else [_swap(option) for option in sample.options],
         meta={**sample.meta, "mirrored": not sample.meta.get("mirrored", False)},

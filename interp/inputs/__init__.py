@@ -1,6 +1,7 @@
 """Samples, prompts, images and token maps: what a model is given and where each part lies. numpy only."""
 
 from interp.inputs.footprints import Footprints
+from interp.inputs.masks import Mask
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
 from interp.inputs.sample import Box, Sample
 from interp.inputs.tokens import TokenMap, word
@@ -10,6 +11,7 @@ __all__ = [
     "PAPER_PROMPT",
     "Box",
     "Footprints",
+    "Mask",
     "Prompt",
     "Sample",
     "Target",

@@ -16,7 +16,7 @@ from interp.errors import ImageError
 from interp.inputs.paths import unreadable
 from interp.inputs.text import brief
 
-__all__ = ["MAX_PIXELS", "ImageLike", "image_size", "load_image", "normalise", "readable_file"]
+__all__ = ["MAX_PIXELS", "ImageLike", "grey_values", "image_size", "load_image", "normalise", "readable_file"]
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
@@ -143,6 +143,29 @@ def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
     with readable_file(raw) as file, _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
         return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def grey_values(raw: str | os.PathLike[str] | Image.Image) -> np.ndarray:
+    """Returns the values of an upright grey or palette image, (height, width), unscaled; of a palette its indices.
+
+    Raises:
+        ImageError: As `load_image`; an image in colours or with fractions as values.
+    """
+    if isinstance(raw, Image.Image):
+        return _one_channel(raw, "the mask (PIL)")
+    name = _name(raw)
+    with readable_file(raw) as file, _decoding(name), _open(file) as image:
+        _check_pixels(image.size, name)
+        return _one_channel(ImageOps.exif_transpose(image), name)
+
+
+def _one_channel(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+        raise ImageError(
+            f"{name} is of mode {image.mode}; a mask has one whole number a pixel. Convert it: "
+            '.convert("L"), or pass (np.asarray(image) == colour).all(axis=-1).'
+        )
+    return np.asarray(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

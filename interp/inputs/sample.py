@@ -16,11 +16,12 @@ from PIL import Image
 from interp.errors import BoxError, ImageError, SampleError
 from interp.inputs.boxes import Box, BoxLike, as_boxes
 from interp.inputs.images import ImageLike, image_size, load_image, normalise, readable_file
+from interp.inputs.masks import Mask, MaskLike, as_masks
 from interp.inputs.text import brief, faulty_text, storable
 
 __all__ = ["Box", "BoxLike", "ImageLike", "Sample", "as_boxes", "content"]
 
-_KEYS = ("question", "boxes", "answer", "options", "group", "meta", "id")
+_KEYS = ("question", "boxes", "masks", "answer", "options", "group", "meta", "id")
 
 
 class Sample:
@@ -40,23 +41,27 @@ class Sample:
         box_format: How `boxes` are written: "xyxy", "xywh" or "cxcywh" in pixels, or "fraction" for
             `(x0, y0, x1, y1)` as fractions of the image, whose size is then read at once. None stands for "xyxy",
             but refuses boxes that look like fractions.
+        masks: Which pixels the answer rests on: paths of grey or palette images, PIL images or (H, W) arrays of the
+            size of the image; a `Mask` can name another image or a label. Where no boxes are given, `boxes` are the
+            smallest ones that hold each mask.
 
     Raises:
         SampleError: No image, both `image` and `images`, a field of the wrong type, or text that cannot be stored:
             lone surrogates and control characters.
         ImageError: An array or object that is not an image. Files are opened only when needed.
-        BoxError: A value that is not a box, or fractions given as pixels of an image in memory. (`check` compares
-            boxes with the sizes of all images.)
+        BoxError: A value that is not a box or a mask, or fractions given as pixels of an image in memory. (`check`
+            compares boxes and masks with the sizes of all images.)
     """
 
     __slots__ = (
+        "_boxes",
         "_cache",
         "_fault",
         "_id",
         "answer",
-        "boxes",
         "group",
         "images",
+        "masks",
         "meta",
         "options",
         "question",
@@ -64,7 +69,7 @@ class Sample:
 
     images: tuple[ImageLike, ...]
     question: str
-    boxes: tuple[Box, ...]
+    masks: tuple[Mask, ...]
     answer: str | None
     options: tuple[str, ...] | None
     group: str | None
@@ -83,6 +88,7 @@ class Sample:
         images: Sequence[ImageLike] | None = None,
         id: str | None = None,
         box_format: str | None = None,
+        masks: Iterable[MaskLike] = (),
     ) -> None:
         put = object.__setattr__
         put(self, "_cache", {})
@@ -94,7 +100,8 @@ class Sample:
         put(self, "group", _group(group))
         put(self, "meta", _meta(meta))
         put(self, "_id", None if id is None else _text("id", id))
-        put(self, "boxes", as_boxes(boxes, box_format, self._size))
+        put(self, "_boxes", as_boxes(boxes, box_format, self._size))
+        put(self, "masks", as_masks(masks))
         self._check_units(in_memory=True)
 
     @classmethod
@@ -113,7 +120,7 @@ class Sample:
         sample, put = cls.__new__(cls), object.__setattr__
         put(sample, "_cache", {})
         put(sample, "_fault", storable(reason))
-        empty = {"images": (), "question": "", "answer": None, "options": None, "boxes": ()}
+        empty = {"images": (), "question": "", "answer": None, "options": None, "_boxes": (), "masks": ()}
         for name, value in {
             **empty,
             "group": _group(group),
@@ -122,6 +129,16 @@ class Sample:
         }.items():
             put(sample, name, value)
         return sample
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes; where only masks were given, the smallest box that holds each of them.
+
+        Raises:
+            BoxError: A mask has no pixel inside.
+            ImageError: A mask's file cannot be read.
+        """
+        return self._boxes or tuple(mask.box for mask in self.masks)
 
     @property
     def image(self) -> ImageLike:
@@ -136,7 +153,7 @@ class Sample:
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of images, question, boxes, answer, options and group.
+        """Hex SHA-256 of images, question, boxes, masks, answer, options and group.
 
         Files are hashed by their bytes, images in memory by their RGB pixels. The value is computed once; if a
         file changes afterwards, make a new sample.
@@ -147,7 +164,8 @@ class Sample:
         if self._fault is not None:
             return self._hash([f"unusable {self._fault}"])
         if "fingerprint" not in self._cache:
-            self._cache["fingerprint"] = self._hash(self.image_fingerprints)
+            masks = [mask.fingerprint for mask in self.masks]
+            self._cache["fingerprint"] = self._hash(self.image_fingerprints, masks)
         return self._cache["fingerprint"]
 
     @property
@@ -201,23 +219,30 @@ class Sample:
         return load_image(self.images[i], i)
 
     def check(self) -> None:
-        """Raises `BoxError` when a box does not fit its image; opens the headers of images that have boxes.
+        """Raises `BoxError` when a box or a mask does not fit its image; opens the headers of images that have any.
 
         A box does not fit if it reaches more than 0.5 px outside, names a missing image, or looks like fractions of
-        the image.
+        the image. A mask fits if it has its image's size and a pixel inside; its file is read.
 
         Raises:
             BoxError: As above.
             SampleError: The sample stands for a row that could not be read.
         """
         self._check_usable()
-        for box in self.boxes:
+        for box in self._boxes:
             if box.image >= len(self.images):
                 raise BoxError(
                     f"box {box.as_tuple()} names image {box.image}, but the sample has {len(self.images)} "
                     "image(s), counted from 0."
                 )
             box.check_inside(self.sizes[box.image])
+        for mask in self.masks:
+            if mask.image >= len(self.images):
+                raise BoxError(
+                    f"{mask!r} names image {mask.image}, but the sample has {len(self.images)} image(s), counted "
+                    "from 0."
+                )
+            mask.check(self.sizes[mask.image])
 
     def check_units(self) -> None:
         """Raises `BoxError` when a box looks like fractions of its image.
@@ -249,6 +274,7 @@ class Sample:
 
         Raises:
             SampleError: An image lives in memory only, or meta is not JSON.
+            BoxError: A mask lives in memory only.
         """
         self._check_usable()
         paths = [os.fspath(raw) for raw in self.images if isinstance(raw, str | os.PathLike)]
@@ -267,13 +293,14 @@ class Sample:
         return {
             "images": paths,
             "question": self.question,
-            "boxes": [[*box.as_tuple(), box.image] for box in self.boxes],
+            "boxes": [[*box.as_tuple(), box.image] for box in self._boxes],
             "answer": self.answer,
             "options": None if self.options is None else list(self.options),
             "group": self.group,
             "meta": meta,
             "id": self._id,
-            **({"box_format": "xyxy"} if any(box.pixels for box in self.boxes) else {}),
+            **({"box_format": "xyxy"} if any(box.pixels for box in self._boxes) else {}),
+            **({"masks": [mask.to_dict() for mask in self.masks]} if self.masks else {}),
         }
 
     @classmethod
@@ -289,8 +316,8 @@ class Sample:
         return cls(**record)
 
     def _fields(self) -> dict[str, Any]:
-        return {"images": self.images, "id": self._id} | {
-            key: getattr(self, key) for key in _KEYS if key != "id"
+        return {"images": self.images, "id": self._id, "boxes": self._boxes} | {
+            key: getattr(self, key) for key in _KEYS if key not in ("id", "boxes")
         }
 
     def _digest(self) -> str:
@@ -298,17 +325,17 @@ class Sample:
         try:
             return self.fingerprint
         except ImageError:
-            return self._hash(
-                [
-                    f"unreadable {raw if isinstance(raw, str | os.PathLike) else i}"
-                    for i, raw in enumerate(self.images)
-                ]
-            )
+            images = [
+                f"unreadable {raw if isinstance(raw, str | os.PathLike) else i}"
+                for i, raw in enumerate(self.images)
+            ]
+            return self._hash(images, [repr(mask) for mask in self.masks])
 
-    def _hash(self, images: Iterable[str]) -> str:
+    def _hash(self, images: Iterable[str], masks: Sequence[str] = ()) -> str:
         words: list[Any] = list(images)
-        words += [self.question, [(*box.as_tuple(), box.image) for box in self.boxes]]
+        words += [self.question, [(*box.as_tuple(), box.image) for box in self._boxes]]
         words += [self.answer, self.options, self.group]
+        words += [["masks", *masks]] if masks else []
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
     def _size(self, i: int) -> tuple[int, int]:
@@ -325,7 +352,7 @@ class Sample:
 
     def _check_units(self, *, in_memory: bool) -> None:
         """Raises `BoxError` for fractions given as pixels; with `in_memory` only where no file must be opened."""
-        for box in self.boxes:
+        for box in self._boxes:
             known = box.may_be_fractions and box.image < len(self.images)
             if known and (not in_memory or self.in_memory[box.image]):
                 box.check_units(image_size(self.images[box.image], box.image))
@@ -355,7 +382,10 @@ class Sample:
             storable(os.fspath(r)) if isinstance(r, str | os.PathLike) else type(r).__name__
             for r in self.images
         )
-        return f"Sample([{images}], {self.question!r}, boxes={len(self.boxes)}, answer={self.answer!r})"
+        masks = f", masks={len(self.masks)}" if self.masks else ""
+        return (
+            f"Sample([{images}], {self.question!r}, boxes={len(self._boxes)}{masks}, answer={self.answer!r})"
+        )
 
 
 def _check_fields(given: Iterable[Any]) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interp.errors import BoxError, ImageTokenMismatch, InterpError, MapError, SiteError
-from interp.inputs.footprints import covered_area
+from interp.inputs.footprints import covered_area, squash
+from interp.inputs.masks import Mask, covered_by, union
 from interp.inputs.sample import Box, BoxLike, as_boxes
 from interp.inputs.words import word_spellings
 
@@ -170,8 +171,8 @@ class TokenMap:
         known = ", ".join(repr(name) for name in (*_BUILT_IN, *self.spans))
         raise SiteError(f"this prompt has the groups {known} and interp.word(…); got {group!r}.{hint}")
 
-    def mask(self, boxes: Iterable[BoxLike], rule: str = "touch") -> Bool[np.ndarray, " token"]:
-        """Returns which image tokens belong to the boxes (to any of several boxes).
+    def mask(self, boxes: Iterable[BoxLike | Mask], rule: str = "touch") -> Bool[np.ndarray, " token"]:
+        """Returns which image tokens belong to the boxes or masks (to any of several).
 
         "touch": the footprint and the box share area. On a grid these are the cells floor(min/cell) to
         ceil(max/cell), exclusive. A box edge exactly between two cells (to 1e-6 of a cell) touches only one.
@@ -180,33 +181,45 @@ class TokenMap:
         the true preprocessing is. It differs from "touch" on padded or cropped images. An edge exactly between two
         cells touches only one; the code's own rounding there takes another cell in 0 to 2 % of boxes, by the
         image's size.
+        For `sample.masks`, a pixel inside takes the place of the box: a token belongs to a mask if its footprint and
+        a pixel inside share area, or if its centre lies in such a pixel.
 
         A box in a part of the image that the model does not see gives an empty mask; see `lost_area`.
 
         Raises:
-            BoxError: A box reaches more than 0.5 px outside its image or names a missing image.
+            BoxError: A box reaches more than 0.5 px outside its image or names a missing image; a mask has another
+                size than its image or no pixel inside; boxes and masks together.
+            ImageError: A mask's file cannot be read.
             MapError: The rule is unknown, or "stretch" is used without one grid per image.
 
         Source: arXiv 2603.14323 and its code.
         """
         if not isinstance(rule, str) or rule not in _RULES:
             raise MapError(f"rule is one of {', '.join(_RULES)}; got {rule!r}.")
-        found = np.zeros(self.n, bool)
-        for box in self._boxes(boxes):
+        found, given = np.zeros(self.n, bool), _listed(boxes)
+        if _are_masks(given):
+            for i, inside in self._masks(given):
+                found[self.image_index == i] = self._in_pixels(inside, i, rule)
+            return found
+        for box in self._boxes(given):
             mine = self.image_index == box.image
             inside = self._stretched(box) if rule == "stretch" else _inside(self.footprints[mine], box, rule)
             found[mine] |= inside
         return found
 
-    def coverage(self, boxes: Iterable[BoxLike]) -> Float[np.ndarray, " token"]:
-        """Fraction of each footprint that the union of the boxes covers, in [0, 1]; exact.
+    def coverage(self, boxes: Iterable[BoxLike | Mask]) -> Float[np.ndarray, " token"]:
+        """Fraction of each footprint that the union of the boxes or masks covers, in [0, 1]; exact.
 
-        Tokens without area get 0. Positive exactly where `mask(boxes, "touch")` is True.
+        Tokens without area get 0. Positive exactly where `mask(boxes, "touch")` is True. Of `sample.masks` it follows
+        the outline where boxes would count the whole rectangle; metrics take it in the place of a mask.
 
         Raises:
-            BoxError: As in `mask`.
+            BoxError, ImageError: As in `mask`.
         """
-        boxes = self._boxes(boxes)
+        given = _listed(boxes)
+        if _are_masks(given):
+            return self._mask_coverage(given)
+        boxes = self._boxes(given)
         covered = np.zeros(self.n)
         for i in {box.image for box in boxes}:
             mine = self.image_index == i
@@ -215,13 +228,18 @@ class TokenMap:
         fraction = np.divide(covered, self._areas(), out=np.zeros(self.n), where=covered > 0)
         return np.where(self.mask(boxes), np.clip(fraction, 0.0, 1.0), 0.0)
 
-    def lost_area(self, boxes: Iterable[BoxLike]) -> Float[np.ndarray, " box"]:
+    def lost_area(self, boxes: Iterable[BoxLike | Mask]) -> Float[np.ndarray, " box"]:
         """Returns the fraction of each box that no footprint covers, in [0, 1]: 0 all visible, 1 cropped away.
 
+        Of masks it is the fraction of each mask's pixels; a pixel counts as seen where a footprint holds its centre.
+
         Raises:
-            BoxError: As in `mask`.
+            BoxError, ImageError: As in `mask`.
         """
-        boxes = self._boxes(boxes)
+        given = _listed(boxes)
+        if _are_masks(given):
+            return np.array([self._lost_pixels(mask) for mask in given])
+        boxes = self._boxes(given)
         lost = np.empty(len(boxes))
         for k, box in enumerate(boxes):
             seen = covered_area(np.array([box.as_tuple()]), self.footprints[self.image_index == box.image])
@@ -262,6 +280,69 @@ class TokenMap:
             count[y0:y1, x0:x1] += 1
         return np.divide(total, count, out=np.full((height, width), np.nan), where=count > 0)
 
+    def millimetres(self, pixel_mm: float | tuple[float, float]) -> Float[np.ndarray, "token 4"]:
+        """Returns the footprints in millimetres, xyxy from the upper left corner of each image; NaN rows stay NaN.
+
+        Args:
+            pixel_mm: The size of a pixel of the original image, one number or (x, y); the readers of volumes put it
+                into `sample.meta["pixel_mm"]`.
+
+        Raises:
+            MapError: Something other than one or two finite numbers above 0.
+        """
+        try:
+            size = np.broadcast_to(np.asarray(pixel_mm, float), (2,))
+        except (TypeError, ValueError):
+            size = np.zeros(2)
+        if isinstance(pixel_mm, bool) or not (np.isfinite(size) & (size > 0)).all():
+            raise MapError(
+                f"pixel_mm is the size of a pixel, one number above 0 or (x, y); got {pixel_mm!r:.200}."
+            )
+        return self.footprints * np.tile(size, 2)
+
+    def _masks(self, masks: Sequence[Mask]) -> list[tuple[int, Bool[np.ndarray, "row col"]]]:
+        """Each image's index with its pixels inside any of its masks."""
+        for mask in masks:
+            if mask.image >= len(self.sizes):
+                raise BoxError(
+                    f"{mask!r} names image {mask.image}, but the sample has {len(self.sizes)} image(s), counted "
+                    "from 0."
+                )
+        images = sorted({mask.image for mask in masks})
+        return [(i, union([mask for mask in masks if mask.image == i], self.sizes[i])) for i in images]
+
+    def _mask_coverage(self, masks: Sequence[Mask]) -> Float[np.ndarray, " token"]:
+        """`coverage` of masks."""
+        found = np.zeros(self.n)
+        for i, inside in self._masks(masks):
+            mine = self.image_index == i
+            areas, covered = self._areas()[mine], covered_by(self.footprints[mine], inside)
+            fraction = np.divide(covered, areas, out=np.zeros(len(areas)), where=covered > 0)
+            found[mine] = np.where(fraction > _SLIVER, np.clip(fraction, 0.0, 1.0), 0.0)
+        return found
+
+    def _in_pixels(self, inside: Bool[np.ndarray, "row col"], i: int, rule: str) -> np.ndarray:
+        """Which tokens of image `i` belong to the pixels inside, by the rule."""
+        footprints = self.footprints[self.image_index == i]
+        if rule == "center":
+            seen = ~np.isnan(footprints).any(axis=1)
+            x, y = ((footprints[:, edge] + footprints[:, edge + 2]) / 2 for edge in (0, 1))
+            column, row = (np.nan_to_num(at).astype(int) for at in (x, y))
+            return (
+                seen & inside[np.minimum(row, inside.shape[0] - 1), np.minimum(column, inside.shape[1] - 1)]
+            )
+        cells = (
+            squash(self.sizes[i], self._one_grid(len(footprints))).boxes if rule == "stretch" else footprints
+        )
+        areas = np.prod(cells[:, 2:] - cells[:, :2], axis=1)
+        return covered_by(cells, inside) > _SLIVER * np.nan_to_num(areas)
+
+    def _lost_pixels(self, mask: Mask) -> float:
+        """The fraction of a mask's pixels whose centres lie in no footprint."""
+        ((i, inside),) = self._masks([mask])
+        seen = ~np.isnan(self.to_pixels(np.ones(self.n), image=i))
+        return 1.0 - float((inside & seen).sum() / inside.sum())
+
     def _areas(self) -> Float[np.ndarray, " token"]:
         return np.prod(self.footprints[:, 2:] - self.footprints[:, :2], axis=1)
 
@@ -279,16 +360,20 @@ class TokenMap:
 
     def _stretched(self, box: Box) -> Bool[np.ndarray, " token_of_image"]:
         """The box's cells if the image is stretched over the grid."""
-        n = int((self.image_index == box.image).sum())
+        rows, cols = self._one_grid(int((self.image_index == box.image).sum()))
+        width, height = self.sizes[box.image]
+        across = _touched(box.x0 * cols / width, box.x1 * cols / width, cols)
+        down = _touched(box.y0 * rows / height, box.y1 * rows / height, rows)
+        return np.outer(down, across).reshape(-1)
+
+    def _one_grid(self, n: int) -> tuple[int, int]:
+        """The grid, if the `n` tokens of an image form it."""
         if self.grid is None or n != self.grid[0] * self.grid[1]:
             raise MapError(
                 'rule "stretch" needs one grid per image (the official code has no tiles or newline '
                 f'tokens); this image has {n} tokens and the grid {self.grid}. Use rule="touch".'
             )
-        (rows, cols), (width, height) = self.grid, self.sizes[box.image]
-        across = _touched(box.x0 * cols / width, box.x1 * cols / width, cols)
-        down = _touched(box.y0 * rows / height, box.y1 * rows / height, rows)
-        return np.outer(down, across).reshape(-1)
+        return self.grid
 
     def _word(self, wanted: Word) -> Int[np.ndarray, " position"]:
         """Positions of every occurrence of `wanted` among the question's words."""
@@ -303,6 +388,29 @@ class TokenMap:
                 f"the question does not hold the word {wanted.text!r}; its words are: {known or '(none)'}."
             )
         return np.unique(np.concatenate([np.array(at, int) for at in found]))
+
+
+def _listed(boxes: Any) -> Any:
+    """The boxes or masks as a list, so that an iterator is read once; what is no list of them, as it is."""
+    single = isinstance(boxes, Box | Mask | str | bytes | Mapping | np.ndarray)
+    return list(boxes) if isinstance(boxes, Iterable) and not single else boxes
+
+
+def _are_masks(given: Any) -> bool:
+    """Whether these are masks rather than boxes.
+
+    Raises:
+        BoxError: One mask in the place of a list, or boxes and masks together.
+    """
+    if isinstance(given, Mask):
+        raise BoxError("expected a list of boxes or masks, got one mask; write [mask].")
+    masks = [isinstance(one, Mask) for one in given] if isinstance(given, list) else []
+    if any(masks) and not all(masks):
+        raise BoxError(
+            "expected boxes or masks, got both. Pass sample.boxes or sample.masks: a box that holds a mask counts more "
+            "than the mask."
+        )
+    return any(masks)
 
 
 def _inside(footprints: Float[np.ndarray, "token 4"], box: Box, rule: str) -> Bool[np.ndarray, " token"]:

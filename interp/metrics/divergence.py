@@ -21,9 +21,11 @@ def kl_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
     nothing. Negative values of the map count as 0. A uniform map scores ln(N / |B|), so the value depends on the
     size of the boxes: compare domains with `kl_gain`, or with matched areas.
 
+    Of a mask of fractions c (`tokens.coverage`), G = c / Σ c, which is even over the pixels inside.
+
     Args:
         map: (..., token), one value per image token, larger = more important.
-        mask: bool (token,), or (..., token) broadcasting against the map.
+        mask: bool or fractions in [0, 1], (token,), or (..., token) broadcasting against the map.
 
     Returns:
         float64 (...). NaN where the map holds NaN or infinity, has no positive value, or the mask is empty
@@ -43,17 +45,17 @@ def kl_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
 
 
 def kl_gain(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
-    """Nats by which the map is nearer to the boxes than a uniform map: ln(N / |B|) − KL(G ‖ Â).
+    """Nats by which the map is nearer to the boxes than a uniform map: KL(G ‖ uniform) − KL(G ‖ Â).
 
-    Equals the mean over the boxes' tokens of ln(N·Â). Range [ln(N / 1e12), ln(N / |B|)], higher is better, 0
-    for a uniform map whatever the size of the boxes. Arguments, NaN cases and errors as `kl_divergence`.
+    Equals Σ G ln(N·Â), the mean over the boxes' tokens of ln(N·Â). Range [ln(N / 1e12), ln(N / |B|)], higher is better,
+    0 for a uniform map whatever the size of the boxes. Arguments, NaN cases and errors as `kl_divergence`.
 
     Example:
         >>> round(float(kl_gain([4.0, 1.0, 1.0, 2.0], [True, False, False, False])), 4)  # ln 2
         0.6931
     """
     pair = check(map, mask)
-    gain = np.log(pair.n_tokens / pair.n_inside) - _kl(pair)
+    gain = pair.uniform_kl - _kl(pair)
     return pair.nan_unless(gain, also=pair.has_positive)
 
 
@@ -69,7 +71,7 @@ def js_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
         0.6931
     """
     pair = check(map, mask)
-    shares, even = np.broadcast_arrays(pair.shares, pair.mask / pair.n_inside[..., None])
+    shares, even = np.broadcast_arrays(pair.shares, pair.wanted)
     inside = even > 0
     map_in, even_in = shares[inside], even[inside]
     middle = 0.5 * (map_in + even_in)
@@ -82,4 +84,5 @@ def js_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
 def _kl(pair: Pair) -> Float[np.ndarray, "*lead"]:
     logs = np.log(np.clip(pair.shares, FLOOR, 1.0))
     inside = np.einsum("...t,...t->...", logs, pair.mask) / pair.n_inside
-    return np.asarray(np.maximum(-np.log(pair.n_inside) - inside, 0.0))
+    own = -np.log(pair.n_inside) if pair.whole else xlogy(pair.wanted, pair.wanted).sum(axis=-1)
+    return np.asarray(np.maximum(own - inside, 0.0))

@@ -26,7 +26,8 @@ def attention_ratio(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead
     Args:
         map: (..., token), one value per image token, larger = more important.
         mask: bool (token,), or (..., token) broadcasting against the map; True inside the boxes. Tokens
-            without a footprint (separators) are outside: they count in N and in Σ R.
+            without a footprint (separators) are outside: they count in N and in Σ R. Or the fraction of each token
+            inside (`tokens.coverage`), c: then Σ_B R is Σ c·R and |B| is Σ c.
 
     Returns:
         float64 (...). NaN where the map holds NaN or infinity, has no positive value, or the mask is empty
@@ -60,7 +61,7 @@ def attention_ratio_sliding(
 
     Args:
         map: (..., token), row-major over the grid.
-        mask: bool (token,) or (..., token) broadcasting against the map.
+        mask: bool or fractions, as in `attention_ratio`.
         grid: (rows, cols) of the image tokens, as in `tokens.grid`.
 
     Returns:
@@ -111,7 +112,9 @@ def _grid_of(grid: Any, n_tokens: int) -> tuple[int, int]:
     return rows, cols
 
 
-def _reach(mask: Bool[np.ndarray, "row col"]) -> tuple[Float[np.ndarray, "row col"], int]:
+def _reach(
+    mask: Bool[np.ndarray, "row col"] | Float[np.ndarray, "row col"],
+) -> tuple[Float[np.ndarray, "row col"], int]:
     """How many placements of the mask's pattern cover each cell, and how many placements there are."""
     if not mask.any():
         return np.zeros(mask.shape), 0

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
+from scipy.special import xlogy
 
 from interp.errors import MapError
 from interp.metrics.numbers import plain_array, real_numbers
@@ -22,11 +23,13 @@ __all__ = ["Pair", "check"]
 class Pair:
     """A map and a mask whose leading axes broadcast; `defined` is False where no metric is defined.
 
+    A mask of fractions says how much of each token lies inside (`tokens.coverage`).
+
     A metric takes it in the place of a map, so that several metrics check the same map once.
     """
 
     map: Float[np.ndarray, "*map_lead token"]
-    mask: Bool[np.ndarray, "*mask_lead token"]
+    mask: Bool[np.ndarray, "*mask_lead token"] | Float[np.ndarray, "*mask_lead token"]
     defined: Bool[np.ndarray, "*lead"]
 
     @property
@@ -39,8 +42,26 @@ class Pair:
 
     @cached_property
     def n_inside(self) -> np.ndarray:
-        """|B|, the number of tokens inside each mask; at least 1, so that it can divide."""
-        return np.asarray(np.maximum(self.mask.sum(axis=-1), 1))
+        """|B|: how many tokens are inside each mask, or the sum of their fractions; 1 instead of 0."""
+        inside = self.mask.sum(axis=-1)
+        return np.asarray(np.where(inside > 0, inside, 1))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every token lies inside or outside as a whole."""
+        return self.mask.dtype == np.bool_
+
+    @cached_property
+    def wanted(self) -> Float[np.ndarray, "*mask_lead token"]:
+        """G, the distribution that is even over the pixels inside: each token's part of them."""
+        return self.mask / self.n_inside[..., None]
+
+    @cached_property
+    def uniform_kl(self) -> Float[np.ndarray, "*mask_lead"]:
+        """KL(G ‖ uniform map) in nats: ln(N / |B|) for whole tokens."""
+        if self.whole:
+            return np.asarray(np.log(self.n_tokens / self.n_inside))
+        return np.asarray(np.log(self.n_tokens) + xlogy(self.wanted, self.wanted).sum(axis=-1))
 
     @cached_property
     def shares(self) -> Float[np.ndarray, "*map_lead token"]:
@@ -65,7 +86,7 @@ class Pair:
 
 
 def check(map: ArrayLike, mask: ArrayLike) -> Pair:
-    """The map as finite float64 and the mask as bool, with their shapes verified; a `Pair` as it is.
+    """The map as finite float64 and the mask as bool or fractions, with their shapes verified; a `Pair` as it is.
 
     Both are read by position, tokens on the last axis. An axis that is named "token" is moved there.
 
@@ -73,15 +94,15 @@ def check(map: ArrayLike, mask: ArrayLike) -> Pair:
     empty or full. Metrics give NaN there, not their chance level.
 
     Raises:
-        MapError: The map is not numeric, the mask is not bool, either has masked entries, their last axes differ, their
-            leading axes do not broadcast, or their labels differ.
+        MapError: The map is not numeric, the mask is neither bool nor fractions in [0, 1], either has masked entries,
+            their last axes differ, their leading axes do not broadcast, or their labels differ.
     """
     if isinstance(map, Pair):
         return map
     map, mask = _tokens_last(map), _tokens_last(mask)
     _check_labels(map, mask)
     values = real_numbers(map, "a map is an array of real numbers (..., token)", MapError)
-    inside = plain_array(mask, "a mask is bool (token,) or (..., token)", MapError)
+    inside = plain_array(mask, "a mask is bool or fractions (token,) or (..., token)", MapError)
     if values.ndim == 0:
         raise MapError(
             f"a map is an array of real numbers (..., token); got {values.dtype}, shape {values.shape}. "
@@ -89,11 +110,7 @@ def check(map: ArrayLike, mask: ArrayLike) -> Pair:
         )
     if inside.dtype == object and inside.size and all(isinstance(one, bool) for one in inside.ravel()):
         inside = inside.astype(np.bool_)  # as pandas' nullable bools without NA are read
-    if inside.dtype != np.bool_:
-        raise MapError(
-            f"a mask is bool (token,) or (..., token); got dtype {inside.dtype}. "
-            "Make one with tokens.mask(boxes), or threshold: tokens.coverage(boxes) > 0.5."
-        )
+    inside = _fractions(inside)
     if inside.ndim == 0 or values.shape[-1] != inside.shape[-1] or values.shape[-1] == 0:
         raise MapError(
             f"map and mask must hold the same image tokens on their last axis; got map {values.shape} "
@@ -110,8 +127,20 @@ def check(map: ArrayLike, mask: ArrayLike) -> Pair:
     if not finite.all():
         values = np.where(finite[..., None], values, 0.0)
     nonzero = values.any(axis=-1)
-    proper = inside.any(axis=-1) & ~inside.all(axis=-1)
+    proper = inside.any(axis=-1) & ~(inside == 1).all(axis=-1)
     return Pair(values, inside, np.asarray(nonzero & proper))
+
+
+def _fractions(inside: np.ndarray) -> np.ndarray:
+    """A mask of bool as it is; fractions as float64, checked."""
+    if inside.dtype == np.bool_:
+        return inside
+    if inside.dtype.kind != "f" or not (np.isfinite(inside) & (inside >= 0) & (inside <= 1)).all():
+        raise MapError(
+            f"a mask is bool (token,) or (..., token), or fractions in [0, 1] of each token inside; got dtype "
+            f"{inside.dtype}. Make one with tokens.mask(boxes) or tokens.coverage(boxes)."
+        )
+    return inside.astype(np.float64)
 
 
 def _tokens_last(given: Any) -> Any:

@@ -1,13 +1,17 @@
-"""Rank metrics: do the tokens with the largest values lie inside the boxes? Negative values count as they are."""
+"""Rank metrics: do the tokens with the largest values lie inside the boxes? Negative values count as they are.
+
+A mask of fractions (`tokens.coverage`) stands for pixels: each metric has the value that the map painted on the pixels
+of tokens of equal area would have, with |B| the sum of the fractions.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from interp.metrics.map_and_mask import check
+from interp.metrics.map_and_mask import Pair, check
 
 __all__ = ["auroc", "average_precision", "box_iou", "pointing_game"]
 
@@ -20,7 +24,7 @@ def pointing_game(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
 
     Args:
         map: (..., token), one value per image token, larger = more important.
-        mask: bool (token,), or (..., token) broadcasting against the map.
+        mask: bool or fractions in [0, 1], (token,), or (..., token) broadcasting against the map.
 
     Returns:
         float64 (...). NaN where the map holds NaN or infinity, is zero everywhere, or the mask is empty or
@@ -55,6 +59,9 @@ def box_iou(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
         0.3333
     """
     pair = check(map, mask)
+    if not pair.whole:
+        common = _area_of_largest(pair)
+        return pair.nan_unless(common / (2 * pair.n_inside - common))
     kept = pair.n_inside[..., None]
     ordered = -np.sort(-pair.map, axis=-1)
     lead = np.broadcast_shapes(ordered.shape[:-1], kept.shape[:-1])
@@ -78,6 +85,8 @@ def auroc(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]:
         0.625
     """
     pair = check(map, mask)
+    if not pair.whole:
+        return pair.nan_unless(_pixel_auroc(pair))
     ranks = rankdata(pair.map, method="average", axis=-1)
     n_in = pair.n_inside
     n_out = np.maximum(pair.n_tokens - n_in, 1)
@@ -96,6 +105,8 @@ def average_precision(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*le
         0.8333
     """
     pair = check(map, mask)
+    if not pair.whole:
+        return pair.nan_unless(_pixel_precision(pair))
     values, mask_ = np.broadcast_arrays(pair.map, pair.mask)
     order = np.argsort(-values, axis=-1, kind="stable")
     hits = np.cumsum(np.take_along_axis(mask_, order, axis=-1), axis=-1)
@@ -104,3 +115,40 @@ def average_precision(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*le
     inside = np.take_along_axis(mask_, order, axis=-1)
     total = np.einsum("...t,...t->...", precision, inside)
     return pair.nan_unless(total / pair.n_inside)
+
+
+def _pixel_auroc(pair: Pair) -> Float[np.ndarray, "*lead"]:
+    """Chance that a pixel inside lies in a token of larger value than a pixel outside, ties counting one half."""
+    values, inside = np.broadcast_arrays(pair.map, pair.mask)
+    at_least, _ = _area_from(values, inside)
+    at_most, _ = _area_from(-values, inside)
+    larger = inside.sum(axis=-1, keepdims=True) - at_most
+    won = (1 - inside) * (larger + at_least) / 2  # those that are larger, and half of those tied
+    outside = (1 - inside).sum(axis=-1)
+    return np.asarray(won.sum(axis=-1) / (pair.n_inside * np.where(outside > 0, outside, 1.0)))
+
+
+def _pixel_precision(pair: Pair) -> Float[np.ndarray, "*lead"]:
+    """Mean over the pixels inside of the precision among all pixels of at least that value."""
+    values, inside = np.broadcast_arrays(pair.map, pair.mask)
+    area, count = _area_from(values, inside)
+    return np.asarray((inside * area / count).sum(axis=-1) / pair.n_inside)
+
+
+def _area_of_largest(pair: Pair) -> Float[np.ndarray, "*lead"]:
+    """The area inside of the |B| largest tokens; of the tokens tied at the cut, an equal part of each."""
+    values, inside = np.broadcast_arrays(pair.map, pair.mask)
+    n_larger = rankdata(-values, method="min", axis=-1) - 1
+    n_tied = rankdata(-values, method="max", axis=-1) - n_larger
+    kept = np.clip((pair.n_inside[..., None] - n_larger) / n_tied, 0.0, 1.0)
+    return np.asarray((kept * inside).sum(axis=-1))
+
+
+def _area_from(
+    values: Float[np.ndarray, "*lead token"], inside: Float[np.ndarray, "*lead token"]
+) -> tuple[Float[np.ndarray, "*lead token"], Int[np.ndarray, "*lead token"]]:
+    """For each token: the area inside, and the number, of the tokens whose values are at least as large."""
+    order = np.argsort(-values, axis=-1, kind="stable")
+    total = np.cumsum(np.take_along_axis(inside, order, axis=-1), axis=-1)
+    count = rankdata(-values, method="max", axis=-1).astype(np.int64)
+    return np.take_along_axis(total, count - 1, axis=-1), count

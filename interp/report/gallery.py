@@ -14,8 +14,10 @@ from jaxtyping import Bool, Float, Int
 from markupsafe import Markup
 from PIL import Image, ImageDraw
 from plotly.colors import hex_to_rgb
+from scipy import ndimage
 
 from interp.errors import MapError
+from interp.inputs.masks import union
 from interp.report.figures import panels
 from interp.report.html import bold, code, join, macros
 from interp.report.theme import MAP, TEMPLATE
@@ -41,17 +43,17 @@ FIGURE_SIDE, FIGURE_TITLE = 190, 42
 
 
 def picture(sample: Sample, image: int = 0) -> Image.Image:
-    """The sample's image, at most `SIDE` pixels a side, with the boxes on it."""
+    """The sample's image, at most `SIDE` pixels a side, with the boxes or the masks' outlines on it."""
     base = sample.load(image)
-    return _with_boxes(
-        base.resize(_shown_size(base.size), Image.Resampling.LANCZOS), base.size, sample.boxes, image
+    return _with_truth(
+        base.resize(_shown_size(base.size), Image.Resampling.LANCZOS), base.size, sample, image
     )
 
 
 def overlay(
     sample: Sample, tokens: TokenMap, values: Float[np.ndarray, " token"], image: int = 0
 ) -> Image.Image:
-    """The image in grey with the map over it, and the boxes.
+    """The image in grey with the map over it, and the boxes or the masks' outlines.
 
     Each token's footprint has one colour: nothing is smoothed. Strength is the value over the map's 99.5th
     percentile, to the power 0.7; parts that no token sees stay grey.
@@ -66,7 +68,7 @@ def overlay(
     weight = np.where(np.isnan(shown), 0.0, 0.15 + 0.65 * shown)[..., None]
     colours = _look_up()[(np.nan_to_num(shown) * 255).astype(int)]
     mixed = (0.9 * grey * (1 - weight) + colours * weight).round().astype(np.uint8)
-    return _with_boxes(Image.fromarray(mixed), base.size, sample.boxes, image)
+    return _with_truth(Image.fromarray(mixed), base.size, sample, image)
 
 
 def strengths(values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
@@ -80,7 +82,7 @@ def hidden_tokens(
     sample: Sample, tokens: TokenMap, kept: Bool[np.ndarray, " token"], image: int = 0
 ) -> Image.Image:
     """The image with the footprint of every token that is not kept darkened; the rest stays as it is."""
-    shown = picture(sample.replace(boxes=()), image)
+    shown = picture(sample.replace(boxes=(), masks=()), image)
     seen = tokens.to_pixels(np.asarray(kept, float), image=image).astype(np.float32)
     light = np.asarray(Image.fromarray(seen).resize(shown.size, Image.Resampling.NEAREST))
     weight = np.where(np.isnan(light), 1.0, SHADE + (1 - SHADE) * np.nan_to_num(light))[..., None]
@@ -90,7 +92,7 @@ def hidden_tokens(
 def crop_frame(sample: Sample, edges: Sequence[int]) -> Image.Image:
     """The image with the frame of a crop; `edges`: left, top, right, bottom in pixels of the original."""
     base = sample.load()
-    shown = picture(sample.replace(boxes=()))
+    shown = picture(sample.replace(boxes=(), masks=()))
     scale = shown.width / base.width
     left, top, right, bottom = (round(edge * scale) for edge in edges)
     corners = (left, top, max(right - 1, left), max(bottom - 1, top))
@@ -218,6 +220,19 @@ def data_uri(image: Image.Image) -> str:
 def _shown_size(size: tuple[int, int]) -> tuple[int, int]:
     scale = SIDE / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _with_truth(shown: Image.Image, original: tuple[int, int], sample: Sample, image: int) -> Image.Image:
+    """The picture with the outlines of the sample's masks, or with its boxes where it has no mask."""
+    masks = [mask for mask in sample.masks if mask.image == image]
+    if not masks:
+        return _with_boxes(shown, original, sample.boxes, image)
+    inside = Image.fromarray(union(masks, original)).resize(shown.size, Image.Resampling.NEAREST)
+    within = np.asarray(inside.convert("L")) > 0
+    core = np.asarray(ndimage.binary_erosion(within, np.ones((3, 3)), iterations=2), bool)
+    pixels = np.array(shown.convert("RGB"))
+    pixels[within & ~core] = BOX_COLOUR
+    return Image.fromarray(pixels)
 
 
 def _with_boxes(

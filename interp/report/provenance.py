@@ -44,6 +44,10 @@ or image are not independent. Fewer than 20 groups support no claim about a popu
 SYMBOLS = """R: the map over the N image tokens that see some of the image. B: the tokens that the boxes cover, by the
 rule “{rule}”. G: uniform inside B, zero outside. Â = R / Σ R. KL = Σ G ln(G / Â)."""
 
+OUTLINES = """R: the map over the N image tokens that see some of the image. B: the pixels inside the samples' masks; a
+token counts by the fraction c of it that lies inside, so Σ_B R is Σ c·R and |B| is Σ c. G = c / Σ c, uniform over the
+pixels inside. Â = R / Σ R. KL = Σ G ln(G / Â)."""
+
 SHOWN_FAILURES = 20
 SHOWN_RUNS = 12
 
@@ -64,7 +68,8 @@ def opening(words: Markup, *, organism: bool, note: str = "") -> Markup:
 
 def metric_terms(metrics: Iterable[str], rule: str) -> dict[Any, Any]:
     """Each metric's formula, direction and value for a uniform map, as terms of `html.definitions`."""
-    terms: dict[Any, Any] = {"R, N, B, G": SYMBOLS.format(rule=rule)}
+    symbols = OUTLINES if rule == "masks" else SYMBOLS.format(rule=rule)
+    terms: dict[Any, Any] = {"R, N, B, G": symbols}
     for metric in (METRICS[name] for name in metrics):
         meaning = f"{capital(metric.better)} is better; a uniform map scores {metric.chance}."
         name = join(capital(metric.label), " ", code(metric.name))

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from interp.indicators.baseline_maps import CentrePrior, centre_prior
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Box
 
-__all__ = ["CENTRE_SIGMA", "CONTROLS", "centre_prior", "moved_boxes", "partners"]
+__all__ = ["CENTRE_SIGMA", "CONTROLS", "centre_prior", "moved_boxes", "moved_masks", "partners"]
 
 CONTROLS = ("boxes", "shuffled_boxes", "centre_prior")
 CENTRE_SIGMA = CentrePrior().sigma
@@ -113,4 +115,18 @@ def moved_boxes(
         (width, height), (new_width, new_height) = sizes[box.image], new_sizes[image]
         x, y = new_width / width, new_height / height
         moved.append(Box(box.x0 * x, box.y0 * y, box.x1 * x, box.y1 * y, image, pixels=True))
+    return tuple(moved)
+
+
+def moved_masks(masks: Sequence[Mask], new_sizes: Sequence[tuple[int, int]]) -> tuple[Mask, ...]:
+    """Masks stretched over other images, by nearest neighbours; sizes are (width, height). Images as `moved_boxes`.
+
+    A mask that is so thin that no pixel of the smaller image falls into it is left out.
+    """
+    moved = []
+    for mask in masks:
+        image = min(mask.image, len(new_sizes) - 1)
+        inside = Image.fromarray(mask.inside).resize(new_sizes[image], Image.Resampling.NEAREST)
+        if inside.getbbox():
+            moved.append(Mask(np.asarray(inside), image))
     return tuple(moved)

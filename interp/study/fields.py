@@ -38,8 +38,8 @@ __all__ = [
     "words",
 ]
 
-RULES = ("touch", "center", "stretch")
-"""When a token belongs to a box."""
+RULES = ("touch", "center", "stretch", "masks")
+"""When a token belongs to a box; with "masks", samples' masks take the place of their boxes."""
 Validator = Callable[[str, Any], None]
 """Takes a field's name and its value; raises `StudyError`."""
 

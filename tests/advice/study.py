@@ -36,7 +36,7 @@ from interp.run.files import as_path, write_atomically
 from interp.run.shards import schemas_of
 from interp.run.store import join_tables
 from interp.stats import paired_test
-from interp.study import KnockoutSweep, LayerSweep, choose_layer
+from interp.study import KnockoutSweep, LayerSweep, choose_layer, truth
 from interp.study.first_token import answer_columns, first_token
 from interp.study.head_ranking.agreement import head_agreement
 from interp.study.head_ranking.result import HeadResult
@@ -154,6 +154,12 @@ STUDIES: list[tuple[str, str, str]] = [
     ("edited_model(PLANTED, [Knockout(SITE)])", "a model of interp.load or interp.wrap", "edited_model(mllm, [Knockout(SITE)])"),
     ("pickle.dumps(SweepTask(sweep(), PLANTED))", 'Pass model="an id"', "pickle.dumps(SweepTask(LayerSweep(data=D, model='organism'), PLANTED))"),
     ("pickle.dumps(SweepTask(sweep(), PLANTED))", "or a ModelSpec", "pickle.dumps(SweepTask(LayerSweep(data=D, model=ModelSpec('organism')), PLANTED))"),
+    ("truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE, 'masks')", 'rule="touch" for its boxes', "truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE, 'touch')"),
+    ("truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE, 'masks')", "sample.replace(masks=[…])", "truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE.replace(masks=[np.ones((80, 100), bool)]), 'masks')"),
+    ("interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='masks')", 'rule="touch" for those', "interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='touch')"),
+    ("interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='masks')", 'truth=["boxes"]', "interp.IndicatorComparison(data=[MARKED], truth=['boxes'], rule='masks')"),
+    ("study.lesion_hits(sweep().run(new_folder(), progress=False))", 'metrics=["pointing", …]', "study.lesion_hits(sweep(data=[planted.sample(i, meta={'lesion': 'a'}, group='v') for i in range(2)], metrics=['pointing', 'ar']).run(new_folder(), progress=False))"),
+    ("study.lesion_hits(sweep(metrics=['pointing']).run(new_folder(), progress=False))", 'the same meta["lesion"]', "study.lesion_hits(sweep(data=[planted.sample(i, meta={'lesion': 'a'}, group='v') for i in range(2)], metrics=['pointing']).run(new_folder(), progress=False))"),
     ("sweep().run(new_folder(), progress=False, workers=2)", "or run with workers=1", "sweep().run(new_folder(), progress=False, workers=1)"),
 ]  # fmt: skip
 MAPS: list[tuple[str, str, str]] = [
@@ -573,7 +579,8 @@ def names() -> dict[str, Any]:
         "PAPER_PROMPT": PAPER_PROMPT, "IN_HALF": squared("float16", 6), "IN_FULL": squared("float32", 6),
         "HELD_OUT": planted_indicators.scenes(4, "held out", "validation", start=50),
         "TWO_VIEWS": np.array(boxes, float), "FIRST": _picture(80, 64, 0), "SAME_SIZE": _picture(80, 64),
-        "WIDE": _picture(400, 80),
+        "WIDE": _picture(400, 80), "planted": planted, "truth": truth,
+        "MARKED": s.replace(meta={"marker": [0, 0, 20, 20]}, masks=[np.ones((80, 100), bool)]),
     }  # fmt: skip
     theirs = (
         label_map, cell_grid, whole_view, as_path, write_atomically, join_tables, answer_columns, first_token,

@@ -165,7 +165,7 @@ def test_a_map_and_a_mask_that_do_not_fit_are_refused(metric):
     with pytest.raises(MapError, match=r"same image tokens .* map \(19,\) and mask \(20,\).*same sample"):
         metric(np.ones(N - 1), mask, (ROWS, COLS))
     with pytest.raises(MapError, match=r"mask is bool .* got dtype float64.*coverage"):
-        metric(np.ones(N), mask.astype(float), (ROWS, COLS))
+        metric(np.ones(N), 2.0 * mask, (ROWS, COLS))
     with pytest.raises(MapError, match=r"leading axes .* map \(2, 20\) and mask \(3, 20\)"):
         metric(np.ones((2, N)), np.stack([mask] * 3), (ROWS, COLS))
     with pytest.raises(MapError, match=r"real numbers .* got complex128"):

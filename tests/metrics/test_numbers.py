@@ -94,7 +94,7 @@ def test_none_is_undefined_in_statistics_and_refused_in_maps() -> None:
     ("mask", "message"),
     [
         (np.ma.masked_array(MASK, [0, 0, 1, 0]), "a mask is bool.*1 masked entries"),
-        ([0.0, 1.0, 0.0, 0.0], "got dtype float64"),
+        ([0.0, 2.0, 0.0, 0.0], "got dtype float64"),
         ([0, 1, 0, 0], "got dtype int64"),
         (["", "x", "", ""], "got dtype <U1"),
         (pd.Series([True, None, False, False], dtype="boolean"), "got dtype object"),

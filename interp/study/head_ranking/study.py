@@ -37,7 +37,8 @@ class HeadRanking(Study[HeadResult]):
         split: What the samples are for: "validation" or "train" to choose heads, "test" to describe only.
             Samples that say in `meta["split"]` that they are of another split are left out.
         prompt: How the question is put.
-        rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's).
+        rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's). "masks" takes the
+            fraction of each token that the sample's masks cover in the place of its boxes.
         seed: Of the bootstrap; no stored number depends on it.
         batch: Samples per forward pass. Part of the hash: other batches round differently.
 

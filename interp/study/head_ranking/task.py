@@ -16,6 +16,7 @@ from interp.metrics import METRICS
 from interp.run import FAILURES
 from interp.run.task import failure
 from interp.study.task import SamplesTask, TableRows
+from interp.study.truth import inside_of, lost_share
 
 __all__ = ["HeadTask"]
 
@@ -59,7 +60,7 @@ class HeadTask(SamplesTask):
         """The sample's scores; tokens without a footprint are left out."""
         sample = self.study.data[index]
         layers, heads, values = _checked(array, sample)
-        own = tokens.mask(sample.boxes, rule=self.study.rule)
+        own = inside_of(tokens, sample, self.study.rule)
         seen = ~np.isnan(tokens.footprints).any(axis=1)
         metric = METRICS[self.study.metric]
         grid = tokens.grid if seen.all() else None
@@ -75,8 +76,8 @@ class HeadTask(SamplesTask):
             "sample": name,
             "group": group,
             "n_tokens": tokens.n,
-            "n_box_tokens": int(own.sum()),
-            "lost_area": float(np.max(tokens.lost_area(sample.boxes))),
+            "n_box_tokens": int((own > 0).sum()),
+            "lost_area": lost_share(tokens, sample, self.study.rule),
             "even": float(metric(np.ones(int(seen.sum())), own[seen], grid)),
         }
         found = [

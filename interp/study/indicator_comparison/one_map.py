@@ -16,11 +16,11 @@ from interp.indicators import Maps
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.metrics import METRICS
 from interp.run import Workers
-from interp.study.indicator_comparison.truth import at_truth
 from interp.study.layer_choice import LayerChoice, choose_layer
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.model_spec import open_model
 from interp.study.task import fault, suitable_threads
+from interp.study.truth import at_truth
 
 __all__ = ["SUM", "Aimed", "one_map", "with_layers"]
 

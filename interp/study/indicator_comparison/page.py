@@ -37,8 +37,8 @@ from interp.study.indicator_comparison.tables import (
     pairs_table,
     per_group,
 )  # fmt: skip
-from interp.study.indicator_comparison.truth import BOXES, truth_boxes
 from interp.study.model_spec import is_organism
+from interp.study.truth import BOXES, truth_boxes
 
 if TYPE_CHECKING:
     from interp.study.indicator_comparison.result import IndicatorCell, IndicatorResult
@@ -208,7 +208,7 @@ def maps_card(cell: IndicatorCell, index: int) -> Markup:
     """One sample: its image with the truth, every indicator's map with its score, question and answer."""
     study, tokens = cell.study, cell.tokens(index)
     truth = truth_boxes(study.data[index], study.truth[0])
-    sample = study.data[index].replace(boxes=truth)
+    sample = study.data[index].replace(boxes=truth, masks=())
     image = truth[0].image if truth else 0
     shown = [(study.truth[0], gallery.picture(sample, image))]
     scores = _scores(cell, index)

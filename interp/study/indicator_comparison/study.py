@@ -42,10 +42,10 @@ from interp.study.indicator_comparison.checks import (
 from interp.study.indicator_comparison.one_map import with_layers
 from interp.study.indicator_comparison.result import IndicatorResult
 from interp.study.indicator_comparison.task import IndicatorTask
-from interp.study.indicator_comparison.truth import BOXES, check_truth
 from interp.study.model_spec import OpenModel
 from interp.study.runs import GridCell
 from interp.study.study import Study
+from interp.study.truth import BOXES, MASKS, check_truth
 
 __all__ = ["IndicatorComparison"]
 
@@ -113,7 +113,8 @@ class IndicatorComparison(Study[IndicatorResult]):
         n_checked: On how many samples, drawn by seed, the sanity checks are run; None for all.
         few: Label → on how many samples, drawn by seed, an indicator runs that costs too much to run on all; the sanity
             checks run it on an eighth as many.
-        rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's).
+        rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's). "masks" takes the
+            fraction of each token that the sample's masks cover in the place of its boxes.
         seed: Draws samples, other questions, shuffled weights and the order of tied tokens; and of the bootstrap.
         batch: Samples per call of an indicator. Part of the hash: other batches round differently.
         choices: How each layer was chosen, in words; filled in by `resolved`.
@@ -165,6 +166,11 @@ class IndicatorComparison(Study[IndicatorResult]):
         if not set(self.erased) <= set(self.steps):
             raise StudyError(f"erased are some of the steps {self.steps!r}; got {self.erased!r}.")
         check_truth(self.data, self.truth)
+        if self.rule == MASKS and set(self.truth) != {BOXES}:
+            raise StudyError(
+                f'rule="masks" scores maps against masks; the truths {", ".join(self.truth)} name boxes of the meta. '
+                'Use rule="touch" for those, or truth=["boxes"].'
+            )
         if self.validation is not None:
             check_truth(self.validation, self.truth[:1])
 

@@ -21,8 +21,8 @@ from interp.run.task import failure
 from interp.study.indicator_comparison.checks import other_questions
 from interp.study.indicator_comparison.indicator_maps import Found, Ledger, MapMaker
 from interp.study.indicator_comparison.removal_curves import CURVES, Curves, measured, run_removal
-from interp.study.indicator_comparison.truth import BOXES, truth_boxes, truth_identity
 from interp.study.task import StudyTask, TableRows, suitable_threads
+from interp.study.truth import BOXES, inside_of, truth_boxes, truth_identity
 
 __all__ = ["CURVE", "MAPS", "QUESTION", "SAMPLES", "SCORES", "WEIGHTS", "IndicatorTask"]
 
@@ -142,7 +142,7 @@ class IndicatorTask(StudyTask):
     def _rows(self, index: int, found: Found, ledger: Ledger) -> TableRows:
         """The sample's scores, curves, own row and maps."""
         study, sample, tokens = self.study, self.study.data[index], found.tokens
-        masks = {truth: tokens.mask(truth_boxes(sample, truth), rule=study.rule) for truth in study.truth}
+        masks = {truth: self._inside(tokens, sample, truth) for truth in study.truth}
         curves, failures = self._curves(index, sample, found.maps, ledger)
         scores = [
             *self._localised(found, masks),
@@ -160,7 +160,7 @@ class IndicatorTask(StudyTask):
             {"index": index, "indicator": label, "values": values.astype(np.float32).tolist()}
             for label, values in found.maps.items()
         ]
-        own = self._sample_row(index, found, [int(mask.sum()) for mask in masks.values()])
+        own = self._sample_row(index, found, [int((mask > 0).sum()) for mask in masks.values()])
         return {
             "scores": rows,
             "curves": [
@@ -170,6 +170,12 @@ class IndicatorTask(StudyTask):
             "maps": maps,
             FAILURES: failures,
         }
+
+    def _inside(self, tokens: TokenMap, sample: Sample, truth: str) -> np.ndarray:
+        """Which tokens belong to a truth: bool, or fractions of the masks."""
+        if truth == BOXES:
+            return inside_of(tokens, sample, self.study.rule)
+        return tokens.mask(truth_boxes(sample, truth), rule=self.study.rule)
 
     def _localised(self, found: Found, masks: Mapping[str, np.ndarray]) -> Iterator[Score]:
         for label, values in found.maps.items():

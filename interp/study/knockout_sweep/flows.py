@@ -13,6 +13,7 @@ from jaxtyping import Int
 from interp.errors import InterpError, SampleError, SiteError, StudyError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
+from interp.study.truth import tokens_inside
 from interp.tracing.site import Selector, Site, select
 
 __all__ = [
@@ -93,9 +94,9 @@ class Flow:
 
 def _boxed(tokens: TokenMap, sample: Sample, elsewhere: bool, rule: str, seed: int) -> np.ndarray:
     """Which image tokens the boxes cover; or as many others that see some of the image."""
-    if not sample.boxes:
+    if not sample.boxes and not sample.masks:
         raise SampleError("the sample has no box.")
-    inside = tokens.mask(sample.boxes, rule=rule)
+    inside = tokens_inside(tokens, sample, rule)
     if not inside.any():
         raise SampleError("the sample's boxes cover no image token: the model does not see that part.")
     if not elsewhere:

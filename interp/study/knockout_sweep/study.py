@@ -47,7 +47,7 @@ class KnockoutSweep(Study[KnockoutResult]):
         target: "answer": the first token of the sample's own answer, as the model spells it. "greedy": the first
             token the unedited model says.
         prompt: How the question is put.
-        rule: When a token belongs to a box.
+        rule: When a token belongs to a box; with "masks", when it shares a pixel with the sample's masks.
         seed: Draws the tokens elsewhere; also of the bootstrap.
         batch: Blocked passes side by side. Part of the hash: other batches round differently.
 
@@ -88,7 +88,7 @@ class KnockoutSweep(Study[KnockoutResult]):
         """The flows by name: those given, or the default ones for these data."""
         if self.flows is not None:
             return dict(self.flows)
-        return default_flows(boxes=any(sample.boxes for sample in self.data))
+        return default_flows(boxes=any(sample.masks or sample.boxes for sample in self.data))
 
     def windows(self, n_layers: int) -> tuple[Window, ...]:
         """What is blocked together in a model of so many layers.

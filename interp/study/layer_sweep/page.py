@@ -35,7 +35,7 @@ from interp.report.provenance import (
 from interp.report.tables import cell_name, listed, number, times
 from interp.study.dataframes import records, where
 from interp.study.layer_sweep.figures import figures, key
-from interp.study.layer_sweep.tables import comparisons, every_layer, findings
+from interp.study.layer_sweep.tables import comparisons, every_layer, findings, lesions
 from interp.study.model_spec import is_organism
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def write_page(result: Result, path: str | Path, *, choice: LayerChoice | None =
         section("Layer by layer", figure_cards(shown, "first"), intro=FIGURES),
         comparisons(result, chosen),
         _gallery(result, chosen),
+        lesions(result),
         every_layer(result, chosen),
         _failures(result),
         _meanings(result),

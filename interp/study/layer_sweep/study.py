@@ -41,7 +41,8 @@ class LayerSweep(Study[Result]):
         prompt: How the question is put.
         edits: Changes of the model's attention that hold in every pass, such as `interp.Knockout(site)`; for a
             relative map in the generic prompt's pass too.
-        rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's).
+        rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's). "masks" takes the
+            fraction of each token that the sample's masks cover in the place of its boxes.
         seed: Decides whose boxes each sample borrows.
         batch: Samples per forward pass. Part of the hash: other batches round differently.
 

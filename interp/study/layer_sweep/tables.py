@@ -30,6 +30,7 @@ from interp.report.tables import CONTROLS, cell_name, count, estimate, group_val
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep.figures import key
+from interp.study.layer_sweep.lesions import has_lesions, lesion_hits
 from interp.study.layer_sweep.task import AFTER_THE_PASS
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from interp.study.layer_sweep.result import Cell as SweepCell
     from interp.study.layer_sweep.result import Result
 
-__all__ = ["comparisons", "every_layer", "findings"]
+__all__ = ["comparisons", "every_layer", "findings", "lesions"]
 
 BASELINES = ("shuffled_boxes", "centre_prior")
 BEATS_BOTH = Markup("""More inside the boxes than <b>both</b> baselines: the interval of each paired difference lies
@@ -49,6 +50,9 @@ Different samples may have boxes of different size: “at like box sizes” comp
 share of the tokens, to 10 %."""
 CHOSEN_HERE = """The layer was chosen on these same samples, so these p values are too small: read them as a
 description."""
+LESIONS = """A lesion seen in several slices of a volume counts once: it is hit if the largest token of the map lies
+inside it in any of its slices. The more slices, the easier that is, so compare with what a uniform map would reach
+(chance) and with the baselines. Intervals resample volumes."""
 PAIRED = {"sample": "same samples", "group": "other samples, same groups", "none": "different samples"}
 PAIR = ["over", "where", "a", "b"]
 
@@ -211,6 +215,36 @@ def _groups(row: dict[str, Any], groups: pd.DataFrame) -> Markup:
 def _group_mean(one: dict[str, Any], side: str) -> Markup:
     n = one[f"n_{side}"]
     return join(number(one[f"mean_{side}"]), span(f" n = {n}") if n else "")
+
+
+def lesions(result: Result) -> Markup | str:
+    """The lesion-wise hit rates of every layer; nothing where samples name no lesions."""
+    if not has_lesions(result):
+        return ""
+    found = lesion_hits(result)
+    parts = []
+    for cell in result.cells:
+        own = records(rows_of(found, cell.labels))
+        if not own:
+            continue
+        said = (
+            f"{own[0]['n']} lesions in {own[0]['n_groups']} volumes, {own[0]['slices']:.1f} slices a lesion"
+        )
+        title = join(key(result, cell), cell_name(result.cells, cell), f" · {said}")
+        parts.append(card(_lesion_table(own), title=title))
+    return section("Lesion by lesion", grid(parts), intro=LESIONS)
+
+
+def _lesion_table(found: list[dict[str, Any]]) -> Markup:
+    by_layer: dict[int, dict[str, dict[str, Any]]] = {}
+    for row in found:
+        by_layer.setdefault(row["layer"], {})[row["control"]] = {**row, "mean": row["hits"]}
+    lines = [
+        [str(layer), *(_entry(row.get(control)) for control in CONTROLS), number(row["boxes"]["chance"])]
+        for layer, row in sorted(by_layer.items())
+        if "boxes" in row
+    ]
+    return table(["layer", "lesions hit", "shuffled boxes", "centre prior", "chance"], lines)
 
 
 def every_layer(result: Result, choice: LayerChoice) -> Markup:

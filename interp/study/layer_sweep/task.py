@@ -10,15 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 from interp.errors import MapError
-from interp.inputs.sample import Box, Sample
+from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.metrics import named
 from interp.metrics.map_and_mask import check
 from interp.run import FAILURES
 from interp.run.task import failure
-from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes
+from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, moved_masks
 from interp.study.first_token import answer_columns
 from interp.study.task import SamplesTask
+from interp.study.truth import MASKS, inside_of, lost_share
 
 __all__ = ["AFTER_THE_PASS", "SweepTask"]
 
@@ -86,7 +87,7 @@ class SweepTask(SamplesTask):
         """The sample's scores at every layer, its own row and its maps."""
         sample, partner = self.study.data[index], self._partners[index]
         layers, values = _layers(array, sample)
-        own = tokens.mask(sample.boxes, rule=self.study.rule)
+        own = inside_of(tokens, sample, self.study.rule)
         identity = dict(zip(("sample", "group"), self.identity(index), strict=True))
         row = {
             "index": index,
@@ -95,8 +96,8 @@ class SweepTask(SamplesTask):
             "answer": sample.answer,
             **answer_columns(logits, sample, self.study.prompt, self.mllm.processor.tokenizer),
             "n_tokens": tokens.n,
-            "n_box_tokens": int(own.sum()),
-            "lost_area": float(np.max(tokens.lost_area(sample.boxes))),
+            "n_box_tokens": int((own > 0).sum()),
+            "lost_area": lost_share(tokens, sample, self.study.rule),
             "partner": None if partner is None else self.study.data[partner].id,
             "image_index": tokens.image_index.astype(np.int32),
             "footprints": tokens.footprints.astype(np.float32).ravel(),
@@ -117,8 +118,7 @@ class SweepTask(SamplesTask):
         grid, chosen = (None, ~unseen.any(axis=1)) if unseen.any() else (tokens.grid, slice(None))
         centre = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
         maps = np.concatenate([values, centre[None]])[:, None, chosen]
-        borrowed = self._borrowed(index)
-        others = [tokens.mask(borrowed, rule=self.study.rule)] if borrowed else []
+        others = self._borrowed(index, tokens)
         masks = np.stack([own, *others])[:, chosen]
         pair = check(maps, masks)
         table = {}
@@ -126,7 +126,7 @@ class SweepTask(SamplesTask):
             scores = metric(pair, masks, grid).T.tolist()
             table[metric.name, "boxes"] = scores[0][:-1]
             table[metric.name, "centre_prior"] = scores[0][-1:] * len(layers)
-            if borrowed:
+            if others:
                 table[metric.name, "shuffled_boxes"] = scores[1][:-1]
         return [
             {"index": index, "layer": layer, "metric": metric, "control": control, "value": scores[place]}
@@ -134,12 +134,17 @@ class SweepTask(SamplesTask):
             for (metric, control), scores in table.items()
         ]
 
-    def _borrowed(self, index: int) -> tuple[Box, ...]:
+    def _borrowed(self, index: int, tokens: TokenMap) -> list[np.ndarray]:
+        """What the boxes or masks of the sample's partner would cover; empty where there is nothing to borrow."""
         partner = self._partners[index]
         if partner is None:
-            return ()
-        lender, borrower = self.study.data[partner], self.study.data[index]
-        return moved_boxes(lender.boxes, lender.sizes, borrower.sizes)
+            return []
+        lender, sizes = self.study.data[partner], self.study.data[index].sizes
+        if self.study.rule == MASKS:
+            masks = moved_masks(lender.masks, sizes)
+            return [tokens.coverage(masks)] if masks else []
+        boxes = moved_boxes(lender.boxes, lender.sizes, sizes)
+        return [tokens.mask(boxes, rule=self.study.rule)] if boxes else []
 
     def _silent(self, score: Mapping[str, Any]) -> dict[str, Any]:
         place = {key: score[key] for key in ("layer", "metric", "control")}

@@ -32,7 +32,7 @@ class LensSweep(Study[GridResult]):
         words: Which words of a sample: "label" (the last word of `meta["label"]`), "answer". A word of several
             tokens, and a sample without one, are failures.
         prompt: How the question is put.
-        rule: When a token belongs to a box.
+        rule: When a token belongs to a box; with "masks", when it shares a pixel with the sample's masks.
         seed: Decides whose word is the control; also of the bootstrap.
         batch: Samples per forward pass. Part of the hash: other batches round differently.
 

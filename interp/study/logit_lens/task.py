@@ -17,6 +17,7 @@ from interp.run.task import failure
 from interp.study.first_token import answer_columns
 from interp.study.task import TableRows, suitable_threads
 from interp.study.transformer_lens import LensTask
+from interp.study.truth import tokens_inside
 
 __all__ = ["OTHERS", "OWN", "WORDS", "LensSweepTask"]
 
@@ -129,7 +130,7 @@ class LensSweepTask(LensTask):
 
     def _rows(self, index: int, found: xr.Dataset, tokens: TokenMap, logits: np.ndarray) -> TableRows:
         sample, (name, group) = self.study.data[index], self.identity(index)
-        inside = tokens.mask(sample.boxes, rule=self.study.rule)
+        inside = tokens_inside(tokens, sample, self.study.rule)
         seen = np.asarray(~np.isnan(tokens.footprints).any(axis=1))
         if not inside.any() or inside[seen].all():
             raise SampleError(

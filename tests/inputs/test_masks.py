@@ -1,0 +1,189 @@
+"""Masks against counting pixels, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from interp.errors import BoxError, ImageError, MapError
+from interp.inputs.footprints import pad_to_square, squash
+from interp.inputs.masks import Mask, as_masks, covered_by
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+
+
+def tokens_of(cells, *sizes) -> TokenMap:
+    image = np.arange(len(cells))
+    return TokenMap(image, cells.boxes, cells.grid, cells.views, cells.image, sizes, len(cells) + 1)
+
+
+def triangle(width: int = 12, height: int = 8) -> np.ndarray:
+    """Inside below the diagonal of the left part."""
+    y, x = np.mgrid[:height, :width]
+    return (x <= y) & (x < 5)
+
+
+def png(folder: Path, values: np.ndarray, mode: str = "L") -> Path:
+    path = folder / "mask.png"
+    Image.fromarray(values.astype(np.uint8)).convert(mode).save(path)
+    return path
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_covered_area_equals_counting_subpixels(data) -> None:
+    height, width = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
+    bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
+    inside = np.array(bits).reshape(height, width)
+    x0, y0 = data.draw(st.integers(0, 4 * width - 1)), data.draw(st.integers(0, 4 * height - 1))
+    x1, y1 = data.draw(st.integers(x0 + 1, 4 * width)), data.draw(st.integers(y0 + 1, 4 * height))
+    fine = np.kron(inside, np.ones((4, 4)))  # quarter pixels
+    found = covered_by(np.array([[x0, y0, x1, y1]]) / 4, inside)
+    assert found[0] == pytest.approx(fine[y0:y1, x0:x1].sum() / 16, abs=1e-9)
+
+
+@pytest.mark.parametrize("build", [squash, pad_to_square])
+def test_coverage_of_a_mask_counts_its_pixels(build) -> None:
+    inside = triangle()
+    tokens = tokens_of(build((12, 8), (4, 4)), (12, 8))
+    coverage = tokens.coverage([Mask(inside)])
+    for value, (x0, y0, x1, y1) in zip(coverage, tokens.footprints, strict=True):
+        if np.isnan(x0):
+            assert value == 0
+            continue
+        cell = inside[int(y0) : int(y1), int(x0) : int(x1)]
+        assert value == pytest.approx(cell.mean())
+    assert ((coverage > 0) == tokens.mask([Mask(inside)])).all()
+
+
+def test_rules_of_a_mask_follow_its_pixels() -> None:
+    inside = np.zeros((8, 8), bool)
+    inside[3, 3] = inside[0, 0] = True
+    tokens = tokens_of(squash((8, 8), (2, 2)), (8, 8))
+    assert tokens.mask([Mask(inside)]).tolist() == [True, False, False, False]
+    assert tokens.mask([Mask(inside)], rule="center").tolist() == [False] * 4  # centres at (2, 2), …
+    inside[2, 2] = True
+    assert tokens.mask([Mask(inside)], rule="center").tolist() == [True, False, False, False]
+
+
+def test_stretched_mask_ignores_padding() -> None:
+    inside = np.zeros((4, 8), bool)
+    inside[0, 0] = True
+    tokens = tokens_of(pad_to_square((8, 4), (4, 4)), (8, 4))
+    assert np.flatnonzero(tokens.mask([Mask(inside)])).tolist() == [4]  # the first row is padding
+    assert np.flatnonzero(tokens.mask([Mask(inside)], rule="stretch")).tolist() == [0]
+
+
+def test_full_mask_covers_what_its_box_covers() -> None:
+    inside = np.zeros((8, 12), bool)
+    inside[2:5, 3:9] = True
+    tokens = tokens_of(squash((12, 8), (3, 5)), (12, 8))
+    np.testing.assert_allclose(tokens.coverage([Mask(inside)]), tokens.coverage([(3, 2, 9, 5)]), atol=1e-12)
+
+
+def test_lost_area_is_the_share_of_pixels_unseen() -> None:
+    inside = np.zeros((4, 8), bool)
+    inside[:, :2] = True
+    cells = squash((8, 4), (2, 4))
+    footprints = cells.boxes.copy()
+    footprints[0] = np.nan  # x 0–2, y 0–2
+    tokens = TokenMap(np.arange(8), footprints, None, cells.views, cells.image, ((8, 4),), 9)
+    assert tokens.lost_area([Mask(inside)]).tolist() == [0.5]
+
+
+def test_boxes_hold_the_masks_where_none_are_given(tmp_path: Path) -> None:
+    path = png(tmp_path, triangle() * 7)
+    sample = Sample(np.zeros((8, 12, 3), np.uint8), "?", masks=[path])
+    assert [box.as_tuple() for box in sample.boxes] == [(0, 0, 5, 8)]
+    given_too = sample.replace(boxes=[(1, 1, 4, 4)])
+    assert [box.as_tuple() for box in given_too.boxes] == [(1, 1, 4, 4)]
+    assert len(given_too.masks) == 1
+    assert sample.replace(masks=()).boxes == ()
+
+
+def test_label_picks_one_structure(tmp_path: Path) -> None:
+    values = np.zeros((6, 6), np.uint8)
+    values[0, 0], values[3:5, 2:4] = 1, 2
+    assert Mask(png(tmp_path, values), label=2).box.as_tuple() == (2, 3, 4, 5)
+    palette = Image.fromarray(values, mode="P")
+    assert Mask(palette, label=1).box.as_tuple() == (0, 0, 1, 1)
+
+
+def test_fingerprint_counts_pixels_and_label() -> None:
+    image, inside = np.zeros((8, 12, 3), np.uint8), triangle()
+    plain = Sample(image, "?", boxes=[(0, 0, 5, 8)])
+    with_mask = plain.replace(masks=[inside])
+    assert len({plain.fingerprint, with_mask.fingerprint}) == 2
+    assert plain.replace(masks=[~inside]).fingerprint != with_mask.fingerprint
+    assert plain.replace(masks=[Mask(inside.astype(int), label=1)]) != with_mask
+    assert pickle.loads(pickle.dumps(with_mask)) == with_mask
+
+
+def test_dict_round_trip_keeps_masks(tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    Image.new("RGB", (12, 8)).save(image)
+    sample = Sample(image, "?", masks=[Mask(png(tmp_path, triangle()), label=1)])
+    again = Sample.from_dict(sample.to_dict())
+    assert again == sample
+    assert again.masks[0].label == 1
+    with pytest.raises(BoxError, match=r"has no path to write down. Save it as a PNG"):
+        Sample(image, "?", masks=[triangle()]).to_dict()
+
+
+def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    image = np.zeros((8, 12, 3), np.uint8)
+    with pytest.raises(BoxError, match=r"the mask is 8×12, image 0 is 12×8 \(width×height\). Resize"):
+        Sample(image, "?", masks=[triangle().T]).check()
+    with pytest.raises(BoxError, match=r"names image 1, but the sample has 1"):
+        Sample(image, "?", masks=[Mask(triangle(), image=1)]).check()
+    with pytest.raises(BoxError, match=r"has no pixel that is not 0, so nothing is inside"):
+        Sample(image, "?", masks=[np.zeros((8, 12)) > 0]).check()
+    with pytest.raises(BoxError, match=r"has no pixel of the value 9"):
+        Sample(image, "?", masks=[Mask(triangle().astype(int), label=9)]).check()
+    with pytest.raises(ImageError, match=r"gone.png"):
+        Sample(image, "?", masks=[tmp_path / "gone.png"]).check()
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (np.zeros((4, 4), bool), r"expected a list of masks, got one mask; write masks=\[mask\]"),
+        ([np.zeros((4, 4), float)], r"whole numbers; got float64 of shape \(4, 4\). Threshold"),
+        ([np.zeros((4, 4, 3), bool)], r"whole numbers; got bool of shape \(4, 4, 3\)"),
+        ([3], "a mask is a path, a PIL image or an .* array; got 3"),
+        ([{"file": "x.png"}], "a mask is written as path, image and label"),
+    ],
+    ids=["one", "floats", "colours", "number", "mapping"],
+)
+def test_other_values_are_no_masks(masks, message: str) -> None:
+    with pytest.raises(BoxError, match=message):
+        as_masks(masks)
+
+
+def test_colours_are_no_mask() -> None:
+    with pytest.raises(ImageError, match=r"mode RGB; a mask has one whole number a pixel"):
+        Mask(Image.new("RGB", (4, 4)))
+
+
+def test_boxes_and_masks_together_are_refused() -> None:
+    tokens = tokens_of(squash((12, 8), (2, 2)), (12, 8))
+    with pytest.raises(
+        BoxError, match=r"expected boxes or masks, got both. Pass sample.boxes or sample.masks"
+    ):
+        tokens.mask([Mask(triangle()), (0, 0, 4, 4)])
+
+
+def test_footprints_in_millimetres() -> None:
+    tokens = tokens_of(squash((12, 8), (2, 2)), (12, 8))
+    assert tokens.millimetres((0.5, 2.0))[3].tolist() == [3.0, 8.0, 6.0, 16.0]
+    assert tokens.millimetres(0.5)[3].tolist() == [3.0, 2.0, 6.0, 4.0]
+    with pytest.raises(
+        MapError, match=r"pixel_mm is the size of a pixel, one number above 0 or \(x, y\); got 0"
+    ):
+        tokens.millimetres(0)
