@@ -19,6 +19,7 @@ import pyarrow as pa
 from interp.data import Samples
 from interp.errors import InterpError, RunError, SampleError, StudyError
 from interp.indicators import Maps
+from interp.inputs.masks import Mask
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -39,6 +40,7 @@ __all__ = [
     "data_identity",
     "edited",
     "fault",
+    "file_keys",
     "image_key",
     "model_identity",
     "question_length",
@@ -166,20 +168,44 @@ def image_key(sample: Sample) -> str:
         return f"unreadable {sample.id}"
 
 
-def check_files(sample: Sample, key: str) -> None:
-    """Raise an error if the images of a sample, read again, have another `image_key` than this one.
+def file_keys(sample: Sample, *, again: bool = False) -> tuple[str, ...]:
+    """Returns what names the content of a sample's images, and of each of its masks.
+
+    Args:
+        sample: The sample.
+        again: Whether files are read again; otherwise known fingerprints are taken.
+    """
+    if not sample.is_usable:
+        return ()
+    masks = [Mask(one.values, one.image, one.label) if again else one for one in sample.masks]
+    return image_key(sample.replace() if again else sample), *(_mask_key(mask) for mask in masks)
+
+
+def _mask_key(mask: Mask) -> str:
+    try:
+        return mask.fingerprint
+    except InterpError:
+        return "unreadable"
+
+
+def check_files(sample: Sample, keys: tuple[str, ...]) -> None:
+    """Raise an error if the files of a sample, read again, have other `file_keys` than these.
 
     Raises:
         RunError: A file is missing, is another one, or is there although it was not.
     """
-    if image_key(sample.replace()) == key:
-        return
-    files = [str(image) for image, inside in zip(sample.images, sample.in_memory, strict=True) if not inside]
-    raise RunError(
-        f"expected the image files of sample {sample.id} on {socket.gethostname()} to be those that the study was "
-        f"started with, but they are missing, unreadable or different there: {', '.join(files)}. Put the images "
-        f"under the same paths on every machine, for instance in a shared folder, or give the samples images in memory."
-    )
+    held = [*zip(sample.images, sample.in_memory, strict=True)]
+    files = [
+        str(values)
+        for values, inside in (*held, *((m.values, m.in_memory) for m in sample.masks))
+        if not inside
+    ]
+    if files and file_keys(sample, again=True) != keys:
+        raise RunError(
+            f"expected the files of sample {sample.id} on {socket.gethostname()} to be those that the study was "
+            f"started with, but one is missing, unreadable or different there: {', '.join(files)}. Put the files under "
+            f"the same paths on every machine, for instance in a shared folder, or give the samples images in memory."
+        )
 
 
 def question_length(sample: Sample) -> int:
@@ -233,6 +259,7 @@ class StudyTask(ABC):
                 'expected a model that other processes can open, got an opened one. Pass model="an id" or a '
                 "ModelSpec to the study, or run with workers=1."
             )
+        _ = self._file_keys  # as they are here, which other processes compare
         return {**self.__dict__, "_mllm": None, "_shelf": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -277,15 +304,13 @@ class StudyTask(ABC):
         self.study = self.study.replace(model=replace(self.study.model, device=device))
 
     def check_inputs(self, indices: Sequence[int]) -> None:
-        """Raise an error if an image file of these samples is not here, or is another one than when this was planned.
+        """Raise an error if a file of these samples is not here, or is another one than when this was planned.
 
         Raises:
             RunError: A sample would fail, or give other numbers, in this process alone.
         """
         for index in indices:
-            sample = self.study.data[index]
-            if sample.is_usable and not all(sample.in_memory):
-                check_files(sample, self._image_keys[index])
+            check_files(self.study.data[index], self._file_keys[index])
 
     def check_unchanged(self) -> None:
         """Raise an error if the model is no longer the one that the run's folder is named for.
@@ -379,12 +404,12 @@ class StudyTask(ABC):
     @cached_property
     def _plan(self) -> Plan:
         data = self.study.data
-        batch, shard = self._planned["batch"], self._planned["shard"]
-        return make_plan([*map(question_length, data)], batch=batch, shard=shard, kinds=self._image_keys)
+        lengths, kinds = [question_length(sample) for sample in data], [image_key(sample) for sample in data]
+        return make_plan(lengths, batch=self._planned["batch"], shard=self._planned["shard"], kinds=kinds)
 
     @cached_property
-    def _image_keys(self) -> tuple[str, ...]:
-        return tuple(image_key(sample) for sample in self.study.data)
+    def _file_keys(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(file_keys(sample) for sample in self.study.data)
 
     @property
     def _planned(self) -> dict[str, Any]:

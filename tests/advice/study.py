@@ -48,7 +48,7 @@ from interp.study.layer_sweep.failures import thresholds
 from interp.study.layer_sweep.task import SweepTask
 from interp.study.layer_sweep.task import _layers as map_of_layers
 from interp.study.runs import run_cells
-from interp.study.task import check_files, image_key
+from interp.study.task import check_files, file_keys
 from interp.study.task import edited as edited_model
 from interp.tracing import Cost
 from tests.run.fake_task import Roots
@@ -236,7 +236,7 @@ def image_sample() -> interp.Sample:
 def moved_image(back: bool) -> None:
     """Checks the files of a sample whose image was moved away, and perhaps back."""
     sample = image_sample()
-    path, key = Path(str(sample.image)), image_key(sample)
+    path, key = Path(str(sample.image)), file_keys(sample)
     path.rename(path.with_name("moved.png"))
     if back:
         path.with_name("moved.png").rename(path)
@@ -246,7 +246,7 @@ def moved_image(back: bool) -> None:
 def in_memory() -> None:
     """Checks the files of a sample that has none."""
     sample = interp.Sample(np.zeros((8, 8, 3), np.uint8), "where?")
-    check_files(sample, image_key(sample))
+    check_files(sample, file_keys(sample))
 
 
 def pipe() -> Path:

@@ -12,7 +12,7 @@ import interp
 from interp.errors import RunError
 from interp.run import Portable, Workers, digest
 from interp.study import Grid, LayerSweep, ModelSpec
-from interp.study.task import check_files, image_key
+from interp.study.task import check_files, file_keys
 from tests.run.run_fingerprints import fingerprints
 
 
@@ -43,18 +43,30 @@ def test_an_image_file_must_be_the_one_that_was_planned(tmp_path: Path) -> None:
     path, lost = tmp_path / "a.png", tmp_path / "lost.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
     sample, absent = interp.Sample(path, "where?", id="one"), interp.Sample(lost, "where?", id="two")
-    key, none = image_key(sample), image_key(absent)
+    key, none = file_keys(sample), file_keys(absent)
     check_files(sample, key)
     check_files(absent, none)  # unreadable there and here: a failure in any process
     path.rename(lost)
     for changed, known in ((sample, key), (absent, none)):
         with pytest.raises(
-            RunError, match=rf"files of sample {changed.id} on .* missing, unreadable or different"
+            RunError, match=rf"files of sample {changed.id} on .* is missing, unreadable or different"
         ):
             check_files(changed, known)
     Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(path)
-    with pytest.raises(RunError, match=rf"{path}\. Put the images under the same paths"):
+    with pytest.raises(RunError, match=rf"{path}\. Put the files under the same paths"):
         check_files(sample, key)
+
+
+def test_a_mask_file_must_be_the_one_that_was_planned(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "mask.png", np.zeros((8, 8), np.uint8)
+    pixels[2:4, 2:4] = 255
+    Image.fromarray(pixels).save(path)
+    sample = interp.Sample(np.zeros((8, 8, 3), np.uint8), "where?", masks=[path], id="one")
+    keys = file_keys(sample)
+    check_files(sample, keys)
+    Image.fromarray(255 - pixels).save(path)
+    with pytest.raises(RunError, match=r"files of sample one .*mask\.png"):
+        check_files(sample, keys)
 
 
 @pytest.mark.slow
