@@ -83,17 +83,17 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray cluster of one machine that outlives its drivers."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, str(Path(__file__).with_name("ray_head.py"))]
-    pipes: dict[str, Any] = {
-        "stdin": subprocess.PIPE,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.DEVNULL,
-    }
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as head:
-        yield head.stdout.readline().strip()  # leaving the block closes the pipe, and the cluster ends
+    said = tmp_path_factory.mktemp("head") / "stderr"
+    with said.open("w") as file:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
+        with subprocess.Popen(command, env=environment, text=True, **pipes) as head:
+            address = head.stdout.readline().strip()
+            assert address, said.read_text()
+            yield address  # leaving the block closes the pipe, and the cluster ends
 
 
 @pytest.fixture
