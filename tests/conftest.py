@@ -1,18 +1,22 @@
 """Shapes and types are checked at test time: every annotated function of `interp` goes through beartype."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import jaxtyping
-from jaxtyping import install_import_hook
 
-import tests.typechecker  # noqa: F401  (jaxtyping looks it up by name)
 from tests.covering import covering_set, parameters_of
+from tests.typechecker import check_annotations
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-HOOK = install_import_hook("interp", "tests.typechecker.typechecked")
+# Workers, the processes that tests start, and the next run read what the first one compiled.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+check_annotations("interp")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -40,6 +44,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _one_thread() -> None:
     """Two test workers share two cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """A kill loses nothing that the kernel holds; `tests/run/test_disk.py` sees what is synced."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ import pkgutil
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = [pytest.param(path, id=path.stem) for path in sorted(FOLDER.glob("*.ipynb"))]
@@ -15,6 +13,8 @@ NOTEBOOKS = [pytest.param(path, id=path.stem) for path in sorted(FOLDER.glob("*.
 
 def code(path: Path) -> ast.Module:
     """A notebook's code, without lines for IPython."""
+    import nbformat  # takes seconds, so the workers that read no notebook do without
+
     cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     lines = [line for cell in cells for line in cell.splitlines() if not line.lstrip().startswith(("%", "!"))]
     return ast.parse("\n".join(lines))
@@ -42,6 +42,9 @@ def test_a_notebook_names_what_there_is(path: Path) -> None:
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS)
 def test_notebook_runs_top_to_bottom(path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells if cell.cell_type == "code"), (
         "commit it cleared"

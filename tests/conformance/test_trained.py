@@ -80,7 +80,7 @@ def test_photographs_are_pieces_with_detail():
 
 
 def test_the_organism_passes_on_photographs():
-    result = check("organism", checks=["locality", "several images"], probes=16)
+    result = check("organism", checks=["locality", "several images"], probes=6)
     assert result.passed, result.failures
 
 

@@ -63,11 +63,11 @@ def sweep(split: str = "test") -> Grid:
     return Grid(base, data=both(split))
 
 
-def token_sweep(divisor: Prompt | None, split: str = "test") -> Grid:
+def token_sweep(divisor: Prompt | None) -> Grid:
     """What two kinds of text tokens attend to."""
     indicators = {kind: Attention(relative_to=divisor, queries=rows) for kind, rows in KINDS.items()}
-    base = LayerSweep(data=natural(split), metrics=("ar",), seed=1, batch=N_NATURAL)
-    return Grid(base, indicator=indicators, data=both(split))
+    base = LayerSweep(data=natural(), metrics=("ar",), seed=1, batch=N_NATURAL)
+    return Grid(base, indicator=indicators, data=both())
 
 
 def plain_maps() -> Grid:

@@ -14,16 +14,22 @@ from tests.golden import examples, pages
 FOLDER = Path(__file__).parent
 UNSTABLE = ("seconds", "forwards", "tokens", "note")
 """Columns that depend on the machine or on how passes are shared, or that are prose."""
-TOLERANCE = 1e-6
-"""Relative and absolute, whichever allows more."""
+TOLERANCE = 1e-5
+"""Relative and absolute, whichever allows more: other processors round float32 otherwise, by 4e-6 at the most."""
 TOLERANCES = {
-    ("head_attribution", "total"): 1e-5,
     ("knockout_sweep", "relative"): 1e-4,
 }
-"""(study, measure) → the same, where float32 rounds more: its knockouts run side by side, and how many do is free.
-
-A total effect is a difference of two float32 logits: before and after passes were shared, both are up to 9e-6 away
-from the float64 model. A relative change is in percent: 1e-6 as a fraction.
+"""(study, measure) → the same, where float32 rounds more: a relative change is in percent, 1e-6 as a fraction."""
+FRAMES = {
+    "indicator_comparison-curves": 1e-4,
+    "indicator_comparison-scores": 2e-3,
+    "indicator_comparison-summary": 2e-3,
+    "knockout_sweep-tests": 1e-3,
+    "logit_lens-scores": 2e-3,
+    "logit_lens-summary": 2e-3,
+}
+"""Frame → the same, where rounding moves more than values: which of two nearly tied tokens is first, or which of the
+resampled groups lies at the edge of an interval or of a p value (1e-3, 2e-4 and 1e-4 from one processor to another).
 """
 
 
@@ -75,7 +81,8 @@ def frame_faults(name: str, frame: pd.DataFrame) -> list[str]:
         return [f"{name}: expected {len(golden)} rows with {missing}, got {len(frame)} of {list(frame)}"]
     faults = []
     study, measures = name.partition("-")[0], golden.get("measure", [""] * len(golden))
-    tolerances = [TOLERANCES.get((study, measure), TOLERANCE) for measure in measures]
+    usual = FRAMES.get(name, TOLERANCE)
+    tolerances = [max(TOLERANCES.get((study, measure), 0), usual) for measure in measures]
     for column in golden:
         values = zip(golden[column], frame[column].tolist(), tolerances, strict=True)
         for row, (expected, found, tolerance) in enumerate(values):

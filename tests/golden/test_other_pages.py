@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pandas as pd
 import pytest
 
 from interp.stats import bootstrap_statistic, holm, paired, paired_test
-from interp.study import Result, choose_layer
+from interp.study import choose_layer
+from interp.study.layer_choice import LayerChoice
 from tests.golden import examples, pages
 from tests.golden.expected import (
     MIN_GROUPS,
@@ -44,14 +46,11 @@ def tokens(run: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def token_layers(run: Callable[[Any], Any]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for name, divisor in DIVISORS.items():
-        whole = run(examples.token_sweep(divisor, "validation"))
-        for kind in examples.KINDS:
-            cells = tuple(cell for cell in whole.cells if cell.labels["indicator"] == kind)
-            found.setdefault(name, {})[kind] = choose_layer(Result(whole.study, cells, whole.folder))
-    return found
+def token_layers() -> dict[str, dict[str, LayerChoice]]:
+    """Layers as if chosen elsewhere, every one another."""
+    layers = iter((3, 2, 4, 1))
+    chosen = partial(LayerChoice, "ar", groups=frozenset(), split="validation", n=25)
+    return {name: {kind: chosen({"organism": next(layers)}) for kind in examples.KINDS} for name in DIVISORS}
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,24 @@ import pytest
 
 from tests.golden import examples, golden, pages
 
-NAMES = sorted(examples.described())
+NAMES = sorted(path.stem for path in golden.FOLDER.glob("*.json"))
 
 
 @cache
-def described(name: str) -> dict[str, Any]:
-    """The JSON of a study."""
-    return examples.described()[name].to_dict()
+def described() -> dict[str, dict[str, Any]]:
+    """The JSON of each study."""
+    return {name: study.to_dict() for name, study in examples.described().items()}
+
+
+def test_every_kind_of_study_has_a_golden_file() -> None:
+    assert sorted(described()) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_study_is_described_as_before(name: str) -> None:
-    assert json.loads(json.dumps(described(name))) == golden.read_study(name)["study"]
+    assert json.loads(json.dumps(described()[name])) == golden.read_study(name)["study"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_study_hashes_as_before(name: str) -> None:
-    assert pages.digest(described(name)) == golden.read_study(name)["digest"]
+    assert pages.digest(described()[name]) == golden.read_study(name)["digest"]

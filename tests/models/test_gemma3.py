@@ -35,6 +35,7 @@ def bench(*sizes: tuple[int, int], **images_kwargs) -> Bench:
     return Bench("gemma3", Gemma3(), list(sizes), images_kwargs)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("scan", [{}, SCAN], ids=["squashed", "pan and scan"])
 @pytest.mark.parametrize("sizes", SAMPLES, ids=str)
 def test_a_footprints_pixels_change_its_token(sizes, scan):

@@ -51,6 +51,7 @@ def test_rectangles_fill_the_cells_that_their_footprints_say(model, size):
         assert np.abs(pixel_impulses.covered(found, [size], box) - seen.ravel()).max() < tolerance
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("size", [(150, 150), (200, 90), (60, 140), (30, 28)])
 def test_impulses_reach_their_tokens(model, size):
     name, hf, processor = model

@@ -125,8 +125,13 @@ def test_figure_3_is_one_grid_of_models_data_and_kinds(
     assert len(grids) == 2  # validation and test
     labels = {cell["labels"]["data"] for path in grids for cell in json.loads(path.read_text())["cells"]}
     assert labels == {f"{vgmed.name} · attribute", f"{vgmed.name} · localization"}
-    assert (tmp_path / "report.html").is_file()
-    assert "best mean attention ratio on validation" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "best mean attention ratio on validation" in said
+    assert "attention ratio (higher is better)" in said
+    assert "on validation samples that share no group with these" in said
+    assert f"Report: {tmp_path / 'report.html'}" in said
+    report = html.unescape((tmp_path / "report.html").read_text())
+    assert all(label in report for label in labels)
 
 
 def test_a_set_is_parted_by_the_kinds_its_samples_name() -> None:

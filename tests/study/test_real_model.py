@@ -67,6 +67,7 @@ def figure() -> Callable[..., Any]:
     return module.main
 
 
+@pytest.mark.slow  # `tests/run/test_kills.py` kills runs anywhere; `test_figure_3…` runs the script
 def test_a_killed_figure_3_is_finished_with_the_same_bytes(
     folder: Path, figure: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,9 +94,10 @@ def test_a_cell_has_the_bytes_it_has_alone(mllm: Mllm, tmp_path: Path, made: lis
     varied.run(tmp_path / "grid", progress=False)
     assert len(made) == 2
     made.clear()
-    for _, study in varied.studies:
-        study.run(tmp_path / "alone", progress=False)
-    assert len(made) == 2 * 8
+    studies = [study for _, study in varied.studies]
+    for place in (0, 3, 5, 6):  # of 2 × 2 × 2 cells, every pair of two axes' values
+        studies[place].run(tmp_path / "alone", progress=False)
+    assert len(made) == 2 * 4
     together = fingerprints(tmp_path / "grid")
     for file, found in fingerprints(tmp_path / "alone").items():
         assert together[file] == found, file

@@ -17,6 +17,9 @@ QUESTION = "where is the nodule?"
 SIZE = (90, 50)
 """(width, height): neither square nor a multiple of a patch."""
 
+BREAKABLE = ("image tokens", "tiling", "locality", "rows", "image prefix")
+"""The checks of conformance that a layout can break; the others are of edits, which every layout shares."""
+
 
 def picture() -> np.ndarray:
     """A smooth random image, (row, col, 3) uint8, that is not square."""
