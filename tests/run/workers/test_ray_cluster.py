@@ -50,7 +50,7 @@ def await_end(processes: set[int]) -> None:
         time.sleep(0.2)
 
 
-def test_a_private_ray_gives_the_bytes_of_one_process_after_a_kill(
+def test_a_private_ray_gives_the_bytes_of_one_process(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before, first = rays(os.getpid()), Roots().plan().shards[0][-1][-1]
