@@ -190,8 +190,8 @@ def _join(ray: Any, address: str, n: int) -> None:
 
 def _check_reachable(address: str) -> None:
     """Raises an `OSError` if nothing listens at host:port: Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port:
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
 
 
@@ -214,6 +214,7 @@ def quiet_and_patient() -> Iterator[None]:
     services = importlib.import_module("ray._private.services")
     with (
         _environment("RAY_USAGE_STATS_ENABLED", "0"),
+        _environment("RAY_agent_register_timeout_ms", f"{1000 * START:.0f}"),
         _replaced(importlib.import_module("ray._private.worker"), "listen_error_messages", lambda *_: None),
         _replaced(services, "get_node", _patient(getattr(services, "get_node", None))),
         warnings.catch_warnings(),
