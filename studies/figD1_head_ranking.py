@@ -23,8 +23,8 @@ from interp.study.head_ranking.study import HeadRanking
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 160, metric: str = "kl", k: int | None = None, device: str = "cpu",
-    dtype: str = "float32",
+    workers: WorkerOptions = 1, n: int = 160, metric: str = "kl", k: int | None = None, batch_size: int = 8,
+    device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Rank heads on each data set and compare the rankings.
 
@@ -37,6 +37,7 @@ def main(
         n: The maximum number of samples per data set, drawn with the seed.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
         k: The number of top heads; by default 20, as in the paper, or an eighth of a small model's heads.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -47,7 +48,9 @@ def main(
         )
     spec = ModelSpec(model, device=device, dtype=dtype)
     results = [
-        HeadRanking(model=spec, data=samples, metric=metric, seed=seed).run(out, workers=workers)
+        HeadRanking(model=spec, data=samples, metric=metric, seed=seed, batch=batch_size).run(
+            out, workers=workers
+        )
         for samples in read.values()
     ]
     first, *others = results

@@ -86,7 +86,7 @@ def indicators(seed: int) -> dict[str, Any]:
 def main(
     model: str = "organisms", data: str = "natural", truth: tuple[str, ...] = ("boxes",),
     out: Path = Path("runs"), seed: int = 0, workers: WorkerOptions = 1, n: int = 24, n_validation: int = 10,
-    n_faithful: int = 4, n_checked: int = 4, few: int = 20, batch: int = 8, device: str = "cpu",
+    n_faithful: int = 4, n_checked: int = 4, few: int = 20, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Compare indicators on the same samples.
@@ -103,7 +103,7 @@ def main(
         n_faithful: The number of samples on which tokens are removed for the curves.
         n_checked: The number of samples on which weights are shuffled and questions exchanged.
         few: The number of samples for embedding replacement, which takes one pass per image token.
-        batch: Samples per call of an indicator.
+        batch_size: Samples per call of an indicator.
         device: Where the models run.
         dtype: The models' floating-point type.
     """
@@ -114,7 +114,7 @@ def main(
             data=_samples(name, "test", n, seed),
             validation=_samples(name, "validation", n_validation, seed),
             indicators=indicators(seed), truth=sought, **SETTINGS, few={DEAR: few},
-            n_faithful=n_faithful, n_checked=n_checked, seed=seed, batch=batch,
+            n_faithful=n_faithful, n_checked=n_checked, seed=seed, batch=batch_size,
         )  # fmt: skip
         specs = {one: ModelSpec(one, device=device, dtype=dtype) for one in models}
         results.append(Grid(study, model=specs).run(out, workers=workers))

@@ -25,7 +25,7 @@ def main(
     workers: WorkerOptions = 1, n: int = 80, flows: tuple[str, ...] = (),
     by: Literal["layer window", "layer", "head"] = "layer window", window: int | None = None, stride: int = 1,
     mode: Literal["renormalise", "zero"] = "renormalise", target: Literal["answer", "greedy"] = "answer",
-    device: str = "cpu", dtype: str = "float32",
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Block attention between groups of tokens, a few layers at a time.
 
@@ -42,6 +42,7 @@ def main(
         stride: Layers from one window to the next.
         mode: Whether the blocked attention goes to the other keys or is lost.
         target: The answer whose first token is used: the sample's own or the unedited model's.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -49,7 +50,7 @@ def main(
     spec, first = ModelSpec(model, device=device, dtype=dtype), next(iter(read.values()))
     sweep = KnockoutSweep(
         model=spec, data=first, flows=flows or None, by=by, window=window, stride=stride, mode=mode, target=target,
-        seed=seed,
+        seed=seed, batch=batch_size,
     )  # fmt: skip
     study = Grid(sweep, data=read) if len(read) > 1 else sweep
     show(study.run(out, workers=workers), out)

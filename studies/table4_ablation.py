@@ -31,7 +31,7 @@ def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, n: int = 60, n_validation: int = 80, k: tuple[int, ...] = (), p: tuple[float, ...] = (),
     variant: Literal["code", "paper"] = "code", layers: tuple[int, ...] = (), metric: str = "kl",
-    tokens: int = 8, batch: int = 8, device: str = "cpu", dtype: str = "float32",
+    tokens: int = 8, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """How much do the number of heads and the percentile matter?
 
@@ -49,7 +49,7 @@ def main(
         layers: The masked layers; by default the published or the chosen one.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
         tokens: The maximum number of tokens of an answer.
-        batch: Samples per forward pass.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -59,9 +59,11 @@ def main(
     results = []
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
-        found = grounding(spec, held_out.get(label), out=out, metric=metric, seed=seed, workers=workers)
+        found = grounding(
+            spec, held_out.get(label), out=out, metric=metric, seed=seed, workers=workers, batch=batch_size
+        )
         print(found.said, end="\n\n")
-        study = Refinement(model=spec, data=samples, max_new_tokens=tokens, seed=seed, batch=batch)
+        study = Refinement(model=spec, data=samples, max_new_tokens=tokens, seed=seed, batch=batch_size)
         methods = cells(found, k or usual[0], p or usual[1], layers, variant)
         results.append(Grid(study, method=methods).run(out, workers=workers))
     show(RefinementResult.join(results), out / "table4.html")

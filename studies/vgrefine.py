@@ -12,6 +12,7 @@ Runs are stored under `--out`, and the same command resumes them; `vgrefine.html
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
@@ -24,7 +25,7 @@ from interp.study.refinement.method_choice import grounding
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, n: int = 120, n_validation: int = 80, k: int | None = None,
-    layers: tuple[int, ...] = (), metric: str = "kl", tokens: int = 8, batch: int = 8, device: str = "cpu",
+    layers: tuple[int, ...] = (), metric: str = "kl", tokens: int = 8, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Answer with and without VGRefine.
@@ -41,7 +42,7 @@ def main(
         layers: The masked layers; by default the published or the chosen one.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
         tokens: The maximum number of tokens of an answer.
-        batch: Samples per forward pass.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -50,14 +51,14 @@ def main(
     results = []
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
-        found = grounding(spec, held_out.get(label), out=out, k=k, metric=metric, seed=seed, workers=workers)
+        options: dict[str, Any] = {"seed": seed, "batch": batch_size}
+        found = grounding(spec, held_out.get(label), out=out, k=k, metric=metric, workers=workers, **options)
         print(found.said, end="\n\n")
-        masked = layers or (found.layer,)
-        study = Refinement(
-            model=spec, data=samples, max_new_tokens=tokens, read_layer=found.read_layer, seed=seed, batch=batch
-        )  # fmt: skip
+        options |= {"data": samples, "read_layer": found.read_layer}
+        study = Refinement(model=spec, max_new_tokens=tokens, **options)
         methods = {
-            f"VGRefine, {one}": VGRefine(found.heads, masked, variant=one) for one in ("code", "paper")
+            f"VGRefine, {one}": VGRefine(found.heads, layers or (found.layer,), variant=one)
+            for one in ("code", "paper")
         }
         results.append(Grid(study, method=methods).run(out, workers=workers))
     show(RefinementResult.join(results), out / "vgrefine.html")

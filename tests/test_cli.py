@@ -103,7 +103,7 @@ def test_records_are_written_and_read(tmp_path):
 
 
 def test_python_m_interp_shows_help_without_torch():
-    code = "import sys, interp.cli; print('torch' in sys.modules)"
+    code = "import sys, interp.cli, interp.rating_commands; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
     done = subprocess.run([sys.executable, "-m", "interp", "--help"], capture_output=True, text=True)
     assert done.returncode == 0

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_call, check_one_of, layers_of, site_layers
-from interp.indicators.maps import Maps, Samples, label_map
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
@@ -67,22 +67,17 @@ class AttentionGradient:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps of these samples, run as one batch.
+        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
 
         Raises:
             InterpError: Samples or prompts that cannot be encoded, layers the model does not have, or an answer of
                 several tokens for a model whose prompt rows would see it.
         """
         check_call(mllm, prompt, target)
-        layers = layers_of(mllm, self.layers)
-        increasing = sorted(layers)
-        with Meter(mllm.device) as meter:
-            passes = list(row_gradients(mllm, samples, target, prompt, meter, layers=increasing))
-            order = [increasing.index(layer) for layer in layers]
-            maps = tuple(self._map(passes, i, layers, order) for i in range(len(passes[0].tokens)))
-            logits = xr.DataArray(passes[0].logits.cpu().numpy(), dims=["sample", "token_id"], name="logits")
-        return Maps(maps, passes[0].tokens, meter.cost, logits)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""
@@ -93,6 +88,17 @@ class AttentionGradient:
             "layers": self.layers if self.layers == "all" else list(self.layers),
             "queries": self.queries,
         }
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
+        layers = layers_of(mllm, self.layers)
+        increasing = sorted(layers)
+        with Meter(mllm.device) as meter:
+            passes = list(row_gradients(mllm, samples, target, prompt, meter, layers=increasing))
+            order = [increasing.index(layer) for layer in layers]
+            maps = tuple(self._map(passes, i, layers, order) for i in range(len(passes[0].tokens)))
+            logits = xr.DataArray(passes[0].logits.cpu().numpy(), dims=["sample", "token_id"], name="logits")
+        return Maps(maps, passes[0].tokens, meter.cost, logits)
 
     def _map(
         self, passes: Sequence[RowGradients], sample: int, layers: Sequence[int], order: Sequence[int]

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
 from interp.run.plan import Plan
 
@@ -22,9 +20,11 @@ class Progress:
     """A context manager with the bars of runs that are computed at the same time."""
 
     def __init__(self, *, show: bool = True) -> None:
+        from interp.tracing.progress_bar import bars  # loads torch, which reading stored runs does not need
+
         console = Console(file=sys.stderr)
         self.show = show
-        self.bars = _bars(console) if show and console.is_terminal else None
+        self.bars = bars(console) if show and console.is_terminal else None
 
     def __enter__(self) -> Progress:
         if self.bars is not None:
@@ -85,14 +85,3 @@ class Track:
 
     def _say(self, text: str) -> None:
         self._progress.say(f"{self._label}: {text}")
-
-
-def _bars(console: Console) -> Bars:
-    return Bars(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("samples"),
-        TimeRemainingColumn(),
-        console=console,
-    )

@@ -20,6 +20,7 @@ from interp.data import Samples
 from interp.errors import InterpError, RunError, SampleError, StudyError
 from interp.indicators import Maps
 from interp.inputs.masks import Mask
+from interp.inputs.packing import image_key, question_length
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -41,9 +42,7 @@ __all__ = [
     "edited",
     "fault",
     "file_keys",
-    "image_key",
     "model_identity",
-    "question_length",
     "suitable_threads",
 ]
 
@@ -81,9 +80,12 @@ class _Edited(Mllm):
         generate: int = 0,
         seed: int | None = None,
         decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        **options: Any,
     ) -> Trace:
         """`Mllm.trace`, with the model's own edits first."""
-        return super().trace(samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding)
+        return super().trace(
+            samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding, **options
+        )
 
 
 def model_identity(mllm: Any, *, again: bool = False) -> dict[str, str]:
@@ -160,14 +162,6 @@ def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
     return None
 
 
-def image_key(sample: Sample) -> str:
-    """Equal for samples of the same images, by content; a sample's own where they cannot be read."""
-    try:
-        return " ".join(sample.image_fingerprints)
-    except InterpError:
-        return f"unreadable {sample.id}"
-
-
 def file_keys(sample: Sample, *, again: bool = False) -> tuple[str, ...]:
     """Returns what names the content of a sample's images, and of each of its masks.
 
@@ -206,12 +200,6 @@ def check_files(sample: Sample, keys: tuple[str, ...]) -> None:
             f"started with, but one is missing, unreadable or different there: {', '.join(files)}. Put the files under "
             f"the same paths on every machine, for instance in a shared folder, or give the samples images in memory."
         )
-
-
-def question_length(sample: Sample) -> int:
-    """A number that grows with the length of any prompt that asks the question; an image counts for more."""
-    options = sum(len(option) + 4 for option in sample.options or ())
-    return len(sample.question) + options + 10_000 * len(sample.images)
 
 
 BATCHES_PER_SHARD = 4
@@ -276,10 +264,10 @@ class StudyTask(ABC):
 
     @property
     def mllm(self) -> Any:
-        """The opened model; its traces share image prefixes."""
+        """The opened model; its traces share image prefixes and run a micro-batch at once, which a run halves."""
         key = self._model_key
         mllm = self._shelf.model(key, self._opened) if self._mllm is None else self._mllm
-        return mllm.sharing(Prefixes(self._shelf.once, key)) if isinstance(mllm, Mllm) else mllm
+        return mllm.sharing(Prefixes(self._shelf.once, key)).at_once() if isinstance(mllm, Mllm) else mllm
 
     @cached_property
     def _model_key(self) -> str:

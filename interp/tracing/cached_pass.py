@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,6 +24,7 @@ from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
 from interp.tracing.encoding import PER_TOKEN, Batch
 from interp.tracing.finite import check_logits
+from interp.tracing.out_of_memory import in_halves
 from interp.tracing.prefix import After, Prefix, exact, pass_inputs
 from interp.tracing.run import run_pass, whole_cache
 from interp.tracing.shared_keys import HiddenCells, SharedKeys
@@ -33,6 +34,8 @@ from interp.tracing.wrapped import WrappedModel
 __all__ = ["KeptPass"]
 
 Rows = Float[Tensor, "one row hidden"]
+Some = TypeVar("Some")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +195,25 @@ class KeptPass:
             _entered(decoder, self.kinds, start, changes.entering, above),
         ):
             return run_pass(self.mllm.hf, self._inputs(n, stop), meter, cache=cache, keep=self.keep).float()
+
+    def fitting(self, variants: Some, run: Callable[[Some], T]) -> list[T]:
+        """What `run` gives for variants side by side; for halves of them where they do not fit in memory.
+
+        A model that runs all `at_once` is not split here.
+
+        Raises:
+            ModelError: A single variant does not fit.
+        """
+        if not self.mllm.batches:
+            return [run(variants)]
+
+        def too_large(_: Some, problem: str) -> ModelError:
+            return ModelError(
+                f"a variant of sample {self.batch.samples[0].id} does not fit in memory even alone ({problem}). Free "
+                "memory, or load the model with dtype='bfloat16' or on a larger device."
+            )
+
+        return in_halves(variants, run, too_large=too_large)
 
     def hiding(
         self, keys: Bool[Tensor, "variant key"], rows: int, stop: int, layers: Collection[int]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
@@ -26,6 +27,8 @@ from interp.tracing.weights import execution_device, versions
 
 __all__ = ["WrappedModel"]
 
+Own = TypeVar("Own", bound="WrappedModel")
+
 
 @dataclass(frozen=True, eq=False)
 class WrappedModel:
@@ -39,6 +42,7 @@ class WrappedModel:
         executor: how traces read and edit: "tap" (the model's attention function does a little more) or
             "source" (nnsight, at the attention call in each layer's source). Same results; see `using`.
         prefixes: where traces find image prefixes; None to run whole prompts. See `sharing`.
+        batches: whether samples run in micro-batches of `batch_size`; see `at_once`.
     """
 
     hf: Any
@@ -47,6 +51,7 @@ class WrappedModel:
     installation: Installation
     executor: Literal["tap", "source"] = "tap"
     prefixes: Prefixes | None = None
+    batches: bool = True
 
     def __repr__(self) -> str:
         kind, own = type(self).__name__, type(self.hf).__name__
@@ -183,6 +188,17 @@ class WrappedModel:
             ImageTokenMismatch: Not as many image tokens as footprints.
         """
         return self.encoder(samples, prompt)
+
+    def at_once(self: Own) -> Own:
+        """The same model, which runs the samples it is given as one batch, whatever `batch_size=` says.
+
+        For callers that cut samples into micro-batches and split these when memory runs out, as studies do.
+        """
+        if not self.batches:
+            return self
+        found = copy(self)  # with what is cached, such as the layers
+        object.__setattr__(found, "batches", False)
+        return found
 
     @property
     def _text_config(self) -> Any:

@@ -141,11 +141,11 @@ def test_a_set_is_parted_by_the_kinds_its_samples_name() -> None:
     assert {label: len(samples) for label, samples in parts.items()} == {"a · x": 2, "a · y": 1, "b": 1}
 
 
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("fig*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)
 def test_scripts_are_short_and_have_the_same_arguments(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 150
     arguments = script(path.stem).main.__annotations__
-    assert {"model", "data", "out", "seed", "workers"} <= set(arguments)
+    assert {"model", "data", "out", "seed", "workers", "batch_size"} <= set(arguments)
 
 
 def test_scripts_have_one_worker_unless_told_otherwise() -> None:

@@ -56,6 +56,7 @@ def grounding(
     metric: str = "kl",
     seed: int = 0,
     workers: int | Workers = 1,
+    batch: int = 8,
 ) -> Grounding:
     """The heads and the layer for VGRefine on this model: published, where they are, else found on validation samples.
 
@@ -70,6 +71,7 @@ def grounding(
         metric: What ranks the heads; the paper's is KL.
         seed: Of the layer sweep.
         workers: Processes, or an `interp.run.Workers`.
+        batch: Samples per forward pass.
 
     Raises:
         StudyError: No validation samples for a model without published heads, or samples of the test split.
@@ -87,11 +89,12 @@ def grounding(
             'Give rows a "split" of "validation", or choose other data.'
         )
     check_split([validation], "heads and a layer")
-    ranking = HeadRanking(model=model, data=validation, metric=metric)
+    ranking = HeadRanking(model=model, data=validation, metric=metric, batch=batch)
     ranked = ranking.run(out, workers=workers)
     n_heads = ranked.n_heads - ranked.n_unranked
     chosen = k or min(20, max(n_heads // 8, 1))
-    sweep = LayerSweep(model=model, data=validation, metrics=("ar",), seed=seed).run(out, workers=workers)
+    layers = LayerSweep(model=model, data=validation, metrics=("ar",), seed=seed, batch=batch)
+    sweep = layers.run(out, workers=workers)
     choice = choose_layer(sweep)
     layer = next(iter(choice.layers.values()))
     split = f"{validation.split} " if validation.split else ""
