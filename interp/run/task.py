@@ -13,7 +13,17 @@ from interp.run.cache import ProcessCache
 from interp.run.columns import TableRows
 from interp.run.plan import Plan
 
-__all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Preparing", "Sharing", "Task", "Watched", "failure"]
+__all__ = [
+    "FAILURES",
+    "FAILURE_SCHEMA",
+    "Outcome",
+    "Portable",
+    "Preparing",
+    "Sharing",
+    "Task",
+    "Watched",
+    "failure",
+]
 
 FAILURES = "failures"
 
@@ -95,6 +105,24 @@ class Preparing(Protocol):
         Args:
             threads: How many threads will call it at the same time.
         """
+        ...
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """A task that other processes compute, perhaps on other devices and on other machines."""
+
+    @property
+    def device(self) -> str:
+        """The device that its model takes, such as "cuda:0"."""
+        ...
+
+    def move(self, device: str) -> None:
+        """Opens the model on this device, which is of the same type; called before anything is computed."""
+        ...
+
+    def check_inputs(self, indices: Sequence[int]) -> None:
+        """Raises a `RunError` if a file of these samples is not here, or not what it was when the run was planned."""
         ...
 
 

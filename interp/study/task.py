@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ import pyarrow as pa
 from interp.data import Samples
 from interp.errors import InterpError, RunError, SampleError, StudyError
 from interp.indicators import Maps
+from interp.inputs.masks import Mask
 from interp.inputs.packing import image_key, question_length
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
@@ -38,9 +40,11 @@ __all__ = [
     "SamplesTask",
     "StudyTask",
     "TableRows",
+    "check_files",
     "data_identity",
     "edited",
     "fault",
+    "file_keys",
     "model_identity",
     "suitable_threads",
 ]
@@ -163,6 +167,46 @@ def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
     return None
 
 
+def file_keys(sample: Sample, *, again: bool = False) -> tuple[str, ...]:
+    """Returns what names the content of a sample's images, and of each of its masks.
+
+    Args:
+        sample: The sample.
+        again: Whether files are read again; otherwise known fingerprints are taken.
+    """
+    if not sample.is_usable:
+        return ()
+    masks = [Mask(one.values, one.image, one.label) if again else one for one in sample.masks]
+    return image_key(sample.replace() if again else sample), *(_mask_key(mask) for mask in masks)
+
+
+def _mask_key(mask: Mask) -> str:
+    try:
+        return mask.fingerprint
+    except InterpError:
+        return "unreadable"
+
+
+def check_files(sample: Sample, keys: tuple[str, ...]) -> None:
+    """Raise an error if the files of a sample, read again, have other `file_keys` than these.
+
+    Raises:
+        RunError: A file is missing, is another one, or is there although it was not.
+    """
+    held = [*zip(sample.images, sample.in_memory, strict=True)]
+    files = [
+        str(values)
+        for values, inside in (*held, *((m.values, m.in_memory) for m in sample.masks))
+        if not inside
+    ]
+    if files and file_keys(sample, again=True) != keys:
+        raise RunError(
+            f"expected the files of sample {sample.id} on {socket.gethostname()} to be those that the study was "
+            f"started with, but one is missing, unreadable or different there: {', '.join(files)}. Put the files under "
+            f"the same paths on every machine, for instance in a shared folder, or give the samples images in memory."
+        )
+
+
 BATCHES_PER_SHARD = 4
 
 
@@ -207,6 +251,7 @@ class StudyTask(ABC):
                 'expected a model that other processes can open, got an opened one. Pass model="an id" or a '
                 "ModelSpec to the study, or run with workers=1."
             )
+        _ = self._file_keys  # as they are here, which other processes compare
         return {**self.__dict__, "_mllm": None, "_shelf": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -240,6 +285,24 @@ class StudyTask(ABC):
                 f"{mllm.fingerprint}. Did its files change while the study ran?"
             )
         return mllm
+
+    @property
+    def device(self) -> str:
+        """The device that the model takes, such as "cuda:0"."""
+        return str(self.study.model.device if isinstance(self.study.model, ModelSpec) else self.mllm.device)
+
+    def move(self, device: str) -> None:
+        """Open the model on this device, which is of the same type; for a task that is new in its process."""
+        self.study = self.study.replace(model=replace(self.study.model, device=device))
+
+    def check_inputs(self, indices: Sequence[int]) -> None:
+        """Raise an error if a file of these samples is not here, or is another one than when this was planned.
+
+        Raises:
+            RunError: A sample would fail, or give other numbers, in this process alone.
+        """
+        for index in indices:
+            check_files(self.study.data[index], self._file_keys[index])
 
     def check_unchanged(self) -> None:
         """Raise an error if the model is no longer the one that the run's folder is named for.
@@ -366,6 +429,10 @@ class StudyTask(ABC):
         data = self.study.data
         lengths, kinds = [question_length(sample) for sample in data], [image_key(sample) for sample in data]
         return make_plan(lengths, batch=self._planned["batch"], shard=self._planned["shard"], kinds=kinds)
+
+    @cached_property
+    def _file_keys(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(file_keys(sample) for sample in self.study.data)
 
     @property
     def _planned(self) -> dict[str, Any]:
