@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
@@ -26,7 +26,7 @@ PLAIN, RELATIVE = Attention(), Attention(relative_to=GENERIC_PROMPT)
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 6, n_validation: int = 80, batch_size: int = 8, device: str = "cpu",
+    workers: WorkerOptions = 1, n: int = 6, n_validation: int = 80, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Show where the model looks.
@@ -36,7 +36,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and fig1.html.
         seed: Draws the samples.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: Samples shown of each data set.
         n_validation: Samples of each data set's validation split on which the layer is chosen.
         batch_size: Samples per forward pass.

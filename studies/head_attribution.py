@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.report.tables import number
@@ -26,7 +26,7 @@ from interp.study.head_attribution.page import agreements, head_table, said, wri
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 40, target: Literal["greedy", "answer"] = "greedy", batch_size: int = 8,
+    workers: WorkerOptions = 1, n: int = 40, target: Literal["greedy", "answer"] = "greedy", batch_size: int = 8,
     device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Direct and total effects of heads on the answer, and where they look.
@@ -36,7 +36,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and head_attribution.html.
         seed: Draws the samples.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of samples per data set, drawn with the seed.
         target: The answer whose first token is used: the model's or the sample's own.
         batch_size: Samples per forward pass.
@@ -62,7 +62,9 @@ def main(
     print(f"Page: {write_page(result, out / 'head_attribution.html', rankings=rankings)}")
 
 
-def ranked(model: ModelSpec, samples: Samples, out: Path, workers: int, seed: int, batch: int) -> HeadResult:
+def ranked(
+    model: ModelSpec, samples: Samples, out: Path, workers: WorkerOptions, seed: int, batch: int
+) -> HeadResult:
     """Every head's attention ratio on these samples."""
     split = samples.split or "test"
     study = HeadRanking(model=model, data=samples, metric="ar", split=split, seed=seed, batch=batch)

@@ -1,6 +1,6 @@
 """Which grounding indicator can be trusted, and what does it cost? Calibration on models whose cause is known.
 
-    python studies/indicators.py
+    python studies/indicators.py --workers 2
     python studies/indicators.py --model llava-hf/llava-1.5-7b-hf --device cuda --data FOLDER
 
 The default is both seeds of two organisms: one answers from the object in question (natural scenes, truth "boxes"), the
@@ -18,7 +18,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples, bundled, named
 from interp.indicators import (
     Attention,
@@ -85,7 +85,7 @@ def indicators(seed: int) -> dict[str, Any]:
 
 def main(
     model: str = "organisms", data: str = "natural", truth: tuple[str, ...] = ("boxes",),
-    out: Path = Path("runs"), seed: int = 0, workers: int = 2, n: int = 24, n_validation: int = 10,
+    out: Path = Path("runs"), seed: int = 0, workers: WorkerOptions = 1, n: int = 24, n_validation: int = 10,
     n_faithful: int = 4, n_checked: int = 4, few: int = 20, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
@@ -97,7 +97,7 @@ def main(
         truth: For such a model: "boxes", or keys of the samples' meta that hold boxes; the first is the cause.
         out: Folder for runs and indicators.html.
         seed: Draws samples, random maps and masks, shuffled weights, and the groups of the bootstrap.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of test samples per data set.
         n_validation: The maximum number of validation samples, on which layers are chosen.
         n_faithful: The number of samples on which tokens are removed for the curves.

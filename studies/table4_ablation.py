@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
@@ -29,7 +29,7 @@ ORGANISM = (1, 5, 20), (30, 50, 70, 90)
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 60, n_validation: int = 80, k: tuple[int, ...] = (), p: tuple[float, ...] = (),
+    workers: WorkerOptions = 1, n: int = 60, n_validation: int = 80, k: tuple[int, ...] = (), p: tuple[float, ...] = (),
     variant: Literal["code", "paper"] = "code", layers: tuple[int, ...] = (), metric: str = "kl",
     tokens: int = 8, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
@@ -40,7 +40,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
         out: Folder for runs and table4.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
         k: Numbers of heads.

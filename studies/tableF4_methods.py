@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
 from interp.methods import HGAI, PAI, AdaptVis, Plain, ScalingVis, VGRefine, ViCrop
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
@@ -27,7 +27,7 @@ WEIGHTS = (0.5, 0.8, 1.2, 1.5, 2.0)
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 64, n_validation: int = 40, k: int | None = None, metric: str = "kl",
+    workers: WorkerOptions = 1, n: int = 64, n_validation: int = 40, k: int | None = None, metric: str = "kl",
     crop: Literal["both", "crop"] = "both", tokens: int = 8, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
@@ -38,7 +38,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
         out: Folder for runs and tableF4.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads, layer and weight on.
         k: The number of VGRefine's heads; by default 20, or an eighth of a small model's heads.

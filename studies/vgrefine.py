@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
@@ -24,7 +24,7 @@ from interp.study.refinement.method_choice import grounding
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 120, n_validation: int = 80, k: int | None = None,
+    workers: WorkerOptions = 1, n: int = 120, n_validation: int = 80, k: int | None = None,
     layers: tuple[int, ...] = (), metric: str = "kl", tokens: int = 8, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
@@ -35,7 +35,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
         out: Folder for runs and vgrefine.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.

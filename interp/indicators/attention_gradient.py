@@ -15,6 +15,7 @@ from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
+from interp.tracing.devices import together
 from interp.tracing.gradients import RowGradients, row_gradients
 
 __all__ = ["AttentionGradient"]
@@ -105,7 +106,7 @@ class AttentionGradient:
     ) -> xr.DataArray:
         """One sample's map; the gradients of several passes are added before ReLU."""
         tokens = passes[0].tokens[sample]
-        values = torch.stack([self._weighed(passes, sample, at) for at in order]).cpu().numpy()
+        values = torch.stack(together([self._weighed(passes, sample, at) for at in order])).cpu().numpy()
         return label_map(values[..., tokens.image], tokens, "attention × gradient", layers)
 
     def _weighed(self, passes: Sequence[RowGradients], sample: int, layer: int) -> Tensor:

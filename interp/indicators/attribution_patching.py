@@ -17,6 +17,7 @@ from interp.indicators.removals import HideTokens
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
+from interp.tracing.devices import together
 from interp.tracing.gradients import RowGradients, row_gradients
 
 __all__ = ["AttributionPatching", "knockout_effect"]
@@ -135,7 +136,7 @@ class AttributionPatching:
             rows, gradients = one.of(sample, at)
             effect = knockout_effect(rows, gradients, self.mode)[..., image.to(rows.device)].sum(dim=1)
             effects.append(effect if self.per_head else effect.sum(dim=0))
-        return torch.stack(effects)
+        return torch.stack(together(effects))
 
 
 def knockout_effect(

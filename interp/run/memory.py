@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any, TypeVar
 
 from interp.errors import InterpError, RunError
+from interp.run.columns import joined_rows
 from interp.run.sessions import sum_costs
 from interp.run.task import FAILURES, Outcome, Task, failure
 
@@ -114,5 +115,5 @@ class _Computation:
 
 def _together(first: Outcome, second: Outcome) -> Outcome:
     names = [*first.rows, *(name for name in second.rows if name not in first.rows)]
-    rows = {name: [*first.rows.get(name, ()), *second.rows.get(name, ())] for name in names}
+    rows = {name: joined_rows([first.rows.get(name, ()), second.rows.get(name, ())]) for name in names}
     return Outcome(rows, sum_costs([first.cost, second.cost]))

@@ -37,6 +37,13 @@ class Progress:
         if self.bars is not None:
             self.bars.stop()
 
+    def say(self, text: str) -> None:
+        """Prints a line on stderr, above the bars where there are any."""
+        if self.bars is not None:
+            self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        elif self.show:
+            print(text, file=sys.stderr, flush=True)
+
     def track(self, label: str, plan: Plan, missing: Sequence[int], *, own: Sequence[int]) -> Track:
         """Starts the bar of a run.
 
@@ -77,4 +84,4 @@ class Track:
             self._say(f"{self._done}/{self._total} samples, {time.perf_counter() - self._start:.0f} s")
 
     def _say(self, text: str) -> None:
-        print(f"{self._label}: {text}", file=sys.stderr, flush=True)
+        self._progress.say(f"{self._label}: {text}")

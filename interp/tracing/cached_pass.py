@@ -178,10 +178,11 @@ class KeptPass:
         self, n: int, stop: int, meter: Meter, start: int, changes: _Changes
     ) -> Float[Tensor, "variant kept token_id"]:
         """The last rows' logits of `n` variants, as they come."""
+        devices = self.mllm.layer_devices
+        hidden = {i: cells.on(devices[i]) for i, cells in changes.hidden.items()}
         work = {
             i: SharedKeys(
-                (self.keys[i][:, :, :stop], self.values[i][:, :, :stop]) if stop else None,
-                changes.hidden.get(i),
+                (self.keys[i][:, :, :stop], self.values[i][:, :, :stop]) if stop else None, hidden.get(i)
             )
             for i in range(start, self.mllm.n_layers)
         }
@@ -278,8 +279,10 @@ class _Watch:
             hidden = arguments[0]
             if i in self.layers:
                 self.entering[i] = hidden.clone()
-            if self._left is not None and self._left is not hidden and not torch.equal(self._left, hidden):
-                self.added[i - 1] = hidden - self._left
+            if self._left is not None and self._left is not hidden:
+                left = self._left.to(hidden.device)  # the layer before may run elsewhere
+                if not torch.equal(left, hidden):
+                    self.added[i - 1] = hidden - left
 
         return before
 
@@ -317,14 +320,17 @@ def _entered(
 def _put(values: Tensor) -> Callable[[nn.Module, Any], Any]:
     def put(_: nn.Module, arguments: Any) -> Any:
         hidden = arguments[0]
-        return (values.expand(len(hidden), -1, -1).clone(), *arguments[1:])  # models may write into it
+        given = values.to(hidden.device).expand(len(hidden), -1, -1)
+        return (given.clone(), *arguments[1:])  # models may write into it
 
     return put
 
 
 def _plus(values: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
     def plus(_: nn.Module, arguments: Any, output: Any) -> Any:
-        return output + values if isinstance(output, Tensor) else (output[0] + values, *output[1:])
+        if isinstance(output, Tensor):
+            return output + values.to(output.device)
+        return (output[0] + values.to(output[0].device), *output[1:])
 
     return plus
 

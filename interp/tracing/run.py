@@ -194,11 +194,14 @@ def _generated(
     ids: list[Tensor] = []
     while True:
         lost = without_choice(logits) & ~ended
-        if bool(lost.any()):
+        token, ended = next_tokens(logits, ended | lost, ended, generation, ends)
+        is_lost, is_over = torch.stack(
+            [lost.any(), ended.all()]
+        ).tolist()  # the one wait for the device of a step
+        if is_lost:
             return torch.stack(ids, dim=1) if ids else ends.new_zeros(len(logits), 0), lost
-        token, ended = next_tokens(logits, ended, generation, ends)
         ids.append(token)
-        if len(ids) == generation.n or bool(ended.all()):
+        if len(ids) == generation.n or is_over:
             return torch.stack(ids, dim=1), lost
         recorder.step += 1
         position = position + 1
@@ -209,6 +212,7 @@ def _generated(
 
 def next_tokens(
     logits: Float[Tensor, "sample token_id"],
+    unused: Bool[Tensor, " sample"],
     ended: Bool[Tensor, " sample"],
     generation: Generation,
     ends: Int[Tensor, " end"],
@@ -217,11 +221,12 @@ def next_tokens(
 
     Args:
         logits: of each sample's next token.
+        unused: whose logits may hold anything: answers that have ended, and those that are lost.
         ended: which answers had ended before.
         generation: how to generate.
         ends: the tokens that end an answer.
     """
-    drawn = generation.draw(logits.masked_fill(ended[:, None], 0.0))  # what has ended may hold anything
+    drawn = generation.draw(logits.masked_fill(unused[:, None], 0.0))
     token = drawn.masked_fill(ended, generation.pad_id)
     return token, ended | torch.isin(token, ends)
 

@@ -332,18 +332,21 @@ def _score(
     with Meter(mllm.device) as meter:
         if all(aim.single for aim in found):
             steps = _step_logits(mllm, given, edits, [()] * len(found), meter)
-            values = [float(aim.value(own)) for own, aim in zip(steps, found, strict=True)]
+            values = _values(steps, found)
         else:
             parts = []
             for at in range(n_answers):
                 own = [Aim((aim.answers[at],), (aim.weights[at],)) for aim in found]
                 steps = _step_logits(mllm, given, edits, [aim.answers[0] for aim in own], meter)
                 lengths = [len(aim.answers[0]) for aim in own]
-                parts.append(
-                    [float(aim.value(one[:n])) for one, aim, n in zip(steps, own, lengths, strict=True)]
-                )
+                parts.append(_values([one[:n] for one, n in zip(steps, lengths, strict=True)], own))
             values = np.sum(parts, axis=0)
     return Scores(np.array(values, np.float64), found, found.cost + meter.cost)
+
+
+def _values(steps: Sequence[Tensor] | Tensor, aims: Sequence[Aim]) -> list[float]:
+    """Each sample's value; they leave the device together."""
+    return torch.stack([aim.value(own) for own, aim in zip(steps, aims, strict=True)]).tolist()
 
 
 def _joined(parts: Sequence[tuple[Places, Scores]]) -> Scores:

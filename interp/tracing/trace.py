@@ -411,7 +411,7 @@ def _run(
     layout = pass_layout(batch, before)
     recorder = Recorder()
     work = _work(mllm, request, layout, before, recorder)
-    streams = make_stream_plan(request, layout, mllm.device).work(recorder)
+    streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
     if mllm.server is not None:
         if decoding.contrast is not None:
             raise ServerError(
@@ -447,17 +447,22 @@ def _work(
     plan = make_plan(request, layout, mllm.shape)
     none = LayerPlan()
     layers = sorted({*plan.prefill, *plan.decode}) if before is None else range(mllm.n_layers)
-    lines, by_source = None, mllm.executor == "source"
+    lines: dict[torch.device, Tensor] = {}
+    by_source = mllm.executor == "source"
     if before is not None and before.lines is not None and not before.in_turn and not by_source:
-        lines = torch.tensor(before.lines, device=mllm.device)
+        numbers = torch.tensor(before.lines)
+        lines = {device: numbers.to(device) for device in {one.device for one in before.keys}}
 
     def held(layer: int) -> tuple[Tensor, Tensor] | None:
         if before is None:
             return None
         return before.layer(layer) if by_source else (before.keys[layer], before.values[layer])
 
+    def numbers_of(layer: int) -> Tensor | None:
+        return None if before is None else lines.get(before.keys[layer].device)
+
     return {
-        i: LayerWork(plan.prefill.get(i, none), plan.decode.get(i, none), recorder, held(i), lines)
+        i: LayerWork(plan.prefill.get(i, none), plan.decode.get(i, none), recorder, held(i), numbers_of(i))
         for i in layers
     }
 

@@ -16,6 +16,7 @@ from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter
 from interp.models.base import Attends
 from interp.tracing.attention_functions import takes_masks
+from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
 from interp.tracing.hooks import Installation
@@ -23,7 +24,7 @@ from interp.tracing.plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
 from interp.tracing.visibility import Visibility, windows
-from interp.tracing.weights import execution_device, versions
+from interp.tracing.weights import versions
 
 __all__ = ["WrappedModel"]
 
@@ -114,6 +115,13 @@ class WrappedModel:
         return str(self.device) if self.server is None else "remote"
 
     @property
+    def layer_devices(self) -> tuple[torch.device, ...]:
+        """Where each decoder layer's attention runs; the CPU for a model on a server, which moves what it is sent."""
+        if self.server is not None:
+            return (self.device,) * self.n_layers
+        return tuple(map(execution_device, self.installation.attentions))
+
+    @property
     def dtype(self) -> torch.dtype:
         """The weights' dtype; of a model on a server, the one its config names."""
         return self.hf.dtype
@@ -140,17 +148,19 @@ class WrappedModel:
         if self.installation.known is None or self.server is not None:
             return self._identity()
         weights, hooks, known = self.installation.known
-        forwards = self.installation.forwards
+        same = versions(self.hf), hook_names(self.hf, self.installation.forwards)
         return self._identity(
-            weights=known["weights"] if weights is not None and weights == versions(self.hf) else None,
-            hooks=known["hooks"] if hooks == hook_names(self.hf, forwards) else None,
+            same,
+            weights=known["weights"] if weights is not None and weights == same[0] else None,
+            hooks=known["hooks"] if hooks == same[1] else None,
         )
 
-    def _identity(self, **known: str | None) -> dict[str, str]:
+    def _identity(self, seen: tuple[Any, Any] | None = None, **known: str | None) -> dict[str, str]:
+        """The identity; `seen`: the weights' versions and the hooks' names, where they were just taken."""
         if self.server is not None:
             return identity_elsewhere(self.server.identity, self.processor, self.adapter)
         forwards = self.installation.forwards
-        weights, hooks = versions(self.hf), hook_names(self.hf, forwards)
+        weights, hooks = (versions(self.hf), hook_names(self.hf, forwards)) if seen is None else seen
         found = identity(self.hf, self.processor, self.adapter, forwards, **known)
         self.installation.known = weights, hooks, found
         return found
@@ -160,7 +170,8 @@ class WrappedModel:
         """What plans of reads and edits depend on."""
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
-        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows)
+        devices = self.layer_devices
+        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows, devices)
 
     @cached_property
     def visibility(self) -> Visibility:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import inspect
 import json
 import re
 from pathlib import Path
@@ -145,6 +146,14 @@ def test_scripts_are_short_and_have_the_same_arguments(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 150
     arguments = script(path.stem).main.__annotations__
     assert {"model", "data", "out", "seed", "workers", "batch_size"} <= set(arguments)
+
+
+def test_scripts_have_one_worker_unless_told_otherwise() -> None:
+    mains = {name: script(name).main for name in SCRIPTS}
+    defaults = {name: inspect.signature(main).parameters["workers"].default for name, main in mains.items()}
+    assert set(defaults.values()) == {
+        1
+    }  # what the options' help says; tyro takes no other number from a script
 
 
 SCRIPTS = sorted(file.stem for file in STUDIES.glob("*.py"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from interp.data import Samples
 from interp.errors import StudyError
+from interp.run import Workers
 from interp.study.dataframes import records, where
 from interp.study.grid import Grid
 from interp.study.head_ranking.head_set import PUBLISHED, HeadSet
@@ -54,7 +55,7 @@ def grounding(
     k: int | None = None,
     metric: str = "kl",
     seed: int = 0,
-    workers: int = 1,
+    workers: int | Workers = 1,
     batch: int = 8,
 ) -> Grounding:
     """The heads and the layer for VGRefine on this model: published, where they are, else found on validation samples.
@@ -69,7 +70,7 @@ def grounding(
         k: How many heads; by default 20, as published, or an eighth of a small model's.
         metric: What ranks the heads; the paper's is KL.
         seed: Of the layer sweep.
-        workers: Processes.
+        workers: Processes, or an `interp.run.Workers`.
         batch: Samples per forward pass.
 
     Raises:
@@ -110,7 +111,7 @@ def best_method(
     methods: dict[str, Any],
     *,
     out: str | os.PathLike[str] = "runs",
-    workers: int = 1,
+    workers: int | Workers = 1,
 ) -> tuple[Any, RefinementResult]:
     """The method with the best accuracy on validation samples, and what it was found from.
 

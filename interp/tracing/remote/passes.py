@@ -75,14 +75,23 @@ def carry_out(layers: Sequence[Any], job: dict[str, Any]) -> dict[str, Any]:
         if i in job["work"]:
             call = attention_call(layers[i].self_attn)
             positional, kwargs = call.inputs
-            job = moved(job, positional[1].device)
+            job = _brought(job, positional[1].device)
             carry_out_attention(call, positional, kwargs, job["work"][i])
         if i in job["streams"]:
             entering = layers[i].output
-            job = moved(job, (entering[0] if isinstance(entering, tuple) else entering).device)
+            job = _brought(job, (entering[0] if isinstance(entering, tuple) else entering).device)
             leaving = job["streams"][i](entering)
             if leaving is not entering:
                 layers[i].output = leaving
+    return job
+
+
+def _brought(job: dict[str, Any], device: Any) -> dict[str, Any]:
+    """The job on a layer's device: as it is where the layer before runs on the same."""
+    if job.get("device") == device:
+        return job
+    job = {**moved(job, device), "device": device}
+    job["recorder"].hides.clear()  # which names tensors by their addresses
     return job
 
 
@@ -141,7 +150,7 @@ def steps(
         if bool(lost.any()):
             found["lost"] = lost
             tracer.stop()
-        token, ended = next_tokens(logits, ended, generation, ends)
+        token, ended = next_tokens(logits, ended, ended, generation, ends)
         found["ids"].append(token)
         if hasattr(generation.draw, "steps"):
             found["seen"] = list(generation.draw.steps)

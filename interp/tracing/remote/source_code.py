@@ -15,7 +15,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import _lru_cache_wrapper, cache, lru_cache
 from typing import Any
 
 from cloudpickle import list_registry_pickle_by_value, register_pickle_by_value, unregister_pickle_by_value
@@ -62,17 +62,27 @@ class SourcePickler(CustomCloudPickler):
     """nnsight's pickler, with the classes of `interp` as source code."""
 
     def reducer_override(self, obj: Any) -> Any:
-        """A class of `interp` as its source and the names it uses; anything else as nnsight does."""
+        """A class of `interp` as its source and the names it uses, a function that caches as what it caches.
+
+        Anything else goes as nnsight sends it.
+        """
         if isinstance(obj, type) and obj.__module__.partition(".")[0] == _PACKAGE:
             source, line, filename, at_once, later = _parts(obj)
             space = vars(inspect.getmodule(obj))
             made = (source, obj.__name__, obj.__module__, f"[{obj.__name__}:{line}] {filename}", line)
             return make_class, (*made, _found(at_once, space)), _found(later, space), None, None, fill_class
+        if isinstance(obj, _lru_cache_wrapper) and obj.__module__.partition(".")[0] == _PACKAGE:
+            return make_cached, (inspect.unwrap(obj), obj.cache_parameters()["maxsize"])
         return super().reducer_override(obj)
 
     def _dynamic_function_reduce(self, func: Any) -> Any:
         """The function inside a wrapper such as a type checker's: its globals are those its source refers to."""
         return super()._dynamic_function_reduce(inspect.unwrap(func))
+
+
+def make_cached(function: Any, size: int | None) -> Any:
+    """A function that remembers its last `size` results; runs on the server, and starts with none."""
+    return lru_cache(maxsize=size)(function)
 
 
 def make_class(
