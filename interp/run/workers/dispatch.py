@@ -199,17 +199,18 @@ class _State:
         if self._failed_starts >= MOST_DEATHS and not any(other.ready for other in self._slots.values()):
             self._stop(RunError(_no_start(message.value)))
             return
-        self._feed()
-        if self._queue:
-            self._replace(place, message.value)
-
-    def _replace(self, place: int, reason: str) -> None:
-        others = any(self._slots[own].deaths < 2 for own in self._worker_slots.values())
-        if self._slots[place].deaths >= 2 and others:
-            self._say(f"a worker died again ({reason}); the run goes on without it.")
+        if unit is None and not self._queue:
             return
-        self._say(f"a worker died ({reason}); its shard goes to another worker.")
-        self.start(place)
+        others = any(self._slots[own].deaths < 2 for own in self._worker_slots.values())
+        given_up = slot.deaths >= 2 and others
+        self._say(
+            f"a worker died again ({message.value}); the run goes on without it."
+            if given_up
+            else f"a worker died ({message.value}); its shard goes to another worker."
+        )
+        self._feed()
+        if self._queue and not given_up:
+            self.start(place)
 
     def _put_back(self, unit: Unit) -> None:
         """Puts a unit behind the others of its group, so that no worker opens a model twice for it."""
