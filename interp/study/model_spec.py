@@ -19,6 +19,7 @@ __all__ = [
     "OpenModel",
     "as_model",
     "is_organism",
+    "is_remote",
     "model_label",
     "model_provenance",
     "open_model",
@@ -164,6 +165,11 @@ def _changes(model: ModelSpec) -> list[str]:
     if isinstance(model.processor, Mapping):
         found.append(" ".join(f"{name}={value}" for name, value in sorted(model.processor.items())))
     return found
+
+
+def is_remote(model: Any) -> bool:
+    """Whether a study's model runs on a server, which keeps its weights."""
+    return model.remote if isinstance(model, ModelSpec) else getattr(model, "server", None) is not None
 
 
 def is_organism(model: Any) -> bool:

@@ -288,12 +288,18 @@ class StudyTask(ABC):
 
     @property
     def device(self) -> str:
-        """The device that the model takes, such as "cuda:0"."""
+        """The device that the model takes, such as "cuda:0"; "remote" where it runs on a server."""
+        if self._identity["device"] == "remote":
+            return "remote"
         return str(self.study.model.device if isinstance(self.study.model, ModelSpec) else self.mllm.device)
 
     def move(self, device: str) -> None:
-        """Open the model on this device, which is of the same type; for a task that is new in its process."""
-        self.study = self.study.replace(model=replace(self.study.model, device=device))
+        """Open the model on this device, which is of the same type; for a task that is new in its process.
+
+        A model on a server stays where it is: Ray's workers may have a GPU for other models of the run.
+        """
+        if self.device != "remote":
+            self.study = self.study.replace(model=replace(self.study.model, device=device))
 
     def check_inputs(self, indices: Sequence[int]) -> None:
         """Raise an error if a file of these samples is not here, or is another one than when this was planned.

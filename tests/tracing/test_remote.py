@@ -202,6 +202,8 @@ def test_a_server_is_checked_when_a_model_is_opened(server):
         interp.load("organism", remote=True)
     with pytest.raises(ModelError, match=r"dtype='bfloat16': a model on an NDIF server is loaded already"):
         interp.load(folder, remote=True, dtype="bfloat16")
+    with pytest.raises(ModelError, match=r"lora='x', device_map='auto': a model on an NDIF server is loaded"):
+        interp.load(folder, remote=True, device_map="auto", lora="x")
     with (
         settings("http://127.0.0.1:9"),
         pytest.raises(ServerError, match=r"127\.0\.0\.1:9 cannot be reached"),
