@@ -69,7 +69,7 @@ def test_workers_send_jobs_of_their_own(
     sweep = interp.LayerSweep(data=many, model=ModelSpec(server.folders["llava"], remote=True), batch=4)
     one, two = (sweep.run(tmp_path / str(n), workers=n, progress=False) for n in (1, 2))
     assert one.scores.equals(two.scores)
-    task = sweep.task(sweep.model.load())
+    task = sweep.task(interp.load(server.folders["llava"], remote=True))
     task.move("cuda")
     assert task.device == "remote"
     assert task.study.model == sweep.model

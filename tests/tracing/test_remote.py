@@ -18,7 +18,9 @@ from interp import Boost, Decoding, Knockout, Mllm, PatchResidual, Residual, Row
 from interp.errors import EditError, ModelError, ServerError
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import input_function, row_gradients
+from interp.tracing.hooks import Recorder
 from interp.tracing.remote.connection import Connection
+from interp.tracing.remote.passes import brought
 from interp.tracing.remote.source_code import SourcePickler
 from tests.remote.serving import Serving, opened, samples, serving, settings
 
@@ -287,6 +289,18 @@ def test_a_remote_identity_names_model_and_server(both, server):
     assert f'"transformers": "{__import__("transformers").__version__}"' in known["server versions"]
     assert far.fingerprint == replace(far).fingerprint != near.fingerprint
     assert "weights" not in known
+
+
+def test_a_job_follows_the_layers_devices():
+    rows = torch.zeros(2)
+    given = {"work": {0: {"rows": rows}, 1: {"rows": rows}}, "recorder": Recorder(hides={(id(rows),): True})}
+    here = brought(given, torch.device("cpu"))
+    here["recorder"].hides[id(rows),] = True
+    assert brought(here, torch.device("cpu")) is here
+    there = brought(here, torch.device("meta"))
+    assert there["work"][0]["rows"].is_meta
+    assert there["work"][0]["rows"] is there["work"][1]["rows"]
+    assert not there["recorder"].hides  # its keys are addresses of tensors that may be gone
 
 
 @pytest.mark.slow

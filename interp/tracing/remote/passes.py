@@ -20,6 +20,7 @@ from interp.tracing.source import as_unified, attention_call, carry_out_attentio
 from interp.tracing.target import target_values
 
 __all__ = [
+    "brought",
     "capped",
     "carry_out",
     "differentiate_input",
@@ -75,19 +76,24 @@ def carry_out(layers: Sequence[Any], job: dict[str, Any]) -> dict[str, Any]:
         if i in job["work"]:
             call = attention_call(layers[i].self_attn)
             positional, kwargs = call.inputs
-            job = _brought(job, positional[1].device)
+            job = brought(job, positional[1].device)
             carry_out_attention(call, positional, kwargs, job["work"][i])
         if i in job["streams"]:
             entering = layers[i].output
-            job = _brought(job, (entering[0] if isinstance(entering, tuple) else entering).device)
+            job = brought(job, (entering[0] if isinstance(entering, tuple) else entering).device)
             leaving = job["streams"][i](entering)
             if leaving is not entering:
                 layers[i].output = leaving
     return job
 
 
-def _brought(job: dict[str, Any], device: Any) -> dict[str, Any]:
-    """The job on a layer's device: as it is where the layer before runs on the same."""
+def brought(job: dict[str, Any], device: Any) -> dict[str, Any]:
+    """The job on a layer's device: as it is where the layer before runs on the same.
+
+    Args:
+        job: as `carry_out` takes it.
+        device: the layer's.
+    """
     if job.get("device") == device:
         return job
     job = {**moved(job, device), "device": device}
