@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples, named
 from interp.indicators import Attention, Maps
 from interp.inputs.prompt import GENERIC_PROMPT
@@ -34,20 +34,11 @@ more or less reliably. They show what the analysis does and are no result about 
 
 
 def main(
-    model: str = "organism",
-    data: str = "medical",
-    out: Path = Path("runs"),
-    answers: tuple[Path, ...] = (),
-    simulate: int = 0,
-    n_cases: int = 20,
-    n_duplicates: int = 4,
-    ties: bool = False,
-    seed: int | None = None,
-    draw: int = 0,
-    n_validation: int = 40,
-    device: str = "cpu",
+    model: str = "organism", data: str = "medical", out: Path = Path("runs"), answers: tuple[Path, ...] = (),
+    simulate: int = 0, n_cases: int = 20, n_duplicates: int = 4, ties: bool = False, seed: int | None = None,
+    draw: int = 0, n_validation: int = 40, workers: WorkerOptions = 1, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
-) -> None:
+) -> None:  # fmt: skip
     """Make a reader study, or read what its readers answered.
 
     Args:
@@ -62,6 +53,8 @@ def main(
         seed: Draws order and sides; leave it out for real readers.
         draw: Draws the samples.
         n_validation: Samples of the validation split on which the layer is chosen.
+        workers: How many workers compute, and where.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -69,26 +62,25 @@ def main(
     if answers:
         report(read_study(key, answers, page=page), out, "")
         return
-    spec = ModelSpec(model, device=device, dtype=dtype)
-
-    def run(name: str, samples: Samples) -> Result:
-        return LayerSweep(
-            model=spec, data=samples, indicator=CONDITIONS[name], metrics=("ar",), seed=draw
-        ).run(out)
-
-    choice = choose_layer(
-        run("relative attention", named(data, split="validation", n=n_validation, seed=draw))
-    )
-    layer = next(iter(choice.layers.values()))
-    shown = named(data, n=n_cases, seed=draw)
-    samples, maps = stored_maps({name: (run(name, shown), layer) for name in CONDITIONS})
+    spec, shown = ModelSpec(model, device=device, dtype=dtype), named(data, n=n_cases, seed=draw)
+    base = LayerSweep(model=spec, data=shown, metrics=("ar",), seed=draw, batch=batch_size)
+    validation = named(data, split="validation", n=n_validation, seed=draw)
+    samples, maps = maps_at_best_layer(base, validation, lambda study: study.run(out, workers=workers))
     pack = write_pack(samples, maps, page=page, key=key, n_duplicates=n_duplicates, ties=ties, seed=seed)
-    print(
-        f"For the readers: {pack.page} ({pack.n_items} items, maps of layer {layer}). Keep from them: {pack.key}"
-    )
+    print(f"For the readers: {pack.page} ({pack.n_items} items). Keep from them: {pack.key}")
     if simulate:
         files = simulated(read_key(key), samples, maps, out / "reader_study_simulated", simulate)
         report(read_study(key, files, page=page), out, SIMULATED)
+
+
+def maps_at_best_layer(
+    base: LayerSweep, validation: Samples, run: Callable[[LayerSweep], Result]
+) -> tuple[Samples, dict[str, Maps]]:
+    """The samples of `base` that both conditions measured, and each one's maps at the best layer on `validation`."""
+    relative = CONDITIONS["relative attention"]
+    (layer,) = choose_layer(run(base.replace(data=validation, indicator=relative))).layers.values()
+    print(f"Maps of layer {layer}, which has the best mean attention ratio on validation.")
+    return stored_maps({name: (run(base.replace(indicator=one)), layer) for name, one in CONDITIONS.items()})
 
 
 def report(result: ReaderResult, out: Path, note: str) -> None:

@@ -279,9 +279,12 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 def shown(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What is written to a terminal."""
     page = io.StringIO()
-    monkeypatch.setattr(
-        progress_bar, "Console", lambda file: Console(file=page, force_terminal=True, width=80)
-    )
+
+    class Terminal(Console):
+        def __init__(self, **_: Any) -> None:
+            super().__init__(file=page, force_terminal=True, width=80)
+
+    monkeypatch.setattr(progress_bar, "Console", Terminal)
     return page
 
 

@@ -208,7 +208,7 @@ def test_studies_that_make_no_sense():
             lambda: LensSweep(data=one, words=("colour",)),
             r"words takes at least one of label, answer, each once; got \('colour',\)",
         ),
-        (lambda: LensSweep(data=one, rule="any"), "rule is one of touch, center, stretch; got 'any'"),
+        (lambda: LensSweep(data=one, rule="any"), "rule is one of touch, center, stretch, masks; got 'any'"),
         (lambda: LensSweep(data=[]), "hold no sample"),
         (lambda: LensSweep(data=3), "data is Samples or a list of Sample, .*; got int"),
         (lambda: HeadAttribution(data=one, target="best"), "target is one of greedy, answer; got 'best'"),
