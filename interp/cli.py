@@ -1,4 +1,4 @@
-"""The command line: `interp check`, `convert`, `merge`, `models`. A command is a function; `COMMANDS` lists them."""
+"""The command line: `interp check`, `convert`, `data`, `merge`, `models`. A command is a function in `COMMANDS`."""
 
 from __future__ import annotations
 
@@ -36,9 +36,17 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: The arguments after `interp`; by default those of the process.
     """
-    commands = {name: _later(command) for name, command in COMMANDS.items()}
+    given = list(sys.argv[1:] if args is None else args)
+    group = given[0] if given and given[0] in GROUPS else ""
+    listed = (
+        {name: command for found in GROUPS[group] for name, command in found().items()} if group else COMMANDS
+    )
+    commands = {name: _later(command) for name, command in listed.items()}
+    prog = f"interp {group}".strip()
     with _parsing():
-        chosen: Callable[[], int] = tyro.extras.subcommand_cli_from_dict(commands, prog="interp", args=args)
+        chosen: Callable[[], int] = tyro.extras.subcommand_cli_from_dict(
+            commands, prog=prog, args=given[bool(group) :]
+        )
     return _ran(chosen)
 
 
@@ -277,9 +285,24 @@ def merge_command(parts: Annotated[list[Path], tyro.conf.Positional], out: Path 
     return 0
 
 
+def data() -> int:
+    """Check data before a study uses them: see `interp data --help`."""
+    return main(["data", "--help"])
+
+
+def _data_check() -> dict[str, Callable[..., int]]:
+    from interp.data_check import commands
+
+    return commands.COMMANDS
+
+
+GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {"data": (_data_check,)}
+"""Commands that have commands of their own, by name; each room's are imported when they are needed."""
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "check": check,
     "convert": convert,
+    "data": data,
     "merge": merge_command,
     "models": models,
 }

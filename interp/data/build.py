@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Integer, Shaped, UInt8
 from PIL import Image, ImageOps
-from scipy import ndimage
 
 from interp.data.volumes import Volume, display
 from interp.errors import DataError
@@ -33,11 +32,13 @@ __all__ = [
     "foreground",
     "largest_component",
     "mirror",
+    "piece_boxes",
     "questions",
     "scale_box",
     "side",
     "size",
     "square_pixels",
+    "square_size",
     "window",
 ]
 
@@ -95,13 +96,20 @@ def square_pixels(
 
     `longest` limits the longer side in pixels; it never enlarges the picture.
     """
-    rows, columns = picture.shape
+    target = square_size(picture.shape, spacing, longest)
+    image = Image.fromarray(picture)
+    return image if image.size == target else image.resize(target, Image.Resampling.BICUBIC)
+
+
+def square_size(
+    shape: tuple[int, ...], spacing: tuple[float, float], longest: int | None = None
+) -> tuple[int, int]:
+    """Returns (width, height) of the picture that `square_pixels` makes of a slice of (rows, columns)."""
+    rows, columns = shape
     finest = min(spacing)
     height, width = rows * spacing[0] / finest, columns * spacing[1] / finest
     shrink = min(1.0, longest / max(height, width)) if longest else 1.0
-    target = max(1, round(width * shrink)), max(1, round(height * shrink))
-    image = Image.fromarray(picture)
-    return image if image.size == target else image.resize(target, Image.Resampling.BICUBIC)
+    return max(1, round(width * shrink)), max(1, round(height * shrink))
 
 
 def largest_component(mask: Bool[np.ndarray, "row col"], share: float = SHARE) -> np.ndarray | None:
@@ -124,6 +132,26 @@ def box_of(mask: Bool[np.ndarray, "row col"]) -> BoxTuple:
     if rows.size == 0:
         raise DataError("an empty mask has no box; drop it first")
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def piece_boxes(mask: Bool[np.ndarray, "row col"], least: int = 1) -> tuple[list[BoxTuple], int]:
+    """Returns the half-open xyxy box of each 4-connected piece of a mask, and how many were too small.
+
+    Args:
+        mask: The mask.
+        least: Pieces of fewer pixels are counted, not returned.
+    """
+    from scipy import ndimage
+
+    pieces, n = _pieces(mask)
+    areas = np.bincount(pieces.ravel(), minlength=n + 1)[1:]
+    found = ndimage.find_objects(pieces)
+    boxes = [
+        (float(cols.start), float(rows.start), float(cols.stop), float(rows.stop))
+        for (rows, cols), area in zip(found, areas, strict=True)
+        if area >= least
+    ]
+    return boxes, n - len(boxes)
 
 
 def scale_box(box: BoxTuple, old: tuple[int, int], new: tuple[int, int]) -> BoxTuple:
@@ -261,5 +289,7 @@ def _swap(words: str) -> str:
 
 
 def _pieces(mask: Bool[np.ndarray, "*shape"]) -> tuple[Integer[np.ndarray, "*shape"], int]:
+    from scipy import ndimage  # half a second, for readers that need no masks
+
     pieces: Any = np.zeros(mask.shape, dtype=np.int32)
     return pieces, int(ndimage.label(mask, output=pieces))  # pyright: ignore[reportArgumentType]

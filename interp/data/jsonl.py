@@ -64,7 +64,10 @@ def jsonl(
     """
     check_format(box_format)
     path = as_path(path)
-    samples = Samples(read_lines(path, partial(_sample, box_format=box_format), bad_rows), name or path.stem)
+    samples = Samples(
+        read_lines(path, partial(_sample, box_format=box_format), bad_rows),
+        path.stem if name is None else name,
+    )
     if not all("size" in sample.meta for sample in samples if sample.boxes):
         samples.warn_of_boxes()
     return samples

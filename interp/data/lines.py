@@ -1,11 +1,11 @@
-"""Rows of JSON-lines files: one JSON object a line. Errors name the file, the line and the field."""
+"""Rows of files, and the samples made of them. Errors name the file, the line (or item) and the field."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,34 @@ from interp.inputs.paths import unreadable
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief, storable
 
-__all__ = ["Row", "as_path", "read_lines", "shown"]
+__all__ = [
+    "Row",
+    "as_path",
+    "collect",
+    "file_bytes",
+    "json_object",
+    "json_rows",
+    "line_rows",
+    "parsed_json",
+    "read_json",
+    "read_lines",
+    "shown",
+    "text_in",
+]
 
 BAD_ROWS = ("raise", "record")
+MOST_BYTES = 4 << 30
+"""The largest file that is read whole."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row with its file and line, for error messages."""
+    """A row with its file and line, for error messages; `unit` is what its number counts."""
 
     path: Path
     number: int
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Any = field(default_factory=dict)
+    unit: str = "line"
 
     def bad(self, name: str, problem: str) -> DataError:
         """Returns the error that says what is wrong with a field."""
@@ -35,7 +51,12 @@ class Row:
     @property
     def at(self) -> str:
         """The file and the line."""
-        return f"{shown(self.path)}, line {self.number}"
+        return f"{shown(self.path)}, {self.unit} {self.number}"
+
+    @property
+    def id(self) -> str:
+        """The id of the row's sample: the file's name without its ending, and the line."""
+        return f"{storable(self.path.stem)}:{self.number}"
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -69,50 +90,143 @@ def read_lines(path: Path, make: Callable[[Row], Sample], bad_rows: str) -> list
     Raises:
         DataError: The file cannot be read or has no rows; with "raise", a row is bad. The message names file and line.
     """
-    if not isinstance(bad_rows, str) or bad_rows not in BAD_ROWS:
-        raise DataError(f"bad_rows is 'raise' or 'record'; got {brief(bad_rows)}.")
-    samples = []
-    for number, line in _lines(path):
-        row = Row(path, number)
-        try:
-            samples.append(make(_parsed(row, line)))
-        except InterpError as error:
-            known = error if isinstance(error, DataError) else DataError(f"{row.at}: {error}")
-            if bad_rows == "raise":
-                raise known from error
-            samples.append(Sample.unusable(str(known), id=f"{storable(path.stem)}:{number}"))
+    rows = (Row(path, number, {"line": line}) for number, line in _lines(path))
+    samples = collect(rows, lambda row: [make(_parsed(row, row.values["line"]))], bad_rows)
     if not samples:
         raise DataError(f"{shown(path)} holds no rows; expected one JSON object a line.")
     return samples
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and content of each line that is not empty; the file is read whole."""
+def collect(rows: Iterable[Row], make: Callable[[Row], Iterable[Sample]], bad_rows: str) -> list[Sample]:
+    """Returns the samples that `make` makes of all rows; an `InterpError` means that the row is bad.
+
+    Args:
+        rows: The rows, in order.
+        make: Makes the samples of a row, none or several.
+        bad_rows: As for `read_lines`.
+
+    Raises:
+        DataError: `bad_rows` is unknown; with "raise", a row is bad. The message names the row.
+    """
+    if not isinstance(bad_rows, str) or bad_rows not in BAD_ROWS:
+        raise DataError(f"bad_rows is 'raise' or 'record'; got {brief(bad_rows)}.")
+    samples: list[Sample] = []
+    for row in rows:
+        try:
+            if not isinstance(row.values, Mapping):
+                raise DataError(f"{row.at}: expected an object of fields, got {brief(row.values)}")
+            samples += make(row)
+        except InterpError as error:
+            known = error if isinstance(error, DataError) else DataError(f"{row.at}: {error}")
+            if bad_rows == "raise":
+                raise known from error
+            samples.append(Sample.unusable(str(known), id=row.id))
+    return samples
+
+
+def file_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Returns the bytes of a regular file.
+
+    Raises:
+        DataError: The file is missing, no regular file, cannot be read, or has more than `most` bytes.
+    """
     if problem := unreadable(path):
         raise DataError(f"{shown(path)} cannot be read: it {problem}")
     try:
-        content = path.read_bytes()
+        n_bytes = path.stat().st_size
+        if n_bytes > most:
+            raise DataError(
+                f"{shown(path)} has {n_bytes:,} bytes; a file of at most {most:,} is read. Split it into several."
+            )
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{shown(path)} cannot be read: {error}. Check its permissions.") from error
-    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")  # splitlines also cuts inside JSON texts
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each line that is not empty; the file is read whole."""
+    lines = (
+        file_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    )  # splitlines also cuts inside JSON texts
     yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def line_rows(path: Path) -> Iterator[Row]:
+    """Yields the row of each line that is not empty.
+
+    Raises:
+        DataError: The file cannot be read, or a line is no JSON object.
+    """
+    return (_parsed(Row(path, number), line) for number, line in _lines(path))
 
 
 def _parsed(row: Row, line: bytes) -> Row:
     """The row with the values of its line."""
-    try:
-        values = json.loads(
-            line.decode("utf-8"), parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object
-        )
-    except UnicodeDecodeError as error:
-        raise DataError(f"{row.at}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
-    except RecursionError as error:
-        raise DataError(f"{row.at}: nested too deep to be read. Flatten the row.") from error
-    except ValueError as error:  # not JSON, an integer of thousands of digits, or one of our own below
-        raise DataError(f"{row.at}: not JSON ({brief(str(error))[1:-1]})") from error
+    return Row(row.path, row.number, json_object(line, row.at), row.unit)
+
+
+def json_object(text: bytes, at: str) -> dict[str, Any]:
+    """Returns the object of a JSON text.
+
+    Raises:
+        DataError: As for `parsed_json`, or another value; the message begins with `at`.
+    """
+    values = parsed_json(text, at, "row")
     if not isinstance(values, dict):
-        raise DataError(f"{row.at}: expected a JSON object, got {type(values).__name__}")
-    return Row(row.path, row.number, values)
+        raise DataError(f"{at}: expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def parsed_json(text: bytes | str, at: str, what: str = "file") -> Any:
+    """Returns the value of a JSON text; NaN, infinity and names that are given twice are refused.
+
+    Raises:
+        DataError: Anything else; the message begins with `at`.
+    """
+    try:
+        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+        return json.loads(decoded, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{at}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
+    except RecursionError as error:
+        raise DataError(f"{at}: nested too deep to be read. Flatten the {what}.") from error
+    except ValueError as error:  # not JSON, an integer of thousands of digits, or one of our own below
+        raise DataError(f"{at}: not JSON ({brief(str(error))[1:-1]})") from error
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Returns the list or dict that a JSON file holds.
+
+    Raises:
+        DataError: The file cannot be read, is not JSON, or holds a value of another type.
+    """
+    value = parsed_json(file_bytes(path).removeprefix(b"\xef\xbb\xbf"), shown(path))
+    if not isinstance(value, kind):
+        raise DataError(
+            f"{shown(path)}: expected a JSON {_JSON_NAMES[kind]}, got {type(value).__name__}. Is it another file of "
+            "the data set?"
+        )
+    return value
+
+
+def text_in(path: Path, most: int = MOST_BYTES) -> str:
+    """Returns the text of a file in UTF-8, without a byte-order mark.
+
+    Raises:
+        DataError: As for `file_bytes`, or the file is not UTF-8.
+    """
+    try:
+        return file_bytes(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{shown(path)}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
+
+
+_JSON_NAMES = {list: "list of rows", dict: "object"}
+
+
+def json_rows(path: Path, values: Any, unit: str = "item") -> Iterator[Row]:
+    """Yields a row for each object of a list, numbered from 0; `collect` refuses elements that are none."""
+    return (Row(path, number, value, unit) for number, value in enumerate(values))
 
 
 def _finite(text: str) -> float:

@@ -1,175 +1,81 @@
-"""Values and affine of a NIfTI file; what its header leaves open is refused, never guessed."""
+"""Reads a NIfTI volume and its label map: one sample a slice and label."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-from jaxtyping import Float, Shaped
+from interp.data.labelled import VISIBLE, Asked
+from interp.data.lines import as_path
+from interp.data.samples import Samples
+from interp.data.volume_slices import Slices, VolumeFile, label_names
 
-from interp.errors import DataError
-
-__all__ = ["load"]
-
-MOST_PACKED = 1100  # gzip packs a file to no less than 1/1032 of its size
-AGREE = 0.1  # how many voxels apart the two orientations of one header may put a corner
+__all__ = ["nifti", "stem"]
 
 
-def load(
-    nibabel: Any, path: str | Path, orientation: str | None
-) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
-    """Returns the scaled values, and the affine from voxels to RAS millimetres; see `volumes.read_nifti`."""
-    try:
-        image = nibabel.load(path)
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {str(path)!r}. Check the path.") from error
-    except Exception as error:  # nibabel raises errors of its own, zlib's, and ValueError on damaged headers
-        raise _unreadable(path, error) from error
-    if not isinstance(image, nibabel.Nifti1Pair):
-        raise DataError(
-            f"{str(path)!r} is a {type(image).__name__}, not NIfTI; such files need not say where their axes point. "
-            "Convert it to NIfTI with its orientation, or pass its values and affine to interp.data.volumes.to_ras."
-        )
-    _check_content(path, image)
-    affine = _affine(nibabel, path, image, orientation)
-    try:
-        values = np.asanyarray(image.dataobj)
-    except Exception as error:  # EOFError, OSError, zlib.error, ValueError: whatever a damaged file leads to
-        raise _unreadable(path, error) from error
-    return values.reshape(values.shape[:3]), affine
+def nifti(
+    image: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    names: Mapping[int, str] | None = None,
+    *,
+    name: str | None = None,
+    plane: str = "axial",
+    slices: str | Sequence[int] = "all",
+    grey: str | tuple[float, float] = "percentiles",
+    question: str = VISIBLE,
+    answer: str | None = "yes",
+    least: int = 4,
+    longest: int | None = None,
+    orientation: str | None = None,
+    modality: str | None = None,
+    group: str | None = None,
+) -> Samples:
+    """Returns one sample for each slice and label of a NIfTI volume; needs the extra `data`.
+
+    Slices are shown as radiologists see them (the patient's right on the left of the picture, anterior or superior on
+    top) with square pixels, whatever the order of the axes in the file. Labels on another grid are put on the image's
+    by nearest neighbour in millimetres. A sample's boxes are the smallest boxes around the label's 4-connected pieces
+    in the slice. Pictures are cut from the file when they are used. `meta` has `label`, `plane`, `slice` (from 0 on,
+    from the left, the back or below), `pixel_mm` and `modality`; the group is the volume, so that its slices stay
+    together.
+
+    Args:
+        image: The image volume, .nii or .nii.gz.
+        labels: The label map.
+        names: Value → name of the labels; other labels are left out and counted. None names them "label 1", …
+        name: The name of the samples; by default the image file's, without its ending.
+        plane: "axial", "coronal" or "sagittal".
+        slices: "all" that hold a label, "largest" (for each label the slice where it is largest), or numbers.
+        grey: What is shown black and white: (low, high) in the volume's unit; "percentiles", the 0.5th and 99.5th of
+            the volume; or a window of CT, "soft tissue" (−160 … 240), "lung" (−1350 … 150) or "bone" (−500 … 1500).
+        question: The question about a label; {label} is its name, {a} "a" or "an".
+        answer: The answer of every sample; None for none.
+        least: Pieces of fewer pixels of the slice are left out and counted.
+        longest: The longest side of a picture in pixels; None keeps the slice's.
+        orientation: As for `interp.data.volumes.read_nifti`, for both files.
+        modality: Goes to `meta`; a NIfTI file does not say.
+        group: The group of the samples; by default their name.
+
+    Raises:
+        DataError: A file that is no NIfTI volume or no label map, labels that mark nothing, or an unknown option.
+    """
+    path, marks = as_path(image), as_path(labels, "the label map")
+    called = stem(path.name) if name is None else name
+    return Slices(
+        VolumeFile("nifti", (os.fspath(path),), orientation),
+        VolumeFile("nifti", (os.fspath(marks),), orientation),
+        label_names(names),
+        Asked(question, answer),
+        plane,
+        slices,
+        grey,
+        least,
+        longest,
+        called if group is None else group,
+        {"modality": modality},
+    ).samples(called)
 
 
-def _unreadable(path: str | Path, error: BaseException) -> DataError:
-    reason = " ".join(str(error).split())
-    return DataError(
-        f"{str(path)!r} cannot be read as NIfTI ({type(error).__name__}: {reason}). Is the file complete? Copy "
-        "it again."
-    )
-
-
-def _check_content(path: str | Path, image: Any) -> None:
-    """Raise `DataError` unless the file holds one real number for each voxel of one volume."""
-    shape, dtype = image.shape, image.dataobj.dtype
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or 0 in shape:
-        raise DataError(
-            f"{str(path)!r} holds an array of shape {shape}; a volume has 3 axes. Write one time point or channel to a "
-            "file of its own, or pass one to interp.data.volumes.to_ras with the affine."
-        )
-    if dtype.kind not in "iuf":
-        raise DataError(
-            f"{str(path)!r} holds {'colours' if dtype.fields else dtype} in each voxel, not one real number. Write "
-            "one channel to a file of its own."
-        )
-    holder = image.file_map["image"]
-    stored = Path(holder.filename).stat().st_size if holder.filename else None
-    n_bytes = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
-    if stored is not None and n_bytes > stored * MOST_PACKED:
-        raise DataError(
-            f"{str(path)!r} has {stored} bytes, too few for the {n_bytes} bytes of its shape {shape}. Is the file "
-            "complete? Copy it again."
-        )
-
-
-def _affine(nibabel: Any, path: str | Path, image: Any, orientation: str | None) -> Float[np.ndarray, "4 4"]:
-    """Returns the one orientation that the header gives, or that the caller gives for a header without."""
-    header = image.header
-    if header["qform_code"] or not header["sform_code"]:
-        _check_sizes(path, image)
-    found = {
-        kind: affine
-        for kind, affine in (
-            ("sform", _read(path, header.get_sform)),
-            ("qform", _read(path, header.get_qform)),
-        )
-        if affine is not None
-    }
-    if orientation in ("qform", "sform"):
-        if orientation not in found:
-            raise DataError(
-                f"{str(path)!r} has no {orientation} ({orientation}_code is 0); its header gives "
-                f"{' and '.join(found) or 'no orientation'}. Pass another orientation=."
-            )
-        return found[orientation]
-    given = None if orientation is None else _stated(nibabel, image, orientation)
-    if not found:
-        if given is None:
-            raise DataError(
-                f"{str(path)!r} does not say where its axes point (qform_code and sform_code are 0), so left and right "
-                "are unknown. If you know them, pass orientation=, such as orientation='RAS' for axes that point to "
-                "the patient's right, front and top."
-            )
-        return given
-    if len(found) == 2:
-        _check_agreement(path, image.shape[:3], found["sform"], found["qform"])
-    affine = found.get("sform", found.get("qform"))
-    assert affine is not None
-    axes = "".join(axis or "?" for axis in nibabel.aff2axcodes(affine))
-    if given is not None and axes != str(orientation).upper():
-        raise DataError(
-            f"{str(path)!r} says that its axes point to {axes}; got orientation={orientation!r}. It is for files that "
-            "do not say: leave it out, or correct the header."
-        )
-    return affine
-
-
-def _read(path: str | Path, read: Any) -> Float[np.ndarray, "4 4"] | None:
-    """Returns the affine of `get_qform` or `get_sform`, None where its code is 0."""
-    try:
-        affine, code = read(coded=True)
-    except Exception as error:  # quaternions that are none
-        raise _unreadable(path, error) from error
-    if not code or affine is None:
-        return None
-    if not np.isfinite(affine).all():
-        raise DataError(
-            f"the affine in the header of {str(path)!r} holds NaN or infinity. Correct the header."
-        )
-    return np.asarray(affine, float)
-
-
-def _check_sizes(path: str | Path, image: Any) -> None:
-    """Raise `DataError` for voxel sizes that nibabel would replace by 1 mm in silence."""
-    holder = image.file_map.get("header") or image.file_map["image"]
-    with holder.get_prepare_fileobj("rb") as file:
-        raw = type(image.header).from_fileobj(file, check=False)
-    sizes = np.asarray(raw["pixdim"][1:4], float)
-    if not (np.isfinite(sizes) & (sizes > 0)).all():
-        raise DataError(
-            f"the voxel sizes in the header of {str(path)!r} are {sizes.tolist()} mm; positive numbers are expected. "
-            "Correct pixdim in the header."
-        )
-
-
-def _stated(nibabel: Any, image: Any, orientation: str) -> Float[np.ndarray, "4 4"]:
-    """Returns the affine of axes that point as the caller says, its origin at voxel (0, 0, 0)."""
-    letters = orientation.upper() if isinstance(orientation, str) else ""
-    if len(letters) != 3 or sorted("RAS"["RASLPI".index(x) % 3] if x in "RASLPI" else x for x in letters) != [
-        *"ARS"
-    ]:
-        raise DataError(
-            "orientation is three letters, one of R or L, one of A or P and one of S or I, in the order of the file's "
-            f"axes, or 'qform' or 'sform'; got {orientation!r}."
-        )
-    axes = nibabel.orientations.axcodes2ornt(letters)
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for axis, ((world, sign), size) in enumerate(zip(axes, image.header.get_zooms()[:3], strict=True)):
-        affine[int(world), axis] = sign * float(size)
-    return affine
-
-
-def _check_agreement(
-    path: str | Path,
-    shape: tuple[int, ...],
-    sform: Float[np.ndarray, "4 4"],
-    qform: Float[np.ndarray, "4 4"],
-) -> None:
-    """Raise `DataError` where the two put a corner of the volume at different places."""
-    corners = np.array([(x, y, z, 1) for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])])
-    apart = float(np.linalg.norm(corners @ (sform - qform).T, axis=1).max())
-    if apart > AGREE * float(np.linalg.norm(qform[:3, :3], axis=0).min()):
-        raise DataError(
-            f"the qform and the sform of {str(path)!r} disagree: they put a corner of the volume {apart:.3g} mm apart. "
-            "Pass orientation='sform' or orientation='qform' to choose one."
-        )
+def stem(name: str) -> str:
+    """Returns a file's name without .gz and its ending."""
+    return name.removesuffix(".gz").removesuffix(".nii")

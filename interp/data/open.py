@@ -1,4 +1,4 @@
-"""Opens data by name or path: bundled data, a .jsonl file, or a folder of VGMED's or COCO's files."""
+"""Opens data by name or path: bundled data, a file or a folder that a reader knows by its layout."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from interp.data.bundled import SPLITS, bundled, check_draw
-from interp.data.coco import coco
-from interp.data.jsonl import jsonl
 from interp.data.lines import as_path
+from interp.data.readers import read
 from interp.data.samples import Samples
-from interp.data.vgmed import KINDS, vgmed
 from interp.errors import DataError
 from interp.inputs.paths import unreadable
 from interp.inputs.sample import Sample
@@ -29,12 +27,13 @@ SHARE = 1 / 3
 def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0) -> Samples:
     """Returns the samples of one split of the data that `name` names.
 
-    `"natural"` and `"medical"` are bundled and have their own splits. Any other `name` is a path: a .jsonl file, a
-    folder of `VGMED_*.jsonl` with their images, or a folder of `COCO_*.jsonl` with the images in it or in its
-    `val2014`. If a folder holds the files of both kinds of questions, both are read. Rows of a file belong to the
-    split in `meta["split"]`. If that names none of the three splits, a hash of the group's name (of the image's
-    content, where there is no group) decides: a third of the groups are "validation" and the others "test", so that
-    no group is used both to choose and to report. Every sample returned has its split in `meta["split"]`.
+    `"natural"` and `"medical"` are bundled and have their own splits. Any other `name` is a path: a file or folder
+    whose layout says which reader it needs (`interp.data.readers.guess`), such as a .jsonl or .csv file, or a folder
+    of `VGMED_*.jsonl` with their images. If a folder holds several kinds of questions or splits, all are read. Rows
+    of a file belong to the split in `meta["split"]`. If that names none of the three splits, a hash of the group's
+    name (of the image's content, where there is no group) decides: a third of the groups are "validation" and the
+    others "test", so that no group is used both to choose and to report. Every sample returned has its split in
+    `meta["split"]`.
 
     Args:
         name: A bundled name or a path.
@@ -105,29 +104,12 @@ def label(name: str) -> str:
 
 def _read(path: Path) -> Samples:
     problem = unreadable(path)
-    if problem is None:
-        return jsonl(path)
-    if not os.path.isdir(path):
+    if problem is not None and not os.path.isdir(path):
         raise DataError(
-            f"no data {brief(str(path))}: it {problem} Expected 'natural', 'medical', a .jsonl file, or a folder that "
-            "holds VGMED_*.jsonl or COCO_*.jsonl."
+            f"no data {brief(str(path))}: it {problem} Expected 'natural', 'medical', a file such as rows.jsonl or "
+            "rows.csv, or a folder of a data set that docs/data.md lists."
         )
-    for source, reader in (
-        ("VGMED", vgmed),
-        ("COCO", lambda folder, kind: coco(_images(folder), folder, kind)),
-    ):
-        kinds = [kind for kind in KINDS if (path / f"{source}_{kind}.jsonl").is_file()]
-        if kinds:
-            return Samples((sample for kind in kinds for sample in reader(path, kind)), source)
-    raise DataError(
-        f"no data {brief(str(path))}: expected 'natural', 'medical', a .jsonl file, or a folder that holds "
-        "VGMED_*.jsonl or COCO_*.jsonl."
-    )
-
-
-def _images(folder: Path) -> Path:
-    inner = folder / "val2014"
-    return inner if inner.is_dir() else folder
+    return read(path)
 
 
 def _of_split(rows: Samples, split: str) -> Samples:

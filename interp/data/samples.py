@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import overload
+from types import MappingProxyType
+from typing import Any, overload
 
 from interp.errors import DataError, InterpError
 from interp.inputs.images import image_size
 from interp.inputs.sample import Sample, content
-from interp.inputs.text import storable
+from interp.inputs.text import brief, storable
 
 __all__ = ["Samples"]
 
@@ -23,9 +25,10 @@ class Samples(Sequence[Sample]):
     Args:
         samples: The samples, in order.
         name: The name in figures and reports; not part of the fingerprint.
+        skipped: Why a reader left rows or boxes out → how many; not part of the fingerprint.
 
     Raises:
-        DataError: An element of `samples` is not a `Sample`.
+        DataError: An element of `samples` is not a `Sample`, or `skipped` is no mapping of texts to numbers.
 
     Warns:
         UserWarning: Most boxes on images in memory end beyond their image (`warn_of_boxes` looks at files too).
@@ -37,7 +40,9 @@ class Samples(Sequence[Sample]):
     (10, 'medical')
     """
 
-    def __init__(self, samples: Iterable[Sample], name: str = "samples") -> None:
+    def __init__(
+        self, samples: Iterable[Sample], name: str = "samples", skipped: Mapping[str, int] | None = None
+    ) -> None:
         if isinstance(samples, Sample | str) or not isinstance(samples, Iterable):
             raise DataError(
                 f"Samples hold a list of Sample values; got {type(samples).__name__}. Write [sample]."
@@ -46,6 +51,7 @@ class Samples(Sequence[Sample]):
             raise DataError(f"the name of samples is a text; got {type(name).__name__}.")
         self._samples = tuple(samples)
         self._name = storable(name)
+        self._skipped = _counts(skipped)
         for i, sample in enumerate(self._samples):
             if not isinstance(sample, Sample):
                 raise DataError(f"Samples hold Sample values; element {i} is of type {type(sample).__name__}")
@@ -53,7 +59,7 @@ class Samples(Sequence[Sample]):
 
     def like(self, samples: Iterable[Sample], name: str | None = None) -> Samples:
         """Some of these samples, or more, as `Samples`; nothing is checked or warned of again."""
-        made = Samples((), self._name if name is None else name)
+        made = Samples((), self._name if name is None else name, self._skipped)
         made._samples, made._warned = tuple(samples), self._warned
         return made
 
@@ -61,6 +67,11 @@ class Samples(Sequence[Sample]):
     def name(self) -> str:
         """The name of these samples in figures and reports."""
         return self._name
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """What the reader left out: reason → number of rows or boxes of the whole source. Slices keep it."""
+        return MappingProxyType(self._skipped)
 
     @property
     def fingerprint(self) -> str:
@@ -154,7 +165,9 @@ class Samples(Sequence[Sample]):
         if not isinstance(other, Samples):
             return NotImplemented
         name = self._name if self._name == other._name else f"{self._name} + {other._name}"
-        return self.like(self._samples + other._samples, name)
+        made = self.like(self._samples + other._samples, name)
+        made._skipped = dict(Counter(self._skipped) + Counter(other._skipped))
+        return made
 
     def __eq__(self, other: object) -> bool:
         return self._samples == other._samples if isinstance(other, Samples) else NotImplemented
@@ -165,7 +178,19 @@ class Samples(Sequence[Sample]):
     def __repr__(self) -> str:
         groups = {sample.group for sample in self._samples}
         named = f" in {len(groups)} groups" if None not in groups else ""
-        return f"Samples({self._name!r}: {len(self)} samples{named})"
+        left = "".join(f"; left out: {n} × {reason}" for reason, n in self._skipped.items())
+        return f"Samples({self._name!r}: {len(self)} samples{named}{left})"
+
+
+def _counts(skipped: Any) -> dict[str, int]:
+    found = {} if skipped is None else skipped
+    if not isinstance(found, Mapping) or not all(
+        isinstance(why, str) and isinstance(n, int) for why, n in found.items()
+    ):
+        raise DataError(
+            f"skipped says why rows were left out and how many, such as {{'no box': 3}}; got {brief(skipped)}."
+        )
+    return {storable(why): n for why, n in found.items() if n}
 
 
 def _names(sample: Sample) -> tuple[str, ...]:

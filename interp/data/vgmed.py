@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from interp.data.fields import as_number
 from interp.data.lines import Row, as_path, read_lines, shown
 from interp.data.samples import Samples
 from interp.errors import DataError, InterpError
@@ -20,7 +21,7 @@ from interp.inputs.paths import unreadable
 from interp.inputs.sample import Box, Sample, as_boxes
 from interp.inputs.text import brief, storable
 
-__all__ = ["KINDS", "RowFormat", "check_kind", "read_rows", "vgmed"]
+__all__ = ["KINDS", "RowFormat", "check_kind", "described", "read_rows", "vgmed"]
 
 KINDS = ("localization", "attribute")
 BOX_FIELDS = ("bbox", "original_bboxes")
@@ -157,23 +158,12 @@ def _listed(row: Row, name: str) -> list[tuple[float, float, float, float]]:
         raise wrong
     boxes = []
     for box in listed:
-        numbers = [_number(part) for part in box] if isinstance(box, list) else []
+        numbers = [as_number(part) for part in box] if isinstance(box, list) else []
         if len(numbers) != 4 or any(math.isnan(number) for number in numbers):
             raise wrong
         x, y, a, b = numbers
         boxes.append((x, y, a, b))
     return boxes
-
-
-def _number(value: Any) -> float:
-    """Returns a finite number that is written as a number or as text; NaN for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return math.nan
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return math.nan
-    return number if math.isfinite(number) else math.nan
 
 
 _PLAIN = {"ct": "CT", "mr": "MR", "mri": "MR", "pet": "PET", "us": "ultrasound", "oct": "OCT"}
@@ -229,7 +219,7 @@ def vgmed(
     row_format = RowFormat(
         find=lambda folder, image: folder / image,
         box_format=lambda image: box_format or ("xywh" if _slake(image) else None),
-        describe=_described,
+        describe=described,
         box_field=box_field,
     )
     path = root / f"VGMED_{kind}.jsonl"
@@ -240,7 +230,7 @@ def _slake(image: str) -> bool:
     return image.startswith("Slake") or PurePosixPath(image).name.startswith("Slake")
 
 
-def _described(image: str) -> tuple[str, Mapping[str, Any]]:
+def described(image: str) -> tuple[str, Mapping[str, Any]]:
     """Returns group and meta, as far as the image's name gives them."""
     parts = PurePosixPath(image).stem.split("--")
     if _slake(image):

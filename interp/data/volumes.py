@@ -7,7 +7,6 @@ file. Files are read by `read_nifti` and `read_dicom`.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
@@ -16,10 +15,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
 
-from interp.data import dicom, nifti
+from interp.data import dicom_series, nifti_file
+from interp.data.extra import needs
 from interp.errors import DataError
 
 __all__ = ["Volume", "display", "read_dicom", "read_nifti", "resample_nearest", "to_ras"]
@@ -53,6 +51,8 @@ def to_ras(values: Shaped[np.ndarray, ...], affine: Float[np.ndarray, "4 4"]) ->
     Raises:
         DataError: The array is not three-dimensional or not of real numbers, or the affine is singular.
     """
+    from scipy.optimize import linear_sum_assignment  # half a second, for readers that need no volumes
+
     values, affine = np.asanyarray(values), _checked(affine)
     if values.ndim != 3 or 0 in values.shape:
         raise DataError(f"a volume needs 3 axes; got shape {values.shape}. Pick one channel or one time")
@@ -90,6 +90,8 @@ def resample_nearest(labels: Volume, onto: Volume) -> Volume:
     """Returns `labels` on the grid of `onto`: each voxel takes the nearest label, 0 outside."""
     if labels.values.shape == onto.values.shape and np.allclose(labels.affine, onto.affine, atol=1e-3):
         return labels
+    from scipy import ndimage
+
     matrix = np.linalg.inv(labels.affine) @ onto.affine
     offset: Any = matrix[:3, 3]
     shape = onto.values.shape
@@ -135,7 +137,7 @@ def read_nifti(path: str | Path, *, orientation: str | None = None) -> Volume:
         DataError: Not a complete NIfTI file of one real number a voxel; no orientation, or two that disagree; an
             orientation that contradicts the file's; a singular affine; voxel sizes that are not positive.
     """
-    return to_ras(*nifti.load(_needs("nibabel"), path, orientation))
+    return to_ras(*nifti_file.load(needs("nibabel"), path, orientation))
 
 
 def read_dicom(paths: Iterable[str | Path]) -> Volume:
@@ -153,13 +155,4 @@ def read_dicom(paths: Iterable[str | Path]) -> Volume:
             position, orientation or spacing; several series, sizes or orientations; slices at the same place, gaps, or
             slices shifted against each other (a tilted gantry).
     """
-    return to_ras(*dicom.load(_needs("pydicom"), paths))
-
-
-def _needs(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(
-            f"reading this file needs {module}; install it with: pip install 'interp[data]'"
-        ) from error
+    return to_ras(*dicom_series.load(needs("pydicom"), paths))

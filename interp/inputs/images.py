@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import BufferedReader
-from typing import Any, BinaryIO, TypeAlias
+from dataclasses import dataclass
+from io import BufferedReader, BytesIO
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,9 +17,29 @@ from interp.errors import ImageError
 from interp.inputs.paths import unreadable
 from interp.inputs.text import brief
 
-__all__ = ["MAX_PIXELS", "ImageLike", "grey_values", "image_size", "load_image", "normalise", "readable_file"]
+__all__ = [
+    "MAX_PIXELS", "ImageLike", "LazyImage", "grey_values", "image_size", "load_image", "normalise", "readable_file",
+]  # fmt: skip
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
+
+@dataclass(frozen=True)
+class LazyImage:
+    """An image that is read each time it is used, such as a slice of a volume or a cell of a table.
+
+    Attributes:
+        read: Returns the encoded bytes of an image file, a PIL image or a uint8 array. Samples that go to other
+            processes need one that can be pickled: `functools.partial` of a function of a module.
+        name: The image in messages.
+        known_size: (width, height) in pixels, where it is known without reading.
+    """
+
+    read: Callable[[], bytes | Image.Image | np.ndarray]
+    name: str
+    known_size: tuple[int, int] | None = None
+
+
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | LazyImage
+Encoded: TypeAlias = BufferedReader | BytesIO
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
@@ -33,6 +54,8 @@ def normalise(raw: Any, i: int = 0) -> ImageLike:
     """
     if isinstance(raw, str | os.PathLike):
         _check_path(raw, i)
+        return raw
+    if isinstance(raw, LazyImage):
         return raw
     if isinstance(raw, Image.Image):
         if 0 in raw.size:
@@ -111,8 +134,34 @@ def image_size(raw: ImageLike, i: int = 0) -> tuple[int, int]:
         return raw.shape[1], raw.shape[0]
     if isinstance(raw, Image.Image):
         return raw.size
-    name = _name(raw)
-    with readable_file(raw) as file, _decoding(name), _open(file) as image:
+    if isinstance(raw, LazyImage):
+        return raw.known_size or _lazy_size(raw, i)
+    with readable_file(raw) as file:
+        return _size_in(file, _name(raw))
+
+
+def _lazy_size(raw: LazyImage, i: int) -> tuple[int, int]:
+    found = _read(raw, i)
+    return _size_in(BytesIO(found), raw.name) if isinstance(found, bytes) else image_size(found, i)
+
+
+def _read(raw: LazyImage, i: int) -> bytes | Image.Image | np.ndarray:
+    """What the image's own function gives, checked like an image in memory where it is one."""
+    with _decoding(raw.name):
+        found = raw.read()
+        if isinstance(found, bytes):
+            return found
+        made = normalise(found, i)
+        if isinstance(made, Image.Image | np.ndarray):
+            return made
+    raise ImageError(
+        f"{raw.name} was read as {type(found).__name__}; bytes, a PIL image or an array is expected."
+    )
+
+
+def _size_in(file: Encoded, name: str) -> tuple[int, int]:
+    """(width, height) of an encoded image as displayed."""
+    with _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
         if image.format == "TIFF":  # Pillow rotates these itself
             return image.size
@@ -139,8 +188,15 @@ def load_image(raw: ImageLike, i: int = 0) -> Image.Image:
         with _decoding(f"image {i} (PIL)"):
             rgb = _to_rgb(raw)
             return raw.copy() if rgb is raw else rgb
-    name = _name(raw)
-    with readable_file(raw) as file, _decoding(name), _open(file) as image:
+    if isinstance(raw, LazyImage):
+        found = _read(raw, i)
+        return _decoded(BytesIO(found), raw.name) if isinstance(found, bytes) else load_image(found, i)
+    with readable_file(raw) as file:
+        return _decoded(file, _name(raw))
+
+
+def _decoded(file: Encoded, name: str) -> Image.Image:
+    with _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
         return _to_rgb(ImageOps.exif_transpose(image))
 
@@ -211,14 +267,14 @@ def _check_pixels(size: tuple[int, int], name: str) -> None:
         )
 
 
-def _open(file: BinaryIO) -> Image.Image:
+def _open(file: Encoded) -> Image.Image:
     """Opens an image from a file object: given a path, Pillow 13 memory-maps grey TIFFs and scrambles rotated ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(file)
 
 
-def _metadata_after_pixels(file: BinaryIO) -> bool:
+def _metadata_after_pixels(file: Encoded) -> bool:
     """Whether a PNG file holds text or EXIF chunks after its pixels; reads only the chunk headers."""
     start, pixels, late = file.tell(), False, False
     file.seek(8)

@@ -120,7 +120,10 @@ class Mask:
             BoxError: Another size, or no pixel inside.
             ImageError: As `inside`.
         """
-        if self.size != tuple(size):
+        pair = tuple(size) if isinstance(size, tuple | list) else ()
+        if len(pair) != 2 or not all(isinstance(side, int | np.integer) for side in pair):
+            raise BoxError(f"an image's size is (width, height) in pixels; got {brief(size)}.")
+        if self.size != pair:
             raise BoxError(
                 f"a mask has the size of its image; the mask is {self.size[0]}×{self.size[1]}, image {self.image} is "
                 f"{size[0]}×{size[1]} (width×height). Resize the mask with nearest neighbours: "

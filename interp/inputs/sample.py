@@ -15,7 +15,7 @@ from PIL import Image
 
 from interp.errors import BoxError, ImageError, SampleError
 from interp.inputs.boxes import Box, BoxLike, as_boxes
-from interp.inputs.images import ImageLike, image_size, load_image, normalise, readable_file
+from interp.inputs.images import ImageLike, LazyImage, image_size, load_image, normalise, readable_file
 from interp.inputs.masks import Mask, MaskLike, as_masks
 from interp.inputs.text import brief, faulty_text, storable
 
@@ -199,8 +199,13 @@ class Sample:
 
     @property
     def in_memory(self) -> tuple[bool, ...]:
-        """Whether each image is in memory rather than in a file."""
-        return tuple(not isinstance(raw, str | os.PathLike) for raw in self.images)
+        """Whether each image is in memory rather than in a file, or its size is known without reading."""
+        return tuple(
+            raw.known_size is not None
+            if isinstance(raw, LazyImage)
+            else not isinstance(raw, str | os.PathLike)
+            for raw in self.images
+        )
 
     def load(self, i: int = 0) -> Image.Image:
         """Image `i` as upright 8-bit RGB.

@@ -11,12 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import interp
 from interp import conformance, data, indicators, methods, metrics, models, stats, study
 from interp.conformance.tiny import tiny
 from interp.inputs.sample import Sample
 from interp.tracing import Cost
+from tests.data import source_files as files
 from tests.fuzz.trials import Call
 
 
@@ -104,6 +106,52 @@ def _inputs() -> list[Call]:
         Call("coco", data.coco, given(root="nowhere", annotations="nowhere")),
         Call("vgmed", data.vgmed, given(root="nowhere")),
         Call("named", data.named, given(name="natural", n=1)),
+        *_readers(),
+    ]
+
+
+@cache
+def _layouts() -> Path:
+    """A folder with small files in the layouts that readers know."""
+    folder = Path(tempfile.mkdtemp())
+    files.coco_file(folder / "coco", [files.thing(1, [1, 1, 9, 9])])
+    files.voc_folder(folder / "voc", files.voc_object("cat", 1, 1, 9, 9))
+    files.yolo_folder(folder / "yolo", "0 0.5 0.5 0.5 0.5\n")
+    files.slake_folder(folder / "slake", files.slake_row())
+    files.sa_med2d_folder(folder / "sa_med2d")
+    files.medsam_file(folder / "CT_1.npz")
+    files.medsg_folder(folder / "medsg", files.medsg_row())
+    files.refcoco_files(folder / "refs")
+    files.image(folder / "a.png")
+    (folder / "rows.csv").write_text("image,question\na.png,?\n")
+    return folder
+
+
+def _readers() -> list[Call]:
+    """Readers of small files; those of volumes of files that are not there."""
+    folder = _layouts()
+    row = {"image": picture(), "question": "?", "caption": "a scan", "id": "x", "bbox": [1, 1, 9, 9]}
+    refs = {"instances": folder / "refs/instances.json", "images": folder / "refs/train2014"}
+    coco = {
+        "annotations": folder / "coco/annotations/instances_val2017.json",
+        "images": folder / "coco/val2017",
+    }
+    return [
+        Call("csv", data.csv, given(path=folder / "rows.csv")),
+        Call("frame", data.frame, given(table=pd.DataFrame([row]))),
+        Call("hub", data.hub, given(source=[row]), frozenset({"download=True"})),
+        Call("coco_instances", data.coco_instances, given(**coco)),
+        Call("voc", data.voc, given(root=folder / "voc")),
+        Call("yolo", data.yolo, given(root=folder / "yolo")),
+        Call("slake", data.slake, given(root=folder / "slake")),
+        Call("sa_med2d", data.sa_med2d, given(root=folder / "sa_med2d")),
+        Call("medsam", data.medsam, given(path=folder / "CT_1.npz")),
+        Call("medsg", data.medsg, given(path=folder / "medsg/Task3.json")),
+        Call("medtrinity", data.medtrinity, given(source=[row])),
+        Call("s_chain", data.s_chain, given(source=[files.s_chain_row()])),
+        Call("refcoco", data.refcoco, given(source=folder / "refs/refs.json", **refs)),
+        Call("nifti", data.nifti, given(image="nowhere.nii", labels="nowhere.nii")),
+        Call("dicom", data.dicom, given(series="nowhere", labels="nowhere.nii")),
     ]
 
 

@@ -1,0 +1,339 @@
+"""Fields of a table's rows: which column holds what, and the sample that a row makes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from interp.data.lines import Row, parsed_json, shown
+from interp.data.table_rows import is_missing, plain
+from interp.errors import DataError, InterpError
+from interp.inputs.images import ImageLike, LazyImage, image_size
+from interp.inputs.paths import unreadable
+from interp.inputs.sample import Box, Sample, as_boxes
+from interp.inputs.text import brief
+
+__all__ = [
+    "COLUMNS",
+    "Fields",
+    "as_number",
+    "as_path_in",
+    "boxes_of",
+    "image_in",
+    "number_of",
+    "recognised",
+    "text_of",
+]
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "image": (
+        "image",
+        "images",
+        "image_path",
+        "img",
+        "img_path",
+        "img_name",
+        "file",
+        "file_name",
+        "filename",
+        "path",
+    ),
+    "question": ("question", "query", "prompt"),
+    "answer": ("answer", "answers"),
+    "options": ("options", "choices"),
+    "group": ("group", "patient", "patient_id", "volume", "case"),
+    "id": ("id", "question_id", "qid"),
+    "boxes": ("boxes", "bbox", "bboxes", "box"),
+    "x0": ("x0", "xmin", "x_min"),
+    "y0": ("y0", "ymin", "y_min"),
+    "x1": ("x1", "xmax", "x_max"),
+    "y1": ("y1", "ymax", "y_max"),
+}
+"""Field of a sample → the names of columns that are recognised as it, best first."""
+
+CORNERS = ("x0", "y0", "x1", "y1")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which column holds which field of a sample, and how images and boxes are read.
+
+    Attributes:
+        columns: Field → column, as `recognised` returns it.
+        box_format: How the boxes are written, as for `interp.Sample`.
+        image: Returns the image of a cell: a path, or an image in memory.
+        question: The question of all rows where there is no such column; it may hold {column}.
+    """
+
+    columns: Mapping[str, str]
+    box_format: str | None
+    image: Callable[[Row, str, Any], ImageLike]
+    question: str | None = None
+
+    def sample(self, row: Row) -> Sample:
+        """Returns the sample of a row; columns that are no field go to `meta`.
+
+        Raises:
+            DataError: A field is missing or invalid; the message names row and column.
+        """
+        images = self._images(row)
+        used = set(self.columns.values())
+        named = self.columns.get("id")
+        try:
+            return Sample(
+                images=images,
+                question=self._question(row),
+                boxes=self._boxes(row, images),
+                answer=_optional_text(row, self.columns.get("answer")),
+                options=_options(row, self.columns.get("options")),
+                group=_optional_text(row, self.columns.get("group")),
+                meta={str(key): plain(value) for key, value in row.values.items() if _kept(key, value, used)},
+                id=_optional_text(row, named) or row.id,
+            )
+        except DataError:
+            raise
+        except InterpError as error:
+            raise DataError(f"{row.at}: {error}") from error
+
+    def _images(self, row: Row) -> list[ImageLike]:
+        name = self.columns["image"]
+        value = row.values.get(name)
+        text = value.strip() if isinstance(value, str) else ""
+        if text.startswith("["):
+            value = parsed_json(text, f"{row.at}, field {name!r}", "cell")
+        cells = list(value) if isinstance(value, list | tuple) else [value]
+        if not cells or any(is_missing(cell) for cell in cells):
+            raise row.bad(name, f"expected an image, got {brief(value)}")
+        return [self.image(row, name, cell) for cell in cells]
+
+    def _question(self, row: Row) -> str:
+        if "question" in self.columns:
+            return text_of(row, self.columns["question"])
+        try:
+            return str(self.question).format_map({str(key): value for key, value in row.values.items()})
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{row.at}: the question {brief(self.question)} cannot be filled in ({brief(str(error))}). Write "
+                "{column} for the text of a column, and {{ and }} for braces."
+            ) from error
+
+    def _boxes(self, row: Row, images: Sequence[ImageLike]) -> tuple[Box, ...]:
+        if "boxes" in self.columns:
+            name = self.columns["boxes"]
+            return boxes_of(row, name, _listed(row, name), images, self.box_format)
+        corners = [self.columns[corner] for corner in CORNERS if corner in self.columns]
+        if not corners or all(is_missing(row.values.get(name)) for name in corners):
+            return ()
+        return boxes_of(
+            row, corners[0], [[number_of(row, name) for name in corners]], images, self.box_format
+        )
+
+
+def recognised(
+    present: Iterable[Any],
+    columns: Mapping[str, str] | None,
+    *,
+    question: str | None = None,
+    what: str = "the table",
+) -> dict[str, str]:
+    """Returns field → column.
+
+    Args:
+        present: The table's columns.
+        columns: Field → column, from the caller; it wins over what is recognised by name.
+        question: The question of all rows; a table then needs no column for it.
+        what: The table in messages.
+
+    Raises:
+        DataError: A field or a column is unknown, or there is no column for the image or the question.
+    """
+    names = [str(name) for name in present]
+    given = _given(names, columns, what)
+    lower = {name.strip().lower(): name for name in reversed(names)}
+    found = dict(given)
+    for field, aliases in COLUMNS.items():
+        known = next((lower[alias] for alias in aliases if alias in lower), None)
+        if field not in found and known is not None and known not in found.values():
+            found[field] = known
+    if question is not None:
+        found.pop("question", None)
+    for field in ("image", *(("question",) if question is None else ())):
+        if field not in found:
+            raise DataError(
+                f"{what} has no column for the {field}; it has {brief(names)}. Say which one holds it: "
+                f'columns={{"{field}": "…"}}.'
+            )
+    some = [corner for corner in CORNERS if corner in found]
+    if "boxes" in found or (some and len(some) < 4):
+        if "boxes" not in found and any(corner in given for corner in some):
+            raise DataError(
+                f"{what} needs four columns for a box, {', '.join(CORNERS)}; got {', '.join(some)}."
+            )
+        for corner in some:
+            del found[corner]
+    return found
+
+
+def _given(names: Sequence[str], columns: Any, what: str) -> dict[str, str]:
+    given = {} if columns is None else columns
+    if not isinstance(given, Mapping) or not all(
+        isinstance(one, str) for pair in given.items() for one in pair
+    ):
+        raise DataError(f'columns maps fields to columns, such as {{"image": "file"}}; got {brief(columns)}.')
+    for field, name in given.items():
+        if field not in COLUMNS:
+            raise DataError(f"columns maps the fields {', '.join(COLUMNS)}; got {brief(field)}.")
+        if name not in names:
+            raise DataError(f"{what} has no column {brief(name)}; it has {brief(list(names))}.")
+    return dict(given)
+
+
+def _kept(name: Any, value: Any, used: Iterable[str]) -> bool:
+    """Whether a column goes to `meta`: those that hold a field or another image do not."""
+    held = value[0] if isinstance(value, list | tuple) and value else value
+    return name not in used and not isinstance(held, LazyImage | Image.Image)
+
+
+def image_in(folder: Path, row: Row, name: str, cell: Any) -> ImageLike:
+    """Returns the image of a cell: one in memory as it is, a path relative to a folder.
+
+    Raises:
+        DataError: A path of no regular file.
+    """
+    if isinstance(cell, os.PathLike):
+        cell = os.fspath(cell)
+    if isinstance(cell, Image.Image | np.ndarray | LazyImage):
+        return cell
+    return as_path_in(folder, row, name, cell)
+
+
+def as_path_in(folder: Path, row: Row, name: str, cell: Any) -> str:
+    """Returns the path of an image file that a cell names, relative to a folder.
+
+    Raises:
+        DataError: It names no regular file; the message names row and column.
+    """
+    if not isinstance(cell, str) or not cell.strip():
+        raise row.bad(name, f"expected an image or its path, got {brief(cell)}")
+    if problem := unreadable(folder / cell):
+        raise row.bad(
+            name, f"no file {brief(cell)} in {shown(folder)}. Are the images in another folder? It {problem}"
+        )
+    return str(folder / cell)
+
+
+def boxes_of(
+    row: Row, name: str, listed: Sequence[Any], images: Sequence[ImageLike], box_format: str | None
+) -> tuple[Box, ...]:
+    """Returns the boxes of a row, refused where they look like fractions or name an image that the row lacks.
+
+    Args:
+        row: The row, for messages.
+        name: The field, for messages.
+        listed: The boxes, each of four numbers, and perhaps the index of its image.
+        images: The row's images; their headers are read only where a box needs their size.
+        box_format: As for `interp.Sample`.
+
+    Raises:
+        DataError: A box is invalid; the message names row and field.
+    """
+    try:
+        boxes = as_boxes(listed, box_format, lambda i: image_size(images[i], i))
+        for box in boxes:
+            if box.image >= len(images):
+                raise IndexError
+            if box.may_be_fractions:
+                box.check_units(image_size(images[box.image], box.image))
+    except IndexError as error:
+        raise row.bad(name, f"a box names an image that the row lacks: it has {len(images)}") from error
+    except InterpError as error:
+        raise row.bad(name, str(error)) from error
+    return boxes
+
+
+def number_of(row: Row, name: str) -> float:
+    """Returns the finite number in a cell, also where it is written as text.
+
+    Raises:
+        DataError: Anything else; the message names row and column.
+    """
+    number = as_number(row.values.get(name))
+    if math.isnan(number):
+        raise row.bad(name, f"expected a finite number, got {brief(row.values.get(name))}")
+    return number
+
+
+def as_number(value: Any) -> float:
+    """Returns a finite number that is written as a number or as text; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def text_of(row: Row, name: str) -> str:
+    """Returns the text in a cell.
+
+    Raises:
+        DataError: It is no text, or empty; the message names row and column.
+    """
+    value = row.values.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise row.bad(name, f"expected a text that is not empty, got {brief(value)}")
+    return value
+
+
+def _optional_text(row: Row, name: str | None) -> str | None:
+    """The text of a cell; a whole number or True and False as text, None where it is empty."""
+    value = None if name is None else plain(row.values.get(name))
+    if name is None or is_missing(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of numbers with empty cells
+    if not isinstance(value, str | int | float):
+        raise row.bad(name, f"expected a text or a number, got {brief(value)}")
+    return str(value)
+
+
+def _options(row: Row, name: str | None) -> list[str] | None:
+    """The options of a cell: a list, a JSON list, or texts between vertical bars."""
+    value = None if name is None else plain(row.values.get(name))
+    if name is None or is_missing(value):
+        return None
+    if isinstance(value, str):
+        listed = value.strip().startswith("[")
+        value = parsed_json(value, f"{row.at}, field {name!r}", "cell") if listed else value.split("|")
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise row.bad(
+            name, f'expected options as a JSON list, ["yes", "no"], or as yes|no; got {brief(value)}'
+        )
+    return [one.strip() for one in value]
+
+
+def _listed(row: Row, name: str) -> list[Any]:
+    """The boxes of a cell: a list or a JSON text of boxes, or of one."""
+    value = plain(row.values.get(name))
+    if is_missing(value):
+        return []
+    if isinstance(value, str):
+        value = parsed_json(value, f"{row.at}, field {name!r}", "cell")
+    if isinstance(value, list) and value and not isinstance(value[0], list):
+        value = [value]
+    numbers = isinstance(value, list) and all(
+        isinstance(box, list)
+        and all(isinstance(one, int | float) and not isinstance(one, bool) for one in box)
+        for box in value
+    )
+    if not numbers:
+        raise row.bad(name, f"expected a list of boxes [x0, y0, x1, y1], or one such box; got {brief(value)}")
+    return value

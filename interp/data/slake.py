@@ -1,0 +1,203 @@
+"""SLAKE: questions on radiology images, with the boxes and masks of what the image shows."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.data.build import piece_boxes
+from interp.data.fields import as_number, as_path_in, boxes_of, text_of
+from interp.data.labelled import with_area
+from interp.data.lines import Row, as_path, collect, json_rows, read_json
+from interp.data.mask_files import mask_values
+from interp.data.samples import Samples
+from interp.data.volume_slices import label_names, small_pieces
+from interp.errors import DataError
+from interp.inputs.argument_checks import check_one_of, check_whole
+from interp.inputs.images import image_size
+from interp.inputs.masks import Mask
+from interp.inputs.paths import unreadable
+from interp.inputs.sample import Sample
+from interp.inputs.text import brief
+
+__all__ = ["slake"]
+
+SPLITS = ("train", "validation", "test")
+FILES = {"train": ("train.json",), "validation": ("validation.json", "validate.json"), "test": ("test.json",)}
+LANGUAGES = ("en", "zh")
+READ = ("img_name", "question", "answer")
+
+
+def slake(
+    root: str | os.PathLike[str],
+    split: str = "test",
+    name: str | None = None,
+    *,
+    language: str | None = "en",
+    regions: str = "named",
+    masks: Mapping[int, str] | None = None,
+    box_format: str = "xywh",
+    least: int = 4,
+    bad_rows: str = "raise",
+) -> Samples:
+    """Returns the questions of one split of SLAKE.
+
+    Reads `test.json` (`train.json`, `validation.json` or `validate.json`), a list of rows with `img_name`
+    (`xmlab102/source.jpg`, below `imgs`), `question`, `answer`, `q_lang`, `answer_type`, `modality`, … Beside an image
+    lies `detection.json`, a list like `[{"Liver": [72, 128, 45, 60]}]` of labels with (x, y, width, height) in pixels,
+    and `mask.png`, whose grey values are labels. **No question says which region its answer rests on**: with
+    regions="named" a sample has the boxes of the labels that its question or answer names, so many have none. `meta`
+    has all other fields, `label` (the labels of the boxes), `regions` (every label of the image → its boxes as lists)
+    and `split`. The group is the image.
+
+    Args:
+        root: The folder `Slake1.0`, or the one of `BoKelvin/SLAKE` with its images unpacked.
+        split: "train", "validation" or "test".
+        name: The name of the samples.
+        language: "en", "zh", or None for both. Labels are English: regions="named" finds few in Chinese questions.
+        regions: "named", "all" labels of the image, or "none".
+        masks: Grey value → label, to take boxes from the pieces of `mask.png` in place of `detection.json`. Samples
+            then hold the masks of these labels too (`rule="masks"` in studies).
+        box_format: How `detection.json` writes boxes.
+        least: Pieces of a mask of fewer pixels are left out and counted.
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure.
+
+    Raises:
+        DataError: A file is missing, or a row or box is invalid; the message names the file and the row (from 0).
+
+    Source: Liu et al., 2021 (arXiv 2102.09542). The form of `detection.json` is described by public converters and was
+    not checked against the data; the official code of VGMED also reads SLAKE's boxes as (x, y, width, height).
+    """
+    check_one_of("split", split, SPLITS, DataError)
+    check_one_of("regions", regions, ("named", "all", "none"), DataError)
+    check_whole("least", least, 1, DataError)
+    if language is not None:
+        check_one_of("language", language, LANGUAGES, DataError)
+    folder = as_path(root, "the folder")
+    names = [folder / one for one in FILES[split]]
+    path = next((one for one in names if unreadable(one) is None), names[0])
+    dropped: Counter[str] = Counter()
+    reading = _Reading(folder / "imgs", split, regions, label_names(masks), box_format, least, dropped, {})
+    rows = (row for row in json_rows(path, read_json(path, list)) if _spoken(row, language))
+    return Samples(
+        collect(rows, reading.samples, bad_rows), f"SLAKE {split}" if name is None else name, dropped
+    )
+
+
+def _spoken(row: Row, language: str | None) -> bool:
+    return language is None or not isinstance(row.values, dict) or row.values.get("q_lang") == language
+
+
+@dataclass(frozen=True)
+class _Reading:
+    images: Path
+    split: str
+    regions: str
+    masks: Mapping[int, str] | None
+    box_format: str
+    least: int
+    dropped: Counter[str]
+    known: dict[str, dict[str, list[Any]]]
+
+    def samples(self, row: Row) -> list[Sample]:
+        """The sample of a row."""
+        question, answer = text_of(row, "question"), row.values.get("answer")
+        if answer is not None and not isinstance(answer, str):
+            raise row.bad("answer", f"expected a text or null, got {brief(answer)}")
+        file = as_path_in(self.images, row, "img_name", row.values.get("img_name"))
+        if file not in self.known:
+            self.known[file] = self._found(row, Path(file))
+        found = self.known[file]
+        text = f"{question} {answer or ''}"
+        chosen = [
+            label
+            for label in found
+            if self.regions == "all" or (self.regions == "named" and is_named(label, text))
+        ]
+        listed = [box for label in chosen for box in found[label]]
+        return [
+            Sample(
+                file,
+                question,
+                boxes_of(row, "detection.json", listed, [file], "xyxy"),
+                answer,
+                group=Path(file).parent.name,
+                meta={
+                    **{key: value for key, value in row.values.items() if key not in READ},
+                    "label": ", ".join(chosen) or None,
+                    "regions": {label: [list(box) for box in boxes] for label, boxes in found.items()},
+                    "split": self.split,
+                },
+                id=f"{self.split}:{row.values.get('qid', row.number)}",
+                masks=[
+                    Mask(os.fspath(Path(file).with_name("mask.png")), label=value)
+                    for value, label in (self.masks or {}).items()
+                    if label in chosen
+                ],
+            )
+        ]
+
+    def _found(self, row: Row, image: Path) -> dict[str, list[Any]]:
+        """Label → boxes (x0, y0, x1, y1) of an image."""
+        if self.regions == "none":
+            return {}
+        size = image_size(image)
+        if self.masks is not None:
+            return self._from_mask(image, size)
+        path = image.with_name("detection.json")
+        if unreadable(path):
+            return {}
+        found: dict[str, list[Any]] = {}
+        for place in json_rows(path, read_json(path, list)):
+            pairs = place.values.items() if isinstance(place.values, dict) else ()
+            if not pairs:
+                raise DataError(
+                    f"{place.at}: expected an object of a label and its box, got {brief(place.values)}"
+                )
+            for label, box in pairs:
+                numbers = [as_number(edge) for edge in box] if isinstance(box, list) else []
+                kept = with_area([numbers], self.dropped, sides=True) if len(numbers) == 4 else [numbers]
+                for one in boxes_of(place, str(label), kept, [str(image)], self.box_format):
+                    _check_inside(place, str(label), one, size)
+                    found.setdefault(str(label), []).append(one.as_tuple())
+        return found
+
+    def _from_mask(self, image: Path, size: tuple[int, int]) -> dict[str, list[Any]]:
+        path = image.with_name("mask.png")
+        if unreadable(path):
+            return {}
+        values, found = mask_values(path, size), {}
+        for value, label in (self.masks or {}).items():
+            boxes, small = piece_boxes(np.asarray(values == value), self.least)
+            self.dropped[small_pieces(self.least)] += small
+            if boxes:
+                found.setdefault(label, []).extend(boxes)
+        return found
+
+
+def _check_inside(row: Row, label: str, box: Any, size: tuple[int, int]) -> None:
+    if box.is_beyond(size):
+        raise row.bad(
+            label,
+            f"the box {box.as_tuple()} reaches outside its {size[0]}×{size[1]} image. If boxes are (x0, y0, x1, y1), "
+            "pass box_format='xyxy'.",
+        )
+
+
+def is_named(label: str, text: str) -> bool:
+    """Whether a text names a label: its words, in order, in any case, in singular or plural.
+
+    >>> is_named("Left Lung", "Is the left lung healthy?"), is_named("Liver", "Where are the kidneys?")
+    (True, False)
+    """
+    words = [re.escape(word) for word in re.findall(r"\w+", label.lower())]
+    phrase = r"[\s_-]+".join(words)
+    return bool(words) and re.search(rf"\b{phrase}(s|es)?\b", text.lower()) is not None

@@ -1,0 +1,96 @@
+"""`interp data check`: counts, problems and pictures of the samples at a path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from interp.data.bundled import SPLITS, bundled, check_draw
+from interp.data.lines import shown
+from interp.data.open import BUNDLED
+from interp.data.readers import guess, read
+from interp.data.samples import Samples
+from interp.data_check import page
+from interp.data_check.problems import Findings, inspect
+from interp.errors import DataError
+
+__all__ = ["COMMANDS", "check"]
+
+LISTED = 3
+"""Problems of one kind that are printed."""
+
+
+def check(
+    path: Annotated[str, tyro.conf.Positional],
+    *,
+    reader: str | None = None,
+    images: Path | None = None,
+    labels: Path | None = None,
+    out: Path = Path("data_check.html"),
+    n: int | None = 5000,
+    seed: int = 0,
+) -> int:
+    """Count what a data set holds, look for problems, and show twelve samples with their boxes on a page.
+
+    The exit code is 0 if nothing must be mended, 1 if images are missing, boxes do not fit, or splits share images.
+
+    Args:
+        path: a file or folder of data, or the name of bundled data.
+        reader: name of the reader, such as coco_instances; by default guessed from the layout.
+        images: folder of the images, where the layout does not say it.
+        labels: label map of a volume (NIfTI or DICOM).
+        out: HTML page to write.
+        n: largest number of samples to look at, drawn with the seed; None for all.
+        seed: seed of the draws.
+    """
+    check_draw(n, seed)
+    samples, name = _samples(path, reader, images, labels)
+    if not len(samples):
+        raise DataError(f"{shown(path)} gave no samples. What was left out: {dict(samples.skipped)}.")
+    looked_at = _drawn(samples, n, seed)
+    findings = inspect(looked_at)
+    _print(samples, looked_at, findings, name)
+    written = page.write(out, looked_at, findings, source=shown(path), reader=name, seed=seed)
+    print(f"page: {written}")
+    return 1 if findings.n_errors else 0
+
+
+def _samples(path: str, reader: str | None, images: Path | None, labels: Path | None) -> tuple[Samples, str]:
+    """The samples and the name of the reader; of bundled data all splits."""
+    if path in BUNDLED and reader is None:
+        first, *others = (bundled(path, split) for split in SPLITS)
+        return sum(others, first), "bundled"
+    place = Path(path)
+    name = guess(place) if reader is None else reader
+    return read(place, name, images=images, labels=labels), name
+
+
+def _drawn(samples: Samples, n: int | None, seed: int) -> Samples:
+    if n is None or n >= len(samples):
+        return samples
+    chosen = np.sort(np.random.default_rng(seed).choice(len(samples), n, replace=False))
+    return samples.like(samples[int(i)] for i in chosen)
+
+
+def _print(samples: Samples, looked_at: Samples, findings: Findings, reader: str) -> None:
+    print(f"{samples.name}: {len(samples)} samples, read by {reader}")
+    if len(looked_at) < len(samples):
+        print(f"looked at {len(looked_at)} of them; pass --n None for all")
+    width = max(map(len, findings.counts))
+    for name, text in findings.counts.items():
+        print(f"  {name:<{width}}  {text}")
+    for kind, found in findings.by_kind().items():
+        print(f"{'PROBLEM' if found[0].is_error else 'note'}: {kind} ({len(found)})")
+        for one in found[:LISTED]:
+            print(f"  {one.where}: {' '.join(one.text.split())}")
+        if len(found) > LISTED:
+            print(f"  and {len(found) - LISTED} more, on the page")
+    print(f"{findings.n_errors} problems to mend, {len(findings.problems) - findings.n_errors} to know of")
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"check": check}
+"""Commands of `interp data` by name."""

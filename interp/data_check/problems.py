@@ -1,0 +1,215 @@
+"""Counts of samples, and their problems. Reads every image file once; decodes none."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from interp.data.samples import Samples
+from interp.errors import InterpError
+from interp.inputs.sample import Sample
+
+__all__ = ["KINDS", "Findings", "Problem", "inspect"]
+
+TINY_SIDE, TINY_SHARE = 4.0, 1e-3
+"""A box is tiny under so many pixels a side, or under this share of its image."""
+FREQUENT, FEW = 0.8, 20
+"""One answer is too frequent from this share on, among at least so many answers."""
+
+KINDS: Mapping[str, tuple[bool, str]] = {
+    "bad row": (True, "A row that its reader could not read."),
+    "missing image": (True, "An image that is missing or cannot be read."),
+    "box outside": (True, "A box that does not fit its image."),
+    "same image in two splits": (True, "What is chosen on one split is then no surprise on the other."),
+    "same group in two splits": (
+        False,
+        "The group's samples are not independent, so neither are the splits.",
+    ),
+    "same sample twice": (False, "Equal image, question, boxes and answer: it counts twice in every mean."),
+    "same id twice": (False, "Tables name samples by their ids."),
+    "tiny box": (
+        False,
+        f"Under {TINY_SIDE:g} pixels a side or {TINY_SHARE:.1%} of the image: less than one image token in most "
+        "models.",
+    ),
+    "unbalanced answers": (False, "A model that always gives this answer is right as often."),
+}
+"""Kind of problem → whether it must be mended before a study, and what it means."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: its kind, the sample's id (or what it is about), and what is wrong."""
+
+    kind: str
+    where: str
+    text: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it must be mended before a study."""
+        return KINDS[self.kind][0]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What samples hold, in the order of reading: name → text; and their problems, errors first."""
+
+    counts: Mapping[str, str]
+    problems: tuple[Problem, ...]
+
+    @property
+    def n_errors(self) -> int:
+        """The number of problems that must be mended."""
+        return sum(problem.is_error for problem in self.problems)
+
+    def by_kind(self) -> dict[str, list[Problem]]:
+        """The problems of each kind that there is, in the order of `KINDS`."""
+        return {
+            kind: found for kind in KINDS if (found := [one for one in self.problems if one.kind == kind])
+        }
+
+
+def inspect(samples: Samples) -> Findings:
+    """Returns what samples hold and what is wrong with them."""
+    usable = [sample for sample in samples if sample.is_usable]
+    problems = [Problem("bad row", sample.id, _reason(sample)) for sample in samples if not sample.is_usable]
+    sizes: dict[int, tuple[tuple[int, int], ...]] = {}
+    for i, sample in enumerate(samples):
+        if not sample.is_usable:
+            continue
+        try:
+            sizes[i] = sample.sizes
+        except InterpError as error:
+            problems.append(Problem("missing image", sample.id, str(error)))
+    for i in sizes:
+        problems += _of_boxes(samples[i], sizes[i])
+    problems += [*_in_two_splits(samples), *_twice(samples, list(sizes)), *_of_answers(usable)]
+    order = list(KINDS)
+    problems.sort(key=lambda one: order.index(one.kind))
+    return Findings(_counts(samples, usable, sizes), tuple(problems))
+
+
+def _reason(sample: Sample) -> str:
+    try:
+        sample.check()
+    except InterpError as error:
+        return str(error)
+    return ""
+
+
+def _of_boxes(sample: Sample, sizes: Sequence[tuple[int, int]]) -> Iterator[Problem]:
+    """Boxes that do not fit, and tiny ones."""
+    try:
+        sample.check()
+    except InterpError as error:
+        yield Problem("box outside", sample.id, str(error))
+        return
+    for box in sample.boxes:
+        width, height = sizes[box.image]
+        share = box.area / (width * height)
+        if min(box.x1 - box.x0, box.y1 - box.y0) < TINY_SIDE or share < TINY_SHARE:
+            sides = f"{box.x1 - box.x0:.3g} × {box.y1 - box.y0:.3g} pixels, {share:.2%} of its image"
+            yield Problem("tiny box", sample.id, f"box {box.as_tuple()} has {sides}")
+
+
+def _in_two_splits(samples: Samples) -> Iterator[Problem]:
+    """Images, and groups that the samples name, that are in several splits."""
+    if len({sample.meta.get("split") for sample in samples}) < 2:
+        return
+    pictures: dict[str, dict[str, str]] = defaultdict(dict)
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
+    for sample, names in zip(samples, samples.pictures, strict=True):
+        split = str(sample.meta.get("split"))
+        for name in names:
+            pictures[name].setdefault(split, sample.id)
+        if sample.group is not None:
+            groups[sample.group].setdefault(split, sample.id)
+    for kind, found in (("same image in two splits", pictures), ("same group in two splits", groups)):
+        for name, where in found.items():
+            if len(where) > 1:
+                told = ", ".join(f"{one} in {split}" for split, one in where.items())
+                yield Problem(
+                    kind, name if kind.startswith("same group") else next(iter(where.values())), told
+                )
+
+
+def _twice(samples: Samples, at: Iterable[int]) -> Iterator[Problem]:
+    """Samples of equal content, and ids that several samples have."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for i in at:
+        same[samples[i].fingerprint].append(samples[i].id)
+    for ids in same.values():
+        if len(ids) > 1:
+            yield Problem("same sample twice", ids[0], f"{len(ids)} samples: {_some(ids)}")
+    for name, n in Counter(samples.sample_ids).items():
+        if n > 1:
+            yield Problem("same id twice", name, f"{n} samples have this id")
+
+
+def _of_answers(samples: Sequence[Sample]) -> Iterator[Problem]:
+    answers = Counter(sample.answer.strip().lower() for sample in samples if sample.answer is not None)
+    n = sum(answers.values())
+    if n >= FEW:
+        answer, most = answers.most_common(1)[0]
+        if most >= FREQUENT * n:
+            yield Problem(
+                "unbalanced answers", answer, f"{answer!r} answers {most} of {n} questions ({most / n:.0%})"
+            )
+
+
+def _some(names: Sequence[str], n: int = 5) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
+
+
+def _counts(
+    samples: Samples, usable: Sequence[Sample], sizes: Mapping[int, tuple[tuple[int, int], ...]]
+) -> dict[str, str]:
+    """Name → text, what is not there left out."""
+    boxes = [len(sample.boxes) for sample in usable]
+    found = [size for one in sizes.values() for size in one]
+    shares = [
+        100 * box.area / np.prod(sizes[i][box.image])
+        for i in sizes
+        for box in samples[i].boxes
+        if box.image < len(sizes[i])
+    ]
+    images = {name for names in samples.pictures for name in names}
+    answers = Counter(sample.answer for sample in usable if sample.answer is not None)
+    counts = {
+        "samples": f"{len(samples)}, of which {len(samples) - len(usable)} unreadable" if len(samples) > len(usable)
+        else str(len(samples)),
+        "images": str(len(images)),
+        "groups": str(len(set(samples.groups))),
+        "splits": _listed(Counter(str(sample.meta.get("split")) for sample in usable if sample.meta.get("split"))),
+        "boxes a sample": _spread(boxes),
+        "samples without a box": str(boxes.count(0)),
+        "box, % of its image": _spread(shares),
+        "image width": _spread([width for width, _ in found]),
+        "image height": _spread([height for _, height in found]),
+        "modality": _listed(Counter(str(sample.meta["modality"]) for sample in usable if sample.meta.get("modality"))),
+        "labels": _listed(Counter(str(sample.meta["label"]) for sample in usable if sample.meta.get("label"))),
+        "answers": _listed(answers),
+        "samples with options": str(sum(sample.options is not None for sample in usable) or ""),
+        **{f"left out: {why}": str(n) for why, n in samples.skipped.items()},
+    }  # fmt: skip
+    return {name: text for name, text in counts.items() if text}
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Smallest, median and largest, or the one value."""
+    if not values:
+        return ""
+    low, middle, high = (
+        f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in np.percentile(values, (0, 50, 100))
+    )
+    return low if low == high else f"{low} to {high}, median {middle}"
+
+
+def _listed(counts: Counter[str], n: int = 8) -> str:
+    """The most frequent values with their numbers."""
+    first = ", ".join(f"{name[:60]} ×{number}" for name, number in counts.most_common(n))
+    return first + (f" and {len(counts) - n} more" if len(counts) > n else "")

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from interp.data import hub
+from interp.errors import DataError, ImageError
+
+
+def pictures(n: int = 3) -> list[Image.Image]:
+    return [Image.fromarray(np.full((8, 9, 3), 40 * i, np.uint8)) for i in range(n)]
+
+
+def dataset(**columns: Any) -> datasets.Dataset:
+    kinds = {
+        "scan": datasets.Image(),
+        "question": datasets.Value("string"),
+        "label": datasets.ClassLabel(names=["no", "yes"]),
+    }
+    found = datasets.Dataset.from_dict(
+        {"scan": pictures(), "question": ["a?", "b?", "c?"], "label": [0, 1, 0]},
+        features=datasets.Features(kinds),
+    )
+    for name, values in columns.items():
+        found = found.add_column(name, values)
+    return found
+
+
+def test_rows_become_samples_and_images_are_read_when_used() -> None:
+    samples = hub(dataset(bbox=[[1, 1, 4, 5]] * 3), columns={"answer": "label"})
+    assert [sample.answer for sample in samples] == ["no", "yes", "no"]
+    assert [box.as_tuple() for box in samples[0].boxes] == [(1, 1, 4, 5)]
+    assert samples[1].sizes == ((9, 8),)
+    assert np.asarray(samples[2].load()).max() == 80
+    assert type(samples[0].image).__name__ == "LazyImage"
+    copied = pickle.loads(pickle.dumps(samples[1]))
+    assert copied.fingerprint == samples[1].fingerprint != samples[2].fingerprint
+    assert samples[1:].filter(lambda sample: sample.answer == "no")[0] == samples[2]
+
+
+def test_no_pixel_is_read_before_a_sample_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+    known = Image.open
+    monkeypatch.setattr(Image, "open", lambda *args, **more: read.append(1) or known(*args, **more))
+    samples = hub(dataset(bbox=[[1, 1, 4, 5]] * 3), box_format="xyxy")
+    n_headers = len(read)
+    assert n_headers <= 3  # sizes, to see whether the boxes fit
+    assert hub(dataset())[0].question == "a?"
+    assert len(read) == n_headers
+    samples[0].load()
+    assert len(read) == n_headers + 1
+
+
+def test_splits_folders_and_files(tmp_path: Path) -> None:
+    both = datasets.DatasetDict({"train": dataset(), "test": dataset().select([0])})
+    assert [sample.meta["split"] for sample in hub(both, "test")] == ["test"]
+    with pytest.raises(
+        DataError, match=r"the data set has the splits train, test; got None\. Pass one as split="
+    ):
+        hub(both)
+    both.save_to_disk(tmp_path / "saved")
+    assert len(hub(tmp_path / "saved", "train")) == 3
+    dataset().to_parquet(tmp_path / "a.parquet")
+    assert hub(tmp_path / "a.parquet")[2].sizes == ((9, 8),)
+    with pytest.raises(DataError, match="is no folder that save_to_disk wrote"):
+        hub(tmp_path)
+
+
+def test_an_id_is_read_from_the_cache_and_not_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    with pytest.raises(DataError, match=r"no data set of that id in the cache .*pass download=True"):
+        hub("someone/scans")
+    dataset().to_parquet(tmp_path / "a.parquet")
+    datasets.load_dataset("parquet", data_files=str(tmp_path / "a.parquet"), cache_dir=str(tmp_path / "made"))
+    (made,) = (tmp_path / "made/parquet").glob("*/0.0.0/*/")
+    for file in made.iterdir():
+        text = file.read_bytes()
+        place = tmp_path / "someone___scans/default/0.0.0/abc" / file.name.replace("parquet-", "scans-")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(
+            text.replace(made.parts[-3].encode(), b"default") if file.suffix == ".json" else text
+        )
+    assert [sample.question for sample in hub("someone/scans", "train")] == ["a?", "b?", "c?"]
+
+
+def test_a_list_of_dicts_and_several_images() -> None:
+    rows = [{"images": pictures(2), "question": "?", "boxes": [[1, 1, 3, 3, 1]]}]
+    assert hub(rows)[0].boxes[0].image == 1
+    kinds = datasets.Features(
+        {"images": datasets.List(datasets.Image()), "question": datasets.Value("string")}
+    )
+    (sample,) = hub(datasets.Dataset.from_dict({"images": [pictures(2)], "question": ["?"]}, features=kinds))
+    assert sample.sizes == ((9, 8), (9, 8))
+    assert np.asarray(sample.load(1)).max() == 40
+
+
+def test_a_bad_row_is_named() -> None:
+    with pytest.raises(DataError, match="the data set, row 2, field 'question': expected a text"):
+        hub(dataset().remove_columns("question").add_column("question", ["a", "b", ""]))
+    with pytest.raises(DataError, match="the list, row 1: expected an object of fields, got 3"):
+        hub([{"image": pictures()[0], "question": "?"}, 3])
+    with pytest.raises(DataError, match="the data set, row 1, field 'bbox': a box needs x1 > x0"):
+        hub(dataset(bbox=[[1, 1, 4, 5], [4, 4, 1, 5], [1, 1, 4, 5]]))
+    empty = datasets.Dataset.from_dict(
+        {"image": [None], "question": ["?"]},
+        features=datasets.Features({"image": datasets.Image(), "question": datasets.Value("string")}),
+    )
+    with pytest.raises(ImageError, match=r"row 0, image cannot be read .*row 0 has no image in 'image'"):
+        hub(empty)[0].load()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (3, "expected a Dataset, a DataFrame, a list of dicts"),
+        ("a/b/c/d", "cannot be read: it does not exist"),
+        ("none.parquet", "cannot be read: it does not exist"),
+        ([], "no column for the image"),
+    ],
+)
+def test_what_holds_no_table(source: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        hub(source)
+
+
+def test_streams_are_refused() -> None:
+    with pytest.raises(DataError, match=r"is a IterableDataset; a datasets.Dataset is read"):
+        hub(dataset().to_iterable_dataset())

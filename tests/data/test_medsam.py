@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from interp.data import medsam
+from interp.errors import DataError
+from tests.data.source_files import HEIGHT, WIDTH, marked, medsam_file
+
+
+def test_slices_and_labels(tmp_path: Path) -> None:
+    path = medsam_file(tmp_path / "CT_Abd_FLARE22_Tr_0001.npz")
+    samples = medsam(path, {1: "liver"})
+    (liver,) = samples
+    assert [box.as_tuple() for box in liver.boxes] == [(2, 2, 8, 8), (20, 4, 30, 12)]
+    assert (liver.question, liver.group) == ("Is the liver visible?", "CT_Abd_FLARE22_Tr_0001")
+    assert (liver.meta["slice"], liver.meta["modality"]) == (1, "CT")
+    assert (liver.sizes, np.asarray(liver.load()).max()) == (((WIDTH, HEIGHT),), 50)
+    assert samples.skipped == {"pieces of a mask under 4 pixels": 1, "labels without a name": 1}
+    assert pickle.loads(pickle.dumps(liver)).fingerprint == liver.fingerprint
+    assert [sample.meta["label"] for sample in medsam(path)] == ["label 1", "label 5"]
+
+
+def test_a_folder_of_files_and_one_picture_in_colour(tmp_path: Path) -> None:
+    medsam_file(tmp_path / "MR_a.npz")
+    medsam_file(
+        tmp_path / "b.npz", imgs=np.full((HEIGHT, WIDTH, 3), (9, 8, 7), np.uint8), gts=marked((1, 1, 5, 5))
+    )
+    samples = medsam(tmp_path, {1: "heart"})
+    assert [sample.meta["modality"] for sample in samples] == ["MR", None]
+    assert samples[1].load().getpixel((0, 0)) == (9, 8, 7)
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    objects = np.array([{"a": 1}], dtype=object)
+    with pytest.raises(DataError, match=r"a\.npz: gts holds Python objects \(a pickle\)"):
+        medsam(medsam_file(tmp_path / "a.npz", gts=objects))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gts": np.zeros((2, 2), np.uint8)}, r"a\.npz: expected imgs of uint8 and gts of whole numbers"),
+        ({"imgs": np.zeros((3, HEIGHT, WIDTH))}, r"a\.npz: expected imgs of uint8 .* got imgs float64"),
+        ({"gts": np.zeros((3, HEIGHT, WIDTH))}, "gts float64"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(tmp_path: Path, changes: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        medsam(medsam_file(tmp_path / "a.npz", **changes))
+
+
+def test_damaged_and_missing_files(tmp_path: Path) -> None:
+    path = medsam_file(tmp_path / "a.npz")
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"a\.npz is no \.npz file of arrays"):
+        medsam(path)
+    np.savez(path, other=np.zeros(3))
+    with pytest.raises(DataError, match="has no array 'gts'"):
+        medsam(path)
+    with pytest.raises(DataError, match=r"no .npz files in"):
+        medsam(tmp_path / "..")
+    with zipfile.ZipFile(path, "w") as packed, packed.open("gts.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**6)}
+        )
+    with pytest.raises(DataError, match=r"gts of shape .* has more than"):
+        medsam(path)
+    with pytest.raises(DataError, match="names maps the values of the label map"):
+        medsam(path, {0: "background"})

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from interp.data import s_chain
+from interp.errors import DataError
+from tests.data.source_files import s_chain_row
+
+COLUMN = "Bbox coordinates normalized (X, Y, W, H)"
+
+
+def test_a_sample_for_each_step_with_the_boxes_of_the_row() -> None:
+    samples = s_chain([s_chain_row()])
+    assert [(sample.meta["step"], sample.meta["kind"]) for sample in samples] == [
+        (1, "localization"), (2, "description"), (3, "grading"), (4, "diagnosis"),
+    ]  # fmt: skip
+    assert all(sample.boxes[0].as_tuple() == (10, 2, 30, 10) for sample in samples)
+    last = samples[3]
+    assert (last.question, last.answer, last.group) == (
+        "How developed is the illness?",
+        "Mild-Dementia",
+        "OAS1_0003",
+    )
+    assert [turn[1] for turn in last.meta["chain"]] == [
+        "[[0.25, 0.1, 0.5, 0.4]]",
+        "widening of the temporal horn",
+        "MTA=2",
+    ]
+    assert last.meta["Slide"] == "mpr-2_115"
+
+
+def test_corners_and_rows_without_disease() -> None:
+    (sample,) = s_chain([s_chain_row()], steps=[4], box_format="fraction")
+    assert sample.boxes[0].as_tuple() == (10, 2, 20, 8)
+    (healthy,) = s_chain([s_chain_row(**{COLUMN: None, "A1": None})], steps=[4])
+    assert healthy.boxes == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {COLUMN: "[[0.5, 0.5, 0.9, 0.9]]"},
+            r"row 1, field 'Bbox.*ends outside the image.*box_format='fraction'",
+        ),
+        ({COLUMN: "[[0.5, 0.5, 0.9]]"}, "row 1, field 'Bbox.*expected boxes of four fractions"),
+        ({COLUMN: "left"}, "row 1, field 'Bbox.*not JSON"),
+        ({"Q3": ""}, "row 1, field 'Q3': expected a text"),
+        ({"image": "no.png"}, "row 1, field 'image': no file 'no.png'"),
+    ],
+)
+def test_a_bad_row_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        s_chain([s_chain_row(), s_chain_row(**change)])
+
+
+def test_steps_and_layout_are_checked() -> None:
+    for steps in ([5], [], [True]):
+        with pytest.raises(DataError, match="steps are some of 1, 2, 3 and 4"):
+            s_chain([s_chain_row()], steps=steps)
+    with pytest.raises(DataError, match="has no columns Q1 … Q4 of S-Chain"):
+        s_chain([{"image": 1}])

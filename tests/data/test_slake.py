@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp.data import slake
+from interp.errors import DataError
+from tests.data.source_files import slake_folder, slake_row
+
+
+def test_boxes_of_the_labels_that_a_row_names(tmp_path: Path) -> None:
+    rows = [
+        slake_row(),
+        slake_row("Which organ is abnormal?", "Left lung"),
+        slake_row("What modality is used?", "CT"),
+    ]
+    liver, lung, none = slake(slake_folder(tmp_path, *rows))
+    assert [box.as_tuple() for box in liver.boxes] == [(4, 2, 14, 10)]
+    assert [box.as_tuple() for box in lung.boxes] == [(20, 4, 28, 14)]
+    assert none.boxes == ()
+    assert none.meta["regions"] == {"Liver": [[4, 2, 14, 10]], "Left Lung": [[20, 4, 28, 14]]}
+    assert (liver.meta["label"], liver.meta["modality"], liver.meta["split"], liver.group) == (
+        "Liver",
+        "CT",
+        "test",
+        "xmlab0",
+    )
+    assert (liver.answer, liver.id) == ("Left", "test:9")
+
+
+def test_all_regions_masks_and_languages(tmp_path: Path) -> None:
+    folder = slake_folder(tmp_path, slake_row(), slake_row("肝在哪里?", q_lang="zh"))
+    assert [len(sample.boxes) for sample in slake(folder, regions="all", language=None)] == [2, 2]
+    assert slake(folder, regions="none")[0].boxes == ()
+    (masked,) = slake(folder, masks={7: "Liver", 8: "Spleen"})
+    assert [box.as_tuple() for box in masked.boxes] == [(4, 2, 14, 10)]
+    assert masked.meta["regions"] == {"Liver": [[4, 2, 14, 10]]}
+    assert masked.masks[0].inside.sum() == 80
+
+
+@pytest.mark.parametrize(
+    ("detections", "message"),
+    [
+        (
+            [{"Liver": [4, 2, 100, 8]}],
+            r"detection\.json, item 0, field 'Liver': the box .* outside its 40×20 image.*box_format='xyxy'",
+        ),
+        ([{"Liver": [4, 2, 10]}], r"detection\.json, item 0, field 'Liver': a box is"),
+        ([{"Liver": "x"}], r"detection\.json, item 0, field 'Liver': a box is"),
+        ([3], r"detection\.json, item 0: expected an object of a label and its box"),
+        ({"Liver": [1, 2, 3, 4]}, r"detection\.json: expected a JSON list of rows, got dict"),
+    ],
+)
+def test_a_bad_detection_is_named(tmp_path: Path, detections: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        slake(slake_folder(tmp_path, slake_row(), detections=detections))
+
+
+def test_a_bad_row_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"test\.json, item 1, field 'img_name': no file 'xmlab9/source.jpg'"):
+        slake(slake_folder(tmp_path, slake_row(), slake_row(img_name="xmlab9/source.jpg")))
+    with pytest.raises(DataError, match=r"test\.json, item 0, field 'question'"):
+        slake(slake_folder(tmp_path, slake_row("")))
+    with pytest.raises(DataError, match=r"validation\.json cannot be read"):
+        slake(tmp_path, "validation")
+    with pytest.raises(DataError, match="split is 'train' or 'validation' or 'test'"):
+        slake(tmp_path, "val")
+
+
+def test_boxes_without_area_are_counted(tmp_path: Path) -> None:
+    folder = slake_folder(tmp_path, slake_row(), detections=[{"Liver": [4, 2, 0, 8]}])
+    assert slake(folder).skipped == {"boxes without an area": 1}
+    (folder / "imgs/xmlab0/detection.json").unlink()
+    assert slake(folder)[0].boxes == ()

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from interp.data import yolo
+from interp.errors import DataError
+from tests.data.source_files import image, yolo_folder
+
+
+def test_boxes_and_polygons_in_fractions(tmp_path: Path) -> None:
+    lines = "1 0.5 0.5 0.5 0.4\n\n0 0.1 0.2 0.5 0.2 0.3 0.6\n1 0.2 0.2 0 0.1\n"
+    samples = yolo(yolo_folder(tmp_path, lines))
+    cat, dog = samples
+    assert cat.boxes[0].as_tuple() == pytest.approx((4, 4, 20, 12))
+    assert [box.as_tuple() for box in dog.boxes] == [pytest.approx((10, 6, 30, 14))]
+    assert (dog.question, dog.meta["split"], dog.group) == (
+        "Is there a dog in the image?",
+        "validation",
+        "validation/a",
+    )
+    assert samples.skipped == {"boxes without an area": 1}
+
+
+def test_a_box_a_rounding_error_outside_is_cut_to_the_image(tmp_path: Path) -> None:
+    (sample,) = yolo(yolo_folder(tmp_path, "0 0.7502 0.5 0.5 1\n"))
+    assert sample.boxes[0].as_tuple() == pytest.approx((20.008, 0, 40, 20))
+
+
+def test_a_folder_with_classes_txt_and_pixels(tmp_path: Path) -> None:
+    folder = yolo_folder(tmp_path, "1 12 6 16 8\n")
+    (folder / "data.yaml").unlink()
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    (sample,) = yolo(folder, box_format="cxcywh")
+    assert (sample.boxes[0].as_tuple(), sample.meta["label"]) == ((4, 2, 20, 10), "dog")
+    assert "split" not in sample.meta
+    assert yolo(folder, classes=["a", "b"], box_format="cxcywh")[0].meta["label"] == "b"
+
+
+def test_names_as_a_mapping_and_images_in_a_list(tmp_path: Path) -> None:
+    folder = yolo_folder(tmp_path, "3 0.5 0.5 0.5 0.4\n", "names: {3: cow}\n")
+    (folder / "val.txt").write_text("images/val/a.jpg\n")
+    (folder / "data.yaml").write_text("val: val.txt\nnames: {3: cow}\n")
+    assert [sample.meta["label"] for sample in yolo(folder / "data.yaml", split="val")] == ["cow"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 0.5", "line 2, field 'line': expected 'class x y width height'"),
+        ("0 0.5 0.5 0.5 x", "line 2, field 'line': expected 'class"),
+        ("0 0.5 0.5 0.5 0.5 0.9", "line 2, field 'line': expected 'class"),
+        ("7 0.5 0.5 0.5 0.5", "line 2, field 'class': no class 7"),
+        ("0 0.9 0.5 0.5 0.5", "line 2, field 'box': .* reach outside the image"),
+        ("0 12 6 16 8", "line 2, field 'box': .* box_format='cxcywh'"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"labels/val/a\.txt, {message}"):
+        yolo(yolo_folder(tmp_path, f"0 0.5 0.5 0.5 0.4\n{line}\n"))
+
+
+def test_a_bad_layout_is_told(tmp_path: Path) -> None:
+    folder = yolo_folder(tmp_path, "")
+    with pytest.raises(DataError, match="gives no names of classes"):
+        yolo(yolo_folder(tmp_path, "", ""))
+    (folder / "data.yaml").write_text("val: images/none\nnames: [a]\n")
+    with pytest.raises(DataError, match=r"no images in .*images/none"):
+        yolo(folder)
+    with pytest.raises(DataError, match=r"data\.yaml, train: expected a folder"):
+        yolo(folder, split="train")
+    (folder / "data.yaml").write_text("[")
+    with pytest.raises(DataError, match="not YAML"):
+        yolo(folder)
+    with pytest.raises(DataError, match=r"has no data.yaml, so no split 'val'"):
+        yolo(image(tmp_path / "plain/a.png").parent, split="val")
+    with pytest.raises(DataError, match=r"no folder and no data.yaml"):
+        yolo(tmp_path / "none")

@@ -1,0 +1,85 @@
+"""`interp data check`: what it prints and writes, and its exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp.cli import main
+from tests.data import source_files as files
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Any:
+    files.image(tmp_path / "a.png")
+    files.image(tmp_path / "b.png", level=3)
+
+    def write(*rows: str) -> str:
+        path = tmp_path / "rows.csv"
+        path.write_text("\n".join(["image,question,answer,modality,bbox", *rows]) + "\n")
+        return str(path)
+
+    return write
+
+
+def test_good_data_give_counts_a_page_and_0(table: Any, tmp_path: Path, capsys: Any) -> None:
+    path = table('a.png,?,yes,CT,"[1,2,13,14]"', 'b.png,?,no,MR,"[1,2,13,14]"')
+    assert main(["data", "check", path, "--out", str(tmp_path / "page.html")]) == 0
+    shown = capsys.readouterr().out
+    assert "rows: 2 samples, read by csv" in shown
+    assert "CT ×1, MR ×1" in shown
+    assert "0 problems to mend" in shown
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/jpeg") == 2
+    assert "No problem was found." in page
+
+
+def test_problems_are_listed_and_give_1(table: Any, tmp_path: Path, capsys: Any) -> None:
+    path = table('a.png,?,yes,CT,"[1,2,13,44]"', *(f'b.png,?{i},yes,CT,"[1,2,3,4]"' for i in range(25)))
+    assert main(["data", "check", path, "--out", str(tmp_path / "page.html")]) == 1
+    shown = capsys.readouterr().out
+    assert "PROBLEM: box outside (1)\n  rows:2: box (1.0, 2.0, 13.0, 44.0) reaches outside" in shown
+    assert "note: tiny box (25)" in shown
+    assert "and 22 more, on the page" in shown
+    assert "'yes' answers 26 of 26 questions (100%)" in shown
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/jpeg") == 12
+    assert "1 problem to mend" in page
+
+
+def test_what_came_from_data_is_escaped(table: Any, tmp_path: Path, capsys: Any) -> None:
+    path = table(f'a.png,{HOSTILE},{HOSTILE},{HOSTILE},"[1,2,13,14]"')
+    assert main(["data", "check", path, "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert HOSTILE not in page
+    assert page.count("&lt;script&gt;alert(1)") >= 3
+
+
+def test_reader_images_and_draws(tmp_path: Path, capsys: Any) -> None:
+    path = files.coco_file(tmp_path, [files.thing(i, [1, 1, 9, 9], image_id=1 + i % 2) for i in range(4)])
+    (tmp_path / "val2017").rename(tmp_path / "elsewhere")
+    arguments = [
+        "data",
+        "check",
+        str(path),
+        "--reader",
+        "coco_instances",
+        "--out",
+        str(tmp_path / "page.html"),
+    ]
+    assert main(arguments) == 2
+    assert "no file '000000000001.jpg'" in capsys.readouterr().err
+    assert main([*arguments, "--images", str(tmp_path / "elsewhere"), "--n", "1"]) == 0
+    assert "looked at 1 of them" in capsys.readouterr().out
+    assert main([*arguments, "--reader", "excel"]) == 2
+    assert "there is no reader 'excel'" in capsys.readouterr().err
+
+
+def test_help_lists_the_command(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "--help"])
+    assert "check" in capsys.readouterr().out
