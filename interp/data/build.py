@@ -30,6 +30,7 @@ __all__ = [
     "cut",
     "find",
     "foreground",
+    "large_pieces",
     "largest_component",
     "mirror",
     "piece_boxes",
@@ -152,6 +153,14 @@ def piece_boxes(mask: Bool[np.ndarray, "row col"], least: int = 1) -> tuple[list
         if area >= least
     ]
     return boxes, n - len(boxes)
+
+
+def large_pieces(mask: Bool[np.ndarray, "row col"], least: int = 1) -> Bool[np.ndarray, "row col"]:
+    """Returns the mask without its 4-connected pieces of fewer than `least` pixels."""
+    pieces, n = _pieces(mask)
+    areas = np.bincount(pieces.ravel(), minlength=n + 1)
+    areas[0] = 0
+    return (areas >= max(least, 1))[pieces]
 
 
 def scale_box(box: BoxTuple, old: tuple[int, int], new: tuple[int, int]) -> BoxTuple:

@@ -26,6 +26,8 @@ def nifti(
     answer: str | None = "yes",
     least: int = 4,
     longest: int | None = None,
+    masks: bool = False,
+    lesions: bool = False,
     orientation: str | None = None,
     modality: str | None = None,
     group: str | None = None,
@@ -52,6 +54,11 @@ def nifti(
         answer: The answer of every sample; None for none.
         least: Pieces of fewer pixels of the slice are left out and counted.
         longest: The longest side of a picture in pixels; None keeps the slice's.
+        masks: Whether samples hold the label's mask beside its boxes, without the pieces that are left out. It is cut
+            when it is used, by nearest neighbours on the picture's grid.
+        lesions: Whether each piece of a label that hangs together in the volume (26 neighbours) makes samples of its
+            own. `meta["lesion"]` names it by label and number, the same in all its slices, so that
+            `interp.study.lesion_hits` counts it once. "largest" is then the slice where the lesion is largest.
         orientation: As for `interp.data.volumes.read_nifti`, for both files.
         modality: Goes to `meta`; a NIfTI file does not say.
         group: The group of the samples; by default their name.
@@ -73,6 +80,8 @@ def nifti(
         longest,
         called if group is None else group,
         {"modality": modality},
+        masks,
+        lesions,
     ).samples(called)
 
 
