@@ -194,7 +194,10 @@ def as_masks(masks: Iterable[Any]) -> tuple[Mask, ...]:
         BoxError: A single mask where a list is expected, or something that is no mask.
         ImageError: A path that no file can have, or an image in colours.
     """
-    if isinstance(masks, Mask | str | os.PathLike | Image.Image | LazyImage) or getattr(masks, "ndim", 3) == 2:
+    if (
+        isinstance(masks, Mask | str | os.PathLike | Image.Image | LazyImage)
+        or getattr(masks, "ndim", 3) == 2
+    ):
         raise BoxError("expected a list of masks, got one mask; write masks=[mask].")
     if isinstance(masks, bytes | Mapping) or not isinstance(masks, Iterable):
         raise BoxError(f"expected a list of masks, got {brief(masks)}.")
