@@ -286,7 +286,7 @@ def merge_command(parts: Annotated[list[Path], tyro.conf.Positional], out: Path 
 
 
 def data() -> int:
-    """Check data before a study uses them: see `interp data --help`."""
+    """Build a grounding set from masks, or check data before a study uses them: see `interp data --help`."""
     return main(["data", "--help"])
 
 
@@ -296,7 +296,15 @@ def _data_check() -> dict[str, Callable[..., int]]:
     return commands.COMMANDS
 
 
-GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {"data": (_data_check,)}
+def _data_build() -> dict[str, Callable[..., int]]:
+    from interp.data_build import commands
+
+    return commands.COMMANDS
+
+
+GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {
+    "data": (_data_build, _data_check)
+}
 """Commands that have commands of their own, by name; each room's are imported when they are needed."""
 
 COMMANDS: dict[str, Callable[..., int]] = {
