@@ -5,8 +5,8 @@
 
 Deterministic: the same archives give the same bytes. Needs pip, apt-get, dpkg-deb and the extra `data`.
 
-The rules are those of `interp.data.build`, and `interp.data_build.folder` writes the files, as for `interp data build`. What
-is here is the choice of sources, splits and questions of this one set.
+The rules are those of `interp.data.build`, and `interp.data_build.folder` writes the files, as for `interp data build`.
+What is here is the choice of sources, splits and questions of this one set.
 SOURCES.md beside the images says what was taken from where, under which licence; its counts are written here.
 """
 
