@@ -27,6 +27,9 @@ bench:  ## cost of reading and editing attention, as multiples of the plain forw
 	$(PYTHON) benchmarks/indicators.py
 	$(PYTHON) benchmarks/throughput.py
 	$(PYTHON) benchmarks/host.py
+	$(PYTHON) benchmarks/batch_memory.py
+	$(PYTHON) benchmarks/memory.py
+	$(PYTHON) benchmarks/cold_start.py
 
 notebooks:  ## run every notebook top to bottom
 	pytest -n 0 -m notebook

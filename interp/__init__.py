@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp import conformance, data, indicators, methods, metrics, models
+    from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study
     from interp.errors import InterpError
     from interp.inputs.masks import Mask
     from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
@@ -100,6 +100,7 @@ __all__ = [
     "Trace",
     "choose_layer",
     "conformance",
+    "curation",
     "data",
     "diff",
     "image_mask",
@@ -109,11 +110,12 @@ __all__ = [
     "metrics",
     "models",
     "positions",
+    "reader_study",
     "word",
     "wrap",
 ]
 
-_MODULES = ("conformance", "data", "indicators", "methods", "metrics", "models")
+_MODULES = ("conformance", "curation", "data", "indicators", "methods", "metrics", "models", "reader_study")
 _HOMES = {
     "errors": ("InterpError",),
     "methods": ("Answer",),

@@ -14,6 +14,7 @@ import tyro
 
 from interp.errors import InterpError, ModelError
 from interp.run.merge import merge
+from interp.run.workers import Workers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,13 +22,31 @@ if TYPE_CHECKING:
 
     from interp.conformance import CheckResult, Conformance
 
-__all__ = ["COMMANDS", "main", "merge_command", "run_script"]
+__all__ = ["COMMANDS", "WorkerOptions", "main", "merge_command", "run_script"]
 
 _WIDTH = 140
 """Width of tables that are not printed to a terminal."""
 
 _ATTENDS = {"causal": "none", "image_blocks": "its own image", "prefix": "the prompt"}
 """What the values of an adapter's `attends` mean, in plain words."""
+
+
+def _workers(
+    workers: int = 1, address: str | None = None, gpus: float | None = None, devices: tuple[str, ...] = ()
+) -> Workers:
+    """How many workers compute, and where.
+
+    Args:
+        workers: Number of worker processes, each with its own copy of the model.
+        address: Run the workers on Ray: "local", "auto", host:port or ray://host:port.
+        gpus: GPUs of each worker on Ray; by default 1 for a model on cuda.
+        devices: Devices that local workers take in turn, such as cuda:0 cuda:1; cuda for all.
+    """
+    return Workers(workers, address, gpus, devices)
+
+
+WorkerOptions = Annotated[Workers | int, tyro.conf.arg(constructor=_workers), tyro.conf.OmitArgPrefixes]
+"""The parameter `workers` of a `main`, by default 1: the options --workers, --address, --gpus and --devices."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -286,8 +305,14 @@ def merge_command(parts: Annotated[list[Path], tyro.conf.Positional], out: Path 
 
 
 def data() -> int:
-    """Build a grounding set from masks, or check data before a study uses them: see `interp data --help`."""
+    """Build, check and rate the data that a study uses: see `interp data --help`."""
     return main(["data", "--help"])
+
+
+def _ratings() -> dict[str, Callable[..., int]]:
+    from interp import rating_commands
+
+    return rating_commands.COMMANDS
 
 
 def _data_check() -> dict[str, Callable[..., int]]:
@@ -303,7 +328,7 @@ def _data_build() -> dict[str, Callable[..., int]]:
 
 
 GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {
-    "data": (_data_build, _data_check)
+    "data": (_data_build, _data_check, _ratings)
 }
 """Commands that have commands of their own, by name; each room's are imported when they are needed."""
 

@@ -11,8 +11,9 @@ last prompt token, and the same relative to a generic prompt, at the best layer 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
@@ -24,16 +25,10 @@ PLAIN, RELATIVE = Attention(), Attention(relative_to=GENERIC_PROMPT)
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 6,
-    n_validation: int = 80,
-    device: str = "cpu",
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: WorkerOptions = 1, n: int = 6, n_validation: int = 80, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
-) -> None:
+) -> None:  # fmt: skip
     """Show where the model looks.
 
     Args:
@@ -41,18 +36,19 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and fig1.html.
         seed: Draws the samples.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: Samples shown of each data set.
         n_validation: Samples of each data set's validation split on which the layer is chosen.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
     spec = ModelSpec(model, device=device, dtype=dtype)
 
     def run(read: dict[str, Samples], indicator: Attention) -> Result:
-        base = LayerSweep(
-            model=spec, data=next(iter(read.values())), indicator=indicator, metrics=("ar",), seed=seed
-        )
+        first = next(iter(read.values()))
+        options: dict[str, Any] = {"seed": seed, "batch": batch_size}
+        base = LayerSweep(model=spec, data=first, indicator=indicator, metrics=("ar",), **options)
         return Grid(base, data=read).run(out, workers=workers)
 
     validation = sets(data, split="validation", n=n_validation, seed=seed)

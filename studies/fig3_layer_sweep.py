@@ -12,11 +12,11 @@ beside them is the result.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
@@ -32,18 +32,11 @@ this command again without --shard and with --out that folder: it only reports."
 
 
 def main(
-    model: tuple[str, ...] = ("organism",),
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: Annotated[
-        int, tyro.conf.arg(help="The maximum number of samples per data set; half choose the layer.")
-    ] = 160,
-    device: str = "cpu",
-    dtype: str = "float32",
-    shard: str = "",
-) -> None:
+    model: tuple[str, ...] = ("organism",), data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"),
+    seed: int = 0, workers: WorkerOptions = 1, loaders: int = 0,
+    n: Annotated[int, tyro.conf.arg(help="The maximum number of samples per data set; half choose the layer.")] = 160,
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32", shard: str = "",
+) -> None:  # fmt: skip
     """Where does the model look, layer by layer?
 
     Args:
@@ -51,8 +44,10 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and report.html.
         seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
+        loaders: Threads of each process that prepare the next micro-batches while the model runs.
         n: The maximum number of samples per data set, drawn with the seed.
+        batch_size: Samples per forward pass.
         device: Where the models run.
         dtype: The models' floating-point type.
         shard: "i/n" computes part i of n, for one of several machines; `interp merge` joins their --out.
@@ -61,8 +56,9 @@ def main(
     specs = [ModelSpec(one, device=device, dtype=dtype) for one in words(model)]
 
     def run(cells: dict[str, Samples]) -> Result:
-        base = LayerSweep(data=next(iter(cells.values())), indicator=INDICATOR, metrics=METRICS, seed=seed)
-        return Grid(base, model=specs, data=cells).run(out, workers=workers, part=part)
+        options: dict[str, Any] = {"metrics": METRICS, "seed": seed, "batch": batch_size}
+        base = LayerSweep(data=next(iter(cells.values())), indicator=INDICATOR, **options)
+        return Grid(base, model=specs, data=cells).run(out, workers=workers, loaders=loaders, part=part)
 
     held_out = by_kind(sets(data, split="validation", n=max(n // 2, 1), seed=seed))
     validation = run(held_out) if held_out else None

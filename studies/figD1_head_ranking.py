@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
 from interp.study import HeadResult, ModelSpec
 from interp.study.head_ranking.agreement import head_agreement
@@ -23,8 +23,8 @@ from interp.study.head_ranking.study import HeadRanking
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 160, metric: str = "kl", k: int | None = None, device: str = "cpu",
-    dtype: str = "float32",
+    workers: WorkerOptions = 1, n: int = 160, metric: str = "kl", k: int | None = None, batch_size: int = 8,
+    device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Rank heads on each data set and compare the rankings.
 
@@ -33,10 +33,11 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and report.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of samples per data set, drawn with the seed.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
         k: The number of top heads; by default 20, as in the paper, or an eighth of a small model's heads.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -47,7 +48,9 @@ def main(
         )
     spec = ModelSpec(model, device=device, dtype=dtype)
     results = [
-        HeadRanking(model=spec, data=samples, metric=metric, seed=seed).run(out, workers=workers)
+        HeadRanking(model=spec, data=samples, metric=metric, seed=seed, batch=batch_size).run(
+            out, workers=workers
+        )
         for samples in read.values()
     ]
     first, *others = results

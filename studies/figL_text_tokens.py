@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
@@ -33,7 +33,8 @@ DIVISORS: dict[str, Prompt | None] = {
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 72, n_validation: int = 48, device: str = "cpu", dtype: str = "float32",
+    workers: WorkerOptions = 1, n: int = 72, n_validation: int = 48, batch_size: int = 8, device: str = "cpu",
+    dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Compare where kinds of text tokens look.
 
@@ -42,9 +43,10 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and figL.html.
         seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of test samples per data set.
         n_validation: The maximum number of validation samples per data set, on which layers are chosen.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -57,7 +59,8 @@ def main(
 
     def run(read: dict[str, Samples], divisor: Prompt | None) -> Result:
         indicators = {kind: Attention(relative_to=divisor, queries=rows) for kind, rows in kinds.items()}
-        base = LayerSweep(model=spec, data=next(iter(read.values())), metrics=("ar",), seed=seed)
+        first = next(iter(read.values()))
+        base = LayerSweep(model=spec, data=first, metrics=("ar",), seed=seed, batch=batch_size)
         return Grid(base, indicator=indicators, data=read).run(out, workers=workers)
 
     results = {name: run(test, divisor) for name, divisor in DIVISORS.items()}

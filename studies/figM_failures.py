@@ -12,10 +12,11 @@ them, and the same command resumes them.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
@@ -30,7 +31,8 @@ MAPS = Attention(GENERIC_PROMPT)
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 160, n_validation: int = 80, device: str = "cpu", dtype: str = "float32",
+    workers: WorkerOptions = 1, n: int = 160, n_validation: int = 80, batch_size: int = 8, device: str = "cpu",
+    dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Count the samples where the look and the answer disagree.
 
@@ -39,18 +41,19 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files. Answers are needed.
         out: Folder for runs, figM.html and figM.csv.
         seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of test samples per data set.
         n_validation: The maximum number of validation samples per data set, for the layer and the threshold.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
     spec = ModelSpec(model, device=device, dtype=dtype)
 
     def run(read: dict[str, Samples]) -> Result:
-        base = LayerSweep(
-            model=spec, data=next(iter(read.values())), indicator=MAPS, metrics=("ar",), seed=seed
-        )
+        first = next(iter(read.values()))
+        options: dict[str, Any] = {"seed": seed, "batch": batch_size}
+        base = LayerSweep(model=spec, data=first, indicator=MAPS, metrics=("ar",), **options)
         return Grid(base, data=read).run(out, workers=workers)
 
     test, validation = both_splits(data, n, n_validation, seed)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.report.tables import number
@@ -25,16 +25,10 @@ from interp.study.head_attribution.page import agreements, head_table, said, wri
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 40,
-    target: Literal["greedy", "answer"] = "greedy",
-    device: str = "cpu",
-    dtype: str = "float32",
-) -> None:
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: WorkerOptions = 1, n: int = 40, target: Literal["greedy", "answer"] = "greedy", batch_size: int = 8,
+    device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
     """Direct and total effects of heads on the answer, and where they look.
 
     Args:
@@ -42,17 +36,21 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and head_attribution.html.
         seed: Draws the samples.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of samples per data set, drawn with the seed.
         target: The answer whose first token is used: the model's or the sample's own.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
     read = sets(data, n=n, seed=seed, needed=True)
     spec = ModelSpec(model, device=device, dtype=dtype)
-    base = HeadAttribution(model=spec, data=next(iter(read.values())), target=target, seed=seed)
+    first = next(iter(read.values()))
+    base = HeadAttribution(model=spec, data=first, target=target, seed=seed, batch=batch_size)
     result = Grid(base, data=read).run(out, workers=workers)
-    rankings = {name: ranked(spec, samples, out, workers, seed) for name, samples in boxed(read).items()}
+    rankings = {
+        name: ranked(spec, samples, out, workers, seed, batch_size) for name, samples in boxed(read).items()
+    }
     for row in records(agreements(result, rankings)):
         print(f"  {row['data']:>10}  {COLUMNS[row['first']]} – {COLUMNS[row['second']]}: rho {said(row)}")
     for name, heads in head_table(result, rankings).groupby("data", sort=False):
@@ -64,9 +62,12 @@ def main(
     print(f"Page: {write_page(result, out / 'head_attribution.html', rankings=rankings)}")
 
 
-def ranked(model: ModelSpec, samples: Samples, out: Path, workers: int, seed: int) -> HeadResult:
+def ranked(
+    model: ModelSpec, samples: Samples, out: Path, workers: WorkerOptions, seed: int, batch: int
+) -> HeadResult:
     """Every head's attention ratio on these samples."""
-    study = HeadRanking(model=model, data=samples, metric="ar", split=samples.split or "test", seed=seed)
+    split = samples.split or "test"
+    study = HeadRanking(model=model, data=samples, metric="ar", split=split, seed=seed, batch=batch)
     return study.run(out, workers=workers)
 
 

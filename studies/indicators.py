@@ -1,6 +1,6 @@
 """Which grounding indicator can be trusted, and what does it cost? Calibration on models whose cause is known.
 
-    python studies/indicators.py
+    python studies/indicators.py --workers 2
     python studies/indicators.py --model llava-hf/llava-1.5-7b-hf --device cuda --data FOLDER
 
 The default is both seeds of two organisms: one answers from the object in question (natural scenes, truth "boxes"), the
@@ -18,7 +18,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples, bundled, named
 from interp.indicators import (
     Attention,
@@ -85,8 +85,8 @@ def indicators(seed: int) -> dict[str, Any]:
 
 def main(
     model: str = "organisms", data: str = "natural", truth: tuple[str, ...] = ("boxes",),
-    out: Path = Path("runs"), seed: int = 0, workers: int = 2, n: int = 24, n_validation: int = 10,
-    n_faithful: int = 4, n_checked: int = 4, few: int = 20, batch: int = 8, device: str = "cpu",
+    out: Path = Path("runs"), seed: int = 0, workers: WorkerOptions = 1, n: int = 24, n_validation: int = 10,
+    n_faithful: int = 4, n_checked: int = 4, few: int = 20, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Compare indicators on the same samples.
@@ -97,13 +97,13 @@ def main(
         truth: For such a model: "boxes", or keys of the samples' meta that hold boxes; the first is the cause.
         out: Folder for runs and indicators.html.
         seed: Draws samples, random maps and masks, shuffled weights, and the groups of the bootstrap.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of test samples per data set.
         n_validation: The maximum number of validation samples, on which layers are chosen.
         n_faithful: The number of samples on which tokens are removed for the curves.
         n_checked: The number of samples on which weights are shuffled and questions exchanged.
         few: The number of samples for embedding replacement, which takes one pass per image token.
-        batch: Samples per call of an indicator.
+        batch_size: Samples per call of an indicator.
         device: Where the models run.
         dtype: The models' floating-point type.
     """
@@ -114,7 +114,7 @@ def main(
             data=_samples(name, "test", n, seed),
             validation=_samples(name, "validation", n_validation, seed),
             indicators=indicators(seed), truth=sought, **SETTINGS, few={DEAR: few},
-            n_faithful=n_faithful, n_checked=n_checked, seed=seed, batch=batch,
+            n_faithful=n_faithful, n_checked=n_checked, seed=seed, batch=batch_size,
         )  # fmt: skip
         specs = {one: ModelSpec(one, device=device, dtype=dtype) for one in models}
         results.append(Grid(study, model=specs).run(out, workers=workers))

@@ -15,17 +15,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
 from interp.study import Grid, KnockoutResult, KnockoutSweep, ModelSpec
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 80, flows: tuple[str, ...] = (),
+    workers: WorkerOptions = 1, n: int = 80, flows: tuple[str, ...] = (),
     by: Literal["layer window", "layer", "head"] = "layer window", window: int | None = None, stride: int = 1,
     mode: Literal["renormalise", "zero"] = "renormalise", target: Literal["answer", "greedy"] = "answer",
-    device: str = "cpu", dtype: str = "float32",
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Block attention between groups of tokens, a few layers at a time.
 
@@ -34,7 +34,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and report.html.
         seed: Draws the samples and the image tokens elsewhere.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of samples per data set, drawn with the seed.
         flows: Such as "image->last"; by default image, question and box to later tokens.
         by: What is blocked at a time: a window of layers, one layer or one head.
@@ -42,6 +42,7 @@ def main(
         stride: Layers from one window to the next.
         mode: Whether the blocked attention goes to the other keys or is lost.
         target: The answer whose first token is used: the sample's own or the unedited model's.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -49,7 +50,7 @@ def main(
     spec, first = ModelSpec(model, device=device, dtype=dtype), next(iter(read.values()))
     sweep = KnockoutSweep(
         model=spec, data=first, flows=flows or None, by=by, window=window, stride=stride, mode=mode, target=target,
-        seed=seed,
+        seed=seed, batch=batch_size,
     )  # fmt: skip
     study = Grid(sweep, data=read) if len(read) > 1 else sweep
     show(study.run(out, workers=workers), out)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.report.tables import number
@@ -26,16 +26,10 @@ from interp.study.logit_lens.page import lens_gaps, peaks, write_page
 
 
 def main(
-    model: str = "organism",
-    data: tuple[str, ...] = BUNDLED,
-    out: Path = Path("runs"),
-    seed: int = 0,
-    workers: int = 1,
-    n: int = 96,
-    words: tuple[str, ...] = ("label", "answer"),
-    device: str = "cpu",
-    dtype: str = "float32",
-) -> None:
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: WorkerOptions = 1, n: int = 96, words: tuple[str, ...] = ("label", "answer"), batch_size: int = 8,
+    device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
     """Read words at the image tokens.
 
     Args:
@@ -43,15 +37,17 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and logit_lens.html.
         seed: Draws the samples and decides whose word is the control.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of samples per data set, drawn with the seed.
         words: The words to look for: "label" (the object's word), "answer".
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
     read = by_question(sets(data, n=n, seed=seed, needed=True))
     spec = ModelSpec(model, device=device, dtype=dtype)
-    base = LensSweep(model=spec, data=next(iter(read.values())), words=words, seed=seed)
+    first = next(iter(read.values()))
+    base = LensSweep(model=spec, data=first, words=words, seed=seed, batch=batch_size)
     result = Grid(base, data=read).run(out, workers=workers)
     print(
         "Log p of the word inside the boxes − outside, own word minus another's, at its best layer (a description)"

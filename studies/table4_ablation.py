@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
@@ -29,9 +29,9 @@ ORGANISM = (1, 5, 20), (30, 50, 70, 90)
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 60, n_validation: int = 80, k: tuple[int, ...] = (), p: tuple[float, ...] = (),
+    workers: WorkerOptions = 1, n: int = 60, n_validation: int = 80, k: tuple[int, ...] = (), p: tuple[float, ...] = (),
     variant: Literal["code", "paper"] = "code", layers: tuple[int, ...] = (), metric: str = "kl",
-    tokens: int = 8, batch: int = 8, device: str = "cpu", dtype: str = "float32",
+    tokens: int = 8, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """How much do the number of heads and the percentile matter?
 
@@ -40,7 +40,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
         out: Folder for runs and table4.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
         k: Numbers of heads.
@@ -49,7 +49,7 @@ def main(
         layers: The masked layers; by default the published or the chosen one.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
         tokens: The maximum number of tokens of an answer.
-        batch: Samples per forward pass.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -59,9 +59,11 @@ def main(
     results = []
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
-        found = grounding(spec, held_out.get(label), out=out, metric=metric, seed=seed, workers=workers)
+        found = grounding(
+            spec, held_out.get(label), out=out, metric=metric, seed=seed, workers=workers, batch=batch_size
+        )
         print(found.said, end="\n\n")
-        study = Refinement(model=spec, data=samples, max_new_tokens=tokens, seed=seed, batch=batch)
+        study = Refinement(model=spec, data=samples, max_new_tokens=tokens, seed=seed, batch=batch_size)
         methods = cells(found, k or usual[0], p or usual[1], layers, variant)
         results.append(Grid(study, method=methods).run(out, workers=workers))
     show(RefinementResult.join(results), out / "table4.html")

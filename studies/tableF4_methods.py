@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
 from interp.methods import HGAI, PAI, AdaptVis, Plain, ScalingVis, VGRefine, ViCrop
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
@@ -27,8 +27,8 @@ WEIGHTS = (0.5, 0.8, 1.2, 1.5, 2.0)
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 64, n_validation: int = 40, k: int | None = None, metric: str = "kl",
-    crop: Literal["both", "crop"] = "both", tokens: int = 8, batch: int = 8, device: str = "cpu",
+    workers: WorkerOptions = 1, n: int = 64, n_validation: int = 40, k: int | None = None, metric: str = "kl",
+    crop: Literal["both", "crop"] = "both", tokens: int = 8, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Compare methods on the same samples.
@@ -38,14 +38,14 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
         out: Folder for runs and tableF4.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads, layer and weight on.
         k: The number of VGRefine's heads; by default 20, or an eighth of a small model's heads.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
         crop: The images ViCrop answers from: image and crop, or the crop alone.
         tokens: The maximum number of tokens of an answer.
-        batch: Samples per forward pass.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -55,9 +55,10 @@ def main(
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         if label not in held_out or all(sample.answer is None for sample in (*samples, *held_out[label])):
             raise SystemExit(f"{label}: methods are chosen on validation samples, and need answers.")
-        found = grounding(spec, held_out[label], out=out, k=k, metric=metric, seed=seed, workers=workers)
+        options: dict[str, Any] = {"seed": seed, "batch": batch_size}
+        found = grounding(spec, held_out[label], out=out, k=k, metric=metric, workers=workers, **options)
         print(found.said)
-        study = Refinement(model=spec, data=held_out[label], max_new_tokens=tokens, seed=seed, batch=batch)
+        study = Refinement(model=spec, data=held_out[label], max_new_tokens=tokens, **options)
         weights = {f"w = {weight:g}": ScalingVis(weight) for weight in WEIGHTS}
         scaling, _ = best_method(study, weights, out=out, workers=workers)
         print(f"{label}: ScalingVis with weight {scaling.weight:g}, the best accuracy there.", end="\n\n")

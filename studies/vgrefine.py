@@ -12,8 +12,9 @@ Runs are stored under `--out`, and the same command resumes them; `vgrefine.html
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
@@ -23,8 +24,8 @@ from interp.study.refinement.method_choice import grounding
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: int = 1, n: int = 120, n_validation: int = 80, k: int | None = None,
-    layers: tuple[int, ...] = (), metric: str = "kl", tokens: int = 8, batch: int = 8, device: str = "cpu",
+    workers: WorkerOptions = 1, n: int = 120, n_validation: int = 80, k: int | None = None,
+    layers: tuple[int, ...] = (), metric: str = "kl", tokens: int = 8, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Answer with and without VGRefine.
@@ -34,14 +35,14 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
         out: Folder for runs and vgrefine.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: Processes, each with its own copy of the model.
+        workers: How many workers compute, and where.
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
         layers: The masked layers; by default the published or the chosen one.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
         tokens: The maximum number of tokens of an answer.
-        batch: Samples per forward pass.
+        batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -50,14 +51,14 @@ def main(
     results = []
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
-        found = grounding(spec, held_out.get(label), out=out, k=k, metric=metric, seed=seed, workers=workers)
+        options: dict[str, Any] = {"seed": seed, "batch": batch_size}
+        found = grounding(spec, held_out.get(label), out=out, k=k, metric=metric, workers=workers, **options)
         print(found.said, end="\n\n")
-        masked = layers or (found.layer,)
-        study = Refinement(
-            model=spec, data=samples, max_new_tokens=tokens, read_layer=found.read_layer, seed=seed, batch=batch
-        )  # fmt: skip
+        options |= {"data": samples, "read_layer": found.read_layer}
+        study = Refinement(model=spec, max_new_tokens=tokens, **options)
         methods = {
-            f"VGRefine, {one}": VGRefine(found.heads, masked, variant=one) for one in ("code", "paper")
+            f"VGRefine, {one}": VGRefine(found.heads, layers or (found.layer,), variant=one)
+            for one in ("code", "paper")
         }
         results.append(Grid(study, method=methods).run(out, workers=workers))
     show(RefinementResult.join(results), out / "vgrefine.html")

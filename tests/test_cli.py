@@ -8,11 +8,12 @@ import sys
 
 import pytest
 
-from interp.cli import COMMANDS, main, run_script
+from interp.cli import COMMANDS, WorkerOptions, main, run_script
 from interp.conformance import CHECKS, check_result
 from interp.conformance.tiny import families
 from interp.models.adapter import built_in
 from interp.organism.places import folder
+from interp.run import Workers
 
 
 def test_a_check_that_passes_prints_its_table_and_returns_0(capsys):
@@ -102,7 +103,7 @@ def test_records_are_written_and_read(tmp_path):
 
 
 def test_python_m_interp_shows_help_without_torch():
-    code = "import sys, interp.cli; print('torch' in sys.modules)"
+    code = "import sys, interp.cli, interp.rating_commands; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
     done = subprocess.run([sys.executable, "-m", "interp", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
@@ -156,3 +157,30 @@ def test_help_is_printed_as_it_is(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["merge", "--help"])
     assert "Join the parts of runs" in capsys.readouterr().out
+
+
+def test_options_of_workers_reach_a_script_as_one_value() -> None:
+    found: list[Workers | int] = []
+
+    def script(out: str = "runs", workers: WorkerOptions = 1) -> None:
+        found.append(workers)
+
+    run_script(script, args=[])
+    run_script(script, args=["--workers", "3", "--devices", "cuda:0", "cuda:1"])
+    run_script(script, args=["--workers", "4", "--address", "ray://head:10001", "--gpus", "0.5"])
+    assert found == [
+        Workers(1),
+        Workers(3, devices=("cuda:0", "cuda:1")),
+        Workers(4, address="ray://head:10001", gpus=0.5),
+    ]
+
+
+def test_contradicting_options_of_workers_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def script(workers: WorkerOptions = 1) -> None:
+        raise AssertionError("it must not run")
+
+    with pytest.raises(SystemExit, match="2"):
+        run_script(script, args=["--gpus", "1"])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "gpus only with an address of Ray" in said

@@ -8,7 +8,7 @@ input: only the object in question changes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from interp.errors import DataError
+from interp.inputs.images import LazyImage
 from interp.inputs.sample import Box, Sample
 
 __all__ = [
@@ -209,17 +210,20 @@ def natural_scenes(split: str, n: int, seed: int = 0) -> list[tuple[Scene, Quest
 def natural_samples(split: str = "test", n: int = 200, seed: int = 0) -> list[Sample]:
     """Returns `n` rendered scenes as samples, one question each, the box exact, the scene its own group."""
     return [
-        rendered_sample(scene.render(), question, f"scene-{seed}-{split}-{i:05d}", "interp.data.scenes")
+        rendered_sample(scene.render, question, f"scene-{seed}-{split}-{i:05d}", "interp.data.scenes")
         for i, (scene, question) in enumerate(natural_scenes(split, n, seed))
     ]
 
 
 def rendered_sample(
-    image: UInt8[np.ndarray, "row col 3"], question: Question, name: str, source: str, **meta: object
+    render: Callable[[], np.ndarray], question: Question, name: str, source: str, **meta: object
 ) -> Sample:
-    """Returns a rendered picture as a sample of that id and group; the box is that of the object in question."""
+    """Returns a scene as a sample of that id and group; the box is that of the object in question.
+
+    The scene is rendered when the image is read and not kept: 10,000 of them would take a gigabyte.
+    """
     return Sample(
-        image=image,
+        image=LazyImage(render, name, (SIZE, SIZE)),
         question=question.text,
         boxes=(question.thing.box,),
         answer=question.answer,

@@ -119,7 +119,7 @@ def marked_samples(split: str = "test", n: int = 200, seed: int = 0) -> list[Sam
     """
     return [
         rendered_sample(
-            marked.render(),
+            marked.render,
             question,
             f"marked-{seed}-{split}-{i:05d}",
             "interp.data.shortcut_scenes",

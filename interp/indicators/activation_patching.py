@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.errors import MapError
 from interp.indicators.argument_checks import check_call, check_whole, layers_of, site_layers
-from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import in_order, replaced
 from interp.indicators.token_windows import blocks
 from interp.inputs.prompt import Prompt, Target
@@ -70,8 +70,13 @@ class ActivationPatching:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps of these samples, one by one. Cost: a pass per layer and block, over the later layers and tokens."""
+        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
+
+        Cost: a pass per layer and block, over the later layers and tokens.
+        """
         check_call(mllm, prompt, target)
         layers = layers_of(mllm, self.layers)
         partners = dict(self.partners)
@@ -98,7 +103,7 @@ class ActivationPatching:
             found = label_map(values, tokens, "activation patching", layers, attrs)
             return found, own.cost + other.cost + meter.cost
 
-        return map_each_sample(mllm, samples, prompt, one)
+        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, partners by their fingerprints."""
@@ -134,9 +139,13 @@ def _patched(
     given = partner.entering[layer + 1][:, theirs]
     if layer in kept.added:  # what the family adds after the layer stays the sample's own
         given = given - partner.added[layer][:, theirs] + kept.added[layer][:, mine]
-    chosen = torch.from_numpy(masks).to(kept.logits.device)
-    entering = replaced(kept, kept.entering[layer + 1], given, chosen)[:, stop:]
-    yield kept.run(len(masks), stop, meter, start=layer + 1, entering=entering)
+
+    def patched(part: Bool[np.ndarray, "variant token"]) -> Float[Tensor, "variant kept token_id"]:
+        chosen = torch.from_numpy(part).to(kept.logits.device)
+        entering = replaced(kept, kept.entering[layer + 1], given, chosen)[:, stop:]
+        return kept.run(len(part), stop, meter, start=layer + 1, entering=entering)
+
+    yield from kept.fitting(masks, patched)
 
 
 def _pairs(partners: Any) -> tuple[tuple[str, Sample], ...]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from interp.errors import MapError, PromptError, SiteError
 from interp.indicators.argument_checks import check_bool, check_call, site_layers
-from interp.indicators.maps import Maps, Samples
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
@@ -102,18 +102,22 @@ class Attention:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps of these samples, run as one batch.
+        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
 
         A relative map costs one pass over the image and two over the text after it, when both prompts begin
         with the image; otherwise two whole passes.
 
         Args:
             mllm: The model.
-            samples: One batch that fits in memory. A prefix that has been run is used where it is exact, and its
-                cost is not counted again.
+            samples: The samples, or a batch or prefix of them. A prefix is used where it is exact, and its cost is not
+                counted again.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             target: Ignored: attention does not depend on the answer. It makes indicators interchangeable.
+            batch_size: Samples in one pass at most.
+            progress: Whether to show a bar where there are several micro-batches.
 
         Returns:
             Maps of float32 arrays with the coordinates "layer", "head" (per head), "token", and "position",
@@ -123,12 +127,7 @@ class Attention:
             InterpError: Samples or prompts that cannot be encoded, or layers the model does not have.
         """
         check_call(mllm, prompt, target)
-        chosen = samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
-        prompt = meant_prompt(chosen, prompt)
-        if self.relative_to is None:
-            trace = self._trace(mllm, chosen, prompt, self.queries)
-            return Maps(self._maps(trace, chosen), trace.tokens, trace.cost, trace.logits)
-        return self._against(mllm, chosen, prompt, self.relative_to)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash; `queries` only where they are not "last"."""
@@ -140,6 +139,15 @@ class Attention:
             "layers": self.layers if self.layers == "all" else list(self.layers),
             **chosen,
         }
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
+        chosen = samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
+        prompt = meant_prompt(chosen, prompt)
+        if self.relative_to is None:
+            trace = self._trace(mllm, chosen, prompt, self.queries)
+            return Maps(self._maps(trace, chosen), trace.tokens, trace.cost, trace.logits)
+        return self._against(mllm, chosen, prompt, self.relative_to)
 
     def _trace(self, mllm: Mllm, samples: Chosen, prompt: Prompt, queries: Queries) -> Trace:
         site = Site(layers=self.layers, queries=site_queries(queries), keys="image")

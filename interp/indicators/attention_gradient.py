@@ -11,10 +11,11 @@ import xarray as xr
 from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_call, check_one_of, layers_of, site_layers
-from interp.indicators.maps import Maps, Samples, label_map
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
+from interp.tracing.devices import together
 from interp.tracing.gradients import RowGradients, row_gradients
 
 __all__ = ["AttentionGradient"]
@@ -67,22 +68,17 @@ class AttentionGradient:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps of these samples, run as one batch.
+        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
 
         Raises:
             InterpError: Samples or prompts that cannot be encoded, layers the model does not have, or an answer of
                 several tokens for a model whose prompt rows would see it.
         """
         check_call(mllm, prompt, target)
-        layers = layers_of(mllm, self.layers)
-        increasing = sorted(layers)
-        with Meter(mllm.device) as meter:
-            passes = list(row_gradients(mllm, samples, target, prompt, meter, layers=increasing))
-            order = [increasing.index(layer) for layer in layers]
-            maps = tuple(self._map(passes, i, layers, order) for i in range(len(passes[0].tokens)))
-            logits = xr.DataArray(passes[0].logits.cpu().numpy(), dims=["sample", "token_id"], name="logits")
-        return Maps(maps, passes[0].tokens, meter.cost, logits)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""
@@ -94,12 +90,23 @@ class AttentionGradient:
             "queries": self.queries,
         }
 
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
+        layers = layers_of(mllm, self.layers)
+        increasing = sorted(layers)
+        with Meter(mllm.device) as meter:
+            passes = list(row_gradients(mllm, samples, target, prompt, meter, layers=increasing))
+            order = [increasing.index(layer) for layer in layers]
+            maps = tuple(self._map(passes, i, layers, order) for i in range(len(passes[0].tokens)))
+            logits = xr.DataArray(passes[0].logits.cpu().numpy(), dims=["sample", "token_id"], name="logits")
+        return Maps(maps, passes[0].tokens, meter.cost, logits)
+
     def _map(
         self, passes: Sequence[RowGradients], sample: int, layers: Sequence[int], order: Sequence[int]
     ) -> xr.DataArray:
         """One sample's map; the gradients of several passes are added before ReLU."""
         tokens = passes[0].tokens[sample]
-        values = torch.stack([self._weighed(passes, sample, at) for at in order]).cpu().numpy()
+        values = torch.stack(together([self._weighed(passes, sample, at) for at in order])).cpu().numpy()
         return label_map(values[..., tokens.image], tokens, "attention × gradient", layers)
 
     def _weighed(self, passes: Sequence[RowGradients], sample: int, layer: int) -> Tensor:

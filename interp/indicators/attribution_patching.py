@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_call, check_one_of, layers_of, site_layers
-from interp.indicators.maps import Maps, Samples, label_map
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.indicators.removals import HideTokens
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
+from interp.tracing.devices import together
 from interp.tracing.gradients import RowGradients, row_gradients
 
 __all__ = ["AttributionPatching", "knockout_effect"]
@@ -83,14 +84,30 @@ class AttributionPatching:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps of these samples, run as one batch.
+        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
 
         Raises:
             InterpError: Samples or prompts that cannot be encoded, layers the model does not have, or an answer of
                 several tokens for a model whose prompt rows would see it.
         """
         check_call(mllm, prompt, target)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {
+            "indicator": "attribution patching",
+            "layers": self.layers if self.layers == "all" else list(self.layers),
+            "queries": self.queries,
+            "per_head": self.per_head,
+            "mode": self.mode,
+        }
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
         layers = layers_of(mllm, self.layers)
         increasing = sorted(layers)
         order = [increasing.index(layer) for layer in layers]
@@ -111,16 +128,6 @@ class AttributionPatching:
             logits = xr.DataArray(first.logits.cpu().numpy(), dims=["sample", "token_id"], name="logits")
         return Maps(tuple(maps), first.tokens, meter.cost, logits)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The indicator as JSON values, part of a study's hash."""
-        return {
-            "indicator": "attribution patching",
-            "layers": self.layers if self.layers == "all" else list(self.layers),
-            "queries": self.queries,
-            "per_head": self.per_head,
-            "mode": self.mode,
-        }
-
     def _effects(self, one: RowGradients, sample: int, order: Sequence[int]) -> Tensor:
         """([layer, [head,]] token) of one pass."""
         image = torch.from_numpy(one.tokens[sample].image.copy())
@@ -129,7 +136,7 @@ class AttributionPatching:
             rows, gradients = one.of(sample, at)
             effect = knockout_effect(rows, gradients, self.mode)[..., image.to(rows.device)].sum(dim=1)
             effects.append(effect if self.per_head else effect.sum(dim=0))
-        return torch.stack(effects)
+        return torch.stack(together(effects))
 
 
 def knockout_effect(

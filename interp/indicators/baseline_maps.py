@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.indicators.argument_checks import check_call, check_number, check_whole
-from interp.indicators.maps import Maps, Samples, label_map
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
@@ -48,15 +48,20 @@ class RandomMap:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps (token). The model is only used to encode the samples: it gives the places of the image tokens."""
+        """The maps (token); samples are encoded in micro-batches of `batch_size`, with `progress`.
+
+        The model is only used for that: it gives the places of the image tokens.
+        """
         check_call(mllm, prompt, target)
 
         def drawn(sample: Sample, tokens: TokenMap) -> np.ndarray:
             own = int(sample.fingerprint[:16], 16)
             return np.random.default_rng([self.seed, own]).random(tokens.n)
 
-        return _maps(mllm, samples, prompt, "random", drawn)
+        return _maps(mllm, samples, prompt, "random", drawn, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
@@ -89,14 +94,19 @@ class CentrePrior:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps (token). The model is only used to encode the samples: it gives the places of the image tokens."""
+        """The maps (token); samples are encoded in micro-batches of `batch_size`, with `progress`.
+
+        The model is only used for that: it gives the places of the image tokens.
+        """
         check_call(mllm, prompt, target)
 
         def middle(sample: Sample, tokens: TokenMap) -> np.ndarray:
             return centre_prior(tokens.footprints, tokens.image_index, tokens.sizes, self.sigma)
 
-        return _maps(mllm, samples, prompt, "centre prior", middle)
+        return _maps(mllm, samples, prompt, "centre prior", middle, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
@@ -123,11 +133,17 @@ def _maps(
     prompt: Prompt | None,
     name: str,
     values: Callable[[Sample, TokenMap], np.ndarray],
+    batch_size: int,
+    progress: bool,
 ) -> Maps:
     """The maps of values that do not depend on the model."""
-    listed = samples.samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
-    with Meter(mllm.device) as meter:
-        tokens = mllm.encode(listed, meant_prompt(samples, prompt)).tokens
-        pairs = zip(listed, tokens, strict=True)
-        arrays = tuple(label_map(values(sample, own), own, name) for sample, own in pairs)
-    return Maps(arrays, tokens, meter.cost)
+
+    def together(own: Any, some: Samples, prompt: Prompt | None, _: Target) -> Maps:
+        listed = some.samples if isinstance(some, Batch | Prefix) else as_samples(some)
+        with Meter(own.device) as meter:
+            tokens = own.encode(listed, meant_prompt(some, prompt)).tokens
+            pairs = zip(listed, tokens, strict=True)
+            arrays = tuple(label_map(values(sample, of), of, name) for sample, of in pairs)
+        return Maps(arrays, tokens, meter.cost)
+
+    return maps_in_batches(together, mllm, samples, prompt, Target(), batch_size, progress)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_call, check_one_of
-from interp.indicators.maps import Maps, Samples, label_map
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.models.pixels import pixel_views, pooled
 from interp.tracing import Mllm
@@ -68,14 +68,24 @@ class InputGradient:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps (token) of these samples, run as one batch.
+        """The maps (token) of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
 
         Raises:
             InterpError: Samples or prompts that cannot be encoded, pixel values of an unknown kind, or an answer of
                 several tokens for a model whose prompt rows would see it.
         """
         check_call(mllm, prompt, target)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {"indicator": "input gradient", "of": self.of, "times_input": self.times_input}
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
         with Meter(mllm.device) as meter:
             function = input_function(mllm, samples, target, prompt, meter, of=self.of, fixed=False)
             gradient = function.gradient(function.start)
@@ -84,10 +94,6 @@ class InputGradient:
         tokens = function.batch.tokens
         maps = tuple(label_map(one, own, name) for one, own in zip(values, tokens, strict=True))
         return Maps(maps, tokens, meter.cost)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The indicator as JSON values, part of a study's hash."""
-        return {"indicator": "input gradient", "of": self.of, "times_input": self.times_input}
 
 
 INPUTS = ("pixels", "embeddings")

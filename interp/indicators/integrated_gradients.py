@@ -12,12 +12,11 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.indicators.argument_checks import check_call, check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, contribution
-from interp.indicators.maps import Maps, Samples, label_map
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
 from interp.inputs.prompt import Prompt, Target
-from interp.tracing import Mllm, Prefix
+from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import InputFunction, Inputs, input_function, recording
-from interp.tracing.prefix_pass import given_as
 
 __all__ = ["IntegratedGradients"]
 
@@ -74,23 +73,24 @@ class IntegratedGradients:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps (token) of these samples, one after the other.
+        """The maps (token) of these samples, one by one whatever `batch_size` is, with `progress`.
 
         Raises:
             InterpError: As for `InputGradient`, or captum is not installed.
         """
         check_call(mllm, prompt, target)
         captum = _captum()
-        with Meter(mllm.device) as meter:
-            given = given_as(mllm, samples, prompt)
-            batch = given.batch if isinstance(given, Prefix) else given
-            maps = []
-            for sample, single in zip(batch.samples, batch.singles, strict=True):
-                alone = mllm.encoder.joined([sample], batch.prompt, [single])
-                function = input_function(mllm, alone, target, batch.prompt, meter, of=self.of)
-                maps.append(self._map(captum, function))
-        return Maps(tuple(maps), batch.tokens, meter.cost)
+
+        def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
+            with Meter(mllm.device) as meter:
+                function = input_function(mllm, batch, target, None, meter, of=self.of)
+                found = self._map(captum, function)
+            return found, meter.cost
+
+        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""

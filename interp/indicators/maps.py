@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any, overload
 
 import numpy as np
@@ -11,14 +13,15 @@ import xarray as xr
 from jaxtyping import Float
 
 from interp.errors import MapError
-from interp.inputs.prompt import Prompt
-from interp.inputs.sample_list import as_samples
+from interp.inputs.prompt import Prompt, Target
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.prefix_pass import Samples, given_as, meant_prompt
+from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
+from interp.tracing.prefix_pass import Samples, given_as
+from interp.tracing.trace import apart
 
-__all__ = ["Maps", "Samples", "label_map", "map_each_sample"]
+__all__ = ["BATCH_SIZE", "Maps", "Samples", "label_map", "map_each_sample", "maps_in_batches"]
 
 DIMS = (("token",), ("layer", "token"), ("layer", "head", "token"))
 
@@ -128,27 +131,62 @@ One = Callable[[Batch], tuple[xr.DataArray, Cost]]
 """A function from a batch of one sample to its map and the cost of the map."""
 
 
-def map_each_sample(mllm: Mllm, samples: Samples, prompt: Prompt | None, one: One) -> Maps:
-    """The maps of samples, computed one by one, so that no map depends on the other samples."""
-    arrays, maps, cost = [], [], Cost()
-    for batch, encoding in each_alone(mllm, samples, prompt):
-        array, own = one(batch)
-        arrays.append(array)
-        maps.append(batch.tokens[0])
-        cost = cost + encoding + own
-    return Maps(tuple(arrays), tuple(maps), cost)
+Together = Callable[[Any, Samples, Prompt | None, Target], Maps]
+"""A function from a model, samples that run together, a prompt and a target to their maps."""
 
 
-def each_alone(mllm: Mllm, samples: Samples, prompt: Prompt | None) -> Iterator[tuple[Batch, Cost]]:
-    """Each sample as a batch of its own, and what encoding it cost; what is encoded already stays as it is."""
-    if not isinstance(samples, Batch | Prefix):
-        for sample in as_samples(samples):
-            with Meter(mllm.device) as meter:
-                batch = mllm.encode(sample, meant_prompt(sample, prompt))
-            yield batch, meter.cost
-        return
-    with Meter(mllm.device) as meter:
-        given = given_as(mllm, samples, prompt)
-        whole = given.batch if isinstance(given, Prefix) else given
-        parts = [mllm.encoder.part(whole, [i]) for i in range(len(whole))]
-    yield from ((part, Cost() if i else meter.cost) for i, part in enumerate(parts))
+def maps_in_batches(
+    together: Together,
+    mllm: Any,
+    samples: Samples,
+    prompt: Prompt | None,
+    target: Target,
+    batch_size: int,
+    progress: bool,
+) -> Maps:
+    """The maps of any number of samples, in micro-batches; the arguments are those of an indicator's call."""
+
+    def run(own: Any, some: MicroBatch) -> Maps:
+        groups = apart(own, some.samples, prompt, (), ()) if isinstance(own, Mllm) else None
+        if groups is None:
+            return together(own, some.samples, prompt, target)
+        return _joined([(at, together(own, given, prompt, target)) for at, given, *_ in groups])
+
+    return _joined(in_batches(mllm, samples, run, batch_size=batch_size, progress=progress))
+
+
+def _joined(parts: Sequence[tuple[Places, Maps]]) -> Maps:
+    """The maps of all samples, from those of micro-batches."""
+    if len(parts) == 1:
+        return parts[0][1]
+    logits = [(at, one.logits.values) for at, one in parts if one.logits is not None]
+    return Maps(
+        tuple(in_order([(at, one.arrays) for at, one in parts])),
+        tuple(in_order([(at, one.tokens) for at, one in parts])),
+        reduce(add, (one.cost for _, one in parts)),
+        xr.DataArray(np.stack(in_order(logits)), dims=["sample", "token_id"], name="logits")
+        if logits
+        else None,
+    )
+
+
+def map_each_sample(
+    mllm: Mllm,
+    samples: Samples,
+    prompt: Prompt | None,
+    one: One,
+    batch_size: int = BATCH_SIZE,
+    progress: bool = True,
+) -> Maps:
+    """The maps of samples, computed one by one whatever `batch_size` is, so that no map depends on other samples."""
+
+    def run(own: Mllm, some: MicroBatch) -> Maps:
+        with Meter(mllm.device) as meter:
+            batch = given_as(own, some.samples, prompt)
+        assert isinstance(batch, Batch)
+        array, cost = one(batch)
+        return Maps((array,), batch.tokens, meter.cost + cost)
+
+    encoded = samples.batch if isinstance(samples, Prefix) else samples
+    options: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "alone": True}
+    return _joined(in_batches(mllm, encoded, run, **options))

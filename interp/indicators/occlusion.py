@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from interp.errors import MapError
 from interp.indicators.argument_checks import check_call, check_number, check_whole
-from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import PaintPixels
 from interp.indicators.token_windows import blocks, windows
 from interp.inputs.prompt import Prompt, Target
@@ -75,8 +75,13 @@ class Occlusion:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps of these samples, one by one. Cost: a whole pass for every window and block."""
+        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
+
+        Cost: a whole pass for every window and block.
+        """
         check_call(mllm, prompt, target)
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
@@ -96,7 +101,7 @@ class Occlusion:
                 found = found.assign_coords(refined=("token", refined))
             return found, sum(costs, Cost())
 
-        return map_each_sample(mllm, samples, prompt, one)
+        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""

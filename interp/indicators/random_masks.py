@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from interp.errors import MapError
 from interp.indicators.argument_checks import check_call, check_number, check_whole
-from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import HideTokens, Removal
 from interp.indicators.token_windows import blocks
 from interp.inputs.prompt import Prompt, Target
@@ -73,8 +73,13 @@ class RandomMasks:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps of these samples, one by one. Cost: `n` variants of each."""
+        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
+
+        Cost: `n` variants of each.
+        """
         check_call(mllm, prompt, target)
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
@@ -88,7 +93,7 @@ class RandomMasks:
             attrs = {"plain": found.plain, "mean": mean, "standard_error": error}
             return label_map(average - mean, tokens, "random masks", attrs=attrs), found.cost
 
-        return map_each_sample(mllm, samples, prompt, one)
+        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""

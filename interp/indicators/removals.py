@@ -12,13 +12,13 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from interp.errors import MapError, SiteError
 from interp.indicators.argument_checks import check_call, check_one_of, check_whole, layers_of, site_layers
-from interp.indicators.maps import Maps, Samples, label_map, map_each_sample
+from interp.indicators.maps import One, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -38,9 +38,9 @@ __all__ = [
     "Removal",
     "Removed",
     "ReplaceEmbeddings",
+    "alone",
     "checked_masks",
     "in_order",
-    "one_by_one",
     "replaced",
 ]
 
@@ -196,14 +196,16 @@ class HideTokens:
         stop = kept.stop(rows)
         few = SHORT * batch // (tokens.length - stop), LOGITS // (kept.keep * kept.logits.shape[2])
         size = max(batch, min(few))
-        for start in range(0, len(masks), size):
-            part = masks[start : start + size]
+
+        def hiding(part: Bool[np.ndarray, "variant token"]) -> Float[Tensor, "variant kept token_id"]:
             hidden = np.zeros((len(part), tokens.length), bool)
             hidden[:, tokens.image] = part
             on = torch.from_numpy(hidden).to(kept.logits.device)
-            yield kept.run(
-                len(part), stop, meter, start=min(layers), hidden=kept.hiding(on, rows, stop, layers)
-            )
+            cells = kept.hiding(on, rows, stop, layers)
+            return kept.run(len(part), stop, meter, start=min(layers), hidden=cells)
+
+        for start in range(0, len(masks), size):
+            yield from kept.fitting(masks[start : start + size], hiding)
 
 
 Stream = Mapping[int, Float[Tensor, "one _ hidden"]]
@@ -296,10 +298,14 @@ class ReplaceEmbeddings:
         self, kept: KeptPass, masks: Bool[np.ndarray, "variant token"], fill: Stream, meter: Meter
     ) -> Iterator[Float[Tensor, "variant kept token_id"]]:
         stop = kept.stop(int(kept.tokens.image[masks.any(axis=0)][0]))
-        chosen = torch.from_numpy(masks).to(kept.logits.device)
-        entering = replaced(kept, kept.entering[0], fill[-1], chosen)[:, stop:]
-        added = {i: replaced(kept, one, fill[i], chosen)[:, stop:] for i, one in kept.added.items()}
-        yield kept.run(len(masks), stop, meter, entering=entering, added=added)
+
+        def replacing(part: Bool[np.ndarray, "variant token"]) -> Float[Tensor, "variant kept token_id"]:
+            chosen = torch.from_numpy(part).to(kept.logits.device)
+            entering = replaced(kept, kept.entering[0], fill[-1], chosen)[:, stop:]
+            added = {i: replaced(kept, one, fill[i], chosen)[:, stop:] for i, one in kept.added.items()}
+            return kept.run(len(part), stop, meter, entering=entering, added=added)
+
+        yield from kept.fitting(masks, replacing)
 
 
 def stream_of(kept: KeptPass) -> Stream:
@@ -386,16 +392,16 @@ class PaintPixels:
         pictures = [np.asarray(sample.load(i)) for i in range(len(sample.images))]
         fills = [self.fill(picture) for picture in pictures]
         values = np.full(len(masks), scored.plain)
+
+        def painted(part: Int[np.ndarray, " variant"]) -> Float[np.ndarray, " variant"]:
+            shown = [paint_tokens(pictures, fills, tokens, masks[v]) for v in part]
+            made = [sample.replace(images=one, image=None, id=None) for one in shown]
+            return _values(mllm, made, scored.batch.prompt, scored.aim, meter)
+
         with Meter(mllm.device) as meter:
             for start in range(0, len(chosen), batch):
                 part = chosen[start : start + batch]
-                painted = [
-                    sample.replace(
-                        images=paint_tokens(pictures, fills, tokens, masks[v]), image=None, id=None
-                    )
-                    for v in part
-                ]
-                values[part] = _values(mllm, painted, scored.batch.prompt, scored.aim, meter)
+                values[part] = np.concatenate(scored.parts[0].kept.fitting(part, painted))
         return Removed(values, scored.plain, scored.cost + meter.cost)
 
     def fill(self, picture: Picture) -> Picture:
@@ -439,20 +445,12 @@ def _values(mllm: Mllm, samples: list[Sample], prompt: Prompt, aim: Aim, meter: 
     return values
 
 
-def one_by_one(
-    removal: Removal,
-    mllm: Mllm,
-    samples: Samples,
-    prompt: Prompt | None,
-    target: Target,
-    batch: int,
-    name: str,
-) -> Maps:
-    """The maps plain − value, with each image token removed alone."""
+def alone(removal: Removal, mllm: Mllm, target: Target, batch: int, name: str) -> One:
+    """From a sample to its map plain − value, with each image token removed alone."""
 
     def one(encoded: Batch) -> tuple[xr.DataArray, Cost]:
         (tokens,) = encoded.tokens
         found = removal.scores(mllm, encoded, np.eye(tokens.n, dtype=bool), target=target, batch=batch)
         return label_map(found.plain - found.values, tokens, name, attrs={"plain": found.plain}), found.cost
 
-    return map_each_sample(mllm, samples, prompt, one)
+    return one

@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from interp.indicators.argument_checks import check_call
-from interp.indicators.maps import Maps, Samples, label_map
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix
 from interp.tracing.cost import Meter
@@ -39,13 +39,25 @@ class Rollout:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps (token) of these samples, run as one batch; they do not depend on the target.
+        """The maps (token) of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
+
+        They do not depend on the target.
 
         Raises:
             InterpError: Samples or prompts that cannot be encoded.
         """
         check_call(mllm, prompt, target)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {"indicator": "rollout"}
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
         with Meter(mllm.device) as meter:
             given = given_as(mllm, samples, prompt)
             batch = given.batch if isinstance(given, Prefix) else given
@@ -57,7 +69,3 @@ class Rollout:
             )
             logits = xr.DataArray(after.cpu().numpy(), dims=["sample", "token_id"], name="logits")
         return Maps(maps, batch.tokens, meter.cost, logits)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The indicator as JSON values, part of a study's hash."""
-        return {"indicator": "rollout"}

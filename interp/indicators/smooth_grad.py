@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.indicators.argument_checks import check_bool, check_call, check_number, check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, per_token
-from interp.indicators.maps import Maps, Samples, label_map
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
@@ -64,24 +64,16 @@ class SmoothGrad:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps (token) of these samples, run as one batch.
+        """The maps (token) of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
 
         Raises:
             InterpError: As for `InputGradient`.
         """
         check_call(mllm, prompt, target)
-        with Meter(mllm.device) as meter:
-            function = input_function(mllm, samples, target, prompt, meter, of=self.of)
-            streams = [_stream(self.seed, sample.id) for sample in function.batch.samples]
-            total = torch.zeros_like(function.start)
-            for _ in range(self.n):
-                total += function.gradient(self._noisy(function, streams))
-            mean = total / self.n
-            values = per_token(function, mean, self.times_input)
-        tokens = function.batch.tokens
-        maps = tuple(label_map(one, own, "SmoothGrad") for one, own in zip(values, tokens, strict=True))
-        return Maps(maps, tokens, meter.cost)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""
@@ -93,6 +85,20 @@ class SmoothGrad:
             "times_input": self.times_input,
             "seed": self.seed,
         }
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
+        with Meter(mllm.device) as meter:
+            function = input_function(mllm, samples, target, prompt, meter, of=self.of)
+            streams = [_stream(self.seed, sample.id) for sample in function.batch.samples]
+            total = torch.zeros_like(function.start)
+            for _ in range(self.n):
+                total += function.gradient(self._noisy(function, streams))
+            mean = total / self.n
+            values = per_token(function, mean, self.times_input)
+        tokens = function.batch.tokens
+        maps = tuple(label_map(one, own, "SmoothGrad") for one, own in zip(values, tokens, strict=True))
+        return Maps(maps, tokens, meter.cost)
 
     def _noisy(self, function: InputFunction, streams: list[torch.Generator]) -> Tensor:
         """The inputs plus the next noise of every sample."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from interp.indicators.argument_checks import check_call
-from interp.indicators.maps import Maps, Samples
-from interp.indicators.removals import HideTokens, one_by_one
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, map_each_sample
+from interp.indicators.removals import HideTokens, alone
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 
@@ -50,10 +50,16 @@ class TokenKnockout:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps of these samples, one by one. Cost: one pass over each, and N over the rows that see its image."""
+        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
+
+        Cost: one pass over each, and N over the rows that see its image.
+        """
         check_call(mllm, prompt, target)
-        return one_by_one(self.removal, mllm, samples, prompt, target, self.batch, "token knockout")
+        one = alone(self.removal, mllm, target, self.batch, "token knockout")
+        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""

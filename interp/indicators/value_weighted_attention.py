@@ -9,7 +9,7 @@ from typing import Any, Literal
 import xarray as xr
 
 from interp.indicators.argument_checks import check_bool, check_call, layers_of, site_layers
-from interp.indicators.maps import Maps, Samples, label_map
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix
 from interp.tracing.cost import Meter
@@ -61,13 +61,29 @@ class ValueWeightedAttention:
         *,
         prompt: Prompt | None = None,
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Maps:
-        """The maps of these samples, run as one batch; they do not depend on the target.
+        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
+
+        They do not depend on the target.
 
         Raises:
             InterpError: Samples or prompts that cannot be encoded, or the errors above.
         """
         check_call(mllm, prompt, target)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {
+            "indicator": "value-weighted attention",
+            "per_head": self.per_head,
+            "layers": self.layers if self.layers == "all" else list(self.layers),
+        }
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
         layers = layers_of(mllm, self.layers)
         with Meter(mllm.device) as meter:
             given = given_as(mllm, samples, prompt)
@@ -78,11 +94,3 @@ class ValueWeightedAttention:
         name = "value-weighted attention"
         maps = [label_map(one, own, name, layers) for one, own in zip(shown, tokens, strict=True)]
         return Maps(tuple(maps), tokens, meter.cost, logits)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The indicator as JSON values, part of a study's hash."""
-        return {
-            "indicator": "value-weighted attention",
-            "per_head": self.per_head,
-            "layers": self.layers if self.layers == "all" else list(self.layers),
-        }

@@ -37,6 +37,17 @@ class LazyImage:
     name: str
     known_size: tuple[int, int] | None = None
 
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """Lets numpy and Pillow read the image as an array: `np.asarray(image)`, `Image.fromarray(image)`."""
+        pixels = np.ascontiguousarray(load_image(self))
+        about = {"version": 3, "typestr": "|u1", "shape": pixels.shape, "data": pixels}
+        return {**about, "strides": pixels.strides}  # with them, Pillow asks for `tobytes`
+
+    def tobytes(self) -> bytes:
+        """Returns the pixels in the order of numpy's arrays."""
+        return np.asarray(load_image(self)).tobytes()
+
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | LazyImage
 Encoded: TypeAlias = BufferedReader | BytesIO

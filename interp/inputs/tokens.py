@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -130,6 +130,31 @@ class TokenMap:
             raise MapError(
                 f"spans must not redefine the built-in groups {', '.join(_BUILT_IN)}; got {wrong}."
             )
+
+    def reworded(
+        self,
+        image: Int[np.ndarray, " token"],
+        length: int,
+        spans: Mapping[str, Int[np.ndarray, " position"]],
+        words: tuple[tuple[str, tuple[int, ...]], ...],
+    ) -> TokenMap:
+        """Returns the map of the same images in another prompt; arguments as the attributes of these names.
+
+        Raises:
+            ImageTokenMismatch: Another number of image tokens.
+            MapError: Positions that do not increase or lie outside the prompt, or a span with a built-in name.
+        """
+        if len(image) != self.n or any(name in _BUILT_IN for name in spans):
+            return replace(
+                self, image=image, length=length, spans=spans, words=words
+            )  # which says what is wrong
+        found = object.__new__(TokenMap)
+        for name in self.__dataclass_fields__:
+            object.__setattr__(found, name, getattr(self, name))
+        for name, value in (("length", length), ("spans", spans), ("words", words)):
+            object.__setattr__(found, name, value)
+        found._put(_positions("image", image, length), self.footprints, self.views, self.image_index)
+        return found
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{width}×{height}" for width, height in self.sizes) or "none"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from interp.errors import MethodError
 from interp.indicators.argument_checks import check_call, check_number
 from interp.inputs.prompt import Prompt
-from interp.methods.method import Answer, Samples, answers, n_tokens
+from interp.methods.method import BATCH_SIZE, Answer, Samples, answers, n_tokens
 from interp.methods.published_layers import chosen_layers, layer_indices
 from interp.tracing import Guide, Mllm, Site
 
@@ -54,15 +54,24 @@ class HGAI:
         return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
 
     def answer(
-        self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None, max_new_tokens: int = 16
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        max_new_tokens: int = 16,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> list[Answer]:
-        """The answers to these samples, run as one batch. Cost: one generation.
+        """The answers to these samples, in their order, in micro-batches. Cost: one generation.
 
         Args:
             mllm: The model.
-            samples: One batch, or its prefix.
+            samples: The samples, or a batch or prefix of them.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most.
+            batch_size: Samples in one pass at most.
+            progress: Whether to show a bar where there are several micro-batches.
 
         Raises:
             SiteError: Layers the model does not have.
@@ -71,7 +80,14 @@ class HGAI:
         """
         check_call(mllm, prompt)
         generate = n_tokens(max_new_tokens)
-        trace = mllm.trace(samples, prompt=prompt, edits=self.edits(mllm), generate=generate)
+        trace = mllm.trace(
+            samples,
+            prompt=prompt,
+            edits=self.edits(mllm),
+            generate=generate,
+            batch_size=batch_size,
+            progress=progress,
+        )
         return answers(trace, trace.cost)
 
     def edits(self, mllm: Mllm) -> list[Guide]:

@@ -1,11 +1,13 @@
-"""What every method is: a value that answers a batch of samples. And what an answer holds."""
+"""What every method is: a value that answers samples. And what an answer holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from numbers import Integral
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from operator import add
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -15,9 +17,19 @@ from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.tracing import Batch, Cost, Mllm, Prefix, Trace
+from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order
 from interp.tracing.prefix_pass import Samples
 
-__all__ = ["Answer", "Method", "Samples", "answers", "n_tokens", "shared_prefix"]
+__all__ = [
+    "BATCH_SIZE",
+    "Answer",
+    "Method",
+    "Samples",
+    "answers",
+    "each_in_batches",
+    "n_tokens",
+    "shared_prefix",
+]
 
 
 @runtime_checkable
@@ -37,14 +49,18 @@ class Method(Protocol):
         *,
         prompt: Prompt | None = None,
         max_new_tokens: int = 16,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> list[Answer]:
-        """The answers to these samples, in their order, run as one batch.
+        """The answers to these samples, in their order, in micro-batches. An answer does not depend on the others.
 
         Args:
             mllm: The model.
-            samples: One batch that fits in memory.
+            samples: The samples, or a batch or prefix of them.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most.
+            batch_size: Samples in one pass at most.
+            progress: Whether to show a bar where there are several micro-batches.
         """
         ...
 
@@ -61,7 +77,7 @@ class Answer:
         text: The generated text.
         logits: float32 (token_id,) after the last prompt token, under the method. A contrast gives −∞ where it
             excludes a token.
-        cost: The cost of the whole call; the same for every answer of a batch, so count it once.
+        cost: The cost of the whole call; the same for every answer of the call, so count it once.
         details: What the method did to this sample, by convention under these names: "map", float (token,) over the
             image tokens; "kept", bool (token,); "crop", (x0, y0, x1, y1) in pixels; "confidence" and "weight", floats.
             Empty for the plain model.
@@ -86,6 +102,36 @@ def answers(trace: Trace, cost: Cost, details: Sequence[Mapping[str, Any]] = ())
         Answer(text, logits, cost, found)
         for text, logits, found in zip(trace.answers, trace.logits.values, said, strict=True)
     ]
+
+
+@runtime_checkable
+class _Billed(Protocol):
+    """Something found for a sample, with the cost of the whole call."""
+
+    @property
+    def cost(self) -> Cost:
+        """The cost."""
+        ...
+
+
+Found = TypeVar("Found", bound=_Billed)
+
+
+def each_in_batches(
+    mllm: Mllm,
+    samples: Samples,
+    together: Callable[[Mllm, MicroBatch], list[Found]],
+    *,
+    batch_size: int,
+    progress: bool,
+) -> list[Found]:
+    """What `together` finds for each sample of a micro-batch, for all samples in their order, with the cost of all."""
+    parts = in_batches(mllm, samples, together, batch_size=batch_size, progress=progress)
+    if len(parts) == 1:
+        return parts[0][1]
+    cost = reduce(add, (found[0].cost for _, found in parts))
+    each: list[Any] = in_order(parts)
+    return [replace(one, cost=cost) for one in each]
 
 
 def shared_prefix(

@@ -13,8 +13,17 @@ from scipy.special import softmax
 from interp.errors import MethodError
 from interp.indicators.argument_checks import check_call, check_number, check_whole
 from interp.inputs.prompt import Prompt
-from interp.methods.method import Answer, Samples, answers, n_tokens, shared_prefix
+from interp.methods.method import (
+    BATCH_SIZE,
+    Answer,
+    Samples,
+    answers,
+    each_in_batches,
+    n_tokens,
+    shared_prefix,
+)
 from interp.tracing import Mllm, ScaleScores, Site, image_mask
+from interp.tracing.micro_batches import MicroBatch
 from interp.tracing.prefix_pass import meant_prompt
 
 __all__ = ["AdaptVis", "ScalingVis"]
@@ -45,15 +54,24 @@ class ScalingVis:
         check_number("weight", self.weight, low=0.0, error=MethodError)
 
     def answer(
-        self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None, max_new_tokens: int = 16
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        max_new_tokens: int = 16,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> list[Answer]:
-        """The answers to these samples, run as one batch. Cost: one generation. `details` hold "weight".
+        """The answers to these samples, in micro-batches. Cost: one generation. `details` hold "weight".
 
         Args:
             mllm: The model.
-            samples: One batch, or its prefix.
+            samples: The samples, or a batch or prefix of them.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most.
+            batch_size: Samples in one pass at most.
+            progress: Whether to show a bar where there are several micro-batches.
 
         Raises:
             MethodError: `max_new_tokens` below 1.
@@ -61,7 +79,14 @@ class ScalingVis:
         """
         check_call(mllm, prompt)
         generate = n_tokens(max_new_tokens)
-        trace = mllm.trace(samples, prompt=prompt, edits=self.edits(mllm), generate=generate)
+        trace = mllm.trace(
+            samples,
+            prompt=prompt,
+            edits=self.edits(mllm),
+            generate=generate,
+            batch_size=batch_size,
+            progress=progress,
+        )
         return answers(trace, trace.cost, [{"weight": float(self.weight)} for _ in trace])
 
     def edits(self, mllm: Mllm) -> list[ScaleScores]:
@@ -113,17 +138,26 @@ class AdaptVis:
             check_whole("decimals, where it is not None,", self.decimals, 0, MethodError)
 
     def answer(
-        self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None, max_new_tokens: int = 16
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        max_new_tokens: int = 16,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> list[Answer]:
-        """The answers to these samples, run as one batch: `details` hold "confidence", "weight", "n_tokens".
+        """The answers to these samples, in micro-batches: `details` hold "confidence", "weight", "n_tokens".
 
         Cost: one pass over the image, one over the text after it, and a generation that continues from the image.
 
         Args:
             mllm: The model.
-            samples: One batch, or its prefix.
+            samples: The samples, or a batch or prefix of them.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most.
+            batch_size: Samples in one pass at most.
+            progress: Whether to show a bar where there are several micro-batches.
 
         Raises:
             MethodError: `max_new_tokens` below 1.
@@ -132,17 +166,21 @@ class AdaptVis:
         check_call(mllm, prompt)
         generate = n_tokens(max_new_tokens)
         prompt = meant_prompt(samples, prompt)
-        run, cost = shared_prefix(mllm, samples, prompt)
-        first = mllm.trace(run, prompt=prompt)
-        confidences = confidence(first.logits.values)
-        weights = [self.weight(one) for one in confidences]
-        edits = scalings(weights, [tokens.n for tokens in first.tokens])
-        trace = mllm.trace(run, prompt=prompt, edits=edits, generate=generate)
-        said = [
-            {"confidence": float(c), "weight": w, "n_tokens": tokens.n}
-            for c, w, tokens in zip(confidences, weights, first.tokens, strict=True)
-        ]
-        return answers(trace, cost + first.cost + trace.cost, said)
+
+        def together(own: Mllm, some: MicroBatch) -> list[Answer]:
+            run, cost = shared_prefix(own, some.samples, prompt)
+            first = own.trace(run, prompt=prompt)
+            confidences = confidence(first.logits.values)
+            weights = [self.weight(one) for one in confidences]
+            edits = scalings(weights, [tokens.n for tokens in first.tokens])
+            trace = own.trace(run, prompt=prompt, edits=edits, generate=generate)
+            said = [
+                {"confidence": float(c), "weight": w, "n_tokens": tokens.n}
+                for c, w, tokens in zip(confidences, weights, first.tokens, strict=True)
+            ]
+            return answers(trace, cost + first.cost + trace.cost, said)
+
+        return each_in_batches(mllm, samples, together, batch_size=batch_size, progress=progress)
 
     def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[ScaleScores]:
         """The edits that gave these answers, for another trace of the same batch."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import add
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
@@ -13,11 +15,20 @@ from jaxtyping import Bool, Float
 from interp.errors import InterpError, MapError, MethodError, SiteError
 from interp.indicators.argument_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
-from interp.methods.method import Answer, Samples, answers, n_tokens, shared_prefix
+from interp.methods.method import (
+    BATCH_SIZE,
+    Answer,
+    Samples,
+    answers,
+    each_in_batches,
+    n_tokens,
+    shared_prefix,
+)
 from interp.methods.published_layers import chosen_layers, layer_indices
 from interp.metrics.numbers import real_numbers
 from interp.tracing import Cost, Knockout, Mllm, Rows, Site, image_mask
 from interp.tracing.edits import Steps
+from interp.tracing.micro_batches import MicroBatch, in_batches, in_order
 from interp.tracing.prefix_pass import meant_prompt
 from interp.tracing.site import Selector
 
@@ -256,11 +267,19 @@ class VGRefine:
         """The masked layers in a model of that depth."""
         return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
 
-    def head_maps(self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None) -> HeadMaps:
+    def head_maps(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> HeadMaps:
         """Each head's map for each sample: the triage before the mean over heads.
 
         Cost: one pass over the image and two over the text after it, when both prompts begin with the image; with
-        reference="none" one over the text.
+        reference="none" one over the text. Samples run in micro-batches of `batch_size`, with `progress`.
 
         Raises:
             SiteError: Heads the model does not have.
@@ -269,26 +288,41 @@ class VGRefine:
         """
         check_call(mllm, prompt)
         pairs, prompt = self._named_heads(), meant_prompt(samples, prompt)
-        run, paid = shared_prefix(mllm, samples, *self._prompts(prompt))
-        found = measure_heads(
-            mllm,
-            run,
-            pairs,
-            prompt=prompt,
-            generic=self.generic,
-            reference=self.settings.reference,
-            epsilon=self.epsilon,
-        )
-        return HeadMaps(found.maps, paid + found.cost)
 
-    def triage(self, mllm: Mllm, samples: Samples, prompt: Prompt | None = None) -> list[Triage]:
-        """Each sample's map and the kept tokens, without an answer.
+        def together(own: Mllm, some: MicroBatch) -> HeadMaps:
+            run, paid = shared_prefix(own, some.samples, *self._prompts(prompt))
+            found = measure_heads(
+                own,
+                run,
+                pairs,
+                prompt=prompt,
+                generic=self.generic,
+                reference=self.settings.reference,
+                epsilon=self.epsilon,
+            )
+            return HeadMaps(found.maps, paid + found.cost)
+
+        parts = in_batches(mllm, samples, together, batch_size=batch_size, progress=progress)
+        maps = in_order([(at, one.maps) for at, one in parts])
+        return HeadMaps(tuple(maps), reduce(add, (one.cost for _, one in parts)))
+
+    def triage(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        prompt: Prompt | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> list[Triage]:
+        """Each sample's map and the kept tokens, without an answer, in micro-batches of `batch_size`.
 
         Raises:
             As `head_maps`.
         """
         check_call(mllm, prompt)
-        return [self._judged(one.mean(axis=0)) for one in self.head_maps(mllm, samples, prompt=prompt).maps]
+        found = self.head_maps(mllm, samples, prompt=prompt, batch_size=batch_size, progress=progress)
+        return [self._judged(one.mean(axis=0)) for one in found.maps]
 
     def answer(
         self,
@@ -298,20 +332,24 @@ class VGRefine:
         prompt: Prompt | None = None,
         max_new_tokens: int = 16,
         maps: Sequence[Float[np.ndarray, " _"]] | None = None,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> list[Answer]:
-        """The answers to these samples, run as one batch: `details` hold "map" and "kept".
+        """The answers to these samples, in micro-batches: `details` hold "map" and "kept".
 
         Cost: that of `head_maps`, one more pass over the text, and the generation.
 
         Args:
             mllm: The model.
-            samples: One batch, or its prefix.
+            samples: The samples, or a batch or prefix of them.
             prompt: The prompt around the question, in both steps; by default `PAPER_PROMPT`, or that of the batch or
                 prefix.
             max_new_tokens: How many tokens to generate at most.
             maps: Maps to use instead of a new triage, one per sample; their cost is not counted again. For a table
                 over percentiles one triage is enough; for one over the first k heads use the means of the first k rows
                 of `head_maps`.
+            batch_size: Samples in one pass at most.
+            progress: Whether to show a bar where there are several micro-batches.
 
         Raises:
             SiteError: Heads or layers the model does not have.
@@ -322,19 +360,26 @@ class VGRefine:
         generate = n_tokens(max_new_tokens)
         prompt = meant_prompt(samples, prompt)
         self._named_heads()
-        run, cost = shared_prefix(mllm, samples, *(self._prompts(prompt) if maps is None else [prompt]))
-        if maps is None:
-            measured = self.head_maps(mllm, run, prompt=prompt)
-            maps, cost = [one.mean(axis=0) for one in measured.maps], cost + measured.cost
-        if not isinstance(maps, Sequence | np.ndarray):
-            raise MethodError(f"maps= holds one map per sample, as a list; got {maps!r}.")
-        found = [self._judged(real_numbers(one, "a map is numbers (token,)", MapError)) for one in maps]
-        n = len(run)
-        if len(found) != n:
-            raise MethodError(f"maps= holds one map per sample; got {len(found)} for {n} samples.")
-        edits = self.edits(mllm, [one.kept for one in found])
-        trace = mllm.trace(run, prompt=prompt, edits=edits, generate=generate)
-        return answers(trace, cost + trace.cost, [one._asdict() for one in found])
+        given = None if maps is None else self._given(maps)
+
+        def together(own: Mllm, some: MicroBatch) -> list[Answer]:
+            if given is not None and len(given) != some.n_all:
+                raise MethodError(
+                    f"maps= holds one map per sample; got {len(given)} for {some.n_all} samples."
+                )
+            prompts = self._prompts(prompt) if given is None else [prompt]
+            run, cost = shared_prefix(own, some.samples, *prompts)
+            if given is None:
+                measured = self.head_maps(own, run, prompt=prompt)
+                found = [self._judged(one.mean(axis=0)) for one in measured.maps]
+                cost = cost + measured.cost
+            else:
+                found = [given[place] for place in some.at]
+            edits = self.edits(own, [one.kept for one in found])
+            trace = own.trace(run, prompt=prompt, edits=edits, generate=generate)
+            return answers(trace, cost + trace.cost, [one._asdict() for one in found])
+
+        return each_in_batches(mllm, samples, together, batch_size=batch_size, progress=progress)
 
     def edits(self, mllm: Mllm, kept: Sequence[Bool[np.ndarray, " _"]]) -> list[Knockout]:
         """The knockout of each sample's dropped tokens, for `mllm.trace`; empty when nothing is dropped."""
@@ -374,6 +419,12 @@ class VGRefine:
     def _prompts(self, prompt: Prompt) -> list[Prompt]:
         """The prompts of the triage."""
         return [prompt] if self.settings.reference == "none" else [prompt, self.generic]
+
+    def _given(self, maps: Any) -> list[Triage]:
+        """What given maps say of each sample."""
+        if not isinstance(maps, Sequence | np.ndarray):
+            raise MethodError(f"maps= holds one map per sample, as a list; got {maps!r}.")
+        return [self._judged(real_numbers(one, "a map is numbers (token,)", MapError)) for one in maps]
 
     def _judged(self, values: Float[np.ndarray, " token"]) -> Triage:
         return Triage(values, kept_tokens(values, self.settings.percentile))

@@ -17,11 +17,12 @@ from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
-from interp.methods.method import Answer, Samples, answers, n_tokens
+from interp.methods.method import BATCH_SIZE, Answer, Samples, answers, each_in_batches, n_tokens
 from interp.methods.published_layers import scaled_layers
 from interp.methods.vicrop_maps import grad_att, pure_grad, rel_att, whole_view
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
+from interp.tracing.micro_batches import MicroBatch
 from interp.tracing.prefix_pass import meant_prompt
 
 __all__ = ["RATIOS", "Cells", "Crop", "Selected", "ViCrop", "best_window", "cell_grid", "select"]
@@ -190,7 +191,7 @@ class Crop:
         map: float32 (token,) over the image tokens.
         layer: The layer of the map's attention; None for "pure_grad".
         tokens: Where the image tokens are.
-        cost: The cost of the whole batch's maps and crops; the same for each crop of the batch.
+        cost: The cost of all maps and crops of the call; the same for each crop.
     """
 
     box: tuple[int, int, int, int]
@@ -200,6 +201,16 @@ class Crop:
     layer: int | None
     tokens: TokenMap
     cost: Cost
+
+    def details(self) -> dict[str, Any]:
+        """What an answer from the crop says of it."""
+        return {
+            "map": self.map,
+            "crop": self.box,
+            "ratio": self.ratio,
+            "base": self.base,
+            "layer": self.layer,
+        }
 
 
 @dataclass(frozen=True)
@@ -261,18 +272,27 @@ class ViCrop:
         object.__setattr__(self, "ratios", _ratios(self.ratios))
 
     def answer(
-        self, mllm: Mllm, samples: Samples, *, prompt: Prompt | None = None, max_new_tokens: int = 16
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        max_new_tokens: int = 16,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> list[Answer]:
-        """The answers to these samples, run as one batch, each from its image and its crop.
+        """The answers to these samples, in micro-batches, each from its image and its crop.
 
         `details` holds "map", "crop" (x0, y0, x1, y1), "ratio", "base", "layer" and "images" ("both" or "crop").
 
         Args:
             mllm: The model.
-            samples: One batch of samples with one image each. Of an encoded batch or a prefix the samples are used.
+            samples: Samples with one image each. Of an encoded batch or a prefix the samples are used.
             prompt: The prompt around the question, for the map and for the answer; by default `PAPER_PROMPT`, or
                 that of the batch or prefix.
             max_new_tokens: How many tokens to generate at most, one or more.
+            batch_size: Samples in one pass at most; with "both" it holds twice as many images.
+            progress: Whether to show a bar where there are several micro-batches.
 
         Raises:
             MethodError: `max_new_tokens` below 1; a model that does not accept two images or gives no gradients of
@@ -282,32 +302,35 @@ class ViCrop:
         """
         check_call(mllm, prompt)
         n, prompt, chosen = n_tokens(max_new_tokens), meant_prompt(samples, prompt), _samples(samples)
-        crops = self.crop(mllm, chosen, prompt)
-        with Meter(mllm.device) as meter:
-            batch = self._encoded(
-                mllm, [self._shown(*one) for one in zip(_listed(chosen), crops, strict=True)], prompt
-            )
-        trace = mllm.trace(batch, prompt=prompt, generate=n)
-        said = [
-            {
-                "map": crop.map,
-                "crop": crop.box,
-                "ratio": crop.ratio,
-                "base": crop.base,
-                "layer": crop.layer,
-                "images": self.images,
-            }
-            for crop in crops
-        ]
-        return answers(trace, crops[0].cost + meter.cost + trace.cost, said)
 
-    def crop(self, mllm: Mllm, samples: Samples, prompt: Prompt | None = None) -> list[Crop]:
+        def together(own: Mllm, some: MicroBatch) -> list[Answer]:
+            crops = self.crop(own, some.samples, prompt)
+            with Meter(own.device) as meter:
+                pairs = zip(_listed(some.samples), crops, strict=True)
+                batch = self._encoded(own, [self._shown(*one) for one in pairs], prompt)
+            trace = own.trace(batch, prompt=prompt, generate=n)
+            said = [{**one.details(), "images": self.images} for one in crops]
+            return answers(trace, crops[0].cost + meter.cost + trace.cost, said)
+
+        return each_in_batches(mllm, chosen, together, batch_size=batch_size, progress=progress)
+
+    def crop(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        prompt: Prompt | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> list[Crop]:
         """Each sample's crop, without an answer.
 
         Args:
             mllm: The model.
-            samples: One batch, as in `answer`.
+            samples: As in `answer`.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
+            batch_size: Samples in one pass at most.
+            progress: Whether to show a bar where there are several micro-batches.
 
         Raises:
             MethodError, SampleError, InterpError: As in `answer`.
@@ -315,17 +338,21 @@ class ViCrop:
         check_call(mllm, prompt)
         prompt, chosen = meant_prompt(samples, prompt), _samples(samples)
         layer = None if self.map == "pure_grad" else self._layer(mllm)
-        maps = self._maps(mllm, chosen, prompt, layer)
-        with Meter(mllm.device) as meter:
-            found = [
-                self._selected(mllm, one.values, tokens)
-                for one, tokens in zip(maps, maps.tokens, strict=True)
+
+        def together(own: Mllm, some: MicroBatch) -> list[Crop]:
+            maps = self._maps(own, some.samples, prompt, layer)
+            with Meter(own.device) as meter:
+                found = [
+                    self._selected(own, one.values, tokens)
+                    for one, tokens in zip(maps, maps.tokens, strict=True)
+                ]
+            cost = maps.cost + meter.cost
+            return [
+                Crop(one.box, one.ratio, base, array.values, layer, tokens, cost)
+                for (one, base), array, tokens in zip(found, maps, maps.tokens, strict=True)
             ]
-        cost = maps.cost + meter.cost
-        return [
-            Crop(one.box, one.ratio, base, array.values, layer, tokens, cost)
-            for (one, base), array, tokens in zip(found, maps, maps.tokens, strict=True)
-        ]
+
+        return each_in_batches(mllm, chosen, together, batch_size=batch_size, progress=progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The method as JSON values."""

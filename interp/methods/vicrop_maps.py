@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Bool, Float
 from scipy.ndimage import convolve1d, median_filter
 from torch import Tensor
 
 from interp.errors import MethodError, ModelError
 from interp.indicators import Attention, AttentionGradient, Maps
-from interp.indicators.maps import Samples, each_alone, label_map
+from interp.indicators.maps import Samples, label_map, map_each_sample
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap
 from interp.models.geometry import setting
 from interp.models.pixels import PixelView, pixel_views
-from interp.tracing import Batch, Mllm
+from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.run import run_pass
 from interp.tracing.target import Objective
@@ -49,15 +50,14 @@ def pure_grad(mllm: Mllm, samples: Samples, prompt: Prompt, generic: Prompt) -> 
     padding. Where the generic gradient is exactly 0 the quotient is 0. Tokens of other views (tiles) get 0. Each
     sample runs alone, twice forwards and backwards.
     """
-    found, token_maps = [], []
-    with Meter(mllm.device) as meter, torch.inference_mode(False):
-        for batch, _ in each_alone(mllm, samples, prompt):
-            found.append(_pixel_map(mllm, batch, mllm.encoder.again(batch, generic), meter))
-            token_maps += batch.tokens
-    arrays = (
-        label_map(one, tokens, "pixel gradient ratio") for one, tokens in zip(found, token_maps, strict=True)
-    )
-    return Maps(tuple(arrays), tuple(token_maps), meter.cost)
+
+    def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
+        with Meter(mllm.device) as meter:
+            values = _pixel_map(mllm, batch, mllm.encoder.again(batch, generic), meter)
+        return label_map(values, batch.tokens[0], "pixel gradient ratio"), meter.cost
+
+    with torch.inference_mode(False):
+        return map_each_sample(mllm, samples, prompt, one)
 
 
 def _pixel_map(mllm: Mllm, question: Batch, generic: Batch, meter: Meter) -> Float[np.ndarray, " token"]:

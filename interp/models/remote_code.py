@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from transformers import modeling_flash_attention_utils as flash
 
 from interp.errors import ModelError
 
-__all__ = ["refuse_kernels"]
+__all__ = ["import_bitsandbytes", "refuse_kernels"]
 
 _EXPERTS = (None, "eager", "grouped_mm", "batched_mm")
 _QUANTISERS = ("mxfp4", "fp8", "nvfp4", "fbgemm_fp8", "eetq", "metal", "gguf")
@@ -43,6 +47,25 @@ def refuse_kernels(where: str, config: Any) -> None:
                 f"{where}{part} is quantised by {method!r}, whose kernels are fetched from the hub. Nothing was "
                 f"fetched. Take a copy that is not quantised so; {_TRUST}"
             )
+        if "bitsandbytes" in method:
+            import_bitsandbytes()
+
+
+def import_bitsandbytes() -> None:
+    """Imports bitsandbytes, where it is installed, without the kernel that it fetches from the hub for some CPUs."""
+    name = "kernels"
+    before, log = sys.modules.get(name), logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level = log.level
+    sys.modules[name] = None  # pyright: ignore[reportArgumentType]
+    log.setLevel(logging.CRITICAL)
+    try:
+        with suppress(ImportError):
+            import_module("bitsandbytes")
+    finally:
+        log.setLevel(level)
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
 
 
 def _parts(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -42,24 +42,24 @@ CLIP = 99.5
 FIGURE_SIDE, FIGURE_TITLE = 190, 42
 
 
-def picture(sample: Sample, image: int = 0) -> Image.Image:
-    """The sample's image, at most `SIDE` pixels a side, with the boxes or the masks' outlines on it."""
+def picture(sample: Sample, image: int = 0, side: int = SIDE) -> Image.Image:
+    """The sample's image with the boxes or the masks' outlines on it; its longer side has `side` pixels."""
     base = sample.load(image)
     return _with_truth(
-        base.resize(_shown_size(base.size), Image.Resampling.LANCZOS), base.size, sample, image
+        base.resize(_shown_size(base.size, side), Image.Resampling.LANCZOS), base.size, sample, image
     )
 
 
 def overlay(
-    sample: Sample, tokens: TokenMap, values: Float[np.ndarray, " token"], image: int = 0
+    sample: Sample, tokens: TokenMap, values: Float[np.ndarray, " token"], image: int = 0, side: int = SIDE
 ) -> Image.Image:
-    """The image in grey with the map over it, and the boxes or the masks' outlines.
+    """The image in grey with the map over it, and the boxes or the masks' outlines; its longer side has `side` pixels.
 
     Each token's footprint has one colour: nothing is smoothed. Strength is the value over the map's 99.5th
     percentile, to the power 0.7; parts that no token sees stay grey.
     """
     base = sample.load(image)
-    size = _shown_size(base.size)
+    size = _shown_size(base.size, side)
     grey = np.asarray(base.convert("L").resize(size, Image.Resampling.LANCZOS), float)[..., None].repeat(
         3, axis=-1
     )
@@ -210,15 +210,18 @@ def show_maps(
     return figure
 
 
-def data_uri(image: Image.Image) -> str:
-    """The image as a JPEG inside a URI."""
+def data_uri(image: Image.Image, *, lossless: bool = False) -> str:
+    """The image inside a URI, as a JPEG or losslessly as a PNG; the pixels alone, without any metadata."""
+    kind: dict[str, Any] = (
+        {"format": "PNG", "compress_level": 6} if lossless else {"format": "JPEG", "quality": 88}
+    )
     buffer = BytesIO()
-    image.save(buffer, format="JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    Image.frombytes(image.mode, image.size, image.tobytes()).save(buffer, **kind)
+    return f"data:image/{kind['format'].lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _shown_size(size: tuple[int, int]) -> tuple[int, int]:
-    scale = SIDE / max(size)
+def _shown_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
+    scale = side / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 

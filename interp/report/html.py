@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -36,6 +37,7 @@ __all__ = [
     "key",
     "macros",
     "paragraph",
+    "save_form",
     "save_page",
     "section",
     "span",
@@ -91,10 +93,37 @@ def save_page(
         lead=lead,
         body=join(*body),
         figures=drawn,
-        style=Markup((files("interp.report") / "templates" / "page.css").read_text()),
+        style=_file("page.css"),
         plotly=Markup(get_plotlyjs()),
         version=_version(),
     )  # fmt: skip
+    return _written(path, text)
+
+
+def save_form(path: str | os.PathLike[str], form: Any, data: Mapping[str, Any]) -> Path:
+    """Writes the page of a form and returns its path.
+
+    Args:
+        path: The HTML file; its folder is made. An old page stays until the new one is whole.
+        form: The texts of the page; see `interp.report.form.Form`.
+        data: What the page's script reads, as JSON.
+    """
+    text = _environment().get_template("form.html").render(
+        form=form,
+        data=data,
+        style=_file("page.css") + _file("form.css"),
+        script=_file("form.js"),
+        version=_version(),
+    )  # fmt: skip
+    return _written(path, text)
+
+
+def _file(name: str) -> Markup:
+    """A style sheet or a script of the templates, as it is."""
+    return Markup((files("interp.report") / "templates" / name).read_text("utf-8"))
+
+
+def _written(path: str | os.PathLike[str], text: str) -> Path:
     target = as_path("path", path)
     write_atomically(target, text.encode(errors="backslashreplace"))
     return target

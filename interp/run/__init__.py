@@ -8,17 +8,20 @@ from interp.run.plan import Plan, as_part, make_plan
 from interp.run.runner import check_options, run_task, run_tasks
 from interp.run.sessions import cost_of, manifest_of
 from interp.run.store import RunFolder, canonical, digest, folder_name
-from interp.run.task import FAILURES, Outcome, Sharing, Task, Watched
+from interp.run.task import FAILURES, Outcome, Portable, Sharing, Task, Watched
+from interp.run.workers import Workers
 
 __all__ = [
     "FAILURES",
     "Outcome",
     "Plan",
+    "Portable",
     "ProcessCache",
     "RunFolder",
     "Sharing",
     "Task",
     "Watched",
+    "Workers",
     "as_part",
     "canonical",
     "check_options",

@@ -10,9 +10,9 @@ import os
 import socket
 import stat
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from interp.errors import RunError
 
@@ -21,9 +21,12 @@ __all__ = [
     "canonical",
     "checksum",
     "digest",
+    "file_checksum",
     "read_json",
     "remove_leftovers",
+    "temporary_name",
     "write_atomically",
+    "written_atomically",
 ]
 
 
@@ -40,6 +43,12 @@ def digest(value: Mapping[str, Any]) -> str:
 def checksum(data: bytes) -> str:
     """Returns the sha256 of bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """Returns the sha256 of a file, in hex; it is read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:
@@ -80,16 +89,25 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         RunError: The path cannot be written to: a folder, a device, a file that is write-protected, a folder that is
             read-only or full. Its previous content is unchanged and no temporary file is left.
     """
+    with written_atomically(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def written_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Gives the block a temporary file to write to, which then takes its place as `write_atomically` says.
+
+    Raises:
+        RunError: As for `write_atomically`.
+    """
     path = Path(os.path.realpath(as_path("path", path)))
-    temporary = path.with_name(
-        f".{path.name[:40]}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-    )
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_replaceable(path)
         try:
             with open(temporary, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -103,6 +121,13 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             f"expected to write {path}, got: {error}. Free space, make the folder writable, or pass another "
             f"out=. Finished shards are kept: run again to resume."
         ) from error
+
+
+def temporary_name(path: Path) -> Path:
+    """Returns the name of a temporary file beside a path; `remove_leftovers` knows it by its form."""
+    return path.with_name(
+        f".{path.name[:40]}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    )
 
 
 def _check_replaceable(path: Path) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, TypeVar
 
 from interp.errors import InterpError, RunError
+from interp.run.columns import joined_rows
 from interp.run.sessions import sum_costs
 from interp.run.task import FAILURES, Outcome, Task, failure
 
-__all__ = ["Splits", "compute_batch", "out_of_memory"]
+__all__ = ["Splits", "compute_batch"]
 
 Splits = list[Mapping[str, Any]]
+Indices = tuple[int, ...]
+T = TypeVar("T")
 
 
 def compute_batch(
-    task: Task, batch: tuple[int, ...], splits: Splits, free_cache: Callable[[], bool] = lambda: False
+    task: Task, batch: Indices, splits: Splits, free_cache: Callable[[], bool] = lambda: False
 ) -> Outcome:
     """Returns the outcome of a micro-batch, with its unusable samples as failures.
 
@@ -34,106 +37,83 @@ def compute_batch(
     Raises:
         RunError: A single sample does not fit, or a micro-batch fails although each of its samples passes.
     """
-    outcome, problem = _computed_with_room(task, batch, free_cache)
-    if outcome is not None:
-        return outcome
-    if isinstance(problem, str):
-        return _halved(task, batch, problem, splits, free_cache)
-    if len(batch) == 1:
-        return Outcome({FAILURES: [_failed(task, batch[0], problem)]})
-    bad = {index: error for index in batch if (error := _error_alone(task, index, free_cache)) is not None}
-    if not bad:
-        raise RunError(
-            f"expected one of the samples {list(batch)} to fail alone as their micro-batch did, but each "
-            f"passes. The error of the micro-batch was: {problem}"
-        ) from problem
-    failures = Outcome({FAILURES: [_failed(task, index, error) for index, error in bad.items()]})
-    rest = tuple(index for index in batch if index not in bad)
-    return _together(failures, compute_batch(task, rest, splits, free_cache)) if rest else failures
+    return _Computation(task, splits, free_cache).outcome(batch)
 
 
-def _computed_with_room(
-    task: Task, batch: tuple[int, ...], free_cache: Callable[[], bool]
-) -> tuple[Outcome | None, InterpError | str]:
-    """Like `_computed`, but tries once more with an empty cache if memory ran out."""
-    found = _computed(task, batch)
-    if isinstance(found[1], str) and found[0] is None and free_cache():
-        _free_memory()
-        return _computed(task, batch)
-    return found
+@dataclass(frozen=True)
+class _Computation:
+    """Computes micro-batches of a task; the fields are the arguments of `compute_batch`."""
 
+    task: Task
+    splits: Splits
+    free_cache: Callable[[], bool]
 
-def _computed(task: Task, batch: tuple[int, ...]) -> tuple[Outcome | None, InterpError | str]:
-    """Returns the outcome, or the error of an invalid sample, or a text if memory ran out.
+    def outcome(self, batch: Indices) -> Outcome:
+        """The outcome of a micro-batch, computed in parts that fit."""
+        return reduce(_together, self._fitting(batch, self._with_failures))
 
-    It is a text because an exception would keep alive the tensors of the frames that it passed through.
+    def _fitting(self, batch: Indices, compute: Callable[[Indices], T]) -> list[T]:
+        from interp.tracing.out_of_memory import (
+            in_halves,
+        )  # loads torch, which reading stored runs does not need
 
-    Raises:
-        RunError: The task itself cannot run; this is not a failure of a sample.
-    """
-    try:
-        return task.compute(batch), ""
-    except RunError:
-        raise
-    except InterpError as error:
-        return None, error
-    except Exception as error:
-        if not out_of_memory(error):
+        return in_halves(
+            batch, compute, too_large=self._too_large, split=self._note, free_cache=self.free_cache
+        )
+
+    def _with_failures(self, batch: Indices) -> Outcome:
+        """The outcome of the samples that can be used, and the others' failures."""
+        found = self._computed(batch)
+        if isinstance(found, Outcome):
+            return found
+        if len(batch) == 1:
+            return Outcome({FAILURES: [self._failed(batch[0], found)]})
+        bad = {
+            index: error
+            for index in batch
+            for error in self._fitting((index,), self._computed)
+            if isinstance(error, InterpError)
+        }
+        if not bad:
+            raise RunError(
+                f"expected one of the samples {list(batch)} to fail alone as their micro-batch did, but each "
+                f"passes. The error of the micro-batch was: {found}"
+            ) from found
+        failures = Outcome({FAILURES: [self._failed(index, error) for index, error in bad.items()]})
+        rest = tuple(index for index in batch if index not in bad)
+        return _together(failures, self.outcome(rest)) if rest else failures
+
+    def _computed(self, batch: Indices) -> Outcome | InterpError:
+        """The outcome, or the error of an invalid sample.
+
+        Raises:
+            RunError: The task itself cannot run; this is not a failure of a sample.
+        """
+        try:
+            return self.task.compute(batch)
+        except RunError:
             raise
-        return None, f"{type(error).__name__}: {error}"
+        except InterpError as error:
+            return error
 
+    def _failed(self, index: int, error: InterpError) -> dict[str, Any]:
+        return failure(self.task, index, type(error).__name__, str(error))
 
-def _halved(
-    task: Task, batch: tuple[int, ...], problem: str, splits: Splits, free_cache: Callable[[], bool]
-) -> Outcome:
-    if len(batch) == 1:
-        raise _too_large(task, batch[0], problem)
-    free_cache()
-    _free_memory()
-    middle = (len(batch) + 1) // 2
-    halves = batch[:middle], batch[middle:]
-    splits.append({"samples": list(batch), "halves": [list(half) for half in halves], "error": problem})
-    first, second = (compute_batch(task, half, splits, free_cache) for half in halves)
-    return _together(first, second)
+    def _note(self, batch: Indices, halves: tuple[Indices, Indices], problem: str) -> None:
+        self.splits.append(
+            {"samples": list(batch), "halves": [list(half) for half in halves], "error": problem}
+        )
 
-
-def _too_large(task: Task, index: int, problem: str) -> RunError:
-    return RunError(
-        f"expected sample {index} ({task.identity(index)[0]}) to fit in memory, but it does not fit even "
-        f"alone ({problem}). The sample is valid: a machine with more memory can compute it. Free memory, use fewer "
-        f"workers, a smaller dtype or a larger device, and run again."
-    )
-
-
-def _error_alone(task: Task, index: int, free_cache: Callable[[], bool]) -> InterpError | None:
-    outcome, problem = _computed_with_room(task, (index,), free_cache)
-    if isinstance(problem, str) and outcome is None:
-        raise _too_large(task, index, problem)
-    return None if isinstance(problem, str) else problem
-
-
-def _failed(task: Task, index: int, error: InterpError) -> dict[str, Any]:
-    return failure(task, index, type(error).__name__, str(error))
+    def _too_large(self, alone: Indices, problem: str) -> RunError:
+        (index,) = alone
+        return RunError(
+            f"expected sample {index} ({self.task.identity(index)[0]}) to fit in memory, but it does not fit even "
+            f"alone ({problem}). The sample is valid: a machine with more memory can compute it. Free memory, use "
+            f"fewer workers, a smaller dtype or a larger device, and run again."
+        )
 
 
 def _together(first: Outcome, second: Outcome) -> Outcome:
     names = [*first.rows, *(name for name in second.rows if name not in first.rows)]
-    rows = {name: [*first.rows.get(name, ()), *second.rows.get(name, ())] for name in names}
+    rows = {name: joined_rows([first.rows.get(name, ()), second.rows.get(name, ())]) for name in names}
     return Outcome(rows, sum_costs([first.cost, second.cost]))
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out: torch's or Python's class, or a backend's message."""
-    torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.cuda.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
-def _free_memory() -> None:
-    gc.collect()
-    torch = sys.modules.get("torch")
-    empty: Callable[[], None] | None = getattr(getattr(torch, "cuda", None), "empty_cache", None)
-    if empty is not None:
-        empty()

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from interp.errors import RunError
 from interp.run.files import as_path, remove_leftovers, write_atomically
+from interp.run.join import join_tables
 from interp.run.sessions import manifest_of, publish
-from interp.run.store import RunFolder, StoredPlan, join_tables, read_plan, store_plan
+from interp.run.store import RunFolder, StoredPlan, read_plan, store_plan
 
 __all__ = ["merge"]
 
@@ -225,7 +226,8 @@ def _write(run: _Merged) -> None:
             write_atomically(target.path / "shards" / name, data)
     publish(target)
     if foreign or not all(target.has_table(name) for name in run.layout.joined):
-        join_tables(target, len(run.layout.plan.shards), run.schemas)
+        plan = run.layout.plan
+        join_tables(target, len(plan.shards), run.schemas, n_samples=plan.n_samples)
 
 
 def _copy_sessions(source: Path, target: Path) -> None:

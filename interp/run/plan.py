@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from interp.errors import RunError
+from interp.inputs.packing import BUCKET, pack
 
 __all__ = ["Plan", "as_part", "make_plan", "shards_of"]
 
@@ -32,14 +33,12 @@ def make_plan(
     *,
     batch: int = 8,
     shard: int = 32,
-    bucket: int = 16,
+    bucket: int = BUCKET,
     kinds: Sequence[Hashable] | None = None,
 ) -> Plan:
-    """The plan that batches samples of one kind together, and kinds of like length.
+    """The plan that batches samples of one kind together, and kinds of like length, as `pack` does.
 
-    Kinds are sorted by (longest length // bucket, first index) and packed into micro-batches of at most `batch`
-    samples in that order. A kind of more samples than `batch` begins a micro-batch of its own and is cut into as many
-    as it takes; none other is cut. A shard has shard // batch micro-batches. The plan depends on its arguments alone.
+    A shard has shard // batch micro-batches. The plan depends on its arguments alone.
 
     Args:
         lengths: One number per sample that grows with its cost, such as a token count.
@@ -61,23 +60,8 @@ def make_plan(
         )
     if kinds is not None and len(kinds) != len(lengths):
         raise RunError(f"expected one kind per sample, got {len(kinds)} for {len(lengths)} samples.")
-    members: dict[Hashable, list[int]] = {}
-    for index in range(len(lengths)):
-        members.setdefault(index if kinds is None else kinds[index], []).append(index)
-    order = sorted(members.values(), key=lambda own: (max(lengths[i] for i in own) // bucket, own[0]))
-    batches, width = _packed(order, batch), shard // batch
+    batches, width = pack(lengths, batch, kinds=kinds, bucket=bucket), shard // batch
     return Plan(tuple(tuple(batches[start : start + width]) for start in range(0, len(batches), width)))
-
-
-def _packed(kinds: Sequence[Sequence[int]], batch: int) -> list[tuple[int, ...]]:
-    """Kinds in order as micro-batches of at most `batch`; only kinds larger than that are cut."""
-    batches: list[tuple[int, ...]] = []
-    for own in kinds:
-        if batches and len(batches[-1]) + len(own) <= batch:
-            batches[-1] += tuple(own)
-        else:
-            batches += [tuple(own[start : start + batch]) for start in range(0, len(own), batch)]
-    return batches
 
 
 def as_part(text: str) -> tuple[int, int] | None:

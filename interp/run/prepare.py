@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from interp.errors import RunError
+from interp.run.join import join_tables
 from interp.run.plan import shards_of
 from interp.run.progress import Progress, Track
 from interp.run.sessions import begin_session, publish
 from interp.run.shards import Job, finished, schemas_of
-from interp.run.store import RunFolder, StoredPlan, join_tables, store_plan
+from interp.run.store import RunFolder, StoredPlan, store_plan
 from interp.run.task import Sharing, Task
 
 __all__ = ["PreparedTask", "Unit", "units_of"]
@@ -74,9 +75,9 @@ class PreparedTask:
             order.track = progress.track(name, layout.plan, order.missing, own=own)
         return order
 
-    def job(self, task: Task) -> Job:
-        """Returns the job that computes the task in this folder and session."""
-        return Job(task, self.folder, self.session)
+    def job(self, task: Task, loaders: int = 0) -> Job:
+        """Returns the job that computes the task in this folder and session, with so many loaders."""
+        return Job(task, self.folder, self.session, loaders)
 
     def finished(self, shard: int) -> bool:
         """Whether a shard is complete."""
@@ -99,7 +100,8 @@ class PreparedTask:
         if not all(self.finished(shard) for shard in set(range(n_shards)) - set(self.own)):
             return
         if self.missing or not all(self.folder.has_table(name) for name in self.layout.joined):
-            join_tables(self.folder, n_shards, {name: self.schemas[name] for name in self.layout.joined})
+            joined = {name: self.schemas[name] for name in self.layout.joined}
+            join_tables(self.folder, n_shards, joined, n_samples=self.layout.plan.n_samples)
 
     def _check_whole(self) -> None:
         self.folder.check_there()

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
 from interp.run.plan import Plan
 
@@ -22,9 +20,11 @@ class Progress:
     """A context manager with the bars of runs that are computed at the same time."""
 
     def __init__(self, *, show: bool = True) -> None:
+        from interp.tracing.progress_bar import bars  # loads torch, which reading stored runs does not need
+
         console = Console(file=sys.stderr)
         self.show = show
-        self.bars = _bars(console) if show and console.is_terminal else None
+        self.bars = bars(console) if show and console.is_terminal else None
 
     def __enter__(self) -> Progress:
         if self.bars is not None:
@@ -36,6 +36,13 @@ class Progress:
     ) -> None:
         if self.bars is not None:
             self.bars.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line on stderr, above the bars where there are any."""
+        if self.bars is not None:
+            self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        elif self.show:
+            print(text, file=sys.stderr, flush=True)
 
     def track(self, label: str, plan: Plan, missing: Sequence[int], *, own: Sequence[int]) -> Track:
         """Starts the bar of a run.
@@ -77,15 +84,4 @@ class Track:
             self._say(f"{self._done}/{self._total} samples, {time.perf_counter() - self._start:.0f} s")
 
     def _say(self, text: str) -> None:
-        print(f"{self._label}: {text}", file=sys.stderr, flush=True)
-
-
-def _bars(console: Console) -> Bars:
-    return Bars(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("samples"),
-        TimeRemainingColumn(),
-        console=console,
-    )
+        self._progress.say(f"{self._label}: {text}")

@@ -12,6 +12,7 @@ counts as absent.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -29,6 +30,7 @@ __all__ = [
     "PACKAGES",
     "Ledger",
     "begin_session",
+    "code_fingerprint",
     "cost_of",
     "git_commit",
     "manifest_of",
@@ -53,6 +55,17 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed as a package"
     return found
+
+
+@cache
+def code_fingerprint() -> str:
+    """Returns the sha256 of this package's Python files, in hex: two copies of one version may differ by an edit."""
+    package = Path(__file__).parents[1]
+    hashed = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        hashed.update(f"{file.relative_to(package).as_posix()}\0".encode())
+        hashed.update(hashlib.sha256(file.read_bytes()).digest())
+    return hashed.hexdigest()
 
 
 @cache

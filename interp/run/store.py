@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,9 +38,11 @@ from interp.run.files import (
     canonical,
     checksum,
     digest,
+    file_checksum,
     read_json,
     remove_leftovers,
     write_atomically,
+    written_atomically,
 )
 from interp.run.plan import Plan
 from interp.run.store_version import SCHEMA_VERSION, check_version, note_other_versions
@@ -53,7 +55,6 @@ __all__ = [
     "canonical",
     "digest",
     "folder_name",
-    "join_tables",
     "read_plan",
     "store_plan",
     "stored_version",
@@ -61,6 +62,8 @@ __all__ = [
 ]
 
 FILE = "plan.json"
+ENCODING: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
+"""How tables are written. Without dictionaries they are smaller and written faster: most values are floats."""
 
 
 @dataclass(frozen=True)
@@ -269,17 +272,28 @@ class RunFolder:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Stores a joined table and then its seal."""
-        file, data = self._table_file(name), self._encode(table, "all")
-        self._write(file, data)
-        self._write_seal(file.with_suffix(".json"), "all", {name: checksum(data)})
+        self.write_rows(name, [table])
 
-    def read_table(self, name: str) -> pa.Table:
-        """Returns a joined table.
+    def write_rows(self, name: str, parts: Iterable[pa.Table]) -> None:
+        """Stores a joined table, given in one or more parts, and then its seal; one part is in memory at a time."""
+        self.check_there()
+        file, following = self._table_file(name), iter(parts)
+        first = next(following).replace_schema_metadata(self._marks("all"))
+        with written_atomically(file) as written:
+            with pq.ParquetWriter(written, first.schema, **ENCODING) as writer:
+                for part in chain([first], following):
+                    writer.write_table(part.replace_schema_metadata(first.schema.metadata))
+            written.flush()
+            found = file_checksum(Path(written.name))
+        self._write_seal(file.with_suffix(".json"), "all", {name: found})
+
+    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Returns a joined table, or some of its columns.
 
         Raises:
             RunError: The table is absent or damaged.
         """
-        table = self._joined(name)
+        table = self._joined(name, columns)
         if table is None:
             raise RunError(
                 f"expected a whole table {name} in {self.path}, but it is absent or damaged. Run the study "
@@ -289,24 +303,36 @@ class RunFolder:
         return table
 
     def has_table(self, name: str) -> bool:
-        """Whether a joined table is present and complete."""
-        return self._joined(name) is not None
+        """Whether a joined table is present and complete; its rows are not read."""
+        return self.n_rows(name) is not None
 
-    def _joined(self, name: str) -> pa.Table | None:
+    def n_rows(self, name: str) -> int | None:
+        """Returns the number of rows of a joined table; None if it is absent or damaged."""
         file = self._table_file(name)
         sums = self._read_seal(file.with_suffix(".json"), "all")
-        return _parse(_sealed(file, sums.get(name)))
+        try:
+            if name not in sums or file_checksum(file) != sums[name]:
+                return None
+            return pq.read_metadata(file).num_rows
+        except (OSError, pa.ArrowException):
+            return None
+
+    def _joined(self, name: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+        file = self._table_file(name)
+        sums = self._read_seal(file.with_suffix(".json"), "all")
+        return _parse(_sealed(file, sums.get(name)), columns)
 
     def _table_file(self, name: str) -> Path:
         return self.path / "tables" / f"{name}.parquet"
 
     def _encode(self, table: pa.Table, shard: str) -> bytes:
-        """The table as parquet. Without dictionaries it is smaller and written faster: most values are floats."""
-        marks = {"run": self.digest, "shard": shard, "version": str(SCHEMA_VERSION)}
+        """The table as parquet."""
         buffer = BytesIO()
-        marked = table.replace_schema_metadata(marks)
-        pq.write_table(marked, buffer, compression="zstd", use_dictionary=False, write_page_checksum=True)
+        pq.write_table(table.replace_schema_metadata(self._marks(shard)), buffer, **ENCODING)
         return buffer.getvalue()
+
+    def _marks(self, shard: str) -> dict[str, str]:
+        return {"run": self.digest, "shard": shard, "version": str(SCHEMA_VERSION)}
 
     def _write_seal(self, file: Path, shard: str, sums: Mapping[str, str]) -> None:
         self._write(file, self._seal_text(shard, sums))
@@ -376,30 +402,11 @@ def _sealed(path: Path, expected: str | None) -> bytes | None:
     return data if data is not None and checksum(data) == expected else None
 
 
-def _parse(data: bytes | None) -> pa.Table | None:
+def _parse(data: bytes | None, columns: Sequence[str] | None = None) -> pa.Table | None:
     try:
-        return None if data is None else pq.read_table(BytesIO(data), page_checksum_verification=True)
+        if data is None:
+            return None
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            return file.read(columns=columns, use_threads=False)
     except (OSError, pa.ArrowException):
         return None
-
-
-def join_tables(folder: RunFolder, n_shards: int, schemas: Mapping[str, pa.Schema]) -> None:
-    """Joins each table over all shards, with its rows in the order of the samples, and stores it.
-
-    Raises:
-        RunError: A shard is no longer complete, or a table cannot be written.
-    """
-    parts: dict[str, list[pa.Table]] = {name: [] for name in schemas}
-    for shard in range(n_shards):
-        tables = folder.read_shard(shard, schemas)
-        if tables is None:
-            raise RunError(
-                f"expected shard {shard} of {folder.path} to be whole after it was written. Is the disk "
-                f"failing, or does another program write there? Run again."
-            )
-        for name, table in tables.items():
-            parts[name].append(table)
-    for name, tables in parts.items():
-        joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
-        order = np.argsort(joined.column("index").to_numpy(), kind="stable")
-        folder.write_table(name, joined.take(order).combine_chunks())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,9 +10,20 @@ import pyarrow as pa
 
 from interp.inputs.text import storable
 from interp.run.cache import ProcessCache
+from interp.run.columns import TableRows
 from interp.run.plan import Plan
 
-__all__ = ["FAILURES", "FAILURE_SCHEMA", "Outcome", "Sharing", "Task", "Watched", "failure"]
+__all__ = [
+    "FAILURES",
+    "FAILURE_SCHEMA",
+    "Outcome",
+    "Portable",
+    "Preparing",
+    "Sharing",
+    "Task",
+    "Watched",
+    "failure",
+]
 
 FAILURES = "failures"
 
@@ -36,7 +47,7 @@ sample failed."""
 class Outcome:
     """The rows of a micro-batch by table name (each row holds its sample's `index`) and their cost."""
 
-    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    rows: TableRows
     cost: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -81,6 +92,37 @@ class Watched(Protocol):
 
     def check_unchanged(self) -> None:
         """Raises a `RunError` if it is no longer what the run's folder is named for."""
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A task part of whose work on a micro-batch can be done before it is computed, by another thread."""
+
+    def preparer(self, threads: int) -> Callable[[tuple[int, ...]], None]:
+        """Returns a function that prepares a micro-batch; `compute` then finds what it left.
+
+        Args:
+            threads: How many threads will call it at the same time.
+        """
+        ...
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """A task that other processes compute, perhaps on other devices and on other machines."""
+
+    @property
+    def device(self) -> str:
+        """The device that its model takes, such as "cuda:0"."""
+        ...
+
+    def move(self, device: str) -> None:
+        """Opens the model on this device, which is of the same type; called before anything is computed."""
+        ...
+
+    def check_inputs(self, indices: Sequence[int]) -> None:
+        """Raises a `RunError` if a file of these samples is not here, or not what it was when the run was planned."""
         ...
 
 

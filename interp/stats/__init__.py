@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from interp.stats.agreement import krippendorff_alpha, weighted_kappa
 from interp.stats.groups import MIN_GROUPS, per_group, population_note
-from interp.stats.intervals import Interval, bootstrap, bootstrap_statistic, paired, two_way, unpaired
+from interp.stats.intervals import (
+    Interval,
+    bootstrap,
+    bootstrap_statistic,
+    paired,
+    two_way,
+    two_way_share,
+    unpaired,
+)
 from interp.stats.mcnemar import Flips, flips
 from interp.stats.multiple_testing import holm
 from interp.stats.permutation import PermutationTest, paired_test, unpaired_test
@@ -17,11 +26,14 @@ __all__ = [
     "bootstrap_statistic",
     "flips",
     "holm",
+    "krippendorff_alpha",
     "paired",
     "paired_test",
     "per_group",
     "population_note",
     "two_way",
+    "two_way_share",
     "unpaired",
     "unpaired_test",
+    "weighted_kappa",
 ]

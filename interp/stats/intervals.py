@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
@@ -17,7 +18,7 @@ from interp.inputs.argument_checks import check_whole
 from interp.metrics.numbers import real_numbers
 from interp.stats.groups import VALUES, Groups, check_rows, group_sums
 
-__all__ = ["Interval", "bootstrap", "bootstrap_statistic", "paired", "two_way", "unpaired"]
+__all__ = ["Interval", "bootstrap", "bootstrap_statistic", "paired", "two_way", "two_way_share", "unpaired"]
 
 CHUNK = 1_000_000  # group draws held at once; fixed, because a seed's draws must not depend on memory
 
@@ -247,6 +248,59 @@ def two_way(values: ArrayLike, groups_a: Groups, groups_b: Groups, *, level: flo
     variance = max(of_first + of_second - of_both, of_first, of_second)
     half = float(scipy.stats.t.ppf((1 + level) / 2, n_groups - 1) * np.sqrt(variance))
     return Interval(mean, mean - half, mean + half, len(rows), n_groups, n_nan)
+
+
+def two_way_share(values: ArrayLike, groups_a: Groups, groups_b: Groups, *, level: float = 0.95) -> Interval:
+    """A share of rows that belong to two kinds of group at once, such as preferences of readers × cases.
+
+    The interval is that of `two_way` on the scale of log odds (delta method), so it stays within 0 and 1. When every
+    value is 0 or every value is 1, no variance can be estimated: the ends are then the exact binomial ones
+    (Clopper–Pearson) for as many draws as there are groups of the kind with fewer, which is cautious.
+
+    Per cent of 600 simulated studies whose 95 % interval held the true share. Answers come from a probit model with
+    normal effects of readers and cases beside unit noise: standard deviations 0.5 and 0.5, then 1.0 and 0.3. In the 48
+    settings of `python benchmarks/crossed_coverage.py` the lowest are 91, 79 and 81:
+
+    | readers × cases, true share | 5×20, .5 | 5×20, .76 | 5×20, .9 | 10×20, .76 | 20×40, .76 |
+    |-----------------------------|----------|-----------|----------|------------|------------|
+    | this interval               | 98, 98   | 97, 96    | 99, 99   | 96, 96     | 95, 96     |
+    | `two_way`                   | 97, 94   | 94, 91    | 94, 84   | 93, 93     | 94, 94     |
+    | Owen's pigeonhole bootstrap | 96, 90   | 94, 90    | 96, 87   | 96, 94     | 96, 94     |
+
+    Args:
+        values: (row,) numbers from 0 to 1: 1 for, 0 against, 0.5 for a tie; NaN are dropped and counted.
+        groups_a: (row,) groups of the first kind, such as the reader.
+        groups_b: (row,) groups of the second, such as the patient.
+        level: The nominal coverage, in (0, 1).
+
+    Raises:
+        StudyError: As `bootstrap`; a value outside 0 to 1.
+
+    Source: the variance is that of `two_way`; for what else is possible see Owen, The pigeonhole bootstrap, Ann. Appl.
+    Stat. 1 (2007) 386–411.
+
+    Example:
+        >>> found = two_way_share([1, 1, 0, 1], ["r1", "r1", "r2", "r2"], ["a", "b", "a", "b"])
+        >>> found.mean, 0 < found.low < found.high < 1
+        (0.75, True)
+    """
+    found = two_way(values, groups_a, groups_b, level=level)
+    rows = check_rows(values, groups_a)[0]
+    if np.nanmin(rows, initial=0.0) < 0 or np.nanmax(rows, initial=0.0) > 1:
+        raise StudyError(
+            "a share is the mean of values from 0 to 1; got values from "
+            f"{np.nanmin(rows):g} to {np.nanmax(rows):g}. Use two_way for other numbers."
+        )
+    if np.isnan(found.low):
+        return found
+    if found.mean in (0.0, 1.0):
+        edge = ((1 - level) / 2) ** (1 / found.n_groups)
+        low, high = (edge, 1.0) if found.mean else (0.0, 1 - edge)
+        return replace(found, low=low, high=high)
+    odds = np.log(found.mean / (1 - found.mean))
+    half = (found.high - found.low) / 2 / (found.mean * (1 - found.mean))
+    low, high = (float(scipy.special.expit(end)) for end in (odds - half, odds + half))
+    return replace(found, low=low, high=high)
 
 
 def paired_differences(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, " row"]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from interp.errors import InterpError, StudyError
-from interp.run import RunFolder, folder_name
+from interp.run import RunFolder, Workers, folder_name
 from interp.study.fields import as_tuple
 from interp.study.model_spec import as_model, model_label
 from interp.study.runs import Cells, by_model, run_cells
@@ -96,19 +96,26 @@ class Grid:
         self,
         out: str | os.PathLike[str] = "runs",
         *,
-        workers: int = 1,
+        workers: int | Workers = 1,
+        address: str | None = None,
+        gpus: float | None = None,
+        devices: str | Sequence[str] = (),
         progress: bool = True,
         part: tuple[int, int] | None = None,
+        loaders: int = 0,
     ) -> Any:
         """The result of every cell; what is already under `out` is not computed again.
 
-        With `part=(i, n)` only part i of n of every cell is computed; see `LayerSweep.run`.
+        With `part=(i, n)` only part i of n of every cell is computed. The options are those of `Study.run`; all
+        cells share one pool of workers.
 
         Returns:
             What the base makes of several cells: a `Result` of a `LayerSweep`, a `HeadGrid` of a `HeadRanking`;
             in any case a `GridResult`.
         """
-        cells = run_cells(self.studies, out, workers=workers, progress=progress, part=part)
+        found = Workers.of(workers, address=address, gpus=gpus, devices=devices)
+        options: dict[str, Any] = {"workers": found, "progress": progress, "part": part, "loaders": loaders}
+        cells = run_cells(self.studies, out, **options)
         listed = [(cell.labels, cell.folder.path.name) for cell in cells]
         folder = RunFolder.create(out, self.name, self._described(listed))
         return self.base.collect(self, cells, folder.path)

@@ -55,6 +55,14 @@ class ModelSpec:
         device: Where it runs.
         dtype: Its floating-point type, part of a study's hash because results depend on it.
         vision_tower: Id or folder that replaces the tower a checkpoint's config names.
+        attn_implementation: How it attends, such as "sdpa" or "flash_attention_2".
+        processor: Id or folder of another processor, or settings such as {"max_pixels": 50176, "min_pixels": 784}.
+        quantization: "int8", "int4", "fp8", or the settings of one as a dict with a "quant_method".
+        lora: Id or folder of a LoRA adapter.
+        device_map: Where each part lies, instead of `device`: "auto" and so on, or a dict of parts.
+        offload_folder: Where the weights go that the map leaves on the disk.
+
+    Each is as in `interp.load`, and values are those that JSON can hold.
     """
 
     id: str
@@ -62,10 +70,20 @@ class ModelSpec:
     device: str = "cpu"
     dtype: str = "float32"
     vision_tower: str | None = None
+    attn_implementation: str | None = None
+    processor: str | Mapping[str, Any] | None = None
+    quantization: str | Mapping[str, Any] | None = None
+    lora: str | None = None
+    device_map: str | Mapping[str, Any] | None = None
+    offload_folder: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id.strip():
             raise StudyError(f'a model\'s id is a text such as "organism" or a folder; got {self.id!r}.')
+        for name in ("processor", "quantization", "device_map"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                object.__setattr__(self, name, _Settings.of(name, value))
 
     def load(self) -> Mllm:
         """The model itself."""
@@ -73,6 +91,33 @@ class ModelSpec:
 
         options: dict[str, Any] = {key: value for key, value in asdict(self).items() if key != "id"}
         return load(self.id, **options)
+
+
+class _Settings(dict[str, Any]):
+    """Settings that JSON can hold, as part of a value that is compared and hashed. Never changed."""
+
+    @classmethod
+    def of(cls, name: str, value: Any) -> _Settings:
+        """The settings of a field of that name.
+
+        Raises:
+            StudyError: No settings, or values that JSON cannot hold.
+        """
+        try:
+            text = json.dumps(value, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise StudyError(
+                f"{name} of a ModelSpec is a text or a dict of what JSON can hold, so that other processes can open "
+                f"the model; got {value!r:.200} ({error}). For others, load the model and pass it as it is."
+            ) from error
+        if not isinstance(value, Mapping) or not all(isinstance(one, str) for one in value):
+            raise StudyError(
+                f"{name} of a ModelSpec is a text or a dict of names → values; got {value!r:.200}."
+            )
+        return cls(json.loads(text))
+
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return hash(json.dumps(self, sort_keys=True))
 
 
 def as_model(model: Any) -> ModelSpec | OpenModel:
@@ -99,8 +144,20 @@ def open_model(model: ModelSpec | OpenModel) -> Any:
 def model_label(model: Any) -> str:
     """A short name for tables and figures."""
     if isinstance(model, ModelSpec):
-        return model.id if model.revision is None else f"{model.id}@{model.revision}"
+        name = model.id if model.revision is None else f"{model.id}@{model.revision}"
+        return ", ".join([name, *_changes(model)])
     return str(getattr(model, "family", type(model).__name__))
+
+
+def _changes(model: ModelSpec) -> list[str]:
+    """What makes it another model than its id's, in a few words."""
+    found = [] if model.lora is None else [f"LoRA {Path(model.lora).name}"]
+    quantization = model.quantization
+    if quantization is not None:
+        found.append(quantization if isinstance(quantization, str) else str(quantization.get("quant_method")))
+    if isinstance(model.processor, Mapping):
+        found.append(" ".join(f"{name}={value}" for name, value in sorted(model.processor.items())))
+    return found
 
 
 def is_organism(model: Any) -> bool:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from interp.errors import StudyError
 from interp.inputs.argument_checks import check_bool
-from interp.run import FAILURES, RunFolder, Task, check_options, run_tasks
+from interp.run import FAILURES, RunFolder, Task, Workers, check_options, run_tasks
 from interp.study.model_spec import open_model
 
 __all__ = ["Cells", "GridCell", "by_model", "run_cells"]
@@ -37,7 +37,7 @@ class GridCell:
     @property
     def measured(self) -> bool:
         """Whether at least one sample could be measured."""
-        return self.folder.read_table("samples").num_rows > 0
+        return self.folder.read_table("samples", columns=["index"]).num_rows > 0
 
     def check(self) -> None:
         """Raise `StudyError` when not one sample could be measured."""
@@ -61,9 +61,10 @@ def run_cells(
     cells: Cells,
     out: str | os.PathLike[str],
     *,
-    workers: int,
+    workers: int | Workers,
     progress: bool,
     part: tuple[int, int] | None = None,
+    loaders: int = 0,
     mllm: Any = None,
 ) -> tuple[GridCell, ...]:
     """Run the cells, or part i of n of each, over one pool of workers.
@@ -74,16 +75,17 @@ def run_cells(
     Raises:
         StudyError: Nothing could be measured in any cell, an axis has the name of a table's column, or `mllm` is no
             model.
-        RunError: `out`, `workers` or `part` make no sense, or a folder cannot be used.
+        RunError: `out`, `workers`, `loaders` or `part` make no sense, or a folder cannot be used.
     """
-    check_options(out, workers, part)
+    found = check_options(out, workers, part, loaders)
     check_bool("progress", progress, StudyError)
     if mllm is not None and (isinstance(mllm, str) or not hasattr(mllm, "encode")):
         raise StudyError(
             f"mllm is the study's model, opened by interp.load or interp.wrap, or None; got {mllm!r:.200}."
         )
-    ready, opened = _ready(cells, mllm, out, workers=workers, progress=progress)
-    folders = run_tasks(_groups(ready, opened), out, workers=workers, progress=progress, part=part)
+    ready, opened = _ready(cells, mllm, out, workers=found, progress=progress)
+    options: dict[str, Any] = {"workers": found, "progress": progress, "part": part, "loaders": loaders}
+    folders = run_tasks(_groups(ready, opened), out, **options)
     del opened
     done = tuple(
         GridCell(labels, study, folder) for (labels, study), folder in zip(cells, folders, strict=True)
@@ -94,7 +96,7 @@ def run_cells(
 
 
 def _ready(
-    cells: Cells, mllm: Any, out: str | os.PathLike[str], *, workers: int, progress: bool
+    cells: Cells, mllm: Any, out: str | os.PathLike[str], *, workers: Workers, progress: bool
 ) -> tuple[Cells, Any]:
     """The cells with the results of other studies that they need, and the first cell's model, if it is open."""
     if not any(study.unresolved for _, study in cells):

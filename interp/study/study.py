@@ -32,12 +32,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from interp.data import Samples
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
-from interp.run import Task, canonical
+from interp.run import Task, Workers, canonical
 from interp.study.fields import Checked, as_samples, field, is_prompt, not_empty, whole_number
 from interp.study.model_spec import ModelSpec, OpenModel, as_model, model_label, open_model
 from interp.study.runs import GridCell, run_cells
@@ -131,26 +132,40 @@ class Study(Checked, ABC, Generic[R]):
         self,
         out: str | os.PathLike[str] = "runs",
         *,
-        workers: int = 1,
+        workers: int | Workers = 1,
+        address: str | None = None,
+        gpus: float | None = None,
+        devices: str | Sequence[str] = (),
         progress: bool = True,
         part: tuple[int, int] | None = None,
+        loaders: int = 0,
         mllm: OpenModel | None = None,
     ) -> R:
         """The study's result; what is already under `out` is not computed again.
 
         Args:
             out: The folder that holds runs; this one's is `<name>-<hash>`.
-            workers: Processes, each with its own copy of the model; the bytes are the same for any number.
+            workers: Processes, each with its own copy of the model; the bytes are the same for any number. An
+                `interp.run.Workers` holds the next three options too.
+            address: Where Ray runs the workers: "local" for a private Ray on this machine, "auto", "host:port" or
+                "ray://host:port" for a cluster; None for processes of this machine.
+            gpus: The GPUs of each worker on Ray, a fraction or a whole number; by default 1 for a model on "cuda".
+            devices: The devices that local workers take in turn, such as ["cuda:0", "cuda:1"]; "cuda" for all
+                visible ones. With workers=1 there is one worker per device.
             progress: Show progress on stderr.
             part: (i, n) computes only part i of n, 1 ≤ i ≤ n. The result can be read once every part is under
                 `out`: computed there, or joined by `interp.run.merge`.
+            loaders: Threads of each process that read, decode and tokenise the next micro-batches while the model
+                runs; with any, shards are written behind it. The bytes are the same for any number.
             mllm: The study's model, when it is open already.
 
         Raises:
             StudyError: Nothing could be measured.
         """
         listed = ((self.labels, self),)
-        cells = run_cells(listed, out, workers=workers, progress=progress, part=part, mllm=mllm)
+        found = Workers.of(workers, address=address, gpus=gpus, devices=devices)
+        options: dict[str, Any] = {"workers": found, "progress": progress, "part": part, "loaders": loaders}
+        cells = run_cells(listed, out, **options, mllm=mllm)
         return self.collect(self, cells, cells[0].folder.path)
 
     @property
@@ -162,7 +177,7 @@ class Study(Checked, ABC, Generic[R]):
         self: Own,
         out: str | os.PathLike[str] = "runs",
         *,
-        workers: int = 1,
+        workers: int | Workers = 1,
         progress: bool = True,
         mllm: OpenModel | None = None,
     ) -> Own:
@@ -170,7 +185,7 @@ class Study(Checked, ABC, Generic[R]):
 
         Args:
             out: The folder that holds runs; one that is there is not computed again.
-            workers: Processes, when another study has to run.
+            workers: Processes, or an `interp.run.Workers`, when another study has to run.
             progress: Show progress on stderr.
             mllm: The study's model, when it is open already.
         """

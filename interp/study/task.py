@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from queue import SimpleQueue
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,10 +21,13 @@ import pyarrow as pa
 from interp.data import Samples
 from interp.errors import InterpError, RunError, SampleError, StudyError
 from interp.indicators import Maps
+from interp.inputs.masks import Mask
+from interp.inputs.packing import image_key, question_length
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.run import FAILURES, Outcome, Plan, ProcessCache, canonical, digest, make_plan
+from interp.run.columns import Records, TableRows, joined_rows
 from interp.run.store import SCHEMA_VERSION
 from interp.run.task import failure
 from interp.study.baselines import partners
@@ -34,12 +40,12 @@ __all__ = [
     "SamplesTask",
     "StudyTask",
     "TableRows",
+    "check_files",
     "data_identity",
     "edited",
     "fault",
-    "image_key",
+    "file_keys",
     "model_identity",
-    "question_length",
     "suitable_threads",
 ]
 
@@ -77,9 +83,12 @@ class _Edited(Mllm):
         generate: int = 0,
         seed: int | None = None,
         decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        **options: Any,
     ) -> Trace:
         """`Mllm.trace`, with the model's own edits first."""
-        return super().trace(samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding)
+        return super().trace(
+            samples, prompt, reads, (*self.edits, *edits), generate, seed, decoding, **options
+        )
 
 
 def model_identity(mllm: Any, *, again: bool = False) -> dict[str, str]:
@@ -97,6 +106,8 @@ def model_identity(mllm: Any, *, again: bool = False) -> dict[str, str]:
     if isinstance(mllm, Mllm):
         found["attention"] = mllm.installation.implementation
         found |= {} if mllm.executor == "tap" else {"executor": mllm.executor}
+        kinds = sorted({device.type for device in mllm.layer_devices})
+        found |= {} if len(kinds) == 1 else {"layers_on": " and ".join(kinds)}
     return {**found, "device": str(mllm.device)}
 
 
@@ -156,23 +167,47 @@ def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
     return None
 
 
-def image_key(sample: Sample) -> str:
-    """Equal for samples of the same images, by content; a sample's own where they cannot be read."""
+def file_keys(sample: Sample, *, again: bool = False) -> tuple[str, ...]:
+    """Returns what names the content of a sample's images, and of each of its masks.
+
+    Args:
+        sample: The sample.
+        again: Whether files are read again; otherwise known fingerprints are taken.
+    """
+    if not sample.is_usable:
+        return ()
+    masks = [Mask(one.values, one.image, one.label) if again else one for one in sample.masks]
+    return image_key(sample.replace() if again else sample), *(_mask_key(mask) for mask in masks)
+
+
+def _mask_key(mask: Mask) -> str:
     try:
-        return " ".join(sample.image_fingerprints)
+        return mask.fingerprint
     except InterpError:
-        return f"unreadable {sample.id}"
+        return "unreadable"
 
 
-def question_length(sample: Sample) -> int:
-    """A number that grows with the length of any prompt that asks the question; an image counts for more."""
-    options = sum(len(option) + 4 for option in sample.options or ())
-    return len(sample.question) + options + 10_000 * len(sample.images)
+def check_files(sample: Sample, keys: tuple[str, ...]) -> None:
+    """Raise an error if the files of a sample, read again, have other `file_keys` than these.
+
+    Raises:
+        RunError: A file is missing, is another one, or is there although it was not.
+    """
+    held = [*zip(sample.images, sample.in_memory, strict=True)]
+    files = [
+        str(values)
+        for values, inside in (*held, *((m.values, m.in_memory) for m in sample.masks))
+        if not inside
+    ]
+    if files and file_keys(sample, again=True) != keys:
+        raise RunError(
+            f"expected the files of sample {sample.id} on {socket.gethostname()} to be those that the study was "
+            f"started with, but one is missing, unreadable or different there: {', '.join(files)}. Put the files under "
+            f"the same paths on every machine, for instance in a shared folder, or give the samples images in memory."
+        )
 
 
 BATCHES_PER_SHARD = 4
-TableRows = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Table name → rows."""
 
 
 class StudyTask(ABC):
@@ -195,6 +230,7 @@ class StudyTask(ABC):
 
     def __init__(self, study: Any, mllm: Any) -> None:
         self.study, self._mllm, self._shelf = study, mllm, ProcessCache()
+        self._ahead = 0
         self._identity = model_identity(mllm)
 
     @abstractmethod
@@ -215,6 +251,7 @@ class StudyTask(ABC):
                 'expected a model that other processes can open, got an opened one. Pass model="an id" or a '
                 "ModelSpec to the study, or run with workers=1."
             )
+        _ = self._file_keys  # as they are here, which other processes compare
         return {**self.__dict__, "_mllm": None, "_shelf": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -231,10 +268,10 @@ class StudyTask(ABC):
 
     @property
     def mllm(self) -> Any:
-        """The opened model; its traces share image prefixes."""
+        """The opened model; its traces share image prefixes and run a micro-batch at once, which a run halves."""
         key = self._model_key
         mllm = self._shelf.model(key, self._opened) if self._mllm is None else self._mllm
-        return mllm.sharing(Prefixes(self._shelf.once, key)) if isinstance(mllm, Mllm) else mllm
+        return mllm.sharing(Prefixes(self._shelf.once, key)).at_once() if isinstance(mllm, Mllm) else mllm
 
     @cached_property
     def _model_key(self) -> str:
@@ -248,6 +285,24 @@ class StudyTask(ABC):
                 f"{mllm.fingerprint}. Did its files change while the study ran?"
             )
         return mllm
+
+    @property
+    def device(self) -> str:
+        """The device that the model takes, such as "cuda:0"."""
+        return str(self.study.model.device if isinstance(self.study.model, ModelSpec) else self.mllm.device)
+
+    def move(self, device: str) -> None:
+        """Open the model on this device, which is of the same type; for a task that is new in its process."""
+        self.study = self.study.replace(model=replace(self.study.model, device=device))
+
+    def check_inputs(self, indices: Sequence[int]) -> None:
+        """Raise an error if a file of these samples is not here, or is another one than when this was planned.
+
+        Raises:
+            RunError: A sample would fail, or give other numbers, in this process alone.
+        """
+        for index in indices:
+            check_files(self.study.data[index], self._file_keys[index])
 
     def check_unchanged(self) -> None:
         """Raise an error if the model is no longer the one that the run's folder is named for.
@@ -295,31 +350,62 @@ class StudyTask(ABC):
 
     def compute(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of the samples that can be used; the others' failures."""
+        self._forget_images()
         faults = {index: self._faults[index] for index in indices}
         failures = [failure(self, index, *found) for index, found in faults.items() if found]
         able = tuple(index for index, found in faults.items() if found is None)
         outcome = self.measure(able) if able else Outcome({})
-        rows = {name: list(outcome.rows.get(name, ())) for name in (*self.schemas(), FAILURES)}
+        if self._ahead:
+            self.mllm.installation.processed.forget_ready([self.study.data[index] for index in indices])
+        rows = {name: outcome.rows.get(name, ()) for name in (*self.schemas(), FAILURES)}
         return Outcome({**rows, FAILURES: [*failures, *rows[FAILURES]]}, outcome.cost)
 
-    def each(
-        self, indices: Sequence[int], rows: Callable[[int, int], TableRows]
-    ) -> dict[str, list[Mapping[str, Any]]]:
+    def preparer(self, threads: int) -> Callable[[tuple[int, ...]], None]:
+        """A function that encodes a micro-batch's samples under the study's prompt, for threads beside the model's.
+
+        Each of them has a processor of its own: tokenizers refuse to be used by two threads at once.
+        """
+        mllm, data, prompt = self.mllm, self.study.data, self.study.prompt
+        if not isinstance(mllm, Mllm):
+            return lambda indices: None
+        self._ahead = threads + 1
+        encoders: SimpleQueue[Any] = SimpleQueue()
+        settings = mllm.encoder.settings
+        for _ in range(threads):
+            encoders.put(replace(mllm.encoder, processor=copy.deepcopy(mllm.processor)))
+
+        def prepare(indices: tuple[int, ...]) -> None:
+            encoder = encoders.get()
+            try:
+                for index in (index for index in indices if self._faults[index] is None):
+                    with suppress(InterpError):  # the computation will find it, and record a failure
+                        encoder.prepare([data[index]], prompt, settings)
+            finally:
+                encoders.put(encoder)
+
+        return prepare
+
+    def _forget_images(self) -> None:
+        """Let go of the images of micro-batches before the last; samples that share images follow each other."""
+        if isinstance(self.mllm, Mllm):
+            self.mllm.installation.processed.forget_but((2 + self._ahead) * self.study.batch)
+
+    def each(self, indices: Sequence[int], rows: Callable[[int, int], TableRows]) -> dict[str, Records]:
         """The rows of every sample together; one whose `rows(place, index)` raises an `InterpError` has failed.
 
         Args:
             indices: The samples.
             rows: From a sample's place among `indices` and its index to its rows by table.
         """
-        found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in (*self.schemas(), FAILURES)}
+        found: dict[str, list[Records]] = {name: [] for name in (*self.schemas(), FAILURES)}
         for place, index in enumerate(indices):
             try:
                 own = rows(place, index)
             except InterpError as error:
                 own = {FAILURES: [failure(self, index, type(error).__name__, str(error))]}
             for name, more in own.items():
-                found[name].extend(more)
-        return found
+                found[name].append(more)
+        return {name: joined_rows(parts) for name, parts in found.items()}
 
     @cached_property
     def _partners(self) -> tuple[int | None, ...]:
@@ -343,6 +429,10 @@ class StudyTask(ABC):
         data = self.study.data
         lengths, kinds = [question_length(sample) for sample in data], [image_key(sample) for sample in data]
         return make_plan(lengths, batch=self._planned["batch"], shard=self._planned["shard"], kinds=kinds)
+
+    @cached_property
+    def _file_keys(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(file_keys(sample) for sample in self.study.data)
 
     @property
     def _planned(self) -> dict[str, Any]:

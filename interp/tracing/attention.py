@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,7 +44,17 @@ class Heads:
 
     @classmethod
     def of(cls, heads: Sequence[int], n_heads: int, n_key_value_heads: int, device: torch.device) -> Heads:
-        """The arrangement of `heads` in a layer of `n_heads` query heads; repeated heads are not allowed."""
+        """The arrangement of `heads` in a layer of `n_heads` query heads; repeated heads are not allowed.
+
+        It is made once for a device: its tensors come from the CPU, for which a GPU would have to wait in every layer.
+        """
+        with torch.inference_mode(False):  # what autograd may keep, whoever asks first
+            return _arranged(tuple(heads), n_heads, n_key_value_heads, device)
+
+    @classmethod
+    def _made(
+        cls, heads: tuple[int, ...], n_heads: int, n_key_value_heads: int, device: torch.device
+    ) -> Heads:
         share = n_heads // n_key_value_heads
         members: dict[int, list[int]] = {}
         for head in sorted(heads):
@@ -81,6 +92,11 @@ class Heads:
         """(sample, head, row, …) in the order the heads were given, from the arrangement."""
         values = arranged.flatten(1, 2)
         return values if self.back is None else values[:, self.back]
+
+
+@lru_cache(maxsize=1024)
+def _arranged(heads: tuple[int, ...], n_heads: int, n_key_value_heads: int, device: torch.device) -> Heads:
+    return Heads._made(heads, n_heads, n_key_value_heads, device)
 
 
 def _product(

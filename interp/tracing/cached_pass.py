@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,6 +24,7 @@ from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
 from interp.tracing.encoding import PER_TOKEN, Batch
 from interp.tracing.finite import check_logits
+from interp.tracing.out_of_memory import in_halves
 from interp.tracing.prefix import After, Prefix, exact, pass_inputs
 from interp.tracing.run import run_pass, whole_cache
 from interp.tracing.shared_keys import HiddenCells, SharedKeys
@@ -33,6 +34,8 @@ from interp.tracing.wrapped import WrappedModel
 __all__ = ["KeptPass"]
 
 Rows = Float[Tensor, "one row hidden"]
+Some = TypeVar("Some")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,10 +178,11 @@ class KeptPass:
         self, n: int, stop: int, meter: Meter, start: int, changes: _Changes
     ) -> Float[Tensor, "variant kept token_id"]:
         """The last rows' logits of `n` variants, as they come."""
+        devices = self.mllm.layer_devices
+        hidden = {i: cells.on(devices[i]) for i, cells in changes.hidden.items()}
         work = {
             i: SharedKeys(
-                (self.keys[i][:, :, :stop], self.values[i][:, :, :stop]) if stop else None,
-                changes.hidden.get(i),
+                (self.keys[i][:, :, :stop], self.values[i][:, :, :stop]) if stop else None, hidden.get(i)
             )
             for i in range(start, self.mllm.n_layers)
         }
@@ -192,6 +196,25 @@ class KeptPass:
             _entered(decoder, self.kinds, start, changes.entering, above),
         ):
             return run_pass(self.mllm.hf, self._inputs(n, stop), meter, cache=cache, keep=self.keep).float()
+
+    def fitting(self, variants: Some, run: Callable[[Some], T]) -> list[T]:
+        """What `run` gives for variants side by side; for halves of them where they do not fit in memory.
+
+        A model that runs all `at_once` is not split here.
+
+        Raises:
+            ModelError: A single variant does not fit.
+        """
+        if not self.mllm.batches:
+            return [run(variants)]
+
+        def too_large(_: Some, problem: str) -> ModelError:
+            return ModelError(
+                f"a variant of sample {self.batch.samples[0].id} does not fit in memory even alone ({problem}). Free "
+                "memory, or load the model with dtype='bfloat16' or on a larger device."
+            )
+
+        return in_halves(variants, run, too_large=too_large)
 
     def hiding(
         self, keys: Bool[Tensor, "variant key"], rows: int, stop: int, layers: Collection[int]
@@ -256,8 +279,10 @@ class _Watch:
             hidden = arguments[0]
             if i in self.layers:
                 self.entering[i] = hidden.clone()
-            if self._left is not None and self._left is not hidden and not torch.equal(self._left, hidden):
-                self.added[i - 1] = hidden - self._left
+            if self._left is not None and self._left is not hidden:
+                left = self._left.to(hidden.device)  # the layer before may run elsewhere
+                if not torch.equal(left, hidden):
+                    self.added[i - 1] = hidden - left
 
         return before
 
@@ -295,14 +320,17 @@ def _entered(
 def _put(values: Tensor) -> Callable[[nn.Module, Any], Any]:
     def put(_: nn.Module, arguments: Any) -> Any:
         hidden = arguments[0]
-        return (values.expand(len(hidden), -1, -1).clone(), *arguments[1:])  # models may write into it
+        given = values.to(hidden.device).expand(len(hidden), -1, -1)
+        return (given.clone(), *arguments[1:])  # models may write into it
 
     return put
 
 
 def _plus(values: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
     def plus(_: nn.Module, arguments: Any, output: Any) -> Any:
-        return output + values if isinstance(output, Tensor) else (output[0] + values, *output[1:])
+        if isinstance(output, Tensor):
+            return output + values.to(output.device)
+        return (output[0] + values.to(output[0].device), *output[1:])
 
     return plus
 

@@ -6,8 +6,9 @@ import hashlib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,36 +185,76 @@ class Identity:
 class ProcessedImages:
     """The latest images as processed, within `budget` bytes.
 
-    A key holds all that an encoding depends on but the prompt, the adapter too: its footprints are kept.
+    A key holds all that an encoding depends on but the prompt, the adapter too: its footprints are kept. Threads may
+    use it at the same time.
+
+    Attributes:
+        budget: The most bytes that the images take.
+        ready: Encodings that were made before they are needed, each for one use.
     """
 
     def __init__(self, budget: int = 2**28) -> None:
         self.budget = budget
+        self.ready: dict[tuple[int, Prompt], tuple[ImagesKey, Encoded]] = {}
         self._kept: OrderedDict[ImagesKey, Encoded] = OrderedDict()
         self._n_bytes = 0
+        self._lock = Lock()
 
     def get(self, key: ImagesKey) -> Encoded | None:
         """An encoding of these images, under whatever prompt; None where there is none."""
-        if key not in self._kept:
-            return None
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def take(self, sample: Sample, prompt: Prompt, key: ImagesKey) -> Encoded | None:
+        """The encoding of this very sample that is ready; None where there is none, or it is not of this key."""
+        found = self.ready.pop((id(sample), prompt), None)
+        return found[1] if found is not None and found[0] == key else None
+
+    def forget_ready(self, samples: Sequence[Sample]) -> None:
+        """Let go of the encodings of these samples that are ready and were not taken."""
+        done = {id(sample) for sample in samples}
+        for key in [key for key in list(self.ready) if key[0] in done]:
+            self.ready.pop(key, None)
+
+    def forget_but(self, latest: int) -> None:
+        """Let go of all but the latest images, for work that never comes back to earlier ones."""
+        with self._lock:
+            while len(self._kept) > latest:
+                self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
 
     def keep(self, key: ImagesKey, single: Encoded) -> None:
         """Keep an encoding, and let go of the images that were not wanted for longest."""
         if key.contents is None or single.expansions is None:
             return
-        old = self._kept.pop(key, None)
-        self._n_bytes += single.images.n_bytes - (0 if old is None else old.images.n_bytes)
-        self._kept[key] = single
-        while self._n_bytes > self.budget:
-            self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
+        with self._lock:
+            old = self._kept.pop(key, None)
+            self._n_bytes += single.images.n_bytes - (0 if old is None else old.images.n_bytes)
+            self._kept[key] = single
+            while self._n_bytes > self.budget:
+                self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
 
 
 _Text = tuple[dict[str, Tensor], Int[np.ndarray, " token"], Int[np.ndarray, "position 2"]]
-_Texts = dict[str, _Text]
-"""Text with its placeholders expanded → its inputs per token, image positions and offsets: a generic prompt is the
-same for all samples of a batch."""
+_Expanded = tuple[
+    dict[str, Tensor], Int[np.ndarray, " token"], list[dict[str, Any]], Int[np.ndarray, "position 2"]
+]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What a call has rendered and tokenised: a generic prompt is the same for all samples of a batch.
+
+    Attributes:
+        rendered: All that a rendered prompt depends on → the rendered prompt.
+        texts: Text, and what its placeholders expand to → inputs per token, image positions, the placeholders' spans,
+            and offsets.
+    """
+
+    rendered: dict[tuple[Any, ...], Rendered] = field(default_factory=dict)
+    texts: dict[tuple[str, tuple[str, ...] | None], _Expanded] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,25 +286,53 @@ class Encoder:
                 "torch's default device is meta, where tensors have no values. Encode samples outside the block that "
                 "sets it, or set the default device back to the CPU."
             )
-        settings = _settings(self.processor)
-        singles, seen = [], _Texts()
-        for sample in chosen:
-            sample.check_units()
-            key = ImagesKey(settings, _fingerprints(sample), Identity(self.adapter))
-            old = self.processed.get(key)
-            single = (
-                self._encode(sample, prompt, settings)
-                if old is None
-                else self._reworded(sample, prompt, old, seen)
-            )
-            self.processed.keep(key, single)
-            singles.append(single)
-        return self.joined(chosen, prompt, singles)
+        settings, seen = _settings(self.processor), _Seen()
+        return self.joined(chosen, prompt, [self._single(one, prompt, settings, seen) for one in chosen])
+
+    def prepare(self, samples: Sequence[Sample], prompt: Prompt, settings: str) -> None:
+        """Encodes samples for the next call that has them under this prompt; another thread may do it.
+
+        Args:
+            samples: The samples. The next call finds these objects, not others equal to them.
+            prompt: The prompt.
+            settings: `settings` of the encoder of that call. This one's processor may be a copy of its.
+
+        Raises:
+            InterpError: As the call would raise.
+        """
+        seen = _Seen()
+        for sample in samples:
+            single = self._single(sample, prompt, settings, seen)
+            self.processed.ready[id(sample), prompt] = self._key(sample, settings), single
+
+    @property
+    def settings(self) -> str:
+        """All that the processor is set to, as text."""
+        return _settings(self.processor)
+
+    def _key(self, sample: Sample, settings: str) -> ImagesKey:
+        return ImagesKey(settings, _fingerprints(sample), Identity(self.adapter))
+
+    def _single(self, sample: Sample, prompt: Prompt, settings: str, seen: _Seen) -> Encoded:
+        """One sample's encoding: one that is ready, one of its images with other words, or a new one."""
+        sample.check_units()
+        key = self._key(sample, settings)
+        ready = self.processed.take(sample, prompt, key) if self.processed.ready else None
+        if ready is not None:
+            return ready
+        old = self.processed.get(key)
+        single = (
+            self._encode(sample, prompt, seen, settings)
+            if old is None
+            else self._reworded(sample, prompt, old, seen)
+        )
+        self.processed.keep(key, single)
+        return single
 
     def again(self, batch: Batch, prompt: Prompt) -> Batch:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
         pairs = zip(batch.samples, batch.singles, strict=True)
-        seen = _Texts()
+        seen = _Seen()
         singles = [self._reworded(sample, prompt, old, seen) for sample, old in pairs]
         same = all(new.images is old.images for new, old in zip(singles, batch.singles, strict=True))
         images = {n: value for n, value in batch.inputs.items() if n not in (*PER_TOKEN, "position_ids")}
@@ -275,8 +344,18 @@ class Encoder:
             return batch
         return self.joined([batch.samples[i] for i in at], batch.prompt, [batch.singles[i] for i in at])
 
-    def _encode(self, sample: Sample, prompt: Prompt, settings: str | None = None) -> Encoded:
-        rendered = render(sample, prompt, self.processor, self.adapter)
+    def _rendered(self, sample: Sample, prompt: Prompt, seen: _Seen) -> Rendered:
+        """The rendered prompt; the same words around as many images are not rendered again."""
+        asked = (
+            (sample.question, sample.options) if isinstance(prompt, Prompt) and prompt.has_question else ()
+        )
+        key = (asked, len(sample.images))
+        if key not in seen.rendered:
+            seen.rendered[key] = render(sample, prompt, self.processor, self.adapter)
+        return seen.rendered[key]
+
+    def _encode(self, sample: Sample, prompt: Prompt, seen: _Seen, settings: str | None = None) -> Encoded:
+        rendered = self._rendered(sample, prompt, seen)
         images = [sample.load(i) for i in range(len(sample.images))]
         found = self._process(rendered.text, images, sample)
         spans = found.pop("text_replacement_offsets", None)
@@ -350,33 +429,32 @@ class Encoder:
             ) from error
         return {name: value for name, value in found.items() if name not in _UNUSED}
 
-    def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded, seen: _Texts) -> Encoded:
+    def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded, seen: _Seen) -> Encoded:
         """A sample under another prompt, with its images as they were processed before, where that is exact."""
         if not self._repeats(old):
-            return self._encode(sample, prompt)
-        rendered = render(sample, prompt, self.processor, self.adapter)
+            return self._encode(sample, prompt, seen)
+        rendered = self._rendered(sample, prompt, seen)
         again = self._tokenised(rendered.laid, old, seen)
         if again is None:
-            return self._encode(sample, prompt)
+            return self._encode(sample, prompt, seen)
         found, positions, spans, offsets = again
         located = question_tokens(rendered, spans, offsets)
-        tokens = replace(old.tokens, image=positions, length=found["input_ids"].shape[1], **located)
+        tokens = old.tokens.reworded(positions, found["input_ids"].shape[1], **located)
         return Encoded(rendered, {**found, **old.images.inputs}, tokens, old.expansions, old.images, True)
 
-    def _tokenised(
-        self, text: str, old: Encoded, seen: _Texts
-    ) -> tuple[dict[str, Tensor], np.ndarray, list[dict[str, Any]], np.ndarray] | None:
+    def _tokenised(self, text: str, old: Encoded, seen: _Seen) -> _Expanded | None:
         """A text whose placeholders are expanded as `old`'s were: inputs per token, image positions, spans, offsets.
 
         None when an input per token cannot be told from `old`. Texts in `seen` are not tokenised again.
         """
-        made = self._expanded(text, old)
-        if made is None:
-            return None
-        expanded, spans = made
-        if expanded not in seen:
-            seen[expanded] = self._from_tokenizer(expanded, self._tokenizer_options(text))
-        inputs, positions, offsets = seen[expanded]
+        key = (text, old.expansions)
+        if key not in seen.texts:
+            made = self._expanded(text, old)
+            if made is None:
+                return None
+            inputs, positions, offsets = self._from_tokenizer(made[0], self._tokenizer_options(text))
+            seen.texts[key] = inputs, positions, made[1], offsets
+        inputs, positions, spans, offsets = seen.texts[key]
         found = dict(inputs)
         for name in (n for n in PER_TOKEN if n in old.inputs and n not in ("input_ids", "attention_mask")):
             carried = _carried(old.inputs[name][0], old.tokens, positions, found["input_ids"].shape[1])

@@ -7,13 +7,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import packages_distributions, version
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
-from interp.tracing.weights import content, execution_device, named_tensors
+from interp.tracing.devices import execution_device
+from interp.tracing.weights import content, named_tensors
 
 __all__ = ["fingerprint", "hook_names", "identity"]
 
@@ -32,6 +34,7 @@ _PASSING = (
         "model_tags",
     ),
     *("is_parallelizable", "model_parallel", "hf_device_map", "forward", "layer_path"),
+    *("to", "cuda", "xpu", "npu", "mlu", "sdaa", "musa"),  # accelerate's, which warn of moving what it placed
 )
 """Attributes of modules that no number depends on (every pass is run in evaluation mode)."""
 
@@ -85,7 +88,7 @@ def identity(
         "modules": _digest([[name, *_settings(one)] for name, one in _modules(hf)]),
         "hooks": hooks or "; ".join(_hooks(hf, forwards or {})) or "none",
         "peft": "; ".join(_adapters(hf)) or "none",
-        "processor": _digest(_processor(processor)),
+        "processor": _processor(processor),
         "family": _family(adapter),
         "autocast": cast,
     }
@@ -120,11 +123,14 @@ def _modules(hf: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _settings(module: nn.Module) -> list[Any]:
     """A module's class and its plain settings: numbers, texts, functions."""
     found = {
-        name: _plain(value)
-        for name, value in sorted(vars(module).items())
-        if name not in _PASSING and (not name.startswith("_") or name in _KEPT)
+        name: value if type(value) in (bool, int, float, str) else _plain(value)
+        for name, value in vars(module).items()
+        if (name[0] != "_" or name in _KEPT) and name not in _PASSING
     }
-    return [type(module).__qualname__, {name: value for name, value in found.items() if value is not None}]
+    return [
+        type(module).__qualname__,
+        {name: found[name] for name in sorted(found) if found[name] is not None},
+    ]
 
 
 def _plain(value: Any, depth: int = 3) -> Any:
@@ -147,6 +153,18 @@ def _plain(value: Any, depth: int = 3) -> Any:
 
 
 def _function(function: Any, depth: int = 2) -> str:
+    """`_described_function`; of functions that a module holds in C, such as torch's, computed once per process."""
+    owner = getattr(function, "__self__", None)
+    described = _builtin_function if isinstance(owner, ModuleType) else _described_function
+    return described(function, depth)
+
+
+@functools.lru_cache(maxsize=1024)
+def _builtin_function(function: Any, depth: int) -> str:
+    return _described_function(function, depth)
+
+
+def _described_function(function: Any, depth: int) -> str:
     """A function by its name and a hash of its code and of what it holds: defaults, closure, attributes.
 
     The code is that of the Python that runs; functions of well-known packages go without.
@@ -164,23 +182,40 @@ def _function(function: Any, depth: int = 2) -> str:
     if code is None and not hasattr(function, "__name__"):  # an object that can be called
         owner, inner = function, type(function).__call__
         code = getattr(inner, "__code__", None)
+    code = None if _root(inner) in _HARMLESS else code
+    name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(function).__qualname__)}"
+    closure, defaults, keywords = (
+        getattr(inner, own, None) for own in ("__closure__", "__defaults__", "__kwdefaults__")
+    )
+    if owner is None and not closure and defaults is None and keywords is None:
+        return f"{name} {_bare_function(code)}"
     held = [
-        None if _root(inner) in _HARMLESS else _code(code),
-        _plain([_held(cell) for cell in getattr(inner, "__closure__", None) or ()], depth),
-        _plain([getattr(inner, "__defaults__", None), getattr(inner, "__kwdefaults__", None)], depth),
+        _code(code),
+        _plain([_held(cell) for cell in closure or ()], depth),
+        _plain([defaults, keywords], depth),
         _plain({k: v for k, v in getattr(owner, "__dict__", {}).items() if not k.startswith("_")}, depth)
         if owner is not None and not isinstance(owner, nn.Module)
         else None,
     ]
-    name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(function).__qualname__)}"
     return f"{name} {_digest(held)[:12]}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _bare_function(code: Any) -> str:
+    """The hash of a function that holds nothing but its code; equal code objects do the same."""
+    return _digest([_code(code), [], [None, None], None])[:12]
 
 
 def _code_name(function: Any) -> str:
     """A function by its name and a hash of its code alone."""
     inner = getattr(getattr(function, "func", function), "__func__", function)
     name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
-    return f"{name} {_digest(_code(getattr(inner, '__code__', None)))[:12]}"
+    return f"{name} {_code_digest(getattr(inner, '__code__', None))}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _code_digest(code: Any) -> str:
+    return _digest(_code(code))[:12]
 
 
 def _held(cell: Any) -> Any:
@@ -266,7 +301,8 @@ def _distributions() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def _processor(processor: Any) -> dict[str, Any]:
+def _processor(processor: Any) -> str:
+    """A hash of the processor: its image processor, its chat template, its settings and its tokenizer."""
     tokenizer = processor.tokenizer
     found = {
         "images": processor.image_processor.to_dict() if hasattr(processor, "image_processor") else None,
@@ -277,10 +313,17 @@ def _processor(processor: Any) -> dict[str, Any]:
     }
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return {**found, "tokenizer": sorted(tokenizer.get_vocab().items())}
+        return _digest({**found, "tokenizer": sorted(tokenizer.get_vocab().items())})
+    # the JSON of {**found, "tokenizer": …}, whose keys are sorted
+    whole = _json(found)[:-1] + b', "tokenizer": ' + _tokenizer_json(backend.to_str()) + b"}"
+    return hashlib.sha256(whole).hexdigest()
+
+
+@functools.lru_cache(maxsize=2)
+def _tokenizer_json(text: str) -> bytes:
+    """A fast tokenizer's text as JSON; kept, because reading a vocabulary takes longer than a forward pass."""
     # padding and truncation are set anew by every call
-    settings = {k: v for k, v in json.loads(backend.to_str()).items() if k not in ("padding", "truncation")}
-    return {**found, "tokenizer": settings}
+    return _json({k: v for k, v in json.loads(text).items() if k not in ("padding", "truncation")})
 
 
 def _digest(value: Any) -> str:

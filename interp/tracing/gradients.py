@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -74,11 +75,18 @@ def _ask(hf: nn.Module, names: set[str], wanted: bool) -> None:
 
 
 def differentiable(mllm: WrappedModel) -> None:
-    """Raise `ModelError` for weights through which no gradient can flow."""
+    """Raise `ModelError` for weights, or layers on this device, through which no gradient can flow."""
     if any(weight.is_inference() for weight in mllm.hf.parameters()):
         raise ModelError(
             "gradients need weights that autograd may use; these were loaded under torch.inference_mode. Load the "
             "model outside of it; the call itself may be inside."
+        )
+    if any(
+        type(one).__name__ == "Linear4bit" and one.weight.device.type == "cpu" for one in mllm.hf.modules()
+    ):
+        raise ModelError(
+            "gradients do not pass bitsandbytes' 4-bit layers on a CPU, whose kernel has none. Run the model on a GPU, "
+            "or load it without quantization."
         )
 
 
@@ -158,10 +166,20 @@ class RowGradients:
 
     def of(self, sample: int, layer: int) -> tuple[Float[Tensor, "head row position"], ...]:
         """A sample's own rows and gradients in the layer that comes `layer`-th, over its own positions."""
-        rows, columns = (torch.from_numpy(one[sample].copy()) for one in (self.places, self.columns))
-        rows, columns = rows.to(self.rows[layer].device), columns.to(self.rows[layer].device)
+        rows, columns = self._at(sample, self.rows[layer].device)
         both = (self.rows[layer], self.gradients[layer])
         return tuple(one[sample][:, rows[:, None], columns[None, :]] for one in both)
+
+    def _at(self, sample: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """A sample's places and columns on a device, taken there once for all its layers."""
+        if (sample, device) not in self._known:
+            rows, columns = (torch.from_numpy(one[sample].copy()) for one in (self.places, self.columns))
+            self._known[sample, device] = rows.to(device), columns.to(device)
+        return self._known[sample, device]
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, torch.device], tuple[Tensor, Tensor]]:
+        return {}
 
 
 def row_gradients(
@@ -238,16 +256,16 @@ def _one_pass(
     before = serving(given, batch, mllm.visibility, first_rows)
     layout = pass_layout(batch, before)
     wanted_rows = [layout.rows(i, at) for i, at in enumerate(positions)]
-    heads = Heads.of(range(mllm.n_heads), mllm.n_heads, mllm.n_key_value_heads, mllm.device)
     kept: dict[int, Tensor] = {}
-    wanted = {layer: GraphWork(layer, kept, heads) for layer in layers}
+    wanted = {layer: GraphWork(layer, kept) for layer in layers}
     work: dict[int, Any] = {}
     if before is None:
-        block = _block(wanted_rows, heads, mllm.device)
-        work = {i: one.at(block) for i, one in wanted.items()}
+        devices = mllm.layer_devices
+        blocks = {device: _block(mllm, wanted_rows, device) for device in {devices[i] for i in wanted}}
+        work = {i: one.at(blocks[devices[i]]) for i, one in wanted.items()}
     else:
         for i in range(mllm.n_layers):
-            work[i] = wanted.get(i, GraphWork(i, None, heads)).after(before.layer(i))
+            work[i] = wanted.get(i, GraphWork(i, None)).after(before.layer(i))
     with recording(mllm, work):
         logits = run_objective(mllm, objective, meter, before)
         values = objective.values(logits).sum()
@@ -273,8 +291,9 @@ def _positions(tokens: TokenMap, queries: Queries) -> Int[np.ndarray, " row"]:
     return tokens.positions(queries)
 
 
-def _block(wanted: Sequence[Int[np.ndarray, " _"]], heads: Heads, device: torch.device) -> Block:
+def _block(mllm: WrappedModel, wanted: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Block:
     """Rows of each sample and every head; short samples repeat their last row, which is not one of the cells."""
+    heads = Heads.of(range(mllm.n_heads), mllm.n_heads, mllm.n_key_value_heads, device)
     width = max(map(len, wanted))
     rows = torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in wanted]))
     cells = torch.tensor([(i, k) for i, at in enumerate(wanted) for k in range(len(at))], device=device)
@@ -298,24 +317,22 @@ class GraphWork:
     Attributes:
         layer: which layer it is.
         kept: where its rows go; None for a layer whose rows are not wanted.
-        heads: all of them.
         block: the rows to compute; None for every row, where they follow a prefix.
         prefix: keys and values that come before.
     """
 
     layer: int
     kept: dict[int, Tensor] | None
-    heads: Heads
     block: Block | None = None
     prefix: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     def at(self, block: Block) -> GraphWork:
         """The same for some rows of a whole pass."""
-        return GraphWork(self.layer, self.kept, self.heads, block)
+        return GraphWork(self.layer, self.kept, block)
 
     def after(self, prefix: tuple[Tensor, Tensor]) -> GraphWork:
         """The same for every row that follows a prefix."""
-        return GraphWork(self.layer, self.kept, self.heads, None, prefix)
+        return GraphWork(self.layer, self.kept, None, prefix)
 
     def __call__(
         self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
@@ -329,8 +346,8 @@ class GraphWork:
         n, _, n_queries, _ = call.queries.shape
         every = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
         none = torch.zeros(0, dtype=torch.long, device=call.queries.device)
-        rows = self._keep(call, Block(every, (none, none), self.heads))
-        return row_outputs(rows, call.values, heads=self.heads).transpose(1, 2).contiguous(), None
+        rows = self._keep(call, Block(every, (none, none), call.all_heads))
+        return row_outputs(rows, call.values, heads=call.all_heads).transpose(1, 2).contiguous(), None
 
     def _keep(self, call: Call, block: Block) -> Float[Tensor, "sample head row key"]:
         assert self.kept is not None
@@ -344,7 +361,7 @@ class GraphWork:
             call.keys,
             call.values,
             call.mask,
-            heads=self.heads,
+            heads=call.all_heads,
             scaling=call.scaling,
             softcap=call.softcap,
             causal=call.causal,

@@ -209,9 +209,11 @@ def _as_written(hf: nn.Module) -> Iterator[None]:
 
     Compiled code would run past what is done in a pass from outside: work of layers, hooks.
     """
-    modules = list(hf.modules())
-    training = [module for module in modules if module.training]
-    compiled = any(m._compiled_call_impl is not None or _COMPILED in m._modules for m in modules)
+    training, compiled = list[nn.Module](), False
+    for module in _each(hf):
+        if module.training:
+            training.append(module)
+        compiled = compiled or module._compiled_call_impl is not None or _COMPILED in module._modules
     for module in training:
         module.training = False
     try:
@@ -220,6 +222,16 @@ def _as_written(hf: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _each(hf: nn.Module) -> set[nn.Module]:
+    """A model's modules, in no order; torch's `modules` takes twice as long, and this runs before every pass."""
+    found, waiting = {hf}, [hf]
+    while waiting:
+        new = [one for one in waiting.pop()._modules.values() if one is not None and one not in found]
+        found.update(new)
+        waiting.extend(new)
+    return found
 
 
 def _on_output(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:
@@ -250,11 +262,13 @@ class Recorder:
         step: the pass that is being run; 0 is the prompt's.
         paused: whether layers do nothing now but their own attention.
         rows: (read, step) → what each layer gave, in layer order.
+        hides: whether some cells of a pass take anything from what its rows see, so far as that was looked at.
     """
 
     step: int = 0
     paused: bool = False
     rows: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
+    hides: dict[tuple[int, ...], bool] = field(default_factory=dict)
 
     def add(self, read: ReadBlock, probabilities: Float[Tensor, "sample head row key"]) -> None:
         """Keep the read's columns of rows of attention, averaged over heads where it says so."""
@@ -289,7 +303,9 @@ class LayerWork:
     def mask(self, call: Call) -> Tensor | None:
         """The mask for the model's own attention: the call's, less what is hidden by mask."""
         plan = self.plan
-        return _without_hidden(call, plan.changes) if plan.mask_first and plan.changes else call.mask
+        if not plan.mask_first or not plan.changes:
+            return call.mask
+        return _without_hidden(call, plan.changes, self.recorder.hides)
 
     def finish(
         self, call: Call, output: Float[Tensor, "sample query head dim"]
@@ -343,8 +359,15 @@ class LayerWork:
         return self.finish(call, output), None
 
 
-def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor | None:
-    """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that."""
+def _without_hidden(
+    call: Call, changes: Sequence[Change], hides: dict[tuple[int, ...], bool]
+) -> Tensor | None:
+    """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that.
+
+    A mask that the model made is never as it was; its values are, where nothing was taken out. So nothing has to be
+    asked of the device. Only a call without a mask, which may take another kernel, is looked at: once for all layers
+    with the same changes, as `hides` remembers.
+    """
     n, _, n_queries, _ = call.queries.shape
     rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
     seen = visible(call.mask, rows, n_queries=n_queries, n_keys=call.n_keys, causal=call.causal)
@@ -353,5 +376,10 @@ def _without_hidden(call: Call, changes: Sequence[Change]) -> Tensor | None:
     if seen is None:
         return ~hidden
     left = seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
-    closed = ~seen if seen.dtype == torch.bool else seen < torch.finfo(seen.dtype).min / 2
-    return left if bool((hidden & ~closed).any()) else call.mask
+    if call.mask is not None and call.mask.ndim == 4:
+        return left
+    cells = tuple(id(one) for change in changes for one in (change.cells.queries, change.cells.keys))
+    key = (*cells, n_queries, call.n_keys)
+    if key not in hides:
+        hides[key] = bool((hidden & seen).any())
+    return left if hides[key] else call.mask

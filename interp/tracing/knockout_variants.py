@@ -214,11 +214,12 @@ class Knockouts:
             heads[i, slice(None) if one.heads is None else list(one.heads)] = True
         rows, columns = torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device)
         some = None if heads.all() else torch.from_numpy(heads).to(device)
-        found = {}
-        for layer in sorted({layer for one in variants for layer in one.layers}):
-            here = torch.tensor([layer in one.layers for one in variants], device=device)
-            found[layer] = HiddenCells(rows & here[:, None], columns, some, mode == "zero")
-        return found
+        layers = sorted({layer for one in variants for layer in one.layers})
+        here = torch.tensor([[[layer in one.layers] for one in variants] for layer in layers]).to(device)
+        return {
+            layer: HiddenCells(rows & own, columns, some, mode == "zero")
+            for layer, own in zip(layers, here, strict=True)
+        }
 
     def _kept(self, *, whole: bool) -> tuple[KeptPass, Cost]:
         """The unedited pass over the whole prompt, or over what follows the prefix, and its cost."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from xarray.indexes import PandasIndex
 
 from interp.inputs.tokens import TokenMap
+from interp.tracing.devices import together
 from interp.tracing.plan import Selection, StreamSelection
 
 __all__ = ["label_rows", "relabelled"]
@@ -56,7 +57,7 @@ def _rows(
         width = max(len(keys) for keys in selection.keys)
         return np.zeros((0, n_samples, 1 if paired else len(order), n_heads, 1, width), np.float32)
     axis = torch.cat if paired else torch.stack
-    array = torch.stack([axis(layers, dim=1) for _, layers in given]).float().cpu().numpy()
+    array = torch.stack([axis(together(layers), dim=1) for _, layers in given]).float().cpu().numpy()
     if paired:
         where = [(layer, head) for layer in order for head in selection.heads[layer]]
         wanted = [where.index(pair) for pair in selection.pairs or ()]
@@ -71,7 +72,7 @@ def _stream(
     if not given:
         return np.zeros((0, n_samples, len(selection.layers), 1, 0), np.float32)
     order = sorted(selection.layers)
-    array = torch.stack([torch.stack(layers, dim=1) for _, layers in given]).float().cpu().numpy()
+    array = torch.stack([torch.stack(together(layers), dim=1) for _, layers in given]).float().cpu().numpy()
     return array[:, :, [order.index(layer) for layer in selection.layers]]
 
 

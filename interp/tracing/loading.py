@@ -15,13 +15,16 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter, find
-from interp.models.checkpoints import Checkpoint, fill, open_original, reachable
+from interp.models.checkpoints import Checkpoint, fill, lora_files, open_original, reachable
 from interp.models.configs import read_config
+from interp.models.peft_adapter import add_lora, lora_settings
+from interp.models.processor_settings import with_settings
 from interp.models.processors import load_processor
 from interp.models.remote_code import refuse_kernels
 from interp.organism.places import ORGANISMS, folder
 from interp.tracing.hooks import Installation
 from interp.tracing.model import Mllm
+from interp.tracing.placement import DeviceMap, Placement
 from interp.tracing.weights import check_weights
 
 __all__ = ["load", "wrap"]
@@ -47,13 +50,17 @@ def load(
     remote: bool = False,
     vision_tower: str | Path | None = None,
     attn_implementation: str | None = None,
+    device_map: DeviceMap | None = None,
+    offload_folder: str | Path | None = None,
+    quantization: Any = None,
+    lora: str | Path | None = None,
 ) -> Mllm:
     """The model of that name, ready to be traced.
 
     Code that comes with a checkpoint or that its config names (kernels on the hub) is never run, and weights are
     read as safetensors or, for older files, with torch's `weights_only`. Nothing is downloaded unless `model`,
-    `processor` or `vision_tower` is a hub id. Without a connection a hub id is looked for in the hub's cache, and
-    refused at once where it is not there.
+    `processor`, `vision_tower` or `lora` is a hub id. Without a connection a hub id is looked for in the hub's cache,
+    and refused at once where it is not there.
 
     Args:
         model: "organism" (bundled), a local folder, or a hub id "organisation/name". A folder that is called
@@ -62,7 +69,8 @@ def load(
         dtype: of the weights; "auto" keeps the checkpoint's.
         revision: of the hub id: a branch, tag or commit.
         adapter: for a family `interp` does not know, or the name of one it does.
-        processor: instead of the checkpoint's own: a processor, or the folder or hub id of one.
+        processor: instead of the checkpoint's own: a processor, or the folder or hub id of one; or settings that
+            replace those of the checkpoint's own, such as {"max_pixels": 50176, "min_pixels": 784}.
         remote: run on NDIF. Not in this version.
         vision_tower: for checkpoints in an original layout that keep their vision tower elsewhere: the folder of
             one that replaces the tower their config names, or a hub id, which is then downloaded. "embedded" is
@@ -70,33 +78,35 @@ def load(
         attn_implementation: how the whole model attends, instead of what its config says: "sdpa", "eager",
             "flex_attention", or, where its package is installed, "flash_attention_2" and so on. Kernels on the hub are
             refused.
+        device_map: instead of `device`, where each part of the model lies: "auto", "balanced", "balanced_low_0",
+            "sequential", or a dict such as {"model.vision_tower": 0, "model.language_model": 1, …}. Parts on "cpu"
+            beside parts on GPUs, and those on "disk", are offloaded: they are brought to a GPU when they run.
+        offload_folder: where the weights go that the map leaves on the disk.
+        quantization: "int8" or "fp8" (weights, by torchao), "int4" (NF4, by bitsandbytes), or what transformers takes
+            as `quantization_config`: a config object or its settings as a dict. Methods that fetch kernels are refused.
+        lora: the folder or hub id of a LoRA adapter that PEFT saved. It is merged into the weights, unless these are
+            quantised: then it stays beside them.
 
     Raises:
         ModelError: No such folder, a family that is not known, missing or left-over weights, a part that is
             not on hand, or an option that this version lacks.
     """
     _refuse_later_options(remote)
-    where, local = _place(model)
-    if revision is not None and not isinstance(revision, str):
-        raise ModelError(f"revision is a branch, tag or commit, as text; got {revision!r}.")
-    if local and revision is not None:
-        raise ModelError(f"revision={revision!r} is for hub ids; {where} is a local folder. Leave it out.")
-    options: dict[str, Any] = {"local_files_only": local or not reachable()}
-    options |= {} if revision is None else {"revision": revision}
-    kind = _dtype(dtype)
-    if not isinstance(device, str | torch.device):
-        raise ModelError(f'device is a name such as "cpu" or "cuda:0", or a torch.device; got {device!r}.')
+    placement = Placement.of(device, dtype, device_map, offload_folder, quantization)
+    where, options = _source(model, revision)
+    low_rank = None if lora is None else _lora(lora)
     original = open_original(where, options, vision_tower)
-    if original is not None:
-        _attend(where, original.config, attn_implementation)
-        return _from_original(original, kind, device, adapter, processor)
-    config = read_config(where, options)
+    config = read_config(where, options) if original is None else original.config
     _attend(where, config, attn_implementation)
-    _refuse_tower(where, vision_tower)
     chosen = find(config, adapter)
-    made = load_processor(where, options, config) if processor is None else _processor(processor, config)
-    whole = _model(where, config, kind, options)
-    return wrap(_on(device, lambda: whole.to(device)), made, chosen)
+    if original is None:
+        _refuse_tower(where, vision_tower)
+        made = _processor(processor, config, lambda: load_processor(where, options, config), where)
+        hf = placement.moved(_model(where, config, placement, options))
+    else:
+        made = _processor(processor, config, original.make_processor, where)
+        hf = _filled(original, placement)
+    return wrap(hf if low_rank is None else add_lora(hf, low_rank), made, chosen)
 
 
 def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) -> Mllm:
@@ -173,17 +183,35 @@ def _refuse_blind_attention(hf: Any, adapter: Adapter, layer: Any) -> None:
         )
 
 
-def _from_original(
-    checkpoint: Checkpoint,
-    dtype: str | torch.dtype,
-    device: str | torch.device,
-    adapter: Adapter | str | None,
-    processor: Any,
-) -> Mllm:
+def _source(model: str | Path, revision: str | None) -> tuple[str, dict[str, Any]]:
+    """Where to load from, and `from_pretrained`'s options: whether it may be downloaded, and in which version."""
+    where, local = _place(model)
+    if revision is not None and not isinstance(revision, str):
+        raise ModelError(f"revision is a branch, tag or commit, as text; got {revision!r}.")
+    if local and revision is not None:
+        raise ModelError(f"revision={revision!r} is for hub ids; {where} is a local folder. Leave it out.")
+    options: dict[str, Any] = {"local_files_only": local or not reachable()}
+    return where, options if revision is None else {**options, "revision": revision}
+
+
+def _lora(lora: Any) -> Path:
+    """The folder of an adapter, downloaded if it is a hub id, and checked."""
+    where, local = _place(lora, ("adapter_config.json",))
+    folder = Path(where) if local else lora_files(where)
+    lora_settings(folder)
+    return folder
+
+
+def _filled(checkpoint: Checkpoint, placement: Placement) -> Any:
     """A checkpoint in an original layout, as the transformers model it is."""
-    chosen = find(checkpoint.config, adapter)
-    made = checkpoint.make_processor() if processor is None else _processor(processor, checkpoint.config)
-    return wrap(_on(device, lambda: fill(checkpoint, dtype, device)), made, chosen)
+    if placement.quantization is not None:
+        raise ModelError(
+            f"quantization= is for checkpoints in transformers' layout; {checkpoint.where} is in an original one. "
+            "Convert it first: interp convert FOLDER NEW_FOLDER, and load the new folder."
+        )
+    if placement.device_map is None:
+        return placement.on_device(lambda: fill(checkpoint, placement.dtype, placement.device))
+    return placement.dispatched(fill(checkpoint, placement.dtype))
 
 
 def _attend(where: str, config: PreTrainedConfig, implementation: str | None) -> None:
@@ -255,39 +283,34 @@ def _place(model: str | Path, holding: tuple[str, ...] = ("config.json",)) -> tu
     )
 
 
-def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    if isinstance(dtype, str) and dtype == "auto":
-        return dtype
-    found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelError(
-            f'dtype is "auto", a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.'
-        )
-    return found
-
-
-def _processor(given: Any, config: PreTrainedConfig) -> Any:
-    """A processor given as such, or as the folder or hub id of one."""
+def _processor(given: Any, config: PreTrainedConfig, own: Callable[[], Any], where: str) -> Any:
+    """A processor given as such, as the folder or hub id of one, or as settings of the checkpoint's own."""
+    if given is None:
+        return own()
+    if isinstance(given, Mapping) and not hasattr(given, "tokenizer"):
+        return with_settings(own(), given, where)
     if not isinstance(given, str | Path):
         return given
-    where, local = _place(given, _PROCESSOR_FILES)
-    return load_processor(where, {"local_files_only": local or not reachable()}, config)
+    place, local = _place(given, _PROCESSOR_FILES)
+    return load_processor(place, {"local_files_only": local or not reachable()}, config)
 
 
-def _model(where: str, config: PreTrainedConfig, dtype: str | torch.dtype, options: Mapping[str, Any]) -> Any:
+def _model(where: str, config: PreTrainedConfig, placement: Placement, options: Mapping[str, Any]) -> Any:
     """The model with every weight accounted for."""
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             where,
             config=config,
-            dtype=dtype,
             trust_remote_code=False,
             weights_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **placement.options(config),
             **options,
         )
     except Exception as error:  # whatever reading foreign files raises
+        if placement.device_map is not None:
+            raise placement.misplaced(error) from error
         raise ModelError(
             f"transformers cannot load the weights of {where} ({type(error).__name__}: {error}). Check that its "
             "files are complete."
@@ -295,16 +318,6 @@ def _model(where: str, config: PreTrainedConfig, dtype: str | torch.dtype, optio
     model, report = loaded
     _check_report(where, report)
     return model
-
-
-def _on(device: str | torch.device, make: Callable[[], Any]) -> Any:
-    """What `make` puts on the device."""
-    try:
-        return make()
-    except (AssertionError, RuntimeError) as error:  # torch's words for a device that is not there, or full
-        raise ModelError(
-            f"device={str(device)!r} cannot be used ({error}). Is it there, and large enough?"
-        ) from error
 
 
 def _check_report(where: str, report: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from interp.tracing.edits import Edit
 from interp.tracing.encoding import Batch
 from interp.tracing.hooks import PATTERN
 from interp.tracing.lens.lens import Lens, make_lens
+from interp.tracing.micro_batches import BATCH_SIZE
 from interp.tracing.nnsight_hook import OfferedRows, offered_rows
 from interp.tracing.prefix import Prefix, Prefixes, Stop
 from interp.tracing.prefix_pass import make_prefix
@@ -26,7 +27,7 @@ from interp.tracing.reads import Read
 from interp.tracing.run import embeddings
 from interp.tracing.site import Selector, Site
 from interp.tracing.target import Scores, score
-from interp.tracing.trace import Trace, trace
+from interp.tracing.trace import Trace, answers, trace
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["Mllm"]
@@ -70,14 +71,18 @@ class Mllm(WrappedModel):
         generate: int = 0,
         seed: int | None = None,
         decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Trace:
-        """Runs the samples as one batch, reading and editing on the way; gradients are off.
+        """Runs the samples in micro-batches, reading and editing on the way; gradients are off.
 
-        A sample's results do not depend on the rest of its batch.
+        A sample's results do not depend on the rest of its batch. They come in the order given. Samples of the same
+        images, then those of like length, run together. A micro-batch that does not fit in memory is run in halves.
 
         Args:
-            samples: samples, an encoded batch, or a prefix. After a prefix only what follows the image runs,
-                where that is exact (see `Prefix`).
+            samples: samples, an encoded batch, or a prefix; each is cut into micro-batches. After a prefix only what
+                follows the image runs, where that is exact (see `Prefix`).
             prompt: how the question is put; by default `PAPER_PROMPT`, or that of the batch or prefix.
             reads: what to read.
             edits: what to change, in order.
@@ -87,15 +92,44 @@ class Mllm(WrappedModel):
                 but for its end tokens.
             seed: of torch's generators during the run, and of the tokens drawn.
             decoding: how each token is chosen; by default the most likely one.
+            batch_size: samples in one pass at most. More of them take more memory and less time each; results differ by
+                rounding (about 1e-6).
+            progress: whether a terminal or notebook shows a bar, with the time left, where there are several
+                micro-batches.
 
         Raises:
             SiteError: A layer, head, group or position that is not there, or a read of nothing.
             EditError: Edits out of order, values that do not fit, or a row left without keys.
             PromptError: Tokens drawn without a seed.
-            ModelError: Another trace or tap of this model is open, or it was unwrapped.
+            ModelError: Another trace or tap of this model is open, or it was unwrapped; a `batch_size` below 1; a
+                sample that does not fit in memory even alone.
             SampleError, PromptError, ImageTokenMismatch: as in `encode`.
         """
-        return trace(self, samples, prompt, reads, edits, generate, seed, decoding)
+        return trace(self, samples, prompt, reads, edits, generate, seed, decoding, batch_size, progress)
+
+    def answers(
+        self,
+        samples: Sample | Iterable[Sample] | Batch | Prefix,
+        prompt: Prompt | None = None,
+        edits: Sequence[Edit] = (),
+        generate: int = 16,
+        seed: int | None = None,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> list[str]:
+        """The generated texts alone, in the order of the samples: `trace(…).answers` without keeping the logits.
+
+        Args:
+            generate: how many tokens to generate at most, one or more.
+            samples, prompt, edits, seed, decoding, batch_size, progress: as in `trace`.
+
+        Raises:
+            PromptError: No token to generate, or tokens drawn without a seed.
+            SampleError, EditError, SiteError, ModelError: as in `trace`.
+        """
+        return answers(self, samples, prompt, edits, generate, seed, decoding, batch_size, progress)
 
     def embeddings(self, batch: Batch) -> Float[Tensor, "sample position hidden"]:
         """What enters the first decoder layer, at the batch's padded positions; the decoder is not run.
@@ -118,16 +152,20 @@ class Mllm(WrappedModel):
         *,
         prompt: Prompt | None = None,
         edits: Sequence[Edit] = (),
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
     ) -> Scores:
         """The target's log-probability after each prompt, under the edits.
 
         An answer of several tokens is fed token by token, as if it were generated, so that edits of
         steps="decode" and "all" apply to its rows. "greedy" is what the unedited model answers.
 
+        Samples run in micro-batches of `batch_size` with `progress`, as in `trace`.
+
         Raises:
             SampleError, PromptError, SiteError, EditError, ModelError: as in `trace`.
         """
-        return score(self, samples, target, prompt, edits)
+        return score(self, samples, target, prompt, edits, batch_size, progress)
 
     def prefix(
         self,

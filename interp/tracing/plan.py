@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -297,7 +297,8 @@ class Shape:
     """What a plan must know of a model.
 
     `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window, None
-    where rows see all that comes before them; empty where all do.
+    where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where all run
+    on `device`.
     """
 
     n_layers: int
@@ -306,6 +307,7 @@ class Shape:
     device: torch.device
     takes_masks: bool = True
     windows: tuple[int | None, ...] = ()
+    devices: tuple[torch.device, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -384,27 +386,33 @@ class _Edited(_Places):
 
 def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
     """The plan of a request in a layout. Rows before the layout's first must not be among its rows."""
-    prefill, decode = _Prompt(layout, shape), _Generated(layout, shape)
     reads = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, Selection)]
-    return Plan(
-        prefill=prefill.layers(
-            [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
-            [one for one in request.applied if any(len(q) for q in one.queries)],
-        ),
-        decode=decode.layers(
-            [(number, one) for number, one in reads if one.decodes],
-            [one for one in request.applied if one.decodes],
-        ),
-    )
+    plan = Plan()
+    for device in dict.fromkeys(shape.devices or (shape.device,)):
+        own = replace(shape, device=device)
+        plan.prefill.update(
+            _Prompt(layout, own).layers(
+                [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
+                [one for one in request.applied if any(len(q) for q in one.queries)],
+            )
+        )
+        plan.decode.update(
+            _Generated(layout, own).layers(
+                [(number, one) for number, one in reads if one.decodes],
+                [one for one in request.applied if one.decodes],
+            )
+        )
+    return plan
 
 
 class _Maker(ABC):
-    """Builds each index tensor once, for all the layers that use it."""
+    """Builds each index tensor once, for all the layers on the shape's device that use it."""
 
     def __init__(self, layout: Layout, shape: Shape) -> None:
         self.layout = layout
         self.shape = shape
         self._arranged: dict[tuple[int, ...], Heads] = {}
+        self._flags: dict[tuple[int, ...], Bool[Tensor, " head"]] = {}
 
     @abstractmethod
     def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
@@ -426,6 +434,8 @@ class _Maker(ABC):
         ] = {}  # layers that only read the same share theirs
         plans = {}
         for layer in sorted({layer for part in (*reads, *edits) for layer in part.heads}):
+            if self.shape.devices and self.shape.devices[layer] != self.shape.device:
+                continue
             if any(layer in edit.heads for edit in edits):
                 plans[layer] = self._layer(layer, reads, edits)
                 continue
@@ -468,10 +478,7 @@ class _Maker(ABC):
 
     def _change(self, edited: _Edited, layer: int) -> Change:
         heads = edited.heads[layer]
-        flags = None
-        if len(heads) < self.shape.n_heads:
-            flags = torch.zeros(self.shape.n_heads, dtype=torch.bool, device=self.shape.device)
-            flags[list(heads)] = True
+        flags = None if len(heads) == self.shape.n_heads else self._flags_of(heads)
         cells = Cells(flags, edited.queries, edited.keys)
         values = edited.applied.values
         patch = None if values is None else self._patch(edited.applied, layer, values)
@@ -514,6 +521,11 @@ class _Maker(ABC):
             shape = self.shape
             self._arranged[heads] = Heads.of(heads, shape.n_heads, shape.n_key_value_heads, shape.device)
         return self._arranged[heads]
+
+    def _flags_of(self, heads: tuple[int, ...]) -> Bool[Tensor, " head"]:
+        if heads not in self._flags:
+            self._flags[heads] = self._flagged([np.array(heads)], self.shape.n_heads)[0]
+        return self._flags[heads]
 
     def _rows(self, part: Selection | Applied) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         rows = [self.rows(i, part) for i in range(self.layout.n_samples)]

@@ -109,7 +109,8 @@ class Prefix:
         lengths = tuple(self.lengths[i] for i in at)
         keys, values = (
             tuple(
-                one[used, :, one.shape[2] - max(lengths) :] if len(one) > len(used) else one for one in layers
+                one if used == list(range(len(one))) else one[used, :, one.shape[2] - max(lengths) :]
+                for one in layers
             )
             for layers in (self.keys, self.values)
         )

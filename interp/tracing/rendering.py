@@ -320,11 +320,13 @@ def question_tokens(
         return {"spans": {}, "words": ()}
     start, end = rendered.question
     moved = _moved(start, spans)
+    first, last = np.maximum(offsets[:, 0], moved), np.minimum(offsets[:, 1], moved + end - start)
+    question = np.flatnonzero(first < last)
+    within = list(zip(question.tolist(), *offsets[question].T.tolist(), strict=True))
     words = tuple(
-        (rendered.laid[start + first : start + last], _between(offsets, moved + first, moved + last))
-        for first, last in word_spans(rendered.laid[start:end])
+        (rendered.laid[start + one : start + after], _between(within, moved + one, moved + after))
+        for one, after in word_spans(rendered.laid[start:end])
     )
-    question = np.array(_between(offsets, moved, moved + end - start), dtype=np.int64)
     return {"spans": {"question": question}, "words": words}
 
 
@@ -334,7 +336,6 @@ def _moved(place: int, spans: Sequence[Mapping[str, Any]]) -> int:
     return place + sum(g for g, s in zip(growth, spans, strict=True) if s["span"][1] <= place)
 
 
-def _between(offsets: Int[np.ndarray, "position 2"], start: int, end: int) -> tuple[int, ...]:
-    """Tokens that share a character with [start, end)."""
-    first, last = np.maximum(offsets[:, 0], start), np.minimum(offsets[:, 1], end)
-    return tuple(int(i) for i in np.flatnonzero(first < last))
+def _between(tokens: Sequence[tuple[int, int, int]], start: int, end: int) -> tuple[int, ...]:
+    """Of tokens (position, first character, end), the positions of those that share a character with [start, end)."""
+    return tuple(place for place, first, last in tokens if max(first, start) < min(last, end))

@@ -29,12 +29,16 @@ class StreamRead:
 
 @dataclass(frozen=True, eq=False)
 class StreamWrite:
-    """Vectors to put at some rows of some samples: of each step, as long as a sample has any (`n_steps`)."""
+    """Vectors to put at some rows of some samples: of each step, as long as a sample has any.
+
+    The cells are in the order of how many steps they have, most first; step t is that of the first `n_cells[t]`. So
+    which cells a step has is known without asking the device.
+    """
 
     samples: Int[Tensor, " cell"]
     rows: Int[Tensor, " cell"]
     values: Float[Tensor, "step cell hidden"]
-    n_steps: Int[Tensor, " cell"]
+    n_cells: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,18 +87,18 @@ class StreamWork:
                     f"the residual stream has {hidden.shape[2]} values at each position; those of PatchResidual "
                     f"have {write.values.shape[2]}. Read them from the same model."
                 )
-            given = write.n_steps > step
-            if bool(given.any()):
+            n = write.n_cells[step] if step < len(write.n_cells) else 0
+            if n:
                 hidden = hidden.clone()
-                hidden[write.samples[given], write.rows[given]] = write.values[step, given].to(hidden)
+                hidden[write.samples[:n], write.rows[:n]] = write.values[step, :n].to(hidden)
         for read in plan.reads:
             index = read.rows.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[2])
             self.recorder.keep(read.read, hidden.gather(1, index))
         return hidden
 
 
-def make_stream_plan(request: Request, layout: Layout, device: torch.device) -> StreamPlan:
-    """The plan of a request's reads and patches of the stream."""
+def make_stream_plan(request: Request, layout: Layout, devices: Sequence[torch.device]) -> StreamPlan:
+    """The plan of a request's reads and patches of the stream; `devices` are those of the layers."""
 
     def in_prompt(sample: int, part: StreamSelection | StreamPatch) -> Int[np.ndarray, " row"]:
         return layout.rows(sample, part.queries[sample])
@@ -106,13 +110,13 @@ def make_stream_plan(request: Request, layout: Layout, device: torch.device) -> 
     before = [(n, one) for n, one in reads if any(len(q) for q in one.queries)]
     patched = [one for one in request.patches if any(len(q) for q in one.queries)]
     return StreamPlan(
-        _layers(before, patched, in_prompt, layout.n_samples, device),
+        _layers(before, patched, in_prompt, layout.n_samples, devices),
         _layers(
             [(n, one) for n, one in reads if one.decodes],
             [one for one in request.patches if one.decodes],
             generated,
             layout.n_samples,
-            device,
+            devices,
         ),
     )
 
@@ -125,17 +129,20 @@ def _layers(
     patches: Sequence[StreamPatch],
     rows: Rows,
     n_samples: int,
-    device: torch.device,
+    devices: Sequence[torch.device],
 ) -> dict[int, LayerStream]:
     kept = [
-        (one, StreamRead(n, _padded([rows(i, one) for i in range(n_samples)], device))) for n, one in reads
+        (one, StreamRead(n, _padded([rows(i, one) for i in range(n_samples)], devices[0])))
+        for n, one in reads
     ]
     layers = {layer for one, _ in kept for layer in one.layers}
     layers |= {layer for patch in patches for layer in patch.values[0]}
     return {
         layer: LayerStream(
             reads=tuple(read for one, read in kept if layer in one.layers),
-            writes=tuple(_write(patch, layer, rows, device) for patch in patches if layer in patch.values[0]),
+            writes=tuple(
+                _write(patch, layer, rows, devices[layer]) for patch in patches if layer in patch.values[0]
+            ),
         )
         for layer in sorted(layers)
     }
@@ -148,8 +155,11 @@ def _write(patch: StreamPatch, layer: int, rows: Rows, device: torch.device) -> 
     longest = max(len(one) for one in values)
     padded = [np.pad(one, [(0, longest - len(one)), (0, 0), (0, 0)]) for one in values]
     n_steps = np.repeat([len(one) for one in values], [len(at) for at in found if len(at)])
-    arrays = (samples, np.concatenate(found), np.concatenate(padded, axis=1), n_steps)
-    return StreamWrite(*(torch.from_numpy(array).to(device) for array in arrays))
+    order = np.argsort(-n_steps, kind="stable")
+    arrays = (samples[order], np.concatenate(found)[order], np.concatenate(padded, axis=1)[:, order])
+    n_cells = tuple(int((n_steps > step).sum()) for step in range(longest))
+    cells, at, vectors = (torch.from_numpy(array).to(device) for array in arrays)
+    return StreamWrite(cells, at, vectors, n_cells)
 
 
 def _padded(rows: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Int[Tensor, "sample row"]:

@@ -37,7 +37,9 @@ def rollout(
         share = torch.zeros(batch.inputs["input_ids"].shape, device=mllm.device)
         share[:, -1] = 1.0
         for layer in reversed(range(mllm.n_layers)):
-            share = (share + _through(calls.pop(layer), share)) / 2
+            call = calls.pop(layer)
+            share = share.to(call.queries.device)
+            share = (share + _through(call, share)) / 2
     check_logits(mllm, batch, logits)
     return share, logits[:, -1].float()
 

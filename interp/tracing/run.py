@@ -193,13 +193,17 @@ def _generated(
     ids: list[Tensor] = []
     while True:
         lost = without_choice(logits) & ~ended
-        if bool(lost.any()):
-            return torch.stack(ids, dim=1) if ids else ends.new_zeros(len(logits), 0), lost
-        drawn = generation.draw(logits.masked_fill(ended[:, None], 0.0))  # what has ended may hold anything
+        # what has ended may hold anything, and what is lost is not used
+        drawn = generation.draw(logits.masked_fill((ended | lost)[:, None], 0.0))
         token = drawn.masked_fill(ended, generation.pad_id)
-        ids.append(token)
         ended = ended | torch.isin(token, ends)
-        if len(ids) == generation.n or bool(ended.all()):
+        is_lost, is_over = torch.stack(
+            [lost.any(), ended.all()]
+        ).tolist()  # the one wait for the device of a step
+        if is_lost:
+            return torch.stack(ids, dim=1) if ids else ends.new_zeros(len(logits), 0), lost
+        ids.append(token)
+        if len(ids) == generation.n or is_over:
             return torch.stack(ids, dim=1), lost
         recorder.step += 1
         position = position + 1

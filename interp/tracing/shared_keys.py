@@ -47,6 +47,11 @@ class HiddenCells:
         heads = None if self.heads is None else torch.cat([self.heads, self.heads[:1]])
         return HiddenCells(queries, keys, heads, self.zero)
 
+    def on(self, device: torch.device) -> HiddenCells:
+        """The same, for a layer that runs on that device."""
+        heads = None if self.heads is None else self.heads.to(device)
+        return HiddenCells(self.queries.to(device), self.keys.to(device), heads, self.zero)
+
     def cells(self, part: slice) -> Cells:
         """The cells of some variants."""
         cells = (self.queries[part, :, None] & self.keys[part, None, :])[:, None]

@@ -30,6 +30,23 @@ class ImageMask:
     masks: tuple[tuple[bool, ...], ...]
     per_sample: bool = False
 
+    def part(self, at: Sequence[int], n_samples: int) -> ImageMask:
+        """The mask for some of `n_samples` samples.
+
+        Raises:
+            SiteError: Not one mask per sample.
+        """
+        self.check(n_samples)
+        return ImageMask(tuple(self.masks[i] for i in at), True) if self.per_sample else self
+
+    def check(self, n_samples: int) -> None:
+        """Raise `SiteError` for another number of masks than samples."""
+        if self.per_sample and len(self.masks) != n_samples:
+            raise SiteError(
+                f"image_mask holds {len(self.masks)} masks for a batch of {n_samples} samples. Give one per "
+                "sample, or a single mask (token,) for all of them."
+            )
+
 
 Selector: TypeAlias = str | Word | Positions | ImageMask
 
@@ -213,11 +230,7 @@ def _one(selector: Selector, tokens: TokenMap, sample: int, n_samples: int) -> I
 def _mask_of(
     selector: ImageMask, tokens: TokenMap, sample: int, n_samples: int
 ) -> Bool[np.ndarray, " token"]:
-    if selector.per_sample and len(selector.masks) != n_samples:
-        raise SiteError(
-            f"image_mask holds {len(selector.masks)} masks for a batch of {n_samples} samples. Give one per "
-            "sample, or a single mask (token,) for all of them."
-        )
+    selector.check(n_samples)
     mask = np.array(selector.masks[sample if selector.per_sample else 0])
     if len(mask) != tokens.n:
         raise SiteError(

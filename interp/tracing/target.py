@@ -17,8 +17,10 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Diff, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing.cost import Cost, Meter
-from interp.tracing.edits import Edit
+from interp.tracing.edits import Edit, check_edits
 from interp.tracing.encoding import PER_TOKEN, Batch, Encoded
+from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
+from interp.tracing.per_sample import for_samples
 from interp.tracing.prefix import Prefix
 from interp.tracing.prefix_pass import given_as
 from interp.tracing.run import Generation
@@ -287,38 +289,61 @@ def score(
     target: Target,
     prompt: Prompt | None,
     edits: Sequence[Edit],
+    batch_size: int = BATCH_SIZE,
+    progress: bool = True,
 ) -> Scores:
-    """The scores of a batch; see `Mllm.score`."""
-    groups = apart(mllm, samples, prompt, (), edits)
-    if groups is not None:
-        return _of_groups([(at, score(mllm, one, target, None, edits)) for at, one in groups])
+    """The scores of any number of samples; see `Mllm.score`."""
+    check_edits(edits)
+
+    def scored(own: WrappedModel, some: MicroBatch) -> Scores:
+        edits_of = for_samples(edits, some.at, some.n_all)
+        groups = apart(own, some.samples, prompt, (), edits_of)
+        if groups is None:
+            return _score(own, some.samples, target, prompt, edits_of)
+        return _joined([(at, _score(own, given, target, None, each)) for at, given, _, each in groups])
+
+    return _joined(in_batches(mllm, samples, scored, batch_size=batch_size, progress=progress))
+
+
+def _score(
+    mllm: WrappedModel,
+    samples: Sample | Iterable[Sample] | Batch | Prefix,
+    target: Target,
+    prompt: Prompt | None,
+    edits: Sequence[Edit],
+) -> Scores:
+    """The scores of samples that run together."""
     given = given_as(mllm, samples, prompt)
     found = aims(mllm, given, target)
     n_answers = len(found[0].answers)
     with Meter(mllm.device) as meter:
         if all(aim.single for aim in found):
             steps = _step_logits(mllm, given, edits, [()] * len(found), meter)
-            values = [float(aim.value(own)) for own, aim in zip(steps, found, strict=True)]
+            values = _values(steps, found)
         else:
             parts = []
             for at in range(n_answers):
                 own = [Aim((aim.answers[at],), (aim.weights[at],)) for aim in found]
                 steps = _step_logits(mllm, given, edits, [aim.answers[0] for aim in own], meter)
                 lengths = [len(aim.answers[0]) for aim in own]
-                parts.append(
-                    [float(aim.value(one[:n])) for one, aim, n in zip(steps, own, lengths, strict=True)]
-                )
+                parts.append(_values([one[:n] for one, n in zip(steps, lengths, strict=True)], own))
             values = np.sum(parts, axis=0)
     return Scores(np.array(values, np.float64), found, found.cost + meter.cost)
 
 
-def _of_groups(parts: Sequence[tuple[list[int], Scores]]) -> Scores:
-    """The scores of all samples, from those of groups of them."""
-    order = np.argsort(np.concatenate([at for at, _ in parts])).tolist()
-    found = [aim for _, one in parts for aim in one.aims]
-    values = np.concatenate([one.values for _, one in parts])[order]
-    known = Aims(tuple(found[i] for i in order), reduce(add, (one.aims.cost for _, one in parts)))
-    return Scores(values, known, reduce(add, (one.cost for _, one in parts)))
+def _values(steps: Sequence[Tensor] | Tensor, aims: Sequence[Aim]) -> list[float]:
+    """Each sample's value; they leave the device together."""
+    return torch.stack([aim.value(own) for own, aim in zip(steps, aims, strict=True)]).tolist()
+
+
+def _joined(parts: Sequence[tuple[Places, Scores]]) -> Scores:
+    """The scores of all samples, from those of micro-batches or groups of them."""
+    if len(parts) == 1:
+        return parts[0][1]
+    values = in_order([(at, one.values.tolist()) for at, one in parts])
+    each = tuple(in_order([(at, one.aims.each) for at, one in parts]))
+    known = Aims(each, reduce(add, (one.aims.cost for _, one in parts)))
+    return Scores(np.array(values), known, reduce(add, (one.cost for _, one in parts)))
 
 
 def _step_logits(

@@ -25,7 +25,9 @@ from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_reads, refuse
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
 from interp.tracing.labels import label_rows
+from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.padding import Layout
+from interp.tracing.per_sample import for_samples
 from interp.tracing.plan import LayerPlan, Request, make_plan, resolve
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.prefix_pass import Samples, given_as, prefix_before
@@ -38,11 +40,10 @@ from interp.tracing.run import (
     imageless_inputs,
     run,
 )
-from interp.tracing.site import Site
 from interp.tracing.source import source_pass
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["SampleTrace", "Trace", "apart", "ends", "execute", "trace"]
+__all__ = ["SampleTrace", "Trace", "answers", "apart", "ends", "execute", "trace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +153,14 @@ def _joined(rows: Sequence[xr.DataArray]) -> xr.DataArray:
 
 def apart(
     mllm: WrappedModel, samples: Samples, prompt: Prompt | None, reads: Sequence[Read], edits: Sequence[Edit]
-) -> list[tuple[list[int], Batch | Prefix]] | None:
-    """The samples that need passes of their own, group by group, each with its places; None where one pass will do.
+) -> list[tuple[Places, Batch | Prefix, list[Read], list[Edit]]] | None:
+    """The samples that need passes of their own, group by group, each with its places and its part of reads and edits.
+
+    None where one pass will do.
 
     Raises:
-        ModelError: Groups, and reads or edits that hold something for each sample of the batch.
         SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
+        SiteError, EditError: Another number of masks or values than samples.
     """
     if not mllm.rope.scalings:
         return None
@@ -166,36 +169,26 @@ def apart(
     groups = mllm.rope.groups(batch.extents)
     if len(groups) == 1:
         return None
-    if any(_per_sample(one) for one in (*reads, *edits)):
-        raise ModelError(
-            f"these samples need {len(groups)} passes, because the frequencies of this model's rotary positions depend "
-            "on the longest sample of a batch; and the reads or edits hold one mask or array per sample. Run the "
-            "samples one by one, each with its own."
-        )
-    parts = [(at, mllm.encoder.part(batch, at)) for at in groups]
-    return [(at, given.part(at, one) if isinstance(given, Prefix) else one) for at, one in parts]
+    found = []
+    for at in map(tuple, groups):
+        part = mllm.encoder.part(batch, at)
+        own = given.part(at, part) if isinstance(given, Prefix) else part
+        found.append((at, own, for_samples(reads, at, len(batch)), for_samples(edits, at, len(batch))))
+    return found
 
 
-def _per_sample(one: Read | Edit) -> bool:
-    site = getattr(one, "site", None)
-    selectors = site.groups[0] + site.groups[1] if isinstance(site, Site) else ()
-    held = [*vars(one).values(), *selectors]
-    return any(getattr(value, "per_sample", False) for value in held)
-
-
-def _of_groups(parts: Sequence[tuple[list[int], Trace]]) -> Trace:
-    """The trace of all samples, from those of groups of them."""
-    order = np.argsort(np.concatenate([at for at, _ in parts])).tolist()
-    traces = [one for _, one in parts]
-    samples, tokens, answers = (
-        [value for one in traces for value in getattr(one, name)] for name in ("samples", "tokens", "answers")
-    )
+def _joined_traces(parts: Sequence[tuple[Places, Trace]]) -> Trace:
+    """The trace of all samples, from those of micro-batches or groups of them."""
+    if len(parts) == 1:
+        return parts[0][1]
+    said = in_order([(at, one.answers) for at, one in parts if one.answers])
+    logits = in_order([(at, one.logits.values) for at, one in parts])
     return Trace(
-        samples=tuple(samples[i] for i in order),
-        logits=xr.concat([one.logits for one in traces], dim="sample").isel(sample=order),
-        answers=[answers[i] for i in order] if answers else [],
-        tokens=tuple(tokens[i] for i in order),
-        cost=reduce(add, (one.cost for one in traces)),
+        samples=tuple(in_order([(at, one.samples) for at, one in parts])),
+        logits=xr.DataArray(np.stack(logits), dims=["sample", "token_id"], name="logits"),
+        answers=said,
+        tokens=tuple(in_order([(at, one.tokens) for at, one in parts])),
+        cost=reduce(add, (one.cost for _, one in parts)),
     )
 
 
@@ -208,38 +201,102 @@ def trace(
     generate: int = 0,
     seed: int | None = None,
     decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    batch_size: int = BATCH_SIZE,
+    progress: bool = True,
 ) -> Trace:
-    """The trace of a batch; see `Mllm.trace`."""
-    _check_arguments(reads, edits, generate)
-    _check_decoding(decoding, seed)
-    given = apart(mllm, samples, prompt, reads, edits)
-    if given is not None:
-        options = {"generate": generate, "seed": seed, "decoding": decoding}
-        return _of_groups([(at, trace(mllm, one, None, reads, edits, **options)) for at, one in given])
-    with Meter(mllm.device) as meter:
+    """The trace of any number of samples; see `Mllm.trace`."""
+    how = _Asked(prompt, reads, edits, generate, seed, decoding)
+    parts = in_batches(mllm, samples, how.trace, batch_size=batch_size, progress=progress)
+    return _joined_traces(parts)
 
-        def generation(batch: Batch) -> Generation | None:
-            draw = Draw(decoding, seed, [sample.id for sample in batch.samples])
-            return Generation(generate, ends(mllm), batch.pad_id, draw) if generate else None
 
-        with _seeded(seed):
-            batch, request, outcome = execute(
-                mllm, samples, prompt, reads, edits, meter, generation=generation, decoding=decoding
-            )
-        answers, ids = _answers(mllm, outcome)
-        n_steps = None if ids is None else [len(one) for one in ids]
-        rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
-        check_reads(mllm, batch, rows, edits)
-        logits = outcome.logits.cpu().numpy()
-    n = len(batch)
-    parts = zip(rows, batch.tokens, answers or [None] * n, ids or [()] * n, strict=True)
-    return Trace(
-        samples=tuple(SampleTrace(*part) for part in parts),
-        logits=xr.DataArray(logits, dims=["sample", "token_id"], name="logits"),
-        answers=answers,
-        tokens=batch.tokens,
-        cost=meter.cost,
-    )
+def answers(
+    mllm: WrappedModel,
+    samples: Samples,
+    prompt: Prompt | None = None,
+    edits: Sequence[Edit] = (),
+    generate: int = 16,
+    seed: int | None = None,
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    batch_size: int = BATCH_SIZE,
+    progress: bool = True,
+) -> list[str]:
+    """The generated texts of any number of samples; see `Mllm.answers`."""
+    how = _Asked(prompt, (), edits, generate, seed, decoding)
+    if not generate:
+        raise PromptError("an answer has at least one token; got generate=0. Write generate=1 or more.")
+
+    def said(own: WrappedModel, some: MicroBatch) -> list[str]:
+        return how.trace(own, some).answers
+
+    return in_order(in_batches(mllm, samples, said, batch_size=batch_size, progress=progress))
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is asked of every micro-batch; the fields are arguments of `Mllm.trace`, checked here."""
+
+    prompt: Prompt | None
+    reads: Sequence[Read]
+    edits: Sequence[Edit]
+    generate: int
+    seed: int | None
+    decoding: Decoding
+
+    def __post_init__(self) -> None:
+        _check_arguments(self.reads, self.edits, self.generate)
+        _check_decoding(self.decoding, self.seed)
+
+    def trace(self, mllm: WrappedModel, some: MicroBatch) -> Trace:
+        """The trace of a micro-batch; each sample has its own part of the reads and edits."""
+        reads = for_samples(self.reads, some.at, some.n_all)
+        edits = for_samples(self.edits, some.at, some.n_all)
+        groups = apart(mllm, some.samples, self.prompt, reads, edits)
+        if groups is None:
+            return self._one(mllm, some.samples, self.prompt, reads, edits)
+        return _joined_traces([(at, self._one(mllm, given, None, r, e)) for at, given, r, e in groups])
+
+    def _one(
+        self,
+        mllm: WrappedModel,
+        samples: Samples,
+        prompt: Prompt | None,
+        reads: Sequence[Read],
+        edits: Sequence[Edit],
+    ) -> Trace:
+        """The trace of samples that run together."""
+        with Meter(mllm.device) as meter:
+            with _seeded(self.seed):
+                batch, request, outcome = execute(
+                    mllm,
+                    samples,
+                    prompt,
+                    reads,
+                    edits,
+                    meter,
+                    generation=partial(self._generation, mllm),
+                    decoding=self.decoding,
+                )
+            answers, ids = _answers(mllm, outcome)
+            n_steps = None if ids is None else [len(one) for one in ids]
+            rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
+            check_reads(mllm, batch, rows, edits)
+            logits = outcome.logits.cpu().numpy()
+        n = len(batch)
+        parts = zip(rows, batch.tokens, answers or [None] * n, ids or [()] * n, strict=True)
+        return Trace(
+            samples=tuple(SampleTrace(*part) for part in parts),
+            logits=xr.DataArray(logits, dims=["sample", "token_id"], name="logits"),
+            answers=answers,
+            tokens=batch.tokens,
+            cost=meter.cost,
+        )
+
+    def _generation(self, mllm: WrappedModel, batch: Batch) -> Generation | None:
+        if not self.generate:
+            return None
+        draw = Draw(self.decoding, self.seed, [sample.id for sample in batch.samples])
+        return Generation(self.generate, ends(mllm), batch.pad_id, draw)
 
 
 def execute(
@@ -354,7 +411,7 @@ def _run(
     layout = pass_layout(batch, before)
     recorder = Recorder()
     work = _work(mllm, request, layout, before, recorder)
-    streams = make_stream_plan(request, layout, mllm.device).work(recorder)
+    streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
     inputs, cache = pass_inputs(batch, before)
     contrast = None
     if decoding.contrast is not None:
@@ -382,17 +439,22 @@ def _work(
     plan = make_plan(request, layout, mllm.shape)
     none = LayerPlan()
     layers = sorted({*plan.prefill, *plan.decode}) if before is None else range(mllm.n_layers)
-    lines, by_source = None, mllm.executor == "source"
+    lines: dict[torch.device, Tensor] = {}
+    by_source = mllm.executor == "source"
     if before is not None and before.lines is not None and not before.in_turn and not by_source:
-        lines = torch.tensor(before.lines, device=mllm.device)
+        numbers = torch.tensor(before.lines)
+        lines = {device: numbers.to(device) for device in {one.device for one in before.keys}}
 
     def held(layer: int) -> tuple[Tensor, Tensor] | None:
         if before is None:
             return None
         return before.layer(layer) if by_source else (before.keys[layer], before.values[layer])
 
+    def numbers_of(layer: int) -> Tensor | None:
+        return None if before is None else lines.get(before.keys[layer].device)
+
     return {
-        i: LayerWork(plan.prefill.get(i, none), plan.decode.get(i, none), recorder, held(i), lines)
+        i: LayerWork(plan.prefill.get(i, none), plan.decode.get(i, none), recorder, held(i), numbers_of(i))
         for i in layers
     }
 

@@ -16,6 +16,7 @@ from interp.errors import ModelError
 from interp.tracing.attention import attend
 from interp.tracing.attention_call import AttentionFunction, Call
 from interp.tracing.cost import Meter
+from interp.tracing.devices import together
 from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_logits
 from interp.tracing.plan import Block
@@ -48,7 +49,9 @@ def projected_norms(
     before = serving(given, batch, mllm.visibility, last)
     layout = pass_layout(batch, before)
     columns = [layout.columns[i][tokens.image] for i, tokens in enumerate(batch.tokens)]
-    wanted = {layer: _Projected(_padded(columns, mllm.device)) for layer in layers}
+    devices = mllm.layer_devices
+    padded = {device: _padded(columns, device) for device in {devices[layer] for layer in layers}}
+    wanted = {layer: _Projected(padded[devices[layer]]) for layer in layers}
     work: dict[int, Any] = dict(wanted)
     if before is not None:
         for i in range(mllm.n_layers):
@@ -57,7 +60,7 @@ def projected_norms(
         inputs, cache = pass_inputs(batch, before)
         logits = run_pass(mllm.hf, inputs, meter, cache=cache)
     check_logits(mllm, batch, logits)
-    stacked = torch.stack([wanted[layer].found() for layer in layers], dim=1).cpu().numpy()
+    stacked = torch.stack(together([wanted[layer].found() for layer in layers]), dim=1).cpu().numpy()
     counts = [len(own) for own in columns]
     return [one[..., :n] for one, n in zip(stacked, counts, strict=True)], logits[:, -1].float()
 
@@ -137,9 +140,9 @@ def _lengths(
 
 
 def _output(attention: nn.Module, like: Float[Tensor, "sample inner"]) -> Float[Tensor, "hidden inner"]:
-    """W_O, (hidden, head · dim); of a module that is more than a matrix (quantised, with an adapter), what it does."""
+    """W_O, (hidden, head · dim); of a module that is more (quantised, offloaded, with an adapter), what it does."""
     module = _o_proj(attention)
-    if type(module) is nn.Linear:
+    if type(module) is nn.Linear and type(module.weight) is nn.Parameter and not module.weight.is_meta:
         return module.weight
     eye = torch.eye(like.shape[1], device=like.device, dtype=like.dtype)
     return (module(eye) - module(torch.zeros_like(eye[:1]))).T

@@ -59,12 +59,24 @@ class Values:
         Raises:
             EditError: Not one array per sample.
         """
+        self._check(n_samples)
+        return self.arrays[sample if self.per_sample else 0]
+
+    def part(self, at: Sequence[int], n_samples: int) -> Values:
+        """The values of some of `n_samples` samples.
+
+        Raises:
+            EditError: Not one array per sample.
+        """
+        self._check(n_samples)
+        return Values(tuple(self.arrays[i] for i in at), True) if self.per_sample else self
+
+    def _check(self, n_samples: int) -> None:
         if self.per_sample and len(self.arrays) != n_samples:
             raise EditError(
                 f"values hold {len(self.arrays)} arrays for a batch of {n_samples} samples. Give one per sample, "
                 "or a single array for all."
             )
-        return self.arrays[sample if self.per_sample else 0]
 
     @cached_property
     def digest(self) -> str:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import ModelError
+from interp.tracing.devices import hooks_of
 
-__all__ = ["check_weights", "content", "execution_device", "named_tensors", "refuse_offloaded", "versions"]
+__all__ = ["check_weights", "content", "named_tensors", "offloaded", "refuse_offloaded", "versions"]
 
 _WORDS = {"cpu": 2**17}
 """8-byte words hashed at once: on a CPU, what its cache holds."""
@@ -33,7 +34,7 @@ def named_tensors(hf: nn.Module) -> Iterator[tuple[str, Any]]:
     rest = {name: buffer for name, buffer in hf.named_buffers() if name not in saved}
     for name, value in sorted({**saved, **rest}.items()):
         if isinstance(value, Tensor) and value.is_meta:
-            value = _offloaded(hf, name)
+            value = offloaded(hf, name)
         yield name, value
 
 
@@ -53,7 +54,7 @@ def check_weights(hf: nn.Module) -> None:
     """Raise ModelError for weights that have no values, here or where accelerate keeps them."""
     for name, weight in hf.named_parameters():
         if weight.is_meta:
-            _offloaded(hf, name)
+            offloaded(hf, name)
 
 
 def refuse_offloaded(hf: nn.Module, what: str) -> None:
@@ -68,11 +69,15 @@ def refuse_offloaded(hf: nn.Module, what: str) -> None:
         )
 
 
-def _offloaded(hf: nn.Module, name: str) -> Tensor:
-    """The value of a tensor that accelerate keeps elsewhere."""
+def offloaded(hf: nn.Module, name: str) -> Tensor:
+    """The value of a tensor that accelerate keeps elsewhere.
+
+    Raises:
+        ModelError: It is on the meta device and nowhere else.
+    """
     path, _, own = name.rpartition(".")
     found: Any = None
-    for hook in _hooks(hf.get_submodule(path)):
+    for hook in hooks_of(hf.get_submodule(path)):
         weights = getattr(hook, "weights_map", None)
         found = weights[own] if weights is not None and own in weights else found
     if found is None:
@@ -81,27 +86,6 @@ def _offloaded(hf: nn.Module, name: str) -> Tensor:
             "you wrap it."
         )
     return found
-
-
-def _hooks(module: nn.Module) -> Iterator[Any]:
-    """accelerate's hooks of a module, those in sequences one by one."""
-    hook: Any = getattr(module, "_hf_hook", None)
-    if hook is not None:
-        yield from getattr(hook, "hooks", (hook,))
-
-
-def execution_device(hf: Any) -> torch.device:
-    """Where a model's inputs go: where its first weights are, or where accelerate brings them when it runs."""
-    for weight in hf.parameters():
-        if not weight.is_meta:
-            break
-        for module in hf.modules():
-            for hook in _hooks(module):
-                device = getattr(hook, "execution_device", None)
-                if device is not None and torch.device(device).type != "meta":
-                    return torch.device(device)
-        break
-    return next(weight.device for weight in hf.parameters())
 
 
 def content(value: Any) -> str:

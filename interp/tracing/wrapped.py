@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
@@ -15,6 +16,7 @@ from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter
 from interp.models.base import Attends
 from interp.tracing.attention_functions import takes_masks
+from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.fingerprint import fingerprint, hook_names, identity
 from interp.tracing.hooks import Installation
@@ -22,9 +24,11 @@ from interp.tracing.plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
 from interp.tracing.visibility import Visibility, windows
-from interp.tracing.weights import execution_device, versions
+from interp.tracing.weights import versions
 
 __all__ = ["WrappedModel"]
+
+Own = TypeVar("Own", bound="WrappedModel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,7 @@ class WrappedModel:
         executor: how traces read and edit: "tap" (the model's attention function does a little more) or
             "source" (nnsight, at the attention call in each layer's source). Same results; see `using`.
         prefixes: where traces find image prefixes; None to run whole prompts. See `sharing`.
+        batches: whether samples run in micro-batches of `batch_size`; see `at_once`.
     """
 
     hf: Any
@@ -47,6 +52,7 @@ class WrappedModel:
     installation: Installation
     executor: Literal["tap", "source"] = "tap"
     prefixes: Prefixes | None = None
+    batches: bool = True
 
     def __repr__(self) -> str:
         kind, own = type(self).__name__, type(self.hf).__name__
@@ -100,6 +106,11 @@ class WrappedModel:
         return execution_device(self.hf)
 
     @property
+    def layer_devices(self) -> tuple[torch.device, ...]:
+        """Where each decoder layer's attention runs."""
+        return tuple(map(execution_device, self.installation.attentions))
+
+    @property
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
         return self.hf.dtype
@@ -126,15 +137,17 @@ class WrappedModel:
         if self.installation.known is None:
             return self._identity()
         weights, hooks, known = self.installation.known
-        forwards = self.installation.forwards
+        same = versions(self.hf), hook_names(self.hf, self.installation.forwards)
         return self._identity(
-            weights=known["weights"] if weights is not None and weights == versions(self.hf) else None,
-            hooks=known["hooks"] if hooks == hook_names(self.hf, forwards) else None,
+            same,
+            weights=known["weights"] if weights is not None and weights == same[0] else None,
+            hooks=known["hooks"] if hooks == same[1] else None,
         )
 
-    def _identity(self, **known: str | None) -> dict[str, str]:
+    def _identity(self, seen: tuple[Any, Any] | None = None, **known: str | None) -> dict[str, str]:
+        """The identity; `seen`: the weights' versions and the hooks' names, where they were just taken."""
         forwards = self.installation.forwards
-        weights, hooks = versions(self.hf), hook_names(self.hf, forwards)
+        weights, hooks = (versions(self.hf), hook_names(self.hf, forwards)) if seen is None else seen
         found = identity(self.hf, self.processor, self.adapter, forwards, **known)
         self.installation.known = weights, hooks, found
         return found
@@ -144,7 +157,8 @@ class WrappedModel:
         """What plans of reads and edits depend on."""
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
-        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows)
+        devices = self.layer_devices
+        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows, devices)
 
     @cached_property
     def visibility(self) -> Visibility:
@@ -183,6 +197,17 @@ class WrappedModel:
             ImageTokenMismatch: Not as many image tokens as footprints.
         """
         return self.encoder(samples, prompt)
+
+    def at_once(self: Own) -> Own:
+        """The same model, which runs the samples it is given as one batch, whatever `batch_size=` says.
+
+        For callers that cut samples into micro-batches and split these when memory runs out, as studies do.
+        """
+        if not self.batches:
+            return self
+        found = copy(self)  # with what is cached, such as the layers
+        object.__setattr__(found, "batches", False)
+        return found
 
     @property
     def _text_config(self) -> Any:

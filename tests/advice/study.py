@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xarray as xr
+from PIL import Image
 
 import interp
 from interp.conformance.tiny import tiny
@@ -30,10 +31,10 @@ from interp.methods import VGRefine, ViCrop
 from interp.methods.vicrop import cell_grid
 from interp.methods.vicrop_maps import whole_view
 from interp.models.pixels import pixel_views
-from interp.run import Outcome, RunFolder, merge, run_task
+from interp.run import Outcome, RunFolder, Workers, merge, run_task
 from interp.run.files import as_path, write_atomically
+from interp.run.join import join_tables
 from interp.run.shards import schemas_of
-from interp.run.store import join_tables
 from interp.stats import paired_test
 from interp.study import KnockoutSweep, LayerSweep, choose_layer, truth
 from interp.study.first_token import answer_columns, first_token
@@ -47,6 +48,7 @@ from interp.study.layer_sweep.failures import thresholds
 from interp.study.layer_sweep.task import SweepTask
 from interp.study.layer_sweep.task import _layers as map_of_layers
 from interp.study.runs import run_cells
+from interp.study.task import check_files, file_keys
 from interp.study.task import edited as edited_model
 from interp.tracing import Cost
 from tests.run.fake_task import Roots
@@ -90,6 +92,15 @@ RUNS: list[tuple[str, str, str]] = [
     ("damaged(ran()).find('scores', index=[1])", "Run the study again", "ran(damaged(ran()).path.parent).find('scores', index=[1])"),
     ("ran(as_of(older).path.parent)", "away and run the study again", "ran(away(as_of(older)))"),
     ("ran(as_of(newer).path.parent)", "pass another out=", "ran(new_folder())"),
+    ("Workers(address='here')", '"local"', "Workers(address='local')"),
+    ("Workers(address='local', devices=('cpu',))", "Pass gpus=1 with address", "Workers(address='local', gpus=1)"),
+    ("Workers(address='local', devices=('cpu',))", "or devices without it", "Workers(devices=('cpu',))"),
+    ("Workers(gpus=1)", 'devices=["cuda:0", "cuda:1"]', "Workers(devices=('cuda:0', 'cuda:1'))"),
+    ("Workers(devices=('cpu',)).for_models_on(['cuda'])", 'ModelSpec(id, device="cpu")', "Workers(devices=('cpu',)).for_models_on([ModelSpec('organism', device='cpu').device])"),
+    ("Workers(address='local', gpus=0).for_models_on(['cuda'])", "at least a part of a GPU", "Workers(address='local', gpus=0.5).for_models_on(['cuda'])"),
+    ("Workers(devices=('cuda:first',))", 'such as "cuda:0"', "Workers(devices=('cuda:0',))"),
+    ("moved_image(False)", "under the same paths on every machine", "moved_image(True)"),
+    ("moved_image(False)", "or give the samples images in memory", "in_memory()"),
 ]  # fmt: skip
 STUDIES: list[tuple[str, str, str]] = [
     ("answer_columns(IN_HALF, PLANTED_ONE, PAPER_PROMPT, TOKENIZER)", 'Try dtype="float32"', "answer_columns(IN_FULL, PLANTED_ONE, PAPER_PROMPT, TOKENIZER)"),
@@ -170,7 +181,13 @@ ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows 
     "it is a folder, name a file in it": "a row: the words stand within 'expected to write …'",
     "it is a device, a pipe or a link to itself": "a row: the words stand within 'expected to write …'",
     "the file is write-protected": "a row: the words stand within 'expected to write …'",
-    "expected every worker to live, but one died": "tests/run/test_kills.py::test_a_worker_that_is_killed_ends_the_run_with_its_reason",
+    "expected Ray to be installed": "needs a missing package; tests/run/workers/test_ray_cluster.py::test_without_ray_the_extra_is_named",
+    "expected to use Ray at": "tests/run/workers/test_ray_cluster.py::test_an_address_without_a_cluster_is_an_error",
+    "expected Ray to place a worker": "tests/run/workers/test_ray_cluster.py::test_a_run_waits_for_a_place_and_then_says_what_lacks",
+    "expected every worker to have the versions of this process": "tests/run/workers/test_dispatch.py::test_a_worker_of_another_version_is_refused",
+    "expected a worker to compute": "tests/run/workers/test_processes.py::test_samples_that_kill_every_worker_are_named",
+    "expected workers to start, but": "tests/run/workers/test_dispatch.py::test_workers_that_never_start_end_the_run",
+    'expected devices="cuda" on a machine with CUDA devices': "tests/run/workers/test_options.py::test_cuda_stands_for_every_visible_device",
     "the sample has no answer to follow. Give it one": "tests/study/logit_lens/test_study.py::test_effects_are_the_lenss_and_those_of_a_knockout_by_name",
     "no heads are published for": "tests/study/refinement/test_result.py::test_heads_and_layer_are_found_on_validation_samples",
     "expected the model to stay as it was when the study started": "tests/study/test_changed_models.py::test_a_model_that_changes_meanwhile_stores_nothing_more",
@@ -207,6 +224,29 @@ def writable(path: Path) -> Path:
     """The file, which may now be written."""
     path.chmod(0o644)
     return path
+
+
+def image_sample() -> interp.Sample:
+    """A sample whose image is a file."""
+    path = new_folder() / "image.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    return interp.Sample(path, "where?")
+
+
+def moved_image(back: bool) -> None:
+    """Checks the files of a sample whose image was moved away, and perhaps back."""
+    sample = image_sample()
+    path, key = Path(str(sample.image)), file_keys(sample)
+    path.rename(path.with_name("moved.png"))
+    if back:
+        path.with_name("moved.png").rename(path)
+    check_files(sample, key)
+
+
+def in_memory() -> None:
+    """Checks the files of a sample that has none."""
+    sample = interp.Sample(np.zeros((8, 8, 3), np.uint8), "where?")
+    check_files(sample, file_keys(sample))
 
 
 def pipe() -> Path:
@@ -545,6 +585,7 @@ def names() -> dict[str, Any]:
     theirs = (
         label_map, cell_grid, whole_view, as_path, write_atomically, join_tables, answer_columns, first_token,
         head_agreement, one_map, thresholds, SweepTask, newer, older, RunFolder, merge, run_task, Flow, domains, Lengths,
+        Workers,
     )  # fmt: skip
     aliases = {"map_of_heads": map_of_heads, "map_of_layers": map_of_layers, "edited_model": edited_model}
     public = {

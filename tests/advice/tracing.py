@@ -23,6 +23,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.decoding import Draw
 from interp.tracing.knockout_variants import Knockouts
 from interp.tracing.lens import Lens
+from interp.tracing.run import run_pass
 from interp.tracing.target_variants import KeptTarget
 
 ROWS: list[tuple[str, str, str]] = [
@@ -75,15 +76,15 @@ ROWS: list[tuple[str, str, str]] = [
     ("mllm.trace([one], edits=[PatchRows(SITE, [tr.rows(SITE)] * 2)])", "a single array for all", "mllm.trace([one, one], edits=[PatchRows(SITE, tr.rows(SITE))])"),
     # generation
     ("Decoding(1.0, contrast=2)", "an interp.Contrast or None", "[Decoding(1.0, contrast=each) for each in (interp.Contrast(2), None)]"),
+    ("mllm.answers([one], generate=0)", "Write generate=1 or more", "mllm.answers([one], generate=1)"),
     ("mllm.trace([one], decoding='greedy')", "an interp.Decoding", "mllm.trace([one], decoding=interp.Decoding())"),
     ("tr.drawn('float16')", "Try dtype='float32'", "tr.drawn('float32')"),
     ("tr.ending('x').trace([one], generate=2)", "Set mllm.hf.generation_config.eos_token_id = 2", "tr.ending(2).trace([one], generate=2)"),
     ("tr.ending('x').trace([one], generate=2)", "a list of them, or None", "[tr.ending(ids).trace([one], generate=2) for ids in ([2, 3], None)]"),
     # frequencies of positions that depend on the batch
-    ("indicators.AttentionGradient()(tr.roped(), tr.of_two_lengths())", "Run them one by one", "[indicators.AttentionGradient()(tr.roped(), [each]) for each in tr.of_two_lengths()]"),
-    ("indicators.AttentionGradient()(tr.roped(), tr.of_two_lengths())", "those of one length together", "indicators.AttentionGradient()(tr.roped(), tr.of_two_lengths()[:1] * 2)"),
+    ("tr.passed(tr.roped(), tr.of_two_lengths())", "Run them one by one", "[tr.passed(tr.roped(), [each]) for each in tr.of_two_lengths()]"),
+    ("tr.passed(tr.roped(), tr.of_two_lengths())", "those of one length together", "tr.passed(tr.roped(), tr.of_two_lengths()[:1] * 2)"),
     ("tr.roped().trace(tr.of_two_lengths()[0], generate=tr.LIMIT)", "Ask for fewer tokens", "tr.roped().trace(tr.of_two_lengths()[0], generate=1)"),
-    ("tr.roped().trace(tr.of_two_lengths(), reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "Run the samples one by one, each with its own", "[tr.roped().trace([each], reads=[Rows(Site(keys=image_mask(mask)))]) for each, mask in zip(tr.of_two_lengths(), tr.masks(2))]"),
     # executors
     ("tr.calling_on().using('source').trace([one], reads=[Rows(SITE)])", "Use a model class that does", "interp.wrap(*tiny('llava')).using('source').trace([one], reads=[Rows(SITE)])"),
     # targets
@@ -116,6 +117,8 @@ ROWS: list[tuple[str, str, str]] = [
 ELSEWHERE: dict[str, str] = {
     "torch's default device is meta": "tests/tracing/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
+    "sample {…}, number {…} of those given, does not fit in memory even alone": "no memory runs out in a row; tests/tracing/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
+    "a variant of sample {…} does not fit in memory even alone": "no memory runs out in a row; tests/indicators/test_micro_batches.py::test_samples_or_variants_that_do_not_fit_are_halved",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
 
@@ -372,6 +375,12 @@ def roped() -> Mllm:
 def of_two_lengths() -> list[interp.Sample]:
     """A sample within the limit and one beyond it."""
     return [_sample("where is the nodule ?"), _sample("what is in the left lung ? " * 5)]
+
+
+def passed(mllm: Mllm, samples: list[interp.Sample]) -> torch.Tensor:
+    """The logits of one pass over all of the samples."""
+    found = mllm.encode(samples)
+    return run_pass(mllm.hf, found.inputs | {"position_ids": found.positions}, meter())
 
 
 # ---- targets ----

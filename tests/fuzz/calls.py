@@ -196,6 +196,11 @@ def _statistics() -> list[Call]:
         Call("holm", stats.holm, given(p_values=[0.1, 0.2])),
         Call("per_group", stats.per_group, given(values=VALUES, groups=GROUPS)),
         Call("population_note", stats.population_note, given(n_groups=3)),
+        Call(
+            "two_way_share", stats.two_way_share, given(values=VALUES, groups_a=GROUPS, groups_b=GROUPS[::-1])
+        ),
+        Call("krippendorff_alpha", stats.krippendorff_alpha, given(ratings=[[1, 2, 3], [1, 2, 2]])),
+        Call("weighted_kappa", stats.weighted_kappa, given(a=[1, 2, 3], b=[1, 2, 2], values=[1, 2, 3])),
     ]
 
 
@@ -301,6 +306,7 @@ def model_calls() -> dict[str, list[Call]]:
     return {
         "models": [
             Call("Mllm.trace", mllm.trace, given(samples=[at.sample], seed=0)),
+            Call("Mllm.answers", mllm.answers, given(samples=[at.sample], seed=0)),
             Call("Mllm.score", mllm.score, one),
             Call("Mllm.encode", mllm.encode, one),
             Call("Mllm.prefix", mllm.prefix, one),

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 import interp
-from interp import data, indicators, methods, metrics, stats, study
+from interp import curation, data, indicators, methods, metrics, reader_study, stats, study
 from tests.fuzz.calls import STUDIES, layer_calls, model_calls, result, result_calls, value_calls
+from tests.fuzz.people import people_calls
 from tests.fuzz.trials import Call, bare_error
 from tests.study.planted import sweep
 
 pytestmark = pytest.mark.usefixtures("unchecked", "_elsewhere")
 
-SHARE = {"values": 0.25, "models": 0.02, "results": 0.05}
+SHARE = {"values": 0.25, "models": 0.02, "results": 0.05, "people": 0.1}
 """Which share of the trials a default run makes, drawn by a fixed seed."""
 
 
@@ -61,6 +62,17 @@ def test_a_share_of_wrong_values_for_results_is_refused(
     check(layer_calls(planted), record_property, "arguments of results", SHARE["results"])
 
 
+def test_a_share_of_wrong_values_for_people_is_refused(
+    record_property: Callable[[str, object], None],
+) -> None:
+    check(people_calls(), record_property, "arguments of pages", SHARE["people"])
+
+
+@pytest.mark.slow
+def test_wrong_values_for_people_are_refused(record_property: Callable[[str, object], None]) -> None:
+    check(people_calls(), record_property, "arguments: pages for raters and readers")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", value_calls())
 def test_wrong_values_are_refused(kind: str, record_property: Callable[[str, object], None]) -> None:
@@ -92,6 +104,7 @@ RESULTS = {
     *("Answer", "Crop", "Flips", "HeadMaps", "Interval", "LayerChoice", "Mllm", "PermutationTest", "Prefix"),
     *("Removed", "Trace", "Triage", "Cell", "GridCell", "GridResult", "HeadGrid", "HeadResult", "Matched"),
     *("IndicatorResult", "KnockoutResult", "RefinementResult", "Result", "Stratified", "InterpError"),
+    *("Curation", "Key", "Pack", "ReaderResult"),
 }
 """What functions return and users read, but do not make."""
 BASES = {"Metric", "Method", "Removal", "Study", "StudyTask"}
@@ -106,13 +119,14 @@ def test_every_public_name_is_in_the_table() -> None:
         for call in [
             *of_kinds(value_calls()),
             *of_kinds(model_calls()),
+            *people_calls(),
             *layer_calls(sweep().run("runs", progress=False)),
         ]
     }
     known = {name.removeprefix("study.").removeprefix("metrics.") for name in listed}
     public = {
         name
-        for module in (interp, data, indicators, methods, metrics, stats, study)
+        for module in (interp, curation, data, indicators, methods, metrics, reader_study, stats, study)
         for name in module.__all__
         if callable(getattr(module, name)) and not inspect.ismodule(getattr(module, name))
     }

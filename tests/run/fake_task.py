@@ -1,12 +1,11 @@
 """A small task without a model: thirty numbers and their square roots, with the faults a test asks for.
 
-python tests/run/fake_task.py OUT [WORKERS] [i/n]      runs it in a process that never imports torch
+python tests/run/fake_task.py OUT [WORKERS] [i/n] [ADDRESS] [LOG]     runs it in a process that never imports torch
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import signal
 import sys
@@ -39,14 +38,16 @@ class Roots:
     deadly: tuple[int, str] | None = (
         None  # the first process to meet this sample is killed, and leaves a file
     )
-    log: str | None = None  # a file that gets a line per micro-batch computed
+    poison: int | None = None  # every process that meets this sample is killed
+    log: str | None = None  # a file that gets a line per micro-batch computed: its samples and the process
     moved: bool = False  # another plan for the same study
-    blind: bool = False  # a worker process sees another study
+    blind: bool = False  # another process sees another study
+    home: int = field(default_factory=os.getpid)
     calls: list[tuple[int, ...]] = field(default_factory=list)
     name: str = "roots"
 
     def to_dict(self) -> dict[str, Any]:
-        seen = self.n + (self.blind and multiprocessing.parent_process() is not None)
+        seen = self.n + (self.blind and os.getpid() != self.home)
         return {"study": "roots", "n": seen, "bad": list(self.bad)}
 
     def provenance(self) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class Roots:
         self._faults(indices)
         if self.log is not None:
             with open(self.log, "a") as file:
-                file.write(f"{indices}\n")
+                file.write(f"{indices} {os.getpid()}\n")
         pairs = [(index, layer) for index in indices for layer in (0, 1)]
         scores = [
             {"index": index, "layer": layer, "value": math.sqrt(index + layer)} for index, layer in pairs
@@ -87,6 +88,8 @@ class Roots:
         if self.deadly is not None and self.deadly[0] in indices and not Path(self.deadly[1]).exists():
             Path(self.deadly[1]).touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.poison in indices:
+            os.kill(os.getpid(), signal.SIGKILL)
         for index in indices:
             if index in self.bad:
                 raise ImageError(f"image of {index} is broken.")
@@ -97,6 +100,11 @@ class Roots:
 
 
 if __name__ == "__main__":
-    out, workers, part = (*sys.argv[1:], *("1", "")[len(sys.argv) - 2 :])
-    task = Roots(bad=(5, 9), pause=0.02)
-    run_task(task, Path(out), progress=False, workers=int(workers), part=as_part(part))
+    given = dict(enumerate(sys.argv[1:]))
+    task = Roots(bad=(5, 9), pause=0.02, log=given.get(4))
+    options = {
+        "workers": int(given.get(1, 1)),
+        "part": as_part(given.get(2, "")),
+        "address": given.get(3) or None,
+    }
+    run_task(task, Path(given[0]), progress=False, **options)

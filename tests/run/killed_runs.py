@@ -1,6 +1,6 @@
 """Runs the fake task many times and kills it: at random moments, or inside a chosen write.
 
-    python tests/run/killed_runs.py moments|writes|together OUT N
+    python tests/run/killed_runs.py moments|behind|writes|together OUT N
 
 It imports and warms up once, and forks, so that a run costs some hundredths of a second. Each experiment has a folder
 of its own under OUT; what happened is printed as JSON, one line per experiment.
@@ -30,7 +30,12 @@ N_WRITES = 29
 
 
 def start(
-    out: Path, *, pause: float = 0.002, prepare: Callable[[], None] = lambda: None, **changes: Any
+    out: Path,
+    *,
+    pause: float = 0.002,
+    prepare: Callable[[], None] = lambda: None,
+    loaders: int = 0,
+    **changes: Any,
 ) -> int:
     """Run the task in a process of its own; returns the process."""
     child = os.fork()
@@ -40,7 +45,7 @@ def start(
     try:
         os.fsync = lambda handle: None  # a kill loses nothing that the kernel holds: only order matters here
         prepare()
-        run_task(Roots(**{**TASK, "pause": pause, **changes}), out, progress=False)
+        run_task(Roots(**{**TASK, "pause": pause, **changes}), out, progress=False, loaders=loaders)
         status = 0
     finally:
         os._exit(status)
@@ -69,6 +74,9 @@ class HalfWritten:
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
     def write(self, data: bytes) -> None:
         self.file.write(data[: len(data) // 2])
@@ -108,14 +116,14 @@ def tell(out: Path, **what: Any) -> None:
         raise SystemExit("nobody killed this run")
 
 
-def moments(out: Path, n: int) -> None:
+def moments(out: Path, n: int, loaders: int = 0) -> None:
     """n kills at random moments of a run's life; a run that was over is not counted."""
     chance, begin = random.Random(7), time.perf_counter()
-    end(start(out / "whole"))
+    end(start(out / "whole", loaders=loaders))
     life, killed = time.perf_counter() - begin, 0
     for number in range(4 * n):
         place = out / str(number)
-        child = start(place)
+        child = start(place, loaders=loaders)
         time.sleep(chance.uniform(0.0, life))
         os.kill(child, signal.SIGKILL)
         if not end(child):
@@ -123,6 +131,11 @@ def moments(out: Path, n: int) -> None:
             tell(place)
         if killed == n:
             return
+
+
+def behind(out: Path, n: int) -> None:
+    """As `moments`, of runs that write each shard while they compute the next one."""
+    moments(out, n, loaders=2)
 
 
 def writes(out: Path, n: int) -> None:
@@ -146,4 +159,6 @@ def together(out: Path, n: int) -> None:
 if __name__ == "__main__":
     kind, folder, count = sys.argv[1:]
     run_task(Roots(**TASK), Path(folder, "warm"), progress=False)
-    {"moments": moments, "writes": writes, "together": together}[kind](Path(folder), int(count))
+    {"moments": moments, "behind": behind, "writes": writes, "together": together}[kind](
+        Path(folder), int(count)
+    )

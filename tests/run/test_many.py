@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from interp.errors import RunError
-from interp.run import Outcome, ProcessCache, prepare, run_task, run_tasks, workers
+from interp.run import Outcome, ProcessCache, prepare, run_task, run_tasks
+from interp.run.workers import dispatch
 from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints, leftovers
 
@@ -87,7 +88,7 @@ def test_each_task_has_the_bytes_and_the_folder_it_has_alone(tmp_path: Path) -> 
 
 
 def test_one_pool_opens_each_model_once_per_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "n_threads", lambda: None)  # so that the workers need not import torch
+    monkeypatch.setattr(dispatch, "n_threads", lambda: None)  # so that the workers need not import torch
     diary = tmp_path / "diary"
     groups = kins(diary, models=("one", "two"), n=16)
     run_tasks(groups, tmp_path / "two", workers=2, progress=False)

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from interp.errors import RunError
-from interp.run import RunFolder, run_task, workers
+from interp.run import RunFolder, run_task
 from interp.run.shards import schemas_of
+from interp.run.workers import dispatch
 from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints
 
@@ -124,7 +125,7 @@ def test_a_bug_stops_the_run_and_keeps_finished_shards(tmp_path: Path) -> None:
 def test_processes_give_the_same_bytes_and_errors_with_context(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "n_threads", lambda: None)  # so that the workers need not import torch
+    monkeypatch.setattr(dispatch, "n_threads", lambda: None)  # so that the workers need not import torch
     alone = run(Roots(bad=(5,)), tmp_path / "one")
     last = Roots().plan().shards[-1][-1][-1]
     with pytest.raises(ZeroDivisionError) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import inspect
 import json
 import re
 from pathlib import Path
@@ -140,12 +141,20 @@ def test_a_set_is_parted_by_the_kinds_its_samples_name() -> None:
     assert {label: len(samples) for label, samples in parts.items()} == {"a · x": 2, "a · y": 1, "b": 1}
 
 
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("fig*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)
 def test_scripts_are_short_and_have_the_same_arguments(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 150
     arguments = script(path.stem).main.__annotations__
-    of_models = set() if path.stem == "fig2_dataset" else {"model", "workers"}  # it runs none
+    of_models = {"model", "workers", "batch_size"} if path.stem != "fig2_dataset" else set()  # it runs none
     assert {"data", "out", "seed"} | of_models <= set(arguments)
+
+
+def test_scripts_have_one_worker_unless_told_otherwise() -> None:
+    mains = {name: script(name).main for name in SCRIPTS if name != "fig2_dataset"}
+    defaults = {name: inspect.signature(main).parameters["workers"].default for name, main in mains.items()}
+    assert set(defaults.values()) == {
+        1
+    }  # what the options' help says; tyro takes no other number from a script
 
 
 SCRIPTS = sorted(file.stem for file in STUDIES.glob("*.py"))

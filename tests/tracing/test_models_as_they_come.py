@@ -12,37 +12,15 @@ import torch
 
 import tests.tiny as tiny
 from interp.errors import ModelError
-from interp.indicators import AttentionGradient, AttributionPatching, IntegratedGradients
-from interp.tracing import Knockout, Rows, Site, wrap
+from interp.tracing import Rows, Site, wrap
 from interp.tracing.copies import randomised
+from tests.tracing.model_numbers import INDICATORS, READS, alike, numbers
 from tests.tracing.module_state import state_of
-
-READS = [Rows(Site(queries="last"))]
-EDITS = [Knockout(Site(layers=[0], queries="all", keys="image")), Knockout(Site(layers=[2], keys="image"))]
-INDICATORS = (AttentionGradient(), AttributionPatching(), IntegratedGradients(steps=2))
-
-
-def numbers(mllm: Any) -> dict[str, np.ndarray]:
-    """Rows, edits, generation, prefix and gradients of a model."""
-    samples = tiny.samples()[:2]
-    plain = mllm.trace(samples, reads=READS, generate=2)
-    edited = mllm.trace(samples, edits=EDITS)
-    after = mllm.trace(mllm.prefix(samples), reads=READS)
-    found = {"logits": plain.logits, "edited": edited.logits, "after": after.logits}
-    found |= {f"rows {i}": plain[i].rows for i in range(2)}
-    for indicator in INDICATORS:
-        found[type(indicator).__name__] = indicator(mllm, samples[:1])[0]
-    return {name: np.asarray(value) for name, value in found.items()}
 
 
 @pytest.fixture(scope="module")
 def expected(mllm) -> dict[str, np.ndarray]:
     return numbers(mllm)
-
-
-def alike(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, atol=2e-6, rtol=1e-4, err_msg=name)
 
 
 def compiled_layers(hf: Any) -> Any:

@@ -16,8 +16,10 @@ from interp.indicators import Attention, AttentionGradient
 from interp.inputs.prompt import GENERIC_PROMPT, Target, diff
 from interp.inputs.sample import Sample
 from interp.tracing import Mllm, Residual, Rows, Site, image_mask, wrap
+from interp.tracing.cost import Meter
 from interp.tracing.prefix import exact
 from interp.tracing.rope import Rope
+from interp.tracing.run import run_pass
 
 LIMIT = 60
 SCALINGS: dict[str, dict[str, Any]] = {
@@ -110,14 +112,26 @@ def test_generating_across_the_limit_is_refused(mllm):
 
 
 def test_what_cannot_be_run_apart_is_refused(mllm):
+    batch = mllm.encode([SHORT, LONG])
+    inputs = batch.inputs | {"position_ids": batch.positions}
     with pytest.raises(
         ModelError, match=rf"longest sample of a batch \(beyond {LIMIT} positions\).*Run them one by one"
     ):
-        AttentionGradient()(mllm, [SHORT, LONG])
-    masks = Rows(Site(keys=image_mask(np.ones((2, 16), bool))))
-    with pytest.raises(ModelError, match=r"need 2 passes.*one mask or array per sample"):
-        mllm.trace([SHORT, LONG], reads=[masks])
-    assert len(mllm.trace([SHORT, SHORT.replace(question="is it ?")], reads=[masks])) == 2
+        run_pass(mllm.hf, inputs, Meter(mllm.device))
+
+
+def test_each_sample_run_apart_keeps_its_own_mask(mllm):
+    masks = np.eye(16, dtype=bool)[:4]
+    own = [Rows(Site(keys=image_mask(mask))) for mask in masks]
+    found = mllm.trace(ALL, reads=[Rows(Site(keys=image_mask(masks)))])
+    for one, sample, read in zip(found, ALL, own, strict=True):
+        np.testing.assert_allclose(one.rows, mllm.trace(sample, reads=[read])[0].rows, atol=1e-5)
+
+
+def test_maps_of_gradients_are_those_of_each_sample_alone(mllm):
+    found = AttentionGradient()(mllm, [SHORT, LONG])
+    for one, sample in zip(found, (SHORT, LONG), strict=True):
+        np.testing.assert_allclose(one, AttentionGradient()(mllm, sample)[0], atol=1e-5)
 
 
 def test_prompts_beyond_the_scaled_limit_are_refused(mllm):

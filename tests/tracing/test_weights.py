@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from interp.errors import ModelError
-from interp.tracing.weights import content, execution_device, named_tensors
+from interp.tracing.devices import execution_device
+from interp.tracing.weights import content, named_tensors
 
 
 @pytest.mark.parametrize(

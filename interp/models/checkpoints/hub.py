@@ -14,7 +14,7 @@ import huggingface_hub
 
 from interp.errors import ModelError
 
-__all__ = ["HUB_ID", "fetched", "find_part", "reachable", "small_files"]
+__all__ = ["HUB_ID", "fetched", "find_part", "lora_files", "reachable", "small_files"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md")
@@ -49,6 +49,15 @@ def small_files(hub_id: str, revision: str | None = None) -> Path:
         ModelError: The repository cannot be reached.
     """
     return _snapshot(hub_id, revision, _SMALL)
+
+
+def lora_files(hub_id: str) -> Path:
+    """Returns a local folder with the settings and weights of a LoRA adapter on the hub.
+
+    Raises:
+        ModelError: The repository cannot be reached.
+    """
+    return _snapshot(hub_id, None, ("adapter_config.json", "adapter_model.safetensors"))
 
 
 def fetched(hub_id: str, revision: str | None = None) -> Path:

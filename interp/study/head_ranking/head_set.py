@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interp.errors import SiteError, StudyError
-from interp.run import canonical
+from interp.run import Workers, canonical
 from interp.study.fields import as_tuple
 from interp.study.head_ranking.result import Pairs
 from interp.study.model_spec import OpenModel
@@ -110,7 +110,7 @@ class HeadSet:
         self,
         out: str | os.PathLike[str] = "runs",
         *,
-        workers: int = 1,
+        workers: int | Workers = 1,
         progress: bool = True,
         mllm: OpenModel | None = None,
     ) -> Pairs:
@@ -118,7 +118,7 @@ class HeadSet:
 
         Args:
             out: The folder that holds runs.
-            workers: Processes, when the ranking has to run.
+            workers: Processes, or an `interp.run.Workers`, when the ranking has to run.
             progress: Show progress on stderr.
             mllm: The ranking's model, when it is open already.
 

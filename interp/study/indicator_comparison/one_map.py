@@ -15,6 +15,7 @@ from interp.errors import InterpError, MapError, StudyError
 from interp.indicators import Maps
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.metrics import METRICS
+from interp.run import Workers
 from interp.study.layer_choice import LayerChoice, choose_layer
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.model_spec import open_model
@@ -81,7 +82,12 @@ def _of_layers(
 
 
 def with_layers(
-    study: Any, out: str | os.PathLike[str], *, workers: int = 1, progress: bool = True, mllm: Any = None
+    study: Any,
+    out: str | os.PathLike[str],
+    *,
+    workers: int | Workers = 1,
+    progress: bool = True,
+    mllm: Any = None,
 ) -> Any:
     """The comparison with a layer, or "sum", for each indicator that gives several; see `IndicatorComparison`.
 

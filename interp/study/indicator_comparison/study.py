@@ -12,6 +12,7 @@ from interp.errors import StudyError
 from interp.indicators import Attention, CentrePrior, RandomMap, Removal
 from interp.inputs.prompt import GENERIC_PROMPT, Target
 from interp.metrics import METRICS
+from interp.run import Workers
 from interp.study.fields import (
     RULES,
     Indicator,
@@ -190,7 +191,7 @@ class IndicatorComparison(Study[IndicatorResult]):
         self,
         out: str | os.PathLike[str] = "runs",
         *,
-        workers: int = 1,
+        workers: int | Workers = 1,
         progress: bool = True,
         mllm: OpenModel | None = None,
     ) -> IndicatorComparison:

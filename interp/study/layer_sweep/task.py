@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics import named
 from interp.metrics.map_and_mask import check
 from interp.run import FAILURES
+from interp.run.columns import Columns, TableRows
 from interp.run.task import failure
 from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, moved_masks
 from interp.study.first_token import answer_columns
@@ -81,9 +81,7 @@ class SweepTask(SamplesTask):
         """All but the maps."""
         return ("scores", "samples")
 
-    def rows(
-        self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None
-    ) -> dict[str, list[dict[str, Any]]]:
+    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> TableRows:
         """The sample's scores at every layer, its own row and its maps."""
         sample, partner = self.study.data[index], self._partners[index]
         layers, values = _layers(array, sample)
@@ -103,16 +101,16 @@ class SweepTask(SamplesTask):
             "footprints": tokens.footprints.astype(np.float32).ravel(),
         }
         scores = self._scores(index, layers, values, tokens, own)
-        failures = [self._silent(score) for score in scores if math.isnan(score["value"])]
-        maps = [
-            {"index": index, "layer": layer, "map": line}
-            for layer, line in zip(layers, values.astype(np.float32), strict=True)
+        failures = [
+            self._silent(scores[at]) for at in np.flatnonzero(np.isnan(scores.values["value"])).tolist()
         ]
+        lines = list(values.astype(np.float32))
+        maps = Columns({"index": np.full(len(layers), index), "layer": np.array(layers), "map": lines})
         return {"scores": scores, "samples": [row], "maps": maps, FAILURES: failures}
 
     def _scores(
         self, index: int, layers: list[int], values: np.ndarray, tokens: TokenMap, own: np.ndarray
-    ) -> list[dict[str, Any]]:
+    ) -> Columns:
         """One row per layer, metric and control; tokens without a footprint are left out."""
         unseen = np.isnan(tokens.footprints)
         grid, chosen = (None, ~unseen.any(axis=1)) if unseen.any() else (tokens.grid, slice(None))
@@ -121,18 +119,23 @@ class SweepTask(SamplesTask):
         others = self._borrowed(index, tokens)
         masks = np.stack([own, *others])[:, chosen]
         pair = check(maps, masks)
-        table = {}
+        found: dict[tuple[str, str], np.ndarray] = {}
         for metric in named(self.study.metrics):
-            scores = metric(pair, masks, grid).T.tolist()
-            table[metric.name, "boxes"] = scores[0][:-1]
-            table[metric.name, "centre_prior"] = scores[0][-1:] * len(layers)
+            scores = metric(pair, masks, grid)
+            found[metric.name, "boxes"] = scores[:-1, 0]
+            found[metric.name, "centre_prior"] = np.repeat(scores[-1:, 0], len(layers))
             if others:
-                table[metric.name, "shuffled_boxes"] = scores[1][:-1]
-        return [
-            {"index": index, "layer": layer, "metric": metric, "control": control, "value": scores[place]}
-            for place, layer in enumerate(layers)
-            for (metric, control), scores in table.items()
-        ]
+                found[metric.name, "shuffled_boxes"] = scores[:-1, 1]
+        metrics, controls = zip(*found, strict=True)
+        return Columns(
+            {
+                "index": np.full(len(layers) * len(found), index),
+                "layer": np.repeat(layers, len(found)),
+                "metric": list(metrics) * len(layers),
+                "control": list(controls) * len(layers),
+                "value": np.stack(list(found.values()), axis=1).ravel(),
+            }
+        )
 
     def _borrowed(self, index: int, tokens: TokenMap) -> list[np.ndarray]:
         """What the boxes or masks of the sample's partner would cover; empty where there is nothing to borrow."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from interp.data import Samples
 from interp.errors import StudyError
+from interp.run import Workers
 from interp.study.dataframes import records, where
 from interp.study.grid import Grid
 from interp.study.head_ranking.head_set import PUBLISHED, HeadSet
@@ -54,7 +55,8 @@ def grounding(
     k: int | None = None,
     metric: str = "kl",
     seed: int = 0,
-    workers: int = 1,
+    workers: int | Workers = 1,
+    batch: int = 8,
 ) -> Grounding:
     """The heads and the layer for VGRefine on this model: published, where they are, else found on validation samples.
 
@@ -68,7 +70,8 @@ def grounding(
         k: How many heads; by default 20, as published, or an eighth of a small model's.
         metric: What ranks the heads; the paper's is KL.
         seed: Of the layer sweep.
-        workers: Processes.
+        workers: Processes, or an `interp.run.Workers`.
+        batch: Samples per forward pass.
 
     Raises:
         StudyError: No validation samples for a model without published heads, or samples of the test split.
@@ -86,11 +89,12 @@ def grounding(
             'Give rows a "split" of "validation", or choose other data.'
         )
     check_split([validation], "heads and a layer")
-    ranking = HeadRanking(model=model, data=validation, metric=metric)
+    ranking = HeadRanking(model=model, data=validation, metric=metric, batch=batch)
     ranked = ranking.run(out, workers=workers)
     n_heads = ranked.n_heads - ranked.n_unranked
     chosen = k or min(20, max(n_heads // 8, 1))
-    sweep = LayerSweep(model=model, data=validation, metrics=("ar",), seed=seed).run(out, workers=workers)
+    layers = LayerSweep(model=model, data=validation, metrics=("ar",), seed=seed, batch=batch)
+    sweep = layers.run(out, workers=workers)
     choice = choose_layer(sweep)
     layer = next(iter(choice.layers.values()))
     split = f"{validation.split} " if validation.split else ""
@@ -107,7 +111,7 @@ def best_method(
     methods: dict[str, Any],
     *,
     out: str | os.PathLike[str] = "runs",
-    workers: int = 1,
+    workers: int | Workers = 1,
 ) -> tuple[Any, RefinementResult]:
     """The method with the best accuracy on validation samples, and what it was found from.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from interp.errors import StudyError
 from interp.methods import Method, Plain
+from interp.run import Workers
 from interp.study.fields import field, whole_number
 from interp.study.head_ranking.head_set import HeadSet
 from interp.study.model_spec import OpenModel, model_label
@@ -92,7 +93,7 @@ class Refinement(Study[RefinementResult]):
         self,
         out: str | os.PathLike[str] = "runs",
         *,
-        workers: int = 1,
+        workers: int | Workers = 1,
         progress: bool = True,
         mllm: OpenModel | None = None,
     ) -> Refinement:
@@ -100,7 +101,7 @@ class Refinement(Study[RefinementResult]):
 
         Args:
             out: The folder that holds runs.
-            workers: Processes, when a ranking has to run.
+            workers: Processes, or an `interp.run.Workers`, when a ranking has to run.
             progress: Show progress on stderr.
             mllm: The study's model, when it is open already.
         """

@@ -1,0 +1,207 @@
+"""Where a model's weights go as they are loaded, and in which form: device, device map, dtype, quantisation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from interp.errors import ModelError
+from interp.models.quantization import quantization_config
+
+__all__ = ["DeviceMap", "Placement"]
+
+DeviceMap: TypeAlias = str | Mapping[str, int | str | torch.device]
+_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+_OTHER = "cpu, disk, a GPU's number, or a name such as cuda:1"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the weights go and in which form. Made by `Placement.of`, which checks everything.
+
+    Attributes:
+        device: where the model runs, where there is no device map.
+        dtype: of the weights; "auto" keeps the checkpoint's.
+        device_map: where which part of the model lies.
+        folder: where the weights go that the map leaves on the disk.
+        quantization: transformers' settings of a quantisation.
+    """
+
+    device: str | torch.device
+    dtype: str | torch.dtype
+    device_map: DeviceMap | None
+    folder: Path | None
+    quantization: Any
+
+    @classmethod
+    def of(
+        cls,
+        device: str | torch.device,
+        dtype: str | torch.dtype,
+        device_map: DeviceMap | None,
+        offload_folder: str | Path | None,
+        quantization: Any,
+    ) -> Placement:
+        """The placement that `interp.load` is asked for, whose arguments these are.
+
+        Raises:
+            ModelError: A value that is none of those, or two that exclude each other.
+        """
+        kind = _dtype(dtype)
+        if not isinstance(device, str | torch.device):
+            raise ModelError(
+                f'device is a name such as "cpu" or "cuda:0", or a torch.device; got {device!r}.'
+            )
+        if device_map is not None and str(device) != "cpu":
+            raise ModelError(
+                f"device_map= says where every part of the model goes, and device={str(device)!r} would say it again. "
+                "Leave device out."
+            )
+        chosen = _checked(device_map)
+        folder = _folder(chosen, offload_folder)
+        return cls(device, kind, chosen, folder, quantization_config(quantization, kind))
+
+    def options(self, config: Any) -> dict[str, Any]:
+        """What transformers' `from_pretrained` is to be told, for a checkpoint with that config.
+
+        Quantised weights cannot be moved by transformers, so they are loaded to where they stay.
+        """
+        found: dict[str, Any] = {"dtype": self.dtype}
+        if self.quantization is not None:
+            found["quantization_config"] = self.quantization
+        if self.device_map is not None:
+            found["device_map"] = (
+                self.device_map if isinstance(self.device_map, str) else dict(self.device_map)
+            )
+            found |= {} if self.folder is None else {"offload_folder": str(self.folder)}
+        elif self.quantization is not None or getattr(config, "quantization_config", None) is not None:
+            found["device_map"] = {"": self.device}
+        return found
+
+    def moved(self, hf: Any) -> Any:
+        """A loaded model, moved to the device unless it lies where it stays.
+
+        Raises:
+            ModelError: The device is not there or full, or the map does not name every part of the model and no other.
+        """
+        if isinstance(self.device_map, Mapping):
+            self._check_parts(hf, self.device_map)
+        if self.device_map is not None or getattr(hf, "hf_device_map", None) is not None:
+            return hf
+        return self.on_device(lambda: hf.to(self.device))
+
+    def on_device(self, make: Callable[[], Any]) -> Any:
+        """What `make` puts on the device.
+
+        Raises:
+            ModelError: The device is not there, or full.
+        """
+        try:
+            return make()
+        except (AssertionError, RuntimeError) as error:  # torch's words
+            raise ModelError(
+                f"device={str(self.device)!r} cannot be used ({error}). Is it there, and large enough?"
+            ) from error
+
+    def dispatched(self, hf: Any) -> Any:
+        """A model on the CPU, spread as the device map says; for checkpoints that transformers does not load.
+
+        Raises:
+            ModelError: A device map that does not fit the model, or devices that are not there.
+        """
+        from accelerate import dispatch_model, infer_auto_device_map
+        from accelerate.utils import get_balanced_memory
+
+        split = getattr(hf, "_no_split_modules", None)
+        options: dict[str, Any] = {"no_split_module_classes": list(split or ())}
+        try:
+            if isinstance(self.device_map, str):
+                memory = None
+                if self.device_map != "sequential":
+                    low = self.device_map == "balanced_low_0"
+                    memory = get_balanced_memory(hf, low_zero=low, **options)
+                where: Any = infer_auto_device_map(hf, max_memory=memory, **options)
+            else:
+                where = dict(self.device_map or {})
+                self._check_parts(hf, where)
+            return dispatch_model(hf, where, offload_dir=self.folder)
+        except ModelError:
+            raise
+        except Exception as error:  # whatever accelerate raises
+            raise self.misplaced(error) from error
+
+    def _check_parts(self, hf: Any, parts: Mapping[str, Any]) -> None:
+        """transformers leaves weights that no part names on the CPU, where no GPU finds them."""
+        names = [name for name, _ in (*hf.named_modules(), *hf.named_parameters())]
+        odd = [part for part in parts if part not in names]
+        left = [
+            name
+            for name, _ in hf.named_parameters()
+            if not any(part == "" or name == part or name.startswith(f"{part}.") for part in parts)
+        ]
+        if odd or left:
+            said = [f"the model has no part {', '.join(map(repr, odd))}"] if odd else []
+            said += [f"no part holds {', '.join(left[:4])}{' …' if len(left) > 4 else ''}"] if left else []
+            raise self.misplaced(ValueError("; ".join(said)))
+
+    def misplaced(self, error: Exception) -> ModelError:
+        """The error for a device map that cannot be used."""
+        return ModelError(
+            f"device_map={self.device_map!r} cannot be used ({type(error).__name__}: {str(error)[:500]}). Each part of "
+            f'the model goes to {_OTHER}; "" names the whole model, and device_map="auto" finds a place for each part.'
+        )
+
+
+def _checked(device_map: DeviceMap | None) -> DeviceMap | None:
+    if device_map is None or (isinstance(device_map, str) and device_map in _STRATEGIES):
+        return device_map
+    wrong = f"device_map is {', '.join(map(repr, _STRATEGIES))}, or a dict of the model's parts → {_OTHER}"
+    if not isinstance(device_map, Mapping) or not device_map:
+        raise ModelError(f"{wrong}; got {device_map!r:.200}.")
+    for name, place in device_map.items():
+        number = isinstance(place, int) and not isinstance(place, bool) and place >= 0
+        if not isinstance(name, str) or not (number or isinstance(place, torch.device) or _is_device(place)):
+            raise ModelError(f"{wrong}; got {name!r:.100}: {place!r:.100}.")
+    return device_map
+
+
+def _is_device(place: Any) -> bool:
+    if place == "disk":
+        return True
+    try:
+        return isinstance(place, str) and torch.device(place).type != "meta"
+    except RuntimeError:
+        return False
+
+
+def _folder(device_map: DeviceMap | None, folder: str | Path | None) -> Path | None:
+    to_disk = isinstance(device_map, Mapping) and "disk" in device_map.values()
+    if folder is None:
+        if to_disk:
+            raise ModelError(
+                "device_map= leaves weights on the disk; say in which folder they go: offload_folder='offload'."
+            )
+        return None
+    if not isinstance(folder, str | os.PathLike) or not str(folder):
+        raise ModelError(f"offload_folder is a folder's path; got {folder!r}.")
+    if device_map is None:
+        raise ModelError(
+            "offload_folder= is where device_map= leaves weights on the disk; give device_map='auto' as well."
+        )
+    return Path(folder)
+
+
+def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
+    if isinstance(dtype, str) and dtype == "auto":
+        return dtype
+    found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(
+            f'dtype is "auto", a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.'
+        )
+    return found

@@ -1,0 +1,96 @@
+"""Files of ratings are checked; the page holds its samples' texts as data."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp.curation import rating_page, read_ratings
+from interp.data import Samples
+from interp.errors import DataError, SampleError
+from interp.inputs.sample import Sample
+from tests.curation.rated import rating_file, to_rate
+from tests.report.hostile_samples import ATTACK, Elements
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"relevance": 0}, "'relevance' is 0; expected one of"),
+        ({"relevance": 6}, "'relevance' is 6"),
+        ({"relevance": True}, "'relevance' is True"),
+        ({"relevance": 4.0}, r"'relevance' is 4\.0"),
+        ({"relevance": "4"}, "'relevance' is '4'"),
+        ({"beauty": 4}, "'beauty' is 4"),
+    ],
+)
+def test_scores_are_whole_numbers_on_a_scale(tmp_path: Path, values: Any, message: str) -> None:
+    samples = to_rate()
+    file = rating_file(tmp_path / "a.json", samples, "Ana", {}, answers=[{"item": "0", "values": values}])
+    with pytest.raises(DataError, match=message):
+        read_ratings([file], samples)
+
+
+def test_ratings_of_other_samples_are_refused(tmp_path: Path) -> None:
+    samples = to_rate()
+    file = rating_file(tmp_path / "a.json", samples, "Ana", {0: (5, 5, 5)})
+    for other in (samples[:3], samples.like(reversed(list(samples))), to_rate(question="Changed?")):
+        with pytest.raises(DataError, match="but these samples need"):
+            read_ratings([file], other)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b"[]", "expected a JSON object, got list"),
+        (b'{"by": "a", "by": "b"}', "is given twice in one object"),
+        (b'{"by": NaN}', "is not a finite number"),
+        (b"[" * 100_000, "nested too deep"),
+    ],
+)
+def test_damaged_files_are_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "bad.json").write_bytes(content)
+    with pytest.raises(DataError, match=rf"bad\.json: .*{message}"):
+        read_ratings([tmp_path / "bad.json"], to_rate())
+
+
+def test_missing_files_and_empty_edits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_ratings([tmp_path / "nowhere.json"], to_rate())
+    file = rating_file(tmp_path / "a.json", to_rate(), "Ana", {}, {0: "  "})
+    with pytest.raises(DataError, match="answer 0: the text is empty"):
+        read_ratings([file], to_rate())
+
+
+def test_the_page_is_the_same_each_time_and_complete(tmp_path: Path) -> None:
+    one, two = (rating_page(to_rate(), tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
+    assert one == two
+    assert b"http" not in re.sub(rb"data:image/jpeg;base64,[A-Za-z0-9+/=]+", b"", one).replace(
+        b"http-equiv", b""
+    )
+
+
+def test_texts_that_try_to_be_markup_stay_texts(tmp_path: Path) -> None:
+    samples = to_rate(
+        1, question=f"</script>{ATTACK}", answer=ATTACK, options=[ATTACK, "no"], meta={"label": ATTACK}
+    )
+    page = rating_page(samples, tmp_path / "a.html", title=ATTACK).read_text()
+    assert page.count("</script>") == 2
+    seen = Elements(page)
+    assert not [tag for tag, _ in seen.tags if tag == "img"]
+    assert ATTACK in html.unescape(seen.text)
+
+
+def test_only_samples_that_can_be_seen_are_put_on_a_page(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="rating needs at least one sample"):
+        rating_page(Samples([]), tmp_path / "a.html")
+    broken = Samples([Sample.unusable("row 3 has no image", id="x")])
+    with pytest.raises(SampleError, match="row 3 has no image"):
+        rating_page(broken, tmp_path / "a.html")
+    assert not (tmp_path / "a.html").exists()

@@ -1,0 +1,129 @@
+"""Every indicator gives the same maps for every batch size, in the order given."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from interp import indicators
+from interp.conformance.tiny import tiny
+from interp.errors import ModelError
+from interp.inputs.prompt import GENERIC_PROMPT, Target, diff
+from interp.tracing import Mllm, out_of_memory, wrap
+from tests.batch_sizes import WHOLE, samples
+
+CHEAP: dict[str, Any] = {
+    "attention": indicators.Attention(per_head=True),
+    "relative attention": indicators.Attention(relative_to=GENERIC_PROMPT),
+    "attention of a label": indicators.Attention(queries="label"),
+    "attention of the answer": indicators.Attention(relative_to=GENERIC_PROMPT, queries="answer"),
+    "value-weighted attention": indicators.ValueWeightedAttention(),
+    "rollout": indicators.Rollout(),
+    "attention gradient": indicators.AttentionGradient(),
+    "attribution patching": indicators.AttributionPatching(layers=[1, 0]),
+    "input gradient": indicators.InputGradient(),
+    "embedding gradient": indicators.InputGradient(of="embeddings", times_input=True),
+    "SmoothGrad": indicators.SmoothGrad(n=2, seed=1),
+    "integrated gradients": indicators.IntegratedGradients(steps=2),
+    "token knockout": indicators.TokenKnockout(batch=5),
+    "embedding replacement": indicators.EmbeddingReplacement(),
+    "occlusion": indicators.Occlusion(coarse=2, refine=0.1),
+    "random masks": indicators.RandomMasks(n=12, seed=2, cell=1),
+    "activation patching": indicators.ActivationPatching(
+        [
+            (one, one.replace(question=one.question, images=[np.asarray(one.load())[::-1]]))
+            for one in samples()
+        ],
+        layers=[0],
+        block=2,
+    ),
+    "random map": indicators.RandomMap(3),
+    "centre prior": indicators.CentrePrior(),
+}
+TARGETED = {"attention gradient": Target(diff("left lung", "right")), "token knockout": Target("left lung")}
+
+
+@functools.cache
+def family(name: str) -> Mllm:
+    return wrap(*tiny(name))
+
+
+def test_every_indicator_is_tried():
+    tried = {type(indicator).__name__ for indicator in CHEAP.values()}
+    assert tried == {name for name in indicators.__all__ if "__call__" in vars(getattr(indicators, name))}
+
+
+@pytest.mark.by_default(name=("llava",), size=(2,))
+@pytest.mark.parametrize("label", CHEAP)
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "llava_next"])
+def test_maps_are_the_same_for_every_size(name, size, label):
+    """Of three samples, the first and the last with the same image."""
+    mllm, indicator, own = family(name), CHEAP[label], samples()[:3]
+    target = TARGETED.get(label, Target("greedy"))
+    whole = indicator(mllm, own, target=target, batch_size=WHOLE)
+    found = indicator(mllm, own, target=target, batch_size=size)
+    assert [tokens.length for tokens in found.tokens] == [tokens.length for tokens in whole.tokens]
+    for one, same in zip(found, whole, strict=True):
+        scale = float(np.abs(same.values).max()) or 1.0
+        xr.testing.assert_allclose(one / scale, same / scale, atol=1e-5, rtol=1e-5)
+    assert (found.logits is None) == (whole.logits is None)
+    if found.logits is not None and whole.logits is not None:
+        np.testing.assert_allclose(found.logits.values, whole.logits.values, atol=1e-5)
+    assert found.cost.forwards >= whole.cost.forwards
+    assert found.cost.backwards >= whole.cost.backwards
+
+
+@pytest.mark.parametrize("label", ["attention", "token knockout", "random map", "integrated gradients"])
+def test_sizes_that_are_none_are_refused(unchecked, label):
+    with pytest.raises(ModelError, match="batch_size, the samples in one pass"):
+        CHEAP[label](family("llava"), samples(), batch_size=0)
+
+
+class Narrow:
+    """Passes of more lines than `room` do not fit in memory; a hook for a model's forward."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.refused = room, 0
+
+    def __call__(self, module: Any, arguments: Any, named: dict[str, Any]) -> None:
+        if len(named["input_ids"]) > self.room:
+            self.refused += 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.by_default(label=("attention gradient", "token knockout"))
+@pytest.mark.parametrize(
+    ("label", "room"),
+    [
+        ("attention gradient", 1),
+        ("token knockout", 3),
+        ("embedding replacement", 1),
+        ("occlusion", 2),
+        ("activation patching", 1),
+    ],
+)
+def test_samples_or_variants_that_do_not_fit_are_halved(monkeypatch, label, room):
+    """Of indicators that run samples one by one, the variants of a sample."""
+    monkeypatch.setattr(out_of_memory, "free_memory", lambda: None)  # takes 50 ms
+    mllm, indicator, own = family("llava"), CHEAP[label], samples()[:2]
+    whole = indicator(mllm, own)
+    hook = Narrow(room)
+    handle = mllm.hf.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        found = indicator(mllm, own)
+        assert hook.refused
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            indicator(mllm.at_once(), own)
+        hook.room = 0
+        with pytest.raises(ModelError, match="does not fit in memory even alone"):
+            indicator(mllm, own)
+    finally:
+        handle.remove()
+    for one, same in zip(found, whole, strict=True):
+        np.testing.assert_allclose(one.values, same.values, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,82 @@
+"""Every method gives the same answers for every batch size, in the order given."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from interp.conformance.tiny import tiny
+from interp.errors import MethodError, ModelError
+from interp.methods import HGAI, PAI, AdaptVis, Method, Plain, ScalingVis, VGRefine, ViCrop
+from interp.tracing import Mllm, wrap
+from tests.batch_sizes import WHOLE, samples
+
+VGREFINE = VGRefine([(0, 1), (1, 2)], layers=[1])
+METHODS: dict[str, Method] = {
+    "plain": Plain(),
+    "PAI": PAI(),
+    "HGAI": HGAI(),
+    "ScalingVis": ScalingVis(0.5),
+    "AdaptVis": AdaptVis(threshold=0.01),
+    "VGRefine": VGREFINE,
+    "ViCrop": ViCrop(base=0.5),
+    "ViCrop by gradients": ViCrop(map="pure_grad", base=0.5, images="crop"),
+}
+
+
+@functools.cache
+def family(name: str) -> Mllm:
+    return wrap(*tiny(name))
+
+
+def assert_same(found: Any, wanted: Any) -> None:
+    assert [one.text for one in found] == [one.text for one in wanted]
+    assert len({id(one.cost) for one in found}) == 1
+    for one, same in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one.logits, same.logits, atol=1e-5, rtol=1e-5)
+        assert one.details.keys() == same.details.keys()
+        for name, value in one.details.items():
+            expected = same.details[name]
+            if isinstance(value, str | tuple | None):
+                assert value == expected
+            else:
+                np.testing.assert_allclose(value, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.by_default(name=("llava",), size=(2,))
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])
+def test_answers_are_the_same_for_every_size(name, size, method):
+    """Of three samples, the first and the last with the same image."""
+    mllm, answer, own = family(name), METHODS[method].answer, samples()[:3]
+    whole = answer(mllm, own, max_new_tokens=2, batch_size=WHOLE)
+    found = answer(mllm, own, max_new_tokens=2, batch_size=size)
+    assert_same(found, whole)
+    assert found[0].cost.forwards >= whole[0].cost.forwards
+
+
+def test_maps_that_are_given_stay_with_their_samples():
+    mllm = family("llava")
+    own = samples()[:3]
+    measured = VGREFINE.head_maps(mllm, own, batch_size=2)
+    whole = VGREFINE.head_maps(mllm, own, batch_size=WHOLE)
+    for one, same in zip(measured.maps, whole.maps, strict=True):
+        np.testing.assert_allclose(one, same, rtol=1e-4)
+    maps = [one.mean(axis=0) for one in measured.maps]
+    again = VGREFINE.answer(mllm, own, maps=maps, max_new_tokens=1, batch_size=2)
+    assert_same(again, VGREFINE.answer(mllm, own, max_new_tokens=1, batch_size=WHOLE))
+    kept = [one.kept for one in VGREFINE.triage(mllm, own, batch_size=2)]
+    for one, answer in zip(kept, again, strict=True):
+        np.testing.assert_array_equal(one, answer.details["kept"])
+    with pytest.raises(MethodError, match="got 2 for 3 samples"):
+        VGREFINE.answer(mllm, own, maps=maps[:2], batch_size=2)
+
+
+def test_sizes_that_are_none_are_refused(unchecked):
+    for method in METHODS.values():
+        with pytest.raises(ModelError, match="batch_size, the samples in one pass"):
+            method.answer(family("llava"), samples(), batch_size=0)

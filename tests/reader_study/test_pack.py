@@ -1,0 +1,231 @@
+"""The page of a reader study tells nothing but the maps: not by names, order, sides, sizes, colours or metadata."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from interp.data import Samples
+from interp.errors import DataError, MapError
+from interp.indicators import Maps
+from interp.inputs.sample import Sample
+from interp.reader_study import Pack, read_key, write_pack
+from interp.reader_study.pack import draw_items
+from tests.reader_study.cases import cases, maps
+
+FIRST, SECOND = "plain-condition", "refined-condition"
+
+
+def pack(folder: Path, found: dict[str, Maps] | None = None, n: int = 9, **options: Any) -> Pack:
+    given = {FIRST: maps(n, 1), SECOND: maps(n, 2, power=6.0)} if found is None else found
+    chosen = {"n_duplicates": 3, "seed": 11, "side": 64, **options}
+    return write_pack(cases(n), given, page=folder / "page.html", key=folder / "key.json", **chosen)
+
+
+def items(page: Path) -> list[dict[str, Any]]:
+    text = page.read_text()
+    found = re.search(r'<script type="application/json" id="form">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])["items"]
+
+
+def sheet(item: dict[str, Any]) -> Image.Image:
+    return Image.open(BytesIO(base64.b64decode(item["pictures"][0]["src"].partition(",")[2])))
+
+
+def halves(item: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
+    """The pixels of the image, of map A and of map B."""
+    whole = np.asarray(sheet(item))
+    return tuple(part.tobytes() for part in np.split(whole, 3, axis=1))  # pyright: ignore[reportReturnType]
+
+
+def test_the_page_names_no_condition_sample_group_or_seed(tmp_path: Path) -> None:
+    made = pack(tmp_path, seed=918273645)
+    text = html.unescape(made.page.read_text())
+    for secret in (FIRST, SECOND, "secret-", "patient", "918273645", str(tmp_path), "duplicate"):
+        assert secret not in re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text), secret
+    assert [one["key"] for one in items(made.page)] == [str(place + 1) for place in range(12)]
+
+
+def test_exchanged_names_give_the_same_page(tmp_path: Path) -> None:
+    one, two = maps(9, 1), maps(9, 2, power=6.0)
+    straight = pack(tmp_path / "a", {"x": one, "y": two}).page.read_bytes()
+    assert (
+        pack(tmp_path / "b", {"y": two, "x": one}).page.read_bytes() == straight
+    )  # the order of the arguments
+    assert pack(tmp_path / "c", {"one": one, "two": two}).page.read_bytes() == straight  # the names
+
+
+def test_exchanged_maps_change_the_pictures_alone(tmp_path: Path) -> None:
+    one, two = maps(9, 1), maps(9, 2, power=6.0)
+    straight = items(pack(tmp_path / "a", {"x": one, "y": two}).page)
+    crossed = items(pack(tmp_path / "b", {"x": two, "y": one}).page)
+    for item, other in zip(straight, crossed, strict=True):
+        image, a, b = halves(item)
+        assert halves(other) == (image, b, a)
+        item["pictures"][0].pop("src"), other["pictures"][0].pop("src")
+        assert item == other
+
+
+def test_both_maps_are_in_one_png_without_metadata(tmp_path: Path) -> None:
+    found = items(pack(tmp_path).page)
+    sizes = set()
+    for item in found:
+        assert len(item["pictures"]) == 1
+        raw = base64.b64decode(item["pictures"][0]["src"].partition(",")[2])
+        image = sheet(item)
+        sizes.add((image.size, image.mode))
+        kinds, at = [], 8
+        while at < len(raw):
+            length = int.from_bytes(raw[at : at + 4])
+            kinds.append(raw[at + 4 : at + 8])
+            at += length + 12
+        assert set(kinds) == {b"IHDR", b"IDAT", b"IEND"}
+    assert sizes == {((3 * 64, 48), "RGB")}
+
+
+def test_the_scale_of_a_condition_does_not_show(tmp_path: Path) -> None:
+    one, two = maps(9, 1), maps(9, 2)
+    faint = Maps(tuple(1e-6 * array for array in two.arrays), two.tokens, two.cost)
+    assert pack(tmp_path / "a", {"x": one, "y": two}).page.read_bytes() == (
+        pack(tmp_path / "b", {"x": one, "y": faint}).page.read_bytes()
+    )
+
+
+def test_each_condition_is_a_on_half_of_the_cases(tmp_path: Path) -> None:
+    key = read_key(pack(tmp_path).key)
+    first = [one for one in key.items if one.duplicate_of is None]
+    assert sum(one.a == FIRST for one in first) in (4, 5)
+    assert len({one.case for one in first}) == 9
+    assert [one.case for one in first] != sorted(one.case for one in first)
+
+
+def test_sides_and_order_vary_with_the_seed() -> None:
+    samples, seen, orders = cases(12), np.zeros(15), set()
+    for seed in range(100):
+        found = draw_items(samples, ("x", "y"), 12, 3, np.random.default_rng(seed))
+        seen += [one.a == "x" for one in found]
+        orders.add(tuple(one.case for one in found))
+    assert len(orders) == 100
+    assert seen.min() > 30  # each place has x as A in about 50 of 100, give or take 5
+    assert seen.max() < 70
+
+
+def test_duplicates_come_later_with_sides_exchanged(tmp_path: Path) -> None:
+    made = pack(tmp_path, n_duplicates=3)
+    key, shown = read_key(made.key, page=made.page), items(made.page)
+    again = [one for one in key.items if one.duplicate_of]
+    assert len(again) == 3
+    assert made.n_items == len(shown) == 12
+    for one in again:
+        first = key.items[int(str(one.duplicate_of)) - 1]
+        assert (first.case, first.a, first.b) == (one.case, one.b, one.a)
+        assert int(one.item) - int(first.item) >= 2
+        image, a, b = halves(shown[int(first.item) - 1])
+        assert halves(shown[int(one.item) - 1]) == (image, b, a)
+
+
+def test_the_key_says_what_each_side_shows(tmp_path: Path) -> None:
+    only = maps(9, 1)
+    dark = Maps(tuple(0 * array for array in only.arrays), only.tokens, only.cost)
+    made = pack(tmp_path, {"bright": only, "dark": dark})
+    for one, item in zip(read_key(made.key).items, items(made.page), strict=True):
+        _, a, b = halves(item)
+        bright, other = (a, b) if one.a == "bright" else (b, a)
+        assert (
+            np.frombuffer(bright, np.uint8).astype(float).std()
+            > np.frombuffer(other, np.uint8).astype(float).std()
+        )
+        assert item["text"] == f"question {one.case}?"
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    one, two, other = pack(tmp_path / "a"), pack(tmp_path / "b"), pack(tmp_path / "c", seed=12)
+    assert one.page.read_bytes() == two.page.read_bytes()
+    assert one.key.read_bytes() == two.key.read_bytes()
+    assert one.page.read_bytes() != other.page.read_bytes()
+
+
+def test_without_a_seed_a_large_random_one_is_drawn(tmp_path: Path) -> None:
+    seeds = {read_key(pack(tmp_path / name, seed=None).key).seed for name in "abc"}
+    assert len(seeds) == 3
+    assert max(seeds) > 2**32
+
+
+def test_boxes_are_drawn_only_on_demand(tmp_path: Path) -> None:
+    plain, boxed = items(pack(tmp_path / "a").page), items(pack(tmp_path / "b", boxes=True).page)
+    assert halves(plain[0])[0] != halves(boxed[0])[0]
+
+
+def test_outlines_of_masks_are_not_drawn_either(tmp_path: Path) -> None:
+    mask = np.zeros((36, 48), np.uint8)
+    mask[5:20, 5:20] = 1
+    found = {}
+    for name, masks in (("plain", ()), ("masked", [mask])):
+        samples = Samples([one.replace(boxes=(), masks=masks) for one in cases(2)])
+        given = {"x": maps(2, 1), "y": maps(2, 2)}
+        made = write_pack(
+            samples, given, page=tmp_path / name, key=tmp_path / f"{name}.json", seed=1, side=64
+        )
+        found[name] = made.page.read_bytes()
+    assert found["plain"] == found["masked"]
+
+
+def test_a_key_that_is_needed_is_not_overwritten(tmp_path: Path) -> None:
+    made = pack(tmp_path)
+    before = made.page.read_bytes()
+    with pytest.raises(DataError, match="is the key of another page, whose answers need it"):
+        pack(tmp_path, seed=12)
+    assert made.page.read_bytes() == before
+    pack(tmp_path)  # the very same study may be written again
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"found": {"x": maps(9, 1)}}, "maps are two conditions"),
+        (
+            {"found": {"x": maps(9, 1), "y": maps(8, 2)}},
+            r"'y' needs one \(token,\) map for each of the 9 samples",
+        ),
+        (
+            {"found": {"x": maps(9, 1), "y": maps(9, 2, grid=(6, 8))}},
+            r"different footprints \(12 and 48 tokens\)",
+        ),
+        ({"n_duplicates": 4}, "n_duplicates is a whole number of at least 0 and at most 3"),
+        ({"n_cases": 10}, "n_cases is a whole number of at least 2 and at most 9"),
+        ({"ties": 1}, "ties is True or False"),
+        ({"seed": -1}, "seed is a whole number"),
+    ],
+)
+def test_packs_that_cannot_be_made_are_refused(
+    tmp_path: Path, unchecked: None, options: Any, message: str
+) -> None:
+    with pytest.raises((DataError, MapError), match=message):
+        pack(tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_page_and_key_are_two_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="page and key are two files"):
+        write_pack(cases(4), {"x": maps(4, 1), "y": maps(4, 2)}, page=tmp_path / "p", key=tmp_path / "p")
+
+
+def test_a_case_shows_one_image(tmp_path: Path) -> None:
+    two = Sample(images=[cases(1)[0].load()] * 2, question="?")
+    with pytest.raises(DataError, match="has 2 images; a case shows one"):
+        write_pack(
+            Samples([two, cases(1)[0]]),
+            {"x": maps(2, 1), "y": maps(2, 2)},
+            page=tmp_path / "p",
+            key=tmp_path / "k",
+        )

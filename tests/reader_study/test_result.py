@@ -1,0 +1,221 @@
+"""What readers preferred, against values worked by hand; and files that do not belong together."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from interp.errors import DataError, StudyError
+from interp.reader_study import Key, ReaderResult, read_key, read_study, write_pack
+from interp.stats import krippendorff_alpha, two_way_share
+from tests.reader_study.cases import answer_file, cases, maps, prefers
+from tests.report.hostile_samples import ATTACK, Elements
+
+OPTIONS: dict[str, Any] = {"n_duplicates": 2, "seed": 3, "side": 64, "ties": True}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Key]:
+    """A folder with a page and a key of 6 cases, 2 of them shown twice, and the key."""
+    folder = tmp_path_factory.mktemp("study")
+    write_pack(
+        cases(6),
+        {"old": maps(6, 1), "new": maps(6, 2)},
+        page=folder / "page.html",
+        key=folder / "key.json",
+        **OPTIONS,
+    )
+    return folder, read_key(folder / "key.json")
+
+
+def answered(made: tuple[Path, Key], folder: Path) -> ReaderResult:
+    """Three readers: one is all for "new", one for "old" but for a case, one says tie, new, old and nothing more."""
+    key = made[1]
+    first = [one.item for one in key.items if one.duplicate_of is None]
+    new, old = prefers(key, "new"), prefers(key, "old")
+    files = [
+        answer_file(folder / "a.json", key, "Ana", new),
+        answer_file(folder / "b.json", key, "Ben", old | {first[0]: new[first[0]]}),
+        answer_file(
+            folder / "c.json", key, "Cem", {first[0]: "tie", first[1]: new[first[1]], first[2]: old[first[2]]}
+        ),
+    ]
+    return read_study(made[0] / "key.json", files, page=made[0] / "page.html")
+
+
+def test_shares_counts_and_duplicates_by_hand(made: tuple[Path, Key], tmp_path: Path) -> None:
+    result = answered(made, tmp_path)
+    assert result.key.conditions == ("new", "old")
+    rows = result.per_reader().set_index("reader")
+    assert rows.n.to_dict() == {"Ana": 6, "Ben": 6, "Cem": 3}
+    assert rows["new"].to_dict() == {"Ana": 6, "Ben": 1, "Cem": 1}
+    assert rows["old"].to_dict() == {"Ana": 0, "Ben": 5, "Cem": 1}
+    assert rows.ties.to_dict() == {"Ana": 0, "Ben": 0, "Cem": 1}
+    assert rows.share.to_dict() == pytest.approx({"Ana": 1.0, "Ben": 1 / 6, "Cem": 0.5})
+    assert rows.n_duplicates.to_dict() == {"Ana": 2, "Ben": 2, "Cem": 0}
+    first = [one.item for one in result.key.items if one.duplicate_of is None]
+    ben = (
+        1 - sum(one.duplicate_of == first[0] for one in result.key.items) / 2
+    )  # he answered that case otherwise again
+    assert rows.same.to_dict() == pytest.approx({"Ana": 1.0, "Ben": ben, "Cem": np.nan}, nan_ok=True)
+    found = result.preference()
+    assert found.share.tolist() == pytest.approx([8.5 / 15, 8.5 / 15, 6.5 / 15, 6.5 / 15])
+    assert found.n.tolist() == [15] * 4
+    assert found.note.str.contains("Only 3 readers, fewer than 20").tolist() == [True, False, True, False]
+    assert found.note.str.contains("Only 6 groups").all()
+
+
+def test_intervals_and_alpha_are_of_the_same_table(made: tuple[Path, Key], tmp_path: Path) -> None:
+    result = answered(made, tmp_path)
+    groups = {one.item: one.group for one in result.key.items}
+    first = [one.item for one in result.key.items if one.duplicate_of is None]
+    table = np.array([[1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0], [0.5, 1, 0, np.nan, np.nan, np.nan]])
+    readers, columns = np.indices(table.shape)
+    interval = two_way_share(table.ravel(), readers.ravel(), [groups[first[c]] for c in columns.ravel()])
+    row = result.preference().iloc[0]
+    assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
+    agreement = result.agreement()
+    assert agreement["n"] == 6
+    assert agreement["same"] == pytest.approx((1 + 0 + 1 + 4 * 0 + 1) / (6 + 3 + 3))
+    assert agreement["alpha"] == pytest.approx(krippendorff_alpha(table, level="ordinal"))
+
+
+def test_a_side_preferred_throughout_shows(made: tuple[Path, Key], tmp_path: Path) -> None:
+    key = made[1]
+    file = answer_file(tmp_path / "a.json", key, "lazy", {one.item: "A" for one in key.items})
+    row = read_study(key, [file]).per_reader().iloc[0]
+    assert row.side_a == 1.0
+    assert row.same == 0.0  # the sides of duplicates are exchanged
+    assert row.share == pytest.approx(0.5)
+
+
+def test_one_reader_gives_no_interval_over_readers(made: tuple[Path, Key], tmp_path: Path) -> None:
+    result = read_study(made[1], [answer_file(tmp_path / "a.json", made[1], "Ana", prefers(made[1], "new"))])
+    row = result.preference().iloc[0]
+    assert np.isnan(row.low)
+    assert row.note == "One reader: nothing can be said about other readers."
+    page = result.report(tmp_path / "r.html").read_text()
+    assert "One reader: there is nothing to compare." in page
+
+
+def test_the_report_escapes_names_and_marks_its_note(tmp_path: Path) -> None:
+    folder = tmp_path
+    write_pack(
+        cases(4), {ATTACK: maps(4, 1), "new": maps(4, 2)}, page=folder / "page.html", key=folder / "key.json", seed=1,
+        side=64,
+    )  # fmt: skip
+    key = read_key(folder / "key.json")
+    files = [
+        answer_file(folder / "a.json", key, ATTACK[:90], prefers(key, "new")),
+        answer_file(folder / "b.json", key, "Ben", prefers(key, ATTACK)),
+    ]
+    page = read_study(key, files).report(folder / "r.html", note=f"Simulated. {ATTACK}").read_text()
+    seen = Elements(re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL))
+    assert "Simulated." in seen.text
+    assert ATTACK in seen.text
+    assert not [tag for tag, attributes in seen.tags if tag == "img"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"form": "other"}, "form is 'other', but these samples need"),
+        ({"format": "interp ratings"}, "format is 'interp ratings'"),
+        ({"version": 2}, "version is 2"),
+        ({"version": True}, "version is True"),
+        ({"by": " "}, "by is empty"),
+        ({"by": 5}, "by is a text of at most 100 characters"),
+        ({"extra": 1}, "has the fields"),
+        ({"answers": {}}, "answers is a list"),
+        ({"answers": [1]}, "answer 0: expected an object"),
+        ({"answers": [{"item": "99", "values": {}}]}, "item '99' is not on the page"),
+        ({"answers": [{"item": 1, "values": {}}]}, "item 1 is not on the page"),
+        ({"answers": [{"item": "1", "values": {}}] * 2}, "answer 1: item '1' is answered twice"),
+        ({"answers": [{"item": "1", "values": {"choice": "C"}}]}, "'choice' is 'C'; expected one of"),
+        ({"answers": [{"item": "1", "values": {"choice": ["A"]}}]}, "'choice' is"),
+        ({"answers": [{"item": "1", "values": {"taste": "A"}}]}, "'taste' is 'A'"),
+        ({"answers": [{"item": "1", "values": []}]}, "values is an object"),
+        ({"answers": [{"item": "1", "values": {}, "text": "new"}]}, "answer 0 has the fields"),
+        ({"answers": [{"item": "1", "values": {}, "comment": "\ud800"}]}, "lone surrogate"),
+        ({"answers": []}, "the readers answered no case"),
+    ],
+)
+def test_files_of_answers_are_checked(
+    made: tuple[Path, Key], tmp_path: Path, changes: Any, message: str
+) -> None:
+    file = answer_file(tmp_path / "a.json", made[1], "Ana", {"1": "A"}, **changes)
+    with pytest.raises(DataError, match=message):
+        read_study(made[1], [file])
+
+
+def test_two_files_by_one_reader_are_refused(made: tuple[Path, Key], tmp_path: Path, unchecked: None) -> None:
+    files = [
+        answer_file(tmp_path / name, made[1], by, {"1": "A"}) for name, by in (("a", "Ana"), ("b", " ANA "))
+    ]
+    with pytest.raises(DataError, match="are both by"):
+        read_study(made[1], files)
+    with pytest.raises(DataError, match=r"Write \[path\]"):
+        read_study(made[1], files[0])  # pyright: ignore[reportArgumentType]
+
+
+def test_ties_are_refused_where_they_were_not_offered(tmp_path: Path) -> None:
+    write_pack(
+        cases(4),
+        {"old": maps(4, 1), "new": maps(4, 2)},
+        page=tmp_path / "p.html",
+        key=tmp_path / "k.json",
+        seed=1,
+        side=64,
+    )
+    key = read_key(tmp_path / "k.json")
+    with pytest.raises(DataError, match="'choice' is 'tie'"):
+        read_study(key, [answer_file(tmp_path / "a.json", key, "Ana", {"1": "tie"})])
+
+
+def test_a_key_of_another_page_is_refused(made: tuple[Path, Key], tmp_path: Path) -> None:
+    write_pack(
+        cases(6), {"old": maps(6, 1), "new": maps(6, 2)}, page=tmp_path / "page.html", key=tmp_path / "key.json",
+        **OPTIONS | {"seed": 4},
+    )  # fmt: skip
+    file = answer_file(tmp_path / "a.json", made[1], "Ana", {"1": "A"})
+    with pytest.raises(DataError, match="is not the key of"):
+        read_study(made[0] / "key.json", [file], page=tmp_path / "page.html")
+    with pytest.raises(DataError, match="but these samples need"):
+        read_study(tmp_path / "key.json", [file])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda key: key.pop("seed"), "is not a key: expected the fields"),
+        (lambda key: key.update(ties=0), "is not a key: expected the fields"),
+        (lambda key: key.update(seed=True), "is not a key: expected the fields"),
+        (lambda key: key.update(format="x"), "is 'x', version 1; expected 'interp reader study key'"),
+        (lambda key: key.update(conditions=["new"]), "conditions are two names"),
+        (lambda key: key.update(conditions=["new", "new"]), "a key has two conditions"),
+        (lambda key: key.update(items=[]), "a key has two conditions, and items that differ"),
+        (lambda key: key["items"].append(key["items"][0]), "9 items, 8 different"),
+        (lambda key: key["items"][0].update(a="best"), "names other conditions"),
+        (lambda key: key["items"][0].update(duplicate_of="77"), "or is no duplicate"),
+        (lambda key: key["items"][0].update(case="0"), "is not a key"),
+        (lambda key: key["items"].append(5), "item 8 is an object"),
+    ],
+)
+def test_damaged_keys_are_refused(made: tuple[Path, Key], tmp_path: Path, change: Any, message: str) -> None:
+    record = json.loads((made[0] / "key.json").read_text())
+    change(record)
+    (tmp_path / "key.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match=message):
+        read_key(tmp_path / "key.json")
+
+
+def test_a_level_outside_0_to_1_is_refused(made: tuple[Path, Key], tmp_path: Path) -> None:
+    result = answered(made, tmp_path)
+    for call in (result.preference, result.per_reader):
+        with pytest.raises(StudyError, match=r"level is between 0 and 1, such as 0\.95"):
+            call(level=95)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from interp.errors import RunError
+from interp.run.prepare import Unit
+from interp.run.workers.dispatch import dispatched
+from interp.run.workers.worker import about_this_process
+from tests.run.workers.simulated_pool import SimulatedPool
+
+UNITS = [Unit(0, (0,), shard) for shard in range(5)] + [Unit(1, (0,), shard) for shard in range(3)]
+
+
+def run(pool: SimulatedPool, n: int = 2, said: list[str] | None = None) -> list[Unit]:
+    lines = [] if said is None else said
+    found = dispatched(
+        pool, UNITS, n, say=lines.append, describe=lambda unit: f"shard {unit.shard} (ids a, b)"
+    )
+    return [unit for unit, _ in found]
+
+
+def test_each_unit_is_computed_once_with_one_in_flight_a_worker() -> None:
+    pool = SimulatedPool()
+    assert run(pool, 3) == UNITS
+    assert [unit for _, unit in pool.sent] == UNITS
+    assert {worker for worker, _ in pool.sent} == {0, 1, 2}
+    assert pool.most_in_flight == 3
+    assert pool.closed == [False]
+
+
+def test_a_dead_workers_unit_follows_the_rest_of_its_group() -> None:
+    lost = UNITS[1]
+    pool = SimulatedPool(lambda worker, slot, unit: "died" if (unit, worker) == (lost, 1) else "done")
+    said: list[str] = []
+    assert sorted(run(pool, 2, said), key=UNITS.index) == UNITS
+    order = [unit for _, unit in pool.sent]
+    assert order == [*UNITS[:5], lost, *UNITS[5:]]
+    assert max(pool.slots) == 2  # one worker was replaced
+    assert said == ["a worker died (it was killed by SIGKILL); its shard goes to another worker."]
+
+
+def test_an_idle_worker_takes_over_without_a_new_one() -> None:
+    last = UNITS[-1]
+    pool = SimulatedPool(lambda worker, slot, unit: "died" if (unit, worker) == (last, 1) else "done")
+    assert set(run(pool)) == set(UNITS)
+    assert max(pool.slots) == 1
+
+
+def test_a_unit_that_kills_three_workers_ends_the_run() -> None:
+    deadly = UNITS[2]
+    pool = SimulatedPool(lambda worker, slot, unit: "died" if unit == deadly else "done")
+    done: list[Unit] = []
+    found = dispatched(
+        pool, UNITS, 2, say=lambda _: None, describe=lambda unit: f"shard {unit.shard} (ids a, b)"
+    )
+    with pytest.raises(
+        RunError, match=r"compute shard 2 \(ids a, b\), but 3 workers died.*killed by SIGKILL"
+    ):
+        done.extend(unit for unit, _ in found)
+    assert [unit for _, unit in pool.sent].count(deadly) == 3
+    assert set(UNITS[:5]) - {deadly} <= {unit for _, unit in pool.sent}
+    assert pool.closed == [False]
+
+
+def test_a_slot_whose_workers_always_die_is_given_up() -> None:
+    pool = SimulatedPool(lambda worker, slot, unit: "died" if slot == 1 else "done")
+    said: list[str] = []
+    assert set(run(pool, 2, said)) == set(UNITS)
+    assert list(pool.slots.values()).count(1) == 2
+    assert said[-1] == "a worker died again (it was killed by SIGKILL); the run goes on without it."
+
+
+def test_the_last_worker_is_replaced_until_its_unit_is_done() -> None:
+    pool = SimulatedPool(lambda worker, slot, unit: "died" if worker < 2 else "done")
+    assert set(run(pool, 1)) == set(UNITS)
+    assert set(pool.slots) == {0, 1, 2}
+
+
+def test_workers_that_never_start_end_the_run() -> None:
+    pool = SimulatedPool(starts=lambda worker, slot: False)
+    with pytest.raises(RunError, match=r"expected workers to start, but 3 in a row.*__main__"):
+        run(pool)
+    assert pool.sent == []
+
+
+def test_failing_starts_do_not_matter_while_others_work() -> None:
+    pool = SimulatedPool(starts=lambda worker, slot: slot == 0)
+    assert set(run(pool, 4)) == set(UNITS)
+
+
+def test_an_error_lets_the_units_in_flight_finish() -> None:
+    pool = SimulatedPool(lambda worker, slot, unit: "failed" if unit == UNITS[2] else "done")
+    done: list[Unit] = []
+    with pytest.raises(ValueError, match="a bug in 2") as caught:
+        done.extend(unit for unit, _ in dispatched(pool, UNITS, 2, say=print, describe=str))
+    assert done == [UNITS[0], UNITS[1], UNITS[3]]
+    assert [unit for _, unit in pool.sent] == UNITS[:4]
+    assert "Traceback of the worker" in str(caught.value.__cause__)
+    assert pool.closed == [False]
+
+
+@pytest.mark.parametrize("name", ["torch", "interp's code"])
+def test_a_worker_of_another_version_is_refused(name: str) -> None:
+    pool = SimulatedPool(versions={**about_this_process(), name: "other"})
+    with pytest.raises(RunError, match=rf"have the versions of this process.*one has {name} other and not"):
+        run(pool)
+    assert pool.sent == []
+
+
+def test_a_run_that_is_given_up_kills_its_workers() -> None:
+    pool = SimulatedPool()
+    found: Any = dispatched(pool, UNITS, 2, say=print, describe=str)
+    next(found)
+    found.close()
+    assert pool.closed == [True]

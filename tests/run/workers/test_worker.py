@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from interp.errors import RunError
+from interp.run import run_task
+from interp.run.prepare import Unit
+from interp.run.sessions import begin_session, code_fingerprint
+from interp.run.shards import Job
+from interp.run.store import RunFolder, StoredPlan, store_plan
+from interp.run.workers import store_sent_files
+from interp.run.workers.worker import Worker, raised
+from tests.run.fake_task import Roots
+from tests.run.run_fingerprints import fingerprints
+from tests.run.workers.placed_task import Placed
+
+
+def begun(task: Roots, out: Path) -> tuple[RunFolder, bytes]:
+    """A run's folder without shards, and its pickled job."""
+    folder = RunFolder.create(out, task.name, task.to_dict())
+    store_plan(folder.path, folder.digest, StoredPlan.of(task))
+    return folder, pickle.dumps([Job(task, folder, begin_session(folder, {}))])
+
+
+def test_sent_files_make_the_folder_that_one_process_writes(tmp_path: Path) -> None:
+    task = Roots(bad=(5, 9))
+    folder, packed = begun(task, tmp_path / "sent")
+    elsewhere = tmp_path / "sent-as-seen-from-elsewhere"
+    (tmp_path / "sent").rename(elsewhere)  # the worker cannot see the driver's folder
+    worker = Worker({0: packed}.__getitem__, sends=True)
+    outcomes = [worker.outcome(Unit(0, (0,), shard)) for shard in range(8)]
+    assert [kind for kind, _ in outcomes] == ["done"] * 8
+    assert not (tmp_path / "sent").exists()
+    elsewhere.rename(tmp_path / "sent")
+    for _, files in outcomes:
+        *_, last = files[0]
+        assert last.endswith(".json")  # the seal, which makes the shard complete
+        store_sent_files(folder, files[0])
+    resumed = Roots(bad=(5, 9))
+    run_task(resumed, tmp_path / "sent", progress=False)
+    run_task(Roots(bad=(5, 9)), tmp_path / "whole", progress=False)
+    assert resumed.calls == []
+    assert fingerprints(tmp_path / "sent") == fingerprints(tmp_path / "whole")
+    assert folder.read_json("cost.json", {})["total"]["seconds"] == 0.5 * 15
+
+
+def test_a_folder_that_is_gone_takes_no_sent_files(tmp_path: Path) -> None:
+    folder, _ = begun(Roots(), tmp_path)
+    (folder.path / "study.json").unlink()
+    with pytest.raises(RunError, match="is gone"):
+        store_sent_files(folder, {"shards/00000.json": b"{}"})
+    assert not (folder.path / "shards").exists()
+
+
+def test_a_worker_elsewhere_checks_the_files_of_its_samples(tmp_path: Path) -> None:
+    task = Placed(file=str(tmp_path / "image.png"))
+    _, packed = begun(task, tmp_path)
+    kind, value = Worker({0: packed}.__getitem__, sends=True).outcome(Unit(0, (0,), 1))
+    assert kind == "failed"
+    assert str(raised(value)).startswith(f"samples {sorted(task.plan().indices(1))} need")
+    here = Worker({0: packed}.__getitem__)
+    assert here.outcome(Unit(0, (0,), 1))[0] == "done"  # on this machine the files are those of the driver
+
+
+def test_a_worker_takes_its_own_device(tmp_path: Path) -> None:
+    _, packed = begun(Placed(diary=str(tmp_path / "diary")), tmp_path)
+    Worker({0: packed}.__getitem__, device="fake:3").outcome(Unit(0, (0,), 0))
+    assert set((tmp_path / "diary").read_text().split()) == {"fake:3"}
+
+
+def test_a_device_of_another_type_is_another_study(tmp_path: Path) -> None:
+    _, packed = begun(Placed(), tmp_path)
+    kind, value = Worker({0: packed}.__getitem__, device="other:0").outcome(Unit(0, (0,), 0))
+    assert kind == "failed"
+    with pytest.raises(RunError, match=r"but it finds the study .*process \d+ on .*different devices"):
+        raise raised(value)
+
+
+def test_an_error_that_cannot_travel_keeps_its_text(tmp_path: Path) -> None:
+    class LocalError(Exception):
+        pass
+
+    class Faulty(Roots):
+        def compute(self, indices: tuple[int, ...]) -> None:
+            raise LocalError("no class that another process knows")
+
+    folder = RunFolder.create(tmp_path, "roots", Faulty().to_dict())
+    worker = Worker({}.__getitem__)
+    worker._group, worker._jobs = 0, [Job(Faulty(), folder, "session")]
+    kind, value = worker.outcome(Unit(0, (0,), 0))
+    error = raised(value)
+    assert kind == "failed"
+    assert isinstance(error, RunError)
+    assert "LocalError: no class that another process knows" in str(error)
+    assert "in run" in str(error)  # the note that names the samples
+    assert "compute_shard" in str(error.__cause__)
+
+
+def test_a_changed_file_changes_the_hash_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("run", "study"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run" / "sessions.py").write_text("a = 1\n")
+    monkeypatch.setattr("interp.run.sessions.__file__", str(tmp_path / "run" / "sessions.py"))
+    found = []
+    for text in ("b = 1\n", "b = 2\n", "b = 1\n"):
+        (tmp_path / "study" / "other.py").write_text(text)
+        code_fingerprint.cache_clear()
+        found.append(code_fingerprint())
+    code_fingerprint.cache_clear()
+    assert found[0] == found[2] != found[1]
