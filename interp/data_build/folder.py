@@ -30,7 +30,7 @@ def check_folder(out: Path) -> None:
         DataError: A file, or a folder with other things in it.
     """
     if os.path.lexists(out) and not out.is_dir():
-        raise DataError(f"{str(out)!r} is no folder. Choose another --out.")
+        raise DataError(f"{str(out)!r} is no folder; a build writes into one.")
     others = sorted(one.name for one in out.iterdir() if one.name not in OWN) if out.is_dir() else []
     if others:
         raise DataError(

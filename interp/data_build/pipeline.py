@@ -15,7 +15,6 @@ import PIL
 
 from interp.data.build import Question, body_region, modality
 from interp.data.jsonl import jsonl
-from interp.data.lines import as_path
 from interp.data.samples import Samples
 from interp.data_build.endpoint import Answers, Endpoint, WordingError
 from interp.data_build.folder import as_lines, check_folder, rounded, write_picture
@@ -23,7 +22,7 @@ from interp.data_build.pairs import Pair, asked, chosen, targets
 from interp.data_build.settings import Settings
 from interp.errors import DataError
 from interp.inputs.text import brief
-from interp.run.files import canonical, write_atomically
+from interp.run.files import as_path, canonical, write_atomically
 
 __all__ = ["Built", "build"]
 
@@ -78,7 +77,7 @@ def build(
     """
     settings = Settings() if settings is None else settings
     _check(samples, settings, endpoint)
-    folder = as_path(out, "out")
+    folder = as_path("out", out)
     check_folder(folder)
     dropped = Counter(dict(samples.skipped))
     found = targets(samples, settings, dropped)
@@ -120,7 +119,10 @@ def _rows(
     """The rows of all pairs, their pictures written, and the pairs that the endpoint could not word."""
     rows: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{str(folder)!r} cannot be made: {error}.") from error
     for pair in pairs:
         questions = (pair.localization, pair.attribute)
         texts = tuple(question.text for question in questions)

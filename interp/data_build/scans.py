@@ -78,9 +78,10 @@ def scans(
         DataError: Another layout, a label map without its image, or what the readers of volumes refuse.
     """
     folder = as_path(root, "the folder")
-    said = _described(folder)
+    given = label_names(names)
+    said = _described(folder, named=given is not None)
     reading = _Reading(
-        label_names(names) or said.names,
+        given or said.names,
         {"plane": plane, "slices": slices, "longest": longest},
         grey,
         orientation,
@@ -150,8 +151,8 @@ class _Reading:
         return Samples(made, image.stem, {"labels without a name": len(present) - len(wanted)})
 
 
-def _described(folder: Path) -> _Described:
-    """Names and modality in `labels.json` or `dataset.json`."""
+def _described(folder: Path, *, named: bool) -> _Described:
+    """Names, unless they are `named` by the caller, and modality in `labels.json` or `dataset.json`."""
     for name in ("labels.json", "dataset.json"):
         path = folder / name
         if not path.is_file():
@@ -162,7 +163,9 @@ def _described(folder: Path) -> _Described:
             (content.get("channel_names") or content.get("modality")) if isinstance(content, dict) else None
         )
         first = channels.get("0") if isinstance(channels, dict) else None
-        return _Described(_label_names(path, held), first if isinstance(first, str) and first else None)
+        return _Described(
+            None if named else _label_names(path, held), first if isinstance(first, str) and first else None
+        )
     return _Described(None, None)
 
 

@@ -47,6 +47,11 @@ class Settings:
             raise DataError(f"area is (least, largest) as shares of the picture; got {brief(self.area)}.")
         low = check_number("the least area", pair[0], low=0.0, high=1.0, error=DataError)
         check_number("the largest area", pair[1], low=low, high=1.0, error=DataError)
+        put = object.__setattr__  # plain numbers, as build.json takes them
+        put(self, "n", None if self.n is None else int(self.n))
+        put(self, "seed", int(self.seed))
+        put(self, "share", float(self.share))
+        put(self, "area", (float(pair[0]), float(pair[1])))
         check_bool("complete", self.complete, DataError)
         for name, known in (("localization", LOCALIZATION), ("attribute", ATTRIBUTE)):
             kinds = getattr(self, name)
