@@ -104,7 +104,7 @@ RESULTS = {
     *("Answer", "Crop", "Flips", "HeadMaps", "Interval", "LayerChoice", "Mllm", "PermutationTest", "Prefix"),
     *("Removed", "Trace", "Triage", "Cell", "GridCell", "GridResult", "HeadGrid", "HeadResult", "Matched"),
     *("IndicatorResult", "KnockoutResult", "RefinementResult", "Result", "Stratified", "InterpError"),
-    *("Curation", "Key", "Pack", "ReaderResult"),
+    *("Built", "Curation", "Key", "Pack", "ReaderResult"),
 }
 """What functions return and users read, but do not make."""
 BASES = {"Metric", "Method", "Removal", "Study", "StudyTask"}
