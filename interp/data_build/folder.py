@@ -29,9 +29,9 @@ def check_folder(out: Path) -> None:
     Raises:
         DataError: A file, or a folder with other things in it.
     """
-    if os.path.lexists(out) and not out.is_dir():
+    if os.path.lexists(out) and not os.path.isdir(out):
         raise DataError(f"{str(out)!r} is no folder; a build writes into one.")
-    others = sorted(one.name for one in out.iterdir() if one.name not in OWN) if out.is_dir() else []
+    others = sorted(one.name for one in out.iterdir() if one.name not in OWN) if os.path.isdir(out) else []
     if others:
         raise DataError(
             f"{str(out)!r} holds {others[0]!r}, which no build wrote. Choose an empty folder as out."

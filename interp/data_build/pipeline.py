@@ -110,7 +110,7 @@ def _check(samples: Any, settings: Any, endpoint: Any) -> None:
 def _images(folder: Path) -> set[str]:
     """The pictures of an earlier build."""
     place = folder / "images"
-    return {f"images/{one.name}" for one in place.iterdir()} if place.is_dir() else set()
+    return {f"images/{one.name}" for one in place.iterdir()} if os.path.isdir(place) else set()
 
 
 def _rows(

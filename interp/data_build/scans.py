@@ -155,7 +155,7 @@ def _described(folder: Path, *, named: bool) -> _Described:
     """Names, unless they are `named` by the caller, and modality in `labels.json` or `dataset.json`."""
     for name in ("labels.json", "dataset.json"):
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             continue
         content = parsed_json(file_bytes(path), shown(path))
         held = content.get("labels", content) if isinstance(content, dict) else None
@@ -188,7 +188,7 @@ def _label_names(path: Path, held: Any) -> dict[int, str]:
 def _layout(folder: Path) -> tuple[Path, Path]:
     """The folders of the images and of the label maps."""
     for images, labels in LAYOUTS:
-        if (folder / images).is_dir() and (folder / labels).is_dir():
+        if os.path.isdir(folder / images) and os.path.isdir(folder / labels):
             return folder / images, folder / labels
     raise DataError(
         f"{shown(folder)} has no folders images and labels (or masks), nor imagesTr and labelsTr. Sort the files so, "
