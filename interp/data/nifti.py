@@ -38,8 +38,8 @@ def nifti(
     top) with square pixels, whatever the order of the axes in the file. Labels on another grid are put on the image's
     by nearest neighbour in millimetres. A sample's boxes are the smallest boxes around the label's 4-connected pieces
     in the slice. Pictures are cut from the file when they are used. `meta` has `label`, `plane`, `slice` (from 0 on,
-    from the left, the back or below), `pixel_mm` and `modality`; the group is the volume, so that its slices stay
-    together.
+    from the left, the back or below), `pixel_mm`, `modality` and `present` (every label in the slice); the group is the
+    volume, so that its slices stay together.
 
     Args:
         image: The image volume, .nii or .nii.gz.

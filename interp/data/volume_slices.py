@@ -199,6 +199,7 @@ class Slices:
                 "plane": self.plane,
                 "slice": index,
                 "pixel_mm": round(float(millimetres), 6),
+                "present": _present(picture, named),
             }
             for one in self._things(marks, named, picture, index, wanted, size, dropped):
                 made += self._samples(one, shown, index, size, more)
@@ -384,6 +385,13 @@ def _inside(
     picture, _ = display(marks.volume(), plane, index)
     mask = Image.fromarray(large_pieces(picture == value, least).astype(np.uint8) * 255)
     return mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST)
+
+
+def _present(
+    picture: Integer[np.ndarray, "row col"], named: Mapping[int, tuple[str, str | None]]
+) -> list[str]:
+    """Every label of a slice, also where it makes no sample."""
+    return sorted({named[value][0] for value in np.unique(picture).tolist() if value in named})
 
 
 def small_pieces(least: int) -> str:

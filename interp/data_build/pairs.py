@@ -65,9 +65,10 @@ class Pair:
 
 @dataclass
 class _Picture:
-    """The samples of one picture by label."""
+    """The samples of one picture by label, and every label that is in it."""
 
     labels: dict[str, list[Sample]] = field(default_factory=dict)
+    present: set[str] = field(default_factory=set)
 
 
 def targets(samples: Iterable[Sample], settings: Settings, dropped: Counter[str]) -> list[Target]:
@@ -82,7 +83,7 @@ def targets(samples: Iterable[Sample], settings: Settings, dropped: Counter[str]
     vocabulary = {label for picture in pictures for label in picture.labels}
     found = []
     for number, picture in enumerate(pictures):
-        away = sorted(vocabulary - picture.labels.keys()) if settings.complete else ()
+        away = sorted(vocabulary - picture.present) if settings.complete else ()
         for label, listed in picture.labels.items():
             try:
                 made = _target(number, label, listed, tuple(away), settings)
@@ -106,9 +107,17 @@ def _pictures(samples: Iterable[Sample], dropped: Counter[str]) -> list[_Picture
         elif not isinstance(label, str) or not label.strip():
             dropped[NO_LABEL] += 1
         else:
-            plain = " ".join(label.replace("_", " ").split())
-            found.setdefault(_key(sample), _Picture()).labels.setdefault(plain, []).append(sample)
+            picture = found.setdefault(_key(sample), _Picture())
+            picture.labels.setdefault(_plain(label), []).append(sample)
+            others = sample.meta.get("present")
+            picture.present |= {
+                _plain(str(one)) for one in (label, *(others if isinstance(others, list) else ()))
+            }
     return list(found.values())
+
+
+def _plain(label: str) -> str:
+    return " ".join(label.replace("_", " ").split())
 
 
 def _key(sample: Sample) -> Hashable:

@@ -26,7 +26,8 @@ class Settings:
         attribute: Kinds of the second question: "size", "shape", "abnormality". Of those that have a clear answer, the
             kind used least so far is taken; a structure without one is dropped.
         complete: Whether the labels name every structure of a picture that is named anywhere in the data. Only then is
-            a structure without a label certainly absent, which "identity" needs.
+            a structure without a label certainly absent, which "identity" needs. Volumes list every label of a slice in
+            `meta["present"]`; of other samples it must hold that the reader left none out (small pieces, crowds).
     """
 
     n: int | None = None

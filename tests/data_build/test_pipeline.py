@@ -105,6 +105,10 @@ def test_identity_names_what_is_certainly_absent(tmp_path: Path) -> None:
     assert all("liver" in one and ("spleen" in one or "kidney tumor" in one) for one in asked)
     # in slice 2 nothing is absent: no question there
     assert {sample.meta["slice"] for sample in built.samples} == {1, 3}
+    largest = scans(volume_folder(tmp_path / "in"), slices="largest")  # slice 2 has no sample of its liver
+    found = build(largest, tmp_path / "most", Settings(complete=True)).samples
+    first = {(one.meta["slice"], one.meta["about"]) for one in found if one.meta["kind"] == "localization"}
+    assert first == {(1, "identity"), (2, "presence")}
     with pytest.raises(DataError, match="Pass complete=True"):
         Settings(localization=("identity",))
 
