@@ -19,6 +19,7 @@ __all__ = [
     "PromptError",
     "RunError",
     "SampleError",
+    "ServerError",
     "SiteError",
     "StudyError",
 ]
@@ -74,6 +75,10 @@ class MethodError(InterpError):
 
 class RunError(InterpError):
     """A run folder that cannot be written, read or resumed."""
+
+
+class ServerError(RunError):
+    """An NDIF server that cannot be reached, refuses or fails, or cannot do what was asked; a study stops at it."""
 
 
 class StudyError(InterpError):

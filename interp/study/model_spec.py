@@ -19,6 +19,7 @@ __all__ = [
     "OpenModel",
     "as_model",
     "is_organism",
+    "is_remote",
     "model_label",
     "model_provenance",
     "open_model",
@@ -61,6 +62,9 @@ class ModelSpec:
         lora: Id or folder of a LoRA adapter.
         device_map: Where each part lies, instead of `device`: "auto" and so on, or a dict of parts.
         offload_folder: Where the weights go that the map leaves on the disk.
+        remote: Whether it runs on the NDIF server of nnsight's settings. Then device and dtype are the server's. A
+            study's hash holds the model's id and revision, its config and processor and the server's versions of
+            Python, nnsight, transformers and torch; the weights cannot be hashed, and the host is not part of it.
 
     Each is as in `interp.load`, and values are those that JSON can hold.
     """
@@ -76,6 +80,7 @@ class ModelSpec:
     lora: str | None = None
     device_map: str | Mapping[str, Any] | None = None
     offload_folder: str | None = None
+    remote: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id.strip():
@@ -84,6 +89,8 @@ class ModelSpec:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 object.__setattr__(self, name, _Settings.of(name, value))
+        if not isinstance(self.remote, bool):
+            raise StudyError(f"remote is True or False; got {self.remote!r}.")
 
     def load(self) -> Mllm:
         """The model itself."""
@@ -158,6 +165,11 @@ def _changes(model: ModelSpec) -> list[str]:
     if isinstance(model.processor, Mapping):
         found.append(" ".join(f"{name}={value}" for name, value in sorted(model.processor.items())))
     return found
+
+
+def is_remote(model: Any) -> bool:
+    """Whether a study's model runs on a server, which keeps its weights."""
+    return model.remote if isinstance(model, ModelSpec) else getattr(model, "server", None) is not None
 
 
 def is_organism(model: Any) -> bool:

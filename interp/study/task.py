@@ -108,7 +108,7 @@ def model_identity(mllm: Any, *, again: bool = False) -> dict[str, str]:
         found |= {} if mllm.executor == "tap" else {"executor": mllm.executor}
         kinds = sorted({device.type for device in mllm.layer_devices})
         found |= {} if len(kinds) == 1 else {"layers_on": " and ".join(kinds)}
-    return {**found, "device": str(mllm.device)}
+    return {**found, "device": mllm.place if isinstance(mllm, Mllm) else str(mllm.device)}
 
 
 def data_identity(samples: Samples, *, labels: bool = False) -> dict[str, Any]:
@@ -288,12 +288,18 @@ class StudyTask(ABC):
 
     @property
     def device(self) -> str:
-        """The device that the model takes, such as "cuda:0"."""
+        """The device that the model takes, such as "cuda:0"; "remote" where it runs on a server."""
+        if self._identity["device"] == "remote":
+            return "remote"
         return str(self.study.model.device if isinstance(self.study.model, ModelSpec) else self.mllm.device)
 
     def move(self, device: str) -> None:
-        """Open the model on this device, which is of the same type; for a task that is new in its process."""
-        self.study = self.study.replace(model=replace(self.study.model, device=device))
+        """Open the model on this device, which is of the same type; for a task that is new in its process.
+
+        A model on a server stays where it is: Ray's workers may have a GPU for other models of the run.
+        """
+        if self.device != "remote":
+            self.study = self.study.replace(model=replace(self.study.model, device=device))
 
     def check_inputs(self, indices: Sequence[int]) -> None:
         """Raise an error if a file of these samples is not here, or is another one than when this was planned.
@@ -321,7 +327,7 @@ class StudyTask(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """What the numbers of every such task depend on; subclasses add their own."""
-        device = str(self.mllm.device).partition(":")[0]
+        device = self._identity["device"].partition(":")[0]
         return {
             "study": self.name,
             "schema": SCHEMA_VERSION,
@@ -336,7 +342,7 @@ class StudyTask(ABC):
         return {
             "model": model_provenance(self.study.model, self.mllm, self._identity["fingerprint"]),
             "data": {"name": self.study.data.name, **self._data},
-            "device": str(self.mllm.device),
+            "device": self._identity["device"],
         }
 
     def plan(self) -> Plan:

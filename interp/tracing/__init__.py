@@ -9,6 +9,7 @@ from interp.tracing.model import Mllm
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.prefix import Prefix, Prefixes
 from interp.tracing.reads import Residual, Rows
+from interp.tracing.remote_job import RemoteJob
 from interp.tracing.site import Site, image_mask, positions
 from interp.tracing.target import Scores
 from interp.tracing.trace import SampleTrace, Trace
@@ -28,6 +29,7 @@ __all__ = [
     "PatchRows",
     "Prefix",
     "Prefixes",
+    "RemoteJob",
     "Residual",
     "Rows",
     "SampleTrace",

@@ -119,6 +119,7 @@ def randomised(mllm: Model, share: float = 1.0, *, everything: bool = False, see
 
 def _copied(mllm: Model) -> Model:
     """The same model a second time, with weights of its own."""
+    mllm.installation.need_weights()
     hf = mllm.hf
     refuse_offloaded(hf, "shuffling")
     config = copy.deepcopy(hf.config)

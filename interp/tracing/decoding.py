@@ -137,7 +137,8 @@ class Draw:
 
     def __init__(self, decoding: Decoding, seed: int | None, names: Sequence[str]) -> None:
         self.decoding = decoding
-        self._streams = [_stream(seed, name) for name in names] if decoding.temperature else []
+        self._seeds = [_stream_seed(seed, name) for name in names] if decoding.temperature else []
+        self._streams: list[torch.Generator] = []  # made when first drawn from, since they do not pickle
 
     def __call__(self, logits: Float[Tensor, "sample token_id"]) -> Int[Tensor, " sample"]:
         """The next tokens."""
@@ -148,15 +149,16 @@ class Draw:
             raise ModelError(
                 "the logits are not numbers (NaN), so no token can be drawn. Try dtype='float32'."
             )
+        self._streams = self._streams or [torch.Generator().manual_seed(one) for one in self._seeds]
         draws = [torch.rand(1, generator=stream, dtype=torch.float64) for stream in self._streams]
         places = torch.stack(draws).to(logits.device) * sums[:, -1:]
         # `right`: a draw of exactly 0 must not take a token of probability 0
         return torch.searchsorted(sums, places, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
 
-def _stream(seed: int | None, name: str) -> torch.Generator:
+def _stream_seed(seed: int | None, name: str) -> int:
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _real(value: Any) -> bool:

@@ -17,7 +17,7 @@ from torch.nn.modules import module as global_hooks
 from interp.tracing.devices import execution_device
 from interp.tracing.weights import content, named_tensors
 
-__all__ = ["fingerprint", "hook_names", "identity"]
+__all__ = ["fingerprint", "hook_names", "identity", "identity_elsewhere"]
 
 _UNSTABLE = (
     *("_name_or_path", "name_or_path", "transformers_version"),
@@ -92,6 +92,17 @@ def identity(
         "family": _family(adapter),
         "autocast": cast,
     }
+
+
+def identity_elsewhere(known: Mapping[str, str], processor: Any, adapter: Any) -> dict[str, str]:
+    """The `identity` of a model that runs elsewhere: what is known of it there, and the parts that are here.
+
+    Args:
+        known: what says which model it is there.
+        processor: its processor.
+        adapter: what is known of its family.
+    """
+    return {**known, "processor": _digest(_processor(processor)), "family": _family(adapter)}
 
 
 def hook_names(hf: Any, forwards: Mapping[nn.Module, Any]) -> tuple[str, ...]:

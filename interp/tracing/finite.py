@@ -51,7 +51,8 @@ def refuse(
     if not bool(lost.any()):
         return
     at = int(lost.nonzero()[0, 0])
-    found = _first_not_finite(mllm, mllm.encoder.part(batch, [at]))
+    elsewhere = mllm.server is not None
+    found = None if elsewhere else _first_not_finite(mllm, mllm.encoder.part(batch, [at]))
     sample = batch.samples[at].id
     if found is None and edits:
         raise EditError(
@@ -59,6 +60,7 @@ def refuse(
             "values too large for this dtype?"
         )
     begin = f"they begin in {found}" if found else "the prompt alone, run plainly, is finite"
+    begin = "the model runs on a server, so where they begin is not known" if elsewhere else begin
     raise ModelError(
         f"the {what} of sample {sample} hold NaN or infinity in {mllm.dtype}: {begin}. {_advice(mllm.dtype)}"
     )

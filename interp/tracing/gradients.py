@@ -28,6 +28,7 @@ from interp.tracing.attention_call import AttentionFunction, Call, Work
 from interp.tracing.cost import Meter
 from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_logits
+from interp.tracing.padding import Layout
 from interp.tracing.plan import Block
 from interp.tracing.prefix import Prefix, exact, pass_inputs, pass_layout, prefix_lengths, serving
 from interp.tracing.prefix_pass import given_as, make_prefix
@@ -228,7 +229,7 @@ def row_gradients(
 
 def _started(mllm: WrappedModel, given: Batch | Prefix, queries: Queries, meter: Meter) -> Batch | Prefix:
     """The prefix to go on from, made where that is exact and none was given."""
-    if isinstance(given, Prefix) or not all(tokens.n for tokens in given.tokens):
+    if mllm.server is not None or isinstance(given, Prefix) or not all(tokens.n for tokens in given.tokens):
         return given
     # a prefix that is shared with others ends where theirs do
     stop = "last" if queries == "last" and mllm.prefixes is None else "image"
@@ -256,6 +257,11 @@ def _one_pass(
     before = serving(given, batch, mllm.visibility, first_rows)
     layout = pass_layout(batch, before)
     wanted_rows = [layout.rows(i, at) for i, at in enumerate(positions)]
+    if mllm.server is not None:
+        block = _block(mllm, wanted_rows, mllm.device)
+        found = mllm.server.row_gradients(batch, block, layers, objective.aims, meter, keep=objective.keep)
+        places = [np.arange(len(rows)) for rows in wanted_rows]
+        return _labelled(mllm, objective, places, layout, *found)
     kept: dict[int, Tensor] = {}
     wanted = {layer: GraphWork(layer, kept) for layer in layers}
     work: dict[int, Any] = {}
@@ -272,12 +278,25 @@ def _one_pass(
         rows = [kept[layer] for layer in layers]
         gradients = torch.autograd.grad(values, rows)
         meter.backwards += 1
-    check_logits(mllm, batch, logits.detach())
     places = wanted_rows if before is not None else [np.arange(len(rows)) for rows in wanted_rows]
+    return _labelled(mllm, objective, places, layout, logits, rows, gradients)
+
+
+def _labelled(
+    mllm: WrappedModel,
+    objective: Objective,
+    places: Sequence[Int[np.ndarray, " _"]],
+    layout: Layout,
+    logits: Float[Tensor, "sample position token_id"],
+    rows: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+) -> RowGradients:
+    """Rows and gradients with where they are, once the logits are known to be numbers."""
+    check_logits(mllm, objective.batch, logits.detach())
     return RowGradients(
         tuple(one.detach() for one in rows),
-        gradients,
-        batch.tokens,
+        tuple(gradients),
+        objective.batch.tokens,
         tuple(places),
         layout.columns,
         _after_prompt(logits.detach(), objective),
@@ -396,10 +415,14 @@ class InputFunction:
 
     def values(self, inputs: Tensor) -> Float[Tensor, " sample"]:
         """The target's values; inside `recording`, they carry their graph."""
+        if self.mllm.server is not None:
+            return torch.stack([self._elsewhere(one, inputs)[0] for one in self.passes]).sum(dim=0)
         return torch.stack([self._values(one, inputs) for one in self.passes]).sum(dim=0)
 
     def gradient(self, inputs: Tensor) -> Tensor:
         """∂ value / ∂ inputs; a sample's part is the gradient of its own value."""
+        if self.mllm.server is not None:
+            return torch.stack([self._elsewhere(one, inputs, True)[1] for one in self.passes]).sum(dim=0)
         with recording(self.mllm):
             total = torch.zeros_like(self.start)
             for one in self.passes:
@@ -411,6 +434,19 @@ class InputFunction:
     def own(self, inputs: Tensor, sample: int) -> Tensor:
         """A sample's part of the inputs, or of a gradient; a view."""
         return inputs[self.places[sample]]
+
+    def _elsewhere(self, objective: Objective, inputs: Tensor, gradient: bool = False) -> tuple[Any, Any]:
+        """The values, and where asked for the gradient, from the server that the model runs on."""
+        places = None if self.of == "pixels" else _columns(objective.batch)
+        return self.mllm.server.at_input(
+            objective.batch,
+            inputs.to(self.mllm.dtype),
+            places,
+            objective.aims,
+            self.meter,
+            keep=objective.keep,
+            gradient=gradient,
+        )
 
     def _values(self, objective: Objective, inputs: Tensor) -> Float[Tensor, " sample"]:
         given = inputs.to(self.mllm.dtype)

@@ -137,6 +137,9 @@ class Installation:
         """The identity that hands a run's results to nnsight."""
         return self.hf.get_submodule(COLLECTOR)
 
+    def need_weights(self) -> None:
+        """Raise ModelError where the weights are not on this machine; here they are."""
+
     def check(self) -> None:
         """Raise ModelError once the model was unwrapped."""
         if not self.active:

@@ -80,7 +80,8 @@ class Knockouts:
     """One sample's prompt, ready for passes under knockouts. Made by `Knockouts.of`; one at a time per model.
 
     Attributes:
-        mllm: The model. Under its "source" executor every pass is a trace of its own and runs all layers.
+        mllm: The model. Under its "source" executor every pass is a trace of its own and runs all layers; on an NDIF
+            server each is a job.
         batch: The sample, encoded alone.
         prefix: Everything up to its last image token; None where a prefix is not exact.
         cost: What encoding and the prefix took.

@@ -71,7 +71,8 @@ def load(
         adapter: for a family `interp` does not know, or the name of one it does.
         processor: instead of the checkpoint's own: a processor, or the folder or hub id of one; or settings that
             replace those of the checkpoint's own, such as {"max_pixels": 50176, "min_pixels": 784}.
-        remote: run on NDIF. Not in this version.
+        remote: run on an NDIF server, by nnsight's own settings (`NDIF_API_KEY`, `NDIF_HOST`). No weights are read
+            here; the device and the dtype are the server's. See docs/remote.md for what such a model can do.
         vision_tower: for checkpoints in an original layout that keep their vision tower elsewhere: the folder of
             one that replaces the tower their config names, or a hub id, which is then downloaded. "embedded" is
             the tower inside LLaVA-Med's files, which its own code passes over.
@@ -89,11 +90,18 @@ def load(
 
     Raises:
         ModelError: No such folder, a family that is not known, missing or left-over weights, a part that is
-            not on hand, or an option that this version lacks.
+            not on hand, or options that do not go together.
+        ServerError: With remote=True: a server that cannot be reached, does not serve the model, or runs versions that
+            cannot read what is sent.
     """
-    _refuse_later_options(remote)
+    if not isinstance(remote, bool):
+        raise ModelError(f"remote is True or False; got {remote!r}.")
     placement = Placement.of(device, dtype, device_map, offload_folder, quantization)
     where, options = _source(model, revision)
+    if remote:
+        placed = {"device_map": device_map, "offload_folder": offload_folder, "quantization": quantization}
+        given = {"device": device, "dtype": dtype, "vision_tower": vision_tower, "lora": lora, **placed}
+        return _on_server(where, options, given, adapter, processor, attn_implementation)
     low_rank = None if lora is None else _lora(lora)
     original = open_original(where, options, vision_tower)
     config = read_config(where, options) if original is None else original.config
@@ -214,6 +222,31 @@ def _filled(checkpoint: Checkpoint, placement: Placement) -> Any:
     return placement.dispatched(fill(checkpoint, placement.dtype))
 
 
+def _on_server(
+    where: str,
+    options: Mapping[str, Any],
+    given: Mapping[str, Any],
+    adapter: Adapter | str | None,
+    processor: Any,
+    attention: str | None,
+) -> Mllm:
+    """The model on the NDIF server of nnsight's settings: its config and processor are read here, its weights there."""
+    from interp.tracing.remote.opening import open_remote
+
+    usual = {"device": "cpu", "dtype": "float32"}
+    if odd := [name for name, value in given.items() if str(value) != str(usual.get(name))]:
+        raise ModelError(
+            f"{', '.join(f'{name}={given[name]!r}' for name in odd)}: a model on an NDIF server is loaded already, "
+            "where and as its operators chose. Leave this out with remote=True."
+        )
+    config = read_config(where, options)
+    _attend(where, config, attention)
+    made = _processor(processor, config, lambda: load_processor(where, options, config), where)
+    own = {"attn_implementation": attention} if attention is not None else {}
+    revision = {name: options[name] for name in ("revision",) if name in options}
+    return open_remote(where, find(config, adapter), copy.deepcopy(made), {**own, **revision})
+
+
 def _attend(where: str, config: PreTrainedConfig, implementation: str | None) -> None:
     """Puts the attention implementation asked for into the config, and refuses code from the hub."""
     if implementation is not None:
@@ -222,13 +255,6 @@ def _attend(where: str, config: PreTrainedConfig, implementation: str | None) ->
         refuse_kernels("the call of load", SimpleNamespace(_attn_implementation=implementation))
         config._attn_implementation = implementation
     refuse_kernels(where, config)
-
-
-def _refuse_later_options(remote: bool) -> None:
-    if not isinstance(remote, bool):
-        raise ModelError(f"remote is True or False; got {remote!r}.")
-    if remote:
-        raise ModelError("remote= is not in this version: it runs models locally. Load the model without it.")
 
 
 def _refuse_tower(where: str, vision_tower: str | Path | None) -> None:

@@ -22,12 +22,13 @@ from interp.tracing.lens.lens import Lens, make_lens
 from interp.tracing.micro_batches import BATCH_SIZE
 from interp.tracing.nnsight_hook import OfferedRows, offered_rows
 from interp.tracing.prefix import Prefix, Prefixes, Stop
-from interp.tracing.prefix_pass import make_prefix
+from interp.tracing.prefix_pass import given_as, make_prefix
 from interp.tracing.reads import Read
+from interp.tracing.remote_job import RemoteJob, Submitted
 from interp.tracing.run import embeddings
 from interp.tracing.site import Selector, Site
 from interp.tracing.target import Scores, score
-from interp.tracing.trace import Trace, answers, trace
+from interp.tracing.trace import Trace, answers, apart, trace
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["Mllm"]
@@ -47,6 +48,11 @@ class Mllm(WrappedModel):
         """
         if not isinstance(executor, str) or executor not in ("tap", "source"):
             raise ModelError(f'the executors are "tap" and "source"; got {executor!r}.')
+        if executor == "tap" and self.server is not None:
+            raise ModelError(
+                'a model on an NDIF server has the executor "source" alone: nothing can be put into its modules there. '
+                "Load the model without remote=True for the other."
+            )
         return replace(self, executor=executor)
 
     def sharing(self, prefixes: Prefixes | None) -> Mllm:
@@ -58,6 +64,8 @@ class Mllm(WrappedModel):
         """
         if prefixes is not None and not isinstance(prefixes, Prefixes):
             raise ModelError(f"sharing takes Prefixes, or None for none; got {type(prefixes).__name__}.")
+        if self.server is not None:  # nothing is kept there between jobs: each runs whole prompts
+            return self
         found = copy(self)  # with what is cached, such as the fingerprint
         object.__setattr__(found, "prefixes", prefixes)
         return found
@@ -131,6 +139,81 @@ class Mllm(WrappedModel):
         """
         return answers(self, samples, prompt, edits, generate, seed, decoding, batch_size, progress)
 
+    def submit(
+        self,
+        samples: Sample | Iterable[Sample] | Batch,
+        prompt: Prompt | None = None,
+        reads: Sequence[Read] = (),
+        edits: Sequence[Edit] = (),
+        generate: int = 0,
+        seed: int | None = None,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    ) -> RemoteJob:
+        """Sends a trace to the NDIF server and returns at once; `RemoteJob.collect`, or `collect`, gives the `Trace`.
+
+        Args:
+            samples, prompt, reads, edits, generate, seed, decoding: as in `trace`.
+
+        Raises:
+            ModelError: The model runs on this machine, or the samples need several passes.
+            ServerError: The server cannot be reached or refuses the job.
+            SiteError, EditError, SampleError, PromptError, ImageTokenMismatch: as in `trace`.
+        """
+        self._need_server("submit")
+        batch = given_as(self, samples, prompt)
+        assert isinstance(batch, Batch)
+        given = (batch, prompt, reads, edits, generate, seed, decoding)
+        if apart(self, batch, prompt, reads, edits) is not None:
+            raise ModelError(
+                "these samples need several passes, so they are several jobs. Submit those of one length together."
+            )
+        try:
+            trace(replace(self, server=self.server.leaving(), batches=False), *given)
+            raise AssertionError
+        except Submitted as sent:
+            job = sent.job
+        return RemoteJob(
+            job, lambda: self.server.state(job), lambda timeout: self.collect(job, *given, timeout=timeout)
+        )
+
+    def collect(
+        self,
+        job: str,
+        samples: Sample | Iterable[Sample] | Batch,
+        prompt: Prompt | None = None,
+        reads: Sequence[Read] = (),
+        edits: Sequence[Edit] = (),
+        generate: int = 0,
+        seed: int | None = None,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        *,
+        timeout: float | None = None,
+    ) -> Trace:
+        """The trace that a job gives, submitted in this process or another, once it is done.
+
+        Args:
+            job: its id, `RemoteJob.id`.
+            samples, prompt, reads, edits, generate, seed, decoding: those it was submitted with, by which its numbers
+                are labelled.
+            timeout: how many seconds to wait; None for as long as it takes.
+
+        Raises:
+            ModelError: The model runs on this machine, or the job was submitted with something else.
+            ServerError: The job failed, it is not done in time, or the server does not answer.
+        """
+        self._need_server("collect")
+        if not isinstance(job, str) or not job:
+            raise ModelError(f"a job is named by its id, as RemoteJob.id gives it; got {job!r:.100}.")
+        fetching = replace(self, server=self.server.fetching(job, timeout), batches=False)
+        return trace(fetching, samples, prompt, reads, edits, generate, seed, decoding)
+
+    def _need_server(self, what: str) -> None:
+        if self.server is None:
+            raise ModelError(
+                f"{what} is for a model on an NDIF server, interp.load(id, remote=True); this one is on this machine. "
+                "Use mllm.trace."
+            )
+
     def embeddings(self, batch: Batch) -> Float[Tensor, "sample position hidden"]:
         """What enters the first decoder layer, at the batch's padded positions; the decoder is not run.
 
@@ -176,7 +259,7 @@ class Mllm(WrappedModel):
         """Everything up to each sample's last image token, run once; accepted wherever samples are.
 
         With stop="last" everything but the last token of each prompt: what reads or edits of the last row alone
-        go on from, at the cost of one token.
+        go on from, at the cost of one token. Of a model on an NDIF server it is empty, and serves nothing.
 
         Raises:
             ModelError: A sample without image tokens; an unknown `stop`; another trace or tap of this model is
@@ -210,6 +293,7 @@ class Mllm(WrappedModel):
             SiteError: Layers that are not there, queries that need a batch, or that differ in number.
             ModelError: Another trace or tap of this model is open, or it was unwrapped.
         """
+        self.installation.need_weights()
         rows = offered_rows(queries, batch)
         attentions = self.installation.attentions
         chosen = Site(layers=layers).resolve(self.n_layers, self.n_heads)
@@ -227,6 +311,7 @@ class Mllm(WrappedModel):
             ModelError: transformer-lens is not installed or has no adapter for this family (see
                 `interp.tracing.lens.SUPPORTED`), the model is on several devices, or it was unwrapped.
         """
+        self.installation.need_weights()
         return make_lens(self)
 
     def unwrap(self) -> Any:

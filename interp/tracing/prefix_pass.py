@@ -92,7 +92,7 @@ def prefix_before(
     """
     if isinstance(given, Prefix):
         return serving(given, given.batch, mllm.visibility, first_rows, generate)
-    if not given.prompt.image_first or not all(one.n for one in given.tokens):
+    if mllm.server is not None or not given.prompt.image_first or not all(one.n for one in given.tokens):
         return None
     lengths = prefix_lengths(given)
     if not exact(lengths, given.tokens, mllm.visibility, first_rows, generate):
@@ -105,6 +105,8 @@ def prefix_before(
 def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], meter: Meter) -> Prefix:
     """The prefix of a batch, without its cost; it is empty where rows in it see what follows or need passes apart.
 
+    So it is of a model on a server, whose passes then run whole prompts.
+
     Samples whose prompts begin with the same images and tokens have it run once.
     """
     lines = prefix_lines(batch, lengths)
@@ -112,6 +114,8 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
     own, heads = mllm.encoder.part(batch, firsts), tuple(lengths[i] for i in firsts)
 
     def make() -> Prefix:
+        if mllm.server is not None:  # nothing is kept there between jobs
+            return Prefix(own, heads, (), (), Cost(), mllm.installation)
         closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
         closed = closed and mllm.visibility.rope.shared(heads)
         with mllm.installation.armed({}), torch.no_grad():

@@ -32,6 +32,7 @@ __all__ = [
     "Within",
     "embeddings",
     "imageless_inputs",
+    "next_tokens",
     "run",
     "run_pass",
     "whole_cache",
@@ -193,10 +194,7 @@ def _generated(
     ids: list[Tensor] = []
     while True:
         lost = without_choice(logits) & ~ended
-        # what has ended may hold anything, and what is lost is not used
-        drawn = generation.draw(logits.masked_fill((ended | lost)[:, None], 0.0))
-        token = drawn.masked_fill(ended, generation.pad_id)
-        ended = ended | torch.isin(token, ends)
+        token, ended = next_tokens(logits, ended | lost, ended, generation, ends)
         is_lost, is_over = torch.stack(
             [lost.any(), ended.all()]
         ).tolist()  # the one wait for the device of a step
@@ -210,6 +208,27 @@ def _generated(
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         following = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": position}
         logits = forward(following, token)
+
+
+def next_tokens(
+    logits: Float[Tensor, "sample token_id"],
+    unused: Bool[Tensor, " sample"],
+    ended: Bool[Tensor, " sample"],
+    generation: Generation,
+    ends: Int[Tensor, " end"],
+) -> tuple[Int[Tensor, " sample"], Bool[Tensor, " sample"]]:
+    """The tokens that follow, padding for answers that have ended; and which have ended with these.
+
+    Args:
+        logits: of each sample's next token.
+        unused: whose logits may hold anything: answers that have ended, and those that are lost.
+        ended: which answers had ended before.
+        generation: how to generate.
+        ends: the tokens that end an answer.
+    """
+    drawn = generation.draw(logits.masked_fill(unused[:, None], 0.0))
+    token = drawn.masked_fill(ended, generation.pad_id)
+    return token, ended | torch.isin(token, ends)
 
 
 def imageless_inputs(hf: Any, batch: Batch, first: int) -> dict[str, Tensor]:
@@ -277,6 +296,8 @@ def embeddings(
         raise PassCompleteError
 
     counted = Meter(mllm.device) if meter is None else meter
+    if mllm.server is not None:
+        return mllm.server.embeddings(batch, counted)
     inputs = batch.inputs | {"position_ids": batch.positions}
     with mllm.installation.armed({}), torch.no_grad(), suppress(PassCompleteError):
         handle = mllm.installation.layers[0].register_forward_pre_hook(hook, with_kwargs=True)

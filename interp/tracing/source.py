@@ -18,7 +18,7 @@ from interp.tracing.attention_call import Call
 from interp.tracing.hooks import COLLECTOR, LayerWork
 from interp.tracing.residual import StreamWork
 
-__all__ = ["attention_call", "source_pass"]
+__all__ = ["as_unified", "attention_call", "carry_out_attention", "source_pass"]
 
 _CALL = "attention_interface_"
 
@@ -47,7 +47,8 @@ def source_pass(
     with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
         for i in sorted({*calls, *streams}):
             if i in calls:
-                _attention(calls[i], work[i])
+                positional, kwargs = calls[i].inputs
+                carry_out_attention(calls[i], positional, kwargs, work[i])
             if i in streams:
                 entering = layers[i].output
                 leaving = streams[i](entering)
@@ -57,12 +58,22 @@ def source_pass(
     return result  # noqa: RET504 - nnsight assigns it when the block ends
 
 
-def _attention(call: Any, work: LayerWork) -> None:
-    """Carries out a layer's work at nnsight's view of its attention call, inside a trace."""
-    positional, kwargs = _unified(*call.inputs)
+def carry_out_attention(
+    call: Any, positional: Sequence[Any], kwargs: Mapping[str, Any], work: LayerWork
+) -> None:
+    """Carries out a layer's work at nnsight's view of its attention call, inside a trace.
+
+    Args:
+        call: the view.
+        positional: the call's positional arguments, the first of its `inputs`.
+        kwargs: the others.
+        work: what to do.
+    """
+    positional, kwargs = as_unified(positional, kwargs)
     made = Call.of(positional[0], positional[1:4], positional[4], kwargs, work.prefix)
     mask = work.mask(made)
-    call.inputs = (_given(positional, made, positional[4] if mask is made.mask else mask), kwargs)
+    if mask is not made.mask or work.prefix is not None:
+        call.inputs = (_given(positional, made, positional[4] if mask is made.mask else mask), kwargs)
     output = call.output
     with torch.autocast(made.queries.device.type, enabled=False):  # what is ours stays float32
         finished = work.finish(made, output[0])
@@ -76,7 +87,7 @@ def attention_call(attention: Any) -> Any:
     Raises:
         ModelError: There is none.
     """
-    names = [name for name in attention.source.compiled.names if name.startswith(_CALL)]
+    names = [name for name in attention.source.names if name.startswith(_CALL)]
     if not names:
         raise ModelError(
             f"the source of {type(attention._module).__name__}.forward does not call transformers' attention "
@@ -85,7 +96,7 @@ def attention_call(attention: Any) -> Any:
     return getattr(attention.source, max(names, key=lambda name: int(name.removeprefix(_CALL))))
 
 
-def _unified(positional: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+def as_unified(positional: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
     """The call's arguments with the mask fifth, however the model's source passes it."""
     rest = dict(kwargs)
     if len(positional) == 4:

@@ -42,6 +42,7 @@ __all__ = [
     "log_probabilities",
     "objectives",
     "score",
+    "target_values",
 ]
 
 
@@ -240,10 +241,22 @@ class Objective:
 
     def values(self, logits: Float[Tensor, "sample position token_id"]) -> Float[Tensor, " sample"]:
         """Σ_a weight · Σ_t log p of each sample, nats, from the logits after its last `keep` positions."""
-        if self.aims is None:
-            last = logits[:, -1:]
-            return log_probabilities(last, last.argmax(dim=-1))
-        return torch.stack([aim.value(own) for own, aim in zip(logits, self.aims, strict=True)])
+        return target_values(self.aims, logits)
+
+
+def target_values(
+    aims: Sequence[Aim] | None, logits: Float[Tensor, "sample position token_id"]
+) -> Float[Tensor, " sample"]:
+    """Σ_a weight · Σ_t log p of each sample, nats, from the logits of a pass's last rows.
+
+    Args:
+        aims: what each sample's rows predict; None for the likeliest next token.
+        logits: after as many last positions as the longest answer has tokens, or more.
+    """
+    if aims is None:
+        last = logits[:, -1:]
+        return log_probabilities(last, last.argmax(dim=-1))
+    return torch.stack([aim.value(own) for own, aim in zip(logits, aims, strict=True)])
 
 
 def likeliest(target: Target) -> bool:

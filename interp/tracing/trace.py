@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.errors import EditError, ModelError, PromptError, SiteError
+from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
@@ -412,6 +412,14 @@ def _run(
     recorder = Recorder()
     work = _work(mllm, request, layout, before, recorder)
     streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
+    if mllm.server is not None:
+        if decoding.contrast is not None:
+            raise ServerError(
+                "guidance against the model without the image needs a second stream of passes beside the first, which "
+                "a job on an NDIF server does not run. Leave Decoding(contrast=…) out, or load the model without "
+                "remote=True."
+            )
+        return mllm.server.run(batch, work, streams, recorder, meter, generation=generation, keep=keep)
     inputs, cache = pass_inputs(batch, before)
     contrast = None
     if decoding.contrast is not None:

@@ -18,7 +18,7 @@ from interp.models.base import Attends
 from interp.tracing.attention_functions import takes_masks
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
-from interp.tracing.fingerprint import fingerprint, hook_names, identity
+from interp.tracing.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
 from interp.tracing.hooks import Installation
 from interp.tracing.plan import Shape
 from interp.tracing.prefix import Prefixes
@@ -44,6 +44,8 @@ class WrappedModel:
             "source" (nnsight, at the attention call in each layer's source). Same results; see `using`.
         prefixes: where traces find image prefixes; None to run whole prompts. See `sharing`.
         batches: whether samples run in micro-batches of `batch_size`; see `at_once`.
+        server: what runs the model on an NDIF server (an `interp.tracing.remote.server.Server`); None where its weights
+            are on this machine.
     """
 
     hf: Any
@@ -53,10 +55,12 @@ class WrappedModel:
     executor: Literal["tap", "source"] = "tap"
     prefixes: Prefixes | None = None
     batches: bool = True
+    server: Any = None
 
     def __repr__(self) -> str:
         kind, own = type(self).__name__, type(self.hf).__name__
-        return f"{kind}({own}, {self.n_layers} layers, {self.n_heads} heads, {self.dtype}, {self.device})"
+        where = f"{self.dtype}, {self.device}" if self.server is None else self.place
+        return f"{kind}({own}, {self.n_layers} layers, {self.n_heads} heads, {where})"
 
     @property
     def nn(self) -> Any:
@@ -103,16 +107,23 @@ class WrappedModel:
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""
-        return execution_device(self.hf)
+        return execution_device(self.hf) if self.server is None else torch.device("cpu")
+
+    @property
+    def place(self) -> str:
+        """Where the model runs: the device, or "remote"."""
+        return str(self.device) if self.server is None else "remote"
 
     @property
     def layer_devices(self) -> tuple[torch.device, ...]:
-        """Where each decoder layer's attention runs."""
+        """Where each decoder layer's attention runs; the CPU for a model on a server, which moves what it is sent."""
+        if self.server is not None:
+            return (self.device,) * self.n_layers
         return tuple(map(execution_device, self.installation.attentions))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' dtype."""
+        """The weights' dtype; of a model on a server, the one its config names."""
         return self.hf.dtype
 
     @property
@@ -134,7 +145,7 @@ class WrappedModel:
         For checks while a study runs. It misses what is written past torch in the meantime, through `.data` or numpy,
         and it lets a hook fill its own lists.
         """
-        if self.installation.known is None:
+        if self.installation.known is None or self.server is not None:
             return self._identity()
         weights, hooks, known = self.installation.known
         same = versions(self.hf), hook_names(self.hf, self.installation.forwards)
@@ -146,6 +157,8 @@ class WrappedModel:
 
     def _identity(self, seen: tuple[Any, Any] | None = None, **known: str | None) -> dict[str, str]:
         """The identity; `seen`: the weights' versions and the hooks' names, where they were just taken."""
+        if self.server is not None:
+            return identity_elsewhere(self.server.identity, self.processor, self.adapter)
         forwards = self.installation.forwards
         weights, hooks = (versions(self.hf), hook_names(self.hf, forwards)) if seen is None else seen
         found = identity(self.hf, self.processor, self.adapter, forwards, **known)

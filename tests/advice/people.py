@@ -22,7 +22,7 @@ CURATION = [
     ("rated(answered('Ana'), [])", "Pass the samples that are to be rated", "rated(answered('Ana'))"),
     ("curation.Ratings([one], ())", "read_ratings(paths, samples)", "curation.read_ratings([answered('Ana')], TO_RATE)"),
     ("curation.curate(rated(answered('Ana')), questions={'x': '?'})", "Read ratings.edits for the ids", "curation.curate(rated(with_edit()), questions={rated(with_edit()).edits['sample'][0]: '?'})"),
-    ("curation.curate(rated(answered('Ana', 1))).save(new('kept.jsonl'))", "Read decisions for the reasons", "curation.curate(rated(answered('Ana', 1))).decisions.reason"),
+    ("curation.curate(rated(answered('Ana', 1))).save(new_place('kept.jsonl'))", "Read decisions for the reasons", "curation.curate(rated(answered('Ana', 1))).decisions.reason"),
     ("curation.read_ratings(answered('Ana'), TO_RATE)", "Write [path]", "curation.read_ratings([answered('Ana')], TO_RATE)"),
     ("rated(answered(' '))", "Enter a name or code on the page", "rated(answered('Ana'))"),
     ("rated(answered('Ana', extra=1))", "Pass a file that the page saved", "rated(answered('Ana'))"),
@@ -35,7 +35,7 @@ READERS = [
     ("read_key(key_file(format='x'))", "the key that write_pack wrote beside the page", "read_key(key_file())"),
     ("read_key(key_file(seed=None))", "the key that write_pack wrote, unchanged", "read_key(key_file())"),
     ("read_key(sealed(1).key, page=sealed(2).page)", "the two files that one write_pack wrote", "read_key(sealed(1).key, page=sealed(1).page)"),
-    ("sealed(2, sealed(1).key)", "Write this study elsewhere", "sealed(2, new('key.json'))"),
+    ("sealed(2, sealed(1).key)", "Write this study elsewhere", "sealed(2, new_place('key.json'))"),
     ("sealed(2, sealed(1).key)", "delete that key if no reader has its page", "sealed(2, deleted(sealed(1).key))"),
     ("pack_of({'plain': OLD})", "such as {'plain': maps, 'VGRefine': maps}", "pack_of({'plain': OLD, 'VGRefine': NEW})"),
     ("pack_of({'plain': LAYERS, 'new': NEW})", "Maps(tuple(a.sel(layer=…) for a in maps.arrays), maps.tokens, maps.cost)", "pack_of({'plain': indicators.Maps(tuple(a.sel(layer=1) for a in LAYERS.arrays), LAYERS.tokens, LAYERS.cost), 'new': NEW})"),
@@ -63,19 +63,19 @@ TO_RATE, CASES = to_rate(2), cases(2)
 OLD, NEW = maps(2, 1), maps(2, 2)
 
 
-def new(name: str) -> Path:
+def new_place(name: str) -> Path:
     """A path in a new folder."""
     return Path(tempfile.mkdtemp()) / name
 
 
 def answered(by: str, score: int = 5, **changes: Any) -> Path:
     """The file of a rater who gave one sample this score throughout."""
-    return rating_file(new("a.json"), TO_RATE, by, {0: (score,) * 3}, **changes)
+    return rating_file(new_place("a.json"), TO_RATE, by, {0: (score,) * 3}, **changes)
 
 
 def with_edit(text: str = "Other?") -> Path:
     """The file of a rater who edited a question."""
-    return rating_file(new("a.json"), TO_RATE, "Ana", {0: (5, 5, 5)}, {0: text})
+    return rating_file(new_place("a.json"), TO_RATE, "Ana", {0: (5, 5, 5)}, {0: text})
 
 
 def rated(file: Path, samples: Samples | list[Sample] = TO_RATE) -> curation.Ratings:
@@ -86,13 +86,15 @@ def rated(file: Path, samples: Samples | list[Sample] = TO_RATE) -> curation.Rat
 def sealed(seed: int, key: Path | None = None) -> reader_study.Pack:
     """A pack by a seed."""
     given = {"old": OLD, "new": NEW}
-    place = new("key.json") if key is None else key
-    return reader_study.write_pack(CASES, given, page=new("page.html"), key=place, seed=seed, side=64)
+    place = new_place("key.json") if key is None else key
+    return reader_study.write_pack(CASES, given, page=new_place("page.html"), key=place, seed=seed, side=64)
 
 
 def pack_of(given: Mapping[str, indicators.Maps]) -> reader_study.Pack:
     """A pack of these maps."""
-    return reader_study.write_pack(CASES, given, page=new("page.html"), key=new("key.json"), seed=0, side=64)
+    return reader_study.write_pack(
+        CASES, given, page=new_place("page.html"), key=new_place("key.json"), seed=0, side=64
+    )
 
 
 def key_file(**changes: Any) -> Path:
@@ -111,25 +113,25 @@ def deleted(path: Path) -> Path:
 @cache
 def sweep_of(n: int) -> Any:
     """The result of a sweep over n scenes."""
-    return LayerSweep(data=bundled("natural", n=n), metrics=("ar",)).run(new("runs"), progress=False)
+    return LayerSweep(data=bundled("natural", n=n), metrics=("ar",)).run(new_place("runs"), progress=False)
 
 
 @cache
 def in_a_grid() -> Any:
     """The result of two sweeps."""
     base = LayerSweep(data=bundled("natural", n=2), metrics=("ar",))
-    return Grid(base, seed=[0, 1]).run(new("runs"), progress=False)
+    return Grid(base, seed=[0, 1]).run(new_place("runs"), progress=False)
 
 
 def names() -> dict[str, Any]:
     """What the calls use, beside the names of `tests/test_advice.py`."""
     pack = sealed(3)
     layered = tuple(one.expand_dims(layer=[1]) for one in OLD.arrays)
-    helpers = (answered, with_edit, rated, sealed, pack_of, key_file, deleted, sweep_of, in_a_grid, new)
+    helpers = (answered, with_edit, rated, sealed, pack_of, key_file, deleted, sweep_of, in_a_grid, new_place)
     return {
         **{helper.__name__: helper for helper in helpers},
         **{name: getattr(reader_study, name) for name in reader_study.__all__},
-        "choosing": lambda given: answer_file(new("a.json"), reader_study.read_key(pack.key), "Ana", given),
+        "choosing": lambda given: answer_file(new_place("a.json"), reader_study.read_key(pack.key), "Ana", given),
         "curation": curation, "indicators": indicators, "TO_RATE": TO_RATE, "OLD": OLD, "NEW": NEW, "PACK": pack,
         "LAYERS": indicators.Maps(layered, OLD.tokens, Cost()),
     }  # fmt: skip

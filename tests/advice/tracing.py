@@ -119,6 +119,19 @@ ELSEWHERE: dict[str, str] = {
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
     "sample {…}, number {…} of those given, does not fit in memory even alone": "no memory runs out in a row; tests/tracing/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
     "a variant of sample {…} does not fit in memory even alone": "no memory runs out in a row; tests/indicators/test_micro_batches.py::test_samples_or_variants_that_do_not_fit_are_halved",
+    # they need a server
+    "a model on an NDIF server has the executor": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "a model on an NDIF server is not wrapped": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "{…} gave no job id": "tests/tracing/test_remote.py::test_a_pass_that_no_server_ran_is_an_error",
+    "guidance against the model without the image": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "this needs the model's weights on this machine": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "{…}: a model on an NDIF server is loaded already": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
+    "{…}: jobs of one cannot run on the other": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
+    "{…} does not serve": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
+    "a job is named by its id": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
+    "job {…} was sent with other samples": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
+    "job {…} is not done on": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
+    "these samples need several passes, so they are several jobs": "tests/tracing/test_remote.py::test_several_passes_are_not_submitted",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
 

@@ -101,7 +101,18 @@ def test_wrong_values_for_comparisons_are_refused(record_property: Callable[[str
 
 
 RESULTS = {
-    *("Answer", "Crop", "Flips", "HeadMaps", "Interval", "LayerChoice", "Mllm", "PermutationTest", "Prefix"),
+    *(
+        "Answer",
+        "Crop",
+        "Flips",
+        "HeadMaps",
+        "Interval",
+        "LayerChoice",
+        "Mllm",
+        "PermutationTest",
+        "Prefix",
+        "RemoteJob",
+    ),
     *("Removed", "Trace", "Triage", "Cell", "GridCell", "GridResult", "HeadGrid", "HeadResult", "Matched"),
     *("IndicatorResult", "KnockoutResult", "RefinementResult", "Result", "Stratified", "InterpError"),
     *("Built", "Curation", "Key", "Pack", "ReaderResult"),

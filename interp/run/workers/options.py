@@ -106,6 +106,11 @@ class Workers:
             RunError: The workers' devices are of another type than a model's, or a model on "cuda" gets no GPU.
         """
         types = {device.partition(":")[0] for device in devices}
+        if self.devices and "remote" in types:
+            raise RunError(
+                f"expected no devices for workers whose model runs on a server, got {', '.join(self.devices)}. Run "
+                "the study without them, with a number of workers."
+            )
         other = [device for device in self.devices if types - {device.partition(":")[0]}]
         if other:
             raise RunError(

@@ -15,6 +15,7 @@ from interp.inputs.prompt import Target
 from interp.inputs.sample import Sample
 from interp.study.fields import is_indicator
 from interp.study.indicator_comparison.one_map import SUM
+from interp.study.model_spec import is_remote
 from interp.tracing.copies import randomised
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "check_removals",
     "check_steps",
     "check_target",
+    "check_weights",
     "distinct",
     "fixed_targets",
     "other_questions",
@@ -128,6 +130,19 @@ def check_randomised(name: str, value: Any) -> None:
         number = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
         if not isinstance(value, tuple) or not (number or (isinstance(share, str) and share == ALL)):
             raise StudyError(f"{name} holds shares of the layers in (0, 1], and {ALL!r}; got {share!r}.")
+
+
+def check_weights(
+    model: Any, removals: Sequence[Any], randomised: Sequence[Any], n_checked: int | None
+) -> None:
+    """Nothing that needs the weights here, where a server keeps them."""
+    shuffled = randomised if n_checked != 0 else ()
+    asked = [name for name, value in (("removals", removals), ("randomised", shuffled)) if value]
+    if asked and is_remote(model):
+        raise StudyError(
+            f"{' and '.join(asked)} of a comparison need the model's weights on this machine, and they are on an NDIF "
+            "server. Pass removals=() and randomised=(), or a model without remote=True."
+        )
 
 
 def check_target(name: str, value: Any) -> None:

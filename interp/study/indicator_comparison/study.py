@@ -37,6 +37,7 @@ from interp.study.indicator_comparison.checks import (
     check_removals,
     check_steps,
     check_target,
+    check_weights,
     distinct,
 )
 from interp.study.indicator_comparison.one_map import with_layers
@@ -160,9 +161,10 @@ class IndicatorComparison(Study[IndicatorResult]):
     page = "interp.study.indicator_comparison.page"
 
     def check(self) -> None:
-        """Refuse labels of no indicator, truths that samples lack, and shares that are no steps."""
+        """Refuse labels of no indicator, truths that samples lack, shares that are no steps, weights elsewhere."""
         check_layers(self.layers, self.indicators)
         check_few(self.few, self.indicators)
+        check_weights(self.model, self.removals, self.randomised, self.n_checked)
         if not set(self.erased) <= set(self.steps):
             raise StudyError(f"erased are some of the steps {self.steps!r}; got {self.erased!r}.")
         check_truth(self.data, self.truth)

@@ -79,6 +79,12 @@ def test_devices_of_another_type_than_the_models_are_refused() -> None:
     assert Workers(devices=("cuda:0",)).for_models_on(["cuda"]).devices == ("cuda:0",)
     with pytest.raises(RunError, match=r'of the type of the study\'s model, cpu, got cuda:1.*device="cuda"'):
         Workers(devices=("cuda:1",)).for_models_on(["cpu"])
+    with pytest.raises(
+        RunError, match=r"expected no devices .* on a server, got cpu\. Run the study without"
+    ):
+        Workers(devices=("cpu",)).for_models_on(["remote", "cpu"])
+    assert Workers(2).for_models_on(["remote"]) == Workers(2)
+    assert Workers(2, address="auto").for_models_on(["remote"]).gpus == 0
 
 
 def test_a_run_refuses_bad_options_before_it_starts(tmp_path: Path) -> None:

@@ -1,0 +1,350 @@
+"""The way to an NDIF server: its address and key, what it runs, and jobs sent to it and fetched from it.
+
+nnsight speaks the protocol; here its errors become ours, and what comes back is read as tensors and plain values only,
+never as a pickle that could run code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import torch
+import websocket
+from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
+from nnsight.ndif import pull_env
+from nnsight.schema.config import CONFIG
+from nnsight.schema.response import ResponseModel, Status
+
+from interp import errors
+from interp.errors import InterpError, ServerError
+from interp.tracing.remote.source_code import serialised
+
+__all__ = ["Connection", "JobBackend", "LostConnectionError", "waited"]
+
+_NEEDED = ("nnsight", "transformers", "torch")
+"""The packages whose versions on the server numbers depend on."""
+_LONGEST = 2000
+"""Characters of a server's words that an error repeats."""
+_KEPT = "What was finished is stored: run the same again to go on from there."
+_LOST = (websocket.WebSocketException, httpx.HTTPError, OSError)
+"""What a connection that breaks raises; nothing of a job's own."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An NDIF server, by nnsight's own settings unless they are given.
+
+    Args:
+        host: its address; by default nnsight's `CONFIG.API.HOST`, which `NDIF_HOST` sets.
+        key: the key; by default nnsight's `CONFIG.API.APIKEY`, which `NDIF_API_KEY` or `nnsight login` sets.
+        retries: how often a job is sent again after the connection broke.
+        wait: seconds before it is, and between two questions about a job that was left to run.
+    """
+
+    host: str
+    key: str | None = None
+    retries: int = 2
+    wait: float = 1.0
+
+    @classmethod
+    def configured(cls) -> Connection:
+        """The connection of nnsight's settings, as they are now."""
+        return cls(CONFIG.API.HOST.rstrip("/"), CONFIG.API.APIKEY)
+
+    def __repr__(self) -> str:
+        return f"Connection({self.host!r}, key={'…' if self.key else None})"
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """The server's versions of Python and of the packages that numbers depend on."""
+        found = self._get("/env")
+        packages = found.get("packages", {})
+        own = {name: str(packages[name]) for name in _NEEDED if name in packages}
+        return {"python": str(found.get("python_version", "")).partition(" ")[0], **own}
+
+    def check_versions(self) -> None:
+        """Refuse a server whose nnsight or transformers cannot run what is sent; warn of smaller differences.
+
+        Raises:
+            ServerError: As said, or no answer.
+        """
+        for name, parts, needed in (
+            ("nnsight", 2, True),
+            ("transformers", 1, True),
+            ("transformers", 2, False),
+        ):
+            theirs, ours = self.versions.get(name), version(name)
+            if theirs is None or theirs.split(".")[:parts] == ours.split(".")[:parts]:
+                continue
+            told = f"{self.host} runs {name} {theirs}, this machine {name} {ours}"
+            if needed:
+                raise ServerError(
+                    f"{told}: jobs of one cannot run on the other. Install the server's version of {name} here."
+                )
+            warnings.warn(f"{told}; numbers may differ from those of a local run.", stacklevel=3)
+
+    def check_served(self, model_key: str) -> None:
+        """Refuse a model that the server does not have.
+
+        Args:
+            model_key: nnsight's key of the model.
+
+        Raises:
+            ServerError: As said, or no answer.
+        """
+        served = [
+            one for one in self._get("/status").get("deployments", {}).values() if isinstance(one, dict)
+        ]
+        if any(_named(str(one.get("model_key", ""))) == _named(model_key) for one in served):
+            return
+        wanted = json.loads(model_key.partition(":")[2])
+        same = sorted({str(one.get("repo_id")) for one in served if one.get("task") == wanted.get("task")})
+        listed = ", ".join(same[:20]) or "none"
+        raise ServerError(
+            f"{self.host} does not serve {wanted.get('repo_id')} (revision {wanted.get('revision') or 'main'}, task "
+            f"{wanted.get('task')}). It serves, of this task: {listed}. Load one of these, or load this one without "
+            "remote=True."
+        )
+
+    def state(self, job: str) -> str:
+        """What the server says of a job that was left to run; "unknown" where it says nothing yet.
+
+        Raises:
+            ServerError: No answer.
+        """
+        with self.translated():
+            answer = httpx.get(f"{self.host}/response/{job}", timeout=60.0, headers=self._headers)
+            if answer.status_code == 404:
+                return "unknown"
+            answer.raise_for_status()
+            return str(answer.json().get("status", "unknown"))
+
+    def backend(
+        self, model_key: str, env: Mapping[str, Any], job: str | None, *, blocking: bool
+    ) -> JobBackend:
+        """What carries one nnsight trace out as a job.
+
+        Args:
+            model_key: nnsight's key of the model.
+            env: what the server is to set before it runs the job.
+            job: the id of a job that was sent before; None for a new one.
+            blocking: whether to wait for the result.
+        """
+        return JobBackend(self, model_key, dict(env), job, blocking)
+
+    def _get(self, path: str) -> Any:
+        with self.translated():
+            answer = httpx.get(
+                self.host + path, timeout=httpx.Timeout(10.0, read=60.0), headers=self._headers
+            )
+            answer.raise_for_status()
+            return answer.json()
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"ndif-api-key": self.key} if self.key else {}
+
+    @contextmanager
+    def translated(self, backend: JobBackend | None = None) -> Iterator[None]:
+        """Errors of nnsight, HTTP and websockets in the block become ours.
+
+        Args:
+            backend: whose job it is about.
+
+        Raises:
+            ServerError: The server cannot be reached, refuses or fails.
+            InterpError: Of the kind that was raised in the job, on the server, such as an `EditError`.
+        """
+        try:
+            yield
+        except (RemoteError, *_LOST, ValueError) as error:
+            if isinstance(error, InterpError):
+                raise
+            raise self._translation(error, backend) from error
+
+    def _translation(self, error: Exception, backend: JobBackend | None) -> InterpError:
+        told = str(error)[-_LONGEST:]
+        cause = error if isinstance(error, httpx.HTTPStatusError) else error.__cause__
+        if isinstance(cause, httpx.HTTPStatusError):
+            return self._refusal(cause.response.status_code, told)
+        lost = isinstance(error, _LOST) or isinstance(cause, _LOST)
+        if lost and backend is None:
+            return LostConnectionError(
+                f"{self.host} cannot be reached ({type(error).__name__}: {told}). Is this machine online, and is "
+                "NDIF_HOST, or nnsight's CONFIG.API.HOST, the right address?"
+            )
+        if lost and backend is not None:
+            words = f"was lost {backend.place} ({type(error).__name__}: {told}). {_KEPT}"
+            return LostConnectionError(f"the connection to {self.host} {words}")
+        if backend is None or backend.job_id is None:
+            return ServerError(
+                f"no job can be sent to {self.host} ({told}). Check NDIF_HOST, or nnsight's CONFIG.API.HOST."
+            )
+        return _of_job(told, f"job {backend.job_id} failed on {self.host}")
+
+    def _refusal(self, status: int, told: str) -> ServerError:
+        """What an HTTP status says."""
+        if status in (401, 403):
+            which = "the key it was given" if self.key else "a call without a key"
+            return ServerError(
+                f"{self.host} refuses {which} ({told}). Set NDIF_API_KEY to a key of that server, or run `nnsight "
+                "login`."
+            )
+        if status == 400:
+            ours = f"nnsight {version('nnsight')}, Python {sys.version.partition(' ')[0]}"
+            return ServerError(
+                f"{self.host} refuses this machine's {ours} ({told}). Install the versions it names."
+            )
+        return ServerError(f"{self.host} answers {status} ({told}). Try again later. {_KEPT}")
+
+
+class LostConnectionError(ServerError):
+    """A connection that broke; the same job may pass when it is sent again."""
+
+
+def _of_job(told: str, place: str) -> InterpError:
+    """An error that was raised on the server: of our own kind where the last line names one."""
+    last = told.strip().splitlines()[-1] if told.strip() else "no words"
+    name, _, message = last.partition(": ")
+    kind = (
+        getattr(errors, name.removeprefix("interp.errors."), None)
+        if name.startswith("interp.errors.")
+        else None
+    )
+    if isinstance(kind, type) and issubclass(kind, InterpError) and message:
+        return kind(message)
+    if "does not require grad" in last or "does not have a grad_fn" in last or "not have been used" in last:
+        return ServerError(
+            f"{place}: {last}. This server runs jobs apart from the model, where no gradient can flow. Ask its "
+            "operators for a key with the tag `trusted`, or load the model without remote=True."
+        )
+    if "out of memory" in told.lower():
+        return ServerError(f"{place}, out of memory: {last}. Give it fewer samples at once. {_KEPT}")
+    whole = f"\n\n{told.strip()}\n\n" if told.strip() != last else ". "
+    return ServerError(f"{place}: {last}{whole}{_KEPT}")
+
+
+def _named(model_key: str) -> tuple[Any, ...]:
+    """A model key's model, revision and task, however it is spelled."""
+    try:
+        found = json.loads(model_key.partition(":")[2])
+    except ValueError:
+        return (model_key,)
+    return found.get("repo_id"), found.get("revision") or "main", found.get("task")
+
+
+class _Envelope(pickle.Unpickler):
+    """Reads a status message: plain values and the name of a state, nothing that could run code."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        """The class of states.
+
+        Raises:
+            UnpicklingError: Any other name.
+        """
+        if (module, name) == (Status.__module__, Status.__name__):
+            return Status
+        raise pickle.UnpicklingError(f"the server's message names {module}.{name}, which is not read")
+
+
+_PLAIN = SimpleNamespace(Unpickler=_Envelope, __name__="interp_envelope")
+"""What torch takes in the place of the module `pickle`."""
+
+
+class JobBackend(RemoteBackend):
+    """Carries one trace out as a job of an NDIF server: nnsight's backend, which keeps the job's id and state.
+
+    Attributes:
+        saved: what the block saved, by name, once the job is done.
+        state: the last state the server told.
+    """
+
+    def __init__(
+        self, connection: Connection, model_key: str, env: dict[str, Any], job: str | None, blocking: bool
+    ) -> None:
+        with connection.translated():
+            super().__init__(
+                model_key, connection.host, connection.key or "", env, blocking=blocking, job_id=job
+            )
+        self.api_key = connection.key or ""
+        self.saved: dict[str, Any] | None = None
+        self.state = "not sent"
+
+    @property
+    def place(self) -> str:
+        """How far the job is, in words."""
+        if self.job_id is None:
+            return "before the job was sent"
+        return f"while job {self.job_id} was {self.state}"
+
+    def __call__(self, tracer: Any = None) -> None:
+        """Sends the block and, where it blocks, waits for what it saves."""
+        if not self.blocking:
+            self.submit(tracer)
+            return
+        from nnsight.schema.request import RequestModel
+
+        asked = RequestModel(model_key=self.model_key, compress=self.compress, env=self.env)
+        self.saved = self.request(asked, tracer)
+
+    def fetch(self) -> dict[str, Any] | None:
+        """What a job that was left to run has saved; None while it runs."""
+        self.saved = self.poll()
+        return self.saved
+
+    def note(self, response: ResponseModel) -> bool:
+        """Keeps the job's id and state; the rest as nnsight does."""
+        self.job_id = response.id
+        if response.status is not Status.LOG:
+            self.state = response.status.value
+        return super().note(response)
+
+    def _serialize(self, tracer: Any) -> bytes:
+        pull_env()
+        return serialised(tracer, compress=self.compress)
+
+    @staticmethod
+    def parse(message: str | bytes) -> ResponseModel:
+        """A message of the server; a binary one is read as tensors and plain values."""
+        if not message:  # what a socket that was closed gives
+            raise websocket.WebSocketConnectionClosedException("the server closed the socket")
+        if isinstance(message, str):
+            return ResponseModel.model_validate_json(message)
+        # written in a protocol of pickle that torch's own restricted reader does not know
+        found = torch.load(io.BytesIO(message), map_location="cpu", weights_only=False, pickle_module=_PLAIN)
+        return ResponseModel(**found)
+
+    def finalize(self, content: bytes) -> dict[str, Any]:
+        """What the block saved, read as tensors and plain values."""
+        if self.compress:
+            import zstandard
+
+            content = zstandard.ZstdDecompressor().decompress(content)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def waited(
+    fetch: Callable[[], dict[str, Any] | None], wait: float, timeout: float | None
+) -> dict[str, Any] | None:
+    """What `fetch` gives once it gives something; None when `timeout` seconds have passed."""
+    until = None if timeout is None else time.monotonic() + timeout
+    while True:
+        found = fetch()
+        if found is not None:
+            return found
+        if until is not None and time.monotonic() + wait > until:
+            return None
+        time.sleep(wait)

@@ -1,0 +1,54 @@
+"""Opens a model on an NDIF server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from interp.errors import ModelError
+from interp.models.adapter import Adapter
+from interp.tracing.model import Mllm
+from interp.tracing.remote.connection import Connection
+from interp.tracing.remote.server import Server
+from interp.tracing.remote.skeleton import Skeleton, skeleton_model
+from interp.tracing.visibility import windows
+
+__all__ = ["open_remote"]
+
+
+def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[str, Any]) -> Mllm:
+    """The model of that name on the server of nnsight's settings, which is asked for its versions and models first.
+
+    Args:
+        where: a hub id, or the local folder that the server knows by the same path.
+        adapter: what is known of the family.
+        processor: a processor of the caller's own making, which is kept.
+        options: the revision and the attention implementation, where they are given.
+
+    Raises:
+        ServerError: The server cannot be reached, does not serve the model, or runs versions that cannot read what is
+            sent.
+        ModelError: transformers cannot build the model.
+    """
+    connection = Connection.configured()
+    connection.check_versions()
+    nn = skeleton_model(where, processor, options)
+    connection.check_served(nn.to_model_key())
+    hf: Any = nn._module
+    layers = adapter.layers(hf)
+    paths = {module: path for path, module in hf.named_modules()}
+    head = hf.get_output_embeddings()
+    if head is None or not all(hasattr(layer, "self_attn") for layer in layers):
+        raise ModelError(
+            f"{type(hf).__name__} has no output layer or layers without self-attention, which a job reads."
+        )
+    text = hf.config.get_text_config(decoder=True)
+    server = Server(
+        nn=nn,
+        layers=[nn.get(paths[layer]) for layer in layers],
+        head=nn.get(paths[head]),
+        cap=getattr(text, "final_logit_softcapping", None),
+        windows=any(one is not None for one in windows(text, len(layers))),
+        connection=connection,
+    )
+    return Mllm(hf, processor, adapter, Skeleton(nn, layers), executor="source", server=server)
