@@ -305,7 +305,7 @@ def merge_command(parts: Annotated[list[Path], tyro.conf.Positional], out: Path 
 
 
 def data() -> int:
-    """Check data before a study uses them, have samples rated and keep the good ones: see `interp data --help`."""
+    """Build, check and rate the data that a study uses: see `interp data --help`."""
     return main(["data", "--help"])
 
 
@@ -321,7 +321,15 @@ def _data_check() -> dict[str, Callable[..., int]]:
     return commands.COMMANDS
 
 
-GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {"data": (_data_check, _ratings)}
+def _data_build() -> dict[str, Callable[..., int]]:
+    from interp.data_build import commands
+
+    return commands.COMMANDS
+
+
+GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {
+    "data": (_data_build, _data_check, _ratings)
+}
 """Commands that have commands of their own, by name; each room's are imported when they are needed."""
 
 COMMANDS: dict[str, Callable[..., int]] = {

@@ -32,6 +32,8 @@ def dicom(
     answer: str | None = "yes",
     least: int = 4,
     longest: int | None = None,
+    masks: bool = False,
+    lesions: bool = False,
     group: str | None = None,
 ) -> Samples:
     """Returns one sample for each slice and label of a DICOM series; needs the extra `data`.
@@ -53,6 +55,8 @@ def dicom(
         answer: As for `interp.data.nifti`.
         least: As for `interp.data.nifti`.
         longest: As for `interp.data.nifti`.
+        masks: As for `interp.data.nifti`.
+        lesions: As for `interp.data.nifti`.
         group: As for `interp.data.nifti`.
 
     Raises:
@@ -77,6 +81,8 @@ def dicom(
         longest,
         called if group is None else group,
         {"modality": MODALITIES.get(modality, modality or None)},
+        masks,
+        lesions,
     ).samples(called)
 
 

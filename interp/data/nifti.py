@@ -26,6 +26,8 @@ def nifti(
     answer: str | None = "yes",
     least: int = 4,
     longest: int | None = None,
+    masks: bool = False,
+    lesions: bool = False,
     orientation: str | None = None,
     modality: str | None = None,
     group: str | None = None,
@@ -36,8 +38,8 @@ def nifti(
     top) with square pixels, whatever the order of the axes in the file. Labels on another grid are put on the image's
     by nearest neighbour in millimetres. A sample's boxes are the smallest boxes around the label's 4-connected pieces
     in the slice. Pictures are cut from the file when they are used. `meta` has `label`, `plane`, `slice` (from 0 on,
-    from the left, the back or below), `pixel_mm` and `modality`; the group is the volume, so that its slices stay
-    together.
+    from the left, the back or below), `pixel_mm`, `modality` and `present` (every label in the slice); the group is the
+    volume, so that its slices stay together.
 
     Args:
         image: The image volume, .nii or .nii.gz.
@@ -52,6 +54,11 @@ def nifti(
         answer: The answer of every sample; None for none.
         least: Pieces of fewer pixels of the slice are left out and counted.
         longest: The longest side of a picture in pixels; None keeps the slice's.
+        masks: Whether samples hold the label's mask beside its boxes, without the pieces that are left out. It is cut
+            when it is used, by nearest neighbours on the picture's grid.
+        lesions: Whether each piece of a label that hangs together in the volume (26 neighbours) makes samples of its
+            own. `meta["lesion"]` names it by label and number, the same in all its slices, so that
+            `interp.study.lesion_hits` counts it once. "largest" is then the slice where the lesion is largest.
         orientation: As for `interp.data.volumes.read_nifti`, for both files.
         modality: Goes to `meta`; a NIfTI file does not say.
         group: The group of the samples; by default their name.
@@ -73,6 +80,8 @@ def nifti(
         longest,
         called if group is None else group,
         {"modality": modality},
+        masks,
+        lesions,
     ).samples(called)
 
 

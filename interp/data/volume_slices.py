@@ -17,6 +17,7 @@ from interp.data.build import (
     LUNG,
     MR_PERCENTILES,
     SOFT_TISSUE,
+    large_pieces,
     piece_boxes,
     scale_box,
     square_pixels,
@@ -28,8 +29,9 @@ from interp.data.lines import Row
 from interp.data.samples import Samples
 from interp.data.volumes import Volume, display, read_dicom, read_nifti, resample_nearest
 from interp.errors import DataError
-from interp.inputs.argument_checks import check_one_of, check_whole
+from interp.inputs.argument_checks import check_bool, check_one_of, check_whole
 from interp.inputs.images import LazyImage
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
 
@@ -141,6 +143,8 @@ class Slices:
         longest: The longest side of a picture in pixels; None for the slice's own.
         group: The group of all samples.
         meta: Goes to every sample.
+        masks: Whether samples hold the label's mask in the slice beside its boxes.
+        lesions: Whether each piece of a label in the volume makes samples of its own, as for `Marks`.
     """
 
     file: VolumeFile
@@ -154,8 +158,12 @@ class Slices:
     longest: int | None
     group: str
     meta: Mapping[str, Any]
+    masks: bool = False
+    lesions: bool = False
 
     def __post_init__(self) -> None:
+        check_bool("masks", self.masks, DataError)
+        check_bool("lesions", self.lesions, DataError)
         check_one_of("plane", self.plane, PLANES, DataError)
         check_whole("least", self.least, 1, DataError)
         if self.longest is not None:
@@ -165,34 +173,36 @@ class Slices:
             raise DataError(f"slices is 'all', 'largest' or a list of numbers; got {brief(self.slices)}.")
 
     def samples(self, name: str) -> Samples:
-        """Returns the samples, slice by slice and label by label.
+        """Returns the samples, slice by slice, label by label and lesion by lesion.
 
         Raises:
             DataError: Labels that are no whole numbers, lie elsewhere than the image, or have no name.
         """
-        image = self.file.volume()
-        marks = _whole(resample_nearest(self.labels.volume(), image).values, self.labels.paths[0])
-        cut, dropped = Volume(marks, image.affine), Counter[str]()
-        low, high = grey_range(image, self.grey)
+        image, dropped = self.file.volume(), Counter[str]()
+        marks = Marks(self.labels, self.file, _items(self.names), self.lesions)
+        cut, named = marks.volume(), marks.names()
+        if n := len(_values(marks.labels, marks.image)) - len(marks.named_values()):
+            dropped["labels without a name"] += n
+        grey = grey_range(image, self.grey)
         made: list[Sample] = []
-        for index, wanted in self._chosen(marks, dropped):
+        for index, wanted in self._chosen(cut.values, named):
             picture, spacing = display(cut, self.plane, index)
             size = square_size(picture.shape, spacing, self.longest)
             shown = LazyImage(
-                partial(_picture, self.file, self.plane, index, (low, high), self.longest),
+                partial(_picture, self.file, self.plane, index, grey, self.longest),
                 f"image {self.plane} slice {index} of {brief(self.file.paths[0])}",
                 size,
             )
-            regions = self._regions(picture, wanted, size, dropped)
-            row = Row(Path(self.labels.paths[0]), index, unit=f"{self.plane} slice")
             millimetres = max(spacing[1] * picture.shape[1] / size[0], 1e-9)
             more = {
                 **self.meta,
                 "plane": self.plane,
                 "slice": index,
                 "pixel_mm": round(float(millimetres), 6),
+                "present": _present(picture, named),
             }
-            made += self.asked.samples(row, shown, regions, size=size, group=self.group, meta=more)
+            for one in self._things(marks, named, picture, index, wanted, size, dropped):
+                made += self._samples(one, shown, index, size, more)
         if not made:
             raise DataError(
                 f"{brief(self.labels.paths[0])} marks nothing in {brief(self.file.paths[0])}. Are both of one patient, "
@@ -200,23 +210,33 @@ class Slices:
             )
         return Samples(made, name, dropped)
 
+    def _samples(
+        self, thing: _Thing, shown: LazyImage, index: int, size: tuple[int, int], meta: Mapping[str, Any]
+    ) -> list[Sample]:
+        """The sample of one label or lesion of a slice."""
+        row = Row(Path(self.labels.paths[0]), index, unit=f"{self.plane} slice")
+        own = {"lesion": thing.lesion} if thing.lesion else {}
+        made = self.asked.samples(
+            row,
+            shown,
+            {thing.label: thing.boxes},
+            size=size,
+            group=self.group,
+            meta={**meta, **own},
+            masks={thing.label: thing.masks},
+        )
+        return [one.replace(id=f"{row.id}:{thing.lesion}") for one in made] if thing.lesion else made
+
     def _chosen(
-        self, marks: Integer[np.ndarray, "x y z"], dropped: Counter[str]
+        self, marks: Integer[np.ndarray, "x y z"], named: Mapping[int, tuple[str, str | None]]
     ) -> list[tuple[int, list[int]]]:
         """Slices with the labels to look for in each."""
         axis = PLANES[self.plane]
-        values = [int(value) for value in np.unique(marks) if value]
-        if len(values) > MOST_LABELS:
-            raise DataError(f"{brief(self.labels.paths[0])} has {len(values):,} labels. Is it a label map?")
-        named = [value for value in values if self.names is None or value in self.names]
-        if len(named) < len(values):
-            dropped["labels without a name"] += len(values) - len(named)
-        around = tuple(one for one in range(3) if one != axis)
-        areas = {value: (marks == value).sum(axis=around) for value in named}
+        areas = _areas(marks, axis, max(named, default=0))
         if self.slices == "largest":
             wanted: dict[int, list[int]] = {}
-            for value, area in areas.items():
-                wanted.setdefault(int(area.argmax()), []).append(value)
+            for value in named:
+                wanted.setdefault(int(areas[value].argmax()), []).append(value)
             return sorted(wanted.items())
         n = marks.shape[axis]
         chosen = range(n) if isinstance(self.slices, str) else self.slices
@@ -224,18 +244,154 @@ class Slices:
             check_whole("a slice's number", index, 0, DataError, most=n - 1)
         return [(int(index), [value for value in named if areas[value][index]]) for index in chosen]
 
-    def _regions(
-        self, picture: Any, wanted: Sequence[int], size: tuple[int, int], dropped: Counter[str]
-    ) -> dict[str, list[Any]]:
-        """Label → boxes in pixels of the picture that is shown."""
-        regions: dict[str, list[Any]] = {}
+    def _things(
+        self,
+        marks: Marks,
+        named: Mapping[int, tuple[str, str | None]],
+        picture: Any,
+        index: int,
+        wanted: Sequence[int],
+        size: tuple[int, int],
+        dropped: Counter[str],
+    ) -> list[_Thing]:
+        """The labels or lesions of a slice, with boxes in pixels of the picture that is shown."""
+        found: dict[tuple[str, str | None], _Thing] = {}
         old = picture.shape[1], picture.shape[0]
         for value in wanted:
             boxes, small = piece_boxes(picture == value, self.least)
-            label = f"label {value}" if self.names is None else self.names[value]
-            regions.setdefault(label, []).extend(scale_box(box, old, size) for box in boxes)
             dropped[small_pieces(self.least)] += small
-        return regions
+            if not boxes:
+                continue
+            thing = found.setdefault(named[value], _Thing(*named[value], [], []))
+            thing.boxes.extend(scale_box(box, old, size) for box in boxes)
+            if self.masks:
+                thing.masks.append(self._mask(marks, index, value, size))
+        return [thing for thing in found.values() if self._fits(thing, dropped)]
+
+    def _mask(self, marks: Marks, index: int, value: int, size: tuple[int, int]) -> Mask:
+        what = f"mask of {self.plane} slice {index} of {brief(self.labels.paths[0])}"
+        read = partial(_inside, marks, self.plane, index, value, self.least, size)
+        return Mask(LazyImage(read, what, size))
+
+    def _fits(self, thing: _Thing, dropped: Counter[str]) -> bool:
+        """Whether every mask has a pixel left in a picture that is smaller than the slice."""
+        if self.longest is None or all(mask.inside.any() for mask in thing.masks):
+            return True
+        dropped["masks without a pixel in a picture of this size"] += 1
+        return False
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """What one sample is about: boxes and masks of a label in a slice, or of one lesion."""
+
+    label: str
+    lesion: str | None
+    boxes: list[Any]
+    masks: list[Mask]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The label map on the image's grid: small, so that samples can go to other processes.
+
+    Attributes:
+        labels: The label volume.
+        image: The image volume.
+        given: Value and name of each label that is wanted; None wants all.
+        lesions: Whether labels with one name are cut into the pieces that hang together in the volume (26 neighbours),
+            numbered along the axes from left, posterior and inferior on. A piece's value is its number among all.
+    """
+
+    labels: VolumeFile
+    image: VolumeFile
+    given: tuple[tuple[int, str], ...] | None
+    lesions: bool
+
+    def volume(self) -> Volume:
+        """The labels, or the numbers of the lesions; the last two are kept."""
+        return _lesions(self)[0] if self.lesions else _marked(self.labels, self.image)
+
+    def names(self) -> Mapping[int, tuple[str, str | None]]:
+        """Value of `volume` → its label, and the name of its lesion."""
+        if self.lesions:
+            return _lesions(self)[1]
+        return {value: (name, None) for value, name in self.named_values().items()}
+
+    def named_values(self) -> dict[int, str]:
+        """Value → name of the labels of the file that are wanted."""
+        known = None if self.given is None else dict(self.given)
+        values = _values(self.labels, self.image)
+        return {
+            value: f"label {value}" if known is None else known[value]
+            for value in values
+            if known is None or value in known
+        }
+
+
+def _items(names: Mapping[int, str] | None) -> tuple[tuple[int, str], ...] | None:
+    return None if names is None else tuple(names.items())
+
+
+@lru_cache(maxsize=2)
+def _marked(labels: VolumeFile, image: VolumeFile) -> Volume:
+    onto = image.volume()
+    return Volume(_whole(resample_nearest(labels.volume(), onto).values, labels.paths[0]), onto.affine)
+
+
+@lru_cache(maxsize=4)
+def _values(labels: VolumeFile, image: VolumeFile) -> tuple[int, ...]:
+    found = tuple(int(value) for value in np.unique(_marked(labels, image).values) if value)
+    if len(found) > MOST_LABELS:
+        raise DataError(f"{brief(labels.paths[0])} has {len(found):,} labels. Is it a label map?")
+    return found
+
+
+@lru_cache(maxsize=2)
+def _lesions(marks: Marks) -> tuple[Volume, Mapping[int, tuple[str, str | None]]]:
+    """The number of each voxel's lesion, 0 outside, and number → its label and the lesion's name."""
+    from scipy import ndimage
+
+    whole = _marked(marks.labels, marks.image)
+    numbers, names = np.zeros(whole.values.shape, np.int32), dict[int, tuple[str, str | None]]()
+    values_of: dict[str, list[int]] = {}
+    for value, label in marks.named_values().items():
+        values_of.setdefault(label, []).append(value)
+    for label, values in values_of.items():
+        pieces: Any = np.zeros(whole.values.shape, np.int32)
+        n = int(ndimage.label(np.isin(whole.values, values), np.ones((3, 3, 3)), output=pieces))  # pyright: ignore[reportArgumentType]
+        if len(names) + n > MOST_LABELS:
+            raise DataError(
+                f"{brief(marks.labels.paths[0])} marks {label!r} in {n:,} pieces; at most {MOST_LABELS:,} lesions are "
+                "read. Is it noise? Remove small pieces from the label map."
+            )
+        inside = pieces > 0
+        numbers[inside] = pieces[inside] + len(names)
+        names.update({len(names) + k: (label, f"{label} {k}") for k in range(1, n + 1)})
+    return Volume(numbers, whole.affine), names
+
+
+def _areas(marks: Integer[np.ndarray, "x y z"], axis: int, most: int) -> Integer[np.ndarray, "value slice"]:
+    """How many voxels of each slice have each value from 0 to `most`."""
+    planes = np.moveaxis(marks, axis, 0)
+    inside = [np.bincount(plane[plane <= most], minlength=most + 1) for plane in planes]
+    return np.stack(inside, axis=1)
+
+
+def _inside(
+    marks: Marks, plane: str, index: int, value: int, least: int, size: tuple[int, int]
+) -> Image.Image:
+    """The mask of a value in a slice without its small pieces, of the size of the picture, by nearest neighbours."""
+    picture, _ = display(marks.volume(), plane, index)
+    mask = Image.fromarray(large_pieces(picture == value, least).astype(np.uint8) * 255)
+    return mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST)
+
+
+def _present(
+    picture: Integer[np.ndarray, "row col"], named: Mapping[int, tuple[str, str | None]]
+) -> list[str]:
+    """Every label of a slice, also where it makes no sample."""
+    return sorted({named[value][0] for value in np.unique(picture).tolist() if value in named})
 
 
 def small_pieces(least: int) -> str:

@@ -212,7 +212,7 @@ def _decoded(file: Encoded, name: str) -> Image.Image:
         return _to_rgb(ImageOps.exif_transpose(image))
 
 
-def grey_values(raw: str | os.PathLike[str] | Image.Image) -> np.ndarray:
+def grey_values(raw: str | os.PathLike[str] | Image.Image | LazyImage) -> np.ndarray:
     """Returns the values of an upright grey or palette image, (height, width), unscaled; of a palette its indices.
 
     Raises:
@@ -220,10 +220,21 @@ def grey_values(raw: str | os.PathLike[str] | Image.Image) -> np.ndarray:
     """
     if isinstance(raw, Image.Image):
         return _one_channel(raw, "the mask (PIL)")
+    if isinstance(raw, LazyImage):
+        return _lazy_grey(raw)
     name = _name(raw)
     with readable_file(raw) as file, _decoding(name), _open(file) as image:
         _check_pixels(image.size, name)
         return _one_channel(ImageOps.exif_transpose(image), name)
+
+
+def _lazy_grey(raw: LazyImage) -> np.ndarray:
+    found = _read(raw, 0)
+    if isinstance(found, bytes):
+        with _decoding(raw.name), _open(BytesIO(found)) as image:
+            _check_pixels(image.size, raw.name)
+            return _one_channel(ImageOps.exif_transpose(image), raw.name)
+    return _one_channel(found if isinstance(found, Image.Image) else Image.fromarray(found), raw.name)
 
 
 def _one_channel(image: Image.Image, name: str) -> np.ndarray:

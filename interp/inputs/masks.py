@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from interp.errors import BoxError, ImageError
 from interp.inputs.boxes import Box
-from interp.inputs.images import grey_values, image_size, normalise, readable_file
+from interp.inputs.images import LazyImage, grey_values, image_size, normalise, readable_file
 from interp.inputs.text import brief
 
 __all__ = ["Mask", "MaskLike", "as_masks", "covered_by", "union"]
@@ -25,8 +25,8 @@ class Mask:
     """Which pixels of an image belong to the finding. Immutable; a file is read when it is needed.
 
     Args:
-        values: Path of a grey or palette image, a PIL image, or an (H, W) array of bool or of whole numbers. It has
-            the size of its image as displayed.
+        values: Path of a grey or palette image, a PIL image, a `LazyImage` in grey that is read at each use, or an
+            (H, W) array of bool or of whole numbers. It has the size of its image as displayed.
         image: Index of the image in its sample (0-based).
         label: The value inside, for a map of labels. None: every pixel that is not 0 is inside. A palette image has
             the indices of its palette as values, not the colours.
@@ -184,7 +184,7 @@ class Mask:
         return f"Mask({shown}, image={self.image}{label})"
 
 
-MaskLike: TypeAlias = Mask | str | os.PathLike[str] | Image.Image | np.ndarray | Mapping[str, Any]
+MaskLike: TypeAlias = Mask | str | os.PathLike[str] | Image.Image | LazyImage | np.ndarray | Mapping[str, Any]
 
 
 def as_masks(masks: Iterable[Any]) -> tuple[Mask, ...]:
@@ -194,7 +194,10 @@ def as_masks(masks: Iterable[Any]) -> tuple[Mask, ...]:
         BoxError: A single mask where a list is expected, or something that is no mask.
         ImageError: A path that no file can have, or an image in colours.
     """
-    if isinstance(masks, Mask | str | os.PathLike | Image.Image) or getattr(masks, "ndim", 3) == 2:
+    if (
+        isinstance(masks, Mask | str | os.PathLike | Image.Image | LazyImage)
+        or getattr(masks, "ndim", 3) == 2
+    ):
         raise BoxError("expected a list of masks, got one mask; write masks=[mask].")
     if isinstance(masks, bytes | Mapping) or not isinstance(masks, Iterable):
         raise BoxError(f"expected a list of masks, got {brief(masks)}.")
@@ -258,7 +261,7 @@ def _kept(values: Any) -> Any:
     """The path as it is, or a copy of the values that cannot change."""
     if isinstance(values, Image.Image):
         values = grey_values(ImageOps.exif_transpose(values))
-    if isinstance(values, str | os.PathLike):
+    if isinstance(values, str | os.PathLike | LazyImage):
         return normalise(values)
     if not isinstance(values, np.ndarray):
         raise BoxError(f"a mask is a path, a PIL image or an (H, W) array; got {brief(values)}.")

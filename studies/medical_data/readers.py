@@ -280,7 +280,9 @@ def nuclei_3d(source: Source, work: Path) -> Iterator[Item]:
                 yield Item(f"{source.key}-{z}-{tile}-{y:03d}-{x:03d}", split, source.mask_origin, found)
 
 
-SOURCES: list[tuple[Source, Callable[[Source, Path], Iterator[Item]]]] = [
+Read = Callable[[Source, Path], Iterator[Item]]
+
+SOURCES: list[tuple[Source, Read]] = [
     (Source("ct-torso", "CT", f"{TOTAL}: example_ct", "Apache-2.0", "model", "train"), ct_torso),
     (Source("ct-chest", "CT", f"{TOTAL}: aorta_report", "Apache-2.0", "model", "train"), ct_chest),
     (Source("ct-abdomen", "CT", f"{TOTAL}: example_ct_dicom", "Apache-2.0", "model", "test"), ct_abdomen),

@@ -131,3 +131,54 @@ def test_what_is_no_label_map_is_named(tmp_path: Path) -> None:
         nifti(*pair(tmp_path, np.full(SHAPE, 0.5, np.float32)))
     with pytest.raises(DataError, match="there is no file"):
         nifti(tmp_path / "scan_1.nii.gz", tmp_path / "none.nii")
+
+
+def lesions() -> np.ndarray:
+    """Two tumors (2): one in slices 1 and 2 that meet at a corner only, one in slice 2, each 3 × 3."""
+    values = np.zeros(SHAPE, np.int16)
+    values[2:5, 2:5, 1] = 2
+    values[5:8, 5:8, 2] = 2
+    values[12:15, 9:12, 2] = 2
+    return values
+
+
+def test_each_lesion_is_a_sample_in_each_of_its_slices(tmp_path: Path) -> None:
+    samples = nifti(*pair(tmp_path, lesions()), NAMES, lesions=True)
+    told = [(one.meta["slice"], one.meta["lesion"], len(one.boxes), one.group) for one in samples]
+    assert told == [
+        (1, "tumor 1", 1, "scan_1"),
+        (2, "tumor 1", 1, "scan_1"),
+        (2, "tumor 2", 1, "scan_1"),
+    ]
+    assert samples[2].boxes[0].as_tuple() == (20 - 15, 16 - 12, 20 - 12, 16 - 9)
+    assert len(set(samples.sample_ids)) == 3
+    assert {one.meta["label"] for one in samples} == {"tumor"}
+    largest = nifti(*pair(tmp_path, lesions()), NAMES, lesions=True, slices="largest")
+    assert [(one.meta["slice"], one.meta["lesion"]) for one in largest] == [(1, "tumor 1"), (2, "tumor 2")]
+    two_values = lesions()
+    two_values[..., 1] //= 2
+    both = nifti(*pair(tmp_path, two_values), {1: "x", 2: "x"}, lesions=True)
+    assert [one.meta["lesion"] for one in both] == ["x 1", "x 1", "x 2"]
+
+
+def test_masks_are_cut_when_used_on_the_pictures_grid(tmp_path: Path) -> None:
+    samples = nifti(*pair(tmp_path), NAMES, masks=True, plane="coronal", slices=[5], least=2)
+    (liver,) = samples
+    (mask,) = liver.masks
+    assert mask.size == liver.sizes[0] == (20, 12)
+    assert not isinstance(mask.values, np.ndarray)
+    assert mask.box == liver.boxes[0]
+    assert mask.inside.sum() == 3 * (6 + 8)  # rows of 3 mm: 6 voxels in slice 1, 8 in slice 2
+    liver.check()
+    assert pickle.loads(pickle.dumps(liver)).fingerprint == liver.fingerprint
+    speck = nifti(*pair(tmp_path), NAMES, masks=True, slices=[1])[0]
+    assert speck.masks[0].inside.sum() == 36  # the speck of one pixel is left out of boxes and mask
+
+
+def test_lesions_have_masks_of_their_own(tmp_path: Path) -> None:
+    samples = nifti(*pair(tmp_path, lesions()), NAMES, lesions=True, masks=True)
+    for one in samples:
+        assert one.masks[0].inside.sum() == 9
+        assert one.masks[0].box == one.boxes[0]
+    tiny = nifti(*pair(tmp_path, lesions()), NAMES, masks=True, longest=8)
+    assert all(one.masks[0].inside.any() for one in tiny)

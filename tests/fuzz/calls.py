@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 import interp
-from interp import conformance, data, indicators, methods, metrics, models, stats, study
+from interp import conformance, data, data_build, indicators, methods, metrics, models, stats, study
 from interp.conformance.tiny import tiny
 from interp.inputs.sample import Sample
 from interp.tracing import Cost
@@ -107,6 +107,7 @@ def _inputs() -> list[Call]:
         Call("vgmed", data.vgmed, given(root="nowhere")),
         Call("named", data.named, given(name="natural", n=1)),
         *_readers(),
+        *_builder(),
     ]
 
 
@@ -152,6 +153,19 @@ def _readers() -> list[Call]:
         Call("refcoco", data.refcoco, given(source=folder / "refs/refs.json", **refs)),
         Call("nifti", data.nifti, given(image="nowhere.nii", labels="nowhere.nii")),
         Call("dicom", data.dicom, given(series="nowhere", labels="nowhere.nii")),
+    ]
+
+
+def _builder() -> list[Call]:
+    """The builder of grounding sets, on one sample."""
+    labelled = data.Samples([sample(meta={"label": "liver"})], "tried")
+    out = Path(tempfile.mkdtemp()) / "built"
+    rules = data_build.Settings(area=(0.0, 1.0))
+    return [
+        Call("Settings", data_build.Settings),
+        Call("Endpoint", data_build.Endpoint, given(url="http://localhost/v1", model="m")),
+        Call("build", data_build.build, given(samples=labelled, out=out, settings=rules)),
+        Call("scans", data_build.scans, given(root="nowhere")),
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import interp
-from interp import curation, data, indicators, methods, metrics, reader_study, stats, study
+from interp import curation, data, data_build, indicators, methods, metrics, reader_study, stats, study
 from tests.fuzz.calls import STUDIES, layer_calls, model_calls, result, result_calls, value_calls
 from tests.fuzz.people import people_calls
 from tests.fuzz.trials import Call, bare_error
@@ -115,7 +115,7 @@ RESULTS = {
     ),
     *("Removed", "Trace", "Triage", "Cell", "GridCell", "GridResult", "HeadGrid", "HeadResult", "Matched"),
     *("IndicatorResult", "KnockoutResult", "RefinementResult", "Result", "Stratified", "InterpError"),
-    *("Curation", "Key", "Pack", "ReaderResult"),
+    *("Built", "Curation", "Key", "Pack", "ReaderResult"),
 }
 """What functions return and users read, but do not make."""
 BASES = {"Metric", "Method", "Removal", "Study", "StudyTask"}
@@ -137,7 +137,18 @@ def test_every_public_name_is_in_the_table() -> None:
     known = {name.removeprefix("study.").removeprefix("metrics.") for name in listed}
     public = {
         name
-        for module in (interp, curation, data, indicators, methods, metrics, reader_study, stats, study)
+        for module in (
+            interp,
+            curation,
+            data,
+            data_build,
+            indicators,
+            methods,
+            metrics,
+            reader_study,
+            stats,
+            study,
+        )
         for name in module.__all__
         if callable(getattr(module, name)) and not inspect.ismodule(getattr(module, name))
     }

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 
-from interp.data import Samples
+from interp.data import Samples, nifti
 from interp.errors import StudyError
 from interp.study.layer_sweep.lesions import lesion_hits
 from tests.study.planted import Planted, sample, sweep
@@ -78,3 +80,16 @@ def test_what_hit_rates_need_is_said(tmp_path: Path) -> None:
         lesion_hits(run(tmp_path, metrics=("ar",)))
     with pytest.raises(StudyError, match=r"no sample names its lesion. Give the samples of each lesion"):
         lesion_hits(run(tmp_path, data=[sample(0), sample(1)]))
+
+
+def test_lesions_of_a_volume_count_once(tmp_path: Path) -> None:
+    marks = np.zeros((100, 80, 4), np.int16)
+    marks[0:20, 60:80, 0:3] = 1  # one lesion in three slices
+    marks[60:80, 0:20, 2] = 1
+    scan = np.random.default_rng(0).integers(0, 99, marks.shape).astype(np.int16)
+    for name, values in (("scan", scan), ("marks", marks)):
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    data = nifti(tmp_path / "scan.nii.gz", tmp_path / "marks.nii.gz", {1: "tumor"}, lesions=True)
+    found = lesion_hits(run(tmp_path / "runs", data=data)).set_index(["layer", "control"])
+    assert (found.loc[1, "boxes"].n, found.loc[1, "boxes"].n_groups) == (2, 1)
+    assert (found.loc[1, "boxes"].slices, found.loc[1, "boxes"].hits) == (2.0, 1.0)

@@ -1,8 +1,4 @@
-"""Makes closed questions from masks: mask → box → question. Every bundled medical sample was made this way.
-
-All functions are pure functions of slices. "Left" and "right" in a question "Which side …?" and in its answer are
-sides of the picture, not of the patient.
-"""
+"""Slices, masks and their boxes: windows, square pixels, components, limits of area. All functions are pure."""
 
 from __future__ import annotations
 
@@ -23,20 +19,16 @@ from interp.inputs.sample import Box, Sample
 
 __all__ = [
     "Finding",
-    "Question",
     "Slice",
-    "absent",
     "box_of",
     "cut",
     "find",
     "foreground",
+    "large_pieces",
     "largest_component",
     "mirror",
     "piece_boxes",
-    "questions",
     "scale_box",
-    "side",
-    "size",
     "square_pixels",
     "square_size",
     "window",
@@ -49,8 +41,6 @@ LUNG = (-1350.0, 150.0)
 MR_PERCENTILES = (0.5, 99.5)
 SHARE = 0.8
 AREA = (0.005, 0.6)
-MIDLINE = 0.08
-SMALL, LARGE = 0.04, 0.08
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +60,6 @@ class Finding:
     label: str
     box: BoxTuple
     fraction: float
-
-
-@dataclass(frozen=True)
-class Question:
-    """A closed question about one label, its kind ("localization" or "attribute") and its answer."""
-
-    kind: str
-    text: str
-    answer: str
 
 
 def window(values: Shaped[np.ndarray, "*shape"], low: float, high: float) -> UInt8[np.ndarray, "*shape"]:
@@ -152,6 +133,14 @@ def piece_boxes(mask: Bool[np.ndarray, "row col"], least: int = 1) -> tuple[list
         if area >= least
     ]
     return boxes, n - len(boxes)
+
+
+def large_pieces(mask: Bool[np.ndarray, "row col"], least: int = 1) -> Bool[np.ndarray, "row col"]:
+    """Returns the mask without its 4-connected pieces of fewer than `least` pixels."""
+    pieces, n = _pieces(mask)
+    areas = np.bincount(pieces.ravel(), minlength=n + 1)
+    areas[0] = 0
+    return (areas >= max(least, 1))[pieces]
 
 
 def scale_box(box: BoxTuple, old: tuple[int, int], new: tuple[int, int]) -> BoxTuple:
@@ -228,37 +217,6 @@ def find(
             continue
         found.append(Finding(name, box, fraction))
     return found
-
-
-def side(box: BoxTuple, width: float, margin: float = MIDLINE) -> str | None:
-    """Returns "left" or "right": the half of the picture the box's centre is in, None near the midline."""
-    offset = (box[0] + box[2]) / 2 / width - 0.5
-    if abs(offset) <= margin:
-        return None
-    return "left" if offset < 0 else "right"
-
-
-def size(fraction: float) -> str | None:
-    """Returns "small" or "large" from the box's share of the picture's area, None in between."""
-    if fraction <= SMALL:
-        return "small"
-    return "large" if fraction >= LARGE else None
-
-
-def questions(finding: Finding, width: float) -> list[Question]:
-    """Returns the closed questions that the box of a finding answers: side, size and presence."""
-    label = finding.label
-    asked = [Question("localization", f"Is the {label} visible?", "yes")]
-    if answer := side(finding.box, width):
-        asked.insert(0, Question("localization", f"Which side is the {label} on?", answer))
-    if answer := size(finding.fraction):
-        asked.append(Question("attribute", f"What size is the {label}?", answer))
-    return asked
-
-
-def absent(label: str) -> Question:
-    """Returns the presence question of a label that is nowhere in the slice."""
-    return Question("localization", f"Is the {label} visible?", "no")
 
 
 def mirror(sample: Sample) -> Sample:

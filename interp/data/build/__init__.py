@@ -1,0 +1,54 @@
+"""From masks to boxes to closed questions: the rules, as pure functions. `interp.data_build` runs them on data.
+
+Every bundled medical sample was made by these rules (`studies/medical_data`).
+"""
+
+from interp.data.build.geometry import (
+    AREA,
+    LUNG,
+    MR_PERCENTILES,
+    SHARE,
+    SOFT_TISSUE,
+    BoxTuple,
+    Finding,
+    Slice,
+    box_of,
+    cut,
+    find,
+    foreground,
+    large_pieces,
+    largest_component,
+    mirror,
+    piece_boxes,
+    scale_box,
+    square_pixels,
+    square_size,
+    window,
+)
+from interp.data.build.regions import REGIONS, body_region, modality
+from interp.data.build.sampling import diverse
+from interp.data.build.sources import RELATED, SOURCES, RelatedWork, SourceSet
+from interp.data.build.templates import (
+    ATTRIBUTE,
+    LARGE,
+    LOCALIZATION,
+    MIDLINE,
+    SMALL,
+    Question,
+    Structure,
+    absent,
+    is_abnormal,
+    lottery,
+    outline,
+    questions,
+    side,
+    size,
+)
+
+__all__ = [
+    "AREA", "ATTRIBUTE", "LARGE", "LOCALIZATION", "LUNG", "MIDLINE", "MR_PERCENTILES", "REGIONS", "RELATED", "SHARE",
+    "SMALL", "SOFT_TISSUE", "SOURCES", "BoxTuple", "Finding", "Question", "RelatedWork", "Slice", "SourceSet",
+    "Structure", "absent", "body_region", "box_of", "cut", "diverse", "find", "foreground", "is_abnormal",
+    "large_pieces", "largest_component", "lottery", "mirror", "modality", "outline", "piece_boxes", "questions",
+    "scale_box", "side", "size", "square_pixels", "square_size", "window",
+]  # fmt: skip

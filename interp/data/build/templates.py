@@ -1,0 +1,187 @@
+"""Closed questions about a structure in a picture, whose answers follow from its mask or box.
+
+"Left" and "right" in a question "Which side …?" and in its answer are sides of the picture, not of the patient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from interp.data.build.geometry import BoxTuple, Finding
+
+__all__ = [
+    "ABNORMAL",
+    "ATTRIBUTE",
+    "LOCALIZATION",
+    "Question",
+    "Structure",
+    "absent",
+    "is_abnormal",
+    "lottery",
+    "outline",
+    "questions",
+    "side",
+    "size",
+]
+
+MIDLINE = 0.08
+SMALL, LARGE = 0.04, 0.08
+ROUND, LONG = 1.3, 2.0
+"""Ratio of the principal axes up to which a mask is round, and from which on it is elongated."""
+FILLED = 0.85
+"""The least share of an ellipse with the mask's own second moments that the mask must fill."""
+ABNORMAL = (
+    *("abscess", "adenoma", "aneurysm", "calculus", "cancer", "carcinoma", "consolidation", "cyst", "drusen"),
+    *("edema", "effusion", "fracture", "haemorrhage", "hemorrhage", "infarct", "infection", "lesion"),
+    *("mass", "melanoma", "metastasis", "metastases", "necrosis", "nodule", "opacity", "pneumonia"),
+    *("pneumothorax", "polyp", "stone", "stroke", "tumor", "tumour", "ulcer"),
+)
+"""Words of labels that name a finding, not anatomy."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A closed question about one label: its kind ("localization" or "attribute"), answer, subject and choices."""
+
+    kind: str
+    text: str
+    answer: str
+    about: str = ""
+    options: tuple[str, ...] = ()
+
+
+def side(box: BoxTuple, width: float, margin: float = MIDLINE) -> str | None:
+    """Returns "left" or "right": the half of the picture the box's centre is in, None near the midline."""
+    offset = (box[0] + box[2]) / 2 / width - 0.5
+    if abs(offset) <= margin:
+        return None
+    return "left" if offset < 0 else "right"
+
+
+def size(fraction: float) -> str | None:
+    """Returns "small" or "large" from the box's share of the picture's area, None in between."""
+    if fraction <= SMALL:
+        return "small"
+    return "large" if fraction >= LARGE else None
+
+
+def questions(finding: Finding, width: float) -> list[Question]:
+    """Returns the closed questions that the box of a finding answers: side, size and presence."""
+    label = finding.label
+    asked = [Question("localization", f"Is the {label} visible?", "yes")]
+    if answer := side(finding.box, width):
+        asked.insert(0, Question("localization", f"Which side is the {label} on?", answer))
+    if answer := size(finding.fraction):
+        asked.append(Question("attribute", f"What size is the {label}?", answer))
+    return asked
+
+
+def absent(label: str) -> Question:
+    """Returns the presence question of a label that is nowhere in the slice."""
+    return Question("localization", f"Is the {label} visible?", "no")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is known of one label in one picture.
+
+    Attributes:
+        label: Its name.
+        fraction: The share of the picture that its box covers.
+        outline: "round", "elongated", or None in between or where there is no mask.
+        away: Labels that are certainly not in the picture; empty where nobody knows.
+    """
+
+    label: str
+    fraction: float
+    outline: str | None = None
+    away: Sequence[str] = ()
+
+
+def lottery(*words: str) -> int:
+    """Returns a number from 0 to 2³² − 1 that depends on the words alone, on every machine.
+
+    >>> lottery("liver", "0") == lottery("liver", "0")
+    True
+    """
+    return int(hashlib.sha256("|".join(words).encode()).hexdigest()[:8], 16)
+
+
+def is_abnormal(label: str) -> bool:
+    """Returns whether a label names a finding, such as a tumor, rather than anatomy.
+
+    >>> is_abnormal("kidney tumor"), is_abnormal("masseter"), is_abnormal("lung_nodules")
+    (True, False, True)
+    """
+    words = label.lower().replace("_", " ").replace("-", " ").split()
+    return any(word in ABNORMAL or word.removesuffix("s") in ABNORMAL for word in words)
+
+
+def outline(mask: Bool[np.ndarray, "row col"]) -> str | None:
+    """Returns "round" or "elongated" from the principal axes of a mask with square pixels.
+
+    The ratio of the axes is that of the square roots of the eigenvalues of the pixels' covariance (1 for a disc and a
+    square). Up to 1.3 the mask is round, from 2.0 on elongated. None in between, and for masks with large holes or
+    dents: those that fill less than 85 % of the ellipse with the same second moments.
+    """
+    rows, columns = np.nonzero(mask)
+    if rows.size == 0:
+        return None
+    spread = np.cov(np.stack([rows, columns]), bias=True) + np.eye(2) / 12  # a pixel is a square, not a point
+    short, long = np.sqrt(np.linalg.eigvalsh(spread))
+    if rows.size < FILLED * 4 * np.pi * short * long:
+        return None
+    if long <= ROUND * short:
+        return "round"
+    return "elongated" if long >= LONG * short else None
+
+
+def _presence(found: Structure) -> Question | None:
+    return Question("localization", f"Is the {found.label} visible?", "yes", "presence")
+
+
+def _identity(found: Structure) -> Question | None:
+    if not found.away:
+        return None
+    other = min(found.away, key=lambda label: lottery(found.label, label, "other"))
+    first, second = sorted((found.label, other), key=lambda label: lottery(found.label, other, label))
+    text = f"Which of these is visible: the {first} or the {second}?"
+    return Question("localization", text, found.label, "identity", (first, second))
+
+
+def _size(found: Structure) -> Question | None:
+    answer = size(found.fraction)
+    text = f"What size is the {found.label}, small or large?"
+    return Question("attribute", text, answer, "size", ("small", "large")) if answer else None
+
+
+def _shape(found: Structure) -> Question | None:
+    text = f"What shape is the {found.label}, round or elongated?"
+    return (
+        Question("attribute", text, found.outline, "shape", ("round", "elongated")) if found.outline else None
+    )
+
+
+def _abnormality(found: Structure) -> Question | None:
+    if not is_abnormal(found.label):
+        return None
+    text = f"Is the {found.label} normal or abnormal tissue?"
+    return Question("attribute", text, "abnormal", "abnormality", ("normal", "abnormal"))
+
+
+LOCALIZATION: Mapping[str, Callable[[Structure], Question | None]] = {
+    "presence": _presence,
+    "identity": _identity,
+}
+"""Kind → the localization question about a structure, None where it does not apply."""
+ATTRIBUTE: Mapping[str, Callable[[Structure], Question | None]] = {
+    "size": _size,
+    "shape": _shape,
+    "abnormality": _abnormality,
+}
+"""Kind → the attribute question about a structure, None where its mask gives no clear answer."""

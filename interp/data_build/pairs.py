@@ -1,0 +1,201 @@
+"""From labelled samples to structures that can be asked about, and to a pair of questions for each."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from interp.data.build import (
+    ATTRIBUTE,
+    LOCALIZATION,
+    Question,
+    Structure,
+    body_region,
+    box_of,
+    diverse,
+    largest_component,
+    lottery,
+    modality,
+    outline,
+)
+from interp.data.build.geometry import BoxTuple
+from interp.data_build.settings import Settings
+from interp.errors import InterpError
+from interp.inputs.images import LazyImage
+from interp.inputs.masks import union
+from interp.inputs.sample import Sample
+
+__all__ = ["Pair", "Target", "asked", "chosen", "targets"]
+
+PIECES, SMALL, LARGE = "in several pieces", "box too small", "box too large"
+UNCLEAR, NO_LABEL, SEVERAL = "no attribute has a clear answer", "without a label", "with several images"
+NO_REGION, UNREADABLE, NOT_DRAWN = "without a box", "cannot be read", "not drawn"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One structure in one picture that can be asked about.
+
+    Attributes:
+        sample: A sample that shows it.
+        box: Its box in pixels of the picture.
+        known: What the questions rest on.
+        picture: The number of its picture.
+    """
+
+    sample: Sample
+    box: BoxTuple
+    known: Structure
+    picture: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A structure with its localization and its attribute question."""
+
+    target: Target
+    localization: Question
+    attribute: Question
+
+
+@dataclass
+class _Picture:
+    """The samples of one picture by label, and every label that is in it."""
+
+    labels: dict[str, list[Sample]] = field(default_factory=dict)
+    present: set[str] = field(default_factory=set)
+
+
+def targets(samples: Iterable[Sample], settings: Settings, dropped: Counter[str]) -> list[Target]:
+    """Returns the structures that have one clear region of the right size and a clear attribute, in reading order.
+
+    Args:
+        samples: Samples of one image whose `meta["label"]` names what their masks, or else their boxes, show.
+        settings: The rules.
+        dropped: Counts what is left out, by reason.
+    """
+    pictures = _pictures(samples, dropped)
+    vocabulary = {label for picture in pictures for label in picture.labels}
+    found = []
+    for number, picture in enumerate(pictures):
+        away = sorted(vocabulary - picture.present) if settings.complete else ()
+        for label, listed in picture.labels.items():
+            try:
+                made = _target(number, label, listed, tuple(away), settings)
+            except InterpError:
+                made = UNREADABLE
+            if isinstance(made, str):
+                dropped[made] += 1
+            else:
+                found.append(made)
+    return found
+
+
+def _pictures(samples: Iterable[Sample], dropped: Counter[str]) -> list[_Picture]:
+    found: dict[Hashable, _Picture] = {}
+    for sample in samples:
+        label = sample.meta.get("label") if sample.is_usable else None
+        if not sample.is_usable:
+            dropped[UNREADABLE] += 1
+        elif len(sample.images) != 1:
+            dropped[SEVERAL] += 1
+        elif not isinstance(label, str) or not label.strip():
+            dropped[NO_LABEL] += 1
+        else:
+            picture = found.setdefault(_key(sample), _Picture())
+            picture.labels.setdefault(_plain(label), []).append(sample)
+            others = sample.meta.get("present")
+            picture.present |= {
+                _plain(str(one)) for one in (label, *(others if isinstance(others, list) else ()))
+            }
+    return list(found.values())
+
+
+def _plain(label: str) -> str:
+    return " ".join(label.replace("_", " ").split())
+
+
+def _key(sample: Sample) -> Hashable:
+    """Equal for samples of one picture, without reading files."""
+    raw = sample.images[0]
+    if isinstance(raw, str | os.PathLike):
+        return os.fspath(raw)
+    return id(raw) if isinstance(raw, LazyImage) else sample.image_fingerprints
+
+
+def _target(
+    number: int, label: str, samples: list[Sample], away: tuple[str, ...], settings: Settings
+) -> Target | str:
+    """The structure that the samples of one label and picture show, or why there is none."""
+    first, shape = samples[0], None
+    width, height = first.sizes[0]
+    masks = [mask for sample in samples for mask in sample.masks]
+    if masks:
+        piece = largest_component(union(masks, (width, height)), settings.share)
+        if piece is None:
+            return PIECES
+        box, shape = box_of(piece), outline(piece)
+    else:
+        boxes = list(dict.fromkeys(box.as_tuple() for sample in samples for box in sample.boxes))
+        if not boxes:
+            return NO_REGION
+        areas = np.array([(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes])
+        if areas.max() < settings.share * areas.sum():
+            return PIECES
+        box = boxes[int(areas.argmax())]
+    fraction = (box[2] - box[0]) * (box[3] - box[1]) / (width * height)
+    if not settings.area[0] <= fraction <= settings.area[1]:
+        return SMALL if fraction < settings.area[0] else LARGE
+    known = Structure(label, fraction, shape, away)
+    clear = any(ATTRIBUTE[kind](known) for kind in settings.attribute)
+    asks = any(LOCALIZATION[kind](known) for kind in settings.localization)
+    return Target(first, box, known, number) if clear and asks else UNCLEAR
+
+
+def chosen(found: list[Target], settings: Settings, dropped: Counter[str]) -> list[int]:
+    """Returns the places of the structures to ask about, in the order in which they are drawn.
+
+    They are even over (modality, body region), then over labels, groups and pictures, as `build.diverse` says.
+    """
+    levels = [
+        (
+            (modality(one.sample), body_region(one.sample)),
+            one.known.label,
+            str(one.sample.group),
+            one.picture,
+        )
+        for one in found
+    ]
+    drawn = diverse(levels, settings.n, settings.seed)
+    dropped[NOT_DRAWN] += len(found) - len(drawn)
+    return drawn
+
+
+def asked(found: list[Target], order: list[int], settings: Settings) -> list[Pair]:
+    """Returns the pairs of questions of the structures at these places, in reading order.
+
+    Kinds are chosen in the order of the draw: of those that apply, the one that was used least so far.
+    """
+    used: Counter[str] = Counter()
+    pairs = {place: _pair(found[place], place, settings, used) for place in order}
+    return [pairs[place] for place in sorted(pairs)]
+
+
+def _pair(target: Target, place: int, settings: Settings, used: Counter[str]) -> Pair:
+    made: list[Question] = []
+    listed: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = (
+        (settings.localization, LOCALIZATION),
+        (settings.attribute, ATTRIBUTE),
+    )
+    for kinds, known in listed:
+        fitting = [question for kind in kinds if (question := known[kind](target.known))]
+        ties = (str(settings.seed), str(place))
+        question = min(fitting, key=lambda one: (used[one.about], lottery(*ties, one.about)))
+        used[question.about] += 1
+        made.append(question)
+    return Pair(target, *made)
