@@ -14,6 +14,7 @@ from typing import Any
 
 from interp.errors import InterpError, RunError
 from interp.run.task import Preparing, Task
+from interp.tracing.out_of_memory import out_of_memory
 
 __all__ = ["Ahead", "check_loaders"]
 
@@ -72,8 +73,6 @@ class Ahead:
         except InterpError:
             return
         except Exception as error:
-            from interp.tracing.out_of_memory import out_of_memory  # a task without a model needs no torch
-
             if not out_of_memory(error):
                 error.add_note("raised by a loader, while it prepared this micro-batch")
                 raise

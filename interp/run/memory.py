@@ -11,6 +11,7 @@ from interp.errors import InterpError, RunError
 from interp.run.columns import joined_rows
 from interp.run.sessions import sum_costs
 from interp.run.task import FAILURES, Outcome, Task, failure
+from interp.tracing.out_of_memory import in_halves
 
 __all__ = ["Splits", "compute_batch"]
 
@@ -53,10 +54,6 @@ class _Computation:
         return reduce(_together, self._fitting(batch, self._with_failures))
 
     def _fitting(self, batch: Indices, compute: Callable[[Indices], T]) -> list[T]:
-        from interp.tracing.out_of_memory import (
-            in_halves,
-        )  # loads torch, which reading stored runs does not need
-
         return in_halves(
             batch, compute, too_large=self._too_large, split=self._note, free_cache=self.free_cache
         )

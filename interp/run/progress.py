@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 
 from interp.run.plan import Plan
+from interp.tracing.progress_bar import bars
 
 __all__ = ["Progress", "Track"]
 
@@ -20,8 +21,6 @@ class Progress:
     """A context manager with the bars of runs that are computed at the same time."""
 
     def __init__(self, *, show: bool = True) -> None:
-        from interp.tracing.progress_bar import bars  # loads torch, which reading stored runs does not need
-
         console = Console(file=sys.stderr)
         self.show = show
         self.bars = bars(console) if show and console.is_terminal else None

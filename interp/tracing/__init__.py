@@ -1,18 +1,27 @@
-"""The tracing room: load a model, read and edit its attention. The only room that knows nnsight."""
+"""The tracing room: load a model, read and edit its attention. The only room that knows nnsight.
 
-from interp.tracing.cost import Cost
-from interp.tracing.decoding import Contrast, Decoding
-from interp.tracing.edits import Apply, Boost, Edit, Guide, Knockout, ScaleScores, ScaleWeights
-from interp.tracing.encoding import Batch
-from interp.tracing.loading import load, wrap
-from interp.tracing.model import Mllm
-from interp.tracing.patches import PatchResidual, PatchRows
-from interp.tracing.prefix import Prefix, Prefixes
-from interp.tracing.reads import Residual, Rows
-from interp.tracing.remote_job import RemoteJob
-from interp.tracing.site import Site, image_mask, positions
-from interp.tracing.target import Scores
-from interp.tracing.trace import SampleTrace, Trace
+Names are imported when they are first used, because a run's bookkeeping takes files of this room that need no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp.tracing.cost import Cost
+    from interp.tracing.decoding import Contrast, Decoding
+    from interp.tracing.edits import Apply, Boost, Edit, Guide, Knockout, ScaleScores, ScaleWeights
+    from interp.tracing.encoding import Batch
+    from interp.tracing.loading import load, wrap
+    from interp.tracing.model import Mllm
+    from interp.tracing.patches import PatchResidual, PatchRows
+    from interp.tracing.prefix import Prefix, Prefixes
+    from interp.tracing.reads import Residual, Rows
+    from interp.tracing.remote_job import RemoteJob
+    from interp.tracing.site import Site, image_mask, positions
+    from interp.tracing.target import Scores
+    from interp.tracing.trace import SampleTrace, Trace
 
 __all__ = [
     "Apply",
@@ -43,3 +52,62 @@ __all__ = [
     "positions",
     "wrap",
 ]
+
+_HOMES = {
+    "cost": ("Cost",),
+    "decoding": (
+        "Contrast",
+        "Decoding",
+    ),
+    "edits": (
+        "Apply",
+        "Boost",
+        "Edit",
+        "Guide",
+        "Knockout",
+        "ScaleScores",
+        "ScaleWeights",
+    ),
+    "encoding": ("Batch",),
+    "loading": (
+        "load",
+        "wrap",
+    ),
+    "model": ("Mllm",),
+    "patches": (
+        "PatchResidual",
+        "PatchRows",
+    ),
+    "prefix": (
+        "Prefix",
+        "Prefixes",
+    ),
+    "reads": (
+        "Residual",
+        "Rows",
+    ),
+    "remote_job": ("RemoteJob",),
+    "site": (
+        "Site",
+        "image_mask",
+        "positions",
+    ),
+    "target": ("Scores",),
+    "trace": (
+        "SampleTrace",
+        "Trace",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"interp.tracing has no {name!r}; its public names are {', '.join(__all__)}.")
+    value = getattr(import_module(f"interp.tracing.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
