@@ -23,6 +23,7 @@ from interp.errors import DataError
 from interp.inputs.images import image_size
 from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
+from interp.inputs.text import brief
 
 __all__ = ["is_scans", "scans"]
 
@@ -78,6 +79,9 @@ def scans(
         DataError: Another layout, a label map without its image, or what the readers of volumes refuse.
     """
     folder = as_path(root, "the folder")
+    for what, value in (("modality", modality), ("region", region)):
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"{what} is a text, such as 'CT' or 'Abdomen', or None; got {brief(value)}.")
     given = label_names(names)
     said = _described(folder, named=given is not None)
     reading = _Reading(
