@@ -18,7 +18,7 @@ def rate(
     data: Annotated[str, tyro.conf.Positional],
     *,
     out: Path = Path("rate.html"),
-    split: str = "test",
+    split: str = "all",
     n: int | None = None,
     seed: int = 0,
     title: str = "Rating samples",
@@ -26,10 +26,10 @@ def rate(
     """Write the page on which clinicians rate samples and correct their questions: one HTML file, to be sent to them.
 
     Args:
-        data: "natural", "medical", a .jsonl file, or a folder of VGMED's or COCO's files.
+        data: "natural", "medical", or a file or folder that a reader knows, such as rows.jsonl.
         out: the page.
-        split: train, validation or test.
-        n: the largest number of samples, drawn with the seed; by default all of the split.
+        split: all, train, validation or test.
+        n: the largest number of samples, drawn with the seed; by default all.
         seed: draws the samples.
         title: the small line over the page's heading.
     """
@@ -52,7 +52,7 @@ def ratings(
     *,
     data: str,
     out: Path = Path("curated"),
-    split: str = "test",
+    split: str = "all",
     n: int | None = None,
     seed: int = 0,
     lowest: int = 3,

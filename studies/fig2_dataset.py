@@ -24,7 +24,7 @@ from interp.data.open import label
 from interp.data_build.shares import OF, PAPER, shares_of, shares_of_sources
 from interp.errors import DataError
 from interp.report.figures import panels
-from interp.report.html import card, figure_card, join, paragraph, save_page, section, table
+from interp.report.html import card, figure_card, grid, join, paragraph, save_page, section, table
 from interp.report.tables import count, percent, write_csv
 from interp.report.theme import GREY, laid_out, plain, series_colour
 from interp.study.dataframes import records, where
@@ -92,7 +92,7 @@ def write_page(path: Path, read: dict[str, Samples], shares: pd.DataFrame) -> Pa
     )
     parts: list[Markup] = [
         section("Figure 2b", figure_card("shares")),
-        section("Numbers", *(card(counts(shares, kind), title=kind) for kind in OF)),
+        section("Numbers", grid(card(counts(shares, kind), title=kind) for kind in OF)),
         section("Table B.1: samples that related works looked at", card(related(read))),
         section(f"Table C.2: {PAPER}", card(c2())),
     ]

@@ -21,6 +21,8 @@ from interp.inputs.text import brief, storable
 __all__ = ["BUNDLED", "label", "named", "sets"]
 
 BUNDLED = ("natural", "medical")
+ALL = "all"
+"""What stands for every split."""
 SHARE = 1 / 3
 
 
@@ -37,7 +39,7 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
 
     Args:
         name: A bundled name or a path.
-        split: "train", "validation" or "test".
+        split: "train", "validation" or "test"; "all" for every split, each sample with its own.
         n: The largest number of rows, drawn with `seed` and kept in order; None for all (200 natural scenes).
         seed: The seed of the draw and of the natural scenes.
 
@@ -48,13 +50,13 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     >>> len(interp.data.named("medical", split="validation", n=20))
     20
     """
-    if not isinstance(split, str) or split not in SPLITS:
-        raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
+    if not isinstance(split, str) or split not in (*SPLITS, ALL):
+        raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}, or {ALL!r}")
     check_draw(n, seed)
-    if isinstance(name, str) and name == "natural":
+    if isinstance(name, str) and name == "natural" and split != ALL:
         return bundled(name, split=split, n=n, seed=seed)
     rows = (
-        bundled(name, split=split)
+        _bundled(name, split, seed)
         if isinstance(name, str) and name in BUNDLED
         else _of_split(_read(as_path(name, "data")), split)
     )
@@ -62,6 +64,12 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
         return rows
     drawn = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False)).tolist()
     return Samples((rows[i] for i in drawn), rows.name)
+
+
+def _bundled(name: str, split: str, seed: int) -> Samples:
+    """The bundled samples of a split, or of all of them."""
+    first, *others = (bundled(name, split=one, seed=seed) for one in (SPLITS if split == ALL else (split,)))
+    return sum(others, first)
 
 
 def sets(
@@ -115,8 +123,9 @@ def _read(path: Path) -> Samples:
 def _of_split(rows: Samples, split: str) -> Samples:
     drawn = all(row.meta.get("split") in SPLITS for row in rows)
     groups = [""] * len(rows) if drawn else rows.groups
-    own = (row for row, group in zip(rows, groups, strict=True) if _split(row, group) == split)
-    return rows.like(row.replace(meta={**row.meta, "split": split}) for row in own)
+    splits = [_split(row, group) for row, group in zip(rows, groups, strict=True)]
+    own = ((row, of) for row, of in zip(rows, splits, strict=True) if split in (of, ALL))
+    return rows.like(row.replace(meta={**row.meta, "split": of}) for row, of in own)
 
 
 def _split(sample: Sample, group: str) -> str:

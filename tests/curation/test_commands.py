@@ -35,7 +35,7 @@ def test_from_a_page_to_kept_samples(rows: str, tmp_path: Path, capsys: pytest.C
     assert main(["data", "rate", rows, "--out", str(tmp_path / "rate.html"), *drawn]) == 0
     said = capsys.readouterr().out
     assert "3 samples" in said
-    assert f"interp data ratings FILES --data {rows} --split test --seed 2 --n 3" in said
+    assert f"interp data ratings FILES --data {rows} --split all --seed 2 --n 3" in said
     samples = named(rows, n=3, seed=2)
     files = [
         rating_file(

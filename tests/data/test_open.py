@@ -77,10 +77,19 @@ def test_a_jsonl_files_own_splits_are_kept(folder: Path) -> None:
     assert label("medical") == "medical"
 
 
+def test_all_splits_are_every_sample_with_its_own(folder: Path) -> None:
+    whole = named(str(folder / "vgmed"), split="all")
+    parts = [named(str(folder / "vgmed"), split=split) for split in ("validation", "test")]
+    assert len(whole) == 120 == sum(map(len, parts))
+    for split, part in zip(("validation", "test"), parts, strict=True):
+        assert [sample for sample in whole if sample.meta["split"] == split] == list(part)
+    assert len(named("medical", split="all", n=5)) == 5
+
+
 def test_what_is_not_there_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match="no reader knows the layout of"):
         named(str(folder))
-    with pytest.raises(DataError, match="no split 'dev'; choose one of train, validation, test"):
+    with pytest.raises(DataError, match="no split 'dev'; choose one of train, validation, test, or 'all'"):
         named("medical", split="dev")
 
 
