@@ -144,7 +144,6 @@ MAPS = [
     ("ViCrop(layer=99).crop(mllm, [one])", "Leave layer= out", "ViCrop().crop(mllm, [one])"),
     ("ViCrop().crop(mllm, [TWO])", "one sample per image", "ViCrop().crop(mllm, [Sample(image, TWO.question) for image in TWO.images])"),
     ("metrics.auroc(MAP, [1, 0, 0, 1])", "tokens.mask(boxes)", "metrics.auroc(np.arange(tokens.n), tokens.mask(BOXES))"),
-    ("metrics.auroc(MAP, [1, 0, 0, 1])", "tokens.coverage(boxes) > 0.5", "metrics.auroc(np.arange(tokens.n), tokens.coverage(BOXES) > 0.5)"),
     ("metrics.auroc(np.ones((3, 2, 4)), MASKS)", "mask[:, None, :]", "metrics.auroc(np.ones((3, 2, 4)), MASKS[:, None, :])"),
     ("metrics.attention_ratio_sliding(MAP, MASK, None)", "attention_ratio", "metrics.attention_ratio(MAP, MASK)"),
     ("metrics.attention_ratio_sliding(MAP, MASK, (3, 3))", "tokens.grid", "metrics.attention_ratio_sliding(np.arange(tokens.n), tokens.mask(BOXES), tokens.grid)"),

@@ -81,7 +81,7 @@ def scans(
     folder = as_path(root, "the folder")
     for what, value in (("modality", modality), ("region", region)):
         if value is not None and not isinstance(value, str):
-            raise DataError(f"{what} is a text, such as 'CT' or 'Abdomen', or None; got {brief(value)}.")
+            raise DataError(f"{what} is a text or None; got {brief(value)}.")
     given = label_names(names)
     said = _described(folder, named=given is not None)
     reading = _Reading(

@@ -317,7 +317,7 @@ class TokenMap:
         """
         try:
             size = np.broadcast_to(np.asarray(pixel_mm, float), (2,))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):  # the last one of tensors
             size = np.zeros(2)
         if isinstance(pixel_mm, bool) or not (np.isfinite(size) & (size > 0)).all():
             raise MapError(

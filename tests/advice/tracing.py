@@ -115,6 +115,7 @@ ROWS: list[tuple[str, str, str]] = [
 ]  # fmt: skip
 
 ELSEWHERE: dict[str, str] = {
+    "interp.tracing has no": "tests/test_public_names.py::test_a_misspelt_name_of_the_tracing_room_is_refused",
     "torch's default device is meta": "tests/tracing/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
     "sample {…}, number {…} of those given, does not fit in memory even alone": "no memory runs out in a row; tests/tracing/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",

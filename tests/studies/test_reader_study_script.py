@@ -19,7 +19,8 @@ def test_a_study_from_page_to_report(
     main = script("reader_study").main
     main(out=tmp_path, n_cases=6, n_duplicates=2, n_validation=2, simulate=2)
     said = capsys.readouterr().out
-    assert "(8 items, maps of layer " in said
+    assert "Maps of layer " in said
+    assert "(8 items)" in said
     assert "SIMULATED: No person answered." in said
     assert "No person answered." in (tmp_path / "reader_study.html").read_text()
     key = read_key(tmp_path / "reader_study_key.json", page=tmp_path / "reader_study" / "page.html")
