@@ -20,6 +20,7 @@ from interp.run.workers import dispatch, ray_cluster
 from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints, leftovers
 
+os.environ["RAY_AUTH_MODE"] = "disabled"  # Ray reads it when it is imported, and its processes must all agree
 pytest.importorskip("ray")
 SCRIPT = Path(__file__).parents[1] / "fake_task.py"
 
@@ -85,7 +86,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray cluster of one machine that outlives its drivers."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "RAY_AUTH_MODE": "disabled"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, str(Path(__file__).with_name("ray_head.py"))]
     said = tmp_path_factory.mktemp("head") / "stderr"
     with said.open("w") as file:
@@ -94,6 +95,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             address = head.stdout.readline().strip()
             assert address, said.read_text()
             yield address  # leaving the block closes the pipe, and the cluster ends
+
+
+def await_port(port: int) -> None:
+    """Waits until something listens there."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, "Ray's server for clients does not start"
+            time.sleep(0.2)
 
 
 @pytest.fixture
@@ -106,6 +119,7 @@ def client(cluster: str) -> Iterator[str]:
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen([*command, "--host=127.0.0.1"], **quiet)
     try:
+        await_port(port)
         yield f"ray://127.0.0.1:{port}"
     finally:
         server.terminate()
