@@ -170,10 +170,15 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _alive(process: int) -> bool:
+    """Whether a process runs; one that was killed and that its parent has not collected yet does not."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:
         return True
-    return True
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[:1]
+    except OSError:  # another system, or it ended just now
+        return True
+    return state != [b"Z"]

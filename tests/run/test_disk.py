@@ -3,7 +3,10 @@ from __future__ import annotations
 import builtins
 import errno
 import os
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,3 +180,16 @@ def test_a_full_disk_stops_a_merge_that_is_then_done_again(
                 merge(parts, tmp_path / f"out-{number}")
         merge(parts, tmp_path / f"out-{number}")
         assert fingerprints(tmp_path / f"out-{number}") == fingerprints(tmp_path / "whole")
+
+
+def test_leftovers_of_a_killed_child_are_removed(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    own = tmp_path / f".a.{socket.gethostname()}.{child.pid}.1.tmp"
+    own.touch()
+    files.remove_leftovers(tmp_path)
+    assert own.exists()  # its writer lives
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has collected it
+    files.remove_leftovers(tmp_path)
+    assert not own.exists()
+    child.communicate()
