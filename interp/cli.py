@@ -316,15 +316,15 @@ def _ratings() -> dict[str, Callable[..., int]]:
 
 
 def _data_check() -> dict[str, Callable[..., int]]:
-    from interp.data_check import commands
+    from interp.data_check import check_commands
 
-    return commands.COMMANDS
+    return check_commands.COMMANDS
 
 
 def _data_build() -> dict[str, Callable[..., int]]:
-    from interp.data_build import commands
+    from interp.data_build import build_commands
 
-    return commands.COMMANDS
+    return build_commands.COMMANDS
 
 
 GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
 from interp.study import HeadResult, ModelSpec
-from interp.study.head_ranking.agreement import head_agreement
+from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.study import HeadRanking
 
 

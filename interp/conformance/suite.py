@@ -19,7 +19,7 @@ from interp.conformance.faulty_adapters import broken_adapter
 from interp.conformance.subject import Subject
 from interp.conformance.tiny import families, tiny
 from interp.errors import InterpError, ModelError
-from interp.indicators.argument_checks import check_whole
+from interp.indicators.indicator_checks import check_whole
 from interp.inputs.images import ImageLike
 from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter, installed

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from interp.data.fields import Fields, as_path_in, recognised
 from interp.data.lines import Row, as_path, collect, shown, text_in
+from interp.data.row_fields import Fields, as_path_in, recognised
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.boxes import check_format
@@ -32,7 +32,7 @@ def csv(
 ) -> Samples:
     """Returns the samples of a CSV or TSV file with a header.
 
-    Recognised by name (`interp.data.fields.COLUMNS`): `image` (or `file`, `path`, …), `question`, `answer`, `options`
+    Recognised by name (`interp.data.row_fields.COLUMNS`): `image` (or `file`, `path`, …), `question`, `answer`, `options`
     (a JSON list, or `yes|no`), `group`, `id`, and either `boxes` (or `bbox`: JSON, one box or a list of boxes) or the
     four columns `x0`, `y0`, `x1`, `y1` (or `xmin`, …). All others go to `meta`. A cell that is empty is a missing
     value. Several images are a JSON list of paths. Tables are read whole; images are opened when they are used.

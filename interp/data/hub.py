@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from interp.data.fields import Fields, image_in, recognised
 from interp.data.lines import as_path, collect
+from interp.data.row_fields import Fields, image_in, recognised
 from interp.data.samples import Samples
 from interp.data.table_rows import Table, opened
 from interp.errors import DataError

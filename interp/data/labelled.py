@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interp.data.fields import boxes_of
 from interp.data.lines import Row
+from interp.data.row_fields import boxes_of
 from interp.errors import DataError, InterpError
 from interp.inputs.images import ImageLike
 from interp.inputs.masks import Mask

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.data.fields import as_path_in, boxes_of, text_of
 from interp.data.lines import Row, as_path, collect, json_rows, read_json, shown
+from interp.data.row_fields import as_path_in, boxes_of, text_of
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_bool

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from interp.data.fields import boxes_of, image_in, text_of
 from interp.data.hub import checked
 from interp.data.lines import Row, as_path, collect, json_rows, line_rows, read_json, shown
+from interp.data.row_fields import boxes_of, image_in, text_of
 from interp.data.samples import Samples
 from interp.data.table_rows import is_missing, opened, plain
 from interp.errors import DataError

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from interp.data.fields import as_path_in, boxes_of, image_in
 from interp.data.labelled import NO_AREA
 from interp.data.lines import Row, as_path, collect, json_rows, parsed_json, read_json, shown
+from interp.data.row_fields import as_path_in, boxes_of, image_in
 from interp.data.samples import Samples
 from interp.data.table_rows import opened, plain
 from interp.errors import DataError

@@ -14,10 +14,10 @@ import numpy as np
 
 from interp.data.build import piece_boxes
 from interp.data.bundled import check_draw
-from interp.data.fields import as_path_in
 from interp.data.labelled import VISIBLE, Asked
 from interp.data.lines import Row, as_path, collect, read_json
 from interp.data.mask_files import mask_values
+from interp.data.row_fields import as_path_in
 from interp.data.samples import Samples
 from interp.data.vgmed import described
 from interp.data.volume_slices import small_pieces

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from interp.data.build import piece_boxes
-from interp.data.fields import as_number, as_path_in, boxes_of, text_of
 from interp.data.labelled import with_area
 from interp.data.lines import Row, as_path, collect, json_rows, read_json
 from interp.data.mask_files import mask_values
+from interp.data.row_fields import as_number, as_path_in, boxes_of, text_of
 from interp.data.samples import Samples
 from interp.data.volume_slices import label_names, small_pieces
 from interp.errors import DataError

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from interp.data.fields import as_number
 from interp.data.lines import Row, as_path, read_lines, shown
+from interp.data.row_fields import as_number
 from interp.data.samples import Samples
 from interp.errors import DataError, InterpError
 from interp.inputs.boxes import check_format

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from interp.data.fields import as_number, as_path_in
 from interp.data.labelled import PRESENT, Asked, with_area
 from interp.data.lines import Row, as_path, collect, file_bytes, shown
+from interp.data.row_fields import as_number, as_path_in
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of

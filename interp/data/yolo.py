@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from interp.data.extra import needs
-from interp.data.fields import as_number
 from interp.data.labelled import PRESENT, Asked, with_area
 from interp.data.lines import Row, as_path, collect, file_bytes, shown, text_in
+from interp.data.row_fields import as_number
 from interp.data.samples import Samples
 from interp.errors import DataError, InterpError
 from interp.inputs.argument_checks import check_one_of

@@ -23,7 +23,7 @@ from interp.data.build import (
     modality,
     outline,
 )
-from interp.data.build.geometry import BoxTuple
+from interp.data.build.slices import BoxTuple
 from interp.data_build.settings import Settings
 from interp.errors import InterpError
 from interp.inputs.images import LazyImage

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import MapError
-from interp.indicators.argument_checks import check_call, check_whole, layers_of, site_layers
+from interp.indicators.indicator_checks import check_call, check_whole, layers_of, site_layers
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import in_order, replaced
 from interp.indicators.token_windows import blocks

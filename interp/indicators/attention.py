@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from interp.errors import MapError, PromptError, SiteError
-from interp.indicators.argument_checks import check_bool, check_call, site_layers
+from interp.indicators.indicator_checks import check_bool, check_call, site_layers
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample

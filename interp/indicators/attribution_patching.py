@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.indicators.argument_checks import check_bool, check_call, check_one_of, layers_of, site_layers
+from interp.indicators.indicator_checks import check_bool, check_call, check_one_of, layers_of, site_layers
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.indicators.removals import HideTokens
 from interp.inputs.prompt import Prompt, Target

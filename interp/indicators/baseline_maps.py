@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.indicators.argument_checks import check_call, check_number, check_whole
+from interp.indicators.indicator_checks import check_call, check_number, check_whole
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample

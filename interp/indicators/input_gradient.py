@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.indicators.argument_checks import check_bool, check_call, check_one_of
+from interp.indicators.indicator_checks import check_bool, check_call, check_one_of
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.models.pixels import pixel_views, pooled

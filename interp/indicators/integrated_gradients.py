@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.indicators.argument_checks import check_call, check_one_of, check_whole
+from interp.indicators.indicator_checks import check_call, check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, contribution
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
 from interp.inputs.prompt import Prompt, Target

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from interp.errors import MapError
-from interp.indicators.argument_checks import check_call, check_number, check_whole
+from interp.indicators.indicator_checks import check_call, check_number, check_whole
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import PaintPixels
 from interp.indicators.token_windows import blocks, windows

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from interp.errors import MapError, SiteError
-from interp.indicators.argument_checks import check_call, check_one_of, check_whole, layers_of, site_layers
+from interp.indicators.indicator_checks import check_call, check_one_of, check_whole, layers_of, site_layers
 from interp.indicators.maps import One, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample

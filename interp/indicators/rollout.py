@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from interp.indicators.argument_checks import check_call
+from interp.indicators.indicator_checks import check_call
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix

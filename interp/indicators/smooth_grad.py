@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.indicators.argument_checks import check_bool, check_call, check_number, check_one_of, check_whole
+from interp.indicators.indicator_checks import check_bool, check_call, check_number, check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, per_token
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target

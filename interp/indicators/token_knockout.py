@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from interp.indicators.argument_checks import check_call
+from interp.indicators.indicator_checks import check_call
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, map_each_sample
 from interp.indicators.removals import HideTokens, alone
 from interp.inputs.prompt import Prompt, Target

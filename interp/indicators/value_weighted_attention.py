@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from interp.indicators.argument_checks import check_bool, check_call, layers_of, site_layers
+from interp.indicators.indicator_checks import check_bool, check_call, layers_of, site_layers
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix

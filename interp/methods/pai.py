@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from interp.errors import MethodError
-from interp.indicators.argument_checks import check_call, check_number, check_one_of
+from interp.indicators.indicator_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import Prompt
 from interp.methods.method import BATCH_SIZE, Answer, Samples, answers, n_tokens
 from interp.methods.published_layers import chosen_layers, layer_indices

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from interp.indicators.argument_checks import check_call
+from interp.indicators.indicator_checks import check_call
 from interp.inputs.prompt import Prompt
 from interp.methods.method import BATCH_SIZE, Answer, Samples, answers, n_tokens
 from interp.tracing import Edit, Mllm

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from interp.errors import MethodError, SiteError
-from interp.indicators.argument_checks import MOST_LAYERS, check_whole
+from interp.indicators.indicator_checks import MOST_LAYERS, check_whole
 from interp.tracing import Site
 
 __all__ = ["chosen_layers", "layer_indices", "scaled_layers"]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.special import softmax
 
 from interp.errors import MethodError
-from interp.indicators.argument_checks import check_call, check_number, check_whole
+from interp.indicators.indicator_checks import check_call, check_number, check_whole
 from interp.inputs.prompt import Prompt
 from interp.methods.method import (
     BATCH_SIZE,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.errors import InterpError, MapError, MethodError, SiteError
-from interp.indicators.argument_checks import check_call, check_number, check_one_of
+from interp.indicators.indicator_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.methods.method import (
     BATCH_SIZE,

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from interp.errors import InterpError, MapError, MethodError, SampleError, SiteError
 from interp.indicators import Maps
-from interp.indicators.argument_checks import check_call, check_number, check_one_of
+from interp.indicators.indicator_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples

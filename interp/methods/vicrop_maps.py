@@ -17,8 +17,8 @@ from interp.indicators import Attention, AttentionGradient, Maps
 from interp.indicators.maps import Samples, label_map, map_each_sample
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap
-from interp.models.geometry import setting
 from interp.models.pixels import PixelView, pixel_views
+from interp.models.resizing import setting
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.run import run_pass

@@ -18,19 +18,19 @@ from interp.models.refusals import refusal
 __all__ = ["BUILT_IN", "Adapter", "adapters", "built_in", "find", "installed"]
 
 BUILT_IN: tuple[str, ...] = (
-    "interp.models.llava:Llava",
-    "interp.models.llava_next:LlavaNext",
-    "interp.models.llava_next:LlavaOnevision",
-    "interp.models.qwen:Qwen2Vl",
-    "interp.models.qwen:Qwen25Vl",
-    "interp.models.qwen:Qwen3Vl",
-    "interp.models.internvl:InternVl",
-    "interp.models.gemma3:Gemma3",
-    "interp.models.idefics:Idefics3",
-    "interp.models.idefics:SmolVlm",
-    "interp.models.paligemma:PaliGemma",
-    "interp.models.mistral3:Mistral3",
-    "interp.models.vila:Vila",
+    "interp.models.families.llava:Llava",
+    "interp.models.families.llava_next:LlavaNext",
+    "interp.models.families.llava_next:LlavaOnevision",
+    "interp.models.families.qwen:Qwen2Vl",
+    "interp.models.families.qwen:Qwen25Vl",
+    "interp.models.families.qwen:Qwen3Vl",
+    "interp.models.families.internvl:InternVl",
+    "interp.models.families.gemma3:Gemma3",
+    "interp.models.families.idefics:Idefics3",
+    "interp.models.families.idefics:SmolVlm",
+    "interp.models.families.paligemma:PaliGemma",
+    "interp.models.families.mistral3:Mistral3",
+    "interp.models.families.vila:Vila",
 )
 """The built-in families, module:class; imported on first use."""
 

@@ -14,7 +14,7 @@ from transformers.image_utils import ChannelDimension
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
-from interp.models.geometry import agree, blank, pixel_size
+from interp.models.resizing import agree, blank, pixel_size
 
 __all__ = ["AnyRes", "mesh", "patch_lines"]
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from interp.errors import ModelError
 from interp.inputs.tokens import TokenMap
 from interp.models.anyres import AnyRes
-from interp.models.geometry import setting
+from interp.models.resizing import setting
 
 __all__ = ["PixelView", "pixel_views", "pooled"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from interp.study.compare import compare, compare_groups
 from interp.study.grid import Grid
 from interp.study.head_attribution.study import HeadAttribution
-from interp.study.head_ranking.agreement import head_agreement
 from interp.study.head_ranking.head_set import HeadSet, published_heads
+from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.result import HeadGrid, HeadResult
 from interp.study.head_ranking.study import HeadRanking
 from interp.study.indicator_comparison.result import IndicatorResult

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 
-from interp.tracing.attention import (
+from interp.tracing.attention_rows import (
     Heads,
     row_outputs,
     row_probabilities,
@@ -20,7 +20,7 @@ from interp.tracing.attention import (
     visible,
 )
 from interp.tracing.edit_cells import At, Change
-from interp.tracing.plan import Block
+from interp.tracing.layer_plan import Block
 
 __all__ = ["AttentionFunction", "Call", "Work", "any_of", "only_visible"]
 

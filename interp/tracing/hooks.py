@@ -22,16 +22,16 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from interp.errors import ModelError
 from interp.models.repairs import repair
-from interp.tracing.attention import (
+from interp.tracing.attention_call import AttentionFunction, Call, Work, any_of
+from interp.tracing.attention_functions import registered, set_work
+from interp.tracing.attention_rows import (
     attend,
     row_outputs,
     visible,
 )
-from interp.tracing.attention_call import AttentionFunction, Call, Work, any_of
-from interp.tracing.attention_functions import registered, set_work
 from interp.tracing.edit_cells import Change
 from interp.tracing.encoding import ProcessedImages
-from interp.tracing.plan import Block, LayerPlan, ReadBlock
+from interp.tracing.layer_plan import Block, LayerPlan, ReadBlock
 
 __all__ = [
     "COLLECTOR",

@@ -24,7 +24,7 @@ from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.edits import Knockout
 from interp.tracing.encoding import Batch
-from interp.tracing.plan import resolve
+from interp.tracing.layer_plan import resolve
 from interp.tracing.prefix import Prefix
 from interp.tracing.prefix_pass import make_prefix
 from interp.tracing.shared_keys import HiddenCells

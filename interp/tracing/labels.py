@@ -16,7 +16,7 @@ from xarray.indexes import PandasIndex
 
 from interp.inputs.tokens import TokenMap
 from interp.tracing.devices import together
-from interp.tracing.plan import Selection, StreamSelection
+from interp.tracing.layer_plan import Selection, StreamSelection
 
 __all__ = ["label_rows", "relabelled"]
 

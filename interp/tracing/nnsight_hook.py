@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from interp.errors import SiteError
 from interp.tracing.attention_call import AttentionFunction, Call
 from interp.tracing.encoding import Batch
+from interp.tracing.layer_plan import Block
 from interp.tracing.padding import Layout
-from interp.tracing.plan import Block
 from interp.tracing.site import Selector, Site, select
 
 __all__ = ["OfferedRows", "offered_rows"]

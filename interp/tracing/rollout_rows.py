@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.tracing.attention import CHUNK_BYTES
 from interp.tracing.attention_call import AttentionFunction, Call
+from interp.tracing.attention_rows import CHUNK_BYTES
 from interp.tracing.cost import Meter
 from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_logits
-from interp.tracing.plan import Block
+from interp.tracing.layer_plan import Block
 from interp.tracing.prefix import pass_inputs
 from interp.tracing.run import run_pass
 from interp.tracing.wrapped import WrappedModel

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.tracing.attention import attend, visible
 from interp.tracing.attention_call import AttentionFunction, Call
+from interp.tracing.attention_rows import attend, visible
 
 __all__ = ["HiddenCells", "SharedKeys"]
 

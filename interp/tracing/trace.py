@@ -25,10 +25,10 @@ from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_reads, refuse
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
 from interp.tracing.labels import label_rows
+from interp.tracing.layer_plan import LayerPlan, Request, make_plan, resolve
 from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.padding import Layout
 from interp.tracing.per_sample import for_samples
-from interp.tracing.plan import LayerPlan, Request, make_plan, resolve
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.prefix_pass import Samples, given_as, prefix_before
 from interp.tracing.reads import Read

@@ -13,13 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.errors import ModelError
-from interp.tracing.attention import attend
 from interp.tracing.attention_call import AttentionFunction, Call
+from interp.tracing.attention_rows import attend
 from interp.tracing.cost import Meter
 from interp.tracing.devices import together
 from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_logits
-from interp.tracing.plan import Block
+from interp.tracing.layer_plan import Block
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, serving
 from interp.tracing.run import run_pass
 from interp.tracing.wrapped import WrappedModel

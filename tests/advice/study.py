@@ -38,7 +38,7 @@ from interp.run.shards import schemas_of
 from interp.stats import paired_test
 from interp.study import KnockoutSweep, LayerSweep, choose_layer, truth
 from interp.study.first_token import answer_columns, first_token
-from interp.study.head_ranking.agreement import head_agreement
+from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.result import HeadResult
 from interp.study.head_ranking.task import _checked as map_of_heads
 from interp.study.indicator_comparison.one_map import one_map

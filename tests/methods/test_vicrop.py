@@ -21,7 +21,7 @@ from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.methods import Crop, Method, ViCrop, vicrop
 from interp.methods.vicrop import default_base, default_layer, select
-from interp.models.llava import Llava
+from interp.models.families.llava import Llava
 from interp.tracing import Cost, Mllm, wrap
 
 SMALL = 30

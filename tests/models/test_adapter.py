@@ -10,7 +10,7 @@ import interp.models.adapter as room
 from interp.conformance.tiny import families
 from interp.errors import ModelError
 from interp.models import Adapter, adapters, find
-from interp.models.llava import Llava
+from interp.models.families.llava import Llava
 
 
 class Other(Llava):

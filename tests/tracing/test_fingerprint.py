@@ -11,7 +11,7 @@ import torch
 import tests.tiny as tiny
 from interp.conformance.tiny import families
 from interp.conformance.tiny import tiny as tiny_of
-from interp.models.llava import Llava
+from interp.models.families.llava import Llava
 from interp.tracing import wrap
 
 
@@ -224,7 +224,7 @@ def test_adapters_of_others_count_with_their_code_and_settings():
     for adapter in (None, *made):
         mllm = wrap(tiny.llava(), tiny.processor(), adapter=adapter)
         names.append(mllm.identity["family"])
-    assert names[0] == "interp.models.llava.Llava"
+    assert names[0] == "interp.models.families.llava.Llava"
     assert "test_fingerprint.Own (no package) " in names[1]
     assert len(set(names)) == 4
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-import interp.tracing.attention as rows_module
+import interp.tracing.attention_rows as rows_module
 import interp.tracing.hooks as work_module
 import tests.tiny as tiny
 from interp.errors import PromptError, SampleError, SiteError

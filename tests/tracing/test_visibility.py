@@ -9,7 +9,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.models.llava import Llava
+from interp.models.families.llava import Llava
 from interp.tracing import wrap
 from interp.tracing.prefix import exact
 from interp.tracing.visibility import Visibility, windows

@@ -3,7 +3,9 @@
 Every bundled medical sample was made by these rules (`studies/medical_data`).
 """
 
-from interp.data.build.geometry import (
+from interp.data.build.regions import REGIONS, body_region, modality
+from interp.data.build.sampling import diverse
+from interp.data.build.slices import (
     AREA,
     LUNG,
     MR_PERCENTILES,
@@ -25,8 +27,6 @@ from interp.data.build.geometry import (
     square_size,
     window,
 )
-from interp.data.build.regions import REGIONS, body_region, modality
-from interp.data.build.sampling import diverse
 from interp.data.build.sources import RELATED, SOURCES, RelatedWork, SourceSet
 from interp.data.build.templates import (
     ATTRIBUTE,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from interp.data.build.geometry import BoxTuple, Finding
+from interp.data.build.slices import BoxTuple, Finding
 
 __all__ = [
     "ABNORMAL",

@@ -19,7 +19,7 @@ import torch
 
 from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint, check, empty_model
-from interp.models.checkpoints.hub import HUB_ID
+from interp.models.checkpoints.download import HUB_ID
 from interp.models.checkpoints.layout import open_original
 from interp.models.checkpoints.safetensors_files import Entry, write_shards
 from interp.models.checkpoints.source_files import check_source_files

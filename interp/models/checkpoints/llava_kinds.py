@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from interp.errors import ModelError
 from interp.models.checkpoints.conversations import HUATUO, LLAMA3, MISTRAL, VICUNA
-from interp.models.checkpoints.hub import find_part
+from interp.models.checkpoints.download import find_part
 from interp.models.checkpoints.llava_layout import OriginalLlava, Sources
 from interp.models.checkpoints.lora import adapter_config, merged
 from interp.models.checkpoints.tensors import read_folder

@@ -24,7 +24,7 @@ from transformers import (
 from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint
 from interp.models.checkpoints.conversations import Conversation, image_tokenizer
-from interp.models.checkpoints.hub import find_part
+from interp.models.checkpoints.download import find_part
 from interp.models.checkpoints.layout import config_of, licence
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, Tensors, read_file, read_folder
 from interp.models.checkpoints.towers import Tower, clip_tower, known_clip, read_tower, vit_tower

@@ -33,8 +33,8 @@ from interp.report.provenance import (
 )
 from interp.report.tables import count, interval, listed, number, rows, signed
 from interp.study.dataframes import records
-from interp.study.head_ranking.agreement import Agreement, Estimate, head_agreement
 from interp.study.head_ranking.figures import ranking_figures, result_names
+from interp.study.head_ranking.rank_agreement import Agreement, Estimate, head_agreement
 from interp.study.head_ranking.result import HeadResult
 from interp.study.model_spec import is_organism, model_label
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import StudyError
-from interp.indicators.argument_checks import MOST_LAYERS, check_whole
+from interp.indicators.indicator_checks import MOST_LAYERS, check_whole
 from interp.study.fields import RULES, field, one_of, whole_number
 from interp.study.knockout_sweep.flows import Flow, Window, as_flows, default_flows, usual_width, windows
 from interp.study.knockout_sweep.result import KnockoutResult

@@ -20,7 +20,7 @@ from interp.errors import ModelError, ServerError
 from interp.tracing.cost import Meter
 from interp.tracing.encoding import Batch
 from interp.tracing.hooks import LayerWork, Recorder
-from interp.tracing.plan import Block
+from interp.tracing.layer_plan import Block
 from interp.tracing.remote.connection import Connection, JobBackend, LostConnectionError, waited
 from interp.tracing.remote.passes import (
     differentiate_input,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, concatenate, squash
 from interp.models.base import Family
-from interp.models.geometry import merged_patches, setting
+from interp.models.resizing import merged_patches, setting
 
 __all__ = ["Qwen2Vl", "Qwen3Vl", "Qwen25Vl"]
 

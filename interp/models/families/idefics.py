@@ -10,7 +10,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import get_resiz
 
 from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
 from interp.models.base import Family
-from interp.models.geometry import agree, blank, one_image, pixel_size
+from interp.models.resizing import agree, blank, one_image, pixel_size
 
 __all__ = ["Idefics3", "SmolVlm"]
 

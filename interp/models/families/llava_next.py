@@ -9,7 +9,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, concatenate
 from interp.models.anyres import AnyRes
 from interp.models.base import Family
-from interp.models.geometry import agree, one_image
+from interp.models.resizing import agree, one_image
 
 __all__ = ["LlavaNext", "LlavaOnevision"]
 

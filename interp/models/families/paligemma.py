@@ -7,7 +7,7 @@ from typing import Any
 
 from interp.inputs.footprints import Footprints, concatenate, lay
 from interp.models.base import Family
-from interp.models.geometry import check_views, seen_part, squashed_size, whole
+from interp.models.resizing import check_views, seen_part, squashed_size, whole
 
 __all__ = ["PaliGemma"]
 

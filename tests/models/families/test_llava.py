@@ -22,7 +22,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import find
-from interp.models.llava import Llava
+from interp.models.families.llava import Llava
 
 EDGE, PATCH = 56, 14
 SQUARE = {"height": EDGE, "width": EDGE}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
-from interp.tracing.attention import Heads
+from interp.tracing.attention_rows import Heads
 from interp.tracing.edit_cells import Cells, Change, Patch
 from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
 from interp.tracing.padding import Layout

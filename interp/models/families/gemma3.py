@@ -8,7 +8,7 @@ from typing import Any
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, Window, concatenate, lay
 from interp.models.base import Family
-from interp.models.geometry import (
+from interp.models.resizing import (
     check_views,
     one_image,
     pan_and_scan,

@@ -10,7 +10,7 @@ from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, concatenate, lay, pulled_back
 from interp.models.base import Family
-from interp.models.geometry import agree, blank, pixel_size
+from interp.models.resizing import agree, blank, pixel_size
 
 __all__ = ["Mistral3"]
 

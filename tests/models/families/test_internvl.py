@@ -12,7 +12,7 @@ from PIL import Image
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
-from interp.models.internvl import InternVl
+from interp.models.families.internvl import InternVl
 from tests.models.footprint_checks import (
     Bench,
     assert_counts,

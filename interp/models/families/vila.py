@@ -10,8 +10,8 @@ import numpy as np
 
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.models.base import Family
-from interp.models.geometry import check_views, down_columns, squashed_size
 from interp.models.modeling.vila_v1_5 import MERGED, tokens_along
+from interp.models.resizing import check_views, down_columns, squashed_size
 
 __all__ = ["Vila"]
 

@@ -11,7 +11,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.models.base import Family
-from interp.models.geometry import check_views, down_columns, one_image, setting, squashed_size, whole
+from interp.models.resizing import check_views, down_columns, one_image, setting, squashed_size, whole
 
 __all__ = ["InternVl"]
 

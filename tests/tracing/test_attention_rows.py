@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.tracing import attention as room
-from interp.tracing.attention import (
+from interp.tracing import attention_rows as room
+from interp.tracing.attention_rows import (
     Heads,
     attend,
     row_outputs,

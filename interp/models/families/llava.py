@@ -10,7 +10,7 @@ import numpy as np
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.models.base import Family
-from interp.models.geometry import cropped_window
+from interp.models.resizing import cropped_window
 
 __all__ = ["Llava"]
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from interp.errors import StudyError
-from interp.study.head_ranking.agreement import expected_overlap, head_agreement, rank_correlation
+from interp.study.head_ranking.rank_agreement import expected_overlap, head_agreement, rank_correlation
 from tests.study.planted_heads import PlantedHeads, made, ranking
 
 
