@@ -40,6 +40,9 @@ _SPOKEN = (
 )
 _WORDS = _SPOKEN.split()
 
+_EXPERTS = ("experts.gate_up_proj", "experts.down_proj", "mlp.gate.weight", "router.weight")
+"""Ends of the names of the weights of experts, and of the routers that choose among them."""
+
 Config = TypeVar("Config", bound=transformers.PreTrainedConfig)
 
 
@@ -117,5 +120,7 @@ def build(kind: Any, config: PreTrainedConfig, attention: str = "sdpa", seed: in
     for name, weight in decoder.named_parameters():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             weight.data.mul_(3)  # so that a wrong mask or scale shows
+        if name.endswith(_EXPERTS):
+            weight.data.mul_(5)  # so that a token given to another expert shows
     model.get_output_embeddings().weight.data.mul_(20)
     return model.eval()
