@@ -107,9 +107,7 @@ Resize = Callable[[int, int, int, int, int], tuple[int, int]]
 """(height, width, side of a merged block, fewest pixels, most pixels) → (height, width) after the resize."""
 
 
-def merged_patches(
-    size: Size, processor: Any, config: Any, resize: Resize = smart_resize
-) -> tuple[int, int]:
+def merged_patches(size: Size, processor: Any, config: Any, resize: Resize = smart_resize) -> tuple[int, int]:
     """Returns (rows, cols) of patches of the Qwen processors; each axis is resized to whole merged blocks.
 
     Args:

@@ -147,9 +147,14 @@ class Installation:
 
     @contextmanager
     def armed(
-        self, work: Mapping[int, Work], streams: Mapping[int, Callable[[Any], Any]] | None = None
+        self,
+        work: Mapping[int, Work],
+        streams: Mapping[int, Callable[[Any], Any]] | None = None,
+        routing: Mapping[int, Any] | None = None,
     ) -> Iterator[None]:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
+
+        `routing` is for what their routers return (`interp.tracing.experts.RouterWork`).
 
         Other layers do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was
         compiled of it runs as it is written.
@@ -166,6 +171,9 @@ class Installation:
             for layer, one in (streams or {}).items():
                 hook = self.layers[layer].register_forward_hook(_on_output(one))
                 stack.callback(hook.remove)
+            for layer, one in (routing or {}).items():
+                router = self.layers[layer].get_submodule(one.path)
+                stack.callback(router.register_forward_hook(_on_output(one)).remove)
             yield
 
     def remove(self) -> Any:

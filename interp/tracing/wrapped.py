@@ -18,6 +18,7 @@ from interp.models.base import Attends
 from interp.tracing.attention_functions import takes_masks
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
+from interp.tracing.experts import router_paths
 from interp.tracing.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
 from interp.tracing.hooks import Installation
 from interp.tracing.layer_plan import Shape
@@ -92,6 +93,15 @@ class WrappedModel:
     def n_key_value_heads(self) -> int:
         """Key-value heads of each decoder layer."""
         return int(getattr(self._text_config, "num_key_value_heads", None) or self.n_heads)
+
+    @cached_property
+    def routers(self) -> dict[int, str]:
+        """The path of the router inside each layer that has experts, by layer; empty for a model without.
+
+        Raises:
+            ModelError: A layer with experts whose router is not known.
+        """
+        return router_paths(self.adapter.layers(self.hf))
 
     @property
     def vocabulary_size(self) -> int:

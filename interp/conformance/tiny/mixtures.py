@@ -35,7 +35,9 @@ def qwen3_vl_moe_config() -> transformers.Qwen3VLMoeConfig:
 
 _GLM_PATCH = 14
 _GLM_TOKENS = ("image_token", "video_token", "image_start", "image_end", "video_start", "video_end")
-_GLM_IDS = {f"{name.removesuffix('_token')}_token_id": FIRST_SPECIAL + i for i, name in enumerate(_GLM_TOKENS)}
+_GLM_IDS = {
+    f"{name.removesuffix('_token')}_token_id": FIRST_SPECIAL + i for i, name in enumerate(_GLM_TOKENS)
+}
 _GLM_VISION = {
     "depth": 2,
     "hidden_size": 32,
