@@ -30,6 +30,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.glm:Glm4vMoe",
     "interp.models.families.internvl:InternVl",
     "interp.models.families.gemma3:Gemma3",
+    "interp.models.families.llama4:Llama4",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics:SmolVlm",
     "interp.models.families.paligemma:PaliGemma",

@@ -24,7 +24,7 @@ from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
 
-__all__ = ["images_only", "load_processor", "pixtral_processor", "smolvlm_processor"]
+__all__ = ["images_only", "llama4_processor", "load_processor", "pixtral_processor", "smolvlm_processor"]
 
 _VIDEO = "video_processor"
 _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
@@ -32,10 +32,11 @@ _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config
 
 
 _WITHOUT_EXTRAS = {
+    "Llama4Processor": "interp.models.processors:llama4_processor",
     "PixtralProcessor": "interp.models.processors:pixtral_processor",
     "SmolVLMProcessor": "interp.models.processors:smolvlm_processor",
 }
-"""Classes that cannot be imported or built without packages that only videos need."""
+"""Classes that cannot be imported, built or loaded without torchvision or num2words."""
 
 
 def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -> Any:
@@ -182,3 +183,21 @@ def smolvlm_processor() -> type[Any]:
                 module.num2words = words
 
     return SmolVLMProcessor
+
+
+def llama4_processor() -> type[Any]:
+    """Returns transformers' `Llama4Processor`, where torchvision is not installed with our image processor."""
+    whole: Any = import_module("transformers.models.llama4.processing_llama4").Llama4Processor
+    if is_torchvision_available():
+        return whole
+    images = import_module("interp.models.modeling.llama4_images").Llama4ImageProcessorPil
+
+    class Llama4Processor(whole):
+        @classmethod
+        def _get_arguments_from_pretrained(
+            cls, where: str, processor_dict: Any = None, **options: Any
+        ) -> list[Any]:
+            words = cls._load_tokenizer_from_pretrained("tokenizer", where, **options)
+            return [images.from_pretrained(where, **options), words]
+
+    return Llama4Processor

@@ -271,7 +271,7 @@ def _refuse_rows_without_keys(
     for layer in sorted({layer for h in hidden for layer in h.heads}):
         for head in sorted({head for h in hidden for head in h.heads.get(layer, ())}):
             here = tuple(i for i, h in enumerate(hidden) if head in h.heads.get(layer, ()))
-            case = (here, visibility.windows[layer] if visibility.windows else None)
+            case = (here, visibility.limits[layer] if visibility.limits else None)
             if case in checked:
                 continue
             checked.add(case)
@@ -303,8 +303,8 @@ def _row_without_keys(
 class Shape:
     """What a plan must know of a model.
 
-    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window, None
-    where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where all run
+    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window or chunk,
+    None where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where all run
     on `device`.
     """
 

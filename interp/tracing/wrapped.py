@@ -24,7 +24,7 @@ from interp.tracing.hooks import Installation
 from interp.tracing.layer_plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
-from interp.tracing.visibility import Visibility, windows
+from interp.tracing.visibility import Visibility, chunks, windows
 from interp.tracing.weights import versions
 
 __all__ = ["WrappedModel"]
@@ -181,7 +181,7 @@ class WrappedModel:
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
         devices = self.layer_devices
-        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows, devices)
+        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.limits, devices)
 
     @cached_property
     def visibility(self) -> Visibility:
@@ -195,7 +195,8 @@ class WrappedModel:
             raise ModelError(
                 f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."
             )
-        return Visibility(attends, windows(self._text_config, self.n_layers), self.rope)
+        text, n = self._text_config, self.n_layers
+        return Visibility(attends, windows(text, n), self.rope, chunks(text, n))
 
     @property
     def rope(self) -> Rope:

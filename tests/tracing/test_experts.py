@@ -20,7 +20,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError, SiteError
 from interp.tracing import Experts, Knockout, Mllm, Rows, Site, experts, wrap
 from tests.tiny import uneven_samples as samples
-from tests.tracing.reference_attention import greedy
+from tests.tracing.reference_attention import greedy, layers_of
 
 N = 3  # generated tokens
 
@@ -55,6 +55,7 @@ Route = Callable[[Any, Tensor], Tensor]
 FAMILIES: dict[str, tuple[str, Route]] = {
     "qwen3_vl_moe": ("mlp.gate", by_softmax),
     "glm4v_moe": ("mlp.gate", by_groups),
+    "llama4": ("feed_forward.router", by_sigmoid),
 }
 
 
@@ -75,7 +76,7 @@ def routing(mllm: Mllm, eager: Any) -> Iterator[dict[int, list[np.ndarray]]]:
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in (1, 2)}
     hooks = []
     for layer, passes in found.items():
-        router = eager.get_decoder().layers[layer].get_submodule(path)
+        router = layers_of(eager)[layer].get_submodule(path)
 
         def keep(module: nn.Module, given: tuple[Tensor, ...], passes=passes) -> None:
             passes.append(route(module, given[0].detach().flatten(0, -2)).numpy())

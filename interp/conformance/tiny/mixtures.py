@@ -8,7 +8,8 @@ import torch
 import transformers
 
 from interp.conformance.tiny import qwen_vl
-from interp.conformance.tiny.kit import FIRST_SPECIAL, TinyFamily, template, text_config, tokenizer
+from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
+from interp.models.modeling.llama4_images import Llama4ImageProcessorPil
 from interp.models.processors import images_only
 
 __all__ = ["FAMILIES"]
@@ -127,7 +128,61 @@ def glm4v_moe_config() -> transformers.Glm4vMoeConfig:
     )
 
 
+_LLAMA4_SIDE, _LLAMA4_PATCH = 56, 7
+
+
+class Llama4ForConditionalGeneration(transformers.Llama4ForConditionalGeneration):
+    """With a vision tower whose position embeddings are not zero, as transformers leaves them."""
+
+    def __init__(self, config: transformers.Llama4Config) -> None:
+        super().__init__(config)
+        torch.nn.init.normal_(self.vision_model.positional_embedding_vlm, std=0.1)
+
+
+def llama4_config() -> transformers.Llama4Config:
+    """Tiles of 8×8 patches, shuffled to 4×4 tokens.
+
+    Layers 0 and 2 see chunks of 48 tokens, with rope and normalised queries and keys; layer 1 sees everything, without
+    them. In layers 1 and 2 each token goes to one of four experts.
+    """
+    return transformers.Llama4Config(
+        vision_config=transformers.Llama4VisionConfig(
+            **{**VISION, "intermediate_size": 128},
+            image_size=_LLAMA4_SIDE,
+            patch_size=_LLAMA4_PATCH,
+            vision_output_dim=48,
+            projector_input_dim=48,
+            projector_output_dim=48,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        ),
+        text_config=text_config(
+            transformers.Llama4TextConfig,
+            head_dim=16,
+            intermediate_size_mlp=96,
+            num_local_experts=4,
+            moe_layers=[1, 2],
+            no_rope_layers=[1, 0, 1],
+            attention_chunk_size=48,
+        ),
+        image_token_index=FIRST_SPECIAL,
+        boi_token_index=FIRST_SPECIAL + 1,
+        eoi_token_index=FIRST_SPECIAL + 2,
+    )
+
+
+def llama4_processor() -> transformers.Llama4Processor:
+    """Llama 4's own, for canvases of at most four tiles of 56 px."""
+    names = ("patch", "image_start", "image_end", "image", "tile_x_separator", "tile_y_separator")
+    return transformers.Llama4Processor(
+        Llama4ImageProcessorPil(size={"height": _LLAMA4_SIDE, "width": _LLAMA4_SIDE}, max_patches=4),
+        tokenizer(**{f"{name}_token": f"<|{name}|>" for name in names}),
+        patch_size=_LLAMA4_PATCH,
+        chat_template=template("<|image|>"),
+    )
+
+
 FAMILIES = {
+    "llama4": TinyFamily(Llama4ForConditionalGeneration, llama4_config, llama4_processor),
     "qwen3_vl_moe": TinyFamily(
         transformers.Qwen3VLMoeForConditionalGeneration, qwen3_vl_moe_config, qwen_vl.qwen3_vl_processor
     ),
