@@ -304,8 +304,8 @@ class Shape:
     """What a plan must know of a model.
 
     `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window or chunk,
-    None where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where all run
-    on `device`.
+    None where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where
+    all run on `device`.
     """
 
     n_layers: int

@@ -104,9 +104,9 @@ def settle(hf: Any, inputs: Mapping[str, Tensor]) -> None:
     mask = inputs["attention_mask"]
     if rope.temperature is not None and mask.shape[1] >= rope.temperature and not bool(mask.all()):
         raise ModelError(
-            f"from position {rope.temperature - 1} on, this model scales its queries by how far they are from the start, "
-            f"padding included; this batch has {mask.shape[1]} columns and is padded, so its samples would differ from "
-            "themselves alone. Run them one by one: batch_size=1."
+            f"from position {rope.temperature - 1} on, this model scales its queries by how far they are from the "
+            f"start, padding included; this batch has {mask.shape[1]} columns and is padded, so its samples would "
+            "differ from themselves alone. Run them one by one: batch_size=1."
         )
     if not rope.scalings:
         return

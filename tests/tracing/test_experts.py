@@ -133,12 +133,11 @@ def test_routing_while_generating_and_under_an_edit(mllm, eager, executor):
 
 
 def test_after_a_prefix_it_is_as_without(mllm):
-    prefix = mllm.prefix(samples())
+    prefix = mllm.prefix(samples()[1])
     reads = [Experts(tokens="question")]
-    whole, after = mllm.trace(samples(), reads=reads), mllm.trace(prefix, reads=reads)
+    whole, after = mllm.trace(samples()[1], reads=reads), mllm.trace(prefix, reads=reads)
     assert after.cost.tokens < whole.cost.tokens
-    for mine, reference in zip(after, whole, strict=True):
-        assert_allclose(mine.experts, reference.experts, atol=5e-6)
+    assert_allclose(after[0].experts, whole[0].experts, atol=5e-6)
     # the image's own rows are before the end of the prefix: the whole prompt runs
     assert mllm.trace(prefix, reads=[Experts()]).cost.tokens == whole.cost.tokens
 

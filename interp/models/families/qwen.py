@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and its mixture of experts: patches merged 2×2 over the squashed image, one row-major grid per image."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL (dense, experts): patches merged 2×2 over the squashed image, one grid per image."""
 
 from __future__ import annotations
 

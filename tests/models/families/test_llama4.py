@@ -13,7 +13,7 @@ from transformers.utils.import_utils import is_torchvision_available
 
 import interp
 from interp.conformance.tiny import tiny
-from interp.errors import ModelError
+from interp.errors import EditError, ModelError
 from interp.inputs.footprints import Footprints, check_layout
 from interp.models.adapter import find
 from interp.models.families.llama4 import Llama4
@@ -26,6 +26,7 @@ from tests.models.footprint_checks import (
     grids_of_views,
     picture,
 )
+from tests.tracing.reference_attention import greedy
 
 SAMPLES = [[(112, 112)], [(200, 70)], [(50, 170)], [(30, 22)], [(130, 84), (40, 60)]]
 
@@ -61,9 +62,9 @@ def test_the_tower_sees_what_the_footprints_say():
 def test_the_canvas_by_hand():
     """Tiles of 56 px, at most four.
 
-    130×84: 112×168 would need 6 tiles, so nothing fits without shrinking; the widest scale is that of 2×2 tiles,
-    112/130 = 0.86, so 112×72. 200×70: 1×4 tiles (224×56): 56/70 = 0.8 against 2×2's 0.56; so 160×56 on 1×4, no: 1×3 has
-    168/200 = 0.84 and 56/70 = 0.8, as much as 1×4, on a smaller canvas. 30×22 is enlarged into one tile: 56×41.
+    130×84 fits no canvas unshrunk. It is shrunk least on 2×2 tiles: by 112/130 = 0.86, to 112×72. 200×70 is shrunk by
+    56/70 = 0.8 on 1×3 tiles (168/200 is more) and on 1×4; the smaller canvas wins: 160×56. 30×22 is enlarged into one
+    tile by 56/30, to 56×41.
     """
     settings = Llama4ImageProcessorPil(size={"height": 56, "width": 56}, max_patches=4)
     assert canvas((130, 84), settings) == ((2, 2), (112, 72))
@@ -173,3 +174,81 @@ def test_the_fallback_prompt():
         f"<|begin_of_text|>{begin}user{end}<|image|><|image|>Why?<|eot|>{begin}assistant{end}"
     )
     assert f"{begin}system{end}Be brief.<|eot|>" in Llama4().fallback_prompt("Why?", 0, "Be brief.")
+
+
+def test_rows_see_their_chunk_and_padding_moves_none():
+    """Chunks of 48 positions begin at each sample's own start, left-padded or not; layer 1 sees everything."""
+    mllm = interp.wrap(*tiny("llama4"))
+    given = [interp.Sample(picture(size), "where is the nodule?") for size in ((64, 80), (84, 140))]
+    batch = mllm.encode(given)
+    trace = mllm.trace(batch, reads=[interp.Rows(interp.Site(queries="all", keys="all"))])
+    assert mllm.visibility.chunks == (48, None, 48)
+    for i, tokens in enumerate(trace.tokens):
+        assert tokens.length > 60
+        for layer in range(3):
+            mass = trace[i].rows.values[layer].max(axis=0)
+            for row in (0, 47, 48, tokens.length - 1):
+                seen = np.flatnonzero(mass[row])
+                first = row // 48 * 48 if layer != 1 else 0
+                assert seen.tolist() == list(range(first, row + 1))
+                assert mllm.visibility.seen(tokens, row, layer).tolist() == seen.tolist()
+
+
+def test_keys_of_another_chunk_are_not_there_to_knock_out():
+    mllm = interp.wrap(*tiny("llama4"))
+    batch = mllm.encode(interp.Sample(picture((64, 80)), "where is the nodule?"))
+    last = batch.tokens[0].length - 1
+    start = last // 48 * 48
+    plain = mllm.trace(batch).logits
+    for keys, layers, same in (
+        (range(start), [0, 2], True),
+        (range(start), [1], False),
+        (range(start, start + 1), [0, 2], False),
+    ):
+        site = interp.Site(layers=layers, queries="last", keys=interp.positions(keys))
+        for executor in ("tap", "source"):
+            edited = mllm.using(executor).trace(batch, edits=[interp.Knockout(site)]).logits
+            assert np.array_equal(edited, plain) == same
+    site = interp.Site(layers=[0], queries="last", keys=interp.positions(range(start, last + 1)))
+    with pytest.raises(EditError, match=rf"would have every key hidden \({start} … {last}\)"):
+        mllm.trace(batch, edits=[interp.Knockout(site)])
+
+
+def test_a_prefix_serves_within_a_chunk_or_without_padding():
+    mllm = interp.wrap(*tiny("llama4"))
+    one = interp.Sample(picture((64, 80)), "is it red?")
+    other = interp.Sample(picture((84, 140)), "where is the nodule in the left lung?")
+    whole = mllm.trace([one, other]).logits
+    for given, at, served in (([one], [0], True), ([one, other], [0, 1], False)):
+        trace = mllm.trace(mllm.prefix(given))
+        assert (trace.cost.tokens < mllm.trace(given).cost.tokens) == served
+        np.testing.assert_allclose(trace.logits, whole[at], atol=3e-5)
+
+
+def test_the_temperature_of_layers_without_rope():
+    """Beyond the scale's floor, alone, rows and generated tokens are eager's; padded samples are refused."""
+
+    def tempered(attention: str) -> tuple[Any, Any]:
+        hf, processor = tiny("llama4", attention)
+        for layer in Llama4().layers(hf):
+            layer.self_attn.floor_scale = 40
+        hf.config.text_config.floor_scale = 40
+        return hf, processor
+
+    mllm, eager = interp.wrap(*tempered("sdpa")), tempered("eager")[0]
+    given = [interp.Sample(picture((64, 80)), text) for text in ("is it red?", "where is the nodule in it?")]
+    steps = greedy(eager, mllm.encode(given[0]).inputs, 3)
+    cold = greedy(tiny("llama4", "eager")[0], mllm.encode(given[0]).inputs, 1)
+    assert np.abs(steps.attention[0][1] - cold.attention[0][1]).max() > 1e-3
+    reads = [interp.Rows(interp.Site(queries="last", keys="all"))]
+    for where in (given[0], mllm.prefix(given[0])):
+        trace = mllm.trace(where, reads=reads, generate=3)
+        np.testing.assert_allclose(trace.logits[0], steps.logits[0], atol=2e-5)
+        for step in range(trace[0].rows.sizes["step"]):
+            row = steps.attention[step][:, :, -1, : trace.tokens[0].length]
+            np.testing.assert_allclose(trace[0].rows[step, :, :, 0], row, atol=2e-6)
+    with pytest.raises(
+        ModelError, match=r"from position 39 on, this model scales its queries .*batch_size=1"
+    ):
+        mllm.trace(given)
+    assert len(mllm.trace(given, batch_size=1)) == 2
