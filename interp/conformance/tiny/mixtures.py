@@ -36,10 +36,10 @@ def qwen3_vl_moe_config() -> transformers.Qwen3VLMoeConfig:
 
 _GLM_PATCH = 14
 _GLM_TOKENS = ("image_token", "video_token", "image_start", "image_end", "video_start", "video_end")
-_GLM_IDS = {
+_GLM_IDS: dict[str, Any] = {
     f"{name.removesuffix('_token')}_token_id": FIRST_SPECIAL + i for i, name in enumerate(_GLM_TOKENS)
 }
-_GLM_VISION = {
+_GLM_VISION: dict[str, Any] = {
     "depth": 2,
     "hidden_size": 32,
     "out_hidden_size": 64,
@@ -48,7 +48,7 @@ _GLM_VISION = {
     "image_size": 8 * _GLM_PATCH,
     "patch_size": _GLM_PATCH,
 }
-_GLM_ROPE = {
+_GLM_ROPE: dict[str, Any] = {
     "rope_type": "default",
     "rope_theta": 10000.0,
     "mrope_section": [1, 1, 2],

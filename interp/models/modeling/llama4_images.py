@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from transformers.image_processing_backends import PilBackend
-from transformers.image_processing_utils import BatchFeature
+from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils.import_utils import is_torchvision_available
@@ -95,7 +95,10 @@ class Llama4ImageProcessorPil(PilBackend):
     resize_to_max_canvas = False
     valid_kwargs = Llama4ImageProcessorKwargs
 
-    def _preprocess(
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+
+    def _preprocess(  # pyright: ignore[reportIncompatibleMethodOverride] - as transformers' own do
         self,
         images: Sequence[np.ndarray],
         do_resize: bool,
