@@ -15,7 +15,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.refusals import refusal
 
-__all__ = ["BUILT_IN", "Adapter", "adapters", "built_in", "find", "installed"]
+__all__ = ["BUILT_IN", "Adapter", "adapters", "attends_in", "built_in", "find", "installed"]
 
 BUILT_IN: tuple[str, ...] = (
     "interp.models.families.llava:Llava",
@@ -26,6 +26,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.qwen:Qwen3Vl",
     "interp.models.families.internvl:InternVl",
     "interp.models.families.gemma3:Gemma3",
+    "interp.models.families.gemma4:Gemma4",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics:SmolVlm",
     "interp.models.families.paligemma:PaliGemma",
@@ -46,8 +47,9 @@ class Adapter(Protocol):
     may also have these attributes (the defaults are in parentheses):
 
     - `attends` ("causal"): "image_blocks" if image tokens also see the later tokens of their own run (gemma3), or
-      "prefix" if every prompt token sees the whole prompt (paligemma). It decides what a row may see and whether an
-      image prefix is exact.
+      "prefix" if every prompt token sees the whole prompt (paligemma); see `interp.models.base.Attends` for the
+      others. It decides what a row may see and whether an image prefix is exact.
+    - `attends_in(config)` (`attends`): the same, where a model's config decides it (gemma4).
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
     - `layout` (""): one line that describes the image tokens for readers.
@@ -86,6 +88,12 @@ class Adapter(Protocol):
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns the whole prompt; used if the processor has no chat template."""
         ...
+
+
+def attends_in(adapter: Adapter, config: Any) -> Any:
+    """Returns the adapter's `attends` for a model with this config; "causal" where it says nothing."""
+    by_config = getattr(adapter, "attends_in", None)
+    return getattr(adapter, "attends", "causal") if by_config is None else by_config(config)
 
 
 def adapters() -> list[Adapter]:

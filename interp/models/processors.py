@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from transformers import PROCESSOR_MAPPING
+from transformers import PROCESSOR_MAPPING, ProcessorMixin
 from transformers.models.auto.processing_auto import processor_class_from_name
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_torchvision_available
@@ -89,7 +89,16 @@ def images_only(kind: type[Any]) -> type[Any]:
     Pass None as the video processor or leave it out.
     """
 
-    class ImagesOnly(kind):
+    class WithoutVideo(ProcessorMixin):
+        """What `kind` takes for its base: it leaves out the video processor that it is given."""
+
+        def __init__(self, *parts: Any, **options: Any) -> None:
+            options.pop(_VIDEO, None)
+            named = dict(zip(kind.get_attributes(), parts, strict=False))
+            kept = [part for name, part in named.items() if name != _VIDEO]
+            super().__init__(*kept, **options)
+
+    class ImagesOnly(kind, WithoutVideo):
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in super().get_attributes() if name != _VIDEO]

@@ -19,6 +19,7 @@ from interp.study.indicator_comparison.checks import asked_otherwise, fixed_targ
 from interp.study.indicator_comparison.one_map import one_map
 from interp.study.prefix_cost import billed
 from interp.study.runs import GridCell
+from interp.models.configs import layer_configs
 from interp.tracing import Cost
 
 __all__ = ["FLOPS", "PLAIN", "SPENT", "Found", "Ledger", "MapMaker", "cost_entries", "costs", "flops"]
@@ -45,7 +46,9 @@ def flops(mllm: Any, cost: Cost, length: float) -> float:
     layers = mllm.adapter.layers(mllm.hf)
     weights = sum(weight.numel() for layer in layers for weight in layer.parameters())
     config = mllm.hf.config.get_text_config(decoder=True)
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    each_size = config.hidden_size // config.num_attention_heads
+    sizes = [getattr(one, "head_dim", None) or each_size for one in layer_configs(config)]
+    size = sum(sizes) / len(sizes)  # layers of Gemma 4 differ
     each = 2 * weights + 4 * len(layers) * size * config.num_attention_heads * length
     backward = 2 * cost.backwards / cost.forwards if cost.forwards else 0.0
     return float(each * cost.tokens * (1 + backward))

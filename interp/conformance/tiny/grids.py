@@ -1,0 +1,105 @@
+"""Tiny models of the families whose grids keep the image's shape, are pooled or overlap: Gemma 4 and others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+
+from interp.conformance.tiny.kit import (
+    FIRST_SPECIAL,
+    VISION,
+    VOCABULARY,
+    TinyFamily,
+    template,
+    text_config,
+    tokenizer,
+)
+from interp.models.processors import images_only
+
+__all__ = ["FAMILIES"]
+
+_GEMMA4_PATCH, _GEMMA4_POOL = 4, 2
+
+
+class Gemma4ForConditionalGeneration(transformers.Gemma4ForConditionalGeneration):
+    """With position embeddings of the tower and weights of layers that differ, unlike as transformers initialises them."""
+
+    def __init__(self, config: transformers.Gemma4Config) -> None:
+        super().__init__(config)
+        torch.nn.init.normal_(self.model.vision_tower.patch_embedder.position_embedding_table, std=0.1)
+        for layer in self.model.language_model.layers:
+            layer.layer_scalar.data.uniform_(0.7, 1.3)
+
+
+def gemma4_config() -> transformers.Gemma4Config:
+    """Patches pooled 2×2, image blocks that see both ways, per-layer inputs; the last two layers have no keys.
+
+    Layer 3 (sliding) shares the keys of layer 2, layer 4 (full) those of layer 1. Full layers have one key-value head,
+    which is its keys too, of another size than the two of sliding layers.
+    """
+    sliding, full = "sliding_attention", "full_attention"
+    return transformers.Gemma4Config(
+        text_config=text_config(
+            transformers.Gemma4TextConfig,
+            layers=5,
+            head_dim=16,
+            global_head_dim=32,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            sliding_window=12,
+            layer_types=[sliding, full, sliding, sliding, full],
+            num_kv_shared_layers=2,
+            hidden_size_per_layer_input=8,
+            vocab_size_per_layer_input=VOCABULARY,
+            use_bidirectional_attention="vision",
+        ),
+        vision_config=transformers.Gemma4VisionConfig(
+            **VISION,
+            num_key_value_heads=2,
+            head_dim=16,
+            patch_size=_GEMMA4_PATCH,
+            pooling_kernel_size=_GEMMA4_POOL,
+            position_embedding_size=128,
+        ),
+        audio_config=None,
+        image_token_id=FIRST_SPECIAL,
+        boi_token_id=FIRST_SPECIAL + 1,
+        eoi_token_id=FIRST_SPECIAL + 2,
+        audio_token_id=FIRST_SPECIAL + 3,
+        boa_token_id=FIRST_SPECIAL + 4,
+        eoa_token_index=FIRST_SPECIAL + 5,
+        video_token_id=FIRST_SPECIAL + 6,
+        tie_word_embeddings=False,
+    )
+
+
+def gemma4_processor() -> Any:
+    """Gemma 4's own, without videos: the image resized to at most 70 tokens' worth of whole 8×8 px cells."""
+    words = tokenizer(
+        image_token="<|image|>",
+        boi_token="<|image>",
+        eoi_token="<image|>",
+        audio_token="<|audio|>",
+        boa_token="<|audio>",
+        eoa_token="<audio|>",
+        video_token="<|video|>",
+    )
+    images = transformers.Gemma4ImageProcessorPil(
+        patch_size=_GEMMA4_PATCH, max_soft_tokens=70, pooling_kernel_size=_GEMMA4_POOL
+    )
+    return images_only(transformers.Gemma4Processor)(
+        transformers.Gemma4AudioFeatureExtractor(),
+        images,
+        words,
+        None,
+        image_seq_length=70,
+        chat_template=template("<|image|>"),
+    )
+
+
+FAMILIES = {
+    "gemma4": TinyFamily(Gemma4ForConditionalGeneration, gemma4_config, gemma4_processor),
+}
+"""Each family's tiny model by its name."""
