@@ -25,6 +25,8 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.qwen:Qwen25Vl",
     "interp.models.families.qwen:Qwen3Vl",
     "interp.models.families.internvl:InternVl",
+    "interp.models.families.cohere:AyaVision",
+    "interp.models.families.cohere:Cohere2Vision",
     "interp.models.families.gemma3:Gemma3",
     "interp.models.families.gemma4:Gemma4",
     "interp.models.families.idefics:Idefics3",

@@ -66,7 +66,7 @@ class KeptPass:
     added: Mapping[int, Rows]
     logits: Float[Tensor, "one kept token_id"]
     kinds: tuple[Any, ...]
-    beside: Mapping[int, Rows] = field(default_factory=dict)
+    beside: Mapping[int, Float[Tensor, "one row _"]] = field(default_factory=dict)
     shared: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
@@ -336,7 +336,7 @@ def _entered(
 def _as_kept(
     layers: Sequence[nn.Module],
     n: int,
-    beside: Mapping[int, Rows],
+    beside: Mapping[int, Float[Tensor, "one row _"]],
     shared: Mapping[int, tuple[Tensor, ...]],
 ) -> Iterator[None]:
     """For the block, layers are given beside the stream what they were, and layers that do not run have keys to share.

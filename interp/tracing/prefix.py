@@ -54,7 +54,8 @@ class Prefix:
     Attributes:
         batch: the samples as they were encoded for it.
         lengths: tokens of each sample's prefix.
-        keys: for each layer, (line, key_value_head, key, dim); lines are left-padded.
+        keys: for each layer, (line, key_value_head, key, dim); lines are left-padded. Layers that share keys have the
+            same tensors.
         values: the same for values.
         cost: what running it took. Traces on the prefix do not count it again.
         owner: identifies the wrapped model it belongs to.
@@ -63,8 +64,8 @@ class Prefix:
 
     batch: Batch
     lengths: tuple[int, ...]
-    keys: tuple[Float[Tensor, "line key_value_head key dim"], ...]
-    values: tuple[Float[Tensor, "line key_value_head key dim"], ...]
+    keys: tuple[Float[Tensor, "line _ key _"], ...]
+    values: tuple[Float[Tensor, "line _ key _"], ...]
     cost: Cost
     owner: object
     lines: tuple[int, ...] | None = None

@@ -31,6 +31,7 @@ class Gemma4ForConditionalGeneration(transformers.Gemma4ForConditionalGeneration
         torch.nn.init.normal_(self.model.vision_tower.patch_embedder.position_embedding_table, std=0.1)
         for layer in self.model.language_model.layers:
             layer.layer_scalar.data.uniform_(0.7, 1.3)
+            layer.self_attn.q_norm.weight.data.uniform_(0.2, 0.3)  # the product is not scaled
 
 
 def gemma4_config() -> transformers.Gemma4Config:
@@ -99,7 +100,89 @@ def gemma4_processor() -> Any:
     )
 
 
+_COHERE_SIDE, _COHERE_PATCH, _COHERE_FACTOR = 48, 8, 2
+
+
+def _cohere_text() -> transformers.Cohere2Config:
+    """Two of three layers see eight tokens back, without positions in the third, as Cohere 2 has them."""
+    sliding = "sliding_attention"
+    return text_config(
+        transformers.Cohere2Config, sliding_window=8, layer_types=[sliding, sliding, "full_attention"]
+    )
+
+
+def _siglip(side: int, patch: int) -> transformers.SiglipVisionConfig:
+    return transformers.SiglipVisionConfig(**VISION, image_size=side, patch_size=patch, vision_use_head=False)
+
+
+def aya_vision_config() -> transformers.AyaVisionConfig:
+    """Tiles of 6×6 patches, shuffled to 3×3 tokens, and a Cohere 2."""
+    return transformers.AyaVisionConfig(
+        vision_config=_siglip(_COHERE_SIDE, _COHERE_PATCH),
+        text_config=_cohere_text(),
+        downsample_factor=_COHERE_FACTOR,
+        image_token_index=FIRST_SPECIAL,
+        tie_word_embeddings=False,
+    )
+
+
+def aya_vision_processor() -> transformers.AyaVisionProcessor:
+    """Aya Vision's own: up to six tiles by aspect ratio, then a thumbnail."""
+    words = tokenizer(
+        patch_token="<|IMG_PATCH|>",
+        start_token="<|START_OF_IMG|>",
+        end_token="<|END_OF_IMG|>",
+        global_token="TILE_GLOBAL",
+        image_token="<image>",
+        **{f"tile_{i}": f"TILE_{i}" for i in range(1, 7)},
+    )
+    return transformers.AyaVisionProcessor(
+        _cohere_images(),
+        words,
+        patch_size=_COHERE_PATCH,
+        img_size=_COHERE_SIDE,
+        downsample_factor=_COHERE_FACTOR,
+        chat_template=template("<image>"),
+    )
+
+
+def cohere2_vision_config() -> transformers.Cohere2VisionConfig:
+    """Tiles of 6×6 patches, shuffled to 3×3 tokens, and a Cohere 2."""
+    return transformers.Cohere2VisionConfig(
+        vision_config=_siglip(_COHERE_SIDE, _COHERE_PATCH),
+        text_config=_cohere_text(),
+        downsample_factor=_COHERE_FACTOR,
+        alignment_intermediate_size=96,
+        image_token_id=FIRST_SPECIAL,
+        tie_word_embeddings=False,
+    )
+
+
+def cohere2_vision_processor() -> transformers.Cohere2VisionProcessor:
+    """Command A Vision's own, but for the image processor: without torchvision the one it was derived from."""
+    images = _cohere_images()
+    images.patch_size = _COHERE_SIDE // _COHERE_PATCH // _COHERE_FACTOR
+    words = tokenizer(
+        image_token="<|IMG_PATCH|>",
+        boi_token="<|START_OF_IMG|>",
+        eoi_token="<|END_OF_IMG|>",
+        img_line_break_token="<|IMG_LINE_BREAK|>",
+    )
+    return transformers.Cohere2VisionProcessor(images, words, chat_template=template("<|IMG_PATCH|>"))
+
+
+def _cohere_images() -> Any:
+    side = {"height": _COHERE_SIDE, "width": _COHERE_SIDE}
+    return transformers.GotOcr2ImageProcessorPil(size=side, crop_to_patches=True, max_patches=6)
+
+
 FAMILIES = {
+    "aya_vision": TinyFamily(
+        transformers.AyaVisionForConditionalGeneration, aya_vision_config, aya_vision_processor
+    ),
+    "cohere2_vision": TinyFamily(
+        transformers.Cohere2VisionForConditionalGeneration, cohere2_vision_config, cohere2_vision_processor
+    ),
     "gemma4": TinyFamily(Gemma4ForConditionalGeneration, gemma4_config, gemma4_processor),
 }
 """Each family's tiny model by its name."""
