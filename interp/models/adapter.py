@@ -31,6 +31,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.gemma4:Gemma4",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics:SmolVlm",
+    "interp.models.families.molmo2:Molmo2",
     "interp.models.families.paligemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",
     "interp.models.families.vila:Vila",
@@ -52,6 +53,8 @@ class Adapter(Protocol):
       "prefix" if every prompt token sees the whole prompt (paligemma); see `interp.models.base.Attends` for the
       others. It decides what a row may see and whether an image prefix is exact.
     - `attends_in(config)` (`attends`): the same, where a model's config decides it (gemma4).
+    - `joined(name, samples)` (along the first axis): an image input of several samples together, of what the processor
+      made of each alone; None for inputs that are joined along their first axis (molmo2).
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
     - `layout` (""): one line that describes the image tokens for readers.

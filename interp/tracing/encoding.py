@@ -506,7 +506,7 @@ class Encoder:
             if name in PER_TOKEN:
                 joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
             else:
-                joined = joined_images(values)
+                joined = self._joined_images(name, singles)
             dtype = self.dtype if joined.is_floating_point() else joined.dtype
             inputs[name] = joined.to(device=self.device, dtype=dtype)
         positions = self.positions(inputs)
@@ -525,6 +525,12 @@ class Encoder:
         )
         batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
         return batch
+
+    def _joined_images(self, name: str, singles: Sequence[Encoded]) -> Tensor:
+        """An input without one value per token of all samples; families may say how theirs are joined."""
+        of_family = getattr(self.adapter, "joined", None)
+        found = None if of_family is None else of_family(name, [single.inputs for single in singles])
+        return joined_images([single.inputs[name] for single in singles]) if found is None else found
 
 
 def _fingerprints(sample: Sample) -> tuple[str, ...] | None:

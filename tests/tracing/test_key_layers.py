@@ -75,9 +75,10 @@ def test_a_knockout_leaves_the_other_layers_of_the_same_keys(mllm, layers, execu
     image = batch.tokens[0].image
     eager = tiny("gemma4", "eager")[0]
     hidden = torch.zeros((batch.tokens[0].length,) * 2, dtype=torch.bool)
-    hidden[int(image[-1]) + 1 :, image[-12:-2]] = True
+    keys = [*image[-12:-2].tolist(), *range(batch.tokens[0].length - 8, batch.tokens[0].length - 3)]
+    hidden[int(image[-1]) + 1 :, keys] = True
     reference = greedy(eager, batch.inputs, 1, lambda layer, n: hidden if layer in layers else None)
-    edit = Knockout(Site(layers=layers, queries="after_image", keys=positions(image[-12:-2].tolist())))
+    edit = Knockout(Site(layers=layers, queries="after_image", keys=positions(keys)))
     trace = mllm.using(executor).trace(batch, edits=[edit], reads=[Rows(Site(keys="all"))])
     plain = mllm.trace(batch).logits.values[0]
     assert np.abs(trace.logits.values[0] - plain).max() > 1e-3

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
 
 from interp.conformance.tiny.kit import (
     FIRST_SPECIAL,
@@ -176,6 +177,71 @@ def _cohere_images() -> Any:
     return transformers.GotOcr2ImageProcessorPil(size=side, crop_to_patches=True, max_patches=6)
 
 
+_MOLMO2_SIDE, _MOLMO2_PATCH = 42, 6
+_MOLMO2_WORDS = ("im_patch", "im_end", "im_start", "low_res_im_start", "im_col", "frame_start", "frame_end", "im_low")
+
+
+class _Molmo2Images(Molmo2ImageProcessor):
+    """Molmo 2's own, but for two steps that it takes from torchvision, as torchvision does them on float pixels."""
+
+    def resize(self, image: torch.Tensor, size: Any, **_: Any) -> torch.Tensor:
+        """Bilinear, not antialiased: Molmo 2 asks for nothing else."""
+        return torch.nn.functional.interpolate(image, (size.height, size.width), mode="bilinear")
+
+    def normalize(self, image: torch.Tensor, mean: Any, std: Any, **_: Any) -> torch.Tensor:
+        """By channel."""
+        middle, spread = (torch.as_tensor(one, dtype=image.dtype)[:, None, None] for one in (mean, std))
+        return (image - middle) / spread
+
+
+def molmo2_config() -> transformers.Molmo2Config:
+    """Views of 7×7 patches pooled to 4×4 tokens, features of two layers of the tower, qk-norm."""
+    names = {name: FIRST_SPECIAL + i for i, name in enumerate(_MOLMO2_WORDS)}
+    return transformers.Molmo2Config(
+        text_config=text_config(
+            transformers.Molmo2TextConfig, head_dim=16, additional_vocab_size=0, tie_word_embeddings=False
+        ),
+        vision_config=transformers.Molmo2VisionConfig(
+            **VISION,
+            num_key_value_heads=2,
+            head_dim=16,
+            image_size=[_MOLMO2_SIDE, _MOLMO2_SIDE],
+            patch_size=_MOLMO2_PATCH,
+        ),
+        adapter_config=transformers.Molmo2AdapterConfig(
+            vision_feature_layer=[1, 0],
+            hidden_size=32,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=16,
+            intermediate_size=48,
+            text_hidden_size=64,
+        ),
+        image_patch_id=names["im_patch"],
+        image_end_token_id=names["im_end"],
+        image_start_token_id=names["im_start"],
+        low_res_image_start_token_id=names["low_res_im_start"],
+        frame_start_token_id=names["frame_start"],
+        frame_end_token_id=names["frame_end"],
+    )
+
+
+def molmo2_processor() -> Any:
+    """Molmo 2's own, without videos: up to four crops that overlap by two patches, and the whole image."""
+    words = tokenizer(
+        **{name: f"<{name}>" for name in _MOLMO2_WORDS}, image_token="<|image|>", video_token="<|video|>"
+    )
+    images = _Molmo2Images(
+        size={"height": _MOLMO2_SIDE, "width": _MOLMO2_SIDE},
+        patch_size=_MOLMO2_PATCH,
+        max_crops=4,
+        overlap_margins=[1, 1],
+    )
+    return images_only(transformers.Molmo2Processor)(
+        images, None, words, chat_template="<s> " + template("<|image|>")
+    )
+
+
 FAMILIES = {
     "aya_vision": TinyFamily(
         transformers.AyaVisionForConditionalGeneration, aya_vision_config, aya_vision_processor
@@ -184,5 +250,6 @@ FAMILIES = {
         transformers.Cohere2VisionForConditionalGeneration, cohere2_vision_config, cohere2_vision_processor
     ),
     "gemma4": TinyFamily(Gemma4ForConditionalGeneration, gemma4_config, gemma4_processor),
+    "molmo2": TinyFamily(transformers.Molmo2ForConditionalGeneration, molmo2_config, molmo2_processor),
 }
 """Each family's tiny model by its name."""
