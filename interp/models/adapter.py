@@ -53,6 +53,8 @@ class Adapter(Protocol):
       "prefix" if every prompt token sees the whole prompt (paligemma); see `interp.models.base.Attends` for the
       others. It decides what a row may see and whether an image prefix is exact.
     - `attends_in(config)` (`attends`): the same, where a model's config decides it (gemma4).
+    - `begun(text, processor)` (`text`): the rendered prompt, begun as the processor begins it where it adds to what it
+      is given (molmo2). Places in the prompt are counted in this text.
     - `joined(name, samples)` (along the first axis): an image input of several samples together, of what the processor
       made of each alone; None for inputs that are joined along their first axis (molmo2).
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow

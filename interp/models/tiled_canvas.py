@@ -21,7 +21,7 @@ def tiled_canvas(
     processor: Any,
     *,
     family: str,
-    patch: tuple[int, int],
+    patch: Sequence[int],
     ratio: float,
     turned: bool = False,
 ) -> Footprints:
@@ -57,7 +57,7 @@ def _canvas(size: Size, processor: Any) -> tuple[int, int]:
     return get_optimal_tiled_canvas((size[1], size[0]), (tile["height"], tile["width"]), fewest, most)
 
 
-def _side(tile: Size, family: str, patch: tuple[int, int], ratio: float) -> int:
+def _side(tile: Size, family: str, patch: Sequence[int], ratio: float) -> int:
     """Returns the number of tokens along a tile's side."""
     high, wide = patch
     rows, cols, side = tile[1] // high, tile[0] // wide, int(tile[1] // high * ratio)

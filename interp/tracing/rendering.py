@@ -98,9 +98,10 @@ def _no_prompt(given: Any) -> str:
 
 def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, turn: _Turn) -> str:
     """The chat template's text, or the fallback's."""
+    begun = getattr(adapter, "begun", lambda text, _: text)
     template = _chat_template(processor)
     if template is None:
-        return adapter.fallback_prompt(turn.user, len(sample.images), turn.system)
+        return begun(adapter.fallback_prompt(turn.user, len(sample.images), turn.system), processor)
     messages = prompt.messages(sample)
     for message in messages:
         for part in message["content"]:
@@ -122,7 +123,7 @@ def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, t
             f"the prompt of sample {sample.id} has {len(text):,} characters; a prompt has at most {LARGEST:,}. Shorten "
             "its question."
         )
-    return text
+    return begun(text, processor)
 
 
 _REPAIR = (

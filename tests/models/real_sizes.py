@@ -7,6 +7,7 @@ from typing import Any
 import transformers
 
 from interp.models.modeling import register
+from interp.models.processors import molmo2_images
 
 register()
 
@@ -56,6 +57,14 @@ MISTRAL = {
     "num_hidden_layers": 32,
     "num_key_value_heads": 8,
     "vocab_size": 32064,
+}
+COHERE2 = {
+    "model_type": "cohere2",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 256000,
 }
 SMOLLM = {
     "model_type": "llama",
@@ -276,6 +285,39 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "tie_word_embeddings": False,
     },
+    "google/gemma-4-E4B-it": {
+        "model_type": "gemma4",
+        "text_config": {
+            "model_type": "gemma4_text",
+            "hidden_size": 2560,
+            "intermediate_size": 10240,
+            "num_hidden_layers": 42,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "num_kv_shared_layers": 18,
+            "final_logit_softcapping": 30.0,
+        },
+        "vision_config": {"model_type": "gemma4_vision"},
+        "audio_config": {"model_type": "gemma4_audio"},
+    },
+    "CohereLabs/aya-vision-8b": {  # the text as Command R7B's config.json has it
+        "model_type": "aya_vision",
+        "text_config": {**COHERE2, "num_hidden_layers": 32},
+        "vision_config": {**SIGLIP, "image_size": 364, "num_hidden_layers": 27},
+        "alignment_intermediate_size": 28672,
+    },
+    "CohereLabs/command-a-vision-07-2025": {  # the text as Command A's config.json has it
+        "model_type": "cohere2_vision",
+        "text_config": {
+            **COHERE2,
+            "hidden_size": 12288,
+            "intermediate_size": 36864,
+            "num_attention_heads": 96,
+            "num_hidden_layers": 64,
+        },
+        "vision_config": {**SIGLIP, "image_size": 512, "patch_size": 16},
+    },
+    "allenai/Molmo2-8B": {"model_type": "molmo2"},  # transformers' defaults are this model's
 }
 
 EDGE336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
@@ -335,6 +377,20 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=1),
         {"image_seq_length": 256},
     ),
+    "gemma4": (transformers.Gemma4ImageProcessorPil(), {}),
+    "aya_vision": (
+        transformers.GotOcr2ImageProcessorPil(
+            size={"height": 364, "width": 364}, crop_to_patches=True, max_patches=12
+        ),
+        {"patch_size": 28, "img_size": 364},
+    ),
+    "cohere2_vision": (
+        transformers.GotOcr2ImageProcessorPil(
+            size={"height": 512, "width": 512}, crop_to_patches=True, max_patches=12
+        ),
+        {"patch_size": 16},
+    ),
+    "molmo2": (molmo2_images()(), {}),
     "smolvlm": (
         transformers.SmolVLMImageProcessorPil(
             size={"longest_edge": 2048}, max_image_size={"longest_edge": 512}

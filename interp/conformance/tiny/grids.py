@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
 
 from interp.conformance.tiny.kit import (
     FIRST_SPECIAL,
@@ -17,7 +16,8 @@ from interp.conformance.tiny.kit import (
     text_config,
     tokenizer,
 )
-from interp.models.processors import images_only
+from interp.models.processors import images_only, molmo2_images
+from interp.models.processors import molmo2_processor as molmo2_class
 
 __all__ = ["FAMILIES"]
 
@@ -29,7 +29,9 @@ class Gemma4ForConditionalGeneration(transformers.Gemma4ForConditionalGeneration
 
     def __init__(self, config: transformers.Gemma4Config) -> None:
         super().__init__(config)
-        torch.nn.init.normal_(self.model.vision_tower.patch_embedder.position_embedding_table, std=0.1)
+        tower = self.model.vision_tower.patch_embedder
+        torch.nn.init.normal_(tower.position_embedding_table, std=0.5)
+        torch.nn.init.normal_(tower.input_proj.weight, std=2.0)  # so that a patch's own pixels count most
         for layer in self.model.language_model.layers:
             layer.layer_scalar.data.uniform_(0.7, 1.3)
             layer.self_attn.q_norm.weight.data.uniform_(0.2, 0.3)  # the product is not scaled
@@ -63,7 +65,7 @@ def gemma4_config() -> transformers.Gemma4Config:
             head_dim=16,
             patch_size=_GEMMA4_PATCH,
             pooling_kernel_size=_GEMMA4_POOL,
-            position_embedding_size=128,
+            position_embedding_size=512,
         ),
         audio_config=None,
         image_token_id=FIRST_SPECIAL,
@@ -105,15 +107,34 @@ _COHERE_SIDE, _COHERE_PATCH, _COHERE_FACTOR = 48, 8, 2
 
 
 def _cohere_text() -> transformers.Cohere2Config:
-    """Two of three layers see eight tokens back, without positions in the third, as Cohere 2 has them."""
+    """Two of three layers see eight tokens back; the other has no positions, as Cohere 2 has them."""
     sliding = "sliding_attention"
     return text_config(
-        transformers.Cohere2Config, sliding_window=8, layer_types=[sliding, sliding, "full_attention"]
+        transformers.Cohere2Config, sliding_window=8, layer_types=[sliding, "full_attention", sliding]
     )
 
 
 def _siglip(side: int, patch: int) -> transformers.SiglipVisionConfig:
     return transformers.SiglipVisionConfig(**VISION, image_size=side, patch_size=patch, vision_use_head=False)
+
+
+class _Local:
+    """A tower whose layers mix patches little, so that a patch's own pixels count most in its token."""
+
+    model: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # pyright: ignore[reportCallIssue]
+        for layer in self.model.vision_tower.encoder.layers:
+            layer.self_attn.out_proj.weight.data.mul_(0.1)
+
+
+class AyaVisionForConditionalGeneration(_Local, transformers.AyaVisionForConditionalGeneration):
+    """Aya Vision."""
+
+
+class Cohere2VisionForConditionalGeneration(_Local, transformers.Cohere2VisionForConditionalGeneration):
+    """Command A Vision."""
 
 
 def aya_vision_config() -> transformers.AyaVisionConfig:
@@ -181,19 +202,6 @@ _MOLMO2_SIDE, _MOLMO2_PATCH = 42, 6
 _MOLMO2_WORDS = ("im_patch", "im_end", "im_start", "low_res_im_start", "im_col", "frame_start", "frame_end", "im_low")
 
 
-class _Molmo2Images(Molmo2ImageProcessor):
-    """Molmo 2's own, but for two steps that it takes from torchvision, as torchvision does them on float pixels."""
-
-    def resize(self, image: torch.Tensor, size: Any, **_: Any) -> torch.Tensor:
-        """Bilinear, not antialiased: Molmo 2 asks for nothing else."""
-        return torch.nn.functional.interpolate(image, (size.height, size.width), mode="bilinear")
-
-    def normalize(self, image: torch.Tensor, mean: Any, std: Any, **_: Any) -> torch.Tensor:
-        """By channel."""
-        middle, spread = (torch.as_tensor(one, dtype=image.dtype)[:, None, None] for one in (mean, std))
-        return (image - middle) / spread
-
-
 def molmo2_config() -> transformers.Molmo2Config:
     """Views of 7×7 patches pooled to 4×4 tokens, features of two layers of the tower, qk-norm."""
     names = {name: FIRST_SPECIAL + i for i, name in enumerate(_MOLMO2_WORDS)}
@@ -231,23 +239,21 @@ def molmo2_processor() -> Any:
     words = tokenizer(
         **{name: f"<{name}>" for name in _MOLMO2_WORDS}, image_token="<|image|>", video_token="<|video|>"
     )
-    images = _Molmo2Images(
+    images = molmo2_images()(
         size={"height": _MOLMO2_SIDE, "width": _MOLMO2_SIDE},
         patch_size=_MOLMO2_PATCH,
         max_crops=4,
         overlap_margins=[1, 1],
     )
-    return images_only(transformers.Molmo2Processor)(
-        images, None, words, chat_template="<s> " + template("<|image|>")
-    )
+    return molmo2_class()(images, None, words, chat_template=template("<|image|>"))
 
 
 FAMILIES = {
     "aya_vision": TinyFamily(
-        transformers.AyaVisionForConditionalGeneration, aya_vision_config, aya_vision_processor
+        AyaVisionForConditionalGeneration, aya_vision_config, aya_vision_processor
     ),
     "cohere2_vision": TinyFamily(
-        transformers.Cohere2VisionForConditionalGeneration, cohere2_vision_config, cohere2_vision_processor
+        Cohere2VisionForConditionalGeneration, cohere2_vision_config, cohere2_vision_processor
     ),
     "gemma4": TinyFamily(Gemma4ForConditionalGeneration, gemma4_config, gemma4_processor),
     "molmo2": TinyFamily(transformers.Molmo2ForConditionalGeneration, molmo2_config, molmo2_processor),

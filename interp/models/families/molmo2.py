@@ -83,6 +83,12 @@ class Molmo2(Family):
         own = [sample[name] for sample in samples]
         return torch.cat([torch.where(one >= 0, one + n, one) for one, n in zip(own, firsts, strict=True)])
 
+    def begun(self, text: str, processor: Any) -> str:
+        """Returns the prompt with the token in front that the processor would put there."""
+        words = processor.tokenizer
+        first = words.bos_token or words.eos_token
+        return text if text.startswith(first) else first + text
+
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML, the images first."""
         head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
