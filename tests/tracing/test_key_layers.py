@@ -39,7 +39,13 @@ def causal(attention: str) -> Any:
 
 
 def test_whose_keys_each_layer_uses():
-    kinds = ["sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention"]
+    kinds = [
+        "sliding_attention",
+        "full_attention",
+        "sliding_attention",
+        "full_attention",
+        "sliding_attention",
+    ]
     config = SimpleNamespace(layer_types=kinds, num_kv_shared_layers=2)
     assert key_layers(config, 5) == (0, 1, 2, 1, 2)
     assert key_layers(SimpleNamespace(layer_types=kinds, num_kv_shared_layers=0), 5) == (0, 1, 2, 3, 4)

@@ -25,11 +25,12 @@ _GEMMA4_PATCH, _GEMMA4_POOL = 4, 2
 
 
 class Gemma4ForConditionalGeneration(transformers.Gemma4ForConditionalGeneration):
-    """With position embeddings of the tower and weights of layers that differ, unlike as transformers initialises them."""
+    """With a tower's positions and layers' scales that differ, unlike as transformers initialises them."""
 
     def __init__(self, config: transformers.Gemma4Config) -> None:
         super().__init__(config)
-        tower = self.model.vision_tower.patch_embedder
+        tower: Any = self.model.vision_tower
+        tower = tower.patch_embedder
         torch.nn.init.normal_(tower.position_embedding_table, std=0.5)
         torch.nn.init.normal_(tower.input_proj.weight, std=2.0)  # so that a patch's own pixels count most
         for layer in self.model.language_model.layers:
@@ -199,7 +200,16 @@ def _cohere_images() -> Any:
 
 
 _MOLMO2_SIDE, _MOLMO2_PATCH = 42, 6
-_MOLMO2_WORDS = ("im_patch", "im_end", "im_start", "low_res_im_start", "im_col", "frame_start", "frame_end", "im_low")
+_MOLMO2_WORDS = (
+    "im_patch",
+    "im_end",
+    "im_start",
+    "low_res_im_start",
+    "im_col",
+    "frame_start",
+    "frame_end",
+    "im_low",
+)
 
 
 def molmo2_config() -> transformers.Molmo2Config:
@@ -249,9 +259,7 @@ def molmo2_processor() -> Any:
 
 
 FAMILIES = {
-    "aya_vision": TinyFamily(
-        AyaVisionForConditionalGeneration, aya_vision_config, aya_vision_processor
-    ),
+    "aya_vision": TinyFamily(AyaVisionForConditionalGeneration, aya_vision_config, aya_vision_processor),
     "cohere2_vision": TinyFamily(
         Cohere2VisionForConditionalGeneration, cohere2_vision_config, cohere2_vision_processor
     ),

@@ -32,7 +32,7 @@ class AyaVision(Family):
         factor, patch = config.downsample_factor, config.vision_config.patch_size
         if getattr(config, "vision_feature_select_strategy", "full") != "full":
             raise ModelError(
-                "the adapters of Cohere's models expect every patch of the tower (vision_feature_select_strategy='full'); "
+                f"{self.name} expects every patch of the tower (vision_feature_select_strategy='full'); "
                 f"this config has {config.vision_feature_select_strategy!r}. Pass adapter= with your own footprints."
             )
         return tiled_canvas(

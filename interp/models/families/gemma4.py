@@ -25,7 +25,9 @@ class Gemma4(Family):
 
     name = "gemma4"
     model_types = ("gemma4",)
-    layout = "resized in about its own shape to whole pooled cells (48 px; 70 to 1120 tokens), one row-major grid"
+    layout = (
+        "resized in about its own shape to whole pooled cells (48 px; 70 to 1120 tokens), one row-major grid"
+    )
     attends = "sliding_image_blocks"
     examples = ("google/gemma-4-E4B-it", "google/gemma-4-31B-it")
 

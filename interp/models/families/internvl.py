@@ -46,4 +46,3 @@ class InternVl(Family):
         head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
         images = "<IMG_CONTEXT>\n" * n_images
         return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
-

@@ -56,9 +56,16 @@ class Molmo2(Family):
         _check_patches(processor, config)
         canvases = [_canvases(size, processor) for size in sizes]
         pool = setting(processor, "pooling_size")
-        grids = [[-(-n // k) for shape in both for n, k in zip(shape, pool, strict=True)] for both in canvases]
+        grids = [
+            [-(-n // k) for shape in both for n, k in zip(shape, pool, strict=True)] for both in canvases
+        ]
         found = [[int(n) for n in grid] for grid in inputs["image_grids"]]
-        agree("pooled grids (rows and cols of the whole, then of the crops)", grids, found, processor.image_processor)
+        agree(
+            "pooled grids (rows and cols of the whole, then of the crops)",
+            grids,
+            found,
+            processor.image_processor,
+        )
         columns = processor.image_use_col_tokens
         alone = processor.use_single_crop_col_tokens
         marked = (columns if alone is None else alone, columns)
@@ -103,8 +110,8 @@ def _check_patches(processor: Any, config: Any) -> None:
     theirs = (*config.vision_config.image_size, config.vision_config.patch_size)
     if mine != theirs:
         raise ModelError(
-            f"the processor's views have (height, width) and patches of {mine} px, but the model's config has {theirs}. "
-            "Pass the processor of this checkpoint."
+            f"the processor's views have (height, width) and patches of {mine} px, but the model's config has "
+            f"{theirs}. Pass the processor of this checkpoint."
         )
 
 

@@ -14,12 +14,12 @@ from jaxtyping import Float
 from interp.errors import InterpError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
+from interp.models.configs import layer_configs
 from interp.run import ProcessCache, cost_of
 from interp.study.indicator_comparison.checks import asked_otherwise, fixed_targets, shuffled, stage_name
 from interp.study.indicator_comparison.one_map import one_map
 from interp.study.prefix_cost import billed
 from interp.study.runs import GridCell
-from interp.models.configs import layer_configs
 from interp.tracing import Cost
 
 __all__ = ["FLOPS", "PLAIN", "SPENT", "Found", "Ledger", "MapMaker", "cost_entries", "costs", "flops"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter
+from interp.tracing.key_layers import key_layers
 from interp.tracing.model import Mllm
 from interp.tracing.remote.connection import Connection
 from interp.tracing.remote.server import Server
@@ -43,6 +44,11 @@ def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[s
             f"{type(hf).__name__} has no output layer or layers without self-attention, which a job reads."
         )
     text = hf.config.get_text_config(decoder=True)
+    if key_layers(text, len(layers)) != tuple(range(len(layers))):
+        raise ModelError(
+            f"layers of {type(hf).__name__} share keys, and on a server transformers leaves out their rows but the last. "
+            "Load the model here, without remote=True."
+        )
     server = Server(
         nn=nn,
         layers=[nn.get(paths[layer]) for layer in layers],

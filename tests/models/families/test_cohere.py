@@ -54,10 +54,12 @@ def test_settings_that_are_not_understood():
     one = bench("aya_vision", (90, 90))
     (model, processor), inputs = one.parts, one.encode()
     model.config.downsample_factor = 4
-    with pytest.raises(ModelError, match=r"aya_vision's model takes square tiles .* shuffle evenly \(ratio 0.25\)"):
+    with pytest.raises(
+        ModelError, match=r"aya_vision's model takes square tiles .* shuffle evenly \(ratio 0.25\)"
+    ):
         AyaVision().footprints(one.sizes, inputs, processor, model.config)
     model.config.vision_feature_select_strategy = "default"
-    with pytest.raises(ModelError, match="every patch of the tower .* this config has 'default'"):
+    with pytest.raises(ModelError, match=r"every patch of the tower .* this config has 'default'"):
         AyaVision().footprints(one.sizes, inputs, processor, model.config)
 
 

@@ -63,7 +63,9 @@ def test_column_tokens_are_where_the_processor_puts_them(columns, alone, nothing
 def test_a_wrong_layout_fails_the_impulses():
     one, found = with_area(bench((90, 90)), bench((90, 90)).footprints())
     with pytest.raises(AssertionError):
-        assert_local(one, Footprints(np.roll(found.boxes, 1, axis=0), None, found.views, found.image), every=3)
+        assert_local(
+            one, Footprints(np.roll(found.boxes, 1, axis=0), None, found.views, found.image), every=3
+        )
 
 
 def test_every_image_token_sees_those_of_other_images():
@@ -72,7 +74,9 @@ def test_every_image_token_sees_those_of_other_images():
     model, blank, changed = one.parts[0], one.encode(), one.encode((30, 60, 60, 90), image=1)
     at = Molmo2().image_positions(blank["input_ids"], model.config)
     with torch.no_grad():
-        first, two = (model(**each, output_hidden_states=True).hidden_states[1][0] for each in (blank, changed))
+        first, two = (
+            model(**each, output_hidden_states=True).hidden_states[1][0] for each in (blank, changed)
+        )
     change = (two - first).norm(dim=-1)
     assert change[at].min() > 0
     assert change[: at[0]].max() == 0
@@ -82,7 +86,9 @@ def test_every_image_token_sees_those_of_other_images():
 def test_samples_in_a_batch_are_pooled_from_their_own_patches():
     mllm = wrap(*bench((9, 9)).parts)
     rng = np.random.default_rng(0)
-    samples = [Sample(rng.integers(0, 255, (*size, 3)).astype(np.uint8), "where ?") for size in ((60, 90), (80, 40))]
+    samples = [
+        Sample(rng.integers(0, 255, (*size, 3)).astype(np.uint8), "where ?") for size in ((60, 90), (80, 40))
+    ]
     batch = mllm.encode(samples)
     assert batch.inputs["image_token_pooling"].max() + 1 == batch.inputs["pixel_values"].shape[0] * 49
     for i, sample in enumerate(samples):
@@ -97,10 +103,14 @@ def test_settings_that_are_not_understood():
     one = bench((90, 60))
     (model, processor), inputs = one.parts, one.encode()
     processor.image_processor.max_crops = 1
-    with pytest.raises(ModelError, match=r"pooled grids .* \[\[4, 4, 4, 4\]\], but the inputs hold \[\[4, 4, 6, 6\]\]"):
+    with pytest.raises(
+        ModelError, match=r"pooled grids .* \[\[4, 4, 4, 4\]\], but the inputs hold \[\[4, 4, 6, 6\]\]"
+    ):
         Molmo2().footprints(one.sizes, inputs, processor, model.config)
     processor.image_processor.patch_size = 7
-    with pytest.raises(ModelError, match=r"patches of \(42, 42, 7\) px, but the model's config has \(42, 42, 6\)"):
+    with pytest.raises(
+        ModelError, match=r"patches of \(42, 42, 7\) px, but the model's config has \(42, 42, 6\)"
+    ):
         Molmo2().footprints(one.sizes, inputs, processor, model.config)
 
 
