@@ -45,7 +45,7 @@ class Family(ABC):
         """Whether the config's model type is one of the family's."""
         return getattr(config, "model_type", None) in self.model_types
 
-    def attends_in(self, config: Any) -> Attends:
+    def attends_in(self, config: Any) -> str:
         """Returns what a row of the prompt sees in a model with this config."""
         return self.attends
 

@@ -57,13 +57,13 @@ _REASONS: dict[str, tuple[str, str]] = {
     "vision-encoder-decoder": (_ENCODER, _CROSS_WAY),
     # other forms
     "gemma3n": (
-        "between its layers a token is a stack of four streams (AltUp), which nothing here reads, edits or goes on from, "
-        "and its tower is timm's MobileNet",
+        "between its layers a token is a stack of four streams (AltUp), which nothing here reads or goes on from, and "
+        "its tower is timm's MobileNet",
         "load a Gemma 3 or Gemma 4, which have one stream",
     ),
     "minicpmv4_6": (
-        "three of four layers of its language model are gated DeltaNets without attention, and the patches of all images "
-        "lie in one row, which several samples cannot share here",
+        "three of four layers of its language model are gated DeltaNets without attention, and the patches of all "
+        "images lie in one row, which several samples cannot share here",
         "load a model all of whose layers attend, such as one of the built-in families",
     ),
     "git": (

@@ -46,8 +46,8 @@ def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[s
     text = hf.config.get_text_config(decoder=True)
     if key_layers(text, len(layers)) != tuple(range(len(layers))):
         raise ModelError(
-            f"layers of {type(hf).__name__} share keys, and on a server transformers leaves out their rows but the last. "
-            "Load the model here, without remote=True."
+            f"layers of {type(hf).__name__} share keys, and on a server transformers leaves out their rows but the "
+            "last. Load the model here, without remote=True."
         )
     server = Server(
         nn=nn,
