@@ -130,7 +130,14 @@ ROWS: list[tuple[str, str, str]] = [
     *CHECKS,
 ]  # (a call that fails, words of its message, a call that follows them)
 
-ELSEWHERE: dict[str, str] = {}  # the beginning of a message: why no row follows it, or the test that does
+ELSEWHERE: dict[str, str] = {
+    "this model has use_bidirectional_attention='all'": "tests/models/families/test_gemma4.py, as the next two",
+    "the processor's patch_size and pooling_kernel_size are": "needs a processor and a config that differ",
+    "gemma4 pools": "needs an image that is not resized",
+    "{…} expects every patch of the tower": "tests/models/families/test_cohere.py: no checkpoint is known to lack it",
+    "the processor's views have (height, width) and patches of": "tests/models/families/test_molmo2.py",
+    "layers of {…} share keys, and on a server": "tests/tracing/test_key_layers.py: there is no server here",
+}  # the beginning of a message: why no row follows it, or the test that does
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (84, 140, 3), dtype=np.uint8)
 

@@ -11,11 +11,13 @@ import torch
 
 from interp.conformance.tiny import recipe, tiny
 from interp.conformance.tiny.kit import build
+from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.tracing import Knockout, Mllm, Rows, Site, positions, wrap
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
 from interp.tracing.key_layers import key_layers
+from interp.tracing.remote.opening import refuse_shared_keys
 from tests.tracing.reference_attention import greedy
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 56, 3)).astype(np.uint8)
@@ -108,3 +110,10 @@ def test_a_small_gemma_4_is_causal_and_every_row_is_there(executor):
     trace = mllm.using(executor).trace(batch, reads=[Rows(Site(queries="all", keys="all"))])
     np.testing.assert_allclose(trace.logits.values[0], reference.logits[0], atol=5e-5)
     np.testing.assert_allclose(trace[0].rows.values, reference.attention[0], atol=5e-6)
+
+
+def test_on_a_server_shared_keys_are_refused(mllm):
+    with pytest.raises(ModelError, match="share keys, and on a server transformers leaves out their rows"):
+        refuse_shared_keys(mllm.hf, mllm.n_layers)
+    llava = tiny("llava")[0]
+    refuse_shared_keys(llava, len(llava.get_decoder().layers))
