@@ -75,6 +75,7 @@ def test_a_kept_pass_goes_on_above_the_layers_that_made_the_keys(mllm, start):
             np.testing.assert_allclose(found, kept.logits.expand(2, -1, -1), atol=5e-5, err_msg=str(stop))
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("layers", [[1], [4], [2, 3], [0, 1, 2, 3, 4]])
 @pytest.mark.parametrize("executor", ["tap", "source"])
 def test_a_knockout_leaves_the_other_layers_of_the_same_keys(mllm, layers, executor):
@@ -95,6 +96,7 @@ def test_a_knockout_leaves_the_other_layers_of_the_same_keys(mllm, layers, execu
     np.testing.assert_allclose(trace[0].rows.values[:, :, 0], rows, atol=5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["tap", "source"])
 def test_a_small_gemma_4_is_causal_and_every_row_is_there(executor):
     """Without a mask, transformers decides by the attention's name whether it may leave out rows of sharing layers."""

@@ -42,6 +42,7 @@ def test_tiles_and_thumbnail_by_hand(family):
     ])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_wrong_layout_fails_the_impulses():
     one = bench("cohere2_vision", (90, 90))
     found = one.footprints()

@@ -47,6 +47,7 @@ def test_a_strip_is_one_row_of_whole_cells():
     assert bench((8, 1000)).footprints().grid == (70, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["shifted", "transposed"])
 def test_a_wrong_layout_fails_the_impulses(wrong):
     one = bench((96, 96))
@@ -89,6 +90,7 @@ def test_what_a_config_makes_its_rows_see():
         declared("all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [70, 280, 1120])
 def test_counts_at_real_sizes(most):
     """Cells of 48 px: patches of 16 px pooled 3×3."""

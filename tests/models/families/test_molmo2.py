@@ -50,6 +50,7 @@ def test_the_views_by_hand():
     np.testing.assert_allclose(crop[[1, 6, 36]], [[0, 0, 15, 10], [75, 0, 90, 10], [0, 50, 15, 60]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("columns", "alone", "nothing"), [(False, None, 4), (True, False, 10)])
 def test_column_tokens_are_where_the_processor_puts_them(columns, alone, nothing):
     one = bench((90, 60))
@@ -60,6 +61,7 @@ def test_column_tokens_are_where_the_processor_puts_them(columns, alone, nothing
     assert_local(*with_area(one, found), every=9)
 
 
+@pytest.mark.slow
 def test_a_wrong_layout_fails_the_impulses():
     one, found = with_area(bench((90, 90)), bench((90, 90)).footprints())
     with pytest.raises(AssertionError):
