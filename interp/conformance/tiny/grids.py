@@ -199,6 +199,7 @@ def _cohere_images() -> Any:
     return transformers.GotOcr2ImageProcessorPil(size=side, crop_to_patches=True, max_patches=6)
 
 
+_MOLMO2: Any = getattr(transformers, "Molmo2ForConditionalGeneration", None)  # older versions have none
 _MOLMO2_SIDE, _MOLMO2_PATCH = 42, 6
 _MOLMO2_WORDS = (
     "im_patch",
@@ -264,6 +265,6 @@ FAMILIES = {
         Cohere2VisionForConditionalGeneration, cohere2_vision_config, cohere2_vision_processor
     ),
     "gemma4": TinyFamily(Gemma4ForConditionalGeneration, gemma4_config, gemma4_processor),
-    "molmo2": TinyFamily(transformers.Molmo2ForConditionalGeneration, molmo2_config, molmo2_processor),
+    "molmo2": TinyFamily(_MOLMO2, molmo2_config, molmo2_processor),
 }
 """Each family's tiny model by its name."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from transformers.models.gemma4.image_processing_pil_gemma4 import get_aspect_ratio_preserving_size
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
@@ -88,6 +87,9 @@ def _pooling(processor: Any, config: Any) -> int:
 
 def _patches(size: Size, processor: Any) -> tuple[int, int]:
     """Returns (rows, cols) of patches after the resize, in transformers' own arithmetic."""
+    # here, because older versions of transformers have no Gemma 4
+    from transformers.models.gemma4.image_processing_pil_gemma4 import get_aspect_ratio_preserving_size
+
     patch, pool = setting(processor, "patch_size"), setting(processor, "pooling_kernel_size")
     width, height = size
     if setting(processor, "do_resize"):

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geometry
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
@@ -117,6 +116,9 @@ def _check_patches(processor: Any, config: Any) -> None:
 
 def _canvases(size: Size, processor: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     """Returns (rows, cols) of patches of the whole view and of the crops' canvas, in transformers' own arithmetic."""
+    # here, because older versions of transformers have no Molmo 2
+    from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geometry
+
     patch, side = setting(processor, "patch_size"), dict(setting(processor, "size"))["height"]
     _, _, high, wide = compute_crop_geometry(
         size[1],
