@@ -194,6 +194,14 @@ def molmo2_images() -> type[Any]:
             """Bilinear, not antialiased: the original asks for nothing else."""
             return torch.nn.functional.interpolate(image, (size.height, size.width), mode="bilinear")
 
+        def convert_to_rgb(self, image: torch.Tensor, **_: Any) -> torch.Tensor:
+            """One channel becomes three alike. Arrays with an alpha channel are refused: pass them as PIL images."""
+            if image.shape[0] not in (1, 3):
+                raise ValueError(
+                    f"expected 1 or 3 channels, got {image.shape[0]}; pass the image as a PIL image."
+                )
+            return image.expand(3, -1, -1)
+
         def normalize(self, image: torch.Tensor, mean: Any, std: Any, **_: Any) -> torch.Tensor:
             """By channel."""
             middle, spread = (torch.as_tensor(one, dtype=image.dtype)[:, None, None] for one in (mean, std))

@@ -300,13 +300,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_config": {"model_type": "gemma4_vision"},
         "audio_config": {"model_type": "gemma4_audio"},
     },
-    "CohereLabs/aya-vision-8b": {  # the text as Command R7B's config.json has it
+    "CohereLabs/aya-vision-8b": {  # from memory: no config.json was at hand
         "model_type": "aya_vision",
         "text_config": {**COHERE2, "num_hidden_layers": 32},
         "vision_config": {**SIGLIP, "image_size": 364, "num_hidden_layers": 27},
         "alignment_intermediate_size": 28672,
     },
-    "CohereLabs/command-a-vision-07-2025": {  # the text as Command A's config.json has it
+    "CohereLabs/command-a-vision-07-2025": {  # from memory: no config.json was at hand
         "model_type": "cohere2_vision",
         "text_config": {
             **COHERE2,
