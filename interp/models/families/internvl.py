@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
@@ -11,9 +10,17 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.models.base import Family
-from interp.models.resizing import check_views, down_columns, one_image, setting, squashed_size, whole
+from interp.models.resizing import (
+    check_views,
+    down_columns,
+    one_image,
+    setting,
+    squashed_size,
+    tile_windows,
+    whole,
+)
 
-__all__ = ["InternVl"]
+__all__ = ["InternVl", "tiled_canvas"]
 
 
 class InternVl(Family):
@@ -36,7 +43,7 @@ class InternVl(Family):
             ModelError: The tiles are not square, or the pixel values do not follow from the settings.
         """
         tiles = [squashed_size(size, processor, self.name) for size in sizes]
-        canvases = [_canvas(size, processor) for size in sizes]
+        canvases = [tiled_canvas(size, processor) for size in sizes]
         counts = [cols * rows + (cols * rows > 1) for cols, rows in canvases]
         views = [tile for tile, count in zip(tiles, counts, strict=True) for _ in range(count)]
         check_views(inputs, views, sizes, processor)
@@ -51,7 +58,7 @@ class InternVl(Family):
         return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
 
 
-def _canvas(size: Size, processor: Any) -> tuple[int, int]:
+def tiled_canvas(size: Size, processor: Any) -> tuple[int, int]:
     """Returns (columns, rows) of tiles."""
     fewest, most = setting(processor, "min_patches"), setting(processor, "max_patches")
     if not setting(processor, "crop_to_patches") or most <= 1:
@@ -74,9 +81,6 @@ def _side(tile: Size, config: Any) -> int:
 
 def _laid(size: Size, canvas: tuple[int, int], side: int, turned: bool) -> Footprints:
     """Returns the tokens of one image; with `turned` each tile's tokens run down its columns."""
-    (cols, rows), (wide, high) = canvas, (size[0] / canvas[0], size[1] / canvas[1])
-    places = product(range(rows), range(cols))
-    windows = [(c * wide, r * high, (c + 1) * wide, (r + 1) * high) for r, c in places]
-    tiles = [lay(size, (side, side), window, view="tile") for window in windows]
+    tiles = [lay(size, (side, side), window, view="tile") for window in tile_windows(size, canvas)]
     views = tiles if len(tiles) == 1 else [*tiles, lay(size, (side, side), whole(size), view="thumbnail")]
     return one_image([down_columns(view) for view in views] if turned else views)
