@@ -74,10 +74,10 @@ _FAST_SIDE, _FAST_STRIDE = 128, 16
 
 
 def fast_vlm_config() -> transformers.FastVlmConfig:
-    """A ResNet of stride 16, which stands for FastViT (that needs timm), and a Qwen2."""
+    """A ConvNeXt of stride 16, which stands for FastViT (that needs timm), and a Qwen2."""
     return transformers.FastVlmConfig(
-        vision_config=transformers.ResNetConfig(
-            embedding_size=16, hidden_sizes=[16, 24, 32], depths=[1, 1, 1], layer_type="basic"
+        vision_config=transformers.ConvNextConfig(
+            hidden_sizes=[16, 24, 32], depths=[1, 1, 1], num_stages=3, hidden_size=32
         ),
         text_config=text_config(transformers.Qwen2Config),
         image_token_index=FIRST_SPECIAL,
@@ -146,7 +146,7 @@ def ovis2_processor() -> transformers.Ovis2Processor:
     )
 
 
-_GOT_SIDE, _GOT_PATCH = 96, 8
+_GOT_SIDE, _GOT_PATCH, _GOT_TOKENS = 96, 4, 36
 
 
 class GotOcr2ForConditionalGeneration(transformers.GotOcr2ForConditionalGeneration):
@@ -158,23 +158,23 @@ class GotOcr2ForConditionalGeneration(transformers.GotOcr2ForConditionalGenerati
 
 
 def got_ocr2_config() -> transformers.GotOcr2Config:
-    """SAM's tower of 12×12 patches, halved twice to 3×3 tokens, and a Qwen2."""
+    """SAM's tower of 24×24 patches, halved twice to 6×6 tokens, and a Qwen2."""
     return transformers.GotOcr2Config(
         vision_config={
             "hidden_size": 32,
             "mlp_dim": 48,
-            "output_channels": 16,
+            "output_channels": 64,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "image_size": _GOT_SIDE,
             "patch_size": _GOT_PATCH,
             "window_size": 4,
             "global_attn_indexes": [1],
-            "initializer_range": 0.1,
+            "initializer_range": 0.02,
         },
         text_config=text_config(transformers.Qwen2Config),
         image_token_index=FIRST_SPECIAL,
-        image_seq_length=9,
+        image_seq_length=_GOT_TOKENS,
         tie_word_embeddings=False,
     )
 
@@ -184,7 +184,7 @@ def got_ocr2_processor() -> transformers.GotOcr2Processor:
     images = transformers.GotOcr2ImageProcessorPil(size={"height": _GOT_SIDE, "width": _GOT_SIDE})
     words = tokenizer(image_token="<imgpad>", start_token="<img>", end_token="</img>")
     processor = transformers.GotOcr2Processor(images, words, chat_template=template("<imgpad>"))
-    processor.num_image_tokens = 9
+    processor.num_image_tokens = _GOT_TOKENS
     return processor
 
 
