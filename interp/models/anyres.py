@@ -186,9 +186,7 @@ def mesh(
     return Footprints(boxes, None, np.full(len(boxes), view), np.zeros(len(boxes), int))
 
 
-def squares(
-    size: Size, window: Window, edges: Float[np.ndarray, " edge"], *, view: str = ""
-) -> Footprints:
+def squares(size: Size, window: Window, edges: Float[np.ndarray, " edge"], *, view: str = "") -> Footprints:
     """Returns the row-major grid of cells between the same edges along both sides of a window.
 
     Args:

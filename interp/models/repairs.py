@@ -40,8 +40,8 @@ def _keep_single_token(module: nn.Module, given: Any, output: Tensor) -> Tensor:
 def _visual_words(model: Any, words: nn.Module, given: Any, output: Tensor) -> Tensor:
     """Embeds the words around Ovis 2's images and between its tiles from the table of visual words.
 
-    `Ovis2Model.forward` does so only in a pass that has the pixels, so the words behind an image would be others in a pass
-    that goes on from its keys and values.
+    `Ovis2Model.forward` does so only in a pass that has the pixels, so the words behind an image would be others in a
+    pass that goes on from its keys and values.
     """
     ids = torch.tensor(model.visual_indicator_token_ids, device=output.device)
     found = given[0][..., None].to(output.device) == ids

@@ -73,6 +73,16 @@ def vipllava_processor() -> transformers.LlavaProcessor:
 _FAST_SIDE, _FAST_STRIDE = 128, 16
 
 
+class FastVlmForConditionalGeneration(transformers.FastVlmForConditionalGeneration):
+    """With a tower whose biases are not zero, or it would not see how bright a patch is."""
+
+    def __init__(self, config: transformers.FastVlmConfig) -> None:
+        super().__init__(config)
+        for name, weight in self.model.vision_tower.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(weight, std=0.1)
+
+
 def fast_vlm_config() -> transformers.FastVlmConfig:
     """A ConvNeXt of stride 16, which stands for FastViT (that needs timm), and a Qwen2."""
     return transformers.FastVlmConfig(
@@ -228,13 +238,9 @@ FAMILIES = {
     "vipllava": TinyFamily(
         transformers.VipLlavaForConditionalGeneration, vipllava_config, vipllava_processor
     ),
-    "fast_vlm": TinyFamily(
-        transformers.FastVlmForConditionalGeneration, fast_vlm_config, fast_vlm_processor, whole=False
-    ),
+    "fast_vlm": TinyFamily(FastVlmForConditionalGeneration, fast_vlm_config, fast_vlm_processor, whole=False),
     "ovis2": TinyFamily(transformers.Ovis2ForConditionalGeneration, ovis2_config, ovis2_processor),
-    "got_ocr2": TinyFamily(
-        GotOcr2ForConditionalGeneration, got_ocr2_config, got_ocr2_processor, whole=False
-    ),
+    "got_ocr2": TinyFamily(GotOcr2ForConditionalGeneration, got_ocr2_config, got_ocr2_processor, whole=False),
     "lighton_ocr": TinyFamily(
         transformers.LightOnOcrForConditionalGeneration, lighton_ocr_config, lighton_ocr_processor
     ),

@@ -15,7 +15,7 @@ class FastVlm(Llava):
 
     name = "fast_vlm"
     model_types = ("fast_vlm",)
-    layout = "one row-major grid of a convolutional tower; centre-cropped, padded or squashed, by its processor's settings"
+    layout = "one row-major grid of a tower of convolutions; the image cropped, padded or squashed, by its processor"
     examples = ("KamilaMila/FastVLM-0.5B", "KamilaMila/FastVLM-7B")
 
     def cell(self, processor: Any, config: Any) -> tuple[int, int]:
@@ -23,8 +23,8 @@ class FastVlm(Llava):
         stride = getattr(processor, "patch_size", None)
         if not isinstance(stride, int) or stride < 1:
             raise ModelError(
-                f"fast_vlm's processor counts tokens by its patch_size, the stride of the tower in pixels; it is {stride!r}. "
-                "Set processor.patch_size (FastVLM's: 64)."
+                "fast_vlm's processor counts tokens by its patch_size, the stride of the tower in pixels; it is "
+                f"{stride!r}. Set processor.patch_size (FastVLM's: 64)."
             )
         return stride, stride
 
@@ -36,4 +36,8 @@ class FastVlm(Llava):
         """Returns ChatML."""
         system = "You are a helpful assistant." if system is None else system
         head = f"<|im_start|>system\n{system}<|im_end|>\n"
-        return f"{head}<|im_start|>user\n" + "<image>\n" * n_images + f"{text}<|im_end|>\n<|im_start|>assistant\n"
+        return (
+            f"{head}<|im_start|>user\n"
+            + "<image>\n" * n_images
+            + f"{text}<|im_end|>\n<|im_start|>assistant\n"
+        )

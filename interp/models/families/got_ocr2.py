@@ -52,7 +52,8 @@ class GotOcr2(Family):
         """Returns the original's conversation, whose turns have no line break between them."""
         system = _SYSTEM if system is None else system
         images = "".join("<img><imgpad></img>\n" for _ in range(n_images))
-        return f"<|im_start|>system\n{system}<|im_end|><|im_start|>user\n{images}{text}<|im_end|><|im_start|>assistant\n"
+        head = f"<|im_start|>system\n{system}<|im_end|>"
+        return f"{head}<|im_start|>user\n{images}{text}<|im_end|><|im_start|>assistant\n"
 
 
 _SYSTEM = "You should follow the instructions carefully and explain your answers in detail."

@@ -11,7 +11,7 @@ __all__ = ["LightOnOcr"]
 
 
 class LightOnOcr(Mistral3):
-    """The `lighton_ocr` family: both edges are rounded up to whole patches, and odd patches at the end are not merged."""
+    """The `lighton_ocr` family: both edges are rounded up to patches; odd patches at the end are not merged."""
 
     name = "lighton_ocr"
     model_types = ("lighton_ocr",)

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
 from transformers.models.ovis2.image_processing_pil_ovis2 import (
     get_min_tile_covering_grid,
     get_optimal_tiled_canvas,
 )
 
 from interp.errors import ModelError
-from interp.inputs.footprints import Footprints, Size, concatenate
-from interp.models.anyres import squares
+from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.models.base import Family
-from interp.models.resizing import check_views, one_image, setting, squashed_size, tile_windows, whole
+from interp.models.resizing import (
+    check_views,
+    one_image,
+    seen_part,
+    setting,
+    squashed_size,
+    tile_windows,
+    whole,
+)
 
 __all__ = ["Ovis2"]
 
@@ -50,8 +55,9 @@ class Ovis2(Family):
         counts = [cols * rows + (cols * rows > 1) for cols, rows in canvases]
         views = [tile for tile, count in zip(tiles, counts, strict=True) for _ in range(count)]
         check_views(inputs, views, sizes, processor)
+        edge = int(config.vision_config.patch_size) * int(config.vision_config.hidden_stride)
         parts = [
-            _laid(size, canvas, _edges(tile, config))
+            _laid(size, canvas, _tokens_along(tile, config), (edge, edge), tile)
             for size, canvas, tile in zip(sizes, canvases, tiles, strict=True)
         ]
         return concatenate(parts)
@@ -60,7 +66,11 @@ class Ovis2(Family):
         """Returns ChatML with each image on its own line."""
         system = "You are a helpful assistant." if system is None else system
         head = f"<|im_start|>system\n{system}<|im_end|>\n"
-        return f"{head}<|im_start|>user\n" + "<image>\n" * n_images + f"{text}<|im_end|>\n<|im_start|>assistant\n"
+        return (
+            f"{head}<|im_start|>user\n"
+            + "<image>\n" * n_images
+            + f"{text}<|im_end|>\n<|im_start|>assistant\n"
+        )
 
 
 def _canvas(size: Size, processor: Any) -> tuple[int, int]:
@@ -77,26 +87,23 @@ def _canvas(size: Size, processor: Any) -> tuple[int, int]:
     )
 
 
-def _edges(tile: Size, config: Any) -> Float[np.ndarray, " edge"]:
-    """Returns the edges of tokens along a tile, as parts of its side.
-
-    A grid of patches that the stride does not divide is padded, so that the last tokens see fewer patches.
-    """
+def _tokens_along(tile: Size, config: Any) -> int:
+    """Returns the number of tokens along a tile's side."""
     vision = config.vision_config
-    patch, stride = int(vision.patch_size), int(vision.hidden_stride)
-    if tile != (vision.image_size, vision.image_size):
+    side, cell = int(vision.image_size), int(vision.patch_size) * int(vision.hidden_stride)
+    if tile != (side, side) or (side // int(vision.patch_size)) % int(vision.hidden_stride):
         raise ModelError(
-            f"ovis2's tower takes tiles of {vision.image_size}×{vision.image_size} px; the processor makes tiles of "
-            f"{tile[0]}×{tile[1]} px. Set processor.image_processor.size."
+            f"ovis2's tower takes tiles of {side}×{side} px, whose patches of {vision.patch_size} px merge evenly "
+            f"{vision.hidden_stride}×{vision.hidden_stride}; the processor makes tiles of {tile[0]}×{tile[1]} px. Set "
+            "processor.image_processor.size."
         )
-    patches = tile[0] // patch
-    starts = np.arange(-(-patches // stride) + 1) * stride
-    return np.minimum(starts, patches) * patch / tile[0]
+    return side // cell
 
 
-def _laid(size: Size, canvas: tuple[int, int], edges: Float[np.ndarray, " edge"]) -> Footprints:
-    """Returns the tokens of one image: the whole, then its tiles."""
-    views = [squares(size, whole(size), edges, view="base")]
+def _laid(size: Size, canvas: tuple[int, int], side: int, cell: Size, tile: Size) -> Footprints:
+    """Returns the tokens of one image: the whole, then its tiles; a rim without whole patches has no token."""
+    windows = [(whole(size), "base")]
     if canvas != (1, 1):
-        views += [squares(size, window, edges, view="tile") for window in tile_windows(size, canvas)]
-    return one_image(views)
+        windows += [(window, "tile") for window in tile_windows(size, canvas)]
+    grid = (side, side)
+    return one_image([lay(size, grid, seen_part(tile, cell, grid, w), view=view) for w, view in windows])
