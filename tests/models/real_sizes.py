@@ -278,6 +278,52 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 
+CONFIGS |= {
+    "deepseek-community/deepseek-vl-1.3b-chat": {
+        "model_type": "deepseek_vl",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "llama",
+            "hidden_size": 2048,
+            "intermediate_size": 5632,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 16,
+            "vocab_size": 102400,
+        },
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1024,
+            "image_size": 384,
+            "intermediate_size": 4096,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 16,
+            "vision_use_head": False,
+        },
+    },
+    "llava-hf/vip-llava-7b-hf": {"model_type": "vipllava", "vision_config": CLIP, "text_config": VICUNA},
+    "KamilaMila/FastVLM-7B": {"model_type": "fast_vlm", "image_seq_length": 256},
+    "thisisiron/Ovis2-1B-hf": {
+        "model_type": "ovis2",
+        "hidden_size": 896,
+        "vocab_size": 151936,
+        "text_config": {
+            "model_type": "qwen2",
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_attention_heads": 14,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+            "vocab_size": 151936,
+        },
+        "vision_config": {"hidden_stride": 2, "image_size": 448, "vocab_size": 65536},
+    },
+    "stepfun-ai/GOT-OCR-2.0-hf": {"model_type": "got_ocr2"},  # transformers' defaults are this model's
+    "lightonai/LightOnOCR-1B-1025": {"model_type": "lighton_ocr"},  # the same
+}
+
 EDGE336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
 # Image processor with the checkpoint's settings, and the processor's own.
 PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -334,6 +380,33 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Luxuriant16/medrega": (
         transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=1),
         {"image_seq_length": 256},
+    ),
+    "deepseek_vl": (
+        transformers.DeepseekVLImageProcessorPil(size={"height": 384, "width": 384}),
+        {"num_image_tokens": 576},
+    ),
+    "vipllava": (transformers.CLIPImageProcessorPil(**EDGE336), {"patch_size": 14}),
+    "fast_vlm": (
+        transformers.LlavaImageProcessorPil(
+            size={"shortest_edge": 1024}, crop_size={"height": 1024, "width": 1024}, do_pad=True
+        ),
+        {"patch_size": 64},
+    ),
+    "ovis2": (
+        transformers.Ovis2ImageProcessorPil(
+            size={"height": 448, "width": 448}, crop_to_patches=True, max_patches=9
+        ),
+        {"image_seq_length": 256},
+    ),
+    "got_ocr2": (
+        transformers.GotOcr2ImageProcessorPil(size={"height": 1024, "width": 1024}),
+        {"num_image_tokens": 256},
+    ),
+    "lighton_ocr": (
+        transformers.PixtralImageProcessorPil(
+            size={"longest_edge": 1540}, patch_size={"height": 14, "width": 14}
+        ),
+        {"patch_size": 14, "spatial_merge_size": 2, "effective_patch_size": 28},
     ),
     "smolvlm": (
         transformers.SmolVLMImageProcessorPil(
