@@ -37,6 +37,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.ovis2:Ovis2",
     "interp.models.families.got_ocr2:GotOcr2",
     "interp.models.families.lighton_ocr:LightOnOcr",
+    "interp.models.families.kimi_k25:KimiK25",
 )
 """The built-in families, module:class; imported on first use."""
 
