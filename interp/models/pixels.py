@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from interp.errors import ModelError
 from interp.inputs.tokens import TokenMap
 from interp.models.anyres import AnyRes
-from interp.models.resizing import setting
+from interp.models.resizing import halved_twice, setting
 
 __all__ = ["PixelView", "pixel_views", "pooled"]
 
@@ -78,6 +78,8 @@ def pixel_views(
         views = _flattened(inputs, shape, tokens, config, int(setting(processor, "merge_size")))
     elif len(shape) == 5 and hasattr(config, "image_grid_pinpoints"):
         views = _anyres(inputs, shape, tokens, processor, config)
+    elif len(shape) == 4 and "image_grid_thw" in inputs:
+        views = _padded(inputs, shape, tokens, int(setting(processor, "merge_size")))
     elif len(shape) in (4, 5):
         views = _stacked(inputs, shape, tokens, config)
     else:
@@ -101,6 +103,9 @@ def _stacked(
         grid = _blocks((size[0] // patch[0], size[1] // patch[1]), stop - start)
         if grid is None:
             raise strange(shape, tokens)
+        if getattr(config, "model_type", None) == "got_ocr2":  # uneven: the model's convolutions overlap
+            edges = halved_twice(size[0] // patch[0])
+            grid = (np.stack([edges[:-1], edges[1:]], axis=1),) * 2
         rows, cols = (edges * side for edges, side in zip(grid, patch, strict=True))
         cells = own[start:stop].reshape(len(rows), len(cols))
         views.append(PixelView(cells, rows, cols, partial(_one_of_many, at=at)))
@@ -133,6 +138,22 @@ def _flattened(
             raise strange(shape, tokens)
         take = partial(_merged, start=first, grid=(rows, cols), merge=merge, side=side)
         cells = np.arange(start, start + rows * cols).reshape(rows, cols)
+        views.append(PixelView(cells, _lines(rows, merge * side), _lines(cols, merge * side), take))
+        start, first = start + rows * cols, first + down * across
+    if (start, first) != (tokens.n, shape[0]):
+        raise strange(shape, tokens)
+    return views
+
+
+def _padded(
+    inputs: Mapping[str, Any], shape: tuple[int, ...], tokens: TokenMap, merge: int
+) -> list[PixelView]:
+    """Returns the views of Kimi's patches, (patch, channel, row, col), which are row-major over the padded image."""
+    side, views, start, first = shape[-1], [], 0, 0
+    for _, down, across in ([int(n) for n in grid] for grid in inputs["image_grid_thw"]):
+        rows, cols = down // merge, across // merge
+        cells = np.arange(start, start + rows * cols).reshape(rows, cols)
+        take = partial(_gridded, start=first, grid=(down, across))
         views.append(PixelView(cells, _lines(rows, merge * side), _lines(cols, merge * side), take))
         start, first = start + rows * cols, first + down * across
     if (start, first) != (tokens.n, shape[0]):
@@ -206,6 +227,12 @@ def _merged(values: np.ndarray, start: int, grid: tuple[int, int], merge: int, s
     return blocks.transpose(5, 4, 0, 2, 6, 1, 3, 7).reshape(-1, 3, rows * m * p, cols * m * p)
 
 
+def _gridded(values: np.ndarray, start: int, grid: tuple[int, int]) -> np.ndarray:
+    (rows, cols), (channels, high, wide) = grid, values.shape[-3:]
+    own = values[start : start + rows * cols].reshape(rows, cols, channels, high, wide)
+    return own.transpose(2, 0, 3, 1, 4).reshape(1, channels, rows * high, cols * wide)
+
+
 def _tiled(values: np.ndarray, image: int, grid: tuple[int, int]) -> np.ndarray:
     (rows, cols), (channels, high, wide) = grid, values.shape[-3:]
     tiles = values[image, 1 : 1 + rows * cols].reshape(rows, cols, channels, high, wide)
@@ -224,8 +251,8 @@ def _overlap(lines: Float[np.ndarray, "line 2"], n: int) -> Float[np.ndarray, "l
 
 
 def _patch(config: Any) -> tuple[int, int]:
-    """Returns (height, width) of a vision tower's patch."""
-    found = config.vision_config.patch_size
+    """Returns (height, width) of a vision tower's patch; one pixel for a tower of convolutions that names none."""
+    found = getattr(config.vision_config, "patch_size", 1)
     return (int(found[0]), int(found[1])) if isinstance(found, list | tuple) else (int(found), int(found))
 
 

@@ -12,10 +12,11 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.adapter import find
+from interp.models.padded_patches import KimiImages
 from tests.models import pixel_impulses
 
 SIZES = {"square": (140, 140), "wide": (230, 90), "tall": (60, 190), "tiny": (30, 22)}
-FAMILIES = ("deepseek_vl", "fast_vlm", "got_ocr2", "lighton_ocr", "ovis2", "vipllava")
+FAMILIES = ("deepseek_vl", "fast_vlm", "got_ocr2", "kimi_k25", "lighton_ocr", "ovis2", "vipllava")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,56 @@ def test_tiles_that_the_tower_does_not_take(family):
         find(hf.config).footprints([(40, 40)], inputs, processor, hf.config)
 
 
+def test_kimi_pads_at_the_right_and_the_bottom(models):
+    """100×60 at cells of 16 px is not enlarged: 7×4 cells, of which the last column and row hold 4 and 12 pixels."""
+    found = laid(models["kimi_k25"], (100, 60))
+    assert found.grid == (4, 7)
+    np.testing.assert_allclose(found.boxes[0], [0, 0, 16, 16])
+    np.testing.assert_allclose(found.boxes[-1], [96, 48, 100, 60])
+
+
+def test_kimi_shrinks_to_a_number_of_patches(models):
+    """460×230: 57×28 patches of 8 px are 1,596, more than 240, and 24 patches along a side allow 192 px.
+
+    The scale is the least of √(240/1596) = 0.388 and 192/460 = 0.417: 178×89 pixels, in 12×6 cells of 16.
+    """
+    found = laid(models["kimi_k25"], (460, 230))
+    assert found.grid == (6, 12)
+    np.testing.assert_allclose(found.boxes[0], [0, 0, 16 * 460 / 178, 16 * 230 / 89])
+
+
+def test_kimi_refuses_what_it_does_not_lay(models):
+    hf, processor = tiny("kimi_k25")
+    adapter = find(hf.config)
+    inputs = pixel_impulses.encode(processor, [pixel_impulses.picture((100, 60))])
+    with pytest.raises(
+        ModelError, match=r"grids of \(1, rows, columns\) of patches \[\(1, 8, 8\)\], but the inputs"
+    ):
+        adapter.footprints([(60, 60)], inputs, processor, hf.config)
+    with pytest.raises(ModelError, match="expected images for kimi_k25, got a video"):
+        adapter.footprints([(100, 60)], {"video_grid_thw": [1]}, processor, hf.config)
+    processor.image_processor.do_resize = False
+    with pytest.raises(ModelError, match=r"do_resize=False; the model takes 8 px and 2×2"):
+        adapter.footprints([(100, 60)], inputs, processor, hf.config)
+
+
+def test_kimis_images_are_transformers_own():
+    """Needs torchvision. Pillow's and torchvision's bicubic resizes differ by a few grey levels."""
+    pytest.importorskip("torchvision")
+    rng = np.random.default_rng(0)
+    for size in ((70, 50), (200, 300), (5, 17), (400, 90)):
+        image = pixel_impulses.picture(size, (0, 0, *rng.integers(1, size)))
+        ours, theirs = (
+            kind(max_patches=240)(images=[image], return_tensors="pt")
+            for kind in (KimiImages, transformers.Kimi_K25ImageProcessor)
+        )
+        assert ours["image_grid_thw"].tolist() == theirs["image_grid_thw"].tolist()
+        np.testing.assert_allclose(ours["pixel_values"], theirs["pixel_values"], atol=0.03)
+
+
 PROMPTS = {
+    "kimi_k25": "<|im_system|>system<|im_middle|>Be brief.<|im_end|><|im_user|>user<|im_middle|><|media_begin|>image"
+    "<|media_content|><|media_pad|><|media_end|>\nWhy?<|im_end|><|im_assistant|>assistant<|im_middle|>",
     "deepseek_vl": "Be brief.\n\nUser: <image_placeholder>Why?\n\nAssistant:",
     "fast_vlm": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<image>\nWhy?<|im_end|>\n"
     "<|im_start|>assistant\n",
