@@ -243,4 +243,5 @@ PUBLISHED: tuple[Published, ...] = (
         (55, 55),
         _ROWS,
     ),
+    Published("moonshotai/Kimi-K2.5", "kimi_k25", 61, 64, 64, 7168, 1027.0, (640, 480), 414, (18, 23), _ROWS),
 )

@@ -7,6 +7,7 @@ from typing import Any
 import transformers
 
 from interp.models.modeling import register
+from interp.models.padded_patches import KimiImages
 
 register()
 
@@ -322,6 +323,31 @@ CONFIGS |= {
     },
     "stepfun-ai/GOT-OCR-2.0-hf": {"model_type": "got_ocr2"},  # transformers' defaults are this model's
     "lightonai/LightOnOCR-1B-1025": {"model_type": "lighton_ocr"},  # the same
+    "moonshotai/Kimi-K2.5": {
+        "model_type": "kimi_k25",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "kimi_k2",
+            "first_k_dense_replace": 1,
+            "hidden_size": 7168,
+            "intermediate_size": 18432,
+            "kv_lora_rank": 512,
+            "moe_intermediate_size": 2048,
+            "n_group": 1,
+            "n_routed_experts": 384,
+            "n_shared_experts": 1,
+            "num_attention_heads": 64,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 61,
+            "num_key_value_heads": 64,
+            "q_lora_rank": 1536,
+            "qk_nope_head_dim": 128,
+            "qk_rope_head_dim": 64,
+            "topk_group": 1,
+            "v_head_dim": 128,
+            "vocab_size": 163840,
+        },
+    },
 }
 
 EDGE336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
@@ -402,6 +428,7 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         transformers.GotOcr2ImageProcessorPil(size={"height": 1024, "width": 1024}),
         {"num_image_tokens": 256},
     ),
+    "kimi_k25": (KimiImages(), {}),
     "lighton_ocr": (
         transformers.PixtralImageProcessorPil(
             size={"longest_edge": 1540}, patch_size={"height": 14, "width": 14}

@@ -68,6 +68,11 @@ def test_the_adapter_finds_the_published_decoder(known):
     assert len(layers) == known.layers
     for layer in layers:
         attention = layer.self_attn
+        if hasattr(attention, "kv_b_proj"):  # keys and values are made of latents
+            wide = attention.qk_nope_head_dim + attention.v_head_dim
+            assert attention.q_b_proj.weight.shape[0] == known.heads * attention.qk_head_dim
+            assert attention.kv_b_proj.weight.shape[0] == known.key_value_heads * wide
+            continue
         size = attention.head_dim
         assert attention.q_proj.weight.shape == (known.heads * size, known.hidden)
         assert attention.k_proj.weight.shape == (known.key_value_heads * size, known.hidden)
