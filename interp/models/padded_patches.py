@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from transformers.image_processing_backends import PilBackend
-from transformers.image_processing_utils import BatchFeature
+from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs
 
@@ -67,7 +67,7 @@ class KimiImages(PilBackend):
     valid_kwargs = KimiImagesKwargs
     model_input_names = ["pixel_values", "image_grid_thw"]  # noqa: RUF012
 
-    def _preprocess(
+    def _preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, images: list[np.ndarray], *, return_tensors: Any = None, **how: Any
     ) -> BatchFeature:
         """Returns the patches of all images, (patch, channel, row, col), and their grids (1, rows, cols)."""
@@ -91,4 +91,5 @@ class KimiImages(PilBackend):
         limits = (how["patch_size"], how["merge_size"], how["max_patches"], how["size"].max_height)
         (width, height), (wide, high) = fitted_and_padded((image.shape[2], image.shape[1]), *limits)
         resized = self.resize(image, SizeDict(height=height, width=width), resample=how["resample"])
-        return self.pad([resized], pad_size=SizeDict(height=high, width=wide))[0]
+        padded: Any = self.pad([resized], pad_size=SizeDict(height=high, width=wide))
+        return padded[0]

@@ -56,7 +56,7 @@ class Prefix:
         batch: the samples as they were encoded for it.
         lengths: tokens of each sample's prefix.
         keys: for each layer, (line, key_value_head, key, dim); lines are left-padded.
-        values: the same for values.
+        values: the same for values, which may be narrower (MLA).
         cost: what running it took. Traces on the prefix do not count it again.
         owner: identifies the wrapped model it belongs to.
         lines: the line of each sample, numbered as they first occur; None where each sample has its own.
@@ -65,7 +65,7 @@ class Prefix:
     batch: Batch
     lengths: tuple[int, ...]
     keys: tuple[Float[Tensor, "line key_value_head key dim"], ...]
-    values: tuple[Float[Tensor, "line key_value_head key dim"], ...]
+    values: tuple[Float[Tensor, "line key_value_head key value_dim"], ...]
     cost: Cost
     owner: object
     lines: tuple[int, ...] | None = None

@@ -50,10 +50,10 @@ def vipllava_config() -> transformers.VipLlavaConfig:
         vision_config=transformers.CLIPVisionConfig(
             **{**VISION, "num_hidden_layers": 3}, image_size=_VIP_SIDE, patch_size=_VIP_PATCH
         ),
-        text_config=text_config(transformers.LlamaConfig),
+        text_config=text_config(transformers.LlamaConfig, intermediate_size=80),
         image_token_index=FIRST_SPECIAL,
         image_seq_length=(_VIP_SIDE // _VIP_PATCH) ** 2,
-        vision_feature_layer=[-1, -2, 1],
+        vision_feature_layer=[-2, -3, 3],
     )
 
 
@@ -89,7 +89,10 @@ def fast_vlm_config() -> transformers.FastVlmConfig:
     """A ConvNeXt of stride 16, which stands for FastViT (that needs timm), and a Qwen2."""
     return transformers.FastVlmConfig(
         vision_config=transformers.ConvNextConfig(
-            hidden_sizes=[16, 24, 32], depths=[1, 1, 1], num_stages=3, hidden_size=32
+            hidden_sizes=[16, 24, 32],
+            depths=[1, 1, 1],
+            num_stages=3,
+            hidden_size=32,  # pyright: ignore[reportCallIssue]
         ),
         text_config=text_config(transformers.Qwen2Config),
         image_token_index=FIRST_SPECIAL,
@@ -166,7 +169,8 @@ class GotOcr2ForConditionalGeneration(transformers.GotOcr2ForConditionalGenerati
 
     def __init__(self, config: transformers.GotOcr2Config) -> None:
         super().__init__(config)
-        torch.nn.init.normal_(self.model.vision_tower.pos_embed, std=0.1)
+        places: Any = self.model.vision_tower.pos_embed
+        torch.nn.init.normal_(places, std=0.1)
 
 
 def got_ocr2_config() -> transformers.GotOcr2Config:
@@ -288,12 +292,8 @@ def kimi_k25_processor() -> Any:
         begin_token="<|media_begin|>",
         end_token="<|media_end|>",
     )
-    images = KimiImages(
-        size={"max_height": 24, "max_width": 24},
-        max_patches=240,
-        patch_size=_KIMI_PATCH,
-        merge_size=_KIMI_MERGE,
-    )
+    settings: dict[str, Any] = {"max_patches": 240, "patch_size": _KIMI_PATCH, "merge_size": _KIMI_MERGE}
+    images = KimiImages(size={"max_height": 24, "max_width": 24}, **settings)
     chat = template("<|media_begin|> <|media_pad|> <|media_end|>")
     return images_only(transformers.Kimi_K25Processor)(images, words, chat_template=chat)
 
