@@ -14,7 +14,8 @@ from interp.models.adapter import built_in, is_available
 __all__ = ["families", "recipe", "tiny"]
 
 _HOMES = {
-    "documents": ("deepseek_vl", "fast_vlm", "got_ocr2", "kimi_k25", "lighton_ocr", "ovis2", "vipllava"),
+    "documents": ("deepseek_vl", "fast_vlm", "got_ocr2", "lighton_ocr", "ovis2", "vipllava"),
+    "latents": ("kimi_k25",),
     "one_grid": ("gemma3", "llava", "mistral3", "paligemma", "vila"),
     "qwen_vl": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
     "tiles": ("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"),
