@@ -23,8 +23,18 @@ from interp.models.processors import images_only, load_processor, pixtral_proces
 
 LOCAL = {"local_files_only": True}
 WITH_VIDEOS = {
-    *("glm46v", "glm4v", "glm4v_moe", "internvl", "llava_onevision"),
-    *("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "smolvlm"),
+    "gemma4",
+    "glm46v",
+    "glm4v",
+    "glm4v_moe",
+    "internvl",
+    "llava_onevision",
+    "molmo2",
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "smolvlm",
 }
 
 
