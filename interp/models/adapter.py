@@ -24,6 +24,8 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.qwen:Qwen2Vl",
     "interp.models.families.qwen:Qwen25Vl",
     "interp.models.families.qwen:Qwen3Vl",
+    "interp.models.families.qwen3_5:Qwen35",
+    "interp.models.families.qwen3_5:Qwen35Moe",
     "interp.models.families.internvl:InternVl",
     "interp.models.families.gemma3:Gemma3",
     "interp.models.families.idefics:Idefics3",
@@ -63,7 +65,8 @@ class Adapter(Protocol):
         ...
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        """Returns the decoder layers in order; each has its attention at `.self_attn`."""
+        """Returns the decoder layers in order; each has its attention at `.self_attn`, or a gated DeltaNet at
+        `.linear_attn` instead."""
         ...
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:

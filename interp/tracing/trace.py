@@ -20,6 +20,7 @@ from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
+from interp.tracing.delta_work import DeltaWork
 from interp.tracing.edits import AttentionEdit, Edit, check_edits
 from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_reads, refuse
@@ -322,7 +323,13 @@ def execute(
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
     request = resolve(
-        reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, visibility=mllm.visibility
+        reads,
+        edits,
+        batch.tokens,
+        n_layers=mllm.n_layers,
+        n_heads=mllm.n_heads,
+        linear=mllm.linear_heads,
+        visibility=mllm.visibility,
     )
     merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
@@ -442,11 +449,12 @@ def _run(
 
 def _work(
     mllm: WrappedModel, request: Request, layout: Layout, before: Prefix | None, recorder: Recorder
-) -> dict[int, LayerWork]:
-    """What to do in the attention of which layer; after a prefix every layer needs its keys and values."""
+) -> dict[int, Any]:
+    """What to do in which layer's attention, or DeltaNet; after a prefix all attention needs its keys and values."""
     plan = make_plan(request, layout, mllm.shape)
     none = LayerPlan()
-    layers = sorted({*plan.prefill, *plan.decode}) if before is None else range(mllm.n_layers)
+    busy = {*plan.prefill, *plan.decode}
+    layers = sorted(busy if before is None else {*busy, *mllm.attention_layers})
     lines: dict[torch.device, Tensor] = {}
     by_source = mllm.executor == "source"
     if before is not None and before.lines is not None and not before.in_turn and not by_source:
@@ -461,15 +469,18 @@ def _work(
     def numbers_of(layer: int) -> Tensor | None:
         return None if before is None else lines.get(before.keys[layer].device)
 
-    return {
-        i: LayerWork(plan.prefill.get(i, none), plan.decode.get(i, none), recorder, held(i), numbers_of(i))
-        for i in layers
-    }
+    def made(layer: int) -> Any:
+        own = plan.prefill.get(layer, none), plan.decode.get(layer, none)
+        if mllm.layer_kinds[layer] == "linear":
+            return DeltaWork(*own, recorder)
+        return LayerWork(*own, recorder, held(layer), numbers_of(layer))
+
+    return {i: made(i) for i in layers}
 
 
 def _by_tap(
     mllm: WrappedModel,
-    work: Mapping[int, LayerWork],
+    work: Mapping[int, Any],
     streams: Mapping[int, StreamWork],
     run: Callable[..., Outcome],
 ) -> Outcome:
@@ -487,7 +498,7 @@ def _by_tap(
 
 def _by_source(
     mllm: WrappedModel,
-    work: Mapping[int, LayerWork],
+    work: Mapping[int, Any],
     streams: Mapping[int, StreamWork],
     run: Callable[..., Outcome],
 ) -> Outcome:

@@ -25,11 +25,13 @@ class Visibility:
         windows: for each layer, how many positions a row sees of itself and what comes before it; None for
             all. An image block is seen whole whatever the window.
         rope: its rotary positions, whose frequencies may depend on the length of a pass.
+        recurrent: whether some layers carry a state from token to token, which padding inside a prompt would wear off.
     """
 
     attends: Attends = "causal"
     windows: tuple[int | None, ...] = ()
     rope: Rope = field(default_factory=Rope)
+    recurrent: bool = False
 
     @property
     def prefix_exact(self) -> bool:
@@ -44,9 +46,12 @@ class Visibility:
     def windows_fit(self, heads: Sequence[int], lengths: Sequence[int], generate: int = 0) -> bool:
         """Whether rows see what they should where prompts' first `heads` positions were run before the rest.
 
-        Sliding windows count columns, so padding between prefix and rest must not lie inside one.
+        Sliding windows count columns, so padding between prefix and rest must not lie inside one; and states go on
+        through padding.
         """
         rests = [length - n for length, n in zip(lengths, heads, strict=True)]
+        if self.recurrent and len(set(rests)) > 1:
+            return False
         widest = max(heads) + max(rests) + generate
         return self.narrowest is None or self.narrowest >= widest or len(set(rests)) == 1
 

@@ -23,6 +23,7 @@ from interp.tracing.hooks import Installation
 from interp.tracing.layer_plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
+from interp.tracing.site import LayerKind
 from interp.tracing.visibility import Visibility, windows
 from interp.tracing.weights import versions
 
@@ -79,18 +80,34 @@ class WrappedModel:
         return [self.nn.get(paths[layer]) for layer in self.adapter.layers(self.hf)]
 
     @property
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """What mixes the tokens of each decoder layer: "attention" (a softmax) or "linear" (a gated DeltaNet)."""
+        return self.installation.kinds
+
+    @property
+    def attention_layers(self) -> tuple[int, ...]:
+        """The decoder layers with a softmax: all of them, unless the model is hybrid."""
+        return tuple(i for i, kind in enumerate(self.layer_kinds) if kind == "attention")
+
+    @property
+    def linear_heads(self) -> dict[int, int]:
+        """The gated DeltaNet layers of a hybrid model, and how many (value) heads each has."""
+        modules = enumerate(self.installation.attentions)
+        return {i: int(one.num_v_heads) for i, one in modules if self.layer_kinds[i] == "linear"}
+
+    @property
     def n_layers(self) -> int:
-        """Decoder layers."""
+        """Decoder layers, of every kind."""
         return len(self.installation.attentions)
 
     @property
     def n_heads(self) -> int:
-        """Query heads of each decoder layer."""
+        """Query heads of each attention layer."""
         return int(self._text_config.num_attention_heads)
 
     @property
     def n_key_value_heads(self) -> int:
-        """Key-value heads of each decoder layer."""
+        """Key-value heads of each attention layer."""
         return int(getattr(self._text_config, "num_key_value_heads", None) or self.n_heads)
 
     @property
@@ -171,7 +188,8 @@ class WrappedModel:
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
         devices = self.layer_devices
-        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows, devices)
+        linear = self.linear_heads
+        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows, devices, linear)
 
     @cached_property
     def visibility(self) -> Visibility:
@@ -185,7 +203,8 @@ class WrappedModel:
             raise ModelError(
                 f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."
             )
-        return Visibility(attends, windows(self._text_config, self.n_layers), self.rope)
+        recurrent = "linear" in self.layer_kinds
+        return Visibility(attends, windows(self._text_config, self.n_layers), self.rope, recurrent)
 
     @property
     def rope(self) -> Rope:

@@ -117,5 +117,7 @@ def build(kind: Any, config: PreTrainedConfig, attention: str = "sdpa", seed: in
     for name, weight in decoder.named_parameters():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             weight.data.mul_(3)  # so that a wrong mask or scale shows
+        if name.endswith(".A_log"):
+            weight.data.sub_(6)  # so that DeltaNet heads remember tens of tokens, as trained ones do
     model.get_output_embeddings().weight.data.mul_(20)
     return model.eval()

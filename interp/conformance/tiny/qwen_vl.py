@@ -9,9 +9,9 @@ import transformers
 from interp.conformance.tiny.kit import FIRST_SPECIAL, TinyFamily, template, text_config, tokenizer
 from interp.models.processors import images_only
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "QWEN3_VL_PATCH", "QWEN_TOKENS", "qwen3_vl_processor"]
 
-_TOKENS: dict[str, Any] = {
+QWEN_TOKENS: dict[str, Any] = {
     "image_token_id": FIRST_SPECIAL,
     "video_token_id": FIRST_SPECIAL + 1,
     "vision_start_token_id": FIRST_SPECIAL + 2,
@@ -54,7 +54,7 @@ def qwen2_vl_config() -> transformers.Qwen2VLConfig:
             "mlp_ratio": 2,
             "patch_size": _QWEN2_VL_PATCH,
         },
-        **_TOKENS,
+        **QWEN_TOKENS,
     )
 
 
@@ -83,7 +83,7 @@ def qwen2_5_vl_config() -> transformers.Qwen2_5_VLConfig:
             "fullatt_block_indexes": [1],
             "patch_size": _QWEN2_5_VL_PATCH,
         },
-        **_TOKENS,
+        **QWEN_TOKENS,
     )
 
 
@@ -92,7 +92,7 @@ def qwen2_5_vl_processor() -> transformers.Qwen2_5_VLProcessor:
     return _processor(transformers.Qwen2_5_VLProcessor, _QWEN2_5_VL_PATCH)
 
 
-_QWEN3_VL_PATCH = 16
+QWEN3_VL_PATCH = 16
 
 
 def qwen3_vl_config() -> transformers.Qwen3VLConfig:
@@ -116,15 +116,15 @@ def qwen3_vl_config() -> transformers.Qwen3VLConfig:
             "intermediate_size": 48,
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0],
-            "patch_size": _QWEN3_VL_PATCH,
+            "patch_size": QWEN3_VL_PATCH,
         },
-        **_TOKENS,
+        **QWEN_TOKENS,
     )
 
 
 def qwen3_vl_processor() -> transformers.Qwen3VLProcessor:
     """Qwen3-VL's own, for images of 9 to 60 tokens."""
-    return _processor(transformers.Qwen3VLProcessor, _QWEN3_VL_PATCH)
+    return _processor(transformers.Qwen3VLProcessor, QWEN3_VL_PATCH)
 
 
 FAMILIES = {

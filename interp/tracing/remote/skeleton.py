@@ -12,6 +12,7 @@ from nnsight.modeling import huggingface
 
 from interp.errors import ModelError, ServerError
 from interp.tracing.encoding import ProcessedImages
+from interp.tracing.decoder_layers import layer_kinds
 from interp.tracing.hooks import Installation
 
 __all__ = ["Skeleton", "skeleton_model"]
@@ -58,6 +59,7 @@ class Skeleton(Installation):
         self.nn = nn
         self.hf = self.given = nn._module
         self.layers = list(layers)
+        self.kinds = layer_kinds(layers)
         self.attentions = [layer.self_attn for layer in layers]
         self.implementation = str(nn.attn_implementation)
         self.forwards: dict[Any, Any] = {}
