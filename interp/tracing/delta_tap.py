@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from interp.errors import ModelError
 
-__all__ = ["Rule", "rule_name", "tapped"]
+__all__ = ["Rule", "rule_name", "rules", "tapped"]
 
 Rule = Callable[..., tuple[Tensor, Tensor | None]]
 """transformers' gated delta rule: (query, key, value, g=, beta=, …) → (output, final state)."""
@@ -46,8 +46,12 @@ def tapped(module: nn.Module, work: Callable[..., tuple[Tensor, Tensor | None]])
             module.__dict__["forward"] = before
 
 
-def _calling(module: nn.Module, work: Callable[..., tuple[Tensor, Tensor | None]]) -> FunctionType:
-    """The module's forward with the rules in its names replaced."""
+def rules(module: nn.Module) -> dict[str, Rule]:
+    """The gated delta rules that a module's forward calls, by name.
+
+    Raises:
+        ModelError: A forward that does not call them.
+    """
     own: Any = inspect.unwrap(type(module).forward)
     names = [name for name in (_PREFILL, _DECODE) if name in own.__code__.co_names and name in own.__globals__]
     if len(names) < 2:
@@ -55,12 +59,19 @@ def _calling(module: nn.Module, work: Callable[..., tuple[Tensor, Tensor | None]
             f"{type(module).__name__}.forward does not call transformers' {_PREFILL} and {_DECODE}, so rows of its "
             'layer cannot be read or edited. Name attention layers, such as layers="attention".'
         )
+    return {name: own.__globals__[name] for name in names}
+
+
+def _calling(module: nn.Module, work: Callable[..., tuple[Tensor, Tensor | None]]) -> FunctionType:
+    """The module's forward with the rules in its names replaced."""
+    known = rules(module)
     if any(hasattr(one, "_hf_hook") for one in (module, *module.children())):
         raise ModelError(
             f"the weights of this {type(module).__name__} are moved by accelerate as it runs, and rows of its layer are "
             "read inside. Load the model on one device, without device_map, to read or edit linear layers."
         )
-    rules = {name: partial(work, own.__globals__[name]) for name in names}
-    made = FunctionType(own.__code__, {**own.__globals__, **rules}, own.__name__, own.__defaults__, own.__closure__)
+    own: Any = inspect.unwrap(type(module).forward)
+    names = {**own.__globals__, **{name: partial(work, rule) for name, rule in known.items()}}
+    made = FunctionType(own.__code__, names, own.__name__, own.__defaults__, own.__closure__)
     made.__kwdefaults__ = own.__kwdefaults__
     return made

@@ -15,9 +15,10 @@ from interp.tracing.delta_rows import DeltaCall
 from interp.tracing.delta_tap import Rule
 from interp.tracing.edit_cells import At, Change
 from interp.tracing.layer_plan import Block, LayerPlan
+from interp.tracing.shared_keys import HiddenCells
 from interp.tracing.hooks import Recorder
 
-__all__ = ["DeltaWork"]
+__all__ = ["DeltaWork", "ErasedTokens"]
 
 
 @dataclass(eq=False)
@@ -103,6 +104,25 @@ class DeltaWork:
         for read in self.decode.reads:
             heads = read.block.heads.index
             self.recorder.add(read, whole.last(heads))
+
+
+@dataclass(frozen=True, eq=False)
+class ErasedTokens:
+    """The work of a layer when the rows of a pass over whole prompts are variants of the same tokens.
+
+    `hidden` says which tokens' writes each variant erases for which rows: the same ones for all its rows.
+    """
+
+    hidden: HiddenCells
+
+    def __call__(self, rule: Rule, *tensors: Tensor, **options: Any) -> tuple[Tensor, Tensor | None]:
+        """The rule's output, that of a second run without those tokens at the variants' rows; the state as it is."""
+        output, state = rule(*tensors, **options)
+        erased = self.hidden.keys[:, :, None]
+        if self.hidden.heads is not None:
+            erased = erased & self.hidden.heads[:, None, :]
+        without = rule(*tensors, **{**options, "beta": options["beta"].masked_fill(erased, 0.0)})[0]
+        return torch.where(self.hidden.queries[:, :, None, None], without, output), state
 
 
 def _call(tensors: Sequence[Tensor], options: Mapping[str, Any]) -> DeltaCall:

@@ -87,11 +87,16 @@ def check_prefix(
         return  # a finite sum has finite terms; one that overflows is looked at more closely
     lost = torch.stack(
         [
-            torch.stack([~one[i, :, one.shape[2] - n :].isfinite().all() for one in layers[-1]]).any()
+            torch.stack([~_of_line(one, i, n).isfinite().all() for one in layers[-1]]).any()
             for i, n in enumerate(lengths)
         ]
     )
     refuse(mllm, batch, lost, (), "keys and values")
+
+
+def _of_line(held: Tensor, line: int, n: int) -> Tensor:
+    """What is held of a line's `n` tokens; of a state, all of it."""
+    return held[line] if held.ndim == 3 else held[line, :, max(held.shape[2] - n, 0) :]
 
 
 def _advice(dtype: torch.dtype) -> str:
