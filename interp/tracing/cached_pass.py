@@ -202,7 +202,9 @@ class KeptPass:
         """The cache layer that `n` variants go on from."""
         if self.mllm.layer_kinds[layer] == "attention":
             return After(stop)
-        return Resumed(*(one[layer].expand(n, *[-1] * (one[layer].ndim - 1)) for one in (self.keys, self.values)))
+        return Resumed(
+            *(one[layer].expand(n, *[-1] * (one[layer].ndim - 1)) for one in (self.keys, self.values))
+        )
 
     def _work(self, layer: int, stop: int, hidden: HiddenCells | None) -> SharedKeys | ErasedTokens | None:
         """What a layer does in a pass of variants; None for nothing."""
@@ -213,8 +215,8 @@ class KeptPass:
             return None
         if stop or hidden.zero:
             raise EditError(
-                f"layer {layer} is linear (gated DeltaNet): tokens are erased from it in passes over whole prompts, and "
-                'by mode "renormalise". Make the variants of a pass without a prefix, or name attention layers.'
+                f"layer {layer} is linear (gated DeltaNet): tokens are erased from it in passes over whole prompts, "
+                'and by mode "renormalise". Make the variants of a pass without a prefix, or name attention layers.'
             )
         return ErasedTokens(hidden)
 

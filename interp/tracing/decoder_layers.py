@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interp.errors import EditError
+from interp.errors import EditError, SiteError
 from interp.tracing.edits import AttentionEdit, Knockout
 from interp.tracing.site import LayerKind, Site
 
@@ -53,6 +53,22 @@ class Decoder:
     def is_linear(self, layers: Mapping[int, Any]) -> bool:
         """Whether the layers, which are of one kind, are gated DeltaNets."""
         return any(layer in self.linear for layer in layers)
+
+    def softmax(self, site: Site, what: str) -> dict[int, tuple[int, ...]]:
+        """The heads of each layer that a site names, for what needs a softmax; `what` names it in the error.
+
+        Raises:
+            SiteError: As `Site.resolve`, or the layers are gated DeltaNets.
+        """
+        found = self.heads(site)
+        if self.is_linear(found):
+            able = [layer for layer in range(self.n_layers) if layer not in self.linear]
+            raise SiteError(
+                f"{what} needs layers with a softmax; the layers {list(found)} it names are linear (gated DeltaNet), "
+                f"whose weights are signed. This model has a softmax in layers {able}: name some of them, or "
+                'layers="attention".'
+            )
+        return found
 
     def edited(self, edit: AttentionEdit) -> dict[int, tuple[int, ...]]:
         """The heads of each layer that an edit names.

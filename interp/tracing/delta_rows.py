@@ -157,7 +157,9 @@ def _chunk(
     n = keys.shape[2]
     token = torch.arange(n, device=keys.device)
     sums = decay.cumsum(dim=-1)
-    between = (sums[:, :, None, :] - sums[:, :, :, None]).masked_fill(token[:, None] >= token, -torch.inf).exp()
+    between = (
+        (sums[:, :, None, :] - sums[:, :, :, None]).masked_fill(token[:, None] >= token, -torch.inf).exp()
+    )
     overlap = (keys @ keys.transpose(-1, -2)) * between  # (sample, head, token t, token s > t)
     here = last.clamp(0, n - 1)[:, None].expand(-1, keys.shape[1], -1)
     to_last = sums.gather(2, here)[..., None]  # (sample, head, row, 1)

@@ -20,7 +20,9 @@ class Resumed(LinearAttentionLayer):
     """
 
     def __init__(
-        self, conv: Float[Tensor, "sample channel kernel"], recurrent: Float[Tensor, "sample head dim value_dim"]
+        self,
+        conv: Float[Tensor, "sample channel kernel"],
+        recurrent: Float[Tensor, "sample head dim value_dim"],
     ) -> None:
         super().__init__()
         self.dtype, self.device = conv.dtype, conv.device
@@ -38,5 +40,6 @@ class Resumed(LinearAttentionLayer):
 def states_of(layer: LinearAttentionLayer) -> tuple[Tensor, Tensor]:
     """The states that a cache layer was left with: of the convolution, and of the recurrence."""
     conv, recurrent = layer.conv_states[0], layer.recurrent_states[0]
-    assert conv is not None and recurrent is not None
+    assert conv is not None
+    assert recurrent is not None
     return conv, recurrent

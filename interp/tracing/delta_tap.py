@@ -1,4 +1,4 @@
-"""The tap of gated DeltaNet layers: where transformers' own forward calls the delta rule, an armed layer's work is done."""
+"""The tap of gated DeltaNet layers: where transformers' own forward calls the delta rule, armed layers do their work."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def rules(module: nn.Module) -> dict[str, Rule]:
         ModelError: A forward that does not call them.
     """
     own: Any = inspect.unwrap(type(module).forward)
-    names = [name for name in (_PREFILL, _DECODE) if name in own.__code__.co_names and name in own.__globals__]
+    names = [
+        name for name in (_PREFILL, _DECODE) if name in own.__code__.co_names and name in own.__globals__
+    ]
     if len(names) < 2:
         raise ModelError(
             f"{type(module).__name__}.forward does not call transformers' {_PREFILL} and {_DECODE}, so rows of its "
@@ -67,8 +69,8 @@ def _calling(module: nn.Module, work: Callable[..., tuple[Tensor, Tensor | None]
     known = rules(module)
     if any(hasattr(one, "_hf_hook") for one in (module, *module.children())):
         raise ModelError(
-            f"the weights of this {type(module).__name__} are moved by accelerate as it runs, and rows of its layer are "
-            "read inside. Load the model on one device, without device_map, to read or edit linear layers."
+            f"the weights of this {type(module).__name__} are moved by accelerate as it runs, and rows of its layer "
+            "are read inside. Load the model on one device, without device_map, to read or edit linear layers."
         )
     own: Any = inspect.unwrap(type(module).forward)
     names = {**own.__globals__, **{name: partial(work, rule) for name, rule in known.items()}}

@@ -1,4 +1,4 @@
-"""What an armed gated DeltaNet layer does: its rows read, tokens' writes erased for some rows, in both kinds of pass."""
+"""What an armed gated DeltaNet layer does: rows read, tokens' writes erased for some rows, in both kinds of pass."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from interp.tracing.attention_call import any_of
 from interp.tracing.delta_rows import DeltaCall
 from interp.tracing.delta_tap import Rule
 from interp.tracing.edit_cells import At, Change
+from interp.tracing.hooks import Recorder
 from interp.tracing.layer_plan import Block, LayerPlan
 from interp.tracing.shared_keys import HiddenCells
-from interp.tracing.hooks import Recorder
 
 __all__ = ["DeltaWork", "ErasedTokens"]
 
@@ -58,14 +58,15 @@ class DeltaWork:
             output: what it gave.
             state: the state after the last token; None where it is not kept.
         """
-        call = _call(tensors, options)
-        if self.recorder.step:
-            self._generated(call)
-            return output, state
-        for block in self.prefill.edits:
-            output = _spliced(call, output, block, self._weights(call, block))
-        for read in self.prefill.reads:
-            self.recorder.add(read, self._weights(call, read.block))
+        with torch.autocast(output.device.type, enabled=False):  # what is ours stays float32
+            call = _call(tensors, options)
+            if self.recorder.step:
+                self._generated(call)
+                return output, state
+            for block in self.prefill.edits:
+                output = _spliced(call, output, block, self._weights(call, block))
+            for read in self.prefill.reads:
+                self.recorder.add(read, self._weights(call, read.block))
         return output, self._after_prompt(rule, call, tensors, options, state)
 
     def _weights(self, call: DeltaCall, block: Block) -> Float[Tensor, "sample chosen_head row key"]:
@@ -97,7 +98,9 @@ class DeltaWork:
         if self._before is None:
             return
         past = self._before
-        keys, values = (torch.cat(pair, dim=2) for pair in ((past.keys, call.keys), (past.values, call.values)))
+        keys, values = (
+            torch.cat(pair, dim=2) for pair in ((past.keys, call.keys), (past.values, call.values))
+        )
         beta, decay = (torch.cat(pair, dim=2) for pair in ((past.beta, call.beta), (past.decay, call.decay)))
         whole = DeltaCall(call.queries, keys, values, beta, decay)
         self._before = whole

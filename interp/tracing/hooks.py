@@ -111,9 +111,7 @@ class Installation:
     @property
     def _tappable(self) -> list[Any]:
         """The modules whose attention goes through transformers' attention interface."""
-        return [
-            one for one, kind in zip(self.attentions, self.kinds, strict=True) if kind == "attention"
-        ]
+        return [one for one, kind in zip(self.attentions, self.kinds, strict=True) if kind == "attention"]
 
     def _rename(self) -> str:
         """Puts the tapped attention function in the place of the model's own; returns the own one's name."""
@@ -162,8 +160,9 @@ class Installation:
     ) -> Iterator[None]:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
 
-        Work of an attention layer is a `Work`, that of a gated DeltaNet a `DeltaWork`. Other layers do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was
-        compiled of it runs as it is written.
+        Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule (`delta_tap`). Other layers
+        do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was compiled of it runs as
+        it is written.
 
         Raises:
             ModelError: Another trace or tap of the model is open, or it was unwrapped.

@@ -133,7 +133,9 @@ class Request:
 
         It is the first one where a DeltaNet layer is: what such a row owes to a token depends on all that follow it.
         """
-        if any(part.linear for part in (*self.selections, *self.applied) if not isinstance(part, StreamSelection)):
+        if any(
+            part.linear for part in (*self.selections, *self.applied) if not isinstance(part, StreamSelection)
+        ):
             return 0
         rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
         return min((int(at[0]) for at in rows if len(at)), default=None)

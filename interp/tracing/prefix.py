@@ -256,7 +256,8 @@ def pass_inputs(batch: Batch, before: Prefix | None) -> tuple[dict[str, Tensor],
     }
     return inputs, Cache(
         layers=[
-            Resumed(*before.layer(i)) if i in before.linear else After(longest) for i in range(len(before.keys))
+            Resumed(*before.layer(i)) if i in before.linear else After(longest)
+            for i in range(len(before.keys))
         ]
     )
 

@@ -147,7 +147,9 @@ def run_prefix(
         for name, value in batch.inputs.items()
     }
     inputs["position_ids"] = sliced(batch.positions, starts, stops)
-    layers: list[Any] = [LinearAttentionLayer() if kind == "linear" else DynamicLayer() for kind in kinds[:-1]]
+    layers: list[Any] = [
+        LinearAttentionLayer() if kind == "linear" else DynamicLayer() for kind in kinds[:-1]
+    ]
     layers.append(_LastState() if kinds[-1] == "linear" else _Last())
     with suppress(PassCompleteError):
         run_pass(hf, inputs, meter, cache=Cache(layers=[*layers]))

@@ -25,7 +25,7 @@ from interp.tracing.edits import AttentionEdit, Edit, check_edits
 from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_reads, refuse
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
-from interp.tracing.labels import label_rows
+from interp.tracing.labels import LINEAR, label_rows
 from interp.tracing.layer_plan import LayerPlan, Request, make_plan, resolve
 from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.padding import Layout
@@ -69,12 +69,13 @@ class SampleTrace:
 
         The last dimension is "token", numbered as the image tokens are, when only image tokens are read, else
         "key". "query" (of step 0) and "key" are unpadded positions; so is the coordinate "position", along the
-        last dimension. With (layer, head) pairs, "head" is a MultiIndex of "layer" and "head_in_layer".
+        last dimension. With (layer, head) pairs, "head" is a MultiIndex of "layer" and "head_in_layer". Rows of gated
+        DeltaNet layers are named "linear attention" and say that they are signed (`attrs`).
 
         Raises:
             SiteError: The trace has no `Rows`, or several: use `reads`.
         """
-        return _only(self.reads, "attention", "Rows(interp.Site())")
+        return _only(self.reads, ("attention", LINEAR), "Rows(interp.Site())")
 
     @property
     def residual(self) -> xr.DataArray:
@@ -85,7 +86,7 @@ class SampleTrace:
         Raises:
             SiteError: The trace has no `Residual`, or several: use `reads`.
         """
-        return _only(self.reads, "residual", "Residual()")
+        return _only(self.reads, ("residual",), "Residual()")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +128,8 @@ class Trace(Sequence):
         return _joined([sample.rows for sample in self.samples])
 
 
-def _only(reads: Sequence[xr.DataArray], name: str, example: str) -> xr.DataArray:
-    found = [read for read in reads if read.name == name]
+def _only(reads: Sequence[xr.DataArray], names: Sequence[str], example: str) -> xr.DataArray:
+    found, name = [read for read in reads if read.name in names], names[0]
     if len(found) != 1:
         kind = "rows" if name == "attention" else name
         raise SiteError(

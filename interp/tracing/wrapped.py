@@ -16,6 +16,7 @@ from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter
 from interp.models.base import Attends
 from interp.tracing.attention_functions import takes_masks
+from interp.tracing.decoder_layers import Decoder
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
@@ -94,6 +95,11 @@ class WrappedModel:
         """The gated DeltaNet layers of a hybrid model, and how many (value) heads each has."""
         modules = enumerate(self.installation.attentions)
         return {i: int(one.num_v_heads) for i, one in modules if self.layer_kinds[i] == "linear"}
+
+    @property
+    def decoder(self) -> Decoder:
+        """Its layers by kind, with their heads."""
+        return Decoder(self.n_layers, self.n_heads, self.linear_heads)
 
     @property
     def n_layers(self) -> int:

@@ -47,7 +47,7 @@ def qwen3_5_config() -> transformers.Qwen3_5Config:
 
 
 def qwen3_5_moe_config() -> transformers.Qwen3_5MoeConfig:
-    """Four layers of the same mixture, each with four experts, of which a token takes two, and one that all tokens share."""
+    """Four layers of the same mixture; a token takes two of four experts in each, and one that all tokens share."""
     text = text_config(
         transformers.Qwen3_5MoeTextConfig,
         layers=4,
@@ -61,9 +61,7 @@ def qwen3_5_moe_config() -> transformers.Qwen3_5MoeConfig:
 
 
 FAMILIES = {
-    "qwen3_5": TinyFamily(
-        transformers.Qwen3_5ForConditionalGeneration, qwen3_5_config, qwen3_vl_processor
-    ),
+    "qwen3_5": TinyFamily(transformers.Qwen3_5ForConditionalGeneration, qwen3_5_config, qwen3_vl_processor),
     "qwen3_5_moe": TinyFamily(
         transformers.Qwen3_5MoeForConditionalGeneration, qwen3_5_moe_config, qwen3_vl_processor
     ),

@@ -11,8 +11,8 @@ from nnsight import TransformersModel
 from nnsight.modeling import huggingface
 
 from interp.errors import ModelError, ServerError
-from interp.tracing.encoding import ProcessedImages
 from interp.tracing.decoder_layers import layer_kinds
+from interp.tracing.encoding import ProcessedImages
 from interp.tracing.hooks import Installation
 
 __all__ = ["Skeleton", "skeleton_model"]
