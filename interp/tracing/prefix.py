@@ -66,8 +66,8 @@ class Prefix:
 
     batch: Batch
     lengths: tuple[int, ...]
-    keys: tuple[Float[Tensor, "line key_value_head key dim"], ...]
-    values: tuple[Float[Tensor, "line key_value_head key dim"], ...]
+    keys: tuple[Float[Tensor, "line ..."], ...]
+    values: tuple[Float[Tensor, "line ..."], ...]
     cost: Cost
     owner: object
     lines: tuple[int, ...] | None = None

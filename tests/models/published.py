@@ -23,7 +23,8 @@ class Published:
         heads: query heads of a decoder layer.
         key_value_heads: key-value heads of a decoder layer.
         hidden: width of the decoder.
-        parameters: all weights, in billions, as the hub counts them.
+        parameters: all weights, in billions, as the hub counts them; of Qwen3.5, those that transformers builds (the hub
+            also counts a layer that predicts several tokens).
         image: (width, height) of the image that the next two are for.
         tokens: image tokens of that image, those without area included.
         grid: (rows, cols) when they are whole row-major grids of that shape, else None.
@@ -121,6 +122,10 @@ PUBLISHED: tuple[Published, ...] = (
     ),
     Published(
         "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", 36, 32, 8, 4096, 8.77, (1024, 512), 512, (16, 32), _ROWS
+    ),
+    Published("Qwen/Qwen3.5-9B", "qwen3_5", 32, 16, 4, 4096, 9.41, (1024, 512), 512, (16, 32), _ROWS),
+    Published(
+        "Qwen/Qwen3.5-35B-A3B", "qwen3_5_moe", 40, 16, 2, 2048, 35.1, (1024, 512), 512, (16, 32), _ROWS
     ),
     Published("OpenGVLab/InternVL3-8B-hf", "internvl", 28, 28, 4, 3584, 7.94, (896, 448), 768, None, _TILES),
     Published("google/gemma-3-4b-it", "gemma3", 34, 8, 4, 2560, 4.30, (640, 480), 256, (16, 16), _ROWS),
