@@ -78,9 +78,7 @@ def test_a_deltanet_layers_rows_are_no_distribution(mllm):
     sliding = partial(interp.metrics.attention_ratio_sliding, grid=(3, 4))
     plain = ("attention_ratio", "kl_divergence", "kl_gain", "js_divergence")
     for metric in (sliding, *(getattr(interp.metrics, name) for name in plain)):
-        with pytest.raises(
-            MapError, match=r"weights of 'linear attention' are signed.*positive_part\(map\)"
-        ):
+        with pytest.raises(MapError, match=r"weights of 'linear attention' are signed.*positive_part\(map\)"):
             metric(rows, mask)
         chosen = interp.metrics.positive_part(rows)
         assert chosen.name == "positive part of linear attention"
@@ -138,3 +136,22 @@ def test_a_sweep_of_windows_blocks_layers_of_both_kinds(mllm):
     assert [window.layers for window in study.task(mllm)._windows] == [(0, 1), (3, 4, 5)]
     with pytest.raises(StudyError, match="mode='zero' sets weights of a softmax"):
         study.replace(mode="zero").task(mllm)
+
+
+STUDIES = {
+    "LayerSweep": lambda **kw: interp.LayerSweep(**kw).run,
+    "KnockoutSweep": lambda **kw: interp.KnockoutSweep(**kw).run,
+    "Refinement": lambda **kw: interp.Refinement(method=interp.methods.PAI(), **kw).run,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES)
+def test_studies_run_and_number_layers_as_the_model_does(study, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
+    questions = ("where is the nodule?", "what is the lung?", "is it red?")
+    data = [interp.Sample(image, one, boxes=[(10, 10, 60, 60)], answer="yes") for one in questions]
+    result = STUDIES[study](model=interp.wrap(*tiny("qwen3_5_moe")), data=data)(out=tmp_path)
+    assert len(result.failures) == 0
+    if study != "Refinement":
+        assert sorted(set(result.scores.layer)) == ([3] if study == "LayerSweep" else [0, 1, 2, 3])
