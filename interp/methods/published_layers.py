@@ -63,9 +63,9 @@ def chosen_layers(
 def editable_layers(mllm: Mllm, layers: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...]:
     """The layers that a method edits in this model: of published ones those with a softmax.
 
-    In a hybrid model some layers are gated DeltaNets, which a method that edits attention passes over. Where none of the
-    published ones has a softmax, it is the nearest layer that has one, the later of two as near. Layers that the caller
-    gave stay as they are: they are refused where they have none.
+    In a hybrid model some layers are gated DeltaNets, which a method that edits attention passes over. Where none
+    of the published ones has a softmax, it is the nearest layer that has one, the later of two as near. Layers that the
+    caller gave stay as they are: they are refused where they have none.
 
     Args:
         mllm: The model.

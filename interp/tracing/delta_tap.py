@@ -1,4 +1,4 @@
-"""The tap of gated DeltaNet layers: where transformers' own forward calls the delta rule, armed layers do their work."""
+"""The tap of gated DeltaNet layers: where transformers' forward calls the delta rule, armed layers do their work."""
 
 from __future__ import annotations
 

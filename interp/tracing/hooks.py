@@ -160,9 +160,9 @@ class Installation:
     ) -> Iterator[None]:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
 
-        Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule (`delta_tap`). Other layers
-        do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was compiled of it runs as
-        it is written.
+        Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule (`delta_tap`). Other
+        layers do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was compiled of
+        it runs as it is written.
 
         Raises:
             ModelError: Another trace or tap of the model is open, or it was unwrapped.

@@ -131,11 +131,9 @@ class Request:
     def first_row(self, sample: int) -> int | None:
         """The earliest position that is read or edited in a sample, or None.
 
-        It is the first one where a DeltaNet layer is: what such a row owes to a token depends on all that follow it.
+        It is 0 where a DeltaNet layer is: what such a row owes to a token depends on all that come between.
         """
-        if any(
-            part.linear for part in (*self.selections, *self.applied) if not isinstance(part, StreamSelection)
-        ):
+        if any(getattr(part, "linear", False) for part in (*self.selections, *self.applied)):
             return 0
         rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
         return min((int(at[0]) for at in rows if len(at)), default=None)

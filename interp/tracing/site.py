@@ -431,7 +431,8 @@ def _one_kind(layers: Iterable[int], linear: Mapping[int, int]) -> None:
     if of_linear and len(of_linear) < len(named):
         raise SiteError(
             f"layers {of_linear} of this model are linear (gated DeltaNet), the other layers named have a softmax: "
-            'their rows are not the same thing. Name layers of one kind, such as layers="attention", or make it two sites.'
+            'their rows are not the same thing. Name layers of one kind, such as layers="attention", or make it two '
+            "sites."
         )
 
 

@@ -23,8 +23,8 @@ class Published:
         heads: query heads of a decoder layer.
         key_value_heads: key-value heads of a decoder layer.
         hidden: width of the decoder.
-        parameters: all weights, in billions, as the hub counts them; of Qwen3.5, those that transformers builds (the hub
-            also counts a layer that predicts several tokens).
+        parameters: all weights, in billions, as the hub counts them; of Qwen3.5, those that transformers builds (the
+            hub also counts a layer that predicts several tokens).
         image: (width, height) of the image that the next two are for.
         tokens: image tokens of that image, those without area included.
         grid: (rows, cols) when they are whole row-major grids of that shape, else None.

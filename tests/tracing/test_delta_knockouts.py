@@ -224,5 +224,5 @@ def test_a_kept_pass_after_a_prefix_cannot_erase_what_its_states_hold(mllm):
     kept = KeptPass.of(mllm, prefix.batch, Meter(mllm.device), before=prefix)
     keys = torch.ones(1, kept.tokens.length, dtype=torch.bool)
     cells = kept.hiding(keys, kept.first, kept.first, [0])
-    with pytest.raises(EditError, match="layer 0 is linear .* name attention layers"):
+    with pytest.raises(EditError, match=r"layer 0 is linear .* name attention layers"):
         kept.run(1, kept.first, Meter(mllm.device), hidden=cells)

@@ -43,7 +43,7 @@ def test_weights_that_accelerate_fetches_are_named(mllm):
     net = mllm.installation.attentions[0]
     net.conv1d._hf_hook = object()
     try:
-        with pytest.raises(ModelError, match="are moved by accelerate .* without device_map"):
+        with pytest.raises(ModelError, match=r"are moved by accelerate .* without device_map"):
             mllm.trace(samples()[:1], reads=[LINEAR])
     finally:
         del net.conv1d._hf_hook
@@ -53,7 +53,7 @@ def test_a_model_without_any_softmax_is_refused():
     config = qwen3_5_config()
     config.text_config.layer_types = ["linear_attention"] * 8
     model = build(FAMILIES["qwen3_5"].model, config)
-    with pytest.raises(ModelError, match="all 8 decoder layers of Qwen3_5.* are linear"):
+    with pytest.raises(ModelError, match=r"all 8 decoder layers of Qwen3_5.* are linear"):
         interp.wrap(model, tiny("qwen3_5")[1])
 
 
