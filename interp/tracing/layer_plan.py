@@ -129,10 +129,7 @@ class Request:
     patches: tuple[StreamPatch, ...] = ()
 
     def first_row(self, sample: int) -> int | None:
-        """The earliest position that is read or edited in a sample, or None.
-
-        It is 0 where a DeltaNet layer is: what such a row owes to a token depends on all that come between.
-        """
+        """The earliest position that is read or edited in a sample, or None; 0 if in a DeltaNet layer."""
         if any(getattr(part, "linear", False) for part in (*self.selections, *self.applied)):
             return 0
         rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
@@ -153,8 +150,7 @@ def resolve(
 
     Raises:
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
-        EditError: Edits out of order, values that do not fit, a row left without keys under "renormalise", or an edit
-            that a layer without a softmax cannot have.
+        EditError: Edits out of order or of no use in a layer, misfit values, or a row left without keys.
     """
     check_order(edits)
     decoder = Decoder(n_layers, n_heads, linear or {})
@@ -325,8 +321,8 @@ class Shape:
 
     def of_linear(self) -> Shape:
         """The same for the gated DeltaNet layers: their heads, each with a key of its own, and no masks."""
-        heads = max(self.linear.values(), default=0)
-        return replace(self, n_heads=heads, n_key_value_heads=heads, takes_masks=False)
+        n = max(self.linear.values(), default=0)
+        return replace(self, n_heads=n, n_key_value_heads=n, takes_masks=False)
 
 
 @dataclass(frozen=True, eq=False)
