@@ -130,7 +130,8 @@ class ErasedTokens:
 
 def _call(tensors: Sequence[Tensor], options: Mapping[str, Any]) -> DeltaCall:
     unit = bool(options.get("use_qk_l2norm_in_kernel"))
-    return DeltaCall.of(*tensors[:3], options["g"], options["beta"], unit)
+    query, key, value = tensors
+    return DeltaCall.of(query, key, value, options["g"], options["beta"], unit)
 
 
 def _erased(changes: Sequence[Change], call: DeltaCall) -> Bool[Tensor, "sample head key"] | None:
