@@ -33,6 +33,7 @@ from interp.tracing.decoder_layers import layer_kinds, mixer
 from interp.tracing.delta_tap import tapped
 from interp.tracing.edit_cells import Change
 from interp.tracing.encoding import ProcessedImages
+from interp.tracing.key_layers import RowsOfSharing, every_row, rows_of_sharing
 from interp.tracing.layer_plan import Block, LayerPlan, ReadBlock
 
 __all__ = [
@@ -96,6 +97,7 @@ class Installation:
         self._added: dict[nn.Module, frozenset[str]] = {}
         self._configs = _own_configs(hf)
         self._repairs: list[Any] = []
+        self._sharing: list[RowsOfSharing] = []
         self.processed = ProcessedImages()
         self.known: tuple[Any, Any, dict[str, str]] | None = (
             None  # weights' versions, hooks and identity when read
@@ -133,6 +135,7 @@ class Installation:
         self.hf.add_module(COLLECTOR, Identity())
         self.hf.eval()
         self._repairs = repair(self.hf)
+        self._sharing = rows_of_sharing(self.hf, self.implementation)
         # without a device, the pipeline inside nnsight would move the model to the first GPU
         device = (
             {} if getattr(self.hf, "hf_device_map", None) else {"device": self.hf.device}
@@ -170,6 +173,7 @@ class Installation:
         self.check()
         with self._alone(), ExitStack() as stack:
             stack.enter_context(_as_written(self.hf))
+            stack.enter_context(every_row(self._sharing))
             for layer, one in work.items():
                 if self.kinds[layer] == "linear":
                     stack.enter_context(tapped(self.attentions[layer], one))
@@ -338,7 +342,7 @@ class LayerWork:
         """The attention's output from a block of every row and head; the plan's reads go to the recorder."""
         probabilities = call.probabilities(block, self.plan.changes, self.recorder.step)
         self._read(call)
-        output = row_outputs(probabilities, call.values, heads=block.heads)
+        output = row_outputs(probabilities, call.values, heads=call.heads_of(block))
         return output.transpose(1, 2).contiguous()
 
     def _read(self, call: Call) -> None:

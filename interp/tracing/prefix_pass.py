@@ -19,7 +19,7 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.delta_state import states_of
 from interp.tracing.encoding import PER_TOKEN, Batch, sliced
 from interp.tracing.finite import check_prefix
-from interp.tracing.prefix import Prefix, Stop, exact, prefix_lengths, prefix_lines, serving
+from interp.tracing.prefix import Prefix, Stop, exact, expanded, prefix_lengths, prefix_lines, serving
 from interp.tracing.run import PassCompleteError, run_pass
 from interp.tracing.site import LayerKind
 from interp.tracing.wrapped import WrappedModel
@@ -121,7 +121,10 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
         closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
         closed = closed and mllm.visibility.rope.shared(heads)
         with mllm.installation.armed({}), torch.no_grad():
-            layers = run_prefix(mllm.hf, own, heads, mllm.layer_kinds, meter) if closed else []
+            layers = (
+                run_prefix(mllm.hf, own, heads, mllm.layer_kinds, mllm.key_layers, meter) if closed else []
+            )
+            layers = expanded(mllm.adapter.layers(mllm.hf), layers)
         check_prefix(mllm, own, heads, layers)
         keys, values = zip(*layers, strict=True) if layers else ((), ())
         linear = frozenset(mllm.linear_heads)
@@ -132,11 +135,17 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
 
 
 def run_prefix(
-    hf: Any, batch: Batch, lengths: tuple[int, ...], kinds: Sequence[LayerKind], meter: Meter
+    hf: Any,
+    batch: Batch,
+    lengths: tuple[int, ...],
+    kinds: Sequence[LayerKind],
+    key_layers: Sequence[int],
+    meter: Meter,
 ) -> list[tuple[Tensor, Tensor]]:
     """The keys and values of each layer, (sample, key_value_head, key, dim), of left-padded prefixes.
 
-    Of a gated DeltaNet ("linear" in `kinds`) the states of its convolution and its recurrence.
+    Layers that share keys have the same tensors; `key_layers` says whose they are. Of a gated DeltaNet ("linear" in
+    `kinds`) they are the states of its convolution and its recurrence.
     """
     starts = batch.pad.tolist()
     stops = [start + n for start, n in zip(starts, lengths, strict=True)]
@@ -147,20 +156,21 @@ def run_prefix(
         for name, value in batch.inputs.items()
     }
     inputs["position_ids"] = sliced(batch.positions, starts, stops)
+    last = max(key_layers)
     layers: list[Any] = [
-        LinearAttentionLayer() if kind == "linear" else DynamicLayer() for kind in kinds[:-1]
+        LinearAttentionLayer() if kind == "linear" else DynamicLayer() for kind in kinds[:last]
     ]
-    layers.append(_LastState() if kinds[-1] == "linear" else _Last())
+    layers.append(_LastState() if kinds[last] == "linear" else _Last())
     with suppress(PassCompleteError):
         run_pass(hf, inputs, meter, cache=Cache(layers=[*layers]))
     return [
-        states_of(layer) if kind == "linear" else (layer.keys, layer.values)
-        for layer, kind in zip(layers, kinds, strict=True)
+        states_of(layers[i]) if kinds[i] == "linear" else (layers[i].keys, layers[i].values)
+        for i in key_layers
     ]
 
 
 class _Last(DynamicLayer):
-    """The last layer's cache. Its own attention and everything after it would be computed for nothing."""
+    """The cache of the last layer with keys. Its attention and everything after it would be computed for nothing."""
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps the keys and values and ends the pass."""
