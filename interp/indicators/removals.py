@@ -17,7 +17,14 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from interp.errors import MapError, SiteError
-from interp.indicators.indicator_checks import check_call, check_one_of, check_whole, layers_of, site_layers
+from interp.indicators.indicator_checks import (
+    check_call,
+    check_one_of,
+    check_whole,
+    every_layer_of,
+    layers_to_json,
+    site_layers,
+)
 from interp.indicators.maps import One, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
@@ -26,6 +33,7 @@ from interp.metrics.numbers import plain_array
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
+from interp.tracing.site import Layers
 from interp.tracing.target import Aim, forced
 from interp.tracing.target_variants import KeptTarget
 from interp.tracing.trace import execute
@@ -132,7 +140,8 @@ class HideTokens:
     once for all variants. Only PaliGemma, whose prompt rows see the whole prompt, runs whole prompts.
 
     Args:
-        layers: "all", or the layers where the tokens are hidden, 0-based; passes start at the lowest.
+        layers: "all", or the layers where the tokens are hidden, 0-based; passes start at the lowest. In gated DeltaNet
+            layers of a hybrid model, which are among "all", their write is erased; "attention" are the others.
         queries: The rows they are hidden from. "after_image": every row after the last image token, including those of
             an answer of several tokens. "last": the rows that predict the answer (the prompt's last row, for an answer
             of one token); what the question's rows read from the image still reaches them.
@@ -141,7 +150,7 @@ class HideTokens:
         SiteError: Other queries, or layers that are not indices; when called, layers the model does not have.
     """
 
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     queries: Literal["after_image", "last"] = "after_image"
 
     def __post_init__(self) -> None:
@@ -165,7 +174,7 @@ class HideTokens:
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
         check_call(mllm, prompt, target)
-        layers = layers_of(mllm, self.layers)
+        layers = every_layer_of(mllm, self.layers)
         scored = KeptTarget.of(mllm, sample, prompt, target, layers=(min(layers),))
         masks = checked_masks(masks, scored.tokens.n, batch)
         chosen = np.flatnonzero(masks.any(axis=1))
@@ -179,7 +188,7 @@ class HideTokens:
 
     def to_dict(self) -> dict[str, Any]:
         """The removal as JSON values."""
-        layers = self.layers if self.layers == "all" else list(self.layers)
+        layers = layers_to_json(self.layers)
         return {"removal": "hide_tokens", "layers": layers, "queries": self.queries}
 
     def _run(

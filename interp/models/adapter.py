@@ -29,6 +29,8 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.glm:Glm4v",
     "interp.models.families.glm:Glm46V",
     "interp.models.families.glm:Glm4vMoe",
+    "interp.models.families.qwen3_5:Qwen35",
+    "interp.models.families.qwen3_5:Qwen35Moe",
     "interp.models.families.internvl:InternVl",
     "interp.models.families.cohere:AyaVision",
     "interp.models.families.cohere:Cohere2Vision",
@@ -89,7 +91,8 @@ class Adapter(Protocol):
         ...
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        """Returns the decoder layers in order; each has its attention at `.self_attn`."""
+        """Returns the decoder layers in order; each has its attention at `.self_attn`, or a gated DeltaNet at
+        `.linear_attn` instead."""
         ...
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:

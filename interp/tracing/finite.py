@@ -88,13 +88,21 @@ def check_prefix(
     """Raise `ModelError` for keys or values of the last layer that are not finite; any fault below reaches them."""
     if not layers or all(bool(one.sum(dtype=torch.float32).isfinite()) for one in layers[-1]):
         return  # a finite sum has finite terms; one that overflows is looked at more closely
+    state = mllm.layer_kinds[-1] == "linear"
     lost = torch.stack(
         [
-            torch.stack([~one[i, :, one.shape[2] - n :].isfinite().all() for one in layers[-1]]).any()
+            torch.stack(
+                [~_of_line(one, i, None if state else n).isfinite().all() for one in layers[-1]]
+            ).any()
             for i, n in enumerate(lengths)
         ]
     )
     refuse(mllm, batch, lost, (), "keys and values")
+
+
+def _of_line(held: Tensor, line: int, n: int | None) -> Tensor:
+    """What is held of a line's `n` tokens; all of it for None, as of a state."""
+    return held[line] if n is None else held[line, :, held.shape[2] - n :]
 
 
 def _advice(dtype: torch.dtype) -> str:

@@ -270,7 +270,7 @@ def _one_pass(
         blocks = {device: _block(mllm, wanted_rows, device) for device in {devices[i] for i in wanted}}
         work = {i: one.at(blocks[devices[i]]) for i, one in wanted.items()}
     else:
-        for i in range(mllm.n_layers):
+        for i in mllm.attention_layers:
             work[i] = wanted.get(i, GraphWork(i, None)).after(before.layer(i))
     with recording(mllm, work):
         logits = run_objective(mllm, objective, meter, before)

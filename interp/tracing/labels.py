@@ -18,7 +18,14 @@ from interp.inputs.tokens import TokenMap
 from interp.tracing.devices import together
 from interp.tracing.layer_plan import Selection, StreamSelection
 
-__all__ = ["label_rows", "relabelled"]
+__all__ = ["LINEAR", "label_rows", "relabelled"]
+
+LINEAR = "linear attention"
+"""The name of rows of gated DeltaNet layers."""
+_SIGNED = (
+    "weight of each token's value in a gated DeltaNet layer's output: signed, of any sum; a short convolution has "
+    "mixed each value with those of the tokens before it"
+)
 
 Given = Mapping[tuple[int, int], list[Tensor]]
 """(read, step) → what each layer gave, in layer order."""
@@ -156,7 +163,9 @@ def _labelled(
     values = values.squeeze(tuple(dims.index(d) for d in dropped))
     kept = {dim: at for dim, at in along.items() if dim not in unlabelled}
     left = [dim for dim in dims if dim not in dropped]
-    array = _array(values, left, kept, "attention", (last, keys))
+    array = _array(values, left, kept, LINEAR if selection.linear else "attention", (last, keys))
+    if selection.linear:
+        array.attrs = {"signed": True, "long_name": _SIGNED}
     if "head" in left and selection.pairs is not None:
         index = pd.MultiIndex.from_tuples(selection.pairs, names=["layer", "head_in_layer"])
         array = array.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "head"))

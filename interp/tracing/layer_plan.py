@@ -7,8 +7,9 @@ padded tensors of one forward pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.attention_rows import Heads
+from interp.tracing.decoder_layers import Decoder
 from interp.tracing.edit_cells import Cells, Change, Patch
 from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
 from interp.tracing.padding import Layout
@@ -60,6 +62,7 @@ class Selection:
         queries: each sample's rows in the prompt.
         keys: each sample's columns.
         decodes: whether each generated token has such a row too.
+        linear: whether the layers are gated DeltaNets.
     """
 
     heads: dict[int, tuple[int, ...]]
@@ -68,6 +71,7 @@ class Selection:
     queries: Places
     keys: Places
     decodes: bool
+    linear: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,7 @@ class Applied:
         keys: each sample's columns.
         decodes: whether the row of each generated token is among its rows.
         values: of a `PatchRows`, each sample's (step, head, query, key) by layer.
+        linear: whether the layers are gated DeltaNets.
     """
 
     edit: AttentionEdit
@@ -102,6 +107,7 @@ class Applied:
     keys: Places
     decodes: bool
     values: tuple[LayerValues, ...] | None = None
+    linear: bool = False
 
     @property
     def hides(self) -> bool:
@@ -127,7 +133,9 @@ class Request:
     patches: tuple[StreamPatch, ...] = ()
 
     def first_row(self, sample: int) -> int | None:
-        """The earliest position that is read or edited in a sample, or None."""
+        """The earliest position that is read or edited in a sample, or None; 0 if in a DeltaNet layer."""
+        if any(getattr(part, "linear", False) for part in (*self.selections, *self.applied)):
+            return 0
         rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
         return min((int(at[0]) for at in rows if len(at)), default=None)
 
@@ -139,25 +147,29 @@ def resolve(
     *,
     n_layers: int,
     n_heads: int,
+    linear: Mapping[int, int] | None = None,
     visibility: Visibility = Visibility(),  # noqa: B008 - frozen
     routed: Collection[int] = (),
 ) -> Request:
-    """The request of a batch; `routed` are the layers with experts.
+    """The request of a batch.
+
+    `routed` are the layers with experts; `linear` the gated DeltaNet layers, and how many heads each has.
 
     Raises:
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
-        EditError: Edits out of order, values that do not fit, or a row left without keys under "renormalise".
+        EditError: Edits out of order or of no use in a layer, misfit values, or a row left without keys.
     """
     check_order(edits)
-    selections = tuple(_selection(read, tokens, n_layers, n_heads, routed) for read in reads)
+    decoder = Decoder(n_layers, n_heads, linear or {})
+    selections = tuple(_selection(read, tokens, decoder, routed) for read in reads)
     on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
-    found = [_applied(edit, tokens, n_layers, n_heads, visibility) for edit in on_rows]
+    found = [_applied(edit, tokens, decoder, visibility) for edit in on_rows]
     applied = tuple(
         a for a in found if not a.edit.idle and (a.decodes or any(len(rows) for rows in a.queries))
     )
     for sample, own in enumerate(tokens):
-        _refuse_rows_without_keys([a for a in applied if a.hides], sample, own, visibility)
-    patches = tuple(_patch(edit, tokens, n_layers) for edit in edits if isinstance(edit, PatchResidual))
+        _refuse_rows_without_keys([a for a in applied if a.hides and not a.linear], sample, own, visibility)
+    patches = tuple(_patch(edit, tokens, decoder) for edit in edits if isinstance(edit, PatchResidual))
     return Request(selections, applied, patches)
 
 
@@ -168,7 +180,7 @@ def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places
 
 
 def _selection(
-    read: Read, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, routed: Collection[int]
+    read: Read, tokens: Sequence[TokenMap], decoder: Decoder, routed: Collection[int]
 ) -> Selection | StreamSelection:
     if not isinstance(read, Rows | Residual | Experts):
         write = f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else ""
@@ -194,16 +206,17 @@ def _selection(
                 )
     if isinstance(read, Experts):
         return StreamSelection(read.layers_of(routed), queries, decodes, "experts")
-    heads = site.resolve(n_layers, n_heads)
     if isinstance(read, Residual):
-        return StreamSelection(tuple(heads), queries, decodes)
-    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes)
+        return StreamSelection(decoder.stream(site), queries, decodes)
+    heads = decoder.heads(site)
+    by_head = read.reduce == "head"
+    return Selection(heads, site.pairs, by_head, queries, keys, decodes, decoder.is_linear(heads))
 
 
 def _applied(
-    edit: AttentionEdit, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, visibility: Visibility
+    edit: AttentionEdit, tokens: Sequence[TokenMap], decoder: Decoder, visibility: Visibility
 ) -> Applied:
-    heads = edit.site.resolve(n_layers, n_heads)
+    heads = decoder.edited(edit)
     keys = _places(edit.site.groups[1], tokens)
     rows = _places(edit.prefill_queries, tokens)
     decodes = edit.decodes and any(len(k) for k in keys)
@@ -213,7 +226,7 @@ def _applied(
         return Applied(edit, heads, rows, keys, decodes, values)
     far = [visibility.horizon(own) for own in tokens]
     able = tuple(q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True))
-    return Applied(edit, heads, able, keys, decodes)
+    return Applied(edit, heads, able, keys, decodes, linear=decoder.is_linear(heads))
 
 
 def _row_values(
@@ -237,8 +250,8 @@ def _row_values(
     return {layer: given[:, [pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}
 
 
-def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], n_layers: int) -> StreamPatch:
-    layers = tuple(edit.site.resolve(n_layers, 1))
+def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
+    layers = decoder.stream(edit.site)
     groups = edit.site.groups[0]
     queries = _places(groups, tokens)
     values = []
@@ -305,7 +318,7 @@ class Shape:
 
     `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window or chunk,
     None where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where
-    all run on `device`.
+    all run on `device`. `linear`: the gated DeltaNet layers, and how many heads each has.
     """
 
     n_layers: int
@@ -315,6 +328,12 @@ class Shape:
     takes_masks: bool = True
     windows: tuple[int | None, ...] = ()
     devices: tuple[torch.device, ...] = ()
+    linear: Mapping[int, int] = field(default_factory=dict)
+
+    def of_linear(self) -> Shape:
+        """The same for the gated DeltaNet layers: their heads, each with a key of its own, and no masks."""
+        n = max(self.linear.values(), default=0)
+        return replace(self, n_heads=n, n_key_value_heads=n, takes_masks=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -395,18 +414,21 @@ def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
     """The plan of a request in a layout. Rows before the layout's first must not be among its rows."""
     reads = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, Selection)]
     plan = Plan()
-    for device in dict.fromkeys(shape.devices or (shape.device,)):
-        own = replace(shape, device=device)
+    devices = dict.fromkeys(shape.devices or (shape.device,))
+    for device, linear in product(devices, (False, True) if shape.linear else (False,)):
+        own = replace(shape.of_linear() if linear else shape, device=device)
+        mine = [(number, one) for number, one in reads if one.linear == linear]
+        applied = [one for one in request.applied if one.linear == linear]
         plan.prefill.update(
             _Prompt(layout, own).layers(
-                [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
-                [one for one in request.applied if any(len(q) for q in one.queries)],
+                [(number, one) for number, one in mine if any(len(q) for q in one.queries)],
+                [one for one in applied if any(len(q) for q in one.queries)],
             )
         )
         plan.decode.update(
             _Generated(layout, own).layers(
-                [(number, one) for number, one in reads if one.decodes],
-                [one for one in request.applied if one.decodes],
+                [(number, one) for number, one in mine if one.decodes],
+                [one for one in applied if one.decodes],
             )
         )
     return plan

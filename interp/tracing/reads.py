@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from interp.errors import SiteError
-from interp.tracing.site import Selector, Site
+from interp.tracing.site import Layers, Selector, Site
 
 __all__ = ["Experts", "Read", "Residual", "Rows"]
 
@@ -50,14 +50,14 @@ class Residual:
     a first dimension "step" goes on with each generated token's.
 
     Args:
-        layers: "all" or decoder layers, 0-based.
+        layers: "all" or decoder layers, 0-based; or those of a kind, "attention" or "linear" (`Mllm.layer_kinds`).
         positions: Groups of the prompt's tokens ("last", "image", "question", …) or `interp.positions([…])`.
 
     Raises:
         SiteError: Layers or positions that are none.
     """
 
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     positions: Selector | Sequence[Selector] = "last"
 
     def __post_init__(self) -> None:

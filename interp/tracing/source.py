@@ -16,6 +16,8 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.tracing.attention_call import Call
+from interp.tracing.delta_tap import Rule, rule_name, rules
+from interp.tracing.delta_work import DeltaWork
 from interp.tracing.experts import RouterWork
 from interp.tracing.hooks import COLLECTOR, LayerWork
 from interp.tracing.residual import StreamWork
@@ -28,7 +30,7 @@ _CALL = "attention_interface_"
 def source_pass(
     nn: Any,
     layers: Sequence[Any],
-    work: Mapping[int, LayerWork],
+    work: Mapping[int, LayerWork | DeltaWork],
     streams: Mapping[int, StreamWork],
     routing: Mapping[int, RouterWork],
     one_pass: Callable[[], Tensor],
@@ -46,13 +48,17 @@ def source_pass(
     Raises:
         ModelError: Attention whose source does not call transformers' attention interface.
     """
-    calls = {i: attention_call(layers[i].self_attn) for i in sorted(work)}
+    calls = {i: _call_of(layers[i], work[i]) for i in sorted(work)}
+    known = {i: _rule_of(layers[i], one) for i, one in work.items() if isinstance(one, DeltaWork)}
     # nnsight wants an input; `one_pass` has its own, which need not be rows of tokens
     with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
         for i in sorted({*calls, *routing, *streams}):
-            if i in calls:
+            own = work.get(i)
+            if isinstance(own, DeltaWork):
+                carry_out_delta(calls[i], known[i], own)
+            elif own is not None:
                 positional, kwargs = calls[i].inputs
-                carry_out_attention(calls[i], positional, kwargs, work[i])
+                carry_out_attention(calls[i], positional, kwargs, own)
             if i in routing:
                 routing[i](reduce(getattr, routing[i].path.split("."), layers[i]).output)
             if i in streams:
@@ -85,6 +91,33 @@ def carry_out_attention(
         finished = work.finish(made, output[0])
     if finished is not output[0]:
         call.output = (finished, *output[1:])
+
+
+def carry_out_delta(call: Any, rule: Rule, work: DeltaWork) -> None:
+    """Carries out a gated DeltaNet layer's work at nnsight's view of its rule's call, inside a trace.
+
+    Args:
+        call: the view.
+        rule: the rule that is called there.
+        work: what to do.
+    """
+    tensors, options = call.inputs
+    output, state = call.output
+    finished, left = work.finish(rule, tensors, options, output, state)
+    if finished is not output or left is not state:
+        call.output = (finished, left)
+
+
+def _call_of(layer: Any, work: LayerWork | DeltaWork) -> Any:
+    """nnsight's view of the call that a layer's work is done at."""
+    if not isinstance(work, DeltaWork):
+        return attention_call(layer.self_attn)
+    return getattr(layer.linear_attn.source, f"{rule_name(work.recorder.step)}_0")
+
+
+def _rule_of(layer: Any, work: DeltaWork) -> Rule:
+    """The rule of a gated DeltaNet layer that runs in this pass."""
+    return rules(layer.linear_attn._module)[rule_name(work.recorder.step)]
 
 
 def attention_call(attention: Any) -> Any:

@@ -20,12 +20,13 @@ from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
+from interp.tracing.delta_work import DeltaWork
 from interp.tracing.edits import AttentionEdit, Edit, check_edits
 from interp.tracing.encoding import Batch
 from interp.tracing.experts import RouterWork, routing_work
 from interp.tracing.finite import check_reads, refuse
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
-from interp.tracing.labels import label_rows
+from interp.tracing.labels import LINEAR, label_rows
 from interp.tracing.layer_plan import LayerPlan, Request, make_plan, resolve
 from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.padding import Layout
@@ -69,12 +70,13 @@ class SampleTrace:
 
         The last dimension is "token", numbered as the image tokens are, when only image tokens are read, else
         "key". "query" (of step 0) and "key" are unpadded positions; so is the coordinate "position", along the
-        last dimension. With (layer, head) pairs, "head" is a MultiIndex of "layer" and "head_in_layer".
+        last dimension. With (layer, head) pairs, "head" is a MultiIndex of "layer" and "head_in_layer". Rows of gated
+        DeltaNet layers are named "linear attention" and say that they are signed (`attrs`).
 
         Raises:
             SiteError: The trace has no `Rows`, or several: use `reads`.
         """
-        return _only(self.reads, "attention", "Rows(interp.Site())")
+        return _only(self.reads, ("attention", LINEAR), "Rows(interp.Site())")
 
     @property
     def residual(self) -> xr.DataArray:
@@ -85,7 +87,7 @@ class SampleTrace:
         Raises:
             SiteError: The trace has no `Residual`, or several: use `reads`.
         """
-        return _only(self.reads, "residual", "Residual()")
+        return _only(self.reads, ("residual",), "Residual()")
 
     @property
     def experts(self) -> xr.DataArray:
@@ -136,8 +138,8 @@ class Trace(Sequence):
         return _joined([sample.rows for sample in self.samples])
 
 
-def _only(reads: Sequence[xr.DataArray], name: str, example: str) -> xr.DataArray:
-    found = [read for read in reads if read.name == name]
+def _only(reads: Sequence[xr.DataArray], names: Sequence[str], example: str) -> xr.DataArray:
+    found, name = [read for read in reads if read.name in names], names[0]
     if len(found) != 1:
         kind = "rows" if name == "attention" else name
         raise SiteError(
@@ -337,6 +339,7 @@ def execute(
         batch.tokens,
         n_layers=mllm.n_layers,
         n_heads=mllm.n_heads,
+        linear=mllm.linear_heads,
         visibility=mllm.visibility,
         routed=mllm.routers if any(isinstance(read, Experts) for read in reads) else (),
     )
@@ -466,11 +469,12 @@ def _run(
 
 def _work(
     mllm: WrappedModel, request: Request, layout: Layout, before: Prefix | None, recorder: Recorder
-) -> dict[int, LayerWork]:
-    """What to do in the attention of which layer; after a prefix every layer needs its keys and values."""
+) -> dict[int, Any]:
+    """What to do in which layer's attention, or DeltaNet; after a prefix all attention needs its keys and values."""
     plan = make_plan(request, layout, mllm.shape)
     none = LayerPlan()
-    layers = sorted({*plan.prefill, *plan.decode}) if before is None else range(mllm.n_layers)
+    busy = {*plan.prefill, *plan.decode}
+    layers = sorted(busy if before is None else {*busy, *mllm.attention_layers})
     lines: dict[torch.device, Tensor] = {}
     by_source = mllm.executor == "source"
     if before is not None and before.lines is not None and not before.in_turn and not by_source:
@@ -485,15 +489,18 @@ def _work(
     def numbers_of(layer: int) -> Tensor | None:
         return None if before is None else lines.get(before.keys[layer].device)
 
-    return {
-        i: LayerWork(plan.prefill.get(i, none), plan.decode.get(i, none), recorder, held(i), numbers_of(i))
-        for i in layers
-    }
+    def made(layer: int) -> Any:
+        own = plan.prefill.get(layer, none), plan.decode.get(layer, none)
+        if mllm.layer_kinds[layer] == "linear":
+            return DeltaWork(*own, recorder)
+        return LayerWork(*own, recorder, held(layer), numbers_of(layer))
+
+    return {i: made(i) for i in layers}
 
 
 def _by_tap(
     mllm: WrappedModel,
-    work: Mapping[int, LayerWork],
+    work: Mapping[int, Any],
     streams: Mapping[int, StreamWork],
     routing: Mapping[int, RouterWork],
     run: Callable[..., Outcome],
@@ -512,7 +519,7 @@ def _by_tap(
 
 def _by_source(
     mllm: WrappedModel,
-    work: Mapping[int, LayerWork],
+    work: Mapping[int, Any],
     streams: Mapping[int, StreamWork],
     routing: Mapping[int, RouterWork],
     run: Callable[..., Outcome],

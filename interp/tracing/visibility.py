@@ -26,12 +26,14 @@ class Visibility:
             all. An image block is seen whole whatever the window, but for "sliding_image_blocks".
         rope: its rotary positions, whose frequencies may depend on the length of a pass.
         chunks: for each layer, how many positions a chunk holds; a row sees nothing before its own chunk. None for all.
+        recurrent: whether some layers carry a state from token to token, which padding inside a prompt would wear off.
     """
 
     attends: Attends = "causal"
     windows: tuple[int | None, ...] = ()
     rope: Rope = field(default_factory=Rope)
     chunks: tuple[int | None, ...] = ()
+    recurrent: bool = False
 
     @property
     def prefix_exact(self) -> bool:
@@ -52,9 +54,12 @@ class Visibility:
     def windows_fit(self, heads: Sequence[int], lengths: Sequence[int], generate: int = 0) -> bool:
         """Whether rows see what they should where prompts' first `heads` positions were run before the rest.
 
-        Sliding windows and chunks count columns, so padding between prefix and rest must not lie inside one.
+        Sliding windows and chunks count columns, so padding between prefix and rest must not lie inside one; and states
+        go on through padding.
         """
         rests = [length - n for length, n in zip(lengths, heads, strict=True)]
+        if self.recurrent and len(set(rests)) > 1:
+            return False
         widest = max(heads) + max(rests) + generate
         return self.narrowest is None or self.narrowest >= widest or len(set(rests)) == 1
 

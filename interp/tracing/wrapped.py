@@ -17,6 +17,7 @@ from interp.models.adapter import Adapter, attends_in
 from interp.models.base import Attends
 from interp.models.configs import layer_configs
 from interp.tracing.attention_functions import takes_masks
+from interp.tracing.decoder_layers import Decoder
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.experts import router_paths
@@ -26,6 +27,7 @@ from interp.tracing.key_layers import key_layers
 from interp.tracing.layer_plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
+from interp.tracing.site import LayerKind
 from interp.tracing.visibility import Visibility, chunks, windows
 from interp.tracing.weights import versions
 
@@ -82,13 +84,34 @@ class WrappedModel:
         return [self.nn.get(paths[layer]) for layer in self.adapter.layers(self.hf)]
 
     @property
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """What mixes the tokens of each decoder layer: "attention" (a softmax) or "linear" (a gated DeltaNet)."""
+        return self.installation.kinds
+
+    @property
+    def attention_layers(self) -> tuple[int, ...]:
+        """The decoder layers with a softmax: all of them, unless the model is hybrid."""
+        return tuple(i for i, kind in enumerate(self.layer_kinds) if kind == "attention")
+
+    @property
+    def linear_heads(self) -> dict[int, int]:
+        """The gated DeltaNet layers of a hybrid model, and how many (value) heads each has."""
+        modules = enumerate(self.installation.attentions)
+        return {i: int(one.num_v_heads) for i, one in modules if self.layer_kinds[i] == "linear"}
+
+    @property
+    def decoder(self) -> Decoder:
+        """Its layers by kind, with their heads."""
+        return Decoder(self.n_layers, self.n_heads, self.linear_heads)
+
+    @property
     def n_layers(self) -> int:
-        """Decoder layers."""
+        """Decoder layers, of every kind."""
         return len(self.installation.attentions)
 
     @property
     def n_heads(self) -> int:
-        """Query heads of each decoder layer."""
+        """Query heads of each attention layer."""
         return int(self._text_config.num_attention_heads)
 
     @property
@@ -189,7 +212,8 @@ class WrappedModel:
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
         devices = self.layer_devices
-        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.limits, devices)
+        linear = self.linear_heads
+        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.limits, devices, linear)
 
     @cached_property
     def visibility(self) -> Visibility:
@@ -203,8 +227,8 @@ class WrappedModel:
             raise ModelError(
                 f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."
             )
-        text, n = self._text_config, self.n_layers
-        return Visibility(attends, windows(text, n), self.rope, chunks(text, n))
+        text, n, recurrent = self._text_config, self.n_layers, "linear" in self.layer_kinds
+        return Visibility(attends, windows(text, n), self.rope, chunks(text, n), recurrent)
 
     @property
     def rope(self) -> Rope:

@@ -105,6 +105,16 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.offloaded().to_lens()", "Load the model without that", "mllm.to_lens()"),
     ("tr.quantised().to_lens()", "Load the model without that", "mllm.to_lens()"),
     ("indicators.ValueWeightedAttention()(tr.renamed(), [one])", "Use Attention()", "Attention()(tr.renamed(), [one])"),
+    # hybrid models
+    ("tr.hybrid().trace([one], reads=[Rows(Site(layers=[2, 3]))])", 'such as layers="attention"', "tr.hybrid().trace([one], reads=[Rows(Site(layers='attention'))])"),
+    ("tr.hybrid().trace([one], reads=[Rows(Site(layers=[2, 3]))])", "or make it two sites", "tr.hybrid().trace([one], reads=[Rows(Site(layers=[2])), Rows(Site(layers=[3]))])"),
+    ("Attention(layers=[0])(tr.hybrid(), [one])", 'name some of them, or layers="attention"', "[Attention(layers=each)(tr.hybrid(), [one]) for each in ([3], 'attention')]"),
+    ("tr.hybrid().trace([one], edits=[Boost(Site(layers=[0]), 0.5)])", "Name attention layers", "tr.hybrid().trace([one], edits=[Boost(Site(layers='attention'), 0.5)])"),
+    ("tr.hybrid().trace([one], edits=[Knockout(Site(layers=[0]), 'zero')])", 'Knockout(site, "renormalise")', "tr.hybrid().trace([one], edits=[Knockout(Site(layers=[0]), 'renormalise')])"),
+    ("indicators.Rollout()(tr.hybrid(), [one])", "Use Attention(), or TokenKnockout()", "[each(tr.hybrid(), [one]) for each in (Attention(), indicators.TokenKnockout())]"),
+    ("tr.hybrid().to_lens()", "Use mllm.trace", "tr.hybrid().trace([one], reads=[Rows(Site(layers=each)) for each in ('attention', 'linear')])"),
+    ("metrics.kl_divergence(tr.delta_rows(), [True] * 3 + [False] * 9)", "Take interp.metrics.positive_part(map)", "metrics.kl_divergence(metrics.positive_part(tr.delta_rows()), [True] * 3 + [False] * 9)"),
+    ("metrics.kl_divergence(tr.delta_rows(), [True] * 3 + [False] * 9)", "auroc, average_precision and pointing_game take values as they are", "[each(tr.delta_rows(), [True] * 3 + [False] * 9) for each in (metrics.auroc, metrics.average_precision, metrics.pointing_game)]"),
     # TransformerLens
     ("tr.lens().run_with_cache([one], hooks=['hook_patern'])", "attn.hook_pattern", "tr.lens().run_with_cache([one], hooks=['attn.hook_pattern'])"),
     ("tr.lens().run_with_cache([one], hooks=['ln1.hook_scale'])", "lens.bridge.run_with_cache(ids, **others)", "tr.lens().bridge.run_with_cache(batch.inputs['input_ids'], **tr.others(batch.inputs))[1]['blocks.0.ln1.hook_scale']"),
@@ -120,6 +130,10 @@ ROWS: list[tuple[str, str, str]] = [
 ]  # fmt: skip
 
 ELSEWHERE: dict[str, str] = {
+    "{…}.forward does not call transformers'": "tests/tracing/test_delta_tap.py::test_a_forward_that_calls_no_rule_is_named",
+    "the weights of this {…} are moved by accelerate": "tests/tracing/test_delta_tap.py::test_weights_that_accelerate_fetches_are_named",
+    "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/test_delta_knockouts.py::test_a_kept_pass_after_a_prefix_cannot_erase_what_its_states_hold",
+    "mode='zero' sets weights of a softmax": "tests/tracing/test_delta_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
     "interp.tracing has no": "tests/test_public_names.py::test_a_misspelt_name_of_the_tracing_room_is_refused",
     "torch's default device is meta": "tests/tracing/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
@@ -187,6 +201,17 @@ def tempered() -> Mllm:
     for layer in hf.language_model.model.layers:
         layer.self_attn.floor_scale = 40
     return interp.wrap(hf, processor)
+
+
+def hybrid() -> Mllm:
+    """A model three of whose four layers are gated DeltaNets."""
+    return interp.wrap(*tiny("qwen3_5_moe"))
+
+
+def delta_rows() -> Any:
+    """A signed row over its 12 image tokens."""
+    found = hybrid().trace([_sample("where ?")], reads=[interp.Rows(interp.Site(layers=[2]), reduce="head")])
+    return found[0].rows[0, 0]
 
 
 def rows(site: interp.Site) -> np.ndarray:

@@ -189,6 +189,7 @@ def _metrics() -> list[Call]:
         Call("most_important", metrics.most_important, given(map=MAP, fractions=[0.5])),
         Call("normalised", metrics.normalised, given(values=[1.0, 0.5], untouched=1.0, removed=0.0)),
         Call("tokens_first", metrics.tokens_first, given(map=MAP)),
+        Call("positive_part", metrics.positive_part, given(map=MAP)),
         Call("spearman", metrics.spearman, given(a=MAP, b=MAP[::-1])),
         Call("kendall", metrics.kendall, given(a=MAP, b=MAP[::-1])),
         Call("metrics.named", metrics.named, given(names="ar")),

@@ -153,6 +153,26 @@ GLM = {
     "vision_config": {"model_type": "glm4v_vision", "intermediate_size": 13696, **GLM_VISION},
 }
 
+QWEN3_5: dict[str, Any] = {
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128,
+    "num_attention_heads": 16,
+    "vocab_size": 248320,
+}
+"""What the language models of Qwen3.5-9B and Qwen3.5-35B-A3B share."""
+QWEN3_5_TOWER: dict[str, Any] = {
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
+    "patch_size": 16,
+}
 # config.json, without what the sizes do not depend on
 CONFIGS: dict[str, dict[str, Any]] = {
     "llava-hf/llava-1.5-7b-hf": {**LLAVA, "text_config": VICUNA},
@@ -227,6 +247,35 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "out_hidden_size": 4096,
             "patch_size": 16,
         },
+    },
+    "Qwen/Qwen3.5-9B": {
+        "model_type": "qwen3_5",
+        "tie_word_embeddings": False,
+        "text_config": {
+            **QWEN3_5,
+            "model_type": "qwen3_5_text",
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 4,
+        },
+        "vision_config": {**QWEN3_5_TOWER, "out_hidden_size": 4096},
+    },
+    "Qwen/Qwen3.5-35B-A3B": {
+        "model_type": "qwen3_5_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            **QWEN3_5,
+            "model_type": "qwen3_5_moe_text",
+            "hidden_size": 2048,
+            "moe_intermediate_size": 512,
+            "num_experts": 256,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 40,
+            "num_key_value_heads": 2,
+            "shared_expert_intermediate_size": 512,
+        },
+        "vision_config": {**QWEN3_5_TOWER, "out_hidden_size": 2048},
     },
     "Qwen/Qwen3-VL-30B-A3B-Instruct": {
         "model_type": "qwen3_vl_moe",
@@ -523,6 +572,18 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "qwen2_5_vl": (
         transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 12845056}),
+        {},
+    ),
+    "qwen3_5": (
+        transformers.Qwen2VLImageProcessorPil(
+            patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
+        ),
+        {},
+    ),
+    "qwen3_5_moe": (
+        transformers.Qwen2VLImageProcessorPil(
+            patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
+        ),
         {},
     ),
     "qwen3_vl": (

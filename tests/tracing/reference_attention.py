@@ -30,7 +30,7 @@ class Changes:
 
 @dataclass
 class Steps:
-    """Greedy tokens; logits and every layer's attention (layer, head, row, key) of each step."""
+    """Greedy tokens; logits and the attention (layer, head, row, key) of every layer that has it, of each step."""
 
     ids: list[int] = field(default_factory=list)
     logits: list[np.ndarray] = field(default_factory=list)
@@ -74,8 +74,9 @@ def layers_of(model: Any) -> Any:
 @contextmanager
 def _written_out(model: Any, hide: Hide | None, mode: str, changes: Changes) -> Iterator[dict[int, Tensor]]:
     """Puts attention by the book into the decoder's modelling file for the block; gathers its probabilities."""
-    layers = {layer.self_attn: i for i, layer in enumerate(layers_of(model))}
-    home = sys.modules[type(layers_of(model)[0].self_attn).__module__]
+    decoder = enumerate(layers_of(model))
+    layers = {layer.self_attn: i for i, layer in decoder if hasattr(layer, "self_attn")}
+    home = sys.modules[type(next(iter(layers))).__module__]
     original, found = home.eager_attention_forward, {}
 
     def attention(module, query, key, value, attention_mask=None, scaling=1.0, softcap=None, **rest):

@@ -9,7 +9,7 @@ import transformers
 from interp.conformance.tiny.kit import FIRST_SPECIAL, TinyFamily, template, text_config, tokenizer
 from interp.models.processors import images_only
 
-__all__ = ["FAMILIES", "QWEN3_VL_VISION", "TOKENS", "qwen3_vl_config", "qwen3_vl_processor"]
+__all__ = ["FAMILIES", "QWEN3_VL_PATCH", "QWEN3_VL_VISION", "TOKENS", "qwen3_vl_config", "qwen3_vl_processor"]
 
 TOKENS: dict[str, Any] = {
     "image_token_id": FIRST_SPECIAL,
@@ -92,7 +92,7 @@ def qwen2_5_vl_processor() -> transformers.Qwen2_5_VLProcessor:
     return _processor(transformers.Qwen2_5_VLProcessor, _QWEN2_5_VL_PATCH)
 
 
-_QWEN3_VL_PATCH = 16
+QWEN3_VL_PATCH = 16
 QWEN3_VL_VISION: dict[str, Any] = {
     "depth": 2,
     "hidden_size": 32,
@@ -101,7 +101,7 @@ QWEN3_VL_VISION: dict[str, Any] = {
     "intermediate_size": 48,
     "num_position_embeddings": 64,
     "deepstack_visual_indexes": [0],
-    "patch_size": _QWEN3_VL_PATCH,
+    "patch_size": QWEN3_VL_PATCH,
 }
 """The tower of Qwen3-VL, and of its mixture of experts."""
 
@@ -126,7 +126,7 @@ def qwen3_vl_config() -> transformers.Qwen3VLConfig:
 
 def qwen3_vl_processor() -> transformers.Qwen3VLProcessor:
     """Qwen3-VL's own, for images of 9 to 60 tokens."""
-    return _processor(transformers.Qwen3VLProcessor, _QWEN3_VL_PATCH)
+    return _processor(transformers.Qwen3VLProcessor, QWEN3_VL_PATCH)
 
 
 FAMILIES = {

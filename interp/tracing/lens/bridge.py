@@ -8,7 +8,7 @@ from typing import Any
 from interp.errors import ModelError
 from interp.tracing.copies import second_instance
 
-__all__ = ["SUPPORTED", "UNSUPPORTED", "build_bridge"]
+__all__ = ["HYBRID", "SUPPORTED", "UNSUPPORTED", "build_bridge"]
 
 SUPPORTED: Mapping[str, str] = {
     "gemma3": "Gemma3ForConditionalGeneration",
@@ -37,6 +37,9 @@ UNSUPPORTED: Mapping[str, str] = {
 }
 """Families of `interp` that TransformerLens 4.3 has no adapter for: `to_lens` refuses them."""
 
+
+HYBRID = ("qwen3_5", "qwen3_5_moe")
+"""Families some of whose layers have no pattern of attention: `to_lens` refuses them, whatever TransformerLens has."""
 
 VISION = ("vision_encoder", "vision_projector")
 """TransformerLens' names of the parts that are left out of the bridge where the model has other ones."""
