@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from interp.conformance.tiny.kit import TinyFamily, text_config
-from interp.conformance.tiny.qwen_vl import QWEN3_VL_PATCH, QWEN_TOKENS, qwen3_vl_processor
+from interp.conformance.tiny.qwen_vl import QWEN3_VL_PATCH, TOKENS, qwen3_vl_processor
 
 __all__ = ["FAMILIES"]
 
@@ -43,7 +43,7 @@ _VISION: dict[str, Any] = {
 def qwen3_5_config() -> transformers.Qwen3_5Config:
     """Eight layers in the family's own mixture: three of gated DeltaNet, then one of attention with an output gate."""
     text = text_config(transformers.Qwen3_5TextConfig, layers=8, **_TEXT)
-    return transformers.Qwen3_5Config(text_config=text, vision_config=_VISION, **QWEN_TOKENS)
+    return transformers.Qwen3_5Config(text_config=text, vision_config=_VISION, **TOKENS)
 
 
 def qwen3_5_moe_config() -> transformers.Qwen3_5MoeConfig:
@@ -57,7 +57,7 @@ def qwen3_5_moe_config() -> transformers.Qwen3_5MoeConfig:
         shared_expert_intermediate_size=32,
         **_TEXT,
     )
-    return transformers.Qwen3_5MoeConfig(text_config=text, vision_config=_VISION, **QWEN_TOKENS)
+    return transformers.Qwen3_5MoeConfig(text_config=text, vision_config=_VISION, **TOKENS)
 
 
 FAMILIES = {
