@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import nn
 
+from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 
 __all__ = ["Attends", "Family"]
@@ -29,6 +30,7 @@ class Family(ABC):
         attends: What a row of the prompt sees (`Attends`). It decides whether an image prefix is exact.
         first_position: The position id of a prompt's first token.
         examples: Hub ids of the family.
+        video: Whether it takes videos; then `video_footprints` says where their tokens are.
     """
 
     name: ClassVar[str]
@@ -37,6 +39,7 @@ class Family(ABC):
     attends: ClassVar[Attends] = "causal"
     first_position: ClassVar[int] = 0
     examples: ClassVar[tuple[str, ...]] = ()
+    video: ClassVar[bool] = False
 
     def matches(self, config: Any) -> bool:
         """Whether the config's model type is one of the family's."""
@@ -47,16 +50,45 @@ class Family(ABC):
         return list(model.get_decoder().layers)  # pyright: ignore[reportCallIssue]
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
-        """Returns the positions whose ids equal the config's image token."""
-        token = getattr(config, "image_token_id", None)
-        token = getattr(config, "image_token_index", None) if token is None else token
-        return np.flatnonzero(np.asarray(input_ids).reshape(-1) == token)
+        """Returns the positions whose ids equal the config's image token or, of families with video, its video token."""
+        names = [f"{kind}_token" for kind in ("image", "video")[: 1 + self.video]]
+        found = [
+            next(
+                (
+                    token
+                    for end in ("id", "index")
+                    if (token := getattr(config, f"{name}_{end}", None)) is not None
+                ),
+                None,
+            )
+            for name in names
+        ]
+        ids = np.asarray(input_ids).reshape(-1)
+        return np.flatnonzero(np.isin(ids, [token for token in found if token is not None]))
 
     @abstractmethod
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
         """Returns the footprint of each image token; every family implements it."""
+
+    def video_footprints(
+        self, size: tuple[int, int], n_frames: int, inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """Returns the footprint of each token of a video, with its frames; families with `video` implement it.
+
+        Args:
+            size: (width, height) of every frame.
+            n_frames: How many frames the processor was given.
+            inputs: The output of the processor for this sample alone.
+            processor: The transformers processor; its `video_processor` made the inputs.
+            config: The model's config.
+
+        Raises:
+            ModelError: The family takes no video, or the inputs do not follow from the settings.
+        """
+        del size, n_frames, inputs, processor, config
+        raise ModelError(f"the family {self.name} takes images and no video. Pass the frames as images=[…].")
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns the images and then the text, for processors without a chat template."""

@@ -1,7 +1,7 @@
 """Loads processors of checkpoints without running the checkpoint's code and without torchvision.
 
-transformers builds video processors only with torchvision. `interp` does not use videos, so where torchvision is not
-installed, a processor is loaded without its video part.
+transformers builds video processors only with torchvision. Where it is not installed, a processor is loaded without its
+video part, and gets one of `interp.models.video_processors` if its family takes videos.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, wraps
 from importlib import import_module
 from inspect import signature
@@ -17,14 +18,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from transformers import PROCESSOR_MAPPING
+from transformers import PROCESSOR_MAPPING, ProcessorMixin
 from transformers.models.auto.processing_auto import processor_class_from_name
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
+from interp.models.video_processors import video_processor_class
 
-__all__ = ["images_only", "load_processor", "pixtral_processor", "smolvlm_processor"]
+__all__ = [
+    "images_only",
+    "load_processor",
+    "number_words",
+    "pixtral_processor",
+    "smolvlm_processor",
+    "with_video",
+]
 
 _VIDEO = "video_processor"
 _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
@@ -52,6 +61,8 @@ def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -
     try:
         kind = _class(where, options, config)
         made = kind.from_pretrained(where, **options, trust_remote_code=False)
+        if getattr(made, _VIDEO, None) is None:
+            made = with_video(made, where, **options)
     except Exception as error:  # whatever reading foreign files raises
         lines = str(error).strip().splitlines()
         raise ModelError(
@@ -82,6 +93,24 @@ def _counting(processor: Any, config: Any, where: str) -> Any:
     return processor
 
 
+def with_video(processor: Any, where: str | None = None, **options: Any) -> Any:
+    """Gives a processor the video processor of its class, in place; returns the processor.
+
+    Processors of families that take no video stay as they are.
+
+    Args:
+        processor: A processor without a video processor.
+        where: A folder or hub id with the video processor's settings; None for settings of your own.
+        options: As for `from_pretrained`; without `where`, the settings.
+    """
+    kind = video_processor_class(type(processor).__name__)
+    if kind is not None:
+        processor.video_processor = (
+            kind(**options) if where is None else kind.from_pretrained(where, **options)
+        )
+    return processor
+
+
 @cache
 def images_only(kind: type[Any]) -> type[Any]:
     """Returns the processor class without `video_processor`; it handles images and text like the original.
@@ -89,7 +118,13 @@ def images_only(kind: type[Any]) -> type[Any]:
     Pass None as the video processor or leave it out.
     """
 
-    class ImagesOnly(kind):
+    class DropsVideo(ProcessorMixin):
+        def __init__(self, *parts: Any, **options: Any) -> None:
+            names = kind.get_attributes()
+            own = [part for name, part in zip(names, parts, strict=False) if name != _VIDEO]
+            super().__init__(*own, **options)
+
+    class ImagesOnly(kind, DropsVideo):
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in super().get_attributes() if name != _VIDEO]
@@ -162,23 +197,66 @@ def pixtral_processor() -> type[Any]:
 
 
 def smolvlm_processor() -> type[Any]:
-    """Returns transformers' `SmolVLMProcessor` for images, also without torchvision and num2words.
+    """Returns transformers' `SmolVLMProcessor`, also without torchvision and num2words.
 
-    The original needs num2words when it is built and its video processor when it fills a chat template.
+    The original needs num2words when it is built and when it writes how many frames a video has, and it asks its video
+    processor when it fills a chat template.
     """
     module: Any = import_module("transformers.models.smolvlm.processing_smolvlm")
     whole = module.SmolVLMProcessor
 
     class SmolVLMProcessor(images_only(whole)):
-        video_processor = SimpleNamespace(num_frames=None, fps=None)
-
         @wraps(whole.__init__)
         def __init__(self, *parts: Any, **options: Any) -> None:
-            words = module.num2words
-            module.num2words = words or str
-            try:
+            with _number_words(module):
                 super().__init__(*parts, **options)
+
+        def replace_video_token(self, *parts: Any, **options: Any) -> str:
+            with _number_words(module):
+                return super().replace_video_token(*parts, **options)
+
+        def apply_chat_template(self, *parts: Any, **options: Any) -> Any:
+            if getattr(self, _VIDEO, None) is not None:
+                return super().apply_chat_template(*parts, **options)
+            self.video_processor = SimpleNamespace(num_frames=None, fps=None)
+            try:
+                return super().apply_chat_template(*parts, **options)
             finally:
-                module.num2words = words
+                del self.video_processor
 
     return SmolVLMProcessor
+
+
+@contextmanager
+def _number_words(module: Any) -> Iterator[None]:
+    """Lets a module write numbers as English words where num2words is not installed."""
+    given = module.num2words
+    module.num2words = given or number_words
+    try:
+        yield
+    finally:
+        module.num2words = given
+
+
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+
+def number_words(number: int) -> str:
+    """Returns a whole number from 0 to 999,999 as English words, as num2words writes it.
+
+    >>> number_words(64), number_words(116), number_words(2000)
+    ('sixty-four', 'one hundred and sixteen', 'two thousand')
+    """
+    if number < 20:
+        return _ONES[number]
+    if number < 100:
+        tens, ones = divmod(number, 10)
+        return _TENS[tens - 2] + (f"-{_ONES[ones]}" if ones else "")
+    size, name = (100, "hundred") if number < 1000 else (1000, "thousand")
+    many, rest = divmod(number, size)
+    joint = "" if not rest else " and " if rest < 100 else ", "
+    return f"{number_words(many)} {name}{joint}{number_words(rest) if rest else ''}"
