@@ -209,7 +209,8 @@ def as_boxes(
         video: Whether they are of a video; then a fifth number is the frame, and each box names one.
 
     Raises:
-        BoxError: One of them is not a box or, of a video, names no frame, a single box was given where a list is expected, or the format is unknown.
+        BoxError: One of them is not a box or, of a video, names no frame; a single box was given where a list is
+            expected; the format is unknown.
     """
     check_format(box_format)
     if isinstance(boxes, Box):

@@ -56,8 +56,8 @@ class Sample:
         video_fps: How many frames to take per second; in place of `n_frames`.
 
     Raises:
-        SampleError: No image, more than one of `image`, `images` and `video`, a video without times, a field of the wrong type, or text that cannot be stored:
-            lone surrogates and control characters.
+        SampleError: No image, more than one of `image`, `images` and `video`, a video without times, a field of the
+            wrong type, or text that cannot be stored: lone surrogates and control characters.
         ImageError: An array or object that is not an image. Files are opened only when needed.
         BoxError: A value that is not a box or a mask, or fractions given as pixels of an image in memory. (`check`
             compares boxes and masks with the sizes of all images.)
@@ -177,6 +177,11 @@ class Sample:
         return self.images[0]
 
     @property
+    def pictures(self) -> dict[str, Any]:
+        """The images or the video as an argument of `Sample` and of `replace`: what this sample shows, and no more."""
+        return {"images": self.images} if self.video is None else {"video": self.video}
+
+    @property
     def id(self) -> str:
         """The given id, else 12 hex characters of the fingerprint (of the paths where a file is unreadable)."""
         return self._id if self._id is not None else self._digest()[:12]
@@ -277,7 +282,7 @@ class Sample:
         for box in self._boxes:
             if box.frame is not None and self.video is None:
                 raise BoxError(
-                    f"box {box.as_tuple()} names frame {box.frame}, but the sample has images and no video. Write image=."
+                    f"box {box.as_tuple()} names frame {box.frame}, but the sample has no video. Write image=."
                 )
             if box.image >= len(self.images):
                 raise BoxError(
@@ -360,7 +365,7 @@ class Sample:
         if self.video is not None:
             if self.video.spec is None:
                 raise SampleError(
-                    f"the video of sample {self.id} has frames in memory and no path to write down. Save the frames to a "
+                    f"the video of sample {self.id} has frames in memory and no path to write down. Save them to a "
                     "folder and build the sample from it."
                 )
             return dict(self.video.spec)
@@ -378,9 +383,8 @@ class Sample:
         return f"{len(self.images)} image(s)" if self.video is None else f"{len(self.images)} frame(s)"
 
     def _fields(self) -> dict[str, Any]:
-        shown = {"images": self.images} if self.video is None else {"video": self.video}
         return (
-            shown
+            self.pictures
             | {"id": self._id, "boxes": self._boxes}
             | {key: getattr(self, key) for key in _KEYS if key not in ("id", "boxes")}
         )

@@ -154,7 +154,7 @@ class TokenMap:
             )
         ):
             raise MapError(
-                f"frames are one half-open range for each image token, ({self.n}, 2), which begins at its image_index and "
+                f"frames are one half-open range for each image token, ({self.n}, 2), from its image_index on; it "
                 f"ends within the {len(self.sizes)} frame(s); got shape {frames.shape}."
             )
         if len(self.frame_times) not in (0, len(self.sizes)):

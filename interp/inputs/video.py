@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = ["FIELDS", "Video", "as_video"]
 FIELDS = ("video", "fps", "times", "n_frames", "video_fps")
 """The arguments of `interp.Sample` that describe a video."""
 
+_FIELDS = ("frames", "times", "indices", "duration", "path", "spec")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
@@ -52,7 +54,7 @@ class Video:
     spec: Mapping[str, Any] | None
 
     def __init__(self, **fields: Any) -> None:
-        for name in ("frames", "times", "indices", "duration", "path", "spec"):
+        for name in _FIELDS:
             object.__setattr__(self, name, fields[name])
         object.__setattr__(self, "_cache", {})
 
@@ -113,8 +115,7 @@ class Video:
         return hash(self.fingerprint)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = ("frames", "times", "indices", "duration", "path", "spec")
-        return _rebuild, ({name: getattr(self, name) for name in fields}, dict(self._cache))
+        return _rebuild, ({name: getattr(self, name) for name in _FIELDS}, dict(self._cache))
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f"{self.path!r}, "
@@ -152,7 +153,7 @@ def as_video(
         given = [name for name, value in options.items() if value is not None]
         if given:
             raise SampleError(f"this video's frames are chosen already; {given[0]}= belongs to its source.")
-        return video
+        return Video(**{name: getattr(video, name) for name in _FIELDS})  # whose files are read anew
     _check_options(fps, times, n_frames, video_fps)
     spec = {name: _plain(value) for name, value in options.items() if value is not None}
     if isinstance(video, str | os.PathLike) and not os.path.isdir(video):
@@ -198,10 +199,10 @@ def _of_frames(frames: Sequence[ImageLike], paths: Any, spec: dict[str, Any]) ->
         times = tuple(i / spec["fps"] for i in range(n))
     else:
         raise SampleError(
-            f"a video of {n} frames needs their times: pass fps= (frames per second) or times= (seconds of each frame). "
+            f"a video of {n} frames needs their times: pass fps= (frames per second) or times= (the seconds of each). "
             "For images without times pass images=[…]."
         )
-    rate = spec["fps"] if "fps" in spec else None
+    rate = spec.get("fps")
     step = 1 / rate if rate else (times[-1] - times[0]) / (n - 1) if n > 1 else 1.0
     memory = [i for i, frame in enumerate(frames) if not isinstance(frame, str | os.PathLike)]
     _one_size([frames[i] for i in memory if _known(frames[i])], [i for i in memory if _known(frames[i])])
@@ -227,7 +228,8 @@ def _frames(video: Any) -> tuple[list[ImageLike], Any]:
         return list(found), os.fspath(video)
     if isinstance(video, np.ndarray) and video.ndim not in (3, 4):
         raise SampleError(
-            f"a video as an array is (frame, H, W) or (frame, H, W, C) of uint8; got {video.dtype} of shape {video.shape}."
+            f"a video as an array is (frame, H, W) or (frame, H, W, C) of uint8; got {video.dtype} of shape "
+            f"{video.shape}."
         )
     if isinstance(video, Mapping | set | frozenset | bytes | Image.Image) or not isinstance(video, Iterable):
         hint = " Of a tensor pass tensor.byte().cpu().numpy()." if hasattr(video, "permute") else ""
@@ -256,22 +258,22 @@ def _in_folder(folder: str) -> list[str]:
     names = [one.name for one in Path(folder).iterdir() if one.suffix.lower() in _PICTURES]
     if not names:
         raise SampleError(
-            f"the folder {brief(folder)} holds no frame images ({', '.join(_PICTURES)}). Pass a folder of frames such as "
-            "frame_0001.png, or a video file."
+            f"the folder {brief(folder)} holds no frame images ({', '.join(_PICTURES)}). Pass a folder of frames such "
+            "as frame_0001.png, or a video file."
         )
     numbers = {name: tuple(map(int, re.findall(r"\d+", Path(name).stem))) for name in names}
     without = next((name for name, found in numbers.items() if not found), None)
     if without is not None:
         raise SampleError(
-            f"the frames of the folder {brief(folder)} are ordered by the numbers in their names; {without!r} has none. "
-            "Rename it, or pass the frames as a list."
+            f"the frames of the folder {brief(folder)} are ordered by the numbers in their names; {without!r} has "
+            "none. Rename it, or pass the frames as a list."
         )
     ordered = sorted(names, key=lambda name: (numbers[name], name))
-    for one, after in zip(ordered, ordered[1:], strict=False):
+    for one, after in pairwise(ordered):
         if numbers[one] == numbers[after]:
             raise SampleError(
-                f"the frames {one!r} and {after!r} of the folder {brief(folder)} have the same number, so their order is "
-                "not known. Pass the frames as a list."
+                f"the frames {one!r} and {after!r} of the folder {brief(folder)} have the same number, so their order "
+                "is not known. Pass the frames as a list."
             )
     return [os.path.join(folder, name) for name in ordered]
 
@@ -305,7 +307,7 @@ def _times(given: Sequence[float], n: int) -> tuple[float, ...]:
         raise SampleError(
             f"times= has one time for each frame, in seconds; got {len(given)} times for {n} frames."
         )
-    for i, (one, after) in enumerate(zip(given, given[1:], strict=False)):
+    for i, (one, after) in enumerate(pairwise(given)):
         if not after > one:
             raise SampleError(
                 f"times must increase from frame to frame; frame {i} is at {one:g} s and frame {i + 1} at {after:g} s. "
@@ -351,8 +353,8 @@ def _one_size(frames: Sequence[ImageLike], numbers: Sequence[int]) -> tuple[int,
     for size, i in zip(sizes, numbers, strict=True):
         if size != sizes[0]:
             raise ImageError(
-                f"the frames of a video have one size; frame {numbers[0]} is {sizes[0][0]}×{sizes[0][1]} and frame {i} is "
-                f"{size[0]}×{size[1]} (width×height). Resize or pad them first, or pass them as images=[…]."
+                f"the frames of a video have one size; frame {numbers[0]} is {sizes[0][0]}×{sizes[0][1]} and frame {i} "
+                f"is {size[0]}×{size[1]} (width×height). Resize or pad them first, or pass them as images=[…]."
             )
     return sizes[0] if sizes else (0, 0)
 

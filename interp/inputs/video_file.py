@@ -131,7 +131,8 @@ def _container(path: str) -> Iterator[tuple[Any, Any]]:
         av = importlib.import_module("av")
     except ImportError as error:
         raise SampleError(
-            "reading a video file needs av; install it with: pip install 'interp[video]'. Frames as images need nothing."
+            "reading a video file needs av; install it with: pip install 'interp[video]'. Frames as images need "
+            "nothing."
         ) from error
     try:
         with av.open(path) as container:

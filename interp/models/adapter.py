@@ -53,8 +53,8 @@ class Adapter(Protocol):
       the attention mask (paligemma: 1).
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
-    - `video` (False): whether it takes videos. Then `video_footprints(size, n_frames, inputs, processor, config)` returns
-      the footprints of a video's tokens, and `image_positions` their positions (docs/video.md).
+    - `video` (False): whether it takes videos. Then `video_footprints(size, n_frames, inputs, processor, config)`
+      returns the footprints of a video's tokens, and `image_positions` their positions (docs/video.md).
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
       `interp check NAME` can check the family by its name.
     """

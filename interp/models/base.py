@@ -50,21 +50,10 @@ class Family(ABC):
         return list(model.get_decoder().layers)  # pyright: ignore[reportCallIssue]
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
-        """Returns the positions whose ids equal the config's image token or, of families with video, its video token."""
-        names = [f"{kind}_token" for kind in ("image", "video")[: 1 + self.video]]
-        found = [
-            next(
-                (
-                    token
-                    for end in ("id", "index")
-                    if (token := getattr(config, f"{name}_{end}", None)) is not None
-                ),
-                None,
-            )
-            for name in names
-        ]
+        """Returns the positions of the config's image token and, of families with video, of its video token."""
+        kinds = ("image", "video") if self.video else ("image",)
         ids = np.asarray(input_ids).reshape(-1)
-        return np.flatnonzero(np.isin(ids, [token for token in found if token is not None]))
+        return np.flatnonzero(np.isin(ids, [_token_id(config, kind) for kind in kinds]))
 
     @abstractmethod
     def footprints(
@@ -94,3 +83,9 @@ class Family(ABC):
         """Returns the images and then the text, for processors without a chat template."""
         head = "" if system is None else f"{system}\n"
         return head + "<image>" * n_images + f"\n{text}"
+
+
+def _token_id(config: Any, kind: str) -> int:
+    """Returns the id of a config's image or video token, under either of its names; −1, which is no id, of none."""
+    named = (getattr(config, f"{kind}_token_{ending}", None) for ending in ("id", "index"))
+    return next((int(token) for token in named if token is not None), -1)

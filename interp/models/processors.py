@@ -10,7 +10,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from importlib import import_module
 from inspect import signature
@@ -96,7 +96,8 @@ def _counting(processor: Any, config: Any, where: str) -> Any:
 def with_video(processor: Any, where: str | None = None, **options: Any) -> Any:
     """Gives a processor the video processor of its class, in place; returns the processor.
 
-    Processors of families that take no video stay as they are.
+    Processors of families that take no video stay as they are, and so do those of a folder without any settings of
+    frames: then the model takes images.
 
     Args:
         processor: A processor without a video processor.
@@ -104,7 +105,9 @@ def with_video(processor: Any, where: str | None = None, **options: Any) -> Any:
         options: As for `from_pretrained`; without `where`, the settings.
     """
     kind = video_processor_class(type(processor).__name__)
-    if kind is not None:
+    if kind is None:
+        return processor
+    with suppress(OSError):  # no file has settings
         processor.video_processor = (
             kind(**options) if where is None else kind.from_pretrained(where, **options)
         )
@@ -141,6 +144,14 @@ def images_only(kind: type[Any]) -> type[Any]:
             ]
             whole = dict(zip(cls.get_attributes(), args, strict=True))
             return cls(*(whole.get(part) for part in parts), **{name: saved[name] for name in known})
+
+        def save_pretrained(self, save_directory: Any, *parts: Any, **options: Any) -> Any:
+            """Like the original; the settings of a video processor that was given later are saved too."""
+            found = super().save_pretrained(save_directory, *parts, **options)
+            own = getattr(self, _VIDEO, None)
+            if own is not None:
+                own.save_pretrained(save_directory)
+            return found
 
     ImagesOnly.__name__, ImagesOnly.__qualname__ = kind.__name__, kind.__qualname__
     ImagesOnly.__module__ = kind.__module__
@@ -238,11 +249,9 @@ def _number_words(module: Any) -> Iterator[None]:
         module.num2words = given
 
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # noqa: SIM905
+_ONES = [*"zero one two three four five six seven eight nine".split(), *_TEENS]  # noqa: SIM905
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
 def number_words(number: int) -> str:

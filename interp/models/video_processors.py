@@ -1,12 +1,13 @@
 """transformers' video processors, also where torchvision is not installed.
 
 Their classes call torchvision for four things: to resize, crop and normalise frames and to make grey ones RGB. Here the
-classes stay what they are and only these four are computed by torch and Pillow. Frames are resized as torchvision does
-it: `torch.nn.functional.interpolate` with antialiasing, rounded to whole values.
+classes stay what they are and only these four are computed by torch, as torchvision 0.28 does it: the pixels are equal
+bit for bit (tests/models/test_video_processors.py, where torchvision is installed).
 """
 
 from __future__ import annotations
 
+import platform
 import sys
 from functools import cache
 from importlib import import_module
@@ -55,9 +56,10 @@ class _TorchFrames(BaseVideoProcessor):
         high, wide = _target(image, size)
         flat = image.reshape(-1, *image.shape[-3:])
         smooth = {"antialias": antialias, "align_corners": False} if mode != "nearest-exact" else {}
-        found = torch.nn.functional.interpolate(flat.float(), size=(high, wide), mode=mode, **smooth)
-        if not image.is_floating_point():
-            found = found.round().clamp(0, 255).to(image.dtype)
+        given = flat if _takes_bytes(flat, mode) else flat.float()
+        found = torch.nn.functional.interpolate(given, size=(high, wide), mode=mode, **smooth)
+        if found.dtype != image.dtype:
+            found = found.clamp(0, 255).round().to(image.dtype)
         return found.reshape(*image.shape[:-2], high, wide)
 
     def center_crop(self, image: Tensor, size: Any, **options: Any) -> Tensor:
@@ -65,7 +67,10 @@ class _TorchFrames(BaseVideoProcessor):
         del options
         if not (size.height and size.width):
             raise ModelError(f'a crop has a "height" and a "width"; this video processor has {size}.')
-        missing = [max(wanted - have, 0) for wanted, have in zip((size.height, size.width), image.shape[-2:])]
+        missing = [
+            max(wanted - have, 0)
+            for wanted, have in zip((size.height, size.width), image.shape[-2:], strict=True)
+        ]
         padding = [missing[1] // 2, (missing[1] + 1) // 2, missing[0] // 2, (missing[0] + 1) // 2]
         image = torch.nn.functional.pad(image, padding) if any(padding) else image
         top, left = int((image.shape[-2] - size.height) / 2), int((image.shape[-1] - size.width) / 2)
@@ -85,6 +90,14 @@ class _TorchFrames(BaseVideoProcessor):
         if video.shape[-3] != 3:
             raise ModelError(f"frames have 3 channels; these are of shape {tuple(video.shape)}.")
         return video
+
+
+def _takes_bytes(frames: Tensor, mode: str) -> bool:
+    """Whether torch resizes these frames as whole values, as torchvision then lets it."""
+    if frames.dtype != torch.uint8 or frames.device.type != "cpu":
+        return frames.is_floating_point()
+    vector = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    return mode != "bilinear" or vector or platform.machine() in ("aarch64", "arm64")
 
 
 def _target(image: Tensor, size: Any) -> tuple[int, int]:

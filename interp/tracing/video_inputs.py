@@ -51,8 +51,8 @@ def _check_takes_video(adapter: Any, processor: Any) -> None:
         )
     if getattr(processor, "video_processor", None) is None:
         raise ModelError(
-            f"the {type(processor).__name__} of this model has no video processor, so it takes no video. Load the model "
-            "with interp.load, which gives it one, or set processor.video_processor."
+            f"the {type(processor).__name__} of this model has no video processor, so it takes no video. Load the "
+            "model with interp.load, which gives it one, or set processor.video_processor."
         )
 
 
@@ -93,8 +93,8 @@ def check_joinable(name: str, values: Sequence[Tensor], samples: Sequence[Sample
     own = {value.shape[1] for value in values}
     if name == "pixel_values_videos" and len(own) > 1:
         raise ModelError(
-            f"{family} takes videos of one number of frames in a batch; these have {sorted(own)}. Choose as many frames "
-            "for each, Sample(…, n_frames=8), or pass batch_size=1."
+            f"{family} takes videos of one number of frames in a batch; these have {sorted(own)}. Choose as many "
+            "frames for each, Sample(…, n_frames=8), or pass batch_size=1."
         )
     sides = {tuple(value.shape[-2:]) for value in values}
     if len(sides) > 1:

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL: patches merged 2×2 over the squashed image, one row-major grid per image or pair of frames."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL: patches merged 2×2, one row-major grid per squashed image or pair of frames."""
 
 from __future__ import annotations
 
