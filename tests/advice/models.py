@@ -47,7 +47,6 @@ GEOMETRY = [
     ("md.cells('qwen2_vl', {'patch_size': 16}, {})", "Pass the processor of this checkpoint", "md.cells('qwen2_vl', {}, {})"),
     ("md.cells('qwen2_vl', {'size': {'height': 56, 'width': 56}}, {})", "Set both", "md.cells('qwen2_vl', *2 * [{'size': {'shortest_edge': 28**2, 'longest_edge': 8 * 28**2}}])"),
     ("md.cells('qwen2_vl', {}, {'size': md.FOUR})", "Set them on processor.image_processor", "md.cells('qwen2_vl', {'size': md.FOUR}, {'size': md.FOUR})"),
-    ("md.family_of('qwen3_vl').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "md.mllm_of('qwen3_vl').trace(Sample(images=[PIC, PIC], question='?'))"),
     ("md.cells('llava', {}, {'do_center_crop': False})", "Set them on processor.image_processor instead", "md.cells('llava', *2 * [{'do_center_crop': False}])"),
     ("md.asked('llava', size={'max_height': 56, 'max_width': 56})", "Pass adapter= with your own footprints", "md.asked('llava', size={'max_height': 56, 'max_width': 56}, adapter=md.Own('llava', (4, 4)))"),
     ("md.cells('mistral3', {}, {'size': {'longest_edge': 56}})", "Set them on processor.image_processor instead", "md.cells('mistral3', *2 * [{'size': {'longest_edge': 56}}])"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import interp
 from interp.conformance.tiny import tiny
@@ -130,3 +131,38 @@ def test_videos_of_several_lengths_are_refused_in_one_batch(family):
     ):
         mllm.trace([few, many])
     assert len(mllm.answers([few, many], generate=1, batch_size=1)) == 2
+
+
+class Squares(TorchDispatchMode):
+    """Gathers the shapes of tensors whose last two dimensions are both `n`."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n, self.found = n, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(one, torch.Tensor) and tuple(one.shape[-2:]) == (self.n, self.n):
+                self.found.append(tuple(one.shape))
+        return made
+
+
+def test_sixteen_frames_are_read_without_a_square():
+    """No operation makes a token × token tensor; in eager attention every layer does."""
+    sample = interp.Sample(
+        video=np.random.default_rng(0).integers(0, 255, (16, 84, 84, 3), dtype=np.uint8),
+        fps=2.0,
+        question="where ?",
+    )
+    reads = [Rows(Site(queries="last", keys="image"))]
+    found = {}
+    for attention in ("sdpa", "eager"):
+        mllm = wrap(*tiny("qwen2_vl", attention))
+        n = mllm.encode(sample).tokens[0].length
+        with Squares(n) as squares:
+            rows = mllm.trace(sample, reads=reads)[0].rows
+        found[attention] = (squares.found, rows.values)
+    assert found["sdpa"][0] == []
+    assert (1, 4, n, n) in found["eager"][0]
+    assert_allclose(found["sdpa"][1], found["eager"][1], atol=3e-6)

@@ -120,11 +120,6 @@ class Qwen3Vl(Qwen2Vl):
 
 
 def _limits(settings: Any) -> tuple[int, int]:
-    """Returns the fewest and the most pixels."""
+    """Returns the fewest and the most pixels, which the video processor has checked."""
     limits = pixel_size(settings)
-    if not {"shortest_edge", "longest_edge"} <= set(limits):
-        raise ModelError(
-            'a Qwen processor\'s size is "shortest_edge" and "longest_edge", the fewest and the most pixels; '
-            f"{type(settings).__name__} has {limits}. Set both."
-        )
     return limits["shortest_edge"], limits["longest_edge"]
