@@ -247,10 +247,10 @@ def models() -> int:
     console.print(table)
     versions = {", ".join(f"{n} {v}" for n, v in found["versions"].items()) for found in record.values()}
     console.print(
-        "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. prefix: whether the prompt up to the last image token "
-        "can be run once for many questions. images: whether a sample may have several. checked: result of "
-        f"`interp check FAMILY` on tiny random weights ({'; '.join(versions) or 'no record'}). To check your own "
-        "checkpoint: `interp check FOLDER`."
+        "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. prefix: whether "
+        "the prompt up to the last image token can be run once for many questions. images: whether a sample may have "
+        "several. checked: result of `interp check FAMILY` on tiny random weights "
+        f"({'; '.join(versions) or 'no record'}). To check your own checkpoint: `interp check FOLDER`."
     )
     return 0
 

@@ -49,9 +49,9 @@ def jsonl(
     """Returns the samples of a JSON-lines file.
 
     A row needs `question` and `image` (or `images`, a list; or `video`, a video file, a folder of frames or a list of
-    frames, with `fps`, `times`, `n_frames` and `video_fps` as for `interp.Sample`), with paths relative to its
-    folder. It may have `boxes` or `bbox` (a list of xyxy boxes in pixels, half-open, or one such box), `answer`, `options`,
-    `group`, `id`, `meta`, and `size` ([width, height] of the image; boxes must lie inside it). Every other
+    frames, with `fps`, `times`, `n_frames` and `video_fps` as for `interp.Sample`), with paths relative to the file's
+    folder. It may have `boxes` or `bbox` (a list of xyxy boxes in pixels, half-open, or one such box), `answer`,
+    `options`, `group`, `id`, `meta`, and `size` ([width, height] of the image; boxes must lie inside it). Every other
     field goes to the sample's `meta`. Empty lines are skipped.
 
     Args:
