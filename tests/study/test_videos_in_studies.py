@@ -66,6 +66,7 @@ def test_indicators_on_a_video(mllm):
     assert_allclose(removed.values.ravel()[5], (plain - changed).ravel()[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_painting_and_replacing_reach_every_frame_of_a_token(mllm):
     tokens = mllm.encode(clip(0)).tokens[0]
     pictures = [np.asarray(clip(0).load(i)) for i in range(4)]

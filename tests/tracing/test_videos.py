@@ -37,6 +37,7 @@ def samples() -> list[interp.Sample]:
     ]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 def test_rows_and_answers_of_videos_are_eagers(mllm, eager, executor):
     trace = mllm.using(executor).trace(
@@ -51,6 +52,7 @@ def test_rows_and_answers_of_videos_are_eagers(mllm, eager, executor):
         assert trace.answers[i] == decode(reference.ids, skip_special_tokens=True).strip()
 
 
+@pytest.mark.by_default(mllm=["qwen3_vl"], executor=["source"])
 @pytest.mark.parametrize("executor", ["tap", "source"])
 def test_a_knockout_of_a_frame_is_eagers(mllm, eager, executor):
     encoded = mllm.encode(samples())
@@ -69,6 +71,7 @@ def test_a_knockout_of_a_frame_is_eagers(mllm, eager, executor):
         assert_allclose(trace.logits[i], reference.logits[0], atol=3e-5)
 
 
+@pytest.mark.by_default(mllm=["qwen2_5_vl", "qwen3_vl", "smolvlm"])
 def test_positions_of_videos_are_the_models_own(mllm):
     """Alone and padded; of families without axes they count the tokens."""
     together = mllm.encode(samples())
@@ -85,6 +88,7 @@ def test_positions_of_videos_are_the_models_own(mllm):
         assert torch.equal(one.positions, own)
 
 
+@pytest.mark.by_default(mllm=["qwen2_5_vl"], executor=["tap"])
 @pytest.mark.parametrize("executor", ["tap", "source"])
 def test_a_prefix_holds_the_video(mllm, executor):
     reads = [Rows(Site(queries="after_image", keys="all"))]
@@ -98,6 +102,7 @@ def test_a_prefix_holds_the_video(mllm, executor):
         assert after.cost.tokens < whole.cost.tokens
 
 
+@pytest.mark.by_default(mllm=["qwen3_vl"])
 def test_a_video_under_another_prompt_is_encoded_as_if_first(mllm):
     again = mllm.encoder.again(mllm.encode(samples()), interp.GENERIC_PROMPT)
     fresh = wrap(*tiny(mllm.family)).encode(samples(), interp.GENERIC_PROMPT)
@@ -109,6 +114,7 @@ def test_a_video_under_another_prompt_is_encoded_as_if_first(mllm):
         assert (mine.times == theirs.times).all()
 
 
+@pytest.mark.by_default(mllm=["qwen2_vl"])
 def test_images_and_videos_in_one_batch(mllm):
     """Each as alone, where the family can join them; else it says why not."""
     picture = interp.Sample(np.full((60, 80, 3), 90, np.uint8), "where is the nodule ?")
@@ -120,6 +126,7 @@ def test_images_and_videos_in_one_batch(mllm):
         assert_allclose(trace[i].rows, alone[0].rows, atol=3e-6)
 
 
+@pytest.mark.by_default(family=["llava_onevision"])
 @pytest.mark.parametrize("family", ["llava_onevision", "llava_next_video"])
 def test_videos_of_several_lengths_are_refused_in_one_batch(family):
     mllm = wrap(*tiny(family))

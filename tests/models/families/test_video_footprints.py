@@ -60,7 +60,7 @@ def test_an_impulse_moves_the_token_of_its_place_and_time(mllm, shape):
             assert not change[~tokens.shows(frame)].any(), "another frame's tokens changed"
 
 
-@pytest.mark.covering
+@pytest.mark.by_default(mllm=["llava_next_video"], shape=["wide"], n=[5])
 @pytest.mark.parametrize("n", [2, 5])
 @pytest.mark.parametrize("shape", SIZES)
 def test_every_frame_is_tiled_once(mllm, shape, n):
