@@ -84,7 +84,8 @@ def _sample(row: Row, box_format: str | None) -> Sample:
     """Returns the sample of one row."""
     values = _checked(row)
     given = _video(row) if "video" in values else {"images": _images(row)}
-    boxes = {"boxes": values.get("boxes", values.get("bbox", ())), "box_format": box_format}
+    listed = values.get("boxes", values.get("bbox", ()))
+    boxes: dict[str, Any] = {"boxes": listed, "box_format": box_format}
     if "images" in given:
         boxes = {"boxes": _boxes(row, given["images"], box_format)}
     return Sample(

@@ -16,10 +16,10 @@ from PIL import Image
 
 from interp.errors import BoxError, ImageError, SampleError
 from interp.inputs.boxes import Box, BoxLike, as_boxes
-from interp.inputs.images import ImageLike, LazyImage, image_size, load_image, normalise, readable_file
+from interp.inputs.images import ImageLike, LazyImage, image_size, load_image, normalise
 from interp.inputs.masks import Mask, MaskLike, as_masks
 from interp.inputs.text import brief, faulty_text, storable
-from interp.inputs.video import FIELDS, Video, as_video
+from interp.inputs.video import FIELDS, Video, as_video, content
 
 __all__ = ["Box", "BoxLike", "ImageLike", "Sample", "as_boxes", "content"]
 
@@ -473,15 +473,6 @@ def _rebuild(fields: dict[str, Any], cache: dict[str, Any]) -> Sample:
 
 def _rebuild_unusable(fields: dict[str, Any]) -> Sample:
     return Sample.unusable(**fields)
-
-
-def content(raw: ImageLike, i: int = 0) -> str:
-    """Hex hash of a file's bytes or of an in-memory image's RGB pixels."""
-    if not isinstance(raw, str | os.PathLike):
-        rgb = load_image(raw, i)
-        return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
-    with readable_file(raw) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _gather(image: ImageLike | None, images: Sequence[ImageLike] | None) -> tuple[ImageLike, ...]:

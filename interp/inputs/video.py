@@ -20,7 +20,7 @@ from interp.inputs.images import ImageLike, LazyImage, image_size, load_image, n
 from interp.inputs.text import brief
 from interp.inputs.video_file import MOST_FRAMES, decoded, opened
 
-__all__ = ["FIELDS", "Video", "as_video"]
+__all__ = ["FIELDS", "Video", "as_video", "content"]
 
 FIELDS = ("video", "fps", "times", "n_frames", "video_fps")
 """The arguments of `interp.Sample` that describe a video."""
@@ -88,7 +88,7 @@ class Video:
         """
         if "fingerprint" not in self._cache:
             if self.path is None:
-                words = [_content(frame, i) for i, frame in enumerate(self.frames)]
+                words = [content(frame, i) for i, frame in enumerate(self.frames)]
             else:
                 words = [_file_content(self.path), repr(self.indices)]
             words += ["times", *(repr(time) for time in self.times)]
@@ -330,7 +330,8 @@ def _check_options(fps: Any, times: Any, n_frames: Any, video_fps: Any) -> None:
     if times is None:
         return
     listed = isinstance(times, Sequence | np.ndarray) and not isinstance(times, str | bytes)
-    if not listed or not all(_is_number(time) and math.isfinite(time) and time >= 0 for time in times):
+    seconds: list[Any] = list(times) if listed else []
+    if not listed or not all(_is_number(one) and math.isfinite(one) and one >= 0 for one in seconds):
         raise SampleError(
             f"times= is a list of finite numbers of seconds from 0, one for each frame; got {brief(times)}."
         )
@@ -359,7 +360,7 @@ def _one_size(frames: Sequence[ImageLike], numbers: Sequence[int]) -> tuple[int,
     return sizes[0] if sizes else (0, 0)
 
 
-def _content(raw: ImageLike, i: int) -> str:
+def content(raw: ImageLike, i: int = 0) -> str:
     """Hex hash of a file's bytes or of an in-memory image's RGB pixels."""
     if isinstance(raw, str | os.PathLike):
         return _file_content(raw)

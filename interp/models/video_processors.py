@@ -22,6 +22,7 @@ from transformers.utils.import_utils import is_torchvision_available
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from interp.errors import ModelError
+from interp.models.resizing import blank
 
 __all__ = ["VIDEO_PROCESSORS", "video_processor_class"]
 
@@ -76,9 +77,9 @@ class _TorchFrames(BaseVideoProcessor):
         top, left = int((image.shape[-2] - size.height) / 2), int((image.shape[-1] - size.width) / 2)
         return image[..., top : top + size.height, left : left + size.width]
 
-    def normalize(self, image: Tensor, mean: Any, std: Any, **options: Any) -> Tensor:
+    def normalize(self, image: Tensor, mean: Any, std: Any, inplace: bool = False, **options: Any) -> Tensor:
         """Returns (frames − mean) / std for each channel."""
-        del options
+        del inplace, options
         low, span = (
             torch.as_tensor(value, dtype=image.dtype, device=image.device).reshape(-1, 1, 1)
             for value in (mean, std)
@@ -104,7 +105,7 @@ def _target(image: Tensor, size: Any) -> tuple[int, int]:
     """(height, width) that a resize gives, as transformers works it out."""
     if size.shortest_edge and not size.longest_edge:
         return get_resize_output_image_size(
-            image[0] if image.ndim == 4 else image[0, 0],
+            blank((image.shape[-1], image.shape[-2])),
             size=size.shortest_edge,
             default_to_square=False,
             input_data_format=ChannelDimension.FIRST,

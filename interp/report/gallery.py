@@ -84,6 +84,7 @@ def shown_frames(sample: Sample, most: int = CARD_FRAMES) -> list[int]:
     n = len(sample.video)
     if len(marked) > most:
         marked = [marked[i] for i in np.linspace(0, len(marked) - 1, most).round().astype(int)]
+    chosen = set(marked)
     for size in range(min(most, n) + 1):  # as many evenly spaced ones as fit beside those
         spaced = np.linspace(0, n - 1, size).round().astype(int).tolist()
         if len({*marked, *spaced}) <= most:

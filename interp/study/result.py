@@ -323,7 +323,7 @@ def stored_tokens(cell: GridCell, index: int) -> TokenMap:
     footprints = np.asarray(row["footprints"], float).reshape(-1, 4)
     n = len(footprints)
     sample, first = cell.study.data[index], np.asarray(row["image_index"], int)
-    time = {}
+    time: dict[str, Any] = {}
     if sample.video is not None:
         time = {"frames": _frames(first, len(sample.video)), "frame_times": np.array(sample.video.times)}
     return TokenMap(
