@@ -39,7 +39,7 @@ def shown(sample: Sample, adapter: Any, processor: Any) -> dict[str, Any]:
         "height": frames.shape[1],
         "width": frames.shape[2],
     }
-    return {"videos": [frames], "videos_kwargs": {"do_sample_frames": False, "video_metadata": [about]}}
+    return {"videos": [[frames]], "videos_kwargs": {"do_sample_frames": False, "video_metadata": [about]}}
 
 
 def _check_takes_video(adapter: Any, processor: Any) -> None:
