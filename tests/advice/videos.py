@@ -48,7 +48,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("vi.views(vi.clip())", "Use an indicator that needs no pixels", "indicators.TokenKnockout()(vi.mllm(), [vi.clip()])"),
     ("vi.views(vi.clip())", "or pass the frames as images=[…]", "vi.views(Sample(images=list(vi.FRAMES[:2]), question='?'))"),
     ("vi.clip(times=[0, 1, 2, 3])", "pass fps= or times=", "vi.clip(fps=None, times=[0, 1, 2, 3])"),
-    ("vi.mllm({'do_resize': False}, 'smolvlm').trace(vi.clip())", "Set it to True on processor.video_processor", "vi.mllm({'do_resize': True}, 'smolvlm').trace(vi.clip())"),
+    ("vi.mllm({'do_resize': False}, 'smolvlm').trace(vi.clip())", "Set do_resize to True on processor.video_processor", "vi.mllm({'do_resize': True}, 'smolvlm').trace(vi.clip())"),
     ("methods.ViCrop().answer(vi.mllm(), vi.clip())", "Make one sample per frame", "methods.ViCrop().answer(vi.mllm(), Sample(vi.FRAMES[0], 'where is the nodule ?'))"),
 ]  # fmt: skip
 
