@@ -67,8 +67,8 @@ class SmolVlm(Idefics3):
         settings = processor.video_processor
         if not settings.do_resize:
             raise ModelError(
-                "the smolvlm adapter expects frames to be squashed onto one tile, but the video processor is set not to "
-                "resize. Set do_resize to True on processor.video_processor."
+                "the smolvlm adapter expects frames to be squashed onto one tile, but the video processor is set not "
+                "to resize. Set do_resize to True on processor.video_processor."
             )
         side = int(settings.max_image_size["longest_edge"])
         shape = (1, n_frames, 3, side, side)
