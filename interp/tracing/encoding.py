@@ -516,7 +516,7 @@ class Encoder:
                 joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
             else:
                 check_joinable(name, values, samples, self.adapter.name)
-                joined = joined_images(values)
+                joined = self._joined_images(name, [one for one in singles if name in one.inputs])
             cast = joined.is_floating_point() and not kept_whole(name)
             dtype = self.dtype if cast else joined.dtype
             inputs[name] = joined.to(device=self.device, dtype=dtype)
@@ -536,6 +536,12 @@ class Encoder:
         )
         batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
         return batch
+
+    def _joined_images(self, name: str, singles: Sequence[Encoded]) -> Tensor:
+        """An input without one value per token of all samples; families may say how theirs are joined."""
+        of_family = getattr(self.adapter, "joined", None)
+        found = None if of_family is None else of_family(name, [single.inputs for single in singles])
+        return joined_images([single.inputs[name] for single in singles]) if found is None else found
 
 
 def _fingerprints(sample: Sample) -> tuple[str, ...] | None:

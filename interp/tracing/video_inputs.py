@@ -27,7 +27,8 @@ def shown(sample: Sample, adapter: Any, processor: Any) -> dict[str, Any]:
     """
     if sample.video is None:
         pictures = [sample.load(i) for i in range(len(sample.images))]
-        return {"images": [pictures] if pictures else None}
+        nested = [pictures] if getattr(adapter, "nested_images", True) else pictures
+        return {"images": nested if pictures else None}
     _check_takes_video(adapter, processor)
     frames = np.stack([np.asarray(sample.load(i)) for i in range(len(sample.images))])
     video = sample.video

@@ -23,9 +23,11 @@ from interp.models.processors import images_only, load_processor, pixtral_proces
 
 LOCAL = {"local_files_only": True}
 WITH_VIDEOS = {
+    "gemma4",
     "internvl",
     "llava_next_video",
     "llava_onevision",
+    "molmo2",
     "qwen2_5_vl",
     "qwen2_vl",
     "qwen3_vl",
