@@ -28,6 +28,7 @@ from interp.tracing.rendering import Rendered, expand, placeholder, question_tok
 from interp.tracing.rope import Rope
 from interp.tracing.video_inputs import (
     check_joinable,
+    check_takes_video,
     footprints_of,
     input_names,
     kept_whole,
@@ -363,6 +364,7 @@ class Encoder:
         return seen.rendered[key]
 
     def _encode(self, sample: Sample, prompt: Prompt, seen: _Seen, settings: str | None = None) -> Encoded:
+        check_takes_video(sample, self.adapter, self.processor)
         rendered = self._rendered(sample, prompt, seen)
         found = self._process(rendered.text, sample)
         spans = found.pop("text_replacement_offsets", None)

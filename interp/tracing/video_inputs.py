@@ -12,7 +12,15 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.inputs.sample import Sample
 
-__all__ = ["check_joinable", "footprints_of", "input_names", "kept_whole", "located_in_time", "shown"]
+__all__ = [
+    "check_joinable",
+    "check_takes_video",
+    "footprints_of",
+    "input_names",
+    "kept_whole",
+    "located_in_time",
+    "shown",
+]
 
 
 def shown(sample: Sample, adapter: Any, processor: Any) -> dict[str, Any]:
@@ -22,14 +30,12 @@ def shown(sample: Sample, adapter: Any, processor: Any) -> dict[str, Any]:
     a frame of a video with one frame per second.
 
     Raises:
-        ModelError: The family or the processor takes no video.
         ImageError: An image or a frame that cannot be read.
     """
     if sample.video is None:
         pictures = [sample.load(i) for i in range(len(sample.images))]
         nested = [pictures] if getattr(adapter, "nested_images", True) else pictures
         return {"images": nested if pictures else None}
-    _check_takes_video(adapter, processor)
     frames = np.stack([np.asarray(sample.load(i)) for i in range(len(sample.images))])
     video = sample.video
     about = {
@@ -43,8 +49,10 @@ def shown(sample: Sample, adapter: Any, processor: Any) -> dict[str, Any]:
     return {"videos": [[frames]], "videos_kwargs": {"do_sample_frames": False, "video_metadata": [about]}}
 
 
-def _check_takes_video(adapter: Any, processor: Any) -> None:
-    """Raises `ModelError` unless the family and this processor take videos."""
+def check_takes_video(sample: Sample, adapter: Any, processor: Any) -> None:
+    """Raises `ModelError` where the sample shows a video and the family or this processor takes none."""
+    if sample.video is None:
+        return
     if not getattr(adapter, "video", False):
         raise ModelError(
             f"the family {adapter.name} takes images and no video. Pass the frames as images: "
