@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "WorkerOptions", "main", "merge_command", "run_script"]
 
-_WIDTH = 160
+_WIDTH = 180
 """Width of tables that are not printed to a terminal."""
 
 _ATTENDS = {
