@@ -293,7 +293,7 @@ class ReplaceEmbeddings:
             return filled, Cost()
         (sample,) = asked.samples
         with Meter(mllm.device) as meter:
-            batch = mllm.encode(sample.replace(images=self.other.images, image=None, boxes=()), asked.prompt)
+            batch = mllm.encode(sample.replace(**self.other.pictures, boxes=(), masks=()), asked.prompt)
             found = stream_of(KeptPass.of(mllm, batch, meter))
         n, wanted = found[-1].shape[1], own[-1].shape[1]
         if n != wanted:
@@ -404,7 +404,7 @@ class PaintPixels:
 
         def painted(part: Int[np.ndarray, " variant"]) -> Float[np.ndarray, " variant"]:
             shown = [paint_tokens(pictures, fills, tokens, masks[v]) for v in part]
-            made = [sample.replace(images=one, image=None, id=None) for one in shown]
+            made = [_repainted(sample, one) for one in shown]
             return _values(mllm, made, scored.batch.prompt, scored.aim, meter)
 
         with Meter(mllm.device) as meter:
@@ -435,9 +435,17 @@ def paint_tokens(
     painted = [picture.copy() for picture in pictures]
     seen = removed & ~np.isnan(tokens.footprints).any(axis=1)
     edges = np.ceil(tokens.footprints[seen] - 0.5).astype(int)
-    for image, (x0, y0, x1, y1) in zip(tokens.image_index[seen], edges, strict=True):
-        painted[image][y0:y1, x0:x1] = fills[image][y0:y1, x0:x1]
+    for frames, (x0, y0, x1, y1) in zip(tokens.frames[seen], edges, strict=True):
+        for image in range(*frames):
+            painted[image][y0:y1, x0:x1] = fills[image][y0:y1, x0:x1]
     return painted
+
+
+def _repainted(sample: Sample, pictures: list[Picture]) -> Sample:
+    """The sample with other pixels in its images or frames."""
+    if sample.video is None:
+        return sample.replace(images=pictures, image=None, id=None)
+    return sample.replace(video=pictures, times=sample.video.times, id=None)
 
 
 def _values(mllm: Mllm, samples: list[Sample], prompt: Prompt, aim: Aim, meter: Meter) -> np.ndarray:

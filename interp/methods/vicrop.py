@@ -443,6 +443,10 @@ def _samples(samples: Samples) -> tuple[Sample, ...] | Batch | Prefix:
     """One batch of samples with one image each."""
     chosen = samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
     for sample in _listed(chosen):
+        if sample.video is not None:
+            raise MethodError(
+                f"ViCrop crops a sample's one image; sample {sample.id} shows a video. Make one sample per frame."
+            )
         if len(sample.images) != 1:
             raise SampleError(
                 f"ViCrop crops a sample's one image; sample {sample.id} has {len(sample.images)}. Make one sample per "

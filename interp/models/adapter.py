@@ -21,6 +21,7 @@ __all__ = ["BUILT_IN", "Adapter", "adapters", "attends_in", "built_in", "find", 
 BUILT_IN: tuple[str, ...] = (
     "interp.models.families.llava:Llava",
     "interp.models.families.llava_next:LlavaNext",
+    "interp.models.families.llava_next:LlavaNextVideo",
     "interp.models.families.llava_next:LlavaOnevision",
     "interp.models.families.qwen:Qwen2Vl",
     "interp.models.families.qwen:Qwen25Vl",
@@ -80,6 +81,8 @@ class Adapter(Protocol):
     - `nested_images` (True): whether the processor takes the images of a sample as a list of their own (got_ocr2: no).
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
+    - `video` (False): whether it takes videos. Then `video_footprints(size, n_frames, inputs, processor, config)`
+      returns the footprints of a video's tokens, and `image_positions` their positions (docs/video.md).
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
       `interp check NAME` can check the family by its name.
     """

@@ -493,8 +493,13 @@ def input_function(
     with torch.inference_mode(False):
         given = normal(given_as(mllm, samples, prompt))
         batch = given.batch if isinstance(given, Prefix) else given
-        if "pixel_values" not in batch.inputs:
+        if not any(tokens.n for tokens in batch.tokens):
             raise ModelError("gradients of inputs need images; these samples have none.")
+        if of == "pixels" and not all("pixel_values" in one.inputs for one in batch.singles):
+            raise ModelError(
+                "gradients of pixels need images; a sample shows a video. Take those of embeddings, or "
+                "pass the frames as images=[…]."
+            )
         found = None
         if fixed or not likeliest(target):
             found = aims(mllm, given, target)

@@ -47,7 +47,6 @@ GEOMETRY = [
     ("md.cells('qwen2_vl', {'patch_size': 16}, {})", "Pass the processor of this checkpoint", "md.cells('qwen2_vl', {}, {})"),
     ("md.cells('qwen2_vl', {'size': {'height': 56, 'width': 56}}, {})", "Set both", "md.cells('qwen2_vl', *2 * [{'size': {'shortest_edge': 28**2, 'longest_edge': 8 * 28**2}}])"),
     ("md.cells('qwen2_vl', {}, {'size': md.FOUR})", "Set them on processor.image_processor", "md.cells('qwen2_vl', {'size': md.FOUR}, {'size': md.FOUR})"),
-    ("md.family_of('qwen3_vl').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "md.mllm_of('qwen3_vl').trace(Sample(images=[PIC, PIC], question='?'))"),
     ("md.asked('llama4', size={'height': 42, 'width': 42})", "Set processor.image_processor.size", "md.asked('llama4', size={'height': 56, 'width': 56})"),
     ("md.asked('llama4', size={'height': 42, 'width': 42})", "pass the processor of this checkpoint", "md.asked('llama4')"),
     ("md.cells('llava', {}, {'do_center_crop': False})", "Set them on processor.image_processor instead", "md.cells('llava', *2 * [{'do_center_crop': False}])"),

@@ -44,6 +44,10 @@ def sample(**fields: Any) -> Sample:
     return Sample(picture(), **{**given, **fields})
 
 
+def _video() -> dict[str, Any]:
+    return {"video": [picture(), picture(), picture()], "question": "is it red?", "fps": 2.0}
+
+
 def samples() -> data.Samples:
     """Two samples that say they are of no split."""
     return data.Samples([sample(id="one"), sample(id="two", question="is it red?", answer="yes")], "tried")
@@ -92,6 +96,8 @@ def _inputs() -> list[Call]:
         Call("Mask", interp.Mask, given(values=np.eye(4, dtype=bool))),
         Call("Mask.check", interp.Mask(np.eye(4, dtype=bool)).check, given(size=(4, 4))),
         Call("Sample", interp.Sample, lambda: {"image": picture(), "question": "is it red?"}),
+        Call("Sample of a video", interp.Sample, lambda: _video() | {"n_frames": 2}),
+        Call("Sample of a video at a rate", interp.Sample, lambda: _video() | {"video_fps": 1.0}),
         Call("Sample.load", one.load),
         Call("Sample.replace", one.replace, given(question="?", boxes=[], meta={}, image=picture(), id="x")),
         Call("Prompt", interp.Prompt),

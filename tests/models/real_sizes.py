@@ -190,6 +190,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "text_config": MISTRAL,
         "image_grid_pinpoints": NEXT,
     },
+    "llava-hf/LLaVA-NeXT-Video-7B-hf": {
+        **LLAVA,
+        "model_type": "llava_next_video",
+        "text_config": VICUNA,
+        "image_grid_pinpoints": NEXT,
+    },
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": {
         "model_type": "llava_onevision",
         "image_grid_pinpoints": ONEVISION,
@@ -557,6 +563,10 @@ EDGE336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width":
 PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "llava": (transformers.LlavaImageProcessorPil(**EDGE336), {"patch_size": 14}),
     "llava_next": (
+        transformers.LlavaNextImageProcessorPil(**EDGE336, image_grid_pinpoints=NEXT),
+        {"patch_size": 14},
+    ),
+    "llava_next_video": (
         transformers.LlavaNextImageProcessorPil(**EDGE336, image_grid_pinpoints=NEXT),
         {"patch_size": 14},
     ),

@@ -28,6 +28,7 @@ WITH_VIDEOS = {
     "glm4v",
     "glm4v_moe",
     "internvl",
+    "llava_next_video",
     "llava_onevision",
     "molmo2",
     "qwen2_5_vl",

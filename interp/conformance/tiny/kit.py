@@ -88,11 +88,16 @@ def tokenizer(**named: str) -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def template(image: str) -> str:
-    """A chat template that writes `image` in the place of an image."""
+def template(image: str, video: str = "") -> str:
+    """A chat template that writes `image` in the place of an image, and `video` in that of a video."""
+    video_branch = "{% elif c['type'] == 'video' %}" + video + " " if video else ""
     return (
         "{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}"
-        "{% if c['type'] == 'image' %}" + image + " {% else %}{{ c['text'] }} {% endif %}{% endfor %}"
+        "{% if c['type'] == 'image' %}"
+        + image
+        + " "
+        + video_branch
+        + "{% else %}{{ c['text'] }} {% endif %}{% endfor %}"
         "{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
     )
 

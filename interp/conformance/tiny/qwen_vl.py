@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, TinyFamily, template, text_config, tokenizer
-from interp.models.processors import images_only
+from interp.models.processors import images_only, with_video
 
 __all__ = ["FAMILIES", "QWEN3_VL_PATCH", "QWEN3_VL_VISION", "TOKENS", "qwen3_vl_config", "qwen3_vl_processor"]
 
@@ -20,8 +20,8 @@ TOKENS: dict[str, Any] = {
 """Arguments the Qwen-VL configs share."""
 
 
-def _processor(kind: type[Any], patch: int) -> Any:
-    """A Qwen-VL processor without videos, for images of 9 to 60 tokens of 2×2 patches."""
+def _processor(kind: type[Any], patch: int, pixels: int = 1) -> Any:
+    """A Qwen-VL processor for images of 9 to 60 tokens of 2×2 patches, and for pairs of frames of about as many."""
     cell = (2 * patch) ** 2
     images = transformers.Qwen2VLImageProcessorPil(
         patch_size=patch, size={"shortest_edge": 9 * cell, "longest_edge": 60 * cell}
@@ -32,8 +32,15 @@ def _processor(kind: type[Any], patch: int) -> Any:
         vision_start_token="<|vision_start|>",
         vision_end_token="<|vision_end|>",
     )
-    chat = template("<|vision_start|> <|image_pad|> <|vision_end|>")
-    return images_only(kind)(images, words, chat_template=chat)
+    around = "<|vision_start|> {} <|vision_end|>"
+    chat = template(around.format("<|image_pad|>"), around.format("<|video_pad|>"))
+    whole = images_only(kind)(images, words, chat_template=chat)
+    return with_video(
+        whole,
+        patch_size=patch,
+        size={"shortest_edge": 9 * cell * pixels, "longest_edge": 60 * cell * pixels},
+        cap_pixels_per_frame=False,
+    )
 
 
 _QWEN2_VL_PATCH = 14
@@ -126,7 +133,7 @@ def qwen3_vl_config() -> transformers.Qwen3VLConfig:
 
 def qwen3_vl_processor() -> transformers.Qwen3VLProcessor:
     """Qwen3-VL's own, for images of 9 to 60 tokens."""
-    return _processor(transformers.Qwen3VLProcessor, QWEN3_VL_PATCH)
+    return _processor(transformers.Qwen3VLProcessor, QWEN3_VL_PATCH, pixels=4)  # the limits are of 4 frames
 
 
 FAMILIES = {

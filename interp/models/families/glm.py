@@ -21,6 +21,7 @@ class Glm4v(Qwen2Vl):
         "patches of 14 px merged 2×2, one row-major grid; each axis resized on its own to a multiple of 28 px; the "
         "limits count an image's pixels twice"
     )
+    video = False
     examples = ("zai-org/GLM-4.1V-9B-Thinking",)
     default_system = None
 

@@ -1,17 +1,19 @@
-"""LLaVA-NeXT (LLaVA-1.6) and LLaVA-OneVision: the squashed whole image, then the anyres grid."""
+"""LLaVA-NeXT (LLaVA-1.6), its video model, and LLaVA-OneVision: the squashed whole image, then the anyres grid."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interp.errors import ModelError
-from interp.inputs.footprints import Footprints, concatenate
-from interp.models.anyres import AnyRes
-from interp.models.base import Family
-from interp.models.resizing import agree, one_image
+import numpy as np
 
-__all__ = ["LlavaNext", "LlavaOnevision"]
+from interp.errors import ModelError
+from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, joined_in_time, lay
+from interp.models.anyres import AnyRes, mesh, patch_lines
+from interp.models.base import Family
+from interp.models.resizing import agree, cropped_window, one_image, pixel_size
+
+__all__ = ["LlavaNext", "LlavaNextVideo", "LlavaOnevision"]
 
 
 class LlavaNext(Family):
@@ -45,18 +47,47 @@ class LlavaNext(Family):
         return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
 
 
+class LlavaNextVideo(LlavaNext):
+    """The `llava_next_video` family: images as LLaVA-NeXT; of a video, each frame cropped and its patches pooled."""
+
+    name = "llava_next_video"
+    model_types = ("llava_next_video",)
+    examples = ("llava-hf/LLaVA-NeXT-Video-7B-hf", "llava-hf/LLaVA-NeXT-Video-7B-DPO-hf")
+    video = True
+
+    def video_footprints(
+        self, size: Size, n_frames: int, inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """Returns one grid a frame over its central square; each token is a block of patches (2×2 in all checkpoints).
+
+        Patches at the right and the bottom that do not fill a block have no token.
+
+        Raises:
+            ModelError: The frames are not squares of the tower's size, or do not follow from the settings.
+        """
+        settings, vision = processor.video_processor, config.vision_config
+        side, patch, block = int(vision.image_size), int(vision.patch_size), int(config.spatial_pool_stride)
+        shape = (1, n_frames, 3, side, side)
+        agree("frames of shape", shape, tuple(inputs["pixel_values_videos"].shape), settings)
+        n = side // patch // block
+        seen = n * block * patch
+        window = cropped_window(size, (side, side), (seen, seen), settings)
+        return in_frames(lay(size, (n, n), window), n_frames)
+
+
 class LlavaOnevision(Family):
     """The `llava_onevision` family.
 
     An image that is processed alone has two views, "base" and "tile". An image that is processed together with others
     (see the processor's `batch_num_images`) has only "base", padded to a square instead of squashed, and one newline
-    token.
+    token. The frames of a video are squashed, and pooled to half as many tokens along each axis.
     """
 
     name = "llava_onevision"
     model_types = ("llava_onevision",)
     layout = "whole image squashed, then tiles as one row-major grid, unpadded, shrunk, a newline token after each row"
     examples = ("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf")
+    video = True
 
     def footprints(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
@@ -92,3 +123,31 @@ class LlavaOnevision(Family):
                 for size, tiled in zip(sizes, alone, strict=True)
             ]
         )
+
+    def video_footprints(
+        self, size: Size, n_frames: int, inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """Returns one grid a frame over the squashed frame, then one newline token without area.
+
+        The model shrinks the patches of a frame bilinearly, so that a token stands for about 2×2 of them.
+
+        Raises:
+            ModelError: The frames are cropped, or do not follow from the settings.
+        """
+        settings, vision = processor.video_processor, config.vision_config
+        side, patch = int(vision.image_size), int(vision.patch_size)
+        squashed = ({"height": side, "width": side}, False)
+        agree(
+            "a size and a crop of", (pixel_size(settings), bool(settings.do_center_crop)), squashed, settings
+        )
+        shape = (1, n_frames, 3, side, side)
+        agree("frames of shape", shape, tuple(inputs["pixel_values_videos"].shape), settings)
+        per_tile = side // patch
+        n = -(-per_tile // 2)
+        edges = np.arange(n + 1) * per_tile / n
+        lines = patch_lines(edges, patch=patch, per_tile=per_tile, side=side)
+        frame = mesh(size, lines * size[1] / side, lines * size[0] / side, view="")
+        cells = in_frames(frame, n_frames)
+        last = np.array([[n_frames - 1, n_frames]])
+        newline = Footprints(np.full((1, 4), np.nan), None, np.array([""]), last[:, 0], last)
+        return joined_in_time([cells, newline])
