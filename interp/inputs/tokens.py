@@ -74,6 +74,11 @@ class TokenMap:
     spans: Mapping[str, Int[np.ndarray, " position"]] = field(default_factory=dict)
     words: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
+    counted = "image tokens"
+    """What `image` are, in errors."""
+    whole = "prompt tokens"
+    """What `length` counts, in errors."""
+
     def __post_init__(self) -> None:
         if isinstance(self.length, bool) or not isinstance(self.length, int | np.integer):
             raise MapError(f"length is the number of tokens of the prompt; got {self.length!r}.")

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from interp.errors import ImageError, ImageTokenMismatch, ModelError, PromptError, SampleError
 from interp.inputs.footprints import check_count
+from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
@@ -52,6 +53,7 @@ class Batch:
         prompt: the prompt they were rendered with.
         singles: each sample's own unpadded encoding, for what needs to encode again.
         pad_id: the id in the padding.
+        patches_of: gives the patches of one encoding; see `patches`.
     """
 
     inputs: dict[str, Tensor]
@@ -63,9 +65,21 @@ class Batch:
     prompt: Prompt
     singles: tuple[Encoded, ...]
     pad_id: int
+    patches_of: Callable[[Encoded], PatchMap] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @cached_property
+    def patches(self) -> tuple[PatchMap, ...]:
+        """Where each sample's patches are in the vision tower, which sees them apart from the prompt.
+
+        Raises:
+            ModelError: The family's adapter does not say, or the tower is of a form that has no such map.
+        """
+        if self.patches_of is None:
+            raise ModelError("this batch was made without its model; encode the samples with mllm.encode(samples).")
+        return tuple(map(self.patches_of, self.singles))
 
     @cached_property
     def extents(self) -> tuple[int, ...]:
@@ -329,6 +343,21 @@ class Encoder:
         self.processed.keep(key, single)
         return single
 
+    def patch_map(self, single: Encoded) -> PatchMap:
+        """Where the patches of one sample are in the vision tower.
+
+        Raises:
+            ModelError: The adapter has no `patches`, or the tower is of a form that has no such map.
+        """
+        of = getattr(self.adapter, "patches", None)
+        if of is None:
+            raise ModelError(
+                f"the adapter {self.adapter.name!r} does not say where the patches of its vision tower are. Subclass "
+                "interp.models.base.Family, or give it patches(sizes, inputs, processor, config)."
+            )
+        sizes = single.tokens.sizes
+        return PatchMap.of(of(sizes, single.inputs, self.processor, self.config), sizes)
+
     def again(self, batch: Batch, prompt: Prompt) -> Batch:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
         pairs = zip(batch.samples, batch.singles, strict=True)
@@ -522,6 +551,7 @@ class Encoder:
             prompt=prompt,
             singles=tuple(singles),
             pad_id=pad_id,
+            patches_of=self.patch_map,
         )
         batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
         return batch

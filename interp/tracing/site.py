@@ -108,15 +108,21 @@ class Site:
             for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them;
             "answer" for the rows of generated tokens.
         keys: the same, for the columns. Positions are unpadded.
+        tower: "vision" for the vision encoder's own attention. Layers and heads are then its own, and queries and keys
+            its patches: "patches" ("image" means the same), "cls" and "register" where it has such tokens, "all",
+            `positions([…])` of a `PatchMap`, or `image_mask(…)` over patches; queries have to be given. None for the
+            language model.
 
     Raises:
-        SiteError: Values of the wrong kind, pairs together with layers, or an empty selection.
+        SiteError: Values of the wrong kind, pairs together with layers, an empty selection, or groups that the vision
+            tower has not.
     """
 
     layers: Literal["all"] | Sequence[int] = "all"
     heads: Literal["all"] | Sequence[int] | Sequence[tuple[int, int]] = "all"
     queries: Selector | Sequence[Selector] = "last"
     keys: Selector | Sequence[Selector] = "image"
+    tower: Literal["vision"] | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -129,6 +135,8 @@ class Site:
                 f"(layer, head) pairs name their layers; leave out layers={list(self.layers)!r}, or give heads= "
                 "as heads without layers, such as heads=[0]."
             )
+        if self.tower is not None:
+            _check_tower(self.tower, self.groups)
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...] | None:
@@ -169,6 +177,7 @@ class Site:
             "heads": heads if heads == "all" else list(heads),
             "queries": [_selector_to_json(selector) for selector in queries],
             "keys": [_selector_to_json(selector) for selector in keys],
+            **({} if self.tower is None else {"tower": self.tower}),
         }
 
     @classmethod
@@ -183,7 +192,8 @@ class Site:
             heads = values["heads"]
             if isinstance(heads, list):
                 heads = [tuple(one) if isinstance(one, list) else one for one in heads]
-            return cls(layers=values["layers"], heads=heads, queries=queries, keys=keys)
+            tower = values.get("tower")
+            return cls(layers=values["layers"], heads=heads, queries=queries, keys=keys, tower=tower)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, SiteError):
                 raise
@@ -191,6 +201,29 @@ class Site:
                 f"a site as JSON has layers, heads, queries and keys, as Site.to_dict writes them; got {values!r:.200} "
                 f"({type(error).__name__}: {error})."
             ) from error
+
+
+TOWER_GROUPS = ("all", "patches", "image", "cls", "register")
+"""Groups of positions in a vision tower."""
+
+
+def _check_tower(tower: Any, groups: Sequence[Sequence[Selector]]) -> None:
+    """Refuse another tower, and groups of tokens that no vision tower has.
+
+    Raises:
+        SiteError: As said.
+    """
+    if tower != "vision":
+        raise SiteError(f'tower is "vision", or None for the language model; got {tower!r:.200}.')
+    for name, group in zip(("queries", "keys"), groups, strict=True):
+        for one in group:
+            if isinstance(one, Positions | ImageMask) or one in TOWER_GROUPS:
+                continue
+            raise SiteError(
+                f"{name}={one!r} is a group of the prompt's tokens, and the vision tower has none of these. Of "
+                f'tower="vision" write {name}="patches", "cls" or "register" where the tower has them, "all", '
+                "interp.positions([…]), or interp.image_mask(…) over patches."
+            )
 
 
 def select(
@@ -211,7 +244,7 @@ def _one(selector: Selector, tokens: TokenMap, sample: int, n_samples: int) -> I
     if isinstance(selector, Positions):
         if selector.positions[-1] >= tokens.length:
             raise SiteError(
-                f"sample {sample} of the batch has {tokens.length} prompt tokens, so positions run from 0 to "
+                f"sample {sample} of the batch has {tokens.length} {tokens.whole}, so positions run from 0 to "
                 f"{tokens.length - 1}; got {selector.positions[-1]}. Positions are unpadded."
             )
         return np.array(selector.positions)
@@ -234,8 +267,8 @@ def _mask_of(
     mask = np.array(selector.masks[sample if selector.per_sample else 0])
     if len(mask) != tokens.n:
         raise SiteError(
-            f"image_mask has {len(mask)} values, but sample {sample} of the batch has {tokens.n} image "
-            "tokens."
+            f"image_mask has {len(mask)} values, but sample {sample} of the batch has {tokens.n} "
+            f"{tokens.counted}."
         )
     return mask
 

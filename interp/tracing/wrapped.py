@@ -15,6 +15,7 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter
 from interp.models.base import Attends
+from interp.models.vision_patches import tower_attention, tower_layers
 from interp.tracing.attention_functions import takes_masks
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
@@ -92,6 +93,34 @@ class WrappedModel:
     def n_key_value_heads(self) -> int:
         """Key-value heads of each decoder layer."""
         return int(getattr(self._text_config, "num_key_value_heads", None) or self.n_heads)
+
+    @cached_property
+    def vision_attentions(self) -> list[Any]:
+        """The attention module of each layer of the vision tower.
+
+        Raises:
+            ModelError: The model has no tower whose attention goes through transformers' attention interface.
+        """
+        find = getattr(self.adapter, "vision_layers", tower_layers)
+        return [tower_attention(layer) for layer in find(self.hf)]
+
+    @property
+    def n_vision_layers(self) -> int:
+        """Layers of the vision tower.
+
+        Raises:
+            ModelError: As `vision_attentions`.
+        """
+        return len(self.vision_attentions)
+
+    @property
+    def n_vision_heads(self) -> int:
+        """Heads of each layer of the vision tower.
+
+        Raises:
+            ModelError: As `vision_attentions`.
+        """
+        return int(self.vision_attentions[0].num_heads)
 
     @property
     def vocabulary_size(self) -> int:

@@ -10,8 +10,10 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
+from interp.inputs.patch_map import Patches
 from interp.models.base import Family
 from interp.models.resizing import check_views, down_columns, one_image, setting, squashed_size, whole
+from interp.models.vision_patches import turned, usual_patches
 
 __all__ = ["InternVl"]
 
@@ -43,6 +45,17 @@ class InternVl(Family):
         sides = [_side(tile, config) for tile in tiles]
         turned = config.model_type == "interp_internvl_v1"
         return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
+
+    def patches(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns the patches of each tile, row by row; also where tokens run down the columns (InternVL 1.2)."""
+        found = self.footprints(sizes, inputs, processor, config)
+        k = self.patches_along(config)
+        if config.model_type != "interp_internvl_v1" or not len(found):
+            return usual_patches(found, inputs, config, k)
+        side = _side((int(inputs["pixel_values"].shape[-1]), int(inputs["pixel_values"].shape[-2])), config)
+        return turned(found, (side, side), inputs, config, k)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML with each image on its own line."""
