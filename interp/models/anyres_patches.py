@@ -34,9 +34,7 @@ def anyres_patches(
         n = cut.per_tile
         base = cut.base(size) if tiled else _without_newline(cut.padded(size), n)
         tiles = _tiles(cut, size) if tiled else []
-        sequences += [
-            TowerSequence(replace(one, image=np.full(len(one), number))) for one in (base, *tiles)
-        ]
+        sequences += [TowerSequence(replace(one, image=np.full(len(one), number))) for one in (base, *tiles)]
         weights.append(PatchWeights.members([[i] for i in range(n * n)], n * n))
         newline = PatchWeights.members([[]], 0)
         weights.append(_tile_weights(cut, size) if tiled else newline)

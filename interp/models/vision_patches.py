@@ -121,9 +121,7 @@ def block_order(grid: tuple[int, int], k: int) -> Int[np.ndarray, " patch"]:
     return np.arange(rows * cols * k * k).reshape(rows, k, cols, k).transpose(0, 2, 1, 3).reshape(-1)
 
 
-def usual_patches(
-    footprints: Footprints, inputs: Mapping[str, Any], config: Any, k: int
-) -> Patches:
+def usual_patches(footprints: Footprints, inputs: Mapping[str, Any], config: Any, k: int) -> Patches:
     """The patches of a tower of a usual form: each token is k×k patches, each grid of tokens one sequence.
 
     Qwen-like towers, whose inputs have `image_grid_thw`, take the patches of a token together, and those with windows
@@ -157,18 +155,14 @@ def turned(
     column_major = np.arange(n).reshape(grid).T.reshape(-1)
     starts = np.arange(0, len(footprints), n)
     row_major = (starts[:, None] + np.argsort(column_major)).reshape(-1)
-    boxes, views, image = (
-        one[row_major] for one in (footprints.boxes, footprints.views, footprints.image)
-    )
+    boxes, views, image = (one[row_major] for one in (footprints.boxes, footprints.views, footprints.image))
     found = usual_patches(Footprints(boxes, grid, views, image), inputs, config, k)
     weights = found.weights
     back = replace(weights, token=row_major[weights.token])
     return replace(found, weights=back)
 
 
-def _grids(
-    footprints: Footprints, inputs: Mapping[str, Any], config: Any, k: int
-) -> list[tuple[int, int]]:
+def _grids(footprints: Footprints, inputs: Mapping[str, Any], config: Any, k: int) -> list[tuple[int, int]]:
     """The grid of tokens of each sequence."""
     n = len(footprints)
     if inputs.get("pixel_values_videos") is not None:
@@ -229,5 +223,3 @@ def _orders(inputs: Mapping[str, Any], config: Any, k: int) -> list[np.ndarray] 
             order = order.reshape(-1, k * k)[np.asarray(units)].reshape(-1)
         found.append(order)
     return found
-
-

@@ -78,7 +78,9 @@ class Batch:
             ModelError: The family's adapter does not say, or the tower is of a form that has no such map.
         """
         if self.patches_of is None:
-            raise ModelError("this batch was made without its model; encode the samples with mllm.encode(samples).")
+            raise ModelError(
+                "this batch was made without its model; encode the samples with mllm.encode(samples)."
+            )
         return tuple(map(self.patches_of, self.singles))
 
     @cached_property

@@ -24,6 +24,14 @@ from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Read, Residual, Rows
 from interp.tracing.site import Selector, Site, select
+from interp.tracing.vision_request import (
+    Tower,
+    VisionEdit,
+    VisionSelection,
+    of_tower,
+    vision_edits,
+    vision_selection,
+)
 from interp.tracing.visibility import Visibility
 
 __all__ = [
@@ -118,13 +126,18 @@ class StreamPatch:
 class Request:
     """All reads and edits of a batch."""
 
-    selections: tuple[Selection | StreamSelection, ...] = ()
+    selections: tuple[Selection | StreamSelection | VisionSelection, ...] = ()
     applied: tuple[Applied, ...] = ()
     patches: tuple[StreamPatch, ...] = ()
+    vision_edits: tuple[VisionEdit, ...] = ()
+    tower: Tower | None = None
 
     def first_row(self, sample: int) -> int | None:
-        """The earliest position that is read or edited in a sample, or None."""
-        rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
+        """The earliest position that is read or edited in a sample, or None; 0 where the vision tower is."""
+        if self.tower is not None:
+            return 0
+        parts = (*self.selections, *self.applied, *self.patches)
+        rows = [part.queries[sample] for part in parts]
         return min((int(at[0]) for at in rows if len(at)), default=None)
 
 
@@ -136,15 +149,23 @@ def resolve(
     n_layers: int,
     n_heads: int,
     visibility: Visibility = Visibility(),  # noqa: B008 - frozen
+    tower: Tower | None = None,
 ) -> Request:
-    """The request of a batch.
+    """The request of a batch. `tower`: the vision tower, if a read or edit is of it.
 
     Raises:
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
         EditError: Edits out of order, values that do not fit, or a row left without keys under "renormalise".
     """
+    seen = () if tower is None else vision_edits([edit for edit in edits if of_tower(edit)], tower)
+    edits = [edit for edit in edits if not of_tower(edit)] if tower is not None else edits
     check_order(edits)
-    selections = tuple(_selection(read, tokens, n_layers, n_heads) for read in reads)
+    selections = tuple(
+        _selection(read, tokens, n_layers, n_heads)
+        if tower is None or not of_tower(read)
+        else vision_selection(read, tower)
+        for read in reads
+    )
     on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
     found = [_applied(edit, tokens, n_layers, n_heads, visibility) for edit in on_rows]
     applied = tuple(
@@ -153,7 +174,7 @@ def resolve(
     for sample, own in enumerate(tokens):
         _refuse_rows_without_keys([a for a in applied if a.hides], sample, own, visibility)
     patches = tuple(_patch(edit, tokens, n_layers) for edit in edits if isinstance(edit, PatchResidual))
-    return Request(selections, applied, patches)
+    return Request(selections, applied, patches, seen, tower)
 
 
 def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:

@@ -149,8 +149,8 @@ class Site:
         """The selectors of the queries and of the keys."""
         return cast(tuple[Selector, ...], self.queries), cast(tuple[Selector, ...], self.keys)
 
-    def resolve(self, n_layers: int, n_heads: int) -> dict[int, tuple[int, ...]]:
-        """The heads of each layer the site names: layer → heads, both in the order given.
+    def resolve(self, n_layers: int, n_heads: int, whose: str = "model") -> dict[int, tuple[int, ...]]:
+        """The heads of each layer the site names: layer → heads, both in the order given. `whose`: for errors.
 
         Raises:
             SiteError: A layer or head the model does not have.
@@ -161,12 +161,14 @@ class Site:
         if self.pairs is not None:
             found: dict[int, list[int]] = {}
             for layer, head in self.pairs:
-                found.setdefault(_within(layer, n_layers, "layer"), []).append(_within(head, n_heads, "head"))
+                found.setdefault(_within(layer, n_layers, "layer", whose), []).append(
+                    _within(head, n_heads, "head", whose)
+                )
             return {layer: tuple(heads) for layer, heads in found.items()}
         layers = range(n_layers) if self.layers == "all" else cast(tuple[int, ...], self.layers)
         heads = range(n_heads) if self.heads == "all" else cast(tuple[int, ...], self.heads)
-        chosen = tuple(_within(head, n_heads, "head") for head in heads)
-        return {_within(layer, n_layers, "layer"): chosen for layer in layers}
+        chosen = tuple(_within(head, n_heads, "head", whose) for head in heads)
+        return {_within(layer, n_layers, "layer", whose): chosen for layer in layers}
 
     def to_dict(self) -> dict[str, Any]:
         """The site as JSON values; `Site.from_dict` reads them back."""
@@ -378,9 +380,9 @@ def _integer(value: Any, what: str) -> int:
     return int(value)
 
 
-def _within(index: int, n: int, what: str) -> int:
+def _within(index: int, n: int, what: str, whose: str) -> int:
     if index >= n:
-        raise SiteError(f"the model has {n} {what}s, 0 … {n - 1}; got {what} {index}.")
+        raise SiteError(f"the {whose} has {n} {what}s, 0 … {n - 1}; got {what} {index}.")
     return index
 
 

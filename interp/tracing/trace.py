@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial, reduce
 from numbers import Integral
@@ -16,6 +16,7 @@ import xarray as xr
 from torch import Tensor
 
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
+from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
@@ -41,6 +42,8 @@ from interp.tracing.run import (
     run,
 )
 from interp.tracing.source import source_pass
+from interp.tracing.vision_request import Tower, VisionSelection, of_tower
+from interp.tracing.vision_work import VisionWork, make_vision_work
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["SampleTrace", "Trace", "answers", "apart", "ends", "execute", "trace"]
@@ -55,12 +58,14 @@ class SampleTrace:
         tokens: Where its tokens are.
         answer: The generated text; None without generate=.
         ids: The generated tokens, the end included if it came; empty without generate=.
+        patches: Where its patches are in the vision tower; None unless that was read or edited.
     """
 
     reads: tuple[xr.DataArray, ...]
     tokens: TokenMap
     answer: str | None = None
     ids: tuple[int, ...] = ()
+    patches: PatchMap | None = None
 
     @property
     def rows(self) -> xr.DataArray:
@@ -141,7 +146,7 @@ def _joined(rows: Sequence[xr.DataArray]) -> xr.DataArray:
     last = rows[0].dims[-1]
     ragged = [d for d in rows[0].dims if d in ("step", "query", last)]
     sizes = {d: max(r.sizes[d] for r in rows) for d in ragged}
-    plain = [r.drop_vars([d for d in (*ragged, "position") if d in r.coords]) for r in rows]
+    plain = [r.drop_vars([name for name, at in r.coords.items() if {*ragged} & {*at.dims}]) for r in rows]
     padded = [r.pad({d: (0, sizes[d] - r.sizes[d]) for d in ragged}, constant_values=np.nan) for r in plain]
     places = np.full((len(rows), sizes[last]), np.nan)
     for line, r in zip(places, rows, strict=True):
@@ -279,11 +284,13 @@ class _Asked:
                 )
             answers, ids = _answers(mllm, outcome)
             n_steps = None if ids is None else [len(one) for one in ids]
-            rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
+            patches = () if request.tower is None else request.tower.patches
+            rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps, patches)
             check_reads(mllm, batch, rows, edits)
             logits = outcome.logits.cpu().numpy()
         n = len(batch)
-        parts = zip(rows, batch.tokens, answers or [None] * n, ids or [()] * n, strict=True)
+        own = patches or [None] * n
+        parts = zip(rows, batch.tokens, answers or [None] * n, ids or [()] * n, own, strict=True)
         return Trace(
             samples=tuple(SampleTrace(*part) for part in parts),
             logits=xr.DataArray(logits, dims=["sample", "token_id"], name="logits"),
@@ -321,9 +328,11 @@ def execute(
     """
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
-    request = resolve(
-        reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, visibility=mllm.visibility
-    )
+    tower = None
+    if any(map(of_tower, (*reads, *edits))):
+        tower = Tower(batch.patches, mllm.n_vision_layers, mllm.n_vision_heads)
+    sizes = {"n_layers": mllm.n_layers, "n_heads": mllm.n_heads}
+    request = resolve(reads, edits, batch.tokens, **sizes, visibility=mllm.visibility, tower=tower)
     merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
         options = {"generation": generation, "decoding": decoding, "keep": keep}
@@ -413,6 +422,11 @@ def _run(
     work = _work(mllm, request, layout, before, recorder)
     streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
     if mllm.server is not None:
+        if request.tower is not None:
+            raise ServerError(
+                "the vision tower's attention cannot be read or edited on an NDIF server: jobs carry work for the "
+                "language model's layers alone. Load the model without remote=True."
+            )
         if decoding.contrast is not None:
             raise ServerError(
                 "guidance against the model without the image needs a second stream of passes beside the first, which "
@@ -436,8 +450,21 @@ def _run(
         contrast=contrast,
         keep=keep,
     )
+    vision = _vision(mllm, request, recorder)
     executor = _by_source if mllm.executor == "source" else _by_tap
-    return executor(mllm, work, streams, once)
+    outcome = executor(mllm, work, streams, vision, once)
+    if vision is not None:
+        vision.check()
+    return outcome
+
+
+def _vision(mllm: WrappedModel, request: Request, recorder: Recorder) -> VisionWork | None:
+    """What to do in the vision tower; None where nothing is."""
+    if request.tower is None:
+        return None
+    reads = {n: one for n, one in enumerate(request.selections) if isinstance(one, VisionSelection)}
+    attentions = mllm.vision_attentions
+    return make_vision_work(reads, request.vision_edits, request.tower, attentions, recorder, mllm.family)
 
 
 def _work(
@@ -471,6 +498,7 @@ def _by_tap(
     mllm: WrappedModel,
     work: Mapping[int, LayerWork],
     streams: Mapping[int, StreamWork],
+    vision: VisionWork | None,
     run: Callable[..., Outcome],
 ) -> Outcome:
     """The run with its layers armed, inside an nnsight trace that is handed the whole outcome, once."""
@@ -479,8 +507,9 @@ def _by_tap(
         return mllm.installation.collector(run())
 
     collector = getattr(mllm.nn, COLLECTOR)
+    tower = nullcontext() if vision is None else vision.armed()
     # nnsight wants an input; `collect` has its own
-    with mllm.installation.armed(work, streams), mllm.nn.trace(torch.zeros(1), fn=collect):
+    with mllm.installation.armed(work, streams), tower, mllm.nn.trace(torch.zeros(1), fn=collect):
         outcome = collector.output.save()
     return outcome  # noqa: RET504 - nnsight assigns it when the block ends
 
@@ -489,9 +518,14 @@ def _by_source(
     mllm: WrappedModel,
     work: Mapping[int, LayerWork],
     streams: Mapping[int, StreamWork],
+    vision: VisionWork | None,
     run: Callable[..., Outcome],
 ) -> Outcome:
     """The run as one nnsight trace per pass."""
+    if vision is not None:
+        raise ModelError(
+            'the vision tower\'s attention is read and edited by the executor "tap" alone. Use mllm.using("tap").'
+        )
 
     def within(one_pass: Callable[[], Tensor]) -> Tensor:
         collect = mllm.installation.collector

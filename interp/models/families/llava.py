@@ -60,7 +60,9 @@ class Llava(Family):
         dropped = _leading(processor, config) - (config.vision_feature_select_strategy == "default")
         cells = _cells(sizes, inputs, processor, config)
         weights = [
-            PatchWeights.members([[]] * max(dropped, 0) + [[i] for i in range(max(-dropped, 0), len(one))], len(one))
+            PatchWeights.members(
+                [[]] * max(dropped, 0) + [[i] for i in range(max(-dropped, 0), len(one))], len(one)
+            )
             for one in cells
         ]
         images = [replace(one, image=np.full(len(one), i)) for i, one in enumerate(cells)]
@@ -79,9 +81,7 @@ def _scales(config: Any) -> Any:
     return getattr(config, "scales", None)
 
 
-def _cells(
-    sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
-) -> list[Footprints]:
+def _cells(sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any) -> list[Footprints]:
     """Returns each image's grid of patches.
 
     Raises:
