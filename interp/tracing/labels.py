@@ -165,7 +165,7 @@ def _labelled_patches(
 def _attention(
     selection: Selection | VisionSelection,
     sample: int,
-    places: Int[np.ndarray, " key"] | None,
+    places: Int[np.ndarray, " place"] | None,
     values: Float[np.ndarray, "step layer head query key"],
     first: int | None,
     kind: str,

@@ -43,7 +43,7 @@ class _Flat:
     """
 
     starts: Int[np.ndarray, " sample_and_end"]
-    slots: tuple[Int[np.ndarray, " position"], ...]
+    slots: tuple[Int[np.ndarray, " _"], ...]
     cuts: Int[np.ndarray, " sequence_and_end"]
 
     @classmethod

@@ -1,0 +1,171 @@
+"""Rows of the vision tower against an eager tower, on every family: alone, in a batch, with several images."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import interp
+from interp import Rows, Site
+from interp.conformance.tiny import families
+from interp.errors import ModelError, SiteError
+from interp.tracing import Mllm
+from tests.tracing.tower_reference import EagerTower, sharp
+
+SIZES = (
+    [(84, 140)],
+    [(190, 60)],
+    [(84, 140), (90, 60)],
+)  # (rows, cols): wide, tall, and two images in one prompt
+EVERY = Rows(Site(tower="vision", queries="all", keys="all"))
+
+
+@cache
+def model(family: str) -> Mllm:
+    return sharp(family)
+
+
+@cache
+def samples() -> list[interp.Sample]:
+    rng = np.random.default_rng(0)
+    pictures = [[rng.integers(0, 255, (*size, 3)).astype(np.uint8) for size in sizes] for sizes in SIZES]
+    asked = ("is it red?", "where is the nodule in the left lung?", "what is there?")
+    return [interp.Sample(images=p, question=q) for p, q in zip(pictures, asked, strict=True)]
+
+
+@pytest.mark.by_default(family=["llava_next", "qwen2_5_vl", "mistral3", "gemma3"])
+@pytest.mark.parametrize("family", families())
+def test_rows_are_an_eager_towers(family):
+    mllm, eager = model(family), EagerTower.of(family)
+    batch = mllm.encode(samples())
+    some = interp.image_mask([np.arange(one.n) % 5 == 1 for one in batch.patches])
+    plain = mllm.trace(batch)
+    trace = mllm.trace(batch, reads=[Rows(Site(tower="vision", queries=some, keys="all"))])
+    assert (trace.logits.values == plain.logits.values).all(), "reading changed the answer"
+    eager.logits(batch.inputs)
+    starts = np.cumsum([0, *(one.length for one in batch.patches)])
+    for layer in range(mllm.n_vision_layers):
+        dense = eager.dense(layer)
+        assert len(dense[0]) == starts[-1]
+        assert dense.max() > 4 * dense[0, 0].mean(), "the tower's rows are too even to show a mistake"
+        for own, start, one in zip(batch.patches, starts[:-1], trace, strict=True):
+            at = start + own.slots
+            assert_allclose(
+                one.rows.values[layer], dense[:, at[one.rows["query"].values, None], at], atol=3e-6
+            )
+
+
+@pytest.mark.parametrize("family", ["llava_next", "qwen2_5_vl", "mistral3"])
+def test_rows_do_not_depend_on_the_batch(family):
+    mllm = model(family)
+    together = mllm.trace(samples(), reads=[EVERY])
+    for one, sample in zip(together, samples(), strict=True):
+        alone = mllm.trace(sample, reads=[EVERY], generate=2)[0]
+        assert alone.rows.dims == one.rows.dims, "the tower runs once, so rows have no steps"
+        assert_allclose(alone.rows, one.rows, atol=1e-6)
+
+
+def test_a_part_of_the_rows_is_that_part():
+    """Some layers, heads, rows and columns; averaged heads; (layer, head) pairs."""
+    mllm = model("qwen2_5_vl")
+    whole = mllm.trace(samples(), reads=[EVERY])
+    masks = [np.arange(one.patches.n) % 3 == 0 for one in whole]
+    site = Site(
+        tower="vision",
+        layers=[1],
+        heads=[1, 0],
+        queries=interp.positions([7, 2]),
+        keys=interp.image_mask(masks),
+    )
+    pairs = Site(tower="vision", heads=[(1, 0), (0, 1)], queries=interp.positions([5]), keys="patches")
+    trace = mllm.trace(samples(), reads=[Rows(site), Rows(site, reduce="head"), Rows(pairs)])
+    for one, full, mask in zip(trace, whole, masks, strict=True):
+        some, mean, paired = one.reads
+        wanted = full.rows.values[1][[1, 0]][:, [2, 7]][:, :, mask]
+        assert_allclose(some[0], wanted, atol=1e-6)
+        assert_allclose(mean[0], wanted.mean(axis=0), atol=1e-6)
+        assert some.dims == ("layer", "head", "query", "patch")
+        assert some["patch"].values.tolist() == np.flatnonzero(mask).tolist()
+        both = [full.rows.values[1, 0, 5], full.rows.values[0, 1, 5]]
+        assert_allclose(paired.values[:, 0], both, atol=1e-6)
+
+
+def test_class_tokens_have_names_and_labels():
+    mllm = model("llava_next")
+    rows = mllm.trace(samples()[0], reads=[Rows(Site(tower="vision", queries="cls", keys="all"))])[0].rows
+    patches = mllm.encode(samples()[0]).patches[0]
+    assert rows.dims[-1] == "key"
+    assert rows.sizes["query"] == patches.sequence.max() + 1, "one class token a view"
+    assert rows["view"].values.tolist() == patches.labels.tolist()
+    assert set(rows["view"].values) == {"cls", "base", "tile"}
+    for i, row in enumerate(rows.transpose("query", ...).values):
+        assert_allclose(row[..., patches.sequence == i].sum(-1), 1, atol=1e-6)
+        assert not row[..., patches.sequence != i].any(), "a view sees no other view"
+
+
+def test_samples_of_one_image_and_a_prefix_read_the_same():
+    """The tower runs before any prefix, so a trace that reads it runs whole prompts; equal prompts run once."""
+    mllm, sample = model("llava"), samples()[0]
+    read = Rows(Site(tower="vision", queries="cls", keys="patches"))
+    plain = mllm.trace(sample, reads=[read])[0].rows
+    prefix = mllm.prefix(sample)
+    assert mllm.trace(prefix, reads=[read])[0].rows.identical(plain)
+    twice = mllm.trace([sample, sample], reads=[read])
+    assert all(np.allclose(one.rows, plain, atol=1e-7) for one in twice)
+    both = mllm.trace(sample, reads=[Rows(), read])[0].reads
+    assert both[0].dims[-1] == "token"
+    assert_allclose(both[1], plain, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "queries='last' is a group of the prompt"),
+        ({"queries": "cls", "keys": "text"}, "keys='text' is a group of the prompt"),
+        ({"queries": interp.word("red")}, "none of these"),
+        ({"tower": "audio"}, 'tower is "vision"'),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_other_groups_and_towers_are_refused(fields, words):
+    with pytest.raises(SiteError, match=words):
+        Site(**{"tower": "vision", **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"queries": "cls"}, "this vision tower has the groups 'all', 'patches'"),
+        ({"queries": "all", "layers": [2]}, "the vision tower has 2 layers"),
+        ({"queries": "all", "heads": [9]}, "the vision tower has 2 heads"),
+        ({"queries": interp.positions([500])}, "positions in the vision tower"),
+        ({"queries": interp.image_mask([True])}, "has 25 patches"),
+        ({"queries": interp.image_mask([False] * 25)}, "selects nothing"),
+    ],
+)
+def test_what_the_tower_has_not_is_refused(fields, words):
+    read = Rows(Site(tower="vision", **fields))
+    with pytest.raises(SiteError, match=words):
+        model("paligemma").trace(samples()[0], reads=[read])
+
+
+def test_a_site_of_the_tower_is_json():
+    site = Site(tower="vision", layers=[1], queries="cls", keys="patches")
+    assert Site.from_dict(site.to_dict()) == site
+    assert "tower" not in Site().to_dict(), "sites of the language model keep their hash"
+
+
+def test_an_adapter_that_miscounts_is_refused():
+    mllm = sharp("gemma3")
+    right = type(mllm.adapter).patches_along
+
+    class Wrong(type(mllm.adapter)):
+        def patches_along(self, config):
+            return right(self, config) + 1
+
+    object.__setattr__(mllm, "adapter", Wrong())
+    with pytest.raises(ModelError, match=r"over 64 positions, but the adapter 'gemma3' describes 144"):
+        mllm.trace(samples()[0], reads=[EVERY])
