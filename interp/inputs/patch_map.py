@@ -65,13 +65,13 @@ class PatchWeights:
         found[self.token, self.patch] = self.weight
         return found
 
-    def to_tokens(self, values: Float[np.ndarray, "*other patch"]) -> Float[np.ndarray, "*other token"]:
+    def to_tokens(self, values: Any) -> Float[np.ndarray, "*other token"]:
         """Each token's mean over its patches; NaN for tokens without patches.
 
         To sum instead, as attention weights of keys add up, multiply by the number of patches of each token.
 
         Args:
-            values: One value per patch along the last axis.
+            values: (…, patch) numbers, an array or a tensor.
 
         Raises:
             MapError: Another number of values than patches.
@@ -81,11 +81,11 @@ class PatchWeights:
         empty = np.bincount(self.token, minlength=self.shape[0]) == 0
         return np.where(empty, np.nan, sums)
 
-    def to_patches(self, values: Float[np.ndarray, "*other token"]) -> Float[np.ndarray, "*other patch"]:
+    def to_patches(self, values: Any) -> Float[np.ndarray, "*other patch"]:
         """Each patch's mean over the tokens that hold it, by their weights; NaN for patches that no token holds.
 
         Args:
-            values: One value per image token along the last axis.
+            values: (…, token) numbers, an array or a tensor.
 
         Raises:
             MapError: Another number of values than image tokens.
