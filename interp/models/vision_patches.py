@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -205,7 +205,7 @@ def _orders(inputs: Mapping[str, Any], config: Any, k: int) -> list[np.ndarray] 
     grids = inputs.get("image_grid_thw")
     if grids is None:
         return None
-    from transformers.vision_utils import get_vision_window_index  # noqa: PLC0415 - versions before 5.20 lack it
+    from transformers.vision_utils import get_vision_window_index
 
     found = []
     for frames, rows, cols in ([int(n) for n in one] for one in grids):

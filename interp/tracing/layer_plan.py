@@ -24,6 +24,7 @@ from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Read, Residual, Rows
 from interp.tracing.site import Selector, Site, select
+from interp.tracing.visibility import Visibility
 from interp.tracing.vision_request import (
     Tower,
     VisionEdit,
@@ -32,7 +33,6 @@ from interp.tracing.vision_request import (
     vision_edits,
     vision_selection,
 )
-from interp.tracing.visibility import Visibility
 
 __all__ = [
     "Applied",

@@ -1,8 +1,8 @@
 """Carries out reads and edits of the vision tower's attention.
 
-A tower's attention is called once for all images of a batch, or once for each image or window, or over all images packed
-into one row under a mask. Whatever the form, each call holds the next positions of the tower's own order (`slots`), so
-it is cut into pieces that see each other and every piece is read and edited on its own.
+A tower's attention is called once for all images of a batch, or once for each image or window, or over all images
+packed into one row under a mask. Whatever the form, each call holds the next positions of the tower's own order
+(`slots`), so it is cut into pieces that see each other and every piece is read and edited on its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,7 @@ class _LayerWork:
             return
         for line, start in enumerate(firsts):
             edges = [0, *(cuts[(cuts > start) & (cuts < start + length)] - start).tolist(), length]
-            for low, high in zip(edges[:-1], edges[1:], strict=True):
+            for low, high in pairwise(edges):
                 at = slice(line, line + 1), slice(low, high)
                 yield _Piece(_part(call, *at), np.array([start + low]), at)
 

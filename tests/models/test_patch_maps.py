@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from interp.conformance.tiny import families, tiny
 from interp.errors import MapError, ModelError, SiteError
 from interp.inputs.footprints import check_layout, squash
-from interp.inputs.patch_map import PatchMap, Patches, PatchWeights, TowerSequence
+from interp.inputs.patch_map import Patches, PatchMap, PatchWeights, TowerSequence
 from interp.models.adapter import find
 from interp.models.vision_patches import merged, subdivided, tower_layers
 from tests.models.footprint_checks import Bench
@@ -97,7 +97,7 @@ def test_a_footprints_pixels_change_its_patch(family, sizes):
 @pytest.mark.parametrize("sizes", SAMPLES)
 @pytest.mark.parametrize("family", families())
 def test_a_changed_patch_moves_the_tokens_that_hold_it(family, sizes):
-    """A patch's features are changed as they leave the tower; the tokens that move are those that it has a weight in."""
+    """Change a patch's features as they leave the tower: those tokens move that it has a weight in."""
     one = bench(family, SAMPLES[sizes])
     found, model = mapped(one), one.parts[0]
     layers = one.adapter.vision_layers(model)
@@ -121,7 +121,7 @@ def test_a_changed_patch_moves_the_tokens_that_hold_it(family, sizes):
 
 
 def test_shrunk_tiles_have_the_weights_of_the_mean():
-    """OneVision's tokens of a shrunk grid are linear in its patches, by the weights: a change of size a moves them w·a."""
+    """OneVision's tokens of a shrunk grid are the sums of its patches by their weights."""
     one = bench("llava_onevision", [(230, 200)])
     found, model = mapped(one), one.parts[0]
     weights = found.weights.matrix()

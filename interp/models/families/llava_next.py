@@ -9,9 +9,9 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, concatenate
 from interp.inputs.patch_map import Patches
 from interp.models.anyres import AnyRes
+from interp.models.anyres_patches import anyres_patches
 from interp.models.base import Family
 from interp.models.resizing import agree, one_image
-from interp.models.anyres_patches import anyres_patches
 from interp.models.vision_patches import leading_tokens
 
 __all__ = ["LlavaNext", "LlavaOnevision"]
