@@ -42,7 +42,7 @@ class PatchWeights:
         """The weights of tokens that are made of these patches, each alike."""
         token = np.repeat(np.arange(len(lists)), [len(one) for one in lists])
         patch = np.concatenate([np.asarray(one, int) for one in (*lists, [])])
-        weight = 1.0 / np.array([len(lists[i]) for i in token], float) if len(token) else np.empty(0)
+        weight = 1.0 / np.array([len(lists[int(i)]) for i in token], float)
         return cls(token, patch, weight, (len(lists), n_patches))
 
     @classmethod

@@ -72,8 +72,8 @@ def _tile_weights(cut: AnyRes, size: Size) -> PatchWeights:
             token.append(np.full(len(found), row * (len(columns) + 1) + column))
             patch.append(found)
             weight.append(np.outer(share, part).reshape(-1))
-    parts = (np.concatenate(one) for one in (token, patch, weight))
-    return PatchWeights(*parts, (len(rows) * (len(columns) + 1), numbers.size))
+    shape = (len(rows) * (len(columns) + 1), int(numbers.size))
+    return PatchWeights(np.concatenate(token), np.concatenate(patch), np.concatenate(weight), shape)
 
 
 def _along(first: int, kept: int, cells: int) -> list[tuple[np.ndarray, Float[np.ndarray, " patch"]]]:

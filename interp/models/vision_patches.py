@@ -12,14 +12,15 @@ from jaxtyping import Int
 from torch import nn
 
 from interp.errors import ModelError
-from interp.inputs.footprints import Footprints
-from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
+from interp.inputs.footprints import Footprints, Size
+from interp.inputs.patch_map import Patches, PatchMap, PatchWeights, TowerSequence
 
 __all__ = [
     "block_order",
     "leading_tokens",
     "merged",
     "merged_side",
+    "patch_map",
     "subdivided",
     "tower_attention",
     "tower_layers",
@@ -119,6 +120,23 @@ def block_order(grid: tuple[int, int], k: int) -> Int[np.ndarray, " patch"]:
     """The patch at each place where the patches of a token come together: k×k blocks row by row, rows in a block."""
     rows, cols = grid
     return np.arange(rows * cols * k * k).reshape(rows, k, cols, k).transpose(0, 2, 1, 3).reshape(-1)
+
+
+def patch_map(
+    adapter: Any, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+) -> PatchMap:
+    """Where the patches of one sample are in the vision tower, as an adapter says; arguments as in its `footprints`.
+
+    Raises:
+        ModelError: The adapter has no `patches`, or the tower is of a form that has no such map.
+    """
+    of = getattr(adapter, "patches", None)
+    if of is None:
+        raise ModelError(
+            f"the adapter {adapter.name!r} does not say where the patches of its vision tower are. Subclass "
+            "interp.models.base.Family, or give it patches(sizes, inputs, processor, config)."
+        )
+    return PatchMap.of(of(sizes, inputs, processor, config), sizes)
 
 
 def usual_patches(footprints: Footprints, inputs: Mapping[str, Any], config: Any, k: int) -> Patches:

@@ -25,6 +25,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
+from interp.models.vision_patches import patch_map
 from interp.tracing.rendering import Rendered, expand, question_tokens, render
 from interp.tracing.rope import Rope
 
@@ -345,21 +346,6 @@ class Encoder:
         self.processed.keep(key, single)
         return single
 
-    def patch_map(self, single: Encoded) -> PatchMap:
-        """Where the patches of one sample are in the vision tower.
-
-        Raises:
-            ModelError: The adapter has no `patches`, or the tower is of a form that has no such map.
-        """
-        of = getattr(self.adapter, "patches", None)
-        if of is None:
-            raise ModelError(
-                f"the adapter {self.adapter.name!r} does not say where the patches of its vision tower are. Subclass "
-                "interp.models.base.Family, or give it patches(sizes, inputs, processor, config)."
-            )
-        sizes = single.tokens.sizes
-        return PatchMap.of(of(sizes, single.inputs, self.processor, self.config), sizes)
-
     def again(self, batch: Batch, prompt: Prompt) -> Batch:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
         pairs = zip(batch.samples, batch.singles, strict=True)
@@ -553,7 +539,9 @@ class Encoder:
             prompt=prompt,
             singles=tuple(singles),
             pad_id=pad_id,
-            patches_of=self.patch_map,
+            patches_of=lambda one: patch_map(
+                self.adapter, one.tokens.sizes, one.inputs, self.processor, self.config
+            ),
         )
         batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
         return batch

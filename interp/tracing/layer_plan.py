@@ -136,8 +136,7 @@ class Request:
         """The earliest position that is read or edited in a sample, or None; 0 where the vision tower is."""
         if self.tower is not None:
             return 0
-        parts = (*self.selections, *self.applied, *self.patches)
-        rows = [part.queries[sample] for part in parts]
+        rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
         return min((int(at[0]) for at in rows if len(at)), default=None)
 
 
@@ -161,10 +160,10 @@ def resolve(
     edits = [edit for edit in edits if not of_tower(edit)] if tower is not None else edits
     check_order(edits)
     selections = tuple(
-        _selection(read, tokens, n_layers, n_heads)
-        if tower is None or not of_tower(read)
-        else vision_selection(read, tower)
-        for read in reads
+        vision_selection(one, tower)
+        if tower and of_tower(one)
+        else _selection(one, tokens, n_layers, n_heads)
+        for one in reads
     )
     on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
     found = [_applied(edit, tokens, n_layers, n_heads, visibility) for edit in on_rows]

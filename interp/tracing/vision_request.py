@@ -75,17 +75,16 @@ def vision_selection(read: Read, tower: Tower) -> VisionSelection:
     """
     assert isinstance(read, Rows)  # a `Residual` has no tower
     site = read.site
-    groups = dict(zip(("queries", "keys"), site.groups, strict=True))
-    found = {name: tower.places(group) for name, group in groups.items()}
-    for name, samples in found.items():
+    found = [tower.places(group) for group in site.groups]
+    for name, group, samples in zip(("queries", "keys"), site.groups, found, strict=True):
         for i, at in enumerate(samples):
             if not len(at):
                 raise SiteError(
-                    f"{name}={groups[name]!r} selects nothing in sample {i} of the batch, which has "
+                    f"{name}={group!r} selects nothing in sample {i} of the batch, which has "
                     f"{tower.patches[i].n} patches. A read needs at least one."
                 )
     heads = site.resolve(tower.n_layers, tower.n_heads, "vision tower")
-    return VisionSelection(heads, site.pairs, read.reduce == "head", found["queries"], found["keys"])
+    return VisionSelection(heads, site.pairs, read.reduce == "head", *found)
 
 
 def vision_edits(edits: Sequence[Edit], tower: Tower) -> tuple[VisionEdit, ...]:

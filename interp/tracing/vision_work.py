@@ -258,7 +258,7 @@ class VisionWork:
     """
 
     layers: dict[int, _LayerWork]
-    attentions: Sequence[nn.Module]
+    attentions: Sequence[Any]
     family: str
 
     @contextmanager

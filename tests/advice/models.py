@@ -130,7 +130,13 @@ ROWS: list[tuple[str, str, str]] = [
     *CHECKS,
 ]  # (a call that fails, words of its message, a call that follows them)
 
-ELSEWHERE: dict[str, str] = {}  # the beginning of a message: why no row follows it, or the test that does
+ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
+    "{…} has no module that transformers calls its image encoder": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
+    "the adapter {…} does not say where the patches": "tests/tracing/test_vision_rows.py::test_a_batch_or_adapter_without_patches_is_refused",
+    "the patches of a video are not mapped yet": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
+    "{…} image tokens are not whole grids": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
+    "with S² (LLaVA-Tri) the vision tower runs over the image": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
+}
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (84, 140, 3), dtype=np.uint8)
 

@@ -325,6 +325,7 @@ def model_calls() -> dict[str, list[Call]]:
             Call("Mllm.encode", mllm.encode, one),
             Call("Mllm.prefix", mllm.prefix, one),
             Call("Mllm.embeddings", mllm.embeddings, given(batch=at.batch)),
+            Call("sinks", interp.sinks, on_model),
             Call("Mllm.using", mllm.using, given(executor="tap")),
             Call(
                 "Mllm.sharing",

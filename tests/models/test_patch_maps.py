@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from interp.errors import MapError, ModelError, SiteError
 from interp.inputs.footprints import check_layout, squash
 from interp.inputs.patch_map import Patches, PatchMap, PatchWeights, TowerSequence
 from interp.models.adapter import find
-from interp.models.vision_patches import merged, subdivided, tower_layers
+from interp.models.vision_patches import merged, subdivided, tower_attention, tower_layers, usual_patches
 from tests.models.footprint_checks import Bench
 
 Size = tuple[int, int]
@@ -196,7 +197,18 @@ def test_tokens_and_patches_without_each_other_are_nan():
 def test_models_without_a_usual_tower_are_refused():
     with pytest.raises(ModelError, match="no module that transformers calls its image encoder"):
         tower_layers(torch.nn.Linear(2, 2))
-    model, _ = tiny("llava")
+    model, processor = tiny("llava")
+    one = squash((10, 10), (5, 1))
+    cells = replace(one, grid=None, views=np.array(["a", "a", "b", "b", "b"]))
+    with pytest.raises(ModelError, match="5 image tokens are not whole grids of 4×4"):
+        usual_patches(cells, {}, model.config, 1)
+    with pytest.raises(ModelError, match="the patches of a video are not mapped"):
+        usual_patches(cells, {"pixel_values_videos": 1}, model.config, 1)
     model.model.vision_tower = torch.nn.Sequential(torch.nn.Linear(2, 2))
     with pytest.raises(ModelError, match="has no list of layers whose attention goes through"):
         tower_layers(model)
+    with pytest.raises(ModelError, match="has no attention module of transformers' form"):
+        tower_attention(torch.nn.Linear(2, 2))
+    model.config.scales = [56, 112]
+    with pytest.raises(ModelError, match=r"S² .* read the language model's"):
+        find(model.config).patches([(10, 10)], {}, processor, model.config)  # type: ignore[attr-defined]

@@ -107,3 +107,15 @@ def test_what_cannot_be_flagged_is_refused():
         interp.sinks(mllm, samples(), k=0)
     with pytest.raises(SiteError, match="has 2 layers"):
         interp.sinks(mllm, samples(), layer=7)
+
+
+def test_an_adapter_that_miscounts_is_refused():
+    mllm = wrap(*tiny("gemma3"))
+
+    class Wrong(type(mllm.adapter)):
+        def patches_along(self, config: Any) -> int:
+            return 1
+
+    object.__setattr__(mllm, "adapter", Wrong())
+    with pytest.raises(ModelError, match="has 64 positions, but the adapter 'gemma3' describes 16"):
+        interp.sinks(mllm, samples()[0])

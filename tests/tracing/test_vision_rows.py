@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
 
 import interp
-from interp import Rows, Site
+from interp import Rows, ScaleWeights, Site
 from interp.conformance.tiny import families
 from interp.errors import ModelError, SiteError
 from interp.tracing import Mllm
+from interp.tracing.attention_call import Call
+from interp.tracing.hooks import Recorder
+from interp.tracing.vision_request import Tower, vision_edits, vision_selection
+from interp.tracing.vision_work import make_vision_work
 from tests.tracing.tower_reference import EagerTower, sharp
 
 SIZES = (
@@ -169,3 +176,54 @@ def test_an_adapter_that_miscounts_is_refused():
     object.__setattr__(mllm, "adapter", Wrong())
     with pytest.raises(ModelError, match=r"over 64 positions, but the adapter 'gemma3' describes 144"):
         mllm.trace(samples()[0], reads=[EVERY])
+
+
+def test_a_batch_or_adapter_without_patches_is_refused():
+    mllm = sharp("llava")
+    with pytest.raises(ModelError, match="made without its model"):
+        _ = replace(mllm.encode(samples()[0]), patches_of=None).patches
+
+    class Plain:
+        """The parts that an adapter must have, and no more."""
+
+        name = "plain"
+        matches, layers = mllm.adapter.matches, mllm.adapter.layers
+        image_positions, footprints = mllm.adapter.image_positions, mllm.adapter.footprints
+        fallback_prompt = mllm.adapter.fallback_prompt
+
+    object.__setattr__(mllm, "adapter", Plain())
+    assert mllm.n_vision_layers == 2, "transformers itself names the tower"
+    with pytest.raises(ModelError, match="'plain' does not say where the patches"):
+        mllm.trace(samples()[0], reads=[EVERY])
+
+
+def test_packed_sequences_of_one_call_are_cut_as_separate_calls_are():
+    """Flash attention takes all windows in one call, with their ends: the same rows as a call for each."""
+    mllm = model("qwen2_5_vl")
+    batch = mllm.encode(samples())
+    tower = Tower(batch.patches, mllm.n_vision_layers, mllm.n_vision_heads)
+    edit = ScaleWeights(
+        Site(tower="vision", layers=[0], queries="patches", keys=interp.positions([3, 20])), 2
+    )
+    n = sum(one.length for one in batch.patches)
+    ends = torch.tensor([0, 16, 24, 60, 90, n])
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, n, 16)
+    found = []
+    for packed in (True, False):
+        recorder = Recorder()
+        reads = {
+            0: vision_selection(Rows(Site(tower="vision", layers=[0], queries="all", keys="all")), tower)
+        }
+        made = vision_edits([edit], tower)
+        work = make_vision_work(reads, made, tower, mllm.vision_attentions, recorder, "x").layers[0]
+        calls = [(0, n)] if packed else list(pairwise(ends.tolist()))
+        output = []
+        for start, stop in calls:
+            parts = [one[:, :, start:stop] for one in (query, key, value)]
+            call = Call.of(mllm.vision_attentions[0], parts, None, {"scaling": 0.3, "is_causal": False})
+            lengths = {"cu_seq_lens_q": ends} if packed else {}
+            output.append(work.finish(call, torch.zeros(1, stop - start, 2, 16), lengths))
+        found.append((torch.cat(output, dim=1), recorder.rows[0, 0][0]))
+    assert found[0][0].any()
+    torch.testing.assert_close(found[0], found[1])
