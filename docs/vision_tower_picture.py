@@ -20,6 +20,7 @@ def heat(values: np.ndarray) -> Image.Image:
 
 
 def main() -> None:
+    """Writes the picture: the image, and the mean rows of patches inside and outside its box, layer 1."""
     mllm = interp.load("organism")
     sample = interp.data.bundled("natural", n=1)[0]
     inside = mllm.encode(sample).patches[0].mask(sample.boxes)

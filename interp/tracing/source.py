@@ -20,6 +20,9 @@ from interp.tracing.residual import StreamWork
 
 __all__ = ["as_unified", "attention_call", "carry_out_attention", "source_pass"]
 
+Finishing = Callable[[Call, Tensor, Mapping[str, Any]], Tensor]
+"""(call, its output, its keyword arguments) → the output in its place."""
+
 _CALL = "attention_interface_"
 
 
@@ -29,6 +32,7 @@ def source_pass(
     work: Mapping[int, LayerWork],
     streams: Mapping[int, StreamWork],
     one_pass: Callable[[], Tensor],
+    tower: Sequence[tuple[Any, Finishing]] = (),
 ) -> Float[Tensor, "sample position token_id"]:
     """One forward pass under the work of its layers; what `one_pass` returned.
 
@@ -38,13 +42,23 @@ def source_pass(
         work: what to do in the attention of which layer.
         streams: what to do with the output of which layer.
         one_pass: runs the model and hands its result through the collector.
+        tower: nnsight's view of attention modules of the vision tower, in the order in which they run, each with what to
+            do with its output; empty where nothing is.
 
     Raises:
         ModelError: Attention whose source does not call transformers' attention interface.
     """
     calls = {i: attention_call(layers[i].self_attn) for i in sorted(work)}
+    seen = [(attention_call(attention), finish) for attention, finish in tower]
     # nnsight wants an input; `one_pass` has its own, which need not be rows of tokens
     with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
+        for call, finish in seen:
+            positional, kwargs = as_unified(*call.inputs)
+            output = call.output
+            finished = finish(
+                Call.of(positional[0], positional[1:4], positional[4], kwargs), output[0], kwargs
+            )
+            call.output = (finished, *output[1:])
         for i in sorted({*calls, *streams}):
             if i in calls:
                 positional, kwargs = calls[i].inputs

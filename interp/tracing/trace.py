@@ -451,8 +451,10 @@ def _run(
         keep=keep,
     )
     vision = _vision(mllm, request, recorder)
-    executor = _by_source if mllm.executor == "source" else _by_tap
-    outcome = executor(mllm, work, streams, vision, once)
+    if mllm.executor == "source":
+        outcome = _by_source(mllm, work, streams, vision, once, recorder)
+    else:
+        outcome = _by_tap(mllm, work, streams, vision, once)
     if vision is not None:
         vision.check()
     return outcome
@@ -520,16 +522,14 @@ def _by_source(
     streams: Mapping[int, StreamWork],
     vision: VisionWork | None,
     run: Callable[..., Outcome],
+    recorder: Recorder,
 ) -> Outcome:
-    """The run as one nnsight trace per pass."""
-    if vision is not None:
-        raise ModelError(
-            'the vision tower\'s attention is read and edited by the executor "tap" alone. Use mllm.using("tap").'
-        )
+    """The run as one nnsight trace per pass; the vision tower runs in the first."""
 
     def within(one_pass: Callable[[], Tensor]) -> Tensor:
         collect = mllm.installation.collector
-        return source_pass(mllm.nn, mllm.layers, work, streams, lambda: collect(one_pass()))
+        seen = () if vision is None or recorder.step else vision.seen_by(mllm.vision_views)
+        return source_pass(mllm.nn, mllm.layers, work, streams, lambda: collect(one_pass()), seen)
 
     with mllm.installation.armed({}):
         return run(within=within)

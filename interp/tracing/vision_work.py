@@ -280,6 +280,10 @@ class VisionWork:
                 stack.callback(set_work, self.attentions[layer], None)
             yield
 
+    def seen_by(self, views: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """The views of the attention modules that have work, each with it, for the source executor."""
+        return [(views[layer], work.finish) for layer, work in sorted(self.layers.items())]
+
     def check(self) -> None:
         """Refuse results of a tower that did not run as the adapter says, or of rows without keys.
 

@@ -104,6 +104,12 @@ class WrappedModel:
         find = getattr(self.adapter, "vision_layers", tower_layers)
         return [tower_attention(layer) for layer in find(self.hf)]
 
+    @cached_property
+    def vision_views(self) -> list[Any]:
+        """nnsight's views of `vision_attentions`."""
+        paths = {module: path for path, module in self.hf.named_modules()}
+        return [self.nn.get(paths[attention]) for attention in self.vision_attentions]
+
     @property
     def n_vision_layers(self) -> int:
         """Layers of the vision tower.

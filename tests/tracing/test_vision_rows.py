@@ -227,3 +227,27 @@ def test_packed_sequences_of_one_call_are_cut_as_separate_calls_are():
         found.append((torch.cat(output, dim=1), recorder.rows[0, 0][0]))
     assert found[0][0].any()
     torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.by_default(family=["llava_next", "mistral3"])
+@pytest.mark.parametrize("family", [one for one in families() if not one.startswith("qwen")])
+def test_the_source_executor_reads_and_edits_the_same(family):
+    mllm = model(family)
+    batch = mllm.encode(samples())
+    some = interp.image_mask([np.arange(one.n) % 5 == 1 for one in batch.patches])
+    read = Rows(Site(tower="vision", queries=some, keys="all"))
+    site = Site(tower="vision", layers=[0], heads=[1], queries="patches", keys=some)
+    runs = [
+        one.trace(batch, reads=[read, Rows()], edits=[ScaleWeights(site, 3)], generate=2)
+        for one in (mllm, mllm.using("source"))
+    ]
+    assert_allclose(runs[1].logits, runs[0].logits, atol=1e-6)
+    assert runs[0].answers == runs[1].answers
+    for tap, source in zip(*runs, strict=True):
+        assert_allclose(source.reads[0], tap.reads[0], atol=1e-6)
+        assert_allclose(source.reads[1], tap.reads[1], atol=1e-6)
+
+
+def test_the_source_executor_refuses_a_tower_of_several_calls():
+    with pytest.raises(ModelError, match='use the executor "tap"'):
+        model("qwen2_5_vl").using("source").trace(samples()[2], reads=[EVERY])
