@@ -52,9 +52,9 @@ class Adapter(Protocol):
       the attention mask (paligemma: 1).
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
-    - `vision_layers(model)` and `patches(sizes, inputs, processor, config)`: the layers of the vision tower and where its
-      patches are (`interp.inputs.patch_map.Patches`), for `Site(tower="vision")`. `Family` has both for towers of a usual
-      form; other adapters without `patches` have no readable tower.
+    - `vision_layers(model)` and `patches(sizes, inputs, processor, config)`: the layers of the vision tower and where
+      its patches are (`interp.inputs.patch_map.Patches`), for `Site(tower="vision")`. `Family` has both for towers of a
+      usual form; an adapter without `patches` has no readable tower.
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
       `interp check NAME` can check the family by its name.
     """

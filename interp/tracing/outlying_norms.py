@@ -23,7 +23,7 @@ from interp.tracing.trace import trace
 from interp.tracing.vision_states import feature_layer, vision_states
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["Sinks", "norm_outliers", "sinks"]
+__all__ = ["Sinks", "norm_outliers", "sinks", "spaced"]
 
 Where = Literal["vision", "decoder"]
 N_QUERIES = 64
@@ -142,7 +142,7 @@ def sinks(
 def _in_tower(mllm: WrappedModel, batch: Batch, layer: int, k: float) -> list[Sinks]:
     """Those of the patches."""
     states = vision_states(mllm, batch, layer)
-    some = [_spaced(one.n) for one in batch.patches]
+    some = [spaced(one.n) for one in batch.patches]
     site = Site(tower="vision", queries=image_mask(some), keys="patches")
     rows = trace(mllm, batch, reads=[Rows(site, reduce="head")])
     return [
@@ -180,7 +180,7 @@ def _sinks(
     )
 
 
-def _spaced(n: int) -> Bool[np.ndarray, " patch"]:
+def spaced(n: int) -> Bool[np.ndarray, " patch"]:
     """At most `N_QUERIES` of n, evenly spaced."""
     found = np.zeros(n, bool)
     found[np.linspace(0, n - 1, min(n, N_QUERIES)).round().astype(int)] = True

@@ -42,8 +42,8 @@ def source_pass(
         work: what to do in the attention of which layer.
         streams: what to do with the output of which layer.
         one_pass: runs the model and hands its result through the collector.
-        tower: nnsight's view of attention modules of the vision tower, in the order in which they run, each with what to
-            do with its output; empty where nothing is.
+        tower: nnsight's view of attention modules of the vision tower, in the order in which they run, each with what
+            to do with its output; empty where nothing is.
 
     Raises:
         ModelError: Attention whose source does not call transformers' attention interface.

@@ -228,7 +228,7 @@ INDICATORS = (
         "RandomMap",
         "RandomMasks",
     ),
-    *("Rollout", "SmoothGrad", "TokenKnockout", "ValueWeightedAttention"),
+    *("Rollout", "SmoothGrad", "TokenKnockout", "ValueWeightedAttention", "VisionAttention"),
 )
 REMOVALS = ("HideTokens", "PaintPixels", "ReplaceEmbeddings")
 
