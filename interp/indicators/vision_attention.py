@@ -28,8 +28,8 @@ class VisionAttention:
 
     A(p) is the mean over rows (and heads) of the attention weight of patch p. An image token's value is
     Σ_p w(t, p)·A(p), the mean over its patches by `PatchMap.weights`; 0 for tokens without patches, such as newlines.
-    Values lie in [0, 1]. The map depends on the image alone, neither on the question nor on the target: it says where the encoder
-    gathers, not what the language model uses. Register patches draw much of it (see `interp.sinks`).
+    Values lie in [0, 1]. The map depends on the image alone, neither on the question nor on the target: it says where
+    the encoder gathers, not what the language model uses. Register patches draw much of it (see `interp.sinks`).
 
     Args:
         queries: "cls": the rows of the class tokens, of every view. "patches": at most 64 patches, evenly spaced.

@@ -115,7 +115,7 @@ def test_a_changed_patch_moves_the_tokens_that_hold_it(family, sizes):
     hook = last.register_forward_hook(change)
     assert weights.shape == (len(plain), found.n)
     for patch in range(0, found.n, max(1, found.n // 11)):
-        place[:] = [found.slots[found.image[patch]]]
+        place[:] = [int(found.slots[found.image[patch]])]
         moved = (one.entering() - plain).norm(dim=-1).numpy() > 1e-4
         assert moved.tolist() == (weights[:, patch] > 0).tolist(), (patch, np.flatnonzero(moved))
     hook.remove()

@@ -13,6 +13,7 @@ import interp
 from interp import Rows, Site
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError, SiteError
+from interp.models.families.gemma3 import Gemma3
 from interp.tracing import Mllm, norm_outliers, wrap
 from tests.tiny import uneven_samples as samples
 
@@ -112,7 +113,7 @@ def test_what_cannot_be_flagged_is_refused():
 def test_an_adapter_that_miscounts_is_refused():
     mllm = wrap(*tiny("gemma3"))
 
-    class Wrong(type(mllm.adapter)):
+    class Wrong(Gemma3):
         def patches_along(self, config: Any) -> int:
             return 1
 

@@ -153,10 +153,11 @@ def test_a_function_sees_the_cells_of_its_own_image():
     mllm = model("mistral3")
     site = Site(tower="vision", layers=[0], queries="patches", keys="patches")
     read = Rows(Site(tower="vision", layers=[0], queries="patches", keys="all"))
-    trace = mllm.trace(samples(), reads=[read], edits=[Apply(site, flatten, stage="probabilities")])
-    for one in trace:
-        for i in np.unique(one.patches.sequence):
-            mine = one.patches.sequence == i
+    batch = mllm.encode(samples())
+    trace = mllm.trace(batch, reads=[read], edits=[Apply(site, flatten, stage="probabilities")])
+    for one, patches in zip(trace, batch.patches, strict=True):
+        for i in np.unique(patches.sequence):
+            mine = patches.sequence == i
             assert_allclose(one.rows.values[0][:, mine][:, :, mine], 1 / mine.sum(), rtol=1e-5)
     assert len({shape[-1] for shape in seen}) > 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import interp
 from interp import Rows, ScaleWeights, Site
 from interp.conformance.tiny import families
 from interp.errors import ModelError, SiteError
+from interp.models.families.gemma3 import Gemma3
 from interp.tracing import Mllm
 from interp.tracing.attention_call import Call
 from interp.tracing.hooks import Recorder
@@ -79,7 +81,7 @@ def test_a_part_of_the_rows_is_that_part():
     """Some layers, heads, rows and columns; averaged heads; (layer, head) pairs."""
     mllm = model("qwen2_5_vl")
     whole = mllm.trace(samples(), reads=[EVERY])
-    masks = [np.arange(one.patches.n) % 3 == 0 for one in whole]
+    masks = [np.arange(one.n) % 3 == 0 for one in mllm.encode(samples()).patches]
     site = Site(
         tower="vision",
         layers=[1],
@@ -167,11 +169,10 @@ def test_a_site_of_the_tower_is_json():
 
 def test_an_adapter_that_miscounts_is_refused():
     mllm = sharp("gemma3")
-    right = type(mllm.adapter).patches_along
 
-    class Wrong(type(mllm.adapter)):
-        def patches_along(self, config):
-            return right(self, config) + 1
+    class Wrong(Gemma3):
+        def patches_along(self, config: Any) -> int:
+            return super().patches_along(config) + 1
 
     object.__setattr__(mllm, "adapter", Wrong())
     with pytest.raises(ModelError, match=r"over 64 positions, but the adapter 'gemma3' describes 144"):

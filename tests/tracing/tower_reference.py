@@ -79,7 +79,7 @@ class EagerTower:
 
     @contextmanager
     def _attending(self) -> Iterator[None]:
-        homes = {sys.modules[type(one).__module__] for one in self.attentions}
+        homes: set[Any] = {sys.modules[type(one).__module__] for one in self.attentions}
         own = {home: home.eager_attention_forward for home in homes}
         layers = {module: i for i, module in enumerate(self.attentions)}
         done = dict.fromkeys(layers, 0)
