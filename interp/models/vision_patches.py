@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from torch import nn
 
@@ -223,8 +222,6 @@ def _orders(inputs: Mapping[str, Any], config: Any, k: int) -> list[np.ndarray] 
     grids = inputs.get("image_grid_thw")
     if grids is None:
         return None
-    from transformers.vision_utils import get_vision_window_index
-
     found = []
     for frames, rows, cols in ([int(n) for n in one] for one in grids):
         if frames != 1:
@@ -232,12 +229,11 @@ def _orders(inputs: Mapping[str, Any], config: Any, k: int) -> list[np.ndarray] 
         order = block_order((rows // k, cols // k), k)
         window = getattr(config.vision_config, "window_size", None)
         if window and hasattr(config.vision_config, "fullatt_block_indexes"):
-            units, _ = get_vision_window_index(
-                torch.tensor([[1, rows, cols]]),
-                spatial_merge_size=k,
-                window_size=window,
-                patch_size=config.vision_config.patch_size,
-            )
-            order = order.reshape(-1, k * k)[np.asarray(units)].reshape(-1)
+            side = window // config.vision_config.patch_size // k
+            row, col = np.indices((rows // k, cols // k)).reshape(2, -1)
+            units = np.lexsort(
+                (col, row, col // side, row // side)
+            )  # windows row by row, tokens row by row in each
+            order = order.reshape(-1, k * k)[units].reshape(-1)
         found.append(order)
     return found

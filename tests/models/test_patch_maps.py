@@ -27,7 +27,6 @@ SAMPLES: dict[str, list[Size]] = {
     "tiny": [(30, 22)],
     "two": [(140, 84), (60, 90)],
 }
-DEFAULT = ["llava_next", "llava_onevision", "qwen2_5_vl", "vila"]
 
 
 def bench(family: str, sizes: Sequence[Size]) -> Bench:
@@ -60,7 +59,7 @@ def entering_tower(one: Bench, box: Any = None, image: int = 0) -> torch.Tensor:
     return seen[0].reshape(-1, seen[0].shape[-1])
 
 
-@pytest.mark.by_default(family=DEFAULT, sizes=["wide", "two"])
+@pytest.mark.by_default(family=["llava_next", "qwen2_5_vl"], sizes=["two"])
 @pytest.mark.parametrize("sizes", SAMPLES)
 @pytest.mark.parametrize("family", families())
 def test_a_footprints_pixels_change_its_patch(family, sizes):
@@ -69,7 +68,7 @@ def test_a_footprints_pixels_change_its_patch(family, sizes):
     found, blank = mapped(one), entering_tower(one)
     assert len(blank) == found.length, "the tower takes as many positions as the map has"
     tried = 0
-    for patch in range(0, found.n, max(1, found.n // 23)):
+    for patch in range(0, found.n, max(1, found.n // 13)):
         box = found.footprints[patch]
         if np.isnan(box).any():
             continue
@@ -91,10 +90,10 @@ def test_a_footprints_pixels_change_its_patch(family, sizes):
             if (box[2:] - box[:2] >= 1).all() and view == found.views[patch]:
                 assert most == patch
         tried += 1
-    assert tried > 5
+    assert tried > 4
 
 
-@pytest.mark.by_default(family=DEFAULT, sizes=["two"])
+@pytest.mark.by_default(family=["llava_onevision", "qwen2_5_vl", "vila"], sizes=["two"])
 @pytest.mark.parametrize("sizes", SAMPLES)
 @pytest.mark.parametrize("family", families())
 def test_a_changed_patch_moves_the_tokens_that_hold_it(family, sizes):
@@ -114,7 +113,7 @@ def test_a_changed_patch_moves_the_tokens_that_hold_it(family, sizes):
     plain, weights = one.entering(), found.weights.matrix()
     hook = last.register_forward_hook(change)
     assert weights.shape == (len(plain), found.n)
-    for patch in range(0, found.n, max(1, found.n // 11)):
+    for patch in range(0, found.n, max(1, found.n // 7)):
         place[:] = [int(found.slots[found.image[patch]])]
         moved = (one.entering() - plain).norm(dim=-1).numpy() > 1e-4
         assert moved.tolist() == (weights[:, patch] > 0).tolist(), (patch, np.flatnonzero(moved))
@@ -140,6 +139,7 @@ def test_shrunk_tiles_have_the_weights_of_the_mean():
     assert_allclose(found.weights.to_tokens(values)[tokens], entering[tokens], atol=1e-5)
 
 
+@pytest.mark.by_default(family=["llava_next", "gemma3", "internvl", "vila"])
 @pytest.mark.parametrize("family", families())
 def test_footprints_of_patches_are_sound(family):
     for sizes in ("tall", "two"):
