@@ -231,9 +231,8 @@ def _orders(inputs: Mapping[str, Any], config: Any, k: int) -> list[np.ndarray] 
         if window and hasattr(config.vision_config, "fullatt_block_indexes"):
             side = window // config.vision_config.patch_size // k
             row, col = np.indices((rows // k, cols // k)).reshape(2, -1)
-            units = np.lexsort(
-                (col, row, col // side, row // side)
-            )  # windows row by row, tokens row by row in each
+            # windows row by row, in each its tokens row by row
+            units = np.lexsort((col, row, col // side, row // side))
             order = order.reshape(-1, k * k)[units].reshape(-1)
         found.append(order)
     return found
