@@ -13,7 +13,7 @@ from tests.tracing.tower_reference import EagerTower, sharp
 
 
 @pytest.mark.parametrize(("family", "queries"), [("qwen2_5_vl", "patches"), ("llava_next", "cls")])
-def test_maps_are_an_eager_towers_rows_pooled_to_tokens(family, queries):
+def test_maps_are_an_eager_towers_rows_pooled(family, queries):
     mllm, eager = sharp(family), EagerTower.of(family)
     batch = mllm.encode(samples())
     maps = VisionAttention(queries)(mllm, batch)

@@ -87,7 +87,8 @@ def test_a_footprints_pixels_change_its_patch(family, sizes):
             if not meets.all(axis=1).any():
                 continue  # the view does not see the place
             assert (np.minimum(met[2:], high) > np.maximum(met[:2], low)).all(), (patch, most, str(view))
-            if (box[2:] - box[:2] >= 1).all() and view == found.views[patch]:
+            # the resize blurs: of patches smaller than its kernel a neighbour may move more
+            if (box[2:] - box[:2] >= 3).all() and view == found.views[patch]:
                 assert most == patch
         tried += 1
     assert tried > 4

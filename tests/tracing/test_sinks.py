@@ -48,7 +48,7 @@ def planted(layer: Any, places: list[int], size: float = 50.0) -> Any:
     return layer.mlp.register_forward_hook(hook)
 
 
-def test_planted_outliers_of_the_tower_are_found_in_their_sample(mllm):
+def test_planted_outliers_of_the_tower_are_found(mllm):
     batch = mllm.encode(samples())
     second = batch.patches[1]
     place = batch.patches[0].length + int(second.slots[second.image[5]])

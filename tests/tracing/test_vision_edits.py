@@ -122,7 +122,7 @@ def test_an_edit_is_the_plain_one(family, kind, layers):
         assert_allclose(one.rows[0], dense[:, at[one.rows["query"].values, None], at], atol=2e-5)
 
 
-def test_an_edit_of_one_sample_leaves_the_others_bit_equal():
+def test_an_edit_of_one_sample_leaves_the_others():
     """In Pixtral all images lie in one row of the tower's attention."""
     mllm = model("mistral3")
     batch = mllm.encode(samples())

@@ -116,7 +116,7 @@ def test_class_tokens_have_names_and_labels():
         assert not row[..., patches.sequence != i].any(), "a view sees no other view"
 
 
-def test_samples_of_one_image_and_a_prefix_read_the_same():
+def test_equal_samples_and_a_prefix_read_the_same():
     """The tower runs before any prefix, so a trace that reads it runs whole prompts; equal prompts run once."""
     mllm, sample = model("llava"), samples()[0]
     read = Rows(Site(tower="vision", queries="cls", keys="patches"))
@@ -199,7 +199,7 @@ def test_a_batch_or_adapter_without_patches_is_refused():
         mllm.trace(samples()[0], reads=[EVERY])
 
 
-def test_packed_sequences_of_one_call_are_cut_as_separate_calls_are():
+def test_packed_sequences_are_cut_as_separate_calls_are():
     """Flash attention takes all windows in one call, with their ends: the same rows as a call for each."""
     mllm = model("qwen2_5_vl")
     batch = mllm.encode(samples())
@@ -250,6 +250,6 @@ def test_the_source_executor_reads_and_edits_the_same(family):
         assert_allclose(source.reads[1], tap.reads[1], atol=1e-6)
 
 
-def test_the_source_executor_refuses_a_tower_of_several_calls():
+def test_source_refuses_a_tower_of_several_calls():
     with pytest.raises(ModelError, match='use the executor "tap"'):
         model("qwen2_5_vl").using("source").trace(samples()[2], reads=[EVERY])
