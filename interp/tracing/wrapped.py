@@ -13,14 +13,16 @@ import torch
 from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
-from interp.models.adapter import Adapter
+from interp.models.adapter import Adapter, attends_in
 from interp.models.base import Attends
+from interp.models.configs import layer_configs
 from interp.models.vision_patches import tower_attention, tower_layers
 from interp.tracing.attention_functions import takes_masks
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
 from interp.tracing.hooks import Installation
+from interp.tracing.key_layers import key_layers
 from interp.tracing.layer_plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
@@ -91,8 +93,14 @@ class WrappedModel:
 
     @property
     def n_key_value_heads(self) -> int:
-        """Key-value heads of each decoder layer."""
-        return int(getattr(self._text_config, "num_key_value_heads", None) or self.n_heads)
+        """Key-value heads of each decoder layer; the most of any, where layers differ (Gemma 4)."""
+        configs = layer_configs(self._text_config)
+        return max(int(getattr(one, "num_key_value_heads", None) or self.n_heads) for one in configs)
+
+    @property
+    def key_layers(self) -> tuple[int, ...]:
+        """For each decoder layer, the one whose keys and values it attends to: itself but for layers that share."""
+        return key_layers(self._text_config, self.n_layers)
 
     @cached_property
     def vision_attentions(self) -> list[Any]:
@@ -215,7 +223,7 @@ class WrappedModel:
         Raises:
             ModelError: The adapter's `attends` is none there is.
         """
-        attends: Any = getattr(self.adapter, "attends", "causal")
+        attends: Any = attends_in(self.adapter, self.hf.config)
         if attends not in get_args(Attends):
             raise ModelError(
                 f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."
