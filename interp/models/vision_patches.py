@@ -87,7 +87,7 @@ def merged_side(config: Any) -> int:
     if ratio:
         return round(1 / ratio)
     for part in (config, config.vision_config):
-        for name in ("spatial_merge_size", "scale_factor"):
+        for name in ("spatial_merge_size", "scale_factor", "downsample_factor", "hidden_stride"):
             if getattr(part, name, None):
                 return int(getattr(part, name))
     return 1
@@ -151,6 +151,11 @@ def usual_patches(footprints: Footprints, inputs: Mapping[str, Any], config: Any
     orders = _orders(inputs, config, k)
     for number, grid in enumerate(_grids(footprints, inputs, config, k)):
         stop = start + grid[0] * grid[1]
+        if stop > len(footprints):
+            raise ModelError(
+                f"the vision tower's grids hold more tokens than the {len(footprints)} of the prompt. Give the adapter "
+                "patches(sizes, inputs, processor, config)."
+            )
         cells = replace(
             footprints,
             boxes=footprints.boxes[start:stop],

@@ -15,6 +15,9 @@ from torch import Tensor
 from interp.conformance.tiny import tiny
 from interp.tracing import Mllm, wrap
 
+UNREAD = {"fast_vlm", "gemma4", "got_ocr2", "kimi_k25", "lighton_ocr", "molmo2"}
+"""Families whose tower is refused so far: of another form, or without patches of its own."""
+
 Change = Callable[[int, Tensor, np.ndarray], Tensor]
 """(layer, values (line, head, query, key), (line, position) places in the tower's order) → new values."""
 
