@@ -103,8 +103,9 @@ def test_a_changed_patch_moves_the_tokens_that_hold_it(family, sizes):
     one = bench(family, SAMPLES[sizes])
     found, model = mapped(one), one.parts[0]
     layers = one.adapter.vision_layers(model)
-    taken = layers[getattr(model.config, "vision_feature_layer", -1) if family != "internvl" else -1]
-    last = next(part for name, part in taken.named_children() if name in ("mlp", "feed_forward"))
+    number = getattr(model.config, "vision_feature_layer", -1) if family != "internvl" else -1
+    taken = layers[number[0] if isinstance(number, list) else number]
+    last = next(part for name, part in taken.named_children() if name in ("mlp", "feed_forward", "ffn"))
     place: list[int] = []
 
     def change(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
