@@ -104,7 +104,8 @@ def test_a_changed_patch_moves_the_tokens_that_hold_it(family, sizes):
     found, model = mapped(one), one.parts[0]
     layers = one.adapter.vision_layers(model)
     number = getattr(model.config, "vision_feature_layer", -1) if family != "internvl" else -1
-    taken = layers[max(number) if isinstance(number, list) else number]  # no later layer mixes it
+    number = max(number) if isinstance(number, list) else number  # no later layer mixes it
+    taken = layers[number if number < 0 else number - 1]
     last = next(part for name, part in taken.named_children() if name in ("mlp", "feed_forward", "ffn"))
     place: list[int] = []
 
