@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         image_mask,
         load,
         positions,
+        sinks,
         wrap,
     )
 
@@ -113,6 +114,7 @@ __all__ = [
     "models",
     "positions",
     "reader_study",
+    "sinks",
     "word",
     "wrap",
 ]
@@ -140,7 +142,7 @@ _HOMES = {
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "ScaleWeights", "ScaleScores"),
         *("Contrast", "Decoding", "Experts", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
-        *("image_mask", "load", "positions", "wrap"),
+        *("image_mask", "load", "positions", "sinks", "wrap"),
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

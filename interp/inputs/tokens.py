@@ -79,6 +79,11 @@ class TokenMap:
     frames: Int[np.ndarray, "token 2"] = None  # type: ignore[assignment] - set when the map is made
     frame_times: Float[np.ndarray, " frame"] = field(default_factory=lambda: np.empty(0))
 
+    counted = "image tokens"
+    """What `image` are, in errors."""
+    whole = "prompt tokens"
+    """What `length` counts, in errors."""
+
     def __post_init__(self) -> None:
         if isinstance(self.length, bool) or not isinstance(self.length, int | np.integer):
             raise MapError(f"length is the number of tokens of the prompt; got {self.length!r}.")

@@ -83,6 +83,9 @@ class Adapter(Protocol):
     - `examples` (()): hub ids of the family.
     - `video` (False): whether it takes videos. Then `video_footprints(size, n_frames, inputs, processor, config)`
       returns the footprints of a video's tokens, and `image_positions` their positions (docs/video.md).
+    - `vision_layers(model)` and `patches(sizes, inputs, processor, config)`: the layers of the vision tower and where
+      its patches are (`interp.inputs.patch_map.Patches`), for `Site(tower="vision")`. `Family` has both for towers of a
+      usual form; an adapter without `patches` has no readable tower.
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
       `interp check NAME` can check the family by its name.
     """

@@ -12,6 +12,8 @@ from torch import nn
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
+from interp.inputs.patch_map import Patches
+from interp.models.vision_patches import merged_side, tower_layers, usual_patches
 
 __all__ = ["Attends", "Family"]
 
@@ -87,6 +89,30 @@ class Family(ABC):
         """
         del size, n_frames, inputs, processor, config
         raise ModelError(f"the family {self.name} takes images and no video. Pass the frames as images=[…].")
+
+    def vision_layers(self, model: nn.Module) -> list[nn.Module]:
+        """Returns the layers of the vision tower, in order; each has its attention among its children.
+
+        Raises:
+            ModelError: The model has no tower whose attention goes through transformers' attention interface.
+        """
+        return tower_layers(model)
+
+    def patches_along(self, config: Any) -> int:
+        """Returns how many patches of the tower lie along the side of a token."""
+        return merged_side(config)
+
+    def patches(
+        self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns the patches of the vision tower for one sample: `patches_along` squared to a token, see
+        `usual_patches`. Arguments as those of `footprints`.
+
+        Raises:
+            ModelError: The tower is of another form.
+        """
+        found = self.footprints(sizes, inputs, processor, config)
+        return usual_patches(found, inputs, config, self.patches_along(config))
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns the images and then the text, for processors without a chat template."""

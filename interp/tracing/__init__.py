@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from interp.tracing.encoding import Batch
     from interp.tracing.loading import load, wrap
     from interp.tracing.model import Mllm
+    from interp.tracing.outlying_norms import Sinks, norm_outliers, sinks
     from interp.tracing.patches import PatchResidual, PatchRows
     from interp.tracing.prefix import Prefix, Prefixes
     from interp.tracing.reads import Experts, Residual, Rows
@@ -46,11 +47,14 @@ __all__ = [
     "ScaleScores",
     "ScaleWeights",
     "Scores",
+    "Sinks",
     "Site",
     "Trace",
     "image_mask",
     "load",
+    "norm_outliers",
     "positions",
+    "sinks",
     "wrap",
 ]
 
@@ -89,6 +93,11 @@ _HOMES = {
         "Rows",
     ),
     "remote_job": ("RemoteJob",),
+    "outlying_norms": (
+        "Sinks",
+        "norm_outliers",
+        "sinks",
+    ),
     "site": (
         "Site",
         "image_mask",

@@ -19,11 +19,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from interp.errors import ImageError, ImageTokenMismatch, ModelError, PromptError, SampleError
 from interp.inputs.footprints import check_count
+from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
+from interp.models.vision_patches import patch_map
 from interp.tracing.rendering import Rendered, expand, placeholder, question_tokens, render
 from interp.tracing.rope import Rope
 from interp.tracing.video_inputs import (
@@ -61,6 +63,7 @@ class Batch:
         prompt: the prompt they were rendered with.
         singles: each sample's own unpadded encoding, for what needs to encode again.
         pad_id: the id in the padding.
+        patches_of: gives the patches of one encoding; see `patches`.
     """
 
     inputs: dict[str, Tensor]
@@ -72,9 +75,23 @@ class Batch:
     prompt: Prompt
     singles: tuple[Encoded, ...]
     pad_id: int
+    patches_of: Callable[[Encoded], PatchMap] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @cached_property
+    def patches(self) -> tuple[PatchMap, ...]:
+        """Where each sample's patches are in the vision tower, which sees them apart from the prompt.
+
+        Raises:
+            ModelError: The family's adapter does not say, or the tower is of a form that has no such map.
+        """
+        if self.patches_of is None:
+            raise ModelError(
+                "this batch was made without its model; encode the samples with mllm.encode(samples)."
+            )
+        return tuple(map(self.patches_of, self.singles))
 
     @cached_property
     def extents(self) -> tuple[int, ...]:
@@ -535,6 +552,9 @@ class Encoder:
             prompt=prompt,
             singles=tuple(singles),
             pad_id=pad_id,
+            patches_of=lambda one: patch_map(
+                self.adapter, one.tokens.sizes, one.inputs, self.processor, self.config
+            ),
         )
         batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
         return batch

@@ -27,6 +27,14 @@ from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Experts, Read, Residual, Rows
 from interp.tracing.site import Selector, Site, select
 from interp.tracing.visibility import Visibility
+from interp.tracing.vision_request import (
+    Tower,
+    VisionEdit,
+    VisionSelection,
+    of_tower,
+    vision_edits,
+    vision_selection,
+)
 
 __all__ = [
     "Applied",
@@ -128,13 +136,16 @@ class StreamPatch:
 class Request:
     """All reads and edits of a batch."""
 
-    selections: tuple[Selection | StreamSelection, ...] = ()
+    selections: tuple[Selection | StreamSelection | VisionSelection, ...] = ()
     applied: tuple[Applied, ...] = ()
     patches: tuple[StreamPatch, ...] = ()
+    vision_edits: tuple[VisionEdit, ...] = ()
+    tower: Tower | None = None
 
     def first_row(self, sample: int) -> int | None:
-        """The earliest position that is read or edited in a sample, or None; 0 if in a DeltaNet layer."""
-        if any(getattr(part, "linear", False) for part in (*self.selections, *self.applied)):
+        """The earliest position read or edited in a sample, or None; 0 for the vision tower and DeltaNet layers."""
+        linear = any(getattr(part, "linear", False) for part in (*self.selections, *self.applied))
+        if linear or self.tower is not None:
             return 0
         rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
         return min((int(at[0]) for at in rows if len(at)), default=None)
@@ -150,8 +161,9 @@ def resolve(
     linear: Mapping[int, int] | None = None,
     visibility: Visibility = Visibility(),  # noqa: B008 - frozen
     routed: Collection[int] = (),
+    tower: Tower | None = None,
 ) -> Request:
-    """The request of a batch.
+    """The request of a batch. `tower`: the vision tower, if a read or edit is of it.
 
     `routed` are the layers with experts; `linear` the gated DeltaNet layers, and how many heads each has.
 
@@ -159,9 +171,14 @@ def resolve(
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
         EditError: Edits out of order or of no use in a layer, misfit values, or a row left without keys.
     """
+    seen = () if tower is None else vision_edits([edit for edit in edits if of_tower(edit)], tower)
+    edits = [edit for edit in edits if not of_tower(edit)] if tower is not None else edits
     check_order(edits)
     decoder = Decoder(n_layers, n_heads, linear or {})
-    selections = tuple(_selection(read, tokens, decoder, routed) for read in reads)
+    selections = tuple(
+        vision_selection(one, tower) if tower and of_tower(one) else _selection(one, tokens, decoder, routed)
+        for one in reads
+    )
     on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
     found = [_applied(edit, tokens, decoder, visibility) for edit in on_rows]
     applied = tuple(
@@ -170,7 +187,7 @@ def resolve(
     for sample, own in enumerate(tokens):
         _refuse_rows_without_keys([a for a in applied if a.hides and not a.linear], sample, own, visibility)
     patches = tuple(_patch(edit, tokens, decoder) for edit in edits if isinstance(edit, PatchResidual))
-    return Request(selections, applied, patches)
+    return Request(selections, applied, patches, seen, tower)
 
 
 def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:

@@ -130,15 +130,21 @@ class Site:
             for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them;
             "answer" for the rows of generated tokens.
         keys: the same, for the columns. Positions are unpadded.
+        tower: "vision" for the vision encoder's own attention. Layers and heads are then its own, and queries and keys
+            its patches: "patches" ("image" means the same), "cls" and "register" where it has such tokens, "all",
+            `positions([…])` of a `PatchMap`, or `image_mask(…)` over patches; queries have to be given. None for the
+            language model.
 
     Raises:
-        SiteError: Values of the wrong kind, pairs together with layers, or an empty selection.
+        SiteError: Values of the wrong kind, pairs together with layers, an empty selection, or groups that the vision
+            tower has not.
     """
 
     layers: Layers = "all"
     heads: Literal["all"] | Sequence[int] | Sequence[tuple[int, int]] = "all"
     queries: Selector | Sequence[Selector] = "last"
     keys: Selector | Sequence[Selector] = "image"
+    tower: Literal["vision"] | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -152,6 +158,8 @@ class Site:
                 f"(layer, head) pairs name their layers; leave out layers={_written(self.layers)!r}, or give heads= "
                 "as heads without layers, such as heads=[0]."
             )
+        if self.tower is not None:
+            _check_tower(self.tower, self.groups)
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...] | None:
@@ -165,9 +173,9 @@ class Site:
         return cast(tuple[Selector, ...], self.queries), cast(tuple[Selector, ...], self.keys)
 
     def resolve(
-        self, n_layers: int, n_heads: int, linear: Mapping[int, int] = _NONE
+        self, n_layers: int, n_heads: int, linear: Mapping[int, int] = _NONE, whose: str = "model"
     ) -> dict[int, tuple[int, ...]]:
-        """The heads of each layer the site names: layer → heads, both in the order given.
+        """The heads of each layer the site names: layer → heads, both in the order given. `whose`: for errors.
 
         Args:
             n_layers: decoder layers of the model, of every kind.
@@ -183,17 +191,17 @@ class Site:
         if self.pairs is not None:
             found: dict[int, list[int]] = {}
             for layer, head in self.pairs:
-                own = linear.get(_within(layer, n_layers, "layer"), n_heads)
-                found.setdefault(layer, []).append(_within(head, own, "head"))
+                own = linear.get(_within(layer, n_layers, "layer", whose), n_heads)
+                found.setdefault(layer, []).append(_within(head, own, "head", whose))
             _one_kind(found, linear)
             return {layer: tuple(heads) for layer, heads in found.items()}
-        layers = self._numbers(n_layers, linear, _of_kind("attention", n_layers, linear))
+        layers = self._numbers(n_layers, linear, _of_kind("attention", n_layers, linear), whose)
         _one_kind(layers, linear)
         chosen: dict[int, tuple[int, ...]] = {}
         for layer in layers:
             n = linear.get(layer, n_heads)
             heads = range(n) if self.heads == "all" else cast(tuple[int, ...], self.heads)
-            chosen[layer] = tuple(_within(head, n, "head") for head in heads)
+            chosen[layer] = tuple(_within(head, n, "head", whose) for head in heads)
         return chosen
 
     def stream_layers(self, n_layers: int, linear: Mapping[int, int] = _NONE) -> tuple[int, ...]:
@@ -206,12 +214,14 @@ class Site:
             return tuple(self.resolve(n_layers, _MOST, dict.fromkeys(linear, _MOST)))
         return tuple(self._numbers(n_layers, linear, range(n_layers)))
 
-    def _numbers(self, n_layers: int, linear: Mapping[int, int], every: Sequence[int]) -> Sequence[int]:
+    def _numbers(
+        self, n_layers: int, linear: Mapping[int, int], every: Sequence[int], whose: str = "model"
+    ) -> Sequence[int]:
         if self.layers == "all":
             return every
         if isinstance(self.layers, str):
             return _of_kind(self.layers, n_layers, linear)
-        return [_within(layer, n_layers, "layer") for layer in cast(tuple[int, ...], self.layers)]
+        return [_within(layer, n_layers, "layer", whose) for layer in cast(tuple[int, ...], self.layers)]
 
     def to_dict(self) -> dict[str, Any]:
         """The site as JSON values; `Site.from_dict` reads them back."""
@@ -222,6 +232,7 @@ class Site:
             "heads": heads if heads == "all" else list(heads),
             "queries": [_selector_to_json(selector) for selector in queries],
             "keys": [_selector_to_json(selector) for selector in keys],
+            **({} if self.tower is None else {"tower": self.tower}),
         }
 
     @classmethod
@@ -236,7 +247,8 @@ class Site:
             heads = values["heads"]
             if isinstance(heads, list):
                 heads = [tuple(one) if isinstance(one, list) else one for one in heads]
-            return cls(layers=values["layers"], heads=heads, queries=queries, keys=keys)
+            tower = values.get("tower")
+            return cls(layers=values["layers"], heads=heads, queries=queries, keys=keys, tower=tower)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, SiteError):
                 raise
@@ -244,6 +256,29 @@ class Site:
                 f"a site as JSON has layers, heads, queries and keys, as Site.to_dict writes them; got {values!r:.200} "
                 f"({type(error).__name__}: {error})."
             ) from error
+
+
+TOWER_GROUPS = ("all", "patches", "image", "cls", "register")
+"""Groups of positions in a vision tower."""
+
+
+def _check_tower(tower: Any, groups: Sequence[Sequence[Selector]]) -> None:
+    """Refuse another tower, and groups of tokens that no vision tower has.
+
+    Raises:
+        SiteError: As said.
+    """
+    if tower != "vision":
+        raise SiteError(f'tower is "vision", or None for the language model; got {tower!r:.200}.')
+    for name, group in zip(("queries", "keys"), groups, strict=True):
+        for one in group:
+            if isinstance(one, Positions | ImageMask) or one in TOWER_GROUPS:
+                continue
+            raise SiteError(
+                f"{name}={one!r} is a group of the prompt's tokens, and the vision tower has none of these. Of "
+                f'tower="vision" write {name}="patches", "cls" or "register" where the tower has them, "all", '
+                "interp.positions([…]), or interp.image_mask(…) over patches."
+            )
 
 
 def select(
@@ -264,7 +299,7 @@ def _one(selector: Selector, tokens: TokenMap, sample: int, n_samples: int) -> I
     if isinstance(selector, Positions):
         if selector.positions[-1] >= tokens.length:
             raise SiteError(
-                f"sample {sample} of the batch has {tokens.length} prompt tokens, so positions run from 0 to "
+                f"sample {sample} of the batch has {tokens.length} {tokens.whole}, so positions run from 0 to "
                 f"{tokens.length - 1}; got {selector.positions[-1]}. Positions are unpadded."
             )
         return np.array(selector.positions)
@@ -287,8 +322,8 @@ def _mask_of(
     mask = np.array(selector.masks[sample if selector.per_sample else 0])
     if len(mask) != tokens.n:
         raise SiteError(
-            f"image_mask has {len(mask)} values, but sample {sample} of the batch has {tokens.n} image "
-            "tokens."
+            f"image_mask has {len(mask)} values, but sample {sample} of the batch has {tokens.n} "
+            f"{tokens.counted}."
         )
     return mask
 
@@ -398,9 +433,9 @@ def _integer(value: Any, what: str) -> int:
     return int(value)
 
 
-def _within(index: int, n: int, what: str) -> int:
+def _within(index: int, n: int, what: str, whose: str) -> int:
     if index >= n:
-        raise SiteError(f"the model has {n} {what}s, 0 … {n - 1}; got {what} {index}.")
+        raise SiteError(f"the {whose} has {n} {what}s, 0 … {n - 1}; got {what} {index}.")
     return index
 
 

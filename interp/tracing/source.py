@@ -24,6 +24,9 @@ from interp.tracing.residual import StreamWork
 
 __all__ = ["as_unified", "attention_call", "carry_out_attention", "source_pass"]
 
+Finishing = Callable[[Call, Tensor, Mapping[str, Any]], Tensor]
+"""(call, its output, its keyword arguments) → the output in its place."""
+
 _CALL = "attention_interface_"
 
 
@@ -34,6 +37,7 @@ def source_pass(
     streams: Mapping[int, StreamWork],
     routing: Mapping[int, RouterWork],
     one_pass: Callable[[], Tensor],
+    tower: Sequence[tuple[Any, Finishing]] = (),
 ) -> Float[Tensor, "sample position token_id"]:
     """One forward pass under the work of its layers; what `one_pass` returned.
 
@@ -44,14 +48,24 @@ def source_pass(
         streams: what to do with the output of which layer.
         routing: what to do with what the router of which layer returns.
         one_pass: runs the model and hands its result through the collector.
+        tower: nnsight's view of attention modules of the vision tower, in the order in which they run, each with what
+            to do with its output; empty where nothing is.
 
     Raises:
         ModelError: Attention whose source does not call transformers' attention interface.
     """
     calls = {i: _call_of(layers[i], work[i]) for i in sorted(work)}
     known = {i: _rule_of(layers[i], one) for i, one in work.items() if isinstance(one, DeltaWork)}
+    seen = [(attention_call(attention), finish) for attention, finish in tower]
     # nnsight wants an input; `one_pass` has its own, which need not be rows of tokens
     with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
+        for call, finish in seen:
+            positional, kwargs = as_unified(*call.inputs)
+            output = call.output
+            finished = finish(
+                Call.of(positional[0], positional[1:4], positional[4], kwargs), output[0], kwargs
+            )
+            call.output = (finished, *output[1:])
         for i in sorted({*calls, *routing, *streams}):
             own = work.get(i)
             if isinstance(own, DeltaWork):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial, reduce
 from numbers import Integral
@@ -16,6 +16,7 @@ import xarray as xr
 from torch import Tensor
 
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
+from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
@@ -43,6 +44,8 @@ from interp.tracing.run import (
     run,
 )
 from interp.tracing.source import source_pass
+from interp.tracing.vision_request import Tower, VisionSelection, of_tower
+from interp.tracing.vision_work import VisionWork, make_vision_work
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["SampleTrace", "Trace", "answers", "apart", "ends", "execute", "trace"]
@@ -57,12 +60,14 @@ class SampleTrace:
         tokens: Where its tokens are.
         answer: The generated text; None without generate=.
         ids: The generated tokens, the end included if it came; empty without generate=.
+        patches: Where its patches are in the vision tower; None unless that was read or edited.
     """
 
     reads: tuple[xr.DataArray, ...]
     tokens: TokenMap
     answer: str | None = None
     ids: tuple[int, ...] = ()
+    patches: PatchMap | None = None
 
     @property
     def rows(self) -> xr.DataArray:
@@ -153,7 +158,7 @@ def _joined(rows: Sequence[xr.DataArray]) -> xr.DataArray:
     last = rows[0].dims[-1]
     ragged = [d for d in rows[0].dims if d in ("step", "query", last)]
     sizes = {d: max(r.sizes[d] for r in rows) for d in ragged}
-    plain = [r.drop_vars([d for d in (*ragged, "position") if d in r.coords]) for r in rows]
+    plain = [r.drop_vars([name for name, at in r.coords.items() if {*ragged} & {*at.dims}]) for r in rows]
     padded = [r.pad({d: (0, sizes[d] - r.sizes[d]) for d in ragged}, constant_values=np.nan) for r in plain]
     places = np.full((len(rows), sizes[last]), np.nan)
     for line, r in zip(places, rows, strict=True):
@@ -291,11 +296,13 @@ class _Asked:
                 )
             answers, ids = _answers(mllm, outcome)
             n_steps = None if ids is None else [len(one) for one in ids]
-            rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
+            patches = () if request.tower is None else request.tower.patches
+            rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps, patches)
             check_reads(mllm, batch, rows, edits)
             logits = outcome.logits.cpu().numpy()
         n = len(batch)
-        parts = zip(rows, batch.tokens, answers or [None] * n, ids or [()] * n, strict=True)
+        own = patches or [None] * n
+        parts = zip(rows, batch.tokens, answers or [None] * n, ids or [()] * n, own, strict=True)
         return Trace(
             samples=tuple(SampleTrace(*part) for part in parts),
             logits=xr.DataArray(logits, dims=["sample", "token_id"], name="logits"),
@@ -333,6 +340,9 @@ def execute(
     """
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
+    tower = None
+    if any(map(of_tower, (*reads, *edits))):
+        tower = Tower(batch.patches, mllm.n_vision_layers, mllm.n_vision_heads)
     request = resolve(
         reads,
         edits,
@@ -342,6 +352,7 @@ def execute(
         linear=mllm.linear_heads,
         visibility=mllm.visibility,
         routed=mllm.routers if any(isinstance(read, Experts) for read in reads) else (),
+        tower=tower,
     )
     merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
@@ -438,6 +449,11 @@ def _run(
                 "a job on an NDIF server does not hand back what routers return. Leave Experts out, or load the model "
                 "without remote=True."
             )
+        if request.tower is not None:
+            raise ServerError(
+                "the vision tower's attention cannot be read or edited on an NDIF server: jobs carry work for the "
+                "language model's layers alone. Load the model without remote=True."
+            )
         if decoding.contrast is not None:
             raise ServerError(
                 "guidance against the model without the image needs a second stream of passes beside the first, which "
@@ -461,10 +477,25 @@ def _run(
         contrast=contrast,
         keep=keep,
     )
-    executor = _by_source if mllm.executor == "source" else _by_tap
+    vision = _vision(mllm, request, recorder)
     paths = mllm.routers if routed.prefill or routed.decode else {}
     routing = routing_work(routed, mllm.installation.layers, paths, recorder)
-    return executor(mllm, work, streams, routing, once)
+    if mllm.executor == "source":
+        outcome = _by_source(mllm, work, streams, routing, vision, once, recorder)
+    else:
+        outcome = _by_tap(mllm, work, streams, routing, vision, once)
+    if vision is not None:
+        vision.check()
+    return outcome
+
+
+def _vision(mllm: WrappedModel, request: Request, recorder: Recorder) -> VisionWork | None:
+    """What to do in the vision tower; None where nothing is."""
+    if request.tower is None:
+        return None
+    reads = {n: one for n, one in enumerate(request.selections) if isinstance(one, VisionSelection)}
+    attentions = mllm.vision_attentions
+    return make_vision_work(reads, request.vision_edits, request.tower, attentions, recorder, mllm.family)
 
 
 def _work(
@@ -503,6 +534,7 @@ def _by_tap(
     work: Mapping[int, Any],
     streams: Mapping[int, StreamWork],
     routing: Mapping[int, RouterWork],
+    vision: VisionWork | None,
     run: Callable[..., Outcome],
 ) -> Outcome:
     """The run with its layers armed, inside an nnsight trace that is handed the whole outcome, once."""
@@ -511,8 +543,10 @@ def _by_tap(
         return mllm.installation.collector(run())
 
     collector = getattr(mllm.nn, COLLECTOR)
+    tower = nullcontext() if vision is None else vision.armed()
     # nnsight wants an input; `collect` has its own
-    with mllm.installation.armed(work, streams, routing), mllm.nn.trace(torch.zeros(1), fn=collect):
+    armed = mllm.installation.armed(work, streams, routing)
+    with armed, tower, mllm.nn.trace(torch.zeros(1), fn=collect):
         outcome = collector.output.save()
     return outcome  # noqa: RET504 - nnsight assigns it when the block ends
 
@@ -522,13 +556,16 @@ def _by_source(
     work: Mapping[int, Any],
     streams: Mapping[int, StreamWork],
     routing: Mapping[int, RouterWork],
+    vision: VisionWork | None,
     run: Callable[..., Outcome],
+    recorder: Recorder,
 ) -> Outcome:
-    """The run as one nnsight trace per pass."""
+    """The run as one nnsight trace per pass; the vision tower runs in the first."""
 
     def within(one_pass: Callable[[], Tensor]) -> Tensor:
         collect = mllm.installation.collector
-        return source_pass(mllm.nn, mllm.layers, work, streams, routing, lambda: collect(one_pass()))
+        seen = () if vision is None or recorder.step else vision.seen_by(mllm.vision_views)
+        return source_pass(mllm.nn, mllm.layers, work, streams, routing, lambda: collect(one_pass()), seen)
 
     with mllm.installation.armed({}):
         return run(within=within)

@@ -16,6 +16,7 @@ from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter, attends_in
 from interp.models.base import Attends
 from interp.models.configs import layer_configs
+from interp.models.vision_patches import tower_attention, tower_layers
 from interp.tracing.attention_functions import takes_masks
 from interp.tracing.decoder_layers import Decoder
 from interp.tracing.devices import execution_device
@@ -133,6 +134,40 @@ class WrappedModel:
             ModelError: A layer with experts whose router is not known.
         """
         return router_paths(self.adapter.layers(self.hf))
+
+    @cached_property
+    def vision_attentions(self) -> list[Any]:
+        """The attention module of each layer of the vision tower.
+
+        Raises:
+            ModelError: The model has no tower whose attention goes through transformers' attention interface.
+        """
+        find = getattr(self.adapter, "vision_layers", tower_layers)
+        return [tower_attention(layer) for layer in find(self.hf)]
+
+    @cached_property
+    def vision_views(self) -> list[Any]:
+        """nnsight's views of `vision_attentions`."""
+        paths = {module: path for path, module in self.hf.named_modules()}
+        return [self.nn.get(paths[attention]) for attention in self.vision_attentions]
+
+    @property
+    def n_vision_layers(self) -> int:
+        """Layers of the vision tower.
+
+        Raises:
+            ModelError: As `vision_attentions`.
+        """
+        return len(self.vision_attentions)
+
+    @property
+    def n_vision_heads(self) -> int:
+        """Heads of each layer of the vision tower.
+
+        Raises:
+            ModelError: As `vision_attentions`.
+        """
+        return int(self.vision_attentions[0].num_heads)
 
     @property
     def vocabulary_size(self) -> int:

@@ -144,6 +144,12 @@ ELSEWHERE: dict[str, str] = {
     "{…} expects every patch of the tower": "tests/models/families/test_cohere.py: no checkpoint is known to lack it",
     "the processor's views have (height, width) and patches of": "tests/models/families/test_molmo2.py",
     "layers of {…} share keys, and on a server": "tests/tracing/test_key_layers.py: there is no server here",
+    "{…} has no module that transformers calls its image encoder": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
+    "the adapter {…} does not say where the patches": "tests/tracing/test_vision_rows.py::test_a_batch_or_adapter_without_patches_is_refused",
+    "the patches of a video are not mapped yet": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
+    "the vision tower's grids hold more tokens": "families whose patches are of another form, such as kimi_k25",
+    "{…} image tokens are not whole grids": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
+    "with S² (LLaVA-Tri) the vision tower runs over the image": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
 }  # the beginning of a message: why no row follows it, or the test that does
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (84, 140, 3), dtype=np.uint8)

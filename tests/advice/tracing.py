@@ -64,6 +64,16 @@ ROWS: list[tuple[str, str, str]] = [
     ("mllm.trace([one], edits=[Knockout(Site(keys=['answer']))])", "for an edit steps='decode' or 'all'", "mllm.trace([one], edits=[Knockout(Site(queries='answer'), steps=steps) for steps in ('decode', 'all')], generate=2)"),
     ("mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "Give one per sample", "mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(1))))])"),
     ("mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "a single mask (token,)", "mllm.trace([one, one], reads=[Rows(Site(keys=image_mask(tr.masks(2)[0])))])"),
+    # the vision tower
+    ("Site(tower='vision')", 'write queries="patches"', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries='patches'))])"),
+    ("Site(tower='vision')", '"cls" or "register" where the tower has them', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries='cls'))])"),
+    ("Site(tower='vision')", '"all", interp.positions([…])', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries=q)) for q in ('all', interp.positions([1]))])"),
+    ("Site(tower='vision', queries='cls', keys='text')", "interp.image_mask(…) over patches", "mllm.trace([one], reads=[Rows(Site(tower='vision', queries='cls', keys=image_mask(tr.np.arange(mllm.encode([one]).patches[0].n) < 3)))])"),
+    ("mllm.trace([one], reads=[Rows(Site(tower='vision', queries='register'))])", "interp.positions([…]) and interp.image_mask", "mllm.trace([one], reads=[Rows(Site(tower='vision', queries=interp.positions([0])))])"),
+    ("mllm.trace([one], edits=[PatchRows(tr.IN_TOWER, tr.np.zeros((1, 1, 1, 1)))])", "In the vision tower use Knockout, ScaleWeights", "mllm.trace([one], edits=[Knockout(tr.IN_TOWER, 'zero'), interp.ScaleWeights(tr.IN_TOWER, 2)])"),
+    ("mllm.trace([one], edits=[Knockout(tr.IN_TOWER, steps='all')], generate=2)", "so its edits have steps='prefill'", "mllm.trace([one], edits=[Knockout(tr.IN_TOWER, steps='prefill')], generate=2)"),
+    ("mllm.trace([one], edits=[Knockout(Site(tower='vision', queries='all', keys='all'))])", "Leave it a key", "mllm.trace([one], edits=[Knockout(Site(tower='vision', queries='all', keys='cls'))])"),
+    ("mllm.trace([one], edits=[Knockout(Site(tower='vision', queries='all', keys='all'))])", 'or use Knockout(…, mode="zero")', "mllm.trace([one], edits=[Knockout(Site(tower='vision', queries='all', keys='all'), mode='zero')])"),
     ("Site(heads=(0, 1))", "heads=[0, 1]", "Site(heads=[0, 1])"),
     ("Site(heads=(0, 1))", "heads=[(0, 1)]", "Site(heads=[(0, 1)])"),
     ("tapped(queries='question', batch=mllm.encode(tr.two()))", "Tap one sample at a time", "[tapped(queries='question', batch=mllm.encode([each])) for each in tr.two()]"),
@@ -129,11 +139,18 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.lens().logit_lens([one], ['pancreas'])", "a shorter word", "tr.lens().logit_lens([one], ['lung'])"),
 ]  # fmt: skip
 
+IN_TOWER = interp.Site(tower="vision", queries="cls", keys=interp.positions([3]))
+
 ELSEWHERE: dict[str, str] = {
     "{…}.forward does not call transformers'": "tests/tracing/test_delta_tap.py::test_a_forward_that_calls_no_rule_is_named",
     "the weights of this {…} are moved by accelerate": "tests/tracing/test_delta_tap.py::test_weights_that_accelerate_fetches_are_named",
     "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/test_delta_knockouts.py::test_a_kept_pass_after_a_prefix_cannot_erase_what_its_states_hold",
     "mode='zero' sets weights of a softmax": "tests/tracing/test_delta_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
+    "the vision tower's attention cannot be read or edited on an NDIF server": "needs a server; the message names the argument to leave out",
+    "the vision tower is not read on an NDIF server": "needs a server; the message names the argument to leave out",
+    "layer {…} of the vision tower was seen to attend over": "tests/tracing/test_vision_rows.py::test_an_adapter_that_miscounts_is_refused",
+    "the vision tower has {…} positions, but the adapter": "tests/tracing/test_sinks.py::test_an_adapter_that_miscounts_is_refused",
+    "this batch was made without its model": "tests/tracing/test_vision_rows.py::test_a_batch_or_adapter_without_patches_is_refused",
     "interp.tracing has no": "tests/test_public_names.py::test_a_misspelt_name_of_the_tracing_room_is_refused",
     "torch's default device is meta": "tests/tracing/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",

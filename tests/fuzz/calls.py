@@ -236,7 +236,7 @@ INDICATORS = (
         "RandomMap",
         "RandomMasks",
     ),
-    *("Rollout", "SmoothGrad", "TokenKnockout", "ValueWeightedAttention"),
+    *("Rollout", "SmoothGrad", "TokenKnockout", "ValueWeightedAttention", "VisionAttention"),
 )
 REMOVALS = ("HideTokens", "PaintPixels", "ReplaceEmbeddings")
 
@@ -333,6 +333,7 @@ def model_calls() -> dict[str, list[Call]]:
             Call("Mllm.encode", mllm.encode, one),
             Call("Mllm.prefix", mllm.prefix, one),
             Call("Mllm.embeddings", mllm.embeddings, given(batch=at.batch)),
+            Call("sinks", interp.sinks, on_model),
             Call("Mllm.using", mllm.using, given(executor="tap")),
             Call(
                 "Mllm.sharing",

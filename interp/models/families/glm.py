@@ -25,7 +25,7 @@ class Glm4v(Qwen2Vl):
     examples = ("zai-org/GLM-4.1V-9B-Thinking",)
     default_system = None
 
-    def patches(self, size: tuple[int, int], processor: Any, config: Any) -> tuple[int, int]:
+    def grid_of(self, size: tuple[int, int], processor: Any, config: Any) -> tuple[int, int]:
         """Returns (rows, columns) of patches of a resized image, in GLM's own arithmetic.
 
         Raises:

@@ -9,9 +9,12 @@ import numpy as np
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, joined_in_time, lay
+from interp.inputs.patch_map import Patches
 from interp.models.anyres import AnyRes, mesh, patch_lines
+from interp.models.anyres_patches import anyres_patches
 from interp.models.base import Family
 from interp.models.resizing import agree, cropped_window, one_image, pixel_size
+from interp.models.vision_patches import leading_tokens
 
 __all__ = ["LlavaNext", "LlavaNextVideo", "LlavaOnevision"]
 
@@ -40,6 +43,18 @@ class LlavaNext(Family):
         cut = AnyRes.read(settings, config)
         cut.check(sizes, [1 + cut.n_tiles(size) for size in sizes], inputs, settings)
         return concatenate([one_image([cut.base(size), cut.tiles(size)]) for size in sizes])
+
+    def patches(
+        self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns for each image a grid of patches of the whole and one of each tile; padding patches are NaN.
+
+        Raises:
+            ModelError: As `footprints`.
+        """
+        self.footprints(sizes, inputs, processor, config)
+        cut = AnyRes.read(processor.image_processor, config) if sizes else None
+        return anyres_patches(cut, [(size, True) for size in sizes], leading_tokens(config))
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns LLaVA's vicuna prompt."""
@@ -106,11 +121,7 @@ class LlavaOnevision(Family):
                 "count tokens differently. Set both to the checkpoint's."
             )
         settings = processor.image_processor
-        cut = AnyRes.read(settings, config, most=int(theirs.removeprefix("anyres_max_")))
-        together = inputs.get("batch_num_images")
-        together = [1] * len(sizes) if together is None else [int(n) for n in together]
-        agree("a number of images", len(sizes), sum(together), settings)
-        alone = [n == 1 for n in together for _ in range(n)]
+        cut, alone = _read(sizes, inputs, processor, config)
         cut.check(
             sizes,
             [1 + cut.n_tiles(s) * tiled for s, tiled in zip(sizes, alone, strict=True)],
@@ -151,3 +162,31 @@ class LlavaOnevision(Family):
         last = np.array([[n_frames - 1, n_frames]])
         newline = Footprints(np.full((1, 4), np.nan), None, np.array([""]), last[:, 0], last)
         return joined_in_time([cells, newline])
+
+    def patches(
+        self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns for each image a grid of patches of the whole and, if it is processed alone, one of each tile.
+
+        Where the model shrinks the grid of tiles, a token is a weighted mean of neighbouring patches.
+
+        Raises:
+            ModelError: As `footprints`.
+        """
+        self.footprints(sizes, inputs, processor, config)
+        if not sizes:
+            return anyres_patches(None, [], leading_tokens(config))
+        cut, alone = _read(sizes, inputs, processor, config)
+        return anyres_patches(cut, list(zip(sizes, alone, strict=True)), leading_tokens(config))
+
+
+def _read(
+    sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
+) -> tuple[AnyRes, list[bool]]:
+    """Returns how OneVision cuts images, and which of them are processed alone."""
+    settings = processor.image_processor
+    cut = AnyRes.read(settings, config, most=int(config.vision_aspect_ratio.removeprefix("anyres_max_")))
+    together = inputs.get("batch_num_images")
+    together = [1] * len(sizes) if together is None else [int(n) for n in together]
+    agree("a number of images", len(sizes), sum(together), settings)
+    return cut, [n == 1 for n in together for _ in range(n)]

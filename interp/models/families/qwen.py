@@ -38,7 +38,7 @@ class Qwen2Vl(Family):
         """
         if inputs.get("video_grid_thw") is not None:
             raise ModelError(f"expected images for {self.name}, got a video.")
-        patches = [self.patches(size, processor, config) for size in sizes]
+        patches = [self.grid_of(size, processor, config) for size in sizes]
         found = [tuple(int(n) for n in grid) for grid in inputs.get("image_grid_thw", ())]
         if found != [(1, rows, cols) for rows, cols in patches]:
             images = ", ".join(f"{width}×{height}" for width, height in sizes) or "no size"
@@ -51,7 +51,7 @@ class Qwen2Vl(Family):
         grids = [(rows // merge, cols // merge) for rows, cols in patches]
         return concatenate([squash(size, grid) for size, grid in zip(sizes, grids, strict=True)])
 
-    def patches(self, size: tuple[int, int], processor: Any, config: Any) -> tuple[int, int]:
+    def grid_of(self, size: tuple[int, int], processor: Any, config: Any) -> tuple[int, int]:
         """Returns (rows, columns) of patches of a resized image.
 
         Raises:
