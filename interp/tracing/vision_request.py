@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int
@@ -44,6 +45,8 @@ class Tower:
 @dataclass(frozen=True, eq=False)
 class VisionSelection:
     """What one `Rows` of the tower covers; see `Selection` of `layer_plan` for the attributes."""
+
+    linear: ClassVar[bool] = False
 
     heads: dict[int, tuple[int, ...]]
     pairs: tuple[tuple[int, int], ...] | None
