@@ -129,7 +129,7 @@ def executors(subject: Subject) -> Measured:
         Knockout(Site(layers=[layers[0]], queries="after_image", keys=hidden)),
         Knockout(Site(heads=[(layers[-1], 0)], queries="last", keys=hidden), "zero"),
     ]
-    if len(layers) < subject.mllm.n_layers:
+    if "linear" in subject.mllm.layer_kinds:
         reads.append(Rows(Site(layers="linear", queries="last", keys="all")))
         edits.insert(0, Knockout(Site(layers="linear", queries="last", keys=hidden), steps="all"))
     other = subject.mllm.using("source")

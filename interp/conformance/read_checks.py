@@ -281,7 +281,7 @@ def image_prefix(subject: Subject) -> Measured:
     Families whose prompts attend to all of their tokens must not use the prefix, and must still be right. In hybrid
     models prompts that go on by different numbers of tokens must not use it together, so each has its own.
     """
-    if "linear" not in subject.mllm.layer_kinds:
+    if not subject.mllm.linear_heads:
         return _after_prefix(subject, subject.samples)
     results = [_after_prefix(subject, [sample]) for sample in subject.samples]
     return max(results, key=lambda one: (not one.passed, one.value))

@@ -20,6 +20,7 @@ __all__ = [
     "every_layer_of",
     "layers_of",
     "layers_to_json",
+    "mixing_layers_of",
     "site_layers",
 ]
 
@@ -48,7 +49,7 @@ def check_call(mllm: Any, prompt: Any = None, target: Any = Target()) -> None:  
         )
 
 
-def site_layers(layers: Any) -> Literal["all", "attention", "linear"] | tuple[int, ...]:
+def site_layers(layers: Any) -> Literal["all", "attention", "linear", "convolution"] | tuple[int, ...]:
     """The layers as a `Site` holds them: "all", a kind of layer, or a tuple.
 
     Raises:
@@ -74,6 +75,21 @@ def every_layer_of(mllm: Mllm, layers: Layers) -> list[int]:
         SiteError: Layers that the model does not have.
     """
     return list(mllm.decoder.stream(Site(layers=layers)))
+
+
+def mixing_layers_of(mllm: Mllm, layers: Layers) -> list[int]:
+    """The layers of this model that are named and where tokens can be hidden from one another, in the order given.
+
+    "all" is every layer but short convolutions, of which `Decoder.heads` refuses those that are named.
+
+    Raises:
+        SiteError: Layers that the model does not have, or short convolutions.
+    """
+    found = every_layer_of(mllm, layers)
+    able = [layer for layer in found if mllm.linear_heads.get(layer, 1)]
+    if layers != "all" and len(able) < len(found):
+        mllm.decoder.heads(Site(layers=layers))
+    return able
 
 
 def layers_to_json(layers: Layers) -> Any:

@@ -21,8 +21,8 @@ from interp.indicators.indicator_checks import (
     check_call,
     check_one_of,
     check_whole,
-    every_layer_of,
     layers_to_json,
+    mixing_layers_of,
     site_layers,
 )
 from interp.indicators.maps import One, label_map
@@ -174,7 +174,7 @@ class HideTokens:
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
         check_call(mllm, prompt, target)
-        layers = every_layer_of(mllm, self.layers)
+        layers = mixing_layers_of(mllm, self.layers)
         scored = KeptTarget.of(mllm, sample, prompt, target, layers=(min(layers),))
         masks = checked_masks(masks, scored.tokens.n, batch)
         chosen = np.flatnonzero(masks.any(axis=1))

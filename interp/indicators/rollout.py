@@ -64,7 +64,8 @@ class Rollout:
         if linear:
             raise MapError(
                 f"rollout multiplies the attention of every layer, rows that sum to 1; layers {linear} of this model "
-                "are linear (gated DeltaNet), with signed rows. Use Attention(), or TokenKnockout(), for this model."
+                "are linear (gated DeltaNet), with signed rows, or convolutions, with none. Use Attention(), or "
+                "TokenKnockout(), for this model."
             )
         with Meter(mllm.device) as meter:
             given = given_as(mllm, samples, prompt)

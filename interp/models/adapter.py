@@ -38,6 +38,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.gemma3:Gemma3",
     "interp.models.families.llama4:Llama4",
     "interp.models.families.gemma4:Gemma4",
+    "interp.models.families.lfm2_vl:Lfm2Vl",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics:SmolVlm",
     "interp.models.families.molmo2:Molmo2",
@@ -98,7 +99,7 @@ class Adapter(Protocol):
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
         """Returns the decoder layers in order; each has its attention at `.self_attn`, or a gated DeltaNet at
-        `.linear_attn` instead."""
+        `.linear_attn` or a short convolution at `.conv` instead."""
         ...
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:

@@ -37,6 +37,7 @@ class Family(ABC):
         examples: Hub ids of the family.
         video: Whether it takes videos; then `video_footprints` says where their tokens are.
         nested_images: Whether the processor takes the images of a sample as a list of their own.
+        unread_tower: Why the patches of its vision tower are not mapped; "" where they are.
     """
 
     name: ClassVar[str]
@@ -47,6 +48,7 @@ class Family(ABC):
     examples: ClassVar[tuple[str, ...]] = ()
     video: ClassVar[bool] = False
     nested_images: ClassVar[bool] = True
+    unread_tower: ClassVar[str] = ""
 
     def matches(self, config: Any) -> bool:
         """Whether the config's model type is one of the family's."""
@@ -111,6 +113,11 @@ class Family(ABC):
         Raises:
             ModelError: The tower is of another form.
         """
+        if self.unread_tower:
+            raise ModelError(
+                f"the vision tower of {self.name} cannot be read or edited: {self.unread_tower}. Read the language "
+                "model's attention, or give the adapter patches(sizes, inputs, processor, config)."
+            )
         found = self.footprints(sizes, inputs, processor, config)
         return usual_patches(found, inputs, config, self.patches_along(config))
 

@@ -25,10 +25,12 @@ from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
+from interp.models.torch_images import TorchImages, lfm2_vl_images
 from interp.models.video_processors import video_processor_class
 
 __all__ = [
     "images_only",
+    "lfm2_vl_processor",
     "llama4_processor",
     "load_processor",
     "molmo2_images",
@@ -45,6 +47,7 @@ _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config
 
 
 _WITHOUT_EXTRAS = {
+    "Lfm2VlProcessor": "interp.models.processors:lfm2_vl_processor",
     "Llama4Processor": "interp.models.processors:llama4_processor",
     "Molmo2Processor": "interp.models.processors:molmo2_processor",
     "PixtralProcessor": "interp.models.processors:pixtral_processor",
@@ -226,23 +229,10 @@ def molmo2_images() -> type[Any]:
     if is_torchvision_available():
         return whole
 
-    class Molmo2ImageProcessor(whole):
+    class Molmo2ImageProcessor(whole, TorchImages):
         def resize(self, image: torch.Tensor, size: Any, **_: Any) -> torch.Tensor:
             """Bilinear, not antialiased: the original asks for nothing else."""
             return torch.nn.functional.interpolate(image, (size.height, size.width), mode="bilinear")
-
-        def convert_to_rgb(self, image: torch.Tensor, **_: Any) -> torch.Tensor:
-            """One channel becomes three alike. Arrays with an alpha channel are refused: pass them as PIL images."""
-            if image.shape[0] not in (1, 3):
-                raise ValueError(
-                    f"expected 1 or 3 channels, got {image.shape[0]}; pass the image as a PIL image."
-                )
-            return image.expand(3, -1, -1)
-
-        def normalize(self, image: torch.Tensor, mean: Any, std: Any, **_: Any) -> torch.Tensor:
-            """By channel."""
-            middle, spread = (torch.as_tensor(one, dtype=image.dtype)[:, None, None] for one in (mean, std))
-            return (image - middle) / spread
 
     return Molmo2ImageProcessor
 
@@ -302,9 +292,20 @@ def llama4_processor() -> type[Any]:
     whole: Any = import_module("transformers.models.llama4.processing_llama4").Llama4Processor
     if is_torchvision_available():
         return whole
-    images = import_module("interp.models.modeling.llama4_images").Llama4ImageProcessorPil
+    return _with_images(whole, import_module("interp.models.modeling.llama4_images").Llama4ImageProcessorPil)
 
-    class Llama4Processor(whole):
+
+def lfm2_vl_processor() -> type[Any]:
+    """Returns transformers' `Lfm2VlProcessor`, also where torchvision is not installed."""
+    whole: Any = import_module("transformers.models.lfm2_vl.processing_lfm2_vl").Lfm2VlProcessor
+    return whole if is_torchvision_available() else _with_images(whole, lfm2_vl_images())
+
+
+@cache
+def _with_images(whole: type[Any], images: type[Any]) -> type[Any]:
+    """Returns a processor class of an image processor and a tokenizer that loads this image processor itself."""
+
+    class WithImages(whole):
         @classmethod
         def _get_arguments_from_pretrained(
             cls, where: str, processor_dict: Any = None, **options: Any
@@ -312,7 +313,8 @@ def llama4_processor() -> type[Any]:
             words = cls._load_tokenizer_from_pretrained("tokenizer", where, **options)
             return [images.from_pretrained(where, **options), words]
 
-    return Llama4Processor
+    WithImages.__name__, WithImages.__qualname__ = whole.__name__, whole.__qualname__
+    return WithImages
 
 
 @contextmanager

@@ -12,23 +12,32 @@ from interp.tracing.site import LayerKind, Site
 
 __all__ = ["Decoder", "layer_kinds", "mixer"]
 
-LINEAR = "linear_attn"
-"""Under which name transformers keeps a layer's gated DeltaNet; attention is at `self_attn`."""
+_MIXERS: dict[str, LayerKind] = {"linear_attn": "linear", "conv": "convolution"}
+"""Under which names transformers keeps a layer's gated DeltaNet or short convolution; attention is at `self_attn`."""
+
+
+def _other_mixer(layer: Any) -> str | None:
+    """The name of what mixes a layer's tokens in the place of attention; None where attention does."""
+    if hasattr(layer, "self_attn"):
+        return None
+    return next((name for name in _MIXERS if hasattr(layer, name)), None)
 
 
 def layer_kinds(layers: Sequence[Any]) -> tuple[LayerKind, ...]:
-    """The kind of each decoder layer: "linear" where its tokens are mixed by a gated DeltaNet."""
-    return tuple("linear" if hasattr(layer, LINEAR) else "attention" for layer in layers)
+    """The kind of each decoder layer: "linear" where a gated DeltaNet mixes its tokens, "convolution" where a short
+    convolution does."""
+    return tuple(_MIXERS.get(_other_mixer(layer) or "", "attention") for layer in layers)
 
 
 def mixer(layer: Any) -> Any:
-    """The module of a layer that mixes tokens: its attention, or its gated DeltaNet; nnsight's views have them too."""
-    return getattr(layer, LINEAR) if hasattr(layer, LINEAR) else layer.self_attn
+    """The module of a layer that mixes tokens: its attention, gated DeltaNet or short convolution; nnsight's views have
+    them too."""
+    return getattr(layer, _other_mixer(layer) or "self_attn")
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """How many layers there are, the heads of each attention layer, and those of each gated DeltaNet."""
+    """How many layers there are, the heads of each attention layer, and those of each layer without a softmax."""
 
     n_layers: int
     n_heads: int

@@ -1,4 +1,4 @@
-"""The states of gated DeltaNet layers in caches: passes that go on from them, and the last one of a prefix."""
+"""The states of gated DeltaNets and short convolutions in caches: passes that go on from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Resumed(LinearAttentionLayer):
 
     Args:
         conv: what the short convolution sees of the tokens before.
-        recurrent: the delta rule's state after them.
+        recurrent: the delta rule's state after them; without elements for a layer that is a short convolution alone.
     """
 
     def __init__(
@@ -26,9 +26,11 @@ class Resumed(LinearAttentionLayer):
     ) -> None:
         super().__init__()
         self.dtype, self.device = conv.dtype, conv.device
-        self.conv_states[0], self.recurrent_states[0] = conv.clone(), recurrent
+        self.conv_states[0] = conv.clone()
         self.conv_kernel_size[0] = conv.shape[-1]
-        self.is_conv_states_initialized[0] = self.is_recurrent_states_initialized[0] = True
+        self.is_conv_states_initialized[0] = True
+        if recurrent.numel():
+            self.recurrent_states[0], self.is_recurrent_states_initialized[0] = recurrent, True
         self.has_previous_state[0] = True
 
     def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
@@ -38,8 +40,10 @@ class Resumed(LinearAttentionLayer):
 
 
 def states_of(layer: LinearAttentionLayer) -> tuple[Tensor, Tensor]:
-    """The states that a cache layer was left with: of the convolution, and of the recurrence."""
+    """The states that a cache layer was left with: of the convolution, and of the recurrence.
+
+    A short convolution has no recurrence; then the second has no elements.
+    """
     conv, recurrent = layer.conv_states[0], layer.recurrent_states[0]
     assert conv is not None
-    assert recurrent is not None
-    return conv, recurrent
+    return conv, conv.new_zeros(len(conv), 0, 0, 0) if recurrent is None else recurrent

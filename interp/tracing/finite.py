@@ -88,7 +88,7 @@ def check_prefix(
     """Raise `ModelError` for keys or values of the last layer that are not finite; any fault below reaches them."""
     if not layers or all(bool(one.sum(dtype=torch.float32).isfinite()) for one in layers[-1]):
         return  # a finite sum has finite terms; one that overflows is looked at more closely
-    state = mllm.layer_kinds[-1] == "linear"
+    state = mllm.layer_kinds[-1] != "attention"
     lost = torch.stack(
         [
             torch.stack(

@@ -74,8 +74,9 @@ class Installation:
         given: what was wrapped: the model, or torch's wrapper of it, such as what `torch.compile` returns.
         nn: the nnsight model around it.
         layers: the decoder layers.
-        kinds: what mixes the tokens of each decoder layer, "attention" or "linear".
-        attentions: the attention module of every decoder layer, the gated DeltaNet of those that have one instead.
+        kinds: what mixes the tokens of each decoder layer, "attention", "linear" or "convolution".
+        attentions: the attention module of every decoder layer; the gated DeltaNet or short convolution of those that
+            have one instead.
         implementation: the model's own attention implementation.
         forwards: the forwards that modules had of their own, in the place of their classes'.
     """

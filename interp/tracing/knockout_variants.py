@@ -7,9 +7,10 @@ by side on the kept tensors (`KeptPass`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.errors import EditError
+from interp.errors import EditError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -37,6 +38,8 @@ __all__ = ["KnockoutVariant", "Knockouts", "VariantLogits"]
 
 Mode = Literal["renormalise", "zero"]
 
+_NONE: Mapping[int, int] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class KnockoutVariant:
@@ -53,11 +56,15 @@ class KnockoutVariant:
                 f"a knockout variant needs layers, queries and keys, and heads or None for all; got {self!r}."
             )
 
-    def edits(self, mode: Mode, linear: Collection[int] = ()) -> list[Knockout]:
-        """The same as edits of a trace: one of its attention layers, one of its gated DeltaNets (`linear`)."""
+    def edits(self, mode: Mode, linear: Mapping[int, int] = _NONE) -> list[Knockout]:
+        """The same as edits of a trace: one of its attention layers, one of its gated DeltaNets.
+
+        Short convolutions, which `linear` gives no heads, are passed over where there are other layers.
+        """
         heads = "all" if self.heads is None else self.heads
         rows = {"heads": heads, "queries": positions(self.queries), "keys": positions(self.keys)}
-        kinds = [[one for one in self.layers if (one in linear) == kind] for kind in (False, True)]
+        able = [one for one in self.layers if linear.get(one, 1)] or list(self.layers)
+        kinds = [[one for one in able if (one in linear) == kind] for kind in (False, True)]
         return [Knockout(Site(layers=own, **rows), mode) for own in kinds if own]
 
 
@@ -140,7 +147,7 @@ class Knockouts:
                 linear=linear,
                 visibility=self.mllm.visibility,
             )
-        except EditError as error:
+        except (EditError, SiteError) as error:
             return str(error)
         return None
 
@@ -216,7 +223,7 @@ class Knockouts:
         rows, columns = torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device)
         linear, n_heads = self.mllm.linear_heads, self.mllm.n_heads
         some = {k: _flags(variants, k).to(device) for k in {n_heads, *linear.values()}}
-        layers = sorted({layer for one in variants for layer in one.layers})
+        layers = sorted({layer for one in variants for layer in one.layers if linear.get(layer, 1)})
         here = torch.tensor([[[layer in one.layers] for one in variants] for layer in layers]).to(device)
         return {
             layer: HiddenCells(

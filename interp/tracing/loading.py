@@ -154,8 +154,8 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
         )
     if "attention" not in kinds:
         raise ModelError(
-            f"all {len(layers)} decoder layers of {type(hf).__name__} are linear (gated DeltaNet); interp reads models "
-            "with a layer of softmax attention at least."
+            f"all {len(layers)} decoder layers of {type(hf).__name__} are linear (gated DeltaNet) or convolutions; "
+            "interp reads models with a layer of softmax attention at least."
         )
     _refuse_blind_attention(hf, chosen, layers[kinds.index("attention")])
     own = copy.deepcopy(processor)

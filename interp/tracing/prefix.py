@@ -62,8 +62,9 @@ class Prefix:
         cost: what running it took. Traces on the prefix do not count it again.
         owner: identifies the wrapped model it belongs to.
         lines: the line of each sample, numbered as they first occur; None where each sample has its own.
-        linear: the gated DeltaNet layers. In the place of keys and values they have the state of their convolution,
-            (line, channel, kernel), and of their recurrence, (line, head, dim, value_dim), after the prefix.
+        linear: the layers without a softmax. In the place of keys and values they have the state of their convolution,
+            (line, channel, kernel), and of their recurrence, (line, head, dim, value_dim), after the prefix; of a short
+            convolution the latter has no elements.
     """
 
     batch: Batch

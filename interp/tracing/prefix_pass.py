@@ -145,7 +145,7 @@ def run_prefix(
     """The keys and values of each layer, (sample, key_value_head, key, dim), of left-padded prefixes.
 
     Layers that share keys have the same tensors; `key_layers` says whose they are. Of a gated DeltaNet ("linear" in
-    `kinds`) they are the states of its convolution and its recurrence.
+    `kinds`) they are the states of its convolution and its recurrence; a short convolution has the former alone.
     """
     starts = batch.pad.tolist()
     stops = [start + n for start, n in zip(starts, lengths, strict=True)]
@@ -158,13 +158,13 @@ def run_prefix(
     inputs["position_ids"] = sliced(batch.positions, starts, stops)
     last = max(key_layers)
     layers: list[Any] = [
-        LinearAttentionLayer() if kind == "linear" else DynamicLayer() for kind in kinds[:last]
+        DynamicLayer() if kind == "attention" else LinearAttentionLayer() for kind in kinds[:last]
     ]
-    layers.append(_LastState() if kinds[last] == "linear" else _Last())
+    layers.append(_LAST[kinds[last]]())
     with suppress(PassCompleteError):
         run_pass(hf, inputs, meter, cache=Cache(layers=[*layers]))
     return [
-        states_of(layers[i]) if kinds[i] == "linear" else (layers[i].keys, layers[i].values)
+        (layers[i].keys, layers[i].values) if kinds[i] == "attention" else states_of(layers[i])
         for i in key_layers
     ]
 
@@ -185,3 +185,19 @@ class _LastState(LinearAttentionLayer):
         """Keeps the state and ends the pass."""
         super().update_recurrent_state(*args, **kwargs)
         raise PassCompleteError
+
+
+class _LastConvolution(LinearAttentionLayer):
+    """The same where the last layer is a short convolution."""
+
+    def update_conv_state(self, *args: Any, **kwargs: Any) -> Any:
+        """Keeps the state and ends the pass."""
+        super().update_conv_state(*args, **kwargs)
+        raise PassCompleteError
+
+
+_LAST: dict[LayerKind, type[Any]] = {
+    "attention": _Last,
+    "linear": _LastState,
+    "convolution": _LastConvolution,
+}

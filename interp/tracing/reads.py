@@ -50,7 +50,8 @@ class Residual:
     a first dimension "step" goes on with each generated token's.
 
     Args:
-        layers: "all" or decoder layers, 0-based; or those of a kind, "attention" or "linear" (`Mllm.layer_kinds`).
+        layers: "all" or decoder layers, 0-based; or those of a kind, "attention", "linear" or
+            "convolution" (`Mllm.layer_kinds`).
         positions: Groups of the prompt's tokens ("last", "image", "question", …) or `interp.positions([…])`.
 
     Raises:

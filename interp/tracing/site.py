@@ -26,10 +26,11 @@ __all__ = [
     "select",
 ]
 
-LayerKind = Literal["attention", "linear"]
-"""What mixes the tokens in a decoder layer: softmax attention, or a gated delta rule ("linear attention")."""
+LayerKind = Literal["attention", "linear", "convolution"]
+"""What mixes the tokens in a decoder layer: softmax attention, a gated delta rule ("linear attention"), or a short
+convolution."""
 
-Layers: TypeAlias = Literal["all", "attention", "linear"] | Sequence[int]
+Layers: TypeAlias = Literal["all", "attention", "linear", "convolution"] | Sequence[int]
 """What a site's `layers` may be."""
 
 
@@ -123,8 +124,9 @@ class Site:
 
     Args:
         layers: decoder layers, 0-based; "all" or "attention", every layer with a softmax, which are all layers of most
-            models; or "linear", the gated DeltaNet layers of a hybrid model (`Mllm.layer_kinds`). Numbers name
-            layers of one kind. Left out when `heads` are pairs.
+            models; or "linear", the gated DeltaNet layers of a hybrid model (`Mllm.layer_kinds`); or, for the residual
+            stream alone, "convolution", its short convolutions. Numbers name layers of one kind. Left out when `heads`
+            are pairs.
         heads: "all", heads (a list, the same in every layer), or a list of (layer, head) pairs.
         queries: a group of `TokenMap.positions` ("last", "after_image", "question", "text", "image"), "all"
             for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them;
@@ -180,22 +182,25 @@ class Site:
         Args:
             n_layers: decoder layers of the model, of every kind.
             n_heads: query heads of each attention layer.
-            linear: the gated DeltaNet layers of a hybrid model, and how many (value) heads each has.
+            linear: the layers without a softmax of a hybrid model, and how many (value) heads each has: none for a
+                short convolution.
 
         Raises:
-            SiteError: A layer or head the model does not have, or layers of both kinds.
+            SiteError: A layer or head the model does not have, layers of both kinds, or short convolutions.
         """
         for name, n in (("n_layers", n_layers), ("n_heads", n_heads)):
             if not _is_index(n) or n > _MOST:
                 raise SiteError(f"{name} is a number of layers or heads, at most {_MOST:,}; got {n!r:.200}.")
         if self.pairs is not None:
             found: dict[int, list[int]] = {}
+            _no_convolution((layer for layer, _ in self.pairs), linear)
             for layer, head in self.pairs:
                 own = linear.get(_within(layer, n_layers, "layer", whose), n_heads)
                 found.setdefault(layer, []).append(_within(head, own, "head", whose))
             _one_kind(found, linear)
             return {layer: tuple(heads) for layer, heads in found.items()}
         layers = self._numbers(n_layers, linear, _of_kind("attention", n_layers, linear), whose)
+        _no_convolution(layers, linear)
         _one_kind(layers, linear)
         chosen: dict[int, tuple[int, ...]] = {}
         for layer in layers:
@@ -450,13 +455,32 @@ def _of_kind(kind: str, n_layers: int, linear: Mapping[int, int]) -> list[int]:
     Raises:
         SiteError: There are none.
     """
-    found = [layer for layer in range(n_layers) if (layer in linear) == (kind == "linear")]
-    if not found:
+    kinds = [_kind(layer, linear) for layer in range(n_layers)]
+    if kind not in kinds:
+        counted = kinds.count("linear" if kind == "attention" else kind)
         raise SiteError(
-            f'layers="{kind}" selects nothing: the model has {n_layers} layers, {len(linear)} of them linear '
-            "(mllm.layer_kinds)."
+            f'layers="{kind}" selects nothing: the model has {n_layers} layers, {counted} of them '
+            f"{'linear' if kind == 'attention' else kind} (mllm.layer_kinds)."
         )
-    return found
+    return [layer for layer, own in enumerate(kinds) if own == kind]
+
+
+def _kind(layer: int, linear: Mapping[int, int]) -> LayerKind:
+    """The kind of a layer; those without a softmax are in `linear`, short convolutions with no heads."""
+    if layer not in linear:
+        return "attention"
+    return "linear" if linear[layer] else "convolution"
+
+
+def _no_convolution(layers: Iterable[int], linear: Mapping[int, int]) -> None:
+    """Raise `SiteError` for layers that have no heads, and so no rows."""
+    named = [layer for layer in dict.fromkeys(layers) if _kind(layer, linear) == "convolution"]
+    if named:
+        raise SiteError(
+            f"layers {named} of this model are short convolutions: a token is mixed with the few before it by fixed "
+            "weights, and there are no heads and no rows to read or edit. Name layers with a softmax, such as "
+            'layers="attention" (mllm.layer_kinds).'
+        )
 
 
 def _one_kind(layers: Iterable[int], linear: Mapping[int, int]) -> None:

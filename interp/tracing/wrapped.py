@@ -86,7 +86,8 @@ class WrappedModel:
 
     @property
     def layer_kinds(self) -> tuple[LayerKind, ...]:
-        """What mixes the tokens of each decoder layer: "attention" (a softmax) or "linear" (a gated DeltaNet)."""
+        """What mixes the tokens of each decoder layer: "attention" (a softmax), "linear" (a gated DeltaNet) or
+        "convolution" (a short convolution)."""
         return self.installation.kinds
 
     @property
@@ -96,9 +97,11 @@ class WrappedModel:
 
     @property
     def linear_heads(self) -> dict[int, int]:
-        """The gated DeltaNet layers of a hybrid model, and how many (value) heads each has."""
+        """The layers without a softmax of a hybrid model, and how many (value) heads each has: none where it is a short
+        convolution."""
         modules = enumerate(self.installation.attentions)
-        return {i: int(one.num_v_heads) for i, one in modules if self.layer_kinds[i] == "linear"}
+        kinds = self.layer_kinds
+        return {i: int(getattr(one, "num_v_heads", 0)) for i, one in modules if kinds[i] != "attention"}
 
     @property
     def decoder(self) -> Decoder:
@@ -262,7 +265,7 @@ class WrappedModel:
             raise ModelError(
                 f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."
             )
-        text, n, recurrent = self._text_config, self.n_layers, "linear" in self.layer_kinds
+        text, n, recurrent = self._text_config, self.n_layers, bool(self.linear_heads)
         return Visibility(attends, windows(text, n), self.rope, chunks(text, n), recurrent)
 
     @property

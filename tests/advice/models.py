@@ -58,6 +58,10 @@ GEOMETRY = [
     ("md.asked('deepseek_vl', do_pad=False)", "Set them to the checkpoint's", "md.asked('deepseek_vl', do_pad=True)"),
     ("md.asked('kimi_k25', merge_size=1)", "Set them to the checkpoint's", "md.asked('kimi_k25', merge_size=2)"),
     ("md.family_of('kimi_k25').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "md.mllm_of('kimi_k25').trace(Sample(images=[PIC, PIC], question='?'))"),
+    ("md.asked('lfm2_vl', encoder_patch_size=16)", "Pass the processor of this checkpoint", "md.asked('lfm2_vl')"),
+    ("md.with_bias().trace([one])", "Take a checkpoint without", "md.mllm_of('lfm2_vl').trace([one])"),
+    ("md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(tower='vision', queries='all'))])", "Read the language model's attention", "md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site())])"),
+    ("md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(layers=[0]))])", 'layers="attention"', "md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(layers='attention'))])"),
     ("md.asked('fast_vlm', patch_size=0, on='processor')", "Set processor.patch_size", "md.asked('fast_vlm', patch_size=16, on='processor')"),
     ("md.cells('ovis2', *2 * [{'size': {'height': 48, 'width': 48}}])", "Set processor.image_processor.size", "md.cells('ovis2', *2 * [{'size': {'height': 60, 'width': 60}}])"),
     ("md.cells('got_ocr2', *2 * [{'size': {'height': 48, 'width': 48}}])", "Set processor.image_processor.size", "md.cells('got_ocr2', *2 * [{'size': {'height': 96, 'width': 96}}])"),
@@ -170,6 +174,13 @@ class Own:
 
 def mllm_of(family: str) -> Any:
     return interp.wrap(*tiny(family))
+
+
+def with_bias() -> Any:
+    """An LFM2-VL whose convolutions are said to have a bias."""
+    hf, processor = tiny("lfm2_vl")
+    hf.config.text_config.conv_bias = True
+    return interp.wrap(hf, processor)
 
 
 def family_of(name: str) -> Any:

@@ -10,6 +10,7 @@ from interp.models.modeling import register
 from interp.models.modeling.llama4_images import Llama4ImageProcessorPil
 from interp.models.padded_patches import KimiImages
 from interp.models.processors import molmo2_images
+from interp.models.torch_images import lfm2_vl_images
 
 register()
 
@@ -467,6 +468,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_config": {"model_type": "gemma4_vision"},
         "audio_config": {"model_type": "gemma4_audio"},
     },
+    "LiquidAI/LFM2-VL-450M": {
+        "model_type": "lfm2_vl",
+        "text_config": {
+            "model_type": "lfm2",
+            "block_ff_dim": 6656,
+            "hidden_size": 1024,
+            "layer_types": ["conv", "conv", "full_attention"] * 3 + ["conv", "full_attention"] * 3 + ["conv"],
+            "num_attention_heads": 16,
+            "num_hidden_layers": 16,
+            "num_key_value_heads": 8,
+            "vocab_size": 65536,
+        },
+        "vision_config": {"model_type": "siglip2_vision_model", "vision_use_head": False},
+    },
     "CohereLabs/aya-vision-8b": {  # from memory: no config.json was at hand
         "model_type": "aya_vision",
         "text_config": {**COHERE2, "num_hidden_layers": 32},
@@ -620,6 +635,7 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         transformers.Glm4vImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
         {},
     ),
+    "lfm2_vl": (lfm2_vl_images()(), {}),
     "llama4": (Llama4ImageProcessorPil(), {"patch_size": 14}),
     "internvl": (
         transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=12),

@@ -133,6 +133,8 @@ def build(
             weight.data.mul_(3)  # so that a wrong mask or scale shows
         if name.endswith(_EXPERTS):
             weight.data.mul_(5)  # so that a token given to another expert shows
+        if name.endswith((".conv.in_proj.weight", ".conv.conv.weight")):
+            weight.data.mul_(6)  # so that a convolution's lost neighbour shows
         if name.endswith(".A_log"):
             weight.data.sub_(6)  # so that DeltaNet heads remember tens of tokens, as trained ones do
     model.get_output_embeddings().weight.data.mul_(20)

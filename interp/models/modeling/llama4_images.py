@@ -6,11 +6,7 @@ level or two, then scaled in bfloat16 as the original does.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from functools import cache
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +16,8 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs
-from transformers.utils.import_utils import is_torchvision_available
+
+from interp.models.torch_images import module_of
 
 __all__ = ["Llama4ImageProcessorPil", "canvas"]
 
@@ -39,24 +36,6 @@ class Llama4ImageProcessorKwargs(ImagesKwargs, total=False):
     resize_to_max_canvas: bool
 
 
-@cache
-def _arithmetic() -> Any:
-    """transformers' module of Llama 4's image processor, imported with empty names in the place of torchvision."""
-    name = "transformers.models.llama4.image_processing_llama4"
-    if is_torchvision_available():
-        return import_module(name)
-    parts = ("torchvision", "torchvision.transforms", "torchvision.transforms.v2")
-    stand_ins: dict[str, Any] = {part: ModuleType(part) for part in parts}
-    stand_ins[parts[-1]].functional = None
-    missing = [part for part in parts if part not in sys.modules]
-    sys.modules.update({part: stand_ins[part] for part in missing})
-    try:
-        return import_module(name)
-    finally:
-        for part in missing:
-            del sys.modules[part]
-
-
 def canvas(size: Size, settings: Any) -> tuple[tuple[int, int], Size]:
     """Returns the canvas that an image is laid on, and the size it is resized to first.
 
@@ -67,7 +46,7 @@ def canvas(size: Size, settings: Any) -> tuple[tuple[int, int], Size]:
     Returns:
         (rows, columns) of tiles, and (width, height) of the resized image, which lies at the canvas's top left.
     """
-    own, (width, height) = _arithmetic(), size
+    own, (width, height) = module_of("llama4.image_processing_llama4"), size
     tile = SizeDict(height=int(settings.size["height"]), width=int(settings.size["width"]))
     largest = bool(settings.resize_to_max_canvas)
     possible = torch.tensor(

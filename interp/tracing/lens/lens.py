@@ -104,6 +104,6 @@ def make_lens(mllm: WrappedModel) -> Lens:
     if mllm.linear_heads:
         raise ModelError(
             f"the lens has a pattern of attention for a layer; {list(mllm.linear_heads)} of this "
-            f"{mllm.family} are linear (gated DeltaNet) and have none. Use mllm.trace, which reads both kinds."
+            f"{mllm.family} are gated DeltaNets or convolutions and have none. Use mllm.trace, which reads the others."
         )
     return Lens(build_bridge(mllm.hf, mllm.family), mllm)
