@@ -143,6 +143,8 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
             )
     check_weights(hf)
     chosen = find(hf.config, adapter)
+    if hasattr(chosen, "bound"):
+        chosen = chosen.bound(hf.eval(), processor)  # pyright: ignore[reportAttributeAccessIssue]
     layers = chosen.layers(hf)
     bare = [i for i, layer in enumerate(layers) if not hasattr(layer, "self_attn")]
     if bare or not layers:
