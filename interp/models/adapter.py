@@ -53,8 +53,8 @@ class Adapter(Protocol):
       the attention mask (paligemma: 1).
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
-    - `bound(model, processor)` (none): a function that `interp.wrap` calls with the transformers model and its processor;
-      it returns the adapter of that model. "measured" needs the model itself to find footprints.
+    - `bound(model, processor)` (none): a function that `interp.wrap` calls with the transformers model and its
+      processor; it returns the adapter of that model. "measured" needs the model itself to find footprints.
     - `identity` (none): a text that is part of a run's identity, where footprints depend on more than the class.
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
       `interp check NAME` can check the family by its name.

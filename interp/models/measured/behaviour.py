@@ -29,7 +29,7 @@ class Behaviour:
     Attributes:
         ids: Ids at positions where an image changes what enters the decoder.
         attends: What a row of the prompt may attend to.
-        first_position: The position id of a prompt's first token; 0 where the layers are not told positions of one axis.
+        first_position: The position id of a prompt's first token; 0 where layers are not told positions of one axis.
     """
 
     ids: tuple[int, ...]
@@ -53,7 +53,7 @@ def observe(embedder: Embedder, last: nn.Module) -> Behaviour:
         last: The last decoder layer.
 
     Raises:
-        ModelError: Nothing that enters the decoder changes with the image, or rows attend in a way that has no name here.
+        ModelError: Nothing that enters the decoder changes with the image, or rows attend in a way without a name.
     """
     pictures = [[texture(_SIZE, seed)] for seed in (1, 2)]
     one, other = embedder(pictures)
@@ -67,20 +67,20 @@ def observe(embedder: Embedder, last: nn.Module) -> Behaviour:
     inputs = embedder.inputs(pictures[0])
     known = tuple(int(i) for i in np.unique(ids[moved]))
     before = _passed(embedder, inputs, last)
-    felt = [
+    of_last, of_image = (
         _felt(before, _passed(embedder, inputs, last, place)) for place in (len(ids) - 1, int(moved[-1]))
-    ]
+    )
     first = before.positions
     start = int(first.min()) if first is not None and first.ndim == 2 else 0
-    return Behaviour(known, _attends(*felt, np.flatnonzero(np.isin(ids, known))), start)
+    return Behaviour(known, _attends(of_last, of_image, np.flatnonzero(np.isin(ids, known))), start)
 
 
 def _attends(
-    of_last: Bool[np.ndarray, " position"],
-    of_image: Bool[np.ndarray, " position"],
+    of_last: Bool[np.ndarray, " before_last"],
+    of_image: Bool[np.ndarray, " before_image"],
     image: Int[np.ndarray, " token"],
 ) -> Attends:
-    """Returns what rows attend to, from the earlier rows that felt a change of the last token and of the last image token."""
+    """Returns what rows attend to, by which earlier rows felt a change of the last token and of the last image's."""
     if of_last.all():
         return "prefix"
     block = np.zeros(len(of_image), bool)
@@ -92,10 +92,10 @@ def _attends(
     if not of_last.any() and (of_image == block).all():
         return "image_blocks"
     raise ModelError(
-        f"rows of this model see later tokens in a way that is none of causal, image_blocks and prefix: a change of the "
-        f"last token was felt by {int(of_last.sum())} of {len(of_last)} earlier rows, a change of the last image token "
-        f"by {int(of_image.sum())} of {len(of_image)} (its own run of image tokens has {int(block.sum())}). Traces would "
-        "not know what a row may see; write an adapter (docs/new_model.md)."
+        "rows of this model see later tokens in a way that is none of causal, image_blocks and prefix: a change of "
+        f"the last token was felt by {int(of_last.sum())} of {len(of_last)} earlier rows, a change of the last image token "
+        f"by {int(of_image.sum())} of {len(of_image)} (its own run of image tokens has {int(block.sum())}). "
+        "Traces would not know what a row may see; write an adapter (docs/new_model.md)."
     )
 
 
@@ -106,7 +106,9 @@ def _felt(before: _Seen, after: _Seen) -> Bool[np.ndarray, " position"]:
     return change[:changed] > _FELT * change.max()
 
 
-def _passed(embedder: Embedder, inputs: dict[str, Tensor], last: nn.Module, place: int | None = None) -> _Seen:
+def _passed(
+    embedder: Embedder, inputs: dict[str, Tensor], last: nn.Module, place: int | None = None
+) -> _Seen:
     """Runs the whole model, the embedding at `place` changed; `positions` of the result is then the place."""
     left, told = [], []
 

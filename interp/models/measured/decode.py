@@ -26,7 +26,7 @@ class Profiles:
     """
 
     codes: tuple[Code, Code]
-    energies: tuple[Float[np.ndarray, "token picture"], Float[np.ndarray, "token picture"]]
+    energies: tuple[Float[np.ndarray, "token across"], Float[np.ndarray, "token down"]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What enters the language model for a picture: the processor, the tower and the projector, run with transformers alone."""
+"""What enters the language model for a picture: processor, tower and projector, run with transformers alone."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ class _EnteredError(Exception):
 
 
 def prompt_text(processor: Any, n_images: int, fallback: str) -> str:
-    """Returns a prompt with the images' placeholders and a short question, by the processor's chat template if it has one."""
-    template = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
+    """Returns a prompt with the images' placeholders and a question, by the processor's chat template if it has one."""
+    template = getattr(processor, "chat_template", None) or getattr(
+        processor.tokenizer, "chat_template", None
+    )
     if template is None:
         return fallback
     content = [{"type": "image"}] * n_images + [{"type": "text", "text": _QUESTION}]
@@ -56,7 +58,9 @@ class Embedder:
     def inputs(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
         """Returns what the processor makes of the prompt with these pictures: tensors of a batch of one."""
         found = self.processor(text=[self.text], images=[list(pictures)], return_tensors="pt")
-        return {name: value for name, value in found.items() if isinstance(value, Tensor) and name != "labels"}
+        return {
+            name: value for name, value in found.items() if isinstance(value, Tensor) and name != "labels"
+        }
 
     def ids(self, pictures: Sequence[np.ndarray]) -> Int[np.ndarray, " position"]:
         """Returns the prompt's token ids."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ _PRICE = 3.0
 """What a grid costs, in mean tokens that lie a whole cell off."""
 _LINE_PRICE = 9.0
 """What a single row or column costs: layouts hardly ever have them, and noise looks like them."""
-_WEAK = 0.35
+_WEAK = 0.5
 """Two grids become one if that costs less than this for each token of the smaller."""
 _UNPLACED = 1.5
 """What a token without a grid costs."""
@@ -77,7 +78,9 @@ class _Tokens:
 
 
 def cut_into_lattices(
-    boxes: Float[np.ndarray, "token 4"], weight: Float[np.ndarray, " token"], gaps: Bool[np.ndarray, " between"]
+    boxes: Float[np.ndarray, "token 4"],
+    weight: Float[np.ndarray, " token"],
+    gaps: Bool[np.ndarray, " between"],
 ) -> list[Lattice | tuple[int, int]]:
     """Returns the grids that explain the tokens' boxes at the least cost, in order; (start, stop) of tokens in none.
 
@@ -139,16 +142,14 @@ def _cheapest(
     tokens: _Tokens, turns: list[int], runs: list[int], cuts: list[int]
 ) -> list[Lattice | tuple[int, int]]:
     n, total = len(tokens), np.concatenate([[0.0], np.cumsum(tokens.weight)])
-    cost, came = np.full(n + 1, np.inf), [None] * (n + 1)
+    cost = np.full(n + 1, np.inf)
     cost[0], allowed = 0.0, np.isin(np.arange(n + 1), cuts)
-    came: list[Any]
-    for i, after in zip(cuts[:-1], cuts[1:], strict=True):
+    came: list[Any] = [None] * (n + 1)
+    for i, after in pairwise(cuts):
         options = [(after, _PRICE + _UNPLACED * (total[after] - total[i]), (i, after))]
         later = [t - i for t in turns if t > i][:2]
         for fast in dict.fromkeys([*runs, *later, n - i]):
-            options += [
-                (one.stop, paid, one) for one, paid in _growing(tokens, i, fast, allowed, total)
-            ]
+            options += [(one.stop, paid, one) for one, paid in _growing(tokens, i, fast, allowed, total)]
         for stop, price, found in options:
             if cost[i] + price < cost[stop]:
                 cost[stop], came[stop] = cost[i] + price, (i, found)
@@ -199,9 +200,7 @@ def _places(n: int, fast: int, order: str) -> Int[np.ndarray, "token 2"]:
     return np.stack([place, slow] if order == "rows" else [slow, place], axis=1)
 
 
-def _fitted(
-    tokens: _Tokens, start: int, stop: int, fast: int, order: Any
-) -> tuple[Lattice | None, float]:
+def _fitted(tokens: _Tokens, start: int, stop: int, fast: int, order: Any) -> tuple[Lattice | None, float]:
     """Returns the grid of that shape that fits the tokens best, and their cost; infinite if none fits."""
     part, places = slice(start, stop), _places(stop - start, fast, order)
     centre, size, weight = tokens.centre[part], tokens.size[part], tokens.weight[part]

@@ -59,7 +59,7 @@ class Measured(Family):
         self._bound = bound
         if bound is not None:
             self.attends: Attends = bound.behaviour.attends  # pyright: ignore[reportIncompatibleVariableOverride]
-            self.first_position = bound.behaviour.first_position  # pyright: ignore[reportIncompatibleVariableOverride]
+            self.first_position = bound.behaviour.first_position  # pyright: ignore[reportAttributeAccessIssue]
 
     def matches(self, config: Any) -> bool:
         """Whether the adapter is bound to a model of that config's type; it is never found by itself."""
@@ -89,6 +89,20 @@ class Measured(Family):
         """All measurements so far, in the order they were made."""
         found = () if self._bound is None else self._bound.found.values()
         return tuple(one for made in found for one in made.images)
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """What the model showed of itself: image ids, attention, positions."""
+        return self._need().behaviour
+
+    def measured(self, size: Size, processor: Any) -> Measurement:
+        """Returns the measurement of an image of (width, height) alone, sure or not."""
+        return self._measured((size,), processor).images[0]
+
+    def inputs(self, size: Size, processor: Any) -> Mapping[str, Any]:
+        """Returns what the processor makes of a grey image of (width, height)."""
+        bound = self._need()
+        return _embedder(bound.model, processor, bound.first, 1).inputs([_grey(size)])
 
     def describe(self) -> str:
         """Returns a line for reports: how many sizes were measured, with which confidence, at what cost."""
@@ -137,8 +151,8 @@ class Measured(Family):
     def _need(self) -> _Bound:
         if self._bound is None:
             raise ModelError(
-                "the adapter \"measured\" measures a model that is on hand: use interp.load(…, adapter=\"measured\") or "
-                "interp.wrap(model, processor, adapter=\"measured\")."
+                'the adapter "measured" measures a model that is on hand: use interp.load(…, adapter="measured") or '
+                'interp.wrap(model, processor, adapter="measured").'
             )
         return self._bound
 
@@ -153,8 +167,7 @@ class Measured(Family):
                 )
             embedder = _embedder(bound.model, processor, bound.first, len(sizes))
             made = tuple(measure(embedder, sizes, i) for i in range(len(sizes)))
-            pictures = [np.zeros((height, width, 3), np.uint8) for width, height in sizes]
-            at = self.image_positions(embedder.ids(pictures), bound.model.config)
+            at = self.image_positions(embedder.ids([_grey(size) for size in sizes]), bound.model.config)
             bound.found[key] = _Sample(made, _of_all(made, at))
         return bound.found[key]
 
@@ -162,6 +175,10 @@ class Measured(Family):
 def _embedder(model: Any, processor: Any, first: nn.Module, n_images: int) -> Embedder:
     fallback = _placeholder(processor) * n_images + "\nwhere is it?"
     return Embedder(model, processor, first, prompt_text(processor, n_images, fallback))
+
+
+def _grey(size: Size) -> np.ndarray:
+    return np.full((size[1], size[0], 3), 127, np.uint8)
 
 
 def _placeholder(processor: Any) -> str:

@@ -89,8 +89,8 @@ class Measurement:
         shown = "; ".join(lines[:40]) + (f"; and {len(lines) - 40} more" if len(lines) > 40 else "")
         raise ModelError(
             f"the footprints of a {width}×{height} image could not be measured surely: the median confidence of "
-            f"{len(lines)} tokens is {self.trust:.2f} (at least {LEAST} is needed), and {self.stray:.0%} of them lie in "
-            f"no grid (at most {_STRAY:.0%} may). Token by token, box in pixels and confidence: {shown}. A tower that "
+            f"{len(lines)} tokens is {self.trust:.2f} (at least {LEAST} is needed), and {self.stray:.0%} of them "
+            f"lie in no grid (at most {_STRAY:.0%} may). Token by token, box in pixels and confidence: {shown}. A tower that "
             "mixes places strongly, or tokens that stand for no place, look like this. Write an adapter "
             "(docs/new_model.md), or measure a larger image."
         )
@@ -124,7 +124,9 @@ def measure(embedder: Embedder, sizes: Sequence[Size], which: int = 0) -> Measur
     codes = stripes(size[0], token), stripes(size[1], token)
     energies = [
         [
-            _energies(embedder, (sample(p) for p in painted(*pair, codes[a], a)), still[2 * k], positions, codes[a])
+            _energies(
+                embedder, (sample(p) for p in painted(*pair, codes[a], a)), still[2 * k], positions, codes[a]
+            )
             for a in (0, 1)
         ]
         for k, pair in enumerate(pairs)
@@ -150,7 +152,11 @@ def _energies(
 
 
 def _decoded(
-    energies: list[list[np.ndarray]], codes: tuple[Code, Code], positions: np.ndarray, size: Size, n_images: int
+    energies: list[list[np.ndarray]],
+    codes: tuple[Code, Code],
+    positions: np.ndarray,
+    size: Size,
+    n_images: int,
 ) -> Measurement:
     gaps, tried = np.diff(positions) > 1, []
     for power in _POWERS:
@@ -188,7 +194,7 @@ def _agreement(single: Sequence[Raw], raw: Raw) -> Float[np.ndarray, " token"]:
     first, second = ((one.boxes[:, :2] + one.boxes[:, 2:]) / 2 for one in (single[0], single[-1]))
     cell = raw.boxes[:, 2:] - raw.boxes[:, :2]
     cell = np.maximum(cell, np.median(cell, axis=0) / 2)
-    return np.exp(-((np.abs(first - second) / cell).max(axis=1) / 0.5) ** 2)
+    return np.exp(-(((np.abs(first - second) / cell).max(axis=1) / 0.5) ** 2))
 
 
 def _cost(parts: Sequence[Lattice | tuple[int, int]], weight: np.ndarray) -> float:
@@ -223,4 +229,3 @@ def _confidence(
     ]
     found = np.minimum(*share) * (1 - np.minimum(loss, 1) / 2)
     return np.where(known, found, np.median(found[known]) if known.any() else 0.0)
-

@@ -18,9 +18,9 @@ _SCALES = (4, 12, 36)
 _CONTRAST = 26.0
 """Standard deviation of each scale, in levels of 255: a tower answers small changes nearly linearly."""
 _PER_TOKEN = 4
-_PERIOD = 16
+_PERIOD = 24
 """Bins between the teeth of a comb."""
-_FEW = 40
+_FEW = 72
 """Up to so many bins, each has a picture of its own; more are coded."""
 
 
@@ -67,7 +67,7 @@ class Code:
         return share @ self.masks.T.astype(float)
 
     def levelled(self, values: Float[np.ndarray, "*cell picture"]) -> Float[np.ndarray, "*cell picture"]:
-        """Returns the values less their mean over the pictures of a kind: what leaks from the whole image is the same."""
+        """Returns the values less their mean over the pictures of a kind, which is what leaks from the whole image."""
         out = np.array(values, float)
         for kind in (self.sparse, ~self.sparse):
             if kind.any():
@@ -78,8 +78,8 @@ class Code:
 def stripes(length: int, token: float) -> Code:
     """Returns the code of one axis of `length` pixels for tokens about `token` pixels long.
 
-    A bin is a quarter of a token. Few bins are painted one by one. Many are painted as the teeth of combs, 16 bins
-    apart, and a Gray code of the tooth's number with its inverse says which tooth it was: 16 + 2·log2(bins / 16)
+    A bin is a quarter of a token. Few bins are painted one by one. Many are painted as the teeth of combs, 24 bins
+    apart, and a Gray code of the tooth's number with its inverse says which tooth it was: 24 + 2·log2(bins / 24)
     pictures instead of one a bin.
     """
     n = min(max(ceil(length * _PER_TOKEN / token), 4), length)
