@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import partial, wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -233,7 +234,7 @@ def _checked(model: str | None, options: dict[str, Any], record: bool) -> int:
 def models() -> int:
     """List the model families: their image tokens, what each supports, and how it was checked."""
     from interp.conformance.check_result import read_record
-    from interp.models.adapter import adapters
+    from interp.models.adapter import adapters, is_available
 
     record = read_record()
     table = _table("family")
@@ -242,10 +243,15 @@ def models() -> int:
         table.add_column(name)
     for name in ("executors", "checked"):
         table.add_column(name, no_wrap=True)
-    for adapter in adapters():
-        table.add_row(*_described(adapter, record.get(adapter.name)))
+    found_here = {adapter.name: adapter for adapter in adapters() if is_available(adapter)}
+    for name, adapter in found_here.items():
+        table.add_row(*_described(adapter, record.get(name)))
     console = _console()
     console.print(table)
+    if lacking := [adapter.name for adapter in adapters() if adapter.name not in found_here]:
+        console.print(
+            f"transformers {version('transformers')} lacks {', '.join(lacking)}; a newer one has them."
+        )
     versions = {", ".join(f"{n} {v}" for n, v in found["versions"].items()) for found in record.values()}
     console.print(
         "attends: which later tokens a row of the prompt sees. prefix: whether the prompt up to the last image token "

@@ -10,12 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 from torch import nn
+from transformers import CONFIG_MAPPING
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.refusals import refusal
 
-__all__ = ["BUILT_IN", "Adapter", "adapters", "built_in", "find", "installed"]
+__all__ = ["BUILT_IN", "Adapter", "adapters", "built_in", "find", "installed", "is_available"]
 
 BUILT_IN: tuple[str, ...] = (
     "interp.models.families.llava:Llava",
@@ -35,6 +36,9 @@ BUILT_IN: tuple[str, ...] = (
 """The built-in families, module:class; imported on first use."""
 
 _MEASURED = "measured"
+_OURS = "interp_"
+"""How the model types of our own classes begin (`interp.models.modeling`)."""
+
 _GROUP = "interp.adapters"
 _PARTS = ("name", "matches", "layers", "image_positions", "footprints", "fallback_prompt")
 
@@ -115,6 +119,16 @@ def installed() -> dict[str, Adapter]:
         ModelError: An adapter cannot be imported or lacks a part.
     """
     return {_origin(entry): _loaded(entry) for entry in entry_points(group=_GROUP)}
+
+
+def is_available(adapter: Adapter) -> bool:
+    """Whether the installed transformers can build models of a family.
+
+    It can if it maps one of the family's model types to a config class. Types of `interp`'s own classes (`interp_…`)
+    always work; an adapter that names no types counts as available, since only its own `matches` can tell.
+    """
+    theirs = [kind for kind in getattr(adapter, "model_types", ()) if not kind.startswith(_OURS)]
+    return not theirs or any(kind in CONFIG_MAPPING for kind in theirs)
 
 
 def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:

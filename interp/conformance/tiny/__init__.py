@@ -5,8 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import transformers
+
 from interp.conformance.tiny.kit import TinyFamily, build
 from interp.errors import ModelError
+from interp.models.adapter import built_in, is_available
 
 __all__ = ["families", "recipe", "tiny"]
 
@@ -19,8 +22,8 @@ _HOME = {family: home for home, names in _HOMES.items() for family in names}
 
 
 def families() -> list[str]:
-    """Returns the names of the families that have a tiny model."""
-    return sorted(_HOME)
+    """Returns the names of the families that have a tiny model and that the installed transformers has."""
+    return sorted(adapter.name for adapter in built_in() if adapter.name in _HOME and is_available(adapter))
 
 
 def recipe(family: str) -> TinyFamily:
@@ -32,6 +35,11 @@ def recipe(family: str) -> TinyFamily:
     Raises:
         ModelError: The family has no tiny model.
     """
+    if isinstance(family, str) and family in _HOME and family not in families():
+        raise ModelError(
+            f"transformers {transformers.__version__} has no {family}; a newer one does. It has: "
+            f"{', '.join(families())}."
+        )
     if not isinstance(family, str) or family not in _HOME:
         raise ModelError(f"no tiny model of the family {family!r}; there are: {', '.join(families())}.")
     return import_module(f"{__name__}.{_HOME[family]}").FAMILIES[family]
