@@ -130,7 +130,12 @@ ROWS: list[tuple[str, str, str]] = [
     *CHECKS,
 ]  # (a call that fails, words of its message, a call that follows them)
 
-ELSEWHERE: dict[str, str] = {}  # the beginning of a message: why no row follows it, or the test that does
+ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
+    "the footprints of a {…}": "tests/models/measured/test_measured_family.py::test_an_unsure_measurement_is_refused_with_numbers reads it; its way is docs/new_model.md, which tests/test_new_model.py follows",
+    "rows of this model see later tokens": "tests/models/measured/test_behaviour.py reads it; its way is docs/new_model.md",
+    "pictures of one size do not give inputs of one shape": "tests/models/measured/test_behaviour.py reads it; its way is docs/new_model.md",
+    'the adapter "measured" measures a model that is on hand': "tests/models/measured/test_measured_family.py::test_an_unbound_adapter_says_how_it_is_used reads it; the other tests there follow it",
+}
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (84, 140, 3), dtype=np.uint8)
 

@@ -93,8 +93,8 @@ def _attends(
         return "image_blocks"
     raise ModelError(
         "rows of this model see later tokens in a way that is none of causal, image_blocks and prefix: a change of "
-        f"the last token was felt by {int(of_last.sum())} of {len(of_last)} earlier rows, a change of the last image token "
-        f"by {int(of_image.sum())} of {len(of_image)} (its own run of image tokens has {int(block.sum())}). "
+        f"the last token was felt by {int(of_last.sum())} of {len(of_last)} earlier rows, a change of the last image "
+        f"token by {int(of_image.sum())} of {len(of_image)} (its own run of image tokens has {int(block.sum())}). "
         "Traces would not know what a row may see; write an adapter (docs/new_model.md)."
     )
 

@@ -90,8 +90,8 @@ class Measurement:
         raise ModelError(
             f"the footprints of a {width}×{height} image could not be measured surely: the median confidence of "
             f"{len(lines)} tokens is {self.trust:.2f} (at least {LEAST} is needed), and {self.stray:.0%} of them "
-            f"lie in no grid (at most {_STRAY:.0%} may). Token by token, box in pixels and confidence: {shown}. A tower that "
-            "mixes places strongly, or tokens that stand for no place, look like this. Write an adapter "
+            f"lie in no grid (at most {_STRAY:.0%} may). Token by token, box in pixels and confidence: {shown}. "
+            "A tower that mixes places strongly, or tokens that stand for no place, look like this. Write an adapter "
             "(docs/new_model.md), or measure a larger image."
         )
 

@@ -23,9 +23,7 @@ def both(family: str) -> tuple[Mllm, Mllm]:
 
 
 def sample(*sizes: tuple[int, int]) -> interp.Sample:
-    return interp.Sample(
-        images=[np.full((h, w, 3), 90, np.uint8) for w, h in sizes], question="where is it?"
-    )
+    return interp.Sample(images=[np.full((h, w, 3), 90, np.uint8) for w, h in sizes], question="where is it?")
 
 
 def agrees(known: Mllm, found: Mllm, *sizes: tuple[int, int]) -> float:
@@ -38,7 +36,9 @@ def agrees(known: Mllm, found: Mllm, *sizes: tuple[int, int]) -> float:
     shared = overlap(true.footprints[area], measured.footprints[area])
     centres = [(b[area][:, :2] + b[area][:, 2:]) / 2 for b in (true.footprints, measured.footprints)]
     cell = np.maximum(*((b[area][:, 2:] - b[area][:, :2]) for b in (true.footprints, measured.footprints)))
-    assert (np.abs(centres[0] - centres[1]) < 0.75 * cell).all()  # the right order: each token at its own place
+    assert (
+        np.abs(centres[0] - centres[1]) < 0.75 * cell
+    ).all()  # the right order: each token at its own place
     return float(np.median(shared))
 
 
@@ -90,7 +90,9 @@ def test_images_processed_together_are_measured_together() -> None:
 def test_an_unsure_measurement_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurement, "LEAST", 1.01)
     mllm = interp.wrap(*tiny("llava"), "measured")
-    with pytest.raises(ModelError, match=r"could not be measured surely: the median confidence of 16 tokens is 0\.\d"):
+    with pytest.raises(
+        ModelError, match=r"could not be measured surely: the median confidence of 16 tokens is 0\.\d"
+    ):
         mllm.encode(sample((128, 128)))
     sure = mllm.adapter.measured((128, 128), mllm.processor)  # type: ignore[attr-defined]
     assert sure.n_images == 2 * (2 + 16 + 16)
