@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Boost,
         Contrast,
         Decoding,
+        Experts,
         Guide,
         Knockout,
         Mllm,
@@ -71,6 +72,7 @@ __all__ = [
     "Box",
     "Contrast",
     "Decoding",
+    "Experts",
     "Grid",
     "Guide",
     "HeadRanking",
@@ -137,7 +139,7 @@ _HOMES = {
     "inputs.tokens": ("TokenMap", "word"),
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "ScaleWeights", "ScaleScores"),
-        *("Contrast", "Decoding", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
+        *("Contrast", "Decoding", "Experts", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
         *("image_mask", "load", "positions", "wrap"),
     ),
 }

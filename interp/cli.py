@@ -29,7 +29,13 @@ __all__ = ["COMMANDS", "WorkerOptions", "main", "merge_command", "run_script"]
 _WIDTH = 140
 """Width of tables that are not printed to a terminal."""
 
-_ATTENDS = {"causal": "none", "image_blocks": "its own image", "prefix": "the prompt"}
+_ATTENDS = {
+    "causal": "none",
+    "image_blocks": "its own image",
+    "sliding_image_blocks": "its own image, in sliding layers",
+    "images": "all images",
+    "prefix": "the prompt",
+}
 """What the values of an adapter's `attends` mean, in plain words."""
 
 

@@ -16,7 +16,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.refusals import refusal
 
-__all__ = ["BUILT_IN", "Adapter", "adapters", "built_in", "find", "installed", "is_available"]
+__all__ = ["BUILT_IN", "Adapter", "adapters", "attends_in", "built_in", "find", "installed", "is_available"]
 
 BUILT_IN: tuple[str, ...] = (
     "interp.models.families.llava:Llava",
@@ -25,13 +25,29 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.qwen:Qwen2Vl",
     "interp.models.families.qwen:Qwen25Vl",
     "interp.models.families.qwen:Qwen3Vl",
+    "interp.models.families.qwen:Qwen3VlMoe",
+    "interp.models.families.glm:Glm4v",
+    "interp.models.families.glm:Glm46V",
+    "interp.models.families.glm:Glm4vMoe",
     "interp.models.families.internvl:InternVl",
+    "interp.models.families.cohere:AyaVision",
+    "interp.models.families.cohere:Cohere2Vision",
     "interp.models.families.gemma3:Gemma3",
+    "interp.models.families.llama4:Llama4",
+    "interp.models.families.gemma4:Gemma4",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics:SmolVlm",
+    "interp.models.families.molmo2:Molmo2",
     "interp.models.families.paligemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",
     "interp.models.families.vila:Vila",
+    "interp.models.families.deepseek_vl:DeepseekVl",
+    "interp.models.families.vipllava:VipLlava",
+    "interp.models.families.fast_vlm:FastVlm",
+    "interp.models.families.ovis2:Ovis2",
+    "interp.models.families.got_ocr2:GotOcr2",
+    "interp.models.families.lighton_ocr:LightOnOcr",
+    "interp.models.families.kimi_k25:KimiK25",
 )
 """The built-in families, module:class; imported on first use."""
 
@@ -51,10 +67,16 @@ class Adapter(Protocol):
     may also have these attributes (the defaults are in parentheses):
 
     - `attends` ("causal"): "image_blocks" if image tokens also see the later tokens of their own run (gemma3), or
-      "prefix" if every prompt token sees the whole prompt (paligemma). It decides what a row may see and whether an
-      image prefix is exact.
+      "prefix" if every prompt token sees the whole prompt (paligemma); see `interp.models.base.Attends` for the
+      others. It decides what a row may see and whether an image prefix is exact.
+    - `attends_in(config)` (`attends`): the same, where a model's config decides it (gemma4).
+    - `begun(text, processor)` (`text`): the rendered prompt, begun as the processor begins it where it adds to what it
+      is given (molmo2). Places in the prompt are counted in this text.
+    - `joined(name, samples)` (along the first axis): an image input of several samples together, of what the processor
+      made of each alone; None for inputs that are joined along their first axis (molmo2).
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
+    - `nested_images` (True): whether the processor takes the images of a sample as a list of their own (got_ocr2: no).
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
     - `bound(model, processor)` (none): a function that `interp.wrap` calls with the transformers model and its
@@ -94,6 +116,12 @@ class Adapter(Protocol):
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns the whole prompt; used if the processor has no chat template."""
         ...
+
+
+def attends_in(adapter: Adapter, config: Any) -> Any:
+    """Returns the adapter's `attends` for a model with this config; "causal" where it says nothing."""
+    by_config = getattr(adapter, "attends_in", None)
+    return getattr(adapter, "attends", "causal") if by_config is None else by_config(config)
 
 
 def adapters() -> list[Adapter]:

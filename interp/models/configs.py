@@ -24,7 +24,7 @@ from interp.models.adapter import built_in
 from interp.models.modeling import register
 from interp.models.refusals import refusal
 
-__all__ = ["original_layout", "raw_config", "read_config"]
+__all__ = ["layer_configs", "original_layout", "raw_config", "read_config"]
 
 _WRAP = (
     "build the model yourself, if you trust its code, and use interp.wrap(hf_model, processor, adapter=…) with an "
@@ -242,3 +242,11 @@ def _code(raw: Mapping[str, Any]) -> str:
     """Returns the modules that `auto_map` names, as text."""
     named = raw["auto_map"].values() if isinstance(raw["auto_map"], Mapping) else [raw["auto_map"]]
     return ", ".join(sorted({f"{str(name).split('--')[-1].split('.')[0]}.py" for name in named}))
+
+
+def layer_configs(config: Any) -> list[Any]:
+    """Returns the configs of a text config's layers where these differ in their sizes (Gemma 4), else the one of all.
+
+    transformers refuses to read such a size, as the number of key-value heads, from the config of the whole.
+    """
+    return list(config.per_layer_config) if getattr(config, "is_heterogeneous", False) else [config]

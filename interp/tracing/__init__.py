@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from interp.tracing.model import Mllm
     from interp.tracing.patches import PatchResidual, PatchRows
     from interp.tracing.prefix import Prefix, Prefixes
-    from interp.tracing.reads import Residual, Rows
+    from interp.tracing.reads import Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
     from interp.tracing.target import Scores
@@ -31,6 +31,7 @@ __all__ = [
     "Cost",
     "Decoding",
     "Edit",
+    "Experts",
     "Guide",
     "Knockout",
     "Mllm",
@@ -83,6 +84,7 @@ _HOMES = {
         "Prefixes",
     ),
     "reads": (
+        "Experts",
         "Residual",
         "Rows",
     ),

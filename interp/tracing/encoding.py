@@ -409,10 +409,11 @@ class Encoder:
                 "and processor.num_additional_image_tokens, and pass processor=."
             )
         fast = getattr(self.processor.tokenizer, "is_fast", False)
+        nested = [images] if getattr(self.adapter, "nested_images", True) else images
         try:
             found = self.processor(
                 text=[text],
-                images=[images] if images else None,
+                images=nested if images else None,
                 return_tensors="pt",
                 return_text_replacement_offsets=True,
                 text_kwargs={"return_offsets_mapping": fast, **self._tokenizer_options(text)},
@@ -506,7 +507,7 @@ class Encoder:
             if name in PER_TOKEN:
                 joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
             else:
-                joined = joined_images(values)
+                joined = self._joined_images(name, singles)
             dtype = self.dtype if joined.is_floating_point() else joined.dtype
             inputs[name] = joined.to(device=self.device, dtype=dtype)
         positions = self.positions(inputs)
@@ -525,6 +526,12 @@ class Encoder:
         )
         batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
         return batch
+
+    def _joined_images(self, name: str, singles: Sequence[Encoded]) -> Tensor:
+        """An input without one value per token of all samples; families may say how theirs are joined."""
+        of_family = getattr(self.adapter, "joined", None)
+        found = None if of_family is None else of_family(name, [single.inputs for single in singles])
+        return joined_images([single.inputs[name] for single in singles]) if found is None else found
 
 
 def _fingerprints(sample: Sample) -> tuple[str, ...] | None:

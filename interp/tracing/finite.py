@@ -66,6 +66,9 @@ def refuse(
     )
 
 
+_WHAT = {"attention": "rows", "residual": "residual streams", "experts": "weights of experts"}
+
+
 def check_reads(
     mllm: WrappedModel, batch: Batch, reads: Sequence[Sequence[Any]], edits: Sequence[Edit]
 ) -> None:
@@ -76,7 +79,7 @@ def check_reads(
             # minimum and maximum are NaN where any value is, and need no second array
             if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
                 lost = torch.arange(len(batch)) == at
-                refuse(mllm, batch, lost, edits, "rows" if array.name == "attention" else "residual streams")
+                refuse(mllm, batch, lost, edits, _WHAT[str(array.name)])
 
 
 def check_prefix(

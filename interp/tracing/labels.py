@@ -191,4 +191,24 @@ def _labelled_stream(
     dims = ["step", "layer", "position", "hidden"]
     if first is None:
         values, dims = values[0], dims[1:]
+    if selection.name == "experts":
+        return _labelled_routing(values, dims, along, positions, tokens)
     return _array(values, dims, along, "residual")
+
+
+def _labelled_routing(
+    values: Float[np.ndarray, "*step layer position expert"],
+    dims: Sequence[str],
+    along: Along,
+    positions: Int[np.ndarray, " position"],
+    tokens: TokenMap,
+) -> xr.DataArray:
+    """The routing of image tokens by their numbers, that of others by their positions."""
+    named = [{"hidden": "expert"}.get(dim, dim) for dim in dims]
+    numbers = _numbers(positions, tokens) if len(positions) else None
+    along = {**along, "expert": np.arange(values.shape[-1])}
+    if numbers is None:
+        return _array(values, named, along, "experts")
+    kept = {dim: at for dim, at in along.items() if dim != "position"}
+    named[-2] = "token"
+    return _array(values, named, {**kept, "token": numbers}, "experts", ("token", positions))

@@ -7,7 +7,7 @@ padded tensors of one forward pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from interp.tracing.edit_cells import Cells, Change, Patch
 from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
 from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
-from interp.tracing.reads import Read, Residual, Rows
+from interp.tracing.reads import Experts, Read, Residual, Rows
 from interp.tracing.site import Selector, Site, select
 from interp.tracing.visibility import Visibility
 
@@ -72,11 +72,15 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class StreamSelection:
-    """What one `Residual` covers: layers in the order of the site, each sample's positions in the prompt."""
+    """What one `Residual` or `Experts` covers: layers in the order given, each sample's positions in the prompt.
+
+    `name` is the array's: "residual" or "experts".
+    """
 
     layers: tuple[int, ...]
     queries: Places
     decodes: bool
+    name: str = "residual"
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,15 +140,16 @@ def resolve(
     n_layers: int,
     n_heads: int,
     visibility: Visibility = Visibility(),  # noqa: B008 - frozen
+    routed: Collection[int] = (),
 ) -> Request:
-    """The request of a batch.
+    """The request of a batch; `routed` are the layers with experts.
 
     Raises:
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
         EditError: Edits out of order, values that do not fit, or a row left without keys under "renormalise".
     """
     check_order(edits)
-    selections = tuple(_selection(read, tokens, n_layers, n_heads) for read in reads)
+    selections = tuple(_selection(read, tokens, n_layers, n_heads, routed) for read in reads)
     on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
     found = [_applied(edit, tokens, n_layers, n_heads, visibility) for edit in on_rows]
     applied = tuple(
@@ -163,9 +168,9 @@ def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places
 
 
 def _selection(
-    read: Read, tokens: Sequence[TokenMap], n_layers: int, n_heads: int
+    read: Read, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, routed: Collection[int]
 ) -> Selection | StreamSelection:
-    if not isinstance(read, Rows | Residual):
+    if not isinstance(read, Rows | Residual | Experts):
         write = f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else ""
         raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r:.300}.{write}")
     site = read.site
@@ -187,6 +192,8 @@ def _selection(
                     f"{tokens[i].length} tokens, {tokens[i].n} of them image tokens. A read needs at least "
                     "one."
                 )
+    if isinstance(read, Experts):
+        return StreamSelection(read.layers_of(routed), queries, decodes, "experts")
     heads = site.resolve(n_layers, n_heads)
     if isinstance(read, Residual):
         return StreamSelection(tuple(heads), queries, decodes)
@@ -264,7 +271,7 @@ def _refuse_rows_without_keys(
     for layer in sorted({layer for h in hidden for layer in h.heads}):
         for head in sorted({head for h in hidden for head in h.heads.get(layer, ())}):
             here = tuple(i for i, h in enumerate(hidden) if head in h.heads.get(layer, ()))
-            case = (here, visibility.windows[layer] if visibility.windows else None)
+            case = (here, visibility.limits[layer] if visibility.limits else None)
             if case in checked:
                 continue
             checked.add(case)
@@ -296,9 +303,9 @@ def _row_without_keys(
 class Shape:
     """What a plan must know of a model.
 
-    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window, None
-    where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where all run
-    on `device`.
+    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window or chunk,
+    None where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where
+    all run on `device`.
     """
 
     n_layers: int

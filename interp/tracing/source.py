@@ -7,6 +7,7 @@ queries, keys and values to nnsight, which costs Python time; the tap executor i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.tracing.attention_call import Call
+from interp.tracing.experts import RouterWork
 from interp.tracing.hooks import COLLECTOR, LayerWork
 from interp.tracing.residual import StreamWork
 
@@ -28,6 +30,7 @@ def source_pass(
     layers: Sequence[Any],
     work: Mapping[int, LayerWork],
     streams: Mapping[int, StreamWork],
+    routing: Mapping[int, RouterWork],
     one_pass: Callable[[], Tensor],
 ) -> Float[Tensor, "sample position token_id"]:
     """One forward pass under the work of its layers; what `one_pass` returned.
@@ -37,6 +40,7 @@ def source_pass(
         layers: nnsight's views of the decoder layers.
         work: what to do in the attention of which layer.
         streams: what to do with the output of which layer.
+        routing: what to do with what the router of which layer returns.
         one_pass: runs the model and hands its result through the collector.
 
     Raises:
@@ -45,10 +49,12 @@ def source_pass(
     calls = {i: attention_call(layers[i].self_attn) for i in sorted(work)}
     # nnsight wants an input; `one_pass` has its own, which need not be rows of tokens
     with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
-        for i in sorted({*calls, *streams}):
+        for i in sorted({*calls, *routing, *streams}):
             if i in calls:
                 positional, kwargs = calls[i].inputs
                 carry_out_attention(calls[i], positional, kwargs, work[i])
+            if i in routing:
+                routing[i](reduce(getattr, routing[i].path.split("."), layers[i]).output)
             if i in streams:
                 entering = layers[i].output
                 leaving = streams[i](entering)

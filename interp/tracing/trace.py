@@ -22,6 +22,7 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
 from interp.tracing.edits import AttentionEdit, Edit, check_edits
 from interp.tracing.encoding import Batch
+from interp.tracing.experts import RouterWork, routing_work
 from interp.tracing.finite import check_reads, refuse
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
 from interp.tracing.labels import label_rows
@@ -31,7 +32,7 @@ from interp.tracing.padding import Layout
 from interp.tracing.per_sample import for_samples
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.prefix_pass import Samples, given_as, prefix_before
-from interp.tracing.reads import Read
+from interp.tracing.reads import Experts, Read
 from interp.tracing.residual import StreamWork, make_stream_plan
 from interp.tracing.run import (
     ContrastStream,
@@ -85,6 +86,15 @@ class SampleTrace:
             SiteError: The trace has no `Residual`, or several: use `reads`.
         """
         return _only(self.reads, "residual", "Residual()")
+
+    @property
+    def experts(self) -> xr.DataArray:
+        """The routing of the trace's only `Experts`: ([step,] layer, token or position, expert), float32.
+
+        Raises:
+            SiteError: The trace has no `Experts`, or several: use `reads`.
+        """
+        return _only(self.reads, "experts", "Experts()")
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,7 +332,13 @@ def execute(
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
     request = resolve(
-        reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, visibility=mllm.visibility
+        reads,
+        edits,
+        batch.tokens,
+        n_layers=mllm.n_layers,
+        n_heads=mllm.n_heads,
+        visibility=mllm.visibility,
+        routed=mllm.routers if any(isinstance(read, Experts) for read in reads) else (),
     )
     merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
@@ -412,7 +428,13 @@ def _run(
     recorder = Recorder()
     work = _work(mllm, request, layout, before, recorder)
     streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
+    routed = make_stream_plan(request, layout, mllm.layer_devices, "experts")
     if mllm.server is not None:
+        if routed.prefill or routed.decode:
+            raise ServerError(
+                "a job on an NDIF server does not hand back what routers return. Leave Experts out, or load the model "
+                "without remote=True."
+            )
         if decoding.contrast is not None:
             raise ServerError(
                 "guidance against the model without the image needs a second stream of passes beside the first, which "
@@ -437,7 +459,9 @@ def _run(
         keep=keep,
     )
     executor = _by_source if mllm.executor == "source" else _by_tap
-    return executor(mllm, work, streams, once)
+    paths = mllm.routers if routed.prefill or routed.decode else {}
+    routing = routing_work(routed, mllm.installation.layers, paths, recorder)
+    return executor(mllm, work, streams, routing, once)
 
 
 def _work(
@@ -471,6 +495,7 @@ def _by_tap(
     mllm: WrappedModel,
     work: Mapping[int, LayerWork],
     streams: Mapping[int, StreamWork],
+    routing: Mapping[int, RouterWork],
     run: Callable[..., Outcome],
 ) -> Outcome:
     """The run with its layers armed, inside an nnsight trace that is handed the whole outcome, once."""
@@ -480,7 +505,7 @@ def _by_tap(
 
     collector = getattr(mllm.nn, COLLECTOR)
     # nnsight wants an input; `collect` has its own
-    with mllm.installation.armed(work, streams), mllm.nn.trace(torch.zeros(1), fn=collect):
+    with mllm.installation.armed(work, streams, routing), mllm.nn.trace(torch.zeros(1), fn=collect):
         outcome = collector.output.save()
     return outcome  # noqa: RET504 - nnsight assigns it when the block ends
 
@@ -489,13 +514,14 @@ def _by_source(
     mllm: WrappedModel,
     work: Mapping[int, LayerWork],
     streams: Mapping[int, StreamWork],
+    routing: Mapping[int, RouterWork],
     run: Callable[..., Outcome],
 ) -> Outcome:
     """The run as one nnsight trace per pass."""
 
     def within(one_pass: Callable[[], Tensor]) -> Tensor:
         collect = mllm.installation.collector
-        return source_pass(mllm.nn, mllm.layers, work, streams, lambda: collect(one_pass()))
+        return source_pass(mllm.nn, mllm.layers, work, streams, routing, lambda: collect(one_pass()))
 
     with mllm.installation.armed({}):
         return run(within=within)

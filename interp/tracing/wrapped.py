@@ -13,17 +13,20 @@ import torch
 from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
-from interp.models.adapter import Adapter
+from interp.models.adapter import Adapter, attends_in
 from interp.models.base import Attends
+from interp.models.configs import layer_configs
 from interp.tracing.attention_functions import takes_masks
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
+from interp.tracing.experts import router_paths
 from interp.tracing.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
 from interp.tracing.hooks import Installation
+from interp.tracing.key_layers import key_layers
 from interp.tracing.layer_plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
-from interp.tracing.visibility import Visibility, windows
+from interp.tracing.visibility import Visibility, chunks, windows
 from interp.tracing.weights import versions
 
 __all__ = ["WrappedModel"]
@@ -90,8 +93,23 @@ class WrappedModel:
 
     @property
     def n_key_value_heads(self) -> int:
-        """Key-value heads of each decoder layer."""
-        return int(getattr(self._text_config, "num_key_value_heads", None) or self.n_heads)
+        """Key-value heads of each decoder layer; the most of any, where layers differ (Gemma 4)."""
+        configs = layer_configs(self._text_config)
+        return max(int(getattr(one, "num_key_value_heads", None) or self.n_heads) for one in configs)
+
+    @property
+    def key_layers(self) -> tuple[int, ...]:
+        """For each decoder layer, the one whose keys and values it attends to: itself but for layers that share."""
+        return key_layers(self._text_config, self.n_layers)
+
+    @cached_property
+    def routers(self) -> dict[int, str]:
+        """The path of the router inside each layer that has experts, by layer; empty for a model without.
+
+        Raises:
+            ModelError: A layer with experts whose router is not known.
+        """
+        return router_paths(self.adapter.layers(self.hf))
 
     @property
     def vocabulary_size(self) -> int:
@@ -171,7 +189,7 @@ class WrappedModel:
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
         devices = self.layer_devices
-        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows, devices)
+        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.limits, devices)
 
     @cached_property
     def visibility(self) -> Visibility:
@@ -180,12 +198,13 @@ class WrappedModel:
         Raises:
             ModelError: The adapter's `attends` is none there is.
         """
-        attends: Any = getattr(self.adapter, "attends", "causal")
+        attends: Any = attends_in(self.adapter, self.hf.config)
         if attends not in get_args(Attends):
             raise ModelError(
                 f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."
             )
-        return Visibility(attends, windows(self._text_config, self.n_layers), self.rope)
+        text, n = self._text_config, self.n_layers
+        return Visibility(attends, windows(text, n), self.rope, chunks(text, n))
 
     @property
     def rope(self) -> Rope:

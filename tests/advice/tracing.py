@@ -53,6 +53,11 @@ ROWS: list[tuple[str, str, str]] = [
     ("mllm.encode([Sample(PIC, 'is </s> there')])", "sample.replace(question", "mllm.encode([Sample(PIC, 'is </s> there').replace(question='is the end there')])"),
     ("mllm.encode([Sample(PIC, 'which ?', options=['a', '</s>'])])", "sample.replace(options", "mllm.encode([Sample(PIC, 'which ?', options=['a', '</s>']).replace(options=['a', 'the end'])])"),
     ("tr.templated(tr.USER).encode([one], Prompt('{question}', system='be brief'))", "interp.Prompt(template='be brief {question}')", "tr.templated(tr.USER).encode([one], interp.Prompt(template='be brief {question}'))"),
+    # mixtures of experts
+    ("mllm.trace([one], reads=[interp.Experts()])", "Use it with a mixture of experts", "tr.mixture().trace([one], reads=[interp.Experts()])"),
+    ("tr.mixture().trace([one], reads=[interp.Experts(layers=[0, 1])])", "Leave those out", "tr.mixture().trace([one], reads=[interp.Experts(layers=[1])])"),
+    ("tr.mixture().trace([one], reads=[interp.Experts(layers=[0, 1])])", 'layers="all"', "tr.mixture().trace([one], reads=[interp.Experts(layers='all')])"),
+    ("tr.tempered().trace(tr.two())", "batch_size=1", "tr.tempered().trace(tr.two(), batch_size=1)"),
     # sites
     ("mllm.trace([one], reads=[Rows(Site(keys=interp.positions([999])))])", "positions run from 0", "mllm.trace([one], reads=[Rows(Site(keys=interp.positions([0, tokens.length - 1])))])"),
     ("mllm.trace([one], reads=[Rows(Site(keys=['answer']))])", "write queries='answer' with generate=2", "mllm.trace([one], reads=[Rows(Site(queries='answer'))], generate=2)"),
@@ -133,6 +138,8 @@ ELSEWHERE: dict[str, str] = {
     "job {…} was sent with other samples": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "job {…} is not done on": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "these samples need several passes, so they are several jobs": "tests/tracing/test_remote.py::test_several_passes_are_not_submitted",
+    "a job on an NDIF server does not hand back": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "layer {…} ({…}) has experts, but no router": "tests/tracing/test_experts.py::test_a_router_that_is_not_known",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
 
@@ -165,6 +172,21 @@ def masks(n: int) -> np.ndarray:
 @cache
 def _mllm() -> Mllm:
     return interp.wrap(*tiny("llava"))
+
+
+@cache
+def mixture() -> Mllm:
+    """A model whose first layer has no experts."""
+    return interp.wrap(*tiny("qwen3_vl_moe"))
+
+
+def tempered() -> Mllm:
+    """A Llama 4 that scales its queries from position 39 on."""
+    hf, processor = tiny("llama4")
+    hf.config.text_config.floor_scale = 40
+    for layer in hf.language_model.model.layers:
+        layer.self_attn.floor_scale = 40
+    return interp.wrap(hf, processor)
 
 
 def rows(site: interp.Site) -> np.ndarray:

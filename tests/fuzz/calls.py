@@ -71,6 +71,7 @@ def _edits() -> list[Call]:
         ),
         Call("Rows", interp.Rows, own),
         Call("Residual", interp.Residual),
+        Call("Experts", interp.Experts),
         Call("Site", interp.Site),
         Call("Site.resolve", SITE.resolve, given(n_layers=3, n_heads=4)),
         Call("Site.from_dict", interp.Site.from_dict, given(values=SITE.to_dict())),

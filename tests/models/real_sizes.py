@@ -7,6 +7,9 @@ from typing import Any
 import transformers
 
 from interp.models.modeling import register
+from interp.models.modeling.llama4_images import Llama4ImageProcessorPil
+from interp.models.padded_patches import KimiImages
+from interp.models.processors import molmo2_images
 
 register()
 
@@ -57,6 +60,14 @@ MISTRAL = {
     "num_key_value_heads": 8,
     "vocab_size": 32064,
 }
+COHERE2 = {
+    "model_type": "cohere2",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 256000,
+}
 SMOLLM = {
     "model_type": "llama",
     "head_dim": 64,
@@ -102,6 +113,44 @@ GEMMA3 = {
         "vocab_size": 262208,
     },
     "vision_config": {**SIGLIP, "image_size": 896},
+}
+
+QWEN3_VL_VISION = {
+    "deepstack_visual_indexes": [8, 16, 24],
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
+    "patch_size": 16,
+}
+GLM_VISION = {
+    "depth": 24,
+    "hidden_size": 1536,
+    "image_size": 336,
+    "num_heads": 12,
+    "out_hidden_size": 4096,
+    "patch_size": 14,
+}
+GLM_ROPE = {
+    "rope_type": "default",
+    "rope_theta": 10000.0,
+    "mrope_section": [8, 12, 12],
+    "partial_rotary_factor": 0.5,
+}
+GLM = {
+    "tie_word_embeddings": False,
+    "text_config": {
+        "model_type": "glm4v_text",
+        "hidden_size": 4096,
+        "intermediate_size": 13696,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 2,
+        "rope_parameters": GLM_ROPE,
+        "vocab_size": 151552,
+    },
+    "vision_config": {"model_type": "glm4v_vision", "intermediate_size": 13696, **GLM_VISION},
 }
 
 # config.json, without what the sizes do not depend on
@@ -177,6 +226,78 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "num_position_embeddings": 2304,
             "out_hidden_size": 4096,
             "patch_size": 16,
+        },
+    },
+    "Qwen/Qwen3-VL-30B-A3B-Instruct": {
+        "model_type": "qwen3_vl_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "qwen3_vl_moe_text",
+            "head_dim": 128,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "moe_intermediate_size": 768,
+            "num_attention_heads": 32,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 4,
+            "vocab_size": 151936,
+        },
+        "vision_config": {**QWEN3_VL_VISION, "out_hidden_size": 2048},
+    },
+    "zai-org/GLM-4.1V-9B-Thinking": {"model_type": "glm4v", **GLM},
+    # the defaults of transformers' config: no checkpoint of this class is known (GLM-4.6V's are glm4v_moe and glm4v)
+    "zai-org/GLM-4.6V-Flash": {"model_type": "glm46v", **GLM},
+    "zai-org/GLM-4.5V": {
+        "model_type": "glm4v_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "glm4v_moe_text",
+            "attention_bias": True,
+            "first_k_dense_replace": 1,
+            "head_dim": 128,
+            "hidden_size": 4096,
+            "intermediate_size": 10944,
+            "moe_intermediate_size": 1408,
+            "n_routed_experts": 128,
+            "n_shared_experts": 1,
+            "num_attention_heads": 96,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 46,
+            "num_key_value_heads": 8,
+            "rope_parameters": GLM_ROPE,
+            "vocab_size": 151552,
+        },
+        "vision_config": {"intermediate_size": 10944, **GLM_VISION},
+    },
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct": {
+        "model_type": "llama4",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "head_dim": 128,
+            "hidden_size": 5120,
+            "intermediate_size": 8192,
+            "intermediate_size_mlp": 16384,
+            "interleave_moe_layer_step": 1,
+            "num_attention_heads": 40,
+            "num_experts_per_tok": 1,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 8,
+            "num_local_experts": 16,
+            "vocab_size": 202048,
+        },
+        "vision_config": {
+            "hidden_size": 1408,
+            "image_size": 336,
+            "intermediate_size": 5632,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 34,
+            "patch_size": 14,
+            "pixel_shuffle_ratio": 0.5,
+            "projector_input_dim": 4096,
+            "projector_output_dim": 4096,
+            "vision_output_dim": 4096,
         },
     },
     "OpenGVLab/InternVL3-8B-hf": {
@@ -276,6 +397,110 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "tie_word_embeddings": False,
     },
+    "google/gemma-4-E4B-it": {
+        "model_type": "gemma4",
+        "text_config": {
+            "model_type": "gemma4_text",
+            "hidden_size": 2560,
+            "intermediate_size": 10240,
+            "num_hidden_layers": 42,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "num_kv_shared_layers": 18,
+            "final_logit_softcapping": 30.0,
+        },
+        "vision_config": {"model_type": "gemma4_vision"},
+        "audio_config": {"model_type": "gemma4_audio"},
+    },
+    "CohereLabs/aya-vision-8b": {  # from memory: no config.json was at hand
+        "model_type": "aya_vision",
+        "text_config": {**COHERE2, "num_hidden_layers": 32},
+        "vision_config": {**SIGLIP, "image_size": 364, "num_hidden_layers": 27},
+        "alignment_intermediate_size": 28672,
+    },
+    "CohereLabs/command-a-vision-07-2025": {  # from memory: no config.json was at hand
+        "model_type": "cohere2_vision",
+        "text_config": {
+            **COHERE2,
+            "hidden_size": 12288,
+            "intermediate_size": 36864,
+            "num_attention_heads": 96,
+            "num_hidden_layers": 64,
+        },
+        "vision_config": {**SIGLIP, "image_size": 512, "patch_size": 16},
+    },
+    "allenai/Molmo2-8B": {"model_type": "molmo2"},  # transformers' defaults are this model's
+}
+
+CONFIGS |= {
+    "deepseek-community/deepseek-vl-1.3b-chat": {
+        "model_type": "deepseek_vl",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "llama",
+            "hidden_size": 2048,
+            "intermediate_size": 5632,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 16,
+            "vocab_size": 102400,
+        },
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1024,
+            "image_size": 384,
+            "intermediate_size": 4096,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 16,
+            "vision_use_head": False,
+        },
+    },
+    "llava-hf/vip-llava-7b-hf": {"model_type": "vipllava", "vision_config": CLIP, "text_config": VICUNA},
+    "KamilaMila/FastVLM-7B": {"model_type": "fast_vlm", "image_seq_length": 256},
+    "thisisiron/Ovis2-1B-hf": {
+        "model_type": "ovis2",
+        "hidden_size": 896,
+        "vocab_size": 151936,
+        "text_config": {
+            "model_type": "qwen2",
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_attention_heads": 14,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+            "vocab_size": 151936,
+        },
+        "vision_config": {"hidden_stride": 2, "image_size": 448, "vocab_size": 65536},
+    },
+    "stepfun-ai/GOT-OCR-2.0-hf": {"model_type": "got_ocr2"},  # transformers' defaults are this model's
+    "lightonai/LightOnOCR-1B-1025": {"model_type": "lighton_ocr"},  # the same
+    "moonshotai/Kimi-K2.5": {
+        "model_type": "kimi_k25",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "kimi_k2",
+            "first_k_dense_replace": 1,
+            "hidden_size": 7168,
+            "intermediate_size": 18432,
+            "kv_lora_rank": 512,
+            "moe_intermediate_size": 2048,
+            "n_group": 1,
+            "n_routed_experts": 384,
+            "n_shared_experts": 1,
+            "num_attention_heads": 64,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 61,
+            "num_key_value_heads": 64,
+            "q_lora_rank": 1536,
+            "qk_nope_head_dim": 128,
+            "qk_rope_head_dim": 64,
+            "topk_group": 1,
+            "v_head_dim": 128,
+            "vocab_size": 163840,
+        },
+    },
 }
 
 EDGE336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
@@ -306,6 +531,25 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         ),
         {},
     ),
+    "qwen3_vl_moe": (
+        transformers.Qwen2VLImageProcessorPil(
+            patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
+        ),
+        {},
+    ),
+    "glm4v": (
+        transformers.Glm4vImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
+        {},
+    ),
+    "glm46v": (
+        transformers.Glm46VImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
+        {},
+    ),
+    "glm4v_moe": (
+        transformers.Glm4vImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
+        {},
+    ),
+    "llama4": (Llama4ImageProcessorPil(), {"patch_size": 14}),
     "internvl": (
         transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=12),
         {"image_seq_length": 256},
@@ -334,6 +578,48 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Luxuriant16/medrega": (
         transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=1),
         {"image_seq_length": 256},
+    ),
+    "gemma4": (transformers.Gemma4ImageProcessorPil(), {}),
+    "aya_vision": (
+        transformers.GotOcr2ImageProcessorPil(
+            size={"height": 364, "width": 364}, crop_to_patches=True, max_patches=12
+        ),
+        {"patch_size": 28, "img_size": 364},
+    ),
+    "cohere2_vision": (
+        transformers.GotOcr2ImageProcessorPil(
+            size={"height": 512, "width": 512}, crop_to_patches=True, max_patches=12
+        ),
+        {"patch_size": 16},
+    ),
+    "molmo2": (molmo2_images()(), {}),
+    "deepseek_vl": (
+        transformers.DeepseekVLImageProcessorPil(size={"height": 384, "width": 384}),
+        {"num_image_tokens": 576},
+    ),
+    "vipllava": (transformers.CLIPImageProcessorPil(**EDGE336), {"patch_size": 14}),
+    "fast_vlm": (
+        transformers.LlavaImageProcessorPil(
+            size={"shortest_edge": 1024}, crop_size={"height": 1024, "width": 1024}, do_pad=True
+        ),
+        {"patch_size": 64},
+    ),
+    "ovis2": (
+        transformers.Ovis2ImageProcessorPil(
+            size={"height": 448, "width": 448}, crop_to_patches=True, max_patches=9
+        ),
+        {"image_seq_length": 256},
+    ),
+    "got_ocr2": (
+        transformers.GotOcr2ImageProcessorPil(size={"height": 1024, "width": 1024}),
+        {"num_image_tokens": 256},
+    ),
+    "kimi_k25": (KimiImages(), {}),
+    "lighton_ocr": (
+        transformers.PixtralImageProcessorPil(
+            size={"longest_edge": 1540}, patch_size={"height": 14, "width": 14}
+        ),
+        {"patch_size": 14, "spatial_merge_size": 2, "effective_patch_size": 28},
     ),
     "smolvlm": (
         transformers.SmolVLMImageProcessorPil(

@@ -65,11 +65,17 @@ def greedy(
     return steps
 
 
+def layers_of(model: Any) -> Any:
+    """The decoder layers; Llama 4's decoder is a language model with its head, which holds them in `model`."""
+    decoder = model.get_decoder()
+    return getattr(decoder, "model", decoder).layers
+
+
 @contextmanager
 def _written_out(model: Any, hide: Hide | None, mode: str, changes: Changes) -> Iterator[dict[int, Tensor]]:
     """Puts attention by the book into the decoder's modelling file for the block; gathers its probabilities."""
-    layers = {layer.self_attn: i for i, layer in enumerate(model.get_decoder().layers)}
-    home = sys.modules[type(model.get_decoder().layers[0].self_attn).__module__]
+    layers = {layer.self_attn: i for i, layer in enumerate(layers_of(model))}
+    home = sys.modules[type(layers_of(model)[0].self_attn).__module__]
     original, found = home.eager_attention_forward, {}
 
     def attention(module, query, key, value, attention_mask=None, scaling=1.0, softcap=None, **rest):
@@ -92,9 +98,7 @@ def _written_out(model: Any, hide: Hide | None, mode: str, changes: Changes) -> 
         found[i] = weights[0]
         return torch.einsum("bhqk,bhkd->bqhd", weights, value), weights
 
-    hooks = [
-        layer.register_forward_hook(_after(changes, i)) for i, layer in enumerate(model.get_decoder().layers)
-    ]
+    hooks = [layer.register_forward_hook(_after(changes, i)) for i, layer in enumerate(layers_of(model))]
     home.eager_attention_forward = attention
     try:
         yield found

@@ -12,7 +12,7 @@ from interp.inputs.tokens import TokenMap
 from interp.models.families.llava import Llava
 from interp.tracing import wrap
 from interp.tracing.prefix import exact
-from interp.tracing.visibility import Visibility, windows
+from interp.tracing.visibility import Visibility, chunks, windows
 
 
 def prompt() -> TokenMap:
@@ -26,6 +26,8 @@ def prompt() -> TokenMap:
     [
         ("causal", [0, 1, 2, 3, 4, 5, 6, 7]),
         ("image_blocks", [0, 2, 2, 3, 6, 6, 6, 7]),
+        ("sliding_image_blocks", [0, 2, 2, 3, 6, 6, 6, 7]),
+        ("images", [0, 6, 6, 3, 6, 6, 6, 7]),
         ("prefix", [7] * 8),
     ],
 )
@@ -41,6 +43,12 @@ def test_the_horizon_is_the_last_position_a_row_sees(attends, last):
         ("image_blocks", 1, 6, [4, 5, 6]),
         ("image_blocks", 1, 4, [3, 4, 5, 6]),
         ("image_blocks", 1, 3, [2, 3]),
+        ("sliding_image_blocks", 1, 6, [5, 6]),
+        ("sliding_image_blocks", 1, 4, [3, 4, 5, 6]),
+        ("sliding_image_blocks", 0, 4, [0, 1, 2, 3, 4]),
+        ("images", 0, 4, [0, 1, 2, 3, 4, 5, 6]),
+        ("images", 0, 1, [0, 1, 2, 4, 5, 6]),
+        ("images", 0, 3, [0, 1, 2, 3]),
         ("prefix", 1, 0, [0, 1, 2, 3, 4, 5, 6, 7]),
     ],
 )
@@ -48,9 +56,28 @@ def test_windows_cut_what_comes_before_but_no_image_block(attends, layer, row, s
     assert Visibility(attends, (None, 2)).seen(prompt(), row, layer).tolist() == seen
 
 
+def test_chunks_begin_anew():
+    sees = Visibility(windows=(None, None), chunks=(4, None))
+    seen = [sees.seen(prompt(), row, 0).tolist() for row in (3, 4, 7)]
+    assert seen == [[0, 1, 2, 3], [4], [4, 5, 6, 7]]
+    assert sees.seen(prompt(), 7, 1).tolist() == list(range(8))
+    assert (sees.limits, sees.narrowest) == ((4, None), 4)
+    assert sees.windows_fit([2, 3], [4, 5])
+    assert not sees.windows_fit([2, 3], [4, 6])
+    kinds = SimpleNamespace(layer_types=["chunked_attention", "full_attention"], attention_chunk_size=4)
+    assert chunks(kinds, 2) == (4, None)
+    assert chunks(SimpleNamespace(), 2) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("attends", "lengths"),
-    [("causal", [1, 2, 3, 4, 5, 6, 7]), ("image_blocks", [1, 3, 4, 7]), ("prefix", [])],
+    [
+        ("causal", [1, 2, 3, 4, 5, 6, 7]),
+        ("image_blocks", [1, 3, 4, 7]),
+        ("sliding_image_blocks", [1, 3, 4, 7]),
+        ("images", [1, 7]),
+        ("prefix", []),
+    ],
 )
 def test_a_prefix_is_exact_where_no_row_of_it_sees_what_follows(attends, lengths):
     found = [n for n in range(9) if exact([n], [prompt()], Visibility(attends))]
@@ -91,5 +118,8 @@ def test_an_adapter_that_attends_otherwise_is_refused():
         attends = "everywhere"
 
     mllm = wrap(*tiny("llava"), adapter=Odd())
-    with pytest.raises(ModelError, match="one of causal, image_blocks, prefix; llava has 'everywhere'"):
+    with pytest.raises(
+        ModelError,
+        match="one of causal, image_blocks, sliding_image_blocks, images, prefix; llava has 'everywhere'",
+    ):
         mllm.trace([Sample(np.zeros((8, 8, 3), np.uint8), "is it?")])

@@ -9,9 +9,9 @@ import transformers
 from interp.conformance.tiny.kit import FIRST_SPECIAL, TinyFamily, template, text_config, tokenizer
 from interp.models.processors import images_only
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "QWEN3_VL_VISION", "TOKENS", "qwen3_vl_config", "qwen3_vl_processor"]
 
-_TOKENS: dict[str, Any] = {
+TOKENS: dict[str, Any] = {
     "image_token_id": FIRST_SPECIAL,
     "video_token_id": FIRST_SPECIAL + 1,
     "vision_start_token_id": FIRST_SPECIAL + 2,
@@ -54,7 +54,7 @@ def qwen2_vl_config() -> transformers.Qwen2VLConfig:
             "mlp_ratio": 2,
             "patch_size": _QWEN2_VL_PATCH,
         },
-        **_TOKENS,
+        **TOKENS,
     )
 
 
@@ -83,7 +83,7 @@ def qwen2_5_vl_config() -> transformers.Qwen2_5_VLConfig:
             "fullatt_block_indexes": [1],
             "patch_size": _QWEN2_5_VL_PATCH,
         },
-        **_TOKENS,
+        **TOKENS,
     )
 
 
@@ -93,6 +93,17 @@ def qwen2_5_vl_processor() -> transformers.Qwen2_5_VLProcessor:
 
 
 _QWEN3_VL_PATCH = 16
+QWEN3_VL_VISION: dict[str, Any] = {
+    "depth": 2,
+    "hidden_size": 32,
+    "out_hidden_size": 64,
+    "num_heads": 2,
+    "intermediate_size": 48,
+    "num_position_embeddings": 64,
+    "deepstack_visual_indexes": [0],
+    "patch_size": _QWEN3_VL_PATCH,
+}
+"""The tower of Qwen3-VL, and of its mixture of experts."""
 
 
 def qwen3_vl_config() -> transformers.Qwen3VLConfig:
@@ -108,17 +119,8 @@ def qwen3_vl_config() -> transformers.Qwen3VLConfig:
                 "mrope_interleaved": True,
             },
         ),
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "out_hidden_size": 64,
-            "num_heads": 2,
-            "intermediate_size": 48,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0],
-            "patch_size": _QWEN3_VL_PATCH,
-        },
-        **_TOKENS,
+        vision_config=QWEN3_VL_VISION,
+        **TOKENS,
     )
 
 

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL: patches merged 2×2 over the squashed image, one row-major grid per image."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL (dense, experts): patches merged 2×2 over the squashed image, one grid per image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from interp.inputs.footprints import Footprints, concatenate, squash
 from interp.models.base import Family
 from interp.models.resizing import merged_patches, setting
 
-__all__ = ["Qwen2Vl", "Qwen3Vl", "Qwen25Vl"]
+__all__ = ["Qwen2Vl", "Qwen3Vl", "Qwen3VlMoe", "Qwen25Vl"]
 
 
 class Qwen2Vl(Family):
@@ -34,7 +34,7 @@ class Qwen2Vl(Family):
         """
         if inputs.get("video_grid_thw") is not None:
             raise ModelError(f"expected images for {self.name}, got a video; pass its frames as images.")
-        patches = [merged_patches(size, processor, config) for size in sizes]
+        patches = [self.patches(size, processor, config) for size in sizes]
         found = [tuple(int(n) for n in grid) for grid in inputs.get("image_grid_thw", ())]
         if found != [(1, rows, cols) for rows, cols in patches]:
             images = ", ".join(f"{width}×{height}" for width, height in sizes) or "no size"
@@ -46,6 +46,14 @@ class Qwen2Vl(Family):
         merge = setting(processor, "merge_size")
         grids = [(rows // merge, cols // merge) for rows, cols in patches]
         return concatenate([squash(size, grid) for size, grid in zip(sizes, grids, strict=True)])
+
+    def patches(self, size: tuple[int, int], processor: Any, config: Any) -> tuple[int, int]:
+        """Returns (rows, columns) of patches of a resized image.
+
+        Raises:
+            ModelError: As in `merged_patches`.
+        """
+        return merged_patches(size, processor, config)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML. The vision tokens around each image separate the rope positions of neighbouring images."""
@@ -73,3 +81,11 @@ class Qwen3Vl(Qwen2Vl):
     )
     examples = ("Qwen/Qwen3-VL-8B-Instruct",)
     default_system = None
+
+
+class Qwen3VlMoe(Qwen3Vl):
+    """The `qwen3_vl_moe` family: Qwen3-VL's tokens; a router gives each of them to a few experts in each layer."""
+
+    name = "qwen3_vl_moe"
+    model_types = ("qwen3_vl_moe",)
+    examples = ("Qwen/Qwen3-VL-30B-A3B-Instruct",)
