@@ -67,6 +67,11 @@ class Measured(Family):
             getattr(config, "model_type", None) == self._bound.model.config.model_type
         )
 
+    def layers(self, model: nn.Module) -> list[nn.Module]:
+        """Returns the layers of `get_decoder()`, also where that is a causal model around its decoder."""
+        decoder: Any = model.get_decoder()  # pyright: ignore[reportCallIssue]
+        return list((decoder if hasattr(decoder, "layers") else decoder.model).layers)
+
     def bound(self, model: Any, processor: Any) -> Measured:
         """Returns the adapter of this model: its image ids and its attention are observed in four forward passes.
 
