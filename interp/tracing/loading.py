@@ -144,6 +144,8 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
             )
     check_weights(hf)
     chosen = find(hf.config, adapter)
+    if hasattr(chosen, "bound"):
+        chosen = chosen.bound(hf.eval(), processor)  # pyright: ignore[reportAttributeAccessIssue]
     layers = chosen.layers(hf)
     kinds = layer_kinds(layers)
     bare = [i for i, one in enumerate(layers) if kinds[i] == "attention" and not hasattr(one, "self_attn")]

@@ -28,6 +28,7 @@ WITH_VIDEOS = {
     "glm4v",
     "glm4v_moe",
     "internvl",
+    "kimi_k25",
     "llava_next_video",
     "llava_onevision",
     "molmo2",
