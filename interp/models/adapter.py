@@ -41,6 +41,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.lfm2_vl:Lfm2Vl",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics:SmolVlm",
+    "interp.models.families.minicpmv:MiniCpmV46",
     "interp.models.families.molmo2:Molmo2",
     "interp.models.families.paligemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",

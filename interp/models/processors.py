@@ -33,6 +33,7 @@ __all__ = [
     "lfm2_vl_processor",
     "llama4_processor",
     "load_processor",
+    "minicpmv_processor",
     "molmo2_images",
     "molmo2_processor",
     "number_words",
@@ -50,6 +51,7 @@ _WITHOUT_EXTRAS = {
     "Kimi_K25Processor": "interp.models.processors:kimi_processor",
     "Lfm2VlProcessor": "interp.models.processors:lfm2_vl_processor",
     "Llama4Processor": "interp.models.processors:llama4_processor",
+    "MiniCPMV4_6Processor": "interp.models.processors:minicpmv_processor",
     "Molmo2Processor": "interp.models.processors:molmo2_processor",
     "PixtralProcessor": "interp.models.processors:pixtral_processor",
     "SmolVLMProcessor": "interp.models.processors:smolvlm_processor",
@@ -323,6 +325,25 @@ def llama4_processor() -> type[Any]:
     return _loading_images(
         whole, import_module("interp.models.modeling.llama4_images").Llama4ImageProcessorPil
     )
+
+
+def minicpmv_processor() -> type[Any]:
+    """Returns transformers' `MiniCPMV4_6Processor`; without torchvision for images only.
+
+    The original asks its video processor for two settings when it is built; then it gets its image processor's.
+    """
+    whole: Any = import_module("transformers.models.minicpmv4_6.processing_minicpmv4_6").MiniCPMV4_6Processor
+    if is_torchvision_available():
+        return whole
+
+    class MiniCPMV4_6Processor(images_only(whole)):  # noqa: N801
+        @wraps(whole.__init__)
+        def __init__(self, image_processor: Any = None, *parts: Any, **options: Any) -> None:
+            self.video_processor = image_processor
+            super().__init__(image_processor, *parts, **options)
+            del self.video_processor
+
+    return MiniCPMV4_6Processor
 
 
 def lfm2_vl_processor() -> type[Any]:

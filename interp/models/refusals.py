@@ -61,11 +61,6 @@ _REASONS: dict[str, tuple[str, str]] = {
         "its tower is timm's MobileNet",
         "load a Gemma 3 or Gemma 4, which have one stream",
     ),
-    "minicpmv4_6": (
-        "three of four layers of its language model are gated DeltaNets without attention, and the patches of all "
-        "images lie in one row, which several samples cannot share here",
-        "load a model all of whose layers attend, such as one of the built-in families",
-    ),
     "git": (
         "it puts the image's features in front of the sequence inside the model: the prompt's ids hold no image tokens",
         "read its attention in transformers: its first columns are the image's",

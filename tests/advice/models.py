@@ -58,6 +58,8 @@ GEOMETRY = [
     ("md.asked('deepseek_vl', do_pad=False)", "Set them to the checkpoint's", "md.asked('deepseek_vl', do_pad=True)"),
     ("md.asked('kimi_k25', merge_size=1)", "Set them to the checkpoint's", "md.asked('kimi_k25', merge_size=2)"),
     ("md.family_of('kimi_k25').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "md.mllm_of('kimi_k25').trace(Sample(images=[PIC, PIC], question='?'))"),
+    ("md.asked('minicpmv4_6', patch_size=16)", "Pass the processor of this checkpoint", "md.asked('minicpmv4_6')"),
+    ("md.family_of('minicpmv4_6').footprints([(140, 84)], {'target_sizes_videos': [1]}, None, None)", "pass its frames as images", "md.mllm_of('minicpmv4_6').trace(Sample(images=[PIC, PIC], question='?'))"),
     ("md.asked('lfm2_vl', encoder_patch_size=16)", "Pass the processor of this checkpoint", "md.asked('lfm2_vl')"),
     ("md.with_bias().trace([one])", "Take a checkpoint without", "md.mllm_of('lfm2_vl').trace([one])"),
     ("md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(tower='vision', queries='all'))])", "Read the language model's attention", "md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site())])"),

@@ -499,6 +499,30 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "vision_config": {**SIGLIP, "image_size": 512, "patch_size": 16},
     },
+    "openbmb/MiniCPM-V-4.6": {
+        "model_type": "minicpmv4_6",
+        "tie_word_embeddings": True,
+        "text_config": {
+            "model_type": "qwen3_5_text",
+            "head_dim": 256,
+            "hidden_size": 1024,
+            "intermediate_size": 3584,
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 16,
+            "num_attention_heads": 8,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 2,
+            "vocab_size": 248320,
+        },
+        "vision_config": {
+            "hidden_size": 1152,
+            "image_size": 980,
+            "intermediate_size": 4304,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 27,
+            "patch_size": 14,
+        },
+    },
     "allenai/Molmo2-8B": {"model_type": "molmo2"},  # transformers' defaults are this model's
 }
 
@@ -636,6 +660,7 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         {},
     ),
     "lfm2_vl": (lfm2_vl_images()(), {}),
+    "minicpmv4_6": (transformers.MiniCPMV4_6ImageProcessorPil(), {}),
     "llama4": (Llama4ImageProcessorPil(), {"patch_size": 14}),
     "internvl": (
         transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=12),

@@ -17,7 +17,7 @@ from interp.models.adapter import built_in, find
 from tests.models.published import PUBLISHED, Published
 from tests.models.real_sizes import CONFIGS, PROCESSORS
 
-HYBRID = ("qwen3_5", "qwen3_5_moe")
+HYBRID = ("minicpmv4_6", "qwen3_5", "qwen3_5_moe")
 """Three of four layers are gated DeltaNets, and attention has an output gate."""
 
 ATTENTION = {**dict.fromkeys(HYBRID, 0.25), "lfm2_vl": 6 / 16}

@@ -31,7 +31,6 @@ EVIDENCE = {
     "udop": ("encoder-decoder", "EncDecAttention"),
     "t5gemma2": ("encoder-decoder", "encoder.vision_tower"),
     "gemma3n": ("stack of four streams", ".altup."),
-    "minicpmv4_6": ("gated DeltaNets", ".linear_attn."),
     "git": ("the prompt's ids hold no image tokens", "visual_projection"),
     "diffusion_gemma": ("refining a whole canvas", "decoder.self_conditioning"),
     "pi0": ("actions", "action_in_proj"),

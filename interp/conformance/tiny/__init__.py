@@ -16,7 +16,7 @@ __all__ = ["families", "recipe", "tiny"]
 _HOMES = {
     "mixtures": ("glm46v", "glm4v", "glm4v_moe", "llama4", "qwen3_vl_moe"),
     "convolutions": ("lfm2_vl",),
-    "hybrid": ("qwen3_5", "qwen3_5_moe"),
+    "hybrid": ("minicpmv4_6", "qwen3_5", "qwen3_5_moe"),
     "llava_next_video": ("llava_next_video",),
     "grids": ("aya_vision", "cohere2_vision", "gemma4", "molmo2"),
     "documents": ("deepseek_vl", "fast_vlm", "got_ocr2", "lighton_ocr", "ovis2", "vipllava"),

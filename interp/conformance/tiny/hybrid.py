@@ -6,8 +6,9 @@ from typing import Any
 
 import transformers
 
-from interp.conformance.tiny.kit import TinyFamily, text_config
+from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
 from interp.conformance.tiny.qwen_vl import QWEN3_VL_PATCH, TOKENS, qwen3_vl_processor
+from interp.models.processors import minicpmv_processor
 
 __all__ = ["FAMILIES"]
 
@@ -60,7 +61,36 @@ def qwen3_5_moe_config() -> transformers.Qwen3_5MoeConfig:
     return transformers.Qwen3_5MoeConfig(text_config=text, vision_config=_VISION, **TOKENS)
 
 
+_SLICES = ("image_start", "image_end", "slice_start", "slice_end", "image_id_start", "image_id_end")
+
+
+def minicpmv4_6_config() -> transformers.MiniCPMV4_6Config:
+    """SigLIP with a merge of windows of 2×2 patches after its first layer, a merge behind it, and a Qwen3.5 text."""
+    return transformers.MiniCPMV4_6Config(
+        text_config=text_config(transformers.Qwen3_5TextConfig, layers=4, **_TEXT),
+        vision_config={**VISION, "num_hidden_layers": 3, "image_size": 64, "patch_size": 8},
+        insert_layer_id=0,
+        image_size=64,
+        image_token_id=FIRST_SPECIAL,
+        video_token_id=FIRST_SPECIAL + 1,
+    )
+
+
+def minicpmv4_6_processor() -> Any:
+    """MiniCPM-V's, without videos: views of about 96×96 pixels, 3×3 tokens; at most four slices."""
+    words = tokenizer(
+        image_token="<|image_pad|>",
+        video_token="<|video_pad|>",
+        **{f"{name}_token": f"<{name}>" for name in _SLICES},
+    )
+    images = transformers.MiniCPMV4_6ImageProcessorPil(scale_resolution=96, patch_size=8, max_slice_nums=4)
+    return minicpmv_processor()(images, None, words, chat_template=template("<|image_pad|>"))
+
+
 FAMILIES = {
+    "minicpmv4_6": TinyFamily(
+        transformers.MiniCPMV4_6ForConditionalGeneration, minicpmv4_6_config, minicpmv4_6_processor
+    ),
     "qwen3_5": TinyFamily(transformers.Qwen3_5ForConditionalGeneration, qwen3_5_config, qwen3_vl_processor),
     "qwen3_5_moe": TinyFamily(
         transformers.Qwen3_5MoeForConditionalGeneration, qwen3_5_moe_config, qwen3_vl_processor
