@@ -38,6 +38,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.gemma3:Gemma3",
     "interp.models.families.llama4:Llama4",
     "interp.models.families.gemma4:Gemma4",
+    "interp.models.families.gemma4:Gemma4Unified",
     "interp.models.families.lfm2_vl:Lfm2Vl",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics:SmolVlm",

@@ -25,10 +25,11 @@ from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
-from interp.models.torch_images import TorchImages, lfm2_vl_images
+from interp.models.torch_images import TorchImages, gemma4_unified_images, lfm2_vl_images, module_of
 from interp.models.video_processors import video_processor_class
 
 __all__ = [
+    "gemma4_unified_processor",
     "images_only",
     "lfm2_vl_processor",
     "llama4_processor",
@@ -48,6 +49,7 @@ _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config
 
 
 _WITHOUT_EXTRAS = {
+    "Gemma4UnifiedProcessor": "interp.models.processors:gemma4_unified_processor",
     "Kimi_K25Processor": "interp.models.processors:kimi_processor",
     "Lfm2VlProcessor": "interp.models.processors:lfm2_vl_processor",
     "Llama4Processor": "interp.models.processors:llama4_processor",
@@ -325,6 +327,25 @@ def llama4_processor() -> type[Any]:
     return _loading_images(
         whole, import_module("interp.models.modeling.llama4_images").Llama4ImageProcessorPil
     )
+
+
+def gemma4_unified_processor() -> type[Any]:
+    """Returns transformers' `Gemma4UnifiedProcessor`; without torchvision for images only."""
+    whole: Any = module_of("gemma4_unified.processing_gemma4_unified").Gemma4UnifiedProcessor
+    if is_torchvision_available():
+        return whole
+
+    class Gemma4UnifiedProcessor(images_only(whole)):
+        @classmethod
+        def _get_arguments_from_pretrained(
+            cls, where: str, processor_dict: Any = None, **options: Any
+        ) -> list[Any]:
+            sounds = module_of("gemma4_unified.feature_extraction_gemma4_unified")
+            made = sounds.Gemma4UnifiedAudioFeatureExtractor.from_pretrained(where, **options)
+            words = cls._load_tokenizer_from_pretrained("tokenizer", where, **options)
+            return [made, gemma4_unified_images().from_pretrained(where, **options), words]
+
+    return Gemma4UnifiedProcessor
 
 
 def minicpmv_processor() -> type[Any]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from transformers.image_processing_backends import TorchvisionBackend
-from transformers.image_utils import PILImageResampling
+from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.utils.import_utils import is_torchvision_available
 
-__all__ = ["TorchImages", "lfm2_vl_images", "module_of"]
+__all__ = ["TorchImages", "gemma4_unified_images", "lfm2_vl_images", "module_of"]
 
 _MODES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
@@ -86,3 +86,24 @@ def lfm2_vl_images() -> type[Any]:
         pass
 
     return Lfm2VlImageProcessor
+
+
+@cache
+def gemma4_unified_images() -> type[Any]:
+    """Returns transformers' `Gemma4UnifiedImageProcessor`, also where torchvision is not installed."""
+    module = module_of("gemma4_unified.image_processing_gemma4_unified")
+    whole = module.Gemma4UnifiedImageProcessor
+    if is_torchvision_available():
+        return whole
+
+    class Gemma4UnifiedImageProcessor(whole, TorchImages):
+        def aspect_ratio_preserving_resize(
+            self, image: torch.Tensor, *parts: Any, resample: Any, **limits: Any
+        ) -> torch.Tensor:
+            """To the original's own size, by torch."""
+            high, wide = module.get_aspect_ratio_preserving_size(*image.shape[-2:], *parts, **limits)
+            if (high, wide) == tuple(image.shape[-2:]):
+                return image
+            return self.resize(image, SizeDict(height=high, width=wide), resample)
+
+    return Gemma4UnifiedImageProcessor

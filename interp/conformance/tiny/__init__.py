@@ -18,7 +18,7 @@ _HOMES = {
     "convolutions": ("lfm2_vl",),
     "hybrid": ("minicpmv4_6", "qwen3_5", "qwen3_5_moe"),
     "llava_next_video": ("llava_next_video",),
-    "grids": ("aya_vision", "cohere2_vision", "gemma4", "molmo2"),
+    "grids": ("aya_vision", "cohere2_vision", "gemma4", "gemma4_unified", "molmo2"),
     "documents": ("deepseek_vl", "fast_vlm", "got_ocr2", "lighton_ocr", "ovis2", "vipllava"),
     "latents": ("kimi_k25",),
     "one_grid": ("gemma3", "llava", "mistral3", "paligemma", "vila"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,8 +17,10 @@ from interp.conformance.tiny.kit import (
     text_config,
     tokenizer,
 )
+from interp.models.processors import gemma4_unified_processor as gemma4_unified_class
 from interp.models.processors import images_only, molmo2_images
 from interp.models.processors import molmo2_processor as molmo2_class
+from interp.models.torch_images import gemma4_unified_images
 
 __all__ = ["FAMILIES"]
 
@@ -33,9 +36,22 @@ class Gemma4ForConditionalGeneration(transformers.Gemma4ForConditionalGeneration
         tower = tower.patch_embedder
         torch.nn.init.normal_(tower.position_embedding_table, std=0.5)
         torch.nn.init.normal_(tower.input_proj.weight, std=2.0)  # so that a patch's own pixels count most
-        for layer in self.model.language_model.layers:
-            layer.layer_scalar.data.uniform_(0.7, 1.3)
-            layer.self_attn.q_norm.weight.data.uniform_(0.2, 0.3)  # the product is not scaled
+        _vary_layers(self.model.language_model)
+
+
+class Gemma4UnifiedForConditionalGeneration(transformers.Gemma4UnifiedForConditionalGeneration):
+    """With positions and layers' scales that differ, too."""
+
+    def __init__(self, config: transformers.Gemma4UnifiedConfig) -> None:
+        super().__init__(config)
+        torch.nn.init.normal_(self.model.embed_vision.pos_embedding, std=0.5)
+        _vary_layers(self.model.language_model)
+
+
+def _vary_layers(decoder: Any) -> None:
+    for layer in decoder.layers:
+        layer.layer_scalar.data.uniform_(0.7, 1.3)
+        layer.self_attn.q_norm.weight.data.uniform_(0.2, 0.3)  # the product is not scaled
 
 
 def gemma4_config() -> transformers.Gemma4Config:
@@ -98,6 +114,57 @@ def gemma4_processor() -> Any:
         transformers.Gemma4AudioFeatureExtractor(),
         images,
         words,
+        None,
+        image_seq_length=70,
+        chat_template=template("<|image|>"),
+    )
+
+
+def gemma4_unified_config() -> transformers.Gemma4UnifiedConfig:
+    """Cells of 2×2 patches projected by themselves, image blocks that see both ways, shared keys as in `gemma4`."""
+    sliding, full = "sliding_attention", "full_attention"
+    return transformers.Gemma4UnifiedConfig(
+        text_config=text_config(
+            transformers.Gemma4UnifiedTextConfig,
+            layers=5,
+            head_dim=16,
+            global_head_dim=32,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            sliding_window=12,
+            layer_types=[sliding, full, sliding, sliding, full],
+            num_kv_shared_layers=2,
+            use_bidirectional_attention="vision",
+        ),
+        vision_config=transformers.Gemma4UnifiedVisionConfig(
+            patch_size=_GEMMA4_PATCH,
+            pooling_kernel_size=_GEMMA4_POOL,
+            mm_embed_dim=48,
+            output_proj_dims=48,
+            mm_posemb_size=70,
+        ),
+        audio_config=None,
+        image_token_id=FIRST_SPECIAL,
+        boi_token_id=FIRST_SPECIAL + 1,
+        eoi_token_id=FIRST_SPECIAL + 2,
+        audio_token_id=FIRST_SPECIAL + 3,
+        boa_token_id=FIRST_SPECIAL + 4,
+        eoa_token_index=FIRST_SPECIAL + 5,
+        video_token_id=FIRST_SPECIAL + 6,
+        tie_word_embeddings=False,
+    )
+
+
+def gemma4_unified_processor() -> Any:
+    """Its own, without videos; images as in `gemma4_processor`."""
+    sounds = import_module("transformers.models.gemma4_unified.feature_extraction_gemma4_unified")
+    images = gemma4_unified_images()(
+        patch_size=_GEMMA4_PATCH, max_soft_tokens=70, pooling_kernel_size=_GEMMA4_POOL
+    )
+    return gemma4_unified_class()(
+        sounds.Gemma4UnifiedAudioFeatureExtractor(),
+        images,
+        gemma4_processor().tokenizer,
         None,
         image_seq_length=70,
         chat_template=template("<|image|>"),
@@ -265,6 +332,9 @@ FAMILIES = {
         Cohere2VisionForConditionalGeneration, cohere2_vision_config, cohere2_vision_processor
     ),
     "gemma4": TinyFamily(Gemma4ForConditionalGeneration, gemma4_config, gemma4_processor),
+    "gemma4_unified": TinyFamily(
+        Gemma4UnifiedForConditionalGeneration, gemma4_unified_config, gemma4_unified_processor
+    ),
     "molmo2": TinyFamily(_MOLMO2, molmo2_config, molmo2_processor),
 }
 """Each family's tiny model by its name."""

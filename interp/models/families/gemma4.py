@@ -12,7 +12,7 @@ from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_
 from interp.models.base import Attends, Family
 from interp.models.resizing import agree, setting
 
-__all__ = ["Gemma4"]
+__all__ = ["Gemma4", "Gemma4Unified"]
 
 
 class Gemma4(Family):
@@ -70,6 +70,31 @@ class Gemma4(Family):
         head = "" if system is None else f"<|turn>system\n{system}<turn|>\n"
         images = "<|image|>" * n_images
         return f"<bos>{head}<|turn>user\n{images}{text}<turn|>\n<|turn>model\n"
+
+
+class Gemma4Unified(Gemma4):
+    """The `gemma4_unified` family: Gemma 4 without a tower; a token is a projection of its own cell's pixels."""
+
+    name = "gemma4_unified"
+    model_types = ("gemma4_unified",)
+    examples = ("google/gemma-4-12B-it",)
+    unread_tower = "it has none: the pixels of each cell are projected into the language model"
+
+    def footprints(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """Returns one grid per image; its cells have `patch_size · pooling_kernel_size` pixels after the resize.
+
+        Raises:
+            ModelError: Processor and config differ, or the cells of the inputs do not follow from the settings.
+        """
+        if not sizes:
+            return concatenate([])
+        pool = _pooling(processor, config)
+        grids = [(rows // pool, cols // pool) for rows, cols in (_patches(size, processor) for size in sizes)]
+        agree("grids of cells (rows, cols)", grids, _found(inputs), processor.image_processor)
+        pairs = zip(sizes, grids, strict=True)
+        return concatenate([lay(size, grid, (0, 0, *size)) for size, grid in pairs])
 
 
 def _pooling(processor: Any, config: Any) -> int:
