@@ -233,6 +233,9 @@ PUBLISHED: tuple[Published, ...] = (
     Published("MONAI/Llama3-VILA-M3-8B", "vila", 32, 32, 8, 4096, 8.48, (640, 480), 196, None, _COLUMNS),
     Published("Luxuriant16/medrega", "internvl", 60, 56, 8, 7168, 40.1, (640, 480), 256, None, _COLUMNS),
     Published("google/gemma-4-E4B-it", "gemma4", 42, 8, 2, 2560, 8.0, (640, 480), 266, (14, 19), _ROWS),
+    Published(
+        "google/gemma-4-12B-it", "gemma4_unified", 48, 16, 8, 3840, 12.0, (640, 480), 266, (14, 19), _ROWS
+    ),
     Published("LiquidAI/LFM2-VL-450M", "lfm2_vl", 16, 16, 8, 1024, 0.451, (384, 256), 96, (8, 12), _ROWS),
     Published("CohereLabs/aya-vision-8b", "aya_vision", 32, 32, 8, 4096, 8.63, (728, 364), 507, None, _TILES),
     Published(

@@ -10,7 +10,7 @@ from interp.models.modeling import register
 from interp.models.modeling.llama4_images import Llama4ImageProcessorPil
 from interp.models.padded_patches import KimiImages
 from interp.models.processors import molmo2_images
-from interp.models.torch_images import lfm2_vl_images
+from interp.models.torch_images import gemma4_unified_images, lfm2_vl_images
 
 register()
 
@@ -468,6 +468,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_config": {"model_type": "gemma4_vision"},
         "audio_config": {"model_type": "gemma4_audio"},
     },
+    "google/gemma-4-12B-it": {
+        "model_type": "gemma4_unified",
+        "text_config": {
+            "model_type": "gemma4_unified_text",
+            "attention_k_eq_v": True,
+            "hidden_size": 3840,
+            "intermediate_size": 15360,
+            "num_attention_heads": 16,
+            "num_global_key_value_heads": 1,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 8,
+        },
+        "vision_config": {"model_type": "gemma4_unified_vision"},
+    },
     "LiquidAI/LFM2-VL-450M": {
         "model_type": "lfm2_vl",
         "text_config": {
@@ -659,6 +673,7 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         transformers.Glm4vImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
         {},
     ),
+    "gemma4_unified": (gemma4_unified_images()(), {}),
     "lfm2_vl": (lfm2_vl_images()(), {}),
     "minicpmv4_6": (transformers.MiniCPMV4_6ImageProcessorPil(), {}),
     "llama4": (Llama4ImageProcessorPil(), {"patch_size": 14}),

