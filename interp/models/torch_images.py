@@ -50,7 +50,9 @@ class TorchImages(TorchvisionBackend):
     Pixels are those of torchvision for floats; of bytes a resize may differ by one grey level, by its rounding.
     """
 
-    def resize(self, image: torch.Tensor, size: Any, resample: Any = None, **_: Any) -> torch.Tensor:
+    def resize(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, image: torch.Tensor, size: Any, resample: Any = None, **_: Any
+    ) -> torch.Tensor:
         """Antialiased, to `size.height` × `size.width`; bytes are rounded to bytes."""
         mode = _MODES[PILImageResampling.BILINEAR if resample is None else PILImageResampling(resample)]
         whole = image if image.ndim == 4 else image[None]
@@ -61,7 +63,9 @@ class TorchImages(TorchvisionBackend):
             found = found.round().clamp(0, 255).to(image.dtype)
         return found if image.ndim == 4 else found[0]
 
-    def convert_to_rgb(self, image: torch.Tensor, **_: Any) -> torch.Tensor:
+    def convert_to_rgb(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, image: torch.Tensor, **_: Any
+    ) -> torch.Tensor:
         """One channel becomes three alike. Arrays with an alpha channel are refused: pass them as PIL images."""
         if image.shape[0] not in (1, 3):
             raise ValueError(
@@ -69,7 +73,9 @@ class TorchImages(TorchvisionBackend):
             )
         return image.expand(3, -1, -1)
 
-    def normalize(self, image: torch.Tensor, mean: Any, std: Any, **_: Any) -> torch.Tensor:
+    def normalize(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, image: torch.Tensor, mean: Any, std: Any, **_: Any
+    ) -> torch.Tensor:
         """By channel."""
         middle, spread = (torch.as_tensor(one, dtype=image.dtype)[:, None, None] for one in (mean, std))
         return (image - middle) / spread
