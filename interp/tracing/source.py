@@ -18,7 +18,7 @@ from interp.tracing.attention_call import Call
 from interp.tracing.hooks import COLLECTOR, LayerWork
 from interp.tracing.residual import StreamWork
 
-__all__ = ["as_unified", "attention_call", "carry_out_attention", "source_pass"]
+__all__ = ["as_unified", "attention_call", "call_at", "carry_out_attention", "source_pass"]
 
 _CALL = "attention_interface_"
 
@@ -94,6 +94,12 @@ def attention_call(attention: Any) -> Any:
             "interface, so the source executor cannot read its attention. Use a model class that does."
         )
     return getattr(attention.source, max(names, key=lambda name: int(name.removeprefix(_CALL))))
+
+
+def call_at(view: Any) -> Call:
+    """The call that nnsight's view of an attention call stands for, inside a trace."""
+    positional, kwargs = as_unified(*view.inputs)
+    return Call.of(positional[0], positional[1:4], positional[4], kwargs)
 
 
 def as_unified(positional: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:

@@ -8,27 +8,25 @@ copies of the values it asks for: so they touch modules by nnsight's views alone
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from interp.tracing.attention_call import Call
+from interp.tracing.remote.views import Views, capped
 from interp.tracing.run import next_tokens, without_choice
-from interp.tracing.source import as_unified, attention_call, carry_out_attention
+from interp.tracing.source import attention_call, call_at, carry_out_attention
 from interp.tracing.target import target_values
 
 __all__ = [
     "brought",
-    "capped",
     "carry_out",
     "differentiate_input",
     "differentiate_rows",
-    "entering_first_layer",
     "moved",
     "prompt_pass",
     "steps",
+    "without_graph",
 ]
 
 
@@ -57,12 +55,6 @@ def moved(value: Any, device: Any, known: dict[int, Any] | None = None) -> Any:
         return value
     known[id(value)] = (value, made)
     return made
-
-
-def capped(logits: Any, cap: float | None) -> Any:
-    """Logits of the output layer, soft-capped where the model does that after it; float32."""
-    wide = logits.float()
-    return wide if cap is None else cap * torch.tanh(wide / cap)
 
 
 def carry_out(layers: Sequence[Any], job: dict[str, Any]) -> dict[str, Any]:
@@ -182,9 +174,8 @@ def differentiate_rows(
     rows = {}
     for i in job["layers"]:
         call = attention_call(layers[i].self_attn)
-        positional, kwargs = as_unified(*call.inputs)
-        block = moved(job["block"], positional[1].device)
-        made = Call.of(positional[0], positional[1:4], positional[4], kwargs)
+        made = call_at(call)
+        block = moved(job["block"], made.queries.device)
         own = made.probabilities(block)
         rows[i] = own if own.requires_grad else own.requires_grad_(True)
         output = call.output
@@ -227,7 +218,7 @@ def differentiate_input(
     return found
 
 
-def entering_first_layer(layers: Sequence[Any]) -> Tensor:
-    """What enters the first decoder layer."""
-    positional, named = layers[0].inputs
-    return (positional[0] if positional else named["hidden_states"]).detach()
+def without_graph(work: Callable[..., dict[str, Any]], views: Views, job: dict[str, Any]) -> dict[str, Any]:
+    """What a function gives, without gradients."""
+    with torch.no_grad():
+        return moved(work(views, job), "cpu")

@@ -25,11 +25,12 @@ from interp.tracing.remote.connection import Connection, JobBackend, LostConnect
 from interp.tracing.remote.passes import (
     differentiate_input,
     differentiate_rows,
-    entering_first_layer,
     prompt_pass,
     steps,
+    without_graph,
 )
 from interp.tracing.remote.request_digest import digest_of
+from interp.tracing.remote.views import Views
 from interp.tracing.remote_job import Submitted
 from interp.tracing.residual import StreamWork
 from interp.tracing.run import Generation, Outcome, without_choice
@@ -48,6 +49,7 @@ class Server:
         head: nnsight's view of the output layer.
         cap: the soft cap that the model puts on its logits after the output layer; None for none.
         windows: whether rows of some layer see a sliding window only.
+        norm: nnsight's view of the norm after the last decoder layer; None where it is not found.
         connection: the way to the server.
         waits: whether a job is waited for; otherwise it is left to run.
         job: the id of a job to fetch instead of sending one.
@@ -60,6 +62,7 @@ class Server:
     head: Any
     cap: float | None
     windows: bool
+    norm: Any
     connection: Connection
     waits: bool = True
     job: str | None = None
@@ -199,13 +202,40 @@ class Server:
 
     def embeddings(self, batch: Batch, meter: Meter) -> Float[Tensor, "sample position hidden"]:
         """What enters the first decoder layer."""
+        return self.compute(batch, _entering_first_layer, {}, meter)["entering"]
+
+    def compute(
+        self, batch: Batch, work: Callable[[Views, dict[str, Any]], Any], job: dict[str, Any], meter: Meter
+    ) -> dict[str, Any]:
+        """What a function makes of one pass over the prompts, beside the model; gradients are off there.
+
+        Args:
+            batch: the samples.
+            work: the function; it is sent as source. It is given the views and `job`, and asks for modules in the order
+                in which they run. Of what it returns, tensors, plain values, lists and mappings of them come back.
+            job: what it works with.
+            meter: counts the pass.
+        """
+        job = {**job, "work": work}
 
         def send(backend: JobBackend) -> None:
-            views = self.layers
+            views = Views(self.layers, self.norm, self.head, self.cap)
             with self.nn.trace(**self._inputs(batch, 1), backend=backend):
-                found = nnsight.save({"entering": entering_first_layer(views)})  # noqa: F841
+                found = nnsight.save(without_graph(work, views, job))  # noqa: F841
 
-        return self._result({}, batch, meter, send)["entering"]
+        return self._result(job, batch, meter, send)
+
+    def need_norm(self) -> None:
+        """Refuse a model whose last norm is not where transformers' decoders have it.
+
+        Raises:
+            ModelError: As said.
+        """
+        if self.norm is None:
+            raise ModelError(
+                f"the decoder of {type(self.nn._module).__name__} has no `norm` beside its layers, by which a job could "
+                "read its residual stream. Load the model without remote=True."
+            )
 
     def _prompt(self, backend: JobBackend, batch: Batch, job: dict[str, Any], keep: int) -> None:
         views, head, cap = self.layers, self.head, self.cap
@@ -304,3 +334,7 @@ class Server:
         env = self.nn._remoteable_get_env()
         blocking = self.waits and job is None
         return self.connection.backend(self.nn.to_model_key(), env, job, blocking=blocking)
+
+
+def _entering_first_layer(views: Views, job: dict[str, Any]) -> dict[str, Tensor]:
+    return {"entering": views.entering(0)}
