@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
+from interp.errors import EditError, ModelError, PromptError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
@@ -39,6 +39,7 @@ from interp.tracing.run import (
     Outcome,
     imageless_inputs,
     run,
+    with_imageless,
 )
 from interp.tracing.source import source_pass
 from interp.tracing.wrapped import WrappedModel
@@ -412,19 +413,17 @@ def _run(
     recorder = Recorder()
     work = _work(mllm, request, layout, before, recorder)
     streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
-    if mllm.server is not None:
-        if decoding.contrast is not None:
-            raise ServerError(
-                "guidance against the model without the image needs a second stream of passes beside the first, which "
-                "a job on an NDIF server does not run. Leave Decoding(contrast=…) out, or load the model without "
-                "remote=True."
-            )
-        return mllm.server.run(batch, work, streams, recorder, meter, generation=generation, keep=keep)
-    inputs, cache = pass_inputs(batch, before)
-    contrast = None
-    if decoding.contrast is not None:
+    imageless, contrast = {}, decoding.contrast
+    if contrast is not None:
         imageless = imageless_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
-        contrast = ContrastStream(mllm.hf, imageless, decoding.contrast, recorder, meter)
+    if mllm.server is not None:
+        given = batch if contrast is None else with_imageless(batch, imageless)
+        options = {"generation": generation, "contrast": contrast, "keep": keep}
+        return mllm.server.run(given, work, streams, recorder, meter, **options)
+    inputs, cache = pass_inputs(batch, before)
+    stream = None
+    if contrast is not None:
+        stream = ContrastStream(mllm.hf, imageless, contrast, recorder, meter)
     once = partial(
         run,
         mllm.hf,
@@ -433,7 +432,7 @@ def _run(
         meter,
         cache=cache,
         generation=generation,
-        contrast=contrast,
+        contrast=stream,
         keep=keep,
     )
     executor = _by_source if mllm.executor == "source" else _by_tap

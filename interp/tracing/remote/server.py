@@ -18,6 +18,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from interp.errors import ModelError, ServerError
 from interp.tracing.cost import Meter
+from interp.tracing.decoding import Contrast
 from interp.tracing.encoding import Batch
 from interp.tracing.hooks import LayerWork, Recorder
 from interp.tracing.layer_plan import Block
@@ -104,34 +105,38 @@ class Server:
         meter: Meter,
         *,
         generation: Generation | None,
+        contrast: Contrast | None,
         keep: int,
     ) -> Outcome:
         """The outcome of a prompt and of what is generated after it.
 
         Args:
-            batch: the samples.
+            batch: the samples, with a contrast as `interp.tracing.run.with_imageless` makes it.
             work: what to do in the attention of which layer.
             streams: what to do with the output of which layer.
             recorder: the one that `work` and `streams` share.
             meter: counts every pass.
             generation: how to generate, if at all.
+            contrast: the guidance by the prompts without images, if any.
             keep: how many positions' logits the outcome's `tail` has.
         """
-        job = {"work": dict(work), "streams": dict(streams), "recorder": recorder}
+        job: dict[str, Any] = {"work": dict(work), "streams": dict(streams), "recorder": recorder}
+        job |= {"contrast": contrast, "n": len(batch)}
         if generation is None:
             found = self._result(job, batch, meter, lambda backend: self._prompt(backend, batch, job, keep))
             tail = found["tail"]
-            return Outcome(tail[:, -1], tail, None, found["rows"], without_choice(tail))
-        job |= {"generation": generation, "n": len(batch)}
+            lost = without_choice(tail) | without_choice(found["logits"])
+            return Outcome(found["logits"], tail, None, found["rows"], lost)
+        job |= {"generation": generation}
         found = self._result(job, batch, meter, lambda backend: self._generate(backend, batch, job))
         tail, ids = found["tail"], torch.stack(found["ids"], dim=1) if found["ids"] else None
         more = len(found["ids"]) - 1
         meter.forwards += more
-        meter.tokens += more * len(batch)
+        meter.tokens += more * len(batch.inputs["input_ids"])
         if hasattr(generation.draw, "steps"):
             generation.draw.steps[:] = found["seen"]  # pyright: ignore[reportFunctionMemberAccess]
         none = torch.zeros(len(batch), 0, dtype=torch.long)
-        return Outcome(tail[:, -1], tail, none if ids is None else ids, found["rows"], found["lost"])
+        return Outcome(found["logits"], tail, none if ids is None else ids, found["rows"], found["lost"])
 
     def row_gradients(
         self,
