@@ -21,7 +21,7 @@ from interp.tracing.rope import settle
 from interp.tracing.site import Site
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["BridgedModel", "Readout", "Samples", "encoded", "frozen", "frozen_by"]
+__all__ = ["BridgedModel", "Readout", "Samples", "encoded", "frozen", "frozen_by", "no_rms_norm"]
 
 LARGE = 1e3  # an RMS norm of a large constant gives its gain: its epsilon no longer counts
 
@@ -37,11 +37,16 @@ def frozen(norm: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*plac
         ModelError: A norm that also subtracts the mean.
     """
     if not norm.uses_rms_norm:
-        raise ModelError(
-            f"{type(norm.original_component).__name__} is no RMS norm, and only those can be frozen here. "
-            "Use a logit lens, which takes any norm."
-        )
+        raise no_rms_norm(norm.original_component)
     return frozen_by(norm.original_component, x)
+
+
+def no_rms_norm(module: Any) -> ModelError:
+    """What is said of a norm that cannot be frozen."""
+    return ModelError(
+        f"{type(module).__name__} is no RMS norm, and only those can be frozen here. Use a logit lens, which takes any "
+        "norm."
+    )
 
 
 def frozen_by(module: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*place hidden"]:

@@ -23,7 +23,7 @@ from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_logits
 from interp.tracing.lens.attribution import Attribution, completed, first_tokens, labelled_shares
 from interp.tracing.lens.bridge import SUPPORTED
-from interp.tracing.lens.bridged import Samples, encoded, frozen_by
+from interp.tracing.lens.bridged import Samples, encoded, frozen_by, no_rms_norm
 from interp.tracing.lens.components import places
 from interp.tracing.lens.logit_lens import LogitLens, labelled, said_at, spellings
 from interp.tracing.site import Selector
@@ -122,10 +122,7 @@ class ServedLens:
             )
         norm = self.mllm.server.norm._module
         if isinstance(norm, nn.LayerNorm):
-            raise ModelError(
-                f"{type(norm).__name__} is no RMS norm, and only those can be frozen here. Use a logit lens, which takes "
-                "any norm."
-            )
+            raise no_rms_norm(norm)
 
 
 def _after_prompt(logits: Float[Tensor, "sample position token_id"]) -> xr.DataArray:
