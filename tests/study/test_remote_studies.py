@@ -28,7 +28,7 @@ STUDIES = {
         randomised=(),
         **at,
     ),
-    "logit lens": lambda **at: study.LensSweep(batch=2, **at),
+    "logit lens": lambda **at: study.LensSweep(batch=2, words=("answer",), **at),
     "head attribution": lambda **at: study.HeadAttribution(batch=2, **at),
     "layer sweep by values": lambda **at: interp.LayerSweep(
         batch=2, indicator=indicators.ValueWeightedAttention(), **at
