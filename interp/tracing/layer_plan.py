@@ -7,8 +7,9 @@ padded tensors of one forward pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -18,13 +19,22 @@ from torch import Tensor
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.attention_rows import Heads
+from interp.tracing.decoder_layers import Decoder
 from interp.tracing.edit_cells import Cells, Change, Patch
 from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
 from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
-from interp.tracing.reads import Read, Residual, Rows
+from interp.tracing.reads import Experts, Read, Residual, Rows
 from interp.tracing.site import Selector, Site, select
 from interp.tracing.visibility import Visibility
+from interp.tracing.vision_request import (
+    Tower,
+    VisionEdit,
+    VisionSelection,
+    of_tower,
+    vision_edits,
+    vision_selection,
+)
 
 __all__ = [
     "Applied",
@@ -60,6 +70,7 @@ class Selection:
         queries: each sample's rows in the prompt.
         keys: each sample's columns.
         decodes: whether each generated token has such a row too.
+        linear: whether the layers are gated DeltaNets.
     """
 
     heads: dict[int, tuple[int, ...]]
@@ -68,15 +79,20 @@ class Selection:
     queries: Places
     keys: Places
     decodes: bool
+    linear: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class StreamSelection:
-    """What one `Residual` covers: layers in the order of the site, each sample's positions in the prompt."""
+    """What one `Residual` or `Experts` covers: layers in the order given, each sample's positions in the prompt.
+
+    `name` is the array's: "residual" or "experts".
+    """
 
     layers: tuple[int, ...]
     queries: Places
     decodes: bool
+    name: str = "residual"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +106,7 @@ class Applied:
         keys: each sample's columns.
         decodes: whether the row of each generated token is among its rows.
         values: of a `PatchRows`, each sample's (step, head, query, key) by layer.
+        linear: whether the layers are gated DeltaNets.
     """
 
     edit: AttentionEdit
@@ -98,6 +115,7 @@ class Applied:
     keys: Places
     decodes: bool
     values: tuple[LayerValues, ...] | None = None
+    linear: bool = False
 
     @property
     def hides(self) -> bool:
@@ -118,12 +136,17 @@ class StreamPatch:
 class Request:
     """All reads and edits of a batch."""
 
-    selections: tuple[Selection | StreamSelection, ...] = ()
+    selections: tuple[Selection | StreamSelection | VisionSelection, ...] = ()
     applied: tuple[Applied, ...] = ()
     patches: tuple[StreamPatch, ...] = ()
+    vision_edits: tuple[VisionEdit, ...] = ()
+    tower: Tower | None = None
 
     def first_row(self, sample: int) -> int | None:
-        """The earliest position that is read or edited in a sample, or None."""
+        """The earliest position read or edited in a sample, or None; 0 for the vision tower and DeltaNet layers."""
+        linear = any(getattr(part, "linear", False) for part in (*self.selections, *self.applied))
+        if linear or self.tower is not None:
+            return 0
         rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
         return min((int(at[0]) for at in rows if len(at)), default=None)
 
@@ -135,25 +158,36 @@ def resolve(
     *,
     n_layers: int,
     n_heads: int,
+    linear: Mapping[int, int] | None = None,
     visibility: Visibility = Visibility(),  # noqa: B008 - frozen
+    routed: Collection[int] = (),
+    tower: Tower | None = None,
 ) -> Request:
-    """The request of a batch.
+    """The request of a batch. `tower`: the vision tower, if a read or edit is of it.
+
+    `routed` are the layers with experts; `linear` the gated DeltaNet layers, and how many heads each has.
 
     Raises:
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
-        EditError: Edits out of order, values that do not fit, or a row left without keys under "renormalise".
+        EditError: Edits out of order or of no use in a layer, misfit values, or a row left without keys.
     """
+    seen = () if tower is None else vision_edits([edit for edit in edits if of_tower(edit)], tower)
+    edits = [edit for edit in edits if not of_tower(edit)] if tower is not None else edits
     check_order(edits)
-    selections = tuple(_selection(read, tokens, n_layers, n_heads) for read in reads)
+    decoder = Decoder(n_layers, n_heads, linear or {})
+    selections = tuple(
+        vision_selection(one, tower) if tower and of_tower(one) else _selection(one, tokens, decoder, routed)
+        for one in reads
+    )
     on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
-    found = [_applied(edit, tokens, n_layers, n_heads, visibility) for edit in on_rows]
+    found = [_applied(edit, tokens, decoder, visibility) for edit in on_rows]
     applied = tuple(
         a for a in found if not a.edit.idle and (a.decodes or any(len(rows) for rows in a.queries))
     )
     for sample, own in enumerate(tokens):
-        _refuse_rows_without_keys([a for a in applied if a.hides], sample, own, visibility)
-    patches = tuple(_patch(edit, tokens, n_layers) for edit in edits if isinstance(edit, PatchResidual))
-    return Request(selections, applied, patches)
+        _refuse_rows_without_keys([a for a in applied if a.hides and not a.linear], sample, own, visibility)
+    patches = tuple(_patch(edit, tokens, decoder) for edit in edits if isinstance(edit, PatchResidual))
+    return Request(selections, applied, patches, seen, tower)
 
 
 def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:
@@ -163,9 +197,9 @@ def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places
 
 
 def _selection(
-    read: Read, tokens: Sequence[TokenMap], n_layers: int, n_heads: int
+    read: Read, tokens: Sequence[TokenMap], decoder: Decoder, routed: Collection[int]
 ) -> Selection | StreamSelection:
-    if not isinstance(read, Rows | Residual):
+    if not isinstance(read, Rows | Residual | Experts):
         write = f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else ""
         raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r:.300}.{write}")
     site = read.site
@@ -187,16 +221,19 @@ def _selection(
                     f"{tokens[i].length} tokens, {tokens[i].n} of them image tokens. A read needs at least "
                     "one."
                 )
-    heads = site.resolve(n_layers, n_heads)
+    if isinstance(read, Experts):
+        return StreamSelection(read.layers_of(routed), queries, decodes, "experts")
     if isinstance(read, Residual):
-        return StreamSelection(tuple(heads), queries, decodes)
-    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes)
+        return StreamSelection(decoder.stream(site), queries, decodes)
+    heads = decoder.heads(site)
+    by_head = read.reduce == "head"
+    return Selection(heads, site.pairs, by_head, queries, keys, decodes, decoder.is_linear(heads))
 
 
 def _applied(
-    edit: AttentionEdit, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, visibility: Visibility
+    edit: AttentionEdit, tokens: Sequence[TokenMap], decoder: Decoder, visibility: Visibility
 ) -> Applied:
-    heads = edit.site.resolve(n_layers, n_heads)
+    heads = decoder.edited(edit)
     keys = _places(edit.site.groups[1], tokens)
     rows = _places(edit.prefill_queries, tokens)
     decodes = edit.decodes and any(len(k) for k in keys)
@@ -206,7 +243,7 @@ def _applied(
         return Applied(edit, heads, rows, keys, decodes, values)
     far = [visibility.horizon(own) for own in tokens]
     able = tuple(q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True))
-    return Applied(edit, heads, able, keys, decodes)
+    return Applied(edit, heads, able, keys, decodes, linear=decoder.is_linear(heads))
 
 
 def _row_values(
@@ -230,8 +267,8 @@ def _row_values(
     return {layer: given[:, [pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}
 
 
-def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], n_layers: int) -> StreamPatch:
-    layers = tuple(edit.site.resolve(n_layers, 1))
+def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
+    layers = decoder.stream(edit.site)
     groups = edit.site.groups[0]
     queries = _places(groups, tokens)
     values = []
@@ -264,7 +301,7 @@ def _refuse_rows_without_keys(
     for layer in sorted({layer for h in hidden for layer in h.heads}):
         for head in sorted({head for h in hidden for head in h.heads.get(layer, ())}):
             here = tuple(i for i, h in enumerate(hidden) if head in h.heads.get(layer, ()))
-            case = (here, visibility.windows[layer] if visibility.windows else None)
+            case = (here, visibility.limits[layer] if visibility.limits else None)
             if case in checked:
                 continue
             checked.add(case)
@@ -296,9 +333,9 @@ def _row_without_keys(
 class Shape:
     """What a plan must know of a model.
 
-    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window, None
-    where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where all run
-    on `device`.
+    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window or chunk,
+    None where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where
+    all run on `device`. `linear`: the gated DeltaNet layers, and how many heads each has.
     """
 
     n_layers: int
@@ -308,6 +345,12 @@ class Shape:
     takes_masks: bool = True
     windows: tuple[int | None, ...] = ()
     devices: tuple[torch.device, ...] = ()
+    linear: Mapping[int, int] = field(default_factory=dict)
+
+    def of_linear(self) -> Shape:
+        """The same for the gated DeltaNet layers: their heads, each with a key of its own, and no masks."""
+        n = max(self.linear.values(), default=0)
+        return replace(self, n_heads=n, n_key_value_heads=n, takes_masks=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -388,18 +431,21 @@ def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
     """The plan of a request in a layout. Rows before the layout's first must not be among its rows."""
     reads = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, Selection)]
     plan = Plan()
-    for device in dict.fromkeys(shape.devices or (shape.device,)):
-        own = replace(shape, device=device)
+    devices = dict.fromkeys(shape.devices or (shape.device,))
+    for device, linear in product(devices, (False, True) if shape.linear else (False,)):
+        own = replace(shape.of_linear() if linear else shape, device=device)
+        mine = [(number, one) for number, one in reads if one.linear == linear]
+        applied = [one for one in request.applied if one.linear == linear]
         plan.prefill.update(
             _Prompt(layout, own).layers(
-                [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
-                [one for one in request.applied if any(len(q) for q in one.queries)],
+                [(number, one) for number, one in mine if any(len(q) for q in one.queries)],
+                [one for one in applied if any(len(q) for q in one.queries)],
             )
         )
         plan.decode.update(
             _Generated(layout, own).layers(
-                [(number, one) for number, one in reads if one.decodes],
-                [one for one in request.applied if one.decodes],
+                [(number, one) for number, one in mine if one.decodes],
+                [one for one in applied if one.decodes],
             )
         )
     return plan

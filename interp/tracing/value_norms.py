@@ -55,7 +55,7 @@ def projected_norms(
     wanted = {layer: _Projected(padded[devices[layer]]) for layer in layers}
     work: dict[int, Any] = dict(wanted)
     if before is not None:
-        for i in range(mllm.n_layers):
+        for i in mllm.attention_layers:
             work.setdefault(i, _Projected(None)).prefix = before.layer(i)
     if mllm.server is not None:
         return _asked(mllm, batch, columns, layers, meter)

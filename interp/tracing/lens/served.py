@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing.cost import Meter
-from interp.tracing.encoding import Batch
 from interp.tracing.finite import check_logits
 from interp.tracing.lens.attribution import Attribution, completed, first_tokens, labelled_shares
 from interp.tracing.lens.bridge import SUPPORTED
@@ -117,8 +115,8 @@ class ServedLens:
         hf = self.mllm.hf
         if not {kind.__name__ for kind in type(hf).__mro__} & set(SUPPORTED.values()):
             raise ModelError(
-                f"how the layers of {type(hf).__name__} add to the residual stream is not known here, so nothing can be "
-                f"attributed on a server. It is for these families: {', '.join(SUPPORTED)}. Use knockouts instead."
+                f"how the layers of {type(hf).__name__} add to the residual stream is not known here, so nothing can "
+                f"be attributed on a server. It is for these families: {', '.join(SUPPORTED)}. Use knockouts instead."
             )
         norm = self.mllm.server.norm._module
         if isinstance(norm, nn.LayerNorm):

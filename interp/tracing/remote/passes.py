@@ -144,8 +144,8 @@ def steps(
         head: nnsight's view of the output layer.
         job: as `carry_out` takes it, with "generation".
         cap: the soft cap of the logits.
-        found: is given "tail", "logits" and "rows", "ids" by step, the samples "lost", and "seen", the logits that were drawn
-            from, where the draw keeps them.
+        found: is given "tail", "logits" and "rows", "ids" by step, the samples "lost", and "seen", the logits that were
+            drawn from, where the draw keeps them.
     """
     generation = job["generation"]
     ends = torch.tensor(sorted(generation.ends), dtype=torch.long)

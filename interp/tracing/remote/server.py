@@ -238,8 +238,8 @@ class Server:
         """
         if self.norm is None:
             raise ModelError(
-                f"the decoder of {type(self.nn._module).__name__} has no `norm` beside its layers, by which a job could "
-                "read its residual stream. Load the model without remote=True."
+                f"the decoder of {type(self.nn._module).__name__} has no `norm` beside its layers, by which a job "
+                "could read its residual stream. Load the model without remote=True."
             )
 
     def _prompt(self, backend: JobBackend, batch: Batch, job: dict[str, Any], keep: int) -> None:
