@@ -26,9 +26,10 @@ class LensTask(StudyTask):
     @property
     def lens(self) -> Lens | ServedLens:
         """The model through TransformerLens; of a model on a server, what does the same in jobs there."""
-        if self._made is None:
-            self._made = self.mllm.to_lens() if self.mllm.server is None else _served(self.mllm)
-        return self._made
+        made = self._made
+        if made is None:
+            self._made = made = self.mllm.to_lens() if self.mllm.server is None else _served(self.mllm)
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """What the numbers depend on: attention is eager, or the server's own, and no prefix is shared."""
