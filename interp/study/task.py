@@ -407,6 +407,8 @@ class StudyTask(ABC):
         for place, index in enumerate(indices):
             try:
                 own = rows(place, index)
+            except RunError:  # of the run, such as a lost server, and not of the sample
+                raise
             except InterpError as error:
                 own = {FAILURES: [failure(self, index, type(error).__name__, str(error))]}
             for name, more in own.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,7 @@ __all__ = [
     "run",
     "run_pass",
     "whole_cache",
+    "with_imageless",
     "without_choice",
 ]
 
@@ -252,6 +253,24 @@ def imageless_inputs(hf: Any, batch: Batch, first: int) -> dict[str, Tensor]:
     if batch.positions.ndim == 3:  # text turns along every axis alike
         positions = positions.expand(len(batch.positions), -1, -1)
     return {**inputs, "position_ids": positions}
+
+
+def with_imageless(batch: Batch, imageless: Mapping[str, Tensor]) -> Batch:
+    """The batch with its prompts without their images as as many further lines: both streams in one pass.
+
+    Args:
+        batch: the encoded samples.
+        imageless: `imageless_inputs` of it; its prompts are no longer than the batch's.
+    """
+    inputs = dict(batch.inputs)
+    for name in imageless.keys() & inputs.keys():
+        own = inputs[name]
+        lines = imageless[name].to(own)
+        before = own.new_full((len(lines), own.shape[1] - lines.shape[1]), 0)
+        if name == "input_ids":
+            before.fill_(batch.pad_id)
+        inputs[name] = torch.cat([own, torch.cat([before, lines], dim=1)])
+    return replace(batch, inputs=inputs)
 
 
 class ContrastStream:

@@ -35,13 +35,14 @@ from interp.tracing.per_sample import for_samples
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.prefix_pass import Samples, given_as, prefix_before
 from interp.tracing.reads import Experts, Read
-from interp.tracing.residual import StreamWork, make_stream_plan
+from interp.tracing.residual import StreamPlan, StreamWork, make_stream_plan
 from interp.tracing.run import (
     ContrastStream,
     Generation,
     Outcome,
     imageless_inputs,
     run,
+    with_imageless,
 )
 from interp.tracing.source import source_pass
 from interp.tracing.vision_request import Tower, VisionSelection, of_tower
@@ -444,28 +445,18 @@ def _run(
     streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
     routed = make_stream_plan(request, layout, mllm.layer_devices, "experts")
     if mllm.server is not None:
-        if routed.prefill or routed.decode:
-            raise ServerError(
-                "a job on an NDIF server does not hand back what routers return. Leave Experts out, or load the model "
-                "without remote=True."
-            )
-        if request.tower is not None:
-            raise ServerError(
-                "the vision tower's attention cannot be read or edited on an NDIF server: jobs carry work for the "
-                "language model's layers alone. Load the model without remote=True."
-            )
-        if decoding.contrast is not None:
-            raise ServerError(
-                "guidance against the model without the image needs a second stream of passes beside the first, which "
-                "a job on an NDIF server does not run. Leave Decoding(contrast=…) out, or load the model without "
-                "remote=True."
-            )
-        return mllm.server.run(batch, work, streams, recorder, meter, generation=generation, keep=keep)
-    inputs, cache = pass_inputs(batch, before)
-    contrast = None
-    if decoding.contrast is not None:
+        _check_served(routed, request)
+    imageless, contrast = {}, decoding.contrast
+    if contrast is not None:
         imageless = imageless_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
-        contrast = ContrastStream(mllm.hf, imageless, decoding.contrast, recorder, meter)
+    if mllm.server is not None:
+        given = batch if contrast is None else with_imageless(batch, imageless)
+        options = {"generation": generation, "contrast": contrast, "keep": keep}
+        return mllm.server.run(given, work, streams, recorder, meter, **options)
+    inputs, cache = pass_inputs(batch, before)
+    stream = None
+    if contrast is not None:
+        stream = ContrastStream(mllm.hf, imageless, contrast, recorder, meter)
     once = partial(
         run,
         mllm.hf,
@@ -474,7 +465,7 @@ def _run(
         meter,
         cache=cache,
         generation=generation,
-        contrast=contrast,
+        contrast=stream,
         keep=keep,
     )
     vision = _vision(mllm, request, recorder)
@@ -487,6 +478,20 @@ def _run(
     if vision is not None:
         vision.check()
     return outcome
+
+
+def _check_served(routed: StreamPlan, request: Request) -> None:
+    """Refuses reads and edits that a job on a server does not carry out."""
+    if routed.prefill or routed.decode:
+        raise ServerError(
+            "a job on an NDIF server does not hand back what routers return. Leave Experts out, or load the model "
+            "without remote=True."
+        )
+    if request.tower is not None:
+        raise ServerError(
+            "the vision tower's attention cannot be read or edited on an NDIF server: jobs carry work for the "
+            "language model's layers alone. Load the model without remote=True."
+        )
 
 
 def _vision(mllm: WrappedModel, request: Request, recorder: Recorder) -> VisionWork | None:
