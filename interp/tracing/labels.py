@@ -16,7 +16,7 @@ from xarray.indexes import PandasIndex
 
 from interp.inputs.tokens import TokenMap
 from interp.tracing.devices import together
-from interp.tracing.layer_plan import Selection, StreamSelection
+from interp.tracing.request import Selection, StreamSelection
 
 __all__ = ["label_rows", "relabelled"]
 
@@ -29,8 +29,17 @@ def label_rows(
     selections: Sequence[Selection | StreamSelection],
     tokens: Sequence[TokenMap],
     n_steps: Sequence[int] | None,
+    n_reasoning: Sequence[int] | None = None,
 ) -> list[tuple[xr.DataArray, ...]]:
-    """Each sample's arrays, one per read. `n_steps`: tokens each sample generated, None if none was asked."""
+    """Each sample's arrays, one per read.
+
+    Args:
+        rows: What the layers gave.
+        selections: The reads.
+        tokens: The samples'.
+        n_steps: How many tokens each sample generated; None if none was asked for.
+        n_reasoning: How many of them are its thought's; by default none.
+    """
     labelled: list[list[xr.DataArray]] = [[] for _ in tokens]
     for number, selection in enumerate(selections):
         given = [(step, rows[number, step]) for read, step in sorted(rows) if read == number]
@@ -42,6 +51,11 @@ def label_rows(
             first = 0 if len(selection.queries[i]) else 1
             steps = None if n_steps is None else n_steps[i] if selection.decodes else 1
             own = stacked[: None if steps is None else max(steps - first, 0), i]
+            n_thought = 0 if n_reasoning is None else n_reasoning[i]
+            if selection.stage == "answer":
+                own, first = own[n_thought:], first + n_thought
+            elif selection.stage == "reasoning":
+                own = own[:n_thought]
             labelled[i].append(label(i, sample, own, None if n_steps is None else first))
     return [tuple(one) for one in labelled]
 
