@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         LayerChoice,
         LayerSweep,
         ModelSpec,
+        ReasoningSweep,
         Refinement,
         choose_layer,
     )
@@ -88,6 +89,7 @@ __all__ = [
     "PatchRows",
     "Prefix",
     "Prompt",
+    "ReasoningSweep",
     "Refinement",
     "Residual",
     "Rows",
@@ -131,6 +133,7 @@ _HOMES = {
         "LayerChoice",
         "LayerSweep",
         "ModelSpec",
+        "ReasoningSweep",
         "Refinement",
         "choose_layer",
     ),
