@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from interp.cli import run_script
+from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import sets
 from interp.inputs.prompt import Prompt
@@ -29,8 +29,9 @@ GIVEN = "there is a {label} . where is it ? the answer is {answer} ."
 
 
 def main(
-    model: str = "tiny", data: tuple[str, ...] = ("natural",), out: Path = Path("runs"), seed: int = 0, n: int = 8,
-    max_new_tokens: int = 1024, device: str = "cpu", dtype: str = "float32",
+    model: str = "tiny", data: tuple[str, ...] = ("natural",), out: Path = Path("runs"), seed: int = 0,
+    workers: WorkerOptions = 1, n: int = 8, max_new_tokens: int = 1024, batch_size: int = 8,
+    device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Hide the image from each sentence of a thought on.
 
@@ -39,19 +40,21 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and reasoning.html.
         seed: Draws the samples, and of the bootstrap.
+        workers: How many workers compute, and where; "tiny" runs in one.
         n: The maximum number of samples per data set, drawn with the seed.
         max_new_tokens: The most tokens of a thought and its answer.
+        batch_size: Blinded passes side by side.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
     read = sets(data, n=n, seed=seed, needed=True)
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed}
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "batch": batch_size}
     if model == "tiny":
         read = {name: with_thoughts(samples, name) for name, samples in read.items()}
         options |= {"thoughts": "given", "prompt": Prompt(thinking=True), "answer_tokens": 2}
     opened = tiny() if model == "tiny" else ModelSpec(model, device=device, dtype=dtype)
     base = ReasoningSweep(model=opened, data=next(iter(read.values())), **options)
-    result = Grid(base, data=read).run(out)
+    result = Grid(base, data=read).run(out, workers=1 if model == "tiny" else workers)
     print("Change of log p(answer), nats, with the image hidden from there on")
     summary = result.summary()
     for row in records(summary[summary.measure == "change"]):

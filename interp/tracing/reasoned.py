@@ -103,7 +103,7 @@ def _tokens(processor: Any, prompt: str, added: str) -> tuple[list[int], list[tu
     if not getattr(tokenizer, "is_fast", False):
         raise PromptError(
             "a thought is cut into sentences by where its tokens are, which only a fast tokenizer says. Load the "
-            "processor with use_fast=True."
+            "processor with one."
         )
     placeholder = getattr(processor, "image_token", None)
     tail = prompt.rpartition(placeholder)[2] if placeholder else prompt

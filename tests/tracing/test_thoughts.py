@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 import interp
-from interp.errors import EditError, PromptError, SiteError
+from interp.conformance.tiny import tiny
+from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
+from interp.tracing.reasoned import _tokens
+from interp.tracing.stages import make_stages
 from interp.tracing.thoughts import MARKS, Follower, marks, said
 from tests.tracing.scripted import Script, by_hand, ids, picture, scripted
 
@@ -189,3 +193,20 @@ def test_what_cannot_be_told_is_refused(model: tuple[interp.Mllm, Script]) -> No
     script.say()
     with pytest.raises(SiteError, match="two kinds"):
         mllm.trace([picture()], reads=[interp.Rows(interp.Site(queries=("reasoning", "answer")))], generate=3)
+
+
+def test_what_cannot_hold_a_thought_is_refused(model: tuple[interp.Mllm, Script]) -> None:
+    mllm, _ = model
+    hf, processor = tiny("paligemma")
+    processor.tokenizer.add_tokens(["</think>"])
+    with pytest.raises(ModelError, match="see the whole prompt, so a thought"):
+        interp.wrap(hf, processor).reasoned([picture()], ["it is red"])
+    slow = SimpleNamespace(tokenizer=SimpleNamespace(is_fast=False))
+    with pytest.raises(PromptError, match="only a fast tokenizer says"):
+        _tokens(slow, "a", "b")
+    server = replace(mllm, server=cast(Any, SimpleNamespace()))
+    edit = interp.Knockout(interp.Site(queries="answer"), steps="decode")
+    with pytest.raises(ServerError, match="token by token"):
+        make_stages(server, mllm.encode([picture()], OPEN), [], [edit])
+    with pytest.raises(PromptError, match="one text for each of the 1 samples"):
+        mllm.reasoned([picture()], ["a", "b"])
