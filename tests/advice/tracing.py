@@ -136,6 +136,7 @@ ELSEWHERE: dict[str, str] = {
     "{…} lets every row of its prompt see the whole prompt, so a thought": "tests/tracing/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
     "a thought is cut into sentences": "tests/tracing/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
     'edits of queries="reasoning" or "answer" follow': "tests/tracing/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
+    "the model begins a thought before its answer": "tests/tracing/test_thoughts.py::test_what_cannot_be_told_is_refused",
     "the model begins a thought": "tests/tracing/test_thoughts.py::test_what_cannot_be_told_is_refused",
     # they need a server
     "a model on an NDIF server has the executor": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ def picture(question: str = "what is it ?", seed: int = 0) -> interp.Sample:
     return interp.Sample(pixels, question, answer="yes")
 
 
-def by_hand(mllm: interp.Mllm, ids: Tensor, embedded: Tensor, hidden: dict[int, Sequence[int]]) -> Tensor:
+def by_hand(mllm: interp.Mllm, ids: Tensor, embedded: Tensor, hidden: Mapping[int, Sequence[int]]) -> Tensor:
     """Logits (position, token_id) of one sequence in eager attention under an explicit mask.
 
     Args:

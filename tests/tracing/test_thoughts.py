@@ -186,6 +186,9 @@ def test_what_cannot_be_told_is_refused(model: tuple[interp.Mllm, Script]) -> No
     script.say(ids(mllm, "<think>"))
     with pytest.raises(PromptError, match="begins a thought"):
         mllm.score([picture()])
+    script.say(ids(mllm, "<think> is"))
+    with pytest.raises(SiteError, match="begins a thought before its answer"):
+        interp.indicators.Attention(queries="answer")(mllm, [picture()])
     script.say(ids(mllm, "there is </think> yes yes"))
     edit = interp.Knockout(interp.Site(queries="answer"), steps="decode")
     with pytest.raises(EditError, match="neither its prompt nor its first token had begun"):
