@@ -1,4 +1,4 @@
-"""The command line: `interp check`, `convert`, `data`, `merge`, `models`. A command is a function in `COMMANDS`."""
+"""The command line: `interp adapt`, `check`, `convert`, `data`, …. A command is a function in `COMMANDS`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from interp.adapt_command import adapt
 from interp.errors import InterpError, ModelError
 from interp.run.merge import merge
 from interp.run.workers import Workers
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "WorkerOptions", "main", "merge_command", "run_script"]
 
-_WIDTH = 140
+_WIDTH = 180
 """Width of tables that are not printed to a terminal."""
 
 _ATTENDS = {
@@ -244,7 +245,7 @@ def models() -> int:
     record = read_record()
     table = _table("family")
     table.add_column("image tokens, and checkpoints of the family", min_width=45, overflow="fold")
-    for name in ("attends", "prefix", "images"):
+    for name in ("attends", "video", "prefix", "images"):
         table.add_column(name)
     for name in ("executors", "checked"):
         table.add_column(name, no_wrap=True)
@@ -259,10 +260,10 @@ def models() -> int:
         )
     versions = {", ".join(f"{n} {v}" for n, v in found["versions"].items()) for found in record.values()}
     console.print(
-        "attends: which later tokens a row of the prompt sees. prefix: whether the prompt up to the last image token "
-        "can be run once for many questions. images: whether a sample may have several. checked: result of "
-        f"`interp check FAMILY` on tiny random weights ({'; '.join(versions) or 'no record'}). To check your own "
-        "checkpoint: `interp check FOLDER`."
+        "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. prefix: whether "
+        "the prompt up to the last image token can be run once for many questions. images: whether a sample may have "
+        "several. checked: result of `interp check FAMILY` on tiny random weights "
+        f"({'; '.join(versions) or 'no record'}). To check your own checkpoint: `interp check FOLDER`."
     )
     return 0
 
@@ -345,6 +346,7 @@ GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {
 """Commands that have commands of their own, by name; each room's are imported when they are needed."""
 
 COMMANDS: dict[str, Callable[..., int]] = {
+    "adapt": adapt,
     "check": check,
     "convert": convert,
     "data": data,
@@ -372,7 +374,8 @@ def _described(adapter: Any, found: dict[str, Any] | None) -> list[Any]:
     layout = Text(getattr(adapter, "layout", "") or "–")
     for example in getattr(adapter, "examples", ()):
         layout.append(f"\n{example}", "dim")
-    head = [Text(adapter.name), layout, _ATTENDS.get(attends, attends)]
+    takes = "yes" if getattr(adapter, "video", False) else "no"
+    head = [Text(adapter.name), layout, _ATTENDS.get(attends, attends), takes]
     if found is None:
         return [*head, "?", "?", "?", "never recorded"]
 

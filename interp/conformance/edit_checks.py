@@ -78,8 +78,8 @@ def knockout_arithmetic(subject: Subject) -> Measured:
     """
     pairs = [
         (layer, head)
-        for layer in range(subject.mllm.n_layers)
-        for head in range(layer % 2, subject.mllm.n_heads, 2)
+        for place, layer in enumerate(subject.mllm.attention_layers)
+        for head in range(place % 2, subject.mllm.n_heads, 2)
     ]
     found, moved = Agreement(subject), np.inf
     plain = subject.mllm.trace(subject.batch).logits.values
@@ -118,13 +118,20 @@ def _flags(
 
 
 def executors(subject: Subject) -> Measured:
-    """Checks that both executors agree on reads, edits in both modes and decode steps of a left-padded batch."""
+    """Checks that both executors agree on reads, edits in both modes and decode steps of a left-padded batch.
+
+    Of a hybrid model on those of its gated DeltaNet layers too.
+    """
+    layers = subject.mllm.attention_layers
     hidden = image_mask(two_thirds(subject))
     reads = [Rows(Site(queries="after_image", keys="all")), Rows(Site(queries="last", keys="all"))]
     edits = [
-        Knockout(Site(layers=[0], queries="after_image", keys=hidden)),
-        Knockout(Site(heads=[(subject.mllm.n_layers - 1, 0)], queries="last", keys=hidden), "zero"),
+        Knockout(Site(layers=[layers[0]], queries="after_image", keys=hidden)),
+        Knockout(Site(heads=[(layers[-1], 0)], queries="last", keys=hidden), "zero"),
     ]
+    if len(layers) < subject.mllm.n_layers:
+        reads.append(Rows(Site(layers="linear", queries="last", keys="all")))
+        edits.insert(0, Knockout(Site(layers="linear", queries="last", keys=hidden), steps="all"))
     other = subject.mllm.using("source")
     found = Agreement(subject)
     for chosen in ([], edits):

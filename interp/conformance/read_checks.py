@@ -15,6 +15,7 @@ from interp.conformance.check_result import Measured
 from interp.conformance.reference import at_least_float32
 from interp.conformance.subject import Subject
 from interp.inputs.prompt import GENERIC_PROMPT
+from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Knockout, Mllm, Rows, Site, positions
 from interp.tracing.trace import SampleTrace
@@ -151,7 +152,10 @@ def idle_tap(subject: Subject) -> Measured:
 
 
 def rows(subject: Subject) -> Measured:
-    """Checks that rows and logits of single samples equal eager's, where transformers computes the positions itself."""
+    """Checks that rows and logits of single samples equal eager's, where transformers computes the positions itself.
+
+    Rows of gated DeltaNet layers times the layer's values must give what the layer's rule gave.
+    """
     found = Agreement(subject)
     for i, batch in enumerate(subject.singles):
         at = np.unique(np.linspace(0, batch.tokens[0].length - 1, _ROWS).round().astype(int))
@@ -162,7 +166,20 @@ def rows(subject: Subject) -> Measured:
         )
         found.rows(trace[0].rows.values, torch.stack(kept).numpy())
         found.logits(trace.logits.values[0], logits[0].float().cpu().numpy())
+        if "linear" in subject.mllm.layer_kinds:
+            _delta_rows(subject, i, at, found)
     return found.measured(f"up to {_ROWS} rows of {len(subject.singles)} prompts, every layer and head")
+
+
+def _delta_rows(subject: Subject, sample: int, at: np.ndarray, found: Agreement) -> None:
+    """Compares rows of DeltaNet layers times values with the layers' outputs, which are linear in the values."""
+    site = Site(layers="linear", queries=positions(at.tolist()), keys="all")
+    rows = subject.mllm.trace(subject.singles[sample], reads=[Rows(site)])[0].rows.values
+    for own, (values, outputs) in zip(
+        rows, subject.unwrapped.delta_values(subject.plain(sample)), strict=True
+    ):
+        made = np.einsum("hqk,khd->qhd", own, values.cpu().numpy())
+        found.logits(made, outputs[at].cpu().numpy())
 
 
 def batching(subject: Subject) -> Measured:
@@ -261,22 +278,31 @@ def _declared(tokens: TokenMap, attends: str) -> Bool[np.ndarray, "query key"]:
 def image_prefix(subject: Subject) -> Measured:
     """Checks a prefix with the suffix of another question: rows after the image, edited logits, and eager's logits.
 
-    Families whose prompts attend to all of their tokens must not use the prefix, and must still be right.
+    Families whose prompts attend to all of their tokens must not use the prefix, and must still be right. In hybrid
+    models prompts that go on by different numbers of tokens must not use it together, so each has its own.
     """
+    if "linear" not in subject.mllm.layer_kinds:
+        return _after_prefix(subject, subject.samples)
+    results = [_after_prefix(subject, [sample]) for sample in subject.samples]
+    return max(results, key=lambda one: (not one.passed, one.value))
+
+
+def _after_prefix(subject: Subject, samples: Sequence[Sample]) -> Measured:
+    """The check of a prefix, of some of the samples."""
     mllm = subject.mllm
-    prefix = mllm.prefix(subject.batch)
+    prefix = mllm.prefix(samples)
     read = [Rows(Site(queries="after_image", keys="all"))]
-    edit = [Knockout(Site(layers=[mllm.n_layers // 2], queries="after_image"))]
+    edit = [Knockout(Site(layers=[_middle(mllm.attention_layers)], queries="after_image"))]
     found, used = Agreement(subject), []
     for edits in ([], edit):
         short = mllm.trace(prefix, GENERIC_PROMPT, reads=read, edits=edits)
-        whole = mllm.trace(subject.samples, GENERIC_PROMPT, reads=read, edits=edits)
+        whole = mllm.trace(samples, GENERIC_PROMPT, reads=read, edits=edits)
         for i, (one, other) in enumerate(zip(short, whole, strict=True)):
             found.rows(one.rows.values, other.rows.values)
             found.logits(short.logits.values[i], whole.logits.values[i])
         used.append(short.cost.tokens < whole.cost.tokens)
     unedited = mllm.trace(prefix, GENERIC_PROMPT).logits.values
-    for i, sample in enumerate(subject.samples):
+    for i, sample in enumerate(samples):
         inputs = mllm.encode(sample, GENERIC_PROMPT).inputs
         plain = {k: v for k, v in inputs.items() if k != "position_ids"}
         found.logits(unedited[i], subject.eager.logits(plain)[0].float().cpu().numpy())
@@ -284,6 +310,10 @@ def image_prefix(subject: Subject) -> Measured:
     detail = "used: only what follows the image was run" if all(used) else "not used: full passes"
     found.wrong += [] if used == [exact] * 2 else [f"{detail}, but the adapter declares {subject.attends!r}"]
     return found.measured(f"{detail}, as declared by the adapter: {subject.attends!r}")
+
+
+def _middle(layers: Sequence[int]) -> int:
+    return layers[len(layers) // 2]
 
 
 def row_gradients(subject: Subject) -> Measured:
@@ -332,7 +362,7 @@ def _in_nnsight_trace(mllm: Mllm, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """Returns the gradient (head, key) of each layer."""
     with mllm.tap(queries="last"), mllm.nn.trace(**inputs, use_cache=False):
         kept = []
-        for layer in mllm.layers:
+        for layer in (mllm.layers[i] for i in mllm.attention_layers):
             rows = layer.self_attn.pattern.output
             layer.self_attn.pattern.output = rows * 1  # a copy is spliced in, so the logits depend on it
             kept.append(rows)

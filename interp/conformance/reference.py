@@ -34,8 +34,54 @@ class Reference:
 
     @cached_property
     def attentions(self) -> list[nn.Module]:
-        """The attention module of each decoder layer."""
-        return [layer.get_submodule("self_attn") for layer in self.adapter.layers(self.hf)]
+        """The attention module of each decoder layer that has one: all layers, unless the model is hybrid."""
+        layers = self.adapter.layers(self.hf)
+        return [layer.get_submodule("self_attn") for layer in layers if hasattr(layer, "self_attn")]
+
+    @cached_property
+    def numbers(self) -> list[int]:
+        """The number of the decoder layer of each of the `attentions`."""
+        layers = self.adapter.layers(self.hf)
+        return [i for i, layer in enumerate(layers) if hasattr(layer, "self_attn")]
+
+    def delta_values(self, inputs: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Returns each gated DeltaNet layer's values and outputs, (token, head, dim), of one unpadded sample.
+
+        The values are the layer's own projection and short convolution of what enters it; the outputs are what its
+        norm is given.
+        """
+        found: list[tuple[Tensor, Tensor]] = []
+        nets = [one.linear_attn for one in self.adapter.layers(self.hf) if hasattr(one, "linear_attn")]
+        seen: dict[nn.Module, Tensor] = {}
+
+        def enter(net: nn.Module, _: Any, output: Tensor) -> None:
+            seen[net] = output
+
+        def leave(net: Any, given: tuple[Any, ...]) -> None:
+            mixed = seen[net.in_proj_qkv].transpose(1, 2)
+            kernel = net.conv1d.weight.shape[-1]
+            padded = torch.nn.functional.pad(mixed, (kernel - 1, 0))
+            folded = torch.nn.functional.conv1d(
+                padded, net.conv1d.weight, net.conv1d.bias, groups=mixed.shape[1]
+            )
+            values = torch.nn.functional.silu(folded)[0, -net.value_dim :].T
+            found.append(
+                tuple(
+                    at_least_float32(one).reshape(mixed.shape[2], -1, net.head_v_dim)
+                    for one in (values, given[0])
+                )
+            )
+
+        handles = [net.in_proj_qkv.register_forward_hook(enter) for net in nets]
+        handles += [
+            net.norm.register_forward_pre_hook(lambda _, given, net=net: leave(net, given)) for net in nets
+        ]
+        try:
+            self.logits(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "sample token_id"]:
         """Returns the logits after the last token, without gradients and without a cache.
@@ -126,7 +172,7 @@ class Reference:
         """
         home: Any = sys.modules[type(self.attentions[0]).__module__]
         own = home.eager_attention_forward
-        layers = {module: layer for layer, module in enumerate(self.attentions)}
+        layers = dict(zip(self.attentions, self.numbers, strict=True))
         passes = Counter[int]()
 
         def attend(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from interp.indicators.indicator_checks import check_call
+from interp.indicators.indicator_checks import check_call, layers_to_json
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, map_each_sample
 from interp.indicators.removals import HideTokens, alone
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
+from interp.tracing.site import Layers
 
 __all__ = ["TokenKnockout"]
 
@@ -31,7 +31,7 @@ class TokenKnockout:
         SiteError: As `HideTokens`.
     """
 
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     queries: Literal["after_image", "last"] = "after_image"
     batch: int = field(default=32, compare=False)
 
@@ -63,5 +63,5 @@ class TokenKnockout:
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
-        layers = self.layers if self.layers == "all" else list(self.layers)
+        layers = layers_to_json(self.layers)
         return {"indicator": "token knockout", "layers": layers, "queries": self.queries}

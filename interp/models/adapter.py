@@ -21,14 +21,22 @@ __all__ = ["BUILT_IN", "Adapter", "adapters", "attends_in", "built_in", "find", 
 BUILT_IN: tuple[str, ...] = (
     "interp.models.families.llava:Llava",
     "interp.models.families.llava_next:LlavaNext",
+    "interp.models.families.llava_next:LlavaNextVideo",
     "interp.models.families.llava_next:LlavaOnevision",
     "interp.models.families.qwen:Qwen2Vl",
     "interp.models.families.qwen:Qwen25Vl",
     "interp.models.families.qwen:Qwen3Vl",
+    "interp.models.families.qwen:Qwen3VlMoe",
+    "interp.models.families.glm:Glm4v",
+    "interp.models.families.glm:Glm46V",
+    "interp.models.families.glm:Glm4vMoe",
+    "interp.models.families.qwen3_5:Qwen35",
+    "interp.models.families.qwen3_5:Qwen35Moe",
     "interp.models.families.internvl:InternVl",
     "interp.models.families.cohere:AyaVision",
     "interp.models.families.cohere:Cohere2Vision",
     "interp.models.families.gemma3:Gemma3",
+    "interp.models.families.llama4:Llama4",
     "interp.models.families.gemma4:Gemma4",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics:SmolVlm",
@@ -36,9 +44,17 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.paligemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",
     "interp.models.families.vila:Vila",
+    "interp.models.families.deepseek_vl:DeepseekVl",
+    "interp.models.families.vipllava:VipLlava",
+    "interp.models.families.fast_vlm:FastVlm",
+    "interp.models.families.ovis2:Ovis2",
+    "interp.models.families.got_ocr2:GotOcr2",
+    "interp.models.families.lighton_ocr:LightOnOcr",
+    "interp.models.families.kimi_k25:KimiK25",
 )
 """The built-in families, module:class; imported on first use."""
 
+_MEASURED = "measured"
 _OURS = "interp_"
 """How the model types of our own classes begin (`interp.models.modeling`)."""
 
@@ -63,8 +79,17 @@ class Adapter(Protocol):
       made of each alone; None for inputs that are joined along their first axis (molmo2).
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
+    - `nested_images` (True): whether the processor takes the images of a sample as a list of their own (got_ocr2: no).
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
+    - `video` (False): whether it takes videos. Then `video_footprints(size, n_frames, inputs, processor, config)`
+      returns the footprints of a video's tokens, and `image_positions` their positions (docs/video.md).
+    - `vision_layers(model)` and `patches(sizes, inputs, processor, config)`: the layers of the vision tower and where
+      its patches are (`interp.inputs.patch_map.Patches`), for `Site(tower="vision")`. `Family` has both for towers of a
+      usual form; an adapter without `patches` has no readable tower.
+    - `bound(model, processor)` (none): a function that `interp.wrap` calls with the transformers model and its
+      processor; it returns the adapter of that model. "measured" needs the model itself to find footprints.
+    - `identity` (none): a text that is part of a run's identity, where footprints depend on more than the class.
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
       `interp check NAME` can check the family by its name.
     """
@@ -76,7 +101,8 @@ class Adapter(Protocol):
         ...
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        """Returns the decoder layers in order; each has its attention at `.self_attn`."""
+        """Returns the decoder layers in order; each has its attention at `.self_attn`, or a gated DeltaNet at
+        `.linear_attn` instead."""
         ...
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
@@ -177,18 +203,21 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
     raise ModelError(
         f"no adapter knows the model type {kind!r}; families: {names}. Ways on: write an adapter "
         "(docs/new_model.md: one short file) and pass it, as interp.load(…, adapter=…), or, for a model you have "
-        "built yourself, as interp.wrap(hf_model, processor, adapter=…); or install a package that has one."
+        "built yourself, as interp.wrap(hf_model, processor, adapter=…); install a package that has one; or let the "
+        'footprints be measured, with adapter="measured".'
     )
 
 
 def _named(name: str) -> Adapter:
+    if name == _MEASURED:
+        return import_module("interp.models.measured").Measured()
     packages = installed()
     found = _one(packages, (o for o, a in packages.items() if a.name == name), f"the name {name!r}")
     for candidate in built_in() if found is None else ():
         if candidate.name == name:
             found = candidate
     if found is None:
-        names = ", ".join(a.name for a in adapters())
+        names = ", ".join([*(a.name for a in adapters()), _MEASURED])
         raise ModelError(
             f"no adapter is named {name!r}; there are: {names}. Pass an Adapter object, or install one."
         )

@@ -7,8 +7,9 @@ padded tensors of one forward pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from torch import Tensor
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.attention_rows import Heads
+from interp.tracing.decoder_layers import Decoder
 from interp.tracing.edit_cells import Cells, Change, Live, Patch
 from interp.tracing.edits import AttentionEdit, Edit, check_order
 from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
-from interp.tracing.reads import Read, Residual, Rows
+from interp.tracing.reads import Experts, Read, Residual, Rows
 from interp.tracing.request import (
     Applied,
     LayerValues,
@@ -34,6 +36,12 @@ from interp.tracing.request import (
 )
 from interp.tracing.site import GENERATED, Selector, Site, select
 from interp.tracing.visibility import Visibility
+from interp.tracing.vision_request import (
+    Tower,
+    of_tower,
+    vision_edits,
+    vision_selection,
+)
 
 __all__ = [
     "Block",
@@ -53,25 +61,36 @@ def resolve(
     *,
     n_layers: int,
     n_heads: int,
+    linear: Mapping[int, int] | None = None,
     visibility: Visibility = Visibility(),  # noqa: B008 - frozen
+    routed: Collection[int] = (),
+    tower: Tower | None = None,
 ) -> Request:
-    """The request of a batch.
+    """The request of a batch. `tower`: the vision tower, if a read or edit is of it.
+
+    `routed` are the layers with experts; `linear` the gated DeltaNet layers, and how many heads each has.
 
     Raises:
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
-        EditError: Edits out of order, values that do not fit, or a row left without keys under "renormalise".
+        EditError: Edits out of order or of no use in a layer, misfit values, or a row left without keys.
     """
+    seen = () if tower is None else vision_edits([edit for edit in edits if of_tower(edit)], tower)
+    edits = [edit for edit in edits if not of_tower(edit)] if tower is not None else edits
     check_order(edits)
-    selections = tuple(_selection(read, tokens, n_layers, n_heads) for read in reads)
+    decoder = Decoder(n_layers, n_heads, linear or {})
+    selections = tuple(
+        vision_selection(one, tower) if tower and of_tower(one) else _selection(one, tokens, decoder, routed)
+        for one in reads
+    )
     on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
-    found = [_applied(edit, tokens, n_layers, n_heads, visibility) for edit in on_rows]
+    found = [_applied(edit, tokens, decoder, visibility) for edit in on_rows]
     applied = tuple(
         a for a in found if not a.edit.idle and (a.decodes or any(len(rows) for rows in a.queries))
     )
     for sample, own in enumerate(tokens):
-        _refuse_rows_without_keys([a for a in applied if a.hides], sample, own, visibility)
-    patches = tuple(_patch(edit, tokens, n_layers) for edit in edits if isinstance(edit, PatchResidual))
-    return Request(selections, applied, patches)
+        _refuse_rows_without_keys([a for a in applied if a.hides and not a.linear], sample, own, visibility)
+    patches = tuple(_patch(edit, tokens, decoder) for edit in edits if isinstance(edit, PatchResidual))
+    return Request(selections, applied, patches, seen, tower)
 
 
 def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:
@@ -81,9 +100,9 @@ def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places
 
 
 def _selection(
-    read: Read, tokens: Sequence[TokenMap], n_layers: int, n_heads: int
+    read: Read, tokens: Sequence[TokenMap], decoder: Decoder, routed: Collection[int]
 ) -> Selection | StreamSelection:
-    if not isinstance(read, Rows | Residual):
+    if not isinstance(read, Rows | Residual | Experts):
         write = f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else ""
         raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r:.300}.{write}")
     site = read.site
@@ -107,10 +126,13 @@ def _selection(
                     f"{tokens[i].length} tokens, {tokens[i].n} of them image tokens. A read needs at least "
                     "one."
                 )
-    heads = site.resolve(n_layers, n_heads)
+    if isinstance(read, Experts):
+        return StreamSelection(read.layers_of(routed), queries, decodes, "experts", stage)
     if isinstance(read, Residual):
-        return StreamSelection(tuple(heads), queries, decodes, stage)
-    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes, stage)
+        return StreamSelection(decoder.stream(site), queries, decodes, stage=stage)
+    heads = decoder.heads(site)
+    by_head = read.reduce == "head"
+    return Selection(heads, site.pairs, by_head, queries, keys, decodes, decoder.is_linear(heads), stage)
 
 
 def _is_of_prompt(group: Selector, tokens: Sequence[TokenMap]) -> bool:
@@ -119,9 +141,9 @@ def _is_of_prompt(group: Selector, tokens: Sequence[TokenMap]) -> bool:
 
 
 def _applied(
-    edit: AttentionEdit, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, visibility: Visibility
+    edit: AttentionEdit, tokens: Sequence[TokenMap], decoder: Decoder, visibility: Visibility
 ) -> Applied:
-    heads = edit.site.resolve(n_layers, n_heads)
+    heads = decoder.edited(edit)
     keys = _places(edit.site.groups[1], tokens)
     put = [q for q in edit.site.groups[0] if q in GENERATED and _is_of_prompt(q, tokens)]
     rows = _places((*edit.prefill_queries, *([] if edit.steps == "decode" else put)), tokens)
@@ -132,7 +154,7 @@ def _applied(
         return Applied(edit, heads, rows, keys, decodes, values)
     far = [visibility.horizon(own) for own in tokens]
     able = tuple(q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True))
-    return Applied(edit, heads, able, keys, decodes)
+    return Applied(edit, heads, able, keys, decodes, linear=decoder.is_linear(heads))
 
 
 def _row_values(
@@ -156,8 +178,8 @@ def _row_values(
     return {layer: given[:, [pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}
 
 
-def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], n_layers: int) -> StreamPatch:
-    layers = tuple(edit.site.resolve(n_layers, 1))
+def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
+    layers = decoder.stream(edit.site)
     groups = edit.site.groups[0]
     queries = _places(groups, tokens)
     values = []
@@ -190,7 +212,7 @@ def _refuse_rows_without_keys(
     for layer in sorted({layer for h in hidden for layer in h.heads}):
         for head in sorted({head for h in hidden for head in h.heads.get(layer, ())}):
             here = tuple(i for i, h in enumerate(hidden) if head in h.heads.get(layer, ()))
-            case = (here, visibility.windows[layer] if visibility.windows else None)
+            case = (here, visibility.limits[layer] if visibility.limits else None)
             if case in checked:
                 continue
             checked.add(case)
@@ -222,9 +244,9 @@ def _row_without_keys(
 class Shape:
     """What a plan must know of a model.
 
-    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window, None
-    where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where all run
-    on `device`.
+    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window or chunk,
+    None where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where
+    all run on `device`. `linear`: the gated DeltaNet layers, and how many heads each has.
     """
 
     n_layers: int
@@ -234,6 +256,12 @@ class Shape:
     takes_masks: bool = True
     windows: tuple[int | None, ...] = ()
     devices: tuple[torch.device, ...] = ()
+    linear: Mapping[int, int] = field(default_factory=dict)
+
+    def of_linear(self) -> Shape:
+        """The same for the gated DeltaNet layers: their heads, each with a key of its own, and no masks."""
+        n = max(self.linear.values(), default=0)
+        return replace(self, n_heads=n, n_key_value_heads=n, takes_masks=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,18 +350,21 @@ def make_plan(request: Request, layout: Layout, shape: Shape, lives: list[Live] 
     """
     reads = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, Selection)]
     plan = Plan()
-    for device in dict.fromkeys(shape.devices or (shape.device,)):
-        own = replace(shape, device=device)
+    devices = dict.fromkeys(shape.devices or (shape.device,))
+    for device, linear in product(devices, (False, True) if shape.linear else (False,)):
+        own = replace(shape.of_linear() if linear else shape, device=device)
+        mine = [(number, one) for number, one in reads if one.linear == linear]
+        applied = [one for one in request.applied if one.linear == linear]
         plan.prefill.update(
             _Prompt(layout, own).layers(
-                [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
-                [one for one in request.applied if any(len(q) for q in one.queries)],
+                [(number, one) for number, one in mine if any(len(q) for q in one.queries)],
+                [one for one in applied if any(len(q) for q in one.queries)],
             )
         )
         plan.decode.update(
             _Generated(layout, own, lives).layers(
-                [(number, one) for number, one in reads if one.decodes],
-                [one for one in request.applied if one.decodes and _comes(one, lives)],
+                [(number, one) for number, one in mine if one.decodes],
+                [one for one in applied if one.decodes and _comes(one, lives)],
             )
         )
     return plan
@@ -526,6 +557,11 @@ class _Generated(_Maker):
         stage = applied.edit.stage_of_tokens
         if self.lives is None or stage is None:
             return None
+        if applied.linear:
+            raise EditError(
+                f'edits of gated DeltaNet layers cannot follow queries="{stage}" of a model that thinks token by '
+                'token. Write queries="last" with steps="decode" for all generated tokens.'
+            )
         self.lives.append(Live(stage, queries))
         return self.lives[-1]
 

@@ -22,6 +22,7 @@ from interp.models.processor_settings import with_settings
 from interp.models.processors import load_processor
 from interp.models.remote_code import refuse_kernels
 from interp.organism.places import ORGANISMS, folder
+from interp.tracing.decoder_layers import layer_kinds
 from interp.tracing.hooks import Installation
 from interp.tracing.model import Mllm
 from interp.tracing.placement import DeviceMap, Placement
@@ -143,14 +144,22 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
             )
     check_weights(hf)
     chosen = find(hf.config, adapter)
+    if hasattr(chosen, "bound"):
+        chosen = chosen.bound(hf.eval(), processor)  # pyright: ignore[reportAttributeAccessIssue]
     layers = chosen.layers(hf)
-    bare = [i for i, layer in enumerate(layers) if not hasattr(layer, "self_attn")]
+    kinds = layer_kinds(layers)
+    bare = [i for i, one in enumerate(layers) if kinds[i] == "attention" and not hasattr(one, "self_attn")]
     if bare or not layers:
         raise ModelError(
             f"adapter {chosen.name!r} names {len(layers)} decoder layers, of which {bare} have no "
             "`.self_attn`."
         )
-    _refuse_blind_attention(hf, chosen, layers[0])
+    if "attention" not in kinds:
+        raise ModelError(
+            f"all {len(layers)} decoder layers of {type(hf).__name__} are linear (gated DeltaNet); interp reads models "
+            "with a layer of softmax attention at least."
+        )
+    _refuse_blind_attention(hf, chosen, layers[kinds.index("attention")])
     own = copy.deepcopy(processor)
     return Mllm(hf, own, chosen, Installation(hf, own, layers, hf_model))
 

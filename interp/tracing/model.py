@@ -27,7 +27,7 @@ from interp.tracing.reads import Read
 from interp.tracing.reasoned import reasoned
 from interp.tracing.remote_job import RemoteJob, Submitted
 from interp.tracing.run import embeddings
-from interp.tracing.site import Selector, Site
+from interp.tracing.site import Layers, Selector, Site
 from interp.tracing.target import Scores, score
 from interp.tracing.trace import Trace, answers, apart, trace
 from interp.tracing.wrapped import WrappedModel
@@ -303,7 +303,7 @@ class Mllm(WrappedModel):
         self,
         queries: Selector | Sequence[Selector] = "last",
         *,
-        layers: Literal["all"] | Sequence[int] = "all",
+        layers: Layers = "all",
         batch: Batch | None = None,
     ) -> Iterator[None]:
         """Offers rows to nnsight: layers offer their rows at `mllm.layers[i].self_attn.pattern.output`.
@@ -316,7 +316,7 @@ class Mllm(WrappedModel):
 
         Args:
             queries: rows to offer; "last" is the last row of every pass.
-            layers: which layers offer them.
+            layers: which layers offer them, of those with a softmax.
             batch: the batch that is traced; needed for queries other than "last" and "all".
 
         Raises:
@@ -326,7 +326,7 @@ class Mllm(WrappedModel):
         self.installation.need_weights()
         rows = offered_rows(queries, batch)
         attentions = self.installation.attentions
-        chosen = Site(layers=layers).resolve(self.n_layers, self.n_heads)
+        chosen = self.decoder.softmax(Site(layers=layers), "mllm.tap")
         offering = {i: OfferedRows(attentions[i].get_submodule(PATTERN), rows) for i in chosen}
         with self.installation.armed(offering):
             yield

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
@@ -20,6 +20,7 @@ from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost
+from interp.tracing.delta_state import Resumed
 from interp.tracing.encoding import Batch, sliced
 from interp.tracing.padding import Layout
 from interp.tracing.visibility import Visibility
@@ -31,6 +32,7 @@ __all__ = [
     "Prefixes",
     "Stop",
     "exact",
+    "expanded",
     "pass_inputs",
     "pass_layout",
     "prefix_lengths",
@@ -56,19 +58,22 @@ class Prefix:
         lengths: tokens of each sample's prefix.
         keys: for each layer, (line, key_value_head, key, dim); lines are left-padded. Layers that share keys have the
             same tensors.
-        values: the same for values.
+        values: the same for values, which may be narrower (MLA).
         cost: what running it took. Traces on the prefix do not count it again.
         owner: identifies the wrapped model it belongs to.
         lines: the line of each sample, numbered as they first occur; None where each sample has its own.
+        linear: the gated DeltaNet layers. In the place of keys and values they have the state of their convolution,
+            (line, channel, kernel), and of their recurrence, (line, head, dim, value_dim), after the prefix.
     """
 
     batch: Batch
     lengths: tuple[int, ...]
-    keys: tuple[Float[Tensor, "line _ key _"], ...]
-    values: tuple[Float[Tensor, "line _ key _"], ...]
+    keys: tuple[Float[Tensor, "line ..."], ...]
+    values: tuple[Float[Tensor, "line ..."], ...]
     cost: Cost
     owner: object
     lines: tuple[int, ...] | None = None
+    linear: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -84,7 +89,7 @@ class Prefix:
         return self.batch.tokens
 
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The keys and values of one layer, (sample, key_value_head, key, dim)."""
+        """The keys and values of one layer, (sample, key_value_head, key, dim); of a DeltaNet layer its states."""
         keys, values = self.keys[layer], self.values[layer]
         if self.lines is None:
             return keys, values
@@ -109,15 +114,18 @@ class Prefix:
         used = sorted(set(lines), key=lines.index)
         lengths = tuple(self.lengths[i] for i in at)
         keys, values = (
-            tuple(
-                one if used == list(range(len(one))) else one[used, :, one.shape[2] - max(lengths) :]
-                for one in layers
-            )
+            tuple(self._lines(i, one, used, max(lengths)) for i, one in enumerate(layers))
             for layers in (self.keys, self.values)
         )
         numbers = tuple(used.index(line) for line in lines)
         own = None if numbers == tuple(range(len(at))) else numbers
         return replace(self, batch=batch, lengths=lengths, keys=keys, values=values, lines=own)
+
+    def _lines(self, layer: int, held: Tensor, used: list[int], longest: int) -> Tensor:
+        """Some lines of what is held of a layer, without padding that they do not need."""
+        if used == list(range(len(held))):
+            return held
+        return held[used] if layer in self.linear else held[used, :, held.shape[2] - longest :]
 
     def serves(
         self,
@@ -180,7 +188,8 @@ def exact(
     """Whether prompts' first `lengths` tokens can be run before the rest, with the result of whole passes.
 
     They can if and only if something comes before and something after, no row before sees what comes after, no row
-    before is read or edited, and sliding windows and rotary positions are those of a whole pass.
+    before is read or edited, and sliding windows and rotary positions are those of a whole pass. Where layers carry a
+    state from token to token, prompts must also go on by equally many tokens, as no padding may come between.
 
     Args:
         lengths: tokens that come before, of each prompt.
@@ -197,6 +206,24 @@ def exact(
         return False
     whole = [own.length for own in tokens]
     return visibility.rope.shared([*lengths, *whole]) and visibility.windows_fit(lengths, whole, generate)
+
+
+def expanded(
+    layers: Sequence[nn.Module], cached: Sequence[tuple[Tensor, Tensor]]
+) -> list[tuple[Tensor, Tensor]]:
+    """Returns keys and values of each layer as its attention function gets them, from what a cache holds.
+
+    Attention with latents (MLA) caches those, and makes keys and values of them anew in every pass.
+
+    Args:
+        layers: The decoder layers.
+        cached: The two tensors that the cache holds of each; none for a pass that was not run.
+    """
+    found = []
+    for layer, kept in zip(layers, cached, strict=False):
+        expand: Any = getattr(getattr(layer, "self_attn", None), "expand_kv", None)
+        found.append(kept if expand is None else tuple(expand(*kept)))
+    return found
 
 
 class After(DynamicLayer):
@@ -247,8 +274,12 @@ def pass_inputs(batch: Batch, before: Prefix | None) -> tuple[dict[str, Tensor],
         "attention_mask": torch.cat([mask.to(own.dtype), own], dim=1),
         "position_ids": sliced(batch.positions, starts, stops),
     }
-    length = before.keys[0].shape[2]
-    return inputs, Cache(layers=[*(After(length) for _ in before.keys)])
+    return inputs, Cache(
+        layers=[
+            Resumed(*before.layer(i)) if i in before.linear else After(longest)
+            for i in range(len(before.keys))
+        ]
+    )
 
 
 Holder = Callable[[str, Callable[[], Any], Callable[[Any], int]], tuple[Any, bool]]

@@ -24,7 +24,7 @@ from interp.inputs.words import word_spans
 from interp.models.adapter import Adapter
 from interp.tracing.chat_templates import LARGEST, bounded
 
-__all__ = ["Rendered", "expand", "question_tokens", "render"]
+__all__ = ["Rendered", "expand", "placeholder", "question_tokens", "render"]
 
 Span = tuple[int, int]
 """Half-open, in characters."""
@@ -72,7 +72,8 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     text = write(given)
     _check_placeholders(text, sample, processor)
     _check_special(sample, prompt, processor)
-    lay = partial(_laid_out, processor, n_images=len(sample.images))
+    nested = getattr(adapter, "nested_images", True) and sample.video is None
+    lay = partial(_laid_out, processor, n_images=len(sample.images) if nested else 0)
     laid = lay(text)
     span = prompt.question_span(sample)
     marks = _Marks.not_in(laid + given.user + (given.system or ""))
@@ -105,7 +106,7 @@ def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, t
     begun = getattr(adapter, "begun", lambda text, _: text)
     template = _chat_template(processor)
     if template is None:
-        return begun(adapter.fallback_prompt(turn.user, len(sample.images), turn.system), processor)
+        return begun(_fallback(sample, processor, adapter, turn), processor)
     messages = prompt.messages(sample)
     for message in messages:
         for part in message["content"]:
@@ -132,6 +133,19 @@ def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, t
             "its question."
         )
     return begun(text, processor)
+
+
+def _fallback(sample: Sample, processor: Any, adapter: Adapter, turn: _Turn) -> str:
+    """The family's own prompt; a video has its placeholder where one image would have its."""
+    if sample.video is None:
+        return adapter.fallback_prompt(turn.user, len(sample.images), turn.system)
+    whole = adapter.fallback_prompt(turn.user, 1, turn.system)
+    return whole.replace(str(placeholder(processor)), str(placeholder(processor, video=True)), 1)
+
+
+def placeholder(processor: Any, *, video: bool = False) -> str | None:
+    """The text that stands for an image or a video in a prompt; None where the processor has none."""
+    return getattr(processor, "video_token" if video else "image_token", None)
 
 
 _SWITCHES = ("enable_thinking", "thinking")
@@ -205,12 +219,13 @@ def _chat_template(processor: Any) -> str | None:
 
 
 def _check_placeholders(text: str, sample: Sample, processor: Any) -> None:
-    placeholder = getattr(processor, "image_token", None)
-    if placeholder and text.count(placeholder) != len(sample.images):
+    n, what = (len(sample.images), "image") if sample.video is None else (1, "video")
+    token = placeholder(processor, video=sample.video is not None)
+    if token and text.count(token) != n:
         raise PromptError(
-            f"the rendered prompt of sample {sample.id} holds the image placeholder {placeholder!r} "
-            f"{text.count(placeholder)}× for {len(sample.images)} image(s): {text[:500]!r}. The chat template "
-            "places one per image; take it out of the question and of the prompt's template."
+            f"the rendered prompt of sample {sample.id} holds the {what} placeholder {token!r} "
+            f"{text.count(token)}× for {n} {what}(s): {text[:500]!r}. The chat template "
+            f"places one per {what}; take it out of the question and of the prompt's template."
         )
 
 
@@ -251,7 +266,8 @@ def _special_tokens(processor: Any) -> re.Pattern[str]:
 def _laid_out(processor: Any, text: str, n_images: int) -> str:
     """The text once the processor has added to it, before it expands its placeholders.
 
-    What it adds does not depend on the images, so blank ones stand for them.
+    What it adds does not depend on the images, so blank ones stand for them. A processor that takes a sample's images
+    as a flat list (GOT-OCR's) adds nothing; there the number of images is given as 0.
     """
     prepare = getattr(processor, "prepare_inputs_layout", None)
     if prepare is None or not n_images:

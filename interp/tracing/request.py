@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from interp.tracing.edits import AttentionEdit, Knockout
+from interp.tracing.vision_request import Tower, VisionEdit, VisionSelection
 
 __all__ = ["Applied", "LayerValues", "Places", "Request", "Selection", "StreamPatch", "StreamSelection"]
 
@@ -29,6 +30,7 @@ class Selection:
         queries: each sample's rows in the prompt.
         keys: each sample's columns.
         decodes: whether each generated token has such a row too.
+        linear: whether the layers are gated DeltaNets.
         stage: "reasoning" or "answer" where only generated tokens of that kind are meant.
     """
 
@@ -38,16 +40,21 @@ class Selection:
     queries: Places
     keys: Places
     decodes: bool
+    linear: bool = False
     stage: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class StreamSelection:
-    """What one `Residual` covers: layers in the order of the site, each sample's positions in the prompt."""
+    """What one `Residual` or `Experts` covers: layers in the order given, each sample's positions in the prompt.
+
+    `name` is the array's: "residual" or "experts".
+    """
 
     layers: tuple[int, ...]
     queries: Places
     decodes: bool
+    name: str = "residual"
     stage: str | None = None
 
 
@@ -62,6 +69,7 @@ class Applied:
         keys: each sample's columns.
         decodes: whether the row of each generated token is among its rows.
         values: of a `PatchRows`, each sample's (step, head, query, key) by layer.
+        linear: whether the layers are gated DeltaNets.
     """
 
     edit: AttentionEdit
@@ -70,6 +78,7 @@ class Applied:
     keys: Places
     decodes: bool
     values: tuple[LayerValues, ...] | None = None
+    linear: bool = False
 
     @property
     def hides(self) -> bool:
@@ -90,11 +99,16 @@ class StreamPatch:
 class Request:
     """All reads and edits of a batch."""
 
-    selections: tuple[Selection | StreamSelection, ...] = ()
+    selections: tuple[Selection | StreamSelection | VisionSelection, ...] = ()
     applied: tuple[Applied, ...] = ()
     patches: tuple[StreamPatch, ...] = ()
+    vision_edits: tuple[VisionEdit, ...] = ()
+    tower: Tower | None = None
 
     def first_row(self, sample: int) -> int | None:
-        """The earliest position that is read or edited in a sample, or None."""
+        """The earliest position read or edited in a sample, or None; 0 for the vision tower and DeltaNet layers."""
+        linear = any(getattr(part, "linear", False) for part in (*self.selections, *self.applied))
+        if linear or self.tower is not None:
+            return 0
         rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
         return min((int(at[0]) for at in rows if len(at)), default=None)

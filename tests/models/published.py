@@ -28,6 +28,7 @@ class Published:
         tokens: image tokens of that image, those without area included.
         grid: (rows, cols) when they are whole row-major grids of that shape, else None.
         order: the order of the tokens, for people.
+        needs: the package without which transformers cannot build the model, besides those it always needs.
     """
 
     hub_id: str
@@ -41,6 +42,7 @@ class Published:
     tokens: int
     grid: tuple[int, int] | None
     order: str
+    needs: str | None = None
 
 
 _ROWS = "row by row"
@@ -103,6 +105,19 @@ PUBLISHED: tuple[Published, ...] = (
         _ANYRES,
     ),
     Published(
+        "llava-hf/LLaVA-NeXT-Video-7B-hf",
+        "llava_next_video",
+        32,
+        32,
+        32,
+        4096,
+        7.06,
+        (672, 672),
+        2928,
+        None,
+        _ANYRES,
+    ),
+    Published(
         "llava-hf/llava-onevision-qwen2-7b-ov-hf",
         "llava_onevision",
         28,
@@ -121,6 +136,41 @@ PUBLISHED: tuple[Published, ...] = (
     ),
     Published(
         "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", 36, 32, 8, 4096, 8.77, (1024, 512), 512, (16, 32), _ROWS
+    ),
+    Published("Qwen/Qwen3.5-9B", "qwen3_5", 32, 16, 4, 4096, 9.41, (1024, 512), 512, (16, 32), _ROWS),
+    Published(
+        "Qwen/Qwen3.5-35B-A3B", "qwen3_5_moe", 40, 16, 2, 2048, 35.1, (1024, 512), 512, (16, 32), _ROWS
+    ),
+    Published(
+        "Qwen/Qwen3-VL-30B-A3B-Instruct",
+        "qwen3_vl_moe",
+        48,
+        32,
+        4,
+        2048,
+        31.1,
+        (1024, 512),
+        512,
+        (16, 32),
+        _ROWS,
+    ),
+    Published(
+        "zai-org/GLM-4.1V-9B-Thinking", "glm4v", 40, 32, 2, 4096, 10.3, (840, 560), 600, (20, 30), _ROWS
+    ),
+    Published("zai-org/GLM-4.6V-Flash", "glm46v", 40, 32, 2, 4096, 10.3, (840, 560), 600, (20, 30), _ROWS),
+    Published("zai-org/GLM-4.5V", "glm4v_moe", 46, 96, 8, 4096, 108.0, (840, 560), 600, (20, 30), _ROWS),
+    Published(
+        "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+        "llama4",
+        48,
+        40,
+        8,
+        5120,
+        109.0,
+        (672, 672),
+        720,
+        None,
+        f"{_TILES}; separators have ids of their own",
     ),
     Published("OpenGVLab/InternVL3-8B-hf", "internvl", 28, 28, 4, 3584, 7.94, (896, 448), 768, None, _TILES),
     Published("google/gemma-3-4b-it", "gemma3", 34, 8, 4, 2560, 4.30, (640, 480), 256, (16, 16), _ROWS),
@@ -210,4 +260,64 @@ PUBLISHED: tuple[Published, ...] = (
         None,
         "the whole image row by row, then the crops as one grid, a column token after each row",
     ),
+    Published(
+        "deepseek-community/deepseek-vl-1.3b-chat",
+        "deepseek_vl",
+        24,
+        16,
+        16,
+        2048,
+        1.98,
+        (640, 480),
+        576,
+        (24, 24),
+        _ROWS,
+    ),
+    Published(
+        "llava-hf/vip-llava-7b-hf", "vipllava", 32, 32, 32, 4096, 7.08, (640, 480), 576, (24, 24), _ROWS
+    ),
+    Published(
+        "KamilaMila/FastVLM-7B",
+        "fast_vlm",
+        28,
+        28,
+        4,
+        3584,
+        7.76,
+        (640, 480),
+        256,
+        (16, 16),
+        _ROWS,
+        needs="timm",
+    ),
+    Published(
+        "thisisiron/Ovis2-1B-hf",
+        "ovis2",
+        24,
+        14,
+        2,
+        896,
+        1.13,
+        (896, 448),
+        768,
+        None,
+        "the whole image, then tile after tile, each row by row",
+    ),
+    Published(
+        "stepfun-ai/GOT-OCR-2.0-hf", "got_ocr2", 24, 16, 16, 1024, 0.561, (1024, 768), 256, (16, 16), _ROWS
+    ),
+    Published(
+        "lightonai/LightOnOCR-1B-1025",
+        "lighton_ocr",
+        28,
+        16,
+        8,
+        1024,
+        1.01,
+        (1540, 1540),
+        3025,
+        (55, 55),
+        _ROWS,
+    ),
+    Published("moonshotai/Kimi-K2.5", "kimi_k25", 61, 64, 64, 7168, 1027.0, (640, 480), 414, (18, 23), _ROWS),
 )

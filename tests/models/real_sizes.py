@@ -7,6 +7,8 @@ from typing import Any
 import transformers
 
 from interp.models.modeling import register
+from interp.models.modeling.llama4_images import Llama4ImageProcessorPil
+from interp.models.padded_patches import KimiImages
 from interp.models.processors import molmo2_images
 
 register()
@@ -113,6 +115,64 @@ GEMMA3 = {
     "vision_config": {**SIGLIP, "image_size": 896},
 }
 
+QWEN3_VL_VISION = {
+    "deepstack_visual_indexes": [8, 16, 24],
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
+    "patch_size": 16,
+}
+GLM_VISION = {
+    "depth": 24,
+    "hidden_size": 1536,
+    "image_size": 336,
+    "num_heads": 12,
+    "out_hidden_size": 4096,
+    "patch_size": 14,
+}
+GLM_ROPE = {
+    "rope_type": "default",
+    "rope_theta": 10000.0,
+    "mrope_section": [8, 12, 12],
+    "partial_rotary_factor": 0.5,
+}
+GLM = {
+    "tie_word_embeddings": False,
+    "text_config": {
+        "model_type": "glm4v_text",
+        "hidden_size": 4096,
+        "intermediate_size": 13696,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 2,
+        "rope_parameters": GLM_ROPE,
+        "vocab_size": 151552,
+    },
+    "vision_config": {"model_type": "glm4v_vision", "intermediate_size": 13696, **GLM_VISION},
+}
+
+QWEN3_5: dict[str, Any] = {
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128,
+    "num_attention_heads": 16,
+    "vocab_size": 248320,
+}
+"""What the language models of Qwen3.5-9B and Qwen3.5-35B-A3B share."""
+QWEN3_5_TOWER: dict[str, Any] = {
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
+    "patch_size": 16,
+}
 # config.json, without what the sizes do not depend on
 CONFIGS: dict[str, dict[str, Any]] = {
     "llava-hf/llava-1.5-7b-hf": {**LLAVA, "text_config": VICUNA},
@@ -128,6 +188,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **LLAVA,
         "model_type": "llava_next",
         "text_config": MISTRAL,
+        "image_grid_pinpoints": NEXT,
+    },
+    "llava-hf/LLaVA-NeXT-Video-7B-hf": {
+        **LLAVA,
+        "model_type": "llava_next_video",
+        "text_config": VICUNA,
         "image_grid_pinpoints": NEXT,
     },
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": {
@@ -186,6 +252,107 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "num_position_embeddings": 2304,
             "out_hidden_size": 4096,
             "patch_size": 16,
+        },
+    },
+    "Qwen/Qwen3.5-9B": {
+        "model_type": "qwen3_5",
+        "tie_word_embeddings": False,
+        "text_config": {
+            **QWEN3_5,
+            "model_type": "qwen3_5_text",
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 4,
+        },
+        "vision_config": {**QWEN3_5_TOWER, "out_hidden_size": 4096},
+    },
+    "Qwen/Qwen3.5-35B-A3B": {
+        "model_type": "qwen3_5_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            **QWEN3_5,
+            "model_type": "qwen3_5_moe_text",
+            "hidden_size": 2048,
+            "moe_intermediate_size": 512,
+            "num_experts": 256,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 40,
+            "num_key_value_heads": 2,
+            "shared_expert_intermediate_size": 512,
+        },
+        "vision_config": {**QWEN3_5_TOWER, "out_hidden_size": 2048},
+    },
+    "Qwen/Qwen3-VL-30B-A3B-Instruct": {
+        "model_type": "qwen3_vl_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "qwen3_vl_moe_text",
+            "head_dim": 128,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "moe_intermediate_size": 768,
+            "num_attention_heads": 32,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 4,
+            "vocab_size": 151936,
+        },
+        "vision_config": {**QWEN3_VL_VISION, "out_hidden_size": 2048},
+    },
+    "zai-org/GLM-4.1V-9B-Thinking": {"model_type": "glm4v", **GLM},
+    # the defaults of transformers' config: no checkpoint of this class is known (GLM-4.6V's are glm4v_moe and glm4v)
+    "zai-org/GLM-4.6V-Flash": {"model_type": "glm46v", **GLM},
+    "zai-org/GLM-4.5V": {
+        "model_type": "glm4v_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "glm4v_moe_text",
+            "attention_bias": True,
+            "first_k_dense_replace": 1,
+            "head_dim": 128,
+            "hidden_size": 4096,
+            "intermediate_size": 10944,
+            "moe_intermediate_size": 1408,
+            "n_routed_experts": 128,
+            "n_shared_experts": 1,
+            "num_attention_heads": 96,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 46,
+            "num_key_value_heads": 8,
+            "rope_parameters": GLM_ROPE,
+            "vocab_size": 151552,
+        },
+        "vision_config": {"intermediate_size": 10944, **GLM_VISION},
+    },
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct": {
+        "model_type": "llama4",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "head_dim": 128,
+            "hidden_size": 5120,
+            "intermediate_size": 8192,
+            "intermediate_size_mlp": 16384,
+            "interleave_moe_layer_step": 1,
+            "num_attention_heads": 40,
+            "num_experts_per_tok": 1,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 8,
+            "num_local_experts": 16,
+            "vocab_size": 202048,
+        },
+        "vision_config": {
+            "hidden_size": 1408,
+            "image_size": 336,
+            "intermediate_size": 5632,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 34,
+            "patch_size": 14,
+            "pixel_shuffle_ratio": 0.5,
+            "projector_input_dim": 4096,
+            "projector_output_dim": 4096,
+            "vision_output_dim": 4096,
         },
     },
     "OpenGVLab/InternVL3-8B-hf": {
@@ -300,13 +467,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_config": {"model_type": "gemma4_vision"},
         "audio_config": {"model_type": "gemma4_audio"},
     },
-    "CohereLabs/aya-vision-8b": {  # the text as Command R7B's config.json has it
+    "CohereLabs/aya-vision-8b": {  # from memory: no config.json was at hand
         "model_type": "aya_vision",
         "text_config": {**COHERE2, "num_hidden_layers": 32},
         "vision_config": {**SIGLIP, "image_size": 364, "num_hidden_layers": 27},
         "alignment_intermediate_size": 28672,
     },
-    "CohereLabs/command-a-vision-07-2025": {  # the text as Command A's config.json has it
+    "CohereLabs/command-a-vision-07-2025": {  # from memory: no config.json was at hand
         "model_type": "cohere2_vision",
         "text_config": {
             **COHERE2,
@@ -320,11 +487,86 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "allenai/Molmo2-8B": {"model_type": "molmo2"},  # transformers' defaults are this model's
 }
 
+CONFIGS |= {
+    "deepseek-community/deepseek-vl-1.3b-chat": {
+        "model_type": "deepseek_vl",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "llama",
+            "hidden_size": 2048,
+            "intermediate_size": 5632,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 16,
+            "vocab_size": 102400,
+        },
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1024,
+            "image_size": 384,
+            "intermediate_size": 4096,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 16,
+            "vision_use_head": False,
+        },
+    },
+    "llava-hf/vip-llava-7b-hf": {"model_type": "vipllava", "vision_config": CLIP, "text_config": VICUNA},
+    "KamilaMila/FastVLM-7B": {"model_type": "fast_vlm", "image_seq_length": 256},
+    "thisisiron/Ovis2-1B-hf": {
+        "model_type": "ovis2",
+        "hidden_size": 896,
+        "vocab_size": 151936,
+        "text_config": {
+            "model_type": "qwen2",
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_attention_heads": 14,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+            "vocab_size": 151936,
+        },
+        "vision_config": {"hidden_stride": 2, "image_size": 448, "vocab_size": 65536},
+    },
+    "stepfun-ai/GOT-OCR-2.0-hf": {"model_type": "got_ocr2"},  # transformers' defaults are this model's
+    "lightonai/LightOnOCR-1B-1025": {"model_type": "lighton_ocr"},  # the same
+    "moonshotai/Kimi-K2.5": {
+        "model_type": "kimi_k25",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "kimi_k2",
+            "first_k_dense_replace": 1,
+            "hidden_size": 7168,
+            "intermediate_size": 18432,
+            "kv_lora_rank": 512,
+            "moe_intermediate_size": 2048,
+            "n_group": 1,
+            "n_routed_experts": 384,
+            "n_shared_experts": 1,
+            "num_attention_heads": 64,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 61,
+            "num_key_value_heads": 64,
+            "q_lora_rank": 1536,
+            "qk_nope_head_dim": 128,
+            "qk_rope_head_dim": 64,
+            "topk_group": 1,
+            "v_head_dim": 128,
+            "vocab_size": 163840,
+        },
+    },
+}
+
 EDGE336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
 # Image processor with the checkpoint's settings, and the processor's own.
 PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "llava": (transformers.LlavaImageProcessorPil(**EDGE336), {"patch_size": 14}),
     "llava_next": (
+        transformers.LlavaNextImageProcessorPil(**EDGE336, image_grid_pinpoints=NEXT),
+        {"patch_size": 14},
+    ),
+    "llava_next_video": (
         transformers.LlavaNextImageProcessorPil(**EDGE336, image_grid_pinpoints=NEXT),
         {"patch_size": 14},
     ),
@@ -342,12 +584,43 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 12845056}),
         {},
     ),
+    "qwen3_5": (
+        transformers.Qwen2VLImageProcessorPil(
+            patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
+        ),
+        {},
+    ),
+    "qwen3_5_moe": (
+        transformers.Qwen2VLImageProcessorPil(
+            patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
+        ),
+        {},
+    ),
     "qwen3_vl": (
         transformers.Qwen2VLImageProcessorPil(
             patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
         ),
         {},
     ),
+    "qwen3_vl_moe": (
+        transformers.Qwen2VLImageProcessorPil(
+            patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
+        ),
+        {},
+    ),
+    "glm4v": (
+        transformers.Glm4vImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
+        {},
+    ),
+    "glm46v": (
+        transformers.Glm46VImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
+        {},
+    ),
+    "glm4v_moe": (
+        transformers.Glm4vImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
+        {},
+    ),
+    "llama4": (Llama4ImageProcessorPil(), {"patch_size": 14}),
     "internvl": (
         transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=12),
         {"image_seq_length": 256},
@@ -391,6 +664,34 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         {"patch_size": 16},
     ),
     "molmo2": (molmo2_images()(), {}),
+    "deepseek_vl": (
+        transformers.DeepseekVLImageProcessorPil(size={"height": 384, "width": 384}),
+        {"num_image_tokens": 576},
+    ),
+    "vipllava": (transformers.CLIPImageProcessorPil(**EDGE336), {"patch_size": 14}),
+    "fast_vlm": (
+        transformers.LlavaImageProcessorPil(
+            size={"shortest_edge": 1024}, crop_size={"height": 1024, "width": 1024}, do_pad=True
+        ),
+        {"patch_size": 64},
+    ),
+    "ovis2": (
+        transformers.Ovis2ImageProcessorPil(
+            size={"height": 448, "width": 448}, crop_to_patches=True, max_patches=9
+        ),
+        {"image_seq_length": 256},
+    ),
+    "got_ocr2": (
+        transformers.GotOcr2ImageProcessorPil(size={"height": 1024, "width": 1024}),
+        {"num_image_tokens": 256},
+    ),
+    "kimi_k25": (KimiImages(), {}),
+    "lighton_ocr": (
+        transformers.PixtralImageProcessorPil(
+            size={"longest_edge": 1540}, patch_size={"height": 14, "width": 14}
+        ),
+        {"patch_size": 14, "spatial_merge_size": 2, "effective_patch_size": 28},
+    ),
     "smolvlm": (
         transformers.SmolVLMImageProcessorPil(
             size={"longest_edge": 2048}, max_image_size={"longest_edge": 512}

@@ -213,3 +213,12 @@ def test_what_cannot_hold_a_thought_is_refused(model: tuple[interp.Mllm, Script]
         make_stages(server, mllm.encode([picture()], OPEN), [], [edit])
     with pytest.raises(PromptError, match="one text for each of the 1 samples"):
         mllm.reasoned([picture()], ["a", "b"])
+
+
+def test_deltanet_edits_of_one_stage_are_refused() -> None:
+    hf, processor = tiny("qwen3_5")
+    processor.tokenizer.add_tokens(["</think>"])
+    site = interp.Site(layers="linear", queries="answer", keys="image")
+    edit = interp.Knockout(site, steps="decode")
+    with pytest.raises(EditError, match="cannot follow"):
+        interp.wrap(hf, processor).trace([picture()], edits=[edit], generate=3)

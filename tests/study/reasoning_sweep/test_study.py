@@ -99,7 +99,7 @@ def test_the_page_names_each_sentence(model: tuple[interp.Mllm, Script], tmp_pat
     for text in ("yes it is in the left .", "(the answer alone)", "takes each sample", "s0"):
         assert text in page
     assert set(result.figures()) == {"change"}
-    assert "log p of the answer" in result.figures()["change"].to_json()
+    assert "log p of the answer" in str(result.figures()["change"].to_json())
 
 
 def test_other_studies_refuse_a_thought(model: tuple[interp.Mllm, Script], tmp_path: Path) -> None:
