@@ -50,7 +50,7 @@ def test_it_equals_an_explicit_mask(model: tuple[interp.Mllm, Script], tmp_path:
     found = [*lines.logprob, row.logprob]
     for start, value in zip(starts, found, strict=True):
         rows = () if start is None else range(start, len(whole))
-        hidden: dict[int, list[int]] = dict.fromkeys(rows, image)
+        hidden = {row: list(image) for row in rows}
         logp = by_hand(mllm, whole, embedded, hidden).log_softmax(-1)
         first = len(whole) - len(answer)
         wanted = sum(float(logp[first + i - 1, one]) for i, one in enumerate(answer))
