@@ -22,6 +22,7 @@ from interp.tracing.decoding import Contrast
 from interp.tracing.encoding import PER_TOKEN, Batch, left_padded, position_ids
 from interp.tracing.hooks import Recorder
 from interp.tracing.rope import settle
+from interp.tracing.stages import Stages
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = [
@@ -82,13 +83,15 @@ def run_pass(
 class Generation:
     """How to generate: at most `n` tokens as `draw` chooses them from the logits of each step.
 
-    `ends` end an answer, `pad_id` fills what follows.
+    `ends` end an answer, `pad_id` fills what follows. `stages` tells edits of the thought or of the answer alone which
+    of them a token belongs to, where there are such edits.
     """
 
     n: int
     ends: frozenset[int]
     pad_id: int
     draw: Callable[[Tensor], Tensor]
+    stages: Stages | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +207,8 @@ def _generated(
         ids.append(token)
         if len(ids) == generation.n or is_over:
             return torch.stack(ids, dim=1), lost
+        if generation.stages is not None:
+            generation.stages(token.tolist())
         recorder.step += 1
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
