@@ -247,7 +247,7 @@ def molmo2_images() -> type[Any]:
         return whole
 
     class Molmo2ImageProcessor(whole, TorchImages):
-        def resize(self, image: torch.Tensor, size: Any, **_: Any) -> torch.Tensor:
+        def resize(self, image: torch.Tensor, size: Any, **_: Any) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
             """Bilinear, not antialiased: the original asks for nothing else."""
             return torch.nn.functional.interpolate(image, (size.height, size.width), mode="bilinear")
 

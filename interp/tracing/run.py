@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from interp.tracing.decoding import Contrast
 from interp.tracing.encoding import PER_TOKEN, Batch, left_padded, position_ids
 from interp.tracing.hooks import Recorder
 from interp.tracing.rope import settle
+from interp.tracing.stages import Stages
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "run",
     "run_pass",
     "whole_cache",
+    "with_imageless",
     "without_choice",
 ]
 
@@ -81,13 +83,15 @@ def run_pass(
 class Generation:
     """How to generate: at most `n` tokens as `draw` chooses them from the logits of each step.
 
-    `ends` end an answer, `pad_id` fills what follows.
+    `ends` end an answer, `pad_id` fills what follows. `stages` tells edits of the thought or of the answer alone which
+    of them a token belongs to, where there are such edits.
     """
 
     n: int
     ends: frozenset[int]
     pad_id: int
     draw: Callable[[Tensor], Tensor]
+    stages: Stages | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +207,8 @@ def _generated(
         ids.append(token)
         if len(ids) == generation.n or is_over:
             return torch.stack(ids, dim=1), lost
+        if generation.stages is not None:
+            generation.stages(token.tolist())
         recorder.step += 1
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
@@ -252,6 +258,24 @@ def imageless_inputs(hf: Any, batch: Batch, first: int) -> dict[str, Tensor]:
     if batch.positions.ndim == 3:  # text turns along every axis alike
         positions = positions.expand(len(batch.positions), -1, -1)
     return {**inputs, "position_ids": positions}
+
+
+def with_imageless(batch: Batch, imageless: Mapping[str, Tensor]) -> Batch:
+    """The batch with its prompts without their images as as many further lines: both streams in one pass.
+
+    Args:
+        batch: the encoded samples.
+        imageless: `imageless_inputs` of it; its prompts are no longer than the batch's.
+    """
+    inputs = dict(batch.inputs)
+    for name in imageless.keys() & inputs.keys():
+        own = inputs[name]
+        lines = imageless[name].to(own)
+        before = own.new_full((len(lines), own.shape[1] - lines.shape[1]), 0)
+        if name == "input_ids":
+            before.fill_(batch.pad_id)
+        inputs[name] = torch.cat([own, torch.cat([before, lines], dim=1)])
+    return replace(batch, inputs=inputs)
 
 
 class ContrastStream:
