@@ -187,7 +187,7 @@ def _json(path: Path) -> dict[str, Any]:
 def model_provenance(model: Any, mllm: Any, fingerprint: str) -> Mapping[str, Any]:
     """Everything worth writing down about an opened model; its fingerprint takes long and is passed on."""
     named = asdict(model) if isinstance(model, ModelSpec) else {"id": None}
-    about = getattr(mllm.adapter, "describe", None)
+    about = getattr(getattr(mllm, "adapter", None), "describe", None)
     footprints = {} if about is None else {"footprints": about()}
     return {
         **named,

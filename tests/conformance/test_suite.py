@@ -100,7 +100,7 @@ def test_names_that_are_not_there_are_refused(mllm):
     with pytest.raises(ModelError, match=r"checks are named image tokens, tiling.*got \['colour'\]"):
         check(mllm("llava"), checks=["colour"])
     with pytest.raises(
-        ModelError, match=r"'nope' is not an existing folder.*Families with a tiny model: gemma3"
+        ModelError, match=r"'nope' is not an existing folder.*Families with a tiny model: aya_vision, .*gemma3, "
     ):
         check("nope")
     with pytest.raises(ImageError, match=r"missing\.png"):
@@ -196,6 +196,9 @@ def test_a_prefix_said_to_be_exact_where_it_is_not_fails(mllm):
 
     class Causal:
         attends = "causal"
+
+        def attends_in(self, config: Any) -> str:
+            return "causal"
 
         def __getattr__(self, name: str) -> Any:
             return getattr(good.adapter, name)
