@@ -13,6 +13,7 @@ from torch import nn
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
+from interp.models.answers_only import ANSWERS_ONLY, AnswersOnly
 from interp.models.refusals import refusal
 
 __all__ = ["BUILT_IN", "Adapter", "adapters", "built_in", "find", "installed"]
@@ -121,12 +122,15 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
 
     Args:
         config: The model's config.
-        adapter: An adapter or the name of one; None to find the one that matches.
+        adapter: An adapter or the name of one; None to find the one that matches. "answers_only" is for a model that
+            shall only answer: it needs no adapter of its family.
 
     Raises:
         ModelError: No adapter matches, several installed ones do, the model has no spatial map (`refusals`), or the
             given adapter lacks a part.
     """
+    if isinstance(adapter, str) and adapter == ANSWERS_ONLY:
+        return AnswersOnly(refusal(config) or "Open it without adapter= for these.")
     if isinstance(adapter, str):
         return _named(adapter)
     if adapter is not None:
@@ -143,7 +147,9 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
             return candidate
     reason = refusal(config)
     if reason is not None:
-        raise ModelError(reason)
+        raise ModelError(
+            f"{reason} To let it answer without a map, for a table of answers, pass adapter={ANSWERS_ONLY!r}."
+        )
     names = ", ".join(a.name for a in adapters())
     raise ModelError(
         f"no adapter knows the model type {kind!r}; families: {names}. Ways on: write an adapter "

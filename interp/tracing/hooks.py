@@ -40,6 +40,7 @@ __all__ = [
     "Installation",
     "LayerWork",
     "Recorder",
+    "as_written",
     "registered",
     "set_work",
 ]
@@ -159,7 +160,7 @@ class Installation:
         """
         self.check()
         with self._alone(), ExitStack() as stack:
-            stack.enter_context(_as_written(self.hf))
+            stack.enter_context(as_written(self.hf))
             for layer, one in work.items():
                 set_work(self.attentions[layer], one)
                 stack.callback(set_work, self.attentions[layer], None)
@@ -207,7 +208,7 @@ class Installation:
 
 
 @contextmanager
-def _as_written(hf: nn.Module) -> Iterator[None]:
+def as_written(hf: nn.Module) -> Iterator[None]:
     """Nothing is dropped out and nothing compiled runs in the block, whatever was done to the model since wrapping.
 
     Compiled code would run past what is done in a pass from outside: work of layers, hooks.

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter, find
+from interp.models.answers_only import AnswersOnly
 from interp.models.checkpoints import Checkpoint, fill, lora_files, open_original, reachable
 from interp.models.configs import read_config
 from interp.models.peft_adapter import add_lora, lora_settings
@@ -22,6 +23,7 @@ from interp.models.processor_settings import with_settings
 from interp.models.processors import load_processor
 from interp.models.remote_code import refuse_kernels
 from interp.organism.places import ORGANISMS, folder
+from interp.tracing.answering import AnsweringMllm, Untapped
 from interp.tracing.hooks import Installation
 from interp.tracing.model import Mllm
 from interp.tracing.placement import DeviceMap, Placement
@@ -68,7 +70,8 @@ def load(
         device: where it runs.
         dtype: of the weights; "auto" keeps the checkpoint's.
         revision: of the hub id: a branch, tag or commit.
-        adapter: for a family `interp` does not know, or the name of one it does.
+        adapter: for a family `interp` does not know, or the name of one it does. "answers_only" opens any model, those
+            without a map too, for `Mllm.answers` and `Mllm.score`; every read and edit is then refused.
         processor: instead of the checkpoint's own: a processor, or the folder or hub id of one; or settings that
             replace those of the checkpoint's own, such as {"max_pixels": 50176, "min_pixels": 784}.
         remote: run on an NDIF server, by nnsight's own settings (`NDIF_API_KEY`, `NDIF_HOST`). No weights are read
@@ -129,7 +132,7 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
     Args:
         hf_model: an image-text-to-text model of a known family; also as `torch.compile` returns it.
         processor: its processor.
-        adapter: for a family `interp` does not know, or the name of one it does.
+        adapter: for a family `interp` does not know, or the name of one it does; or "answers_only", as in `load`.
 
     Raises:
         ModelError: A family that is not known, attention that cannot be tapped, weights that are not on hand or are cut
@@ -143,6 +146,9 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
             )
     check_weights(hf)
     chosen = find(hf.config, adapter)
+    if isinstance(chosen, AnswersOnly):
+        own = copy.deepcopy(processor)
+        return AnsweringMllm(hf, own, chosen, Untapped(hf, chosen, hf_model))
     layers = chosen.layers(hf)
     bare = [i for i, layer in enumerate(layers) if not hasattr(layer, "self_attn")]
     if bare or not layers:

@@ -22,7 +22,7 @@ from interp.inputs.words import word_spans
 from interp.models.adapter import Adapter
 from interp.tracing.chat_templates import LARGEST, bounded
 
-__all__ = ["Rendered", "expand", "question_tokens", "render"]
+__all__ = ["Rendered", "expand", "plain_text", "question_tokens", "render"]
 
 Span = tuple[int, int]
 """Half-open, in characters."""
@@ -79,6 +79,24 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     marks.check(marked, laid, given, sample, prompt)
     question = None if span is None else marks.place(marked, laid, given.user[slice(*span)])
     return Rendered(text, laid, question)
+
+
+def plain_text(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> str:
+    """The prompt as text, for models whose tokens are not located.
+
+    Without a chat template it is the adapter's, and the processor places the image itself.
+
+    Raises:
+        PromptError: As `render` raises.
+    """
+    if not isinstance(prompt, Prompt):
+        raise PromptError(_no_prompt(prompt))
+    if _chat_template(processor) is not None:
+        return render(sample, prompt, processor, adapter).text
+    text = prompt.text(sample)
+    check_text(f"the text of sample {sample.id}", text, PromptError)
+    _check_special(sample, prompt, processor)
+    return adapter.fallback_prompt(text, len(sample.images), prompt.system)
 
 
 def _no_prompt(given: Any) -> str:

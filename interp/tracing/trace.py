@@ -43,7 +43,17 @@ from interp.tracing.run import (
 from interp.tracing.source import source_pass
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["SampleTrace", "Trace", "answers", "apart", "ends", "execute", "trace"]
+__all__ = [
+    "SampleTrace",
+    "Trace",
+    "answers",
+    "apart",
+    "check_arguments",
+    "check_decoding",
+    "ends",
+    "execute",
+    "trace",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,8 +254,8 @@ class _Asked:
     decoding: Decoding
 
     def __post_init__(self) -> None:
-        _check_arguments(self.reads, self.edits, self.generate)
-        _check_decoding(self.decoding, self.seed)
+        check_arguments(self.reads, self.edits, self.generate)
+        check_decoding(self.decoding, self.seed)
 
     def trace(self, mllm: WrappedModel, some: MicroBatch) -> Trace:
         """The trace of a micro-batch; each sample has its own part of the reads and edits."""
@@ -363,7 +373,7 @@ def _merged(
     return (given.part(firsts, small) if isinstance(given, Prefix) else small), numbers
 
 
-def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
+def check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
     if not isinstance(reads, Sequence) or isinstance(reads, str | bytes):
         write = f"Write reads=[{reads!r}]." if isinstance(reads, Read) else "Write reads=[interp.Rows()]."
         raise SiteError(f"reads= is a list of reads; got {reads!r:.300}. {write}")
@@ -386,7 +396,7 @@ def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int
             )
 
 
-def _check_decoding(decoding: Decoding, seed: int | None) -> None:
+def check_decoding(decoding: Decoding, seed: int | None) -> None:
     if not isinstance(decoding, Decoding):
         raise PromptError(f"decoding= is an interp.Decoding; got {decoding!r}.")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
