@@ -210,9 +210,7 @@ class AnsweringMllm(Mllm):
         chosen = _Chosen(choose, last, sample)
         with self.installation.armed({}), _plainly(self.hf, n), torch.no_grad():
             try:
-                self.hf.generate(
-                    **inputs, max_new_tokens=n, logits_processor=LogitsProcessorList([chosen])
-                )
+                self.hf.generate(**inputs, max_new_tokens=n, logits_processor=LogitsProcessorList([chosen]))
             except _AnswerCompleteError:
                 pass
             except (TypeError, ValueError, RuntimeError, IndexError) as error:
@@ -285,6 +283,10 @@ class AnsweringMllm(Mllm):
         """Refused; use `answers`."""
         self.adapter.refuse("traces")
 
+    def embeddings(self, *args: Any, **options: Any) -> NoReturn:
+        """Refused; no position of the sequence stands for a place in the image."""
+        self.adapter.refuse("embeddings of image tokens")
+
     def submit(self, *args: Any, **options: Any) -> NoReturn:
         """Refused; it runs on this machine and only answers."""
         self.adapter.refuse("jobs on a server")
@@ -337,7 +339,9 @@ class _Forced:
 @contextmanager
 def _plainly(hf: nn.Module, n: int) -> Iterator[None]:
     """For the block, no setting of `generation_config` holds but start and padding tokens, in no part of the model."""
-    owners: list[Any] = [m for m in hf.modules() if isinstance(m.__dict__.get("generation_config"), GenerationConfig)]
+    owners: list[Any] = [
+        m for m in hf.modules() if isinstance(m.__dict__.get("generation_config"), GenerationConfig)
+    ]
     before = [owner.generation_config for owner in owners]
     for owner, old in zip(owners, before, strict=True):
         kept = {name: getattr(old, name, None) for name in _KEPT}
@@ -355,7 +359,11 @@ _KEPT = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
 
 def _samples(samples: Any) -> Any:
     """The samples; a batch or a prefix was encoded by another model."""
-    if not isinstance(samples, Sample | Iterable) or isinstance(samples, Mapping) or hasattr(samples, "tokens"):
+    if (
+        not isinstance(samples, Sample | Iterable)
+        or isinstance(samples, Mapping)
+        or hasattr(samples, "tokens")
+    ):
         raise SampleError(
             f"a model that only answers takes samples, not an encoded batch or a prefix; got {type(samples).__name__}."
         )
