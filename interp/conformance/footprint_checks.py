@@ -35,7 +35,7 @@ _GAP = 0.99
 
 
 def image_tokens(subject: Subject) -> Measured:
-    """Checks that the picture changes the embeddings at the map's positions; all others must stay bit-equal.
+    """Checks that the picture changes the features of the map's tokens; the text's embeddings must stay bit-equal.
 
     Tokens without area (newlines, class tokens) may change or not.
     """
@@ -45,10 +45,11 @@ def image_tokens(subject: Subject) -> Measured:
         batch = subject.mllm.encode([Sample(image, "where is it?") for image in (picture, other)])
         tokens = batch.tokens[0]
         embeddings = subject.mllm.embeddings(batch)
-        moved = (embeddings[0] != embeddings[1]).any(dim=-1).cpu().numpy()
+        text = (embeddings[0] != embeddings[1]).any(dim=-1).cpu().numpy()[tokens.positions("text")]
+        features = subject.mllm.image_features(batch)
+        moved = (features[0] != features[1]).any(dim=-1).cpu().numpy()
         area = ~np.isnan(tokens.footprints).any(axis=1)
-        text = np.setdiff1d(np.arange(tokens.length), tokens.image)
-        bad = int((~moved[tokens.image[area]]).sum() + moved[text].sum())
+        bad = int((~moved[area]).sum() + text.sum())
         wrong, total = wrong + bad, total + tokens.n
         where += [f"{bad} in a {_size(picture)} image"] if bad else []
     detail = f"{total} image tokens in {len(subject.pictures)} images change with the picture"
@@ -205,7 +206,7 @@ class Probed:
 def locality(subject: Subject) -> Measured:
     """Checks that the token that changes most when a box is painted over has a footprint that meets the box.
 
-    The change of a token is the norm of the difference of its input to the first decoder layer. The median over all
+    The change of a token is the norm of the difference of its features (`Mllm.image_features`). The median over all
     probes is subtracted, which removes what changes with any probe, and the result is divided by the change when the
     whole picture changes, which makes tokens comparable. Every view of the picture is judged separately, and so are
     each row, column and run of tokens, so that two exchanged tiles or one reversed row do not vanish in the average.
@@ -274,17 +275,16 @@ def movement(
 def embedded(
     mllm: Mllm, pictures: Sequence[Sequence[np.ndarray]]
 ) -> Iterator[Float[torch.Tensor, "token hidden"]]:
-    """Yields the input of the first decoder layer at each sample's image tokens; runs a few samples at a time."""
+    """Yields the features of each sample's image tokens; runs a few samples at a time."""
     at_once = 1
     start = 0
     while start < len(pictures):
         group = pictures[start : start + at_once]
         batch = mllm.encode([Sample(images=list(images), question=_QUESTION) for images in group])
-        embeddings = mllm.embeddings(batch)
-        for i, tokens in enumerate(batch.tokens):
-            yield embeddings[i, torch.from_numpy(tokens.image + batch.pad[i]).to(embeddings.device)].float()
+        features = mllm.image_features(batch)
+        yield from (one.float() for one in features)
         start += len(group)
-        at_once = int(np.clip(_BYTES // (4 * embeddings[0].numel()), 1, 16))
+        at_once = int(np.clip(_BYTES // (4 * features[0].numel()), 1, 16))
 
 
 def several_images(subject: Subject) -> Measured:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.models.adapter import Adapter
+from interp.tracing.attention_functions import attention_name
 from interp.tracing.copies import second_instance
 
 __all__ = ["Reference", "at_least_float32", "finer_reference", "reference"]
@@ -35,7 +36,7 @@ class Reference:
     @cached_property
     def attentions(self) -> list[nn.Module]:
         """The attention module of each decoder layer."""
-        return [layer.get_submodule("self_attn") for layer in self.adapter.layers(self.hf)]
+        return [getattr(layer, str(attention_name(layer))) for layer in self.adapter.layers(self.hf)]
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "sample token_id"]:
         """Returns the logits after the last token, without gradients and without a cache."""

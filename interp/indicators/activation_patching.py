@@ -110,7 +110,7 @@ class ActivationPatching:
         return {
             "indicator": "activation patching",
             "partners": {name: partner.fingerprint for name, partner in dict(self.partners).items()},
-            "layers": self.layers if self.layers == "all" else list(self.layers),
+            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
             "block": self.block,
         }
 

@@ -136,7 +136,7 @@ class Attention:
             "indicator": "attention",
             "relative_to": None if self.relative_to is None else self.relative_to.to_dict(),
             "per_head": self.per_head,
-            "layers": self.layers if self.layers == "all" else list(self.layers),
+            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
             **chosen,
         }
 

@@ -86,7 +86,7 @@ class AttentionGradient:
             "indicator": "attention gradient",
             "signed": self.signed,
             "per_head": self.per_head,
-            "layers": self.layers if self.layers == "all" else list(self.layers),
+            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
             "queries": self.queries,
         }
 

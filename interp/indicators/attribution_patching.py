@@ -100,7 +100,7 @@ class AttributionPatching:
         """The indicator as JSON values, part of a study's hash."""
         return {
             "indicator": "attribution patching",
-            "layers": self.layers if self.layers == "all" else list(self.layers),
+            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
             "queries": self.queries,
             "per_head": self.per_head,
             "mode": self.mode,

@@ -62,4 +62,4 @@ def layers_of(mllm: Mllm, layers: Literal["all"] | Sequence[int]) -> list[int]:
     Raises:
         SiteError: Layers that the model does not have.
     """
-    return list(Site(layers=layers).resolve(mllm.n_layers, mllm.n_heads))
+    return list(Site(layers=layers).resolve(mllm.n_layers, mllm.n_heads, mllm.layer_kinds))

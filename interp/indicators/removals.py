@@ -179,7 +179,7 @@ class HideTokens:
 
     def to_dict(self) -> dict[str, Any]:
         """The removal as JSON values."""
-        layers = self.layers if self.layers == "all" else list(self.layers)
+        layers = self.layers if isinstance(self.layers, str) else list(self.layers)
         return {"removal": "hide_tokens", "layers": layers, "queries": self.queries}
 
     def _run(

@@ -63,5 +63,5 @@ class TokenKnockout:
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
-        layers = self.layers if self.layers == "all" else list(self.layers)
+        layers = self.layers if isinstance(self.layers, str) else list(self.layers)
         return {"indicator": "token knockout", "layers": layers, "queries": self.queries}

@@ -79,7 +79,7 @@ class ValueWeightedAttention:
         return {
             "indicator": "value-weighted attention",
             "per_head": self.per_head,
-            "layers": self.layers if self.layers == "all" else list(self.layers),
+            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
         }
 
     def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:

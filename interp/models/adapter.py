@@ -31,6 +31,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.idefics:SmolVlm",
     "interp.models.families.paligemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",
+    "interp.models.families.mllama:Mllama",
     "interp.models.families.vila:Vila",
 )
 """The built-in families, module:class; imported on first use."""
@@ -51,6 +52,10 @@ class Adapter(Protocol):
       image prefix is exact.
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
+    - `maps` ("self"): "cross" if the image tokens are keys of cross-attention layers, outside of the sequence (mllama).
+      Then `image_positions` are the placeholders that stand for images, a method `cross_keys(inputs, placeholders,
+      config)` returns the image tokens' columns among those keys and an `interp.inputs.cross_keys.CrossKeys`, and a
+      cross-attention layer has its attention at `.cross_attn`. "composed" if it is made of two (`interp.models.base`).
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
@@ -64,7 +69,7 @@ class Adapter(Protocol):
         ...
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        """Returns the decoder layers in order; each has its attention at `.self_attn`."""
+        """Returns the decoder layers in order; each has its attention at `.self_attn` (or `.cross_attn`)."""
         ...
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:

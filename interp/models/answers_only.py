@@ -37,8 +37,8 @@ class AnswersOnly:
             what: What was asked for.
         """
         raise ModelError(
-            f"this model was opened with adapter={ANSWERS_ONLY!r}: it serves mllm.answers and mllm.score without edits, "
-            f"and nothing else; {what} need image tokens that are places. {self.why}"
+            f"this model was opened with adapter={ANSWERS_ONLY!r}: it serves mllm.answers and mllm.score alone, "
+            f"without edits; {what} need image tokens that are places. {self.why}"
         )
 
     def layers(self, model: Any) -> NoReturn:

@@ -12,11 +12,16 @@ from torch import nn
 
 from interp.inputs.footprints import Footprints
 
-__all__ = ["Attends", "Family"]
+__all__ = ["Attends", "Family", "Maps"]
 
 Attends = Literal["causal", "image_blocks", "prefix"]
 """What a row of the prompt may attend to. "causal": itself and earlier tokens. "image_blocks": for image tokens also
 all tokens of their own run of image tokens. "prefix": the whole prompt."""
+
+Maps = Literal["self", "cross", "composed"]
+"""What a map is made of. "self": the image tokens are positions of the sequence and stand for places. "cross": they are
+keys of cross-attention layers, outside of the sequence. "composed": positions of the sequence are learned queries of a
+resampler, and a map is the product of the rows over them and their own attention over the patches."""
 
 
 class Family(ABC):
@@ -28,6 +33,7 @@ class Family(ABC):
         layout: One line for readers on the image tokens and the preparation of the image.
         attends: What a row of the prompt sees (`Attends`). It decides whether an image prefix is exact.
         first_position: The position id of a prompt's first token.
+        maps: What a map is made of (`Maps`).
         examples: Hub ids of the family.
     """
 
@@ -36,6 +42,7 @@ class Family(ABC):
     layout: ClassVar[str]
     attends: ClassVar[Attends] = "causal"
     first_position: ClassVar[int] = 0
+    maps: ClassVar[Maps] = "self"
     examples: ClassVar[tuple[str, ...]] = ()
 
     def matches(self, config: Any) -> bool:

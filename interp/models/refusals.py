@@ -34,7 +34,6 @@ _VIDEO = "it takes clips of frames, not images"
 
 _REASONS: dict[str, tuple[str, str]] = {
     # cross-attention
-    "mllama": (_CROSS, _CROSS_WAY),
     "idefics": (_CROSS, _CROSS_WAY),
     "blip": (_CROSS, _CROSS_WAY),
     "flamingo": (_CROSS, _CROSS_WAY),

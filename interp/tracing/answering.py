@@ -1,4 +1,4 @@
-"""Models without a map: transformers' own `generate` answers and scores, and everything else is refused with the reason.
+"""Models without a map: `generate` answers and scores, and everything else is refused with the reason.
 
 Nothing is put into such a model. Samples run one by one, since the processors of these families pad in various ways.
 """

@@ -23,7 +23,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from interp.errors import ModelError
 from interp.models.repairs import repair
 from interp.tracing.attention_call import AttentionFunction, Call, Work, any_of
-from interp.tracing.attention_functions import registered, set_work
+from interp.tracing.attention_functions import attention_name, registered, set_work
 from interp.tracing.attention_rows import (
     attend,
     row_outputs,
@@ -83,7 +83,7 @@ class Installation:
         self.hf: Any = hf
         self.given = hf if given is None else given
         self.layers: list[Any] = list(layers)
-        self.attentions: list[Any] = [layer.self_attn for layer in layers]
+        self.attentions: list[Any] = [getattr(layer, str(attention_name(layer))) for layer in layers]
         if any(PATTERN in a._modules for a in self.attentions):
             raise ModelError("this model is wrapped already; use that Mllm, or call its unwrap() first.")
         self._lock = threading.Lock()

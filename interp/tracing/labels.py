@@ -136,7 +136,7 @@ def _labelled(
     first: int | None,
 ) -> xr.DataArray:
     queries, keys = selection.queries[sample], selection.keys[sample]
-    places = _numbers(keys, tokens)
+    places = None if selection.cross != (tokens.cross is not None) else _numbers(keys, tokens)
     last = "key" if places is None else "token"
     along = {
         "step": np.arange(len(values)) + (first or 0),

@@ -18,8 +18,10 @@ from torch import Tensor
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.attention_rows import Heads
+from interp.tracing.cross_layers import CrossLayout, check_rows, is_cross, refuse_skipped
 from interp.tracing.edit_cells import Cells, Change, Patch
 from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
+from interp.tracing.hidden_rows import Hidden, refuse_rows_without_image, refuse_rows_without_keys
 from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Read, Residual, Rows
@@ -60,6 +62,7 @@ class Selection:
         queries: each sample's rows in the prompt.
         keys: each sample's columns.
         decodes: whether each generated token has such a row too.
+        cross: whether its layers are cross-attention layers, and the columns those of the image's keys.
     """
 
     heads: dict[int, tuple[int, ...]]
@@ -68,6 +71,7 @@ class Selection:
     queries: Places
     keys: Places
     decodes: bool
+    cross: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,7 @@ class Applied:
         keys: each sample's columns.
         decodes: whether the row of each generated token is among its rows.
         values: of a `PatchRows`, each sample's (step, head, query, key) by layer.
+        cross: as of a `Selection`.
     """
 
     edit: AttentionEdit
@@ -98,11 +103,19 @@ class Applied:
     keys: Places
     decodes: bool
     values: tuple[LayerValues, ...] | None = None
+    cross: bool = False
 
     @property
     def hides(self) -> bool:
         """Whether it only takes keys out of what rows see."""
         return isinstance(self.edit, Knockout) and self.edit.stage == "scores"
+
+    def hidden(self, sample: int, length: int | None = None) -> Hidden:
+        """What it hides in a sample. With the prompt's length, its last row stands for those of generated tokens."""
+        rows, last = self.queries[sample], [] if length is None or not self.decodes else [length - 1]
+        return Hidden(
+            self.heads, np.union1d(rows, last).astype(np.int64) if last else rows, self.keys[sample]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,11 +129,12 @@ class StreamPatch:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """All reads and edits of a batch."""
+    """All reads and edits of a batch. `n_cross`: keys of a cross-attention layer, the same in all its samples."""
 
     selections: tuple[Selection | StreamSelection, ...] = ()
     applied: tuple[Applied, ...] = ()
     patches: tuple[StreamPatch, ...] = ()
+    n_cross: int = 0
 
     def first_row(self, sample: int) -> int | None:
         """The earliest position that is read or edited in a sample, or None."""
@@ -136,24 +150,29 @@ def resolve(
     n_layers: int,
     n_heads: int,
     visibility: Visibility = Visibility(),  # noqa: B008 - frozen
+    kinds: Sequence[str] = (),
 ) -> Request:
-    """The request of a batch.
+    """The request of a batch. `kinds`: of the layers (`mllm.layer_kinds`); none where all attend to their sequence.
 
     Raises:
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
         EditError: Edits out of order, values that do not fit, or a row left without keys under "renormalise".
     """
     check_order(edits)
-    selections = tuple(_selection(read, tokens, n_layers, n_heads) for read in reads)
+    kinds = kinds or ("attention",) * n_layers
+    selections = tuple(_selection(read, tokens, kinds, n_heads) for read in reads)
     on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
-    found = [_applied(edit, tokens, n_layers, n_heads, visibility) for edit in on_rows]
+    found = [_applied(edit, tokens, kinds, n_heads, visibility) for edit in on_rows]
     applied = tuple(
         a for a in found if not a.edit.idle and (a.decodes or any(len(rows) for rows in a.queries))
     )
     for sample, own in enumerate(tokens):
-        _refuse_rows_without_keys([a for a in applied if a.hides], sample, own, visibility)
-    patches = tuple(_patch(edit, tokens, n_layers) for edit in edits if isinstance(edit, PatchResidual))
-    return Request(selections, applied, patches)
+        hidden = [a for a in applied if a.hides]
+        refuse_rows_without_keys([a.hidden(sample) for a in hidden if not a.cross], sample, own, visibility)
+        refuse_rows_without_image([a.hidden(sample, own.length) for a in hidden if a.cross], sample, own)
+    patches = tuple(_patch(edit, tokens, kinds) for edit in edits if isinstance(edit, PatchResidual))
+    n_cross = max((own.cross.n for own in tokens if own.cross is not None), default=0)
+    return Request(selections, applied, patches, n_cross)
 
 
 def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:
@@ -163,7 +182,7 @@ def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places
 
 
 def _selection(
-    read: Read, tokens: Sequence[TokenMap], n_layers: int, n_heads: int
+    read: Read, tokens: Sequence[TokenMap], kinds: Sequence[str], n_heads: int
 ) -> Selection | StreamSelection:
     if not isinstance(read, Rows | Residual):
         write = f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else ""
@@ -175,6 +194,11 @@ def _selection(
             f'queries={groups!r} mixes rows of the prompt with those of generated tokens ("answer"), which come '
             "one at a time. Make it two reads."
         )
+    heads = site.resolve(len(kinds), n_heads, kinds)
+    if isinstance(read, Residual):
+        check_rows(site, kinds)
+        refuse_skipped(list(heads), kinds, tokens)
+    cross = isinstance(read, Rows) and is_cross(site, heads, kinds)
     queries = _places(() if groups == ("answer",) else groups, tokens)
     keys = _places(site.groups[1], tokens)
     decodes = groups in (("last",), ("answer",))
@@ -187,23 +211,30 @@ def _selection(
                     f"{tokens[i].length} tokens, {tokens[i].n} of them image tokens. A read needs at least "
                     "one."
                 )
-    heads = site.resolve(n_layers, n_heads)
     if isinstance(read, Residual):
         return StreamSelection(tuple(heads), queries, decodes)
-    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes)
+    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes, cross)
 
 
 def _applied(
-    edit: AttentionEdit, tokens: Sequence[TokenMap], n_layers: int, n_heads: int, visibility: Visibility
+    edit: AttentionEdit,
+    tokens: Sequence[TokenMap],
+    kinds: Sequence[str],
+    n_heads: int,
+    visibility: Visibility,
 ) -> Applied:
-    heads = edit.site.resolve(n_layers, n_heads)
+    heads = edit.site.resolve(len(kinds), n_heads, kinds)
+    cross = is_cross(edit.site, heads, kinds)
     keys = _places(edit.site.groups[1], tokens)
     rows = _places(edit.prefill_queries, tokens)
     decodes = edit.decodes and any(len(k) for k in keys)
     if isinstance(edit, PatchRows):
         read = _places(edit.site.groups[0], tokens)
         values = tuple(_row_values(edit, heads, sample, read, keys) for sample, _ in enumerate(tokens))
-        return Applied(edit, heads, rows, keys, decodes, values)
+        return Applied(edit, heads, rows, keys, decodes, values, cross)
+    if cross:
+        with_keys = tuple(q if len(k) else q[:0] for q, k in zip(rows, keys, strict=True))
+        return Applied(edit, heads, with_keys, keys, decodes, cross=True)
     far = [visibility.horizon(own) for own in tokens]
     able = tuple(q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True))
     return Applied(edit, heads, able, keys, decodes)
@@ -230,8 +261,10 @@ def _row_values(
     return {layer: given[:, [pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}
 
 
-def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], n_layers: int) -> StreamPatch:
-    layers = tuple(edit.site.resolve(n_layers, 1))
+def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], kinds: Sequence[str]) -> StreamPatch:
+    layers = tuple(edit.site.resolve(len(kinds), 1, kinds))
+    check_rows(edit.site, kinds)
+    refuse_skipped(layers, kinds, tokens)
     groups = edit.site.groups[0]
     queries = _places(groups, tokens)
     values = []
@@ -254,51 +287,13 @@ def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], n_layers: int) -> St
     return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values))
 
 
-def _refuse_rows_without_keys(
-    hidden: Sequence[Applied], sample: int, tokens: TokenMap, visibility: Visibility
-) -> None:
-    """Refuse a row of the prompt with every key it can see hidden. Rows always see themselves."""
-    if not any(len(np.intersect1d(h.queries[sample], g.keys[sample])) for h in hidden for g in hidden):
-        return
-    checked = set()
-    for layer in sorted({layer for h in hidden for layer in h.heads}):
-        for head in sorted({head for h in hidden for head in h.heads.get(layer, ())}):
-            here = tuple(i for i, h in enumerate(hidden) if head in h.heads.get(layer, ()))
-            case = (here, visibility.windows[layer] if visibility.windows else None)
-            if case in checked:
-                continue
-            checked.add(case)
-            found = _row_without_keys([hidden[i] for i in here], sample, tokens, visibility, layer)
-            if found is not None:
-                row, first, last = found
-                raise EditError(
-                    f"in sample {sample} of the batch, layer {layer}, head {head}, the row at position {row} "
-                    f"would have every key hidden ({first} … {last}), and nothing is left to renormalise. "
-                    'Leave it a key, or use Knockout(…, mode="zero"), which makes such a row zero.'
-                )
-
-
-def _row_without_keys(
-    hidden: Sequence[Applied], sample: int, tokens: TokenMap, visibility: Visibility, layer: int
-) -> tuple[int, int, int] | None:
-    """The first such row, and the first and last key it sees."""
-    for row in np.unique(np.concatenate([h.queries[sample] for h in hidden])):
-        keys = np.concatenate([h.keys[sample] for h in hidden if row in h.queries[sample]])
-        if row not in keys:
-            continue
-        seen = visibility.seen(tokens, int(row), layer)
-        if np.isin(seen, keys).all():
-            return int(row), int(seen[0]), int(seen[-1])
-    return None
-
-
 @dataclass(frozen=True)
 class Shape:
     """What a plan must know of a model.
 
     `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window, None
     where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where all run
-    on `device`.
+    on `device`. `kinds`: as `mllm.layer_kinds`; empty where all are "attention".
     """
 
     n_layers: int
@@ -308,6 +303,7 @@ class Shape:
     takes_masks: bool = True
     windows: tuple[int | None, ...] = ()
     devices: tuple[torch.device, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -386,23 +382,42 @@ class _Edited(_Places):
 
 def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
     """The plan of a request in a layout. Rows before the layout's first must not be among its rows."""
-    reads = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, Selection)]
     plan = Plan()
-    for device in dict.fromkeys(shape.devices or (shape.device,)):
-        own = replace(shape, device=device)
-        plan.prefill.update(
-            _Prompt(layout, own).layers(
-                [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
-                [one for one in request.applied if any(len(q) for q in one.queries)],
-            )
-        )
-        plan.decode.update(
-            _Generated(layout, own).layers(
-                [(number, one) for number, one in reads if one.decodes],
-                [one for one in request.applied if one.decodes],
-            )
-        )
+    layouts = [(False, layout)]
+    if "cross" in shape.kinds:
+        layouts.append((True, CrossLayout.of(layout, request.n_cross)))
+    for cross, keyed in layouts:
+        read = [
+            (n, one)
+            for n, one in enumerate(request.selections)
+            if isinstance(one, Selection) and one.cross == cross
+        ]
+        applied = [one for one in request.applied if one.cross == cross]
+        for device in dict.fromkeys(shape.devices or (shape.device,)):
+            _add(plan, read, applied, keyed, replace(shape, device=device))
     return plan
+
+
+def _add(
+    plan: Plan,
+    reads: Sequence[tuple[int, Selection]],
+    applied: Sequence[Applied],
+    layout: Layout,
+    shape: Shape,
+) -> None:
+    """Add the work of the layers with these keys on the shape's device."""
+    plan.prefill.update(
+        _Prompt(layout, shape).layers(
+            [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
+            [one for one in applied if any(len(q) for q in one.queries)],
+        )
+    )
+    plan.decode.update(
+        _Generated(layout, shape).layers(
+            [(number, one) for number, one in reads if one.decodes],
+            [one for one in applied if one.decodes],
+        )
+    )
 
 
 class _Maker(ABC):
@@ -463,14 +478,14 @@ class _Maker(ABC):
         )
 
     def _read(self, number: int, selection: Selection) -> _Read:
-        keys = self._padded([self.layout.columns[i][at] for i, at in enumerate(selection.keys)])
+        keys = self._padded([self.layout.keys(i, at) for i, at in enumerate(selection.keys)])
         return _Read(selection.heads, *self._rows(selection), number, keys, selection.reduce)
 
     def _edited(self, applied: Applied) -> _Edited:
         """An edit's rows, and its rows and columns as masks over the padded tensors."""
         rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
-        keys = [self.layout.columns[i][at] for i, at in enumerate(applied.keys)]
-        flags = self._flagged(rows, self.n_queries), self._flagged(keys, self.layout.n_columns)
+        keys = [self.layout.keys(i, at) for i, at in enumerate(applied.keys)]
+        flags = self._flagged(rows, self.n_queries), self._flagged(keys, self.layout.n_keys)
         return _Edited(applied.heads, *self._rows(applied), applied, *flags)
 
     def _block(self, places: _Places, layer: int) -> Block:
@@ -494,13 +509,13 @@ class _Maker(ABC):
         heads = np.zeros(self.shape.n_heads, np.int64)
         heads[list(applied.heads[layer])] = np.arange(len(applied.heads[layer]))
         rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
-        keys = [self.layout.columns[i][at] for i, at in enumerate(applied.keys)]
+        keys = [self.layout.keys(i, at) for i, at in enumerate(applied.keys)]
         device = self.shape.device
         return Patch(
             torch.from_numpy(filled).to(device),
             torch.from_numpy(heads).to(device),
             self._numbered(rows, self.n_queries),
-            self._numbered(keys, self.layout.n_columns),
+            self._numbered(keys, self.layout.n_keys),
             torch.tensor([len(one) for one in own], device=device),
         )
 

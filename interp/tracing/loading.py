@@ -24,6 +24,7 @@ from interp.models.processors import load_processor
 from interp.models.remote_code import refuse_kernels
 from interp.organism.places import ORGANISMS, folder
 from interp.tracing.answering import AnsweringMllm, Untapped
+from interp.tracing.attention_functions import attention_name
 from interp.tracing.hooks import Installation
 from interp.tracing.model import Mllm
 from interp.tracing.placement import DeviceMap, Placement
@@ -150,7 +151,7 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
         own = copy.deepcopy(processor)
         return AnsweringMllm(hf, own, chosen, Untapped(hf, chosen, hf_model))
     layers = chosen.layers(hf)
-    bare = [i for i, layer in enumerate(layers) if not hasattr(layer, "self_attn")]
+    bare = [i for i, layer in enumerate(layers) if attention_name(layer) is None]
     if bare or not layers:
         raise ModelError(
             f"adapter {chosen.name!r} names {len(layers)} decoder layers, of which {bare} have no "
@@ -188,7 +189,8 @@ def _inner(model: Any) -> Any:
 
 def _refuse_blind_attention(hf: Any, adapter: Adapter, layer: Any) -> None:
     """Flash attention is causal or not; what image tokens see beyond that, transformers leaves out silently."""
-    implementation = str(getattr(layer.self_attn.config, "_attn_implementation", None))
+    attention = getattr(layer, str(attention_name(layer)))
+    implementation = str(getattr(attention.config, "_attn_implementation", None))
     if getattr(adapter, "attends", "causal") != "causal" and "flash" in implementation:
         raise ModelError(
             f"image tokens of {adapter.name} see tokens that come after them, which {implementation} cannot do: "

@@ -25,7 +25,7 @@ from interp.tracing.prefix import Prefix, Prefixes, Stop
 from interp.tracing.prefix_pass import given_as, make_prefix
 from interp.tracing.reads import Read
 from interp.tracing.remote_job import RemoteJob, Submitted
-from interp.tracing.run import embeddings
+from interp.tracing.run import embeddings, image_features
 from interp.tracing.site import Selector, Site
 from interp.tracing.target import Scores, score
 from interp.tracing.trace import Trace, answers, apart, trace
@@ -214,6 +214,21 @@ class Mllm(WrappedModel):
                 "Use mllm.trace."
             )
 
+    def image_features(self, batch: Batch) -> list[Float[Tensor, "token hidden"]]:
+        """The features of each sample's image tokens, in the order of `tokens.image`; the decoder is not run.
+
+        What the language model is given in their place: `embeddings` at image positions, or, where the image is no part
+        of the sequence, what cross-attention layers project to keys and values.
+
+        Raises:
+            ModelError: As `embeddings`.
+        """
+        if not isinstance(batch, Batch):
+            raise ModelError(
+                f"image_features takes an encoded batch, mllm.encode(samples); got {type(batch).__name__}."
+            )
+        return image_features(self, batch)
+
     def embeddings(self, batch: Batch) -> Float[Tensor, "sample position hidden"]:
         """What enters the first decoder layer, at the batch's padded positions; the decoder is not run.
 
@@ -276,7 +291,8 @@ class Mllm(WrappedModel):
         layers: Literal["all"] | Sequence[int] = "all",
         batch: Batch | None = None,
     ) -> Iterator[None]:
-        """Offers rows to nnsight: layers offer their rows at `mllm.layers[i].self_attn.pattern.output`.
+        """Offers rows to nnsight: layers offer their rows at `mllm.layers[i].self_attn.pattern.output`, and
+        cross-attention layers theirs at `.cross_attn.pattern.output`.
 
             with mllm.tap(queries="last"), mllm.nn.trace(**batch.inputs):
                 rows = mllm.layers[14].self_attn.pattern.output.save()
@@ -296,7 +312,7 @@ class Mllm(WrappedModel):
         self.installation.need_weights()
         rows = offered_rows(queries, batch)
         attentions = self.installation.attentions
-        chosen = Site(layers=layers).resolve(self.n_layers, self.n_heads)
+        chosen = Site(layers=layers).resolve(self.n_layers, self.n_heads, self.layer_kinds)
         offering = {i: OfferedRows(attentions[i].get_submodule(PATTERN), rows) for i in chosen}
         with self.installation.armed(offering):
             yield

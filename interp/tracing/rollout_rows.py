@@ -30,6 +30,7 @@ def rollout(
     Layers keep their queries and keys (about a key-value cache, twice where key-value heads are shared), and the
     product is taken from the left: a vector times each layer's attention, whose rows are computed anew, never all.
     """
+    mllm.need_image_rows("rollouts")
     calls: dict[int, Call] = {}
     work = {layer: _Keep(layer, calls) for layer in range(mllm.n_layers)}
     with mllm.installation.armed(work), torch.no_grad():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -19,8 +20,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from interp.tracing.cost import Meter
 from interp.tracing.decoding import Contrast
-from interp.tracing.encoding import PER_TOKEN, Batch, left_padded, position_ids
+from interp.tracing.encoding import PER_ROW, PER_TOKEN, Batch, position_ids
 from interp.tracing.hooks import Recorder
+from interp.tracing.padded_tensors import left_padded
 from interp.tracing.rope import settle
 from interp.tracing.wrapped import WrappedModel
 
@@ -31,6 +33,7 @@ __all__ = [
     "PassCompleteError",
     "Within",
     "embeddings",
+    "image_features",
     "imageless_inputs",
     "next_tokens",
     "run",
@@ -191,6 +194,7 @@ def _generated(
     mask, position = inputs["attention_mask"], inputs["position_ids"][..., -1:]
     ends = torch.tensor(sorted(generation.ends), dtype=torch.long, device=logits.device)
     ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    seen = {name: inputs[name][:, -1:] for name in PER_ROW if name in inputs}
     ids: list[Tensor] = []
     while True:
         lost = without_choice(logits) & ~ended
@@ -206,7 +210,7 @@ def _generated(
         recorder.step += 1
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        following = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": position}
+        following = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": position, **seen}
         logits = forward(following, token)
 
 
@@ -289,20 +293,39 @@ def embeddings(
         batch: the encoded samples.
         meter: counts the pass, which takes no token through the language model.
     """
-    entering: list[Tensor] = []
-
-    def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        entering.append(given[0] if given else named["hidden_states"])
-        raise PassCompleteError
-
     counted = Meter(mllm.device) if meter is None else meter
     if mllm.server is not None:
         return mllm.server.embeddings(batch, counted)
+    return _entering(mllm, batch, mllm.installation.layers[0], "hidden_states", counted)
+
+
+def image_features(mllm: WrappedModel, batch: Batch) -> list[Float[Tensor, "token hidden"]]:
+    """What each sample's image tokens are to the language model; see `Mllm.image_features`."""
+    if mllm.maps != "cross":
+        entering, before = embeddings(mllm, batch), batch.pad
+    elif not any(tokens.n for tokens in batch.tokens):
+        return [torch.empty(0, 0) for _ in batch.tokens]
+    else:
+        first = mllm.installation.attentions[mllm.layer_kinds.index("cross")]
+        found = _entering(mllm, batch, first, "cross_attention_states", Meter(mllm.device))
+        entering, before = found.reshape(len(batch), -1, found.shape[-1]), np.zeros(len(batch), np.int64)
+    at = [torch.from_numpy(one.image + pad) for one, pad in zip(batch.tokens, before, strict=True)]
+    return [own[columns.to(own.device)] for own, columns in zip(entering, at, strict=True)]
+
+
+def _entering(mllm: WrappedModel, batch: Batch, module: nn.Module, name: str, meter: Meter) -> Tensor:
+    """The first argument of a module, or the one of that name, in a pass that ends there."""
+    found: list[Tensor] = []
+
+    def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found.append(named[name] if name in named else given[0])
+        raise PassCompleteError
+
     inputs = batch.inputs | {"position_ids": batch.positions}
     with mllm.installation.armed({}), torch.no_grad(), suppress(PassCompleteError):
-        handle = mllm.installation.layers[0].register_forward_pre_hook(hook, with_kwargs=True)
+        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
         try:
-            run_pass(mllm.hf, inputs, counted, n_tokens=0)
+            run_pass(mllm.hf, inputs, meter, n_tokens=0)
         finally:
             handle.remove()
-    return entering[0]
+    return found[0]

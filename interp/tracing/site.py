@@ -102,7 +102,8 @@ class Site:
     """Rows and columns of attention. Stored as tuples: a site hashes, compares and serialises.
 
     Args:
-        layers: "all" or decoder layers, 0-based. Left out when `heads` are pairs.
+        layers: "all" or decoder layers, 0-based; or a kind of layer (`mllm.layer_kinds`): "cross", those whose keys are
+            the image's, or "attention", those that attend to their own sequence. Left out when `heads` are pairs.
         heads: "all", heads (a list, the same in every layer), or a list of (layer, head) pairs.
         queries: a group of `TokenMap.positions` ("last", "after_image", "question", "text", "image"), "all"
             for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them;
@@ -113,7 +114,7 @@ class Site:
         SiteError: Values of the wrong kind, pairs together with layers, or an empty selection.
     """
 
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Literal["all", "attention", "cross"] | Sequence[int] = "all"
     heads: Literal["all"] | Sequence[int] | Sequence[tuple[int, int]] = "all"
     queries: Selector | Sequence[Selector] = "last"
     keys: Selector | Sequence[Selector] = "image"
@@ -141,8 +142,15 @@ class Site:
         """The selectors of the queries and of the keys."""
         return cast(tuple[Selector, ...], self.queries), cast(tuple[Selector, ...], self.keys)
 
-    def resolve(self, n_layers: int, n_heads: int) -> dict[int, tuple[int, ...]]:
+    def resolve(
+        self, n_layers: int, n_heads: int, kinds: Sequence[str] | None = None
+    ) -> dict[int, tuple[int, ...]]:
         """The heads of each layer the site names: layer → heads, both in the order given.
+
+        Args:
+            n_layers: Layers of the model.
+            n_heads: Heads of each.
+            kinds: The kind of each layer, `mllm.layer_kinds`; by default they are all of kind "attention".
 
         Raises:
             SiteError: A layer or head the model does not have.
@@ -155,17 +163,31 @@ class Site:
             for layer, head in self.pairs:
                 found.setdefault(_within(layer, n_layers, "layer"), []).append(_within(head, n_heads, "head"))
             return {layer: tuple(heads) for layer, heads in found.items()}
-        layers = range(n_layers) if self.layers == "all" else cast(tuple[int, ...], self.layers)
+        layers = self._layers(n_layers, ("attention",) * n_layers if kinds is None else kinds)
         heads = range(n_heads) if self.heads == "all" else cast(tuple[int, ...], self.heads)
         chosen = tuple(_within(head, n_heads, "head") for head in heads)
         return {_within(layer, n_layers, "layer"): chosen for layer in layers}
+
+    def _layers(self, n_layers: int, kinds: Sequence[str]) -> Sequence[int]:
+        """The layers that are named, by number or by kind."""
+        if not isinstance(self.layers, str):
+            return self.layers
+        if self.layers == "all":
+            return range(n_layers)
+        found = [i for i, kind in enumerate(kinds) if kind == self.layers]
+        if not found:
+            raise SiteError(
+                f"layers={self.layers!r}, but the model's {n_layers} layers are of the kind "
+                f"{' and '.join(sorted(set(kinds)))!r}. Write layers='all', or the numbers of layers."
+            )
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The site as JSON values; `Site.from_dict` reads them back."""
         heads = self.heads if self.pairs is None else [list(pair) for pair in self.pairs]
         queries, keys = self.groups
         return {
-            "layers": self.layers if self.layers == "all" else list(self.layers),
+            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
             "heads": heads if heads == "all" else list(heads),
             "queries": [_selector_to_json(selector) for selector in queries],
             "keys": [_selector_to_json(selector) for selector in keys],
@@ -293,8 +315,8 @@ def _heads(value: Any) -> Any:
 
 
 def _indices(value: Any, what: str) -> Any:
-    """ "all" or a tuple of indices without repeats, in the order given."""
-    if isinstance(value, str) and value == "all":
+    """ "all", a kind of layer, or a tuple of indices without repeats, in the order given."""
+    if isinstance(value, str) and (value == "all" or (what == "layers" and value in _KINDS)):
         return value
     given = None if isinstance(value, str) else _many(value)
     if given is None:
@@ -314,6 +336,9 @@ def _indices(value: Any, what: str) -> Any:
         raise SiteError(f'{what}= selects nothing; give at least one index, or "all".')
     return found
 
+
+_KINDS = ("attention", "cross")
+"""Kinds of layers that a site names."""
 
 _MOST = 1_000_000
 """Indices or positions in one list: more are a mistake, and would fill the memory."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.tracing.attention_call import Call
+from interp.tracing.attention_functions import attention_name
 from interp.tracing.hooks import COLLECTOR, LayerWork
 from interp.tracing.residual import StreamWork
 
@@ -42,7 +43,7 @@ def source_pass(
     Raises:
         ModelError: Attention whose source does not call transformers' attention interface.
     """
-    calls = {i: attention_call(layers[i].self_attn) for i in sorted(work)}
+    calls = {i: attention_call(_attention(layers[i])) for i in sorted(work)}
     # nnsight wants an input; `one_pass` has its own, which need not be rows of tokens
     with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
         for i in sorted({*calls, *streams}):
@@ -56,6 +57,11 @@ def source_pass(
                     layers[i].output = leaving
         result = getattr(nn, COLLECTOR).output.save()
     return result  # noqa: RET504 - nnsight assigns it when the block ends
+
+
+def _attention(layer: Any) -> Any:
+    """nnsight's view of a layer's attention."""
+    return getattr(layer, str(attention_name(layer._module)))
 
 
 def carry_out_attention(

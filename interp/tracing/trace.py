@@ -172,11 +172,11 @@ def apart(
         SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
         SiteError, EditError: Another number of masks or values than samples.
     """
-    if not mllm.rope.scalings:
+    if not mllm.rope.scalings and mllm.maps != "cross":
         return None
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
-    groups = mllm.rope.groups(batch.extents)
+    groups = _groups(mllm, batch)
     if len(groups) == 1:
         return None
     found = []
@@ -184,6 +184,19 @@ def apart(
         part = mllm.encoder.part(batch, at)
         own = given.part(at, part) if isinstance(given, Prefix) else part
         found.append((at, own, for_samples(reads, at, len(batch)), for_samples(edits, at, len(batch))))
+    return found
+
+
+def _groups(mllm: WrappedModel, batch: Batch) -> list[list[int]]:
+    """The samples that may share a pass: of one range of rotary positions, and with as many keys of images.
+
+    A row before the image sees every key of a cross-attention layer, those of padding too, so that a sample beside one
+    with more images would not be what it is alone.
+    """
+    found = []
+    n_keys = [0 if tokens.cross is None else tokens.cross.n for tokens in batch.tokens]
+    for group in mllm.rope.groups(batch.extents) if mllm.rope.scalings else [range(len(batch))]:
+        found += [[i for i in group if n_keys[i] == n] for n in sorted({n_keys[i] for i in group})]
     return found
 
 
@@ -332,7 +345,13 @@ def execute(
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
     request = resolve(
-        reads, edits, batch.tokens, n_layers=mllm.n_layers, n_heads=mllm.n_heads, visibility=mllm.visibility
+        reads,
+        edits,
+        batch.tokens,
+        n_layers=mllm.n_layers,
+        n_heads=mllm.n_heads,
+        visibility=mllm.visibility,
+        kinds=mllm.layer_kinds,
     )
     merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
@@ -374,6 +393,7 @@ def _merged(
 
 
 def check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
+    """Raise for reads, edits or a number of tokens of the wrong type, and for reads that would never have a row."""
     if not isinstance(reads, Sequence) or isinstance(reads, str | bytes):
         write = f"Write reads=[{reads!r}]." if isinstance(reads, Read) else "Write reads=[interp.Rows()]."
         raise SiteError(f"reads= is a list of reads; got {reads!r:.300}. {write}")
@@ -397,6 +417,7 @@ def check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int)
 
 
 def check_decoding(decoding: Decoding, seed: int | None) -> None:
+    """Raise `PromptError` for a decoding or a seed of the wrong type, or for draws without a seed."""
     if not isinstance(decoding, Decoding):
         raise PromptError(f"decoding= is an interp.Decoding; got {decoding!r}.")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,8 +14,8 @@ from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter
-from interp.models.base import Attends
-from interp.tracing.attention_functions import takes_masks
+from interp.models.base import Attends, Maps
+from interp.tracing.attention_functions import attention_name, takes_masks
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
@@ -82,6 +82,30 @@ class WrappedModel:
     def n_layers(self) -> int:
         """Decoder layers."""
         return len(self.installation.attentions)
+
+    @property
+    def layer_kinds(self) -> tuple[str, ...]:
+        """What each decoder layer attends to: "attention" to its own sequence, "cross" to the image alone."""
+        cross = {layer for layer in self.installation.layers if attention_name(layer) == "cross_attn"}
+        return tuple("cross" if layer in cross else "attention" for layer in self.installation.layers)
+
+    @property
+    def maps(self) -> Maps:
+        """What a map is made of (`interp.models.base.Maps`)."""
+        return getattr(self.adapter, "maps", "self")
+
+    def need_image_rows(self, what: str) -> None:
+        """Raise `ModelError` where image tokens are no positions of the sequence that stand for places.
+
+        Args:
+            what: What needs them, in the plural.
+        """
+        if self.maps == "cross":
+            raise ModelError(
+                f"{what} need image tokens that are positions of the sequence, and those of {self.family} are keys of "
+                "cross-attention layers. Read or edit these, with interp.Site(layers='cross'), or use "
+                "interp.indicators.Attention(layers='cross')."
+            )
 
     @property
     def n_heads(self) -> int:
@@ -171,7 +195,8 @@ class WrappedModel:
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
         devices = self.layer_devices
-        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows, devices)
+        shape = Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows, devices)
+        return replace(shape, kinds=self.layer_kinds)
 
     @cached_property
     def visibility(self) -> Visibility:

@@ -11,6 +11,7 @@ from interp.errors import ModelError
 __all__ = ["families", "recipe", "tiny"]
 
 _HOMES = {
+    "cross": ("mllama",),
     "one_grid": ("gemma3", "llava", "mistral3", "paligemma", "vila"),
     "qwen_vl": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
     "tiles": ("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"),

@@ -1,0 +1,103 @@
+"""Which keys a layer has, its own sequence or the image, and whether a site names such as it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from interp.errors import SiteError
+from interp.inputs.tokens import TokenMap
+from interp.tracing.padding import Layout
+from interp.tracing.site import ImageMask, Selector, Site
+
+__all__ = ["CrossLayout", "check_rows", "is_cross", "refuse_skipped"]
+
+_ROWS = "the image is no part of this model's sequence, so its tokens are no rows"
+
+
+@dataclass(frozen=True, eq=False)
+class CrossLayout(Layout):
+    """Rows as in a pass over prompts; columns are the image's keys, which no padding comes before.
+
+    Attributes:
+        n_cross: Keys of a cross-attention layer.
+    """
+
+    n_cross: int = 0
+
+    @classmethod
+    def of(cls, layout: Layout, n_cross: int) -> CrossLayout:
+        """The layout of the cross-attention layers of the same pass."""
+        return cls(layout.columns, layout.n_columns, layout.offset, n_cross)
+
+    @property
+    def n_keys(self) -> int:
+        """Keys of a cross-attention layer."""
+        return self.n_cross
+
+    def keys(self, sample: int, positions: Int[np.ndarray, " key"]) -> Int[np.ndarray, " key"]:
+        """The columns, as the sample numbers them."""
+        return positions
+
+
+def is_cross(site: Site, heads: Mapping[int, object], kinds: Sequence[str]) -> bool:
+    """Whether a site is of cross-attention layers, whose keys are the image's.
+
+    Args:
+        site: Its queries and keys are checked.
+        heads: Its layers.
+        kinds: The kind of every layer of the model (`mllm.layer_kinds`); none for a model with one kind.
+
+    Raises:
+        SiteError: Keys that its layers do not have, layers of both kinds, or image tokens as rows.
+    """
+    if "cross" not in kinds:
+        return False
+    check_rows(site, kinds)
+    named = {kinds[layer] for layer in heads}
+    if len(named) > 1:
+        raise SiteError(
+            f"layers={_layers(site)} name layers of two kinds, which have different keys. Write layers='cross' for "
+            "those whose keys are the image's, or layers='attention' for those whose keys are the text's, or their numbers."
+        )
+    cross = "cross" in named
+    image = [_is_image(one) for one in site.groups[1]]
+    if cross and not all(image):
+        raise SiteError(
+            f"keys={site.groups[1]!r}: cross-attention layers have no keys but the image's. Write keys='image' or "
+            "interp.image_mask(…), or layers='attention' for keys of the text."
+        )
+    if not cross and any(image):
+        raise SiteError(
+            f"keys={site.groups[1]!r}: the image is no part of this model's sequence, so its self-attention layers "
+            "have no image keys. Write layers='cross' (mllm.layer_kinds names them), or keys='text'."
+        )
+    return cross
+
+
+def check_rows(site: Site, kinds: Sequence[str]) -> None:
+    """Raise `SiteError` for image tokens as rows where they are none."""
+    if "cross" in kinds and any(_is_image(one) for one in site.groups[0]):
+        raise SiteError(f"queries={site.groups[0]!r}: {_ROWS}. Write queries='text', or 'after_image'.")
+
+
+def refuse_skipped(layers: Sequence[int], kinds: Sequence[str], tokens: Sequence[TokenMap]) -> None:
+    """Raise `SiteError` for what comes out of cross-attention layers in a prompt without an image, which skips them."""
+    skipped = [layer for layer in layers if kinds and kinds[layer] == "cross"]
+    for sample, own in enumerate(tokens):
+        if skipped and own.cross is not None and not own.cross.n:
+            raise SiteError(
+                f"sample {sample} of the batch has no image, so the model skips its cross-attention layers {skipped}. "
+                "Write layers='attention', or give the sample an image."
+            )
+
+
+def _is_image(selector: Selector) -> bool:
+    return isinstance(selector, ImageMask) or (isinstance(selector, str) and selector == "image")
+
+
+def _layers(site: Site) -> str:
+    return repr(site.layers) if isinstance(site.layers, str) else str(list(site.layers))
