@@ -112,9 +112,9 @@ def test_python_m_interp_shows_help_without_torch():
 
 
 def test_a_family_without_a_spatial_map_says_why(capsys):
-    assert main(["check", "mllama"]) == 2
+    assert main(["check", "kosmos-2"]) == 2
     error = capsys.readouterr().err
-    assert "error: 'mllama' models have no spatial map here: " in error
+    assert "error: 'kosmos-2' models have no spatial map here: " in error
     assert "cross-attention" in error
 
 

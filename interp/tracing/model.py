@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -227,7 +228,11 @@ class Mllm(WrappedModel):
             raise ModelError(
                 f"image_features takes an encoded batch, mllm.encode(samples); got {type(batch).__name__}."
             )
-        return image_features(self, batch)
+        if self.maps != "self":
+            return image_features(self, batch)
+        entering = self.embeddings(batch)
+        at = [torch.from_numpy(one.image + pad) for one, pad in zip(batch.tokens, batch.pad, strict=True)]
+        return [own[columns.to(own.device)] for own, columns in zip(entering, at, strict=True)]
 
     def embeddings(self, batch: Batch) -> Float[Tensor, "sample position hidden"]:
         """What enters the first decoder layer, at the batch's padded positions; the decoder is not run.

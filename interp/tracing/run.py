@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -300,17 +299,14 @@ def embeddings(
 
 
 def image_features(mllm: WrappedModel, batch: Batch) -> list[Float[Tensor, "token hidden"]]:
-    """What each sample's image tokens are to the language model; see `Mllm.image_features`."""
-    if mllm.maps != "cross":
-        entering, before = embeddings(mllm, batch), batch.pad
-    elif not any(tokens.n for tokens in batch.tokens):
+    """What is outside of the sequence and what its image tokens are made of; see `Mllm.image_features`."""
+    if not any(tokens.n for tokens in batch.tokens):
         return [torch.empty(0, 0) for _ in batch.tokens]
-    else:
-        first = mllm.installation.attentions[mllm.layer_kinds.index("cross")]
-        found = _entering(mllm, batch, first, "cross_attention_states", Meter(mllm.device))
-        entering, before = found.reshape(len(batch), -1, found.shape[-1]), np.zeros(len(batch), np.int64)
-    at = [torch.from_numpy(one.image + pad) for one, pad in zip(batch.tokens, before, strict=True)]
-    return [own[columns.to(own.device)] for own, columns in zip(entering, at, strict=True)]
+    first = mllm.installation.attentions[mllm.layer_kinds.index("cross")]
+    found = _entering(mllm, batch, first, "cross_attention_states", Meter(mllm.device))
+    each = found.reshape(len(batch), -1, found.shape[-1])
+    columns = [torch.from_numpy(one.image.copy()).to(each.device) for one in batch.tokens]
+    return [own[at] for own, at in zip(each, columns, strict=True)]
 
 
 def _entering(mllm: WrappedModel, batch: Batch, module: nn.Module, name: str, meter: Meter) -> Tensor:

@@ -21,7 +21,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-@pytest.fixture(scope="module", params=families())
+@pytest.fixture(scope="module", params=families("self"))
 def mllm(request) -> Mllm:
     return wrap(*tiny(request.param))
 

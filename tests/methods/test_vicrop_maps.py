@@ -186,7 +186,7 @@ def test_a_picture_of_one_colour_has_no_detail():
         assert not high_pass(np.full((3, 30, 30), value), np.ones((30, 30), bool)).any()
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", families("self"))
 def test_the_pixels_of_a_token_are_those_of_its_footprint(family):
     """Paint inside a footprint: in the processor's pixels, the token's own cell changes most."""
     hf, processor = tiny(family)

@@ -59,7 +59,7 @@ def test_the_built_in_families(installed):
     found = adapters()
     assert all(isinstance(a, Adapter) for a in found)
     assert sorted(a.name for a in found) == families()
-    assert len({a.name for a in found}) == len(found) == 13
+    assert len({a.name for a in found}) == len(found) == 14
     for one in found:
         kind = (
             "interp_vila" if one.name == "vila" else one.name
@@ -121,8 +121,8 @@ def test_an_unknown_family_is_told_the_ways_on(installed):
 
 def test_a_model_without_an_adapter_is_refused(installed):
     installed()
-    with pytest.raises(ModelError, match=r"'mllama' models have no spatial map here: .*cross-attention"):
-        find(config("mllama"))
+    with pytest.raises(ModelError, match=r"'blip' models have no spatial map here: .*cross-attention"):
+        find(config("blip"))
 
     class Composed(Llava):
         name = "composed"

@@ -65,7 +65,7 @@ def test_the_adapter_finds_the_published_decoder(known):
     layers = adapter.layers(model)
     assert len(layers) == known.layers
     for layer in layers:
-        attention = layer.self_attn
+        attention = layer.self_attn if hasattr(layer, "self_attn") else layer.cross_attn
         size = attention.head_dim
         assert attention.q_proj.weight.shape == (known.heads * size, known.hidden)
         assert attention.k_proj.weight.shape == (known.key_value_heads * size, known.hidden)
@@ -81,9 +81,10 @@ def test_footprints_have_the_published_number_of_tokens(known):
     found = adapter.footprints([known.image], inputs, processor, config)
     assert len(found) == known.tokens
     assert found.grid == known.grid
-    assert len(
-        adapter.image_positions(inputs["input_ids"], SimpleNamespace(image_token_id=FIRST_SPECIAL))
-    ) == len(found)
+    positions = adapter.image_positions(inputs["input_ids"], SimpleNamespace(image_token_id=FIRST_SPECIAL))
+    if adapter.maps == "cross":
+        positions = adapter.cross_keys(inputs, positions, config)[0]
+    assert len(positions) == len(found)
     check_layout(found, [known.image])
 
 

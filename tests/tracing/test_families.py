@@ -18,7 +18,7 @@ from tests.tracing.reference_attention import Steps, greedy
 N = 3  # generated tokens
 
 
-@pytest.fixture(scope="module", params=families())
+@pytest.fixture(scope="module", params=families("self"))
 def mllm(request) -> Mllm:
     return wrap(*tiny(request.param))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from interp.conformance.tiny.kit import TinyFamily, build
 from interp.errors import ModelError
+from interp.models.base import Maps
 
 __all__ = ["families", "recipe", "tiny"]
 
@@ -16,12 +17,18 @@ _HOMES = {
     "qwen_vl": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
     "tiles": ("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"),
 }
+_MAPS: dict[str, Maps] = {"cross": "cross", "composed": "composed"}
+"""What the maps of the families of a home are made of, where it is not the rows of self-attention."""
 _HOME = {family: home for home, names in _HOMES.items() for family in names}
 
 
-def families() -> list[str]:
-    """Returns the names of the families that have a tiny model."""
-    return sorted(_HOME)
+def families(maps: Maps | None = None) -> list[str]:
+    """Returns the names of the families that have a tiny model.
+
+    Args:
+        maps: Of those alone whose maps are made so (`interp.models.base.Maps`).
+    """
+    return sorted(name for name, home in _HOME.items() if maps in (None, _MAPS.get(home, "self")))
 
 
 def recipe(family: str) -> TinyFamily:
