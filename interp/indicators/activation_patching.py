@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
+from interp.tracing.site import Layers
 from interp.tracing.target_variants import KeptTarget
 
 __all__ = ["ActivationPatching"]
@@ -54,7 +55,7 @@ class ActivationPatching:
     """
 
     partners: Partners
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     block: int = 1
     batch: int = field(default=32, compare=False)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -20,6 +19,7 @@ from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
 from interp.tracing.labels import relabelled
 from interp.tracing.prefix_pass import meant_prompt
+from interp.tracing.site import Layers
 
 __all__ = [
     "QUERY_NAMES",
@@ -82,7 +82,7 @@ class Attention:
 
     relative_to: Prompt | None = None
     per_head: bool = False
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     queries: Queries = "last"
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from interp.tracing import Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.devices import together
 from interp.tracing.gradients import RowGradients, row_gradients
+from interp.tracing.site import Layers
 
 __all__ = ["AttentionGradient"]
 
@@ -52,7 +53,7 @@ class AttentionGradient:
 
     signed: bool = False
     per_head: bool = False
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     queries: Literal["last"] = "last"
 
     def __post_init__(self) -> None:

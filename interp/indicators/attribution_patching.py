@@ -19,6 +19,7 @@ from interp.tracing import Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.devices import together
 from interp.tracing.gradients import RowGradients, row_gradients
+from interp.tracing.site import Layers
 
 __all__ = ["AttributionPatching", "knockout_effect"]
 
@@ -58,7 +59,7 @@ class AttributionPatching:
     Source: attribution patching (Nanda 2023; arXiv 2310.10348), with a knockout as the patch.
     """
 
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     queries: Literal["after_image", "last"] = "after_image"
     per_head: bool = False
     mode: Literal["renormalise", "zero"] = "renormalise"

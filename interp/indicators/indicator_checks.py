@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from interp.errors import ModelError, PromptError
 from interp.inputs.argument_checks import check_bool, check_number, check_one_of, check_whole
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Site
+from interp.tracing.site import Layers
 
 __all__ = [
     "MOST_LAYERS",
@@ -46,7 +46,7 @@ def check_call(mllm: Any, prompt: Any = None, target: Any = Target()) -> None:  
         )
 
 
-def site_layers(layers: Any) -> Literal["all"] | tuple[int, ...]:
+def site_layers(layers: Any) -> Literal["all", "attention", "cross"] | tuple[int, ...]:
     """The layers as a `Site` holds them: "all" or a tuple.
 
     Raises:
@@ -56,7 +56,7 @@ def site_layers(layers: Any) -> Literal["all"] | tuple[int, ...]:
     return found
 
 
-def layers_of(mllm: Mllm, layers: Literal["all"] | Sequence[int]) -> list[int]:
+def layers_of(mllm: Mllm, layers: Layers) -> list[int]:
     """The layers of this model, in the order given.
 
     Raises:

@@ -26,6 +26,7 @@ from interp.metrics.numbers import plain_array
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
+from interp.tracing.site import Layers
 from interp.tracing.target import Aim, forced
 from interp.tracing.target_variants import KeptTarget
 from interp.tracing.trace import execute
@@ -141,7 +142,7 @@ class HideTokens:
         SiteError: Other queries, or layers that are not indices; when called, layers the model does not have.
     """
 
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     queries: Literal["after_image", "last"] = "after_image"
 
     def __post_init__(self) -> None:

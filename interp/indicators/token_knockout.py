@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from interp.indicators.maps import BATCH_SIZE, Maps, Samples, map_each_sample
 from interp.indicators.removals import HideTokens, alone
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
+from interp.tracing.site import Layers
 
 __all__ = ["TokenKnockout"]
 
@@ -31,7 +31,7 @@ class TokenKnockout:
         SiteError: As `HideTokens`.
     """
 
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     queries: Literal["after_image", "last"] = "after_image"
     batch: int = field(default=32, compare=False)
 

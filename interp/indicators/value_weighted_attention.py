@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import xarray as xr
 
@@ -14,6 +13,7 @@ from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix
 from interp.tracing.cost import Meter
 from interp.tracing.prefix_pass import given_as
+from interp.tracing.site import Layers
 from interp.tracing.value_norms import projected_norms
 
 __all__ = ["ValueWeightedAttention"]
@@ -48,7 +48,7 @@ class ValueWeightedAttention:
     """
 
     per_head: bool = False
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
 
     def __post_init__(self) -> None:
         check_bool("per_head", self.per_head)

@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Int
 
 from interp.errors import SiteError
-from interp.inputs.tokens import TokenMap
 from interp.tracing.padding import Layout
 from interp.tracing.site import ImageMask, Selector, Site
 
-__all__ = ["CrossLayout", "check_rows", "is_cross", "refuse_skipped"]
+__all__ = ["CrossLayout", "check_rows", "is_cross"]
 
 _ROWS = "the image is no part of this model's sequence, so its tokens are no rows"
 
@@ -61,7 +60,7 @@ def is_cross(site: Site, heads: Mapping[int, object], kinds: Sequence[str]) -> b
     if len(named) > 1:
         raise SiteError(
             f"layers={_layers(site)} name layers of two kinds, which have different keys. Write layers='cross' for "
-            "those whose keys are the image's, or layers='attention' for those whose keys are the text's, or their numbers."
+            "those whose keys are the image's, layers='attention' for those whose keys are the text's, or their numbers."
         )
     cross = "cross" in named
     image = [_is_image(one) for one in site.groups[1]]
@@ -82,17 +81,6 @@ def check_rows(site: Site, kinds: Sequence[str]) -> None:
     """Raise `SiteError` for image tokens as rows where they are none."""
     if "cross" in kinds and any(_is_image(one) for one in site.groups[0]):
         raise SiteError(f"queries={site.groups[0]!r}: {_ROWS}. Write queries='text', or 'after_image'.")
-
-
-def refuse_skipped(layers: Sequence[int], kinds: Sequence[str], tokens: Sequence[TokenMap]) -> None:
-    """Raise `SiteError` for what comes out of cross-attention layers in a prompt without an image, which skips them."""
-    skipped = [layer for layer in layers if kinds and kinds[layer] == "cross"]
-    for sample, own in enumerate(tokens):
-        if skipped and own.cross is not None and not own.cross.n:
-            raise SiteError(
-                f"sample {sample} of the batch has no image, so the model skips its cross-attention layers {skipped}. "
-                "Write layers='attention', or give the sample an image."
-            )
 
 
 def _is_image(selector: Selector) -> bool:

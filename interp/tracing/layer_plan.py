@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.attention_rows import Heads
-from interp.tracing.cross_layers import CrossLayout, check_rows, is_cross, refuse_skipped
+from interp.tracing.cross_layers import CrossLayout, check_rows, is_cross
 from interp.tracing.edit_cells import Cells, Change, Patch
 from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
 from interp.tracing.hidden_rows import Hidden, refuse_rows_without_image, refuse_rows_without_keys
@@ -197,7 +197,6 @@ def _selection(
     heads = site.resolve(len(kinds), n_heads, kinds)
     if isinstance(read, Residual):
         check_rows(site, kinds)
-        refuse_skipped(list(heads), kinds, tokens)
     cross = isinstance(read, Rows) and is_cross(site, heads, kinds)
     queries = _places(() if groups == ("answer",) else groups, tokens)
     keys = _places(site.groups[1], tokens)
@@ -264,7 +263,6 @@ def _row_values(
 def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], kinds: Sequence[str]) -> StreamPatch:
     layers = tuple(edit.site.resolve(len(kinds), 1, kinds))
     check_rows(edit.site, kinds)
-    refuse_skipped(layers, kinds, tokens)
     groups = edit.site.groups[0]
     queries = _places(groups, tokens)
     values = []

@@ -27,7 +27,7 @@ from interp.tracing.prefix_pass import given_as, make_prefix
 from interp.tracing.reads import Read
 from interp.tracing.remote_job import RemoteJob, Submitted
 from interp.tracing.run import embeddings, image_features
-from interp.tracing.site import Selector, Site
+from interp.tracing.site import Layers, Selector, Site
 from interp.tracing.target import Scores, score
 from interp.tracing.trace import Trace, answers, apart, trace
 from interp.tracing.wrapped import WrappedModel
@@ -293,7 +293,7 @@ class Mllm(WrappedModel):
         self,
         queries: Selector | Sequence[Selector] = "last",
         *,
-        layers: Literal["all"] | Sequence[int] = "all",
+        layers: Layers = "all",
         batch: Batch | None = None,
     ) -> Iterator[None]:
         """Offers rows to nnsight: layers offer their rows at `mllm.layers[i].self_attn.pattern.output`, and

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from interp.errors import SiteError
-from interp.tracing.site import Selector, Site
+from interp.tracing.site import Layers, Selector, Site
 
 __all__ = ["Read", "Residual", "Rows"]
 
@@ -57,7 +57,7 @@ class Residual:
         SiteError: Layers or positions that are none.
     """
 
-    layers: Literal["all"] | Sequence[int] = "all"
+    layers: Layers = "all"
     positions: Selector | Sequence[Selector] = "last"
 
     def __post_init__(self) -> None:

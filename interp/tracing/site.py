@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from interp.errors import SiteError
 from interp.inputs.tokens import TokenMap, Word
 
-__all__ = ["ImageMask", "Positions", "Selector", "Site", "image_mask", "positions", "select"]
+__all__ = ["ImageMask", "Layers", "Positions", "Selector", "Site", "image_mask", "positions", "select"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,10 @@ def _plain(mask: Any) -> np.ndarray:
     return np.asarray(mask.tolist() if hasattr(mask, "detach") else mask)
 
 
+Layers: TypeAlias = Literal["all", "attention", "cross"] | Sequence[int]
+"""Layers by number, all of them, or those of a kind."""
+
+
 @dataclass(frozen=True)
 class Site:
     """Rows and columns of attention. Stored as tuples: a site hashes, compares and serialises.
@@ -114,7 +118,7 @@ class Site:
         SiteError: Values of the wrong kind, pairs together with layers, or an empty selection.
     """
 
-    layers: Literal["all", "attention", "cross"] | Sequence[int] = "all"
+    layers: Layers = "all"
     heads: Literal["all"] | Sequence[int] | Sequence[tuple[int, int]] = "all"
     queries: Selector | Sequence[Selector] = "last"
     keys: Selector | Sequence[Selector] = "image"

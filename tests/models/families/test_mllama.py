@@ -17,7 +17,14 @@ from tests.models import pixel_impulses
 
 ADAPTER = Mllama()
 # (width, height) and tiles (rows, cols): the canvas that enlarges least, else the one that shrinks least
-CANVASES = {(56, 56): (1, 1), (150, 60): (1, 3), (60, 200): (4, 1), (112, 112): (2, 2), (9, 11): (1, 1), (300, 280): (2, 2)}
+CANVASES = {
+    (56, 56): (1, 1),
+    (150, 60): (1, 3),
+    (60, 200): (4, 1),
+    (112, 112): (2, 2),
+    (9, 11): (1, 1),
+    (300, 280): (2, 2),
+}
 
 
 @cache
