@@ -14,7 +14,7 @@ from torch import nn
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.answers_only import ANSWERS_ONLY, AnswersOnly
-from interp.models.refusals import refusal
+from interp.models.refusals import answers, refusal
 
 __all__ = ["BUILT_IN", "Adapter", "adapters", "built_in", "find", "installed"]
 
@@ -55,7 +55,7 @@ class Adapter(Protocol):
     - `maps` ("self"): "cross" if the image tokens are keys of cross-attention layers, outside of the sequence (mllama).
       Then `image_positions` are the placeholders that stand for images, a method `cross_keys(inputs, placeholders,
       config)` returns the image tokens' columns among those keys and an `interp.inputs.cross_keys.CrossKeys`, and a
-      cross-attention layer has its attention at `.cross_attn`. "composed" if it is made of two (`interp.models.base`).
+      cross-attention layer has its attention at `.cross_attn`.
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
@@ -135,6 +135,8 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
             given adapter lacks a part.
     """
     if isinstance(adapter, str) and adapter == ANSWERS_ONLY:
+        if not answers(config):
+            raise ModelError(f"adapter={ANSWERS_ONLY!r} is for models that answer. {refusal(config)}")
         return AnswersOnly(refusal(config) or "Open it without adapter= for these.")
     if isinstance(adapter, str):
         return _named(adapter)
@@ -152,6 +154,8 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
             return candidate
     reason = refusal(config)
     if reason is not None:
+        if not answers(config):
+            raise ModelError(reason)
         raise ModelError(
             f"{reason} To let it answer without a map, for a table of answers, pass adapter={ANSWERS_ONLY!r}."
         )

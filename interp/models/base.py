@@ -18,10 +18,9 @@ Attends = Literal["causal", "image_blocks", "prefix"]
 """What a row of the prompt may attend to. "causal": itself and earlier tokens. "image_blocks": for image tokens also
 all tokens of their own run of image tokens. "prefix": the whole prompt."""
 
-Maps = Literal["self", "cross", "composed"]
+Maps = Literal["self", "cross"]
 """What a map is made of. "self": the image tokens are positions of the sequence and stand for places. "cross": they are
-keys of cross-attention layers, outside of the sequence. "composed": positions of the sequence are learned queries of a
-resampler, and a map is the product of the rows over them and their own attention over the patches."""
+keys of cross-attention layers, outside of the sequence."""
 
 
 class Family(ABC):

@@ -60,7 +60,7 @@ def is_cross(site: Site, heads: Mapping[int, object], kinds: Sequence[str]) -> b
     if len(named) > 1:
         raise SiteError(
             f"layers={_layers(site)} name layers of two kinds, which have different keys. Write layers='cross' for "
-            "those whose keys are the image's, layers='attention' for those whose keys are the text's, or their numbers."
+            "those with the image's keys, layers='attention' for those with the text's, or their numbers."
         )
     cross = "cross" in named
     image = [_is_image(one) for one in site.groups[1]]

@@ -17,7 +17,7 @@ _HOMES = {
     "qwen_vl": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
     "tiles": ("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"),
 }
-_MAPS: dict[str, Maps] = {"cross": "cross", "composed": "composed"}
+_MAPS: dict[str, Maps] = {"cross": "cross"}
 """What the maps of the families of a home are made of, where it is not the rows of self-attention."""
 _HOME = {family: home for home, names in _HOMES.items() for family in names}
 
