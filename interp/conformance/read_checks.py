@@ -241,9 +241,9 @@ def attends(subject: Subject) -> Measured:
         seen = np.triu(np.any([kept[layer].numpy() for layer in own.layers], axis=0), 1)
         wrong += int((seen != _declared(tokens, subject.attends)).sum())
         later += int(seen.sum())
-        for layer in cross[0].layers if cross and tokens.cross is not None else ():
+        if tokens.cross is not None:
             blocks = np.repeat(tokens.cross.blocks, tokens.cross.width, axis=1)
-            wrong += int((kept[layer].numpy() != blocks).sum())
+            wrong += sum(int((kept[layer].numpy() != blocks).sum()) for layer in cross[0].layers)
     detail = (
         f"declared {subject.attends!r}; {later} pairs of a row and a later token it sees in "
         f"{len(subject.samples)} prompts"
