@@ -32,10 +32,11 @@ def csv(
 ) -> Samples:
     """Returns the samples of a CSV or TSV file with a header.
 
-    Recognised by name (`interp.data.row_fields.COLUMNS`): `image` (or `file`, `path`, …), `question`, `answer`, `options`
-    (a JSON list, or `yes|no`), `group`, `id`, and either `boxes` (or `bbox`: JSON, one box or a list of boxes) or the
-    four columns `x0`, `y0`, `x1`, `y1` (or `xmin`, …). All others go to `meta`. A cell that is empty is a missing
-    value. Several images are a JSON list of paths. Tables are read whole; images are opened when they are used.
+    Recognised by name (`interp.data.row_fields.COLUMNS`): `image` (or `file`, `path`, …), `question`, `answer`,
+    `options` (a JSON list, or `yes|no`), `group`, `id`, and either `boxes` (or `bbox`: JSON, one box or a list of
+    boxes) or the four columns `x0`, `y0`, `x1`, `y1` (or `xmin`, …). All others go to `meta`. A cell that is empty is
+    a missing value. Several images are a JSON list of paths. Tables are read whole; images are opened when they are
+    used.
 
     Args:
         path: The file, in UTF-8.
