@@ -11,8 +11,9 @@ import transformers
 
 import interp
 from interp.conformance.tiny import kit, tiny
-from interp.errors import EditError, ModelError, PromptError, SampleError
+from interp.errors import EditError, ModelError, PromptError, SampleError, StudyError
 from interp.inputs.prompt import Target
+from interp.study.model_spec import model_label
 from interp.tracing import Contrast, Decoding, Knockout, Site, wrap
 from tests.identifiers import without_address
 
@@ -188,3 +189,14 @@ def test_it_is_loaded_by_name(tmp_path):
     processor.save_pretrained(tmp_path)
     mllm = interp.load(tmp_path, adapter="answers_only")
     assert mllm.answers(samples()[0], generate=2) == pair()[1].answers(samples()[0], generate=2)
+
+
+def test_a_study_opens_it_by_its_spec(tmp_path, unchecked):
+    hf, processor = tiny("llava")
+    hf.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    spec = interp.ModelSpec(str(tmp_path), adapter="answers_only")
+    assert spec.load().family == "answers_only"
+    assert model_label(spec) == f"{tmp_path}, adapter answers_only"
+    with pytest.raises(StudyError, match=r"adapter of a ModelSpec is a name"):
+        interp.ModelSpec("x", adapter=5)  # pyright: ignore[reportArgumentType]
