@@ -248,7 +248,8 @@ def models() -> int:
     console.print(table)
     versions = {", ".join(f"{n} {v}" for n, v in found["versions"].items()) for found in record.values()}
     console.print(
-        "maps: self, the image tokens are positions of the sequence; cross, they are keys of cross-attention layers. "
+        "maps: self, the image tokens are positions of the sequence; cross, they are keys of cross-attention layers; "
+        "composed, they are latents of a resampler, and maps are products with its attention. "
         "attends: which later tokens a row of the prompt sees. prefix: whether the prompt up to the last image token "
         "can be run once for many questions. images: whether a sample may have several. checked: result of "
         f"`interp check FAMILY` on tiny random weights ({'; '.join(versions) or 'no record'}). To check your own "

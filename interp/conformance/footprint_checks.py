@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from interp.conformance.check_result import Measured
-from interp.conformance.subject import Subject, inner_box, repainted
+from interp.conformance.subject import Subject, inner_box, places, repainted
 from interp.inputs.footprints import Footprints, check_layout, covered_area
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -43,14 +43,14 @@ def image_tokens(subject: Subject) -> Measured:
     for picture in subject.pictures:
         other = subject.picture((picture.shape[1], picture.shape[0]), subject.seed + 91)
         batch = subject.mllm.encode([Sample(image, "where is it?") for image in (picture, other)])
-        tokens = batch.tokens[0]
+        tokens, shown = batch.tokens[0], places(subject.mllm, batch)[0]
         embeddings = subject.mllm.embeddings(batch)
         text = (embeddings[0] != embeddings[1]).any(dim=-1).cpu().numpy()[tokens.positions("text")]
         features = subject.mllm.image_features(batch)
         moved = (features[0] != features[1]).any(dim=-1).cpu().numpy()
-        area = ~np.isnan(tokens.footprints).any(axis=1)
+        area = ~np.isnan(shown.footprints).any(axis=1)
         bad = int((~moved[area]).sum() + text.sum())
-        wrong, total = wrong + bad, total + tokens.n
+        wrong, total = wrong + bad, total + shown.n
         where += [f"{bad} in a {_size(picture)} image"] if bad else []
     detail = f"{total} image tokens in {len(subject.pictures)} images change with the picture"
     return Measured(wrong, "positions that disagree with the map", 0, "; ".join(where) or detail)
@@ -66,7 +66,7 @@ def tiling(subject: Subject) -> Measured:
     """
     gaps, shares = [0.0], []
     for picture in subject.pictures:
-        tokens = subject.mllm.encode(Sample(picture, "where is it?")).tokens[0]
+        tokens = places(subject.mllm, subject.mllm.encode(Sample(picture, "where is it?")))[0]
         check_layout(
             Footprints(tokens.footprints, tokens.grid, tokens.views, tokens.image_index), tokens.sizes
         )
@@ -233,7 +233,7 @@ def locality(subject: Subject) -> Measured:
 def probe(subject: Subject, picture: np.ndarray) -> list[Probed]:
     """Paints over the pixels of the chosen tokens one after another; returns one `Probed` per pair of views."""
     sample = Sample(picture, _QUESTION)
-    tokens = subject.mllm.encode(sample).tokens[0]
+    tokens = places(subject.mllm, subject.mllm.encode(sample))[0]
     chosen = choose(tokens, subject.probes, subject.seed, per_line=_PER_LINE[subject.trained])
     if not len(chosen):
         return []
@@ -290,7 +290,7 @@ def embedded(
 def several_images(subject: Subject) -> Measured:
     """Checks that painting in one of two pictures changes most a token of that picture, at the painted box."""
     pictures = [subject.pictures[0], subject.pictures[1 % len(subject.pictures)]]
-    tokens = subject.mllm.encode(Sample(images=pictures, question=_QUESTION)).tokens[0]
+    tokens = places(subject.mllm, subject.mllm.encode(Sample(images=pictures, question=_QUESTION)))[0]
     probes = [
         (image, inner_box(tokens.footprints[token]))
         for image in (0, 1)

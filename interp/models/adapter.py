@@ -28,6 +28,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.internvl:InternVl",
     "interp.models.families.gemma3:Gemma3",
     "interp.models.families.idefics:Idefics3",
+    "interp.models.families.idefics2:Idefics2",
     "interp.models.families.idefics:SmolVlm",
     "interp.models.families.paligemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",
@@ -55,7 +56,9 @@ class Adapter(Protocol):
     - `maps` ("self"): "cross" if the image tokens are keys of cross-attention layers, outside of the sequence (mllama).
       Then `image_positions` are the placeholders that stand for images, a method `cross_keys(inputs, placeholders,
       config)` returns the image tokens' columns among those keys and an `interp.inputs.cross_keys.CrossKeys`, and a
-      cross-attention layer has its attention at `.cross_attn`.
+      cross-attention layer has its attention at `.cross_attn`. "composed" if image tokens are latents of a resampler
+      (idefics2): then `footprints` have no area, a method `patches` with the same arguments returns those of the
+      resampler's keys, and `resampler(model)` returns an `interp.models.base.Resampler`.
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that

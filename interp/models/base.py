@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -12,15 +12,32 @@ from torch import nn
 
 from interp.inputs.footprints import Footprints
 
-__all__ = ["Attends", "Family", "Maps"]
+__all__ = ["Attends", "Family", "Maps", "Resampler"]
 
 Attends = Literal["causal", "image_blocks", "prefix"]
 """What a row of the prompt may attend to. "causal": itself and earlier tokens. "image_blocks": for image tokens also
 all tokens of their own run of image tokens. "prefix": the whole prompt."""
 
-Maps = Literal["self", "cross"]
+Maps = Literal["self", "cross", "composed"]
 """What a map is made of. "self": the image tokens are positions of the sequence and stand for places. "cross": they are
-keys of cross-attention layers, outside of the sequence."""
+keys of cross-attention layers, outside of the sequence. "composed": they are latents of a resampler, which are no
+places; a map is the product of the rows over them and their own attention over the patches."""
+
+
+class Resampler(NamedTuple):
+    """What makes latents of an image's patches.
+
+    Attributes:
+        module: The module that is given the patches' features, (view, patch, hidden).
+        features: The name of that argument.
+        attentions: The attention modules in it whose queries are the latents and whose keys are the patches.
+        attends_to_latents: Whether the latents are keys too, after the patches.
+    """
+
+    module: nn.Module
+    features: str
+    attentions: list[Any]
+    attends_to_latents: bool = True
 
 
 class Family(ABC):

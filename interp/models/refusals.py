@@ -40,7 +40,6 @@ _REASONS: dict[str, tuple[str, str]] = {
     # queries
     "blip-2": (f"{_QUERIES} (Q-Former)", _QUERIES_WAY),
     "instructblip": (f"{_QUERIES} (Q-Former)", _QUERIES_WAY),
-    "idefics2": (f"{_QUERIES} (perceiver resampler)", _QUERIES_WAY),
     "aria": (f"{_QUERIES} (its projector's cross-attention)", _QUERIES_WAY),
     "kosmos-2": (f"{_QUERIES} (latent queries)", _QUERIES_WAY),
     "kosmos-2.5": (f"{_QUERIES} (latent queries)", _QUERIES_WAY),

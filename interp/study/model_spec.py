@@ -89,7 +89,7 @@ class ModelSpec:
             raise StudyError(f'a model\'s id is a text such as "organism" or a folder; got {self.id!r}.')
         if self.adapter is not None and not isinstance(self.adapter, str):
             raise StudyError(
-                f"adapter of a ModelSpec is a name, so that other processes can open the model; got {self.adapter!r:.200}. "
+                f"adapter of a ModelSpec is a name, so that other processes can open it; got {self.adapter!r:.200}. "
                 "For an Adapter of your own, load the model with it and pass that."
             )
         for name in ("processor", "quantization", "device_map"):

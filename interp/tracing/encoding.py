@@ -24,7 +24,7 @@ from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
 from interp.tracing.padded_tensors import alike, joined_images, left_padded
-from interp.tracing.rendering import Rendered, expand, question_tokens, render
+from interp.tracing.rendering import Rendered, expand, grown_at_once, question_tokens, render
 from interp.tracing.rope import Rope
 
 __all__ = ["PER_ROW", "PER_TOKEN", "Batch", "Encoded", "Encoder", "position_ids"]
@@ -370,6 +370,11 @@ class Encoder:
         if getattr(self.adapter, "maps", "self") == "cross":
             positions, cross = self.adapter.cross_keys(found, positions, self.config)  # pyright: ignore
             spans = [[]]  # a placeholder stays one token
+        told = spans is not None
+        if spans is None and offsets is not None:
+            spans = grown_at_once(
+                rendered.laid, getattr(self.processor, "image_token", None), offsets[0].numpy()
+            )
         footprints = self.adapter.footprints(sample.sizes, found, self.processor, self.config)
         check_count(len(positions), footprints, family=self.adapter.name, sizes=sample.sizes)
         located: dict[str, Any] = {}
@@ -386,7 +391,7 @@ class Encoder:
             cross=cross,
             **located,
         )
-        known = located and spans and cross is None
+        known = located and spans and told and cross is None
         expansions = tuple(span["replacement"] for span in spans[0]) if known else None
         made = {name: value for name, value in found.items() if name not in PER_TOKEN}
         prints = _fingerprints(sample)

@@ -219,7 +219,8 @@ class Mllm(WrappedModel):
         """The features of each sample's image tokens, in the order of `tokens.image`; the decoder is not run.
 
         What the language model is given in their place: `embeddings` at image positions, or, where the image is no part
-        of the sequence, what cross-attention layers project to keys and values.
+        of the sequence, what cross-attention layers project to keys and values. Where image tokens are latents of a
+        resampler: the features of the patches that it is given, in the order of a composed map.
 
         Raises:
             ModelError: As `embeddings`.

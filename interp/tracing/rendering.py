@@ -22,7 +22,7 @@ from interp.inputs.words import word_spans
 from interp.models.adapter import Adapter
 from interp.tracing.chat_templates import LARGEST, bounded
 
-__all__ = ["Rendered", "expand", "plain_text", "question_tokens", "render"]
+__all__ = ["Rendered", "expand", "grown_at_once", "plain_text", "question_tokens", "render"]
 
 Span = tuple[int, int]
 """Half-open, in characters."""
@@ -322,6 +322,21 @@ def expand(text: str, placeholder: str, replacements: Sequence[str]) -> tuple[st
         expanded += replacement + piece
         at += len(placeholder) + len(piece)
     return expanded, spans
+
+
+def grown_at_once(
+    text: str, placeholder: Any, offsets: Int[np.ndarray, "position 2"]
+) -> list[list[dict[str, Span]]] | None:
+    """The growth of a text whose placeholders were expanded in an untold way, as if it were all in the last one.
+
+    So places after it are right. None where the text has no placeholder.
+    """
+    at = text.rfind(str(placeholder)) if placeholder else -1
+    if at < 0:
+        return None
+    stop = at + len(str(placeholder))
+    growth = int(np.max(np.asarray(offsets))) - len(text.rstrip())
+    return [[{"span": (at, stop), "new_span": (at, stop + growth)}]]
 
 
 def question_tokens(

@@ -302,11 +302,24 @@ def image_features(mllm: WrappedModel, batch: Batch) -> list[Float[Tensor, "toke
     """What is outside of the sequence and what its image tokens are made of; see `Mllm.image_features`."""
     if not any(tokens.n for tokens in batch.tokens):
         return [torch.empty(0, 0) for _ in batch.tokens]
+    meter = Meter(mllm.device)
+    if mllm.maps == "composed":
+        return [_patch_features(mllm, mllm.encoder.part(batch, [i]), meter) for i in range(len(batch))]
     first = mllm.installation.attentions[mllm.layer_kinds.index("cross")]
-    found = _entering(mllm, batch, first, "cross_attention_states", Meter(mllm.device))
+    found = _entering(mllm, batch, first, "cross_attention_states", meter)
     each = found.reshape(len(batch), -1, found.shape[-1])
     columns = [torch.from_numpy(one.image.copy()).to(each.device) for one in batch.tokens]
     return [own[at] for own, at in zip(each, columns, strict=True)]
+
+
+def _patch_features(mllm: WrappedModel, batch: Batch, meter: Meter) -> Float[Tensor, "patch hidden"]:
+    """What a resampler is given for each patch of one sample; 0 for those without a footprint, which it masks."""
+    adapter: Any = mllm.adapter
+    resampler, (single,), (sample,) = adapter.resampler(mllm.hf), batch.singles, batch.samples
+    found = _entering(mllm, batch, resampler.module, resampler.features, meter).flatten(0, 1)
+    boxes = adapter.patches(sample.sizes, single.inputs, mllm.processor, mllm.hf.config).boxes
+    seen = torch.from_numpy(boxes[:, 0] == boxes[:, 0]).to(found.device)
+    return torch.where(seen[:, None], found, 0.0)
 
 
 def _entering(mllm: WrappedModel, batch: Batch, module: nn.Module, name: str, meter: Meter) -> Tensor:

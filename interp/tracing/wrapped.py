@@ -100,6 +100,11 @@ class WrappedModel:
         Args:
             what: What needs them, in the plural.
         """
+        if self.maps == "composed":
+            raise ModelError(
+                f"{what} need image tokens that stand for places; those of {self.family} are latents of a resampler. "
+                "Read or edit these, or use interp.indicators.Attention(), whose maps over patches are composed."
+            )
         if self.maps == "cross":
             raise ModelError(
                 f"{what} need image tokens that are positions of the sequence, and those of {self.family} are keys of "

@@ -248,6 +248,27 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "patch_size": 14,
         },
     },
+    "HuggingFaceM4/idefics2-8b": {
+        "model_type": "idefics2",
+        "perceiver_config": {
+            "hidden_size": 4096,
+            "num_key_value_heads": 4,
+            "resampler_depth": 3,
+            "resampler_head_dim": 96,
+            "resampler_n_heads": 16,
+            "resampler_n_latents": 64,
+        },
+        "text_config": {**MISTRAL, "vocab_size": 32003},
+        "tie_word_embeddings": False,
+        "vision_config": {
+            "hidden_size": 1152,
+            "image_size": 980,
+            "intermediate_size": 4304,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 27,
+            "patch_size": 14,
+        },
+    },
     "meta-llama/Llama-3.2-11B-Vision-Instruct": {
         "model_type": "mllama",
         "image_token_index": 128256,
@@ -343,6 +364,12 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
             "image_seq_length": 256,
             "full_image_sequence": "\n\n<start_of_image>" + "<image_soft_token>" * 256 + "<end_of_image>\n\n",
         },
+    ),
+    "idefics2": (
+        transformers.Idefics2ImageProcessorPil(
+            size={"shortest_edge": 378, "longest_edge": 980}, do_image_splitting=True
+        ),
+        {"image_seq_len": 64},
     ),
     "mllama": (
         transformers.MllamaImageProcessorPil(size={"height": 560, "width": 560}, max_image_tiles=4),

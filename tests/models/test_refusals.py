@@ -19,7 +19,6 @@ EVIDENCE = {
     "blip": ("cross-attention layers", ".crossattention."),
     "blip-2": ("Q-Former", "query_tokens"),
     "instructblip": ("Q-Former", "query_tokens"),
-    "idefics2": ("perceiver resampler", "perceiver_resampler.latents"),
     "aria": ("projector's cross-attention", "multi_modal_projector.query"),
     "kosmos-2": ("latent queries", "latent_query"),
     "kosmos-2.5": ("latent queries", "latent_query"),

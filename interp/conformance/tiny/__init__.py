@@ -12,12 +12,13 @@ from interp.models.base import Maps
 __all__ = ["families", "recipe", "tiny"]
 
 _HOMES = {
+    "composed": ("idefics2",),
     "cross": ("mllama",),
     "one_grid": ("gemma3", "llava", "mistral3", "paligemma", "vila"),
     "qwen_vl": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
     "tiles": ("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"),
 }
-_MAPS: dict[str, Maps] = {"cross": "cross"}
+_MAPS: dict[str, Maps] = {"cross": "cross", "composed": "composed"}
 """What the maps of the families of a home are made of, where it is not the rows of self-attention."""
 _HOME = {family: home for home, names in _HOMES.items() for family in names}
 
