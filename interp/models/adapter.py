@@ -36,6 +36,13 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.paligemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",
     "interp.models.families.vila:Vila",
+    "interp.models.families.deepseek_vl:DeepseekVl",
+    "interp.models.families.vipllava:VipLlava",
+    "interp.models.families.fast_vlm:FastVlm",
+    "interp.models.families.ovis2:Ovis2",
+    "interp.models.families.got_ocr2:GotOcr2",
+    "interp.models.families.lighton_ocr:LightOnOcr",
+    "interp.models.families.kimi_k25:KimiK25",
 )
 """The built-in families, module:class; imported on first use."""
 
@@ -63,6 +70,7 @@ class Adapter(Protocol):
       made of each alone; None for inputs that are joined along their first axis (molmo2).
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
+    - `nested_images` (True): whether the processor takes the images of a sample as a list of their own (got_ocr2: no).
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that

@@ -32,6 +32,7 @@ class Family(ABC):
             which a model's config decides that overrides `attends_in`.
         first_position: The position id of a prompt's first token.
         examples: Hub ids of the family.
+        nested_images: Whether the processor takes the images of a sample as a list of their own.
     """
 
     name: ClassVar[str]
@@ -40,6 +41,7 @@ class Family(ABC):
     attends: ClassVar[Attends] = "causal"
     first_position: ClassVar[int] = 0
     examples: ClassVar[tuple[str, ...]] = ()
+    nested_images: ClassVar[bool] = True
 
     def matches(self, config: Any) -> bool:
         """Whether the config's model type is one of the family's."""

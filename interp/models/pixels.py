@@ -80,6 +80,8 @@ def pixel_views(
         views = _positioned(inputs, shape, tokens, config)
     elif len(shape) == 5 and hasattr(config, "image_grid_pinpoints"):
         views = _anyres(inputs, shape, tokens, processor, config)
+    elif len(shape) == 4 and "image_grid_thw" in inputs:
+        views = _padded(inputs, shape, tokens, int(setting(processor, "merge_size")))
     elif len(shape) in (4, 5):
         views = _stacked(inputs, shape, tokens, config)
     else:
@@ -135,6 +137,22 @@ def _flattened(
             raise strange(shape, tokens)
         take = partial(_merged, start=first, grid=(rows, cols), merge=merge, side=side)
         cells = np.arange(start, start + rows * cols).reshape(rows, cols)
+        views.append(PixelView(cells, _lines(rows, merge * side), _lines(cols, merge * side), take))
+        start, first = start + rows * cols, first + down * across
+    if (start, first) != (tokens.n, shape[0]):
+        raise strange(shape, tokens)
+    return views
+
+
+def _padded(
+    inputs: Mapping[str, Any], shape: tuple[int, ...], tokens: TokenMap, merge: int
+) -> list[PixelView]:
+    """Returns the views of Kimi's patches, (patch, channel, row, col), which are row-major over the padded image."""
+    side, views, start, first = shape[-1], [], 0, 0
+    for _, down, across in ([int(n) for n in grid] for grid in inputs["image_grid_thw"]):
+        rows, cols = down // merge, across // merge
+        cells = np.arange(start, start + rows * cols).reshape(rows, cols)
+        take = partial(_gridded, start=first, grid=(down, across))
         views.append(PixelView(cells, _lines(rows, merge * side), _lines(cols, merge * side), take))
         start, first = start + rows * cols, first + down * across
     if (start, first) != (tokens.n, shape[0]):
@@ -224,6 +242,12 @@ def _merged(values: np.ndarray, start: int, grid: tuple[int, int], merge: int, s
     own = values[start : start + rows * cols * m * m]
     blocks = own.reshape(rows, cols, m, m, 3, -1, p, p)  # … merged row, merged col, channel, frame, y, x
     return blocks.transpose(5, 4, 0, 2, 6, 1, 3, 7).reshape(-1, 3, rows * m * p, cols * m * p)
+
+
+def _gridded(values: np.ndarray, start: int, grid: tuple[int, int]) -> np.ndarray:
+    (rows, cols), (channels, high, wide) = grid, values.shape[-3:]
+    own = values[start : start + rows * cols].reshape(rows, cols, channels, high, wide)
+    return own.transpose(2, 0, 3, 1, 4).reshape(1, channels, rows * high, cols * wide)
 
 
 def _in_place(values: np.ndarray, image: int, patches: tuple[int, int], side: int) -> np.ndarray:

@@ -78,6 +78,12 @@ _REASONS: dict[str, tuple[str, str]] = {
         "it predicts a robot's actions from noise: there is no row that predicts the next token",
         "load the PaliGemma that it is built on, if you want to study what it says about an image",
     ),
+    "lfm2_vl": (
+        "most layers of its decoder are short convolutions, which have no rows of attention, and this version reads "
+        "only decoders whose every layer has attention",
+        "read its attention layers in transformers (`config.text_config.layer_types` names them), under eager "
+        "attention",
+    ),
     "evolla": ("it reads proteins, not images", "take a model that sees images"),
     "instructblipvideo": (_VIDEO, "take a model of images, such as one of the built-in families"),
 }

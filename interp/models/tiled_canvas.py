@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
-from interp.models.resizing import check_views, down_columns, one_image, setting, squashed_size, whole
+from interp.models.resizing import (
+    check_views,
+    down_columns,
+    one_image,
+    setting,
+    squashed_size,
+    tile_windows,
+    whole,
+)
 
-__all__ = ["tiled_canvas"]
+__all__ = ["canvas_of", "tiled_footprints"]
 
 
-def tiled_canvas(
+def tiled_footprints(
     sizes: Sequence[Size],
     inputs: Mapping[str, Any],
     processor: Any,
@@ -40,7 +47,7 @@ def tiled_canvas(
         ModelError: The tiles are not square, or the pixel values do not follow from the settings.
     """
     tiles = [squashed_size(size, processor, family) for size in sizes]
-    canvases = [_canvas(size, processor) for size in sizes]
+    canvases = [canvas_of(size, processor) for size in sizes]
     counts = [cols * rows + (cols * rows > 1) for cols, rows in canvases]
     views = [tile for tile, count in zip(tiles, counts, strict=True) for _ in range(count)]
     check_views(inputs, views, sizes, processor)
@@ -48,8 +55,8 @@ def tiled_canvas(
     return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
 
 
-def _canvas(size: Size, processor: Any) -> tuple[int, int]:
-    """Returns (columns, rows) of tiles."""
+def canvas_of(size: Size, processor: Any) -> tuple[int, int]:
+    """Returns the (columns, rows) of tiles that an image is cut into."""
     fewest, most = setting(processor, "min_patches"), setting(processor, "max_patches")
     if not setting(processor, "crop_to_patches") or most <= 1:
         return 1, 1
@@ -71,9 +78,6 @@ def _side(tile: Size, family: str, patch: Sequence[int], ratio: float) -> int:
 
 def _laid(size: Size, canvas: tuple[int, int], side: int, turned: bool) -> Footprints:
     """Returns the tokens of one image; with `turned` each tile's tokens run down its columns."""
-    (cols, rows), (wide, high) = canvas, (size[0] / canvas[0], size[1] / canvas[1])
-    places = product(range(rows), range(cols))
-    windows = [(c * wide, r * high, (c + 1) * wide, (r + 1) * high) for r, c in places]
-    tiles = [lay(size, (side, side), window, view="tile") for window in windows]
+    tiles = [lay(size, (side, side), window, view="tile") for window in tile_windows(size, canvas)]
     views = tiles if len(tiles) == 1 else [*tiles, lay(size, (side, side), whole(size), view="thumbnail")]
     return one_image([down_columns(view) for view in views] if turned else views)

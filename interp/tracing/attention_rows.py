@@ -218,7 +218,7 @@ def row_outputs(
 def attend(
     queries: Float[Tensor, "sample head query dim"],
     keys: Sequence[Float[Tensor, "_ _ _ dim"]],
-    values: Sequence[Float[Tensor, "_ _ _ dim"]],
+    values: Sequence[Float[Tensor, "_ _ _ value_dim"]],
     mask: Tensor | None,
     *,
     heads: Heads,
@@ -226,7 +226,7 @@ def attend(
     softcap: float | None = None,
     causal: bool = True,
     erased: Bool[Tensor, "sample head_or_one query key"] | None = None,
-) -> Float[Tensor, "sample query head dim"]:
+) -> Float[Tensor, "sample query head value_dim"]:
     """Returns attention over key segments, in the layout transformers expects of an attention function.
 
     For a suffix's few rows against a long shared prefix. Rows are taken in chunks of about `CHUNK_BYTES`. Weights

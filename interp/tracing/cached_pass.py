@@ -25,7 +25,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.encoding import PER_TOKEN, Batch
 from interp.tracing.finite import check_logits
 from interp.tracing.out_of_memory import in_halves
-from interp.tracing.prefix import After, Prefix, exact, pass_inputs
+from interp.tracing.prefix import After, Prefix, exact, expanded, pass_inputs
 from interp.tracing.run import run_pass, whole_cache
 from interp.tracing.shared_keys import HiddenCells, SharedKeys
 from interp.tracing.wide_logits import is_half, wide_logits
@@ -109,7 +109,9 @@ class KeptPass:
             first, keys, values = before.lengths[0], before.keys, before.values
         else:
             kept = [made[i] for i in mllm.key_layers] if made else []
-            first, keys, values = 0, tuple(one.keys for one in kept), tuple(one.values for one in kept)
+            with torch.no_grad():
+                pairs = expanded(mllm.adapter.layers(mllm.hf), [(one.keys, one.values) for one in kept])
+            first, keys, values = 0, tuple(k for k, _ in pairs), tuple(v for _, v in pairs)
         sources = {source for i, source in enumerate(mllm.key_layers) if source != i}
         shared = {i: (made[i].keys, made[i].values) for i in sources if made}
         seen = (watch.entering, watch.added, found, tuple(watch.kinds), watch.beside, shared)

@@ -409,10 +409,11 @@ class Encoder:
                 "and processor.num_additional_image_tokens, and pass processor=."
             )
         fast = getattr(self.processor.tokenizer, "is_fast", False)
+        nested = [images] if getattr(self.adapter, "nested_images", True) else images
         try:
             found = self.processor(
                 text=[text],
-                images=[images] if images else None,
+                images=nested if images else None,
                 return_tensors="pt",
                 return_text_replacement_offsets=True,
                 text_kwargs={"return_offsets_mapping": fast, **self._tokenizer_options(text)},

@@ -18,7 +18,7 @@ from interp.inputs.sample import Sample
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encoding import PER_TOKEN, Batch, sliced
 from interp.tracing.finite import check_prefix
-from interp.tracing.prefix import Prefix, Stop, exact, prefix_lengths, prefix_lines, serving
+from interp.tracing.prefix import Prefix, Stop, exact, expanded, prefix_lengths, prefix_lines, serving
 from interp.tracing.run import PassCompleteError, run_pass
 from interp.tracing.wrapped import WrappedModel
 
@@ -120,6 +120,7 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
         closed = closed and mllm.visibility.rope.shared(heads)
         with mllm.installation.armed({}), torch.no_grad():
             layers = run_prefix(mllm.hf, own, heads, mllm.key_layers, meter) if closed else []
+            layers = expanded(mllm.adapter.layers(mllm.hf), layers)
         check_prefix(mllm, own, heads, layers)
         keys, values = zip(*layers, strict=True) if layers else ((), ())
         return Prefix(own, heads, keys, values, Cost(), mllm.installation)

@@ -68,7 +68,8 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     text = write(given)
     _check_placeholders(text, sample, processor)
     _check_special(sample, prompt, processor)
-    lay = partial(_laid_out, processor, n_images=len(sample.images))
+    nested = getattr(adapter, "nested_images", True)
+    lay = partial(_laid_out, processor, n_images=len(sample.images) if nested else 0)
     laid = lay(text)
     span = prompt.question_span(sample)
     marks = _Marks.not_in(laid + given.user + (given.system or ""))
@@ -209,7 +210,8 @@ def _special_tokens(processor: Any) -> re.Pattern[str]:
 def _laid_out(processor: Any, text: str, n_images: int) -> str:
     """The text once the processor has added to it, before it expands its placeholders.
 
-    What it adds does not depend on the images, so blank ones stand for them.
+    What it adds does not depend on the images, so blank ones stand for them. A processor that takes a sample's images
+    as a flat list (GOT-OCR's) adds nothing; there the number of images is given as 0.
     """
     prepare = getattr(processor, "prepare_inputs_layout", None)
     if prepare is None or not n_images:

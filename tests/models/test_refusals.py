@@ -35,6 +35,7 @@ EVIDENCE = {
     "git": ("the prompt's ids hold no image tokens", "visual_projection"),
     "diffusion_gemma": ("refining a whole canvas", "decoder.self_conditioning"),
     "pi0": ("actions", "action_in_proj"),
+    "lfm2_vl": ("short convolutions", "layers.0.conv.conv.weight"),
     "evolla": ("proteins", "protein_encoder"),
     "instructblipvideo": ("clips of frames", "query_tokens"),
 }
@@ -45,6 +46,9 @@ FOREIGN = {"flamingo", "qwen", "minicpmv", "vision-encoder-decoder"}
 def default_model(kind: str) -> torch.nn.Module:
     """The model of a config's defaults, without weights; the defaults of two are complete only for a part."""
     config = CONFIG_MAPPING[kind]()
+    if kind == "lfm2_vl":  # as in the published models; the default has attention in every layer
+        config.text_config.layer_types = ["conv", "full_attention"]
+        config.text_config.num_hidden_layers = 2
     with torch.device("meta"):
         if kind == "gemma3n":  # its tower needs timm
             return transformers.Gemma3nTextModel(config.text_config)

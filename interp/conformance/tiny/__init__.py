@@ -15,6 +15,8 @@ __all__ = ["families", "recipe", "tiny"]
 
 _HOMES = {
     "grids": ("aya_vision", "cohere2_vision", "gemma4", "molmo2"),
+    "documents": ("deepseek_vl", "fast_vlm", "got_ocr2", "lighton_ocr", "ovis2", "vipllava"),
+    "latents": ("kimi_k25",),
     "one_grid": ("gemma3", "llava", "mistral3", "paligemma", "vila"),
     "qwen_vl": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
     "tiles": ("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"),
@@ -63,7 +65,7 @@ def tiny(family: str, attention: str = "sdpa", seed: int = 0) -> tuple[Any, Any]
     if not isinstance(attention, str):
         raise ModelError(f'attention is the name of an implementation such as "sdpa"; got {attention!r}.')
     try:
-        model = build(made.model, made.config(), attention, seed)
+        model = build(made.model, made.config(), attention, seed, whole=made.whole)
     except (ValueError, ImportError) as error:  # transformers' words for an implementation that it lacks
         raise ModelError(
             f"attention={attention!r} cannot be used for the tiny {family} ({error})."

@@ -8,7 +8,7 @@ from typing import Any
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size
 from interp.models.base import Family
-from interp.models.tiled_canvas import tiled_canvas
+from interp.models.tiled_canvas import tiled_footprints
 
 __all__ = ["AyaVision", "Cohere2Vision"]
 
@@ -35,7 +35,7 @@ class AyaVision(Family):
                 f"{self.name} expects every patch of the tower (vision_feature_select_strategy='full'); "
                 f"this config has {config.vision_feature_select_strategy!r}. Pass adapter= with your own footprints."
             )
-        return tiled_canvas(
+        return tiled_footprints(
             sizes, inputs, processor, family=self.name, patch=(patch, patch), ratio=1 / factor
         )
 

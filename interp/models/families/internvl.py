@@ -7,7 +7,7 @@ from typing import Any
 
 from interp.inputs.footprints import Footprints, Size
 from interp.models.base import Family
-from interp.models.tiled_canvas import tiled_canvas
+from interp.models.tiled_canvas import tiled_footprints
 
 __all__ = ["InternVl"]
 
@@ -31,7 +31,7 @@ class InternVl(Family):
         Raises:
             ModelError: The tiles are not square, or the pixel values do not follow from the settings.
         """
-        return tiled_canvas(
+        return tiled_footprints(
             sizes,
             inputs,
             processor,
