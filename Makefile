@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: check format test test-all demo bench notebooks docs
+.PHONY: check format test test-all versions demo bench notebooks docs
 
 check:  ## format, lint, types, import directions
 	ruff format --check .
@@ -15,8 +15,11 @@ format:  ## rewrite files the way `check` wants them
 test:  ## what to run often: every behaviour once, offline, in minutes
 	pytest
 
-test-all:  ## the slow tests too: every combination of the matrices, every notebook; before an issue is closed
+test-all: versions  ## the slow tests too: every combination of the matrices, every notebook; before an issue is closed
 	pytest -m "not gpu and not remote"
+
+versions:  ## the lowest and the newest versions of what interp stands on
+	$(PYTHON) -m tests.versions lowest highest
 
 demo:  ## where does the organism look? leaves runs/…/report.html
 	$(PYTHON) studies/fig3_layer_sweep.py

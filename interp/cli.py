@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import partial, wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,13 @@ __all__ = ["COMMANDS", "WorkerOptions", "main", "merge_command", "run_script"]
 _WIDTH = 150
 """Width of tables that are not printed to a terminal."""
 
-_ATTENDS = {"causal": "none", "image_blocks": "its own image", "prefix": "the prompt"}
+_ATTENDS = {
+    "causal": "none",
+    "image_blocks": "its own image",
+    "sliding_image_blocks": "its own image, in sliding layers",
+    "images": "all images",
+    "prefix": "the prompt",
+}
 """What the values of an adapter's `attends` mean, in plain words."""
 
 
@@ -232,7 +239,7 @@ def _checked(model: str | None, options: dict[str, Any], record: bool) -> int:
 def models() -> int:
     """List the model families: their image tokens, what each supports, and how it was checked."""
     from interp.conformance.check_result import read_record
-    from interp.models.adapter import adapters
+    from interp.models.adapter import adapters, is_available
     from interp.models.refusals import without_maps
 
     record = read_record()
@@ -242,10 +249,15 @@ def models() -> int:
         table.add_column(name)
     for name in ("executors", "checked"):
         table.add_column(name, no_wrap=True)
-    for adapter in adapters():
-        table.add_row(*_described(adapter, record.get(adapter.name)))
+    found_here = {adapter.name: adapter for adapter in adapters() if is_available(adapter)}
+    for name, adapter in found_here.items():
+        table.add_row(*_described(adapter, record.get(name)))
     console = _console()
     console.print(table)
+    if lacking := [adapter.name for adapter in adapters() if adapter.name not in found_here]:
+        console.print(
+            f"transformers {version('transformers')} lacks {', '.join(lacking)}; a newer one has them."
+        )
     versions = {", ".join(f"{n} {v}" for n, v in found["versions"].items()) for found in record.values()}
     console.print(
         "maps: self, the image tokens are positions of the sequence; cross, they are keys of cross-attention layers; "

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
 from interp.cli import COMMANDS, WorkerOptions, main, run_script
 from interp.conformance import CHECKS, check_result
 from interp.conformance.tiny import families
+from interp.models import adapter as adapter_room
 from interp.models.adapter import built_in
 from interp.organism.places import folder
 from interp.run import Workers
@@ -80,6 +82,15 @@ def test_models_lists_every_family_and_how_it_was_checked(capsys):
     assert shown.count(f"{len(CHECKS)}/{len(CHECKS)}, ") == len(families())
     assert "google/gemma-3-4b" in shown
     assert "transformers 5." in shown
+
+
+def test_models_names_the_families_that_transformers_lacks(capsys, monkeypatch):
+    known = set(adapter_room.CONFIG_MAPPING) - {"qwen3_vl"}
+    monkeypatch.setattr(adapter_room, "CONFIG_MAPPING", known)
+    assert main(["models"]) == 0
+    shown = capsys.readouterr().out
+    assert " qwen3_vl " not in shown
+    assert f"transformers {version('transformers')} lacks qwen3_vl; a newer one has them." in shown
 
 
 def test_the_record_is_of_the_checks_and_families_there_are():

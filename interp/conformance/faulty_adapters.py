@@ -10,7 +10,7 @@ import numpy as np
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
-from interp.models.adapter import Adapter
+from interp.models.adapter import Adapter, attends_in
 
 __all__ = ["BREAKS", "broken_adapter"]
 
@@ -121,6 +121,10 @@ class _Broken:
         declared = getattr(good, "attends", "causal")
         other = "causal" if declared != "causal" else "image_blocks"
         self.attends = other if how == "attends" else declared
+
+    def attends_in(self, config: Any) -> Any:
+        """Returns the faulty `attends`, or what the correct adapter declares of a model with this config."""
+        return self.attends if self._how == "attends" else attends_in(self._good, config)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._good, name)

@@ -256,9 +256,10 @@ def _declared(tokens: TokenMap, attends: str) -> Bool[np.ndarray, "query key"]:
     seen = np.zeros((tokens.length, tokens.length), bool)
     if attends == "prefix":
         seen[:] = True
-    if attends == "image_blocks" and tokens.n:
+    if attends in ("image_blocks", "sliding_image_blocks", "images") and tokens.n:
         block = np.full(tokens.length, -1)
-        block[tokens.image] = np.cumsum(np.diff(tokens.image, prepend=tokens.image[0]) > 1)
+        new = np.diff(tokens.image, prepend=tokens.image[0]) > 1
+        block[tokens.image] = 0 if attends == "images" else np.cumsum(new)
         seen = (block[:, None] == block) & (block[:, None] >= 0)
     return np.triu(seen, 1)
 

@@ -39,11 +39,15 @@ class Reference:
         return [getattr(layer, str(attention_name(layer))) for layer in self.adapter.layers(self.hf)]
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "sample token_id"]:
-        """Returns the logits after the last token, without gradients and without a cache."""
+        """Returns the logits after the last token, without gradients and without a cache.
+
+        The token is named by its place: for a number of tokens, layers without keys of their own (Gemma 4) leave out
+        the other rows.
+        """
+        last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=inputs["input_ids"].device)
         with torch.no_grad():
-            return self.hf(**self._cast(inputs), logits_to_keep=1, use_cache=False, return_dict=True).logits[
-                :, -1
-            ]
+            found = self.hf(**self._cast(inputs), logits_to_keep=last, use_cache=False, return_dict=True)
+        return found.logits[:, -1]
 
     def reading(
         self,

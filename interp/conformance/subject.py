@@ -16,6 +16,7 @@ from interp.conformance.reference import Reference, finer_reference, reference
 from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
+from interp.models.adapter import attends_in
 from interp.models.base import Attends
 from interp.tracing import Batch, Mllm
 from interp.tracing.composition import patch_tokens
@@ -171,8 +172,8 @@ class Subject:
 
     @property
     def attends(self) -> Attends:
-        """The adapter's `attends`; "causal" if it has none."""
-        return getattr(self.mllm.adapter, "attends", "causal")
+        """What the adapter declares of this model; "causal" if it declares nothing."""
+        return attends_in(self.mllm.adapter, self.mllm.hf.config)
 
     @property
     def eps(self) -> float:

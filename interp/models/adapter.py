@@ -10,13 +10,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 from torch import nn
+from transformers import CONFIG_MAPPING
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.answers_only import ANSWERS_ONLY, AnswersOnly
 from interp.models.refusals import answers, refusal
 
-__all__ = ["BUILT_IN", "Adapter", "adapters", "built_in", "find", "installed"]
+__all__ = ["BUILT_IN", "Adapter", "adapters", "attends_in", "built_in", "find", "installed", "is_available"]
 
 BUILT_IN: tuple[str, ...] = (
     "interp.models.families.llava:Llava",
@@ -26,16 +27,30 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.qwen:Qwen25Vl",
     "interp.models.families.qwen:Qwen3Vl",
     "interp.models.families.internvl:InternVl",
+    "interp.models.families.cohere:AyaVision",
+    "interp.models.families.cohere:Cohere2Vision",
     "interp.models.families.gemma3:Gemma3",
+    "interp.models.families.gemma4:Gemma4",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics2:Idefics2",
     "interp.models.families.idefics:SmolVlm",
+    "interp.models.families.molmo2:Molmo2",
     "interp.models.families.paligemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",
     "interp.models.families.mllama:Mllama",
     "interp.models.families.vila:Vila",
+    "interp.models.families.deepseek_vl:DeepseekVl",
+    "interp.models.families.vipllava:VipLlava",
+    "interp.models.families.fast_vlm:FastVlm",
+    "interp.models.families.ovis2:Ovis2",
+    "interp.models.families.got_ocr2:GotOcr2",
+    "interp.models.families.lighton_ocr:LightOnOcr",
+    "interp.models.families.kimi_k25:KimiK25",
 )
 """The built-in families, module:class; imported on first use."""
+
+_OURS = "interp_"
+"""How the model types of our own classes begin (`interp.models.modeling`)."""
 
 _GROUP = "interp.adapters"
 _PARTS = ("name", "matches", "layers", "image_positions", "footprints", "fallback_prompt")
@@ -49,10 +64,16 @@ class Adapter(Protocol):
     may also have these attributes (the defaults are in parentheses):
 
     - `attends` ("causal"): "image_blocks" if image tokens also see the later tokens of their own run (gemma3), or
-      "prefix" if every prompt token sees the whole prompt (paligemma). It decides what a row may see and whether an
-      image prefix is exact.
+      "prefix" if every prompt token sees the whole prompt (paligemma); see `interp.models.base.Attends` for the
+      others. It decides what a row may see and whether an image prefix is exact.
+    - `attends_in(config)` (`attends`): the same, where a model's config decides it (gemma4).
+    - `begun(text, processor)` (`text`): the rendered prompt, begun as the processor begins it where it adds to what it
+      is given (molmo2). Places in the prompt are counted in this text.
+    - `joined(name, samples)` (along the first axis): an image input of several samples together, of what the processor
+      made of each alone; None for inputs that are joined along their first axis (molmo2).
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
+    - `nested_images` (True): whether the processor takes the images of a sample as a list of their own (got_ocr2: no).
     - `maps` ("self"): "cross" if the image tokens are keys of cross-attention layers, outside of the sequence (mllama).
       Then `image_positions` are the placeholders that stand for images, a method `cross_keys(inputs, placeholders,
       config)` returns the image tokens' columns among those keys and an `interp.inputs.cross_keys.CrossKeys`, and a
@@ -97,6 +118,12 @@ class Adapter(Protocol):
         ...
 
 
+def attends_in(adapter: Adapter, config: Any) -> Any:
+    """Returns the adapter's `attends` for a model with this config; "causal" where it says nothing."""
+    by_config = getattr(adapter, "attends_in", None)
+    return getattr(adapter, "attends", "causal") if by_config is None else by_config(config)
+
+
 def adapters() -> list[Adapter]:
     """Yields every adapter in the order of preference: the installed ones, then the built-in families.
 
@@ -120,6 +147,16 @@ def installed() -> dict[str, Adapter]:
         ModelError: An adapter cannot be imported or lacks a part.
     """
     return {_origin(entry): _loaded(entry) for entry in entry_points(group=_GROUP)}
+
+
+def is_available(adapter: Adapter) -> bool:
+    """Whether the installed transformers can build models of a family.
+
+    It can if it maps one of the family's model types to a config class. Types of `interp`'s own classes (`interp_…`)
+    always work; an adapter that names no types counts as available, since only its own `matches` can tell.
+    """
+    theirs = [kind for kind in getattr(adapter, "model_types", ()) if not kind.startswith(_OURS)]
+    return not theirs or any(kind in CONFIG_MAPPING for kind in theirs)
 
 
 def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ from transformers.image_processing_utils import get_patch_output_size, select_be
 from transformers.image_utils import ChannelDimension
 
 from interp.errors import ModelError
-from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
+from interp.inputs.footprints import Footprints, Size, Window, concatenate, lay, pulled_back
 from interp.models.resizing import agree, blank, pixel_size
 
-__all__ = ["AnyRes", "mesh", "patch_lines"]
+__all__ = ["AnyRes", "mesh", "patch_lines", "squares"]
 
 _SNAP = 1e-9  # share of the image's longer side: a cell edge this close to a whole pixel is moved onto it
 
@@ -184,6 +184,22 @@ def mesh(
     boxes = boxes.reshape(-1, 4)
     boxes[(boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])] = np.nan
     return Footprints(boxes, None, np.full(len(boxes), view), np.zeros(len(boxes), int))
+
+
+def squares(size: Size, window: Window, edges: Float[np.ndarray, " edge"], *, view: str = "") -> Footprints:
+    """Returns the row-major grid of cells between the same edges along both sides of a window.
+
+    Args:
+        size: (width, height) of the image.
+        window: The part of the image, xyxy in its pixels.
+        edges: Increasing, as parts of the window's side; they need not be even.
+        view: The name of the tokens' view.
+    """
+    cols, rows = (
+        np.stack([lines[:-1], lines[1:]], axis=1)
+        for lines in (window[axis] + (window[axis + 2] - window[axis]) * edges for axis in (0, 1))
+    )
+    return replace(mesh(size, rows, cols, view=view), grid=(len(rows), len(cols)))
 
 
 def _cuts(size: Size, patches: tuple[int, int]) -> tuple[int, int]:

@@ -14,9 +14,11 @@ from interp.inputs.footprints import Footprints
 
 __all__ = ["Attends", "Family", "Maps", "Resampler"]
 
-Attends = Literal["causal", "image_blocks", "prefix"]
+Attends = Literal["causal", "image_blocks", "sliding_image_blocks", "images", "prefix"]
 """What a row of the prompt may attend to. "causal": itself and earlier tokens. "image_blocks": for image tokens also
-all tokens of their own run of image tokens. "prefix": the whole prompt."""
+all tokens of their own run of image tokens. "sliding_image_blocks": the same in layers with a sliding window alone,
+and what lies behind the window stays hidden. "images": for image tokens also all image tokens of the prompt.
+"prefix": the whole prompt."""
 
 Maps = Literal["self", "cross", "composed"]
 """What a map is made of. "self": the image tokens are positions of the sequence and stand for places. "cross": they are
@@ -47,10 +49,12 @@ class Family(ABC):
         name: The family's name.
         model_types: The `model_type` of its configs.
         layout: One line for readers on the image tokens and the preparation of the image.
-        attends: What a row of the prompt sees (`Attends`). It decides whether an image prefix is exact.
+        attends: What a row of the prompt sees (`Attends`). It decides whether an image prefix is exact. A family in
+            which a model's config decides that overrides `attends_in`.
         first_position: The position id of a prompt's first token.
         maps: What a map is made of (`Maps`).
         examples: Hub ids of the family.
+        nested_images: Whether the processor takes the images of a sample as a list of their own.
     """
 
     name: ClassVar[str]
@@ -60,10 +64,15 @@ class Family(ABC):
     first_position: ClassVar[int] = 0
     maps: ClassVar[Maps] = "self"
     examples: ClassVar[tuple[str, ...]] = ()
+    nested_images: ClassVar[bool] = True
 
     def matches(self, config: Any) -> bool:
         """Whether the config's model type is one of the family's."""
         return getattr(config, "model_type", None) in self.model_types
+
+    def attends_in(self, config: Any) -> str:
+        """Returns what a row of the prompt sees in a model with this config."""
+        return self.attends
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
         """Returns the language model's layers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import requires
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +20,11 @@ from transformers import (
 )
 
 from interp.errors import ModelError
+from interp.models.adapter import built_in
 from interp.models.modeling import register
 from interp.models.refusals import refusal
 
-__all__ = ["original_layout", "raw_config", "read_config"]
+__all__ = ["layer_configs", "original_layout", "raw_config", "read_config"]
 
 _WRAP = (
     "build the model yourself, if you trust its code, and use interp.wrap(hf_model, processor, adapter=…) with an "
@@ -202,11 +204,22 @@ def _unknown(where: str, kind: str, raw: Mapping[str, Any]) -> str:
     reason = refusal(SimpleNamespace(**{**raw, "model_type": kind}))
     if reason is not None:
         return f"{where}: {reason}"
+    if any(kind in getattr(family, "model_types", ()) for family in built_in()):
+        return (
+            f"{where} is of the model type {kind!r}, a family that interp knows and transformers "
+            f"{transformers.__version__} does not. Install a newer one: pip install -U {_newest()!r}."
+        )
     code = f"; its own code ({_code(raw)}) is not run" if "auto_map" in raw else ""
     return (
         f"{where} is of the model type {kind!r}, which transformers {transformers.__version__} does not know{code}. "
         f"Ways on: {_COPY}; or {_WRAP}. adapter= alone is for model types that transformers knows."
     )
+
+
+def _newest() -> str:
+    """Returns the requirement on transformers that `interp` declares, such as "transformers<5.25,>=5.17"."""
+    declared = [line for line in requires("interp") or () if line.startswith("transformers")]
+    return declared[0] if declared else "transformers"
 
 
 def _not_of_images(where: str, config: PreTrainedConfig) -> str:
@@ -229,3 +242,11 @@ def _code(raw: Mapping[str, Any]) -> str:
     """Returns the modules that `auto_map` names, as text."""
     named = raw["auto_map"].values() if isinstance(raw["auto_map"], Mapping) else [raw["auto_map"]]
     return ", ".join(sorted({f"{str(name).split('--')[-1].split('.')[0]}.py" for name in named}))
+
+
+def layer_configs(config: Any) -> list[Any]:
+    """Returns the configs of a text config's layers where these differ in their sizes (Gemma 4), else the one of all.
+
+    transformers refuses to read such a size, as the number of key-value heads, from the config of the whole.
+    """
+    return list(config.per_layer_config) if getattr(config, "is_heterogeneous", False) else [config]

@@ -70,14 +70,18 @@ def pixel_views(
     """Returns the views of one sample's images from which the model makes tokens. Newline and class tokens are in none.
 
     Raises:
-        ModelError: The pixel values are neither views of (channel, row, col) nor Qwen's flattened patches, or the
+        ModelError: The pixel values are neither views of (channel, row, col) nor Qwen's or Gemma 4's patches, or the
             tokens are not square blocks of patches.
     """
     shape = tuple(int(n) for n in inputs["pixel_values"].shape)
     if len(shape) == 2 and "image_grid_thw" in inputs:
         views = _flattened(inputs, shape, tokens, config, int(setting(processor, "merge_size")))
+    elif len(shape) == 3 and "image_position_ids" in inputs:
+        views = _positioned(inputs, shape, tokens, config)
     elif len(shape) == 5 and hasattr(config, "image_grid_pinpoints"):
         views = _anyres(inputs, shape, tokens, processor, config)
+    elif len(shape) == 4 and "image_grid_thw" in inputs:
+        views = _padded(inputs, shape, tokens, int(setting(processor, "merge_size")))
     elif len(shape) in (4, 5):
         views = _stacked(inputs, shape, tokens, config)
     else:
@@ -136,6 +140,40 @@ def _flattened(
         views.append(PixelView(cells, _lines(rows, merge * side), _lines(cols, merge * side), take))
         start, first = start + rows * cols, first + down * across
     if (start, first) != (tokens.n, shape[0]):
+        raise strange(shape, tokens)
+    return views
+
+
+def _padded(
+    inputs: Mapping[str, Any], shape: tuple[int, ...], tokens: TokenMap, merge: int
+) -> list[PixelView]:
+    """Returns the views of Kimi's patches, (patch, channel, row, col), which are row-major over the padded image."""
+    side, views, start, first = shape[-1], [], 0, 0
+    for _, down, across in ([int(n) for n in grid] for grid in inputs["image_grid_thw"]):
+        rows, cols = down // merge, across // merge
+        cells = np.arange(start, start + rows * cols).reshape(rows, cols)
+        take = partial(_gridded, start=first, grid=(down, across))
+        views.append(PixelView(cells, _lines(rows, merge * side), _lines(cols, merge * side), take))
+        start, first = start + rows * cols, first + down * across
+    if (start, first) != (tokens.n, shape[0]):
+        raise strange(shape, tokens)
+    return views
+
+
+def _positioned(
+    inputs: Mapping[str, Any], shape: tuple[int, ...], tokens: TokenMap, config: Any
+) -> list[PixelView]:
+    """Returns the views of Gemma 4's patches: one grid an image, row by row, padded at its end."""
+    side, pool, views, start = _patch(config)[0], int(config.vision_config.pooling_kernel_size), [], 0
+    for image, positions in enumerate(np.asarray(inputs["image_position_ids"])):
+        cols, rows = ((positions.max(axis=0) + 1) // pool).tolist()
+        if shape[2] != 3 * side**2 or start + rows * cols > tokens.n:
+            raise strange(shape, tokens)
+        cells = np.arange(start, start + rows * cols).reshape(rows, cols)
+        take = partial(_in_place, image=image, patches=(rows * pool, cols * pool), side=side)
+        views.append(PixelView(cells, _lines(rows, pool * side), _lines(cols, pool * side), take))
+        start += rows * cols
+    if start != tokens.n:
         raise strange(shape, tokens)
     return views
 
@@ -204,6 +242,18 @@ def _merged(values: np.ndarray, start: int, grid: tuple[int, int], merge: int, s
     own = values[start : start + rows * cols * m * m]
     blocks = own.reshape(rows, cols, m, m, 3, -1, p, p)  # … merged row, merged col, channel, frame, y, x
     return blocks.transpose(5, 4, 0, 2, 6, 1, 3, 7).reshape(-1, 3, rows * m * p, cols * m * p)
+
+
+def _gridded(values: np.ndarray, start: int, grid: tuple[int, int]) -> np.ndarray:
+    (rows, cols), (channels, high, wide) = grid, values.shape[-3:]
+    own = values[start : start + rows * cols].reshape(rows, cols, channels, high, wide)
+    return own.transpose(2, 0, 3, 1, 4).reshape(1, channels, rows * high, cols * wide)
+
+
+def _in_place(values: np.ndarray, image: int, patches: tuple[int, int], side: int) -> np.ndarray:
+    (rows, cols), p = patches, side
+    own = values[image, : rows * cols].reshape(rows, cols, p, p, 3)
+    return own.transpose(4, 0, 2, 1, 3).reshape(1, 3, rows * p, cols * p)
 
 
 def _tiled(values: np.ndarray, image: int, grid: tuple[int, int]) -> np.ndarray:

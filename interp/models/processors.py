@@ -17,14 +17,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from transformers import PROCESSOR_MAPPING
+import torch
+from transformers import PROCESSOR_MAPPING, ProcessorMixin
 from transformers.models.auto.processing_auto import processor_class_from_name
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
 
-__all__ = ["images_only", "load_processor", "pixtral_processor", "smolvlm_processor"]
+__all__ = [
+    "images_only",
+    "load_processor",
+    "molmo2_images",
+    "molmo2_processor",
+    "pixtral_processor",
+    "smolvlm_processor",
+]
 
 _VIDEO = "video_processor"
 _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
@@ -32,6 +40,7 @@ _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config
 
 
 _WITHOUT_EXTRAS = {
+    "Molmo2Processor": "interp.models.processors:molmo2_processor",
     "PixtralProcessor": "interp.models.processors:pixtral_processor",
     "SmolVLMProcessor": "interp.models.processors:smolvlm_processor",
 }
@@ -89,7 +98,16 @@ def images_only(kind: type[Any]) -> type[Any]:
     Pass None as the video processor or leave it out.
     """
 
-    class ImagesOnly(kind):
+    class WithoutVideo(ProcessorMixin):
+        """What `kind` takes for its base: it leaves out the video processor that it is given."""
+
+        def __init__(self, *parts: Any, **options: Any) -> None:
+            options.pop(_VIDEO, None)
+            named = dict(zip(kind.get_attributes(), parts, strict=False))
+            kept = [part for name, part in named.items() if name != _VIDEO]
+            super().__init__(*kept, **options)
+
+    class ImagesOnly(kind, WithoutVideo):
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in super().get_attributes() if name != _VIDEO]
@@ -159,6 +177,56 @@ def pixtral_processor() -> type[Any]:
         finally:
             del sys.modules[name]
     return import_module(f"{_PIXTRAL}.processing_pixtral").PixtralProcessor
+
+
+def molmo2_images() -> type[Any]:
+    """Returns transformers' `Molmo2ImageProcessor`, also where torchvision is not installed.
+
+    Of torchvision it needs a bilinear resize without antialiasing and the normalisation. Both are one call of torch, on
+    float pixels, as in torchvision.
+    """
+    whole: Any = import_module("transformers.models.molmo2.image_processing_molmo2").Molmo2ImageProcessor
+    if is_torchvision_available():
+        return whole
+
+    class Molmo2ImageProcessor(whole):
+        def resize(self, image: torch.Tensor, size: Any, **_: Any) -> torch.Tensor:
+            """Bilinear, not antialiased: the original asks for nothing else."""
+            return torch.nn.functional.interpolate(image, (size.height, size.width), mode="bilinear")
+
+        def convert_to_rgb(self, image: torch.Tensor, **_: Any) -> torch.Tensor:
+            """One channel becomes three alike. Arrays with an alpha channel are refused: pass them as PIL images."""
+            if image.shape[0] not in (1, 3):
+                raise ValueError(
+                    f"expected 1 or 3 channels, got {image.shape[0]}; pass the image as a PIL image."
+                )
+            return image.expand(3, -1, -1)
+
+        def normalize(self, image: torch.Tensor, mean: Any, std: Any, **_: Any) -> torch.Tensor:
+            """By channel."""
+            middle, spread = (torch.as_tensor(one, dtype=image.dtype)[:, None, None] for one in (mean, std))
+            return (image - middle) / spread
+
+    return Molmo2ImageProcessor
+
+
+def molmo2_processor() -> type[Any]:
+    """Returns transformers' `Molmo2Processor`; without torchvision for images only, which it then loads itself."""
+    whole: Any = import_module("transformers.models.molmo2.processing_molmo2").Molmo2Processor
+    if is_torchvision_available():
+        return whole
+
+    class Molmo2Processor(images_only(whole)):
+        @classmethod
+        def _get_arguments_from_pretrained(
+            cls, where: str, processor_dict: Mapping[str, Any] | None = None, **options: Any
+        ) -> list[Any]:
+            folder = options.pop("subfolder", "")
+            images = molmo2_images().from_pretrained(where, subfolder=folder, **options)
+            words = cls._load_tokenizer_from_pretrained("tokenizer", where, subfolder=folder, **options)
+            return [images, words]
+
+    return Molmo2Processor
 
 
 def smolvlm_processor() -> type[Any]:

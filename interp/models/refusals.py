@@ -54,6 +54,16 @@ _REASONS: dict[str, tuple[str, str]] = {
     "udop": (_ENCODER, _CROSS_WAY),
     "vision-encoder-decoder": (_ENCODER, _CROSS_WAY),
     # other forms
+    "gemma3n": (
+        "between its layers a token is a stack of four streams (AltUp), which nothing here reads or goes on from, and "
+        "its tower is timm's MobileNet",
+        "load a Gemma 3 or Gemma 4, which have one stream",
+    ),
+    "minicpmv4_6": (
+        "three of four layers of its language model are gated DeltaNets without attention, and the patches of all "
+        "images lie in one row, which several samples cannot share here",
+        "load a model all of whose layers attend, such as one of the built-in families",
+    ),
     "git": (
         "it puts the image's features in front of the sequence inside the model: the prompt's ids hold no image tokens",
         "read its attention in transformers: its first columns are the image's",
@@ -65,6 +75,12 @@ _REASONS: dict[str, tuple[str, str]] = {
     "pi0": (
         "it predicts a robot's actions from noise: there is no row that predicts the next token",
         "load the PaliGemma that it is built on, if you want to study what it says about an image",
+    ),
+    "lfm2_vl": (
+        "most layers of its decoder are short convolutions, which have no rows of attention, and this version reads "
+        "only decoders whose every layer has attention",
+        "read its attention layers in transformers (`config.text_config.layer_types` names them), under eager "
+        "attention",
     ),
     "evolla": ("it reads proteins, not images", "take a model that sees images"),
     "instructblipvideo": (_VIDEO, "take a model of images, such as one of the built-in families"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from transformers import Gemma3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
@@ -27,6 +29,7 @@ __all__ = [
     "check_views",
     "cropped_window",
     "down_columns",
+    "halved_twice",
     "merged_patches",
     "one_image",
     "pan_and_scan",
@@ -34,6 +37,7 @@ __all__ = [
     "seen_part",
     "setting",
     "squashed_size",
+    "tile_windows",
     "whole",
 ]
 
@@ -158,6 +162,14 @@ def whole(size: Size) -> Window:
     return 0.0, 0.0, float(size[0]), float(size[1])
 
 
+def tile_windows(size: Size, canvas: tuple[int, int]) -> list[Window]:
+    """Returns the windows of a canvas of equal tiles, (columns, rows), over the whole image, row by row."""
+    (cols, rows), (wide, high) = canvas, (size[0] / canvas[0], size[1] / canvas[1])
+    return [
+        (c * wide, r * high, (c + 1) * wide, (r + 1) * high) for r, c in product(range(rows), range(cols))
+    ]
+
+
 def one_image(parts: Sequence[Footprints]) -> Footprints:
     """Joins the views of one image in order; the grid is kept if there is only one view."""
     joined = concatenate(parts, one_image=True)
@@ -169,6 +181,16 @@ def down_columns(cells: Footprints) -> Footprints:
     rows, cols = cells.grid or (1, len(cells))
     order = np.arange(rows * cols).reshape(rows, cols).T.ravel()
     return Footprints(cells.boxes[order], None, cells.views[order], cells.image[order])
+
+
+def halved_twice(patches: int) -> Float[np.ndarray, " edge"]:
+    """Returns the edges, in patches, of what two convolutions of kernel 3, stride 2 and padding 1 make of a line.
+
+    Cell j is centred on patch 4j, the middle of all that it sees; its edges lie halfway to its neighbours' middles.
+    The first cell starts and the last one ends with the line.
+    """
+    cells = (patches + 3) // 4
+    return np.concatenate([[0.0], np.arange(1, cells) * 4 - 1.5, [float(patches)]])
 
 
 def agree(what: str, derived: Any, found: Any, settings: Any) -> None:

@@ -91,6 +91,10 @@ class Call:
         n = self.queries.shape[1]
         return Heads.of(range(n), n, self.keys[0].shape[1], self.queries.device)
 
+    def heads_of(self, block: Block) -> Heads:
+        """The block's heads, as this layer groups them."""
+        return block.heads.among(self.keys[0].shape[1])
+
     @property
     def n_keys(self) -> int:
         """Keys of all segments."""
@@ -101,7 +105,7 @@ class Call:
     ) -> Float[Tensor, "sample chosen_head row key"]:
         """The block's rows of attention under the changes."""
         wide = any(change.edit.all_heads for change in changes)
-        rows, heads = block.rows, self.all_heads if wide else block.heads
+        rows, heads = block.rows, self.all_heads if wide else self.heads_of(block)
         at = At(rows, heads.index, self.n_keys, step)
         queries = select_rows(self.queries, rows)
         scores = row_scores(queries, self.keys, heads=heads, scaling=self.scaling, softcap=self.softcap)
@@ -131,7 +135,7 @@ class Call:
 
         Rows whose probabilities are those of `before` are left as they are too.
         """
-        new = row_outputs(probabilities, self.values, heads=block.heads).to(output.dtype)
+        new = row_outputs(probabilities, self.values, heads=self.heads_of(block)).to(output.dtype)
         sample, place = block.cells
         at = (sample[:, None], block.rows[sample, place][:, None], block.heads.index[None, :])
         values = new[sample, :, place]

@@ -27,7 +27,9 @@ class Heads:
     """Some heads of a layer, arranged so that heads which share a key-value head share one matrix product.
 
     Attributes:
-        index: the chosen heads, in the order given.
+        chosen: the chosen heads, in the order given.
+        counts: (query heads, key-value heads) of the layer.
+        index: the chosen heads as a tensor.
         shape: (key-value heads, heads of each): how the arranged heads unflatten. Short groups repeat a head.
         key_value: the key-value heads of the arrangement, or None when they are all of them.
         arranged: the arranged heads among the layer's, flat; None when they are all of them, in order.
@@ -35,6 +37,8 @@ class Heads:
         back: each chosen head's place in the flat arrangement; None when it is the same order.
     """
 
+    chosen: tuple[int, ...]
+    counts: tuple[int, int]
     index: Int[Tensor, " head"]
     shape: tuple[int, int]
     key_value: Int[Tensor, " key_value_head"] | None
@@ -66,6 +70,8 @@ class Heads:
             return None if same else torch.tensor(values, device=device)
 
         return cls(
+            chosen=heads,
+            counts=(n_heads, n_key_value_heads),
             index=torch.tensor(list(heads), device=device),
             shape=(len(members), width),
             key_value=unless(len(members) == n_key_value_heads, list(members)),
@@ -73,6 +79,12 @@ class Heads:
             order=unless(flat == list(heads), [list(heads).index(head) for head in flat]),
             back=unless(flat == list(heads), [flat.index(head) for head in heads]),
         )
+
+    def among(self, n_key_value_heads: int) -> Heads:
+        """The same heads in a layer with so many key-value heads, of which layers of one model may differ (Gemma 4)."""
+        if n_key_value_heads == self.counts[1]:
+            return self
+        return Heads.of(self.chosen, self.counts[0], n_key_value_heads, self.index.device)
 
     def queries(self, queries: Float[Tensor, "sample head query dim"]) -> Float[Tensor, "_ _ _ _ _"]:
         """The arranged heads' queries, (sample, key_value_head, group, query, dim), of all the layer's."""
@@ -206,7 +218,7 @@ def row_outputs(
 def attend(
     queries: Float[Tensor, "sample head query dim"],
     keys: Sequence[Float[Tensor, "_ _ _ dim"]],
-    values: Sequence[Float[Tensor, "_ _ _ dim"]],
+    values: Sequence[Float[Tensor, "_ _ _ value_dim"]],
     mask: Tensor | None,
     *,
     heads: Heads,
@@ -214,7 +226,7 @@ def attend(
     softcap: float | None = None,
     causal: bool = True,
     erased: Bool[Tensor, "sample head_or_one query key"] | None = None,
-) -> Float[Tensor, "sample query head dim"]:
+) -> Float[Tensor, "sample query head value_dim"]:
     """Returns attention over key segments, in the layout transformers expects of an attention function.
 
     For a suffix's few rows against a long shared prefix. Rows are taken in chunks of about `CHUNK_BYTES`. Weights

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +25,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.encoding import PER_TOKEN, Batch
 from interp.tracing.finite import check_logits
 from interp.tracing.out_of_memory import in_halves
-from interp.tracing.prefix import After, Prefix, exact, pass_inputs
+from interp.tracing.prefix import After, Prefix, exact, expanded, pass_inputs
 from interp.tracing.run import run_pass, whole_cache
 from interp.tracing.shared_keys import HiddenCells, SharedKeys
 from interp.tracing.wide_logits import is_half, wide_logits
@@ -53,6 +53,8 @@ class KeptPass:
         added: what the family adds to the stream after a layer, beside that layer's output (deepstack); the same rows.
         logits: after the last rows, (1, row, token_id), float32.
         kinds: what else each layer returns beside the stream; None for nothing.
+        beside: what layers are given beside the stream, one vector per row (Gemma 4's inputs per layer); the same rows.
+        shared: keys and values that later layers share, by the layer that made them; the same rows.
     """
 
     mllm: WrappedModel
@@ -64,6 +66,8 @@ class KeptPass:
     added: Mapping[int, Rows]
     logits: Float[Tensor, "one kept token_id"]
     kinds: tuple[Any, ...]
+    beside: Mapping[int, Float[Tensor, "one row _"]] = field(default_factory=dict)
+    shared: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -101,12 +105,18 @@ class KeptPass:
         with mllm.installation.armed(work), torch.no_grad(), watched, wide_logits(mllm.hf):
             found = run_pass(mllm.hf, inputs, meter, cache=cache, keep=keep).float()
         check_logits(mllm, batch, found)
+        made: list[Any] = cache.layers if cache is not None else []
         if before is not None:
             first, keys, values = before.lengths[0], before.keys, before.values
         else:
-            kept: list[Any] = cache.layers if cache is not None else []
-            first, keys, values = 0, tuple(one.keys for one in kept), tuple(one.values for one in kept)
-        return cls(mllm, batch, first, keys, values, watch.entering, watch.added, found, tuple(watch.kinds))
+            kept = [made[i] for i in mllm.key_layers] if made else []
+            with torch.no_grad():
+                pairs = expanded(mllm.adapter.layers(mllm.hf), [(one.keys, one.values) for one in kept])
+            first, keys, values = 0, tuple(k for k, _ in pairs), tuple(v for _, v in pairs)
+        sources = {source for i, source in enumerate(mllm.key_layers) if source != i}
+        shared = {i: (made[i].keys, made[i].values) for i in sources if made}
+        seen = (watch.entering, watch.added, found, tuple(watch.kinds), watch.beside, shared)
+        return cls(mllm, batch, first, keys, values, *seen)
 
     @property
     def tokens(self) -> TokenMap:
@@ -190,11 +200,15 @@ class KeptPass:
         cache = Cache(layers=[After(stop) for _ in self.keys]) if stop else None
         decoder = self.mllm.adapter.layers(self.mllm.hf)
         above = {i: one for i, one in changes.added.items() if i >= start}
+        own = slice(stop - self.first, None)
+        beside = {i: one[:, own] for i, one in self.beside.items() if i >= start}
+        shared = {i: tuple(one[:, :, own] for one in pair) for i, pair in self.shared.items() if i < start}
         with (
             self.mllm.installation.armed(work),
             torch.no_grad(),
             wide_logits(self.mllm.hf),
             _entered(decoder, self.kinds, start, changes.entering, above),
+            _as_kept(decoder, n, beside, shared),
         ):
             return run_pass(self.mllm.hf, self._inputs(n, stop), meter, cache=cache, keep=self.keep).float()
 
@@ -264,6 +278,7 @@ class _Watch:
         self.entering: dict[int, Tensor] = {}
         self.added: dict[int, Tensor] = {}
         self.kinds: list[Any] = []
+        self.beside: dict[int, Tensor] = {}
         self._left: Tensor | None = None
 
     @contextmanager
@@ -280,6 +295,8 @@ class _Watch:
             hidden = arguments[0]
             if i in self.layers:
                 self.entering[i] = hidden.clone()
+            if len(arguments) > 1 and isinstance(arguments[1], Tensor):
+                self.beside[i] = arguments[1]
             if self._left is not None and self._left is not hidden:
                 left = self._left.to(hidden.device)  # the layer before may run elsewhere
                 if not torch.equal(left, hidden):
@@ -316,6 +333,41 @@ def _entered(
                 layer.__dict__.pop("forward", None)
                 if forward is not None:
                     layer.__dict__["forward"] = forward
+
+
+@contextmanager
+def _as_kept(
+    layers: Sequence[nn.Module],
+    n: int,
+    beside: Mapping[int, Float[Tensor, "one row _"]],
+    shared: Mapping[int, tuple[Tensor, ...]],
+) -> Iterator[None]:
+    """For the block, layers are given beside the stream what they were, and layers that do not run have keys to share.
+
+    What is given beside the stream depends on the images, which variants do not have.
+    """
+    with ExitStack() as stack:
+        for i, values in beside.items():
+            stack.callback(layers[i].register_forward_pre_hook(_given_beside(values)).remove)
+        for i, pair in shared.items():
+            handle = layers[i].register_forward_pre_hook(_sharing(n, pair), with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+def _given_beside(values: Tensor) -> Callable[[nn.Module, Any], Any]:
+    def give(_: nn.Module, arguments: Any) -> Any:
+        return (arguments[0], values.to(arguments[1].device).expand_as(arguments[1]), *arguments[2:])
+
+    return give
+
+
+def _sharing(n: int, pair: tuple[Tensor, ...]) -> Callable[[nn.Module, Any, Any], None]:
+    def share(layer: nn.Module, _: Any, named: dict[str, Any]) -> None:
+        kind: Any = layer.get_submodule("self_attn")
+        named["shared_kv_states"][kind.layer_type] = tuple(one.expand(n, -1, -1, -1) for one in pair)
+
+    return share
 
 
 def _put(values: Tensor) -> Callable[[nn.Module, Any], Any]:

@@ -371,7 +371,7 @@ class Encoder:
             positions, cross = self.adapter.cross_keys(found, positions, self.config)  # pyright: ignore
             spans = [[]]  # a placeholder stays one token
         told = spans is not None
-        if spans is None and offsets is not None:
+        if spans is None and offsets is not None and getattr(self.adapter, "maps", "self") == "composed":
             spans = grown_at_once(
                 rendered.laid, getattr(self.processor, "image_token", None), offsets[0].numpy()
             )
@@ -391,8 +391,8 @@ class Encoder:
             cross=cross,
             **located,
         )
-        known = located and spans and told and cross is None
-        expansions = tuple(span["replacement"] for span in spans[0]) if known else None
+        known: Any = spans if located and told and cross is None else None
+        expansions = tuple(span["replacement"] for span in known[0]) if known else None
         made = {name: value for name, value in found.items() if name not in PER_TOKEN}
         prints = _fingerprints(sample)
         images_only = Images(
@@ -424,10 +424,11 @@ class Encoder:
                 "and processor.num_additional_image_tokens, and pass processor=."
             )
         fast = getattr(self.processor.tokenizer, "is_fast", False)
+        nested = [images] if getattr(self.adapter, "nested_images", True) else images
         try:
             found = self.processor(
                 text=[text],
-                images=[images] if images else None,
+                images=nested if images else None,
                 return_tensors="pt",
                 return_text_replacement_offsets=True,
                 text_kwargs={"return_offsets_mapping": fast, **self._tokenizer_options(text)},
@@ -523,7 +524,7 @@ class Encoder:
             elif name in PER_ROW:
                 joined = left_padded(alike([value[0] for value in values]), 0)
             else:
-                joined = joined_images(values)
+                joined = self._joined_images(name, singles)
             dtype = self.dtype if joined.is_floating_point() else joined.dtype
             inputs[name] = joined.to(device=self.device, dtype=dtype)
         positions = self.positions(inputs)
@@ -542,6 +543,12 @@ class Encoder:
         )
         batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
         return batch
+
+    def _joined_images(self, name: str, singles: Sequence[Encoded]) -> Tensor:
+        """An input without one value per token of all samples; families may say how theirs are joined."""
+        of_family = getattr(self.adapter, "joined", None)
+        found = None if of_family is None else of_family(name, [single.inputs for single in singles])
+        return joined_images([single.inputs[name] for single in singles]) if found is None else found
 
 
 def _fingerprints(sample: Sample) -> tuple[str, ...] | None:

@@ -31,6 +31,7 @@ from interp.tracing.attention_rows import (
 )
 from interp.tracing.edit_cells import Change
 from interp.tracing.encoding import ProcessedImages
+from interp.tracing.key_layers import RowsOfSharing, every_row, rows_of_sharing
 from interp.tracing.layer_plan import Block, LayerPlan, ReadBlock
 
 __all__ = [
@@ -93,6 +94,7 @@ class Installation:
         self._added: dict[nn.Module, frozenset[str]] = {}
         self._configs = _own_configs(hf)
         self._repairs: list[Any] = []
+        self._sharing: list[RowsOfSharing] = []
         self.processed = ProcessedImages()
         self.known: tuple[Any, Any, dict[str, str]] | None = (
             None  # weights' versions, hooks and identity when read
@@ -125,6 +127,7 @@ class Installation:
         self.hf.add_module(COLLECTOR, Identity())
         self.hf.eval()
         self._repairs = repair(self.hf)
+        self._sharing = rows_of_sharing(self.hf, self.implementation)
         # without a device, the pipeline inside nnsight would move the model to the first GPU
         device = (
             {} if getattr(self.hf, "hf_device_map", None) else {"device": self.hf.device}
@@ -161,6 +164,7 @@ class Installation:
         self.check()
         with self._alone(), ExitStack() as stack:
             stack.enter_context(as_written(self.hf))
+            stack.enter_context(every_row(self._sharing))
             for layer, one in work.items():
                 set_work(self.attentions[layer], one)
                 stack.callback(set_work, self.attentions[layer], None)
@@ -326,7 +330,7 @@ class LayerWork:
         """The attention's output from a block of every row and head; the plan's reads go to the recorder."""
         probabilities = call.probabilities(block, self.plan.changes, self.recorder.step)
         self._read(call)
-        output = row_outputs(probabilities, call.values, heads=block.heads)
+        output = row_outputs(probabilities, call.values, heads=call.heads_of(block))
         return output.transpose(1, 2).contiguous()
 
     def _read(self, call: Call) -> None:

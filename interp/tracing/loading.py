@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from interp.errors import ModelError
-from interp.models.adapter import Adapter, find
+from interp.models.adapter import Adapter, attends_in, find
 from interp.models.answers_only import AnswersOnly
 from interp.models.checkpoints import Checkpoint, fill, lora_files, open_original, reachable
 from interp.models.configs import read_config
@@ -191,7 +191,7 @@ def _refuse_blind_attention(hf: Any, adapter: Adapter, layer: Any) -> None:
     """Flash attention is causal or not; what image tokens see beyond that, transformers leaves out silently."""
     attention = getattr(layer, str(attention_name(layer)))
     implementation = str(getattr(attention.config, "_attn_implementation", None))
-    if getattr(adapter, "attends", "causal") != "causal" and "flash" in implementation:
+    if attends_in(adapter, hf.config) != "causal" and "flash" in implementation:
         raise ModelError(
             f"image tokens of {adapter.name} see tokens that come after them, which {implementation} cannot do: "
             f"{type(hf).__name__} would run without that, and without a word. Load it with "

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
@@ -32,6 +32,7 @@ __all__ = [
     "Prefixes",
     "Stop",
     "exact",
+    "expanded",
     "pass_inputs",
     "pass_layout",
     "prefix_lengths",
@@ -55,8 +56,9 @@ class Prefix:
     Attributes:
         batch: the samples as they were encoded for it.
         lengths: tokens of each sample's prefix.
-        keys: for each layer, (line, key_value_head, key, dim); lines are left-padded.
-        values: the same for values.
+        keys: for each layer, (line, key_value_head, key, dim); lines are left-padded. Layers that share keys have the
+            same tensors.
+        values: the same for values, which may be narrower (MLA).
         cost: what running it took. Traces on the prefix do not count it again.
         owner: identifies the wrapped model it belongs to.
         lines: the line of each sample, numbered as they first occur; None where each sample has its own.
@@ -64,8 +66,8 @@ class Prefix:
 
     batch: Batch
     lengths: tuple[int, ...]
-    keys: tuple[Float[Tensor, "line key_value_head key dim"], ...]
-    values: tuple[Float[Tensor, "line key_value_head key dim"], ...]
+    keys: tuple[Float[Tensor, "line _ key _"], ...]
+    values: tuple[Float[Tensor, "line _ key _"], ...]
     cost: Cost
     owner: object
     lines: tuple[int, ...] | None = None
@@ -197,6 +199,24 @@ def exact(
         return False
     whole = [own.length for own in tokens]
     return visibility.rope.shared([*lengths, *whole]) and visibility.windows_fit(lengths, whole, generate)
+
+
+def expanded(
+    layers: Sequence[nn.Module], cached: Sequence[tuple[Tensor, Tensor]]
+) -> list[tuple[Tensor, Tensor]]:
+    """Returns keys and values of each layer as its attention function gets them, from what a cache holds.
+
+    Attention with latents (MLA) caches those, and makes keys and values of them anew in every pass.
+
+    Args:
+        layers: The decoder layers.
+        cached: The two tensors that the cache holds of each; none for a pass that was not run.
+    """
+    found = []
+    for layer, kept in zip(layers, cached, strict=False):
+        expand: Any = getattr(layer.self_attn, "expand_kv", None)
+        found.append(kept if expand is None else tuple(expand(*kept)))
+    return found
 
 
 class After(DynamicLayer):

@@ -19,7 +19,7 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.encoding import PER_TOKEN, Batch
 from interp.tracing.finite import check_prefix
 from interp.tracing.padded_tensors import sliced
-from interp.tracing.prefix import Prefix, Stop, exact, prefix_lengths, prefix_lines, serving
+from interp.tracing.prefix import Prefix, Stop, exact, expanded, prefix_lengths, prefix_lines, serving
 from interp.tracing.run import PassCompleteError, run_pass
 from interp.tracing.wrapped import WrappedModel
 
@@ -127,7 +127,8 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
         closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
         closed = closed and mllm.visibility.rope.shared(heads)
         with mllm.installation.armed({}), torch.no_grad():
-            layers = run_prefix(mllm.hf, own, heads, mllm.n_layers, meter) if closed else []
+            layers = run_prefix(mllm.hf, own, heads, mllm.key_layers, meter) if closed else []
+            layers = expanded(mllm.adapter.layers(mllm.hf), layers)
         check_prefix(mllm, own, heads, layers)
         keys, values = zip(*layers, strict=True) if layers else ((), ())
         return Prefix(own, heads, keys, values, Cost(), mllm.installation)
@@ -137,9 +138,12 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
 
 
 def run_prefix(
-    hf: Any, batch: Batch, lengths: tuple[int, ...], n_layers: int, meter: Meter
+    hf: Any, batch: Batch, lengths: tuple[int, ...], key_layers: Sequence[int], meter: Meter
 ) -> list[tuple[Tensor, Tensor]]:
-    """The keys and values of each layer, (sample, key_value_head, key, dim), of left-padded prefixes."""
+    """The keys and values of each layer, (sample, key_value_head, key, dim), of left-padded prefixes.
+
+    Layers that share keys have the same tensors; `key_layers` says whose they are.
+    """
     starts = batch.pad.tolist()
     stops = [start + n for start, n in zip(starts, lengths, strict=True)]
     inputs = {
@@ -149,14 +153,14 @@ def run_prefix(
         for name, value in batch.inputs.items()
     }
     inputs["position_ids"] = sliced(batch.positions, starts, stops)
-    layers = [*(DynamicLayer() for _ in range(n_layers - 1)), _Last()]
+    layers = [*(DynamicLayer() for _ in range(max(key_layers))), _Last()]
     with suppress(PassCompleteError):
         run_pass(hf, inputs, meter, cache=Cache(layers=[*layers]))
-    return [(layer.keys, layer.values) for layer in layers]  # pyright: ignore[reportReturnType]
+    return [(layers[i].keys, layers[i].values) for i in key_layers]  # pyright: ignore[reportReturnType]
 
 
 class _Last(DynamicLayer):
-    """The last layer's cache. Its own attention and everything after it would be computed for nothing."""
+    """The cache of the last layer with keys. Its attention and everything after it would be computed for nothing."""
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps the keys and values and ends the pass."""

@@ -68,7 +68,8 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     text = write(given)
     _check_placeholders(text, sample, processor)
     _check_special(sample, prompt, processor)
-    lay = partial(_laid_out, processor, n_images=len(sample.images))
+    nested = getattr(adapter, "nested_images", True)
+    lay = partial(_laid_out, processor, n_images=len(sample.images) if nested else 0)
     laid = lay(text)
     span = prompt.question_span(sample)
     marks = _Marks.not_in(laid + given.user + (given.system or ""))
@@ -116,9 +117,10 @@ def _no_prompt(given: Any) -> str:
 
 def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, turn: _Turn) -> str:
     """The chat template's text, or the fallback's."""
+    begun = getattr(adapter, "begun", lambda text, _: text)
     template = _chat_template(processor)
     if template is None:
-        return adapter.fallback_prompt(turn.user, len(sample.images), turn.system)
+        return begun(adapter.fallback_prompt(turn.user, len(sample.images), turn.system), processor)
     messages = prompt.messages(sample)
     for message in messages:
         for part in message["content"]:
@@ -140,7 +142,7 @@ def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, t
             f"the prompt of sample {sample.id} has {len(text):,} characters; a prompt has at most {LARGEST:,}. Shorten "
             "its question."
         )
-    return text
+    return begun(text, processor)
 
 
 _REPAIR = (
@@ -226,7 +228,8 @@ def _special_tokens(processor: Any) -> re.Pattern[str]:
 def _laid_out(processor: Any, text: str, n_images: int) -> str:
     """The text once the processor has added to it, before it expands its placeholders.
 
-    What it adds does not depend on the images, so blank ones stand for them.
+    What it adds does not depend on the images, so blank ones stand for them. A processor that takes a sample's images
+    as a flat list (GOT-OCR's) adds nothing; there the number of images is given as 0.
     """
     prepare = getattr(processor, "prepare_inputs_layout", None)
     if prepare is None or not n_images:

@@ -23,7 +23,7 @@ class Visibility:
     Attributes:
         attends: the family's rule (`interp.models.base.Attends`).
         windows: for each layer, how many positions a row sees of itself and what comes before it; None for
-            all. An image block is seen whole whatever the window.
+            all. An image block is seen whole whatever the window, but for "sliding_image_blocks".
         rope: its rotary positions, whose frequencies may depend on the length of a pass.
     """
 
@@ -59,9 +59,11 @@ class Visibility:
         own = np.arange(tokens.length)
         if self.attends == "prefix":
             return np.full(tokens.length, tokens.length - 1)
-        if self.attends == "image_blocks":
+        if self.attends in ("image_blocks", "sliding_image_blocks"):
             for start, stop in _runs(tokens.image):
                 own[start:stop] = stop - 1
+        if self.attends == "images" and tokens.n:
+            own[tokens.image] = tokens.image[-1]
         return own
 
     def seen(self, tokens: TokenMap, row: int, layer: int) -> Int[np.ndarray, " key"]:
@@ -71,10 +73,13 @@ class Visibility:
         if self.attends == "prefix":
             return np.arange(tokens.length)
         seen = np.arange(first, row + 1)
-        if self.attends == "causal":
+        if self.attends == "causal" or (self.attends == "sliding_image_blocks" and window is None):
             return seen
+        if self.attends == "images":
+            return np.union1d(seen, tokens.image) if row in tokens.image else seen
         blocks = [np.arange(*run) for run in _runs(tokens.image) if run[0] <= row < run[1]]
-        return np.union1d(seen, blocks[0]) if blocks else seen
+        both = np.union1d(seen, blocks[0]) if blocks else seen
+        return both[both >= first] if self.attends == "sliding_image_blocks" else both
 
 
 def windows(config: Any, n_layers: int) -> tuple[int | None, ...]:

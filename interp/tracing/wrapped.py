@@ -13,13 +13,15 @@ import torch
 from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
-from interp.models.adapter import Adapter
+from interp.models.adapter import Adapter, attends_in
 from interp.models.base import Attends, Maps
+from interp.models.configs import layer_configs
 from interp.tracing.attention_functions import attention_name, takes_masks
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
 from interp.tracing.hooks import Installation
+from interp.tracing.key_layers import key_layers
 from interp.tracing.layer_plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
@@ -119,8 +121,14 @@ class WrappedModel:
 
     @property
     def n_key_value_heads(self) -> int:
-        """Key-value heads of each decoder layer."""
-        return int(getattr(self._text_config, "num_key_value_heads", None) or self.n_heads)
+        """Key-value heads of each decoder layer; the most of any, where layers differ (Gemma 4)."""
+        configs = layer_configs(self._text_config)
+        return max(int(getattr(one, "num_key_value_heads", None) or self.n_heads) for one in configs)
+
+    @property
+    def key_layers(self) -> tuple[int, ...]:
+        """For each decoder layer, the one whose keys and values it attends to: itself but for layers that share."""
+        return key_layers(self._text_config, self.n_layers)
 
     @property
     def vocabulary_size(self) -> int:
@@ -210,7 +218,7 @@ class WrappedModel:
         Raises:
             ModelError: The adapter's `attends` is none there is.
         """
-        attends: Any = getattr(self.adapter, "attends", "causal")
+        attends: Any = attends_in(self.adapter, self.hf.config)
         if attends not in get_args(Attends):
             raise ModelError(
                 f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."

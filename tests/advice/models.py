@@ -54,6 +54,12 @@ GEOMETRY = [
     ("md.asked('mistral3', spatial_merge_size=1, on='processor')", "Set both to the checkpoint's", "md.asked('mistral3', spatial_merge_size=2, on='processor')"),
     ("md.asked('llava_onevision', vision_aspect_ratio='anyres_max_9', on='processor')", "Set both to the checkpoint's", "md.asked('llava_onevision', vision_aspect_ratio='anyres_max_4', on='processor')"),
     ("md.asked('llava_next', image_grid_pinpoints=[[56, 112]])", "Set both to the checkpoint's", "md.asked('llava_next', image_grid_pinpoints=[[56, 112]], config={'image_grid_pinpoints': [[56, 112]]})"),
+    ("md.asked('deepseek_vl', do_pad=False)", "Set them to the checkpoint's", "md.asked('deepseek_vl', do_pad=True)"),
+    ("md.asked('kimi_k25', merge_size=1)", "Set them to the checkpoint's", "md.asked('kimi_k25', merge_size=2)"),
+    ("md.family_of('kimi_k25').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "md.mllm_of('kimi_k25').trace(Sample(images=[PIC, PIC], question='?'))"),
+    ("md.asked('fast_vlm', patch_size=0, on='processor')", "Set processor.patch_size", "md.asked('fast_vlm', patch_size=16, on='processor')"),
+    ("md.cells('ovis2', *2 * [{'size': {'height': 48, 'width': 48}}])", "Set processor.image_processor.size", "md.cells('ovis2', *2 * [{'size': {'height': 60, 'width': 60}}])"),
+    ("md.cells('got_ocr2', *2 * [{'size': {'height': 48, 'width': 48}}])", "Set processor.image_processor.size", "md.cells('got_ocr2', *2 * [{'size': {'height': 96, 'width': 96}}])"),
     ("md.asked('llava_next', size={'shortest_edge': 28}, crop_size={'height': 56, 'width': 56})", "Set both to 56", "md.asked('llava_next', size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56})"),
 ]  # fmt: skip
 CHECKPOINTS = [
@@ -130,7 +136,14 @@ ROWS: list[tuple[str, str, str]] = [
     *CHECKS,
 ]  # (a call that fails, words of its message, a call that follows them)
 
-ELSEWHERE: dict[str, str] = {}  # the beginning of a message: why no row follows it, or the test that does
+ELSEWHERE: dict[str, str] = {
+    "this model has use_bidirectional_attention='all'": "tests/models/families/test_gemma4.py, as the next two",
+    "the processor's patch_size and pooling_kernel_size are": "needs a processor and a config that differ",
+    "gemma4 pools": "needs an image that is not resized",
+    "{…} expects every patch of the tower": "tests/models/families/test_cohere.py: no checkpoint is known to lack it",
+    "the processor's views have (height, width) and patches of": "tests/models/families/test_molmo2.py",
+    "layers of {…} share keys, and on a server": "tests/tracing/test_key_layers.py: there is no server here",
+}  # the beginning of a message: why no row follows it, or the test that does
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (84, 140, 3), dtype=np.uint8)
 

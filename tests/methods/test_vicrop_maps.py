@@ -186,7 +186,15 @@ def test_a_picture_of_one_colour_has_no_detail():
         assert not high_pass(np.full((3, 30, 30), value), np.ones((30, 30), bool)).any()
 
 
-@pytest.mark.parametrize("family", families("self"))
+def test_patches_of_overlapping_crops_are_refused():
+    """Molmo 2's margins are in two crops, and its tokens are pooled from one of them."""
+    hf, processor = tiny("molmo2")
+    batch = wrap(hf, processor).encode(Sample(smooth((90, 60), 0), "where is it?"))
+    with pytest.raises(MethodError, match=r"these are \(\d, 49, 108\) for \d+ image tokens"):
+        pixel_grid(batch.inputs, batch.tokens[0], processor, hf.config)
+
+
+@pytest.mark.parametrize("family", [family for family in families("self") if family != "molmo2"])
 def test_the_pixels_of_a_token_are_those_of_its_footprint(family):
     """Paint inside a footprint: in the processor's pixels, the token's own cell changes most."""
     hf, processor = tiny(family)

@@ -28,6 +28,7 @@ class Published:
         tokens: image tokens of that image, those without area included.
         grid: (rows, cols) when they are whole row-major grids of that shape, else None.
         order: the order of the tokens, for people.
+        needs: the package without which transformers cannot build the model, besides those it always needs.
     """
 
     hub_id: str
@@ -41,6 +42,7 @@ class Published:
     tokens: int
     grid: tuple[int, int] | None
     order: str
+    needs: str | None = None
 
 
 _ROWS = "row by row"
@@ -208,4 +210,92 @@ PUBLISHED: tuple[Published, ...] = (
     ),
     Published("MONAI/Llama3-VILA-M3-8B", "vila", 32, 32, 8, 4096, 8.48, (640, 480), 196, None, _COLUMNS),
     Published("Luxuriant16/medrega", "internvl", 60, 56, 8, 7168, 40.1, (640, 480), 256, None, _COLUMNS),
+    Published("google/gemma-4-E4B-it", "gemma4", 42, 8, 2, 2560, 8.0, (640, 480), 266, (14, 19), _ROWS),
+    Published("CohereLabs/aya-vision-8b", "aya_vision", 32, 32, 8, 4096, 8.63, (728, 364), 507, None, _TILES),
+    Published(
+        "CohereLabs/command-a-vision-07-2025",
+        "cohere2_vision",
+        64,
+        96,
+        8,
+        12288,
+        112.0,
+        (1024, 512),
+        768,
+        None,
+        _TILES,
+    ),
+    Published(
+        "allenai/Molmo2-8B",
+        "molmo2",
+        36,
+        32,
+        8,
+        4096,
+        8.66,
+        (378, 378),
+        424,
+        None,
+        "the whole image row by row, then the crops as one grid, a column token after each row",
+    ),
+    Published(
+        "deepseek-community/deepseek-vl-1.3b-chat",
+        "deepseek_vl",
+        24,
+        16,
+        16,
+        2048,
+        1.98,
+        (640, 480),
+        576,
+        (24, 24),
+        _ROWS,
+    ),
+    Published(
+        "llava-hf/vip-llava-7b-hf", "vipllava", 32, 32, 32, 4096, 7.08, (640, 480), 576, (24, 24), _ROWS
+    ),
+    Published(
+        "KamilaMila/FastVLM-7B",
+        "fast_vlm",
+        28,
+        28,
+        4,
+        3584,
+        7.76,
+        (640, 480),
+        256,
+        (16, 16),
+        _ROWS,
+        needs="timm",
+    ),
+    Published(
+        "thisisiron/Ovis2-1B-hf",
+        "ovis2",
+        24,
+        14,
+        2,
+        896,
+        1.13,
+        (896, 448),
+        768,
+        None,
+        "the whole image, then tile after tile, each row by row",
+    ),
+    Published(
+        "stepfun-ai/GOT-OCR-2.0-hf", "got_ocr2", 24, 16, 16, 1024, 0.561, (1024, 768), 256, (16, 16), _ROWS
+    ),
+    Published(
+        "lightonai/LightOnOCR-1B-1025",
+        "lighton_ocr",
+        28,
+        16,
+        8,
+        1024,
+        1.01,
+        (1540, 1540),
+        3025,
+        (55, 55),
+        _ROWS,
+    ),
+    Published("moonshotai/Kimi-K2.5", "kimi_k25", 61, 64, 64, 7168, 1027.0, (640, 480), 414, (18, 23), _ROWS),
 )

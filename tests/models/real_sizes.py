@@ -7,6 +7,8 @@ from typing import Any
 import transformers
 
 from interp.models.modeling import register
+from interp.models.padded_patches import KimiImages
+from interp.models.processors import molmo2_images
 
 register()
 
@@ -56,6 +58,14 @@ MISTRAL = {
     "num_hidden_layers": 32,
     "num_key_value_heads": 8,
     "vocab_size": 32064,
+}
+COHERE2 = {
+    "model_type": "cohere2",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 256000,
 }
 SMOLLM = {
     "model_type": "llama",
@@ -324,6 +334,110 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "tie_word_embeddings": False,
     },
+    "google/gemma-4-E4B-it": {
+        "model_type": "gemma4",
+        "text_config": {
+            "model_type": "gemma4_text",
+            "hidden_size": 2560,
+            "intermediate_size": 10240,
+            "num_hidden_layers": 42,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "num_kv_shared_layers": 18,
+            "final_logit_softcapping": 30.0,
+        },
+        "vision_config": {"model_type": "gemma4_vision"},
+        "audio_config": {"model_type": "gemma4_audio"},
+    },
+    "CohereLabs/aya-vision-8b": {  # from memory: no config.json was at hand
+        "model_type": "aya_vision",
+        "text_config": {**COHERE2, "num_hidden_layers": 32},
+        "vision_config": {**SIGLIP, "image_size": 364, "num_hidden_layers": 27},
+        "alignment_intermediate_size": 28672,
+    },
+    "CohereLabs/command-a-vision-07-2025": {  # from memory: no config.json was at hand
+        "model_type": "cohere2_vision",
+        "text_config": {
+            **COHERE2,
+            "hidden_size": 12288,
+            "intermediate_size": 36864,
+            "num_attention_heads": 96,
+            "num_hidden_layers": 64,
+        },
+        "vision_config": {**SIGLIP, "image_size": 512, "patch_size": 16},
+    },
+    "allenai/Molmo2-8B": {"model_type": "molmo2"},  # transformers' defaults are this model's
+}
+
+CONFIGS |= {
+    "deepseek-community/deepseek-vl-1.3b-chat": {
+        "model_type": "deepseek_vl",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "llama",
+            "hidden_size": 2048,
+            "intermediate_size": 5632,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 16,
+            "vocab_size": 102400,
+        },
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1024,
+            "image_size": 384,
+            "intermediate_size": 4096,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 16,
+            "vision_use_head": False,
+        },
+    },
+    "llava-hf/vip-llava-7b-hf": {"model_type": "vipllava", "vision_config": CLIP, "text_config": VICUNA},
+    "KamilaMila/FastVLM-7B": {"model_type": "fast_vlm", "image_seq_length": 256},
+    "thisisiron/Ovis2-1B-hf": {
+        "model_type": "ovis2",
+        "hidden_size": 896,
+        "vocab_size": 151936,
+        "text_config": {
+            "model_type": "qwen2",
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_attention_heads": 14,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+            "vocab_size": 151936,
+        },
+        "vision_config": {"hidden_stride": 2, "image_size": 448, "vocab_size": 65536},
+    },
+    "stepfun-ai/GOT-OCR-2.0-hf": {"model_type": "got_ocr2"},  # transformers' defaults are this model's
+    "lightonai/LightOnOCR-1B-1025": {"model_type": "lighton_ocr"},  # the same
+    "moonshotai/Kimi-K2.5": {
+        "model_type": "kimi_k25",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "kimi_k2",
+            "first_k_dense_replace": 1,
+            "hidden_size": 7168,
+            "intermediate_size": 18432,
+            "kv_lora_rank": 512,
+            "moe_intermediate_size": 2048,
+            "n_group": 1,
+            "n_routed_experts": 384,
+            "n_shared_experts": 1,
+            "num_attention_heads": 64,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 61,
+            "num_key_value_heads": 64,
+            "q_lora_rank": 1536,
+            "qk_nope_head_dim": 128,
+            "qk_rope_head_dim": 64,
+            "topk_group": 1,
+            "v_head_dim": 128,
+            "vocab_size": 163840,
+        },
+    },
 }
 
 EDGE336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
@@ -392,6 +506,48 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Luxuriant16/medrega": (
         transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=1),
         {"image_seq_length": 256},
+    ),
+    "gemma4": (transformers.Gemma4ImageProcessorPil(), {}),
+    "aya_vision": (
+        transformers.GotOcr2ImageProcessorPil(
+            size={"height": 364, "width": 364}, crop_to_patches=True, max_patches=12
+        ),
+        {"patch_size": 28, "img_size": 364},
+    ),
+    "cohere2_vision": (
+        transformers.GotOcr2ImageProcessorPil(
+            size={"height": 512, "width": 512}, crop_to_patches=True, max_patches=12
+        ),
+        {"patch_size": 16},
+    ),
+    "molmo2": (molmo2_images()(), {}),
+    "deepseek_vl": (
+        transformers.DeepseekVLImageProcessorPil(size={"height": 384, "width": 384}),
+        {"num_image_tokens": 576},
+    ),
+    "vipllava": (transformers.CLIPImageProcessorPil(**EDGE336), {"patch_size": 14}),
+    "fast_vlm": (
+        transformers.LlavaImageProcessorPil(
+            size={"shortest_edge": 1024}, crop_size={"height": 1024, "width": 1024}, do_pad=True
+        ),
+        {"patch_size": 64},
+    ),
+    "ovis2": (
+        transformers.Ovis2ImageProcessorPil(
+            size={"height": 448, "width": 448}, crop_to_patches=True, max_patches=9
+        ),
+        {"image_seq_length": 256},
+    ),
+    "got_ocr2": (
+        transformers.GotOcr2ImageProcessorPil(size={"height": 1024, "width": 1024}),
+        {"num_image_tokens": 256},
+    ),
+    "kimi_k25": (KimiImages(), {}),
+    "lighton_ocr": (
+        transformers.PixtralImageProcessorPil(
+            size={"longest_edge": 1540}, patch_size={"height": 14, "width": 14}
+        ),
+        {"patch_size": 14, "spatial_merge_size": 2, "effective_patch_size": 28},
     ),
     "smolvlm": (
         transformers.SmolVLMImageProcessorPil(

@@ -11,6 +11,7 @@ import pytest
 import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
+from interp.models import configs
 
 CASES = [
     ({"text_config": None}, 'has no "text_config". Its decoder would have'),
@@ -61,3 +62,12 @@ def test_the_first_layers_input_can_be_the_features(checkpoint: Path) -> None:
         assert interp.load(checkpoint).n_layers > 0
     finally:
         path.write_text(whole)
+
+
+def test_a_family_newer_than_transformers_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    monkeypatch.setattr(configs, "CONFIG_MAPPING", {})
+    with pytest.raises(
+        ModelError, match=r"a family that interp knows and transformers 5\..* does not. Install a newer"
+    ):
+        interp.load(tmp_path)

@@ -22,7 +22,16 @@ from interp.models import processors as room
 from interp.models.processors import images_only, load_processor, pixtral_processor, smolvlm_processor
 
 LOCAL = {"local_files_only": True}
-WITH_VIDEOS = {"internvl", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm"}
+WITH_VIDEOS = {
+    "gemma4",
+    "internvl",
+    "llava_onevision",
+    "molmo2",
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_vl",
+    "smolvlm",
+}
 
 
 def picture(width: int = 140, height: int = 84) -> np.ndarray:

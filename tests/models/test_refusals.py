@@ -28,9 +28,12 @@ EVIDENCE = {
     "pp_formulanet": ("encoder-decoder", "encoder_attn"),
     "udop": ("encoder-decoder", "EncDecAttention"),
     "t5gemma2": ("encoder-decoder", "encoder.vision_tower"),
+    "gemma3n": ("stack of four streams", ".altup."),
+    "minicpmv4_6": ("gated DeltaNets", ".linear_attn."),
     "git": ("the prompt's ids hold no image tokens", "visual_projection"),
     "diffusion_gemma": ("refining a whole canvas", "decoder.self_conditioning"),
     "pi0": ("actions", "action_in_proj"),
+    "lfm2_vl": ("short convolutions", "layers.0.conv.conv.weight"),
     "evolla": ("proteins", "protein_encoder"),
     "instructblipvideo": ("clips of frames", "query_tokens"),
 }
@@ -41,7 +44,12 @@ FOREIGN = {"flamingo", "qwen", "minicpmv", "vision-encoder-decoder"}
 def default_model(kind: str) -> torch.nn.Module:
     """The model of a config's defaults, without weights; the defaults of two are complete only for a part."""
     config = CONFIG_MAPPING[kind]()
+    if kind == "lfm2_vl":  # as in the published models; the default has attention in every layer
+        config.text_config.layer_types = ["conv", "full_attention"]
+        config.text_config.num_hidden_layers = 2
     with torch.device("meta"):
+        if kind == "gemma3n":  # its tower needs timm
+            return transformers.Gemma3nTextModel(config.text_config)
         if kind == "deepseek_ocr2":
             return DeepseekOcr2VisionModel(config.vision_config)
         if kind == "diffusion_gemma":
@@ -80,7 +88,7 @@ def test_what_the_evidence_is_not_found_in(kind):
 def test_families_with_a_map_are_not_refused():
     for adapter in built_in():
         assert refusal(SimpleNamespace(model_type=adapter.name)) is None
-    for kind in ("aya_vision", "glm4v", "janus", "video_llava", "gemma3n", "granite4_vision", "deepseek_vl"):
+    for kind in ("aya_vision", "glm4v", "janus", "video_llava", "granite4_vision", "deepseek_vl"):
         assert refusal(CONFIG_MAPPING[kind]()) is None
 
 

@@ -26,6 +26,8 @@ def prompt() -> TokenMap:
     [
         ("causal", [0, 1, 2, 3, 4, 5, 6, 7]),
         ("image_blocks", [0, 2, 2, 3, 6, 6, 6, 7]),
+        ("sliding_image_blocks", [0, 2, 2, 3, 6, 6, 6, 7]),
+        ("images", [0, 6, 6, 3, 6, 6, 6, 7]),
         ("prefix", [7] * 8),
     ],
 )
@@ -41,6 +43,12 @@ def test_the_horizon_is_the_last_position_a_row_sees(attends, last):
         ("image_blocks", 1, 6, [4, 5, 6]),
         ("image_blocks", 1, 4, [3, 4, 5, 6]),
         ("image_blocks", 1, 3, [2, 3]),
+        ("sliding_image_blocks", 1, 6, [5, 6]),
+        ("sliding_image_blocks", 1, 4, [3, 4, 5, 6]),
+        ("sliding_image_blocks", 0, 4, [0, 1, 2, 3, 4]),
+        ("images", 0, 4, [0, 1, 2, 3, 4, 5, 6]),
+        ("images", 0, 1, [0, 1, 2, 4, 5, 6]),
+        ("images", 0, 3, [0, 1, 2, 3]),
         ("prefix", 1, 0, [0, 1, 2, 3, 4, 5, 6, 7]),
     ],
 )
@@ -50,7 +58,13 @@ def test_windows_cut_what_comes_before_but_no_image_block(attends, layer, row, s
 
 @pytest.mark.parametrize(
     ("attends", "lengths"),
-    [("causal", [1, 2, 3, 4, 5, 6, 7]), ("image_blocks", [1, 3, 4, 7]), ("prefix", [])],
+    [
+        ("causal", [1, 2, 3, 4, 5, 6, 7]),
+        ("image_blocks", [1, 3, 4, 7]),
+        ("sliding_image_blocks", [1, 3, 4, 7]),
+        ("images", [1, 7]),
+        ("prefix", []),
+    ],
 )
 def test_a_prefix_is_exact_where_no_row_of_it_sees_what_follows(attends, lengths):
     found = [n for n in range(9) if exact([n], [prompt()], Visibility(attends))]
@@ -91,5 +105,8 @@ def test_an_adapter_that_attends_otherwise_is_refused():
         attends = "everywhere"
 
     mllm = wrap(*tiny("llava"), adapter=Odd())
-    with pytest.raises(ModelError, match="one of causal, image_blocks, prefix; llava has 'everywhere'"):
+    with pytest.raises(
+        ModelError,
+        match="one of causal, image_blocks, sliding_image_blocks, images, prefix; llava has 'everywhere'",
+    ):
         mllm.trace([Sample(np.zeros((8, 8, 3), np.uint8), "is it?")])

@@ -5,8 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import transformers
+
 from interp.conformance.tiny.kit import TinyFamily, build
 from interp.errors import ModelError
+from interp.models.adapter import built_in, is_available
 from interp.models.base import Maps
 
 __all__ = ["families", "recipe", "tiny"]
@@ -14,22 +17,29 @@ __all__ = ["families", "recipe", "tiny"]
 _HOMES = {
     "composed": ("idefics2",),
     "cross": ("mllama",),
+    "grids": ("aya_vision", "cohere2_vision", "gemma4", "molmo2"),
+    "documents": ("deepseek_vl", "fast_vlm", "got_ocr2", "lighton_ocr", "ovis2", "vipllava"),
+    "latents": ("kimi_k25",),
     "one_grid": ("gemma3", "llava", "mistral3", "paligemma", "vila"),
     "qwen_vl": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
     "tiles": ("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"),
 }
-_MAPS: dict[str, Maps] = {"cross": "cross", "composed": "composed"}
-"""What the maps of the families of a home are made of, where it is not the rows of self-attention."""
 _HOME = {family: home for home, names in _HOMES.items() for family in names}
 
 
 def families(maps: Maps | None = None) -> list[str]:
-    """Returns the names of the families that have a tiny model.
+    """Returns the names of the families that have a tiny model and that the installed transformers has.
 
     Args:
         maps: Of those alone whose maps are made so (`interp.models.base.Maps`).
     """
-    return sorted(name for name, home in _HOME.items() if maps in (None, _MAPS.get(home, "self")))
+    return sorted(
+        adapter.name
+        for adapter in built_in()
+        if adapter.name in _HOME
+        and is_available(adapter)
+        and maps in (None, getattr(adapter, "maps", "self"))
+    )
 
 
 def recipe(family: str) -> TinyFamily:
@@ -41,6 +51,11 @@ def recipe(family: str) -> TinyFamily:
     Raises:
         ModelError: The family has no tiny model.
     """
+    if isinstance(family, str) and family in _HOME and family not in families():
+        raise ModelError(
+            f"transformers {transformers.__version__} has no {family}; a newer one does. It has: "
+            f"{', '.join(families())}."
+        )
     if not isinstance(family, str) or family not in _HOME:
         raise ModelError(f"no tiny model of the family {family!r}; there are: {', '.join(families())}.")
     return import_module(f"{__name__}.{_HOME[family]}").FAMILIES[family]
@@ -63,7 +78,7 @@ def tiny(family: str, attention: str = "sdpa", seed: int = 0) -> tuple[Any, Any]
     if not isinstance(attention, str):
         raise ModelError(f'attention is the name of an implementation such as "sdpa"; got {attention!r}.')
     try:
-        model = build(made.model, made.config(), attention, seed)
+        model = build(made.model, made.config(), attention, seed, whole=made.whole)
     except (ValueError, ImportError) as error:  # transformers' words for an implementation that it lacks
         raise ModelError(
             f"attention={attention!r} cannot be used for the tiny {family} ({error})."

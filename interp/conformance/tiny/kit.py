@@ -50,11 +50,14 @@ class TinyFamily(NamedTuple):
         model: The model's class.
         config: Makes its config.
         processor: Makes its processor.
+        whole: Whether every part takes the attention implementation that is asked for; else the language model alone,
+            because transformers has no other than eager for the rest.
     """
 
     model: Any
     config: Callable[[], transformers.PreTrainedConfig]
     processor: Callable[[], Any]
+    whole: bool = True
 
 
 def tokenizer(**named: str) -> transformers.PreTrainedTokenizerFast:
@@ -108,11 +111,14 @@ def text_config(kind: type[Config], *, layers: int = 3, **options: Any) -> Confi
     return kind(**{**shared, **options})
 
 
-def build(kind: Any, config: PreTrainedConfig, attention: str = "sdpa", seed: int = 0) -> PreTrainedModel:
+def build(
+    kind: Any, config: PreTrainedConfig, attention: str = "sdpa", seed: int = 0, *, whole: bool = True
+) -> PreTrainedModel:
     """A model with random weights, the same for the same seed, whose rows of attention are far from uniform."""
+    parts = attention if whole else {"text_config": attention}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = kind._from_config(config, attn_implementation=attention)
+        model = kind._from_config(config, attn_implementation=parts)
     decoder = model.get_decoder()
     for name, weight in decoder.named_parameters():
         if name.endswith(("q_proj.weight", "k_proj.weight")):

@@ -1,4 +1,4 @@
-"""InternVL 1.2's layout (MedRegA): InternViT, pixel shuffle, a Llama."""
+"""InternVL-Chat's layout (InternVL 1.2 to 3, MedRegA): InternViT, pixel shuffle, a Llama, Qwen or InternLM2."""
 
 from __future__ import annotations
 
@@ -15,13 +15,22 @@ from transformers import (
     InternVLForConditionalGeneration,
     InternVLProcessor,
     InternVLVisionConfig,
-    LlamaConfig,
-    PreTrainedConfig,
 )
 from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint
+from interp.models.checkpoints.internvl_language import (
+    CONTEXT,
+    END,
+    INTERNLM2,
+    LANGUAGES,
+    Chat,
+    chat_of,
+    internlm2_tokenizer,
+    language_config,
+    language_rules,
+)
 from interp.models.checkpoints.layout import check_settings, config_of, licence, refuse_tower
 from interp.models.checkpoints.source_files import check_vocabulary
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, read_folder
@@ -29,36 +38,19 @@ from interp.models.modeling import register
 from interp.models.modeling.internvl_v1 import InternVLV1Config, InternVLV1ForConditionalGeneration
 from interp.models.processors import images_only
 
-__all__ = ["CONTEXT", "END", "PROMPT", "InternVl", "make_processor", "read_tokenizer"]
+__all__ = ["InternVl", "make_processor", "read_tokenizer"]
 
-START, CONTEXT, CLOSE, END = "<img>", "<IMG_CONTEXT>", "</img>", "<|im_end|>"
-
-_SYSTEM = "Answer the questions."
-PROMPT = "<|im_start|>system\n{system}<|im_end|><|im_start|>user\n<image>\n{question}<|im_end|><|im_start|>assistant\n"
-"""The conversation `Hermes-2`: no line break behind `<|im_end|>`.
-
-Source: github.com/xmed-lab/MedRegA, src/internvl/conversation.py and `InternVLChatModel.chat`.
-"""
-
-_TEMPLATE = (
-    f"{{%- set ns = namespace(system={_SYSTEM!r}) -%}}"
-    "{%- for m in messages if m['role'] == 'system' -%}"
-    "{%- set ns.system = m['content'] if m['content'] is string else m['content'][0]['text'] -%}"
-    "{%- endfor -%}"
-    "{{- '<|im_start|>system\\n' + ns.system + '<|im_end|>' -}}"
-    "{%- for m in messages if m['role'] != 'system' -%}"
-    "{{- '<|im_start|>' + m['role'] + '\\n' -}}"
-    "{%- if m['content'] is string -%}{{- m['content'] -}}{%- else -%}{%- for part in m['content'] -%}"
-    f"{{{{- {CONTEXT + chr(10)!r} if part['type'] == 'image' else part['text'] -}}}}"
-    "{%- endfor -%}{%- endif -%}{{- '<|im_end|>' -}}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
-)
+START, CLOSE = "<img>", "</img>"
 
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def read_tokenizer(folder: Path) -> Any:
+def read_tokenizer(folder: Path, architecture: str = "LlamaForCausalLM") -> Any:
     """Returns the folder's tokenizer without running code that comes with it.
+
+    Args:
+        folder: The folder with the tokenizer's files.
+        architecture: That of the language model. It decides if the files name no class that transformers has.
 
     Raises:
         ModelError: There is no tokenizer, or it lacks the tokens around an image.
@@ -67,10 +59,12 @@ def read_tokenizer(folder: Path) -> Any:
     names = {"start_image_token": START, "end_image_token": CLOSE, "context_image_token": CONTEXT}
     # transformers' processor wants a token for videos; this one can stand in no prompt
     extra = {**names, "video_token": CLOSE}
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "config": LlamaConfig()}
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    options["config"] = CONFIG_MAPPING[LANGUAGES[architecture]]()
+    load = AutoTokenizer.from_pretrained if architecture != INTERNLM2 else internlm2_tokenizer
     try:
-        known = AutoTokenizer.from_pretrained(str(folder), **options).get_vocab()
-        made: Any = AutoTokenizer.from_pretrained(str(folder), **options, extra_special_tokens=extra)
+        known = load(str(folder), **options).get_vocab()
+        made: Any = load(str(folder), **options, extra_special_tokens=extra)
     except Exception as error:  # whatever reading foreign files raises
         raise ModelError(
             f"no tokenizer can be loaded from {folder} ({type(error).__name__}: {error}); code that comes with it is "
@@ -85,17 +79,28 @@ def read_tokenizer(folder: Path) -> Any:
     return made
 
 
-def make_processor(config: InternVLConfig, tokenizer: Any) -> Any:
-    """Returns transformers' InternVL processor for one squashed tile, bicubic, with ImageNet's mean and deviation."""
+def make_processor(
+    config: InternVLConfig, tokenizer: Any, chat: Chat, tiles: tuple[int, int] | None = None
+) -> Any:
+    """Returns transformers' InternVL processor, bicubic, with ImageNet's mean and deviation.
+
+    Args:
+        config: The model's config.
+        tokenizer: Its tokenizer.
+        chat: The conversation of its prompts.
+        tiles: The fewest and the most tiles of an image; None for one tile, the image squashed.
+    """
     vision: Any = config.vision_config
+    fewest, most = tiles or (1, 1)
     images = GotOcr2ImageProcessorPil(
         size={"height": vision.image_size[0], "width": vision.image_size[1]},
         image_mean=_MEAN,
         image_std=_STD,
-        crop_to_patches=False,
-        max_patches=1,  # also where a processor's own default says to crop
+        crop_to_patches=tiles is not None,
+        min_patches=fewest,
+        max_patches=most,  # 1 where a processor's own default says to crop
     )
-    parts: dict[str, Any] = {"image_seq_length": config.image_seq_length, "chat_template": _TEMPLATE}
+    parts: dict[str, Any] = {"image_seq_length": config.image_seq_length, "chat_template": chat.template}
     if is_torchvision_available():
         from transformers import InternVLVideoProcessor
 
@@ -132,16 +137,13 @@ _RULES = (
         Rule(rf"mlp1\.{place}\.(.+)", rf"model.multi_modal_projector.{name}.\1")
         for place, name in ((0, "layer_norm"), (1, "linear_1"), (3, "linear_2"))
     ),
-    Rule(r"language_model\.model\.(.+)", r"model.language_model.\1"),
-    Rule(r"language_model\.lm_head\.weight", "lm_head.weight"),
 )
 
 _KNOWN: dict[str, tuple[Any, ...]] = {
-    "template": ("Hermes-2",),
     "pad2square": (False, None),
     "use_backbone_lora": (0, None),
     "use_llm_lora": (0, None),
-    "dynamic_image_size": (False, None),
+    "dynamic_image_size": (False, True, None),
     "ps_version": ("v1", "v2"),
 }
 """Settings of config.json that decide what is computed → the supported values."""
@@ -151,14 +153,15 @@ _EPS = 1e-6
 
 
 class InternVl:
-    """InternVL-Chat 1.2 and models tuned from it, such as MedRegA.
+    """InternVL-Chat 1.2 to 3, and models tuned from them, such as MedRegA.
 
     With `ps_version` "v2" the model is of transformers' own class. With "v1", the default of the original's config, the
     tokens of an image run down its columns: the class is in `interp.models.modeling.internvl_v1`, and the adapter
-    transposes the footprints.
+    transposes the footprints. With `dynamic_image_size` an image is cut into tiles by its aspect ratio, and a thumbnail
+    of the whole follows them; transformers' processor chooses the same tiles.
     """
 
-    name = "InternVL 1.2"
+    name = "InternVL-Chat"
 
     def matches(self, folder: Path) -> bool:
         """Whether config.json is of the model type `internvl_chat` and has a vision and a language part."""
@@ -175,34 +178,59 @@ class InternVl:
         """
         register()
         refuse_tower(folder, vision_tower)
-        raw = {"ps_version": "v1", "select_layer": -4, "downsample_ratio": 0.5, **config_of(folder)}
-        _check(folder, raw)
-        first = raw["ps_version"] == "v1"
-        tokenizer = read_tokenizer(folder)
+        raw = {**_ABSENT, **config_of(folder)}
+        chat = _checked(folder, raw)
+        first, language = raw["ps_version"] == "v1", raw["llm_config"]
+        tokenizer = read_tokenizer(folder, language["architectures"][0])
         config = _config(raw, tokenizer, InternVLV1Config if first else InternVLConfig)
+        dynamic = bool(raw["dynamic_image_size"])
+        tiles = (int(raw["min_dynamic_patch"]), int(raw["max_dynamic_patch"])) if dynamic else None
         return Checkpoint(
             layout=self.name,
             where=str(folder),
             config=config,
             model_class=InternVLV1ForConditionalGeneration if first else InternVLForConditionalGeneration,
-            parts=(Part(read_folder(folder), _RULES),),
-            make_processor=lambda: make_processor(config, tokenizer),
-            prompt=PROMPT,
+            parts=(Part(read_folder(folder), (*_RULES, *language_rules(language))),),
+            make_processor=lambda: make_processor(config, tokenizer, chat, tiles),
+            prompt=chat.prompt,
             licence=licence(folder),
-            notes=_notes(first),
+            notes=_notes(first, tiles),
             stock=not first,
         )
 
 
-def _check(folder: Path, raw: Mapping[str, Any]) -> None:
-    """Raises `ModelError` for settings with which the original computes something else."""
-    vision, text = _vision(raw), raw["llm_config"]
+_ABSENT: dict[str, Any] = {
+    "ps_version": "v1",
+    "select_layer": -4,
+    "downsample_ratio": 0.5,
+    "dynamic_image_size": False,
+    "use_thumbnail": False,
+    "min_dynamic_patch": 1,
+    "max_dynamic_patch": 6,
+}
+"""What a config.json means that leaves these out, as in the original's class."""
+
+
+def _checked(folder: Path, raw: Mapping[str, Any]) -> Chat:
+    """Returns the conversation.
+
+    Raises:
+        ModelError: There are settings with which the original computes something else.
+    """
+    vision, text, dynamic = _vision(raw), raw["llm_config"], bool(raw["dynamic_image_size"])
     found = [(name, raw.get(name), known) for name, known in _KNOWN.items()]
     found.append(("force_image_size", raw.get("force_image_size"), (vision["image_size"], None)))
-    found.append(("llm_config.architectures", text.get("architectures"), (["LlamaForCausalLM"],)))
+    kinds = tuple([kind] for kind in LANGUAGES)
+    found.append(("llm_config.architectures", text.get("architectures"), kinds))
     if vision["qk_normalization"]:
         found.append(("vision_config.layer_norm_eps", vision["layer_norm_eps"], (_EPS,)))
-    check_settings(folder, found, known="InternVL-Chat 1.2 and MedRegA")
+    if dynamic:
+        found.append(("use_thumbnail", raw["use_thumbnail"], (True,)))
+    chat = chat_of(raw.get("template"), dynamic)
+    if chat is None:
+        found.append(("template", raw.get("template"), ("Hermes-2",)))
+    check_settings(folder, found, known="InternVL-Chat 1.2 to 3 and MedRegA")
+    return chat or Chat("", "")
 
 
 def _vision(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,7 +265,7 @@ def _config(raw: Mapping[str, Any], tokenizer: Any, kind: type[InternVLConfig]) 
     )  # transformers' InternVL would tie by default
     return kind(
         vision_config=tower,
-        text_config=_text(raw["llm_config"], tied, tokenizer),
+        text_config=language_config(raw["llm_config"], tied, tokenizer.convert_tokens_to_ids(END)),
         image_token_id=tokenizer.convert_tokens_to_ids(CONTEXT),
         image_seq_length=int(tokens),
         downsample_ratio=raw["downsample_ratio"],
@@ -247,22 +275,16 @@ def _config(raw: Mapping[str, Any], tokenizer: Any, kind: type[InternVLConfig]) 
     )
 
 
-def _text(raw: Mapping[str, Any], tied: bool, tokenizer: Any) -> PreTrainedConfig:
-    """Returns the language model's config; its answers end as in the original's `chat`."""
-    stop = tokenizer.convert_tokens_to_ids(END)
-    stored = raw.get("eos_token_id")
-    ends = [stop, *([] if stored in (None, stop) else [stored])]
-    return CONFIG_MAPPING["llama"].from_dict({**raw, "tie_word_embeddings": tied, "eos_token_id": ends})
-
-
-def _notes(first: bool) -> tuple[str, ...]:
+def _notes(first: bool, tiles: tuple[int, int] | None) -> tuple[str, ...]:
     order = (
         "The pixel shuffle is the first version's: image tokens run down the columns. transformers' InternVL class has "
         "the second version's order, in which this language model was not tuned; a class of interp's keeps the first."
     )
+    squashed = "One tile per image, squashed, as config.json says (dynamic_image_size is false)."
+    cut = "An image is cut into tiles by its aspect ratio, at most {} of them, and a thumbnail of the whole follows."
     return (
         *((order,) if first else ()),
-        "One tile per image, squashed, as the original's evaluation does; its option of dynamic tiles is not offered.",
+        squashed if tiles is None else cut.format(tiles[1]),
         "The original puts an image where the question says <image>; here it is in front of the question, with a line "
         "break between.",
     )

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
-
-from interp.errors import ModelError
-from interp.inputs.footprints import Footprints, Size, concatenate, lay
+from interp.inputs.footprints import Footprints, Size
 from interp.models.base import Family
-from interp.models.resizing import check_views, down_columns, one_image, setting, squashed_size, whole
+from interp.models.tiled_canvas import tiled_footprints
 
 __all__ = ["InternVl"]
 
@@ -35,48 +31,18 @@ class InternVl(Family):
         Raises:
             ModelError: The tiles are not square, or the pixel values do not follow from the settings.
         """
-        tiles = [squashed_size(size, processor, self.name) for size in sizes]
-        canvases = [_canvas(size, processor) for size in sizes]
-        counts = [cols * rows + (cols * rows > 1) for cols, rows in canvases]
-        views = [tile for tile, count in zip(tiles, counts, strict=True) for _ in range(count)]
-        check_views(inputs, views, sizes, processor)
-        sides = [_side(tile, config) for tile in tiles]
-        turned = config.model_type == "interp_internvl_v1"
-        return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
+        return tiled_footprints(
+            sizes,
+            inputs,
+            processor,
+            family=self.name,
+            patch=config.vision_config.patch_size,
+            ratio=config.downsample_ratio,
+            turned=config.model_type == "interp_internvl_v1",
+        )
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML with each image on its own line."""
         head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
         images = "<IMG_CONTEXT>\n" * n_images
         return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
-
-
-def _canvas(size: Size, processor: Any) -> tuple[int, int]:
-    """Returns (columns, rows) of tiles."""
-    fewest, most = setting(processor, "min_patches"), setting(processor, "max_patches")
-    if not setting(processor, "crop_to_patches") or most <= 1:
-        return 1, 1
-    tile = dict(setting(processor, "size"))
-    return get_optimal_tiled_canvas((size[1], size[0]), (tile["height"], tile["width"]), fewest, most)
-
-
-def _side(tile: Size, config: Any) -> int:
-    """Returns the number of tokens along a tile's side."""
-    (high, wide), ratio = config.vision_config.patch_size, config.downsample_ratio
-    rows, cols, side = tile[1] // high, tile[0] // wide, int(tile[1] // high * ratio)
-    if rows != cols or tile != (cols * wide, rows * high) or side != rows * ratio:
-        raise ModelError(
-            f"internvl's model takes square tiles of whole patches of {wide}×{high} px that shuffle evenly (ratio "
-            f"{ratio}); the processor makes tiles of {tile[0]}×{tile[1]} px. Set processor.image_processor.size."
-        )
-    return side
-
-
-def _laid(size: Size, canvas: tuple[int, int], side: int, turned: bool) -> Footprints:
-    """Returns the tokens of one image; with `turned` each tile's tokens run down its columns."""
-    (cols, rows), (wide, high) = canvas, (size[0] / canvas[0], size[1] / canvas[1])
-    places = product(range(rows), range(cols))
-    windows = [(c * wide, r * high, (c + 1) * wide, (r + 1) * high) for r, c in places]
-    tiles = [lay(size, (side, side), window, view="tile") for window in windows]
-    views = tiles if len(tiles) == 1 else [*tiles, lay(size, (side, side), whole(size), view="thumbnail")]
-    return one_image([down_columns(view) for view in views] if turned else views)

@@ -39,14 +39,8 @@ class Llava(Family):
         pixels = [tuple(values.shape[-2:])] * len(values) if sizes and values is not None else []
         if len(pixels) != len(sizes):
             raise ModelError(f"the sample has {len(sizes)} image(s), but pixel_values hold {len(pixels)}.")
-        scales = getattr(
-            config, "scales", None
-        )  # S² sees the pixels at several sizes, a token the same place in each
-        sides = config.vision_config.patch_size  # InternViT's config has one for each axis
-        down, across = sides if isinstance(sides, tuple | list) else (sides, sides)
-        down, across = (int(side) * (scales[-1] // scales[0] if scales else 1) for side in (down, across))
-        dropped = _leading(processor, config) - (config.vision_feature_select_strategy == "default")
-        dropped = 0 if scales else dropped
+        down, across = self.cell(processor, config)
+        dropped = self.leading(processor, config)
         parts = []
         for size, (height, width) in zip(sizes, pixels, strict=True):
             grid = (height // down, width // across)
@@ -54,6 +48,24 @@ class Llava(Family):
             window = cropped_window(size, (width, height), seen, processor.image_processor)
             parts.append(_leading_tokens(lay(size, grid, window), dropped))
         return concatenate(parts)
+
+    def cell(self, processor: Any, config: Any) -> tuple[int, int]:
+        """Returns (height, width) of a token in processed pixels.
+
+        S² sees the pixels at several sizes, a token the same place in each. InternViT's config has a patch size for
+        each axis.
+        """
+        scales = getattr(config, "scales", None)
+        sides = config.vision_config.patch_size
+        down, across = sides if isinstance(sides, tuple | list) else (sides, sides)
+        enlarged = scales[-1] // scales[0] if scales else 1
+        return int(down) * enlarged, int(across) * enlarged
+
+    def leading(self, processor: Any, config: Any) -> int:
+        """Returns how many tokens without a place stand before the grid; below zero, how many cells are dropped."""
+        if getattr(config, "scales", None):
+            return 0
+        return _leading(processor, config) - (config.vision_feature_select_strategy == "default")
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns LLaVA-1.5's vicuna prompt."""

@@ -44,7 +44,8 @@ class Mistral3(Family):
                 "Set both to the checkpoint's."
             )
         cell = mine[0] * mine[1]
-        resized = [_resized(size, settings, cell) for size in sizes]
+        multiple = self.rounded_to(processor, cell)
+        resized = [_resized(size, settings, multiple) for size in sizes]
         found = [(int(width), int(height)) for height, width in inputs["image_sizes"]]
         agree("images resized to (width, height)", resized, found, settings)
         parts = []
@@ -54,18 +55,22 @@ class Mistral3(Family):
             parts.append(lay(size, grid, window))
         return concatenate(parts)
 
+    def rounded_to(self, processor: Any, cell: int) -> tuple[int, int]:
+        """Returns the (height, width) that a processed image is a multiple of, in pixels: the cell of a token."""
+        return cell, cell
+
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns Mistral's instruction prompt; the tokenizer puts `<s>` in front."""
         head = "" if system is None else f"[SYSTEM_PROMPT]{system}[/SYSTEM_PROMPT]"
         return head + "[INST]" + "[IMG]" * n_images + f"{text}[/INST]"
 
 
-def _resized(size: tuple[int, int], settings: Any, cell: int) -> tuple[int, int]:
+def _resized(size: tuple[int, int], settings: Any, multiple: tuple[int, int]) -> tuple[int, int]:
     """Returns (width, height) after the resize, in transformers' integer arithmetic."""
     if not settings.do_resize:
         return size
     bound = pixel_size(settings)
     edge = bound.get("longest_edge")
     limit = (bound["height"], bound["width"]) if edge is None else (edge, edge)
-    height, width = get_resize_output_image_size(blank(size), limit, (cell, cell), "channels_first")
+    height, width = get_resize_output_image_size(blank(size), limit, multiple, "channels_first")
     return width, height

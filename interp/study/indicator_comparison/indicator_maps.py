@@ -14,6 +14,7 @@ from jaxtyping import Float
 from interp.errors import InterpError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
+from interp.models.configs import layer_configs
 from interp.run import ProcessCache, cost_of
 from interp.study.indicator_comparison.checks import asked_otherwise, fixed_targets, shuffled, stage_name
 from interp.study.indicator_comparison.one_map import one_map
@@ -45,7 +46,9 @@ def flops(mllm: Any, cost: Cost, length: float) -> float:
     layers = mllm.adapter.layers(mllm.hf)
     weights = sum(weight.numel() for layer in layers for weight in layer.parameters())
     config = mllm.hf.config.get_text_config(decoder=True)
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    each_size = config.hidden_size // config.num_attention_heads
+    sizes = [getattr(one, "head_dim", None) or each_size for one in layer_configs(config)]
+    size = sum(sizes) / len(sizes)  # layers of Gemma 4 differ
     each = 2 * weights + 4 * len(layers) * size * config.num_attention_heads * length
     backward = 2 * cost.backwards / cost.forwards if cost.forwards else 0.0
     return float(each * cost.tokens * (1 + backward))

@@ -7,13 +7,14 @@ from typing import Any
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter
+from interp.tracing.key_layers import key_layers
 from interp.tracing.model import Mllm
 from interp.tracing.remote.connection import Connection
 from interp.tracing.remote.server import Server
 from interp.tracing.remote.skeleton import Skeleton, skeleton_model
 from interp.tracing.visibility import windows
 
-__all__ = ["open_remote"]
+__all__ = ["open_remote", "refuse_shared_keys"]
 
 
 def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[str, Any]) -> Mllm:
@@ -43,6 +44,7 @@ def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[s
             f"{type(hf).__name__} has no output layer or layers without self-attention, which a job reads."
         )
     text = hf.config.get_text_config(decoder=True)
+    refuse_shared_keys(hf, len(layers))
     server = Server(
         nn=nn,
         layers=[nn.get(paths[layer]) for layer in layers],
@@ -52,3 +54,16 @@ def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[s
         connection=connection,
     )
     return Mllm(hf, processor, adapter, Skeleton(nn, layers), executor="source", server=server)
+
+
+def refuse_shared_keys(hf: Any, n_layers: int) -> None:
+    """Refuses a model whose last layers have no keys of their own: their rows cannot be had from a server.
+
+    Raises:
+        ModelError: As said.
+    """
+    if key_layers(hf.config.get_text_config(decoder=True), n_layers) != tuple(range(n_layers)):
+        raise ModelError(
+            f"layers of {type(hf).__name__} share keys, and on a server transformers leaves out their rows but the "
+            "last. Load the model here, without remote=True."
+        )

@@ -38,12 +38,12 @@ def features(mllm: Mllm) -> Tensor:
     return found[0]
 
 
-def assert_same(mllm: Mllm, wanted: Outcome) -> None:
+def assert_same(mllm: Mllm, wanted: Outcome, within: float = 2e-5) -> None:
     """Logits of every row, and the last row of attention of every layer and head as the tap reads it."""
     batch = encoded(mllm)
     with torch.no_grad():
         logits = mllm.hf(**batch.inputs).logits[0]
-    torch.testing.assert_close(logits, wanted.logits, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(logits, wanted.logits, atol=within, rtol=within)
     rows = interp.Rows(interp.Site(layers="all", heads="all", queries="last", keys="all"))
     trace = mllm.trace(interp.Sample(picture(), QUESTION), reads=[rows])
     read = trace[0].rows.values[:, :, 0]

@@ -292,7 +292,10 @@ def test_wrong_arguments_say_what_is_right(unchecked, sources, tmp_path, given, 
     ("changes", "message"),
     [
         ({"num_hidden_layers": 10**9}, r"describes 1000000000 layers, but the files hold \d+ tensors"),
-        ({"num_attention_heads": 0}, r"looks like InternVL 1.2, but its files do not describe one \(ZeroDiv"),
+        (
+            {"num_attention_heads": 0},
+            r"looks like InternVL-Chat, but its files do not describe one \(ZeroDiv",
+        ),
         ({"hidden_act": "nope"}, r"no InternVL\w+ can be built from the config.json .*nope"),
         ({"hidden_size": 40}, r"of another shape: .*expected"),
     ],
@@ -312,7 +315,7 @@ def test_the_command(sources, tmp_path, capsys):
     assert main(["convert", str(sources["v1"]), str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert (
-        "for InternVLV1ForConditionalGeneration, from the InternVL 1.2 layout\nlicence: MIT License\nnote: "
+        "for InternVLV1ForConditionalGeneration, from the InternVL-Chat layout\nlicence: MIT License\nnote: "
         in said
     )
     assert "transformers has no class for it" in said

@@ -137,7 +137,7 @@ def test_tensors_that_do_not_fit_are_listed(broken):
 
 
 def test_what_is_not_computed_is_refused(tmp_path):
-    changed = {"template": "internlm2-chat", "use_llm_lora": 16, "force_image_size": 96, "pad2square": True}
+    changed = {"template": "phi3-chat", "use_llm_lora": 16, "force_image_size": 96, "pad2square": True}
     original = write_internvl(tmp_path / "checkpoint", "v3", **changed)
     with pytest.raises(ModelError) as refused:
         interp.load(original.folder)

@@ -102,7 +102,7 @@ def _siglip_shapes() -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _mlp(norm: str, first: str, second: str, wide: int, out: int) -> dict[str, tuple[int, ...]]:
+def mlp_shapes(norm: str, first: str, second: str, wide: int, out: int) -> dict[str, tuple[int, ...]]:
     return {
         **{f"{norm}.{n}": (wide,) for n in ("weight", "bias")},
         f"{first}.weight": (out, wide),
@@ -121,7 +121,7 @@ def write_vila(folder: Path, speech: str = "llama_3", spare: int = 0, **changed:
         "llm": random_like(llama_shapes(text), 0),
         "vision_tower": random_like(_siglip_shapes(), 1),
         "mm_projector": random_like(
-            _mlp("layers.1", "layers.2", "layers.4", 4 * SIGLIP["hidden_size"], text["hidden_size"]), 2
+            mlp_shapes("layers.1", "layers.2", "layers.4", 4 * SIGLIP["hidden_size"], text["hidden_size"]), 2
         ),
     }
     configs = {
@@ -223,14 +223,14 @@ def write_internvl(
     }
     dump(folder / "config.json", settings)
     shapes = {f"language_model.{name}": shape for name, shape in llama_shapes(text).items()}
-    shapes |= _mlp("mlp1.0", "mlp1.1", "mlp1.3", 4 * vision["hidden_size"], text["hidden_size"])
-    weights = random_like({**shapes, **_intern_shapes(vision, tower)}, 3)
+    shapes |= mlp_shapes("mlp1.0", "mlp1.1", "mlp1.3", 4 * vision["hidden_size"], text["hidden_size"])
+    weights = random_like({**shapes, **intern_shapes(vision, tower)}, 3)
     save(folder, weights, shards=3)
     (folder / "LICENSE").write_text("MIT License\n")
     return Original(folder, text, vision, weights, settings)
 
 
-def _intern_shapes(vision: Mapping[str, Any], tower: str) -> dict[str, tuple[int, ...]]:
+def intern_shapes(vision: Mapping[str, Any], tower: str) -> dict[str, tuple[int, ...]]:
     wide, inner, patch = vision["hidden_size"], vision["intermediate_size"], vision["patch_size"]
     top = "vision_model."
     found: dict[str, tuple[int, ...]] = {

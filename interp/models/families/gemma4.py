@@ -1,0 +1,110 @@
+"""Gemma 4: the image resized to whole pooled cells in about its own shape; one row-major grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from interp.errors import ModelError
+from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
+from interp.models.base import Attends, Family
+from interp.models.resizing import agree, setting
+
+__all__ = ["Gemma4"]
+
+
+class Gemma4(Family):
+    """The `gemma4` family. Several of its last layers may have no keys of their own: they use an earlier layer's.
+
+    In models with `use_bidirectional_attention="vision"` the tokens of an image see each other in both directions in
+    layers with a sliding window; layers that see everything are causal.
+    """
+
+    name = "gemma4"
+    model_types = ("gemma4",)
+    layout = (
+        "resized in about its own shape to whole pooled cells (48 px; 70 to 1120 tokens), one row-major grid"
+    )
+    attends = "sliding_image_blocks"
+    examples = ("google/gemma-4-E4B-it", "google/gemma-4-31B-it")
+
+    def attends_in(self, config: Any) -> Attends:
+        """Returns "sliding_image_blocks" or "causal", as the config's `use_bidirectional_attention` says.
+
+        Raises:
+            ModelError: The model's text sees in both directions too, so that it cannot write token by token.
+        """
+        text = getattr(config, "text_config", config)
+        kind = getattr(text, "use_bidirectional_attention", None)
+        if kind == "all":
+            raise ModelError(
+                "this model has use_bidirectional_attention='all': every row sees the whole sequence, so it is an "
+                "encoder, not a model that answers. Take a checkpoint with 'vision' or None."
+            )
+        return "sliding_image_blocks" if kind == "vision" else "causal"
+
+    def footprints(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """Returns one grid per image; its cells have `patch_size · pooling_kernel_size` pixels after the resize.
+
+        Raises:
+            ModelError: Processor and config differ, or the patches of the inputs do not follow from the settings.
+        """
+        if not sizes:
+            return concatenate([])
+        pool = _pooling(processor, config)
+        patches = [_patches(size, processor) for size in sizes]
+        agree("grids of patches (rows, cols)", patches, _found(inputs), processor.image_processor)
+        parts = []
+        for size, (rows, cols) in zip(sizes, patches, strict=True):
+            grid = (rows // pool, cols // pool)
+            window = pulled_back((0, 0, grid[1] * pool, grid[0] * pool), size, (cols, rows))
+            parts.append(lay(size, grid, window))
+        return concatenate(parts)
+
+    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
+        """Returns Gemma 4's turns, without thinking."""
+        head = "" if system is None else f"<|turn>system\n{system}<turn|>\n"
+        images = "<|image|>" * n_images
+        return f"<bos>{head}<|turn>user\n{images}{text}<turn|>\n<|turn>model\n"
+
+
+def _pooling(processor: Any, config: Any) -> int:
+    """Returns how many patches along a side make a token; processor and model must agree."""
+    names = ("patch_size", "pooling_kernel_size")
+    mine = tuple(int(setting(processor, name)) for name in names)
+    theirs = tuple(int(getattr(config.vision_config, name)) for name in names)
+    if mine != theirs:
+        raise ModelError(
+            f"the processor's patch_size and pooling_kernel_size are {mine}, but the model's config has {theirs}. "
+            "Pass the processor of this checkpoint."
+        )
+    return mine[1]
+
+
+def _patches(size: Size, processor: Any) -> tuple[int, int]:
+    """Returns (rows, cols) of patches after the resize, in transformers' own arithmetic."""
+    # here, because older versions of transformers have no Gemma 4
+    from transformers.models.gemma4.image_processing_pil_gemma4 import get_aspect_ratio_preserving_size
+
+    patch, pool = setting(processor, "patch_size"), setting(processor, "pooling_kernel_size")
+    width, height = size
+    if setting(processor, "do_resize"):
+        most = setting(processor, "max_soft_tokens") * pool**2
+        height, width = get_aspect_ratio_preserving_size(height, width, patch, most, pool)
+    rows, cols = height // patch, width // patch
+    if rows % pool or cols % pool or (height, width) != (rows * patch, cols * patch):
+        raise ModelError(
+            f"gemma4 pools {pool}×{pool} patches of {patch} px; an image of {width}×{height} px is no whole number of "
+            "these. Set processor.image_processor.do_resize."
+        )
+    return rows, cols
+
+
+def _found(inputs: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Returns (rows, cols) of the patches of each image in the inputs; their positions are (x, y)."""
+    largest = np.asarray(inputs["image_position_ids"]).max(axis=1)
+    return [(int(y) + 1, int(x) + 1) for x, y in largest]
