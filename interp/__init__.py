@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Boost,
         Contrast,
         Decoding,
+        Experts,
         Guide,
         Knockout,
         Mllm,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         image_mask,
         load,
         positions,
+        sinks,
         wrap,
     )
 
@@ -71,6 +73,7 @@ __all__ = [
     "Box",
     "Contrast",
     "Decoding",
+    "Experts",
     "Grid",
     "Guide",
     "HeadRanking",
@@ -111,6 +114,7 @@ __all__ = [
     "models",
     "positions",
     "reader_study",
+    "sinks",
     "word",
     "wrap",
 ]
@@ -137,8 +141,8 @@ _HOMES = {
     "inputs.tokens": ("TokenMap", "word"),
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "ScaleWeights", "ScaleScores"),
-        *("Contrast", "Decoding", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
-        *("image_mask", "load", "positions", "wrap"),
+        *("Contrast", "Decoding", "Experts", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
+        *("image_mask", "load", "positions", "sinks", "wrap"),
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "WorkerOptions", "main", "merge_command", "run_script"]
 
-_WIDTH = 150
+_WIDTH = 180
 """Width of tables that are not printed to a terminal."""
 
 _ATTENDS = {
@@ -245,7 +245,7 @@ def models() -> int:
     record = read_record()
     table = _table("family")
     table.add_column("image tokens, and checkpoints of the family", min_width=45, overflow="fold")
-    for name in ("maps", "attends", "prefix", "images"):
+    for name in ("maps", "attends", "video", "prefix", "images"):
         table.add_column(name)
     for name in ("executors", "checked"):
         table.add_column(name, no_wrap=True)
@@ -262,10 +262,10 @@ def models() -> int:
     console.print(
         "maps: self, the image tokens are positions of the sequence; cross, they are keys of cross-attention layers; "
         "composed, they are latents of a resampler, and maps are products with its attention. "
-        "attends: which later tokens a row of the prompt sees. prefix: whether the prompt up to the last image token "
-        "can be run once for many questions. images: whether a sample may have several. checked: result of "
-        f"`interp check FAMILY` on tiny random weights ({'; '.join(versions) or 'no record'}). To check your own "
-        "checkpoint: `interp check FOLDER`."
+        "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. prefix: whether "
+        "the prompt up to the last image token can be run once for many questions. images: whether a sample may have "
+        "several. checked: result of `interp check FAMILY` on tiny random weights "
+        f"({'; '.join(versions) or 'no record'}). To check your own checkpoint: `interp check FOLDER`."
     )
     console.print(
         "Without a map, answers and scores only (adapter='answers_only', with the reason where they are opened without "
@@ -379,8 +379,8 @@ def _described(adapter: Any, found: dict[str, Any] | None) -> list[Any]:
     layout = Text(getattr(adapter, "layout", "") or "–")
     for example in getattr(adapter, "examples", ()):
         layout.append(f"\n{example}", "dim")
-    maps = getattr(adapter, "maps", "self")
-    head = [Text(adapter.name), layout, maps, _ATTENDS.get(attends, attends)]
+    maps, takes = getattr(adapter, "maps", "self"), "yes" if getattr(adapter, "video", False) else "no"
+    head = [Text(adapter.name), layout, maps, _ATTENDS.get(attends, attends), takes]
     if found is None:
         return [*head, "?", "?", "?", "never recorded"]
 

@@ -34,6 +34,7 @@ from tests.advice import people as of_people
 from tests.advice import readers as of_readers
 from tests.advice import study as of_study
 from tests.advice import tracing as of_tracing
+from tests.advice import videos as of_videos
 from tests.study.planted import sample as planted_sample
 from tests.study.planted import samples as planted_samples
 from tests.study.planted import sweep
@@ -49,7 +50,7 @@ INPUTS = [
     ("Box(1, 2, 99, 99).check_inside((50, 40))", "box.clip(50, 40)", "Box(1, 2, 99, 99).clip(50, 40).check_inside((50, 40))"),
     ("Sample(PIC, images=[PIC])", "image= for one image", "Sample(image=PIC)"),
     ("Sample(images=PIC)", "for one image pass image=", "Sample(image=PIC)"),
-    ("Sample()", "image= or images=[…]", "Sample(images=[PIC])"),
+    ("Sample()", "image=, images=[…] or video=", "Sample(images=[PIC])"),
     ("Sample.from_dict(STORED | {'colour': 1})", "Put extras under meta", "Sample.from_dict(STORED | {'meta': {'colour': 1}})"),
     ("Prompt('{question} {x}')", "{question} and no other field", "Prompt('{question}')"),
     ("Prompt('{')", "Write {{ and }}", "Prompt('{{')"),
@@ -194,7 +195,7 @@ STUDIES = [
     ("as_part('x')", "such as 1/3", "as_part('1/3')"),
     ("make_plan([1], batch=3, shard=4)", "batch=8, shard=32", "make_plan([1], batch=8, shard=32)"),
 ]  # fmt: skip
-ROOMS = (of_builder, of_data, of_models, of_readers, of_tracing, of_loading, of_study, of_people)
+ROOMS = (of_builder, of_data, of_models, of_readers, of_tracing, of_loading, of_study, of_people, of_videos)
 ADVICE = [*INPUTS, *TRACING, *MAPS, *STUDIES, *(row for room in ROOMS for row in room.ROWS)]
 
 

@@ -121,13 +121,19 @@ def _flags(
 
 
 def executors(subject: Subject) -> Measured:
-    """Checks that both executors agree on reads, edits in both modes and decode steps of a left-padded batch."""
+    """Checks that both executors agree on reads, edits in both modes and decode steps of a left-padded batch.
+
+    Of a hybrid model on those of its gated DeltaNet layers too.
+    """
     hidden, layers = image_mask(two_thirds(subject)), image_layers(subject.mllm)
     reads = [one.read(queries) for one in row_groups(subject.mllm) for queries in ("after_image", "last")]
     edits = [
         Knockout(Site(layers=[layers[0]], queries="after_image", keys=hidden)),
         Knockout(Site(heads=[(layers[-1], 0)], queries="last", keys=hidden), "zero"),
     ]
+    if subject.mllm.linear_heads:
+        reads.append(Rows(Site(layers="linear", queries="last", keys="all")))
+        edits.insert(0, Knockout(Site(layers="linear", queries="last", keys=hidden), steps="all"))
     other = subject.mllm.using("source")
     found = Agreement(subject)
     for chosen in ([], edits):

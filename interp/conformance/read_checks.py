@@ -16,8 +16,10 @@ from interp.conformance.reference import at_least_float32
 from interp.conformance.row_groups import image_layers, row_groups
 from interp.conformance.subject import Subject
 from interp.inputs.prompt import GENERIC_PROMPT
+from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.tracing import Knockout, Mllm, Site, positions
+from interp.tracing import Knockout, Mllm, Rows, Site, positions
+from interp.tracing.decoder_layers import mixer
 from interp.tracing.trace import SampleTrace
 
 __all__ = [
@@ -153,7 +155,10 @@ def idle_tap(subject: Subject) -> Measured:
 
 
 def rows(subject: Subject) -> Measured:
-    """Checks that rows and logits of single samples equal eager's, where transformers computes the positions itself."""
+    """Checks that rows and logits of single samples equal eager's, where transformers computes the positions itself.
+
+    Rows of gated DeltaNet layers times the layer's values must give what the layer's rule gave.
+    """
     found = Agreement(subject)
     for i, batch in enumerate(subject.singles):
         at = np.unique(np.linspace(0, batch.tokens[0].length - 1, _ROWS).round().astype(int))
@@ -164,9 +169,22 @@ def rows(subject: Subject) -> Measured:
             subject.plain(i), lambda weights, index=index: weights[0, :, index.to(weights.device)].cpu()
         )
         for group, values in zip(groups, trace[0].reads, strict=True):
-            found.rows(values.values, group.of(kept, batch.tokens[0]), first=0 in group.layers)
+            found.rows(values.values, group.of(kept, batch.tokens[0]), first=0 in group.places)
         found.logits(trace.logits.values[0], logits[0].float().cpu().numpy())
+        if "linear" in subject.mllm.layer_kinds:
+            _delta_rows(subject, i, at, found)
     return found.measured(f"up to {_ROWS} rows of {len(subject.singles)} prompts, every layer and head")
+
+
+def _delta_rows(subject: Subject, sample: int, at: np.ndarray, found: Agreement) -> None:
+    """Compares rows of DeltaNet layers times values with the layers' outputs, which are linear in the values."""
+    site = Site(layers="linear", queries=positions(at.tolist()), keys="all")
+    rows = subject.mllm.trace(subject.singles[sample], reads=[Rows(site)])[0].rows.values
+    for own, (values, outputs) in zip(
+        rows, subject.unwrapped.delta_values(subject.plain(sample)), strict=True
+    ):
+        made = np.einsum("hqk,khd->qhd", own, values.cpu().numpy())
+        found.logits(made, outputs[at].cpu().numpy())
 
 
 def batching(subject: Subject) -> Measured:
@@ -178,7 +196,7 @@ def batching(subject: Subject) -> Measured:
     for i, batch in enumerate(subject.singles):
         alone = subject.mllm.trace(batch, reads=read)
         for group, one, other in zip(groups, together[i].reads, alone[0].reads, strict=True):
-            found.rows(one.values, other.values, first=0 in group.layers)
+            found.rows(one.values, other.values, first=0 in group.places)
         found.logits(together.logits.values[i], alone.logits.values[0])
     pads = [int(n) for n in subject.batch.pad]
     found.wrong += [] if max(pads) else ["no prompt was padded"]
@@ -225,7 +243,7 @@ def compare_answer(
         if own.shape != np.shape(expected):
             found.wrong.append(f"{len(own)} steps, eager {len(expected)}")
         for step in range(min(len(own), len(expected))):
-            found.rows(own[step], expected[step], first=0 in group.layers)
+            found.rows(own[step], expected[step], first=0 in group.places)
     return logits
 
 
@@ -268,10 +286,19 @@ def image_prefix(subject: Subject) -> Measured:
     """Checks a prefix with the suffix of another question: rows after the image, edited logits, and eager's logits.
 
     Families whose prompts attend to all of their tokens, or whose images are no part of the sequence, must not use the
-    prefix, and must still be right.
+    prefix, and must still be right. In hybrid models prompts that go on by different numbers of tokens must not use it
+    together, so each has its own.
     """
+    if "linear" not in subject.mllm.layer_kinds:
+        return _after_prefix(subject, subject.samples)
+    results = [_after_prefix(subject, [sample]) for sample in subject.samples]
+    return max(results, key=lambda one: (not one.passed, one.value))
+
+
+def _after_prefix(subject: Subject, samples: Sequence[Sample]) -> Measured:
+    """The check of a prefix, of some of the samples."""
     mllm = subject.mllm
-    prefix = mllm.prefix(subject.batch)
+    prefix = mllm.prefix(samples)
     groups, layers = row_groups(mllm), image_layers(mllm)
     read = [group.read("after_image") for group in groups]
     mode = (
@@ -281,14 +308,14 @@ def image_prefix(subject: Subject) -> Measured:
     found, used = Agreement(subject), []
     for edits in ([], edit):
         short = mllm.trace(prefix, GENERIC_PROMPT, reads=read, edits=edits)
-        whole = mllm.trace(subject.samples, GENERIC_PROMPT, reads=read, edits=edits)
+        whole = mllm.trace(samples, GENERIC_PROMPT, reads=read, edits=edits)
         for i, (one, other) in enumerate(zip(short, whole, strict=True)):
             for group, some, same in zip(groups, one.reads, other.reads, strict=True):
-                found.rows(some.values, same.values, first=0 in group.layers)
+                found.rows(some.values, same.values, first=0 in group.places)
             found.logits(short.logits.values[i], whole.logits.values[i])
         used.append(short.cost.tokens < whole.cost.tokens)
     unedited = mllm.trace(prefix, GENERIC_PROMPT).logits.values
-    for i, sample in enumerate(subject.samples):
+    for i, sample in enumerate(samples):
         inputs = mllm.encode(sample, GENERIC_PROMPT).inputs
         plain = {k: v for k, v in inputs.items() if k != "position_ids"}
         found.logits(unedited[i], subject.eager.logits(plain)[0].float().cpu().numpy())
@@ -346,9 +373,11 @@ def _in_nnsight_trace(mllm: Mllm, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     with mllm.tap(queries="last"), mllm.nn.trace(**inputs, use_cache=False):
         kept = []
         for layer, kind in zip(mllm.layers, mllm.layer_kinds, strict=True):
-            attention = layer.cross_attn if kind == "cross" else layer.self_attn
-            rows = attention.pattern.output
-            attention.pattern.output = rows * 1  # a copy is spliced in, so the logits depend on it
+            if kind == "linear":
+                continue
+            pattern = mixer(layer).pattern
+            rows = pattern.output
+            pattern.output = rows * 1  # a copy is spliced in, so the logits depend on it
             kept.append(rows)
         top = mllm.nn.output.logits[0, -1].float().log_softmax(-1).max()
         gradients: Any = list(torch.autograd.grad(top, kept))

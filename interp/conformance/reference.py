@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.models.adapter import Adapter
-from interp.tracing.attention_functions import attention_name
 from interp.tracing.copies import second_instance
+from interp.tracing.decoder_layers import layer_kinds, mixer
 
 __all__ = ["Reference", "at_least_float32", "finer_reference", "reference"]
 
@@ -35,8 +35,53 @@ class Reference:
 
     @cached_property
     def attentions(self) -> list[nn.Module]:
-        """The attention module of each decoder layer."""
-        return [getattr(layer, str(attention_name(layer))) for layer in self.adapter.layers(self.hf)]
+        """The attention module of each decoder layer with a softmax: all layers, unless the model is hybrid."""
+        layers = self.adapter.layers(self.hf)
+        return [mixer(layers[i]) for i in self.numbers]
+
+    @cached_property
+    def numbers(self) -> list[int]:
+        """The number of the decoder layer of each of the `attentions`."""
+        return [i for i, kind in enumerate(layer_kinds(self.adapter.layers(self.hf))) if kind != "linear"]
+
+    def delta_values(self, inputs: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Returns each gated DeltaNet layer's values and outputs, (token, head, dim), of one unpadded sample.
+
+        The values are the layer's own projection and short convolution of what enters it; the outputs are what its
+        norm is given.
+        """
+        found: list[tuple[Tensor, Tensor]] = []
+        nets = [one.linear_attn for one in self.adapter.layers(self.hf) if hasattr(one, "linear_attn")]
+        seen: dict[nn.Module, Tensor] = {}
+
+        def enter(net: nn.Module, _: Any, output: Tensor) -> None:
+            seen[net] = output
+
+        def leave(net: Any, given: tuple[Any, ...]) -> None:
+            mixed = seen[net.in_proj_qkv].transpose(1, 2)
+            kernel = net.conv1d.weight.shape[-1]
+            padded = torch.nn.functional.pad(mixed, (kernel - 1, 0))
+            folded = torch.nn.functional.conv1d(
+                padded, net.conv1d.weight, net.conv1d.bias, groups=mixed.shape[1]
+            )
+            values = torch.nn.functional.silu(folded)[0, -net.value_dim :].T
+            found.append(
+                tuple(
+                    at_least_float32(one).reshape(mixed.shape[2], -1, net.head_v_dim)
+                    for one in (values, given[0])
+                )
+            )
+
+        handles = [net.in_proj_qkv.register_forward_hook(enter) for net in nets]
+        handles += [
+            net.norm.register_forward_pre_hook(lambda _, given, net=net: leave(net, given)) for net in nets
+        ]
+        try:
+            self.logits(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "sample token_id"]:
         """Returns the logits after the last token, without gradients and without a cache.
@@ -127,7 +172,7 @@ class Reference:
         """
         home: Any = sys.modules[type(self.attentions[0]).__module__]
         own = home.eager_attention_forward
-        layers = {module: layer for layer, module in enumerate(self.attentions)}
+        layers = dict(zip(self.attentions, self.numbers, strict=True))
         passes = Counter[int]()
 
         def attend(

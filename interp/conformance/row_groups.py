@@ -21,10 +21,12 @@ class RowGroup(NamedTuple):
 
     Attributes:
         layers: The layers, increasing.
+        places: The same among the layers with a softmax.
         keys: What a site names all of their keys: "all" of the sequence, or "image" in cross-attention layers.
     """
 
     layers: tuple[int, ...]
+    places: tuple[int, ...]
     keys: str
 
     def read(self, queries: Any) -> Rows:
@@ -37,14 +39,14 @@ class RowGroup(NamedTuple):
         """Returns the group's rows over the prompt's positions, or the image's columns, from those of all layers.
 
         Args:
-            layers: Eager attention of one sample in every layer, (…, key).
+            layers: Eager attention of one sample in every layer with a softmax, (…, key).
             tokens: Where its tokens are.
             step: How many tokens were generated before. Columns that a sliding layer lacks become 0.
         """
         length = tokens.length
         found = []
-        for layer in self.layers:
-            row = layers[layer].cpu()
+        for place in self.places:
+            row = layers[place].cpu()
             if self.keys == "image":
                 found.append(row[..., torch.from_numpy(tokens.image.copy())])
             else:
@@ -54,14 +56,15 @@ class RowGroup(NamedTuple):
 
 
 def row_groups(mllm: Mllm) -> list[RowGroup]:
-    """Returns the groups of a model's layers: those that attend to the sequence and, if it has any, to the image."""
+    """Returns the groups of layers with a softmax: those that attend to the sequence and, if any, to the image."""
+    softmax = [i for i, kind in enumerate(mllm.layer_kinds) if kind != "linear"]
     found = []
     for kind, keys in (("attention", "all"), ("cross", "image")):
         layers = tuple(i for i, one in enumerate(mllm.layer_kinds) if one == kind)
-        found += [RowGroup(layers, keys)] if layers else []
+        found += [RowGroup(layers, tuple(softmax.index(i) for i in layers), keys)] if layers else []
     return found
 
 
 def image_layers(mllm: Mllm) -> tuple[int, ...]:
     """Returns the layers whose keys the image tokens are among."""
-    return row_groups(mllm)[-1].layers if mllm.maps == "cross" else tuple(range(mllm.n_layers))
+    return mllm.cross_layers or mllm.attention_layers

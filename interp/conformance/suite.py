@@ -164,6 +164,18 @@ def _check_options(images: Any, probes: Any, seed: Any, progress: Any, finished:
         raise ModelError(f"images is a list of pictures; got {images!r}. Write images=[picture].")
 
 
+def _moved(hf: Any, device: Any, dtype: torch.dtype) -> Any:
+    """The model on a device in a dtype. torch would make complex buffers real (Llama 4's tower has its rope in one)."""
+    own = [(module, *named) for module in hf.modules() for named in module.named_buffers(recurse=False)]
+    turns = [(module, name, value) for module, name, value in own if value.is_complex()]
+    for module, name, _ in turns:
+        setattr(module, name, None)
+    moved = hf.to(device=device, dtype=dtype)
+    for module, name, value in turns:
+        setattr(module, name, value.to(device))
+    return moved
+
+
 def _model(
     model: Any,
     seed: int,
@@ -182,7 +194,7 @@ def _model(
         if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
             raise ModelError(f'dtype is a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.')
         try:
-            moved = hf.to(device=device, dtype=kind)
+            moved = _moved(hf, device, kind)
         except (
             AssertionError,
             RuntimeError,

@@ -12,7 +12,7 @@ from interp.errors import DataError
 from interp.inputs.argument_checks import check_text, check_whole
 from interp.inputs.sample import Sample
 from interp.report.form import Form, FormItem, FormPicture, View, write_form
-from interp.report.gallery import data_uri, picture
+from interp.report.gallery import data_uri, frame_name, picture
 from interp.run.files import digest
 
 __all__ = ["FORMAT", "as_rated", "form_id", "item_keys", "rating_page"]
@@ -106,6 +106,7 @@ def _picture(sample: Sample, i: int, side: int) -> FormPicture:
     one, many = ("outline", "outlines") if sample.masks else ("box", "boxes")
     boxes = f"{n or 'no'} {one if n == 1 else many}"
     caption = "Image" if len(sample.images) == 1 else f"Image {i + 1} of {len(sample.images)}"
+    caption = frame_name(sample, i).capitalize() or caption
     return FormPicture(
         data_uri(shown), *shown.size, (View(f"{caption}, {boxes}", f"{caption} with {boxes}"),)
     )

@@ -242,6 +242,8 @@ def curate(
 
 def _row(sample: Sample, folder: Path) -> dict[str, Any]:
     """The sample as a row of a file in that folder; images in memory are saved."""
+    if sample.video is not None:
+        return _video_row(sample, folder)
     paths = []
     for i, raw in enumerate(sample.images):
         if isinstance(raw, str | os.PathLike):
@@ -252,6 +254,17 @@ def _row(sample: Sample, folder: Path) -> dict[str, Any]:
     record = sample.replace(images=paths, boxes=sample.boxes, masks=()).to_dict()
     record.pop("box_format", None)
     return record | {"images": [os.path.relpath(one, os.path.abspath(folder)) for one in paths]}
+
+
+def _video_row(sample: Sample, folder: Path) -> dict[str, Any]:
+    """A sample with a video as a row; its frames must be files."""
+    record = sample.replace(boxes=sample.boxes, masks=()).to_dict()
+    record.pop("box_format", None)
+    named, here = record["video"], os.path.abspath(folder)
+    paths = [
+        os.path.relpath(os.path.abspath(one), here) for one in ([named] if isinstance(named, str) else named)
+    ]
+    return record | {"video": paths[0] if isinstance(named, str) else paths}
 
 
 def _png(sample: Sample, i: int) -> bytes:

@@ -14,12 +14,18 @@ from interp.inputs.images import image_size
 from interp.inputs.paths import unreadable
 from interp.inputs.sample import Box, Sample, as_boxes
 from interp.inputs.text import brief
+from interp.inputs.video import FIELDS
 
 __all__ = ["jsonl"]
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "image": (str,),
     "images": (list,),
+    "video": (str, list),
+    "fps": (int, float, type(None)),
+    "times": (list, type(None)),
+    "n_frames": (int, type(None)),
+    "video_fps": (int, float, type(None)),
     "question": (str,),
     "answer": (str, type(None)),
     "options": (list, type(None)),
@@ -30,7 +36,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "boxes": (list,),
     "bbox": (list,),
 }
-_KNOWN = {"image", "images", "boxes", "bbox", "question", "answer", "options", "group", "id", "meta"}
+_KNOWN = {*FIELDS, "image", "images", "boxes", "bbox", "question", "answer", "options", "group", "id", "meta"}
 
 
 def jsonl(
@@ -42,9 +48,10 @@ def jsonl(
 ) -> Samples:
     """Returns the samples of a JSON-lines file.
 
-    A row needs `question` and `image` (or `images`, a list), paths relative to the file's folder. It may have
-    `boxes` or `bbox` (a list of xyxy boxes in pixels, half-open, or one such box), `answer`, `options`,
-    `group`, `id`, `meta`, and `size` ([width, height] of the image; boxes must lie inside it). Every other
+    A row needs `question` and `image` (or `images`, a list; or `video`, a video file, a folder of frames or a list of
+    frames, with `fps`, `times`, `n_frames` and `video_fps` as for `interp.Sample`), with paths relative to the file's
+    folder. It may have `boxes` or `bbox` (a list of xyxy boxes in pixels, half-open, or one such box), `answer`,
+    `options`, `group`, `id`, `meta`, and `size` ([width, height] of the image; boxes must lie inside it). Every other
     field goes to the sample's `meta`. Empty lines are skipped.
 
     Args:
@@ -76,12 +83,15 @@ def jsonl(
 def _sample(row: Row, box_format: str | None) -> Sample:
     """Returns the sample of one row."""
     values = _checked(row)
-    images = _images(row)
-    boxes = _boxes(row, images, box_format)
+    given = _video(row) if "video" in values else {"images": _images(row)}
+    listed = values.get("boxes", values.get("bbox", ()))
+    boxes: dict[str, Any] = {"boxes": listed, "box_format": box_format}
+    if "images" in given:
+        boxes = {"boxes": _boxes(row, given["images"], box_format)}
     return Sample(
-        images=images,
+        **given,
+        **boxes,
         question=values["question"],
-        boxes=boxes,
         answer=values.get("answer"),
         options=values.get("options"),
         group=values.get("group"),
@@ -108,7 +118,10 @@ def _images(row: Row) -> list[str]:
     field = "images" if "images" in values else "image"
     named = values.get("images", [values["image"]] if "image" in values else [])
     if not named or ("image" in values and "images" in values):
-        raise row.bad(field, "a row needs exactly one of image (a path) and images (a list of paths)")
+        raise row.bad(field, "a row needs exactly one of image (a path), images (a list of paths) and video")
+    named_options = [name for name in FIELDS[1:] if values.get(name) is not None]
+    if named_options:
+        raise row.bad(named_options[0], "it belongs to a video, and the row has none")
     for one in named:
         problem = unreadable(folder / one) if isinstance(one, str) else "is no path."
         if problem:
@@ -117,6 +130,25 @@ def _images(row: Row) -> list[str]:
                 f"no file {brief(one)} in {shown(folder)}; paths are relative to the .jsonl file. It {problem}",
             )
     return [str(folder / one) for one in named]
+
+
+def _video(row: Row) -> dict[str, Any]:
+    """Returns the row's video, as the arguments of a sample; its paths are relative to the JSON-lines file."""
+    values, folder = row.values, row.path.parent
+    other = next((name for name in ("image", "images") if name in values), None)
+    if other is not None:
+        raise row.bad(other, "a row needs exactly one of image (a path), images (a list of paths) and video")
+    named = values["video"] if isinstance(values["video"], list) else [values["video"]]
+    for one in named:
+        problem = unreadable(folder / one) if isinstance(one, str) else "is no path."
+        if problem and not (isinstance(values["video"], str) and (folder / one).is_dir()):
+            raise row.bad(
+                "video",
+                f"no file {brief(one)} in {shown(folder)}; paths are relative to the .jsonl file. It {problem}",
+            )
+    paths = [str(folder / one) for one in named]
+    options = {name: values[name] for name in FIELDS[1:] if values.get(name) is not None}
+    return {"video": paths if isinstance(values["video"], list) else paths[0], **options}
 
 
 def _boxes(row: Row, images: list[str], box_format: str | None) -> tuple[Box, ...]:

@@ -10,7 +10,7 @@ from interp.data.samples import Samples
 from interp.data_check.problems import KINDS, Findings, Problem
 from interp.errors import InterpError
 from interp.inputs.sample import Sample
-from interp.report.gallery import drawn, origin_line, picture, sample_card
+from interp.report.gallery import drawn, frame_name, origin_line, picture, sample_card, shown_frames
 from interp.report.html import (
     bold,
     capital,
@@ -129,10 +129,7 @@ def _pictures(samples: Samples, seed: int) -> Markup:
 def _card(samples: Samples, i: int) -> Markup:
     sample = samples[i]
     try:
-        pictures = [
-            (_caption(sample, one), picture(sample, one))
-            for one in range(min(len(sample.images), MOST_IMAGES))
-        ]
+        pictures = [(_caption(sample, one), picture(sample, one)) for one in _shown(sample)]
     except InterpError as error:
         return card(paragraph(sample.question), paragraph(str(error), kind="soft"))
     told = {
@@ -146,7 +143,15 @@ def _card(samples: Samples, i: int) -> Markup:
     return sample_card(pictures, sample.question, lines)
 
 
+def _shown(sample: Sample) -> list[int]:
+    """The images to draw; of a video, frames with boxes and others evenly spaced."""
+    if sample.video is not None:
+        return shown_frames(sample, MOST_IMAGES)
+    return list(range(min(len(sample.images), MOST_IMAGES)))
+
+
 def _caption(sample: Sample, image: int) -> str:
     n = sum(box.image == image for box in sample.boxes)
     width, height = sample.sizes[image]
-    return f"{width} × {height}, {count(n, 'box') if n == 1 else f'{n} boxes'}"
+    named = frame_name(sample, image)
+    return f"{f'{named}, ' if named else ''}{width} × {height}, {count(n, 'box') if n == 1 else f'{n} boxes'}"

@@ -18,6 +18,7 @@ from interp.indicators.rollout import Rollout
 from interp.indicators.smooth_grad import SmoothGrad
 from interp.indicators.token_knockout import TokenKnockout
 from interp.indicators.value_weighted_attention import ValueWeightedAttention
+from interp.indicators.vision_attention import VisionAttention
 
 __all__ = [
     "ActivationPatching",
@@ -41,4 +42,5 @@ __all__ = [
     "SmoothGrad",
     "TokenKnockout",
     "ValueWeightedAttention",
+    "VisionAttention",
 ]

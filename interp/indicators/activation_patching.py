@@ -13,7 +13,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import MapError
-from interp.indicators.indicator_checks import check_call, check_whole, layers_of, site_layers
+from interp.indicators.indicator_checks import (
+    check_call,
+    check_whole,
+    every_layer_of,
+    layers_to_json,
+    site_layers,
+)
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import in_order, replaced
 from interp.indicators.token_windows import blocks
@@ -79,7 +85,7 @@ class ActivationPatching:
         Cost: a pass per layer and block, over the later layers and tokens.
         """
         check_call(mllm, prompt, target)
-        layers = layers_of(mllm, self.layers)
+        layers = every_layer_of(mllm, self.layers)
         partners = dict(self.partners)
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
@@ -111,7 +117,7 @@ class ActivationPatching:
         return {
             "indicator": "activation patching",
             "partners": {name: partner.fingerprint for name, partner in dict(self.partners).items()},
-            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
+            "layers": layers_to_json(self.layers),
             "block": self.block,
         }
 

@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from interp.errors import MapError, PromptError, SiteError
-from interp.indicators.indicator_checks import check_bool, check_call, site_layers
+from interp.indicators.indicator_checks import check_bool, check_call, layers_of, layers_to_json, site_layers
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
@@ -73,7 +73,8 @@ class Attention:
     Args:
         relative_to: The generic prompt of the quotient, such as `GENERIC_PROMPT`; None for plain attention.
         per_head: A map for every head, (layer, head, token), instead of one per layer, (layer, token).
-        layers: "all" or decoder layers, 0-based, in the order of the result.
+        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
+            gated DeltaNet layers are refused.
         queries: "last", "question", "label", "answer" or `interp.word(…)`.
 
     Raises:
@@ -143,7 +144,7 @@ class Attention:
             "indicator": "attention",
             "relative_to": None if self.relative_to is None else self.relative_to.to_dict(),
             "per_head": self.per_head,
-            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
+            "layers": layers_to_json(self.layers),
             **chosen,
         }
 
@@ -158,6 +159,7 @@ class Attention:
         return self._against(mllm, chosen, prompt, self.relative_to)
 
     def _trace(self, mllm: Mllm, samples: Chosen, prompt: Prompt, queries: Queries) -> Trace:
+        layers_of(mllm, self.layers, "Attention")
         site = Site(layers=self.layers, queries=site_queries(queries), keys="image")
         rows = Rows(site, reduce=None if self.per_head else "head")
         return mllm.trace(samples, prompt=prompt, reads=[rows], generate=n_generated_tokens(queries))

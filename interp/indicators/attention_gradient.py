@@ -10,7 +10,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.indicators.indicator_checks import check_bool, check_call, check_one_of, layers_of, site_layers
+from interp.indicators.indicator_checks import (
+    check_bool,
+    check_call,
+    check_one_of,
+    layers_of,
+    layers_to_json,
+    site_layers,
+)
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
@@ -41,7 +48,8 @@ class AttentionGradient:
     Args:
         signed: Keep the gradient's sign.
         per_head: A map for every head, (layer, head, token), instead of one per layer, (layer, token).
-        layers: "all" or decoder layers, 0-based, in the order of the result.
+        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
+            gated DeltaNet layers are refused.
         queries: "last", the row that predicts the answer's first token.
 
     Raises:
@@ -87,13 +95,13 @@ class AttentionGradient:
             "indicator": "attention gradient",
             "signed": self.signed,
             "per_head": self.per_head,
-            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
+            "layers": layers_to_json(self.layers),
             "queries": self.queries,
         }
 
     def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
         """The maps of samples that run together."""
-        layers = layers_of(mllm, self.layers)
+        layers = layers_of(mllm, self.layers, "AttentionGradient")
         increasing = sorted(layers)
         with Meter(mllm.device) as meter:
             passes = list(row_gradients(mllm, samples, target, prompt, meter, layers=increasing))

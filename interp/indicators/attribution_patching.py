@@ -11,7 +11,14 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.indicators.indicator_checks import check_bool, check_call, check_one_of, layers_of, site_layers
+from interp.indicators.indicator_checks import (
+    check_bool,
+    check_call,
+    check_one_of,
+    layers_of,
+    layers_to_json,
+    site_layers,
+)
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.indicators.removals import HideTokens
 from interp.inputs.prompt import Prompt, Target
@@ -47,7 +54,8 @@ class AttributionPatching:
     tokens, layers and heads. Models whose prompt rows see the whole prompt are differentiated whole.
 
     Args:
-        layers: "all" or decoder layers, 0-based, in the order of the result.
+        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
+            gated DeltaNet layers are refused.
         queries: The rows the token is hidden from: "after_image" (all of them, the answer's too) or "last".
         per_head: A map for every head, (layer, head, token), instead of their sum, (layer, token).
         mode: "renormalise" (hide before the softmax) or "zero" (after it).
@@ -101,7 +109,7 @@ class AttributionPatching:
         """The indicator as JSON values, part of a study's hash."""
         return {
             "indicator": "attribution patching",
-            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
+            "layers": layers_to_json(self.layers),
             "queries": self.queries,
             "per_head": self.per_head,
             "mode": self.mode,
@@ -109,7 +117,7 @@ class AttributionPatching:
 
     def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
         """The maps of samples that run together."""
-        layers = layers_of(mllm, self.layers)
+        layers = layers_of(mllm, self.layers, "AttributionPatching")
         increasing = sorted(layers)
         order = [increasing.index(layer) for layer in layers]
         totals: list[Tensor] = []

@@ -8,7 +8,7 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.argument_checks import check_bool, check_number, check_one_of, check_whole
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Site
-from interp.tracing.site import Layers
+from interp.tracing.site import LayerKind, Layers
 
 __all__ = [
     "MOST_LAYERS",
@@ -17,7 +17,9 @@ __all__ = [
     "check_number",
     "check_one_of",
     "check_whole",
+    "every_layer_of",
     "layers_of",
+    "layers_to_json",
     "site_layers",
 ]
 
@@ -46,8 +48,8 @@ def check_call(mllm: Any, prompt: Any = None, target: Any = Target()) -> None:  
         )
 
 
-def site_layers(layers: Any) -> Literal["all", "attention", "cross"] | tuple[int, ...]:
-    """The layers as a `Site` holds them: "all" or a tuple.
+def site_layers(layers: Any) -> Literal["all"] | LayerKind | tuple[int, ...]:
+    """The layers as a `Site` holds them: "all", a kind of layer, or a tuple.
 
     Raises:
         SiteError: Layers that are not indices.
@@ -56,10 +58,24 @@ def site_layers(layers: Any) -> Literal["all", "attention", "cross"] | tuple[int
     return found
 
 
-def layers_of(mllm: Mllm, layers: Layers) -> list[int]:
-    """The layers of this model, in the order given.
+def layers_of(mllm: Mllm, layers: Layers, what: str) -> list[int]:
+    """The layers of this model with a softmax that are named, in the order given; `what` needs them.
+
+    Raises:
+        SiteError: Layers that the model does not have, or that have no softmax.
+    """
+    return list(mllm.decoder.softmax(Site(layers=layers), what))
+
+
+def every_layer_of(mllm: Mllm, layers: Layers) -> list[int]:
+    """The layers of this model that are named, of any kind, in the order given; "all" is every layer.
 
     Raises:
         SiteError: Layers that the model does not have.
     """
-    return list(Site(layers=layers).resolve(mllm.n_layers, mllm.n_heads, mllm.layer_kinds))
+    return list(mllm.decoder.stream(Site(layers=layers)))
+
+
+def layers_to_json(layers: Layers) -> Any:
+    """Layers as `site_layers` gives them, as JSON."""
+    return layers if isinstance(layers, str) else list(layers)

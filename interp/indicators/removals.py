@@ -17,7 +17,14 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from interp.errors import MapError, SiteError
-from interp.indicators.indicator_checks import check_call, check_one_of, check_whole, layers_of, site_layers
+from interp.indicators.indicator_checks import (
+    check_call,
+    check_one_of,
+    check_whole,
+    every_layer_of,
+    layers_to_json,
+    site_layers,
+)
 from interp.indicators.maps import One, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
@@ -133,7 +140,8 @@ class HideTokens:
     once for all variants. Only PaliGemma, whose prompt rows see the whole prompt, runs whole prompts.
 
     Args:
-        layers: "all", or the layers where the tokens are hidden, 0-based; passes start at the lowest.
+        layers: "all", or the layers where the tokens are hidden, 0-based; passes start at the lowest. In gated DeltaNet
+            layers of a hybrid model, which are among "all", their write is erased; "attention" are the others.
         queries: The rows they are hidden from. "after_image": every row after the last image token, including those of
             an answer of several tokens. "last": the rows that predict the answer (the prompt's last row, for an answer
             of one token); what the question's rows read from the image still reaches them.
@@ -166,7 +174,7 @@ class HideTokens:
     ) -> Removed:
         """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
         check_call(mllm, prompt, target)
-        layers = layers_of(mllm, self.layers)
+        layers = every_layer_of(mllm, self.layers)
         scored = KeptTarget.of(mllm, sample, prompt, target, layers=(min(layers),))
         masks = checked_masks(masks, scored.tokens.n, batch)
         chosen = np.flatnonzero(masks.any(axis=1))
@@ -180,7 +188,7 @@ class HideTokens:
 
     def to_dict(self) -> dict[str, Any]:
         """The removal as JSON values."""
-        layers = self.layers if isinstance(self.layers, str) else list(self.layers)
+        layers = layers_to_json(self.layers)
         return {"removal": "hide_tokens", "layers": layers, "queries": self.queries}
 
     def _run(
@@ -285,7 +293,7 @@ class ReplaceEmbeddings:
             return filled, Cost()
         (sample,) = asked.samples
         with Meter(mllm.device) as meter:
-            batch = mllm.encode(sample.replace(images=self.other.images, image=None, boxes=()), asked.prompt)
+            batch = mllm.encode(sample.replace(**self.other.pictures, boxes=(), masks=()), asked.prompt)
             found = stream_of(KeptPass.of(mllm, batch, meter))
         n, wanted = found[-1].shape[1], own[-1].shape[1]
         if n != wanted:
@@ -396,7 +404,7 @@ class PaintPixels:
 
         def painted(part: Int[np.ndarray, " variant"]) -> Float[np.ndarray, " variant"]:
             shown = [paint_tokens(pictures, fills, tokens, masks[v]) for v in part]
-            made = [sample.replace(images=one, image=None, id=None) for one in shown]
+            made = [_repainted(sample, one) for one in shown]
             return _values(mllm, made, scored.batch.prompt, scored.aim, meter)
 
         with Meter(mllm.device) as meter:
@@ -427,9 +435,17 @@ def paint_tokens(
     painted = [picture.copy() for picture in pictures]
     seen = removed & ~np.isnan(tokens.footprints).any(axis=1)
     edges = np.ceil(tokens.footprints[seen] - 0.5).astype(int)
-    for image, (x0, y0, x1, y1) in zip(tokens.image_index[seen], edges, strict=True):
-        painted[image][y0:y1, x0:x1] = fills[image][y0:y1, x0:x1]
+    for frames, (x0, y0, x1, y1) in zip(tokens.frames[seen], edges, strict=True):
+        for image in range(*frames):
+            painted[image][y0:y1, x0:x1] = fills[image][y0:y1, x0:x1]
     return painted
+
+
+def _repainted(sample: Sample, pictures: list[Picture]) -> Sample:
+    """The sample with other pixels in its images or frames."""
+    if sample.video is None:
+        return sample.replace(images=pictures, image=None, id=None)
+    return sample.replace(video=pictures, times=sample.video.times, id=None)
 
 
 def _values(mllm: Mllm, samples: list[Sample], prompt: Prompt, aim: Aim, meter: Meter) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from interp.errors import MapError
 from interp.indicators.indicator_checks import check_call
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
@@ -47,6 +48,7 @@ class Rollout:
         They do not depend on the target.
 
         Raises:
+            MapError: A hybrid model, some of whose layers have no softmax.
             InterpError: Samples or prompts that cannot be encoded.
         """
         check_call(mllm, prompt, target)
@@ -58,6 +60,12 @@ class Rollout:
 
     def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
         """The maps of samples that run together."""
+        linear = list(mllm.linear_heads)
+        if linear:
+            raise MapError(
+                f"rollout multiplies the attention of every layer, rows that sum to 1; layers {linear} of this model "
+                "are linear (gated DeltaNet), with signed rows. Use Attention(), or TokenKnockout(), for this model."
+            )
         with Meter(mllm.device) as meter:
             given = given_as(mllm, samples, prompt)
             batch = given.batch if isinstance(given, Prefix) else given

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from interp.indicators.indicator_checks import check_call
+from interp.indicators.indicator_checks import check_call, layers_to_json
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, map_each_sample
 from interp.indicators.removals import HideTokens, alone
 from interp.inputs.prompt import Prompt, Target
@@ -63,5 +63,5 @@ class TokenKnockout:
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
-        layers = self.layers if isinstance(self.layers, str) else list(self.layers)
+        layers = layers_to_json(self.layers)
         return {"indicator": "token knockout", "layers": layers, "queries": self.queries}

@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from interp.indicators.indicator_checks import check_bool, check_call, layers_of, site_layers
+from interp.indicators.indicator_checks import check_bool, check_call, layers_of, layers_to_json, site_layers
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix
@@ -37,7 +37,8 @@ class ValueWeightedAttention:
 
     Args:
         per_head: The norm of every head, (layer, head, token), instead of their mean, (layer, token).
-        layers: "all" or decoder layers, 0-based, in the order of the result.
+        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
+            gated DeltaNet layers are refused.
 
     Raises:
         MapError: `per_head` is not a bool.
@@ -79,12 +80,12 @@ class ValueWeightedAttention:
         return {
             "indicator": "value-weighted attention",
             "per_head": self.per_head,
-            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
+            "layers": layers_to_json(self.layers),
         }
 
     def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
         """The maps of samples that run together."""
-        layers = layers_of(mllm, self.layers)
+        layers = layers_of(mllm, self.layers, "ValueWeightedAttention")
         with Meter(mllm.device) as meter:
             given = given_as(mllm, samples, prompt)
             norms, after = projected_norms(mllm, given, layers, meter)

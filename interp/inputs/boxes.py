@@ -33,12 +33,14 @@ class Box:
         y0: Top edge.
         x1: Right edge, larger than `x0`.
         y1: Bottom edge, larger than `y0`.
-        image: Index of the image in its sample (0-based).
+        image: Index of the image in its sample (0-based). In a video the frame takes its place: leave it out there.
+        frame: Index of the frame in the sample's video (0-based, among the frames that were chosen). A box on a video
+            names one; a box on an image has None. `image` is then the same number.
         pixels: Whether the edges are certainly pixels. Otherwise a box whose edges are all at most 1 is taken for
             fractions of its image and refused. It does not count in comparisons.
 
     Raises:
-        BoxError: An edge is not a finite number, or the box is empty or inverted.
+        BoxError: An edge is not a finite number, the box is empty or inverted, or it names an image and a frame.
     """
 
     x0: float
@@ -47,6 +49,7 @@ class Box:
     y1: float
     image: int = 0
     pixels: bool = field(default=False, compare=False, repr=False)
+    frame: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("x0", "y0", "x1", "y1"):
@@ -56,6 +59,8 @@ class Box:
                 f"a box's image is an index 0, 1, … into the sample's images; got {brief(self.image)}."
             )
         object.__setattr__(self, "image", int(self.image))
+        if self.frame is not None:
+            self._place_in_video()
         if not (self.x1 > self.x0 and self.y1 > self.y0):
             raise BoxError(
                 f"a box needs x1 > x0 and y1 > y0; got {self.as_tuple()}. Boxes are (x0, y0, x1, y1) in pixels: "
@@ -63,10 +68,30 @@ class Box:
                 f"the sample or the reader.{_advice(self.as_tuple())}"
             )
 
+    def _place_in_video(self) -> None:
+        """Checks the frame, and gives `image` its number."""
+        whole = isinstance(self.frame, int | np.integer) and not isinstance(self.frame, bool)
+        if not whole or self.frame < 0:  # type: ignore[operator]
+            raise BoxError(
+                f"a box's frame is an index 0, 1, … into the frames of the sample's video; got {brief(self.frame)}."
+            )
+        if self.image not in (0, self.frame):
+            raise BoxError(
+                f"a box names an image or a frame of a video; got image={self.image} and frame={self.frame}. Leave "
+                "image= out: a sample has one video."
+            )
+        object.__setattr__(self, "frame", int(self.frame))  # type: ignore[arg-type]
+        object.__setattr__(self, "image", self.frame)
+
     @property
     def area(self) -> float:
         """Area in square pixels, positive."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+    @property
+    def place(self) -> str:
+        """The image or frame as messages name it: "image 0", "frame 3"."""
+        return f"image {self.image}" if self.frame is None else f"frame {self.frame}"
 
     def as_tuple(self) -> tuple[float, float, float, float]:
         """The four edges `(x0, y0, x1, y1)`, without the image index."""
@@ -86,7 +111,7 @@ class Box:
                 "left to clip. Check the box's image and its units (pixels of the original image, not "
                 "fractions)."
             )
-        return Box(x0, y0, x1, y1, self.image, self.pixels)
+        return Box(x0, y0, x1, y1, self.image, self.pixels, self.frame)
 
     @property
     def may_be_fractions(self) -> bool:
@@ -115,7 +140,7 @@ class Box:
         width, height = size
         if self.is_beyond(size):
             raise BoxError(
-                f"box {self.as_tuple()} reaches outside image {self.image}, which is {width}×{height} pixels "
+                f"box {self.as_tuple()} reaches outside {self.place}, which is {width}×{height} pixels "
                 "(width×height). Boxes are in pixels of the original image as displayed (EXIF rotation "
                 f"applied). To cut the box to the image, call box.clip({width}, {height}); if the source writes "
                 '(x, y, width, height), pass box_format="xywh".'
@@ -169,6 +194,8 @@ def as_boxes(
     boxes: Iterable[BoxLike],
     box_format: str | None = None,
     size_of: Callable[[int], Size] | None = None,
+    *,
+    video: bool = False,
 ) -> tuple[Box, ...]:
     """Returns the boxes as `Box` values; accepts `Box`, tuples of four numbers `(…[, image])` and array rows.
 
@@ -179,9 +206,11 @@ def as_boxes(
         box_format: One of `FORMATS`. None stands for "xyxy"; then a box of which every edge is at most 1 is refused
             as soon as its image is known to be larger. With "xyxy" it is one of pixels.
         size_of: Returns (width, height) of an image by its index; "fraction" needs it.
+        video: Whether they are of a video; then a fifth number is the frame, and each box names one.
 
     Raises:
-        BoxError: One of them is not a box, a single box was given where a list is expected, or the format is unknown.
+        BoxError: One of them is not a box or, of a video, names no frame; a single box was given where a list is
+            expected; the format is unknown.
     """
     check_format(box_format)
     if isinstance(boxes, Box):
@@ -192,10 +221,24 @@ def as_boxes(
         listed = list(boxes)
     except TypeError as error:  # an array or tensor without dimensions
         raise BoxError(f"expected a list of boxes (x0, y0, x1, y1), got {brief(boxes)}.") from error
-    return tuple(_as_box(box, box_format, size_of) for box in listed)
+    found = tuple(_as_box(box, box_format, size_of, video) for box in listed)
+    if video:
+        _check_frames(found)
+    return found
 
 
-def _as_box(box: Any, box_format: str | None, size_of: Callable[[int], Size] | None) -> Box:
+def _check_frames(boxes: Iterable[Box]) -> None:
+    for box in boxes:
+        if box.frame is None:
+            raise BoxError(
+                f"box {box.as_tuple()} is of a video and names no frame. Write Box(x0, y0, x1, y1, frame=3), or "
+                "(x0, y0, x1, y1, 3); for something that stays in its place, one box for each frame."
+            )
+
+
+def _as_box(
+    box: Any, box_format: str | None, size_of: Callable[[int], Size] | None, video: bool = False
+) -> Box:
     if isinstance(box, Box):
         return replace(box, pixels=True) if box_format == "xyxy" else box
     if isinstance(box, int | float | np.number):
@@ -210,8 +253,10 @@ def _as_box(box: Any, box_format: str | None, size_of: Callable[[int], Size] | N
     if len(edges) == 5 and isinstance(edges[4], float) and edges[4].is_integer():
         edges[4] = int(edges[4])  # a row of a float array
     if box_format in (None, "xyxy"):
-        return Box(*edges, pixels=box_format == "xyxy")
-    return _converted(edges, str(box_format), size_of)
+        made = Box(*edges, pixels=box_format == "xyxy")
+    else:
+        made = _converted(edges, str(box_format), size_of)
+    return replace(made, frame=made.image) if video and len(edges) == 5 else made
 
 
 def _converted(edges: list[Any], box_format: str, size_of: Callable[[int], Size] | None) -> Box:

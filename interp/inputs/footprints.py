@@ -24,6 +24,8 @@ __all__ = [
     "concatenate",
     "covered_area",
     "crop_offset",
+    "in_frames",
+    "joined_in_time",
     "lay",
     "pad_to_square",
     "shortest_edge",
@@ -44,13 +46,16 @@ class Footprints:
             newlines).
         grid: (rows, cols) when the tokens are row-major grids of that shape, one after another; else None.
         views: (token,) name of the view a token belongs to ("", "base", "tile", …).
-        image: (token,) index of the image in its sample.
+        image: (token,) index of the image in its sample; in a video, of the token's first frame.
+        frames: (token, 2) half-open range of the frames that a token stands for; None for images, where it is
+            `image` and `image` + 1.
     """
 
     boxes: Float[np.ndarray, "token 4"]
     grid: tuple[int, int] | None
     views: np.ndarray
     image: Int[np.ndarray, " token"]
+    frames: Int[np.ndarray, "token 2"] | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -172,6 +177,41 @@ def concatenate(parts: Sequence[Footprints], *, one_image: bool = False) -> Foot
         grids.pop() if len(grids) == 1 else None,
         np.concatenate([part.views for part in parts]),
         np.concatenate([part.image if one_image else np.full(len(part), i) for i, part in enumerate(parts)]),
+    )
+
+
+def in_frames(one: Footprints, n_frames: int, together: int = 1) -> Footprints:
+    """Returns the tokens of a video whose frames all have the same footprints, in the order of time.
+
+    Args:
+        one: The footprints of one frame, or of frames that were merged.
+        n_frames: How many frames the video has.
+        together: How many consecutive frames one token stands for; the last group may be shorter.
+
+    >>> cells = squash((8, 8), (1, 2))
+    >>> in_frames(cells, 3, together=2).frames.tolist()
+    [[0, 2], [0, 2], [2, 3], [2, 3]]
+    """
+    starts = np.repeat(np.arange(0, n_frames, together), len(one))
+    n = -(-n_frames // together)
+    return Footprints(
+        np.tile(one.boxes, (n, 1)),
+        one.grid,
+        np.tile(one.views, n),
+        starts,
+        np.stack([starts, np.minimum(starts + together, n_frames)], axis=1),
+    )
+
+
+def joined_in_time(parts: Sequence[Footprints]) -> Footprints:
+    """Joins parts of one video in the order of their tokens; there is no grid."""
+    frames = [np.stack([p.image, p.image + 1], axis=1) if p.frames is None else p.frames for p in parts]
+    return Footprints(
+        np.concatenate([part.boxes for part in parts]),
+        None,
+        np.concatenate([part.views for part in parts]),
+        np.concatenate([part.image for part in parts]),
+        np.concatenate(frames),
     )
 
 

@@ -78,9 +78,9 @@ class Prompt:
         return _split(self.template)[1] is not None
 
     def messages(self, sample: Sample) -> list[dict[str, Any]]:
-        """Returns chat messages in transformers' format: one part per image, before or after the text."""
+        """Returns chat messages in transformers' format: one part per image or video, before or after the text."""
         text = [{"type": "text", "text": self.text(sample)}]
-        images = [{"type": "image"} for _ in sample.images]
+        images = [{"type": "image"} for _ in sample.images] if sample.video is None else [{"type": "video"}]
         content = images + text if self.image_first else text + images
         turn = [{"role": "user", "content": content}]
         if self.system is None:

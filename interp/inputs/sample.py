@@ -1,4 +1,4 @@
-"""A sample: images, a question, the boxes its answer rests on, and the group it belongs to."""
+"""A sample: images or a video, a question, the boxes its answer rests on, and the group it belongs to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -15,9 +16,10 @@ from PIL import Image
 
 from interp.errors import BoxError, ImageError, SampleError
 from interp.inputs.boxes import Box, BoxLike, as_boxes
-from interp.inputs.images import ImageLike, LazyImage, image_size, load_image, normalise, readable_file
+from interp.inputs.images import ImageLike, LazyImage, image_size, load_image, normalise
 from interp.inputs.masks import Mask, MaskLike, as_masks
 from interp.inputs.text import brief, faulty_text, storable
+from interp.inputs.video import FIELDS, Video, as_video, content
 
 __all__ = ["Box", "BoxLike", "ImageLike", "Sample", "as_boxes", "content"]
 
@@ -25,12 +27,13 @@ _KEYS = ("question", "boxes", "masks", "answer", "options", "group", "meta", "id
 
 
 class Sample:
-    """One question about one or more images, with the boxes its answer rests on. Immutable.
+    """One question about one or more images or a video, with the boxes its answer rests on. Immutable.
 
     Args:
         image: Path, PIL image or `(H, W[, C])` uint8 array. `image=x` means `images=[x]`.
         question: The question, in the user's own words.
-        boxes: Half-open `(x0, y0, x1, y1)` in pixels of the original image. A `Box` can name another image.
+        boxes: Half-open `(x0, y0, x1, y1)` in pixels of the original image. A `Box` can name another image. On a video
+            each names its frame: `Box(x0, y0, x1, y1, frame=3)` or `(x0, y0, x1, y1, 3)`.
         answer: The expected answer, if known.
         options: The choices of a multiple-choice question, in order, each once.
         group: The patient, volume or scene the sample comes from. Statistics resample groups, not samples. Without
@@ -43,11 +46,18 @@ class Sample:
             but refuses boxes that look like fractions.
         masks: Which pixels the answer rests on: paths of grey or palette images, PIL images or (H, W) arrays of the
             size of the image; a `Mask` can name another image or a label. Where no boxes are given, `boxes` are the
-            smallest ones that hold each mask.
+            smallest ones that hold each mask. On a video, a mask's `image` is its frame.
+        video: A video in the place of images: frames as a list of images or one (frame, H, W[, C]) uint8 array, a
+            folder of frame images ordered by the numbers in their names, or a video file (extra `video`). `images` are
+            then the frames that were taken, and `load(i)` reads frame i.
+        fps: Frames per second of frames: frame i is at i / fps seconds. A video file has times of its own.
+        times: The time of each frame in seconds, increasing; in place of `fps`.
+        n_frames: How many frames to take, evenly spaced from the first to the last. None takes all.
+        video_fps: How many frames to take per second; in place of `n_frames`.
 
     Raises:
-        SampleError: No image, both `image` and `images`, a field of the wrong type, or text that cannot be stored:
-            lone surrogates and control characters.
+        SampleError: No image, more than one of `image`, `images` and `video`, a video without times, a field of the
+            wrong type, or text that cannot be stored: lone surrogates and control characters.
         ImageError: An array or object that is not an image. Files are opened only when needed.
         BoxError: A value that is not a box or a mask, or fractions given as pixels of an image in memory. (`check`
             compares boxes and masks with the sizes of all images.)
@@ -65,9 +75,11 @@ class Sample:
         "meta",
         "options",
         "question",
+        "video",
     )
 
     images: tuple[ImageLike, ...]
+    video: Video | None
     question: str
     masks: tuple[Mask, ...]
     answer: str | None
@@ -89,18 +101,25 @@ class Sample:
         id: str | None = None,
         box_format: str | None = None,
         masks: Iterable[MaskLike] = (),
+        video: Any = None,
+        fps: float | None = None,
+        times: Sequence[float] | np.ndarray | None = None,
+        n_frames: int | None = None,
+        video_fps: float | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "_cache", {})
         put(self, "_fault", None)
-        put(self, "images", tuple(normalise(raw, i) for i, raw in enumerate(_gather(image, images))))
+        chosen = {"fps": fps, "times": times, "n_frames": n_frames, "video_fps": video_fps}
+        put(self, "video", _video(video, image, images, chosen))
+        put(self, "images", _images(self.video, image, images))
         put(self, "question", _text("question", question))
         put(self, "answer", None if answer is None else _text("answer", answer))
         put(self, "options", _options(options))
         put(self, "group", _group(group))
         put(self, "meta", _meta(meta))
         put(self, "_id", None if id is None else _text("id", id))
-        put(self, "_boxes", as_boxes(boxes, box_format, self._size))
+        put(self, "_boxes", as_boxes(boxes, box_format, self._size, video=self.video is not None))
         put(self, "masks", as_masks(masks))
         self._check_units(in_memory=True)
 
@@ -120,7 +139,15 @@ class Sample:
         sample, put = cls.__new__(cls), object.__setattr__
         put(sample, "_cache", {})
         put(sample, "_fault", storable(reason))
-        empty = {"images": (), "question": "", "answer": None, "options": None, "_boxes": (), "masks": ()}
+        empty = {
+            "images": (),
+            "video": None,
+            "question": "",
+            "answer": None,
+            "options": None,
+            "_boxes": (),
+            "masks": (),
+        }
         for name, value in {
             **empty,
             "group": _group(group),
@@ -138,13 +165,21 @@ class Sample:
             BoxError: A mask has no pixel inside.
             ImageError: A mask's file cannot be read.
         """
-        return self._boxes or tuple(mask.box for mask in self.masks)
+        if self._boxes or not self.masks:
+            return self._boxes
+        boxes = (mask.box for mask in self.masks)
+        return tuple(boxes if self.video is None else (replace(box, frame=box.image) for box in boxes))
 
     @property
     def image(self) -> ImageLike:
         """The first image, as given; an image in memory was copied."""
         self._check_usable()
         return self.images[0]
+
+    @property
+    def pictures(self) -> dict[str, Any]:
+        """The images or the video as an argument of `Sample` and of `replace`: what this sample shows, and no more."""
+        return {"images": self.images} if self.video is None else {"video": self.video}
 
     @property
     def id(self) -> str:
@@ -172,24 +207,34 @@ class Sample:
     def image_fingerprints(self) -> tuple[str, ...]:
         """Hex SHA-256 of each image, as `fingerprint` counts it. Samples of the same images have the same ones.
 
+        Of a video it is one for each frame, which also depends on the other frames and on their times.
+
         Raises:
             ImageError: A file that cannot be read.
         """
         self._check_usable()
         if "images" not in self._cache:
-            self._cache["images"] = tuple(content(raw, i) for i, raw in enumerate(self.images))
+            self._cache["images"] = (
+                tuple(content(raw, i) for i, raw in enumerate(self.images))
+                if self.video is None
+                else self.video.frame_fingerprints
+            )
         return self._cache["images"]
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """(width, height) of each image as displayed; reads file headers only.
+        """(width, height) of each image or frame as displayed; reads file headers only.
 
         Raises:
-            ImageError: A file that is missing, not an image, or too large.
+            ImageError: A file that is missing, not an image, or too large; frames of several sizes.
         """
         self._check_usable()
         if "sizes" not in self._cache:
-            self._cache["sizes"] = tuple(image_size(raw, i) for i, raw in enumerate(self.images))
+            self._cache["sizes"] = (
+                tuple(image_size(raw, i) for i, raw in enumerate(self.images))
+                if self.video is None
+                else (self.video.size,) * len(self.video)
+            )
         return self._cache["sizes"]
 
     @property
@@ -208,7 +253,7 @@ class Sample:
         )
 
     def load(self, i: int = 0) -> Image.Image:
-        """Image `i` as upright 8-bit RGB.
+        """Image `i`, or frame `i` of a video, as upright 8-bit RGB.
 
         EXIF rotation is applied, 16-bit grey is scaled by its own minimum and maximum, and transparent pixels
         become black.
@@ -235,17 +280,19 @@ class Sample:
         """
         self._check_usable()
         for box in self._boxes:
+            if box.frame is not None and self.video is None:
+                raise BoxError(
+                    f"box {box.as_tuple()} names frame {box.frame}, but the sample has no video. Write image=."
+                )
             if box.image >= len(self.images):
                 raise BoxError(
-                    f"box {box.as_tuple()} names image {box.image}, but the sample has {len(self.images)} "
-                    "image(s), counted from 0."
+                    f"box {box.as_tuple()} names {box.place}, but the sample has {self._n_images}, counted from 0."
                 )
             box.check_inside(self.sizes[box.image])
         for mask in self.masks:
             if mask.image >= len(self.images):
                 raise BoxError(
-                    f"{mask!r} names image {mask.image}, but the sample has {len(self.images)} image(s), counted "
-                    "from 0."
+                    f"{mask!r} names image {mask.image}, but the sample has {self._n_images}, counted from 0."
                 )
             mask.check(self.sizes[mask.image])
 
@@ -270,25 +317,18 @@ class Sample:
                 self._fault, **(own | {name: changes[name] for name in own if name in changes})
             )
         _check_fields(changes)
-        if "image" in changes:
-            changes.setdefault("images", None)
+        if any(changes.get(name) is not None for name in ("image", "images", "video")):
+            changes = {"image": None, "images": None, "video": None, **changes}
         return Sample(**{**self._fields(), **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the sample as JSON values, which `from_dict` reads.
 
         Raises:
-            SampleError: An image lives in memory only, or meta is not JSON.
+            SampleError: An image or a frame lives in memory only, or meta is not JSON.
             BoxError: A mask lives in memory only.
         """
         self._check_usable()
-        paths = [os.fspath(raw) for raw in self.images if isinstance(raw, str | os.PathLike)]
-        for i, raw in enumerate(self.images):
-            if not isinstance(raw, str | os.PathLike):
-                raise SampleError(
-                    f"image {i} of sample {self.id} is in memory ({type(raw).__name__}) and has no path to "
-                    "write down. Save it to a file and build the sample from that path."
-                )
         try:
             meta = json.loads(json.dumps(dict(self.meta), allow_nan=False))
         except (TypeError, ValueError, RecursionError) as error:
@@ -296,7 +336,7 @@ class Sample:
                 f"meta of sample {self.id} holds a value that JSON cannot store: {error}."
             ) from error
         return {
-            "images": paths,
+            **self._source(),
             "question": self.question,
             "boxes": [[*box.as_tuple(), box.image] for box in self._boxes],
             "answer": self.answer,
@@ -320,10 +360,34 @@ class Sample:
         _check_fields(record)
         return cls(**record)
 
+    def _source(self) -> dict[str, Any]:
+        """The images or the video as JSON values."""
+        if self.video is not None:
+            if self.video.spec is None:
+                raise SampleError(
+                    f"the video of sample {self.id} has frames in memory and no path to write down. Save them to a "
+                    "folder and build the sample from it."
+                )
+            return dict(self.video.spec)
+        for i, raw in enumerate(self.images):
+            if not isinstance(raw, str | os.PathLike):
+                raise SampleError(
+                    f"image {i} of sample {self.id} is in memory ({type(raw).__name__}) and has no path to "
+                    "write down. Save it to a file and build the sample from that path."
+                )
+        return {"images": [os.fspath(raw) for raw in self.images if isinstance(raw, str | os.PathLike)]}
+
+    @property
+    def _n_images(self) -> str:
+        """How many images or frames, for messages."""
+        return f"{len(self.images)} image(s)" if self.video is None else f"{len(self.images)} frame(s)"
+
     def _fields(self) -> dict[str, Any]:
-        return {"images": self.images, "id": self._id, "boxes": self._boxes} | {
-            key: getattr(self, key) for key in _KEYS if key not in ("id", "boxes")
-        }
+        return (
+            self.pictures
+            | {"id": self._id, "boxes": self._boxes}
+            | {key: getattr(self, key) for key in _KEYS if key not in ("id", "boxes")}
+        )
 
     def _digest(self) -> str:
         """The fingerprint, or a hash of the paths where files cannot be read, so that every sample has an id."""
@@ -346,9 +410,7 @@ class Sample:
     def _size(self, i: int) -> tuple[int, int]:
         """(width, height) of image `i`, for a box in fractions of it."""
         if i >= len(self.images):
-            raise BoxError(
-                f"a box names image {i}, but the sample has {len(self.images)} image(s), counted from 0."
-            )
+            raise BoxError(f"a box names image {i}, but the sample has {self._n_images}, counted from 0.")
         return self.sizes[i]
 
     def _check_usable(self) -> None:
@@ -388,14 +450,13 @@ class Sample:
             for r in self.images
         )
         masks = f", masks={len(self.masks)}" if self.masks else ""
-        return (
-            f"Sample([{images}], {self.question!r}, boxes={len(self._boxes)}{masks}, answer={self.answer!r})"
-        )
+        shown = f"[{images}]" if self.video is None else f"video={self.video!r}"
+        return f"Sample({shown}, {self.question!r}, boxes={len(self._boxes)}{masks}, answer={self.answer!r})"
 
 
 def _check_fields(given: Iterable[Any]) -> None:
     """Raises `SampleError` for a name that is not a field of a sample."""
-    fields = ("image", "images", *_KEYS, "box_format")
+    fields = ("image", "images", *_KEYS, "box_format", *FIELDS)
     unknown = sorted(str(name) for name in given if name not in fields)
     if unknown:
         raise SampleError(
@@ -414,15 +475,6 @@ def _rebuild_unusable(fields: dict[str, Any]) -> Sample:
     return Sample.unusable(**fields)
 
 
-def content(raw: ImageLike, i: int = 0) -> str:
-    """Hex hash of a file's bytes or of an in-memory image's RGB pixels."""
-    if not isinstance(raw, str | os.PathLike):
-        rgb = load_image(raw, i)
-        return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
-    with readable_file(raw) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _gather(image: ImageLike | None, images: Sequence[ImageLike] | None) -> tuple[ImageLike, ...]:
     """The images, from either argument."""
     if image is not None and images is not None:
@@ -435,8 +487,29 @@ def _gather(image: ImageLike | None, images: Sequence[ImageLike] | None) -> tupl
         )
     found = (image,) if image is not None else tuple(images if images is not None else ())
     if not found:
-        raise SampleError("a sample needs at least one image: pass image= or images=[…].")
+        raise SampleError("a sample needs at least one image: pass image=, images=[…] or video=.")
     return found
+
+
+def _video(video: Any, image: Any, images: Any, options: Mapping[str, Any]) -> Video | None:
+    """The video, if one is given; its options belong to it, and images do not."""
+    if video is not None:
+        if image is not None or images is not None:
+            raise SampleError(
+                "a sample shows images or a video, not both. For single frames pass images=[…] alone."
+            )
+        return as_video(video, **options)
+    given = next((name for name, value in options.items() if value is not None), None)
+    if given is not None:
+        raise SampleError(f"{given}= belongs to a video; pass video= with its frames or its file.")
+    return None
+
+
+def _images(video: Video | None, image: Any, images: Any) -> tuple[ImageLike, ...]:
+    """The images from whichever argument, or the frames of the video."""
+    if video is not None:
+        return video.frames
+    return tuple(normalise(raw, i) for i, raw in enumerate(_gather(image, images)))
 
 
 def _text(name: str, value: Any) -> str:

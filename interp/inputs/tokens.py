@@ -54,13 +54,16 @@ class TokenMap:
         footprints: (token, 4) xyxy in pixels of the original image; NaN rows are tokens without area.
         grid: (rows, cols) if the image tokens are row-major grids of that shape; otherwise None.
         views: (token,) name of each token's view.
-        image_index: (token,) index of each token's image in the sample.
-        sizes: (width, height) of each image.
+        image_index: (token,) index of each token's image in the sample; in a video, of its first frame.
+        sizes: (width, height) of each image or frame.
         length: S, the number of tokens of the prompt.
         spans: Named groups of text positions, such as "question".
         words: The question's words in order, each with its positions.
         cross: Where the image is no part of the sequence (mllama): the keys of cross-attention layers, in which `image`
             are then columns. None for all other families.
+        frames: (token, 2) the half-open range of the frames that a token stands for: some models merge two frames into
+            a token. Of images it is `image_index` and `image_index` + 1.
+        frame_times: (frame,) the time of each frame of a video in seconds; empty for images.
 
     Raises:
         ImageTokenMismatch: The numbers of footprints and of image tokens differ.
@@ -77,6 +80,13 @@ class TokenMap:
     spans: Mapping[str, Int[np.ndarray, " position"]] = field(default_factory=dict)
     words: tuple[tuple[str, tuple[int, ...]], ...] = ()
     cross: CrossKeys | None = None
+    frames: Int[np.ndarray, "token 2"] = None  # type: ignore[assignment] - set when the map is made
+    frame_times: Float[np.ndarray, " frame"] = field(default_factory=lambda: np.empty(0))
+
+    counted = "image tokens"
+    """What `image` are, in errors."""
+    whole = "prompt tokens"
+    """What `length` counts, in errors."""
 
     def __post_init__(self) -> None:
         if isinstance(self.length, bool) or not isinstance(self.length, int | np.integer):
@@ -101,29 +111,24 @@ class TokenMap:
                 "adapter's image_positions and footprints must agree."
             )
         views = _unchanging(self.views, np.str_) if len(image) else np.empty(0, str)
-        self._put(image, footprints, views, _unchanging(self.image_index, np.int64).reshape(-1))
+        index = _unchanging(self.image_index, np.int64).reshape(-1)
+        frames = np.stack([index, index + 1], axis=1) if self.frames is None else self.frames
+        times = _unchanging(self.frame_times, np.float64).reshape(-1)
+        self._put(image, footprints, views, index, _unchanging(frames, np.int64).reshape(-1, 2), times)
         self._check()
 
-    def _put(self, image: Any, footprints: Any, views: Any, image_index: Any) -> None:
+    def _put(
+        self, image: Any, footprints: Any, views: Any, image_index: Any, frames: Any, times: Any
+    ) -> None:
         """Stores read-only copies, because many objects share one map."""
         spans = {name: _positions(name, at, self.length) for name, at in dict(self.spans).items()}
         words = tuple((text, _word_positions(text, at, self.length)) for text, at in self.words)
         sizes = tuple((int(w), int(h)) for w, h in self.sizes)
         grid = None if self.grid is None else (int(self.grid[0]), int(self.grid[1]))
-        for array in (image, footprints, views, image_index, *spans.values()):
+        for array in (image, footprints, views, image_index, frames, times, *spans.values()):
             array.setflags(write=False)
-        values = (
-            image,
-            footprints,
-            grid,
-            views,
-            image_index,
-            sizes,
-            int(self.length),
-            spans,
-            words,
-            self.cross,
-        )
+        values = (image, footprints, grid, views, image_index, sizes, int(self.length), spans, words)
+        values = (*values, self.cross, frames, times)
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, name, value)
 
@@ -138,12 +143,32 @@ class TokenMap:
                 f"image_index counts the {len(self.sizes)} image(s) of sizes= from 0; got values from "
                 f"{self.image_index.min()} to {self.image_index.max()}."
             )
+        self._check_frames()
         if self.grid is not None and (min(self.grid) < 1 or self.n % (self.grid[0] * self.grid[1])):
             raise MapError(f"{self.n} image tokens are not whole grids of {self.grid[0]}×{self.grid[1]}.")
         wrong = sorted({name for name in self.spans if name in _BUILT_IN})
         if wrong:
             raise MapError(
                 f"spans must not redefine the built-in groups {', '.join(_BUILT_IN)}; got {wrong}."
+            )
+
+    def _check_frames(self) -> None:
+        frames = self.frames
+        if len(frames) != self.n or (
+            self.n
+            and not (
+                (frames[:, 0] == self.image_index).all()
+                and (frames[:, 1] > frames[:, 0]).all()
+                and frames.max() <= len(self.sizes)
+            )
+        ):
+            raise MapError(
+                f"frames are one half-open range for each image token, ({self.n}, 2), from its image_index on; it "
+                f"ends within the {len(self.sizes)} frame(s); got shape {frames.shape}."
+            )
+        if len(self.frame_times) not in (0, len(self.sizes)):
+            raise MapError(
+                f"frame_times has one time for each of the {len(self.sizes)} frame(s); got {len(self.frame_times)}."
             )
 
     def reworded(
@@ -168,14 +193,16 @@ class TokenMap:
             object.__setattr__(found, name, getattr(self, name))
         for name, value in (("length", length), ("spans", spans), ("words", words)):
             object.__setattr__(found, name, value)
-        found._put(_positions("image", image, length), self.footprints, self.views, self.image_index)
+        kept = (self.footprints, self.views, self.image_index, self.frames, self.frame_times)
+        found._put(_positions("image", image, length), *kept)
         return found
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{width}×{height}" for width, height in self.sizes) or "none"
-        return (
-            f"TokenMap({self.length} tokens, {self.n} of them image tokens, grid {self.grid}, images {sizes})"
-        )
+        shown = f"images {sizes}"
+        if self.is_video:
+            shown = f"video of {len(self.sizes)} frames of {self.sizes[0][0]}×{self.sizes[0][1]}"
+        return f"TokenMap({self.length} tokens, {self.n} of them image tokens, grid {self.grid}, {shown})"
 
     @property
     def n(self) -> int:
@@ -193,6 +220,23 @@ class TokenMap:
     def placeholders(self) -> Int[np.ndarray, " position"]:
         """The positions of the sequence that hold the image: its tokens, or what stands for them."""
         return self.image if self.cross is None else self.cross.placeholders
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the images are the frames of a video."""
+        return len(self.frame_times) > 0
+
+    @property
+    def times(self) -> Float[np.ndarray, "token 2"]:
+        """The times of the first and of the last frame that each token stands for, in seconds; NaN for images."""
+        if not self.is_video:
+            return np.full((self.n, 2), np.nan)
+        frames = self.frames
+        return np.stack([self.frame_times[frames[:, 0]], self.frame_times[frames[:, 1] - 1]], axis=1)
+
+    def shows(self, image: int) -> Bool[np.ndarray, " token"]:
+        """Returns which image tokens stand for image `image`, or for frame `image` of a video."""
+        return (self.frames[:, 0] <= image) & (image < self.frames[:, 1])
 
     def positions(self, group: str | Word) -> Int[np.ndarray, " position"]:
         """Returns the unpadded positions of a group, increasing.
@@ -252,16 +296,18 @@ class TokenMap:
         found, given = np.zeros(self.n, bool), _listed(boxes)
         if _are_masks(given):
             for i, inside in self._masks(given):
-                found[self.image_index == i] = self._in_pixels(inside, i, rule)
+                found[self.shows(i)] |= self._in_pixels(inside, i, rule)
             return found
         for box in self._boxes(given):
-            mine = self.image_index == box.image
+            mine = self.shows(box.image)
             inside = self._stretched(box) if rule == "stretch" else _inside(self.footprints[mine], box, rule)
             found[mine] |= inside
         return found
 
     def coverage(self, boxes: Iterable[BoxLike | Mask]) -> Float[np.ndarray, " token"]:
         """Fraction of each footprint that the union of the boxes or masks covers, in [0, 1]; exact.
+
+        Of a token that stands for several frames it is the mean over them.
 
         Tokens without area get 0. Positive exactly where `mask(boxes, "touch")` is True. Of `sample.masks` it follows
         the outline where boxes would count the whole rectangle; metrics take it in the place of a mask.
@@ -275,9 +321,10 @@ class TokenMap:
         boxes = self._boxes(given)
         covered = np.zeros(self.n)
         for i in {box.image for box in boxes}:
-            mine = self.image_index == i
+            mine = self.shows(i)
             edges = np.array([box.as_tuple() for box in boxes if box.image == i])
-            covered[mine] = covered_area(self.footprints[mine], edges)
+            covered[mine] += covered_area(self.footprints[mine], edges)
+        covered /= self._n_frames
         fraction = np.divide(covered, self._areas(), out=np.zeros(self.n), where=covered > 0)
         return np.where(self.mask(boxes), np.clip(fraction, 0.0, 1.0), 0.0)
 
@@ -295,20 +342,27 @@ class TokenMap:
         boxes = self._boxes(given)
         lost = np.empty(len(boxes))
         for k, box in enumerate(boxes):
-            seen = covered_area(np.array([box.as_tuple()]), self.footprints[self.image_index == box.image])
+            seen = covered_area(np.array([box.as_tuple()]), self.footprints[self.shows(box.image)])
             lost[k] = 1.0 - seen[0] / box.area
         lost[lost < _SLIVER] = 0.0
         return lost
 
-    def to_pixels(self, values: Float[np.ndarray, " token"], image: int = 0) -> Float[np.ndarray, "row col"]:
+    def to_pixels(
+        self, values: Float[np.ndarray, " token"], image: int | None = None, *, frame: int | None = None
+    ) -> Float[np.ndarray, "row col"]:
         """Returns one value per pixel of the original image, (height, width).
+
+        `image` is the place of the image in the sample, by default 0; of a video, `frame` is that of the frame, and it
+        has no default. A token that stands for several frames has its value in each.
 
         A pixel takes the value of the token whose footprint holds its centre. Where several views cover a
         pixel, their values are averaged. Pixels without a token are NaN.
 
         Raises:
-            MapError: There is not one value per image token, or the sample has no such image.
+            MapError: There is not one value per image token, no frame of a video is named, or the sample has no such
+                image or frame.
         """
+        image = self._place(image, frame)
         try:
             given: Any = values
             values = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given, float)
@@ -316,22 +370,40 @@ class TokenMap:
             raise MapError(
                 f"to_pixels needs numbers, one per image token; got {values!r} ({error})."
             ) from error
-        if isinstance(image, bool) or not isinstance(image, int | np.integer):
-            raise MapError(f"image is the place of an image in the sample, counted from 0; got {image!r}.")
         if values.shape != (self.n,):
             raise MapError(
                 f"to_pixels needs one value per image token, shape ({self.n},); got {values.shape}."
             )
         if not 0 <= image < len(self.sizes):
-            raise MapError(f"the sample has {len(self.sizes)} image(s), counted from 0; got image={image}.")
+            what = "frame" if self.is_video else "image"
+            raise MapError(f"the sample has {len(self.sizes)} {what}(s), counted from 0; got {what}={image}.")
         width, height = self.sizes[image]
         total, count = np.zeros((height, width)), np.zeros((height, width), int)
-        shown = (self.image_index == image) & ~np.isnan(self.footprints).any(axis=1)
+        shown = self.shows(image) & ~np.isnan(self.footprints).any(axis=1)
         pixels = np.ceil(self.footprints[shown] - 0.5).astype(int)
         for (x0, y0, x1, y1), value in zip(pixels, values[shown], strict=True):
             total[y0:y1, x0:x1] += value
             count[y0:y1, x0:x1] += 1
         return np.divide(total, count, out=np.full((height, width), np.nan), where=count > 0)
+
+    def _place(self, image: Any, frame: Any) -> int:
+        """The image or frame that `to_pixels` draws, by its place."""
+        if frame is not None and (image is not None or not self.is_video):
+            why = (
+                "pass image= or frame=, not both"
+                if image is not None
+                else "this sample has images and no video"
+            )
+            raise MapError(f"frame= names a frame of a video; {why}. Leave it out.")
+        place = frame if frame is not None else image
+        if place is None and self.is_video:
+            raise MapError(
+                f"a map of a video has {len(self.sizes)} frames; name one: to_pixels(values, frame=0)."
+            )
+        place = 0 if place is None else place
+        if isinstance(place, bool) or not isinstance(place, int | np.integer):
+            raise MapError(f"image is the place of an image in the sample, counted from 0; got {place!r}.")
+        return int(place)
 
     def millimetres(self, pixel_mm: float | tuple[float, float]) -> Float[np.ndarray, "token 4"]:
         """Returns the footprints in millimetres, xyxy from the upper left corner of each image; NaN rows stay NaN.
@@ -368,15 +440,15 @@ class TokenMap:
         """`coverage` of masks."""
         found = np.zeros(self.n)
         for i, inside in self._masks(masks):
-            mine = self.image_index == i
+            mine = self.shows(i)
             areas, covered = self._areas()[mine], covered_by(self.footprints[mine], inside)
             fraction = np.divide(covered, areas, out=np.zeros(len(areas)), where=covered > 0)
-            found[mine] = np.where(fraction > _SLIVER, np.clip(fraction, 0.0, 1.0), 0.0)
-        return found
+            found[mine] += np.where(fraction > _SLIVER, np.clip(fraction, 0.0, 1.0), 0.0)
+        return found / self._n_frames
 
     def _in_pixels(self, inside: Bool[np.ndarray, "row col"], i: int, rule: str) -> np.ndarray:
         """Which tokens of image `i` belong to the pixels inside, by the rule."""
-        footprints = self.footprints[self.image_index == i]
+        footprints = self.footprints[self.shows(i)]
         if rule == "center":
             seen = ~np.isnan(footprints).any(axis=1)
             x, y = ((footprints[:, edge] + footprints[:, edge + 2]) / 2 for edge in (0, 1))
@@ -396,24 +468,29 @@ class TokenMap:
         seen = ~np.isnan(self.to_pixels(np.ones(self.n), image=i))
         return 1.0 - float((inside & seen).sum() / inside.sum())
 
+    @property
+    def _n_frames(self) -> Int[np.ndarray, " token"]:
+        """How many frames each token stands for."""
+        return self.frames[:, 1] - self.frames[:, 0]
+
     def _areas(self) -> Float[np.ndarray, " token"]:
         return np.prod(self.footprints[:, 2:] - self.footprints[:, :2], axis=1)
 
     def _boxes(self, boxes: Iterable[BoxLike]) -> tuple[Box, ...]:
         """The boxes, each checked against its image."""
-        boxes = as_boxes(boxes)
+        boxes = as_boxes(boxes, video=self.is_video)
         for box in boxes:
             if box.image >= len(self.sizes):
                 raise BoxError(
-                    f"box {box.as_tuple()} names image {box.image}, but the sample has {len(self.sizes)} "
-                    "image(s), counted from 0."
+                    f"box {box.as_tuple()} names {box.place}, but the sample has {len(self.sizes)} "
+                    f"{'frame' if self.is_video else 'image'}(s), counted from 0."
                 )
             box.check_inside(self.sizes[box.image])
         return boxes
 
     def _stretched(self, box: Box) -> Bool[np.ndarray, " token_of_image"]:
         """The box's cells if the image is stretched over the grid."""
-        rows, cols = self._one_grid(int((self.image_index == box.image).sum()))
+        rows, cols = self._one_grid(int(self.shows(box.image).sum()))
         width, height = self.sizes[box.image]
         across = _touched(box.x0 * cols / width, box.x1 * cols / width, cols)
         down = _touched(box.y0 * rows / height, box.y1 * rows / height, rows)

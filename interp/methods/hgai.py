@@ -10,7 +10,7 @@ from interp.errors import MethodError
 from interp.indicators.indicator_checks import check_call, check_number
 from interp.inputs.prompt import Prompt
 from interp.methods.method import BATCH_SIZE, Answer, Samples, answers, n_tokens
-from interp.methods.published_layers import chosen_layers, layer_indices
+from interp.methods.published_layers import chosen_layers, editable_layers, layer_indices
 from interp.tracing import Guide, Mllm, Site
 
 __all__ = ["HGAI"]
@@ -92,7 +92,8 @@ class HGAI:
 
     def edits(self, mllm: Mllm) -> list[Guide]:
         """The guidance, for `mllm.trace`; none when α is 0."""
-        site = Site(layers=self.guided_layers(mllm.n_layers), queries="last", keys="image")
+        layers = editable_layers(mllm, self.guided_layers(mllm.n_layers), self.layers)
+        site = Site(layers=layers, queries="last", keys="image")
         return [Guide(site, self.alpha, steps="all")] if self.alpha else []
 
     def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Guide]:

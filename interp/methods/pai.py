@@ -10,7 +10,7 @@ from interp.errors import MethodError
 from interp.indicators.indicator_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import Prompt
 from interp.methods.method import BATCH_SIZE, Answer, Samples, answers, n_tokens
-from interp.methods.published_layers import chosen_layers, layer_indices
+from interp.methods.published_layers import chosen_layers, editable_layers, layer_indices
 from interp.tracing import Boost, Contrast, Decoding, Mllm, Site
 
 __all__ = ["ALPHAS", "PAI"]
@@ -114,7 +114,8 @@ class PAI:
 
     def edits(self, mllm: Mllm) -> list[Boost]:
         """The boost, for `mllm.trace`; none when α is 0."""
-        site = Site(layers=self.boosted_layers(mllm.n_layers), queries="last", keys="image")
+        layers = editable_layers(mllm, self.boosted_layers(mllm.n_layers), self.layers)
+        site = Site(layers=layers, queries="last", keys="image")
         return [Boost(site, self.strength, steps="all")] if self.strength else []
 
     def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Boost]:

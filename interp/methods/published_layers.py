@@ -7,9 +7,9 @@ from typing import Any
 
 from interp.errors import MethodError, SiteError
 from interp.indicators.indicator_checks import MOST_LAYERS, check_whole
-from interp.tracing import Site
+from interp.tracing import Mllm, Site
 
-__all__ = ["chosen_layers", "layer_indices", "scaled_layers"]
+__all__ = ["chosen_layers", "editable_layers", "layer_indices", "scaled_layers"]
 
 
 def scaled_layers(published: Sequence[int], *, depth: int, n_layers: int) -> tuple[int, ...]:
@@ -58,6 +58,25 @@ def chosen_layers(
     """The layers a method edits: the given ones, else the published ones scaled to the model's depth."""
     given = layer_indices(layers, "the published ones")
     return scaled_layers(published, depth=depth, n_layers=n_layers) if given is None else given
+
+
+def editable_layers(mllm: Mllm, layers: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...]:
+    """The layers that a method edits in this model: of published ones those with a softmax.
+
+    In a hybrid model some layers are gated DeltaNets, which a method that edits attention passes over. Where none
+    of the published ones has a softmax, it is the nearest layer that has one, the later of two as near. Layers that the
+    caller gave stay as they are: they are refused where they have none.
+
+    Args:
+        mllm: The model.
+        layers: The layers, from `chosen_layers`.
+        given: Those the caller gave; None for the published ones.
+    """
+    able = mllm.attention_layers
+    if given is not None or set(layers) <= set(able):
+        return tuple(layers)
+    found = tuple(layer for layer in layers if layer in able)
+    return found or (min(able, key=lambda one: (abs(one - layers[0]), -one)),)
 
 
 def _scaled(boundary: int, depth: int, n_layers: int) -> int:

@@ -24,7 +24,7 @@ from interp.methods.method import (
     n_tokens,
     shared_prefix,
 )
-from interp.methods.published_layers import chosen_layers, layer_indices
+from interp.methods.published_layers import chosen_layers, editable_layers, layer_indices
 from interp.metrics.numbers import real_numbers
 from interp.tracing import Cost, Knockout, Mllm, Rows, Site, image_mask
 from interp.tracing.edits import Steps
@@ -108,6 +108,7 @@ def measure_heads(
     The generic prompt's attention is the mean over all heads of the layer ("layer-mean") or the head's own
     ("per-head"). With "none" there is neither a division nor a pass of the generic prompt.
     """
+    mllm.decoder.softmax(Site(heads=list(pairs)), "VGRefine")
     heads = Rows(Site(heads=list(pairs), queries="last", keys="image"))
     question = mllm.trace(run, prompt=prompt, reads=[heads])
     weights = [one.rows.values[:, 0].astype(np.float64) for one in question]
@@ -385,7 +386,9 @@ class VGRefine:
         """The knockout of each sample's dropped tokens, for `mllm.trace`; empty when nothing is dropped."""
         if all(one.all() for one in kept):
             return []
-        return [self._knockout(self.masked_layers(mllm.n_layers), image_mask([~one for one in kept]))]
+        layers = editable_layers(mllm, self.masked_layers(mllm.n_layers), self.layers)
+        mllm.decoder.softmax(Site(layers=layers), "VGRefine")
+        return [self._knockout(layers, image_mask([~one for one in kept]))]
 
     def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Knockout]:
         """The edits that gave these answers, for another trace of the same batch."""

@@ -18,7 +18,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.methods.method import BATCH_SIZE, Answer, Samples, answers, each_in_batches, n_tokens
-from interp.methods.published_layers import scaled_layers
+from interp.methods.published_layers import editable_layers, scaled_layers
 from interp.methods.vicrop_maps import grad_att, pure_grad, rel_att, whole_view
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
@@ -368,13 +368,17 @@ class ViCrop:
 
     def _layer(self, mllm: Mllm) -> int:
         if self.layer is None:
-            return default_layer(mllm.family, mllm.n_layers)
+            return self._default(mllm)
         if self.layer >= mllm.n_layers:
             raise SiteError(
                 f"ViCrop's layer is one of 0 … {mllm.n_layers - 1} in this model; got {self.layer}. Leave layer= out "
-                f"for layer {default_layer(mllm.family, mllm.n_layers)}."
+                f"for layer {self._default(mllm)}."
             )
         return self.layer
+
+    def _default(self, mllm: Mllm) -> int:
+        """The published layer in this model, or the nearest with a softmax."""
+        return editable_layers(mllm, [default_layer(mllm.family, mllm.n_layers)], None)[0]
 
     def _maps(
         self, mllm: Mllm, samples: tuple[Sample, ...] | Batch | Prefix, prompt: Prompt, layer: int | None
@@ -439,6 +443,10 @@ def _samples(samples: Samples) -> tuple[Sample, ...] | Batch | Prefix:
     """One batch of samples with one image each."""
     chosen = samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
     for sample in _listed(chosen):
+        if sample.video is not None:
+            raise MethodError(
+                f"ViCrop crops a sample's one image; sample {sample.id} shows a video. Make one sample per frame."
+            )
         if len(sample.images) != 1:
             raise SampleError(
                 f"ViCrop crops a sample's one image; sample {sample.id} has {len(sample.images)}. Make one sample per "

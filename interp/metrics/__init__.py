@@ -18,6 +18,7 @@ from interp.metrics.faithfulness import (
 )
 from interp.metrics.localisation import attention_ratio, attention_ratio_sliding
 from interp.metrics.metric import METRICS, Metric, named
+from interp.metrics.positive_part import positive_part
 from interp.metrics.ranking import auroc, average_precision, box_iou, pointing_game
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "named",
     "normalised",
     "pointing_game",
+    "positive_part",
     "spearman",
     "sufficiency",
     "tokens_first",

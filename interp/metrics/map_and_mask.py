@@ -25,12 +25,14 @@ class Pair:
 
     A mask of fractions says how much of each token lies inside (`tokens.coverage`).
 
-    A metric takes it in the place of a map, so that several metrics check the same map once.
+    A metric takes it in the place of a map, so that several metrics check the same map once. `signed` is the name of a
+    map whose labels say that its weights are signed, and that has negative ones; None for others.
     """
 
     map: Float[np.ndarray, "*map_lead token"]
     mask: Bool[np.ndarray, "*mask_lead token"] | Float[np.ndarray, "*mask_lead token"]
     defined: Bool[np.ndarray, "*lead"]
+    signed: str | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -68,7 +70,16 @@ class Pair:
         """The map's positive part divided by its sum; all zeros where nothing is positive.
 
         The map is divided by its largest value first, so that values from 1e-300 to 1e300 stay within float64.
+
+        Raises:
+            MapError: The map's labels say that its weights are signed; their positive part is the caller's to choose.
         """
+        if self.signed is not None:
+            raise MapError(
+                f"this metric needs a distribution, and the weights of {self.signed!r} are signed (the least is "
+                f"{self.map.min():.3g}). Take interp.metrics.positive_part(map), and say so where you report it; "
+                "auroc, average_precision and pointing_game take values as they are."
+            )
         positive = np.maximum(self.map, 0.0)
         peak = positive.max(axis=-1, keepdims=True)
         positive = positive / np.where(peak > 0, peak, 1.0)
@@ -128,7 +139,13 @@ def check(map: ArrayLike, mask: ArrayLike) -> Pair:
         values = np.where(finite[..., None], values, 0.0)
     nonzero = values.any(axis=-1)
     proper = inside.any(axis=-1) & ~(inside == 1).all(axis=-1)
-    return Pair(values, inside, np.asarray(nonzero & proper))
+    return Pair(values, inside, np.asarray(nonzero & proper), _signed(map, values))
+
+
+def _signed(map: Any, values: np.ndarray) -> str | None:
+    """The name of a map whose labels say that it is signed, if it has negative values."""
+    says = isinstance(map, xr.DataArray) and map.attrs.get("signed") is True
+    return str(map.name) if says and values.size and values.min() < 0 else None
 
 
 def _fractions(inside: np.ndarray) -> np.ndarray:

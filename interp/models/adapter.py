@@ -22,14 +22,22 @@ __all__ = ["BUILT_IN", "Adapter", "adapters", "attends_in", "built_in", "find", 
 BUILT_IN: tuple[str, ...] = (
     "interp.models.families.llava:Llava",
     "interp.models.families.llava_next:LlavaNext",
+    "interp.models.families.llava_next:LlavaNextVideo",
     "interp.models.families.llava_next:LlavaOnevision",
     "interp.models.families.qwen:Qwen2Vl",
     "interp.models.families.qwen:Qwen25Vl",
     "interp.models.families.qwen:Qwen3Vl",
+    "interp.models.families.qwen:Qwen3VlMoe",
+    "interp.models.families.glm:Glm4v",
+    "interp.models.families.glm:Glm46V",
+    "interp.models.families.glm:Glm4vMoe",
+    "interp.models.families.qwen3_5:Qwen35",
+    "interp.models.families.qwen3_5:Qwen35Moe",
     "interp.models.families.internvl:InternVl",
     "interp.models.families.cohere:AyaVision",
     "interp.models.families.cohere:Cohere2Vision",
     "interp.models.families.gemma3:Gemma3",
+    "interp.models.families.llama4:Llama4",
     "interp.models.families.gemma4:Gemma4",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics2:Idefics2",
@@ -78,10 +86,15 @@ class Adapter(Protocol):
       Then `image_positions` are the placeholders that stand for images, a method `cross_keys(inputs, placeholders,
       config)` returns the image tokens' columns among those keys and an `interp.inputs.cross_keys.CrossKeys`, and a
       cross-attention layer has its attention at `.cross_attn`. "composed" if image tokens are latents of a resampler
-      (idefics2): then `footprints` have no area, a method `patches` with the same arguments returns those of the
-      resampler's keys, and `resampler(model)` returns an `interp.models.base.Resampler`.
+      (idefics2): then `footprints` have no area, a method `latent_patches` with the same arguments returns those of
+      the resampler's keys, and `resampler(model)` returns an `interp.models.base.Resampler`.
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
+    - `video` (False): whether it takes videos. Then `video_footprints(size, n_frames, inputs, processor, config)`
+      returns the footprints of a video's tokens, and `image_positions` their positions (docs/video.md).
+    - `vision_layers(model)` and `patches(sizes, inputs, processor, config)`: the layers of the vision tower and where
+      its patches are (`interp.inputs.patch_map.Patches`), for `Site(tower="vision")`. `Family` has both for towers of a
+      usual form; an adapter without `patches` has no readable tower.
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
       `interp check NAME` can check the family by its name.
     """
@@ -93,7 +106,8 @@ class Adapter(Protocol):
         ...
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        """Returns the decoder layers in order; each has its attention at `.self_attn` (or `.cross_attn`)."""
+        """Returns the decoder layers in order; each has its attention at `.self_attn` (or `.cross_attn`), or a gated
+        DeltaNet at `.linear_attn` instead."""
         ...
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:

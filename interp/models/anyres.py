@@ -101,8 +101,7 @@ class AnyRes:
         The order is row-major with one newline token without area at the end of each row. Unpadding drops equally many
         whole patches at both ends of one axis, so some padding may stay, or up to a patch of the image may be lost.
         """
-        best = self.best(size)
-        resized = get_patch_output_size(blank(size), best[::-1], ChannelDimension.FIRST)[::-1]
+        best, resized = self.best(size), self.resized(size)
         lines = [
             (pixels - (best[axis] - resized[axis]) // 2) * size[axis] / resized[axis]
             for axis, pixels in enumerate(self.lines(size))
@@ -110,15 +109,27 @@ class AnyRes:
         newline = np.zeros((1, 2))  # a column without width
         return mesh(size, lines[1], np.concatenate([lines[0], newline]), view="tile")
 
-    def lines(self, size: Size) -> tuple[Float[np.ndarray, "col 2"], Float[np.ndarray, "row 2"]]:
-        """Returns the first and end pixel of the columns and rows of tokens, in pixels of the joined tiles."""
+    def resized(self, size: Size) -> Size:
+        """(width, height) of the image within the resolution chosen for it, in pixels; the rest is padding."""
+        height, width = get_patch_output_size(blank(size), self.best(size)[::-1], ChannelDimension.FIRST)
+        return int(width), int(height)
+
+    def kept(self, size: Size) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """For columns and rows of the joined tiles: the first patch that is kept, how many are, and of how many tokens.
+
+        Fewer tokens than patches are kept where the model shrinks the grid.
+        """
         best = self.best(size)
         patches = (best[0] // self.side * self.per_tile, best[1] // self.side * self.per_tile)
         cuts = _cuts(size, patches)
         kept = (patches[0] - 2 * cuts[0], patches[1] - 2 * cuts[1])
         cells = self._shrunk(kept)
+        return (cuts[0], kept[0], cells[0]), (cuts[1], kept[1], cells[1])
+
+    def lines(self, size: Size) -> tuple[Float[np.ndarray, "col 2"], Float[np.ndarray, "row 2"]]:
+        """Returns the first and end pixel of the columns and rows of tokens, in pixels of the joined tiles."""
         edges = [
-            cuts[axis] + np.arange(cells[axis] + 1) * kept[axis] / max(cells[axis], 1) for axis in (0, 1)
+            first + np.arange(cells + 1) * kept / max(cells, 1) for first, kept, cells in self.kept(size)
         ]
         across, down = (
             patch_lines(one, patch=self.patch, per_tile=self.per_tile, side=self.side) for one in edges

@@ -10,7 +10,10 @@ import numpy as np
 from jaxtyping import Int
 from torch import nn
 
+from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
+from interp.inputs.patch_map import Patches
+from interp.models.vision_patches import merged_side, tower_layers, usual_patches
 
 __all__ = ["Attends", "Family", "Maps", "Resampler"]
 
@@ -54,6 +57,7 @@ class Family(ABC):
         first_position: The position id of a prompt's first token.
         maps: What a map is made of (`Maps`).
         examples: Hub ids of the family.
+        video: Whether it takes videos; then `video_footprints` says where their tokens are.
         nested_images: Whether the processor takes the images of a sample as a list of their own.
     """
 
@@ -64,6 +68,7 @@ class Family(ABC):
     first_position: ClassVar[int] = 0
     maps: ClassVar[Maps] = "self"
     examples: ClassVar[tuple[str, ...]] = ()
+    video: ClassVar[bool] = False
     nested_images: ClassVar[bool] = True
 
     def matches(self, config: Any) -> bool:
@@ -79,10 +84,10 @@ class Family(ABC):
         return list(model.get_decoder().layers)  # pyright: ignore[reportCallIssue]
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
-        """Returns the positions whose ids equal the config's image token."""
-        token = getattr(config, "image_token_id", None)
-        token = getattr(config, "image_token_index", None) if token is None else token
-        return np.flatnonzero(np.asarray(input_ids).reshape(-1) == token)
+        """Returns the positions of the config's image token and, of families with video, of its video token."""
+        kinds = ("image", "video") if self.video else ("image",)
+        ids = np.asarray(input_ids).reshape(-1)
+        return np.flatnonzero(np.isin(ids, [_token_id(config, kind) for kind in kinds]))
 
     @abstractmethod
     def footprints(
@@ -90,7 +95,55 @@ class Family(ABC):
     ) -> Footprints:
         """Returns the footprint of each image token; every family implements it."""
 
+    def video_footprints(
+        self, size: tuple[int, int], n_frames: int, inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """Returns the footprint of each token of a video, with its frames; families with `video` implement it.
+
+        Args:
+            size: (width, height) of every frame.
+            n_frames: How many frames the processor was given.
+            inputs: The output of the processor for this sample alone.
+            processor: The transformers processor; its `video_processor` made the inputs.
+            config: The model's config.
+
+        Raises:
+            ModelError: The family takes no video, or the inputs do not follow from the settings.
+        """
+        del size, n_frames, inputs, processor, config
+        raise ModelError(f"the family {self.name} takes images and no video. Pass the frames as images=[…].")
+
+    def vision_layers(self, model: nn.Module) -> list[nn.Module]:
+        """Returns the layers of the vision tower, in order; each has its attention among its children.
+
+        Raises:
+            ModelError: The model has no tower whose attention goes through transformers' attention interface.
+        """
+        return tower_layers(model)
+
+    def patches_along(self, config: Any) -> int:
+        """Returns how many patches of the tower lie along the side of a token."""
+        return merged_side(config)
+
+    def patches(
+        self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns the patches of the vision tower for one sample: `patches_along` squared to a token, see
+        `usual_patches`. Arguments as those of `footprints`.
+
+        Raises:
+            ModelError: The tower is of another form.
+        """
+        found = self.footprints(sizes, inputs, processor, config)
+        return usual_patches(found, inputs, config, self.patches_along(config))
+
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns the images and then the text, for processors without a chat template."""
         head = "" if system is None else f"{system}\n"
         return head + "<image>" * n_images + f"\n{text}"
+
+
+def _token_id(config: Any, kind: str) -> int:
+    """Returns the id of a config's image or video token, under either of its names; −1, which is no id, of none."""
+    named = (getattr(config, f"{kind}_token_{ending}", None) for ending in ("id", "index"))
+    return next((int(token) for token in named if token is not None), -1)

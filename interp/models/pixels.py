@@ -73,6 +73,11 @@ def pixel_views(
         ModelError: The pixel values are neither views of (channel, row, col) nor Qwen's or Gemma 4's patches, or the
             tokens are not square blocks of patches.
     """
+    if "pixel_values" not in inputs:
+        raise ModelError(
+            "pixels of images are asked for, but the sample shows a video. Use an indicator that needs no pixels, such "
+            "as Attention or TokenKnockout, or pass the frames as images=[…]."
+        )
     shape = tuple(int(n) for n in inputs["pixel_values"].shape)
     if len(shape) == 2 and "image_grid_thw" in inputs:
         views = _flattened(inputs, shape, tokens, config, int(setting(processor, "merge_size")))

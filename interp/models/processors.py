@@ -1,7 +1,7 @@
 """Loads processors of checkpoints without running the checkpoint's code and without torchvision.
 
-transformers builds video processors only with torchvision. `interp` does not use videos, so where torchvision is not
-installed, a processor is loaded without its video part.
+transformers builds video processors only with torchvision. Where it is not installed, a processor is loaded without its
+video part, and gets one of `interp.models.video_processors` if its family takes videos.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from importlib import import_module
 from inspect import signature
@@ -24,14 +25,18 @@ from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
+from interp.models.video_processors import video_processor_class
 
 __all__ = [
     "images_only",
+    "llama4_processor",
     "load_processor",
     "molmo2_images",
     "molmo2_processor",
+    "number_words",
     "pixtral_processor",
     "smolvlm_processor",
+    "with_video",
 ]
 
 _VIDEO = "video_processor"
@@ -40,11 +45,12 @@ _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config
 
 
 _WITHOUT_EXTRAS = {
+    "Llama4Processor": "interp.models.processors:llama4_processor",
     "Molmo2Processor": "interp.models.processors:molmo2_processor",
     "PixtralProcessor": "interp.models.processors:pixtral_processor",
     "SmolVLMProcessor": "interp.models.processors:smolvlm_processor",
 }
-"""Classes that cannot be imported or built without packages that only videos need."""
+"""Classes that cannot be imported, built or loaded without torchvision or num2words."""
 
 
 def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -> Any:
@@ -61,6 +67,8 @@ def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -
     try:
         kind = _class(where, options, config)
         made = kind.from_pretrained(where, **options, trust_remote_code=False)
+        if getattr(made, _VIDEO, None) is None:
+            made = with_video(made, where, **options)
     except Exception as error:  # whatever reading foreign files raises
         lines = str(error).strip().splitlines()
         raise ModelError(
@@ -88,6 +96,27 @@ def _counting(processor: Any, config: Any, where: str) -> Any:
         f"{config.vision_feature_select_strategy!r}, as the model's config has it.",
         stacklevel=3,
     )
+    return processor
+
+
+def with_video(processor: Any, where: str | None = None, **options: Any) -> Any:
+    """Gives a processor the video processor of its class, in place; returns the processor.
+
+    Processors of families that take no video stay as they are, and so do those of a folder without any settings of
+    frames: then the model takes images.
+
+    Args:
+        processor: A processor without a video processor.
+        where: A folder or hub id with the video processor's settings; None for settings of your own.
+        options: As for `from_pretrained`; without `where`, the settings.
+    """
+    kind = video_processor_class(type(processor).__name__)
+    if kind is None:
+        return processor
+    with suppress(OSError):  # no file has settings
+        processor.video_processor = (
+            kind(**options) if where is None else kind.from_pretrained(where, **options)
+        )
     return processor
 
 
@@ -124,6 +153,14 @@ def images_only(kind: type[Any]) -> type[Any]:
             ]
             whole = dict(zip(cls.get_attributes(), args, strict=True))
             return cls(*(whole.get(part) for part in parts), **{name: saved[name] for name in known})
+
+        def save_pretrained(self, save_directory: Any, *parts: Any, **options: Any) -> Any:
+            """Like the original; the settings of a video processor that was given later are saved too."""
+            found = super().save_pretrained(save_directory, *parts, **options)
+            own = getattr(self, _VIDEO, None)
+            if own is not None:
+                own.save_pretrained(save_directory)
+            return found
 
     ImagesOnly.__name__, ImagesOnly.__qualname__ = kind.__name__, kind.__qualname__
     ImagesOnly.__module__ = kind.__module__
@@ -230,23 +267,82 @@ def molmo2_processor() -> type[Any]:
 
 
 def smolvlm_processor() -> type[Any]:
-    """Returns transformers' `SmolVLMProcessor` for images, also without torchvision and num2words.
+    """Returns transformers' `SmolVLMProcessor`, also without torchvision and num2words.
 
-    The original needs num2words when it is built and its video processor when it fills a chat template.
+    The original needs num2words when it is built and when it writes how many frames a video has, and it asks its video
+    processor when it fills a chat template.
     """
     module: Any = import_module("transformers.models.smolvlm.processing_smolvlm")
     whole = module.SmolVLMProcessor
 
     class SmolVLMProcessor(images_only(whole)):
-        video_processor = SimpleNamespace(num_frames=None, fps=None)
-
         @wraps(whole.__init__)
         def __init__(self, *parts: Any, **options: Any) -> None:
-            words = module.num2words
-            module.num2words = words or str
-            try:
+            with _number_words(module):
                 super().__init__(*parts, **options)
+
+        def replace_video_token(self, *parts: Any, **options: Any) -> str:
+            with _number_words(module):
+                return super().replace_video_token(*parts, **options)
+
+        def apply_chat_template(self, *parts: Any, **options: Any) -> Any:
+            if getattr(self, _VIDEO, None) is not None:
+                return super().apply_chat_template(*parts, **options)
+            self.video_processor = SimpleNamespace(num_frames=None, fps=None)
+            try:
+                return super().apply_chat_template(*parts, **options)
             finally:
-                module.num2words = words
+                del self.video_processor
 
     return SmolVLMProcessor
+
+
+def llama4_processor() -> type[Any]:
+    """Returns transformers' `Llama4Processor`, where torchvision is not installed with our image processor."""
+    whole: Any = import_module("transformers.models.llama4.processing_llama4").Llama4Processor
+    if is_torchvision_available():
+        return whole
+    images = import_module("interp.models.modeling.llama4_images").Llama4ImageProcessorPil
+
+    class Llama4Processor(whole):
+        @classmethod
+        def _get_arguments_from_pretrained(
+            cls, where: str, processor_dict: Any = None, **options: Any
+        ) -> list[Any]:
+            words = cls._load_tokenizer_from_pretrained("tokenizer", where, **options)
+            return [images.from_pretrained(where, **options), words]
+
+    return Llama4Processor
+
+
+@contextmanager
+def _number_words(module: Any) -> Iterator[None]:
+    """Lets a module write numbers as English words where num2words is not installed."""
+    given = module.num2words
+    module.num2words = given or number_words
+    try:
+        yield
+    finally:
+        module.num2words = given
+
+
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # noqa: SIM905
+_ONES = [*"zero one two three four five six seven eight nine".split(), *_TEENS]  # noqa: SIM905
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+
+
+def number_words(number: int) -> str:
+    """Returns a whole number from 0 to 999,999 as English words, as num2words writes it.
+
+    >>> number_words(64), number_words(116), number_words(2000)
+    ('sixty-four', 'one hundred and sixteen', 'two thousand')
+    """
+    if number < 20:
+        return _ONES[number]
+    if number < 100:
+        tens, ones = divmod(number, 10)
+        return _TENS[tens - 2] + (f"-{_ONES[ones]}" if ones else "")
+    size, name = (100, "hundred") if number < 1000 else (1000, "thousand")
+    many, rest = divmod(number, size)
+    joint = "" if not rest else " and " if rest < 100 else ", "
+    return f"{number_words(many)} {name}{joint}{number_words(rest) if rest else ''}"

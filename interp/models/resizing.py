@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -107,8 +107,18 @@ def _counted(views: Sequence[Size]) -> str:
     return f"{len(views)} view(s) of {_listed(list(dict.fromkeys(views)))}"
 
 
-def merged_patches(size: Size, processor: Any, config: Any) -> tuple[int, int]:
+Resize = Callable[[int, int, int, int, int], tuple[int, int]]
+"""(height, width, side of a merged block, fewest pixels, most pixels) → (height, width) after the resize."""
+
+
+def merged_patches(size: Size, processor: Any, config: Any, resize: Resize = smart_resize) -> tuple[int, int]:
     """Returns (rows, cols) of patches of the Qwen processors; each axis is resized to whole merged blocks.
+
+    Args:
+        size: (width, height) of the image.
+        processor: The processor.
+        config: The model's config.
+        resize: transformers' arithmetic of the new size.
 
     Raises:
         ModelError: The size lacks a smallest or largest number of pixels, or the patches differ from the model's.
@@ -126,11 +136,11 @@ def merged_patches(size: Size, processor: Any, config: Any) -> tuple[int, int]:
         limits = dict(setting(processor, "size"))
         if not {"shortest_edge", "longest_edge"} <= set(limits):
             raise ModelError(
-                'a Qwen processor\'s size is "shortest_edge" and "longest_edge", the fewest and the most pixels; '
+                'this processor\'s size is "shortest_edge" and "longest_edge", the fewest and the most pixels; '
                 f"{type(processor.image_processor).__name__} has {limits}. Set both."
             )
         fewest, most = limits["shortest_edge"], limits["longest_edge"]
-        height, width = smart_resize(height, width, patch * merge, fewest, most)
+        height, width = resize(height, width, patch * merge, fewest, most)
     return height // patch, width // patch
 
 

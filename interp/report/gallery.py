@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from interp.inputs.tokens import TokenMap
 
 __all__ = [
-    "Picture", "answers", "crop", "crop_frame", "data_uri", "drawn", "hidden_tokens", "origin_line", "overlay",
-    "picture", "ramp", "sample_card", "show_maps", "strengths",
+    "Picture", "answers", "crop", "crop_frame", "data_uri", "drawn", "frame_name", "hidden_tokens", "origin_line",
+    "overlay", "picture", "ramp", "sample_card", "show_maps", "shown_frames", "strengths", "views",
 ]  # fmt: skip
 
 Picture = tuple[str, Image.Image]
@@ -40,6 +40,8 @@ SHADE = 0.22
 GAMMA = 0.7
 CLIP = 99.5
 FIGURE_SIDE, FIGURE_TITLE = 190, 42
+CARD_FRAMES, FIGURE_FRAMES = 3, 8
+"""Frames of a video on a card, and in `show_maps`; the captions say of how many."""
 
 
 def picture(sample: Sample, image: int = 0, side: int = SIDE) -> Image.Image:
@@ -69,6 +71,45 @@ def overlay(
     colours = _look_up()[(np.nan_to_num(shown) * 255).astype(int)]
     mixed = (0.9 * grey * (1 - weight) + colours * weight).round().astype(np.uint8)
     return _with_truth(Image.fromarray(mixed), base.size, sample, image)
+
+
+def shown_frames(sample: Sample, most: int = CARD_FRAMES) -> list[int]:
+    """Which images of a sample to draw: of images the one with the first box; of a video up to `most` frames.
+
+    Frames with boxes or masks come first; what room is left goes to evenly spaced ones. They are in the order of time.
+    """
+    marked = list(dict.fromkeys(one.image for one in sample.masks or sample.boxes))
+    if sample.video is None:
+        return marked[:1] or [0]
+    n = len(sample.video)
+    if len(marked) > most:
+        marked = [marked[i] for i in np.linspace(0, len(marked) - 1, most).round().astype(int)]
+    chosen = set(marked)
+    for size in range(min(most, n) + 1):  # as many evenly spaced ones as fit beside those
+        spaced = np.linspace(0, n - 1, size).round().astype(int).tolist()
+        if len({*marked, *spaced}) <= most:
+            chosen = {*marked, *spaced}
+    return sorted(chosen)
+
+
+def frame_name(sample: Sample, image: int) -> str:
+    """What a caption says of a frame: "frame 3 (1.5 s) of 16"; empty for images."""
+    if sample.video is None:
+        return ""
+    return f"frame {image} ({sample.video.times[image]:.4g} s) of {len(sample.video)}"
+
+
+def views(sample: Sample, caption: str, draw: Callable[[int], Image.Image]) -> list[Picture]:
+    """One picture of an image, or one of each shown frame of a video, with captions that name the frames.
+
+    Args:
+        sample: What is drawn.
+        caption: What the pictures show.
+        draw: Draws the image or frame with this number.
+    """
+    return [
+        (" · ".join(filter(None, (caption, frame_name(sample, i)))), draw(i)) for i in shown_frames(sample)
+    ]
 
 
 def strengths(values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
@@ -175,7 +216,8 @@ def show_maps(
     """A figure of the image with its boxes, and of every map laid over it.
 
     Each map has a colour scale of its own (see `interp.report.gallery.overlay`): compare where they are
-    strong, not how strong they are.
+    strong, not how strong they are. Of a video, up to 8 frames are shown, the frames with boxes among them, each with
+    its maps; a map has one scale over all its frames.
 
     Args:
         sample: What was looked at.
@@ -194,11 +236,20 @@ def show_maps(
             "Choose one layer first: maps.sel(layer=…)."
         )
     rows = maps.values[None] if maps.ndim == 1 else maps.values
-    names = _names(maps, scores or {})
-    n_rows = -(-(len(rows) + 1) // columns)
+    frames = [0] if sample.video is None else shown_frames(sample, FIGURE_FRAMES)
+    names = [
+        " · ".join(filter(None, (name, frame_name(sample, i))))
+        for i in frames
+        for name in ("image", *_names(maps, scores or {}))
+    ]
+    n_rows = -(-len(names) // columns)
     spacing = {"horizontal_spacing": 0.015, "vertical_spacing": min(0.3 / n_rows, 0.1)}
-    figure = panels(["image", *names], rows=n_rows, columns=columns, **spacing)
-    pictures = [picture(sample), *(overlay(sample, tokens, row) for row in rows)]
+    figure = panels(names, rows=n_rows, columns=columns, **spacing)
+    pictures = [
+        shown
+        for i in frames
+        for shown in (picture(sample, i), *(overlay(sample, tokens, row, i) for row in rows))
+    ]
     for i, shown in enumerate(pictures):
         row, col = i // columns + 1, i % columns + 1
         figure.add_trace(go.Image(z=np.asarray(shown), hoverinfo="skip"), row=row, col=col)

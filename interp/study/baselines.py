@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -103,11 +104,16 @@ def _tests(
 
 
 def moved_boxes(
-    boxes: Sequence[Box], sizes: Sequence[tuple[int, int]], new_sizes: Sequence[tuple[int, int]]
+    boxes: Sequence[Box],
+    sizes: Sequence[tuple[int, int]],
+    new_sizes: Sequence[tuple[int, int]],
+    *,
+    video: bool = False,
 ) -> tuple[Box, ...]:
     """Boxes at the same relative place in other images; sizes are (width, height).
 
-    A box of image i lands on image i, or on the last one when there are fewer.
+    A box of image i lands on image i, or on the last one when there are fewer. So do those of frames; `video` says
+    whether the new images are frames.
     """
     moved = []
     for box in boxes:
@@ -115,7 +121,7 @@ def moved_boxes(
         (width, height), (new_width, new_height) = sizes[box.image], new_sizes[image]
         x, y = new_width / width, new_height / height
         moved.append(Box(box.x0 * x, box.y0 * y, box.x1 * x, box.y1 * y, image, pixels=True))
-    return tuple(moved)
+    return tuple(replace(box, frame=box.image) if video else box for box in moved)
 
 
 def moved_masks(masks: Sequence[Mask], new_sizes: Sequence[tuple[int, int]]) -> tuple[Mask, ...]:

@@ -60,5 +60,4 @@ def _price(value: Any, cost: Cost) -> Cost:
     """One pass over the prefixes, padding included; nothing where they are empty because they would not be exact."""
     if not isinstance(value, Prefix) or not value.keys:
         return Cost(cost.seconds, cost.peak_bytes)
-    n_samples, _, n_positions, _ = value.keys[0].shape
-    return Cost(cost.seconds, cost.peak_bytes, 1, 0, n_samples * n_positions)
+    return Cost(cost.seconds, cost.peak_bytes, 1, 0, len(value.keys[0]) * max(value.lengths))

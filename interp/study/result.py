@@ -322,5 +322,16 @@ def stored_tokens(cell: GridCell, index: int) -> TokenMap:
     row = cell.folder.read_table("samples").to_pandas().set_index("index").loc[index]
     footprints = np.asarray(row["footprints"], float).reshape(-1, 4)
     n = len(footprints)
-    sizes = tuple(cell.study.data[index].sizes)
-    return TokenMap(np.arange(n), footprints, None, np.full(n, "stored"), row["image_index"], sizes, n)
+    sample, first = cell.study.data[index], np.asarray(row["image_index"], int)
+    time: dict[str, Any] = {}
+    if sample.video is not None:
+        time = {"frames": _frames(first, len(sample.video)), "frame_times": np.array(sample.video.times)}
+    return TokenMap(
+        np.arange(n), footprints, None, np.full(n, "stored"), first, tuple(sample.sizes), n, **time
+    )
+
+
+def _frames(first: np.ndarray, n_frames: int) -> np.ndarray:
+    """The frames of a video's tokens from the first of each: groups of frames follow each other without a gap."""
+    starts = np.append(np.unique(first), n_frames)
+    return np.stack([first, starts[np.searchsorted(starts, first, side="right")]], axis=1)

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from interp.tracing.encoding import Batch
     from interp.tracing.loading import load, wrap
     from interp.tracing.model import Mllm
+    from interp.tracing.outlying_norms import Sinks, norm_outliers, sinks
     from interp.tracing.patches import PatchResidual, PatchRows
     from interp.tracing.prefix import Prefix, Prefixes
-    from interp.tracing.reads import Residual, Rows
+    from interp.tracing.reads import Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
     from interp.tracing.target import Scores
@@ -31,6 +32,7 @@ __all__ = [
     "Cost",
     "Decoding",
     "Edit",
+    "Experts",
     "Guide",
     "Knockout",
     "Mllm",
@@ -45,11 +47,14 @@ __all__ = [
     "ScaleScores",
     "ScaleWeights",
     "Scores",
+    "Sinks",
     "Site",
     "Trace",
     "image_mask",
     "load",
+    "norm_outliers",
     "positions",
+    "sinks",
     "wrap",
 ]
 
@@ -83,10 +88,16 @@ _HOMES = {
         "Prefixes",
     ),
     "reads": (
+        "Experts",
         "Residual",
         "Rows",
     ),
     "remote_job": ("RemoteJob",),
+    "outlying_norms": (
+        "Sinks",
+        "norm_outliers",
+        "sinks",
+    ),
     "site": (
         "Site",
         "image_mask",

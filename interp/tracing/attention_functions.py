@@ -26,7 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from interp.errors import ModelError
 from interp.tracing.attention_call import AttentionFunction, Call, Work
 
-__all__ = ["attention_name", "registered", "set_work", "takes_masks"]
+__all__ = ["registered", "set_work", "takes_masks"]
 
 _WORK = "_interp_work"
 _FUNCTIONS = (
@@ -39,11 +39,6 @@ _FUNCTIONS = (
 )
 _MASKS = (sdpa_mask, eager_mask, flash_attention_mask, flex_attention_mask)
 """The mask functions whose masks can be read."""
-
-
-def attention_name(layer: Any) -> str | None:
-    """The attribute of a decoder layer that is its attention: "self_attn" or "cross_attn"; None where it has none."""
-    return next((name for name in ("self_attn", "cross_attn") if hasattr(layer, name)), None)
 
 
 def set_work(module: nn.Module, work: Work | None) -> None:

@@ -19,9 +19,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import Cache
 
-from interp.errors import ModelError
+from interp.errors import EditError, ModelError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
+from interp.tracing.delta_state import Resumed
+from interp.tracing.delta_work import ErasedTokens
 from interp.tracing.encoding import PER_TOKEN, Batch
 from interp.tracing.finite import check_logits
 from interp.tracing.out_of_memory import in_halves
@@ -46,8 +48,8 @@ class KeptPass:
         mllm: the model. Variants run by the tap, whichever executor is chosen.
         batch: the sample, encoded alone.
         first: the first row whose streams are kept: 0, or the first one after the prefix that the pass went on from.
-        keys: for each layer, (1, key_value_head, key, dim); none where every row sees the whole prompt. After a prefix,
-            the prefix's.
+        keys: for each layer, (1, key_value_head, key, dim); none where every row sees the whole prompt, and in a hybrid
+            model, unless the pass went on from a prefix. After a prefix, the prefix's.
         values: the same for values.
         entering: what entered the chosen layers, (1, row, hidden), from row `first` on.
         added: what the family adds to the stream after a layer, beside that layer's output (deepstack); the same rows.
@@ -97,9 +99,9 @@ class KeptPass:
         if len(batch) != 1:
             raise ModelError(f"a kept pass is of one sample; got a batch of {len(batch)}.")
         inputs, cache = pass_inputs(batch, before)
-        if before is None and mllm.visibility.attends != "prefix":
+        if before is None and mllm.visibility.attends != "prefix" and not mllm.visibility.recurrent:
             cache = whole_cache(mllm.hf)
-        work = {} if before is None else {i: SharedKeys(before.layer(i)) for i in range(mllm.n_layers)}
+        work = {} if before is None else {i: SharedKeys(before.layer(i)) for i in mllm.attention_layers}
         watch = _Watch(frozenset(layers))
         watched = watch.on(mllm.adapter.layers(mllm.hf))
         with mllm.installation.armed(work), torch.no_grad(), watched, wide_logits(mllm.hf):
@@ -131,6 +133,9 @@ class KeptPass:
     def stop(self, first: int) -> int:
         """How many rows need not run again when rows before `first` compute what they did."""
         visibility = self.mllm.visibility
+        if visibility.recurrent:  # states are kept where the pass went on from a prefix, and nowhere else
+            able = self.first <= min(first, self.tokens.length - self.keep)
+            return self.first if able and exact([self.first], [self.tokens], visibility) else 0
         if visibility.attends != "causal" and first <= self.tokens.image.max(initial=-1):
             return 0  # rows of an image block run together
         held = self.keys[0].shape[2] if self.keys else 0
@@ -191,13 +196,9 @@ class KeptPass:
         """The last rows' logits of `n` variants, as they come."""
         devices = self.mllm.layer_devices
         hidden = {i: cells.on(devices[i]) for i, cells in changes.hidden.items()}
-        work = {
-            i: SharedKeys(
-                (self.keys[i][:, :, :stop], self.values[i][:, :, :stop]) if stop else None, hidden.get(i)
-            )
-            for i in range(start, self.mllm.n_layers)
-        }
-        cache = Cache(layers=[After(stop) for _ in self.keys]) if stop else None
+        cache = Cache(layers=[self._held(i, n, stop) for i in range(len(self.keys))]) if stop else None
+        work = {i: self._work(i, stop, hidden.get(i)) for i in range(start, self.mllm.n_layers)}
+        work = {i: one for i, one in work.items() if one is not None}
         decoder = self.mllm.adapter.layers(self.mllm.hf)
         above = {i: one for i, one in changes.added.items() if i >= start}
         own = slice(stop - self.first, None)
@@ -211,6 +212,28 @@ class KeptPass:
             _as_kept(decoder, n, beside, shared),
         ):
             return run_pass(self.mllm.hf, self._inputs(n, stop), meter, cache=cache, keep=self.keep).float()
+
+    def _held(self, layer: int, n: int, stop: int) -> After | Resumed:
+        """The cache layer that `n` variants go on from."""
+        if self.mllm.layer_kinds[layer] == "attention":
+            return After(stop)
+        return Resumed(
+            *(one[layer].expand(n, *[-1] * (one[layer].ndim - 1)) for one in (self.keys, self.values))
+        )
+
+    def _work(self, layer: int, stop: int, hidden: HiddenCells | None) -> SharedKeys | ErasedTokens | None:
+        """What a layer does in a pass of variants; None for nothing."""
+        if self.mllm.layer_kinds[layer] == "attention":
+            shared = (self.keys[layer][:, :, :stop], self.values[layer][:, :, :stop]) if stop else None
+            return SharedKeys(shared, hidden)
+        if hidden is None:
+            return None
+        if stop or hidden.zero:
+            raise EditError(
+                f"layer {layer} is linear (gated DeltaNet): tokens are erased from it in passes over whole prompts, "
+                'and by mode "renormalise". Make the variants of a pass without a prefix, or name attention layers.'
+            )
+        return ErasedTokens(hidden)
 
     def fitting(self, variants: Some, run: Callable[[Some], T]) -> list[T]:
         """What `run` gives for variants side by side; for halves of them where they do not fit in memory.

@@ -31,7 +31,7 @@ def patch_tokens(mllm: WrappedModel, batch: Batch) -> list[TokenMap]:
     adapter: Any = mllm.adapter
     found = []
     for single, sample in zip(batch.singles, batch.samples, strict=True):
-        own = adapter.patches(sample.sizes, single.inputs, mllm.processor, mllm.hf.config)
+        own = adapter.latent_patches(sample.sizes, single.inputs, mllm.processor, mllm.hf.config)
         at = np.arange(len(own))
         found.append(TokenMap(at, own.boxes, own.grid, own.views, own.image, sample.sizes, max(len(own), 1)))
     return found

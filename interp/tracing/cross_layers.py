@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,44 +42,41 @@ class CrossLayout(Layout):
         return positions
 
 
-def is_cross(site: Site, heads: Mapping[int, object], kinds: Sequence[str]) -> bool:
-    """Whether a site is of cross-attention layers, whose keys are the image's.
+def is_cross(site: Site, layers: Collection[int], cross: Collection[int]) -> bool:
+    """Whether a site is of cross-attention layers, whose keys are the image's, in a model that has some.
 
     Args:
         site: Its queries and keys are checked.
-        heads: Its layers.
-        kinds: The kind of every layer of the model (`mllm.layer_kinds`); none for a model with one kind.
+        layers: Its layers.
+        cross: The cross-attention layers of the model.
 
     Raises:
         SiteError: Keys that its layers do not have, layers of both kinds, or image tokens as rows.
     """
-    if "cross" not in kinds:
-        return False
-    check_rows(site, kinds)
-    named = {kinds[layer] for layer in heads}
+    check_rows(site)
+    named = {layer in cross for layer in layers}
     if len(named) > 1:
         raise SiteError(
             f"layers={_layers(site)} name layers of two kinds, which have different keys. Write layers='cross' for "
             "those with the image's keys, layers='attention' for those with the text's, or their numbers."
         )
-    cross = "cross" in named
     image = [_is_image(one) for one in site.groups[1]]
-    if cross and not all(image):
+    if True in named and not all(image):
         raise SiteError(
             f"keys={site.groups[1]!r}: cross-attention layers have no keys but the image's. Write keys='image' or "
             "interp.image_mask(…), or layers='attention' for keys of the text."
         )
-    if not cross and any(image):
+    if True not in named and any(image):
         raise SiteError(
             f"keys={site.groups[1]!r}: the image is no part of this model's sequence, so its self-attention layers "
             "have no image keys. Write layers='cross' (mllm.layer_kinds names them), or keys='text'."
         )
-    return cross
+    return True in named
 
 
-def check_rows(site: Site, kinds: Sequence[str]) -> None:
-    """Raise `SiteError` for image tokens as rows where they are none."""
-    if "cross" in kinds and any(_is_image(one) for one in site.groups[0]):
+def check_rows(site: Site) -> None:
+    """Raise `SiteError` for image tokens as rows, of a model with cross-attention layers."""
+    if any(_is_image(one) for one in site.groups[0]):
         raise SiteError(f"queries={site.groups[0]!r}: {_ROWS}. Write queries='text', or 'after_image'.")
 
 

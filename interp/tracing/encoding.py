@@ -18,14 +18,25 @@ from torch import Tensor
 
 from interp.errors import ImageError, ImageTokenMismatch, ModelError, PromptError, SampleError
 from interp.inputs.footprints import check_count
+from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
+from interp.models.vision_patches import patch_map
 from interp.tracing.padded_tensors import alike, joined_images, left_padded
-from interp.tracing.rendering import Rendered, expand, grown_at_once, question_tokens, render
+from interp.tracing.rendering import Rendered, expand, grown_at_once, placeholder, question_tokens, render
 from interp.tracing.rope import Rope
+from interp.tracing.video_inputs import (
+    check_joinable,
+    check_takes_video,
+    footprints_of,
+    input_names,
+    kept_whole,
+    located_in_time,
+    shown,
+)
 
 __all__ = ["PER_ROW", "PER_TOKEN", "Batch", "Encoded", "Encoder", "position_ids"]
 
@@ -56,6 +67,7 @@ class Batch:
         prompt: the prompt they were rendered with.
         singles: each sample's own unpadded encoding, for what needs to encode again.
         pad_id: the id in the padding.
+        patches_of: gives the patches of one encoding; see `patches`.
     """
 
     inputs: dict[str, Tensor]
@@ -67,9 +79,23 @@ class Batch:
     prompt: Prompt
     singles: tuple[Encoded, ...]
     pad_id: int
+    patches_of: Callable[[Encoded], PatchMap] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @cached_property
+    def patches(self) -> tuple[PatchMap, ...]:
+        """Where each sample's patches are in the vision tower, which sees them apart from the prompt.
+
+        Raises:
+            ModelError: The family's adapter does not say, or the tower is of a form that has no such map.
+        """
+        if self.patches_of is None:
+            raise ModelError(
+                "this batch was made without its model; encode the samples with mllm.encode(samples)."
+            )
+        return tuple(map(self.patches_of, self.singles))
 
     @cached_property
     def extents(self) -> tuple[int, ...]:
@@ -353,15 +379,15 @@ class Encoder:
         asked = (
             (sample.question, sample.options) if isinstance(prompt, Prompt) and prompt.has_question else ()
         )
-        key = (asked, len(sample.images))
+        key = (asked, len(sample.images), sample.video is None)
         if key not in seen.rendered:
             seen.rendered[key] = render(sample, prompt, self.processor, self.adapter)
         return seen.rendered[key]
 
     def _encode(self, sample: Sample, prompt: Prompt, seen: _Seen, settings: str | None = None) -> Encoded:
+        check_takes_video(sample, self.adapter, self.processor)
         rendered = self._rendered(sample, prompt, seen)
-        images = [sample.load(i) for i in range(len(sample.images))]
-        found = self._process(rendered.text, images, sample)
+        found = self._process(rendered.text, sample)
         spans = found.pop("text_replacement_offsets", None)
         offsets = found.pop("offset_mapping", None)
         found = {name: value for name, value in found.items() if isinstance(value, Tensor)}
@@ -375,7 +401,7 @@ class Encoder:
             spans = grown_at_once(
                 rendered.laid, getattr(self.processor, "image_token", None), offsets[0].numpy()
             )
-        footprints = self.adapter.footprints(sample.sizes, found, self.processor, self.config)
+        footprints = footprints_of(sample, found, self.adapter, self.processor, self.config)
         check_count(len(positions), footprints, family=self.adapter.name, sizes=sample.sizes)
         located: dict[str, Any] = {}
         if spans is not None and offsets is not None:
@@ -390,6 +416,7 @@ class Encoder:
             length=found["input_ids"].shape[1],
             cross=cross,
             **located,
+            **located_in_time(sample, footprints),
         )
         known: Any = spans if located and told and cross is None else None
         expansions = tuple(span["replacement"] for span in known[0]) if known else None
@@ -415,7 +442,7 @@ class Encoder:
         ids = self.processor.tokenizer(found[0], **self._tokenizer_options(laid))["input_ids"]
         return ids == whole.inputs["input_ids"][0].tolist()
 
-    def _process(self, text: str, images: list[Any], sample: Sample) -> dict[str, Any]:
+    def _process(self, text: str, sample: Sample) -> dict[str, Any]:
         """What the processor makes of one sample."""
         if getattr(self.processor, "patch_size", 0) is None:
             raise ModelError(
@@ -424,11 +451,11 @@ class Encoder:
                 "and processor.num_additional_image_tokens, and pass processor=."
             )
         fast = getattr(self.processor.tokenizer, "is_fast", False)
-        nested = [images] if getattr(self.adapter, "nested_images", True) else images
+        pictures = shown(sample, self.adapter, self.processor)
         try:
             found = self.processor(
                 text=[text],
-                images=nested if images else None,
+                **pictures,
                 return_tensors="pt",
                 return_text_replacement_offsets=True,
                 text_kwargs={"return_offsets_mapping": fast, **self._tokenizer_options(text)},
@@ -488,10 +515,10 @@ class Encoder:
 
     def _expanded(self, text: str, old: Encoded) -> tuple[str, list[dict[str, Any]]] | None:
         """The text with its placeholders expanded as `old`'s were, and where they are; None with other placeholders."""
-        placeholder = getattr(self.processor, "image_token", None)
-        if placeholder is None or text.count(placeholder) != len(old.expansions or ()):
+        token = placeholder(self.processor, video=old.tokens.is_video)
+        if token is None or text.count(token) != len(old.expansions or ()):
             return None
-        return expand(text, placeholder, old.expansions or ())
+        return expand(text, token, old.expansions or ())
 
     def _tokenizer_options(self, text: str) -> dict[str, Any]:
         """Nothing is cut off; a template that writes the beginning-of-sequence token must not get a second one."""
@@ -514,18 +541,20 @@ class Encoder:
         pad = max(lengths) - np.array(lengths)
         pad_id = getattr(self.processor.tokenizer, "pad_token_id", None) or 0
         inputs: dict[str, Tensor] = {}
-        for name in singles[0].inputs:
+        for name in input_names(single.inputs for single in singles):
             if images is not None and name in images:
                 inputs[name] = images[name]
                 continue
-            values = [single.inputs[name] for single in singles]
+            values = [single.inputs[name] for single in singles if name in single.inputs]
             if name in PER_TOKEN:
                 joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
             elif name in PER_ROW:
                 joined = left_padded(alike([value[0] for value in values]), 0)
             else:
-                joined = self._joined_images(name, singles)
-            dtype = self.dtype if joined.is_floating_point() else joined.dtype
+                check_joinable(name, values, samples, self.adapter.name)
+                joined = self._joined_images(name, [one for one in singles if name in one.inputs])
+            cast = joined.is_floating_point() and not kept_whole(name)
+            dtype = self.dtype if cast else joined.dtype
             inputs[name] = joined.to(device=self.device, dtype=dtype)
         positions = self.positions(inputs)
         if positions.ndim == 2:
@@ -540,6 +569,9 @@ class Encoder:
             prompt=prompt,
             singles=tuple(singles),
             pad_id=pad_id,
+            patches_of=lambda one: patch_map(
+                self.adapter, one.tokens.sizes, one.inputs, self.processor, self.config
+            ),
         )
         batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
         return batch
@@ -560,11 +592,11 @@ def _fingerprints(sample: Sample) -> tuple[str, ...] | None:
 
 
 def _settings(processor: Any) -> str:
-    """All that the processor and its image processor are set to, as text."""
-    images = getattr(processor, "image_processor", None)
+    """All that the processor and its image and video processors are set to, as text."""
+    parts = [getattr(processor, f"{kind}_processor", None) for kind in ("image", "video")]
     plain = (str, int, float, bool, list, tuple, dict, type(None))
     own = {name: value for name, value in vars(processor).items() if isinstance(value, plain)}
-    return repr((own, type(images).__name__, vars(images) if hasattr(images, "__dict__") else images))
+    return repr((own, *((type(part).__name__, getattr(part, "__dict__", part)) for part in parts)))
 
 
 def _carried(
@@ -591,7 +623,7 @@ def position_ids(hf: Any, inputs: Mapping[str, Tensor], first: int = 0) -> Tenso
         first: the position of a prompt's first token.
     """
     index = getattr(getattr(hf, "model", hf), "get_rope_index", None)
-    if index is not None and "image_grid_thw" in inputs:
+    if index is not None and not inputs.keys().isdisjoint(("image_grid_thw", "video_grid_thw")):
         known = inspect.signature(index).parameters
         return index(**{name: value for name, value in inputs.items() if name in known})[0]
     return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) + first

@@ -317,6 +317,7 @@ def _processor(processor: Any) -> str:
     tokenizer = processor.tokenizer
     found = {
         "images": processor.image_processor.to_dict() if hasattr(processor, "image_processor") else None,
+        **_video_settings(processor),
         "template": getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None),
         "settings": {
             k: _plain(v) for k, v in vars(processor).items() if k != "chat_template" and not callable(v)
@@ -328,6 +329,12 @@ def _processor(processor: Any) -> str:
     # the JSON of {**found, "tokenizer": …}, whose keys are sorted
     whole = _json(found)[:-1] + b', "tokenizer": ' + _tokenizer_json(backend.to_str()) + b"}"
     return hashlib.sha256(whole).hexdigest()
+
+
+def _video_settings(processor: Any) -> dict[str, Any]:
+    """The settings of the processor's video processor; nothing where it has none."""
+    own = getattr(processor, "video_processor", None)
+    return {"frames": own.to_dict()} if hasattr(own, "to_dict") else {}
 
 
 @functools.lru_cache(maxsize=2)

@@ -66,6 +66,9 @@ def refuse(
     )
 
 
+_WHAT = {"attention": "rows", "residual": "residual streams", "experts": "weights of experts"}
+
+
 def check_reads(
     mllm: WrappedModel, batch: Batch, reads: Sequence[Sequence[Any]], edits: Sequence[Edit]
 ) -> None:
@@ -76,7 +79,7 @@ def check_reads(
             # minimum and maximum are NaN where any value is, and need no second array
             if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
                 lost = torch.arange(len(batch)) == at
-                refuse(mllm, batch, lost, edits, "rows" if array.name == "attention" else "residual streams")
+                refuse(mllm, batch, lost, edits, _WHAT[str(array.name)])
 
 
 def check_prefix(
@@ -85,13 +88,21 @@ def check_prefix(
     """Raise `ModelError` for keys or values of the last layer that are not finite; any fault below reaches them."""
     if not layers or all(bool(one.sum(dtype=torch.float32).isfinite()) for one in layers[-1]):
         return  # a finite sum has finite terms; one that overflows is looked at more closely
+    state = mllm.layer_kinds[-1] == "linear"
     lost = torch.stack(
         [
-            torch.stack([~one[i, :, one.shape[2] - n :].isfinite().all() for one in layers[-1]]).any()
+            torch.stack(
+                [~_of_line(one, i, None if state else n).isfinite().all() for one in layers[-1]]
+            ).any()
             for i, n in enumerate(lengths)
         ]
     )
     refuse(mllm, batch, lost, (), "keys and values")
+
+
+def _of_line(held: Tensor, line: int, n: int | None) -> Tensor:
+    """What is held of a line's `n` tokens; all of it for None, as of a state."""
+    return held[line] if n is None else held[line, :, held.shape[2] - n :]
 
 
 def _advice(dtype: torch.dtype) -> str:

@@ -271,7 +271,7 @@ def _one_pass(
         blocks = {device: _block(mllm, wanted_rows, device) for device in {devices[i] for i in wanted}}
         work = {i: one.at(blocks[devices[i]]) for i, one in wanted.items()}
     else:
-        for i in range(mllm.n_layers):
+        for i in mllm.attention_layers:
             work[i] = wanted.get(i, GraphWork(i, None)).after(before.layer(i))
     with recording(mllm, work):
         logits = run_objective(mllm, objective, meter, before)
@@ -495,8 +495,13 @@ def input_function(
     with torch.inference_mode(False):
         given = normal(given_as(mllm, samples, prompt))
         batch = given.batch if isinstance(given, Prefix) else given
-        if "pixel_values" not in batch.inputs:
+        if not any(tokens.n for tokens in batch.tokens):
             raise ModelError("gradients of inputs need images; these samples have none.")
+        if of == "pixels" and not all("pixel_values" in one.inputs for one in batch.singles):
+            raise ModelError(
+                "gradients of pixels need images; a sample shows a video. Take those of embeddings, or "
+                "pass the frames as images=[…]."
+            )
         found = None
         if fixed or not likeliest(target):
             found = aims(mllm, given, target)

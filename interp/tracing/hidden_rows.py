@@ -33,7 +33,7 @@ def refuse_rows_without_keys(
     for layer in sorted({layer for h in hidden for layer in h.heads}):
         for head in sorted({head for h in hidden for head in h.heads.get(layer, ())}):
             here = tuple(i for i, h in enumerate(hidden) if head in h.heads.get(layer, ()))
-            case = (here, visibility.windows[layer] if visibility.windows else None)
+            case = (here, visibility.limits[layer] if visibility.limits else None)
             if case in checked:
                 continue
             checked.add(case)

@@ -22,13 +22,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from interp.errors import ModelError
 from interp.models.repairs import repair
-from interp.tracing.attention_call import AttentionFunction, Call, Work, any_of
-from interp.tracing.attention_functions import attention_name, registered, set_work
+from interp.tracing.attention_call import AttentionFunction, Call, any_of
+from interp.tracing.attention_functions import registered, set_work
 from interp.tracing.attention_rows import (
     attend,
     row_outputs,
     visible,
 )
+from interp.tracing.decoder_layers import layer_kinds, mixer
+from interp.tracing.delta_tap import tapped
 from interp.tracing.edit_cells import Change
 from interp.tracing.encoding import ProcessedImages
 from interp.tracing.key_layers import RowsOfSharing, every_row, rows_of_sharing
@@ -73,7 +75,8 @@ class Installation:
         given: what was wrapped: the model, or torch's wrapper of it, such as what `torch.compile` returns.
         nn: the nnsight model around it.
         layers: the decoder layers.
-        attentions: the attention module of every decoder layer.
+        kinds: what mixes the tokens of each decoder layer, "attention" or "linear".
+        attentions: the attention module of every decoder layer, the gated DeltaNet of those that have one instead.
         implementation: the model's own attention implementation.
         forwards: the forwards that modules had of their own, in the place of their classes'.
     """
@@ -84,8 +87,9 @@ class Installation:
         self.hf: Any = hf
         self.given = hf if given is None else given
         self.layers: list[Any] = list(layers)
-        self.attentions: list[Any] = [getattr(layer, str(attention_name(layer))) for layer in layers]
-        if any(PATTERN in a._modules for a in self.attentions):
+        self.kinds = layer_kinds(layers)
+        self.attentions: list[Any] = [mixer(layer) for layer in layers]
+        if any(PATTERN in a._modules for a in self._tappable):
             raise ModelError("this model is wrapped already; use that Mllm, or call its unwrap() first.")
         self._lock = threading.Lock()
         self._training = {module: module.training for module in hf.modules()}
@@ -107,22 +111,27 @@ class Installation:
             self.remove()
             raise
 
+    @property
+    def _tappable(self) -> list[Any]:
+        """The modules whose attention goes through transformers' attention interface."""
+        return [one for one, kind in zip(self.attentions, self.kinds, strict=True) if kind != "linear"]
+
     def _rename(self) -> str:
         """Puts the tapped attention function in the place of the model's own; returns the own one's name."""
-        configs = {id(attention.config): attention.config for attention in self.attentions}
+        configs = {id(attention.config): attention.config for attention in self._tappable}
         owners = [m for m in self.hf.modules() if isinstance(m, PreTrainedModel) and id(m.config) in configs]
         if not owners or not all(owner._can_set_attn_implementation() for owner in owners):
             raise ModelError(
                 f"{type(self.hf).__name__} does not go through transformers' attention interface, so its "
                 "attention cannot be tapped. Use a model class that does."
             )
-        own = self.attentions[0].config._attn_implementation
+        own = self._tappable[0].config._attn_implementation
         for config in configs.values():  # set_attn_implementation would look for kernels of the name
             config._attn_implementation_internal = registered(own)
         return own
 
     def _install(self, processor: Any) -> Any:
-        for module in self.attentions:
+        for module in self._tappable:
             module.add_module(PATTERN, Identity())
         self.hf.add_module(COLLECTOR, Identity())
         self.hf.eval()
@@ -151,12 +160,16 @@ class Installation:
 
     @contextmanager
     def armed(
-        self, work: Mapping[int, Work], streams: Mapping[int, Callable[[Any], Any]] | None = None
+        self,
+        work: Mapping[int, Any],
+        streams: Mapping[int, Callable[[Any], Any]] | None = None,
+        routing: Mapping[int, Any] | None = None,
     ) -> Iterator[None]:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
 
-        Other layers do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was
-        compiled of it runs as it is written.
+        Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule (`delta_tap`). `routing`
+        is for what their routers return (`interp.tracing.experts.RouterWork`). Other layers do nothing but their own
+        attention. Meanwhile the model is in evaluation mode, and what was compiled of it runs as it is written.
 
         Raises:
             ModelError: Another trace or tap of the model is open, or it was unwrapped.
@@ -166,11 +179,17 @@ class Installation:
             stack.enter_context(as_written(self.hf))
             stack.enter_context(every_row(self._sharing))
             for layer, one in work.items():
+                if self.kinds[layer] == "linear":
+                    stack.enter_context(tapped(self.attentions[layer], one))
+                    continue
                 set_work(self.attentions[layer], one)
                 stack.callback(set_work, self.attentions[layer], None)
             for layer, one in (streams or {}).items():
                 hook = self.layers[layer].register_forward_hook(_on_output(one))
                 stack.callback(hook.remove)
+            for layer, one in (routing or {}).items():
+                router = self.layers[layer].get_submodule(one.path)
+                stack.callback(router.register_forward_hook(_on_output(one)).remove)
             yield
 
     def remove(self) -> Any:
@@ -181,7 +200,7 @@ class Installation:
         """
         self.check()
         with self._alone():
-            for module in self.attentions:
+            for module in self._tappable:
                 module._modules.pop(PATTERN, None)
             self.hf._modules.pop(COLLECTOR, None)
             for handle in self._repairs:

@@ -7,14 +7,15 @@ by side on the kept tensors (`KeptPass`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from interp.errors import EditError
 from interp.inputs.prompt import Prompt
@@ -52,15 +53,12 @@ class KnockoutVariant:
                 f"a knockout variant needs layers, queries and keys, and heads or None for all; got {self!r}."
             )
 
-    def edit(self, mode: Mode) -> Knockout:
-        """The same as an edit of a trace."""
-        site = Site(
-            layers=self.layers,
-            heads="all" if self.heads is None else self.heads,
-            queries=positions(self.queries),
-            keys=positions(self.keys),
-        )
-        return Knockout(site, mode)
+    def edits(self, mode: Mode, linear: Collection[int] = ()) -> list[Knockout]:
+        """The same as edits of a trace: one of its attention layers, one of its gated DeltaNets (`linear`)."""
+        heads = "all" if self.heads is None else self.heads
+        rows = {"heads": heads, "queries": positions(self.queries), "keys": positions(self.keys)}
+        kinds = [[one for one in self.layers if (one in linear) == kind] for kind in (False, True)]
+        return [Knockout(Site(layers=own, **rows), mode) for own in kinds if own]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,15 +126,19 @@ class Knockouts:
 
     def refusal(self, variant: KnockoutVariant, mode: Mode = "renormalise") -> str | None:
         """Why the knockout cannot be made, in the words of the trace; None when it can."""
-        if mode == "zero" or not set(variant.queries) & set(variant.keys):
+        linear = self.mllm.linear_heads
+        keeps = mode == "zero" or not set(variant.queries) & set(variant.keys)
+        if keeps and not set(variant.layers) & linear.keys():
             return None  # a row always sees itself, so it keeps a key
         try:
             resolve(
                 [],
-                [variant.edit(mode)],
+                variant.edits(mode, linear),
                 [self.tokens],
                 n_layers=self.mllm.n_layers,
                 n_heads=self.mllm.n_heads,
+                linear=linear,
+                cross=self.mllm.cross_layers,
                 visibility=self.mllm.visibility,
             )
         except EditError as error:
@@ -176,8 +178,8 @@ class Knockouts:
 
     def _check(self, variants: Sequence[KnockoutVariant], mode: Mode) -> None:
         for layers, heads in {(one.layers, one.heads) for one in variants}:
-            site = Site(layers=layers, heads="all" if heads is None else heads)
-            site.resolve(self.mllm.n_layers, self.mllm.n_heads)
+            for edit in KnockoutVariant(layers, (0,), (0,), heads).edits(mode, self.mllm.linear_heads):
+                self.mllm.decoder.heads(edit.site)
         for one in variants:
             refused = self.refusal(one, mode)
             if refused is not None:
@@ -193,8 +195,9 @@ class Knockouts:
                 yield chosen, whole
 
     def _whole(self, variant: KnockoutVariant) -> bool:
-        """Whether rows change that a prefix would hold, so that the whole prompt has to run."""
-        return self.prefix is None or min(variant.queries) < self.n_prefix
+        """Whether rows or states change that a prefix would hold, so that the whole prompt has to run."""
+        states = bool(set(variant.layers) & self.mllm.linear_heads.keys())
+        return self.prefix is None or min(variant.queries) < self.n_prefix or states
 
     def _pass(self, variants: Sequence[KnockoutVariant], mode: Mode, whole: bool) -> VariantLogits:
         kept, _ = self._kept(whole=whole)
@@ -208,17 +211,18 @@ class Knockouts:
         """What the variants hide in each layer, their rows counted from `stop` on."""
         n, length, device = len(variants), self.tokens.length, self.mllm.device
         queries, keys = np.zeros((n, length - stop), bool), np.zeros((n, length), bool)
-        heads = np.zeros((n, self.mllm.n_heads), bool)
         for i, one in enumerate(variants):
             queries[i, np.array(one.queries) - stop] = True
             keys[i, list(one.keys)] = True
-            heads[i, slice(None) if one.heads is None else list(one.heads)] = True
         rows, columns = torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device)
-        some = None if heads.all() else torch.from_numpy(heads).to(device)
+        linear, n_heads = self.mllm.linear_heads, self.mllm.n_heads
+        some = {k: _flags(variants, k).to(device) for k in {n_heads, *linear.values()}}
         layers = sorted({layer for one in variants for layer in one.layers})
         here = torch.tensor([[[layer in one.layers] for one in variants] for layer in layers]).to(device)
         return {
-            layer: HiddenCells(rows & own, columns, some, mode == "zero")
+            layer: HiddenCells(
+                rows & own, columns, _unless_all(some[linear.get(layer, n_heads)]), mode == "zero"
+            )
             for layer, own in zip(layers, here, strict=True)
         }
 
@@ -239,8 +243,22 @@ class Knockouts:
     def _traced(self, variant: KnockoutVariant | None, mode: Mode) -> VariantLogits:
         """The logits of a trace under the knockout, or of a plain one."""
         given: Any = self.batch if self.prefix is None else self.prefix
-        found = trace(self.mllm, given, edits=[] if variant is None else [variant.edit(mode)])
+        edits = [] if variant is None else variant.edits(mode, self.mllm.linear_heads)
+        found = trace(self.mllm, given, edits=edits)
         return VariantLogits(found.logits.values, found.cost, self.mllm.n_layers * found.cost.tokens)
+
+
+def _flags(variants: Sequence[KnockoutVariant], n_heads: int) -> Bool[Tensor, "variant head"]:
+    """The heads of each variant, of `n_heads`; heads that a layer lacks are not among them."""
+    heads = torch.zeros(len(variants), n_heads, dtype=torch.bool)
+    for i, one in enumerate(variants):
+        chosen = range(n_heads) if one.heads is None else [head for head in one.heads if head < n_heads]
+        heads[i, list(chosen)] = True
+    return heads
+
+
+def _unless_all(heads: Bool[Tensor, "variant head"]) -> Bool[Tensor, "variant head"] | None:
+    return None if bool(heads.all()) else heads
 
 
 def near_batches(lowest: Mapping[int, int], size: int, spread: int) -> Iterator[list[int]]:

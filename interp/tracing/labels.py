@@ -14,11 +14,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from xarray.indexes import PandasIndex
 
+from interp.inputs.patch_map import PatchMap
 from interp.inputs.tokens import TokenMap
 from interp.tracing.devices import together
 from interp.tracing.layer_plan import Selection, StreamSelection
+from interp.tracing.vision_request import VisionSelection
 
-__all__ = ["label_rows", "relabelled"]
+__all__ = ["LINEAR", "label_rows", "relabelled"]
+
+LINEAR = "linear attention"
+"""The name of rows of gated DeltaNet layers."""
+_SIGNED = (
+    "weight of each token's value in a gated DeltaNet layer's output: signed, of any sum; a short convolution has "
+    "mixed each value with those of the tokens before it"
+)
 
 Given = Mapping[tuple[int, int], list[Tensor]]
 """(read, step) → what each layer gave, in layer order."""
@@ -26,14 +35,23 @@ Given = Mapping[tuple[int, int], list[Tensor]]
 
 def label_rows(
     rows: Given,
-    selections: Sequence[Selection | StreamSelection],
+    selections: Sequence[Selection | StreamSelection | VisionSelection],
     tokens: Sequence[TokenMap],
     n_steps: Sequence[int] | None,
+    patches: Sequence[PatchMap] = (),
 ) -> list[tuple[xr.DataArray, ...]]:
-    """Each sample's arrays, one per read. `n_steps`: tokens each sample generated, None if none was asked."""
+    """Each sample's arrays, one per read. `n_steps`: tokens each sample generated, None if none was asked.
+
+    `patches`: where each sample's patches are, for reads of the vision tower.
+    """
     labelled: list[list[xr.DataArray]] = [[] for _ in tokens]
     for number, selection in enumerate(selections):
         given = [(step, rows[number, step]) for read, step in sorted(rows) if read == number]
+        if isinstance(selection, VisionSelection):
+            seen = _rows(given, selection, len(tokens))
+            for i, own in enumerate(patches):
+                labelled[i].append(_labelled_patches(selection, i, own, seen[:, i]))
+            continue
         if isinstance(selection, StreamSelection):
             stacked, label = _stream(given, selection, len(tokens)), partial(_labelled_stream, selection)
         else:
@@ -47,7 +65,7 @@ def label_rows(
 
 
 def _rows(
-    given: Sequence[tuple[int, list[Tensor]]], selection: Selection, n_samples: int
+    given: Sequence[tuple[int, list[Tensor]]], selection: Selection | VisionSelection, n_samples: int
 ) -> Float[np.ndarray, "step sample layer head query key"]:
     """All steps' rows in the order the site asked for; pairs have one layer entry with all their heads."""
     order = sorted(selection.heads)
@@ -135,9 +153,37 @@ def _labelled(
     values: Float[np.ndarray, "step layer head query key"],
     first: int | None,
 ) -> xr.DataArray:
+    apart = (selection.kind == "cross") != (
+        tokens.cross is not None
+    )  # then no key of the site's is an image token
+    places = None if apart else _numbers(selection.keys[sample], tokens)
+    return _attention(selection, sample, places, values, first, "token")
+
+
+def _labelled_patches(
+    selection: VisionSelection,
+    sample: int,
+    patches: PatchMap,
+    values: Float[np.ndarray, "step layer head query key"],
+) -> xr.DataArray:
+    """Rows of the vision tower, the last dimension "patch" where every key is one, else "key"; with views."""
+    keys = selection.keys[sample]
+    array = _attention(selection, sample, _numbers(keys, patches), values, None, "patch")
+    last = array.dims[-1]
+    return array.assign_coords(view=(last, patches.labels[keys]), sequence=(last, patches.sequence[keys]))
+
+
+def _attention(
+    selection: Selection | VisionSelection,
+    sample: int,
+    places: Int[np.ndarray, " place"] | None,
+    values: Float[np.ndarray, "step layer head query key"],
+    first: int | None,
+    kind: str,
+) -> xr.DataArray:
+    """A sample's rows; `places` numbers its keys along a dimension named `kind`, None for a dimension "key"."""
     queries, keys = selection.queries[sample], selection.keys[sample]
-    places = None if selection.cross != (tokens.cross is not None) else _numbers(keys, tokens)
-    last = "key" if places is None else "token"
+    last = "key" if places is None else kind
     along = {
         "step": np.arange(len(values)) + (first or 0),
         "layer": list(selection.heads),
@@ -156,7 +202,10 @@ def _labelled(
     values = values.squeeze(tuple(dims.index(d) for d in dropped))
     kept = {dim: at for dim, at in along.items() if dim not in unlabelled}
     left = [dim for dim in dims if dim not in dropped]
-    array = _array(values, left, kept, "attention", (last, keys))
+    linear = isinstance(selection, Selection) and selection.kind == "linear"
+    array = _array(values, left, kept, LINEAR if linear else "attention", (last, keys))
+    if linear:
+        array.attrs = {"signed": True, "long_name": _SIGNED}
     if "head" in left and selection.pairs is not None:
         index = pd.MultiIndex.from_tuples(selection.pairs, names=["layer", "head_in_layer"])
         array = array.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "head"))
@@ -191,4 +240,24 @@ def _labelled_stream(
     dims = ["step", "layer", "position", "hidden"]
     if first is None:
         values, dims = values[0], dims[1:]
+    if selection.name == "experts":
+        return _labelled_routing(values, dims, along, positions, tokens)
     return _array(values, dims, along, "residual")
+
+
+def _labelled_routing(
+    values: Float[np.ndarray, "*step layer position expert"],
+    dims: Sequence[str],
+    along: Along,
+    positions: Int[np.ndarray, " position"],
+    tokens: TokenMap,
+) -> xr.DataArray:
+    """The routing of image tokens by their numbers, that of others by their positions."""
+    named = [{"hidden": "expert"}.get(dim, dim) for dim in dims]
+    numbers = _numbers(positions, tokens) if len(positions) else None
+    along = {**along, "expert": np.arange(values.shape[-1])}
+    if numbers is None:
+        return _array(values, named, along, "experts")
+    kept = {dim: at for dim, at in along.items() if dim != "position"}
+    named[-2] = "token"
+    return _array(values, named, {**kept, "token": numbers}, "experts", ("token", positions))

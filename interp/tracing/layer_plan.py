@@ -7,7 +7,7 @@ padded tensors of one forward pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,15 +18,24 @@ from torch import Tensor
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.attention_rows import Heads
-from interp.tracing.cross_layers import CrossLayout, check_rows, is_cross
+from interp.tracing.cross_layers import CrossLayout
+from interp.tracing.decoder_layers import Decoder, Shape
 from interp.tracing.edit_cells import Cells, Change, Patch
 from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
 from interp.tracing.hidden_rows import Hidden, refuse_rows_without_image, refuse_rows_without_keys
 from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
-from interp.tracing.reads import Read, Residual, Rows
-from interp.tracing.site import Selector, Site, select
+from interp.tracing.reads import Experts, Read, Residual, Rows
+from interp.tracing.site import LayerKind, Selector, Site, select
 from interp.tracing.visibility import Visibility
+from interp.tracing.vision_request import (
+    Tower,
+    VisionEdit,
+    VisionSelection,
+    of_tower,
+    vision_edits,
+    vision_selection,
+)
 
 __all__ = [
     "Applied",
@@ -36,7 +45,6 @@ __all__ = [
     "ReadBlock",
     "Request",
     "Selection",
-    "Shape",
     "StreamPatch",
     "StreamSelection",
     "make_plan",
@@ -62,7 +70,7 @@ class Selection:
         queries: each sample's rows in the prompt.
         keys: each sample's columns.
         decodes: whether each generated token has such a row too.
-        cross: whether its layers are cross-attention layers, and the columns those of the image's keys.
+        kind: what the layers are; the columns of "cross" are those of the image's keys.
     """
 
     heads: dict[int, tuple[int, ...]]
@@ -71,16 +79,20 @@ class Selection:
     queries: Places
     keys: Places
     decodes: bool
-    cross: bool = False
+    kind: LayerKind = "attention"
 
 
 @dataclass(frozen=True, eq=False)
 class StreamSelection:
-    """What one `Residual` covers: layers in the order of the site, each sample's positions in the prompt."""
+    """What one `Residual` or `Experts` covers: layers in the order given, each sample's positions in the prompt.
+
+    `name` is the array's: "residual" or "experts".
+    """
 
     layers: tuple[int, ...]
     queries: Places
     decodes: bool
+    name: str = "residual"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +106,7 @@ class Applied:
         keys: each sample's columns.
         decodes: whether the row of each generated token is among its rows.
         values: of a `PatchRows`, each sample's (step, head, query, key) by layer.
-        cross: as of a `Selection`.
+        kind: as of a `Selection`.
     """
 
     edit: AttentionEdit
@@ -103,7 +115,7 @@ class Applied:
     keys: Places
     decodes: bool
     values: tuple[LayerValues, ...] | None = None
-    cross: bool = False
+    kind: LayerKind = "attention"
 
     @property
     def hides(self) -> bool:
@@ -131,13 +143,18 @@ class StreamPatch:
 class Request:
     """All reads and edits of a batch. `n_cross`: keys of a cross-attention layer, the same in all its samples."""
 
-    selections: tuple[Selection | StreamSelection, ...] = ()
+    selections: tuple[Selection | StreamSelection | VisionSelection, ...] = ()
     applied: tuple[Applied, ...] = ()
     patches: tuple[StreamPatch, ...] = ()
+    vision_edits: tuple[VisionEdit, ...] = ()
+    tower: Tower | None = None
     n_cross: int = 0
 
     def first_row(self, sample: int) -> int | None:
-        """The earliest position that is read or edited in a sample, or None."""
+        """The earliest position read or edited in a sample, or None; 0 for the vision tower and DeltaNet layers."""
+        linear = any(getattr(part, "kind", None) == "linear" for part in (*self.selections, *self.applied))
+        if linear or self.tower is not None:
+            return 0
         rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
         return min((int(at[0]) for at in rows if len(at)), default=None)
 
@@ -149,30 +166,41 @@ def resolve(
     *,
     n_layers: int,
     n_heads: int,
+    linear: Mapping[int, int] | None = None,
     visibility: Visibility = Visibility(),  # noqa: B008 - frozen
-    kinds: Sequence[str] = (),
+    routed: Collection[int] = (),
+    tower: Tower | None = None,
+    cross: Collection[int] = (),
 ) -> Request:
-    """The request of a batch. `kinds`: of the layers (`mllm.layer_kinds`); none where all attend to their sequence.
+    """The request of a batch. `tower`: the vision tower, if a read or edit is of it.
+
+    `routed` are the layers with experts; `linear` the gated DeltaNet layers, and how many heads each has; `cross` the
+    cross-attention layers.
 
     Raises:
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
-        EditError: Edits out of order, values that do not fit, or a row left without keys under "renormalise".
+        EditError: Edits out of order or of no use in a layer, misfit values, or a row left without keys.
     """
+    seen = () if tower is None else vision_edits([edit for edit in edits if of_tower(edit)], tower)
+    edits = [edit for edit in edits if not of_tower(edit)] if tower is not None else edits
     check_order(edits)
-    kinds = kinds or ("attention",) * n_layers
-    selections = tuple(_selection(read, tokens, kinds, n_heads) for read in reads)
+    decoder = Decoder(n_layers, n_heads, linear or {}, cross)
+    selections = tuple(
+        vision_selection(one, tower) if tower and of_tower(one) else _selection(one, tokens, decoder, routed)
+        for one in reads
+    )
     on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
-    found = [_applied(edit, tokens, kinds, n_heads, visibility) for edit in on_rows]
+    found = [_applied(edit, tokens, decoder, visibility) for edit in on_rows]
     applied = tuple(
         a for a in found if not a.edit.idle and (a.decodes or any(len(rows) for rows in a.queries))
     )
     for sample, own in enumerate(tokens):
-        hidden = [a for a in applied if a.hides]
-        refuse_rows_without_keys([a.hidden(sample) for a in hidden if not a.cross], sample, own, visibility)
-        refuse_rows_without_image([a.hidden(sample, own.length) for a in hidden if a.cross], sample, own)
-    patches = tuple(_patch(edit, tokens, kinds) for edit in edits if isinstance(edit, PatchResidual))
+        hidden = {kind: [a for a in applied if a.hides and a.kind == kind] for kind in ("attention", "cross")}
+        refuse_rows_without_keys([a.hidden(sample) for a in hidden["attention"]], sample, own, visibility)
+        refuse_rows_without_image([a.hidden(sample, own.length) for a in hidden["cross"]], sample, own)
+    patches = tuple(_patch(edit, tokens, decoder) for edit in edits if isinstance(edit, PatchResidual))
     n_cross = max((own.cross.n for own in tokens if own.cross is not None), default=0)
-    return Request(selections, applied, patches, n_cross)
+    return Request(selections, applied, patches, seen, tower, n_cross)
 
 
 def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:
@@ -182,9 +210,9 @@ def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places
 
 
 def _selection(
-    read: Read, tokens: Sequence[TokenMap], kinds: Sequence[str], n_heads: int
+    read: Read, tokens: Sequence[TokenMap], decoder: Decoder, routed: Collection[int]
 ) -> Selection | StreamSelection:
-    if not isinstance(read, Rows | Residual):
+    if not isinstance(read, Rows | Residual | Experts):
         write = f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else ""
         raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r:.300}.{write}")
     site = read.site
@@ -194,10 +222,7 @@ def _selection(
             f'queries={groups!r} mixes rows of the prompt with those of generated tokens ("answer"), which come '
             "one at a time. Make it two reads."
         )
-    heads = site.resolve(len(kinds), n_heads, kinds)
-    if isinstance(read, Residual):
-        check_rows(site, kinds)
-    cross = isinstance(read, Rows) and is_cross(site, heads, kinds)
+    heads, kind = decoder.rows(site) if isinstance(read, Rows) else ({}, "attention")
     queries = _places(() if groups == ("answer",) else groups, tokens)
     keys = _places(site.groups[1], tokens)
     decodes = groups in (("last",), ("answer",))
@@ -210,33 +235,30 @@ def _selection(
                     f"{tokens[i].length} tokens, {tokens[i].n} of them image tokens. A read needs at least "
                     "one."
                 )
+    if isinstance(read, Experts):
+        return StreamSelection(read.layers_of(routed), queries, decodes, "experts")
     if isinstance(read, Residual):
-        return StreamSelection(tuple(heads), queries, decodes)
-    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes, cross)
+        return StreamSelection(decoder.stream(site), queries, decodes)
+    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes, kind)
 
 
 def _applied(
-    edit: AttentionEdit,
-    tokens: Sequence[TokenMap],
-    kinds: Sequence[str],
-    n_heads: int,
-    visibility: Visibility,
+    edit: AttentionEdit, tokens: Sequence[TokenMap], decoder: Decoder, visibility: Visibility
 ) -> Applied:
-    heads = edit.site.resolve(len(kinds), n_heads, kinds)
-    cross = is_cross(edit.site, heads, kinds)
+    heads, kind = decoder.edited(edit)
     keys = _places(edit.site.groups[1], tokens)
     rows = _places(edit.prefill_queries, tokens)
     decodes = edit.decodes and any(len(k) for k in keys)
     if isinstance(edit, PatchRows):
         read = _places(edit.site.groups[0], tokens)
         values = tuple(_row_values(edit, heads, sample, read, keys) for sample, _ in enumerate(tokens))
-        return Applied(edit, heads, rows, keys, decodes, values, cross)
-    if cross:
+        return Applied(edit, heads, rows, keys, decodes, values, kind)
+    if kind == "cross":
         with_keys = tuple(q if len(k) else q[:0] for q, k in zip(rows, keys, strict=True))
-        return Applied(edit, heads, with_keys, keys, decodes, cross=True)
+        return Applied(edit, heads, with_keys, keys, decodes, kind=kind)
     far = [visibility.horizon(own) for own in tokens]
     able = tuple(q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True))
-    return Applied(edit, heads, able, keys, decodes)
+    return Applied(edit, heads, able, keys, decodes, kind=kind)
 
 
 def _row_values(
@@ -260,9 +282,8 @@ def _row_values(
     return {layer: given[:, [pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}
 
 
-def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], kinds: Sequence[str]) -> StreamPatch:
-    layers = tuple(edit.site.resolve(len(kinds), 1, kinds))
-    check_rows(edit.site, kinds)
+def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
+    layers = decoder.stream(edit.site)
     groups = edit.site.groups[0]
     queries = _places(groups, tokens)
     values = []
@@ -283,25 +304,6 @@ def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], kinds: Sequence[str]
         )
     in_prompt = tuple(at if edit.steps != "decode" else at[:0] for at in queries)
     return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values))
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a plan must know of a model.
-
-    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window, None
-    where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where all run
-    on `device`. `kinds`: as `mllm.layer_kinds`; empty where all are "attention".
-    """
-
-    n_layers: int
-    n_heads: int
-    n_key_value_heads: int
-    device: torch.device
-    takes_masks: bool = True
-    windows: tuple[int | None, ...] = ()
-    devices: tuple[torch.device, ...] = ()
-    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -381,18 +383,20 @@ class _Edited(_Places):
 def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
     """The plan of a request in a layout. Rows before the layout's first must not be among its rows."""
     plan = Plan()
-    layouts = [(False, layout)]
-    if "cross" in shape.kinds:
-        layouts.append((True, CrossLayout.of(layout, request.n_cross)))
-    for cross, keyed in layouts:
+    layouts: dict[LayerKind, tuple[Layout, Shape]] = {"attention": (layout, shape)}
+    if shape.linear:
+        layouts["linear"] = (layout, shape.of_linear())
+    if shape.has_cross:
+        layouts["cross"] = (CrossLayout.of(layout, request.n_cross), shape)
+    for kind, (keyed, own) in layouts.items():
         read = [
             (n, one)
             for n, one in enumerate(request.selections)
-            if isinstance(one, Selection) and one.cross == cross
+            if isinstance(one, Selection) and one.kind == kind
         ]
-        applied = [one for one in request.applied if one.cross == cross]
+        applied = [one for one in request.applied if one.kind == kind]
         for device in dict.fromkeys(shape.devices or (shape.device,)):
-            _add(plan, read, applied, keyed, replace(shape, device=device))
+            _add(plan, read, applied, keyed, replace(own, device=device))
     return plan
 
 

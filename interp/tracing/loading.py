@@ -24,7 +24,7 @@ from interp.models.processors import load_processor
 from interp.models.remote_code import refuse_kernels
 from interp.organism.places import ORGANISMS, folder
 from interp.tracing.answering import AnsweringMllm, Untapped
-from interp.tracing.attention_functions import attention_name
+from interp.tracing.decoder_layers import layer_kinds, mixer, mixer_name
 from interp.tracing.hooks import Installation
 from interp.tracing.model import Mllm
 from interp.tracing.placement import DeviceMap, Placement
@@ -151,13 +151,19 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
         own = copy.deepcopy(processor)
         return AnsweringMllm(hf, own, chosen, Untapped(hf, chosen, hf_model))
     layers = chosen.layers(hf)
-    bare = [i for i, layer in enumerate(layers) if attention_name(layer) is None]
+    kinds = layer_kinds(layers)
+    bare = [i for i, one in enumerate(layers) if mixer_name(one) is None]
     if bare or not layers:
         raise ModelError(
             f"adapter {chosen.name!r} names {len(layers)} decoder layers, of which {bare} have no "
             "`.self_attn`."
         )
-    _refuse_blind_attention(hf, chosen, layers[0])
+    if "attention" not in kinds:
+        raise ModelError(
+            f"all {len(layers)} decoder layers of {type(hf).__name__} are linear (gated DeltaNet); interp reads models "
+            "with a layer of softmax attention at least."
+        )
+    _refuse_blind_attention(hf, chosen, layers[kinds.index("attention")])
     own = copy.deepcopy(processor)
     return Mllm(hf, own, chosen, Installation(hf, own, layers, hf_model))
 
@@ -189,7 +195,7 @@ def _inner(model: Any) -> Any:
 
 def _refuse_blind_attention(hf: Any, adapter: Adapter, layer: Any) -> None:
     """Flash attention is causal or not; what image tokens see beyond that, transformers leaves out silently."""
-    attention = getattr(layer, str(attention_name(layer)))
+    attention = mixer(layer)
     implementation = str(getattr(attention.config, "_attn_implementation", None))
     if attends_in(adapter, hf.config) != "causal" and "flash" in implementation:
         raise ModelError(

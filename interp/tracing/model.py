@@ -308,7 +308,7 @@ class Mllm(WrappedModel):
 
         Args:
             queries: rows to offer; "last" is the last row of every pass.
-            layers: which layers offer them.
+            layers: which layers offer them, of those with a softmax.
             batch: the batch that is traced; needed for queries other than "last" and "all".
 
         Raises:
@@ -318,7 +318,7 @@ class Mllm(WrappedModel):
         self.installation.need_weights()
         rows = offered_rows(queries, batch)
         attentions = self.installation.attentions
-        chosen = Site(layers=layers).resolve(self.n_layers, self.n_heads, self.layer_kinds)
+        chosen = self.decoder.softmax(Site(layers=layers), "mllm.tap")
         offering = {i: OfferedRows(attentions[i].get_submodule(PATTERN), rows) for i in chosen}
         with self.installation.armed(offering):
             yield

@@ -20,6 +20,7 @@ from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost
+from interp.tracing.delta_state import Resumed
 from interp.tracing.encoding import Batch
 from interp.tracing.padded_tensors import sliced
 from interp.tracing.padding import Layout
@@ -62,15 +63,18 @@ class Prefix:
         cost: what running it took. Traces on the prefix do not count it again.
         owner: identifies the wrapped model it belongs to.
         lines: the line of each sample, numbered as they first occur; None where each sample has its own.
+        linear: the gated DeltaNet layers. In the place of keys and values they have the state of their convolution,
+            (line, channel, kernel), and of their recurrence, (line, head, dim, value_dim), after the prefix.
     """
 
     batch: Batch
     lengths: tuple[int, ...]
-    keys: tuple[Float[Tensor, "line _ key _"], ...]
-    values: tuple[Float[Tensor, "line _ key _"], ...]
+    keys: tuple[Float[Tensor, "line ..."], ...]
+    values: tuple[Float[Tensor, "line ..."], ...]
     cost: Cost
     owner: object
     lines: tuple[int, ...] | None = None
+    linear: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -86,7 +90,7 @@ class Prefix:
         return self.batch.tokens
 
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The keys and values of one layer, (sample, key_value_head, key, dim)."""
+        """The keys and values of one layer, (sample, key_value_head, key, dim); of a DeltaNet layer its states."""
         keys, values = self.keys[layer], self.values[layer]
         if self.lines is None:
             return keys, values
@@ -111,15 +115,18 @@ class Prefix:
         used = sorted(set(lines), key=lines.index)
         lengths = tuple(self.lengths[i] for i in at)
         keys, values = (
-            tuple(
-                one if used == list(range(len(one))) else one[used, :, one.shape[2] - max(lengths) :]
-                for one in layers
-            )
+            tuple(self._lines(i, one, used, max(lengths)) for i, one in enumerate(layers))
             for layers in (self.keys, self.values)
         )
         numbers = tuple(used.index(line) for line in lines)
         own = None if numbers == tuple(range(len(at))) else numbers
         return replace(self, batch=batch, lengths=lengths, keys=keys, values=values, lines=own)
+
+    def _lines(self, layer: int, held: Tensor, used: list[int], longest: int) -> Tensor:
+        """Some lines of what is held of a layer, without padding that they do not need."""
+        if used == list(range(len(held))):
+            return held
+        return held[used] if layer in self.linear else held[used, :, held.shape[2] - longest :]
 
     def serves(
         self,
@@ -182,7 +189,8 @@ def exact(
     """Whether prompts' first `lengths` tokens can be run before the rest, with the result of whole passes.
 
     They can if and only if something comes before and something after, no row before sees what comes after, no row
-    before is read or edited, and sliding windows and rotary positions are those of a whole pass.
+    before is read or edited, and sliding windows and rotary positions are those of a whole pass. Where layers carry a
+    state from token to token, prompts must also go on by equally many tokens, as no padding may come between.
 
     Args:
         lengths: tokens that come before, of each prompt.
@@ -214,7 +222,7 @@ def expanded(
     """
     found = []
     for layer, kept in zip(layers, cached, strict=False):
-        expand: Any = getattr(layer.self_attn, "expand_kv", None)
+        expand: Any = getattr(getattr(layer, "self_attn", None), "expand_kv", None)
         found.append(kept if expand is None else tuple(expand(*kept)))
     return found
 
@@ -267,8 +275,12 @@ def pass_inputs(batch: Batch, before: Prefix | None) -> tuple[dict[str, Tensor],
         "attention_mask": torch.cat([mask.to(own.dtype), own], dim=1),
         "position_ids": sliced(batch.positions, starts, stops),
     }
-    length = before.keys[0].shape[2]
-    return inputs, Cache(layers=[*(After(length) for _ in before.keys)])
+    return inputs, Cache(
+        layers=[
+            Resumed(*before.layer(i)) if i in before.linear else After(longest)
+            for i in range(len(before.keys))
+        ]
+    )
 
 
 Holder = Callable[[str, Callable[[], Any], Callable[[Any], int]], tuple[Any, bool]]

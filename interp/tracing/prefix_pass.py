@@ -10,17 +10,19 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 from transformers import Cache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.tracing.cost import Cost, Meter
+from interp.tracing.delta_state import states_of
 from interp.tracing.encoding import PER_TOKEN, Batch
 from interp.tracing.finite import check_prefix
 from interp.tracing.padded_tensors import sliced
 from interp.tracing.prefix import Prefix, Stop, exact, expanded, prefix_lengths, prefix_lines, serving
 from interp.tracing.run import PassCompleteError, run_pass
+from interp.tracing.site import LayerKind
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["Samples", "given_as", "make_prefix", "meant_prompt", "prefix_before", "run_prefix"]
@@ -127,22 +129,31 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
         closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
         closed = closed and mllm.visibility.rope.shared(heads)
         with mllm.installation.armed({}), torch.no_grad():
-            layers = run_prefix(mllm.hf, own, heads, mllm.key_layers, meter) if closed else []
+            layers = (
+                run_prefix(mllm.hf, own, heads, mllm.layer_kinds, mllm.key_layers, meter) if closed else []
+            )
             layers = expanded(mllm.adapter.layers(mllm.hf), layers)
         check_prefix(mllm, own, heads, layers)
         keys, values = zip(*layers, strict=True) if layers else ((), ())
-        return Prefix(own, heads, keys, values, Cost(), mllm.installation)
+        linear = frozenset(mllm.linear_heads)
+        return Prefix(own, heads, keys, values, Cost(), mllm.installation, linear=linear)
 
     found = make() if mllm.prefixes is None else mllm.prefixes.of(own, heads, make)
     return found if len(firsts) == len(batch) else replace(found, batch=batch, lengths=lengths, lines=lines)
 
 
 def run_prefix(
-    hf: Any, batch: Batch, lengths: tuple[int, ...], key_layers: Sequence[int], meter: Meter
+    hf: Any,
+    batch: Batch,
+    lengths: tuple[int, ...],
+    kinds: Sequence[LayerKind],
+    key_layers: Sequence[int],
+    meter: Meter,
 ) -> list[tuple[Tensor, Tensor]]:
     """The keys and values of each layer, (sample, key_value_head, key, dim), of left-padded prefixes.
 
-    Layers that share keys have the same tensors; `key_layers` says whose they are.
+    Layers that share keys have the same tensors; `key_layers` says whose they are. Of a gated DeltaNet ("linear" in
+    `kinds`) they are the states of its convolution and its recurrence.
     """
     starts = batch.pad.tolist()
     stops = [start + n for start, n in zip(starts, lengths, strict=True)]
@@ -153,10 +164,17 @@ def run_prefix(
         for name, value in batch.inputs.items()
     }
     inputs["position_ids"] = sliced(batch.positions, starts, stops)
-    layers = [*(DynamicLayer() for _ in range(max(key_layers))), _Last()]
+    last = max(key_layers)
+    layers: list[Any] = [
+        LinearAttentionLayer() if kind == "linear" else DynamicLayer() for kind in kinds[:last]
+    ]
+    layers.append(_LastState() if kinds[last] == "linear" else _Last())
     with suppress(PassCompleteError):
         run_pass(hf, inputs, meter, cache=Cache(layers=[*layers]))
-    return [(layers[i].keys, layers[i].values) for i in key_layers]  # pyright: ignore[reportReturnType]
+    return [
+        states_of(layers[i]) if kinds[i] == "linear" else (layers[i].keys, layers[i].values)
+        for i in key_layers
+    ]
 
 
 class _Last(DynamicLayer):
@@ -165,4 +183,13 @@ class _Last(DynamicLayer):
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps the keys and values and ends the pass."""
         super().update(*args, **kwargs)
+        raise PassCompleteError
+
+
+class _LastState(LinearAttentionLayer):
+    """The same where the last layer is a gated DeltaNet."""
+
+    def update_recurrent_state(self, *args: Any, **kwargs: Any) -> Any:
+        """Keeps the state and ends the pass."""
+        super().update_recurrent_state(*args, **kwargs)
         raise PassCompleteError

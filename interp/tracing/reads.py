@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from interp.errors import SiteError
 from interp.tracing.site import Layers, Selector, Site
 
-__all__ = ["Read", "Residual", "Rows"]
+__all__ = ["Experts", "Read", "Residual", "Rows"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Residual:
     a first dimension "step" goes on with each generated token's.
 
     Args:
-        layers: "all" or decoder layers, 0-based.
+        layers: "all" or decoder layers, 0-based; or those of a kind, "attention" or "linear" (`Mllm.layer_kinds`).
         positions: Groups of the prompt's tokens ("last", "image", "question", …) or `interp.positions([…])`.
 
     Raises:
@@ -76,4 +76,68 @@ class Residual:
         return {"residual": {"layers": site["layers"], "positions": site["queries"]}}
 
 
-Read: TypeAlias = Rows | Residual
+@dataclass(frozen=True)
+class Experts:
+    """The routing of mixture-of-experts layers: (layer, token, expert), the weights with which experts are mixed.
+
+    A token's weights are those that the layer itself multiplies its experts by: after the choice of the top k and the
+    model's own renormalisation and scaling; 0 for an expert that is not chosen. They are 0 or more. Over the experts
+    they sum to 1 (Qwen), to `routed_scaling_factor` (GLM), or to the sigmoid of the chosen expert's score (Llama 4,
+    which multiplies the expert's input instead of its output). Experts that every token goes through (shared experts)
+    are not routed and not among them.
+
+    The routing is that of the pass, under its edits. It is a choice, so an edit of attention that moves a token a
+    little can flip it: compare the routing with and without an edit before blaming attention alone.
+
+    The array has "token", numbered as the image tokens are, with their unpadded "position" along it, where only image
+    tokens are read; else "position" in its place. With `generate=` a first dimension "step" comes before.
+
+    Args:
+        layers: "all" for all layers with experts, or such layers, 0-based.
+        tokens: Groups of the prompt's tokens ("image", "last", "question", "all", …), `interp.positions([…])` or
+            `interp.image_mask(…)`.
+
+    Raises:
+        SiteError: Layers or tokens that are none.
+    """
+
+    layers: Literal["all"] | Sequence[int] = "all"
+    tokens: Selector | Sequence[Selector] = "image"
+
+    def __post_init__(self) -> None:
+        site = Site(layers=self.layers, queries=self.tokens)
+        object.__setattr__(self, "layers", site.layers)
+        object.__setattr__(self, "tokens", site.queries)
+
+    @property
+    def site(self) -> Site:
+        """Its layers and tokens, as a site's layers and queries."""
+        return Site(layers=self.layers, queries=self.tokens)
+
+    def layers_of(self, routed: Collection[int]) -> tuple[int, ...]:
+        """The layers that are read in a model whose layers `routed` have experts.
+
+        Raises:
+            SiteError: There are none, or a layer that is named has none.
+        """
+        if not routed:
+            raise SiteError(
+                "Experts reads which experts tokens go to, but no layer of this model has a router. Use it with a "
+                "mixture of experts, such as qwen3_vl_moe, glm4v_moe or llama4."
+            )
+        chosen = tuple(sorted(routed)) if isinstance(self.layers, str) else tuple(self.layers)
+        dense = [layer for layer in chosen if layer not in routed]
+        if dense:
+            raise SiteError(
+                f"the layers with experts are {', '.join(map(str, sorted(routed)))}; Experts names {dense}, which have "
+                'no router. Leave those out, or write layers="all" for all that have one.'
+            )
+        return chosen
+
+    def to_dict(self) -> dict[str, Any]:
+        """The read as JSON values."""
+        site = self.site.to_dict()
+        return {"experts": {"layers": site["layers"], "tokens": site["queries"]}}
+
+
+Read: TypeAlias = Rows | Residual | Experts

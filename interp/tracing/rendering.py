@@ -22,7 +22,7 @@ from interp.inputs.words import word_spans
 from interp.models.adapter import Adapter
 from interp.tracing.chat_templates import LARGEST, bounded
 
-__all__ = ["Rendered", "expand", "grown_at_once", "plain_text", "question_tokens", "render"]
+__all__ = ["Rendered", "expand", "grown_at_once", "placeholder", "plain_text", "question_tokens", "render"]
 
 Span = tuple[int, int]
 """Half-open, in characters."""
@@ -68,7 +68,7 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     text = write(given)
     _check_placeholders(text, sample, processor)
     _check_special(sample, prompt, processor)
-    nested = getattr(adapter, "nested_images", True)
+    nested = getattr(adapter, "nested_images", True) and sample.video is None
     lay = partial(_laid_out, processor, n_images=len(sample.images) if nested else 0)
     laid = lay(text)
     span = prompt.question_span(sample)
@@ -120,7 +120,7 @@ def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, t
     begun = getattr(adapter, "begun", lambda text, _: text)
     template = _chat_template(processor)
     if template is None:
-        return begun(adapter.fallback_prompt(turn.user, len(sample.images), turn.system), processor)
+        return begun(_fallback(sample, processor, adapter, turn), processor)
     messages = prompt.messages(sample)
     for message in messages:
         for part in message["content"]:
@@ -143,6 +143,19 @@ def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, t
             "its question."
         )
     return begun(text, processor)
+
+
+def _fallback(sample: Sample, processor: Any, adapter: Adapter, turn: _Turn) -> str:
+    """The family's own prompt; a video has its placeholder where one image would have its."""
+    if sample.video is None:
+        return adapter.fallback_prompt(turn.user, len(sample.images), turn.system)
+    whole = adapter.fallback_prompt(turn.user, 1, turn.system)
+    return whole.replace(str(placeholder(processor)), str(placeholder(processor, video=True)), 1)
+
+
+def placeholder(processor: Any, *, video: bool = False) -> str | None:
+    """The text that stands for an image or a video in a prompt; None where the processor has none."""
+    return getattr(processor, "video_token" if video else "image_token", None)
 
 
 _REPAIR = (
@@ -182,12 +195,13 @@ def _chat_template(processor: Any) -> str | None:
 
 
 def _check_placeholders(text: str, sample: Sample, processor: Any) -> None:
-    placeholder = getattr(processor, "image_token", None)
-    if placeholder and text.count(placeholder) != len(sample.images):
+    n, what = (len(sample.images), "image") if sample.video is None else (1, "video")
+    token = placeholder(processor, video=sample.video is not None)
+    if token and text.count(token) != n:
         raise PromptError(
-            f"the rendered prompt of sample {sample.id} holds the image placeholder {placeholder!r} "
-            f"{text.count(placeholder)}× for {len(sample.images)} image(s): {text[:500]!r}. The chat template "
-            "places one per image; take it out of the question and of the prompt's template."
+            f"the rendered prompt of sample {sample.id} holds the {what} placeholder {token!r} "
+            f"{text.count(token)}× for {n} {what}(s): {text[:500]!r}. The chat template "
+            f"places one per {what}; take it out of the question and of the prompt's template."
         )
 
 

@@ -97,8 +97,17 @@ class StreamWork:
         return hidden
 
 
-def make_stream_plan(request: Request, layout: Layout, devices: Sequence[torch.device]) -> StreamPlan:
-    """The plan of a request's reads and patches of the stream; `devices` are those of the layers."""
+def make_stream_plan(
+    request: Request, layout: Layout, devices: Sequence[torch.device], name: str = "residual"
+) -> StreamPlan:
+    """The plan of a request's reads and patches of the stream, or of its reads of another `name` (see `experts`).
+
+    Args:
+        request: the request.
+        layout: where positions lie in the pass.
+        devices: those of the layers.
+        name: the name of the reads.
+    """
 
     def in_prompt(sample: int, part: StreamSelection | StreamPatch) -> Int[np.ndarray, " row"]:
         return layout.rows(sample, part.queries[sample])
@@ -106,14 +115,16 @@ def make_stream_plan(request: Request, layout: Layout, devices: Sequence[torch.d
     def generated(sample: int, part: StreamSelection | StreamPatch) -> Int[np.ndarray, " row"]:
         return np.zeros(1, np.int64)
 
-    reads = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, StreamSelection)]
+    streams = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, StreamSelection)]
+    reads = [(n, one) for n, one in streams if one.name == name]
     before = [(n, one) for n, one in reads if any(len(q) for q in one.queries)]
-    patched = [one for one in request.patches if any(len(q) for q in one.queries)]
+    patches = request.patches if name == "residual" else ()
+    patched = [one for one in patches if any(len(q) for q in one.queries)]
     return StreamPlan(
         _layers(before, patched, in_prompt, layout.n_samples, devices),
         _layers(
             [(n, one) for n, one in reads if one.decodes],
-            [one for one in request.patches if one.decodes],
+            [one for one in patches if one.decodes],
             generated,
             layout.n_samples,
             devices,

@@ -27,11 +27,14 @@ class Rope:
         scalings: for each scaling that depends on the length: up to which length it is not at work, and whether every
             length beyond has frequencies of its own (dynamic NTK) or all share them (longrope).
         several_axes: whether an image's positions turn along several axes, so that they are fewer than its tokens.
+        temperature: from which length queries are scaled by how far they are from the start (Llama 4's layers without
+            rope); None where they never are.
     """
 
     limit: int | None = None
     scalings: tuple[tuple[int, bool], ...] = ()
     several_axes: bool = False
+    temperature: int | None = None
 
     @classmethod
     def of(cls, config: Any) -> Rope:
@@ -47,7 +50,8 @@ class Rope:
                 scalings.append((int(part["original_max_position_embeddings"]), False))
         limit = None if largest is None else max([int(largest), *(_scaled(one, largest) for one in parts)])
         axes = any("mrope_section" in part for part in parts)
-        return cls(limit, tuple(dict.fromkeys(scalings)), axes)
+        tuned = getattr(config, "attn_temperature_tuning", False) and not all(config.no_rope_layers)
+        return cls(limit, tuple(dict.fromkeys(scalings)), axes, int(config.floor_scale) if tuned else None)
 
     def kind(self, length: int) -> tuple[int, ...]:
         """What the frequencies of a pass of this length depend on: the same for lengths that share them."""
@@ -93,9 +97,17 @@ def settle(hf: Any, inputs: Mapping[str, Tensor]) -> None:
         inputs: the arguments of the pass; `attention_mask` covers the cache too.
 
     Raises:
-        ModelError: samples that need different frequencies, or keys in the cache that were made with others.
+        ModelError: samples that need different frequencies, keys in the cache that were made with others, or padding
+            where queries are scaled by column.
     """
     rope = Rope.of(hf.config.get_text_config(decoder=True))
+    mask = inputs["attention_mask"]
+    if rope.temperature is not None and mask.shape[1] >= rope.temperature and not bool(mask.all()):
+        raise ModelError(
+            f"from position {rope.temperature - 1} on, this model scales its queries by how far they are from the "
+            f"start, padding included; this batch has {mask.shape[1]} columns and is padded, so its samples would "
+            "differ from themselves alone. Run them one by one: batch_size=1."
+        )
     if not rope.scalings:
         return
     if any(each for _, each in rope.scalings):

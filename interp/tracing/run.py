@@ -317,7 +317,7 @@ def _patch_features(mllm: WrappedModel, batch: Batch, meter: Meter) -> Float[Ten
     adapter: Any = mllm.adapter
     resampler, (single,), (sample,) = adapter.resampler(mllm.hf), batch.singles, batch.samples
     found = _entering(mllm, batch, resampler.module, resampler.features, meter).flatten(0, 1)
-    boxes = adapter.patches(sample.sizes, single.inputs, mllm.processor, mllm.hf.config).boxes
+    boxes = adapter.latent_patches(sample.sizes, single.inputs, mllm.processor, mllm.hf.config).boxes
     seen = torch.from_numpy(boxes[:, 0] == boxes[:, 0]).to(found.device)
     return torch.where(seen[:, None], found, 0.0)
 

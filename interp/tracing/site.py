@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, TypeAlias, cast
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -13,7 +14,25 @@ from jaxtyping import Bool, Int
 from interp.errors import SiteError
 from interp.inputs.tokens import TokenMap, Word
 
-__all__ = ["ImageMask", "Layers", "Positions", "Selector", "Site", "image_mask", "positions", "select"]
+__all__ = [
+    "ImageMask",
+    "LayerKind",
+    "Layers",
+    "Positions",
+    "Selector",
+    "Site",
+    "image_mask",
+    "kinds_of",
+    "positions",
+    "select",
+]
+
+LayerKind = Literal["attention", "linear", "cross"]
+"""What mixes the tokens in a decoder layer: softmax attention to the sequence, a gated delta rule ("linear attention"),
+or softmax attention to the image alone ("cross")."""
+
+Layers: TypeAlias = Literal["all"] | LayerKind | Sequence[int]
+"""What a site's `layers` may be."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +116,7 @@ def _plain(mask: Any) -> np.ndarray:
     return np.asarray(mask.tolist() if hasattr(mask, "detach") else mask)
 
 
-Layers: TypeAlias = Literal["all", "attention", "cross"] | Sequence[int]
-"""Layers by number, all of them, or those of a kind."""
+_NONE: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -106,34 +124,45 @@ class Site:
     """Rows and columns of attention. Stored as tuples: a site hashes, compares and serialises.
 
     Args:
-        layers: "all" or decoder layers, 0-based; or a kind of layer (`mllm.layer_kinds`): "cross", those whose keys are
-            the image's, or "attention", those that attend to their own sequence. Left out when `heads` are pairs.
+        layers: decoder layers, 0-based; "all", every layer with a softmax, which are all layers of most models; or
+            those of a kind (`Mllm.layer_kinds`): "attention", which attend to their own sequence; "cross", whose keys
+            are the image's; "linear", the gated DeltaNet layers of a hybrid model. Numbers name layers of one kind.
+            Left out when `heads` are pairs.
         heads: "all", heads (a list, the same in every layer), or a list of (layer, head) pairs.
         queries: a group of `TokenMap.positions` ("last", "after_image", "question", "text", "image"), "all"
             for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them;
             "answer" for the rows of generated tokens.
         keys: the same, for the columns. Positions are unpadded.
+        tower: "vision" for the vision encoder's own attention. Layers and heads are then its own, and queries and keys
+            its patches: "patches" ("image" means the same), "cls" and "register" where it has such tokens, "all",
+            `positions([…])` of a `PatchMap`, or `image_mask(…)` over patches; queries have to be given. None for the
+            language model.
 
     Raises:
-        SiteError: Values of the wrong kind, pairs together with layers, or an empty selection.
+        SiteError: Values of the wrong kind, pairs together with layers, an empty selection, or groups that the vision
+            tower has not.
     """
 
     layers: Layers = "all"
     heads: Literal["all"] | Sequence[int] | Sequence[tuple[int, int]] = "all"
     queries: Selector | Sequence[Selector] = "last"
     keys: Selector | Sequence[Selector] = "image"
+    tower: Literal["vision"] | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "layers", _indices(self.layers, "layers"))
+        named = isinstance(self.layers, str) and self.layers in get_args(LayerKind)
+        put(self, "layers", self.layers if named else _indices(self.layers, "layers"))
         put(self, "heads", _heads(self.heads))
         put(self, "queries", _selectors(self.queries, "queries"))
         put(self, "keys", _selectors(self.keys, "keys"))
         if self.pairs is not None and self.layers != "all":
             raise SiteError(
-                f"(layer, head) pairs name their layers; leave out layers={list(self.layers)!r}, or give heads= "
+                f"(layer, head) pairs name their layers; leave out layers={_written(self.layers)!r}, or give heads= "
                 "as heads without layers, such as heads=[0]."
             )
+        if self.tower is not None:
+            _check_tower(self.tower, self.groups)
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...] | None:
@@ -147,17 +176,23 @@ class Site:
         return cast(tuple[Selector, ...], self.queries), cast(tuple[Selector, ...], self.keys)
 
     def resolve(
-        self, n_layers: int, n_heads: int, kinds: Sequence[str] | None = None
+        self,
+        n_layers: int,
+        n_heads: int,
+        linear: Mapping[int, int] = _NONE,
+        whose: str = "model",
+        cross: Collection[int] = (),
     ) -> dict[int, tuple[int, ...]]:
-        """The heads of each layer the site names: layer → heads, both in the order given.
+        """The heads of each layer the site names: layer → heads, both in the order given. `whose`: for errors.
 
         Args:
-            n_layers: Layers of the model.
-            n_heads: Heads of each.
-            kinds: The kind of each layer, `mllm.layer_kinds`; by default they are all of kind "attention".
+            n_layers: decoder layers of the model, of every kind.
+            n_heads: query heads of each attention layer.
+            linear: the gated DeltaNet layers of a hybrid model, and how many (value) heads each has.
+            cross: the cross-attention layers, whose keys are the image's.
 
         Raises:
-            SiteError: A layer or head the model does not have.
+            SiteError: A layer or head the model does not have, or linear layers beside others.
         """
         for name, n in (("n_layers", n_layers), ("n_heads", n_heads)):
             if not _is_index(n) or n > _MOST:
@@ -165,36 +200,53 @@ class Site:
         if self.pairs is not None:
             found: dict[int, list[int]] = {}
             for layer, head in self.pairs:
-                found.setdefault(_within(layer, n_layers, "layer"), []).append(_within(head, n_heads, "head"))
+                own = linear.get(_within(layer, n_layers, "layer", whose), n_heads)
+                found.setdefault(layer, []).append(_within(head, own, "head", whose))
+            _one_kind(found, linear)
             return {layer: tuple(heads) for layer, heads in found.items()}
-        layers = self._layers(n_layers, ("attention",) * n_layers if kinds is None else kinds)
-        heads = range(n_heads) if self.heads == "all" else cast(tuple[int, ...], self.heads)
-        chosen = tuple(_within(head, n_heads, "head") for head in heads)
-        return {_within(layer, n_layers, "layer"): chosen for layer in layers}
+        layers = self._numbers(n_layers, linear, cross, whose)
+        layers = [layer for layer in range(n_layers) if layer not in linear] if layers is None else layers
+        _one_kind(layers, linear)
+        chosen: dict[int, tuple[int, ...]] = {}
+        for layer in layers:
+            n = linear.get(layer, n_heads)
+            heads = range(n) if self.heads == "all" else cast(tuple[int, ...], self.heads)
+            chosen[layer] = tuple(_within(head, n, "head", whose) for head in heads)
+        return chosen
 
-    def _layers(self, n_layers: int, kinds: Sequence[str]) -> Sequence[int]:
-        """The layers that are named, by number or by kind."""
-        if not isinstance(self.layers, str):
-            return self.layers
+    def stream_layers(
+        self, n_layers: int, linear: Mapping[int, int] = _NONE, cross: Collection[int] = ()
+    ) -> tuple[int, ...]:
+        """The layers named, in the order given, for what every layer has (the residual stream): "all" is all of them.
+
+        Raises:
+            SiteError: A layer the model does not have.
+        """
+        if self.pairs is not None:
+            return tuple(self.resolve(n_layers, _MOST, dict.fromkeys(linear, _MOST)))
+        found = self._numbers(n_layers, linear, cross)
+        return tuple(range(n_layers) if found is None else found)
+
+    def _numbers(
+        self, n_layers: int, linear: Mapping[int, int], cross: Collection[int], whose: str = "model"
+    ) -> Sequence[int] | None:
+        """The layers named by number or kind; None for "all"."""
         if self.layers == "all":
-            return range(n_layers)
-        found = [i for i, kind in enumerate(kinds) if kind == self.layers]
-        if not found:
-            raise SiteError(
-                f"layers={self.layers!r}, but the model's {n_layers} layers are of the kind "
-                f"{' and '.join(sorted(set(kinds)))!r}. Write layers='all', or the numbers of layers."
-            )
-        return found
+            return None
+        if isinstance(self.layers, str):
+            return _of_kind(self.layers, kinds_of(n_layers, linear, cross))
+        return [_within(layer, n_layers, "layer", whose) for layer in cast(tuple[int, ...], self.layers)]
 
     def to_dict(self) -> dict[str, Any]:
         """The site as JSON values; `Site.from_dict` reads them back."""
         heads = self.heads if self.pairs is None else [list(pair) for pair in self.pairs]
         queries, keys = self.groups
         return {
-            "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
+            "layers": _written(self.layers),
             "heads": heads if heads == "all" else list(heads),
             "queries": [_selector_to_json(selector) for selector in queries],
             "keys": [_selector_to_json(selector) for selector in keys],
+            **({} if self.tower is None else {"tower": self.tower}),
         }
 
     @classmethod
@@ -209,7 +261,8 @@ class Site:
             heads = values["heads"]
             if isinstance(heads, list):
                 heads = [tuple(one) if isinstance(one, list) else one for one in heads]
-            return cls(layers=values["layers"], heads=heads, queries=queries, keys=keys)
+            tower = values.get("tower")
+            return cls(layers=values["layers"], heads=heads, queries=queries, keys=keys, tower=tower)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, SiteError):
                 raise
@@ -217,6 +270,29 @@ class Site:
                 f"a site as JSON has layers, heads, queries and keys, as Site.to_dict writes them; got {values!r:.200} "
                 f"({type(error).__name__}: {error})."
             ) from error
+
+
+TOWER_GROUPS = ("all", "patches", "image", "cls", "register")
+"""Groups of positions in a vision tower."""
+
+
+def _check_tower(tower: Any, groups: Sequence[Sequence[Selector]]) -> None:
+    """Refuse another tower, and groups of tokens that no vision tower has.
+
+    Raises:
+        SiteError: As said.
+    """
+    if tower != "vision":
+        raise SiteError(f'tower is "vision", or None for the language model; got {tower!r:.200}.')
+    for name, group in zip(("queries", "keys"), groups, strict=True):
+        for one in group:
+            if isinstance(one, Positions | ImageMask) or one in TOWER_GROUPS:
+                continue
+            raise SiteError(
+                f"{name}={one!r} is a group of the prompt's tokens, and the vision tower has none of these. Of "
+                f'tower="vision" write {name}="patches", "cls" or "register" where the tower has them, "all", '
+                "interp.positions([…]), or interp.image_mask(…) over patches."
+            )
 
 
 def select(
@@ -237,7 +313,7 @@ def _one(selector: Selector, tokens: TokenMap, sample: int, n_samples: int) -> I
     if isinstance(selector, Positions):
         if selector.positions[-1] >= tokens.length:
             raise SiteError(
-                f"sample {sample} of the batch has {tokens.length} prompt tokens, so positions run from 0 to "
+                f"sample {sample} of the batch has {tokens.length} {tokens.whole}, so positions run from 0 to "
                 f"{tokens.length - 1}; got {selector.positions[-1]}. Positions are unpadded."
             )
         return np.array(selector.positions)
@@ -260,8 +336,8 @@ def _mask_of(
     mask = np.array(selector.masks[sample if selector.per_sample else 0])
     if len(mask) != tokens.n:
         raise SiteError(
-            f"image_mask has {len(mask)} values, but sample {sample} of the batch has {tokens.n} image "
-            "tokens."
+            f"image_mask has {len(mask)} values, but sample {sample} of the batch has {tokens.n} "
+            f"{tokens.counted}."
         )
     return mask
 
@@ -319,8 +395,8 @@ def _heads(value: Any) -> Any:
 
 
 def _indices(value: Any, what: str) -> Any:
-    """ "all", a kind of layer, or a tuple of indices without repeats, in the order given."""
-    if isinstance(value, str) and (value == "all" or (what == "layers" and value in _KINDS)):
+    """ "all", or a tuple of indices without repeats, in the order given."""
+    if isinstance(value, str) and value == "all":
         return value
     given = None if isinstance(value, str) else _many(value)
     if given is None:
@@ -340,9 +416,6 @@ def _indices(value: Any, what: str) -> Any:
         raise SiteError(f'{what}= selects nothing; give at least one index, or "all".')
     return found
 
-
-_KINDS = ("attention", "cross")
-"""Kinds of layers that a site names."""
 
 _MOST = 1_000_000
 """Indices or positions in one list: more are a mistake, and would fill the memory."""
@@ -374,10 +447,53 @@ def _integer(value: Any, what: str) -> int:
     return int(value)
 
 
-def _within(index: int, n: int, what: str) -> int:
+def _within(index: int, n: int, what: str, whose: str) -> int:
     if index >= n:
-        raise SiteError(f"the model has {n} {what}s, 0 … {n - 1}; got {what} {index}.")
+        raise SiteError(f"the {whose} has {n} {what}s, 0 … {n - 1}; got {what} {index}.")
     return index
+
+
+def _written(layers: Layers) -> Any:
+    """Layers as JSON."""
+    return layers if isinstance(layers, str) else list(layers)
+
+
+def kinds_of(
+    n_layers: int, linear: Collection[int] = (), cross: Collection[int] = ()
+) -> tuple[LayerKind, ...]:
+    """The kind of each of a decoder's layers, from the numbers of those that do not attend to their sequence."""
+    return tuple(
+        "linear" if layer in linear else "cross" if layer in cross else "attention"
+        for layer in range(n_layers)
+    )
+
+
+def _of_kind(kind: str, kinds: Sequence[LayerKind]) -> list[int]:
+    """The numbers of the layers of a kind.
+
+    Raises:
+        SiteError: There are none.
+    """
+    found = [layer for layer, one in enumerate(kinds) if one == kind]
+    if not found:
+        raise SiteError(
+            f"layers={kind!r} selects nothing: the model's {len(kinds)} layers are of the kind "
+            f"{' and '.join(map(repr, sorted(set(kinds))))} (mllm.layer_kinds). Write layers='all', or the numbers of "
+            "layers."
+        )
+    return found
+
+
+def _one_kind(layers: Iterable[int], linear: Mapping[int, int]) -> None:
+    """Raise `SiteError` for layers of both kinds, whose rows are not the same thing."""
+    named = list(layers)
+    of_linear = [layer for layer in named if layer in linear]
+    if of_linear and len(of_linear) < len(named):
+        raise SiteError(
+            f"layers {of_linear} of this model are linear (gated DeltaNet), the other layers named have a softmax: "
+            'their rows are not the same thing. Name layers of one kind, such as layers="attention", or make it two '
+            "sites."
+        )
 
 
 def _selector_to_json(selector: Selector) -> Any:

@@ -7,6 +7,7 @@ queries, keys and values to nnsight, which costs Python time; the tap executor i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -15,11 +16,17 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.tracing.attention_call import Call
-from interp.tracing.attention_functions import attention_name
+from interp.tracing.decoder_layers import mixer
+from interp.tracing.delta_tap import Rule, rule_name, rules
+from interp.tracing.delta_work import DeltaWork
+from interp.tracing.experts import RouterWork
 from interp.tracing.hooks import COLLECTOR, LayerWork
 from interp.tracing.residual import StreamWork
 
 __all__ = ["as_unified", "attention_call", "carry_out_attention", "source_pass"]
+
+Finishing = Callable[[Call, Tensor, Mapping[str, Any]], Tensor]
+"""(call, its output, its keyword arguments) → the output in its place."""
 
 _CALL = "attention_interface_"
 
@@ -27,9 +34,11 @@ _CALL = "attention_interface_"
 def source_pass(
     nn: Any,
     layers: Sequence[Any],
-    work: Mapping[int, LayerWork],
+    work: Mapping[int, LayerWork | DeltaWork],
     streams: Mapping[int, StreamWork],
+    routing: Mapping[int, RouterWork],
     one_pass: Callable[[], Tensor],
+    tower: Sequence[tuple[Any, Finishing]] = (),
 ) -> Float[Tensor, "sample position token_id"]:
     """One forward pass under the work of its layers; what `one_pass` returned.
 
@@ -38,18 +47,35 @@ def source_pass(
         layers: nnsight's views of the decoder layers.
         work: what to do in the attention of which layer.
         streams: what to do with the output of which layer.
+        routing: what to do with what the router of which layer returns.
         one_pass: runs the model and hands its result through the collector.
+        tower: nnsight's view of attention modules of the vision tower, in the order in which they run, each with what
+            to do with its output; empty where nothing is.
 
     Raises:
         ModelError: Attention whose source does not call transformers' attention interface.
     """
-    calls = {i: attention_call(_attention(layers[i])) for i in sorted(work)}
+    calls = {i: _call_of(layers[i], work[i]) for i in sorted(work)}
+    known = {i: _rule_of(layers[i], one) for i, one in work.items() if isinstance(one, DeltaWork)}
+    seen = [(attention_call(attention), finish) for attention, finish in tower]
     # nnsight wants an input; `one_pass` has its own, which need not be rows of tokens
     with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
-        for i in sorted({*calls, *streams}):
-            if i in calls:
+        for call, finish in seen:
+            positional, kwargs = as_unified(*call.inputs)
+            output = call.output
+            finished = finish(
+                Call.of(positional[0], positional[1:4], positional[4], kwargs), output[0], kwargs
+            )
+            call.output = (finished, *output[1:])
+        for i in sorted({*calls, *routing, *streams}):
+            own = work.get(i)
+            if isinstance(own, DeltaWork):
+                carry_out_delta(calls[i], known[i], own)
+            elif own is not None:
                 positional, kwargs = calls[i].inputs
-                carry_out_attention(calls[i], positional, kwargs, work[i])
+                carry_out_attention(calls[i], positional, kwargs, own)
+            if i in routing:
+                routing[i](reduce(getattr, routing[i].path.split("."), layers[i]).output)
             if i in streams:
                 entering = layers[i].output
                 leaving = streams[i](entering)
@@ -57,11 +83,6 @@ def source_pass(
                     layers[i].output = leaving
         result = getattr(nn, COLLECTOR).output.save()
     return result  # noqa: RET504 - nnsight assigns it when the block ends
-
-
-def _attention(layer: Any) -> Any:
-    """nnsight's view of a layer's attention."""
-    return getattr(layer, str(attention_name(layer._module)))
 
 
 def carry_out_attention(
@@ -85,6 +106,33 @@ def carry_out_attention(
         finished = work.finish(made, output[0])
     if finished is not output[0]:
         call.output = (finished, *output[1:])
+
+
+def carry_out_delta(call: Any, rule: Rule, work: DeltaWork) -> None:
+    """Carries out a gated DeltaNet layer's work at nnsight's view of its rule's call, inside a trace.
+
+    Args:
+        call: the view.
+        rule: the rule that is called there.
+        work: what to do.
+    """
+    tensors, options = call.inputs
+    output, state = call.output
+    finished, left = work.finish(rule, tensors, options, output, state)
+    if finished is not output or left is not state:
+        call.output = (finished, left)
+
+
+def _call_of(layer: Any, work: LayerWork | DeltaWork) -> Any:
+    """nnsight's view of the call that a layer's work is done at."""
+    if not isinstance(work, DeltaWork):
+        return attention_call(mixer(layer))
+    return getattr(layer.linear_attn.source, f"{rule_name(work.recorder.step)}_0")
+
+
+def _rule_of(layer: Any, work: DeltaWork) -> Rule:
+    """The rule of a gated DeltaNet layer that runs in this pass."""
+    return rules(layer.linear_attn._module)[rule_name(work.recorder.step)]
 
 
 def attention_call(attention: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial, reduce
 from numbers import Integral
@@ -16,22 +16,25 @@ import xarray as xr
 from torch import Tensor
 
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
+from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
+from interp.tracing.delta_work import DeltaWork
 from interp.tracing.edits import AttentionEdit, Edit, check_edits
 from interp.tracing.encoding import Batch
+from interp.tracing.experts import RouterWork, routing_work
 from interp.tracing.finite import check_reads, refuse
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
-from interp.tracing.labels import label_rows
+from interp.tracing.labels import LINEAR, label_rows
 from interp.tracing.layer_plan import LayerPlan, Request, make_plan, resolve
 from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.padding import Layout
 from interp.tracing.per_sample import for_samples
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.prefix_pass import Samples, given_as, prefix_before
-from interp.tracing.reads import Read
+from interp.tracing.reads import Experts, Read
 from interp.tracing.residual import StreamWork, make_stream_plan
 from interp.tracing.run import (
     ContrastStream,
@@ -41,6 +44,8 @@ from interp.tracing.run import (
     run,
 )
 from interp.tracing.source import source_pass
+from interp.tracing.vision_request import Tower, VisionSelection, of_tower
+from interp.tracing.vision_work import VisionWork, make_vision_work
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = [
@@ -65,12 +70,14 @@ class SampleTrace:
         tokens: Where its tokens are.
         answer: The generated text; None without generate=.
         ids: The generated tokens, the end included if it came; empty without generate=.
+        patches: Where its patches are in the vision tower; None unless that was read or edited.
     """
 
     reads: tuple[xr.DataArray, ...]
     tokens: TokenMap
     answer: str | None = None
     ids: tuple[int, ...] = ()
+    patches: PatchMap | None = None
 
     @property
     def rows(self) -> xr.DataArray:
@@ -78,12 +85,13 @@ class SampleTrace:
 
         The last dimension is "token", numbered as the image tokens are, when only image tokens are read, else
         "key". "query" (of step 0) and "key" are unpadded positions; so is the coordinate "position", along the
-        last dimension. With (layer, head) pairs, "head" is a MultiIndex of "layer" and "head_in_layer".
+        last dimension. With (layer, head) pairs, "head" is a MultiIndex of "layer" and "head_in_layer". Rows of gated
+        DeltaNet layers are named "linear attention" and say that they are signed (`attrs`).
 
         Raises:
             SiteError: The trace has no `Rows`, or several: use `reads`.
         """
-        return _only(self.reads, "attention", "Rows(interp.Site())")
+        return _only(self.reads, ("attention", LINEAR), "Rows(interp.Site())")
 
     @property
     def residual(self) -> xr.DataArray:
@@ -94,7 +102,16 @@ class SampleTrace:
         Raises:
             SiteError: The trace has no `Residual`, or several: use `reads`.
         """
-        return _only(self.reads, "residual", "Residual()")
+        return _only(self.reads, ("residual",), "Residual()")
+
+    @property
+    def experts(self) -> xr.DataArray:
+        """The routing of the trace's only `Experts`: ([step,] layer, token or position, expert), float32.
+
+        Raises:
+            SiteError: The trace has no `Experts`, or several: use `reads`.
+        """
+        return _only(self.reads, "experts", "Experts()")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +153,8 @@ class Trace(Sequence):
         return _joined([sample.rows for sample in self.samples])
 
 
-def _only(reads: Sequence[xr.DataArray], name: str, example: str) -> xr.DataArray:
-    found = [read for read in reads if read.name == name]
+def _only(reads: Sequence[xr.DataArray], names: Sequence[str], example: str) -> xr.DataArray:
+    found, name = [read for read in reads if read.name in names], names[0]
     if len(found) != 1:
         kind = "rows" if name == "attention" else name
         raise SiteError(
@@ -151,7 +168,7 @@ def _joined(rows: Sequence[xr.DataArray]) -> xr.DataArray:
     last = rows[0].dims[-1]
     ragged = [d for d in rows[0].dims if d in ("step", "query", last)]
     sizes = {d: max(r.sizes[d] for r in rows) for d in ragged}
-    plain = [r.drop_vars([d for d in (*ragged, "position") if d in r.coords]) for r in rows]
+    plain = [r.drop_vars([name for name, at in r.coords.items() if {*ragged} & {*at.dims}]) for r in rows]
     padded = [r.pad({d: (0, sizes[d] - r.sizes[d]) for d in ragged}, constant_values=np.nan) for r in plain]
     places = np.full((len(rows), sizes[last]), np.nan)
     for line, r in zip(places, rows, strict=True):
@@ -302,11 +319,13 @@ class _Asked:
                 )
             answers, ids = _answers(mllm, outcome)
             n_steps = None if ids is None else [len(one) for one in ids]
-            rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps)
+            patches = () if request.tower is None else request.tower.patches
+            rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps, patches)
             check_reads(mllm, batch, rows, edits)
             logits = outcome.logits.cpu().numpy()
         n = len(batch)
-        parts = zip(rows, batch.tokens, answers or [None] * n, ids or [()] * n, strict=True)
+        own = patches or [None] * n
+        parts = zip(rows, batch.tokens, answers or [None] * n, ids or [()] * n, own, strict=True)
         return Trace(
             samples=tuple(SampleTrace(*part) for part in parts),
             logits=xr.DataArray(logits, dims=["sample", "token_id"], name="logits"),
@@ -344,14 +363,20 @@ def execute(
     """
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
+    tower = None
+    if any(map(of_tower, (*reads, *edits))):
+        tower = Tower(batch.patches, mllm.n_vision_layers, mllm.n_vision_heads)
     request = resolve(
         reads,
         edits,
         batch.tokens,
         n_layers=mllm.n_layers,
         n_heads=mllm.n_heads,
+        linear=mllm.linear_heads,
         visibility=mllm.visibility,
-        kinds=mllm.layer_kinds,
+        routed=mllm.routers if any(isinstance(read, Experts) for read in reads) else (),
+        tower=tower,
+        cross=mllm.cross_layers,
     )
     merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
@@ -443,7 +468,18 @@ def _run(
     recorder = Recorder()
     work = _work(mllm, request, layout, before, recorder)
     streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
+    routed = make_stream_plan(request, layout, mllm.layer_devices, "experts")
     if mllm.server is not None:
+        if routed.prefill or routed.decode:
+            raise ServerError(
+                "a job on an NDIF server does not hand back what routers return. Leave Experts out, or load the model "
+                "without remote=True."
+            )
+        if request.tower is not None:
+            raise ServerError(
+                "the vision tower's attention cannot be read or edited on an NDIF server: jobs carry work for the "
+                "language model's layers alone. Load the model without remote=True."
+            )
         if decoding.contrast is not None:
             raise ServerError(
                 "guidance against the model without the image needs a second stream of passes beside the first, which "
@@ -467,17 +503,35 @@ def _run(
         contrast=contrast,
         keep=keep,
     )
-    executor = _by_source if mllm.executor == "source" else _by_tap
-    return executor(mllm, work, streams, once)
+    vision = _vision(mllm, request, recorder)
+    paths = mllm.routers if routed.prefill or routed.decode else {}
+    routing = routing_work(routed, mllm.installation.layers, paths, recorder)
+    if mllm.executor == "source":
+        outcome = _by_source(mllm, work, streams, routing, vision, once, recorder)
+    else:
+        outcome = _by_tap(mllm, work, streams, routing, vision, once)
+    if vision is not None:
+        vision.check()
+    return outcome
+
+
+def _vision(mllm: WrappedModel, request: Request, recorder: Recorder) -> VisionWork | None:
+    """What to do in the vision tower; None where nothing is."""
+    if request.tower is None:
+        return None
+    reads = {n: one for n, one in enumerate(request.selections) if isinstance(one, VisionSelection)}
+    attentions = mllm.vision_attentions
+    return make_vision_work(reads, request.vision_edits, request.tower, attentions, recorder, mllm.family)
 
 
 def _work(
     mllm: WrappedModel, request: Request, layout: Layout, before: Prefix | None, recorder: Recorder
-) -> dict[int, LayerWork]:
-    """What to do in the attention of which layer; after a prefix every layer needs its keys and values."""
+) -> dict[int, Any]:
+    """What to do in which layer's attention, or DeltaNet; after a prefix all attention needs its keys and values."""
     plan = make_plan(request, layout, mllm.shape)
     none = LayerPlan()
-    layers = sorted({*plan.prefill, *plan.decode}) if before is None else range(mllm.n_layers)
+    busy = {*plan.prefill, *plan.decode}
+    layers = sorted(busy if before is None else {*busy, *mllm.attention_layers})
     lines: dict[torch.device, Tensor] = {}
     by_source = mllm.executor == "source"
     if before is not None and before.lines is not None and not before.in_turn and not by_source:
@@ -492,16 +546,21 @@ def _work(
     def numbers_of(layer: int) -> Tensor | None:
         return None if before is None else lines.get(before.keys[layer].device)
 
-    return {
-        i: LayerWork(plan.prefill.get(i, none), plan.decode.get(i, none), recorder, held(i), numbers_of(i))
-        for i in layers
-    }
+    def made(layer: int) -> Any:
+        own = plan.prefill.get(layer, none), plan.decode.get(layer, none)
+        if mllm.layer_kinds[layer] == "linear":
+            return DeltaWork(*own, recorder)
+        return LayerWork(*own, recorder, held(layer), numbers_of(layer))
+
+    return {i: made(i) for i in layers}
 
 
 def _by_tap(
     mllm: WrappedModel,
-    work: Mapping[int, LayerWork],
+    work: Mapping[int, Any],
     streams: Mapping[int, StreamWork],
+    routing: Mapping[int, RouterWork],
+    vision: VisionWork | None,
     run: Callable[..., Outcome],
 ) -> Outcome:
     """The run with its layers armed, inside an nnsight trace that is handed the whole outcome, once."""
@@ -510,23 +569,29 @@ def _by_tap(
         return mllm.installation.collector(run())
 
     collector = getattr(mllm.nn, COLLECTOR)
+    tower = nullcontext() if vision is None else vision.armed()
     # nnsight wants an input; `collect` has its own
-    with mllm.installation.armed(work, streams), mllm.nn.trace(torch.zeros(1), fn=collect):
+    armed = mllm.installation.armed(work, streams, routing)
+    with armed, tower, mllm.nn.trace(torch.zeros(1), fn=collect):
         outcome = collector.output.save()
     return outcome  # noqa: RET504 - nnsight assigns it when the block ends
 
 
 def _by_source(
     mllm: WrappedModel,
-    work: Mapping[int, LayerWork],
+    work: Mapping[int, Any],
     streams: Mapping[int, StreamWork],
+    routing: Mapping[int, RouterWork],
+    vision: VisionWork | None,
     run: Callable[..., Outcome],
+    recorder: Recorder,
 ) -> Outcome:
-    """The run as one nnsight trace per pass."""
+    """The run as one nnsight trace per pass; the vision tower runs in the first."""
 
     def within(one_pass: Callable[[], Tensor]) -> Tensor:
         collect = mllm.installation.collector
-        return source_pass(mllm.nn, mllm.layers, work, streams, lambda: collect(one_pass()))
+        seen = () if vision is None or recorder.step else vision.seen_by(mllm.vision_views)
+        return source_pass(mllm.nn, mllm.layers, work, streams, routing, lambda: collect(one_pass()), seen)
 
     with mllm.installation.armed({}):
         return run(within=within)

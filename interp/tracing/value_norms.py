@@ -55,7 +55,7 @@ def projected_norms(
     wanted = {layer: _Projected(padded[devices[layer]]) for layer in layers}
     work: dict[int, Any] = dict(wanted)
     if before is not None:
-        for i in range(mllm.n_layers):
+        for i in mllm.attention_layers:
             work.setdefault(i, _Projected(None)).prefix = before.layer(i)
     with mllm.installation.armed(work), torch.no_grad(), _watched(mllm, wanted):
         inputs, cache = pass_inputs(batch, before)

@@ -1,4 +1,4 @@
-"""What a prompt's rows can see: causal, image blocks that see both ways, whole prompts, sliding windows."""
+"""What a prompt's rows can see: causal, image blocks that see both ways, whole prompts, sliding windows, chunks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from interp.inputs.tokens import TokenMap
 from interp.models.base import Attends
 from interp.tracing.rope import Rope
 
-__all__ = ["Visibility", "windows"]
+__all__ = ["Visibility", "chunks", "windows"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,15 @@ class Visibility:
         windows: for each layer, how many positions a row sees of itself and what comes before it; None for
             all. An image block is seen whole whatever the window, but for "sliding_image_blocks".
         rope: its rotary positions, whose frequencies may depend on the length of a pass.
+        chunks: for each layer, how many positions a chunk holds; a row sees nothing before its own chunk. None for all.
+        recurrent: whether some layers carry a state from token to token, which padding inside a prompt would wear off.
     """
 
     attends: Attends = "causal"
     windows: tuple[int | None, ...] = ()
     rope: Rope = field(default_factory=Rope)
+    chunks: tuple[int | None, ...] = ()
+    recurrent: bool = False
 
     @property
     def prefix_exact(self) -> bool:
@@ -38,15 +42,24 @@ class Visibility:
 
     @property
     def narrowest(self) -> int | None:
-        """The smallest window of any layer."""
-        return min((w for w in self.windows if w is not None), default=None)
+        """The smallest window or chunk of any layer."""
+        return min((n for n in (*self.windows, *self.chunks) if n is not None), default=None)
+
+    @property
+    def limits(self) -> tuple[int | None, ...]:
+        """The window or chunk of each layer; empty where all rows see all that comes before them."""
+        pairs = zip(self.windows, self.chunks or (None,) * len(self.windows), strict=True)
+        return tuple(chunk if window is None else window for window, chunk in pairs)
 
     def windows_fit(self, heads: Sequence[int], lengths: Sequence[int], generate: int = 0) -> bool:
         """Whether rows see what they should where prompts' first `heads` positions were run before the rest.
 
-        Sliding windows count columns, so padding between prefix and rest must not lie inside one.
+        Sliding windows and chunks count columns, so padding between prefix and rest must not lie inside one; and states
+        go on through padding.
         """
         rests = [length - n for length, n in zip(lengths, heads, strict=True)]
+        if self.recurrent and len(set(rests)) > 1:
+            return False
         widest = max(heads) + max(rests) + generate
         return self.narrowest is None or self.narrowest >= widest or len(set(rests)) == 1
 
@@ -69,7 +82,9 @@ class Visibility:
     def seen(self, tokens: TokenMap, row: int, layer: int) -> Int[np.ndarray, " key"]:
         """The positions a row of the prompt sees in a layer."""
         window = self.windows[layer] if self.windows else None
+        chunk = self.chunks[layer] if self.chunks else None
         first = 0 if window is None else max(0, row - window + 1)
+        first = first if chunk is None else max(first, row // chunk * chunk)
         if self.attends == "prefix":
             return np.arange(tokens.length)
         seen = np.arange(first, row + 1)
@@ -91,6 +106,12 @@ def windows(config: Any, n_layers: int) -> tuple[int | None, ...]:
     if kinds is None:
         return (int(window),) * n_layers
     return tuple(int(window) if kind == "sliding_attention" else None for kind in kinds)
+
+
+def chunks(config: Any, n_layers: int) -> tuple[int | None, ...]:
+    """The chunk of each decoder layer of a text config (Llama 4); None where a layer sees everything."""
+    kinds = getattr(config, "layer_types", None) or (None,) * n_layers
+    return tuple(int(config.attention_chunk_size) if kind == "chunked_attention" else None for kind in kinds)
 
 
 def _runs(positions: Int[np.ndarray, " token"]) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar, get_args
 
@@ -16,16 +16,19 @@ from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter, attends_in
 from interp.models.base import Attends, Maps
 from interp.models.configs import layer_configs
-from interp.tracing.attention_functions import attention_name, takes_masks
+from interp.models.vision_patches import tower_attention, tower_layers
+from interp.tracing.attention_functions import takes_masks
+from interp.tracing.decoder_layers import Decoder, Shape
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
+from interp.tracing.experts import router_paths
 from interp.tracing.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
 from interp.tracing.hooks import Installation
 from interp.tracing.key_layers import key_layers
-from interp.tracing.layer_plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
-from interp.tracing.visibility import Visibility, windows
+from interp.tracing.site import LayerKind
+from interp.tracing.visibility import Visibility, chunks, windows
 from interp.tracing.weights import versions
 
 __all__ = ["WrappedModel"]
@@ -81,15 +84,39 @@ class WrappedModel:
         return [self.nn.get(paths[layer]) for layer in self.adapter.layers(self.hf)]
 
     @property
-    def n_layers(self) -> int:
-        """Decoder layers."""
-        return len(self.installation.attentions)
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """What mixes the tokens of each decoder layer.
+
+        "attention" is a softmax over the layer's own sequence, "linear" a gated DeltaNet, "cross" a softmax over the
+        image's keys alone.
+        """
+        return self.installation.kinds
 
     @property
-    def layer_kinds(self) -> tuple[str, ...]:
-        """What each decoder layer attends to: "attention" to its own sequence, "cross" to the image alone."""
-        cross = {layer for layer in self.installation.layers if attention_name(layer) == "cross_attn"}
-        return tuple("cross" if layer in cross else "attention" for layer in self.installation.layers)
+    def attention_layers(self) -> tuple[int, ...]:
+        """The decoder layers of kind "attention": all of most models."""
+        return tuple(i for i, kind in enumerate(self.layer_kinds) if kind == "attention")
+
+    @property
+    def cross_layers(self) -> tuple[int, ...]:
+        """The cross-attention layers, whose keys are the image's; none of most models."""
+        return tuple(i for i, kind in enumerate(self.layer_kinds) if kind == "cross")
+
+    @property
+    def linear_heads(self) -> dict[int, int]:
+        """The gated DeltaNet layers of a hybrid model, and how many (value) heads each has."""
+        modules = enumerate(self.installation.attentions)
+        return {i: int(one.num_v_heads) for i, one in modules if self.layer_kinds[i] == "linear"}
+
+    @property
+    def decoder(self) -> Decoder:
+        """Its layers by kind, with their heads."""
+        return Decoder(self.n_layers, self.n_heads, self.linear_heads, self.cross_layers)
+
+    @property
+    def n_layers(self) -> int:
+        """Decoder layers, of every kind."""
+        return len(self.installation.attentions)
 
     @property
     def maps(self) -> Maps:
@@ -116,7 +143,7 @@ class WrappedModel:
 
     @property
     def n_heads(self) -> int:
-        """Query heads of each decoder layer."""
+        """Query heads of each attention layer."""
         return int(self._text_config.num_attention_heads)
 
     @property
@@ -129,6 +156,49 @@ class WrappedModel:
     def key_layers(self) -> tuple[int, ...]:
         """For each decoder layer, the one whose keys and values it attends to: itself but for layers that share."""
         return key_layers(self._text_config, self.n_layers)
+
+    @cached_property
+    def routers(self) -> dict[int, str]:
+        """The path of the router inside each layer that has experts, by layer; empty for a model without.
+
+        Raises:
+            ModelError: A layer with experts whose router is not known.
+        """
+        return router_paths(self.adapter.layers(self.hf))
+
+    @cached_property
+    def vision_attentions(self) -> list[Any]:
+        """The attention module of each layer of the vision tower.
+
+        Raises:
+            ModelError: The model has no tower whose attention goes through transformers' attention interface.
+        """
+        find = getattr(self.adapter, "vision_layers", tower_layers)
+        return [tower_attention(layer) for layer in find(self.hf)]
+
+    @cached_property
+    def vision_views(self) -> list[Any]:
+        """nnsight's views of `vision_attentions`."""
+        paths = {module: path for path, module in self.hf.named_modules()}
+        return [self.nn.get(paths[attention]) for attention in self.vision_attentions]
+
+    @property
+    def n_vision_layers(self) -> int:
+        """Layers of the vision tower.
+
+        Raises:
+            ModelError: As `vision_attentions`.
+        """
+        return len(self.vision_attentions)
+
+    @property
+    def n_vision_heads(self) -> int:
+        """Heads of each layer of the vision tower.
+
+        Raises:
+            ModelError: As `vision_attentions`.
+        """
+        return int(self.vision_attentions[0].num_heads)
 
     @property
     def vocabulary_size(self) -> int:
@@ -208,8 +278,10 @@ class WrappedModel:
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
         devices = self.layer_devices
-        shape = Shape(self.n_layers, *heads, self.device, masks, self.visibility.windows, devices)
-        return replace(shape, kinds=self.layer_kinds)
+        linear, cross = self.linear_heads, bool(self.cross_layers)
+        return Shape(
+            self.n_layers, *heads, self.device, masks, self.visibility.limits, devices, linear, cross
+        )
 
     @cached_property
     def visibility(self) -> Visibility:
@@ -223,7 +295,8 @@ class WrappedModel:
             raise ModelError(
                 f"an adapter's attends is one of {', '.join(get_args(Attends))}; {self.family} has {attends!r}."
             )
-        return Visibility(attends, windows(self._text_config, self.n_layers), self.rope)
+        text, n, recurrent = self._text_config, self.n_layers, "linear" in self.layer_kinds
+        return Visibility(attends, windows(text, n), self.rope, chunks(text, n), recurrent)
 
     @property
     def rope(self) -> Rope:

@@ -47,7 +47,8 @@ GEOMETRY = [
     ("md.cells('qwen2_vl', {'patch_size': 16}, {})", "Pass the processor of this checkpoint", "md.cells('qwen2_vl', {}, {})"),
     ("md.cells('qwen2_vl', {'size': {'height': 56, 'width': 56}}, {})", "Set both", "md.cells('qwen2_vl', *2 * [{'size': {'shortest_edge': 28**2, 'longest_edge': 8 * 28**2}}])"),
     ("md.cells('qwen2_vl', {}, {'size': md.FOUR})", "Set them on processor.image_processor", "md.cells('qwen2_vl', {'size': md.FOUR}, {'size': md.FOUR})"),
-    ("md.family_of('qwen3_vl').footprints([(140, 84)], {'video_grid_thw': [1]}, None, None)", "pass its frames as images", "md.mllm_of('qwen3_vl').trace(Sample(images=[PIC, PIC], question='?'))"),
+    ("md.asked('llama4', size={'height': 42, 'width': 42})", "Set processor.image_processor.size", "md.asked('llama4', size={'height': 56, 'width': 56})"),
+    ("md.asked('llama4', size={'height': 42, 'width': 42})", "pass the processor of this checkpoint", "md.asked('llama4')"),
     ("md.cells('llava', {}, {'do_center_crop': False})", "Set them on processor.image_processor instead", "md.cells('llava', *2 * [{'do_center_crop': False}])"),
     ("md.asked('llava', size={'max_height': 56, 'max_width': 56})", "Pass adapter= with your own footprints", "md.asked('llava', size={'max_height': 56, 'max_width': 56}, adapter=md.Own('llava', (4, 4)))"),
     ("md.cells('mistral3', {}, {'size': {'longest_edge': 56}})", "Set them on processor.image_processor instead", "md.cells('mistral3', *2 * [{'size': {'longest_edge': 56}}])"),
@@ -143,6 +144,12 @@ ELSEWHERE: dict[str, str] = {
     "{…} expects every patch of the tower": "tests/models/families/test_cohere.py: no checkpoint is known to lack it",
     "the processor's views have (height, width) and patches of": "tests/models/families/test_molmo2.py",
     "layers of {…} share keys, and on a server": "tests/tracing/test_key_layers.py: there is no server here",
+    "{…} has no module that transformers calls its image encoder": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
+    "the adapter {…} does not say where the patches": "tests/tracing/test_vision_rows.py::test_a_batch_or_adapter_without_patches_is_refused",
+    "the patches of a video are not mapped yet": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
+    "the vision tower's grids hold more tokens": "families whose patches are of another form, such as kimi_k25",
+    "{…} image tokens are not whole grids": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
+    "with S² (LLaVA-Tri) the vision tower runs over the image": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
 }  # the beginning of a message: why no row follows it, or the test that does
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (84, 140, 3), dtype=np.uint8)

@@ -67,12 +67,27 @@ ROWS: list[tuple[str, str, str]] = [
     ("mllm.encode([Sample(PIC, 'is </s> there')])", "sample.replace(question", "mllm.encode([Sample(PIC, 'is </s> there').replace(question='is the end there')])"),
     ("mllm.encode([Sample(PIC, 'which ?', options=['a', '</s>'])])", "sample.replace(options", "mllm.encode([Sample(PIC, 'which ?', options=['a', '</s>']).replace(options=['a', 'the end'])])"),
     ("tr.templated(tr.USER).encode([one], Prompt('{question}', system='be brief'))", "interp.Prompt(template='be brief {question}')", "tr.templated(tr.USER).encode([one], interp.Prompt(template='be brief {question}'))"),
+    # mixtures of experts
+    ("mllm.trace([one], reads=[interp.Experts()])", "Use it with a mixture of experts", "tr.mixture().trace([one], reads=[interp.Experts()])"),
+    ("tr.mixture().trace([one], reads=[interp.Experts(layers=[0, 1])])", "Leave those out", "tr.mixture().trace([one], reads=[interp.Experts(layers=[1])])"),
+    ("tr.mixture().trace([one], reads=[interp.Experts(layers=[0, 1])])", 'layers="all"', "tr.mixture().trace([one], reads=[interp.Experts(layers='all')])"),
+    ("tr.tempered().trace(tr.two())", "batch_size=1", "tr.tempered().trace(tr.two(), batch_size=1)"),
     # sites
     ("mllm.trace([one], reads=[Rows(Site(keys=interp.positions([999])))])", "positions run from 0", "mllm.trace([one], reads=[Rows(Site(keys=interp.positions([0, tokens.length - 1])))])"),
     ("mllm.trace([one], reads=[Rows(Site(keys=['answer']))])", "write queries='answer' with generate=2", "mllm.trace([one], reads=[Rows(Site(queries='answer'))], generate=2)"),
     ("mllm.trace([one], edits=[Knockout(Site(keys=['answer']))])", "for an edit steps='decode' or 'all'", "mllm.trace([one], edits=[Knockout(Site(queries='answer'), steps=steps) for steps in ('decode', 'all')], generate=2)"),
     ("mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "Give one per sample", "mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(1))))])"),
     ("mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "a single mask (token,)", "mllm.trace([one, one], reads=[Rows(Site(keys=image_mask(tr.masks(2)[0])))])"),
+    # the vision tower
+    ("Site(tower='vision')", 'write queries="patches"', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries='patches'))])"),
+    ("Site(tower='vision')", '"cls" or "register" where the tower has them', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries='cls'))])"),
+    ("Site(tower='vision')", '"all", interp.positions([…])', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries=q)) for q in ('all', interp.positions([1]))])"),
+    ("Site(tower='vision', queries='cls', keys='text')", "interp.image_mask(…) over patches", "mllm.trace([one], reads=[Rows(Site(tower='vision', queries='cls', keys=image_mask(tr.np.arange(mllm.encode([one]).patches[0].n) < 3)))])"),
+    ("mllm.trace([one], reads=[Rows(Site(tower='vision', queries='register'))])", "interp.positions([…]) and interp.image_mask", "mllm.trace([one], reads=[Rows(Site(tower='vision', queries=interp.positions([0])))])"),
+    ("mllm.trace([one], edits=[PatchRows(tr.IN_TOWER, tr.np.zeros((1, 1, 1, 1)))])", "In the vision tower use Knockout, ScaleWeights", "mllm.trace([one], edits=[Knockout(tr.IN_TOWER, 'zero'), interp.ScaleWeights(tr.IN_TOWER, 2)])"),
+    ("mllm.trace([one], edits=[Knockout(tr.IN_TOWER, steps='all')], generate=2)", "so its edits have steps='prefill'", "mllm.trace([one], edits=[Knockout(tr.IN_TOWER, steps='prefill')], generate=2)"),
+    ("mllm.trace([one], edits=[Knockout(Site(tower='vision', queries='all', keys='all'))])", "Leave it a key", "mllm.trace([one], edits=[Knockout(Site(tower='vision', queries='all', keys='cls'))])"),
+    ("mllm.trace([one], edits=[Knockout(Site(tower='vision', queries='all', keys='all'))])", 'or use Knockout(…, mode="zero")', "mllm.trace([one], edits=[Knockout(Site(tower='vision', queries='all', keys='all'), mode='zero')])"),
     ("Site(heads=(0, 1))", "heads=[0, 1]", "Site(heads=[0, 1])"),
     ("Site(heads=(0, 1))", "heads=[(0, 1)]", "Site(heads=[(0, 1)])"),
     ("tapped(queries='question', batch=mllm.encode(tr.two()))", "Tap one sample at a time", "[tapped(queries='question', batch=mllm.encode([each])) for each in tr.two()]"),
@@ -114,6 +129,16 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.offloaded().to_lens()", "Load the model without that", "mllm.to_lens()"),
     ("tr.quantised().to_lens()", "Load the model without that", "mllm.to_lens()"),
     ("indicators.ValueWeightedAttention()(tr.renamed(), [one])", "Use Attention()", "Attention()(tr.renamed(), [one])"),
+    # hybrid models
+    ("tr.hybrid().trace([one], reads=[Rows(Site(layers=[2, 3]))])", 'such as layers="attention"', "tr.hybrid().trace([one], reads=[Rows(Site(layers='attention'))])"),
+    ("tr.hybrid().trace([one], reads=[Rows(Site(layers=[2, 3]))])", "or make it two sites", "tr.hybrid().trace([one], reads=[Rows(Site(layers=[2])), Rows(Site(layers=[3]))])"),
+    ("Attention(layers=[0])(tr.hybrid(), [one])", 'name some of them, or layers="attention"', "[Attention(layers=each)(tr.hybrid(), [one]) for each in ([3], 'attention')]"),
+    ("tr.hybrid().trace([one], edits=[Boost(Site(layers=[0]), 0.5)])", "Name attention layers", "tr.hybrid().trace([one], edits=[Boost(Site(layers='attention'), 0.5)])"),
+    ("tr.hybrid().trace([one], edits=[Knockout(Site(layers=[0]), 'zero')])", 'Knockout(site, "renormalise")', "tr.hybrid().trace([one], edits=[Knockout(Site(layers=[0]), 'renormalise')])"),
+    ("indicators.Rollout()(tr.hybrid(), [one])", "Use Attention(), or TokenKnockout()", "[each(tr.hybrid(), [one]) for each in (Attention(), indicators.TokenKnockout())]"),
+    ("tr.hybrid().to_lens()", "Use mllm.trace", "tr.hybrid().trace([one], reads=[Rows(Site(layers=each)) for each in ('attention', 'linear')])"),
+    ("metrics.kl_divergence(tr.delta_rows(), [True] * 3 + [False] * 9)", "Take interp.metrics.positive_part(map)", "metrics.kl_divergence(metrics.positive_part(tr.delta_rows()), [True] * 3 + [False] * 9)"),
+    ("metrics.kl_divergence(tr.delta_rows(), [True] * 3 + [False] * 9)", "auroc, average_precision and pointing_game take values as they are", "[each(tr.delta_rows(), [True] * 3 + [False] * 9) for each in (metrics.auroc, metrics.average_precision, metrics.pointing_game)]"),
     # TransformerLens
     ("tr.lens().run_with_cache([one], hooks=['hook_patern'])", "attn.hook_pattern", "tr.lens().run_with_cache([one], hooks=['attn.hook_pattern'])"),
     ("tr.lens().run_with_cache([one], hooks=['ln1.hook_scale'])", "lens.bridge.run_with_cache(ids, **others)", "tr.lens().bridge.run_with_cache(batch.inputs['input_ids'], **tr.others(batch.inputs))[1]['blocks.0.ln1.hook_scale']"),
@@ -128,7 +153,18 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.lens().logit_lens([one], ['pancreas'])", "a shorter word", "tr.lens().logit_lens([one], ['lung'])"),
 ]  # fmt: skip
 
+IN_TOWER = interp.Site(tower="vision", queries="cls", keys=interp.positions([3]))
+
 ELSEWHERE: dict[str, str] = {
+    "{…}.forward does not call transformers'": "tests/tracing/test_delta_tap.py::test_a_forward_that_calls_no_rule_is_named",
+    "the weights of this {…} are moved by accelerate": "tests/tracing/test_delta_tap.py::test_weights_that_accelerate_fetches_are_named",
+    "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/test_delta_knockouts.py::test_a_kept_pass_after_a_prefix_cannot_erase_what_its_states_hold",
+    "mode='zero' sets weights of a softmax": "tests/tracing/test_delta_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
+    "the vision tower's attention cannot be read or edited on an NDIF server": "needs a server; the message names the argument to leave out",
+    "the vision tower is not read on an NDIF server": "needs a server; the message names the argument to leave out",
+    "layer {…} of the vision tower was seen to attend over": "tests/tracing/test_vision_rows.py::test_an_adapter_that_miscounts_is_refused",
+    "the vision tower has {…} positions, but the adapter": "tests/tracing/test_sinks.py::test_an_adapter_that_miscounts_is_refused",
+    "this batch was made without its model": "tests/tracing/test_vision_rows.py::test_a_batch_or_adapter_without_patches_is_refused",
     "interp.tracing has no": "tests/test_public_names.py::test_a_misspelt_name_of_the_tracing_room_is_refused",
     "torch's default device is meta": "tests/tracing/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
@@ -147,6 +183,8 @@ ELSEWHERE: dict[str, str] = {
     "job {…} was sent with other samples": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "job {…} is not done on": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "these samples need several passes, so they are several jobs": "tests/tracing/test_remote.py::test_several_passes_are_not_submitted",
+    "a job on an NDIF server does not hand back": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "layer {…} ({…}) has experts, but no router": "tests/tracing/test_experts.py::test_a_router_that_is_not_known",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
 
@@ -193,6 +231,32 @@ def answering(*, nan: bool = False) -> Mllm:
 @cache
 def _mllm() -> Mllm:
     return interp.wrap(*tiny("llava"))
+
+
+@cache
+def mixture() -> Mllm:
+    """A model whose first layer has no experts."""
+    return interp.wrap(*tiny("qwen3_vl_moe"))
+
+
+def tempered() -> Mllm:
+    """A Llama 4 that scales its queries from position 39 on."""
+    hf, processor = tiny("llama4")
+    hf.config.text_config.floor_scale = 40
+    for layer in hf.language_model.model.layers:
+        layer.self_attn.floor_scale = 40
+    return interp.wrap(hf, processor)
+
+
+def hybrid() -> Mllm:
+    """A model three of whose four layers are gated DeltaNets."""
+    return interp.wrap(*tiny("qwen3_5_moe"))
+
+
+def delta_rows() -> Any:
+    """A signed row over its 12 image tokens."""
+    found = hybrid().trace([_sample("where ?")], reads=[interp.Rows(interp.Site(layers=[2]), reduce="head")])
+    return found[0].rows[0, 0]
 
 
 def rows(site: interp.Site) -> np.ndarray:

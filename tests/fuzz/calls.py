@@ -44,6 +44,10 @@ def sample(**fields: Any) -> Sample:
     return Sample(picture(), **{**given, **fields})
 
 
+def _video() -> dict[str, Any]:
+    return {"video": [picture(), picture(), picture()], "question": "is it red?", "fps": 2.0}
+
+
 def samples() -> data.Samples:
     """Two samples that say they are of no split."""
     return data.Samples([sample(id="one"), sample(id="two", question="is it red?", answer="yes")], "tried")
@@ -71,6 +75,7 @@ def _edits() -> list[Call]:
         ),
         Call("Rows", interp.Rows, own),
         Call("Residual", interp.Residual),
+        Call("Experts", interp.Experts),
         Call("Site", interp.Site),
         Call("Site.resolve", SITE.resolve, given(n_layers=3, n_heads=4)),
         Call("Site.from_dict", interp.Site.from_dict, given(values=SITE.to_dict())),
@@ -91,6 +96,8 @@ def _inputs() -> list[Call]:
         Call("Mask", interp.Mask, given(values=np.eye(4, dtype=bool))),
         Call("Mask.check", interp.Mask(np.eye(4, dtype=bool)).check, given(size=(4, 4))),
         Call("Sample", interp.Sample, lambda: {"image": picture(), "question": "is it red?"}),
+        Call("Sample of a video", interp.Sample, lambda: _video() | {"n_frames": 2}),
+        Call("Sample of a video at a rate", interp.Sample, lambda: _video() | {"video_fps": 1.0}),
         Call("Sample.load", one.load),
         Call("Sample.replace", one.replace, given(question="?", boxes=[], meta={}, image=picture(), id="x")),
         Call("Prompt", interp.Prompt),
@@ -188,6 +195,7 @@ def _metrics() -> list[Call]:
         Call("most_important", metrics.most_important, given(map=MAP, fractions=[0.5])),
         Call("normalised", metrics.normalised, given(values=[1.0, 0.5], untouched=1.0, removed=0.0)),
         Call("tokens_first", metrics.tokens_first, given(map=MAP)),
+        Call("positive_part", metrics.positive_part, given(map=MAP)),
         Call("spearman", metrics.spearman, given(a=MAP, b=MAP[::-1])),
         Call("kendall", metrics.kendall, given(a=MAP, b=MAP[::-1])),
         Call("metrics.named", metrics.named, given(names="ar")),
@@ -228,7 +236,7 @@ INDICATORS = (
         "RandomMap",
         "RandomMasks",
     ),
-    *("Rollout", "SmoothGrad", "TokenKnockout", "ValueWeightedAttention"),
+    *("Rollout", "SmoothGrad", "TokenKnockout", "ValueWeightedAttention", "VisionAttention"),
 )
 REMOVALS = ("HideTokens", "PaintPixels", "ReplaceEmbeddings")
 
@@ -325,6 +333,7 @@ def model_calls() -> dict[str, list[Call]]:
             Call("Mllm.encode", mllm.encode, one),
             Call("Mllm.prefix", mllm.prefix, one),
             Call("Mllm.embeddings", mllm.embeddings, given(batch=at.batch)),
+            Call("sinks", interp.sinks, on_model),
             Call("Mllm.using", mllm.using, given(executor="tap")),
             Call(
                 "Mllm.sharing",

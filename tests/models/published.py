@@ -105,6 +105,19 @@ PUBLISHED: tuple[Published, ...] = (
         _ANYRES,
     ),
     Published(
+        "llava-hf/LLaVA-NeXT-Video-7B-hf",
+        "llava_next_video",
+        32,
+        32,
+        32,
+        4096,
+        7.06,
+        (672, 672),
+        2928,
+        None,
+        _ANYRES,
+    ),
+    Published(
         "llava-hf/llava-onevision-qwen2-7b-ov-hf",
         "llava_onevision",
         28,
@@ -123,6 +136,41 @@ PUBLISHED: tuple[Published, ...] = (
     ),
     Published(
         "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", 36, 32, 8, 4096, 8.77, (1024, 512), 512, (16, 32), _ROWS
+    ),
+    Published(
+        "Qwen/Qwen3-VL-30B-A3B-Instruct",
+        "qwen3_vl_moe",
+        48,
+        32,
+        4,
+        2048,
+        31.1,
+        (1024, 512),
+        512,
+        (16, 32),
+        _ROWS,
+    ),
+    Published(
+        "zai-org/GLM-4.1V-9B-Thinking", "glm4v", 40, 32, 2, 4096, 10.3, (840, 560), 600, (20, 30), _ROWS
+    ),
+    Published("zai-org/GLM-4.6V-Flash", "glm46v", 40, 32, 2, 4096, 10.3, (840, 560), 600, (20, 30), _ROWS),
+    Published("zai-org/GLM-4.5V", "glm4v_moe", 46, 96, 8, 4096, 108.0, (840, 560), 600, (20, 30), _ROWS),
+    Published(
+        "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+        "llama4",
+        48,
+        40,
+        8,
+        5120,
+        109.0,
+        (672, 672),
+        720,
+        None,
+        f"{_TILES}; separators have ids of their own",
+    ),
+    Published("Qwen/Qwen3.5-9B", "qwen3_5", 32, 16, 4, 4096, 9.41, (1024, 512), 512, (16, 32), _ROWS),
+    Published(
+        "Qwen/Qwen3.5-35B-A3B", "qwen3_5_moe", 40, 16, 2, 2048, 35.1, (1024, 512), 512, (16, 32), _ROWS
     ),
     Published("OpenGVLab/InternVL3-8B-hf", "internvl", 28, 28, 4, 3584, 7.94, (896, 448), 768, None, _TILES),
     Published("google/gemma-3-4b-it", "gemma3", 34, 8, 4, 2560, 4.30, (640, 480), 256, (16, 16), _ROWS),

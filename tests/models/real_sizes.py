@@ -7,6 +7,7 @@ from typing import Any
 import transformers
 
 from interp.models.modeling import register
+from interp.models.modeling.llama4_images import Llama4ImageProcessorPil
 from interp.models.padded_patches import KimiImages
 from interp.models.processors import molmo2_images
 
@@ -114,6 +115,64 @@ GEMMA3 = {
     "vision_config": {**SIGLIP, "image_size": 896},
 }
 
+QWEN3_VL_VISION = {
+    "deepstack_visual_indexes": [8, 16, 24],
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
+    "patch_size": 16,
+}
+GLM_VISION = {
+    "depth": 24,
+    "hidden_size": 1536,
+    "image_size": 336,
+    "num_heads": 12,
+    "out_hidden_size": 4096,
+    "patch_size": 14,
+}
+GLM_ROPE = {
+    "rope_type": "default",
+    "rope_theta": 10000.0,
+    "mrope_section": [8, 12, 12],
+    "partial_rotary_factor": 0.5,
+}
+GLM = {
+    "tie_word_embeddings": False,
+    "text_config": {
+        "model_type": "glm4v_text",
+        "hidden_size": 4096,
+        "intermediate_size": 13696,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 2,
+        "rope_parameters": GLM_ROPE,
+        "vocab_size": 151552,
+    },
+    "vision_config": {"model_type": "glm4v_vision", "intermediate_size": 13696, **GLM_VISION},
+}
+
+QWEN3_5: dict[str, Any] = {
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128,
+    "num_attention_heads": 16,
+    "vocab_size": 248320,
+}
+"""What the language models of Qwen3.5-9B and Qwen3.5-35B-A3B share."""
+QWEN3_5_TOWER: dict[str, Any] = {
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
+    "patch_size": 16,
+}
 # config.json, without what the sizes do not depend on
 CONFIGS: dict[str, dict[str, Any]] = {
     "llava-hf/llava-1.5-7b-hf": {**LLAVA, "text_config": VICUNA},
@@ -129,6 +188,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **LLAVA,
         "model_type": "llava_next",
         "text_config": MISTRAL,
+        "image_grid_pinpoints": NEXT,
+    },
+    "llava-hf/LLaVA-NeXT-Video-7B-hf": {
+        **LLAVA,
+        "model_type": "llava_next_video",
+        "text_config": VICUNA,
         "image_grid_pinpoints": NEXT,
     },
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": {
@@ -187,6 +252,107 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "num_position_embeddings": 2304,
             "out_hidden_size": 4096,
             "patch_size": 16,
+        },
+    },
+    "Qwen/Qwen3.5-9B": {
+        "model_type": "qwen3_5",
+        "tie_word_embeddings": False,
+        "text_config": {
+            **QWEN3_5,
+            "model_type": "qwen3_5_text",
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 4,
+        },
+        "vision_config": {**QWEN3_5_TOWER, "out_hidden_size": 4096},
+    },
+    "Qwen/Qwen3.5-35B-A3B": {
+        "model_type": "qwen3_5_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            **QWEN3_5,
+            "model_type": "qwen3_5_moe_text",
+            "hidden_size": 2048,
+            "moe_intermediate_size": 512,
+            "num_experts": 256,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 40,
+            "num_key_value_heads": 2,
+            "shared_expert_intermediate_size": 512,
+        },
+        "vision_config": {**QWEN3_5_TOWER, "out_hidden_size": 2048},
+    },
+    "Qwen/Qwen3-VL-30B-A3B-Instruct": {
+        "model_type": "qwen3_vl_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "qwen3_vl_moe_text",
+            "head_dim": 128,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "moe_intermediate_size": 768,
+            "num_attention_heads": 32,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 4,
+            "vocab_size": 151936,
+        },
+        "vision_config": {**QWEN3_VL_VISION, "out_hidden_size": 2048},
+    },
+    "zai-org/GLM-4.1V-9B-Thinking": {"model_type": "glm4v", **GLM},
+    # the defaults of transformers' config: no checkpoint of this class is known (GLM-4.6V's are glm4v_moe and glm4v)
+    "zai-org/GLM-4.6V-Flash": {"model_type": "glm46v", **GLM},
+    "zai-org/GLM-4.5V": {
+        "model_type": "glm4v_moe",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "glm4v_moe_text",
+            "attention_bias": True,
+            "first_k_dense_replace": 1,
+            "head_dim": 128,
+            "hidden_size": 4096,
+            "intermediate_size": 10944,
+            "moe_intermediate_size": 1408,
+            "n_routed_experts": 128,
+            "n_shared_experts": 1,
+            "num_attention_heads": 96,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 46,
+            "num_key_value_heads": 8,
+            "rope_parameters": GLM_ROPE,
+            "vocab_size": 151552,
+        },
+        "vision_config": {"intermediate_size": 10944, **GLM_VISION},
+    },
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct": {
+        "model_type": "llama4",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "head_dim": 128,
+            "hidden_size": 5120,
+            "intermediate_size": 8192,
+            "intermediate_size_mlp": 16384,
+            "interleave_moe_layer_step": 1,
+            "num_attention_heads": 40,
+            "num_experts_per_tok": 1,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 8,
+            "num_local_experts": 16,
+            "vocab_size": 202048,
+        },
+        "vision_config": {
+            "hidden_size": 1408,
+            "image_size": 336,
+            "intermediate_size": 5632,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 34,
+            "patch_size": 14,
+            "pixel_shuffle_ratio": 0.5,
+            "projector_input_dim": 4096,
+            "projector_output_dim": 4096,
+            "vision_output_dim": 4096,
         },
     },
     "OpenGVLab/InternVL3-8B-hf": {
@@ -448,6 +614,10 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         transformers.LlavaNextImageProcessorPil(**EDGE336, image_grid_pinpoints=NEXT),
         {"patch_size": 14},
     ),
+    "llava_next_video": (
+        transformers.LlavaNextImageProcessorPil(**EDGE336, image_grid_pinpoints=NEXT),
+        {"patch_size": 14},
+    ),
     "llava_onevision": (
         transformers.LlavaOnevisionImageProcessorPil(
             size={"height": 384, "width": 384}, image_grid_pinpoints=ONEVISION
@@ -462,12 +632,43 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 12845056}),
         {},
     ),
+    "qwen3_5": (
+        transformers.Qwen2VLImageProcessorPil(
+            patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
+        ),
+        {},
+    ),
+    "qwen3_5_moe": (
+        transformers.Qwen2VLImageProcessorPil(
+            patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
+        ),
+        {},
+    ),
     "qwen3_vl": (
         transformers.Qwen2VLImageProcessorPil(
             patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
         ),
         {},
     ),
+    "qwen3_vl_moe": (
+        transformers.Qwen2VLImageProcessorPil(
+            patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}
+        ),
+        {},
+    ),
+    "glm4v": (
+        transformers.Glm4vImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
+        {},
+    ),
+    "glm46v": (
+        transformers.Glm46VImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
+        {},
+    ),
+    "glm4v_moe": (
+        transformers.Glm4vImageProcessorPil(size={"shortest_edge": 12544, "longest_edge": 9633792}),
+        {},
+    ),
+    "llama4": (Llama4ImageProcessorPil(), {"patch_size": 14}),
     "internvl": (
         transformers.GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=12),
         {"image_seq_length": 256},

@@ -16,8 +16,12 @@ from interp.conformance.tiny.kit import FIRST_SPECIAL
 from interp.errors import ModelError
 from interp.inputs.footprints import check_layout
 from interp.models.adapter import built_in, find
+from interp.tracing.decoder_layers import layer_kinds, mixer
 from tests.models.published import PUBLISHED, Published
 from tests.models.real_sizes import CONFIGS, PROCESSORS
+
+HYBRID = ("qwen3_5", "qwen3_5_moe")
+"""Three of four layers are gated DeltaNets, and attention has an output gate."""
 
 each = pytest.mark.parametrize("known", PUBLISHED, ids=[known.hub_id.split("/")[1] for known in PUBLISHED])
 
@@ -66,15 +70,19 @@ def test_the_adapter_finds_the_published_decoder(known):
         model: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)](config)
     layers = adapter.layers(model)
     assert len(layers) == known.layers
-    for layer in layers:
-        attention = layer.self_attn if hasattr(layer, "self_attn") else layer.cross_attn
+    attentions = [
+        mixer(one) for one, kind in zip(layers, layer_kinds(layers), strict=True) if kind != "linear"
+    ]
+    assert len(attentions) == known.layers // (4 if known.family in HYBRID else 1)
+    for attention in attentions:
         if hasattr(attention, "kv_b_proj"):  # keys and values are made of latents
             wide = attention.qk_nope_head_dim + attention.v_head_dim
             assert attention.q_b_proj.weight.shape[0] == known.heads * attention.qk_head_dim
             assert attention.kv_b_proj.weight.shape[0] == known.key_value_heads * wide
             continue
         size = attention.head_dim
-        assert attention.q_proj.weight.shape == (known.heads * size, known.hidden)
+        packed = 2 if known.family in HYBRID else 1  # a gate beside each query
+        assert attention.q_proj.weight.shape == (packed * known.heads * size, known.hidden)
         if getattr(attention, "is_kv_shared_layer", False):
             continue  # it uses an earlier layer's keys
         assert attention.k_proj.weight.shape == (known.key_value_heads * size, known.hidden)

@@ -30,7 +30,7 @@ class Changes:
 
 @dataclass
 class Steps:
-    """Greedy tokens; logits and every layer's attention (layer, head, row, key) of each step."""
+    """Greedy tokens; logits and the attention (layer, head, row, key) of every layer that has it, of each step."""
 
     ids: list[int] = field(default_factory=list)
     logits: list[np.ndarray] = field(default_factory=list)
@@ -65,11 +65,18 @@ def greedy(
     return steps
 
 
+def layers_of(model: Any) -> Any:
+    """The decoder layers; Llama 4's decoder is a language model with its head, which holds them in `model`."""
+    decoder = model.get_decoder()
+    return getattr(decoder, "model", decoder).layers
+
+
 @contextmanager
 def _written_out(model: Any, hide: Hide | None, mode: str, changes: Changes) -> Iterator[dict[int, Tensor]]:
     """Puts attention by the book into the decoder's modelling file for the block; gathers its probabilities."""
-    layers = {layer.self_attn: i for i, layer in enumerate(model.get_decoder().layers)}
-    home = sys.modules[type(model.get_decoder().layers[0].self_attn).__module__]
+    decoder = enumerate(layers_of(model))
+    layers = {layer.self_attn: i for i, layer in decoder if hasattr(layer, "self_attn")}
+    home = sys.modules[type(next(iter(layers))).__module__]
     original, found = home.eager_attention_forward, {}
 
     def attention(module, query, key, value, attention_mask=None, scaling=1.0, softcap=None, **rest):
@@ -92,9 +99,7 @@ def _written_out(model: Any, hide: Hide | None, mode: str, changes: Changes) -> 
         found[i] = weights[0]
         return torch.einsum("bhqk,bhkd->bqhd", weights, value), weights
 
-    hooks = [
-        layer.register_forward_hook(_after(changes, i)) for i, layer in enumerate(model.get_decoder().layers)
-    ]
+    hooks = [layer.register_forward_hook(_after(changes, i)) for i, layer in enumerate(layers_of(model))]
     home.eager_attention_forward = attention
     try:
         yield found

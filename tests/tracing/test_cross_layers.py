@@ -240,7 +240,7 @@ def test_a_row_without_keys_is_refused(mllm):
 
 def test_other_models_have_no_cross_attention_layers():
     with pytest.raises(
-        SiteError, match=r"layers='cross', but the model's 3 layers are of the kind 'attention'"
+        SiteError, match=r"layers='cross' selects nothing: the model's 3 layers are of the kind 'attention'"
     ):
         wrap(*tiny("llava")).trace(samples(), reads=[Rows(Site(layers="cross"))])
     assert Site.from_dict(Site(layers="cross").to_dict()) == Site(layers="cross")

@@ -190,7 +190,8 @@ def test_every_family_is_edited_the_same(family):
     mllm, eager = wrap(*tiny(family)), tiny(family, "eager")[0]
     hidden = mllm.hf.config.get_text_config().hidden_size
     stream = np.random.default_rng(3).normal(0, 0.3, (N, 1, 1, hidden)).astype(np.float32)
-    site = Site(layers=LAYERS, heads=[*HEADS])
+    layers = mllm.attention_layers[1:3] or mllm.attention_layers
+    site = Site(layers=layers, heads=[*HEADS])
     edits = [
         Boost(site, 0.6, "all"),
         ScaleWeights(site, 0.5, "all"),
@@ -204,7 +205,7 @@ def test_every_family_is_edited_the_same(family):
                 values[own.length - 1 + step] = torch.from_numpy(stream[step, 0, 0])
             return values
 
-        where = Where(own, own.image, "last", "all", HEADS)
+        where = Where(own, own.image, "last", "all", HEADS, layers)
         boost, scale = where.change(lambda e: e + 0.6 * e.abs()), where.change(lambda p: 0.5 * p)
         kind = int(mllm.visibility.attends == "prefix")
         inputs = mllm.encode(samples()[i]).inputs

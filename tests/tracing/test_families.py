@@ -13,7 +13,7 @@ import interp
 from interp.conformance.tiny import families, tiny
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
 from tests.tiny import uneven_samples as samples
-from tests.tracing.reference_attention import Steps, greedy
+from tests.tracing.reference_attention import Steps, greedy, layers_of
 
 N = 3  # generated tokens
 
@@ -65,10 +65,11 @@ def test_rows_logits_and_tokens_are_eagers(mllm, steps, executor):
 )
 def test_knockouts_are_eagers_with_the_keys_taken_away(mllm, eager, executor, mode, when):
     masks = [np.arange(tokens.n) % 3 > 0 for tokens in mllm.encode(samples()).tokens]
-    site = Site(layers=[1, 2], queries=("after_image", "answer"), keys=interp.image_mask(masks))
+    blocked = mllm.attention_layers[1:3] or mllm.attention_layers
+    site = Site(layers=blocked, queries=("after_image", "answer"), keys=interp.image_mask(masks))
     trace = mllm.using(executor).trace(
         samples(),
-        reads=[Rows(Site(layers=[0, 1, 2], queries="last"))],
+        reads=[Rows(Site(queries="last"))],
         edits=[Knockout(site, mode=mode, steps=when)],
         generate=N,
     )
@@ -79,7 +80,7 @@ def test_knockouts_are_eagers_with_the_keys_taken_away(mllm, eager, executor, mo
         def hide(layer: int, n: int, tokens=tokens, mask=mask, first=first) -> torch.Tensor | None:
             hidden = torch.zeros(n, n, dtype=torch.bool)
             hidden[first:, tokens.image[mask]] = True
-            return hidden if layer in (1, 2) else None
+            return hidden if layer in blocked else None
 
         reference = alone(mllm, eager, i, hide=hide, mode=mode)
         assert_allclose(trace.logits[i], reference.logits[0], atol=3e-5)
@@ -89,7 +90,8 @@ def test_knockouts_are_eagers_with_the_keys_taken_away(mllm, eager, executor, mo
             row = reference.attention[step][:3, :, -1][:, :, tokens.image]
             assert_allclose(trace[i].rows[step, :, :, 0], row, atol=2e-6)
             if when == "all" or step:
-                assert (trace[i].rows[step, [1, 2]].values[..., mask] == 0).all()
+                own = trace[i].rows[step].sel(layer=list(blocked))
+                assert (own.values[..., mask] == 0).all()
 
 
 @pytest.mark.covering
@@ -135,13 +137,9 @@ def test_the_questions_words_are_found(mllm):
 def test_embeddings_are_what_the_first_layer_gets(mllm, eager):
     batch = mllm.encode(samples()[:1])
     entering = []
-    handle = (
-        eager.get_decoder()
-        .layers[0]
-        .register_forward_pre_hook(
-            lambda module, args, kwargs: entering.append(args[0] if args else kwargs["hidden_states"]),
-            with_kwargs=True,
-        )
+    handle = layers_of(eager)[0].register_forward_pre_hook(
+        lambda module, args, kwargs: entering.append(args[0] if args else kwargs["hidden_states"]),
+        with_kwargs=True,
     )
     with torch.no_grad():
         eager(**batch.inputs)
@@ -151,9 +149,10 @@ def test_embeddings_are_what_the_first_layer_gets(mllm, eager):
 
 def test_the_door_opens(mllm, eager):
     batch = mllm.encode(samples()[:1])
+    last = mllm.attention_layers[-1]
     with torch.no_grad(), mllm.tap(queries="last"), mllm.nn.trace(**batch.inputs):
-        rows = mllm.layers[1].self_attn.pattern.output.save()
-    reference = alone(mllm, eager, 0).attention[0][1, :, -1]
+        rows = mllm.layers[last].self_attn.pattern.output.save()
+    reference = alone(mllm, eager, 0).attention[0][-1, :, -1]
     assert_allclose(rows[0, :, 0], reference, atol=2e-6)
 
 

@@ -51,7 +51,7 @@ USES: dict[str, Callable[[Mllm], Any]] = {
     "a greedy score": lambda mllm: mllm.score([SAMPLE]),
     "a prefix": lambda mllm: mllm.prefix([SAMPLE]),
     "knockouts": lambda mllm: Knockouts.of(mllm, SAMPLE).plain,
-    "an edit": lambda mllm: mllm.trace([SAMPLE], edits=[KnockoutVariant((0,), (9,), (1,)).edit("zero")]),
+    "an edit": lambda mllm: mllm.trace([SAMPLE], edits=KnockoutVariant((0,), (9,), (1,)).edits("zero")),
     **{
         type(one).__name__: lambda mllm, one=one: one(mllm, [SAMPLE])
         for one in (

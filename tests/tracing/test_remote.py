@@ -260,6 +260,10 @@ def test_what_needs_the_weights_is_refused(both):
             call()
     with pytest.raises(ServerError, match="needs a second stream of passes"):
         far.trace(samples(), decoding=Decoding(contrast=interp.Contrast()))
+    mixture = far.using("source")
+    object.__setattr__(mixture, "routers", {0: "mlp"})  # as if the first layer had experts
+    with pytest.raises(ServerError, match="does not hand back what routers return"):
+        mixture.trace(samples(), reads=[interp.Experts()])
     with pytest.raises(ModelError, match="nothing to give back"):
         far.unwrap()
     with pytest.raises(ModelError, match='has the executor "source" alone'):

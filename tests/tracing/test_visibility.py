@@ -12,7 +12,7 @@ from interp.inputs.tokens import TokenMap
 from interp.models.families.llava import Llava
 from interp.tracing import wrap
 from interp.tracing.prefix import exact
-from interp.tracing.visibility import Visibility, windows
+from interp.tracing.visibility import Visibility, chunks, windows
 
 
 def prompt() -> TokenMap:
@@ -54,6 +54,19 @@ def test_the_horizon_is_the_last_position_a_row_sees(attends, last):
 )
 def test_windows_cut_what_comes_before_but_no_image_block(attends, layer, row, seen):
     assert Visibility(attends, (None, 2)).seen(prompt(), row, layer).tolist() == seen
+
+
+def test_chunks_begin_anew():
+    sees = Visibility(windows=(None, None), chunks=(4, None))
+    seen = [sees.seen(prompt(), row, 0).tolist() for row in (3, 4, 7)]
+    assert seen == [[0, 1, 2, 3], [4], [4, 5, 6, 7]]
+    assert sees.seen(prompt(), 7, 1).tolist() == list(range(8))
+    assert (sees.limits, sees.narrowest) == ((4, None), 4)
+    assert sees.windows_fit([2, 3], [4, 5])
+    assert not sees.windows_fit([2, 3], [4, 6])
+    kinds = SimpleNamespace(layer_types=["chunked_attention", "full_attention"], attention_chunk_size=4)
+    assert chunks(kinds, 2) == (4, None)
+    assert chunks(SimpleNamespace(), 2) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ __all__ = ["families", "recipe", "tiny"]
 _HOMES = {
     "composed": ("idefics2",),
     "cross": ("mllama",),
+    "mixtures": ("glm46v", "glm4v", "glm4v_moe", "llama4", "qwen3_vl_moe"),
+    "hybrid": ("qwen3_5", "qwen3_5_moe"),
+    "llava_next_video": ("llava_next_video",),
     "grids": ("aya_vision", "cohere2_vision", "gemma4", "molmo2"),
     "documents": ("deepseek_vl", "fast_vlm", "got_ocr2", "lighton_ocr", "ovis2", "vipllava"),
     "latents": ("kimi_k25",),

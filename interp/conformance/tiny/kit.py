@@ -40,6 +40,9 @@ _SPOKEN = (
 )
 _WORDS = _SPOKEN.split()
 
+_EXPERTS = ("experts.gate_up_proj", "experts.down_proj", "mlp.gate.weight", "router.weight")
+"""Ends of the names of the weights of experts, and of the routers that choose among them."""
+
 Config = TypeVar("Config", bound=transformers.PreTrainedConfig)
 
 
@@ -85,11 +88,16 @@ def tokenizer(**named: str) -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def template(image: str) -> str:
-    """A chat template that writes `image` in the place of an image."""
+def template(image: str, video: str = "") -> str:
+    """A chat template that writes `image` in the place of an image, and `video` in that of a video."""
+    video_branch = "{% elif c['type'] == 'video' %}" + video + " " if video else ""
     return (
         "{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}"
-        "{% if c['type'] == 'image' %}" + image + " {% else %}{{ c['text'] }} {% endif %}{% endfor %}"
+        "{% if c['type'] == 'image' %}"
+        + image
+        + " "
+        + video_branch
+        + "{% else %}{{ c['text'] }} {% endif %}{% endfor %}"
         "{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
     )
 
@@ -123,5 +131,9 @@ def build(
     for name, weight in decoder.named_parameters():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             weight.data.mul_(3)  # so that a wrong mask or scale shows
+        if name.endswith(_EXPERTS):
+            weight.data.mul_(5)  # so that a token given to another expert shows
+        if name.endswith(".A_log"):
+            weight.data.sub_(6)  # so that DeltaNet heads remember tens of tokens, as trained ones do
     model.get_output_embeddings().weight.data.mul_(20)
     return model.eval()

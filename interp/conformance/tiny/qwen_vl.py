@@ -7,11 +7,11 @@ from typing import Any
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, TinyFamily, template, text_config, tokenizer
-from interp.models.processors import images_only
+from interp.models.processors import images_only, with_video
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "QWEN3_VL_PATCH", "QWEN3_VL_VISION", "TOKENS", "qwen3_vl_config", "qwen3_vl_processor"]
 
-_TOKENS: dict[str, Any] = {
+TOKENS: dict[str, Any] = {
     "image_token_id": FIRST_SPECIAL,
     "video_token_id": FIRST_SPECIAL + 1,
     "vision_start_token_id": FIRST_SPECIAL + 2,
@@ -20,8 +20,8 @@ _TOKENS: dict[str, Any] = {
 """Arguments the Qwen-VL configs share."""
 
 
-def _processor(kind: type[Any], patch: int) -> Any:
-    """A Qwen-VL processor without videos, for images of 9 to 60 tokens of 2×2 patches."""
+def _processor(kind: type[Any], patch: int, pixels: int = 1) -> Any:
+    """A Qwen-VL processor for images of 9 to 60 tokens of 2×2 patches, and for pairs of frames of about as many."""
     cell = (2 * patch) ** 2
     images = transformers.Qwen2VLImageProcessorPil(
         patch_size=patch, size={"shortest_edge": 9 * cell, "longest_edge": 60 * cell}
@@ -32,8 +32,15 @@ def _processor(kind: type[Any], patch: int) -> Any:
         vision_start_token="<|vision_start|>",
         vision_end_token="<|vision_end|>",
     )
-    chat = template("<|vision_start|> <|image_pad|> <|vision_end|>")
-    return images_only(kind)(images, words, chat_template=chat)
+    around = "<|vision_start|> {} <|vision_end|>"
+    chat = template(around.format("<|image_pad|>"), around.format("<|video_pad|>"))
+    whole = images_only(kind)(images, words, chat_template=chat)
+    return with_video(
+        whole,
+        patch_size=patch,
+        size={"shortest_edge": 9 * cell * pixels, "longest_edge": 60 * cell * pixels},
+        cap_pixels_per_frame=False,
+    )
 
 
 _QWEN2_VL_PATCH = 14
@@ -54,7 +61,7 @@ def qwen2_vl_config() -> transformers.Qwen2VLConfig:
             "mlp_ratio": 2,
             "patch_size": _QWEN2_VL_PATCH,
         },
-        **_TOKENS,
+        **TOKENS,
     )
 
 
@@ -83,7 +90,7 @@ def qwen2_5_vl_config() -> transformers.Qwen2_5_VLConfig:
             "fullatt_block_indexes": [1],
             "patch_size": _QWEN2_5_VL_PATCH,
         },
-        **_TOKENS,
+        **TOKENS,
     )
 
 
@@ -92,7 +99,18 @@ def qwen2_5_vl_processor() -> transformers.Qwen2_5_VLProcessor:
     return _processor(transformers.Qwen2_5_VLProcessor, _QWEN2_5_VL_PATCH)
 
 
-_QWEN3_VL_PATCH = 16
+QWEN3_VL_PATCH = 16
+QWEN3_VL_VISION: dict[str, Any] = {
+    "depth": 2,
+    "hidden_size": 32,
+    "out_hidden_size": 64,
+    "num_heads": 2,
+    "intermediate_size": 48,
+    "num_position_embeddings": 64,
+    "deepstack_visual_indexes": [0],
+    "patch_size": QWEN3_VL_PATCH,
+}
+"""The tower of Qwen3-VL, and of its mixture of experts."""
 
 
 def qwen3_vl_config() -> transformers.Qwen3VLConfig:
@@ -108,23 +126,14 @@ def qwen3_vl_config() -> transformers.Qwen3VLConfig:
                 "mrope_interleaved": True,
             },
         ),
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "out_hidden_size": 64,
-            "num_heads": 2,
-            "intermediate_size": 48,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0],
-            "patch_size": _QWEN3_VL_PATCH,
-        },
-        **_TOKENS,
+        vision_config=QWEN3_VL_VISION,
+        **TOKENS,
     )
 
 
 def qwen3_vl_processor() -> transformers.Qwen3VLProcessor:
     """Qwen3-VL's own, for images of 9 to 60 tokens."""
-    return _processor(transformers.Qwen3VLProcessor, _QWEN3_VL_PATCH)
+    return _processor(transformers.Qwen3VLProcessor, QWEN3_VL_PATCH, pixels=4)  # the limits are of 4 frames
 
 
 FAMILIES = {

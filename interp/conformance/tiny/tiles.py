@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
-from interp.models.processors import images_only
+from interp.models.processors import images_only, with_video
 from interp.models.processors import smolvlm_processor as smolvlm_class
 
 __all__ = ["FAMILIES", "IDEFICS_TOKENS"]
@@ -84,19 +84,20 @@ def llava_onevision_config() -> transformers.LlavaOnevisionConfig:
 
 
 def llava_onevision_processor() -> Any:
-    """LLaVA-OneVision's own, without videos: the whole image squashed, then up to 3×3 tiles."""
+    """LLaVA-OneVision's own: the whole image squashed, then up to 3×3 tiles; frames squashed."""
     images = transformers.LlavaOnevisionImageProcessorPil(
         size={"height": _LLAVA_ONEVISION_SIDE, "width": _LLAVA_ONEVISION_SIDE},
         image_grid_pinpoints=_LLAVA_ONEVISION_PINPOINTS,
     )
-    return images_only(transformers.LlavaOnevisionProcessor)(
+    whole = images_only(transformers.LlavaOnevisionProcessor)(
         images,
         tokenizer(image_token="<image>", video_token="<video>"),
         num_image_tokens=_LLAVA_ONEVISION_TOKENS,
         vision_feature_select_strategy="full",
         vision_aspect_ratio=_LLAVA_ONEVISION_ANYRES,
-        chat_template=template("<image>"),
+        chat_template=template("<image>", "<video>"),
     )
+    return with_video(whole, size={"height": _LLAVA_ONEVISION_SIDE, "width": _LLAVA_ONEVISION_SIDE})
 
 
 _INTERNVL_SIDE, _INTERNVL_PATCH = 48, 8
@@ -187,16 +188,19 @@ def smolvlm_config() -> transformers.SmolVLMConfig:
 
 
 def smolvlm_processor() -> Any:
-    """SmolVLM's own, without videos: up to 3×3 tiles, then the whole image squashed to one."""
+    """SmolVLM's own: up to 3×3 tiles, then the whole image squashed to one; each frame squashed to one."""
     images = transformers.SmolVLMImageProcessorPil(
         size={"longest_edge": 3 * _SMOLVLM_SIDE}, max_image_size={"longest_edge": _SMOLVLM_SIDE}
     )
-    return smolvlm_class()(
+    whole = smolvlm_class()(
         images,
         tokenizer(**IDEFICS_TOKENS, video_token="<video>"),
         None,
         image_seq_len=(_SMOLVLM_SIDE // _SMOLVLM_PATCH // _SMOLVLM_SHUFFLE) ** 2,
-        chat_template=template("<image>"),
+        chat_template=template("<image>", "<video>"),
+    )
+    return with_video(
+        whole, size={"longest_edge": 3 * _SMOLVLM_SIDE}, max_image_size={"longest_edge": _SMOLVLM_SIDE}
     )
 
 

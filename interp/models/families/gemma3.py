@@ -47,6 +47,11 @@ class Gemma3(Family):
         base = "base" if setting(processor, "do_pan_and_scan") else ""
         return concatenate([_laid(*one, base, config) for one in zip(sizes, pixels, crops, strict=True)])
 
+    def patches_along(self, config: Any) -> int:
+        """Returns the side of the average pool."""
+        vision = config.vision_config
+        return vision.image_size // vision.patch_size // int(config.mm_tokens_per_image**0.5)
+
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns Gemma's turns; there is no system turn, so a system message starts the user's turn."""
         head = "" if system is None else f"{system}\n\n"

@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
 
-from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
+from interp.errors import ModelError
+from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, lay, pulled_back
 from interp.models.base import Family
 from interp.models.resizing import agree, blank, one_image, pixel_size
 
@@ -48,11 +49,34 @@ class Idefics3(Family):
 
 
 class SmolVlm(Idefics3):
-    """The `smolvlm` family; the same as Idefics3."""
+    """The `smolvlm` family; images as in Idefics3. Each frame of a video is squashed onto one tile."""
 
     name = "smolvlm"
     model_types = ("smolvlm",)
     examples = ("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct")
+    video = True
+
+    def video_footprints(
+        self, size: Size, n_frames: int, inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """Returns one grid a frame; a rim that patches do not fill has no token.
+
+        Raises:
+            ModelError: The frames of the inputs do not follow from the video processor's settings.
+        """
+        settings = processor.video_processor
+        if not settings.do_resize:
+            raise ModelError(
+                "the smolvlm adapter expects frames to be squashed onto one tile, but the video processor is set not "
+                "to resize. Set do_resize to True on processor.video_processor."
+            )
+        side = int(settings.max_image_size["longest_edge"])
+        shape = (1, n_frames, 3, side, side)
+        agree("frames of shape", shape, tuple(inputs["pixel_values"].shape), settings)
+        cell = int(config.vision_config.patch_size) * int(config.scale_factor)
+        n = side // cell
+        window = pulled_back((0, 0, n * cell, n * cell), size, (side, side))
+        return in_frames(lay(size, (n, n), window), n_frames)
 
 
 def _views(size: Size, split: tuple[int, int], side: int, cell: int) -> Footprints:

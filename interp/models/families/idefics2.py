@@ -36,7 +36,7 @@ class Idefics2(Family):
     def footprints(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """Returns a token without area for each latent of each view; `patches` has the places."""
+        """Returns a token without area for each latent of each view; `latent_patches` has the places."""
         n, views = int(processor.image_seq_len), _n_views(processor)
         latents = [
             Footprints(
@@ -46,7 +46,7 @@ class Idefics2(Family):
         ]
         return concatenate(latents)
 
-    def patches(
+    def latent_patches(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
         """Returns the footprint of each patch that the resampler attends to, view by view.

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interp.inputs.footprints import Footprints, Size
+from interp.inputs.patch_map import Patches
 from interp.models.base import Family
 from interp.models.tiled_canvas import tiled_footprints
+from interp.models.vision_patches import turned, usual_patches
 
 __all__ = ["InternVl"]
 
@@ -40,6 +42,17 @@ class InternVl(Family):
             ratio=config.downsample_ratio,
             turned=config.model_type == "interp_internvl_v1",
         )
+
+    def patches(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns the patches of each tile, row by row; also where tokens run down the columns (InternVL 1.2)."""
+        found = self.footprints(sizes, inputs, processor, config)
+        k = self.patches_along(config)
+        if config.model_type != "interp_internvl_v1" or not len(found):
+            return usual_patches(found, inputs, config, k)
+        side = int(inputs["pixel_values"].shape[-1]) // int(config.vision_config.patch_size[1]) // k
+        return turned(found, (side, side), inputs, config, k)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML with each image on its own line."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
+from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.models.base import Family
 from interp.models.resizing import cropped_window
+from interp.models.vision_patches import leading_tokens
 
 __all__ = ["Llava"]
 
@@ -35,19 +38,36 @@ class Llava(Family):
         Raises:
             ModelError: The settings are not supported, or the pixel values do not follow from them.
         """
-        values = inputs.get("pixel_values")
-        pixels = [tuple(values.shape[-2:])] * len(values) if sizes and values is not None else []
-        if len(pixels) != len(sizes):
-            raise ModelError(f"the sample has {len(sizes)} image(s), but pixel_values hold {len(pixels)}.")
-        down, across = self.cell(processor, config)
         dropped = self.leading(processor, config)
-        parts = []
-        for size, (height, width) in zip(sizes, pixels, strict=True):
-            grid = (height // down, width // across)
-            seen = (grid[1] * across, grid[0] * down)
-            window = cropped_window(size, (width, height), seen, processor.image_processor)
-            parts.append(_leading_tokens(lay(size, grid, window), dropped))
-        return concatenate(parts)
+        cells = _cells(sizes, inputs, processor, self.cell(processor, config))
+        return concatenate([_leading_tokens(one, dropped) for one in cells])
+
+    def patches(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns one grid per image; a token is a patch, but for class and register tokens that stay in front.
+
+        Raises:
+            ModelError: As `footprints`; also of S², whose tower runs several times over an image.
+        """
+        if getattr(config, "scales", None):
+            raise ModelError(
+                "with S² (LLaVA-Tri) the vision tower runs over the image at several sizes and the features are "
+                "averaged, so a patch belongs to no single token. Its attention cannot be read or edited; read the "
+                "language model's."
+            )
+        dropped = self.leading(processor, config)
+        cells = _cells(sizes, inputs, processor, self.cell(processor, config))
+        weights = [
+            PatchWeights.members(
+                [[]] * max(dropped, 0) + [[i] for i in range(max(-dropped, 0), len(one))], len(one)
+            )
+            for one in cells
+        ]
+        images = [replace(one, image=np.full(len(one), i)) for i, one in enumerate(cells)]
+        return Patches(
+            tuple(map(TowerSequence, images)), leading_tokens(config), PatchWeights.stacked(weights)
+        )
 
     def cell(self, processor: Any, config: Any) -> tuple[int, int]:
         """Returns (height, width) of a token in processed pixels.
@@ -71,6 +91,27 @@ class Llava(Family):
         """Returns LLaVA-1.5's vicuna prompt."""
         head = "" if system is None else f"{system} "
         return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
+
+
+def _cells(
+    sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, cell: tuple[int, int]
+) -> list[Footprints]:
+    """Returns each image's grid of cells of (height, width) processed pixels.
+
+    Raises:
+        ModelError: The settings are not supported, or the pixel values do not follow from them.
+    """
+    values = inputs.get("pixel_values")
+    pixels = [tuple(values.shape[-2:])] * len(values) if sizes and values is not None else []
+    if len(pixels) != len(sizes):
+        raise ModelError(f"the sample has {len(sizes)} image(s), but pixel_values hold {len(pixels)}.")
+    down, across = cell
+    parts = []
+    for size, (height, width) in zip(sizes, pixels, strict=True):
+        grid = (height // down, width // across)
+        seen = (grid[1] * across, grid[0] * down)
+        parts.append(lay(size, grid, cropped_window(size, (width, height), seen, processor.image_processor)))
+    return parts
 
 
 def _leading(processor: Any, config: Any) -> int:

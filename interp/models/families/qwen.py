@@ -1,16 +1,19 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL: patches merged 2×2 over the squashed image, one row-major grid per image."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL (dense, experts): patches merged 2×2, one grid per image or pair of frames."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from interp.errors import ModelError
-from interp.inputs.footprints import Footprints, concatenate, squash
-from interp.models.base import Family
-from interp.models.resizing import merged_patches, setting
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as video_resize
 
-__all__ = ["Qwen2Vl", "Qwen3Vl", "Qwen25Vl"]
+from interp.errors import ModelError
+from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, squash
+from interp.models.base import Family
+from interp.models.resizing import agree, merged_patches, pixel_size, setting
+
+__all__ = ["Qwen2Vl", "Qwen3Vl", "Qwen3VlMoe", "Qwen25Vl"]
 
 
 class Qwen2Vl(Family):
@@ -22,6 +25,7 @@ class Qwen2Vl(Family):
         "patches of 14 px merged 2×2, one row-major grid; each axis resized on its own to a multiple of 28 px"
     )
     examples = ("Qwen/Qwen2-VL-7B-Instruct",)
+    video = True
     default_system: ClassVar[str | None] = "You are a helpful assistant."
 
     def footprints(
@@ -30,11 +34,11 @@ class Qwen2Vl(Family):
         """Returns one grid per image over the whole image, with as many tokens as its resized pixels hold.
 
         Raises:
-            ModelError: There are videos, the settings differ from the model's, or the grids do not follow from them.
+            ModelError: There is a video, the settings differ from the model's, or the grids do not follow from them.
         """
         if inputs.get("video_grid_thw") is not None:
-            raise ModelError(f"expected images for {self.name}, got a video; pass its frames as images.")
-        patches = [merged_patches(size, processor, config) for size in sizes]
+            raise ModelError(f"expected images for {self.name}, got a video.")
+        patches = [self.grid_of(size, processor, config) for size in sizes]
         found = [tuple(int(n) for n in grid) for grid in inputs.get("image_grid_thw", ())]
         if found != [(1, rows, cols) for rows, cols in patches]:
             images = ", ".join(f"{width}×{height}" for width, height in sizes) or "no size"
@@ -46,6 +50,45 @@ class Qwen2Vl(Family):
         merge = setting(processor, "merge_size")
         grids = [(rows // merge, cols // merge) for rows, cols in patches]
         return concatenate([squash(size, grid) for size, grid in zip(sizes, grids, strict=True)])
+
+    def grid_of(self, size: tuple[int, int], processor: Any, config: Any) -> tuple[int, int]:
+        """Returns (rows, columns) of patches of a resized image.
+
+        Raises:
+            ModelError: As in `merged_patches`.
+        """
+        return merged_patches(size, processor, config)
+
+    def video_footprints(
+        self, size: Size, n_frames: int, inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Footprints:
+        """Returns one grid for each group of frames that are merged into one (two in all checkpoints).
+
+        Raises:
+            ModelError: The settings differ from the model's, or the grid does not follow from them.
+        """
+        settings, vision = processor.video_processor, config.vision_config
+        names = ("patch_size", "merge_size", "temporal_patch_size")
+        mine = tuple(int(getattr(settings, name)) for name in names)
+        theirs = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+        agree(f"a video's {', '.join(names)}", mine, theirs, settings)
+        patch, merge, together = mine
+        width, height = size
+        if settings.do_resize:
+            height, width = self._resized(n_frames, size, settings)
+        grid = (-(-n_frames // together), height // patch, width // patch)
+        found = [tuple(int(n) for n in one) for one in inputs.get("video_grid_thw", ())]
+        agree("video_grid_thw", [grid], found, settings)
+        return in_frames(squash(size, (grid[1] // merge, grid[2] // merge)), n_frames, together)
+
+    def _resized(self, n_frames: int, size: Size, settings: Any) -> tuple[int, int]:
+        """Returns (height, width) of the resized frames; the limits are of one frame."""
+        factor = settings.patch_size * settings.merge_size
+        fewest, most = _limits(settings)
+        if settings.cap_pixels_per_frame:
+            total = int(settings.max_video_tokens * factor * factor * 0.9)
+            most = max(min(most, total * settings.temporal_patch_size // n_frames), int(fewest * 1.05))
+        return smart_resize(size[1], size[0], factor, fewest, most)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML. The vision tokens around each image separate the rope positions of neighbouring images."""
@@ -73,3 +116,26 @@ class Qwen3Vl(Qwen2Vl):
     )
     examples = ("Qwen/Qwen3-VL-8B-Instruct",)
     default_system = None
+
+    def _resized(self, n_frames: int, size: Size, settings: Any) -> tuple[int, int]:
+        """Returns (height, width) of the resized frames; the limits are of the whole video."""
+        factor = settings.patch_size * settings.merge_size
+        fewest, most = _limits(settings)
+        if settings.cap_pixels_per_frame:
+            most_tokens = settings.max_video_tokens * factor * factor
+            most = max(min(most_tokens, most // n_frames), int(fewest * 1.05)) * n_frames
+        return video_resize(n_frames, size[1], size[0], settings.temporal_patch_size, factor, fewest, most)
+
+
+class Qwen3VlMoe(Qwen3Vl):
+    """The `qwen3_vl_moe` family: Qwen3-VL's tokens; a router gives each of them to a few experts in each layer."""
+
+    name = "qwen3_vl_moe"
+    model_types = ("qwen3_vl_moe",)
+    examples = ("Qwen/Qwen3-VL-30B-A3B-Instruct",)
+
+
+def _limits(settings: Any) -> tuple[int, int]:
+    """Returns the fewest and the most pixels, which the video processor has checked."""
+    limits = pixel_size(settings)
+    return limits["shortest_edge"], limits["longest_edge"]

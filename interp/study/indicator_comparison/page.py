@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,12 +210,11 @@ def maps_card(cell: IndicatorCell, index: int) -> Markup:
     study, tokens = cell.study, cell.tokens(index)
     truth = truth_boxes(study.data[index], study.truth[0])
     sample = study.data[index].replace(boxes=truth, masks=())
-    image = truth[0].image if truth else 0
-    shown = [(study.truth[0], gallery.picture(sample, image))]
+    shown = gallery.views(sample, study.truth[0], partial(gallery.picture, sample))
     scores = _scores(cell, index)
     for label, values in cell.maps([index])[index].items():
         caption = f"{label} {scores.get(label, '')}".strip()
-        shown.append((caption, gallery.overlay(sample, tokens, values, image)))
+        shown += gallery.views(sample, caption, partial(gallery.overlay, sample, tokens, values))
     for _, picture in shown:
         picture.thumbnail((SIDE, SIDE))
     frame = cell.frame("samples")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float
 
-from interp.errors import InterpError, MapError
+from interp.errors import InterpError, MapError, StudyError
 from interp.run import FAILURES, Outcome, Plan, make_plan
 from interp.run.task import failure
 from interp.study.first_token import FirstToken, first_token
@@ -70,6 +70,12 @@ class KnockoutTask(StudyTask):
         super().__init__(study, mllm)
         self._windows: tuple[Window, ...] = study.windows(mllm.n_layers)
         self._n_heads = int(mllm.n_heads)
+        self._linear: dict[int, int] = mllm.linear_heads
+        if self._linear and study.mode == "zero":
+            raise StudyError(
+                f"mode='zero' sets weights of a softmax to 0, and layers {list(self._linear)} of this model are linear "
+                "(gated DeltaNet) and have none. Use mode='renormalise', which erases what tokens write there."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything the numbers depend on."""
@@ -170,7 +176,7 @@ class KnockoutTask(StudyTask):
         if self.study.by != "head":
             yield None, variant
             return
-        for head in range(self._n_heads):
+        for head in range(self._linear.get(variant.layers[0], self._n_heads)):
             yield head, replace(variant, heads=(head,))
 
     def _places(self, knockouts: Knockouts, flow: Flow, index: int) -> tuple[Any, Any]:

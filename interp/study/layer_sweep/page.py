@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from interp.metrics import METRICS
 from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card
+from interp.report.gallery import views as frames_of
 from interp.report.html import (
     capital,
     card,
@@ -143,10 +145,10 @@ def map_card(views: list[tuple[str, Cell, int]], index: int, *, score: str = "")
     """
     cell = views[0][1]
     sample = cell.sweep.data[index]
-    image = sample.boxes[0].image
-    pictures: list[Picture] = [("image and box", picture(sample, image))]
+    pictures: list[Picture] = frames_of(sample, "image and box", partial(picture, sample))
     for caption, run, layer in views:
-        pictures.append((caption, overlay(sample, run.tokens(index), run.maps([index], layer)[index], image)))
+        drawn = partial(overlay, sample, run.tokens(index), run.maps([index], layer)[index])
+        pictures += frames_of(sample, caption, drawn)
     frame = cell.frame("samples")
     row = records(where(frame, frame["index"] == index))[0]
     lines = [answers(row), origin_line(sample.id, row["group"])]

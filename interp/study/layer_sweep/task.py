@@ -146,7 +146,7 @@ class SweepTask(SamplesTask):
         if self.study.rule == MASKS:
             masks = moved_masks(lender.masks, sizes)
             return [tokens.coverage(masks)] if masks else []
-        boxes = moved_boxes(lender.boxes, lender.sizes, sizes)
+        boxes = moved_boxes(lender.boxes, lender.sizes, sizes, video=tokens.is_video)
         return [tokens.mask(boxes, rule=self.study.rule)] if boxes else []
 
     def _silent(self, score: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card
+from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card, views
 from interp.report.html import card, figure_cards, grid, heading, paragraph, save_page, section, table
 from interp.report.provenance import as_json, opening, origin, provenance
 from interp.report.tables import estimate, group_values, listed, number, p_value, rows, times
@@ -144,12 +145,11 @@ def _card(cell: GridCell, row: dict[str, Any], word: str, layer: int) -> Markup 
     maps = {m["layer"]: m for m in cell.folder.find("maps", index=[index]).to_pylist() if m["word"] == word}
     if layer not in maps:
         return None
-    image = sample.boxes[0].image
-    pictures: list[Picture] = [("image and box", picture(sample, image))]
+    pictures: list[Picture] = views(sample, "image and box", partial(picture, sample))
     for at in dict.fromkeys((-1, layer, max(maps))):
         said = f"p(“{maps[at]['said']}”), " + ("input" if at < 0 else f"layer {at}")
         values = np.exp(np.array(maps[at]["map"], np.float64))
-        pictures.append((said, overlay(sample, tokens, values, image)))
+        pictures += views(sample, said, partial(overlay, sample, tokens, values))
     return sample_card(pictures, sample.question, [answers(row), origin_line(sample.id, sample.id)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,18 +244,17 @@ def sample_card(cell: RefinementCell, index: int) -> Markup:
 
 def _pictures(cell: RefinementCell, index: int, row: Mapping[str, Any]) -> list[gallery.Picture]:
     sample, tokens = cell.study.data[index], cell.tokens(index)
-    image = sample.boxes[0].image if sample.boxes else 0
     maps = cell.maps([index])[index]
-    shown = [("image and box" if sample.boxes else "image", gallery.picture(sample, image))]
+    first = "image and box" if sample.boxes else "image"
+    shown = gallery.views(sample, first, partial(gallery.picture, sample))
     captions = {"before": "attention, before", "after": "attention, after", "method": "the method's map"}
     for name, caption in captions.items():
         if name in maps:
-            shown.append((caption, gallery.overlay(sample, tokens, maps[name], image)))
+            shown += gallery.views(sample, caption, partial(gallery.overlay, sample, tokens, maps[name]))
     if "kept" in maps:
         hidden = f"{int(row['n_tokens'] - row['n_kept'])} of {int(row['n_tokens'])}"
-        shown.append(
-            (f"hidden: dark ({hidden})", gallery.hidden_tokens(sample, tokens, maps["kept"] > 0.5, image))
-        )
+        dark = partial(gallery.hidden_tokens, sample, tokens, maps["kept"] > 0.5)
+        shown += gallery.views(sample, f"hidden: dark ({hidden})", dark)
     if row["crop"] is not None:
         edges = [int(edge) for edge in row["crop"]]
         shown += [

@@ -16,6 +16,7 @@ from interp.study.refinement.result import RefinementResult
 from interp.study.refinement.task import RefinementTask, references, resolved
 from interp.study.runs import GridCell
 from interp.study.study import Study
+from interp.tracing import Site
 
 __all__ = ["Refinement"]
 
@@ -125,6 +126,8 @@ class Refinement(Study[RefinementResult]):
             raise StudyError(
                 f"read_layer is one of 0 … {mllm.n_layers - 1} in this model; got {self.read_layer}."
             )
+        if self.read_layer is not None:
+            mllm.decoder.softmax(Site(layers=[self.read_layer]), "read_layer")
         return RefinementTask(self, mllm)
 
     def collect(self, whole: Any, cells: tuple[GridCell, ...], folder: Path) -> RefinementResult:

@@ -5,12 +5,13 @@ Nothing here imports transformer_lens until `to_lens` is called; it is in the ex
 
 from interp.tracing.lens.activation_cache import HOOKS, LensCache, SampleCache
 from interp.tracing.lens.attribution import Attribution
-from interp.tracing.lens.bridge import SUPPORTED, UNSUPPORTED
+from interp.tracing.lens.bridge import HYBRID, SUPPORTED, UNSUPPORTED
 from interp.tracing.lens.lens import Lens
 from interp.tracing.lens.logit_lens import LogitLens
 
 __all__ = [
     "HOOKS",
+    "HYBRID",
     "SUPPORTED",
     "UNSUPPORTED",
     "Attribution",

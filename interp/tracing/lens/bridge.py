@@ -8,23 +8,28 @@ from typing import Any
 from interp.errors import ModelError
 from interp.tracing.copies import second_instance
 
-__all__ = ["SUPPORTED", "UNSUPPORTED", "build_bridge"]
+__all__ = ["HYBRID", "SUPPORTED", "UNSUPPORTED", "build_bridge"]
 
 SUPPORTED: Mapping[str, str] = {
     "gemma3": "Gemma3ForConditionalGeneration",
+    "glm4v": "Glm4vForConditionalGeneration",
     "idefics3": "Idefics3ForConditionalGeneration",
+    "llama4": "Llama4ForConditionalGeneration",
     "llava": "LlavaForConditionalGeneration",
     "llava_next": "LlavaNextForConditionalGeneration",
     "llava_onevision": "LlavaOnevisionForConditionalGeneration",
     "mistral3": "Mistral3ForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
+    "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
     "vila": "LlavaForConditionalGeneration",
 }
 """Families → the class whose adapter TransformerLens 4.3 gives them. Each is tested: patterns and logits are those of
 a trace. Our VILA is made of LLaVA's class."""
 
 UNSUPPORTED: Mapping[str, str] = {
+    "glm46v": "Glm46VForConditionalGeneration",
+    "glm4v_moe": "Glm4vMoeForConditionalGeneration",
     "internvl": "InternVLForConditionalGeneration",
     "paligemma": "PaliGemmaForConditionalGeneration",
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
@@ -32,6 +37,9 @@ UNSUPPORTED: Mapping[str, str] = {
 }
 """Families of `interp` that TransformerLens 4.3 has no adapter for: `to_lens` refuses them."""
 
+
+HYBRID = ("qwen3_5", "qwen3_5_moe")
+"""Families some of whose layers have no pattern of attention: `to_lens` refuses them, whatever TransformerLens has."""
 
 VISION = ("vision_encoder", "vision_projector")
 """TransformerLens' names of the parts that are left out of the bridge where the model has other ones."""

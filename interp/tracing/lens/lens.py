@@ -7,6 +7,7 @@ from typing import Literal
 
 import xarray as xr
 
+from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing.lens.attribution import Attribution, attribution
 from interp.tracing.lens.bridge import build_bridge
@@ -100,4 +101,9 @@ class Lens(BridgedModel):
 def make_lens(mllm: WrappedModel) -> Lens:
     """The model through TransformerLens; see `Mllm.to_lens`."""
     mllm.installation.check()
+    if mllm.linear_heads:
+        raise ModelError(
+            f"the lens has a pattern of attention for a layer; {list(mllm.linear_heads)} of this "
+            f"{mllm.family} are linear (gated DeltaNet) and have none. Use mllm.trace, which reads both kinds."
+        )
     return Lens(build_bridge(mllm.hf, mllm.family), mllm)

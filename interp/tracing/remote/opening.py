@@ -12,7 +12,7 @@ from interp.tracing.model import Mllm
 from interp.tracing.remote.connection import Connection
 from interp.tracing.remote.server import Server
 from interp.tracing.remote.skeleton import Skeleton, skeleton_model
-from interp.tracing.visibility import windows
+from interp.tracing.visibility import chunks, windows
 
 __all__ = ["open_remote", "refuse_shared_keys"]
 
@@ -50,7 +50,7 @@ def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[s
         layers=[nn.get(paths[layer]) for layer in layers],
         head=nn.get(paths[head]),
         cap=getattr(text, "final_logit_softcapping", None),
-        windows=any(one is not None for one in windows(text, len(layers))),
+        windows=any(one is not None for of in (windows, chunks) for one in of(text, len(layers))),
         connection=connection,
     )
     return Mllm(hf, processor, adapter, Skeleton(nn, layers), executor="source", server=server)

@@ -47,7 +47,7 @@ def test_rectangles_fill_the_patches_that_their_footprints_say(size, split):
     hf, processor = model()
     processor.image_processor.do_image_splitting = split
     inputs = pixel_impulses.encode(processor, [pixel_impulses.picture(size)])
-    found = ADAPTER.patches([size], inputs, processor, hf.config)
+    found = ADAPTER.latent_patches([size], inputs, processor, hf.config)
     check_layout(found, [size])
     mask = inputs["pixel_attention_mask"][0].unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH)
     whole = (mask.sum((-1, -2)) == PATCH**2).flatten().numpy()
@@ -158,8 +158,8 @@ def test_latents_are_edited_and_the_rest_is_refused(mllm):
 def test_settings_that_are_not_understood(mllm):
     inputs = mllm.encode(samples()[0]).singles[0].inputs
     with pytest.raises(ModelError, match=r"give views of shape \(1, 5, 3, \d+, \d+\), but the inputs hold"):
-        ADAPTER.patches([(30, 30)], inputs, mllm.processor, mllm.hf.config)
-    assert len(ADAPTER.patches([], {}, None, None)) == 0
+        ADAPTER.latent_patches([(30, 30)], inputs, mllm.processor, mllm.hf.config)
+    assert len(ADAPTER.latent_patches([], {}, None, None)) == 0
 
 
 def test_prompt():

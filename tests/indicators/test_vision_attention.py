@@ -1,0 +1,43 @@
+"""Maps of the vision tower's attention against an eager tower's rows, pooled by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from interp.errors import SiteError
+from interp.indicators import VisionAttention
+from tests.tiny import uneven_samples as samples
+from tests.tracing.tower_reference import EagerTower, sharp
+
+
+@pytest.mark.parametrize(("family", "queries"), [("qwen2_5_vl", "patches"), ("llava_next", "cls")])
+def test_maps_are_an_eager_towers_rows_pooled(family, queries):
+    mllm, eager = sharp(family), EagerTower.of(family)
+    batch = mllm.encode(samples())
+    maps = VisionAttention(queries)(mllm, batch)
+    heads = VisionAttention(queries, per_head=True, layers=[1])(mllm, batch)
+    eager.logits(batch.inputs)
+    starts = np.cumsum([0, *(one.length for one in batch.patches)])
+    for i, own in enumerate(batch.patches):
+        at = starts[i] + own.slots
+        rows = own.positions(queries)
+        if queries == "patches":
+            rows = rows[np.unique(np.linspace(0, own.n - 1, min(own.n, 64)).round().astype(int))]
+        dense = np.stack([eager.dense(layer)[:, at[rows][:, None], at[own.image]] for layer in (0, 1)])
+        wanted = dense.mean(2) @ own.weights.matrix().T  # (layer, head, token)
+        assert_allclose(maps[i], wanted.mean(1), atol=3e-6)
+        assert_allclose(heads[i][0], wanted[1], atol=3e-6)
+        assert maps[i].sizes["token"] == batch.tokens[i].n
+
+
+def test_a_tower_without_a_class_token_is_refused():
+    with pytest.raises(SiteError, match="this vision tower has the groups"):
+        VisionAttention("cls")(sharp("gemma3"), samples()[0])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_other_queries_are_refused():
+    with pytest.raises(SiteError, match='queries is "cls" or "patches"'):
+        VisionAttention("last")  # type: ignore[arg-type]
