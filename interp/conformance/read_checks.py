@@ -256,12 +256,12 @@ def attends(subject: Subject) -> Measured:
     own, *cross = row_groups(subject.mllm)
     for i, tokens in enumerate(subject.tokens):
         _, kept = subject.eager.reading(subject.plain(i), lambda weights: (weights[0] > 0).any(0).cpu())
-        seen = np.triu(np.any([kept[layer].numpy() for layer in own.layers], axis=0), 1)
+        seen = np.triu(np.any([kept[place].numpy() for place in own.places], axis=0), 1)
         wrong += int((seen != _declared(tokens, subject.attends)).sum())
         later += int(seen.sum())
         if tokens.cross is not None:
             blocks = np.repeat(tokens.cross.blocks, tokens.cross.width, axis=1)
-            wrong += sum(int((kept[layer].numpy() != blocks).sum()) for layer in cross[0].layers)
+            wrong += sum(int((kept[place].numpy() != blocks).sum()) for place in cross[0].places)
     detail = (
         f"declared {subject.attends!r}; {later} pairs of a row and a later token it sees in "
         f"{len(subject.samples)} prompts"
