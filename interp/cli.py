@@ -1,4 +1,4 @@
-"""The command line: `interp check`, `convert`, `data`, `merge`, `models`. A command is a function in `COMMANDS`."""
+"""The command line: `interp adapt`, `check`, `convert`, `data`, …. A command is a function in `COMMANDS`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from interp.adapt_command import adapt
 from interp.errors import InterpError, ModelError
 from interp.run.merge import merge
 from interp.run.workers import Workers
@@ -352,6 +353,7 @@ GROUPS: dict[str, tuple[Callable[[], dict[str, Callable[..., int]]], ...]] = {
 """Commands that have commands of their own, by name; each room's are imported when they are needed."""
 
 COMMANDS: dict[str, Callable[..., int]] = {
+    "adapt": adapt,
     "check": check,
     "convert": convert,
     "data": data,

@@ -32,7 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.slow)
         if isinstance(item, pytest.Function) and item.get_closest_marker("covering") is not None:
             matrices.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for matrix in matrices.values():
+    for every in matrices.values():
+        matrix = [item for item in every if item.get_closest_marker("slow") is None]
         kept = covering_set([parameters_of(item) for item in matrix])
         for place, item in enumerate(matrix):
             if place not in kept:

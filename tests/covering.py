@@ -1,13 +1,47 @@
-"""A few combinations of parameters that together hold every value of every parameter."""
+"""A few combinations of parameters that together hold every value of every parameter, and a few families of all."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations as pairs_of
 from typing import Any
 
 import pytest
+
+from interp.conformance.tiny import families
+from interp.models.base import Maps
+
+REPRESENTATIVES = frozenset(
+    {
+        "gemma3",  # image blocks, sliding windows
+        "gemma4",  # shared keys
+        "idefics2",  # latents
+        "internvl",  # tiles
+        "kimi_k25",  # latent attention
+        "llama4",  # chunks, experts
+        "llava",
+        "llava_onevision",  # newlines, unpadded tiles
+        "mllama",  # cross-attention
+        "molmo2",  # all image tokens see each other
+        "paligemma",  # the whole prompt sees itself
+        "qwen2_5_vl",  # positions in three axes, windows in the tower
+        "qwen3_5",  # DeltaNet layers
+        "vila",  # down the columns
+    }
+)
+"""A family for each way of attending and of laying tokens; the others differ from one of these in details."""
+
+
+def every_family(but: Iterable[str] = (), maps: Maps | None = None) -> list[Any]:
+    """The families as parameters; those besides `REPRESENTATIVES` are slow: `interp check --all` runs on every one.
+
+    `maps`: those with such maps alone.
+    """
+    return [
+        pytest.param(family, marks=[] if family in REPRESENTATIVES else pytest.mark.slow)
+        for family in sorted({*families(maps)} - {*but})
+    ]
 
 
 def covering_set(combinations: Sequence[Mapping[str, Hashable]]) -> set[int]:

@@ -57,6 +57,7 @@ BUILT_IN: tuple[str, ...] = (
 )
 """The built-in families, module:class; imported on first use."""
 
+_MEASURED = "measured"
 _OURS = "interp_"
 """How the model types of our own classes begin (`interp.models.modeling`)."""
 
@@ -95,6 +96,9 @@ class Adapter(Protocol):
     - `vision_layers(model)` and `patches(sizes, inputs, processor, config)`: the layers of the vision tower and where
       its patches are (`interp.inputs.patch_map.Patches`), for `Site(tower="vision")`. `Family` has both for towers of a
       usual form; an adapter without `patches` has no readable tower.
+    - `bound(model, processor)` (none): a function that `interp.wrap` calls with the transformers model and its
+      processor; it returns the adapter of that model. "measured" needs the model itself to find footprints.
+    - `identity` (none): a text that is part of a run's identity, where footprints depend on more than the class.
     - `tiny()` (none): a function that returns a small model with random weights and its processor, so that
       `interp check NAME` can check the family by its name.
     """
@@ -217,18 +221,21 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
     raise ModelError(
         f"no adapter knows the model type {kind!r}; families: {names}. Ways on: write an adapter "
         "(docs/new_model.md: one short file) and pass it, as interp.load(…, adapter=…), or, for a model you have "
-        "built yourself, as interp.wrap(hf_model, processor, adapter=…); or install a package that has one."
+        "built yourself, as interp.wrap(hf_model, processor, adapter=…); install a package that has one; or let the "
+        'footprints be measured, with adapter="measured".'
     )
 
 
 def _named(name: str) -> Adapter:
+    if name == _MEASURED:
+        return import_module("interp.models.measured").Measured()
     packages = installed()
     found = _one(packages, (o for o, a in packages.items() if a.name == name), f"the name {name!r}")
     for candidate in built_in() if found is None else ():
         if candidate.name == name:
             found = candidate
     if found is None:
-        names = ", ".join(a.name for a in adapters())
+        names = ", ".join([*(a.name for a in adapters()), _MEASURED])
         raise ModelError(
             f"no adapter is named {name!r}; there are: {names}. Pass an Adapter object, or install one."
         )

@@ -45,6 +45,7 @@ _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config
 
 
 _WITHOUT_EXTRAS = {
+    "Kimi_K25Processor": "interp.models.processors:kimi_processor",
     "Llama4Processor": "interp.models.processors:llama4_processor",
     "Molmo2Processor": "interp.models.processors:molmo2_processor",
     "PixtralProcessor": "interp.models.processors:pixtral_processor",
@@ -79,11 +80,23 @@ def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -
     return _counting(made, config, where)
 
 
+_GOT_SHRINKS = 4
+"""Two convolutions of stride 2 lie between the patches of GOT-OCR's tower and its tokens."""
+
+
 def _counting(processor: Any, config: Any, where: str) -> Any:
-    """Sets the patch size of a LLaVA processor that was saved without one (HuatuoGPT-Vision-…-hf) to the model's.
+    """Sets what a processor needs to count image tokens, and was saved without, to the model's.
+
+    Those are GOT-OCR's number of tokens, and the patch size of LLaVA processors such as HuatuoGPT-Vision-…-hf's.
 
     Without a patch size it cannot count image tokens; the related settings are then missing as well.
     """
+    if (
+        getattr(config, "model_type", None) == "got_ocr2"
+    ):  # not saved with the processor, whose class says 256
+        processor.num_image_tokens = (
+            config.vision_config.image_size // config.vision_config.patch_size // _GOT_SHRINKS
+        ) ** 2
     if getattr(config, "model_type", None) != "llava" or getattr(processor, "patch_size", 0) is not None:
         return processor
     vision = config.vision_config
@@ -253,17 +266,32 @@ def molmo2_processor() -> type[Any]:
     if is_torchvision_available():
         return whole
 
-    class Molmo2Processor(images_only(whole)):
+    return _loading_images(images_only(whole), molmo2_images())
+
+
+def kimi_processor() -> type[Any]:
+    """Returns transformers' `Kimi_K25Processor`; without torchvision for images only, made by `KimiImages`."""
+    whole: Any = import_module("transformers.models.kimi_k25.processing_kimi_k25").Kimi_K25Processor
+    if is_torchvision_available():
+        return whole
+    return _loading_images(images_only(whole), import_module("interp.models.padded_patches").KimiImages)
+
+
+def _loading_images(whole: Any, images: Any) -> type[Any]:
+    """Returns a processor's class with that image processor, which it loads itself; under the class's own name."""
+
+    class Loading(whole):
         @classmethod
         def _get_arguments_from_pretrained(
-            cls, where: str, processor_dict: Mapping[str, Any] | None = None, **options: Any
+            cls, where: str, processor_dict: Any = None, **options: Any
         ) -> list[Any]:
             folder = options.pop("subfolder", "")
-            images = molmo2_images().from_pretrained(where, subfolder=folder, **options)
+            made = images.from_pretrained(where, subfolder=folder, **options)
             words = cls._load_tokenizer_from_pretrained("tokenizer", where, subfolder=folder, **options)
-            return [images, words]
+            return [made, words]
 
-    return Molmo2Processor
+    Loading.__name__ = Loading.__qualname__ = whole.__name__
+    return Loading
 
 
 def smolvlm_processor() -> type[Any]:
@@ -304,15 +332,7 @@ def llama4_processor() -> type[Any]:
         return whole
     images = import_module("interp.models.modeling.llama4_images").Llama4ImageProcessorPil
 
-    class Llama4Processor(whole):
-        @classmethod
-        def _get_arguments_from_pretrained(
-            cls, where: str, processor_dict: Any = None, **options: Any
-        ) -> list[Any]:
-            words = cls._load_tokenizer_from_pretrained("tokenizer", where, **options)
-            return [images.from_pretrained(where, **options), words]
-
-    return Llama4Processor
+    return _loading_images(whole, images)
 
 
 @contextmanager

@@ -112,6 +112,7 @@ def origin(folder: RunFolder, more: Iterable[tuple[str, Any]] = ()) -> Markup:
         ("run", folder.path.name),
         ("model", f"{model.get('id') or model.get('family')}, {_fingerprint(model)}"),
         ("data", f"{data.get('name')}, {data.get('n')} samples, {_fingerprint(data)}"),
+        *([("footprints", model["footprints"])] if model.get("footprints") else []),
         *more,
         ("device", f"{manifest.get('device')}; {session.get('machine')}"),
         ("computed", f"{session.get('started')}, {len(manifest.get('sessions', []))} session(s)"),

@@ -195,4 +195,12 @@ def _json(path: Path) -> dict[str, Any]:
 def model_provenance(model: Any, mllm: Any, fingerprint: str) -> Mapping[str, Any]:
     """Everything worth writing down about an opened model; its fingerprint takes long and is passed on."""
     named = asdict(model) if isinstance(model, ModelSpec) else {"id": None}
-    return {**named, "family": mllm.family, "fingerprint": fingerprint, "n_layers": mllm.n_layers}
+    about = getattr(mllm.adapter, "describe", None)
+    footprints = {} if about is None else {"footprints": about()}
+    return {
+        **named,
+        "family": mllm.family,
+        "fingerprint": fingerprint,
+        "n_layers": mllm.n_layers,
+        **footprints,
+    }

@@ -294,7 +294,8 @@ def _family(adapter: Any) -> str:
     kind = type(adapter)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if _root(kind) == "interp":
-        return name
+        own = getattr(adapter, "identity", None)
+        return name if own is None else f"{name} ({own})"
     package = next(iter(_distributions().get(_root(kind), ())), None)
     about = f"{package} {version(package)}" if package else "no package"
     code = [

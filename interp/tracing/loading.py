@@ -150,6 +150,8 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
     if isinstance(chosen, AnswersOnly):
         own = copy.deepcopy(processor)
         return AnsweringMllm(hf, own, chosen, Untapped(hf, chosen, hf_model))
+    if hasattr(chosen, "bound"):
+        chosen = chosen.bound(hf.eval(), processor)  # pyright: ignore[reportAttributeAccessIssue]
     layers = chosen.layers(hf)
     kinds = layer_kinds(layers)
     bare = [i for i, one in enumerate(layers) if mixer_name(one) is None]

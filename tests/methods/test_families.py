@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import interp
-from interp.conformance.tiny import families, tiny
+from interp.conformance.tiny import tiny
 from interp.methods import PAI, AdaptVis, Method, Plain, VGRefine
 from interp.tracing import Mllm, wrap
+from tests.covering import every_family
 
 SIZES = ((64, 80), (84, 140))
 QUESTIONS = ("is there red?", "where is the nodule in the left lung?")
@@ -21,7 +22,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-@pytest.fixture(scope="module", params=families("self"))
+@pytest.fixture(scope="module", params=every_family(maps="self"))
 def mllm(request) -> Mllm:
     return wrap(*tiny(request.param))
 

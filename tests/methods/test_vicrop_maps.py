@@ -13,7 +13,7 @@ from einops import rearrange, reduce
 import tests.tiny as small
 from interp.conformance.pictures import smooth
 from interp.conformance.subject import inner_box, repainted
-from interp.conformance.tiny import families, tiny
+from interp.conformance.tiny import tiny
 from interp.errors import MethodError
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT
 from interp.inputs.sample import Sample
@@ -29,6 +29,7 @@ from interp.methods.vicrop_maps import (
     whole_view,
 )
 from interp.tracing import Mllm, wrap
+from tests.covering import every_family
 
 LAYER = 1
 
@@ -194,7 +195,7 @@ def test_patches_of_overlapping_crops_are_refused():
         pixel_grid(batch.inputs, batch.tokens[0], processor, hf.config)
 
 
-@pytest.mark.parametrize("family", [family for family in families("self") if family != "molmo2"])
+@pytest.mark.parametrize("family", every_family(but=("molmo2",), maps="self"))
 def test_the_pixels_of_a_token_are_those_of_its_footprint(family):
     """Paint inside a footprint: in the processor's pixels, the token's own cell changes most."""
     hf, processor = tiny(family)

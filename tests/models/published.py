@@ -137,6 +137,10 @@ PUBLISHED: tuple[Published, ...] = (
     Published(
         "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", 36, 32, 8, 4096, 8.77, (1024, 512), 512, (16, 32), _ROWS
     ),
+    Published("Qwen/Qwen3.5-9B", "qwen3_5", 32, 16, 4, 4096, 9.41, (1024, 512), 512, (16, 32), _ROWS),
+    Published(
+        "Qwen/Qwen3.5-35B-A3B", "qwen3_5_moe", 40, 16, 2, 2048, 35.1, (1024, 512), 512, (16, 32), _ROWS
+    ),
     Published(
         "Qwen/Qwen3-VL-30B-A3B-Instruct",
         "qwen3_vl_moe",
@@ -167,10 +171,6 @@ PUBLISHED: tuple[Published, ...] = (
         720,
         None,
         f"{_TILES}; separators have ids of their own",
-    ),
-    Published("Qwen/Qwen3.5-9B", "qwen3_5", 32, 16, 4, 4096, 9.41, (1024, 512), 512, (16, 32), _ROWS),
-    Published(
-        "Qwen/Qwen3.5-35B-A3B", "qwen3_5_moe", 40, 16, 2, 2048, 35.1, (1024, 512), 512, (16, 32), _ROWS
     ),
     Published("OpenGVLab/InternVL3-8B-hf", "internvl", 28, 28, 4, 3584, 7.94, (896, 448), 768, None, _TILES),
     Published("google/gemma-3-4b-it", "gemma3", 34, 8, 4, 2560, 4.30, (640, 480), 256, (16, 16), _ROWS),

@@ -11,12 +11,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from interp.conformance.tiny import families, tiny
+from interp.conformance.tiny import tiny
 from interp.errors import MapError, ModelError, SiteError
 from interp.inputs.footprints import check_layout, squash
 from interp.inputs.patch_map import Patches, PatchMap, PatchWeights, TowerSequence
 from interp.models.adapter import find
 from interp.models.vision_patches import merged, subdivided, tower_attention, tower_layers, usual_patches
+from tests.covering import every_family
 from tests.models.footprint_checks import Bench
 from tests.tracing.tower_reference import UNREAD
 
@@ -62,7 +63,7 @@ def entering_tower(one: Bench, box: Any = None, image: int = 0) -> torch.Tensor:
 
 @pytest.mark.by_default(family=["llava_next", "qwen2_5_vl"], sizes=["two"])
 @pytest.mark.parametrize("sizes", SAMPLES)
-@pytest.mark.parametrize("family", sorted({*families()} - UNREAD))
+@pytest.mark.parametrize("family", every_family(but=UNREAD))
 def test_a_footprints_pixels_change_its_patch(family, sizes):
     """Its patch moves most of its view, in other views one that meets it, and no other image's."""
     one = bench(family, SAMPLES[sizes])
@@ -97,7 +98,7 @@ def test_a_footprints_pixels_change_its_patch(family, sizes):
 
 @pytest.mark.by_default(family=["llava_onevision", "qwen2_5_vl", "vila"], sizes=["two"])
 @pytest.mark.parametrize("sizes", SAMPLES)
-@pytest.mark.parametrize("family", sorted({*families()} - UNREAD))
+@pytest.mark.parametrize("family", every_family(but=UNREAD))
 def test_a_changed_patch_moves_the_tokens_that_hold_it(family, sizes):
     """Change a patch's features as they leave the tower: those tokens move that it has a weight in."""
     one = bench(family, SAMPLES[sizes])
@@ -144,7 +145,7 @@ def test_shrunk_tiles_have_the_weights_of_the_mean():
 
 
 @pytest.mark.by_default(family=["llava_next", "gemma3", "internvl", "vila"])
-@pytest.mark.parametrize("family", sorted({*families()} - UNREAD))
+@pytest.mark.parametrize("family", every_family(but=UNREAD))
 def test_footprints_of_patches_are_sound(family):
     for sizes in ("tall", "two"):
         one = bench(family, SAMPLES[sizes])

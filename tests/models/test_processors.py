@@ -20,6 +20,7 @@ from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.models import processors as room
 from interp.models.processors import images_only, load_processor, pixtral_processor, smolvlm_processor
+from tests.covering import every_family
 
 LOCAL = {"local_files_only": True}
 WITH_VIDEOS = {
@@ -28,6 +29,7 @@ WITH_VIDEOS = {
     "glm4v",
     "glm4v_moe",
     "internvl",
+    "kimi_k25",
     "llava_next_video",
     "llava_onevision",
     "molmo2",
@@ -77,7 +79,7 @@ def as_on_the_hub(folder: Path) -> None:
     (folder / "processor_config.json").write_text(json.dumps(whole))
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", every_family())
 def test_a_saved_folder_gives_the_model_in_memory(family, saved):
     hf, processor, folder = saved(family)
     sample = Sample(picture(), "where is the nodule ?")

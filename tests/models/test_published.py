@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
 from interp.conformance.tiny import recipe
-from interp.conformance.tiny.kit import FIRST_SPECIAL
 from interp.errors import ModelError
 from interp.inputs.footprints import check_layout
 from interp.models.adapter import built_in, find
@@ -98,7 +96,8 @@ def test_footprints_have_the_published_number_of_tokens(known):
     found = adapter.footprints([known.image], inputs, processor, config)
     assert len(found) == known.tokens
     assert found.grid == known.grid
-    positions = adapter.image_positions(inputs["input_ids"], SimpleNamespace(image_token_id=FIRST_SPECIAL))
+    ids: Any = recipe(known.family).config()  # the tokens have the tiny vocabulary's ids
+    positions = adapter.image_positions(inputs["input_ids"], ids)
     if adapter.maps == "cross":
         positions = adapter.cross_keys(inputs, positions, config)[0]
     assert len(positions) == len(found)

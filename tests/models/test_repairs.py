@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from interp import Rows, Sample, Site
-from interp.conformance.tiny import families, tiny
+from interp.conformance.tiny import tiny
 from interp.errors import InterpError
 from interp.models.repairs import repair
 from interp.tracing import wrap
+from tests.covering import every_family
 
 
 def noise(width: int, height: int) -> np.ndarray:
@@ -44,7 +45,7 @@ def test_other_families_need_no_repair() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", every_family())
 def test_tiny_and_thin_images_are_right_or_refused(family: str) -> None:
     """Each alone equals itself beside another image, or is refused."""
     mllm = wrap(*tiny(family))

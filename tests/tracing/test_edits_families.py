@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 from torch import Tensor
 
 import interp
-from interp.conformance.tiny import families, tiny
+from interp.conformance.tiny import tiny
 from interp.inputs.tokens import TokenMap
 from interp.tracing import (
     Apply,
@@ -35,6 +35,7 @@ from interp.tracing import (
     Trace,
     wrap,
 )
+from tests.covering import every_family
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import Changes, Steps, greedy
 from tests.tracing.site_cells import Where
@@ -184,7 +185,7 @@ def test_one_sample_alone_is_edited_the_same(mllm, eager, tokens, masks):
         )
 
 
-@pytest.mark.parametrize("family", families("self"))
+@pytest.mark.parametrize("family", every_family(maps="self"))
 def test_every_family_is_edited_the_same(family):
     """A score, a probability and the stream, in the prompt and in decode."""
     mllm, eager = wrap(*tiny(family)), tiny(family, "eager")[0]

@@ -10,15 +10,16 @@ import torch
 from numpy.testing import assert_allclose
 
 import interp
-from interp.conformance.tiny import families, tiny
+from interp.conformance.tiny import tiny
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
+from tests.covering import every_family
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import Steps, greedy, layers_of
 
 N = 3  # generated tokens
 
 
-@pytest.fixture(scope="module", params=families("self"))
+@pytest.fixture(scope="module", params=every_family(maps="self"))
 def mllm(request) -> Mllm:
     return wrap(*tiny(request.param))
 

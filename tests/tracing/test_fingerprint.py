@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import tests.tiny as tiny
-from interp.conformance.tiny import families
 from interp.conformance.tiny import tiny as tiny_of
 from interp.models.families.llava import Llava
 from interp.tracing import wrap
+from tests.covering import every_family
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_adapters_of_others_count_with_their_code_and_settings():
 
 
 @pytest.mark.by_default(family=("llava", "qwen2_5_vl", "gemma3"))
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", every_family())
 def test_passes_leave_it_as_it_is(family, own):
     mllm = wrap(*tiny_of(family))
     before = mllm.identity

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from interp.conformance.tiny import families, recipe
+from interp.conformance.tiny import recipe
 from interp.errors import PromptError
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import word
 from interp.models.adapter import find
 from interp.tracing.encoding import Batch, Encoder
+from tests.covering import every_family
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (84, 90, 3), np.uint8)
 
@@ -50,7 +51,7 @@ PROMPTS = (
 
 
 @pytest.mark.parametrize("template", ["its own", None], ids=["template", "fallback"])
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", every_family())
 def test_a_question_is_where_another_one_changes_the_tokens(family, template):
     encode = encoder(family, template)
     for prompt in PROMPTS:

@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose
 
 import interp
 from interp import Apply, Boost, Guide, Knockout, Rows, ScaleScores, ScaleWeights, Site
-from interp.conformance.tiny import families
 from interp.errors import EditError
 from interp.tracing import Mllm
+from tests.covering import every_family
 from tests.tracing.tower_reference import UNREAD, EagerTower, sharp
 
 HEADS = (1,)
@@ -99,7 +99,7 @@ def masks_of(batch, seed, share=0.4):
 @pytest.mark.covering
 @pytest.mark.parametrize("layers", [(0,), (0, 1)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", sorted({*families()} - UNREAD))
+@pytest.mark.parametrize("family", every_family(but=UNREAD))
 def test_an_edit_is_the_plain_one(family, kind, layers):
     mllm = model(family)
     batch = mllm.encode(samples())

@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.conformance.tiny import tiny
 from interp.tracing import Mllm, wrap
 
-UNREAD = {"fast_vlm", "gemma4", "got_ocr2", "kimi_k25", "lighton_ocr", "molmo2"}
+UNREAD = {"fast_vlm", "gemma4", "got_ocr2", "idefics2", "kimi_k25", "lighton_ocr", "mllama", "molmo2"}
 """Families whose tower is refused so far: of another form, or without patches of its own."""
 
 Change = Callable[[int, Tensor, np.ndarray], Tensor]

@@ -1,0 +1,253 @@
+"""Regular grids through consecutive tokens: where each begins and ends, its order, its origin and its pitch.
+
+The tokens are cut into grids by dynamic programming: each grid costs a price, and each token that is not where its grid
+puts it costs by its distance and its weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+__all__ = ["Lattice", "cut_into_lattices", "weighted_median"]
+
+_PRICE = 3.0
+"""What a grid costs, in mean tokens that lie a whole cell off."""
+_LINE_PRICE = 9.0
+"""What a single row or column costs: layouts hardly ever have them, and noise looks like them."""
+_WEAK = 0.5
+"""Two grids become one if that costs less than this for each token of the smaller."""
+_UNPLACED = 1.5
+"""What a token without a grid costs."""
+_HOPELESS = 12.0
+"""A grid that costs more than this, and more than half of what its tokens may, is not made longer."""
+_SURE = 0.1
+"""Weight, relative to the mean, above which a token's place says where rows end."""
+_RUNS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """A grid of equal cells that consecutive tokens run through.
+
+    Attributes:
+        start: The first token.
+        stop: The token after the last.
+        fast: Tokens of a row (of a column, where tokens run down the columns).
+        order: "rows" if tokens run along rows, "columns" if they run down columns.
+        origin: x and y of the first cell's corner, in pixels of the image; may lie outside it.
+        pitch: Width and height of a cell.
+        loss: (token,) how far each token by itself is from its cell: 0 at its centre, 1 a cell away or more.
+    """
+
+    start: int
+    stop: int
+    fast: int
+    order: Literal["rows", "columns"]
+    origin: Float[np.ndarray, " 2"]
+    pitch: Float[np.ndarray, " 2"]
+    loss: Float[np.ndarray, " token"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        slow = -(-(self.stop - self.start) // self.fast)
+        return (slow, self.fast) if self.order == "rows" else (self.fast, slow)
+
+    @property
+    def places(self) -> Int[np.ndarray, "token 2"]:
+        """Column and row of each token."""
+        return _places(self.stop - self.start, self.fast, self.order)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tokens:
+    """What the search works on: each token's centre, size and weight (mean 1)."""
+
+    centre: Float[np.ndarray, "token 2"]
+    size: Float[np.ndarray, "token 2"]
+    weight: Float[np.ndarray, " token"]
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+
+def cut_into_lattices(
+    boxes: Float[np.ndarray, "token 4"],
+    weight: Float[np.ndarray, " token"],
+    gaps: Bool[np.ndarray, " between"],
+) -> list[Lattice | tuple[int, int]]:
+    """Returns the grids that explain the tokens' boxes at the least cost, in order; (start, stop) of tokens in none.
+
+    Args:
+        boxes: Each token's rectangle by itself.
+        weight: How much each is to be trusted; 0 for not at all.
+        gaps: Whether other tokens stand between a token and the next.
+    """
+    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
+    tokens = _Tokens(centre, size, (weight + 1e-9) / (weight + 1e-9).mean())
+    turns = _turns(tokens, gaps)
+    runs = _run_lengths(tokens, turns)
+    return _cheapest(tokens, turns, runs, _cuts(len(tokens), turns, runs))
+
+
+def _turns(tokens: _Tokens, gaps: Bool[np.ndarray, " between"]) -> list[int]:
+    """Returns the tokens at which a row or a grid may begin, and the number of tokens."""
+    sure = np.flatnonzero(tokens.weight > _SURE)
+    low, high = sure[:-1], sure[1:]
+    small = np.maximum(np.minimum(tokens.size[low], tokens.size[high]), 0.6 * _around(tokens.size[sure])[:-1])
+    back = ((tokens.centre[high] - tokens.centre[low]) / small < -0.5).any(axis=1)
+    other = np.abs(np.log(tokens.size[high] / tokens.size[low])).max(axis=1) > 0.8
+    found = {0, len(tokens), *high[back | other].tolist(), *(np.flatnonzero(gaps) + 1).tolist()}
+    return sorted(found)
+
+
+def _around(size: Float[np.ndarray, "token 2"], reach: int = 4) -> Float[np.ndarray, "token 2"]:
+    """Returns the median size of each token's neighbours in the sequence: one token by itself may look narrow."""
+    padded = np.pad(size, ((reach, reach), (0, 0)), mode="edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0), axis=-1)
+
+
+def _run_lengths(tokens: _Tokens, turns: list[int]) -> list[int]:
+    """Returns the likely lengths of rows: so much later a token is one row on; or so often rows turn after it."""
+    n, votes = len(tokens), {}
+    for c in range(2, n // 2 + 1):
+        step = np.abs(tokens.centre[c:] - tokens.centre[:-c])
+        step = step / np.minimum(tokens.size[c:], tokens.size[:-c])
+        both = np.minimum(tokens.weight[c:], tokens.weight[:-c])
+        votes[c] = max(
+            (both * ((step[:, a] < 0.35) & (np.abs(step[:, 1 - a] - 0.95) < 0.5))).sum() for a in (0, 1)
+        )
+    voted = sorted((c for c in votes if votes[c] > 0), key=lambda c: -votes[c])[:_RUNS]
+    counts = np.bincount(np.diff(turns), minlength=2)
+    common = np.argsort(-counts * np.arange(len(counts)), kind="stable")[:3]
+    return list(dict.fromkeys([*voted, *(int(c) for c in common if c and counts[c])]))
+
+
+def _cuts(n: int, turns: list[int], runs: list[int]) -> list[int]:
+    """Returns the tokens at which a grid may begin or end: turns that repeat after a run, and runs from both ends."""
+    known = set(turns)
+    paired = {t for t in turns if any(t - c in known or t + c in known for c in runs)}
+    near = {t + s for t in paired for c in runs[:1] for s in (c, -c)}
+    chains = {s for c in runs[:2] for s in (*range(0, n, c), *range(n, 0, -c))}
+    return sorted(s for s in {0, n, *paired, *near, *chains} if 0 <= s <= n)
+
+
+def _cheapest(
+    tokens: _Tokens, turns: list[int], runs: list[int], cuts: list[int]
+) -> list[Lattice | tuple[int, int]]:
+    n, total = len(tokens), np.concatenate([[0.0], np.cumsum(tokens.weight)])
+    cost = np.full(n + 1, np.inf)
+    cost[0], allowed = 0.0, np.isin(np.arange(n + 1), cuts)
+    came: list[Any] = [None] * (n + 1)
+    for i, after in pairwise(cuts):
+        options = [(after, _PRICE + _UNPLACED * (total[after] - total[i]), (i, after))]
+        later = [t - i for t in turns if t > i][:2]
+        for fast in dict.fromkeys([*runs, *later, n - i]):
+            options += [(one.stop, paid, one) for one, paid in _growing(tokens, i, fast, allowed, total)]
+        for stop, price, found in options:
+            if cost[i] + price < cost[stop]:
+                cost[stop], came[stop] = cost[i] + price, (i, found)
+    parts, stop = [], n
+    while stop > 0:
+        stop, found = came[stop]
+        parts.insert(0, found)
+    return _merged(tokens, parts)
+
+
+def _merged(tokens: _Tokens, parts: list[Lattice | tuple[int, int]]) -> list[Lattice | tuple[int, int]]:
+    """Returns the grids, one continued over the next where that one's own tokens hardly speak against it.
+
+    Tokens that see only padding show what leaks into them, and a grid of their own may fit that.
+    """
+    merged: list[Lattice | tuple[int, int]] = []
+    for part in parts:
+        merged.append(part)
+        while len(merged) > 1:
+            one, two = merged[-2:]
+            if not (isinstance(one, Lattice) and isinstance(two, Lattice)) or one.fast != two.fast:
+                break
+            whole, cost = _fitted(tokens, one.start, two.stop, one.fast, one.order)
+            apart = sum(float((tokens.weight[g.start : g.stop] * g.loss).sum()) for g in (one, two))
+            least = min(g.stop - g.start for g in (one, two))
+            if whole is None or cost - apart > _WEAK * least:
+                break
+            merged[-2:] = [whole]
+    return merged
+
+
+def _growing(
+    tokens: _Tokens, start: int, fast: int, allowed: Bool[np.ndarray, " cut"], total: np.ndarray
+) -> Iterator[tuple[Lattice, float]]:
+    """Yields grids from `start` with rows of `fast` tokens, a row longer each, and what their tokens cost."""
+    for stop in range(start + fast, len(tokens) + 1, fast):
+        if not allowed[stop]:
+            continue
+        found = min((_fitted(tokens, start, stop, fast, o) for o in ("rows", "columns")), key=lambda f: f[1])
+        if found[0] is not None:
+            yield found[0], found[1] + (_LINE_PRICE if min(found[0].shape) == 1 else _PRICE)
+        if stop - start >= 4 * fast and found[1] > max(_HOPELESS, 0.5 * (total[stop] - total[start])):
+            return
+
+
+def _places(n: int, fast: int, order: str) -> Int[np.ndarray, "token 2"]:
+    slow, place = np.divmod(np.arange(n), fast)
+    return np.stack([place, slow] if order == "rows" else [slow, place], axis=1)
+
+
+def _fitted(tokens: _Tokens, start: int, stop: int, fast: int, order: Any) -> tuple[Lattice | None, float]:
+    """Returns the grid of that shape that fits the tokens best, and their cost; infinite if none fits."""
+    part, places = slice(start, stop), _places(stop - start, fast, order)
+    centre, size, weight = tokens.centre[part], tokens.size[part], tokens.weight[part]
+    usual = np.array([weighted_median(size[:, a], weight) for a in (0, 1)])
+    lags = (1, fast) if order == "rows" else (fast, 1)
+    lines = [_line(places[:, a], centre[:, a], usual[a], weight, lags[a]) for a in (0, 1)]
+    origin, pitch = np.array(lines).T
+    if (pitch <= 0.3 * usual).any() or (pitch >= 3 * usual).any():
+        return None, np.inf
+    away = np.abs((centre - origin) / pitch - places - 0.5).max(axis=1)
+    unlike = np.maximum(np.abs(np.log(size / pitch)).max(axis=1) - 0.5, 0)
+    loss = np.minimum(np.maximum(away, unlike), 1)
+    return Lattice(start, stop, fast, order, origin, pitch, loss), float((weight * loss).sum())
+
+
+def _line(
+    place: Int[np.ndarray, " token"],
+    centre: Float[np.ndarray, " token"],
+    usual: float,
+    weight: Float[np.ndarray, " token"],
+    lag: int,
+) -> tuple[float, float]:
+    """Returns the origin and the pitch of evenly spaced cells: medians first, then reweighted least squares."""
+    middle, pitch = place + 0.5, usual
+    if not place.any():
+        return weighted_median(centre - pitch * middle, weight), pitch
+    next_to = place[lag:] - place[:-lag] == 1
+    steps = (centre[lag:] - centre[:-lag])[next_to]
+    pitch = weighted_median(steps, np.minimum(weight[lag:], weight[:-lag])[next_to])
+    if pitch <= 0:
+        return 0.0, -1.0
+    origin = weighted_median(centre - pitch * middle, weight)
+    for _ in range(3):
+        trust = weight / (1 + ((centre - origin - pitch * middle) / (0.15 * pitch)) ** 2)
+        trust = trust / trust.sum()
+        across = middle - (trust * middle).sum()
+        spread = (trust * across**2).sum()
+        slope = (trust * across * centre).sum() / spread if spread > 1e-9 else pitch
+        if slope <= 0:
+            break
+        pitch = float(slope)
+        origin = float((trust * (centre - pitch * middle)).sum())
+    return origin, pitch
+
+
+def weighted_median(values: Float[np.ndarray, " value"], weight: Float[np.ndarray, " value"]) -> float:
+    """Returns the value below which half of the weight lies."""
+    order = values.argsort()
+    sums = np.cumsum(weight[order])
+    return float(values[order][min(np.searchsorted(sums, sums[-1] / 2), len(values) - 1)])

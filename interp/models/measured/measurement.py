@@ -1,0 +1,231 @@
+"""The footprints of one image's tokens, measured from outside: paint, run the tower, decode, fit lattices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from interp.errors import ModelError
+from interp.inputs.footprints import Footprints
+from interp.models.measured.decode import Profiles, Raw, matched, read_off
+from interp.models.measured.embedder import Embedder
+from interp.models.measured.lattice import Lattice, cut_into_lattices
+from interp.models.measured.patterns import Code, painted, stripes, texture
+from interp.models.measured.views import View, laid, views_of
+
+__all__ = ["LEAST", "Measurement", "measure"]
+
+LEAST = 0.3
+"""The smallest median confidence of a measurement that is used."""
+_STRAY = 0.1
+"""The largest share of tokens outside every grid, or in grids of one row or column, in a measurement that is used."""
+_PAIRS = 2
+"""Textures that are painted: two, so that what comes twice can be told from chance."""
+_POWERS = (0.5, 1.0)
+"""A token's change is its squared distance to this power. The first evens out a footprint's bright and dark places, the
+second suppresses what leaks from the rest of a tile; the one is taken that lets lattices fit better."""
+_SEED = 50
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What was measured of one image of a sample.
+
+    Attributes:
+        size: (width, height) of the image.
+        positions: (token,) the positions, in the measured prompt, of the tokens that change with the image.
+        footprints: Their footprints.
+        confidence: (token,) from 0 to 1: how much of the token's changes the footprint explains, less its distance from
+            where the token alone would lie. Tokens without footprint have that of their neighbours' lattice.
+        raw: (token, 4) the rectangle of each token by itself, without a lattice.
+        views: The lattices.
+        stray: The share of tokens outside every lattice, or in one of a single row or column.
+        n_images: Pictures that were run.
+    """
+
+    size: Size
+    positions: Int[np.ndarray, " token"]
+    footprints: Footprints
+    confidence: Float[np.ndarray, " token"]
+    raw: Float[np.ndarray, "token 4"]
+    views: tuple[View, ...]
+    stray: float
+    n_images: int
+
+    @property
+    def trust(self) -> float:
+        """The median confidence of the tokens with a footprint; 0 without any."""
+        seen = ~np.isnan(self.footprints.boxes[:, 0])
+        return float(np.median(self.confidence[seen])) if seen.any() else 0.0
+
+    @property
+    def sure(self) -> bool:
+        """Whether the footprints can be used."""
+        return self.trust >= LEAST and self.stray <= _STRAY
+
+    @property
+    def layout(self) -> str:
+        """The lattices in words, such as "4×4 by rows, 8×8 by rows" (rows×columns)."""
+        return ", ".join(
+            f"{view.shape[0]}×{view.shape[1]} by {view.lattices[0].order}"
+            + (f" in {len(view.lattices)} parts" if len(view.lattices) > 1 else "")
+            for view in self.views
+        )
+
+    def check(self) -> None:
+        """Raises `ModelError`, with each token's numbers, unless the footprints can be used."""
+        if self.sure:
+            return
+        width, height = self.size
+        lines = [
+            f"{i}: [{', '.join('–' if np.isnan(edge) else f'{edge:.0f}' for edge in box)}] {c:.2f}"
+            for i, (box, c) in enumerate(zip(self.raw, self.confidence, strict=True))
+        ]
+        shown = "; ".join(lines[:40]) + (f"; and {len(lines) - 40} more" if len(lines) > 40 else "")
+        raise ModelError(
+            f"the footprints of a {width}×{height} image could not be measured surely: the median confidence of "
+            f"{len(lines)} tokens is {self.trust:.2f} (at least {LEAST} is needed), and {self.stray:.0%} of them "
+            f"lie in no grid (at most {_STRAY:.0%} may). Token by token, box in pixels and confidence: {shown}. "
+            "A tower that mixes places strongly, or tokens that stand for no place, look like this. Write an adapter "
+            "(docs/new_model.md), or measure a larger image."
+        )
+
+
+def measure(embedder: Embedder, sizes: Sequence[Size], which: int = 0) -> Measurement:
+    """Returns the footprints of the tokens of image `which` of a sample with images of these sizes.
+
+    Args:
+        embedder: The model with its processor.
+        sizes: (width, height) of each image. The others stay as they are.
+        which: The image that is painted.
+
+    Raises:
+        ModelError: No token changes with the image.
+    """
+    size, frames = sizes[which], [texture(one, _SEED + 90 + i) for i, one in enumerate(sizes)]
+
+    def sample(picture: np.ndarray) -> list[np.ndarray]:
+        return [picture if i == which else frame for i, frame in enumerate(frames)]
+
+    pairs = [(texture(size, _SEED + 2 * k), texture(size, _SEED + 2 * k + 1)) for k in range(_PAIRS)]
+    still = list(embedder(sample(picture) for pair in pairs for picture in pair))
+    positions = np.flatnonzero((still[0] != still[1]).any(axis=1))
+    if not len(positions):
+        raise ModelError(
+            "nothing that enters the language model changes with the image: the prompt holds no image token, or the "
+            "image goes elsewhere (cross-attention). Such a model has no footprints to measure."
+        )
+    token = min(float(np.sqrt(size[0] * size[1] / len(positions))), min(size) / 2)
+    codes = stripes(size[0], token), stripes(size[1], token)
+    energies = [
+        [
+            _energies(
+                embedder, (sample(p) for p in painted(*pair, codes[a], a)), still[2 * k], positions, codes[a]
+            )
+            for a in (0, 1)
+        ]
+        for k, pair in enumerate(pairs)
+    ]
+    n_images = _PAIRS * (2 + codes[0].n + codes[1].n)
+    return _decoded(energies, codes, positions, size, n_images)
+
+
+def _energies(
+    embedder: Embedder, samples: object, still: np.ndarray, positions: np.ndarray, code: Code
+) -> Float[np.ndarray, "token picture"]:
+    """Returns each token's squared change with each picture.
+
+    What most tokens share of a change is leakage, through attention to the whole image; where few tokens see the
+    stripes themselves, the median over tokens is that, and it is taken off.
+    """
+    found = []
+    for moved, sparse in zip(embedder(samples), code.sparse, strict=True):  # pyright: ignore[reportArgumentType]
+        change = (moved - still)[positions]
+        change = change - np.median(change, axis=0) if sparse and len(positions) > 4 else change
+        found.append((change**2).sum(axis=1))
+    return np.stack(found, axis=1).astype(float)
+
+
+def _decoded(
+    energies: list[list[np.ndarray]],
+    codes: tuple[Code, Code],
+    positions: np.ndarray,
+    size: Size,
+    n_images: int,
+) -> Measurement:
+    gaps, tried = np.diff(positions) > 1, []
+    for power in _POWERS:
+        single = [read_off(_profiles([one], codes, power)) for one in energies]
+        profiles = _profiles(energies, codes, power)
+        raw = read_off(profiles)
+        weight = raw.explained**4 * _agreement(single, raw)
+        parts = cut_into_lattices(raw.boxes, weight, gaps)
+        tried.append((_cost(parts, weight), profiles, raw, weight, parts))
+    _, profiles, raw, weight, parts = min(tried, key=lambda one: one[0])
+    lattices = [part for part in parts if isinstance(part, Lattice)]
+    views = views_of(lattices, profiles, weight)
+    footprints = _footprints(views, len(positions), size)
+    stray = 1 - sum(one.stop - one.start for one in lattices if min(one.shape) > 1) / len(positions)
+    loss = np.ones(len(positions))
+    for one in lattices:
+        loss[one.start : one.stop] = one.loss
+    confidence = _confidence(profiles, raw, footprints.boxes, loss)
+    return Measurement(
+        size, positions, footprints, confidence, raw.boxes, tuple(views), _small(stray), n_images
+    )
+
+
+def _small(stray: float) -> float:
+    return 0.0 if stray < 1e-9 else stray
+
+
+def _profiles(energies: list[list[np.ndarray]], codes: tuple[Code, Code], power: float) -> Profiles:
+    found = [sum(one[a] for one in energies) ** power for a in (0, 1)]
+    return Profiles(codes, tuple(e / (e.mean(axis=1, keepdims=True) + 1e-20) for e in found))  # pyright: ignore[reportArgumentType]
+
+
+def _agreement(single: Sequence[Raw], raw: Raw) -> Float[np.ndarray, " token"]:
+    """Returns how well a token's place agrees between the textures: 1 for the same, exp(−4) a cell apart."""
+    first, second = ((one.boxes[:, :2] + one.boxes[:, 2:]) / 2 for one in (single[0], single[-1]))
+    cell = raw.boxes[:, 2:] - raw.boxes[:, :2]
+    cell = np.maximum(cell, np.median(cell, axis=0) / 2)
+    return np.exp(-(((np.abs(first - second) / cell).max(axis=1) / 0.5) ** 2))
+
+
+def _cost(parts: Sequence[Lattice | tuple[int, int]], weight: np.ndarray) -> float:
+    """Returns how badly the lattices fit, in mean tokens a cell off, with something for each lattice."""
+    share = weight / weight.mean()
+    return sum(
+        3 + 6 * (min(part.shape) == 1) + float((share[part.start : part.stop] * part.loss).sum())
+        if isinstance(part, Lattice)
+        else 10.0 * (part[1] - part[0])
+        for part in parts
+    )
+
+
+def _footprints(views: Sequence[View], n: int, size: Size) -> Footprints:
+    boxes, names = np.full((n, 4), np.nan), np.full(n, "", dtype="<U16")
+    for number, view in enumerate(views):
+        boxes[view.tokens] = laid(view, size)
+        names[view.tokens] = f"view {number}" if len(views) > 1 else ""
+    whole = len(views) == 1 and len(views[0].lattices) == 1 and len(views[0].tokens) == n
+    grid = views[0].shape if whole and views[0].lattices[0].order == "rows" else None
+    return Footprints(boxes, grid, names, np.zeros(n, int))
+
+
+def _confidence(
+    profiles: Profiles, raw: Raw, boxes: Float[np.ndarray, "token 4"], loss: Float[np.ndarray, " token"]
+) -> Float[np.ndarray, " token"]:
+    known = ~np.isnan(boxes[:, 0])
+    filled = np.where(known[:, None], boxes, raw.boxes)
+    share = [
+        matched(energy, code, filled[:, a], filled[:, a + 2])
+        for a, (energy, code) in enumerate(zip(profiles.energies, profiles.codes, strict=True))
+    ]
+    found = np.minimum(*share) * (1 - np.minimum(loss, 1) / 2)
+    return np.where(known, found, np.median(found[known]) if known.any() else 0.0)

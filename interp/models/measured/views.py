@@ -1,0 +1,166 @@
+"""Grids refined on what the pictures changed, and joined into views: neighbours share one lattice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from interp.models.measured.decode import Profiles
+from interp.models.measured.lattice import Lattice
+from interp.models.measured.patterns import Code
+
+__all__ = ["View", "laid", "views_of"]
+
+_LEVELS = ((0.3, 1.12, 17), (0.08, 1.04, 17), (0.02, 1.012, 9))
+"""Steps of the refinement: shifts up to this share of a cell, pitches up to this factor, so many of each."""
+_SAME_PITCH = 0.12
+_SAME_PHASE = 0.2
+"""In cells: how far grids of one view may be off their common lattice."""
+_SLIVER = 0.05
+"""Share of a cell's side that must lie in the image; less is padding."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Cells of one lattice that do not overlap.
+
+    Attributes:
+        tokens: The tokens.
+        places: (token, 2) column and row of each in the lattice.
+        origin: x and y of the corner of column 0, row 0, in pixels.
+        pitch: Width and height of a cell.
+        lattices: The grids it was joined from.
+    """
+
+    tokens: Int[np.ndarray, " token"]
+    places: Int[np.ndarray, "token 2"]
+    origin: Float[np.ndarray, " 2"]
+    pitch: Float[np.ndarray, " 2"]
+    lattices: tuple[Lattice, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        columns, rows = self.places.max(axis=0) + 1
+        return int(rows), int(columns)
+
+
+def views_of(
+    lattices: Sequence[Lattice], profiles: Profiles, weight: Float[np.ndarray, " token"]
+) -> list[View]:
+    """Returns the views of the grids, in the order of their first tokens."""
+    views: list[View] = []
+    for lattice in lattices:
+        one = _refined(_alone(lattice), profiles, weight)
+        for i, view in enumerate(views):
+            joined = _joined(view, one)
+            if joined is not None:
+                views[i] = joined
+                break
+        else:
+            views.append(one)
+    return [_refined(view, profiles, weight) if len(view.lattices) > 1 else view for view in views]
+
+
+def laid(view: View, size: tuple[int, int]) -> Float[np.ndarray, "token 4"]:
+    """Returns the cells of a view clipped to the image; NaN for those outside it."""
+    edges = [
+        _snapped(
+            view.origin[a] + view.pitch[a] * np.arange(view.places[:, a].max() + 2), size[a], view.pitch[a]
+        )
+        for a in (0, 1)
+    ]
+    low = np.stack([edges[a][view.places[:, a]] for a in (0, 1)], axis=1)
+    high = np.stack([edges[a][view.places[:, a] + 1] for a in (0, 1)], axis=1)
+    low, high = np.clip(low, 0, size), np.clip(high, 0, size)
+    boxes = np.concatenate([low, high], axis=1)
+    boxes[((high - low) < _SLIVER * view.pitch).any(axis=1)] = np.nan
+    return boxes
+
+
+def _snapped(edges: Float[np.ndarray, " edge"], length: int, pitch: float) -> Float[np.ndarray, " edge"]:
+    """Returns the edges, those within a sliver of the image's border moved onto it."""
+    for border in (0.0, float(length)):
+        edges = np.where(np.abs(edges - border) < _SLIVER * pitch, border, edges)
+    return edges
+
+
+def _alone(lattice: Lattice) -> View:
+    tokens = np.arange(lattice.start, lattice.stop)
+    return View(tokens, lattice.places, lattice.origin, lattice.pitch, (lattice,))
+
+
+def _joined(view: View, other: View) -> View | None:
+    """Returns both on the lattice of the first; None if the other does not continue it or covers the same cells."""
+    if (np.abs(np.log(other.pitch / view.pitch)) > _SAME_PITCH).any():
+        return None
+    shift = (other.origin + other.pitch * (np.array(other.shape[::-1]) - 1) / 2 - view.origin) / view.pitch
+    shift = shift - (np.array(other.shape[::-1]) - 1) / 2
+    whole = np.round(shift).astype(int)
+    if (np.abs(shift - whole) > _SAME_PHASE).any():
+        return None
+    places = other.places + whole
+    taken = {tuple(p) for p in view.places.tolist()}
+    if taken & {tuple(p) for p in places.tolist()} or not _touch(view.places, places):
+        return None
+    first = np.minimum(np.minimum(view.places.min(axis=0), places.min(axis=0)), 0)
+    return View(
+        np.concatenate([view.tokens, other.tokens]),
+        np.concatenate([view.places, places]) - first,
+        view.origin + first * view.pitch,
+        view.pitch,
+        (*view.lattices, *other.lattices),
+    )
+
+
+def _touch(places: Int[np.ndarray, "token 2"], others: Int[np.ndarray, "other 2"]) -> bool:
+    """Whether the bounding boxes of two sets of cells share an edge or a corner, or overlap."""
+    return bool(
+        (places.min(axis=0) <= others.max(axis=0) + 1).all()
+        and (others.min(axis=0) <= places.max(axis=0) + 1).all()
+    )
+
+
+def _refined(view: View, profiles: Profiles, weight: Float[np.ndarray, " token"]) -> View:
+    """Returns the view with the origin and pitch that explain its tokens' changes best."""
+    lines = [
+        _best_line(
+            profiles.energies[a][view.tokens],
+            profiles.codes[a],
+            view.places[:, a],
+            weight[view.tokens] ** 0.25,  # evened out: the surest tokens lie at the edges of tiles
+            (float(view.origin[a]), float(view.pitch[a])),
+        )
+        for a in (0, 1)
+    ]
+    origin, pitch = np.array(lines).T
+    return replace(view, origin=origin, pitch=pitch)
+
+
+def _best_line(
+    energy: Float[np.ndarray, "token picture"],
+    code: Code,
+    place: Int[np.ndarray, " token"],
+    weight: Float[np.ndarray, " token"],
+    line: tuple[float, float],
+) -> tuple[float, float]:
+    """Returns the origin and pitch whose cells explain the most of the lines' energies, by a grid search in steps."""
+    lines = np.arange(place.max() + 1)
+    sums = np.zeros((len(lines), code.n))
+    np.add.at(sums, place, weight[:, None] * code.levelled(energy))
+    origin, pitch = line
+    for shift, factor, n in _LEVELS:
+        middle = origin + pitch * len(lines) / 2 + np.linspace(-shift, shift, n) * pitch
+        pitches = pitch * np.exp(np.linspace(-np.log(factor), np.log(factor), n))
+        origins = middle[:, None] - pitches * len(lines) / 2
+        low = origins[..., None] + pitches[:, None] * lines
+        low, high = (np.clip(side, 0, code.length) for side in (low, low + pitches[:, None]))
+        pattern = code.levelled(code.seen(low, high))
+        fit = np.maximum((pattern * sums).sum(-1), 0) ** 2 / np.maximum((pattern**2).sum(-1), 1e-9)
+        score = np.where(high > low, fit, 0).sum(-1)
+        i, j = np.unravel_index(score.argmax(), score.shape)
+        origin, pitch = float(origins[i, j]), float(pitches[j])
+    return origin, pitch

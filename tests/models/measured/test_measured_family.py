@@ -1,0 +1,111 @@
+"""A measured model against the adapters: the same positions, order and places, on tiny random towers."""
+
+import re
+
+import numpy as np
+import pytest
+
+import interp
+from interp.conformance import check
+from interp.conformance.tiny import families, tiny
+from interp.errors import ModelError
+from interp.models.adapter import find
+from interp.models.measured import measurement
+from interp.models.measured.regular_layout import overlap
+from interp.tracing import Mllm
+
+SIZES = ((256, 256), (320, 180), (150, 290))
+
+
+def both(family: str) -> tuple[Mllm, Mllm]:
+    """The model by its adapter and by measurement."""
+    return interp.wrap(*tiny(family), family), interp.wrap(*tiny(family), "measured")
+
+
+def sample(*sizes: tuple[int, int]) -> interp.Sample:
+    return interp.Sample(images=[np.full((h, w, 3), 90, np.uint8) for w, h in sizes], question="where is it?")
+
+
+def agrees(known: Mllm, found: Mllm, *sizes: tuple[int, int]) -> float:
+    """The median overlap of footprints; positions must be the same, tokens without area the same."""
+    true, measured = (m.encode(sample(*sizes)).tokens[0] for m in (known, found))
+    np.testing.assert_array_equal(measured.image, true.image)
+    np.testing.assert_array_equal(measured.image_index, true.image_index)
+    area = ~np.isnan(true.footprints[:, 0])
+    np.testing.assert_array_equal(~np.isnan(measured.footprints[:, 0]), area)
+    shared = overlap(true.footprints[area], measured.footprints[area])
+    centres = [(b[area][:, :2] + b[area][:, 2:]) / 2 for b in (true.footprints, measured.footprints)]
+    cell = np.maximum(*((b[area][:, 2:] - b[area][:, :2]) for b in (true.footprints, measured.footprints)))
+    assert (
+        np.abs(centres[0] - centres[1]) < 0.75 * cell
+    ).all()  # the right order: each token at its own place
+    return float(np.median(shared))
+
+
+@pytest.mark.parametrize(("family", "size"), [("llava", (320, 180)), ("vila", (150, 290))])
+def test_a_measured_map_is_the_adapters(family: str, size: tuple[int, int]) -> None:
+    known, found = both(family)
+    assert agrees(known, found, size) > 0.85
+    assert found.family == "measured"
+    assert found.adapter.describe().startswith("footprints were measured at 1 image size(s)")  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("family", families())
+def test_every_family_is_measured_right(family: str, size: tuple[int, int]) -> None:
+    assert agrees(*both(family), size) > 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES[:2], ids=str)
+def test_the_trained_organism_is_measured_right(size: tuple[int, int]) -> None:
+    known, found = interp.load("organism"), interp.load("organism", adapter="measured")
+    true, measured = (m.encode(sample(size)).tokens[0].footprints for m in (known, found))
+    area = ~np.isnan(true[:, 0])
+    assert np.median(overlap(true[area], measured[area])) > 0.7
+
+
+@pytest.mark.parametrize(
+    ("family", "attends", "first"), [("gemma3", "image_blocks", 0), ("paligemma", "prefix", 1)]
+)
+def test_attention_and_positions_are_observed(family: str, attends: str, first: int) -> None:
+    adapter = interp.wrap(*tiny(family), "measured").adapter
+    assert (adapter.attends, adapter.first_position) == (attends, first)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llava", "paligemma", "internvl", "qwen2_5_vl"])
+def test_a_measured_model_passes_every_check(family: str) -> None:
+    result = check(interp.wrap(*tiny(family), "measured"))
+    assert result.passed, result.failures
+
+
+@pytest.mark.slow
+def test_images_processed_together_are_measured_together() -> None:
+    known, found = both("llava_onevision")
+    assert agrees(known, found, (96, 96), (120, 80)) > 0.7
+
+
+def test_an_unsure_measurement_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurement, "LEAST", 1.01)
+    mllm = interp.wrap(*tiny("llava"), "measured")
+    with pytest.raises(
+        ModelError, match=r"could not be measured surely: the median confidence of 16 tokens is 0\.\d"
+    ):
+        mllm.encode(sample((128, 128)))
+    sure = mllm.adapter.measured((128, 128), mllm.processor)  # type: ignore[attr-defined]
+    assert sure.n_images == 2 * (2 + 16 + 16)
+
+
+def test_the_identity_says_that_footprints_are_measured() -> None:
+    mllm = interp.wrap(*tiny("llava"), "measured")
+    before = mllm.identity["family"]
+    assert re.search(r"Measured \(measured v1, image ids \[160\], attends causal\)", before)
+    mllm.encode(sample((96, 96)))
+    assert mllm.identity["family"] == before  # measuring another size is not another model
+
+
+def test_an_unbound_adapter_says_how_it_is_used() -> None:
+    with pytest.raises(ModelError, match=r'use interp.load\(…, adapter="measured"\)'):
+        find(None, "measured").image_positions([1], None)

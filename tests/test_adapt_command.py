@@ -1,0 +1,71 @@
+"""`interp adapt`: what it prints, and that the adapter it writes passes the checks on the same model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import interp
+from interp.cli import main
+from interp.conformance import check
+from interp.conformance.tiny import tiny
+from interp.inputs.footprints import center_crop, pad_to_square, squash
+from interp.models.measured.behaviour import Behaviour
+from interp.models.measured.regular_layout import Layout, overlap
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "window"), [("llava", "center_crop"), ("qwen2_vl", "squash")])
+def test_the_written_adapter_passes_every_check(
+    family: str,
+    window: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["adapt", family, "--out", "my_adapter.py"]) == 0
+    printed = capsys.readouterr().out
+    assert "336×336" in printed
+    assert (tmp_path / "adapt.png").stat().st_size > 1000
+    written = Path("my_adapter.py").read_text("utf-8")
+    assert f"{window}(size, grid)" in written
+    made: dict[str, Any] = {}
+    exec(written, made)
+    result = check(interp.wrap(*tiny(family), adapter=made["Adapter"]()))
+    assert result.passed, result.failures
+
+
+@pytest.mark.slow
+def test_tiles_are_shown_and_no_adapter_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["adapt", "internvl", "--out", "my_adapter.py"]) == 1
+    assert "no regular layout fits all sizes" in capsys.readouterr().out
+    assert not Path("my_adapter.py").exists()
+
+
+@pytest.mark.parametrize("order", ["rows", "columns"])
+def test_the_source_of_a_layout_states_it(order: str) -> None:
+    layout = Layout("pad_to_square", (2, 3), order, 0.9)
+    made: dict[str, Any] = {}
+    exec(layout.source(Behaviour((7, 9), "prefix", 1), type("Config", (), {"model_type": "novel"})()), made)
+    adapter = made["Adapter"]()
+    assert (adapter.name, adapter.attends, adapter.first_position) == ("novel_measured", "prefix", 1)
+    assert adapter.image_positions([[1, 7, 9, 2, 7]], None).tolist() == [1, 2, 4]
+    boxes = adapter.footprints([(60, 30)], {}, None, None).boxes
+    second = (
+        boxes[2] if order == "columns" else boxes[1]
+    )  # of 20×30 pixels, the upper half of each in the padding
+    np.testing.assert_allclose(second, [20, 0, 40, 15])
+
+
+def test_overlaps_by_hand() -> None:
+    boxes = np.array([[0, 0, 2, 2], [0, 0, 2, 2], [np.nan] * 4, [np.nan] * 4], float)
+    others = np.array([[1, 0, 3, 2], [0, 0, 2, 2], [0, 0, 1, 1], [np.nan] * 4], float)
+    np.testing.assert_allclose(overlap(boxes, others), [1 / 3, 1, 0, 1])
+    size, grid = (90, 60), (3, 3)
+    assert overlap(squash(size, grid).boxes, squash(size, grid).boxes).min() == 1
+    assert overlap(center_crop(size, grid).boxes, pad_to_square(size, grid).boxes).max() < 1
