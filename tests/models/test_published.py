@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
 from interp.conformance.tiny import recipe
@@ -43,8 +43,7 @@ def processor_of(known: Published) -> Any:
 
 
 def encoded(known: Published, processor: Any) -> Any:
-    width, height = known.image
-    picture = np.zeros((height, width, 3), np.uint8)
+    picture = Image.new("RGB", known.image)
     content = [{"type": "image"}, {"type": "text", "text": "where ?"}]
     text = "<image> where ?"
     if processor.chat_template is not None:

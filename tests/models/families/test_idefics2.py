@@ -164,3 +164,9 @@ def test_settings_that_are_not_understood(mllm):
 
 def test_prompt():
     assert ADAPTER.fallback_prompt("Why?", 1, None) == "User:<image>Why?<end_of_utterance>\nAssistant:"
+
+
+def test_its_tower_is_refused(mllm):
+    sample = interp.Sample(np.zeros((30, 30, 3), np.uint8), "where ?")
+    with pytest.raises(ModelError, match="30 image tokens are not whole grids of 12×12"):
+        mllm.trace(sample, reads=[interp.Rows(interp.Site(tower="vision", queries="patches"))])
