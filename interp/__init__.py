@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         LayerChoice,
         LayerSweep,
         ModelSpec,
+        ReasoningSweep,
         Refinement,
         choose_layer,
     )
@@ -91,6 +92,7 @@ __all__ = [
     "PatchRows",
     "Prefix",
     "Prompt",
+    "ReasoningSweep",
     "Refinement",
     "Residual",
     "Rows",
@@ -135,6 +137,7 @@ _HOMES = {
         "LayerChoice",
         "LayerSweep",
         "ModelSpec",
+        "ReasoningSweep",
         "Refinement",
         "choose_layer",
     ),

@@ -282,6 +282,11 @@ def mean_over_queries(trace: SampleTrace, sample: Sample, queries: Queries) -> x
                 f"the model's answer to sample {sample.id} is empty: its first token ends it and attends to "
                 "nothing. queries='answer' needs an answer; use queries='last'."
             )
+        if trace.reasoning is not None:
+            raise SiteError(
+                f"the model begins a thought before its answer to sample {sample.id}, so its first token is no "
+                "answer's. Use interp.Prompt(thinking=False)."
+            )
         rows = rows.isel(step=1, drop=True)
     if queries == "label":
         found = trace.tokens.positions(word(_label(sample)))

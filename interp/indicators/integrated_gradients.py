@@ -114,7 +114,8 @@ class IntegratedGradients:
                 internal_batch_size=1,
                 return_convergence_delta=True,
             )
-        function.meter.backwards += self.steps * len(function.passes)
+        if function.mllm.server is None:  # a server's own passes are counted where they are asked for
+            function.meter.backwards += self.steps * len(function.passes)
         attrs = {
             "completeness_error": float(error[0]),
             "completeness_of": float(products.double().sum() - error[0].double()),

@@ -23,7 +23,8 @@ __all__ = ["RULE", "accepted", "bare", "is_right", "named_option", "other_option
 
 RULE = """Right: the whole generated text is the sample's answer, without regard to case, and to quotes, dashes, stops
 and space at its ends; signs such as <, + and % count. Where options are lettered, the answer's letter, its text, or the
-letter followed by the text is right. Anything more (“yes, there is”) or less is wrong."""
+letter followed by the text is right. Anything more (“yes, there is”) or less is wrong. The thought of a model that
+thinks is no part of its answer; an answer that did not come, because the thought took all tokens, is wrong."""
 
 _MINUS = "-‐‑‒–−"
 _SIGNS = "#%‰°&@"
@@ -87,8 +88,10 @@ def other_options(sample: Sample, prompt: Prompt) -> list[str]:
     return [option for i, option in enumerate(sample.options or ()) if i != place]
 
 
-def is_right(text: str, sample: Sample, prompt: Prompt) -> bool | None:
+def is_right(text: str | None, sample: Sample, prompt: Prompt) -> bool | None:
     """Whether a generated text is the sample's answer, by the rule of this module; None without an answer.
+
+    A text of None is wrong: the model was still reasoning when its tokens ran out.
 
     With lettered options the answer's letter, its text and both ("B", "liver", "B. liver", "(b) liver") are right. An
     answer that is given as a letter names that option, unless it is the text of one. A text that fits several
@@ -100,6 +103,8 @@ def is_right(text: str, sample: Sample, prompt: Prompt) -> bool | None:
     """
     if sample.answer is None:
         return None
+    if text is None:
+        return False
     place = _answer_place(sample, prompt)
     if place is None:
         return plain(text) == plain(sample.answer)

@@ -31,6 +31,9 @@ class Prompt:
             sentence. "none" leaves the choices out.
         image_first: Whether images come before the text (True) or after it (False).
         system: The system message, if there is one.
+        thinking: Whether a model that can reason before it answers does: True or False, as its chat template
+            takes it (`enable_thinking` and the like; one that has no such switch is refused when it is rendered).
+            None is the chat template's own default. With True, what has no end of a thought is not an answer.
 
     Raises:
         PromptError: A template with other fields, an unknown way to render options, or values of another type.
@@ -42,6 +45,7 @@ class Prompt:
     options: str = "letters"
     image_first: bool = True
     system: str | None = None
+    thinking: bool | None = None
 
     def __post_init__(self) -> None:
         _split(self.template)
@@ -50,6 +54,8 @@ class Prompt:
         check_bool("image_first", self.image_first, PromptError)
         if self.system is not None and not isinstance(self.system, str):
             raise PromptError(f"system is the system message, a text, or None; got {self.system!r}.")
+        if self.thinking is not None:
+            check_bool("thinking", self.thinking, PromptError)
         for name, text in (("template", self.template), ("system", self.system or "")):
             check_text(name, text, PromptError)
 
@@ -88,8 +94,12 @@ class Prompt:
         return [{"role": "system", "content": [{"type": "text", "text": self.system}]}, *turn]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the prompt as JSON values: `Prompt(**prompt.to_dict()) == prompt`."""
-        return asdict(self)
+        """Returns the prompt as JSON values: `Prompt(**prompt.to_dict()) == prompt`.
+
+        `thinking` appears only where it is given, so that prompts without it keep their hash.
+        """
+        found = asdict(self)
+        return found if self.thinking is not None else {n: v for n, v in found.items() if n != "thinking"}
 
     def _parts(self, sample: Sample) -> tuple[str, str, str, str]:
         """Text before the question, the question, its choices, text after."""

@@ -83,7 +83,7 @@ class Answer:
             Empty for the plain model.
     """
 
-    text: str
+    text: str | None
     logits: Float[np.ndarray, " token_id"]
     cost: Cost
     details: Mapping[str, Any] = field(default_factory=dict)

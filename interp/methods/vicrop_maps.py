@@ -15,12 +15,13 @@ from torch import Tensor
 from interp.errors import MethodError, ModelError
 from interp.indicators import Attention, AttentionGradient, Maps
 from interp.indicators.maps import Samples, label_map, map_each_sample
-from interp.inputs.prompt import Prompt
+from interp.inputs.prompt import Prompt, Target
 from interp.inputs.tokens import TokenMap
 from interp.models.pixels import PixelView, pixel_views
 from interp.models.resizing import setting
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
+from interp.tracing.gradients import input_function
 from interp.tracing.run import run_pass
 from interp.tracing.target import Objective
 
@@ -88,6 +89,9 @@ def _norms(gradient: Float[np.ndarray, "frame channel row col"]) -> Float[np.nda
 
 def _pixel_gradient(mllm: Mllm, batch: Batch, meter: Meter) -> Tensor:
     """−∂ log p/∂pixel_values of one sample; parameters get no gradient."""
+    if mllm.server is not None:
+        function = input_function(mllm, batch, Target("greedy"), None, meter, of="pixels", fixed=False)
+        return -function.gradient(function.start)
     with mllm.installation.armed({}), torch.enable_grad():
         pixels = batch.inputs["pixel_values"].detach().clone().requires_grad_(True)
         logits = run_pass(mllm.hf, {**batch.inputs, "pixel_values": pixels}, meter)

@@ -20,6 +20,7 @@ from interp.study.layer_sweep.result import Cell, Result
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.logit_lens.study import LensSweep
 from interp.study.model_spec import ModelSpec
+from interp.study.reasoning_sweep.study import ReasoningSweep
 from interp.study.refinement.result import RefinementResult
 from interp.study.refinement.study import Refinement
 from interp.study.result import GridResult
@@ -48,6 +49,7 @@ __all__ = [
     "LensSweep",
     "Matched",
     "ModelSpec",
+    "ReasoningSweep",
     "Refinement",
     "RefinementResult",
     "Result",

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from interp.data import Samples
-from interp.errors import InterpError, RunError, SampleError, StudyError
+from interp.errors import ImageTokenMismatch, InterpError, RunError, SampleError, StudyError
 from interp.indicators import Maps
 from interp.inputs.masks import Mask
 from interp.inputs.packing import image_key, question_length
@@ -34,6 +34,7 @@ from interp.study.baselines import partners
 from interp.study.model_spec import ModelSpec, model_provenance, open_model
 from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Residual, Rows, Trace
 from interp.tracing.fingerprint import fingerprint
+from interp.tracing.thoughts import leaves_open, marks
 
 __all__ = [
     "SMALL",
@@ -223,10 +224,13 @@ class StudyTask(ABC):
     Attributes:
         name: The study's name.
         needs_boxes: Whether a sample without boxes is a failure.
+        takes_thoughts: Whether a thought may follow the prompt; otherwise the next token is taken for the answer's
+            first, and a prompt that a thought follows is refused.
     """
 
     name: str
     needs_boxes: bool = True
+    takes_thoughts: bool = False
 
     def __init__(self, study: Any, mllm: Any) -> None:
         self.study, self._mllm, self._shelf = study, mllm, ProcessCache()
@@ -360,11 +364,31 @@ class StudyTask(ABC):
         faults = {index: self._faults[index] for index in indices}
         failures = [failure(self, index, *found) for index, found in faults.items() if found]
         able = tuple(index for index, found in faults.items() if found is None)
+        if able and not self.takes_thoughts:
+            self._check_thoughts(able[0])
         outcome = self.measure(able) if able else Outcome({})
         if self._ahead:
             self.mllm.installation.processed.forget_ready([self.study.data[index] for index in indices])
         rows = {name: outcome.rows.get(name, ()) for name in (*self.schemas(), FAILURES)}
         return Outcome({**rows, FAILURES: [*failures, *rows[FAILURES]]}, outcome.cost)
+
+    def thinks(self, index: int) -> bool:
+        """Whether a thought follows a sample's prompt, or may."""
+        mllm, prompt = self.mllm, self.study.prompt
+        if not isinstance(mllm, Mllm) or marks(mllm.processor) is None:
+            return False
+        text = mllm.encode([self.study.data[index]], prompt).prompts[0]
+        return leaves_open(text, prompt, mllm.processor)
+
+    def _check_thoughts(self, index: int) -> None:
+        """Refuses a prompt that a thought follows; a sample that cannot be encoded becomes a failure elsewhere."""
+        with suppress(SampleError, ImageTokenMismatch):
+            if self.thinks(index):
+                raise StudyError(
+                    f"{type(self.study).__name__} reads and scores what follows the prompt, and with this one that is "
+                    "the model's thought and not its answer. Write prompt=interp.Prompt(thinking=False) for answers "
+                    "without a thought, or run an interp.ReasoningSweep."
+                )
 
     def preparer(self, threads: int) -> Callable[[tuple[int, ...]], None]:
         """A function that encodes a micro-batch's samples under the study's prompt, for threads beside the model's.
@@ -407,6 +431,8 @@ class StudyTask(ABC):
         for place, index in enumerate(indices):
             try:
                 own = rows(place, index)
+            except RunError:  # of the run, such as a lost server, and not of the sample
+                raise
             except InterpError as error:
                 own = {FAILURES: [failure(self, index, type(error).__name__, str(error))]}
             for name, more in own.items():

@@ -8,6 +8,7 @@ from interp.study.task import StudyTask
 
 if TYPE_CHECKING:
     from interp.tracing.lens import Lens
+    from interp.tracing.lens.served import ServedLens
 
 __all__ = ["LensTask"]
 
@@ -17,19 +18,27 @@ class LensTask(StudyTask):
 
     def __init__(self, study: Any, mllm: Any) -> None:
         super().__init__(study, mllm)
-        self._made: Lens | None = None
+        self._made: Lens | ServedLens | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_made": None}
 
     @property
-    def lens(self) -> Lens:
-        """The model through TransformerLens."""
-        made = self.mllm.to_lens() if self._made is None else self._made
-        self._made = made
+    def lens(self) -> Lens | ServedLens:
+        """The model through TransformerLens; of a model on a server, what does the same in jobs there."""
+        made = self._made
+        if made is None:
+            self._made = made = self.mllm.to_lens() if self.mllm.server is None else _served(self.mllm)
         return made
 
     def to_dict(self) -> dict[str, Any]:
-        """What the numbers depend on: attention is eager, and no prefix is shared."""
+        """What the numbers depend on: attention is eager, or the server's own, and no prefix is shared."""
         found = super().to_dict()
-        return {**found, "plan": {**found["plan"], "prefix": "none"}, "through": "transformer_lens"}
+        through = "transformer_lens" if self.mllm.server is None else "server"
+        return {**found, "plan": {**found["plan"], "prefix": "none"}, "through": through}
+
+
+def _served(mllm: Any) -> ServedLens:
+    from interp.tracing.lens.served import ServedLens
+
+    return ServedLens(mllm)

@@ -85,6 +85,26 @@ class Call:
         keys, values = ((one[0][lines], *one[1:]) for one in (self.keys, self.values))
         return replace(self, keys=keys, values=values)
 
+    def of_samples(self, some: slice) -> Call:
+        """The call of some of its samples."""
+        shared = self.mask is None or self.mask.shape[0] < len(self.queries)
+        return replace(
+            self,
+            queries=self.queries[some],
+            keys=tuple(one[some] for one in self.keys),
+            values=tuple(one[some] for one in self.values),
+            mask=self.mask if shared or self.mask is None else self.mask[some],
+        )
+
+    def dense_mask(self) -> Tensor:
+        """What every row sees, (sample, head or 1, query, key): booleans, or numbers that are added to scores."""
+        n, _, n_queries, _ = self.queries.shape
+        rows = torch.arange(n_queries, device=self.queries.device).expand(n, -1)
+        seen = visible(self.mask, rows, n_queries=n_queries, n_keys=self.n_keys, causal=self.causal)
+        if seen is None:
+            return torch.ones(n, 1, n_queries, self.n_keys, dtype=torch.bool, device=rows.device)
+        return seen.expand(n, -1, -1, -1)
+
     @property
     def all_heads(self) -> Heads:
         """Every head of the layer."""

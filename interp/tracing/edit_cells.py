@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from interp.tracing.edits import AttentionEdit, Knockout
 
-__all__ = ["At", "Cells", "Change", "Patch"]
+__all__ = ["At", "Cells", "Change", "Live", "Patch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,16 +24,38 @@ class At:
     step: int = 0
 
 
+class Live:
+    """Which samples' rows an edit of some generated tokens applies to: those whose latest token is of its stage.
+
+    Attributes:
+        stage: "reasoning" or "answer".
+        queries: (sample, 1), changed in place as tokens come.
+        awake: whether any sample's row is among them.
+    """
+
+    def __init__(self, stage: str, queries: Bool[Tensor, "sample query"]) -> None:
+        self.stage, self.queries, self.awake = stage, queries.clone(), False
+        self._all = queries
+
+    def follow(self, reasoning: Sequence[bool]) -> None:
+        """Takes in whether each sample's latest token is one of its thought."""
+        chosen = [inside == (self.stage == "reasoning") for inside in reasoning]
+        self.awake = any(chosen)
+        self.queries.copy_(self._all & torch.tensor(chosen, device=self._all.device)[:, None])
+
+
 @dataclass(frozen=True, eq=False)
 class Cells:
     """Rows and columns of a site in one layer and pass, padded. None for `heads` means every head.
 
-    Columns beyond `keys`, those of generated tokens, are not among them.
+    Columns beyond `keys`, those of generated tokens, are not among them. `live` changes `queries` from token to token
+    where only some generated tokens have such rows.
     """
 
     heads: Bool[Tensor, " head"] | None
     queries: Bool[Tensor, "sample query"]
     keys: Bool[Tensor, "sample key"]
+    live: Live | None = None
 
     def at(self, at: At) -> Bool[Tensor, "sample _ row all_keys"]:
         """The cells in a block of rows and heads; the head axis is 1 when it does not matter."""
@@ -84,6 +107,11 @@ class Change:
     edit: AttentionEdit
     cells: Cells
     patch: Patch | None = None
+
+    @property
+    def awake(self) -> bool:
+        """Whether it applies to any row of the pass that is being run."""
+        return self.cells.live is None or self.cells.live.awake
 
     @property
     def hides(self) -> bool:

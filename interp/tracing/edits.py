@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import EditError
-from interp.tracing.site import Selector, Site
+from interp.tracing.site import GENERATED, Selector, Site
 
 __all__ = [
     "Apply",
@@ -63,9 +63,9 @@ class AttentionEdit(Edit):
 
     Attributes:
         site: layers, heads, queries (rows) and keys (columns).
-        steps: "prefill" (rows of the prompt), "decode" (the row of each generated token, queries "last" or
-            "answer") or "all". "last" is the last row of every pass; the first generated token comes from the
-            prompt's.
+        steps: "prefill" (rows of the prompt), "decode" (the row of each generated token, queries "last",
+            "reasoning" or "answer") or "all". "last" is the last row of every pass; the first generated token comes
+            from the prompt's.
     """
 
     site: Site
@@ -94,14 +94,20 @@ class AttentionEdit(Edit):
     @property
     def decodes(self) -> bool:
         """Whether it applies to the row of each generated token."""
-        return self.steps != "prefill" and any(q in ("last", "answer") for q in self.site.groups[0])
+        return self.steps != "prefill" and any(q in ("last", *GENERATED) for q in self.site.groups[0])
+
+    @property
+    def stage_of_tokens(self) -> str | None:
+        """The only kind of generated tokens whose rows it applies to, "reasoning" or "answer"; None for all."""
+        named = [q for q in self.site.groups[0] if q in ("last", *GENERATED)]
+        return str(named[0]) if self.decodes and len(set(named)) == 1 and named[0] != "last" else None
 
     @property
     def prefill_queries(self) -> tuple[Selector, ...]:
         """What it applies to among the prompt's rows."""
         if self.steps == "decode":
             return ()
-        return tuple(q for q in self.site.groups[0] if q != "answer")
+        return tuple(q for q in self.site.groups[0] if q not in GENERATED)
 
     def _check(self) -> None:
         name = type(self).__name__
@@ -121,9 +127,9 @@ class Knockout(AttentionEdit):
     Args:
         site: Layers, heads, queries (rows) and keys (columns). Keys may be none for some samples.
         mode: "renormalise" or "zero".
-        steps: "prefill" (rows of the prompt), "decode" (the row of each generated token, queries "last" or
-            "answer") or "all". "last" is the last row of every pass; the first generated token comes from the
-            prompt's.
+        steps: "prefill" (rows of the prompt), "decode" (the row of each generated token, queries "last",
+            "reasoning" or "answer") or "all". "last" is the last row of every pass; the first generated token comes
+            from the prompt's.
 
     Raises:
         EditError: An unknown mode or steps, steps "decode" without rows that are generated, or, when traced
@@ -343,16 +349,17 @@ def check_steps(steps: Any, queries: Sequence[Selector]) -> None:
     """
     if not isinstance(steps, str) or steps not in get_args(Steps):
         raise EditError(f'steps is "prefill", "decode" or "all"; got {steps!r}.')
-    if steps == "decode" and not any(q in ("last", "answer") for q in queries):
+    if steps == "decode" and not any(q in ("last", *GENERATED) for q in queries):
         raise EditError(
-            'rows of generated tokens are queries "last" or "answer"; with steps="decode", queries='
+            'rows of generated tokens are queries "last", "reasoning" or "answer"; with steps="decode", queries='
             f"{tuple(queries)!r} name none."
         )
-    if steps == "prefill" and "answer" in queries:
-        raise EditError(
-            'rows "answer" exist only while the model generates; with steps="prefill", write steps="decode" or '
-            'steps="all".'
-        )
+    for name in GENERATED:
+        if steps == "prefill" and name in queries:
+            raise EditError(
+                f'rows "{name}" exist only while the model generates; with steps="prefill", write steps="decode" or '
+                'steps="all".'
+            )
 
 
 def check_edits(edits: Any) -> None:

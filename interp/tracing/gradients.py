@@ -60,7 +60,8 @@ def recording(mllm: WrappedModel, work: Mapping[int, Work] | None = None) -> Ite
         mllm: the model.
         work: what attention modules do in the block.
     """
-    with mllm.installation.armed(work or {}), torch.inference_mode(False), torch.enable_grad():
+    armed = nullcontext() if mllm.server is not None else mllm.installation.armed(work or {})
+    with armed, torch.inference_mode(False), torch.enable_grad():
         asking = {name for name, weight in mllm.hf.named_parameters() if weight.requires_grad}
         try:
             _ask(mllm.hf, asking, False)
@@ -417,13 +418,15 @@ class InputFunction:
     def values(self, inputs: Tensor) -> Float[Tensor, " sample"]:
         """The target's values; inside `recording`, they carry their graph."""
         if self.mllm.server is not None:
+            if torch.is_grad_enabled() and inputs.requires_grad:
+                return _ValuesElsewhere.apply(inputs, self)
             return torch.stack([self._elsewhere(one, inputs)[0] for one in self.passes]).sum(dim=0)
         return torch.stack([self._values(one, inputs) for one in self.passes]).sum(dim=0)
 
     def gradient(self, inputs: Tensor) -> Tensor:
         """∂ value / ∂ inputs; a sample's part is the gradient of its own value."""
         if self.mllm.server is not None:
-            return torch.stack([self._elsewhere(one, inputs, True)[1] for one in self.passes]).sum(dim=0)
+            return self.both_elsewhere(inputs)[1]
         with recording(self.mllm):
             total = torch.zeros_like(self.start)
             for one in self.passes:
@@ -435,6 +438,11 @@ class InputFunction:
     def own(self, inputs: Tensor, sample: int) -> Tensor:
         """A sample's part of the inputs, or of a gradient; a view."""
         return inputs[self.places[sample]]
+
+    def both_elsewhere(self, inputs: Tensor) -> tuple[Float[Tensor, " sample"], Tensor]:
+        """The values and their gradient from the server that the model runs on: one job for each pass."""
+        values, gradients = zip(*(self._elsewhere(one, inputs, True) for one in self.passes), strict=True)
+        return torch.stack(values).sum(dim=0), torch.stack(gradients).sum(dim=0)
 
     def _elsewhere(self, objective: Objective, inputs: Tensor, gradient: bool = False) -> tuple[Any, Any]:
         """The values, and where asked for the gradient, from the server that the model runs on."""
@@ -461,6 +469,27 @@ class InputFunction:
             changed, hooked = {}, entering(self.mllm.installation.layers[0], change)
         with hooked:
             return objective.values(run_objective(self.mllm, objective, self.meter, changed=changed))
+
+
+class _ValuesElsewhere(torch.autograd.Function):
+    """Values from a server as a node of a graph here: their gradient comes with them."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, function: InputFunction) -> Tensor:  # pyright: ignore
+        values, gradient = function.both_elsewhere(inputs)
+        ctx.save_for_backward(gradient.to(inputs.dtype))
+        ctx.places = function.places
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, along: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        (gradient,) = ctx.saved_tensors
+        found = gradient.clone()
+        for share, place in zip(
+            along, ctx.places, strict=True
+        ):  # each sample's value depends on its own part
+            found[place] *= share
+        return found, None
 
 
 def input_function(

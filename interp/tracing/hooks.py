@@ -330,7 +330,7 @@ class LayerWork:
     def mask(self, call: Call) -> Tensor | None:
         """The mask for the model's own attention: the call's, less what is hidden by mask."""
         plan = self.plan
-        if not plan.mask_first or not plan.changes:
+        if not plan.mask_first or not any(change.awake for change in plan.changes):
             return call.mask
         return _without_hidden(call, plan.changes, self.recorder.hides)
 
@@ -339,7 +339,7 @@ class LayerWork:
     ) -> Float[Tensor, "sample query head dim"]:
         """The attention's output with edited rows recomputed; the plan's reads go to the recorder."""
         plan, step = self.plan, self.recorder.step
-        for block in plan.edits:
+        for block in plan.edits if any(change.awake for change in plan.changes) else ():
             before = call.probabilities(block) if plan.unsure else None
             output = call.splice(output, block, call.probabilities(block, plan.changes, step), before)
         self._read(call)

@@ -17,7 +17,7 @@ from xarray.indexes import PandasIndex
 from interp.inputs.patch_map import PatchMap
 from interp.inputs.tokens import TokenMap
 from interp.tracing.devices import together
-from interp.tracing.layer_plan import Selection, StreamSelection
+from interp.tracing.request import Selection, StreamSelection
 from interp.tracing.vision_request import VisionSelection
 
 __all__ = ["LINEAR", "label_rows", "relabelled"]
@@ -39,10 +39,17 @@ def label_rows(
     tokens: Sequence[TokenMap],
     n_steps: Sequence[int] | None,
     patches: Sequence[PatchMap] = (),
+    n_reasoning: Sequence[int] | None = None,
 ) -> list[tuple[xr.DataArray, ...]]:
-    """Each sample's arrays, one per read. `n_steps`: tokens each sample generated, None if none was asked.
+    """Each sample's arrays, one per read.
 
-    `patches`: where each sample's patches are, for reads of the vision tower.
+    Args:
+        rows: What the layers gave.
+        selections: The reads.
+        tokens: The samples'.
+        n_steps: How many tokens each sample generated; None if none was asked for.
+        patches: Where each sample's patches are, for reads of the vision tower.
+        n_reasoning: How many of the tokens generated are the thought's; by default none.
     """
     labelled: list[list[xr.DataArray]] = [[] for _ in tokens]
     for number, selection in enumerate(selections):
@@ -60,6 +67,11 @@ def label_rows(
             first = 0 if len(selection.queries[i]) else 1
             steps = None if n_steps is None else n_steps[i] if selection.decodes else 1
             own = stacked[: None if steps is None else max(steps - first, 0), i]
+            n_thought = 0 if n_reasoning is None else n_reasoning[i]
+            if selection.stage == "answer":
+                own, first = own[n_thought:], first + n_thought
+            elif selection.stage == "reasoning":
+                own = own[:n_thought]
             labelled[i].append(label(i, sample, own, None if n_steps is None else first))
     return [tuple(one) for one in labelled]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.errors import EditError, SiteError
@@ -20,143 +20,38 @@ from interp.inputs.tokens import TokenMap
 from interp.tracing.attention_rows import Heads
 from interp.tracing.cross_layers import CrossLayout
 from interp.tracing.decoder_layers import Decoder, Shape
-from interp.tracing.edit_cells import Cells, Change, Patch
-from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
-from interp.tracing.hidden_rows import Hidden, refuse_rows_without_image, refuse_rows_without_keys
+from interp.tracing.edit_cells import Cells, Change, Live, Patch
+from interp.tracing.edits import AttentionEdit, Edit, check_order
+from interp.tracing.hidden_rows import refuse_rows_without_image, refuse_rows_without_keys
 from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Experts, Read, Residual, Rows
-from interp.tracing.site import LayerKind, Selector, Site, select
+from interp.tracing.request import (
+    Applied,
+    LayerValues,
+    Places,
+    Request,
+    Selection,
+    StreamPatch,
+    StreamSelection,
+)
+from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select
 from interp.tracing.visibility import Visibility
 from interp.tracing.vision_request import (
     Tower,
-    VisionEdit,
-    VisionSelection,
     of_tower,
     vision_edits,
     vision_selection,
 )
 
 __all__ = [
-    "Applied",
     "Block",
     "LayerPlan",
     "Plan",
     "ReadBlock",
-    "Request",
-    "Selection",
-    "StreamPatch",
-    "StreamSelection",
     "make_plan",
     "resolve",
 ]
-
-
-Places = tuple[Int[np.ndarray, " _"], ...]
-"""One array of unpadded positions per sample."""
-
-LayerValues = dict[int, Float[np.ndarray, "..."]]
-"""Given values of each layer; the first axis is the step."""
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """What one `Rows` covers.
-
-    Attributes:
-        heads: the heads of each layer, both in the order of the site.
-        pairs: the site's (layer, head) pairs, in order; None when heads were not given as pairs.
-        reduce: whether heads are averaged.
-        queries: each sample's rows in the prompt.
-        keys: each sample's columns.
-        decodes: whether each generated token has such a row too.
-        kind: what the layers are; the columns of "cross" are those of the image's keys.
-    """
-
-    heads: dict[int, tuple[int, ...]]
-    pairs: tuple[tuple[int, int], ...] | None
-    reduce: bool
-    queries: Places
-    keys: Places
-    decodes: bool
-    kind: LayerKind = "attention"
-
-
-@dataclass(frozen=True, eq=False)
-class StreamSelection:
-    """What one `Residual` or `Experts` covers: layers in the order given, each sample's positions in the prompt.
-
-    `name` is the array's: "residual" or "experts".
-    """
-
-    layers: tuple[int, ...]
-    queries: Places
-    decodes: bool
-    name: str = "residual"
-
-
-@dataclass(frozen=True, eq=False)
-class Applied:
-    """What one edit of attention changes.
-
-    Attributes:
-        edit: the edit.
-        heads: the heads of each layer.
-        queries: each sample's rows in the prompt; those that see none of the keys are left out.
-        keys: each sample's columns.
-        decodes: whether the row of each generated token is among its rows.
-        values: of a `PatchRows`, each sample's (step, head, query, key) by layer.
-        kind: as of a `Selection`.
-    """
-
-    edit: AttentionEdit
-    heads: dict[int, tuple[int, ...]]
-    queries: Places
-    keys: Places
-    decodes: bool
-    values: tuple[LayerValues, ...] | None = None
-    kind: LayerKind = "attention"
-
-    @property
-    def hides(self) -> bool:
-        """Whether it only takes keys out of what rows see."""
-        return isinstance(self.edit, Knockout) and self.edit.stage == "scores"
-
-    def hidden(self, sample: int, length: int | None = None) -> Hidden:
-        """What it hides in a sample. With the prompt's length, its last row stands for those of generated tokens."""
-        rows, last = self.queries[sample], [] if length is None or not self.decodes else [length - 1]
-        return Hidden(
-            self.heads, np.union1d(rows, last).astype(np.int64) if last else rows, self.keys[sample]
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class StreamPatch:
-    """What one `PatchResidual` changes: each sample's (step, position, hidden) by layer."""
-
-    queries: Places
-    decodes: bool
-    values: tuple[LayerValues, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """All reads and edits of a batch. `n_cross`: keys of a cross-attention layer, the same in all its samples."""
-
-    selections: tuple[Selection | StreamSelection | VisionSelection, ...] = ()
-    applied: tuple[Applied, ...] = ()
-    patches: tuple[StreamPatch, ...] = ()
-    vision_edits: tuple[VisionEdit, ...] = ()
-    tower: Tower | None = None
-    n_cross: int = 0
-
-    def first_row(self, sample: int) -> int | None:
-        """The earliest position read or edited in a sample, or None; 0 for the vision tower and DeltaNet layers."""
-        linear = any(getattr(part, "kind", None) == "linear" for part in (*self.selections, *self.applied))
-        if linear or self.tower is not None:
-            return 0
-        rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
-        return min((int(at[0]) for at in rows if len(at)), default=None)
 
 
 def resolve(
@@ -217,17 +112,19 @@ def _selection(
         raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r:.300}.{write}")
     site = read.site
     groups = site.groups[0]
-    if "answer" in groups and len(groups) > 1:
+    generated = [one for one in groups if one in GENERATED and not _is_of_prompt(one, tokens)]
+    if generated and len(groups) > 1:
         raise SiteError(
-            f'queries={groups!r} mixes rows of the prompt with those of generated tokens ("answer"), which come '
-            "one at a time. Make it two reads."
+            f"queries={groups!r} mixes rows of the prompt with those of generated tokens ({generated[0]!r}), which "
+            "come one at a time, or two kinds of these. Make it two reads."
         )
+    stage = str(generated[0]) if generated else None
     heads, kind = decoder.rows(site) if isinstance(read, Rows) else ({}, "attention")
-    queries = _places(() if groups == ("answer",) else groups, tokens)
+    queries = _places(() if stage else groups, tokens)
     keys = _places(site.groups[1], tokens)
-    decodes = groups in (("last",), ("answer",))
+    decodes = groups == ("last",) or stage is not None
     named = [("keys", site.groups[1], keys)] if isinstance(read, Rows) else []
-    for name, chosen, samples in [*named, *([] if groups == ("answer",) else [("queries", groups, queries)])]:
+    for name, chosen, samples in [*named, *([] if stage else [("queries", groups, queries)])]:
         for i, at in enumerate(samples):
             if not len(at):
                 raise SiteError(
@@ -236,10 +133,15 @@ def _selection(
                     "one."
                 )
     if isinstance(read, Experts):
-        return StreamSelection(read.layers_of(routed), queries, decodes, "experts")
+        return StreamSelection(read.layers_of(routed), queries, decodes, "experts", stage)
     if isinstance(read, Residual):
-        return StreamSelection(decoder.stream(site), queries, decodes)
-    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes, kind)
+        return StreamSelection(decoder.stream(site), queries, decodes, stage=stage)
+    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes, kind, stage)
+
+
+def _is_of_prompt(group: Selector, tokens: Sequence[TokenMap]) -> bool:
+    """Whether a group of generated tokens stands in the prompts instead, because it was put there."""
+    return all(group in one.spans for one in tokens)
 
 
 def _applied(
@@ -247,7 +149,8 @@ def _applied(
 ) -> Applied:
     heads, kind = decoder.edited(edit)
     keys = _places(edit.site.groups[1], tokens)
-    rows = _places(edit.prefill_queries, tokens)
+    put = [q for q in edit.site.groups[0] if q in GENERATED and _is_of_prompt(q, tokens)]
+    rows = _places((*edit.prefill_queries, *([] if edit.steps == "decode" else put)), tokens)
     decodes = edit.decodes and any(len(k) for k in keys)
     if isinstance(edit, PatchRows):
         read = _places(edit.site.groups[0], tokens)
@@ -378,48 +281,51 @@ class _Edited(_Places):
     applied: Applied
     queries: Bool[Tensor, "sample query"]
     keys: Bool[Tensor, "sample key"]
+    live: Live | None
 
 
-def make_plan(request: Request, layout: Layout, shape: Shape) -> Plan:
-    """The plan of a request in a layout. Rows before the layout's first must not be among its rows."""
+def make_plan(request: Request, layout: Layout, shape: Shape, lives: list[Live] | None = None) -> Plan:
+    """The plan of a request in a layout. Rows before the layout's first must not be among its rows.
+
+    Args:
+        request: What is read and edited.
+        layout: Where each sample's tokens are in the pass.
+        shape: The model's.
+        lives: Is given what must be told of each generated token; None where all of them are the answer's.
+    """
     plan = Plan()
     layouts: dict[LayerKind, tuple[Layout, Shape]] = {"attention": (layout, shape)}
     if shape.linear:
         layouts["linear"] = (layout, shape.of_linear())
     if shape.has_cross:
         layouts["cross"] = (CrossLayout.of(layout, request.n_cross), shape)
-    for kind, (keyed, own) in layouts.items():
-        read = [
+    for kind, (keyed, of_kind) in layouts.items():
+        reads = [
             (n, one)
             for n, one in enumerate(request.selections)
             if isinstance(one, Selection) and one.kind == kind
         ]
         applied = [one for one in request.applied if one.kind == kind]
         for device in dict.fromkeys(shape.devices or (shape.device,)):
-            _add(plan, read, applied, keyed, replace(own, device=device))
+            own = replace(of_kind, device=device)
+            plan.prefill.update(
+                _Prompt(keyed, own).layers(
+                    [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
+                    [one for one in applied if any(len(q) for q in one.queries)],
+                )
+            )
+            plan.decode.update(
+                _Generated(keyed, own, lives).layers(
+                    [(number, one) for number, one in reads if one.decodes],
+                    [one for one in applied if one.decodes and _comes(one, lives)],
+                )
+            )
     return plan
 
 
-def _add(
-    plan: Plan,
-    reads: Sequence[tuple[int, Selection]],
-    applied: Sequence[Applied],
-    layout: Layout,
-    shape: Shape,
-) -> None:
-    """Add the work of the layers with these keys on the shape's device."""
-    plan.prefill.update(
-        _Prompt(layout, shape).layers(
-            [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
-            [one for one in applied if any(len(q) for q in one.queries)],
-        )
-    )
-    plan.decode.update(
-        _Generated(layout, shape).layers(
-            [(number, one) for number, one in reads if one.decodes],
-            [one for one in applied if one.decodes],
-        )
-    )
+def _comes(applied: Applied, lives: list[Live] | None) -> bool:
+    """Whether tokens come that an edit of generated tokens applies to."""
+    return lives is not None or applied.edit.stage_of_tokens != "reasoning"
 
 
 class _Maker(ABC):
@@ -469,7 +375,7 @@ class _Maker(ABC):
         mask_first = self._mask_first(changes, edited)
         blocks = () if mask_first else tuple(self._block(edit, layer) for edit in edited)
         windowed = bool(self.shape.windows) and self.shape.windows[layer] is not None
-        unsure = windowed or any(change.edit.unsure for change in changes)
+        unsure = windowed or any(change.edit.unsure or change.cells.live is not None for change in changes)
         return LayerPlan(
             reads=tuple(ReadBlock(r.number, self._block(r, layer), r.keys, r.reduce) for r in mine),
             changes=changes,
@@ -487,8 +393,14 @@ class _Maker(ABC):
         """An edit's rows, and its rows and columns as masks over the padded tensors."""
         rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
         keys = [self.layout.keys(i, at) for i, at in enumerate(applied.keys)]
-        flags = self._flagged(rows, self.n_queries), self._flagged(keys, self.layout.n_keys)
-        return _Edited(applied.heads, *self._rows(applied), applied, *flags)
+        queries, columns = self._flagged(rows, self.n_queries), self._flagged(keys, self.layout.n_keys)
+        live = self.live(applied, queries)
+        queries = queries if live is None else live.queries
+        return _Edited(applied.heads, *self._rows(applied), applied, queries, columns, live)
+
+    def live(self, applied: Applied, queries: Bool[Tensor, "sample query"]) -> Live | None:
+        """What says from token to token which of an edit's rows are meant; None where all always are."""
+        return None
 
     def _block(self, places: _Places, layer: int) -> Block:
         return Block(places.rows, places.cells, self._heads(places.heads[layer]))
@@ -496,7 +408,7 @@ class _Maker(ABC):
     def _change(self, edited: _Edited, layer: int) -> Change:
         heads = edited.heads[layer]
         flags = None if len(heads) == self.shape.n_heads else self._flags_of(heads)
-        cells = Cells(flags, edited.queries, edited.keys)
+        cells = Cells(flags, edited.queries, edited.keys, edited.live)
         values = edited.applied.values
         patch = None if values is None else self._patch(edited.applied, layer, values)
         return Change(edited.applied.edit, cells, patch)
@@ -588,6 +500,23 @@ class _Prompt(_Maker):
 
 class _Generated(_Maker):
     """Plans the pass of a generated token: one row."""
+
+    def __init__(self, layout: Layout, shape: Shape, lives: list[Live] | None = None) -> None:
+        super().__init__(layout, shape)
+        self.lives = lives
+
+    def live(self, applied: Applied, queries: Bool[Tensor, "sample query"]) -> Live | None:
+        """Where an edit is of one kind of generated tokens, what says which tokens are."""
+        stage = applied.edit.stage_of_tokens
+        if self.lives is None or stage is None:
+            return None
+        if applied.kind == "linear":
+            raise EditError(
+                f'edits of gated DeltaNet layers cannot follow queries="{stage}" of a model that thinks token by '
+                'token. Write queries="last" with steps="decode" for all generated tokens.'
+            )
+        self.lives.append(Live(stage, queries))
+        return self.lives[-1]
 
     def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
         """The only row; none of a sample without keys to edit, which stays as it is."""

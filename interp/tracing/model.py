@@ -25,6 +25,7 @@ from interp.tracing.nnsight_hook import OfferedRows, offered_rows
 from interp.tracing.prefix import Prefix, Prefixes, Stop
 from interp.tracing.prefix_pass import given_as, make_prefix
 from interp.tracing.reads import Read
+from interp.tracing.reasoned import reasoned
 from interp.tracing.remote_job import RemoteJob, Submitted
 from interp.tracing.run import embeddings, image_features
 from interp.tracing.site import Layers, Selector, Site
@@ -97,7 +98,8 @@ class Mllm(WrappedModel):
             edits: what to change, in order.
             generate: how many tokens to generate at most. Rows then have a first dimension "step": 0 is the
                 prompt, and reads of queries "last" go on with a row for every further token; reads of queries
-                "answer" have these alone. The settings of the checkpoint's `generation_config` are not used,
+                "answer" have these alone, from the first token after the thought of a model that thinks, and
+                "reasoning" has those of the thought. The settings of the checkpoint's `generation_config` are not used,
                 but for its end tokens.
             seed: of torch's generators during the run, and of the tokens drawn.
             decoding: how each token is chosen; by default the most likely one.
@@ -127,8 +129,11 @@ class Mllm(WrappedModel):
         *,
         batch_size: int = BATCH_SIZE,
         progress: bool = True,
-    ) -> list[str]:
+    ) -> list[str | None]:
         """The generated texts alone, in the order of the samples: `trace(…).answers` without keeping the logits.
+
+        The thought of a model that thinks is no part of its answer; None is an answer that did not come, because the
+        thought took all tokens.
 
         Args:
             generate: how many tokens to generate at most, one or more.
@@ -139,6 +144,31 @@ class Mllm(WrappedModel):
             SampleError, EditError, SiteError, ModelError: as in `trace`.
         """
         return answers(self, samples, prompt, edits, generate, seed, decoding, batch_size, progress)
+
+    def reasoned(
+        self,
+        samples: Sample | Iterable[Sample] | Batch,
+        thoughts: Sequence[str],
+        prompt: Prompt | None = None,
+    ) -> Batch:
+        """The samples with a given thought behind each prompt, its marks around it: what follows is the answer.
+
+        It goes wherever samples do: traces, scores and indicators are then of the answer after this thought. The
+        tokens of the thought are the group "reasoning"; those from its sentence k on (0-based) are "from sentence k",
+        those from the mark that ends it on "from the end".
+
+        Args:
+            samples: samples or a batch.
+            thoughts: one text for each, without marks.
+            prompt: as in `trace`; one that a thought may follow.
+
+        Raises:
+            PromptError: A model without marks of a thought, a prompt that closes it, not one text per sample, or marks
+                in a text.
+            ModelError: A model whose prompt rows see the whole prompt.
+            SampleError, PromptError, ImageTokenMismatch: as in `encode`.
+        """
+        return reasoned(self, given_as(self, samples, prompt), thoughts)
 
     def submit(
         self,

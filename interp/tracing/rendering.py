@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Int
+from jinja2 import TemplateError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from PIL import Image
 
 from interp.errors import PromptError
@@ -63,6 +65,8 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     if not isinstance(prompt, Prompt):
         raise PromptError(_no_prompt(prompt))
     given = _Turn(prompt.text(sample), prompt.system)
+    if prompt.thinking is not None:
+        _check_switch(sample, prompt, processor, adapter, given)
     check_text(f"the text of sample {sample.id}", given.user, PromptError)
     write = partial(_written, sample, prompt, processor, adapter)
     text = write(given)
@@ -129,7 +133,11 @@ def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, t
     try:
         with bounded():
             text = processor.apply_chat_template(
-                messages, chat_template=template, tokenize=False, add_generation_prompt=True
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=True,
+                **_switch(template, prompt),
             )
     except Exception as error:  # whatever a checkpoint's template raises
         raise PromptError(_failed(error, sample, prompt)) from error
@@ -156,6 +164,40 @@ def _fallback(sample: Sample, processor: Any, adapter: Adapter, turn: _Turn) -> 
 def placeholder(processor: Any, *, video: bool = False) -> str | None:
     """The text that stands for an image or a video in a prompt; None where the processor has none."""
     return getattr(processor, "video_token" if video else "image_token", None)
+
+
+_SWITCHES = ("enable_thinking", "thinking")
+"""What chat templates call the switch between answers with and without a thought before them."""
+
+
+def _switch(template: str, prompt: Prompt) -> dict[str, bool]:
+    """The template's own switch, set as the prompt says; none where it leaves that to the template."""
+    if prompt.thinking is None:
+        return {}
+    return dict.fromkeys(_read_by(template), prompt.thinking)
+
+
+@lru_cache(maxsize=16)
+def _read_by(template: str) -> tuple[str, ...]:
+    """Those of `_SWITCHES` that a chat template reads."""
+    try:
+        names = meta.find_undeclared_variables(ImmutableSandboxedEnvironment().parse(template))
+    except TemplateError:  # transformers' own tags and the like: the words then
+        names = {one for one in _SWITCHES if re.search(rf"\b{one}\b", template)}
+    return tuple(one for one in _SWITCHES if one in names)
+
+
+def _check_switch(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, turn: _Turn) -> None:
+    """Refuses `thinking` for a chat template without a switch, or one whose switch changes nothing."""
+    template = _chat_template(processor)
+    texts = {
+        _written(sample, replace(prompt, thinking=one), processor, adapter, turn) for one in (True, False)
+    }
+    if template is None or not _read_by(template) or len(texts) == 1:
+        raise PromptError(
+            f"thinking={prompt.thinking} sets the chat template's own switch ({' or '.join(_SWITCHES)}), and this "
+            "model's has none, or one that changes nothing here: it always thinks or never does. Leave thinking= out."
+        )
 
 
 _REPAIR = (

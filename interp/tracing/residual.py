@@ -13,8 +13,8 @@ from torch import Tensor
 
 from interp.errors import EditError
 from interp.tracing.hooks import Recorder
-from interp.tracing.layer_plan import Request, StreamPatch, StreamSelection
 from interp.tracing.padding import Layout
+from interp.tracing.request import Request, StreamPatch, StreamSelection
 
 __all__ = ["LayerStream", "StreamPlan", "StreamWork", "make_stream_plan"]
 

@@ -17,6 +17,7 @@ from interp.tracing.finite import check_logits
 from interp.tracing.layer_plan import Block
 from interp.tracing.prefix import pass_inputs
 from interp.tracing.run import run_pass
+from interp.tracing.source import attention_call, call_at
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = ["rollout"]
@@ -31,18 +32,35 @@ def rollout(
     product is taken from the left: a vector times each layer's attention, whose rows are computed anew, never all.
     """
     mllm.need_image_rows("rollouts")
+    if mllm.server is not None:
+        found = mllm.server.compute(batch, _elsewhere, {}, meter)
+        check_logits(mllm, batch, found["logits"])
+        return found["share"], found["logits"][:, -1]
     calls: dict[int, Call] = {}
     work = {layer: _Keep(layer, calls) for layer in range(mllm.n_layers)}
     with mllm.installation.armed(work), torch.no_grad():
         logits = run_pass(mllm.hf, pass_inputs(batch, None)[0], meter)
-        share = torch.zeros(batch.inputs["input_ids"].shape, device=mllm.device)
-        share[:, -1] = 1.0
-        for layer in reversed(range(mllm.n_layers)):
-            call = calls.pop(layer)
-            share = share.to(call.queries.device)
-            share = (share + _through(call, share)) / 2
+        share = _product(calls)
     check_logits(mllm, batch, logits)
     return share, logits[:, -1].float()
+
+
+def _elsewhere(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
+    """The shares and the logits, in a job on a server; `there` is an `interp.tracing.remote.views.Views`."""
+    calls = {i: call_at(attention_call(layer.self_attn)) for i, layer in enumerate(there.layers)}
+    return {"logits": there.logits(), "share": _product(calls)}
+
+
+def _product(calls: dict[int, Call]) -> Float[Tensor, "sample key"]:
+    """e_lastᵀ times every layer's ½(I + mean_h A), from the top one down; calls are dropped on the way."""
+    n, _, length, _ = calls[0].queries.shape
+    share = torch.zeros(n, length)
+    share[:, -1] = 1.0
+    for layer in sorted(calls, reverse=True):
+        call = calls.pop(layer)
+        share = share.to(call.queries.device)
+        share = (share + _through(call, share)) / 2
+    return share
 
 
 def _through(call: Call, share: Float[Tensor, "sample row"]) -> Float[Tensor, "sample key"]:

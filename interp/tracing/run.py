@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from interp.tracing.encoding import PER_ROW, PER_TOKEN, Batch, position_ids
 from interp.tracing.hooks import Recorder
 from interp.tracing.padded_tensors import left_padded
 from interp.tracing.rope import settle
+from interp.tracing.stages import Stages
 from interp.tracing.wrapped import WrappedModel
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "run",
     "run_pass",
     "whole_cache",
+    "with_imageless",
     "without_choice",
 ]
 
@@ -83,13 +85,15 @@ def run_pass(
 class Generation:
     """How to generate: at most `n` tokens as `draw` chooses them from the logits of each step.
 
-    `ends` end an answer, `pad_id` fills what follows.
+    `ends` end an answer, `pad_id` fills what follows. `stages` tells edits of the thought or of the answer alone which
+    of them a token belongs to, where there are such edits.
     """
 
     n: int
     ends: frozenset[int]
     pad_id: int
     draw: Callable[[Tensor], Tensor]
+    stages: Stages | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +210,8 @@ def _generated(
         ids.append(token)
         if len(ids) == generation.n or is_over:
             return torch.stack(ids, dim=1), lost
+        if generation.stages is not None:
+            generation.stages(token.tolist())
         recorder.step += 1
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
@@ -255,6 +261,24 @@ def imageless_inputs(hf: Any, batch: Batch, first: int) -> dict[str, Tensor]:
     if batch.positions.ndim == 3:  # text turns along every axis alike
         positions = positions.expand(len(batch.positions), -1, -1)
     return {**inputs, "position_ids": positions}
+
+
+def with_imageless(batch: Batch, imageless: Mapping[str, Tensor]) -> Batch:
+    """The batch with its prompts without their images as as many further lines: both streams in one pass.
+
+    Args:
+        batch: the encoded samples.
+        imageless: `imageless_inputs` of it; its prompts are no longer than the batch's.
+    """
+    inputs = dict(batch.inputs)
+    for name in imageless.keys() & inputs.keys():
+        own = inputs[name]
+        lines = imageless[name].to(own)
+        before = own.new_full((len(lines), own.shape[1] - lines.shape[1]), 0)
+        if name == "input_ids":
+            before.fill_(batch.pad_id)
+        inputs[name] = torch.cat([own, torch.cat([before, lines], dim=1)])
+    return replace(batch, inputs=inputs)
 
 
 class ContrastStream:

@@ -15,6 +15,7 @@ from interp.errors import SiteError
 from interp.inputs.tokens import TokenMap, Word
 
 __all__ = [
+    "GENERATED",
     "ImageMask",
     "LayerKind",
     "Layers",
@@ -26,6 +27,9 @@ __all__ = [
     "positions",
     "select",
 ]
+
+GENERATED = ("reasoning", "answer")
+"""Groups of generated tokens: those of the thought, its marks included, and those after it. Each token is in one."""
 
 LayerKind = Literal["attention", "linear", "cross"]
 """What mixes the tokens in a decoder layer: softmax attention to the sequence, a gated delta rule ("linear attention"),
@@ -131,7 +135,8 @@ class Site:
         heads: "all", heads (a list, the same in every layer), or a list of (layer, head) pairs.
         queries: a group of `TokenMap.positions` ("last", "after_image", "question", "text", "image"), "all"
             for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them;
-            "answer" for the rows of generated tokens.
+            "answer" for the rows of generated tokens, of those after the thought where there is one;
+            "reasoning" for the rows of the thought that a model generates before its answer.
         keys: the same, for the columns. Positions are unpadded.
         tower: "vision" for the vision encoder's own attention. Layers and heads are then its own, and queries and keys
             its patches: "patches" ("image" means the same), "cls" and "register" where it has such tokens, "all",
@@ -321,10 +326,10 @@ def _one(selector: Selector, tokens: TokenMap, sample: int, n_samples: int) -> I
         return tokens.image[_mask_of(selector, tokens, sample, n_samples)]
     if selector == "all":
         return np.arange(tokens.length)
-    if selector == "answer":
+    if selector in GENERATED and selector not in tokens.spans:
         raise SiteError(
-            "'answer' are tokens that the model generates: they are no keys or positions of the prompt. As rows "
-            "write queries='answer' with generate=2 or more, and for an edit steps='decode' or 'all'."
+            f"{selector!r} are tokens that the model generates: they are no keys or positions of the prompt. As rows "
+            f"write queries={selector!r} with generate=2 or more, and for an edit steps='decode' or 'all'."
         )
     return tokens.positions(selector)
 

@@ -23,7 +23,7 @@ from interp.tracing.experts import RouterWork
 from interp.tracing.hooks import COLLECTOR, LayerWork
 from interp.tracing.residual import StreamWork
 
-__all__ = ["as_unified", "attention_call", "carry_out_attention", "source_pass"]
+__all__ = ["as_unified", "attention_call", "call_at", "carry_out_attention", "source_pass"]
 
 Finishing = Callable[[Call, Tensor, Mapping[str, Any]], Tensor]
 """(call, its output, its keyword arguments) → the output in its place."""
@@ -86,7 +86,11 @@ def source_pass(
 
 
 def carry_out_attention(
-    call: Any, positional: Sequence[Any], kwargs: Mapping[str, Any], work: LayerWork
+    call: Any,
+    positional: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    work: LayerWork,
+    n: int | None = None,
 ) -> None:
     """Carries out a layer's work at nnsight's view of its attention call, inside a trace.
 
@@ -95,9 +99,13 @@ def carry_out_attention(
         positional: the call's positional arguments, the first of its `inputs`.
         kwargs: the others.
         work: what to do.
+        n: how many of the first samples it is for, where it is not for all; then without a prefix.
     """
     positional, kwargs = as_unified(positional, kwargs)
     made = Call.of(positional[0], positional[1:4], positional[4], kwargs, work.prefix)
+    if n is not None:
+        _carry_out_for(call, positional, kwargs, work, made, n)
+        return
     mask = work.mask(made)
     if mask is not made.mask or work.prefix is not None:
         call.inputs = (_given(positional, made, positional[4] if mask is made.mask else mask), kwargs)
@@ -106,6 +114,23 @@ def carry_out_attention(
         finished = work.finish(made, output[0])
     if finished is not output[0]:
         call.output = (finished, *output[1:])
+
+
+def _carry_out_for(
+    view: Any, positional: Sequence[Any], kwargs: Mapping[str, Any], work: LayerWork, call: Call, n: int
+) -> None:
+    """Carries out a layer's work for the first `n` samples of a call; the others' attention is as it is."""
+    mine, others = call.of_samples(slice(None, n)), call.of_samples(slice(n, None))
+    mask = work.mask(mine)
+    if mask is not mine.mask:
+        assert mask is not None
+        beside = others.dense_mask().expand(-1, mask.shape[1], -1, -1)
+        view.inputs = (_given(positional, call, torch.cat([mask, beside.to(mask.device)])), kwargs)
+    output = view.output
+    with torch.autocast(call.queries.device.type, enabled=False):  # what is ours stays float32
+        finished = work.finish(mine, output[0][:n])
+    if work.plan.edits:
+        view.output = (torch.cat([finished, output[0][n:]]), *output[1:])
 
 
 def carry_out_delta(call: Any, rule: Rule, work: DeltaWork) -> None:
@@ -148,6 +173,12 @@ def attention_call(attention: Any) -> Any:
             "interface, so the source executor cannot read its attention. Use a model class that does."
         )
     return getattr(attention.source, max(names, key=lambda name: int(name.removeprefix(_CALL))))
+
+
+def call_at(view: Any) -> Call:
+    """The call that nnsight's view of an attention call stands for, inside a trace."""
+    positional, kwargs = as_unified(*view.inputs)
+    return Call.of(positional[0], positional[1:4], positional[4], kwargs)
 
 
 def as_unified(positional: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -24,6 +24,7 @@ from interp.tracing.per_sample import for_samples
 from interp.tracing.prefix import Prefix
 from interp.tracing.prefix_pass import given_as
 from interp.tracing.run import Generation
+from interp.tracing.thoughts import CLOSE, check_closed, said
 from interp.tracing.trace import apart, ends, execute
 from interp.tracing.wide_logits import wide_logits
 from interp.tracing.wrapped import WrappedModel
@@ -43,6 +44,7 @@ __all__ = [
     "joined_scores",
     "likeliest",
     "log_probabilities",
+    "longer",
     "objectives",
     "score",
     "target_values",
@@ -126,10 +128,12 @@ def aims(mllm: WrappedModel, given: Batch | Prefix, target: Target) -> Aims:
     """The target in the context of each sample's prompt. A "greedy" target costs a pass, or `tokens` passes.
 
     Raises:
-        PromptError: not a target, an answer without tokens, or two that are the same tokens.
+        PromptError: not a target, an answer without tokens, two that are the same tokens, or a prompt that a thought
+            follows.
     """
     check_target(target)
     batch = given.batch if isinstance(given, Prefix) else given
+    check_closed([one.text for one in batch.singles], batch.prompt, mllm.processor)
     with Meter(mllm.device) as meter:
         if target.spec == "greedy":
             found = [(ids,) for ids in _greedy(mllm, given, target.tokens, meter)]
@@ -173,7 +177,7 @@ def _greedy(mllm: WrappedModel, given: Batch | Prefix, n: int, meter: Meter) -> 
     """The tokens each sample's answer begins with, its end token left out unless it is the first."""
     if n == 1:
         _, _, outcome = execute(mllm, given, None, [], [], meter)
-        return [(int(token),) for token in outcome.logits.argmax(dim=-1)]
+        return [_answer_start(mllm, (int(token),)) for token in outcome.logits.argmax(dim=-1)]
     last = ends(mllm)
 
     def generation(batch: Batch) -> Generation:
@@ -183,7 +187,16 @@ def _greedy(mllm: WrappedModel, given: Batch | Prefix, n: int, meter: Meter) -> 
     assert outcome.ids is not None
     lines = [tuple(line) for line in outcome.ids.tolist()]
     stops = [next((i for i, token in enumerate(line) if token in last), len(line)) for line in lines]
-    return [line[: max(stop, 1)] for line, stop in zip(lines, stops, strict=True)]
+    return [_answer_start(mllm, line[: max(stop, 1)]) for line, stop in zip(lines, stops, strict=True)]
+
+
+def _answer_start(mllm: WrappedModel, ids: tuple[int, ...]) -> tuple[int, ...]:
+    """The tokens, refused where they begin a thought."""
+    if said(ids, mllm.processor, opened=False).reasoning is not None:
+        raise PromptError(
+            f'the model begins a thought, which Target("greedy") would take for its answer. {CLOSE}'
+        )
+    return ids
 
 
 def answer_ids(processor: Any, prompt: str, answer: str) -> tuple[int, ...]:
@@ -224,14 +237,23 @@ def forced(mllm: WrappedModel, batch: Batch, answers: Sequence[tuple[int, ...]])
             f"{mllm.family} lets every row of its prompt see the whole prompt, so an answer behind it would be seen "
             "too. Use a target of one token, or mllm.score, which feeds answers token by token."
         )
-    singles = [_longer(one, rest) for one, rest in zip(batch.singles, behind, strict=True)]
+    singles = [
+        longer(one, rest, {ANSWER_ROWS: range(-1, len(rest)), PROMPT_LAST: [-1]})
+        for one, rest in zip(batch.singles, behind, strict=True)
+    ]
     if any(behind):
         return mllm.encoder.joined(batch.samples, batch.prompt, singles)
     return replace(batch, singles=tuple(singles), tokens=tuple(one.tokens for one in singles))
 
 
-def _longer(one: Encoded, ids: Sequence[int]) -> Encoded:
-    """A sample's encoding with more tokens at its end, all of them seen, and text by type."""
+def longer(one: Encoded, ids: Sequence[int], spans: Mapping[str, Sequence[int]]) -> Encoded:
+    """A sample's encoding with more tokens at its end, all of them seen, and text by type.
+
+    Args:
+        one: The encoding.
+        ids: The tokens.
+        spans: Groups of tokens to name, counted from the first of the new ones.
+    """
     n, length = len(ids), one.tokens.length
     fills = {"input_ids": torch.tensor(list(ids), dtype=torch.long), "attention_mask": torch.ones(n)}
     inputs = {
@@ -240,8 +262,8 @@ def _longer(one: Encoded, ids: Sequence[int]) -> Encoded:
         else value
         for name, value in one.inputs.items()
     }
-    spans = {ANSWER_ROWS: np.arange(length - 1, length + n), PROMPT_LAST: np.array([length - 1])}
-    tokens = replace(one.tokens, length=length + n, spans={**one.tokens.spans, **spans})
+    named = {name: length + np.array(at, np.int64) for name, at in spans.items()}
+    tokens = replace(one.tokens, length=length + n, spans={**one.tokens.spans, **named})
     return replace(one, inputs=inputs, tokens=tokens)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from numbers import Integral
 from operator import add
@@ -22,28 +22,33 @@ from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
 from interp.tracing.delta_work import DeltaWork
+from interp.tracing.edit_cells import Live
 from interp.tracing.edits import AttentionEdit, Edit, check_edits
 from interp.tracing.encoding import Batch
 from interp.tracing.experts import RouterWork, routing_work
 from interp.tracing.finite import check_reads, refuse
 from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
 from interp.tracing.labels import LINEAR, label_rows
-from interp.tracing.layer_plan import LayerPlan, Request, make_plan, resolve
+from interp.tracing.layer_plan import LayerPlan, make_plan, resolve
 from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.padding import Layout
 from interp.tracing.per_sample import for_samples
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.prefix_pass import Samples, given_as, prefix_before
 from interp.tracing.reads import Experts, Read
-from interp.tracing.residual import StreamWork, make_stream_plan
+from interp.tracing.request import Request
+from interp.tracing.residual import StreamPlan, StreamWork, make_stream_plan
 from interp.tracing.run import (
     ContrastStream,
     Generation,
     Outcome,
     imageless_inputs,
     run,
+    with_imageless,
 )
 from interp.tracing.source import source_pass
+from interp.tracing.stages import Stages, check_stages, make_stages, said_by
+from interp.tracing.thoughts import Said
 from interp.tracing.vision_request import Tower, VisionSelection, of_tower
 from interp.tracing.vision_work import VisionWork, make_vision_work
 from interp.tracing.wrapped import WrappedModel
@@ -68,9 +73,12 @@ class SampleTrace:
     Attributes:
         reads: One array per read, in the order of `reads=`.
         tokens: Where its tokens are.
-        answer: The generated text; None without generate=.
+        answer: The generated text, without the thought before it; None without generate=, and where the thought did
+            not end within the tokens.
         ids: The generated tokens, the end included if it came; empty without generate=.
         patches: Where its patches are in the vision tower; None unless that was read or edited.
+        reasoning: The thought before the answer, without its marks; None where there is none.
+        n_reasoning: How many of `ids` are the thought's, its marks included; the others are the answer's.
     """
 
     reads: tuple[xr.DataArray, ...]
@@ -78,6 +86,8 @@ class SampleTrace:
     answer: str | None = None
     ids: tuple[int, ...] = ()
     patches: PatchMap | None = None
+    reasoning: str | None = None
+    n_reasoning: int = 0
 
     @property
     def rows(self) -> xr.DataArray:
@@ -120,14 +130,15 @@ class Trace(Sequence):
 
     Attributes:
         logits: (sample, token_id) after the last prompt token, float32.
-        answers: the generated texts; empty without generate=.
+        answers: the generated texts, without the thoughts before them; None for one whose thought did not end.
+            Empty without generate=.
         tokens: where each sample's tokens are.
         cost: time, memory, passes.
     """
 
     samples: tuple[SampleTrace, ...]
     logits: xr.DataArray
-    answers: list[str]
+    answers: list[str | None]
     tokens: tuple[TokenMap, ...]
     cost: Cost
 
@@ -221,12 +232,12 @@ def _joined_traces(parts: Sequence[tuple[Places, Trace]]) -> Trace:
     """The trace of all samples, from those of micro-batches or groups of them."""
     if len(parts) == 1:
         return parts[0][1]
-    said = in_order([(at, one.answers) for at, one in parts if one.answers])
+    answered = in_order([(at, one.answers) for at, one in parts if one.answers])
     logits = in_order([(at, one.logits.values) for at, one in parts])
     return Trace(
         samples=tuple(in_order([(at, one.samples) for at, one in parts])),
         logits=xr.DataArray(np.stack(logits), dims=["sample", "token_id"], name="logits"),
-        answers=said,
+        answers=answered,
         tokens=tuple(in_order([(at, one.tokens) for at, one in parts])),
         cost=reduce(add, (one.cost for _, one in parts)),
     )
@@ -260,16 +271,16 @@ def answers(
     decoding: Decoding = Decoding(),  # noqa: B008 - frozen
     batch_size: int = BATCH_SIZE,
     progress: bool = True,
-) -> list[str]:
+) -> list[str | None]:
     """The generated texts of any number of samples; see `Mllm.answers`."""
     how = _Asked(prompt, (), edits, generate, seed, decoding)
     if not generate:
         raise PromptError("an answer has at least one token; got generate=0. Write generate=1 or more.")
 
-    def said(own: WrappedModel, some: MicroBatch) -> list[str]:
+    def answered(own: WrappedModel, some: MicroBatch) -> list[str | None]:
         return how.trace(own, some).answers
 
-    return in_order(in_batches(mllm, samples, said, batch_size=batch_size, progress=progress))
+    return in_order(in_batches(mllm, samples, answered, batch_size=batch_size, progress=progress))
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,6 +316,15 @@ class _Asked:
         edits: Sequence[Edit],
     ) -> Trace:
         """The trace of samples that run together."""
+        stages: Stages | None = None
+
+        def generation(batch: Batch) -> Generation | None:
+            nonlocal stages
+            how = self._generation(mllm, batch)
+            if how is not None:
+                stages = make_stages(mllm, batch, reads, edits)
+            return None if how is None else replace(how, stages=stages)
+
         with Meter(mllm.device) as meter:
             with _seeded(self.seed):
                 batch, request, outcome = execute(
@@ -314,22 +334,31 @@ class _Asked:
                     reads,
                     edits,
                     meter,
-                    generation=partial(self._generation, mllm),
+                    generation=generation,
                     decoding=self.decoding,
                 )
-            answers, ids = _answers(mllm, outcome)
+            ids, found = None, []
+            if outcome.ids is not None:
+                ids, found = said_by(mllm, batch, outcome.ids.tolist(), ends(mllm))
             n_steps = None if ids is None else [len(one) for one in ids]
             patches = () if request.tower is None else request.tower.patches
-            rows = label_rows(outcome.rows, request.selections, batch.tokens, n_steps, patches)
+            n_reasoning = [one.n_reasoning for one in found]
+            if stages is not None:
+                check_stages(stages, found, n_steps or [])
+            asked = request.selections
+            rows = label_rows(outcome.rows, asked, batch.tokens, n_steps, patches, n_reasoning or None)
             check_reads(mllm, batch, rows, edits)
             logits = outcome.logits.cpu().numpy()
         n = len(batch)
         own = patches or [None] * n
-        parts = zip(rows, batch.tokens, answers or [None] * n, ids or [()] * n, own, strict=True)
+        parts = zip(rows, batch.tokens, ids or [()] * n, own, found or [Said(None)] * n, strict=True)
         return Trace(
-            samples=tuple(SampleTrace(*part) for part in parts),
+            samples=tuple(
+                SampleTrace(read, tokens, one.answer, line, patch, one.reasoning, one.n_reasoning)
+                for read, tokens, line, patch, one in parts
+            ),
             logits=xr.DataArray(logits, dims=["sample", "token_id"], name="logits"),
-            answers=answers,
+            answers=[one.answer for one in found],
             tokens=batch.tokens,
             cost=meter.cost,
         )
@@ -466,32 +495,23 @@ def _run(
     """One run of the model inside an nnsight trace, which is handed the whole outcome, once."""
     layout = pass_layout(batch, before)
     recorder = Recorder()
-    work = _work(mllm, request, layout, before, recorder)
+    stages = None if generation is None else generation.stages
+    work = _work(mllm, request, layout, before, recorder, None if stages is None else stages.lives)
     streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
     routed = make_stream_plan(request, layout, mllm.layer_devices, "experts")
     if mllm.server is not None:
-        if routed.prefill or routed.decode:
-            raise ServerError(
-                "a job on an NDIF server does not hand back what routers return. Leave Experts out, or load the model "
-                "without remote=True."
-            )
-        if request.tower is not None:
-            raise ServerError(
-                "the vision tower's attention cannot be read or edited on an NDIF server: jobs carry work for the "
-                "language model's layers alone. Load the model without remote=True."
-            )
-        if decoding.contrast is not None:
-            raise ServerError(
-                "guidance against the model without the image needs a second stream of passes beside the first, which "
-                "a job on an NDIF server does not run. Leave Decoding(contrast=…) out, or load the model without "
-                "remote=True."
-            )
-        return mllm.server.run(batch, work, streams, recorder, meter, generation=generation, keep=keep)
-    inputs, cache = pass_inputs(batch, before)
-    contrast = None
-    if decoding.contrast is not None:
+        _check_served(routed, request)
+    imageless, contrast = {}, decoding.contrast
+    if contrast is not None:
         imageless = imageless_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
-        contrast = ContrastStream(mllm.hf, imageless, decoding.contrast, recorder, meter)
+    if mllm.server is not None:
+        given = batch if contrast is None else with_imageless(batch, imageless)
+        options = {"generation": generation, "contrast": contrast, "keep": keep}
+        return mllm.server.run(given, work, streams, recorder, meter, **options)
+    inputs, cache = pass_inputs(batch, before)
+    stream = None
+    if contrast is not None:
+        stream = ContrastStream(mllm.hf, imageless, contrast, recorder, meter)
     once = partial(
         run,
         mllm.hf,
@@ -500,7 +520,7 @@ def _run(
         meter,
         cache=cache,
         generation=generation,
-        contrast=contrast,
+        contrast=stream,
         keep=keep,
     )
     vision = _vision(mllm, request, recorder)
@@ -515,6 +535,20 @@ def _run(
     return outcome
 
 
+def _check_served(routed: StreamPlan, request: Request) -> None:
+    """Refuses reads and edits that a job on a server does not carry out."""
+    if routed.prefill or routed.decode:
+        raise ServerError(
+            "a job on an NDIF server does not hand back what routers return. Leave Experts out, or load the model "
+            "without remote=True."
+        )
+    if request.tower is not None:
+        raise ServerError(
+            "the vision tower's attention cannot be read or edited on an NDIF server: jobs carry work for the "
+            "language model's layers alone. Load the model without remote=True."
+        )
+
+
 def _vision(mllm: WrappedModel, request: Request, recorder: Recorder) -> VisionWork | None:
     """What to do in the vision tower; None where nothing is."""
     if request.tower is None:
@@ -525,10 +559,15 @@ def _vision(mllm: WrappedModel, request: Request, recorder: Recorder) -> VisionW
 
 
 def _work(
-    mllm: WrappedModel, request: Request, layout: Layout, before: Prefix | None, recorder: Recorder
+    mllm: WrappedModel,
+    request: Request,
+    layout: Layout,
+    before: Prefix | None,
+    recorder: Recorder,
+    lives: list[Live] | None = None,
 ) -> dict[int, Any]:
     """What to do in which layer's attention, or DeltaNet; after a prefix all attention needs its keys and values."""
-    plan = make_plan(request, layout, mllm.shape)
+    plan = make_plan(request, layout, mllm.shape, lives)
     none = LayerPlan()
     busy = {*plan.prefill, *plan.decode}
     layers = sorted(busy if before is None else {*busy, *mllm.attention_layers})
@@ -617,16 +656,6 @@ def ends(mllm: WrappedModel) -> frozenset[int]:
                 f"{found!r:.100}. Set mllm.hf.generation_config.eos_token_id = {own!r}, the tokenizer's."
             )
     return frozenset(map(int, given))
-
-
-def _answers(mllm: WrappedModel, outcome: Outcome) -> tuple[list[str], list[tuple[int, ...]] | None]:
-    """The generated texts, and the tokens of each, its end included."""
-    if outcome.ids is None:
-        return [], None
-    last, lines = ends(mllm), outcome.ids.tolist()
-    lengths = [next((i + 1 for i, t in enumerate(line) if t in last), len(line)) for line in lines]
-    own = [tuple(line[:n]) for line, n in zip(lines, lengths, strict=True)]
-    return [mllm.processor.tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in own], own
 
 
 @contextmanager

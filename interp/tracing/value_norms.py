@@ -22,9 +22,10 @@ from interp.tracing.finite import check_logits
 from interp.tracing.layer_plan import Block
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, serving
 from interp.tracing.run import run_pass
+from interp.tracing.source import attention_call, call_at
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["projected_norms"]
+__all__ = ["matrix_of", "projected_norms"]
 
 
 def projected_norms(
@@ -57,13 +58,65 @@ def projected_norms(
     if before is not None:
         for i in mllm.attention_layers:
             work.setdefault(i, _Projected(None)).prefix = before.layer(i)
+    if mllm.server is not None:
+        return _asked(mllm, batch, columns, layers, meter)
     with mllm.installation.armed(work), torch.no_grad(), _watched(mllm, wanted):
         inputs, cache = pass_inputs(batch, before)
         logits = run_pass(mllm.hf, inputs, meter, cache=cache)
+    return _labelled(mllm, batch, columns, [wanted[layer].found() for layer in layers], logits)
+
+
+def _labelled(
+    mllm: WrappedModel,
+    batch: Batch,
+    columns: Sequence[Int[np.ndarray, " _"]],
+    norms: Sequence[Float[Tensor, "sample head token"]],
+    logits: Float[Tensor, "sample position token_id"],
+) -> tuple[list[Float[np.ndarray, "layer head _"]], Float[Tensor, "sample token_id"]]:
+    """Each sample's own norms, and the logits, once they are known to be numbers."""
     check_logits(mllm, batch, logits)
-    stacked = torch.stack(together([wanted[layer].found() for layer in layers]), dim=1).cpu().numpy()
+    stacked = torch.stack(together(list(norms)), dim=1).cpu().numpy()
     counts = [len(own) for own in columns]
     return [one[..., :n] for one, n in zip(stacked, counts, strict=True)], logits[:, -1].float()
+
+
+def _asked(
+    mllm: WrappedModel,
+    batch: Batch,
+    columns: Sequence[Int[np.ndarray, " _"]],
+    layers: Sequence[int],
+    meter: Meter,
+) -> tuple[list[Float[np.ndarray, "layer head _"]], Float[Tensor, "sample token_id"]]:
+    """The same from the server that the model runs on."""
+    attentions = mllm.installation.attentions
+    for layer in layers:
+        _o_proj(attentions[layer])
+    job = {"columns": _padded(columns, mllm.device), "layers": sorted(set(layers))}
+    found = mllm.server.compute(batch, _elsewhere, job, meter)
+    if found["changed"]:
+        raise _changed(attentions[found["changed"][0]])
+    return _labelled(mllm, batch, columns, [found["norms"][layer] for layer in layers], found["logits"])
+
+
+def _elsewhere(there: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """The norms of each layer, and where `o_proj` is given something else than the heads' outputs.
+
+    Runs in a job on a server; `there` is an `interp.tracing.remote.views.Views`.
+    """
+    norms, changed = {}, []
+    for layer in job["layers"]:
+        attention = there.layers[layer].self_attn
+        view = attention_call(attention)
+        call = call_at(view)
+        sent = view.output[0][:, -1].flatten(1)
+        given = attention.o_proj.input
+        same = given.ndim == 3 and torch.allclose(given[:, -1], sent, rtol=0, atol=0, equal_nan=True)
+        if not same:
+            changed.append(layer)
+            continue
+        matrix = matrix_of(attention.o_proj, sent)
+        norms[layer] = _norms(call, job["columns"].to(sent.device), matrix)
+    return {"norms": norms, "changed": changed, "logits": there.logits()}
 
 
 def _padded(columns: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Int[Tensor, "sample token"]:
@@ -106,7 +159,7 @@ class _Projected:
             )
         if self.columns is not None:
             self.sent = output[:, -1].flatten(1)
-            self.norms = self._norms(call, self.columns, self.sent)
+            self.norms = _norms(call, self.columns, _output(call.module, self.sent))
         return output, None
 
     def found(self) -> Float[Tensor, "sample head token"]:
@@ -114,18 +167,19 @@ class _Projected:
         assert self.norms is not None
         return self.norms
 
-    def _norms(
-        self, call: Call, columns: Int[Tensor, "sample token"], sent: Float[Tensor, "sample inner"]
-    ) -> Float[Tensor, "sample head token"]:
-        n, _, n_queries, _ = call.queries.shape
-        last = torch.full((n, 1), n_queries - 1, device=call.queries.device)
-        none = torch.zeros(0, dtype=torch.long, device=call.queries.device)
-        rows = call.probabilities(Block(last, (none, none), call.all_heads))[:, :, 0]
-        weights = rows.gather(2, columns[:, None, :].expand(-1, rows.shape[1], -1))
-        values = call.values[0] if len(call.values) == 1 else torch.cat(call.values, dim=2)
-        index = columns[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
-        matrix = _output(call.module, sent)
-        return weights * _lengths(values.gather(2, index).float(), matrix, rows.shape[1])
+
+def _norms(
+    call: Call, columns: Int[Tensor, "sample token"], matrix: Float[Tensor, "hidden inner"]
+) -> Float[Tensor, "sample head token"]:
+    """‖A_j V_j W_O^h‖₂ at some columns, from the last row of a call; `matrix` is W_O."""
+    n, _, n_queries, _ = call.queries.shape
+    last = torch.full((n, 1), n_queries - 1, device=call.queries.device)
+    none = torch.zeros(0, dtype=torch.long, device=call.queries.device)
+    rows = call.probabilities(Block(last, (none, none), call.all_heads))[:, :, 0]
+    weights = rows.gather(2, columns[:, None, :].expand(-1, rows.shape[1], -1))
+    values = call.values[0] if len(call.values) == 1 else torch.cat(call.values, dim=2)
+    index = columns[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
+    return weights * _lengths(values.gather(2, index).float(), matrix, rows.shape[1])
 
 
 def _lengths(
@@ -145,6 +199,11 @@ def _output(attention: nn.Module, like: Float[Tensor, "sample inner"]) -> Float[
     module = _o_proj(attention)
     if type(module) is nn.Linear and type(module.weight) is nn.Parameter and not module.weight.is_meta:
         return module.weight
+    return matrix_of(module, like)
+
+
+def matrix_of(module: Any, like: Float[Tensor, "_ inner"]) -> Float[Tensor, "hidden inner"]:
+    """The matrix of a linear module, from what it does, without its bias; `like` has an input's width and dtype."""
     eye = torch.eye(like.shape[1], device=like.device, dtype=like.dtype)
     return (module(eye) - module(torch.zeros_like(eye[:1]))).T
 

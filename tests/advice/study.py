@@ -181,6 +181,9 @@ MAPS: list[tuple[str, str, str]] = [
 ROWS: list[tuple[str, str, str]] = [*RUNS, *STUDIES, *MAPS]
 
 ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
+    "{…} reads and scores what follows the prompt": "tests/study/reasoning_sweep/test_study.py::test_other_studies_refuse_a_thought",
+    'thoughts="given" takes each sample\'s': "tests/study/reasoning_sweep/test_study.py::test_the_page_names_each_sentence",
+    "the model was still reasoning after": "tests/study/reasoning_sweep/test_study.py::test_its_own_thoughts_and_those_that_never_end",
     "it is a folder, name a file in it": "a row: the words stand within 'expected to write …'",
     "it is a device, a pipe or a link to itself": "a row: the words stand within 'expected to write …'",
     "the file is write-protected": "a row: the words stand within 'expected to write …'",

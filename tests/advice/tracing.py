@@ -17,6 +17,7 @@ import torch
 
 import interp
 from interp.conformance.tiny import kit, recipe, tiny
+from interp.conformance.tiny.thinking import tiny_thinking
 from interp.tracing import Mllm
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
@@ -67,6 +68,16 @@ ROWS: list[tuple[str, str, str]] = [
     ("mllm.encode([Sample(PIC, 'is </s> there')])", "sample.replace(question", "mllm.encode([Sample(PIC, 'is </s> there').replace(question='is the end there')])"),
     ("mllm.encode([Sample(PIC, 'which ?', options=['a', '</s>'])])", "sample.replace(options", "mllm.encode([Sample(PIC, 'which ?', options=['a', '</s>']).replace(options=['a', 'the end'])])"),
     ("tr.templated(tr.USER).encode([one], Prompt('{question}', system='be brief'))", "interp.Prompt(template='be brief {question}')", "tr.templated(tr.USER).encode([one], interp.Prompt(template='be brief {question}'))"),
+    # thoughts
+    ("mllm.encode([one], Prompt(thinking=True))", "Leave thinking= out", "mllm.encode([one], Prompt())"),
+    ("mllm.trace([one], reads=[Rows(Site(queries='reasoning'))], generate=2)", 'queries="answer"', "mllm.trace([one], reads=[Rows(Site(queries='answer'))], generate=2)"),
+    ("tr.thinking().score([one], Target('yes'), prompt=tr.OPEN)", "interp.Prompt(thinking=False)", "tr.thinking().score([one], Target('yes'), prompt=interp.Prompt(thinking=False))"),
+    ("tr.thinking().score([one], Target('yes'), prompt=tr.OPEN)", "mllm.reasoned(samples, thoughts)", "tr.thinking().score(tr.thinking().reasoned([one], ['it is red'], tr.OPEN), Target('yes'))"),
+    ("mllm.reasoned([one], ['it is red'])", "Use a model that thinks", "tr.thinking().reasoned([one], ['it is red'])"),
+    ("tr.thinking().reasoned(tr.thinking().prefix([one]), ['it is red'])", "Give its samples", "tr.thinking().reasoned(tr.thinking().prefix([one]).batch, ['it is red'])"),
+    ("tr.thinking().reasoned([one], ['is </think> red'])", "Leave them out", "tr.thinking().reasoned([one], ['is red'])"),
+    ("tr.thinking().reasoned([one], ['is red'], Prompt(thinking=False))", "interp.Prompt(thinking=True)", "tr.thinking().reasoned([one], ['is red'], interp.Prompt(thinking=True))"),
+    ("tr.thinking().reasoned([one], ['is red'], Prompt(thinking=False))", "or leave thinking= out", "tr.thinking().reasoned([one], ['is red'], Prompt())"),
     # mixtures of experts
     ("mllm.trace([one], reads=[interp.Experts()])", "Use it with a mixture of experts", "tr.mixture().trace([one], reads=[interp.Experts()])"),
     ("tr.mixture().trace([one], reads=[interp.Experts(layers=[0, 1])])", "Leave those out", "tr.mixture().trace([one], reads=[interp.Experts(layers=[1])])"),
@@ -170,11 +181,20 @@ ELSEWHERE: dict[str, str] = {
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
     "sample {…}, number {…} of those given, does not fit in memory even alone": "no memory runs out in a row; tests/tracing/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
     "a variant of sample {…} does not fit in memory even alone": "no memory runs out in a row; tests/indicators/test_micro_batches.py::test_samples_or_variants_that_do_not_fit_are_halved",
+    # they need a model that says what the test wants, or a family or a tokenizer without what is needed
+    "sample {…} of the batch ended a thought": "tests/tracing/test_thoughts.py::test_what_cannot_be_told_is_refused",
+    "{…} lets every row of its prompt see the whole prompt, so a thought": "tests/tracing/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
+    "a thought is cut into sentences": "tests/tracing/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
+    'edits of queries="reasoning" or "answer" follow': "tests/tracing/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
+    "the model begins a thought before its answer": "tests/tracing/test_thoughts.py::test_what_cannot_be_told_is_refused",
+    "edits of gated DeltaNet layers cannot follow": "tests/tracing/test_thoughts.py::test_deltanet_edits_of_one_stage_are_refused",
+    "the model begins a thought": "tests/tracing/test_thoughts.py::test_what_cannot_be_told_is_refused",
     # they need a server
     "a model on an NDIF server has the executor": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
     "a model on an NDIF server is not wrapped": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
     "{…} gave no job id": "tests/tracing/test_remote.py::test_a_pass_that_no_server_ran_is_an_error",
-    "guidance against the model without the image": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
+    "the decoder of {…} has no `norm` beside its layers": "tests/tracing/test_remote.py::test_what_the_stream_needs_is_checked_first",
+    "how the layers of {…} add to the residual stream is not known": "tests/tracing/test_remote.py::test_what_the_stream_needs_is_checked_first",
     "this needs the model's weights on this machine": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
     "{…}: a model on an NDIF server is loaded already": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
     "{…}: jobs of one cannot run on the other": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
@@ -189,10 +209,17 @@ ELSEWHERE: dict[str, str] = {
 }
 
 LIMIT = 60
+OPEN = interp.Prompt(thinking=True)
 USER = (
     "{% for m in messages if m['role'] == 'user' %}{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}{% endfor %}{% endfor %}"
 )
+
+
+@cache
+def thinking() -> Mllm:
+    """A tiny model that may think."""
+    return interp.wrap(*tiny_thinking())
 
 
 def names() -> dict[str, Any]:

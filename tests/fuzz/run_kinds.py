@@ -51,6 +51,7 @@ FIELDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "HeadRanking": (study.HeadRanking, {"metric": "kl", "split": "validation", "rule": "touch", "batch": 2}),
     "HeadAttribution": (study.HeadAttribution, {"target": "greedy", "seed": 0, "batch": 2}),
     "LensSweep": (study.LensSweep, {"words": ["label"], "rule": "touch", "seed": 0}),
+    "ReasoningSweep": (study.ReasoningSweep, {"thoughts": "given", "max_new_tokens": 8, "answer_tokens": 2}),
     "KnockoutSweep": (
         study.KnockoutSweep,
         {"flows": ["image→last"], "by": "layer window", "window": 3, "stride": 1, "mode": "zero", "target": "greedy"},

@@ -101,6 +101,7 @@ def samples(n: int = 2) -> list[interp.Sample]:
         interp.Sample(
             image=random.integers(0, 255, (60, 80, 3), dtype=np.uint8),
             question=questions[i % 3],
+            answer=["lung", "yes", "nodule"][i % 3],
             boxes=[(8, 8, 40, 40)],
             group=f"g{i}",
         )

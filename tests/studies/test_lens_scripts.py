@@ -70,7 +70,22 @@ def test_head_attribution_prints_what_a_knockout_gives(
     assert "None: every sample was measured." in page
 
 
-@pytest.mark.parametrize("name", ["logit_lens", "head_attribution"])
+def test_reasoning_prints_the_changes_of_a_tiny_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("reasoning").main(out=tmp_path, n=2)
+    said = capsys.readouterr().out
+    assert (
+        len(re.findall(r"natural  seen by +\d+% of the sentences: −?\d+\.\d\d \(too few groups\)", said))
+        == 11
+    )
+    page = (tmp_path / "reasoning.html").read_text()
+    shown = named("natural", n=2, seed=0)[0]
+    assert f"the answer is {shown.answer} ." in page
+    assert "None: every sample was measured." in page
+
+
+@pytest.mark.parametrize("name", ["logit_lens", "head_attribution", "reasoning"])
 def test_they_are_short_declarations_with_the_same_arguments(name: str) -> None:
     assert len((STUDIES / f"{name}.py").read_text().splitlines()) < 150
     assert {"model", "data", "out", "seed", "workers"} <= set(script(name).main.__annotations__)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import interp
-from interp import ModelSpec, indicators
+from interp import ModelSpec, indicators, study
 from interp.data import Samples
 from interp.errors import RunError, ServerError, StudyError
 from tests.remote.serving import KEY, Serving, samples, serving, settings
@@ -27,6 +27,11 @@ STUDIES = {
         layers={"rows": 1},
         randomised=(),
         **at,
+    ),
+    "logit lens": lambda **at: study.LensSweep(batch=2, words=("answer",), **at),
+    "head attribution": lambda **at: study.HeadAttribution(batch=2, **at),
+    "layer sweep by values": lambda **at: interp.LayerSweep(
+        batch=2, indicator=indicators.ValueWeightedAttention(), **at
     ),
     "refinement": lambda **at: interp.Refinement(method=interp.methods.AdaptVis(), **at),
 }
@@ -120,6 +125,8 @@ def test_a_lost_server_loses_no_finished_shard(server: Serving, tmp_path: Path) 
 @pytest.mark.slow
 def test_what_needs_the_weights_ends_a_study(server: Serving, data: Samples, tmp_path: Path) -> None:
     spec = ModelSpec(server.folders["llava"], remote=True)
-    study = interp.LayerSweep(data=data, model=spec, indicator=indicators.Rollout())
+    comparison = interp.IndicatorComparison(
+        data=data, model=spec, indicators={"tokens": indicators.TokenKnockout()}, removals=(), randomised=()
+    )
     with pytest.raises(ServerError, match="needs the model's weights on this machine"):
-        study.run(tmp_path, progress=False)
+        comparison.run(tmp_path, progress=False)

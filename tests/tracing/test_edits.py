@@ -30,7 +30,7 @@ from tests import tiny
         ({"site": Site(), "mode": "drop"}, r'mode is "renormalise" or "zero"; got \'drop\''),
         (
             {"site": Site(queries="after_image"), "steps": "decode"},
-            r'queries "last" or "answer"; with steps="decode", queries=\(\'after_image\',\) name none',
+            r'queries "last", "reasoning" or "answer"; with steps="decode", queries=\(\'after_image\',\) name none',
         ),
         (
             {"site": Site(), "steps": "generate"},

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cloudpickle
 import numpy as np
@@ -14,11 +15,12 @@ import pytest
 import torch
 
 import interp
-from interp import Boost, Decoding, Knockout, Mllm, PatchResidual, Residual, Rows, Site, Target
+from interp import Boost, Decoding, Knockout, Mllm, PatchResidual, Residual, Rows, Site, Target, indicators
 from interp.errors import EditError, ModelError, ServerError
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import input_function, row_gradients
 from interp.tracing.hooks import Recorder
+from interp.tracing.lens.served import ServedLens
 from interp.tracing.remote.connection import Connection
 from interp.tracing.remote.passes import brought
 from interp.tracing.remote.source_code import SourcePickler
@@ -110,8 +112,108 @@ def differentiated(far: Mllm, near: Mllm, n_targets: int = 2) -> None:
         )
 
 
+def near_enough(mine, theirs, share: float) -> None:
+    """Labelled alike, and equal to a share of the largest value of any."""
+    largest = max(float(np.nanmax(np.abs(b))) for b in theirs)
+    for a, b in zip(mine, theirs, strict=True):
+        assert a.dims == b.dims
+        np.testing.assert_allclose(a, b, rtol=0, atol=share * largest)
+
+
+def mapped_alike(far: Mllm, near: Mllm, of=("embeddings", "pixels")) -> None:
+    """Maps that need every layer's attention, its values, or many gradients."""
+    both = indicators.Rollout(), indicators.ValueWeightedAttention(per_head=True, layers=[2, 0])
+    for indicator, share in ((both[0], 1e-6), (both[1], 1e-6)):
+        mine, theirs = (indicator(mllm, samples()) for mllm in (far, near))
+        near_enough(mine, theirs, share)
+        np.testing.assert_allclose(mine.logits, theirs.logits, rtol=0, atol=2e-6)
+    for one in of:
+        integral = indicators.IntegratedGradients(of=one, steps=3)
+        mine, theirs = (integral(mllm, samples(1), target=Target("left lung")) for mllm in (far, near))
+        near_enough(mine, theirs, 1e-5)
+        for name in ("completeness_error", "completeness_of"):
+            np.testing.assert_allclose(mine[0].attrs[name], theirs[0].attrs[name], rtol=0, atol=1e-4)
+        assert mine.cost.backwards == theirs.cost.backwards
+
+
+def guided_alike(far: Mllm, near: Mllm, **more: object) -> None:
+    """Guided logits and tokens, with edits by mask and by row of the lines with images alone."""
+    edits = [
+        Knockout(Site(layers=[1], queries="after_image")),
+        Boost(Site(layers=[0], queries="last", keys="image"), 0.5, steps="all"),
+        EVERY,
+    ]
+    for contrast in (interp.Contrast(gamma=1.5, cutoff=None), interp.Contrast(gamma=3.0)):
+        given = {"reads": READS, "edits": edits, "decoding": Decoding(contrast=contrast), **more}
+        mine, theirs = (mllm.trace(samples(), **given) for mllm in (far, near))
+        seen = np.isfinite(theirs.logits.values)
+        assert np.array_equal(np.isfinite(mine.logits.values), seen)
+        off = np.abs(mine.logits.values[seen] - theirs.logits.values[seen])
+        assert off.max() < 4e-6 * np.abs(theirs.logits.values[seen]).max()
+        assert [one.ids for one in mine] == [one.ids for one in theirs]
+        for a, b in zip(mine, theirs, strict=True):
+            for own, wanted in zip(a.reads, b.reads, strict=True):
+                np.testing.assert_allclose(
+                    own, wanted, rtol=0, atol=2e-6 * max(1.0, float(np.abs(wanted).max()))
+                )
+
+
+def read_alike(far: Mllm, near: Mllm, attributed: bool = True) -> None:
+    """The logit lens and direct attribution, against TransformerLens here."""
+    served, lens = ServedLens(far), near.to_lens()
+    mine, theirs = (one.logit_lens(samples(), ["nodule", "left"], top=3) for one in (served, lens))
+    for a, b in zip(mine, theirs, strict=True):
+        near_enough([a.logprob], [b.logprob], 1e-6)
+        assert a["rank"].equals(b["rank"])
+        assert a.top_word.equals(b.top_word)
+    for relative_to in ("zero", "mean") if attributed else ():
+        target = Target("left") if relative_to == "zero" else Target(interp.diff("left", "right"))
+        mine, theirs = (one.attribution(samples(), target, relative_to=relative_to) for one in (served, lens))
+        for a, b in zip(mine, theirs, strict=True):
+            assert a.attrs["answers"] == b.attrs["answers"]
+            assert set(a.data_vars) == set(b.data_vars)
+            near_enough([a[name] for name in b.data_vars], list(b.data_vars.values()), 1e-6)
+
+
 def test_a_pass_there_equals_one_here(both):
     alike(*both)
+
+
+def test_maps_there_equal_those_here(both):
+    mapped_alike(*both, of=("embeddings",))
+
+
+def test_guidance_runs_there_in_the_same_passes(both):
+    guided_alike(*both, generate=2)
+
+
+def test_the_stream_is_read_there_as_here(both):
+    read_alike(*both)
+
+
+def test_vicrop_takes_its_gradients_there(both):
+    method = interp.methods.ViCrop(map="pure_grad", base=0.4)
+    mine, theirs = (method.crop(mllm, samples(1))[0] for mllm in both)
+    np.testing.assert_allclose(mine.map, theirs.map, rtol=0, atol=1e-6 * float(theirs.map.max()))
+    assert mine.box == theirs.box
+    assert float(theirs.map.max()) > 0
+
+
+def test_what_the_stream_needs_is_checked_first(both):
+    far, _ = both
+    bare = ServedLens(replace(far, server=replace(far.server, norm=None)))
+    for call in (lambda: bare.logit_lens(samples()), lambda: bare.attribution(samples())):
+        with pytest.raises(ModelError, match="has no `norm` beside its layers"):
+            call()
+    other = torch.nn.LayerNorm(4)
+    normed = ServedLens(replace(far, server=replace(far.server, norm=SimpleNamespace(_module=other))))
+    with pytest.raises(ModelError, match="LayerNorm is no RMS norm"):
+        normed.attribution(samples())
+    unknown = ServedLens(replace(far, hf=torch.nn.Identity()))
+    with pytest.raises(
+        ModelError, match="how the layers of Identity add to the residual stream is not known"
+    ):
+        unknown.attribution(far.encode(samples()))
 
 
 def test_gradients_there_equal_those_here(both):
@@ -258,8 +360,6 @@ def test_what_needs_the_weights_is_refused(both):
     ):
         with pytest.raises(ServerError, match="needs the model's weights on this machine"):
             call()
-    with pytest.raises(ServerError, match="needs a second stream of passes"):
-        far.trace(samples(), decoding=Decoding(contrast=interp.Contrast()))
     mixture = far.using("source")
     object.__setattr__(mixture, "routers", {0: "mlp"})  # as if the first layer had experts
     with pytest.raises(ServerError, match="does not hand back what routers return"):
@@ -314,6 +414,10 @@ def test_every_family_there_equals_here(family, tmp_path):
         far, near = opened(found.folders[family])
         alike_in_all(far, near)
         differentiated(far, near)
+        mapped_alike(far, near)
+        guided_alike(far, near, generate=4)
+        guided_alike(far, near)
+        read_alike(far, near)
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ def fixed_targets(mllm: Any, samples: Sequence[Sample], prompt: Any, target: Tar
         return [target] * len(samples)
     n = int(getattr(target, "tokens", 1))
     said = mllm.trace(samples, prompt=prompt, generate=n).answers
-    return [Target(text, reduce=target.reduce) if text.strip() else target for text in said]
+    return [Target(text, reduce=target.reduce) if text and text.strip() else target for text in said]
 
 
 def other_questions(data: Samples, usable: Sequence[bool], seed: int) -> tuple[int | None, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.errors import InterpError
+from interp.errors import InterpError, RunError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.models.configs import layer_configs
@@ -212,6 +212,8 @@ class MapMaker:
         own, bill = billed(mllm, shelf)
         try:
             maps = self._call(label, own, samples, self._study.target)
+        except RunError:  # of the run, such as a lost server, and not of the samples
+            raise
         except InterpError as error:
             if last:
                 found[0].lost.append((label, type(error).__name__, str(error)))
@@ -231,6 +233,8 @@ class MapMaker:
             maps = self._call(label, mllm, [sample], target)
             ledger.add(maps.cost)
             return one_map(maps[0], label, self._study.layers)
+        except RunError:
+            raise
         except InterpError as error:
             own.lost.append((label, type(error).__name__, f"in a sanity check: {error}"))
             return None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.errors import InterpError, MapError, StudyError
+from interp.errors import InterpError, MapError, RunError, StudyError
 from interp.indicators import Maps
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.metrics import METRICS
@@ -146,6 +146,8 @@ def _layered(study: Any, indicator: Any, mllm: Any) -> bool:
         try:
             with suitable_threads(mllm):
                 maps = indicator(mllm, [sample], prompt=study.prompt, target=study.target)
+        except RunError:
+            raise
         except InterpError:
             continue
         return "layer" in maps[0].dims and maps[0].sizes["layer"] > 1

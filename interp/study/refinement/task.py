@@ -127,6 +127,7 @@ class RefinementTask(StudyTask):
 
     name = "refinement"
     needs_boxes = False
+    takes_thoughts = True
     _warm = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -248,7 +249,8 @@ class RefinementTask(StudyTask):
         found = []
         sample, tokenizer = self.study.data[index], self.mllm.processor.tokenizer
         for when, answer, mark in zip(TIMES, pair, right, strict=True):
-            logprob = answer_columns(answer.logits, sample, self.study.prompt, tokenizer)["logprob"]
+            begins = None if self.thinks(index) else answer.logits  # a thought's first token says nothing
+            logprob = answer_columns(begins, sample, self.study.prompt, tokenizer)["logprob"]
             values = {
                 "correct": None if mark is None else float(mark),
                 "logprob": logprob,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,8 +20,9 @@ from interp.tracing.lens.activation_cache import LensCache
 from interp.tracing.lens.bridged import BridgedModel, Readout, frozen
 from interp.tracing.lens.components import PARTS, Part, each_component
 from interp.tracing.target import Aim, aims
+from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["Attribution", "attribution"]
+__all__ = ["Attribution", "attribution", "completed", "first_tokens", "labelled_shares"]
 
 GAP = 0.05
 """How far the sum of the parts may be from the model's logit, as a share of the largest logit's size."""
@@ -62,27 +63,66 @@ def attribution(
     lens: BridgedModel, batch: Batch, target: Target, relative_to: Literal["zero", "mean"]
 ) -> Attribution:
     """The direct effects for a batch; see `Lens.attribution`."""
-    if relative_to not in ("zero", "mean"):
-        raise PromptError(f'relative_to is "zero" or "mean"; got {relative_to!r}.')
-    found = [_first_tokens(aim, target) for aim in aims(lens.mllm, batch, target)]
+    found = first_tokens(lens.mllm, batch, target, relative_to)
     readout = lens.readout
     logits, cache = lens.run_with_cache(batch, hooks=PARTS)
     parts = []
     for i, (ids, weights) in enumerate(found):
         stream, vectors = _last(lens, cache, i)
-        part = _attributed(lens, stream, vectors, _direction(readout, ids, weights, relative_to))
+        parts.append(_attributed(lens, stream, vectors, _direction(readout, ids, weights, relative_to)))
+    return completed(lens.mllm, batch.tokens, parts, found, logits, relative_to)
+
+
+Asked = tuple[tuple[int, ...], tuple[float, ...]]
+"""Tokens, and with which sign each one's logit counts."""
+
+
+def first_tokens(mllm: WrappedModel, batch: Batch, target: Target, relative_to: str) -> list[Asked]:
+    """The first tokens of each sample's answers.
+
+    Raises:
+        PromptError: An unknown `relative_to`, no tokens, or answers that begin with the same one.
+    """
+    if relative_to not in ("zero", "mean"):
+        raise PromptError(f'relative_to is "zero" or "mean"; got {relative_to!r}.')
+    return [_first_tokens(aim, target) for aim in aims(mllm, batch, target)]
+
+
+def completed(
+    mllm: WrappedModel,
+    tokens: tuple[TokenMap, ...],
+    shares: Sequence[xr.Dataset],
+    asked: Sequence[Asked],
+    logits: xr.DataArray,
+    relative_to: str,
+) -> Attribution:
+    """The attribution of samples, once their parts are known to add up to the model's own logits.
+
+    Args:
+        mllm: the model.
+        tokens: where each sample's tokens are.
+        shares: each sample's, as `labelled_shares` gives them.
+        asked: what each sample's shares are of.
+        logits: (sample, token_id) after the last prompt token.
+        relative_to: as in `Lens.attribution`.
+
+    Raises:
+        ModelError: They do not.
+    """
+    parts = []
+    for i, (part, (ids, weights)) in enumerate(zip(shares, asked, strict=True)):
         part["logit"] = part.attention.sum() + part.mlp.sum() + part.embedding + part.added + part.bias
         expected = _expected(logits.values[i], ids, weights, relative_to)
         error, size = abs(float(part.logit) - expected), max(1.0, float(np.abs(logits.values[i]).max()))
         if not error <= GAP * size:
             raise ModelError(
                 f"the parts of sample {i} of the batch add up to {float(part.logit):.4g}, and the model's logit is "
-                f"{expected:.4g}: {type(lens.mllm.hf).__name__} does something between stream and logits that is "
+                f"{expected:.4g}: {type(mllm.hf).__name__} does something between stream and logits that is "
                 "not known here. Use a logit lens or knockouts instead."
             )
-        words = [lens.mllm.processor.tokenizer.decode([token]).strip() for token in ids]
+        words = [mllm.processor.tokenizer.decode([token]).strip() for token in ids]
         parts.append(part.assign_attrs(answers=list(ids), words=words, completeness_error=error))
-    return Attribution(tuple(parts), batch.tokens, logits)
+    return Attribution(tuple(parts), tokens, logits)
 
 
 def _first_tokens(aim: Aim, target: Target) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -137,6 +177,17 @@ def _attributed(
     for kind, layer, head, vector in vectors:
         place = (layer, head) if kind == "head" else layer
         shares[kind][place] += float(vector[0].double() @ turned)
+    return labelled_shares(shares, constant)
+
+
+def labelled_shares(shares: Mapping[str, np.ndarray], constant: float) -> xr.Dataset:
+    """One sample's shares as a Dataset of `Attribution`.
+
+    Args:
+        shares: by kind of part: "head" (layer, head), others (layer + 1,), whose last is of parts without a layer.
+        constant: what the unembedding's bias adds.
+    """
+    n_layers, n_heads = shares["head"].shape
     coords = {"layer": np.arange(n_layers), "head": np.arange(n_heads)}
     return xr.Dataset(
         {

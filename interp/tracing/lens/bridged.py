@@ -21,7 +21,7 @@ from interp.tracing.rope import settle
 from interp.tracing.site import Site
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["BridgedModel", "Readout", "Samples", "frozen"]
+__all__ = ["BridgedModel", "Readout", "Samples", "encoded", "frozen", "frozen_by", "no_rms_norm"]
 
 LARGE = 1e3  # an RMS norm of a large constant gives its gain: its epsilon no longer counts
 
@@ -37,11 +37,20 @@ def frozen(norm: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*plac
         ModelError: A norm that also subtracts the mean.
     """
     if not norm.uses_rms_norm:
-        raise ModelError(
-            f"{type(norm.original_component).__name__} is no RMS norm, and only those can be frozen here. "
-            "Use a logit lens, which takes any norm."
-        )
-    module = norm.original_component
+        raise no_rms_norm(norm.original_component)
+    return frozen_by(norm.original_component, x)
+
+
+def no_rms_norm(module: Any) -> ModelError:
+    """What is said of a norm that cannot be frozen."""
+    return ModelError(
+        f"{type(module).__name__} is no RMS norm, and only those can be frozen here. Use a logit lens, which takes any "
+        "norm."
+    )
+
+
+def frozen_by(module: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*place hidden"]:
+    """The same for a module that is known to be an RMS norm, or a view of one."""
     gain = module(torch.full_like(x, LARGE)).float()
     plain, given = gain * x.float(), module(x).float()
     scale = (given * plain).sum(-1, keepdim=True) / (plain * plain).sum(-1, keepdim=True)
@@ -139,11 +148,16 @@ class BridgedModel:
             ModelError: A prefix, or the model was unwrapped.
             SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
         """
-        self.mllm.installation.check()
-        if isinstance(samples, Prefix):
-            raise ModelError("a lens runs whole prompts; got a prefix. Give samples or a batch.")
-        if not isinstance(samples, Batch):
-            return self.mllm.encode(samples, PAPER_PROMPT if prompt is None else prompt)
-        if prompt is None or prompt == samples.prompt:
-            return samples
-        return self.mllm.encoder.again(samples, prompt)
+        return encoded(self.mllm, samples, prompt)
+
+
+def encoded(mllm: WrappedModel, samples: Samples, prompt: Prompt | None) -> Batch:
+    """The samples as a batch, as `BridgedModel.encode` gives it."""
+    mllm.installation.check()
+    if isinstance(samples, Prefix):
+        raise ModelError("a lens runs whole prompts; got a prefix. Give samples or a batch.")
+    if not isinstance(samples, Batch):
+        return mllm.encode(samples, PAPER_PROMPT if prompt is None else prompt)
+    if prompt is None or prompt == samples.prompt:
+        return samples
+    return mllm.encoder.again(samples, prompt)

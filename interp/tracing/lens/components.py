@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import SiteError
+from interp.tracing.encoding import Batch
 from interp.tracing.lens.activation_cache import LensCache
 from interp.tracing.lens.bridged import BridgedModel, frozen
 from interp.tracing.site import Selector, Site, select
@@ -29,17 +30,17 @@ def components(
     lens: BridgedModel, cache: LensCache, positions: Selector | Sequence[Selector]
 ) -> list[xr.DataArray]:
     """Each sample's components at some positions; see `Lens.components`."""
-    return [_labelled(lens, cache, i, own) for i, own in enumerate(places(cache, positions))]
+    return [_labelled(lens, cache, i, own) for i, own in enumerate(places(cache.batch, positions))]
 
 
-def places(cache: LensCache, positions: Selector | Sequence[Selector]) -> list[np.ndarray]:
+def places(batch: Batch, positions: Selector | Sequence[Selector]) -> list[np.ndarray]:
     """Each sample's unpadded positions.
 
     Raises:
         SiteError: Positions that are not there.
     """
     selectors, _ = Site(queries=positions).groups
-    tokens = cache.batch.tokens
+    tokens = batch.tokens
     found = [select(selectors, own, i, len(tokens)) for i, own in enumerate(tokens)]
     empty = [i for i, own in enumerate(found) if not len(own)]
     if empty:

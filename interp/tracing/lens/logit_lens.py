@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from interp.tracing.lens.bridged import BridgedModel
 from interp.tracing.lens.components import places
 from interp.tracing.site import Selector
 
-__all__ = ["LogitLens", "logit_lens", "word_ids"]
+__all__ = ["LogitLens", "labelled", "logit_lens", "said_at", "spellings", "word_ids"]
 
 
 def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
@@ -93,19 +93,28 @@ def logit_lens(
 ) -> LogitLens:
     """The lens on what a run kept; see `Lens.logit_lens`."""
     tokenizer = lens.mllm.processor.tokenizer
-    n_ids = int(lens.readout.head.weight.shape[0])
+    spelt = spellings(tokenizer, int(lens.readout.head.weight.shape[0]), words, top)
+    read = lens.readout.logits
+    found = []
+    for i, own in enumerate(places(cache.batch, positions)):
+        rows = torch.from_numpy(own + int(cache.batch.pad[i]))
+        with torch.no_grad():
+            said = [said_at(read, stream[rows], spelt, top) for stream in _streams(cache, i)]
+        found.append(labelled(said, words, own, cache.batch.tokens[i], tokenizer))
+    return LogitLens(tuple(found), cache.batch.tokens, logits)
+
+
+def spellings(tokenizer: Any, n_ids: int, words: Sequence[str], top: int) -> list[Tensor]:
+    """The tokens of each word, once words and `top` are known to make sense.
+
+    Raises:
+        PromptError: They do not.
+    """
     if isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= n_ids:
         raise PromptError(f"top is a number of tokens from 0 to {n_ids}; got {top!r}.")
     if isinstance(words, str) or len(set(words)) < len(words):
         raise PromptError(f"words is a list of different words; got {words!r}.")
-    spelt = [torch.tensor(word_ids(tokenizer, word)) for word in words]
-    found = []
-    for i, own in enumerate(places(cache, positions)):
-        rows = torch.from_numpy(own + int(cache.batch.pad[i]))
-        with torch.no_grad():
-            read = [_read(lens, stream[rows], spelt, top) for stream in _streams(cache, i)]
-        found.append(_labelled(read, words, own, cache.batch.tokens[i], tokenizer))
-    return LogitLens(tuple(found), cache.batch.tokens, logits)
+    return [torch.tensor(word_ids(tokenizer, word)) for word in words]
 
 
 def _streams(cache: LensCache, sample: int) -> list[Tensor]:
@@ -114,17 +123,24 @@ def _streams(cache: LensCache, sample: int) -> list[Tensor]:
     return [cache.activations[name][sample] for name in names]
 
 
-Read = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Said = tuple[Tensor, Tensor, Tensor, Tensor]
 """Log-probabilities and ranks of the words, ids and log-probabilities of the likeliest tokens."""
 
 
-def _read(
-    lens: BridgedModel, stream: Float[Tensor, "place hidden"], spelt: Sequence[Tensor], top: int
-) -> Read:
+def said_at(
+    read: Callable[[Tensor], Tensor], stream: Float[Tensor, "place hidden"], spelt: Sequence[Tensor], top: int
+) -> Said:
+    """What a residual stream says at each of its places.
+
+    Args:
+        read: gives the logits of a stream, float32.
+        stream: the stream.
+        spelt: the tokens of each word.
+        top: how many of the likeliest tokens.
+    """
     parts: list[tuple[Tensor, ...]] = []
-    readout = lens.readout
     for chunk in stream.split(CHUNK):
-        logits = readout.logits(chunk)
+        logits = read(chunk)
         logprobs = logits.log_softmax(dim=-1)
         own = [ids.to(logits.device) for ids in spelt]
         empty = logits.new_zeros(len(chunk), 0)
@@ -139,21 +155,31 @@ def _read(
                 best.values,
             )
         )
-    logprob, rank, ids, values = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+    logprob, rank, ids, values = (torch.cat(each) for each in zip(*parts, strict=True))
     return logprob, rank, ids, values
 
 
-def _labelled(
-    read: Sequence[Read], words: Sequence[str], positions: np.ndarray, tokens: TokenMap, tokenizer: Any
+def labelled(
+    said: Sequence[Said], words: Sequence[str], positions: np.ndarray, tokens: TokenMap, tokenizer: Any
 ) -> xr.Dataset:
-    logprob, rank, ids, values = (np.stack(each) for each in zip(*read, strict=True))
+    """What one sample's stream says, layer by layer, as a Dataset of `LogitLens`.
+
+    Args:
+        said: of what enters the first layer, and of what each returns.
+        words: the words that were followed.
+        positions: the places, unpadded.
+        tokens: where the sample's tokens are.
+        tokenizer: decodes the likeliest tokens.
+    """
+    arrays = [[one.cpu().numpy() for one in layer] for layer in said]
+    logprob, rank, ids, values = (np.stack(each) for each in zip(*arrays, strict=True))
     numbers = {int(position): i for i, position in enumerate(tokens.image)}
     image = all(int(position) in numbers for position in positions)
     over = "token" if image else "position"
     texts = {int(one): tokenizer.decode([int(one)]).strip() for one in np.unique(ids)}
-    said = np.array([texts[int(one)] for one in ids.ravel()], dtype=object).reshape(ids.shape)
+    likeliest = np.array([texts[int(one)] for one in ids.ravel()], dtype=object).reshape(ids.shape)
     coords: dict[str, Any] = {
-        "layer": np.arange(-1, len(read) - 1),
+        "layer": np.arange(-1, len(said) - 1),
         "word": list(words),
         over: [numbers[int(position)] for position in positions] if image else positions,
     }
@@ -163,7 +189,7 @@ def _labelled(
             "logprob": (("layer", over, "word"), logprob),
             "rank": (("layer", over, "word"), rank),
             "top": (("layer", over, "place"), ids),
-            "top_word": (("layer", over, "place"), said),
+            "top_word": (("layer", over, "place"), likeliest),
             "top_logprob": (("layer", over, "place"), values),
         },
         coords=coords,

@@ -43,6 +43,7 @@ def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[s
         raise ModelError(
             f"{type(hf).__name__} has no output layer or layers without self-attention, which a job reads."
         )
+    beside = hf.get_submodule(paths[layers[0]].rpartition(".layers.")[0])
     text = hf.config.get_text_config(decoder=True)
     refuse_shared_keys(hf, len(layers))
     server = Server(
@@ -51,6 +52,7 @@ def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[s
         head=nn.get(paths[head]),
         cap=getattr(text, "final_logit_softcapping", None),
         windows=any(one is not None for of in (windows, chunks) for one in of(text, len(layers))),
+        norm=nn.get(paths[beside.norm]) if hasattr(beside, "norm") else None,
         connection=connection,
     )
     return Mllm(hf, processor, adapter, Skeleton(nn, layers), executor="source", server=server)

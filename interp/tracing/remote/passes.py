@@ -8,27 +8,25 @@ copies of the values it asks for: so they touch modules by nnsight's views alone
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from interp.tracing.attention_call import Call
+from interp.tracing.remote.views import Views, capped
 from interp.tracing.run import next_tokens, without_choice
-from interp.tracing.source import as_unified, attention_call, carry_out_attention
+from interp.tracing.source import attention_call, call_at, carry_out_attention
 from interp.tracing.target import target_values
 
 __all__ = [
     "brought",
-    "capped",
     "carry_out",
     "differentiate_input",
     "differentiate_rows",
-    "entering_first_layer",
     "moved",
     "prompt_pass",
     "steps",
+    "without_graph",
 ]
 
 
@@ -59,25 +57,22 @@ def moved(value: Any, device: Any, known: dict[int, Any] | None = None) -> Any:
     return made
 
 
-def capped(logits: Any, cap: float | None) -> Any:
-    """Logits of the output layer, soft-capped where the model does that after it; float32."""
-    wide = logits.float()
-    return wide if cap is None else cap * torch.tanh(wide / cap)
-
-
 def carry_out(layers: Sequence[Any], job: dict[str, Any]) -> dict[str, Any]:
     """Does one pass's work at the layers; returns the job on the device of the last of them.
 
     Args:
         layers: nnsight's views of the decoder layers.
-        job: "work" of attention and "streams" of residual work by layer, and the "recorder" they share.
+        job: "work" of attention and "streams" of residual work by layer, and the "recorder" they share; "n", the number
+            of samples, and "contrast", the guidance by their prompts without images, which are further lines of the
+            pass; None for none.
     """
     for i in sorted({*job["work"], *job["streams"]}):
         if i in job["work"]:
             call = attention_call(layers[i].self_attn)
             positional, kwargs = call.inputs
             job = brought(job, positional[1].device)
-            carry_out_attention(call, positional, kwargs, job["work"][i])
+            of = None if job["contrast"] is None else job["n"]
+            carry_out_attention(call, positional, kwargs, job["work"][i], of)
         if i in job["streams"]:
             entering = layers[i].output
             job = brought(job, (entering[0] if isinstance(entering, tuple) else entering).device)
@@ -114,8 +109,20 @@ def prompt_pass(
         keep: how many positions.
     """
     job = carry_out(layers, job)
-    logits = capped(head.output, cap)[:, -keep:]
-    return {"tail": logits.detach(), "rows": job["recorder"].rows, "asked": job["asked"]}
+    logits = capped(head.output, cap)[:, -keep:].detach()
+    guided = guided_by(job, logits[:, -1])
+    return {
+        "tail": logits[: job["n"]],
+        "logits": guided,
+        "rows": job["recorder"].rows,
+        "asked": job["asked"],
+    }
+
+
+def guided_by(job: dict[str, Any], logits: Any) -> Any:
+    """The samples' logits, (line, token_id), guided where the job says so by those of the lines that follow them."""
+    n, contrast = job["n"], job["contrast"]
+    return logits if contrast is None else contrast(logits[:n], logits[n:])
 
 
 def steps(
@@ -135,10 +142,10 @@ def steps(
         tracer: nnsight's tracer of the generation.
         layers: nnsight's views of the decoder layers.
         head: nnsight's view of the output layer.
-        job: as `carry_out` takes it, with "generation" and "n", the number of samples.
+        job: as `carry_out` takes it, with "generation".
         cap: the soft cap of the logits.
-        found: is given "tail" and "rows", "ids" by step, the samples "lost", and "seen", the logits that were drawn
-            from, where the draw keeps them.
+        found: is given "tail", "logits" and "rows", "ids" by step, the samples "lost", and "seen", the logits that were
+            drawn from, where the draw keeps them.
     """
     generation = job["generation"]
     ends = torch.tensor(sorted(generation.ends), dtype=torch.long)
@@ -147,10 +154,11 @@ def steps(
         job["recorder"].step = step
         job = carry_out(layers, job)
         given = head.output
-        logits = capped(given, cap)[:, -1].detach()
+        plain = capped(given, cap)[:, -1].detach()
+        logits = guided_by(job, plain)
         ended, ends = ended.to(logits.device), ends.to(logits.device)
         if step == 0:
-            found.update(tail=logits[:, None], ids=[], lost=ended)
+            found.update(tail=plain[: job["n"], None], logits=logits, ids=[], lost=ended)
         found["rows"] = job["recorder"].rows
         lost = without_choice(logits) & ~ended
         if bool(lost.any()):
@@ -161,7 +169,8 @@ def steps(
         if hasattr(generation.draw, "steps"):
             found["seen"] = list(generation.draw.steps)
         forced = torch.full_like(given, -1e4)
-        forced[torch.arange(len(token), device=token.device), -1, token] = 0.0
+        both = token.repeat(len(given) // len(token))
+        forced[torch.arange(len(given), device=token.device), -1, both] = 0.0
         head.output = forced
         if bool(ended.all()):
             break
@@ -182,9 +191,8 @@ def differentiate_rows(
     rows = {}
     for i in job["layers"]:
         call = attention_call(layers[i].self_attn)
-        positional, kwargs = as_unified(*call.inputs)
-        block = moved(job["block"], positional[1].device)
-        made = Call.of(positional[0], positional[1:4], positional[4], kwargs)
+        made = call_at(call)
+        block = moved(job["block"], made.queries.device)
         own = made.probabilities(block)
         rows[i] = own if own.requires_grad else own.requires_grad_(True)
         output = call.output
@@ -227,7 +235,7 @@ def differentiate_input(
     return found
 
 
-def entering_first_layer(layers: Sequence[Any]) -> Tensor:
-    """What enters the first decoder layer."""
-    positional, named = layers[0].inputs
-    return (positional[0] if positional else named["hidden_states"]).detach()
+def without_graph(work: Callable[..., dict[str, Any]], views: Views, job: dict[str, Any]) -> dict[str, Any]:
+    """What a function gives, without gradients."""
+    with torch.no_grad():
+        return moved(work(views, job), "cpu")

@@ -18,6 +18,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from interp.errors import ModelError, ServerError
 from interp.tracing.cost import Meter
+from interp.tracing.decoding import Contrast
 from interp.tracing.encoding import Batch
 from interp.tracing.hooks import LayerWork, Recorder
 from interp.tracing.layer_plan import Block
@@ -25,11 +26,12 @@ from interp.tracing.remote.connection import Connection, JobBackend, LostConnect
 from interp.tracing.remote.passes import (
     differentiate_input,
     differentiate_rows,
-    entering_first_layer,
     prompt_pass,
     steps,
+    without_graph,
 )
 from interp.tracing.remote.request_digest import digest_of
+from interp.tracing.remote.views import Views
 from interp.tracing.remote_job import Submitted
 from interp.tracing.residual import StreamWork
 from interp.tracing.run import Generation, Outcome, without_choice
@@ -48,6 +50,7 @@ class Server:
         head: nnsight's view of the output layer.
         cap: the soft cap that the model puts on its logits after the output layer; None for none.
         windows: whether rows of some layer see a sliding window only.
+        norm: nnsight's view of the norm after the last decoder layer; None where it is not found.
         connection: the way to the server.
         waits: whether a job is waited for; otherwise it is left to run.
         job: the id of a job to fetch instead of sending one.
@@ -60,6 +63,7 @@ class Server:
     head: Any
     cap: float | None
     windows: bool
+    norm: Any
     connection: Connection
     waits: bool = True
     job: str | None = None
@@ -101,34 +105,38 @@ class Server:
         meter: Meter,
         *,
         generation: Generation | None,
+        contrast: Contrast | None,
         keep: int,
     ) -> Outcome:
         """The outcome of a prompt and of what is generated after it.
 
         Args:
-            batch: the samples.
+            batch: the samples, with a contrast as `interp.tracing.run.with_imageless` makes it.
             work: what to do in the attention of which layer.
             streams: what to do with the output of which layer.
             recorder: the one that `work` and `streams` share.
             meter: counts every pass.
             generation: how to generate, if at all.
+            contrast: the guidance by the prompts without images, if any.
             keep: how many positions' logits the outcome's `tail` has.
         """
-        job = {"work": dict(work), "streams": dict(streams), "recorder": recorder}
+        job: dict[str, Any] = {"work": dict(work), "streams": dict(streams), "recorder": recorder}
+        job |= {"contrast": contrast, "n": len(batch)}
         if generation is None:
             found = self._result(job, batch, meter, lambda backend: self._prompt(backend, batch, job, keep))
             tail = found["tail"]
-            return Outcome(tail[:, -1], tail, None, found["rows"], without_choice(tail))
-        job |= {"generation": generation, "n": len(batch)}
+            lost = without_choice(tail) | without_choice(found["logits"])
+            return Outcome(found["logits"], tail, None, found["rows"], lost)
+        job |= {"generation": generation}
         found = self._result(job, batch, meter, lambda backend: self._generate(backend, batch, job))
         tail, ids = found["tail"], torch.stack(found["ids"], dim=1) if found["ids"] else None
         more = len(found["ids"]) - 1
         meter.forwards += more
-        meter.tokens += more * len(batch)
+        meter.tokens += more * len(batch.inputs["input_ids"])
         if hasattr(generation.draw, "steps"):
             generation.draw.steps[:] = found["seen"]  # pyright: ignore[reportFunctionMemberAccess]
         none = torch.zeros(len(batch), 0, dtype=torch.long)
-        return Outcome(tail[:, -1], tail, none if ids is None else ids, found["rows"], found["lost"])
+        return Outcome(found["logits"], tail, none if ids is None else ids, found["rows"], found["lost"])
 
     def row_gradients(
         self,
@@ -199,13 +207,40 @@ class Server:
 
     def embeddings(self, batch: Batch, meter: Meter) -> Float[Tensor, "sample position hidden"]:
         """What enters the first decoder layer."""
+        return self.compute(batch, _entering_first_layer, {}, meter)["entering"]
+
+    def compute(
+        self, batch: Batch, work: Callable[[Views, dict[str, Any]], Any], job: dict[str, Any], meter: Meter
+    ) -> dict[str, Any]:
+        """What a function makes of one pass over the prompts, beside the model; gradients are off there.
+
+        Args:
+            batch: the samples.
+            work: the function; it is sent as source. It is given the views and `job`, and asks for modules in the order
+                in which they run. Of what it returns, tensors, plain values, lists and mappings of them come back.
+            job: what it works with.
+            meter: counts the pass.
+        """
+        job = {**job, "work": work}
 
         def send(backend: JobBackend) -> None:
-            views = self.layers
+            views = Views(self.layers, self.norm, self.head, self.cap)
             with self.nn.trace(**self._inputs(batch, 1), backend=backend):
-                found = nnsight.save({"entering": entering_first_layer(views)})  # noqa: F841
+                found = nnsight.save(without_graph(work, views, job))  # noqa: F841
 
-        return self._result({}, batch, meter, send)["entering"]
+        return self._result(job, batch, meter, send)
+
+    def need_norm(self) -> None:
+        """Refuse a model whose last norm is not where transformers' decoders have it.
+
+        Raises:
+            ModelError: As said.
+        """
+        if self.norm is None:
+            raise ModelError(
+                f"the decoder of {type(self.nn._module).__name__} has no `norm` beside its layers, by which a job "
+                "could read its residual stream. Load the model without remote=True."
+            )
 
     def _prompt(self, backend: JobBackend, batch: Batch, job: dict[str, Any], keep: int) -> None:
         views, head, cap = self.layers, self.head, self.cap
@@ -304,3 +339,7 @@ class Server:
         env = self.nn._remoteable_get_env()
         blocking = self.waits and job is None
         return self.connection.backend(self.nn.to_model_key(), env, job, blocking=blocking)
+
+
+def _entering_first_layer(views: Views, job: dict[str, Any]) -> dict[str, Tensor]:
+    return {"entering": views.entering(0)}

@@ -12,7 +12,7 @@ import torch
 import interp
 from interp.conformance import check
 from interp.errors import ModelError
-from interp.models.families.internvl import tiled_canvas
+from interp.models.tiled_canvas import canvas_of
 from tests.models.checkpoints import sentencepieces
 from tests.models.checkpoints.layout_checks import (
     BREAKABLE,
@@ -77,7 +77,7 @@ def test_tiles_follow_the_originals_choice(both):
     processor = both[1].processor
     sizes = [(w * 17, h * 17) for w in range(1, 14) for h in range(1, 14)]
     sizes += [(n, n) for n in (40, 48, 67, 68, 69, 100)] + [(2 * n, n) for n in (40, 47, 48, 60)]
-    wrong = [size for size in sizes if tiled_canvas(size, processor) != canvas(size)]
+    wrong = [size for size in sizes if canvas_of(size, processor) != canvas(size)]
     assert not wrong
     assert {c * r for c, r in map(canvas, sizes)} == set(range(1, MOST + 1))
 

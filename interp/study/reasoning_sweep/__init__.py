@@ -1,0 +1,1 @@
+"""Reasoning sweep: its study, task, figure and page."""

@@ -1,0 +1,122 @@
+"""The page of a reasoning sweep: when the image stops mattering, over all samples and sentence by sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from interp.report.gallery import answers, origin_line, picture, sample_card
+from interp.report.html import card, figure_cards, grid, paragraph, save_page, section, table
+from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
+from interp.report.tables import estimate, listed, number, rows, signed
+from interp.study.dataframes import records, where
+from interp.study.model_spec import is_organism
+from interp.study.reasoning_sweep.figures import figures
+from interp.study.reasoning_sweep.task import TOLERANCE
+
+if TYPE_CHECKING:
+    from interp.study.result import GridResult
+    from interp.study.runs import GridCell
+
+__all__ = ["figures", "write_page"]
+
+N_SHOWN = 3
+LEAD = Markup("""<b>{models}</b> reasoned about {n} samples ({data}) and answered. Thought and answer were then forced,
+and the image was hidden from each sentence on: from its rows, those of all later sentences and those of the answer.""")
+FIGURE = """Mean change of the log-probability of the model's own answer against the image seen throughout. Far left:
+nothing after the prompt sees the image. Far right: only the answer does not. Bands are 95 % bootstrap intervals over
+groups; where there are too few groups, each thin line is one group."""
+SENTENCE = """The image hidden from this sentence on, by sample: the change of the answer's log-probability in nats."""
+TERMS = {
+    "Change": """log p(answer | image hidden from there on) − log p(answer | image seen throughout), summed over the
+    answer's tokens.""",
+    "Until": f"""The share of the sentences after which hiding the image changes the log-probability by less than
+    {TOLERANCE} nats, there and everywhere later; “never” where even the answer alone needs it.""",
+    "No change": """A sentence can carry what an earlier row saw. No change shows that the image is not looked at again
+    for this answer, not that it was never needed.""",
+    "Failures": "A thought that did not end within the tokens allowed has no answer, and is never taken for one.",
+    "Intervals": INTERVALS,
+}
+
+
+def write_page(result: GridResult, path: str | Path) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        result: Of a `ReasoningSweep`, or of a grid over one.
+        path: The HTML file.
+    """
+    shown = figures(result)
+    body = [
+        section("When the image stops mattering", figure_cards(shown), card(_table(result)), intro=FIGURE),
+        section("Sentence by sentence", *_examples(result), intro=SENTENCE),
+        section("Failures", _failures(result)),
+        meanings(TERMS),
+        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+    ]
+    study = result.cells[0].study
+    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
+    words = LEAD.format(models=models, n=result.n_samples, data=data)
+    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
+    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+
+
+def _table(result: GridResult) -> Markup:
+    columns: dict[str, Any] = {
+        "data": lambda row: f"{row['model']} · {row['data']}",
+        "sentences that see the image": lambda row: f"{row['seen']:.0%}",
+        "change, nats": estimate,
+        "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+    }
+    summary = result.summary()
+    own = where(summary, (summary.measure == "change") & summary.seen.isin((0.0, 0.5, 1.0)))
+    return table(list(columns), rows(own, columns))
+
+
+def _examples(result: GridResult) -> Iterator[Markup]:
+    """The first samples of each cell, each with its sentences."""
+    for cell in (cell for cell in result.cells if cell.measured):
+        lines = cell.frame("sentences")
+        cards = []
+        for row in records(cell.frame("samples").head(N_SHOWN)):
+            sample = cell.study.data[int(row["index"])]
+            own = where(lines, lines["index"] == row["index"])
+            columns: dict[str, Any] = {
+                "hidden from": lambda line: (
+                    line["text"] if isinstance(line["text"], str) else "(the answer alone)"
+                ),
+                "change, nats": lambda line: signed(line["change"]),
+            }
+            said = f"said {row['said']!r}; until {_share(row['until'])}"
+            told = [
+                answers({**row, "predicted": row["said"]}),
+                paragraph(said),
+                origin_line(sample.id, row["group"]),
+            ]
+            shown = [("image", picture(sample))] if sample.images else []
+            cards.append(
+                sample_card(shown, sample.question, [*told, table(list(columns), rows(own, columns))])
+            )
+        yield grid(cards, "stacked")
+
+
+def _share(until: float) -> str:
+    return "never" if until != until else f"{number(100 * until, 0)} % of the sentences"
+
+
+def _failures(result: GridResult) -> Markup:
+    found = result.failures
+    if found.empty:
+        return paragraph("None: every sample was measured.", kind="wide")
+    return failure_list(found, ["model", "data", "sample"])
+
+
+def _origin(cell: GridCell) -> Markup:
+    study = cell.study
+    settings = f"{study.thoughts}, {study.max_new_tokens}, {study.answer_tokens}, {study.batch}"
+    return origin(
+        cell.folder, [("prompt", as_json(study.prompt)), ("thoughts, tokens, answer tokens, batch", settings)]
+    )
