@@ -118,7 +118,7 @@ class AnsweringMllm(Mllm):
         *,
         batch_size: int = BATCH_SIZE,
         progress: bool = True,
-    ) -> list[str]:
+    ) -> list[str | None]:
         """The generated texts, in the order of the samples; see `Mllm.answers`.
 
         Raises:
@@ -135,7 +135,7 @@ class AnsweringMllm(Mllm):
             self.adapter.refuse("Decoding(contrast=…), which runs the prompt without its image tokens,")
         last = ends(self)
 
-        def said(_: Any, some: MicroBatch) -> list[str]:
+        def said(_: Any, some: MicroBatch) -> list[str | None]:
             sample = _the_only(some)
             draw = Draw(decoding, seed, [sample.id])
             ids, _ = self._run(sample, prompt or PAPER_PROMPT, draw, generate, last)
