@@ -241,11 +241,12 @@ def models() -> int:
     """List the model families: their image tokens, what each supports, and how it was checked."""
     from interp.conformance.check_result import read_record
     from interp.models.adapter import adapters, is_available
+    from interp.models.refusals import without_maps
 
     record = read_record()
     table = _table("family")
     table.add_column("image tokens, and checkpoints of the family", min_width=45, overflow="fold")
-    for name in ("attends", "video", "prefix", "images"):
+    for name in ("maps", "attends", "video", "prefix", "images"):
         table.add_column(name)
     for name in ("executors", "checked"):
         table.add_column(name, no_wrap=True)
@@ -260,10 +261,16 @@ def models() -> int:
         )
     versions = {", ".join(f"{n} {v}" for n, v in found["versions"].items()) for found in record.values()}
     console.print(
+        "maps: self, the image tokens are positions of the sequence; cross, they are keys of cross-attention layers; "
+        "composed, they are latents of a resampler, and maps are products with its attention. "
         "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. prefix: whether "
         "the prompt up to the last image token can be run once for many questions. images: whether a sample may have "
         "several. checked: result of `interp check FAMILY` on tiny random weights "
         f"({'; '.join(versions) or 'no record'}). To check your own checkpoint: `interp check FOLDER`."
+    )
+    console.print(
+        "Without a map, answers and scores only (adapter='answers_only', with the reason where they are opened without "
+        f"it): {', '.join(without_maps())}."
     )
     return 0
 
@@ -374,8 +381,8 @@ def _described(adapter: Any, found: dict[str, Any] | None) -> list[Any]:
     layout = Text(getattr(adapter, "layout", "") or "–")
     for example in getattr(adapter, "examples", ()):
         layout.append(f"\n{example}", "dim")
-    takes = "yes" if getattr(adapter, "video", False) else "no"
-    head = [Text(adapter.name), layout, _ATTENDS.get(attends, attends), takes]
+    maps, takes = getattr(adapter, "maps", "self"), "yes" if getattr(adapter, "video", False) else "no"
+    head = [Text(adapter.name), layout, maps, _ATTENDS.get(attends, attends), takes]
     if found is None:
         return [*head, "?", "?", "?", "never recorded"]
 
@@ -384,11 +391,18 @@ def _described(adapter: Any, found: dict[str, Any] | None) -> list[Any]:
 
     return [
         *head,
-        holds("image prefix", "not exact, not used" if attends == "prefix" else "exact"),
+        holds("image prefix", _prefix(attends, maps)),
         holds("several images", "several"),
         holds("executors", "tap, source"),
         f"{found['passed']}/{found['total']}, {found['date']}",
     ]
+
+
+def _prefix(attends: str, maps: str) -> str:
+    """Whether an image prefix is exact, in words."""
+    if maps == "cross":
+        return "none, not used"
+    return "not exact, not used" if attends == "prefix" else "exact"
 
 
 def _summary(results: Sequence[Conformance]) -> Table:

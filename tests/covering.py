@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from interp.conformance.tiny import families
+from interp.models.base import Maps
 
 REPRESENTATIVES = frozenset(
     {
@@ -32,11 +33,14 @@ REPRESENTATIVES = frozenset(
 """A family for each way of attending and of laying tokens; the others differ from one of these in details."""
 
 
-def every_family(but: Iterable[str] = ()) -> list[Any]:
-    """The families as parameters; those besides `REPRESENTATIVES` are slow: `interp check --all` runs on every one."""
+def every_family(but: Iterable[str] = (), maps: Maps | None = None) -> list[Any]:
+    """The families as parameters; those besides `REPRESENTATIVES` are slow: `interp check --all` runs on every one.
+
+    `maps`: those with such maps alone.
+    """
     return [
         pytest.param(family, marks=[] if family in REPRESENTATIVES else pytest.mark.slow)
-        for family in sorted({*families()} - {*but})
+        for family in sorted({*families(maps)} - {*but})
     ]
 
 

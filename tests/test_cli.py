@@ -123,10 +123,11 @@ def test_python_m_interp_shows_help_without_torch():
 
 
 def test_a_family_without_a_spatial_map_says_why(capsys):
-    assert main(["check", "mllama"]) == 2
+    assert main(["check", "kosmos-2"]) == 2
     error = capsys.readouterr().err
-    assert "error: 'mllama' models have no spatial map here: " in error
-    assert "cross-attention" in error
+    assert "error: 'kosmos-2' models have no spatial map here: " in error
+    assert "each of which has looked at the whole image" in error
+    assert "a map can be composed" in error
 
 
 def test_a_script_ends_with_one_line_and_keeps_its_own_exit(capsys):

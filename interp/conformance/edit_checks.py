@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interp.conformance.check_result import Measured
 from interp.conformance.read_checks import Agreement, compare_answer, relative
+from interp.conformance.row_groups import image_layers, row_groups
 from interp.conformance.subject import Subject
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Apply, Knockout, PatchRows, Rows, Site, image_mask
@@ -33,9 +34,10 @@ def no_op_edits(subject: Subject) -> Measured:
 
     The edits are knockouts of no key, functions that return their input, and rows that are patched with themselves.
     """
-    mllm, batch = subject.mllm, subject.batch
-    nothing = Site(queries="after_image", keys=image_mask([np.zeros(t.n, bool) for t in subject.tokens]))
-    site = Site(queries="after_image", keys="image")
+    mllm, batch, layers = subject.mllm, subject.batch, image_layers(subject.mllm)
+    none = image_mask([np.zeros(t.n, bool) for t in subject.tokens])
+    nothing = Site(layers=layers, queries="after_image", keys=none)
+    site = Site(layers=layers, queries="after_image", keys="image")
     plain = mllm.trace(batch, reads=[Rows(site)])
     edits = [
         *(Knockout(nothing, mode) for mode in _MODES),
@@ -57,11 +59,11 @@ def knockout_mass(subject: Subject) -> Measured:
     """Checks that hidden keys get exactly 0 in the rows of the last prompt token and of generated tokens."""
     hidden = two_thirds(subject)
     largest, kept, steps = 0.0, np.inf, 0
+    layers = image_layers(subject.mllm)
+    read = [Rows(Site(layers=layers, queries="last"))]
     for mode in _MODES:
-        edit = Knockout(Site(queries="last", keys=image_mask(hidden)), mode, steps="all")
-        trace = subject.mllm.trace(
-            subject.batch, reads=[Rows(Site(queries="last"))], edits=[edit], generate=_STEPS
-        )
+        edit = Knockout(Site(layers=layers, queries="last", keys=image_mask(hidden)), mode, steps="all")
+        trace = subject.mllm.trace(subject.batch, reads=read, edits=[edit], generate=_STEPS)
         for one, flags in zip(trace, hidden, strict=True):
             largest = max(largest, float(one.rows.values[..., flags].max()))
             kept = min(kept, float(one.rows.values[..., ~flags].max(axis=(1, 2, 3, 4)).min()))
@@ -78,15 +80,15 @@ def knockout_arithmetic(subject: Subject) -> Measured:
     """
     pairs = [
         (layer, head)
-        for place, layer in enumerate(subject.mllm.attention_layers)
-        for head in range(place % 2, subject.mllm.n_heads, 2)
+        for at, layer in enumerate(image_layers(subject.mllm))
+        for head in range(at % 2, subject.mllm.n_heads, 2)
     ]
     found, moved = Agreement(subject), np.inf
     plain = subject.mllm.trace(subject.batch).logits.values
     masks = two_thirds(subject)
     for mode in _MODES:
         edit = Knockout(Site(heads=pairs, queries="last", keys=image_mask(masks)), mode, steps="all")
-        read = [Rows(Site(queries="last", keys="all"))]
+        read = [group.read("last") for group in row_groups(subject.mllm)]
         trace = subject.mllm.trace(subject.batch, reads=read, edits=[edit], generate=_STEPS)
         for i, tokens in enumerate(subject.tokens):
             with subject.eager.hiding(_flags(tokens, masks[i], pairs, subject.mllm.n_heads), mode):
@@ -108,7 +110,8 @@ def _flags(
         heads = [head for at, head in pairs if at == layer]
         if not heads:
             return None
-        columns = tokens.image[mask] - (tokens.length + step - keys)
+        before = 0 if tokens.cross is not None else tokens.length + step - keys
+        columns = tokens.image[mask] - before
         flags = torch.zeros(n_heads, queries, keys, dtype=torch.bool)
         for head in heads:
             flags[head, -1, torch.from_numpy(columns[columns >= 0])] = True
@@ -122,9 +125,8 @@ def executors(subject: Subject) -> Measured:
 
     Of a hybrid model on those of its gated DeltaNet layers too.
     """
-    layers = subject.mllm.attention_layers
-    hidden = image_mask(two_thirds(subject))
-    reads = [Rows(Site(queries="after_image", keys="all")), Rows(Site(queries="last", keys="all"))]
+    hidden, layers = image_mask(two_thirds(subject)), image_layers(subject.mllm)
+    reads = [one.read(queries) for one in row_groups(subject.mllm) for queries in ("after_image", "last")]
     edits = [
         Knockout(Site(layers=[layers[0]], queries="after_image", keys=hidden)),
         Knockout(Site(heads=[(layers[-1], 0)], queries="last", keys=hidden), "zero"),

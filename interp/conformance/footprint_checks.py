@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from interp.conformance.check_result import Measured
-from interp.conformance.subject import Subject, inner_box, repainted
+from interp.conformance.subject import Subject, inner_box, places, repainted
 from interp.inputs.footprints import Footprints, check_layout, covered_area
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -35,7 +35,7 @@ _GAP = 0.99
 
 
 def image_tokens(subject: Subject) -> Measured:
-    """Checks that the picture changes the embeddings at the map's positions; all others must stay bit-equal.
+    """Checks that the picture changes the features of the map's tokens; the text's embeddings must stay bit-equal.
 
     Tokens without area (newlines, class tokens) may change or not.
     """
@@ -43,13 +43,14 @@ def image_tokens(subject: Subject) -> Measured:
     for picture in subject.pictures:
         other = subject.picture((picture.shape[1], picture.shape[0]), subject.seed + 91)
         batch = subject.mllm.encode([Sample(image, "where is it?") for image in (picture, other)])
-        tokens = batch.tokens[0]
+        tokens, shown = batch.tokens[0], places(subject.mllm, batch)[0]
         embeddings = subject.mllm.embeddings(batch)
-        moved = (embeddings[0] != embeddings[1]).any(dim=-1).cpu().numpy()
-        area = ~np.isnan(tokens.footprints).any(axis=1)
-        text = np.setdiff1d(np.arange(tokens.length), tokens.image)
-        bad = int((~moved[tokens.image[area]]).sum() + moved[text].sum())
-        wrong, total = wrong + bad, total + tokens.n
+        text = (embeddings[0] != embeddings[1]).any(dim=-1).cpu().numpy()[tokens.positions("text")]
+        features = subject.mllm.image_features(batch)
+        moved = (features[0] != features[1]).any(dim=-1).cpu().numpy()
+        area = ~np.isnan(shown.footprints).any(axis=1)
+        bad = int((~moved[area]).sum() + text.sum())
+        wrong, total = wrong + bad, total + shown.n
         where += [f"{bad} in a {_size(picture)} image"] if bad else []
     detail = f"{total} image tokens in {len(subject.pictures)} images change with the picture"
     return Measured(wrong, "positions that disagree with the map", 0, "; ".join(where) or detail)
@@ -65,7 +66,7 @@ def tiling(subject: Subject) -> Measured:
     """
     gaps, shares = [0.0], []
     for picture in subject.pictures:
-        tokens = subject.mllm.encode(Sample(picture, "where is it?")).tokens[0]
+        tokens = places(subject.mllm, subject.mllm.encode(Sample(picture, "where is it?")))[0]
         check_layout(
             Footprints(tokens.footprints, tokens.grid, tokens.views, tokens.image_index), tokens.sizes
         )
@@ -205,7 +206,7 @@ class Probed:
 def locality(subject: Subject) -> Measured:
     """Checks that the token that changes most when a box is painted over has a footprint that meets the box.
 
-    The change of a token is the norm of the difference of its input to the first decoder layer. The median over all
+    The change of a token is the norm of the difference of its features (`Mllm.image_features`). The median over all
     probes is subtracted, which removes what changes with any probe, and the result is divided by the change when the
     whole picture changes, which makes tokens comparable. Every view of the picture is judged separately, and so are
     each row, column and run of tokens, so that two exchanged tiles or one reversed row do not vanish in the average.
@@ -232,7 +233,7 @@ def locality(subject: Subject) -> Measured:
 def probe(subject: Subject, picture: np.ndarray) -> list[Probed]:
     """Paints over the pixels of the chosen tokens one after another; returns one `Probed` per pair of views."""
     sample = Sample(picture, _QUESTION)
-    tokens = subject.mllm.encode(sample).tokens[0]
+    tokens = places(subject.mllm, subject.mllm.encode(sample))[0]
     chosen = choose(tokens, subject.probes, subject.seed, per_line=_PER_LINE[subject.trained])
     if not len(chosen):
         return []
@@ -274,23 +275,22 @@ def movement(
 def embedded(
     mllm: Mllm, pictures: Sequence[Sequence[np.ndarray]]
 ) -> Iterator[Float[torch.Tensor, "token hidden"]]:
-    """Yields the input of the first decoder layer at each sample's image tokens; runs a few samples at a time."""
+    """Yields the features of each sample's image tokens; runs a few samples at a time."""
     at_once = 1
     start = 0
     while start < len(pictures):
         group = pictures[start : start + at_once]
         batch = mllm.encode([Sample(images=list(images), question=_QUESTION) for images in group])
-        embeddings = mllm.embeddings(batch)
-        for i, tokens in enumerate(batch.tokens):
-            yield embeddings[i, torch.from_numpy(tokens.image + batch.pad[i]).to(embeddings.device)].float()
+        features = mllm.image_features(batch)
+        yield from (one.float() for one in features)
         start += len(group)
-        at_once = int(np.clip(_BYTES // (4 * embeddings[0].numel()), 1, 16))
+        at_once = int(np.clip(_BYTES // (4 * features[0].numel()), 1, 16))
 
 
 def several_images(subject: Subject) -> Measured:
     """Checks that painting in one of two pictures changes most a token of that picture, at the painted box."""
     pictures = [subject.pictures[0], subject.pictures[1 % len(subject.pictures)]]
-    tokens = subject.mllm.encode(Sample(images=pictures, question=_QUESTION)).tokens[0]
+    tokens = places(subject.mllm, subject.mllm.encode(Sample(images=pictures, question=_QUESTION)))[0]
     probes = [
         (image, inner_box(tokens.footprints[token]))
         for image in (0, 1)

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from interp.conformance.check_result import Measured
 from interp.conformance.reference import at_least_float32
+from interp.conformance.row_groups import image_layers, row_groups
 from interp.conformance.subject import Subject
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Knockout, Mllm, Rows, Site, positions
+from interp.tracing.decoder_layers import mixer
 from interp.tracing.trace import SampleTrace
 
 __all__ = [
@@ -28,7 +30,6 @@ __all__ = [
     "decoding",
     "idle_tap",
     "image_prefix",
-    "prompt_columns",
     "relative",
     "row_gradients",
     "rows",
@@ -63,13 +64,15 @@ class Agreement:
         self._first: list[np.ndarray] = []
         self._logits = 0.0
 
-    def rows(self, found: Float[np.ndarray, "layer *other key"], expected: np.ndarray) -> None:
-        """Compares rows, with those of the first layer at index 0; NaN counts as an infinite error."""
+    def rows(
+        self, found: Float[np.ndarray, "layer *other key"], expected: np.ndarray, first: bool = True
+    ) -> None:
+        """Compares rows; NaN counts as an infinite error. `first`: whether those at index 0 are of the first layer."""
         mass = expected.sum(-1)
         off = np.abs(found - expected).sum(-1)
         errors = np.nan_to_num(np.where(mass > 0, off / np.where(mass > 0, mass, 1), off), nan=np.inf)
         self._rows.append(errors.reshape(-1))
-        self._first.append(errors[0].reshape(-1))
+        self._first += [errors[0].reshape(-1)] if first else []
 
     def logits(self, found: np.ndarray, expected: np.ndarray) -> None:
         """Compares the logits of one position."""
@@ -143,7 +146,7 @@ def idle_tap(subject: Subject) -> Measured:
         expected = subject.unwrapped.hf(**batch.inputs, logits_to_keep=_KEPT, use_cache=False).logits
         found = mllm.hf(**batch.inputs, logits_to_keep=_KEPT, use_cache=False).logits
     last = subject.unwrapped.logits(batch.inputs).float().cpu()
-    read = [Rows(Site(queries="last", keys="all"))]
+    read = [group.read("last") for group in row_groups(mllm)]
     traced = [torch.from_numpy(mllm.trace(batch, reads=reads).logits.values) for reads in ([], read)]
     different = int((found != expected).sum()) + sum(int((one != last).sum()) for one in traced)
     attention = mllm.installation.implementation
@@ -160,11 +163,13 @@ def rows(subject: Subject) -> Measured:
     for i, batch in enumerate(subject.singles):
         at = np.unique(np.linspace(0, batch.tokens[0].length - 1, _ROWS).round().astype(int))
         index = torch.from_numpy(at)
-        trace = subject.mllm.trace(batch, reads=[Rows(Site(queries=positions(at.tolist()), keys="all"))])
+        groups = row_groups(subject.mllm)
+        trace = subject.mllm.trace(batch, reads=[one.read(positions(at.tolist())) for one in groups])
         logits, kept = subject.eager.reading(
             subject.plain(i), lambda weights, index=index: weights[0, :, index.to(weights.device)].cpu()
         )
-        found.rows(trace[0].rows.values, torch.stack(kept).numpy())
+        for group, values in zip(groups, trace[0].reads, strict=True):
+            found.rows(values.values, group.of(kept, batch.tokens[0]), first=0 in group.places)
         found.logits(trace.logits.values[0], logits[0].float().cpu().numpy())
         if "linear" in subject.mllm.layer_kinds:
             _delta_rows(subject, i, at, found)
@@ -184,12 +189,14 @@ def _delta_rows(subject: Subject, sample: int, at: np.ndarray, found: Agreement)
 
 def batching(subject: Subject) -> Measured:
     """Checks that a left-padded batch of prompts of different lengths gives each sample's own logits and last rows."""
-    read = [Rows(Site(queries="last", keys="all"))]
+    groups = row_groups(subject.mllm)
+    read = [group.read("last") for group in groups]
     together = subject.mllm.trace(subject.batch, reads=read)
     found = Agreement(subject)
     for i, batch in enumerate(subject.singles):
         alone = subject.mllm.trace(batch, reads=read)
-        found.rows(together[i].rows.values, alone[0].rows.values)
+        for group, one, other in zip(groups, together[i].reads, alone[0].reads, strict=True):
+            found.rows(one.values, other.values, first=0 in group.places)
         found.logits(together.logits.values[i], alone.logits.values[0])
     pads = [int(n) for n in subject.batch.pad]
     found.wrong += [] if max(pads) else ["no prompt was padded"]
@@ -201,7 +208,7 @@ def decoding(subject: Subject) -> Measured:
 
     Eager follows the model's own answer, so all of its rows are compared, also after a token that was nearly a tie.
     """
-    read = [Rows(Site(queries="last", keys="all"))]
+    read = [group.read("last") for group in row_groups(subject.mllm)]
     together = subject.mllm.trace(subject.batch, reads=read, generate=_STEPS)
     found, compared = Agreement(subject), 0
     for i in range(len(subject.samples)):
@@ -223,38 +230,38 @@ def compare_answer(
         subject: The model under test.
         found: Collects the differences.
         sample: The sample's number.
-        one: Its share of a trace with generate= that read the last row.
+        one: Its share of a trace with generate= that read the last row of each group of layers.
 
     Returns:
         Eager's logits at each step.
     """
     steps, logits = subject.eager.following(subject.plain(sample), one.ids)
     found.wrong += wrong_choices(subject, one.ids, logits.cpu())
-    own, length = one.rows.values[:, :, :, 0], subject.tokens[sample].length
-    expected = np.stack([prompt_columns(layers, length, step) for step, layers in enumerate(steps)])
-    if own.shape != expected.shape:
-        found.wrong.append(f"{len(own)} steps, eager {len(expected)}")
-    for step in range(min(len(own), len(expected))):
-        found.rows(own[step], expected[step])
+    for group, read in zip(row_groups(subject.mllm), one.reads, strict=True):
+        own = read.values[:, :, :, 0]
+        expected = [group.of(layers, subject.tokens[sample], step) for step, layers in enumerate(steps)]
+        if own.shape != np.shape(expected):
+            found.wrong.append(f"{len(own)} steps, eager {len(expected)}")
+        for step in range(min(len(own), len(expected))):
+            found.rows(own[step], expected[step], first=0 in group.places)
     return logits
 
 
-def prompt_columns(layers: list[Tensor], length: int, step: int) -> np.ndarray:
-    """Returns (layer, head, key) over the prompt's positions; columns that a sliding layer lacks become 0."""
-    whole = [
-        torch.nn.functional.pad(row.cpu(), (length + step - row.shape[-1], 0))[:, :length] for row in layers
-    ]
-    return torch.stack(whole).numpy()
-
-
 def attends(subject: Subject) -> Measured:
-    """Checks that the later tokens that a row sees, in any layer and head, are those that `attends` declares."""
+    """Checks that the later tokens that a row sees, in any layer and head, are those that `attends` declares.
+
+    In cross-attention layers the keys that a row sees are compared with the declared ones.
+    """
     wrong, later = 0, 0
+    own, *cross = row_groups(subject.mllm)
     for i, tokens in enumerate(subject.tokens):
         _, kept = subject.eager.reading(subject.plain(i), lambda weights: (weights[0] > 0).any(0).cpu())
-        seen = np.triu(torch.stack(kept).any(0).numpy(), 1)
+        seen = np.triu(np.any([kept[place].numpy() for place in own.places], axis=0), 1)
         wrong += int((seen != _declared(tokens, subject.attends)).sum())
         later += int(seen.sum())
+        if tokens.cross is not None:
+            blocks = np.repeat(tokens.cross.blocks, tokens.cross.width, axis=1)
+            wrong += sum(int((kept[place].numpy() != blocks).sum()) for place in cross[0].places)
     detail = (
         f"declared {subject.attends!r}; {later} pairs of a row and a later token it sees in "
         f"{len(subject.samples)} prompts"
@@ -278,8 +285,9 @@ def _declared(tokens: TokenMap, attends: str) -> Bool[np.ndarray, "query key"]:
 def image_prefix(subject: Subject) -> Measured:
     """Checks a prefix with the suffix of another question: rows after the image, edited logits, and eager's logits.
 
-    Families whose prompts attend to all of their tokens must not use the prefix, and must still be right. In hybrid
-    models prompts that go on by different numbers of tokens must not use it together, so each has its own.
+    Families whose prompts attend to all of their tokens, or whose images are no part of the sequence, must not use the
+    prefix, and must still be right. In hybrid models prompts that go on by different numbers of tokens must not use it
+    together, so each has its own.
     """
     if not subject.mllm.linear_heads:
         return _after_prefix(subject, subject.samples)
@@ -291,14 +299,19 @@ def _after_prefix(subject: Subject, samples: Sequence[Sample]) -> Measured:
     """The check of a prefix, of some of the samples."""
     mllm = subject.mllm
     prefix = mllm.prefix(samples)
-    read = [Rows(Site(queries="after_image", keys="all"))]
-    edit = [Knockout(Site(layers=[_middle(mllm.attention_layers)], queries="after_image"))]
+    groups, layers = row_groups(mllm), image_layers(mllm)
+    read = [group.read("after_image") for group in groups]
+    mode = (
+        "zero" if mllm.maps == "cross" else "renormalise"
+    )  # there are no other keys in a cross-attention layer
+    edit = [Knockout(Site(layers=[layers[len(layers) // 2]], queries="after_image"), mode)]
     found, used = Agreement(subject), []
     for edits in ([], edit):
         short = mllm.trace(prefix, GENERIC_PROMPT, reads=read, edits=edits)
         whole = mllm.trace(samples, GENERIC_PROMPT, reads=read, edits=edits)
         for i, (one, other) in enumerate(zip(short, whole, strict=True)):
-            found.rows(one.rows.values, other.rows.values)
+            for group, some, same in zip(groups, one.reads, other.reads, strict=True):
+                found.rows(some.values, same.values, first=0 in group.places)
             found.logits(short.logits.values[i], whole.logits.values[i])
         used.append(short.cost.tokens < whole.cost.tokens)
     unedited = mllm.trace(prefix, GENERIC_PROMPT).logits.values
@@ -306,14 +319,11 @@ def _after_prefix(subject: Subject, samples: Sequence[Sample]) -> Measured:
         inputs = mllm.encode(sample, GENERIC_PROMPT).inputs
         plain = {k: v for k, v in inputs.items() if k != "position_ids"}
         found.logits(unedited[i], subject.eager.logits(plain)[0].float().cpu().numpy())
-    exact = subject.attends != "prefix"
+    exact = subject.attends != "prefix" and mllm.maps != "cross"
     detail = "used: only what follows the image was run" if all(used) else "not used: full passes"
-    found.wrong += [] if used == [exact] * 2 else [f"{detail}, but the adapter declares {subject.attends!r}"]
-    return found.measured(f"{detail}, as declared by the adapter: {subject.attends!r}")
-
-
-def _middle(layers: Sequence[int]) -> int:
-    return layers[len(layers) // 2]
+    declared = f"{subject.attends!r}, {mllm.maps!r}"
+    found.wrong += [] if used == [exact] * 2 else [f"{detail}, but the adapter declares {declared}"]
+    return found.measured(f"{detail}, as declared by the adapter: {declared}")
 
 
 def row_gradients(subject: Subject) -> Measured:
@@ -362,9 +372,12 @@ def _in_nnsight_trace(mllm: Mllm, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """Returns the gradient (head, key) of each layer."""
     with mllm.tap(queries="last"), mllm.nn.trace(**inputs, use_cache=False):
         kept = []
-        for layer in (mllm.layers[i] for i in mllm.attention_layers):
-            rows = layer.self_attn.pattern.output
-            layer.self_attn.pattern.output = rows * 1  # a copy is spliced in, so the logits depend on it
+        for layer, kind in zip(mllm.layers, mllm.layer_kinds, strict=True):
+            if kind == "linear":
+                continue
+            pattern = mixer(layer).pattern
+            rows = pattern.output
+            pattern.output = rows * 1  # a copy is spliced in, so the logits depend on it
             kept.append(rows)
         top = mllm.nn.output.logits[0, -1].float().log_softmax(-1).max()
         gradients: Any = list(torch.autograd.grad(top, kept))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interp.models.adapter import Adapter
 from interp.tracing.copies import second_instance
+from interp.tracing.decoder_layers import layer_kinds, mixer
 
 __all__ = ["Reference", "at_least_float32", "finer_reference", "reference"]
 
@@ -34,15 +35,14 @@ class Reference:
 
     @cached_property
     def attentions(self) -> list[nn.Module]:
-        """The attention module of each decoder layer that has one: all layers, unless the model is hybrid."""
+        """The attention module of each decoder layer with a softmax: all layers, unless the model is hybrid."""
         layers = self.adapter.layers(self.hf)
-        return [layer.get_submodule("self_attn") for layer in layers if hasattr(layer, "self_attn")]
+        return [mixer(layers[i]) for i in self.numbers]
 
     @cached_property
     def numbers(self) -> list[int]:
         """The number of the decoder layer of each of the `attentions`."""
-        layers = self.adapter.layers(self.hf)
-        return [i for i, layer in enumerate(layers) if hasattr(layer, "self_attn")]
+        return [i for i, kind in enumerate(layer_kinds(self.adapter.layers(self.hf))) if kind != "linear"]
 
     def delta_values(self, inputs: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Returns each gated DeltaNet layer's values and outputs, (token, head, dim), of one unpadded sample.

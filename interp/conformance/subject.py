@@ -19,8 +19,14 @@ from interp.inputs.tokens import TokenMap
 from interp.models.adapter import attends_in
 from interp.models.base import Attends
 from interp.tracing import Batch, Mllm
+from interp.tracing.composition import patch_tokens
 
-__all__ = ["Subject", "inner_box", "repainted"]
+__all__ = ["Subject", "inner_box", "places", "repainted"]
+
+
+def places(mllm: Mllm, batch: Batch) -> Sequence[TokenMap]:
+    """Returns the tokens of each sample's maps: the image tokens, or the patches where a map is composed."""
+    return patch_tokens(mllm, batch) if mllm.maps == "composed" else batch.tokens
 
 
 def inner_box(footprint: Float[np.ndarray, " 4"], margin: float = 0.1) -> tuple[int, int, int, int]:
@@ -102,7 +108,8 @@ class Subject:
         """The given pictures, or a square, a wide, a tall and a tiny one."""
         if self.given:
             return list(self.given)
-        square = self.mllm.encode(Sample(self.picture((256, 256), self.seed), _QUESTIONS[0])).tokens[0]
+        sample = Sample(self.picture((256, 256), self.seed), _QUESTIONS[0])
+        square = places(self.mllm, self.mllm.encode(sample))[0]
         widths = square.footprints[:, 2] - square.footprints[:, 0]
         side = int(np.clip(256 * _CELL[self.trained] / np.nanmin(widths), 96, 640)) if len(widths) else 96
         return [self.picture(size, self.seed + i) for i, size in enumerate(shapes(side))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,14 +11,16 @@ from jaxtyping import Float
 
 from interp.errors import MapError, PromptError, SiteError
 from interp.indicators.indicator_checks import check_bool, check_call, layers_of, layers_to_json, site_layers
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, maps_in_batches
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
+from interp.tracing.composition import patch_attention, patch_tokens
+from interp.tracing.cost import Cost, Meter
 from interp.tracing.labels import relabelled
-from interp.tracing.prefix_pass import meant_prompt
+from interp.tracing.prefix_pass import given_as, meant_prompt
 from interp.tracing.site import Layers
 
 __all__ = [
@@ -62,6 +64,11 @@ class Attention:
     Where both weights are exactly 0, as for tokens outside a sliding window, R is 0 and the token adds no mass. Where
     only the generic weight is 0, or below 1.2e-38, it is replaced by 1.2e-38, so R is finite and very large. Each
     relative map counts the two cases in `attrs["n_zero_over_zero"]` and `attrs["n_floored"]`.
+
+    **Composed maps.** Where image tokens are latents of a resampler (idefics2; `mllm.maps` is "composed"), a map is of
+    patches: Σ_latent A(row, latent) · C(latent, patch), with C the mean over the resampler's layers and heads of what
+    latents attend to. It is a heuristic product of two attention matrices, not an exact attribution. Its arrays are
+    named so, and `attrs["map"]` is "composed". A relative map is the quotient of two composed ones.
 
     Args:
         relative_to: The generic prompt of the quotient, such as `GENERIC_PROMPT`; None for plain attention.
@@ -147,7 +154,8 @@ class Attention:
         prompt = meant_prompt(chosen, prompt)
         if self.relative_to is None:
             trace = self._trace(mllm, chosen, prompt, self.queries)
-            return Maps(self._maps(trace, chosen), trace.tokens, trace.cost, trace.logits)
+            maps = Maps(self._maps(trace, chosen), trace.tokens, trace.cost, trace.logits)
+            return maps if mllm.maps != "composed" else _composed(mllm, chosen, prompt, maps)
         return self._against(mllm, chosen, prompt, self.relative_to)
 
     def _trace(self, mllm: Mllm, samples: Chosen, prompt: Prompt, queries: Queries) -> Trace:
@@ -171,14 +179,29 @@ class Attention:
         run = samples if shared is None else shared
         question = self._trace(mllm, run, prompt, self.queries)
         reference = self._trace(mllm, run, generic, "last")
-        divisors = (_last_row(one.rows) for one in reference)
-        quotients = tuple(
-            _relative(q, g) for q, g in zip(self._maps(question, samples), divisors, strict=True)
-        )
         cost = question.cost + reference.cost
-        return Maps(
-            quotients, question.tokens, cost if shared is None else shared.cost + cost, question.logits
-        )
+        cost = cost if shared is None else shared.cost + cost
+        maps = Maps(self._maps(question, samples), question.tokens, cost, question.logits)
+        rows = [relabelled(one.rows, _last_row(one.rows), without="query") for one in reference]
+        below = Maps(tuple(rows), reference.tokens, Cost())
+        if mllm.maps == "composed":
+            maps, below = (_composed(mllm, samples, prompt, one) for one in (maps, below))
+        quotients = tuple(_relative(q, g.values) for q, g in zip(maps, below, strict=True))
+        return replace(maps, arrays=quotients)
+
+
+def _composed(mllm: Mllm, samples: Chosen, prompt: Prompt, maps: Maps) -> Maps:
+    """Maps over patches, from maps over the latents of a resampler; see `interp.tracing.composition`."""
+    with Meter(mllm.device) as meter:
+        given = given_as(mllm, samples, prompt)
+        batch = given.batch if isinstance(given, Prefix) else given
+        factors, tokens = patch_attention(mllm, batch), patch_tokens(mllm, batch)
+    arrays = []
+    for own, factor, places in zip(maps, factors, tokens, strict=True):
+        layers = own["layer"].values.tolist()
+        attrs = {**own.attrs, "map": "composed", "factors": "rows over latents × latents over patches"}
+        arrays.append(label_map(own.values @ factor, places, "composed attention", layers, attrs))
+    return Maps(tuple(arrays), tuple(tokens), maps.cost + meter.cost, maps.logits)
 
 
 def relative(
@@ -207,7 +230,7 @@ def _relative(question: xr.DataArray, generic: np.ndarray) -> xr.DataArray:
         )
     values, n_nothing, n_floored = relative(question.values, generic)
     quotient = relabelled(question, values)
-    quotient.name = "relative attention"
+    quotient.name = f"relative {question.name}"
     quotient.attrs = {**question.attrs, "n_zero_over_zero": n_nothing, "n_floored": n_floored}
     return quotient
 

@@ -8,7 +8,7 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.argument_checks import check_bool, check_number, check_one_of, check_whole
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Site
-from interp.tracing.site import Layers
+from interp.tracing.site import LayerKind, Layers
 
 __all__ = [
     "MOST_LAYERS",
@@ -49,7 +49,7 @@ def check_call(mllm: Any, prompt: Any = None, target: Any = Target()) -> None:  
         )
 
 
-def site_layers(layers: Any) -> Literal["all", "attention", "linear", "convolution"] | tuple[int, ...]:
+def site_layers(layers: Any) -> Literal["all"] | LayerKind | tuple[int, ...]:
     """The layers as a `Site` holds them: "all", a kind of layer, or a tuple.
 
     Raises:

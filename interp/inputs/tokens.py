@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interp.errors import BoxError, ImageTokenMismatch, InterpError, MapError, SiteError
+from interp.inputs.cross_keys import CrossKeys
 from interp.inputs.footprints import covered_area, squash
 from interp.inputs.masks import Mask, covered_by, union
 from interp.inputs.sample import Box, BoxLike, as_boxes
@@ -58,6 +59,8 @@ class TokenMap:
         length: S, the number of tokens of the prompt.
         spans: Named groups of text positions, such as "question".
         words: The question's words in order, each with its positions.
+        cross: Where the image is no part of the sequence (mllama): the keys of cross-attention layers, in which `image`
+            are then columns. None for all other families.
         frames: (token, 2) the half-open range of the frames that a token stands for: some models merge two frames into
             a token. Of images it is `image_index` and `image_index` + 1.
         frame_times: (frame,) the time of each frame of a video in seconds; empty for images.
@@ -76,6 +79,7 @@ class TokenMap:
     length: int
     spans: Mapping[str, Int[np.ndarray, " position"]] = field(default_factory=dict)
     words: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    cross: CrossKeys | None = None
     frames: Int[np.ndarray, "token 2"] = None  # type: ignore[assignment] - set when the map is made
     frame_times: Float[np.ndarray, " frame"] = field(default_factory=lambda: np.empty(0))
 
@@ -99,7 +103,7 @@ class TokenMap:
             ) from error
 
     def _convert(self) -> None:
-        image = _positions("image", self.image, self.length)
+        image = _positions("image", self.image, self.length if self.cross is None else self.cross.n)
         footprints = _unchanging(self.footprints, np.float64).reshape(-1, 4)
         if len(footprints) != len(image):
             raise ImageTokenMismatch(
@@ -124,7 +128,7 @@ class TokenMap:
         for array in (image, footprints, views, image_index, frames, times, *spans.values()):
             array.setflags(write=False)
         values = (image, footprints, grid, views, image_index, sizes, int(self.length), spans, words)
-        values = (*values, frames, times)
+        values = (*values, self.cross, frames, times)
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, name, value)
 
@@ -206,6 +210,18 @@ class TokenMap:
         return len(self.image)
 
     @property
+    def image_end(self) -> int:
+        """The first position after the last image token, or after the last image's placeholder; 0 without one."""
+        if self.cross is not None:
+            return self.cross.first_text
+        return int(self.image[-1]) + 1 if self.n else 0
+
+    @property
+    def placeholders(self) -> Int[np.ndarray, " position"]:
+        """The positions of the sequence that hold the image: its tokens, or what stands for them."""
+        return self.image if self.cross is None else self.cross.placeholders
+
+    @property
     def is_video(self) -> bool:
         """Whether the images are the frames of a video."""
         return len(self.frame_times) > 0
@@ -227,8 +243,9 @@ class TokenMap:
 
         "last": the last prompt token. "after_image": every token after the last image token, template
         included.
-        "text": every token that is not an image token. "image": the image tokens. "question": the user's
-        words only. `interp.word("nodule")`: every occurrence of a word of the question.
+        "text": every token that is not an image token. "image": the image tokens; where the image is no part of the
+        sequence, their columns among the keys of cross-attention layers. "question": the user's words only.
+        `interp.word("nodule")`: every occurrence of a word of the question.
 
         Raises:
             SiteError: The group is unknown, or the question does not hold the word.
@@ -240,9 +257,9 @@ class TokenMap:
         if group == "last":
             return np.array([self.length - 1])
         if group == "after_image":
-            return np.arange(self.image[-1] + 1 if self.n else 0, self.length)
+            return np.arange(self.image_end, self.length)
         if group == "text":
-            return np.setdiff1d(np.arange(self.length), self.image)
+            return np.setdiff1d(np.arange(self.length), self.placeholders)
         if group == "image":
             return self.image
         if group in self.spans:

@@ -14,7 +14,8 @@ from transformers import CONFIG_MAPPING
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
-from interp.models.refusals import refusal
+from interp.models.answers_only import ANSWERS_ONLY, AnswersOnly
+from interp.models.refusals import answers, refusal
 
 __all__ = ["BUILT_IN", "Adapter", "adapters", "attends_in", "built_in", "find", "installed", "is_available"]
 
@@ -41,11 +42,13 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.gemma4:Gemma4Unified",
     "interp.models.families.lfm2_vl:Lfm2Vl",
     "interp.models.families.idefics:Idefics3",
+    "interp.models.families.idefics2:Idefics2",
     "interp.models.families.idefics:SmolVlm",
     "interp.models.families.minicpmv:MiniCpmV46",
     "interp.models.families.molmo2:Molmo2",
     "interp.models.families.paligemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",
+    "interp.models.families.mllama:Mllama",
     "interp.models.families.vila:Vila",
     "interp.models.families.deepseek_vl:DeepseekVl",
     "interp.models.families.vipllava:VipLlava",
@@ -83,6 +86,12 @@ class Adapter(Protocol):
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
     - `nested_images` (True): whether the processor takes the images of a sample as a list of their own (got_ocr2: no).
+    - `maps` ("self"): "cross" if the image tokens are keys of cross-attention layers, outside of the sequence (mllama).
+      Then `image_positions` are the placeholders that stand for images, a method `cross_keys(inputs, placeholders,
+      config)` returns the image tokens' columns among those keys and an `interp.inputs.cross_keys.CrossKeys`, and a
+      cross-attention layer has its attention at `.cross_attn`. "composed" if image tokens are latents of a resampler
+      (idefics2): then `footprints` have no area, a method `latent_patches` with the same arguments returns those of
+      the resampler's keys, and `resampler(model)` returns an `interp.models.base.Resampler`.
     - `layout` (""): one line that describes the image tokens for readers.
     - `examples` (()): hub ids of the family.
     - `video` (False): whether it takes videos. Then `video_footprints(size, n_frames, inputs, processor, config)`
@@ -104,8 +113,8 @@ class Adapter(Protocol):
         ...
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        """Returns the decoder layers in order; each has its attention at `.self_attn`, or a gated DeltaNet at
-        `.linear_attn` or a short convolution at `.conv` instead."""
+        """Returns the decoder layers in order; each has its attention at `.self_attn` (or `.cross_attn`), or instead a
+        gated DeltaNet at `.linear_attn` or a short convolution at `.conv`."""
         ...
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
@@ -179,12 +188,17 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
 
     Args:
         config: The model's config.
-        adapter: An adapter or the name of one; None to find the one that matches.
+        adapter: An adapter or the name of one; None to find the one that matches. "answers_only" is for a model that
+            shall only answer: it needs no adapter of its family.
 
     Raises:
         ModelError: No adapter matches, several installed ones do, the model has no spatial map (`refusals`), or the
             given adapter lacks a part.
     """
+    if isinstance(adapter, str) and adapter == ANSWERS_ONLY:
+        if not answers(config):
+            raise ModelError(f"adapter={ANSWERS_ONLY!r} is for models that answer. {refusal(config)}")
+        return AnswersOnly(refusal(config) or "Open it without adapter= for these.")
     if isinstance(adapter, str):
         return _named(adapter)
     if adapter is not None:
@@ -201,7 +215,11 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
             return candidate
     reason = refusal(config)
     if reason is not None:
-        raise ModelError(reason)
+        if not answers(config):
+            raise ModelError(reason)
+        raise ModelError(
+            f"{reason} To let it answer without a map, for a table of answers, pass adapter={ANSWERS_ONLY!r}."
+        )
     names = ", ".join(a.name for a in adapters())
     raise ModelError(
         f"no adapter knows the model type {kind!r}; families: {names}. Ways on: write an adapter "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -15,13 +15,34 @@ from interp.inputs.footprints import Footprints
 from interp.inputs.patch_map import Patches
 from interp.models.vision_patches import merged_side, tower_layers, usual_patches
 
-__all__ = ["Attends", "Family"]
+__all__ = ["Attends", "Family", "Maps", "Resampler"]
 
 Attends = Literal["causal", "image_blocks", "sliding_image_blocks", "images", "prefix"]
 """What a row of the prompt may attend to. "causal": itself and earlier tokens. "image_blocks": for image tokens also
 all tokens of their own run of image tokens. "sliding_image_blocks": the same in layers with a sliding window alone,
 and what lies behind the window stays hidden. "images": for image tokens also all image tokens of the prompt.
 "prefix": the whole prompt."""
+
+Maps = Literal["self", "cross", "composed"]
+"""What a map is made of. "self": the image tokens are positions of the sequence and stand for places. "cross": they are
+keys of cross-attention layers, outside of the sequence. "composed": they are latents of a resampler, which are no
+places; a map is the product of the rows over them and their own attention over the patches."""
+
+
+class Resampler(NamedTuple):
+    """What makes latents of an image's patches.
+
+    Attributes:
+        module: The module that is given the patches' features, (view, patch, hidden).
+        features: The name of that argument.
+        attentions: The attention modules in it whose queries are the latents and whose keys are the patches.
+        attends_to_latents: Whether the latents are keys too, after the patches.
+    """
+
+    module: nn.Module
+    features: str
+    attentions: list[Any]
+    attends_to_latents: bool = True
 
 
 class Family(ABC):
@@ -34,6 +55,7 @@ class Family(ABC):
         attends: What a row of the prompt sees (`Attends`). It decides whether an image prefix is exact. A family in
             which a model's config decides that overrides `attends_in`.
         first_position: The position id of a prompt's first token.
+        maps: What a map is made of (`Maps`).
         examples: Hub ids of the family.
         video: Whether it takes videos; then `video_footprints` says where their tokens are.
         nested_images: Whether the processor takes the images of a sample as a list of their own.
@@ -45,6 +67,7 @@ class Family(ABC):
     layout: ClassVar[str]
     attends: ClassVar[Attends] = "causal"
     first_position: ClassVar[int] = 0
+    maps: ClassVar[Maps] = "self"
     examples: ClassVar[tuple[str, ...]] = ()
     video: ClassVar[bool] = False
     nested_images: ClassVar[bool] = True

@@ -2,14 +2,14 @@
 
 A map needs image tokens that are positions of the decoder's sequence and stand for places in the image. An adapter
 that composes such a map itself (for example through a resampler's attention) may be installed or passed; it has
-precedence.
+precedence. Without one such a model can still answer: `interp.models.answers_only`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["refusal"]
+__all__ = ["answers", "refusal", "without_maps"]
 
 _CROSS = (
     "its decoder reads the image through cross-attention layers of their own: the image is no part of the sequence "
@@ -34,14 +34,12 @@ _VIDEO = "it takes clips of frames, not images"
 
 _REASONS: dict[str, tuple[str, str]] = {
     # cross-attention
-    "mllama": (_CROSS, _CROSS_WAY),
     "idefics": (_CROSS, _CROSS_WAY),
     "blip": (_CROSS, _CROSS_WAY),
     "flamingo": (_CROSS, _CROSS_WAY),
     # queries
     "blip-2": (f"{_QUERIES} (Q-Former)", _QUERIES_WAY),
     "instructblip": (f"{_QUERIES} (Q-Former)", _QUERIES_WAY),
-    "idefics2": (f"{_QUERIES} (perceiver resampler)", _QUERIES_WAY),
     "aria": (f"{_QUERIES} (its projector's cross-attention)", _QUERIES_WAY),
     "kosmos-2": (f"{_QUERIES} (latent queries)", _QUERIES_WAY),
     "kosmos-2.5": (f"{_QUERIES} (latent queries)", _QUERIES_WAY),
@@ -76,6 +74,20 @@ _REASONS: dict[str, tuple[str, str]] = {
     "evolla": ("it reads proteins, not images", "take a model that sees images"),
     "instructblipvideo": (_VIDEO, "take a model of images, such as one of the built-in families"),
 }
+
+
+_SILENT = {"diffusion_gemma", "evolla", "instructblipvideo", "pi0"}
+"""Those that cannot even answer a question about an image."""
+
+
+def without_maps() -> list[str]:
+    """Returns the model types that have no map here but can answer, in alphabetical order."""
+    return sorted(set(_REASONS) - _SILENT)
+
+
+def answers(config: Any) -> bool:
+    """Whether a model predicts one token after another from an image and a text, so that it can answer."""
+    return getattr(config, "model_type", None) not in _SILENT
 
 
 def refusal(config: Any) -> str | None:

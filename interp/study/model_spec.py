@@ -65,6 +65,7 @@ class ModelSpec:
         remote: Whether it runs on the NDIF server of nnsight's settings. Then device and dtype are the server's. A
             study's hash holds the model's id and revision, its config and processor and the server's versions of
             Python, nnsight, transformers and torch; the weights cannot be hashed, and the host is not part of it.
+        adapter: The name of an adapter; "answers_only" opens a model without a map, for tables of answers.
 
     Each is as in `interp.load`, and values are those that JSON can hold.
     """
@@ -81,10 +82,16 @@ class ModelSpec:
     device_map: str | Mapping[str, Any] | None = None
     offload_folder: str | None = None
     remote: bool = False
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id.strip():
             raise StudyError(f'a model\'s id is a text such as "organism" or a folder; got {self.id!r}.')
+        if self.adapter is not None and not isinstance(self.adapter, str):
+            raise StudyError(
+                f"adapter of a ModelSpec is a name, so that other processes can open it; got {self.adapter!r:.200}. "
+                "For an Adapter of your own, load the model with it and pass that."
+            )
         for name in ("processor", "quantization", "device_map"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -159,6 +166,7 @@ def model_label(model: Any) -> str:
 def _changes(model: ModelSpec) -> list[str]:
     """What makes it another model than its id's, in a few words."""
     found = [] if model.lora is None else [f"LoRA {Path(model.lora).name}"]
+    found += [] if model.adapter is None else [f"adapter {model.adapter}"]
     quantization = model.quantization
     if quantization is not None:
         found.append(quantization if isinstance(quantization, str) else str(quantization.get("quant_method")))

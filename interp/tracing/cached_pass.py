@@ -95,6 +95,7 @@ class KeptPass:
         Raises:
             ModelError: More samples than one.
         """
+        mllm.need_image_rows("kept passes and their variants")
         if len(batch) != 1:
             raise ModelError(f"a kept pass is of one sample; got a batch of {len(batch)}.")
         inputs, cache = pass_inputs(batch, before)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from interp.errors import ImageError, ImageTokenMismatch, ModelError, PromptError, SampleError
 from interp.inputs.footprints import check_count
@@ -26,7 +25,8 @@ from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
 from interp.models.vision_patches import patch_map
-from interp.tracing.rendering import Rendered, expand, placeholder, question_tokens, render
+from interp.tracing.padded_tensors import alike, joined_images, left_padded
+from interp.tracing.rendering import Rendered, expand, grown_at_once, placeholder, question_tokens, render
 from interp.tracing.rope import Rope
 from interp.tracing.video_inputs import (
     check_joinable,
@@ -38,10 +38,14 @@ from interp.tracing.video_inputs import (
     shown,
 )
 
-__all__ = ["PER_TOKEN", "Batch", "Encoded", "Encoder", "left_padded", "position_ids", "sliced"]
+__all__ = ["PER_ROW", "PER_TOKEN", "Batch", "Encoded", "Encoder", "position_ids"]
 
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 """Inputs with one value per token; they are padded on the left. Others are joined along their first axis."""
+
+PER_ROW = ("cross_attention_mask",)
+"""Inputs with a line per token, which tokens that are generated go on with; they are padded on the left too. They
+cannot be told without the processor, so that prompts which have any are encoded anew with other words."""
 
 _UNUSED = ("labels",)
 """What some processors return for training."""
@@ -388,6 +392,15 @@ class Encoder:
         offsets = found.pop("offset_mapping", None)
         found = {name: value for name, value in found.items() if isinstance(value, Tensor)}
         positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
+        cross = None
+        if getattr(self.adapter, "maps", "self") == "cross":
+            positions, cross = self.adapter.cross_keys(found, positions, self.config)  # pyright: ignore
+            spans = [[]]  # a placeholder stays one token
+        told = spans is not None
+        if spans is None and offsets is not None and getattr(self.adapter, "maps", "self") == "composed":
+            spans = grown_at_once(
+                rendered.laid, getattr(self.processor, "image_token", None), offsets[0].numpy()
+            )
         footprints = footprints_of(sample, found, self.adapter, self.processor, self.config)
         check_count(len(positions), footprints, family=self.adapter.name, sizes=sample.sizes)
         located: dict[str, Any] = {}
@@ -401,10 +414,12 @@ class Encoder:
             image_index=footprints.image,
             sizes=sample.sizes,
             length=found["input_ids"].shape[1],
+            cross=cross,
             **located,
             **located_in_time(sample, footprints),
         )
-        expansions = tuple(span["replacement"] for span in spans[0]) if located and spans else None
+        known: Any = spans if located and told and cross is None else None
+        expansions = tuple(span["replacement"] for span in known[0]) if known else None
         made = {name: value for name, value in found.items() if name not in PER_TOKEN}
         prints = _fingerprints(sample)
         images_only = Images(
@@ -417,7 +432,7 @@ class Encoder:
 
         Not every processor says what it expands its placeholders to, or tokenises the text as it stands.
         """
-        fast = getattr(self.processor.tokenizer, "is_fast", False)
+        fast = getattr(self.processor.tokenizer, "is_fast", False) and not set(whole.inputs) & set(PER_ROW)
         if whole.expansions is None or not fast or whole.rewordable is not None:
             return bool(fast and whole.rewordable)
         laid = whole.rendered.laid
@@ -533,6 +548,8 @@ class Encoder:
             values = [single.inputs[name] for single in singles if name in single.inputs]
             if name in PER_TOKEN:
                 joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
+            elif name in PER_ROW:
+                joined = left_padded(alike([value[0] for value in values]), 0)
             else:
                 check_joinable(name, values, samples, self.adapter.name)
                 joined = self._joined_images(name, [one for one in singles if name in one.inputs])
@@ -582,26 +599,6 @@ def _settings(processor: Any) -> str:
     return repr((own, *((type(part).__name__, getattr(part, "__dict__", part)) for part in parts)))
 
 
-def left_padded(lines: Sequence[Tensor], fill: int) -> Tensor:
-    """(line, longest, …) from tensors (n, …), padded on the left."""
-    return pad_sequence(list(lines), batch_first=True, padding_value=fill, padding_side="left")
-
-
-def joined_images(values: Sequence[Tensor]) -> Tensor:
-    """The values along their first axis; shorter other axes are filled up with zeros at their end.
-
-    That is how processors join images of different sizes or numbers of tiles; the models are told the true
-    sizes.
-    """
-    widest = [max(value.shape[d] for value in values) for d in range(1, values[0].ndim)]
-    pad = torch.nn.functional.pad
-    filled = []
-    for value in values:
-        missing = [w - n for w, n in zip(widest, value.shape[1:], strict=True)]
-        filled.append(pad(value, [n for m in reversed(missing) for n in (0, m)]) if any(missing) else value)
-    return torch.cat(filled)
-
-
 def _carried(
     values: Tensor, tokens: TokenMap, positions: Int[np.ndarray, " token"], length: int
 ) -> Tensor | None:
@@ -630,13 +627,3 @@ def position_ids(hf: Any, inputs: Mapping[str, Tensor], first: int = 0) -> Tenso
         known = inspect.signature(index).parameters
         return index(**{name: value for name, value in inputs.items() if name in known})[0]
     return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) + first
-
-
-def sliced(
-    values: Int[Tensor, "*axis sample position"], starts: Sequence[int], stops: Sequence[int], fill: int = 0
-) -> Int[Tensor, "*axis sample longest"]:
-    """Columns starts[i] to stops[i] of each sample i, padded on the left with `fill` to the longest."""
-    samples = values.movedim(0, -1) if values.ndim == 3 else values
-    lines = [one[start:stop] for one, start, stop in zip(samples, starts, stops, strict=True)]
-    padded = left_padded(lines, fill)
-    return padded.movedim(-1, 0) if values.ndim == 3 else padded

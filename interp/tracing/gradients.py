@@ -213,6 +213,7 @@ def row_gradients(
             under `torch.inference_mode`; another trace or tap is open.
         SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
     """
+    mllm.need_image_rows("gradients of rows and inputs")
     differentiable(mllm)
     with torch.inference_mode(False):
         given = _started(mllm, normal(given_as(mllm, samples, prompt)), queries, meter)
@@ -518,6 +519,7 @@ def input_function(
             under `torch.inference_mode`; samples without images.
         SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
     """
+    mllm.need_image_rows("gradients of rows and inputs")
     differentiable(mllm)
     with torch.inference_mode(False):
         given = normal(given_as(mllm, samples, prompt))

@@ -43,6 +43,7 @@ __all__ = [
     "Installation",
     "LayerWork",
     "Recorder",
+    "as_written",
     "registered",
     "set_work",
 ]
@@ -114,7 +115,7 @@ class Installation:
     @property
     def _tappable(self) -> list[Any]:
         """The modules whose attention goes through transformers' attention interface."""
-        return [one for one, kind in zip(self.attentions, self.kinds, strict=True) if kind == "attention"]
+        return [one for one, kind in zip(self.attentions, self.kinds, strict=True) if kind != "linear"]
 
     def _rename(self) -> str:
         """Puts the tapped attention function in the place of the model's own; returns the own one's name."""
@@ -176,7 +177,7 @@ class Installation:
         """
         self.check()
         with self._alone(), ExitStack() as stack:
-            stack.enter_context(_as_written(self.hf))
+            stack.enter_context(as_written(self.hf))
             stack.enter_context(every_row(self._sharing))
             for layer, one in work.items():
                 if self.kinds[layer] == "linear":
@@ -231,7 +232,7 @@ class Installation:
 
 
 @contextmanager
-def _as_written(hf: nn.Module) -> Iterator[None]:
+def as_written(hf: nn.Module) -> Iterator[None]:
     """Nothing is dropped out and nothing compiled runs in the block, whatever was done to the model since wrapping.
 
     Compiled code would run past what is done in a pass from outside: work of layers, hooks.

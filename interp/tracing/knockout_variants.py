@@ -145,6 +145,7 @@ class Knockouts:
                 n_layers=self.mllm.n_layers,
                 n_heads=self.mllm.n_heads,
                 linear=linear,
+                cross=self.mllm.cross_layers,
                 visibility=self.mllm.visibility,
             )
         except (EditError, SiteError) as error:

@@ -165,7 +165,11 @@ def _labelled(
     values: Float[np.ndarray, "step layer head query key"],
     first: int | None,
 ) -> xr.DataArray:
-    return _attention(selection, sample, _numbers(selection.keys[sample], tokens), values, first, "token")
+    apart = (selection.kind == "cross") != (
+        tokens.cross is not None
+    )  # then no key of the site's is an image token
+    places = None if apart else _numbers(selection.keys[sample], tokens)
+    return _attention(selection, sample, places, values, first, "token")
 
 
 def _labelled_patches(
@@ -210,8 +214,9 @@ def _attention(
     values = values.squeeze(tuple(dims.index(d) for d in dropped))
     kept = {dim: at for dim, at in along.items() if dim not in unlabelled}
     left = [dim for dim in dims if dim not in dropped]
-    array = _array(values, left, kept, LINEAR if selection.linear else "attention", (last, keys))
-    if selection.linear:
+    linear = isinstance(selection, Selection) and selection.kind == "linear"
+    array = _array(values, left, kept, LINEAR if linear else "attention", (last, keys))
+    if linear:
         array.attrs = {"signed": True, "long_name": _SIGNED}
     if "head" in left and selection.pairs is not None:
         index = pd.MultiIndex.from_tuples(selection.pairs, names=["layer", "head_in_layer"])

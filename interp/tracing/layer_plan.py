@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 
 import numpy as np
 import torch
@@ -19,9 +18,11 @@ from torch import Tensor
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
 from interp.tracing.attention_rows import Heads
-from interp.tracing.decoder_layers import Decoder
+from interp.tracing.cross_layers import CrossLayout
+from interp.tracing.decoder_layers import Decoder, Shape
 from interp.tracing.edit_cells import Cells, Change, Live, Patch
 from interp.tracing.edits import AttentionEdit, Edit, check_order
+from interp.tracing.hidden_rows import refuse_rows_without_image, refuse_rows_without_keys
 from interp.tracing.padding import Layout
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Experts, Read, Residual, Rows
@@ -34,7 +35,7 @@ from interp.tracing.request import (
     StreamPatch,
     StreamSelection,
 )
-from interp.tracing.site import GENERATED, Selector, Site, select
+from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select
 from interp.tracing.visibility import Visibility
 from interp.tracing.vision_request import (
     Tower,
@@ -48,7 +49,6 @@ __all__ = [
     "LayerPlan",
     "Plan",
     "ReadBlock",
-    "Shape",
     "make_plan",
     "resolve",
 ]
@@ -65,10 +65,12 @@ def resolve(
     visibility: Visibility = Visibility(),  # noqa: B008 - frozen
     routed: Collection[int] = (),
     tower: Tower | None = None,
+    cross: Collection[int] = (),
 ) -> Request:
     """The request of a batch. `tower`: the vision tower, if a read or edit is of it.
 
-    `routed` are the layers with experts; `linear` the gated DeltaNet layers, and how many heads each has.
+    `routed` are the layers with experts; `linear` the gated DeltaNet layers, and how many heads each has; `cross` the
+    cross-attention layers.
 
     Raises:
         SiteError: A layer, head, group or position that is not there, or a read of nothing.
@@ -77,7 +79,7 @@ def resolve(
     seen = () if tower is None else vision_edits([edit for edit in edits if of_tower(edit)], tower)
     edits = [edit for edit in edits if not of_tower(edit)] if tower is not None else edits
     check_order(edits)
-    decoder = Decoder(n_layers, n_heads, linear or {})
+    decoder = Decoder(n_layers, n_heads, linear or {}, cross)
     selections = tuple(
         vision_selection(one, tower) if tower and of_tower(one) else _selection(one, tokens, decoder, routed)
         for one in reads
@@ -88,9 +90,12 @@ def resolve(
         a for a in found if not a.edit.idle and (a.decodes or any(len(rows) for rows in a.queries))
     )
     for sample, own in enumerate(tokens):
-        _refuse_rows_without_keys([a for a in applied if a.hides and not a.linear], sample, own, visibility)
+        hidden = {kind: [a for a in applied if a.hides and a.kind == kind] for kind in ("attention", "cross")}
+        refuse_rows_without_keys([a.hidden(sample) for a in hidden["attention"]], sample, own, visibility)
+        refuse_rows_without_image([a.hidden(sample, own.length) for a in hidden["cross"]], sample, own)
     patches = tuple(_patch(edit, tokens, decoder) for edit in edits if isinstance(edit, PatchResidual))
-    return Request(selections, applied, patches, seen, tower)
+    n_cross = max((own.cross.n for own in tokens if own.cross is not None), default=0)
+    return Request(selections, applied, patches, seen, tower, n_cross)
 
 
 def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:
@@ -114,6 +119,7 @@ def _selection(
             "come one at a time, or two kinds of these. Make it two reads."
         )
     stage = str(generated[0]) if generated else None
+    heads, kind = decoder.rows(site) if isinstance(read, Rows) else ({}, "attention")
     queries = _places(() if stage else groups, tokens)
     keys = _places(site.groups[1], tokens)
     decodes = groups == ("last",) or stage is not None
@@ -130,9 +136,7 @@ def _selection(
         return StreamSelection(read.layers_of(routed), queries, decodes, "experts", stage)
     if isinstance(read, Residual):
         return StreamSelection(decoder.stream(site), queries, decodes, stage=stage)
-    heads = decoder.heads(site)
-    by_head = read.reduce == "head"
-    return Selection(heads, site.pairs, by_head, queries, keys, decodes, decoder.is_linear(heads), stage)
+    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes, kind, stage)
 
 
 def _is_of_prompt(group: Selector, tokens: Sequence[TokenMap]) -> bool:
@@ -143,7 +147,7 @@ def _is_of_prompt(group: Selector, tokens: Sequence[TokenMap]) -> bool:
 def _applied(
     edit: AttentionEdit, tokens: Sequence[TokenMap], decoder: Decoder, visibility: Visibility
 ) -> Applied:
-    heads = decoder.edited(edit)
+    heads, kind = decoder.edited(edit)
     keys = _places(edit.site.groups[1], tokens)
     put = [q for q in edit.site.groups[0] if q in GENERATED and _is_of_prompt(q, tokens)]
     rows = _places((*edit.prefill_queries, *([] if edit.steps == "decode" else put)), tokens)
@@ -151,10 +155,13 @@ def _applied(
     if isinstance(edit, PatchRows):
         read = _places(edit.site.groups[0], tokens)
         values = tuple(_row_values(edit, heads, sample, read, keys) for sample, _ in enumerate(tokens))
-        return Applied(edit, heads, rows, keys, decodes, values)
+        return Applied(edit, heads, rows, keys, decodes, values, kind)
+    if kind == "cross":
+        with_keys = tuple(q if len(k) else q[:0] for q, k in zip(rows, keys, strict=True))
+        return Applied(edit, heads, with_keys, keys, decodes, kind=kind)
     far = [visibility.horizon(own) for own in tokens]
     able = tuple(q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True))
-    return Applied(edit, heads, able, keys, decodes, linear=decoder.is_linear(heads))
+    return Applied(edit, heads, able, keys, decodes, kind=kind)
 
 
 def _row_values(
@@ -200,68 +207,6 @@ def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) ->
         )
     in_prompt = tuple(at if edit.steps != "decode" else at[:0] for at in queries)
     return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values))
-
-
-def _refuse_rows_without_keys(
-    hidden: Sequence[Applied], sample: int, tokens: TokenMap, visibility: Visibility
-) -> None:
-    """Refuse a row of the prompt with every key it can see hidden. Rows always see themselves."""
-    if not any(len(np.intersect1d(h.queries[sample], g.keys[sample])) for h in hidden for g in hidden):
-        return
-    checked = set()
-    for layer in sorted({layer for h in hidden for layer in h.heads}):
-        for head in sorted({head for h in hidden for head in h.heads.get(layer, ())}):
-            here = tuple(i for i, h in enumerate(hidden) if head in h.heads.get(layer, ()))
-            case = (here, visibility.limits[layer] if visibility.limits else None)
-            if case in checked:
-                continue
-            checked.add(case)
-            found = _row_without_keys([hidden[i] for i in here], sample, tokens, visibility, layer)
-            if found is not None:
-                row, first, last = found
-                raise EditError(
-                    f"in sample {sample} of the batch, layer {layer}, head {head}, the row at position {row} "
-                    f"would have every key hidden ({first} … {last}), and nothing is left to renormalise. "
-                    'Leave it a key, or use Knockout(…, mode="zero"), which makes such a row zero.'
-                )
-
-
-def _row_without_keys(
-    hidden: Sequence[Applied], sample: int, tokens: TokenMap, visibility: Visibility, layer: int
-) -> tuple[int, int, int] | None:
-    """The first such row, and the first and last key it sees."""
-    for row in np.unique(np.concatenate([h.queries[sample] for h in hidden])):
-        keys = np.concatenate([h.keys[sample] for h in hidden if row in h.queries[sample]])
-        if row not in keys:
-            continue
-        seen = visibility.seen(tokens, int(row), layer)
-        if np.isin(seen, keys).all():
-            return int(row), int(seen[0]), int(seen[-1])
-    return None
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a plan must know of a model.
-
-    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window or chunk,
-    None where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where
-    all run on `device`. `linear`: the gated DeltaNet layers, and how many heads each has.
-    """
-
-    n_layers: int
-    n_heads: int
-    n_key_value_heads: int
-    device: torch.device
-    takes_masks: bool = True
-    windows: tuple[int | None, ...] = ()
-    devices: tuple[torch.device, ...] = ()
-    linear: Mapping[int, int] = field(default_factory=dict)
-
-    def of_linear(self) -> Shape:
-        """The same for the gated DeltaNet layers: their heads, each with a key of its own, and no masks."""
-        n = max(self.linear.values(), default=0)
-        return replace(self, n_heads=n, n_key_value_heads=n, takes_masks=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,25 +293,33 @@ def make_plan(request: Request, layout: Layout, shape: Shape, lives: list[Live] 
         shape: The model's.
         lives: Is given what must be told of each generated token; None where all of them are the answer's.
     """
-    reads = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, Selection)]
     plan = Plan()
-    devices = dict.fromkeys(shape.devices or (shape.device,))
-    for device, linear in product(devices, (False, True) if shape.linear else (False,)):
-        own = replace(shape.of_linear() if linear else shape, device=device)
-        mine = [(number, one) for number, one in reads if one.linear == linear]
-        applied = [one for one in request.applied if one.linear == linear]
-        plan.prefill.update(
-            _Prompt(layout, own).layers(
-                [(number, one) for number, one in mine if any(len(q) for q in one.queries)],
-                [one for one in applied if any(len(q) for q in one.queries)],
+    layouts: dict[LayerKind, tuple[Layout, Shape]] = {"attention": (layout, shape)}
+    if shape.linear:
+        layouts["linear"] = (layout, shape.of_linear())
+    if shape.has_cross:
+        layouts["cross"] = (CrossLayout.of(layout, request.n_cross), shape)
+    for kind, (keyed, of_kind) in layouts.items():
+        reads = [
+            (n, one)
+            for n, one in enumerate(request.selections)
+            if isinstance(one, Selection) and one.kind == kind
+        ]
+        applied = [one for one in request.applied if one.kind == kind]
+        for device in dict.fromkeys(shape.devices or (shape.device,)):
+            own = replace(of_kind, device=device)
+            plan.prefill.update(
+                _Prompt(keyed, own).layers(
+                    [(number, one) for number, one in reads if any(len(q) for q in one.queries)],
+                    [one for one in applied if any(len(q) for q in one.queries)],
+                )
             )
-        )
-        plan.decode.update(
-            _Generated(layout, own, lives).layers(
-                [(number, one) for number, one in mine if one.decodes],
-                [one for one in applied if one.decodes and _comes(one, lives)],
+            plan.decode.update(
+                _Generated(keyed, own, lives).layers(
+                    [(number, one) for number, one in reads if one.decodes],
+                    [one for one in applied if one.decodes and _comes(one, lives)],
+                )
             )
-        )
     return plan
 
 
@@ -433,14 +386,14 @@ class _Maker(ABC):
         )
 
     def _read(self, number: int, selection: Selection) -> _Read:
-        keys = self._padded([self.layout.columns[i][at] for i, at in enumerate(selection.keys)])
+        keys = self._padded([self.layout.keys(i, at) for i, at in enumerate(selection.keys)])
         return _Read(selection.heads, *self._rows(selection), number, keys, selection.reduce)
 
     def _edited(self, applied: Applied) -> _Edited:
         """An edit's rows, and its rows and columns as masks over the padded tensors."""
         rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
-        keys = [self.layout.columns[i][at] for i, at in enumerate(applied.keys)]
-        queries, columns = self._flagged(rows, self.n_queries), self._flagged(keys, self.layout.n_columns)
+        keys = [self.layout.keys(i, at) for i, at in enumerate(applied.keys)]
+        queries, columns = self._flagged(rows, self.n_queries), self._flagged(keys, self.layout.n_keys)
         live = self.live(applied, queries)
         queries = queries if live is None else live.queries
         return _Edited(applied.heads, *self._rows(applied), applied, queries, columns, live)
@@ -470,13 +423,13 @@ class _Maker(ABC):
         heads = np.zeros(self.shape.n_heads, np.int64)
         heads[list(applied.heads[layer])] = np.arange(len(applied.heads[layer]))
         rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
-        keys = [self.layout.columns[i][at] for i, at in enumerate(applied.keys)]
+        keys = [self.layout.keys(i, at) for i, at in enumerate(applied.keys)]
         device = self.shape.device
         return Patch(
             torch.from_numpy(filled).to(device),
             torch.from_numpy(heads).to(device),
             self._numbered(rows, self.n_queries),
-            self._numbered(keys, self.layout.n_columns),
+            self._numbered(keys, self.layout.n_keys),
             torch.tensor([len(one) for one in own], device=device),
         )
 
@@ -557,7 +510,7 @@ class _Generated(_Maker):
         stage = applied.edit.stage_of_tokens
         if self.lives is None or stage is None:
             return None
-        if applied.linear:
+        if applied.kind == "linear":
             raise EditError(
                 f'edits of gated DeltaNet layers cannot follow queries="{stage}" of a model that thinks token by '
                 'token. Write queries="last" with steps="decode" for all generated tokens.'

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter, attends_in, find
+from interp.models.answers_only import AnswersOnly
 from interp.models.checkpoints import Checkpoint, fill, lora_files, open_original, reachable
 from interp.models.configs import read_config
 from interp.models.peft_adapter import add_lora, lora_settings
@@ -22,7 +23,8 @@ from interp.models.processor_settings import with_settings
 from interp.models.processors import load_processor
 from interp.models.remote_code import refuse_kernels
 from interp.organism.places import ORGANISMS, folder
-from interp.tracing.decoder_layers import layer_kinds
+from interp.tracing.answering import AnsweringMllm, Untapped
+from interp.tracing.decoder_layers import layer_kinds, mixer, mixer_name
 from interp.tracing.hooks import Installation
 from interp.tracing.model import Mllm
 from interp.tracing.placement import DeviceMap, Placement
@@ -69,7 +71,8 @@ def load(
         device: where it runs.
         dtype: of the weights; "auto" keeps the checkpoint's.
         revision: of the hub id: a branch, tag or commit.
-        adapter: for a family `interp` does not know, or the name of one it does.
+        adapter: for a family `interp` does not know, or the name of one it does. "answers_only" opens any model, those
+            without a map too, for `Mllm.answers` and `Mllm.score`; every read and edit is then refused.
         processor: instead of the checkpoint's own: a processor, or the folder or hub id of one; or settings that
             replace those of the checkpoint's own, such as {"max_pixels": 50176, "min_pixels": 784}.
         remote: run on an NDIF server, by nnsight's own settings (`NDIF_API_KEY`, `NDIF_HOST`). No weights are read
@@ -130,7 +133,7 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
     Args:
         hf_model: an image-text-to-text model of a known family; also as `torch.compile` returns it.
         processor: its processor.
-        adapter: for a family `interp` does not know, or the name of one it does.
+        adapter: for a family `interp` does not know, or the name of one it does; or "answers_only", as in `load`.
 
     Raises:
         ModelError: A family that is not known, attention that cannot be tapped, weights that are not on hand or are cut
@@ -144,11 +147,14 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
             )
     check_weights(hf)
     chosen = find(hf.config, adapter)
+    if isinstance(chosen, AnswersOnly):
+        own = copy.deepcopy(processor)
+        return AnsweringMllm(hf, own, chosen, Untapped(hf, chosen, hf_model))
     if hasattr(chosen, "bound"):
         chosen = chosen.bound(hf.eval(), processor)  # pyright: ignore[reportAttributeAccessIssue]
     layers = chosen.layers(hf)
     kinds = layer_kinds(layers)
-    bare = [i for i, one in enumerate(layers) if kinds[i] == "attention" and not hasattr(one, "self_attn")]
+    bare = [i for i, one in enumerate(layers) if mixer_name(one) is None]
     if bare or not layers:
         raise ModelError(
             f"adapter {chosen.name!r} names {len(layers)} decoder layers, of which {bare} have no "
@@ -191,7 +197,8 @@ def _inner(model: Any) -> Any:
 
 def _refuse_blind_attention(hf: Any, adapter: Adapter, layer: Any) -> None:
     """Flash attention is causal or not; what image tokens see beyond that, transformers leaves out silently."""
-    implementation = str(getattr(layer.self_attn.config, "_attn_implementation", None))
+    attention = mixer(layer)
+    implementation = str(getattr(attention.config, "_attn_implementation", None))
     if attends_in(adapter, hf.config) != "causal" and "flash" in implementation:
         raise ModelError(
             f"image tokens of {adapter.name} see tokens that come after them, which {implementation} cannot do: "

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from interp.tracing.prefix_pass import given_as, make_prefix
 from interp.tracing.reads import Read
 from interp.tracing.reasoned import reasoned
 from interp.tracing.remote_job import RemoteJob, Submitted
-from interp.tracing.run import embeddings
+from interp.tracing.run import embeddings, image_features
 from interp.tracing.site import Layers, Selector, Site
 from interp.tracing.target import Scores, score
 from interp.tracing.trace import Trace, answers, apart, trace
@@ -244,6 +245,26 @@ class Mllm(WrappedModel):
                 "Use mllm.trace."
             )
 
+    def image_features(self, batch: Batch) -> list[Float[Tensor, "token hidden"]]:
+        """The features of each sample's image tokens, in the order of `tokens.image`; the decoder is not run.
+
+        What the language model is given in their place: `embeddings` at image positions, or, where the image is no part
+        of the sequence, what cross-attention layers project to keys and values. Where image tokens are latents of a
+        resampler: the features of the patches that it is given, in the order of a composed map.
+
+        Raises:
+            ModelError: As `embeddings`.
+        """
+        if not isinstance(batch, Batch):
+            raise ModelError(
+                f"image_features takes an encoded batch, mllm.encode(samples); got {type(batch).__name__}."
+            )
+        if self.maps != "self":
+            return image_features(self, batch)
+        entering = self.embeddings(batch)
+        at = [torch.from_numpy(one.image + pad) for one, pad in zip(batch.tokens, batch.pad, strict=True)]
+        return [own[columns.to(own.device)] for own, columns in zip(entering, at, strict=True)]
+
     def embeddings(self, batch: Batch) -> Float[Tensor, "sample position hidden"]:
         """What enters the first decoder layer, at the batch's padded positions; the decoder is not run.
 
@@ -306,7 +327,8 @@ class Mllm(WrappedModel):
         layers: Layers = "all",
         batch: Batch | None = None,
     ) -> Iterator[None]:
-        """Offers rows to nnsight: layers offer their rows at `mllm.layers[i].self_attn.pattern.output`.
+        """Offers rows to nnsight: layers offer their rows at `mllm.layers[i].self_attn.pattern.output`, and
+        cross-attention layers theirs at `.cross_attn.pattern.output`.
 
             with mllm.tap(queries="last"), mllm.nn.trace(**batch.inputs):
                 rows = mllm.layers[14].self_attn.pattern.output.save()

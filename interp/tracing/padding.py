@@ -53,6 +53,15 @@ class Layout:
         """Query rows of the pass, padding included."""
         return self.n_columns - self.offset
 
+    @property
+    def n_keys(self) -> int:
+        """Keys of a layer, padding included."""
+        return self.n_columns
+
+    def keys(self, sample: int, positions: Int[np.ndarray, " key"]) -> Int[np.ndarray, " key"]:
+        """The key columns of a sample's positions."""
+        return self.columns[sample][positions]
+
     def rows(self, sample: int, positions: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
         """The query rows of a sample's positions; negative for positions that were run before."""
         return self.columns[sample][positions] - self.offset

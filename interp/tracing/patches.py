@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import EditError
 from interp.tracing.edits import AttentionEdit, Edit, Stage, Steps, check_steps
-from interp.tracing.site import Selector, Site
+from interp.tracing.site import Layers, Selector, Site
 from interp.tracing.values import Values
 
 __all__ = ["PatchResidual", "PatchRows"]
@@ -94,7 +94,7 @@ class PatchResidual(Edit):
         SiteError: Layers or positions that are none, or, when traced, that are not there.
     """
 
-    layers: Literal["all"] | Sequence[int]
+    layers: Layers
     positions: Selector | Sequence[Selector]
     values: Any
     steps: Steps = "prefill"

@@ -21,7 +21,8 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost
 from interp.tracing.delta_state import Resumed
-from interp.tracing.encoding import Batch, sliced
+from interp.tracing.encoding import Batch
+from interp.tracing.padded_tensors import sliced
 from interp.tracing.padding import Layout
 from interp.tracing.visibility import Visibility
 
@@ -167,7 +168,7 @@ def prefix_lengths(batch: Batch, stop: Stop = "image") -> tuple[int, ...]:
     for i, tokens in enumerate(batch.tokens):
         if not tokens.n:
             raise ModelError(f"sample {i} of the batch has no image tokens, so it has no image prefix.")
-    return tuple(int(tokens.image[-1]) + 1 for tokens in batch.tokens)
+    return tuple(tokens.image_end for tokens in batch.tokens)
 
 
 def prefix_lines(batch: Batch, lengths: Sequence[int]) -> tuple[int, ...]:

@@ -17,8 +17,9 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.delta_state import states_of
-from interp.tracing.encoding import PER_TOKEN, Batch, sliced
+from interp.tracing.encoding import PER_TOKEN, Batch
 from interp.tracing.finite import check_prefix
+from interp.tracing.padded_tensors import sliced
 from interp.tracing.prefix import Prefix, Stop, exact, expanded, prefix_lengths, prefix_lines, serving
 from interp.tracing.run import PassCompleteError, run_pass
 from interp.tracing.site import LayerKind
@@ -94,7 +95,12 @@ def prefix_before(
     """
     if isinstance(given, Prefix):
         return serving(given, given.batch, mllm.visibility, first_rows, generate)
-    if mllm.server is not None or not given.prompt.image_first or not all(one.n for one in given.tokens):
+    if (
+        mllm.server is not None
+        or mllm.maps == "cross"
+        or not given.prompt.image_first
+        or not all(one.n for one in given.tokens)
+    ):
         return None
     lengths = prefix_lengths(given)
     if not exact(lengths, given.tokens, mllm.visibility, first_rows, generate):
@@ -107,7 +113,7 @@ def prefix_before(
 def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], meter: Meter) -> Prefix:
     """The prefix of a batch, without its cost; it is empty where rows in it see what follows or need passes apart.
 
-    So it is of a model on a server, whose passes then run whole prompts.
+    So it is of a model on a server, and of one whose images are no part of the sequence: passes then run whole prompts.
 
     Samples whose prompts begin with the same images and tokens have it run once.
     """
@@ -116,7 +122,9 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
     own, heads = mllm.encoder.part(batch, firsts), tuple(lengths[i] for i in firsts)
 
     def make() -> Prefix:
-        if mllm.server is not None:  # nothing is kept there between jobs
+        if (
+            mllm.server is not None or mllm.maps == "cross"
+        ):  # nothing is kept there, or no rows hold the image
             return Prefix(own, heads, (), (), Cost(), mllm.installation)
         closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
         closed = closed and mllm.visibility.rope.shared(heads)

@@ -24,7 +24,7 @@ from interp.inputs.words import word_spans
 from interp.models.adapter import Adapter
 from interp.tracing.chat_templates import LARGEST, bounded
 
-__all__ = ["Rendered", "expand", "placeholder", "question_tokens", "render"]
+__all__ = ["Rendered", "expand", "grown_at_once", "placeholder", "plain_text", "question_tokens", "render"]
 
 Span = tuple[int, int]
 """Half-open, in characters."""
@@ -84,6 +84,24 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     marks.check(marked, laid, given, sample, prompt)
     question = None if span is None else marks.place(marked, laid, given.user[slice(*span)])
     return Rendered(text, laid, question)
+
+
+def plain_text(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> str:
+    """The prompt as text, for models whose tokens are not located.
+
+    Without a chat template it is the adapter's, and the processor places the image itself.
+
+    Raises:
+        PromptError: As `render` raises.
+    """
+    if not isinstance(prompt, Prompt):
+        raise PromptError(_no_prompt(prompt))
+    if _chat_template(processor) is not None:
+        return render(sample, prompt, processor, adapter).text
+    text = prompt.text(sample)
+    check_text(f"the text of sample {sample.id}", text, PromptError)
+    _check_special(sample, prompt, processor)
+    return adapter.fallback_prompt(text, len(sample.images), prompt.system)
 
 
 def _no_prompt(given: Any) -> str:
@@ -363,6 +381,21 @@ def expand(text: str, placeholder: str, replacements: Sequence[str]) -> tuple[st
         expanded += replacement + piece
         at += len(placeholder) + len(piece)
     return expanded, spans
+
+
+def grown_at_once(
+    text: str, placeholder: Any, offsets: Int[np.ndarray, "position 2"]
+) -> list[list[dict[str, Span]]] | None:
+    """The growth of a text whose placeholders were expanded in an untold way, as if it were all in the last one.
+
+    So places after it are right. None where the text has no placeholder.
+    """
+    at = text.rfind(str(placeholder)) if placeholder else -1
+    if at < 0:
+        return None
+    stop = at + len(str(placeholder))
+    growth = int(np.max(np.asarray(offsets))) - len(text.rstrip())
+    return [[{"span": (at, stop), "new_span": (at, stop + growth)}]]
 
 
 def question_tokens(

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from interp.tracing.edits import AttentionEdit, Knockout
+from interp.tracing.hidden_rows import Hidden
+from interp.tracing.site import LayerKind
 from interp.tracing.vision_request import Tower, VisionEdit, VisionSelection
 
 __all__ = ["Applied", "LayerValues", "Places", "Request", "Selection", "StreamPatch", "StreamSelection"]
@@ -30,7 +32,7 @@ class Selection:
         queries: each sample's rows in the prompt.
         keys: each sample's columns.
         decodes: whether each generated token has such a row too.
-        linear: whether the layers are gated DeltaNets.
+        kind: what the layers are; the columns of "cross" are those of the image's keys.
         stage: "reasoning" or "answer" where only generated tokens of that kind are meant.
     """
 
@@ -40,7 +42,7 @@ class Selection:
     queries: Places
     keys: Places
     decodes: bool
-    linear: bool = False
+    kind: LayerKind = "attention"
     stage: str | None = None
 
 
@@ -69,7 +71,7 @@ class Applied:
         keys: each sample's columns.
         decodes: whether the row of each generated token is among its rows.
         values: of a `PatchRows`, each sample's (step, head, query, key) by layer.
-        linear: whether the layers are gated DeltaNets.
+        kind: as of a `Selection`.
     """
 
     edit: AttentionEdit
@@ -78,12 +80,19 @@ class Applied:
     keys: Places
     decodes: bool
     values: tuple[LayerValues, ...] | None = None
-    linear: bool = False
+    kind: LayerKind = "attention"
 
     @property
     def hides(self) -> bool:
         """Whether it only takes keys out of what rows see."""
         return isinstance(self.edit, Knockout) and self.edit.stage == "scores"
+
+    def hidden(self, sample: int, length: int | None = None) -> Hidden:
+        """What it hides in a sample. With the prompt's length, its last row stands for those of generated tokens."""
+        rows, last = self.queries[sample], [] if length is None or not self.decodes else [length - 1]
+        return Hidden(
+            self.heads, np.union1d(rows, last).astype(np.int64) if last else rows, self.keys[sample]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,17 +106,18 @@ class StreamPatch:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """All reads and edits of a batch."""
+    """All reads and edits of a batch. `n_cross`: keys of a cross-attention layer, the same in all its samples."""
 
     selections: tuple[Selection | StreamSelection | VisionSelection, ...] = ()
     applied: tuple[Applied, ...] = ()
     patches: tuple[StreamPatch, ...] = ()
     vision_edits: tuple[VisionEdit, ...] = ()
     tower: Tower | None = None
+    n_cross: int = 0
 
     def first_row(self, sample: int) -> int | None:
         """The earliest position read or edited in a sample, or None; 0 for the vision tower and DeltaNet layers."""
-        linear = any(getattr(part, "linear", False) for part in (*self.selections, *self.applied))
+        linear = any(getattr(part, "kind", None) == "linear" for part in (*self.selections, *self.applied))
         if linear or self.tower is not None:
             return 0
         rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]

@@ -31,6 +31,7 @@ def rollout(
     Layers keep their queries and keys (about a key-value cache, twice where key-value heads are shared), and the
     product is taken from the left: a vector times each layer's attention, whose rows are computed anew, never all.
     """
+    mllm.need_image_rows("rollouts")
     if mllm.server is not None:
         found = mllm.server.compute(batch, _elsewhere, {}, meter)
         check_logits(mllm, batch, found["logits"])

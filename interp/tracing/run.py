@@ -19,8 +19,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from interp.tracing.cost import Meter
 from interp.tracing.decoding import Contrast
-from interp.tracing.encoding import PER_TOKEN, Batch, left_padded, position_ids
+from interp.tracing.encoding import PER_ROW, PER_TOKEN, Batch, position_ids
 from interp.tracing.hooks import Recorder
+from interp.tracing.padded_tensors import left_padded
 from interp.tracing.rope import settle
 from interp.tracing.stages import Stages
 from interp.tracing.wrapped import WrappedModel
@@ -32,6 +33,7 @@ __all__ = [
     "PassCompleteError",
     "Within",
     "embeddings",
+    "image_features",
     "imageless_inputs",
     "next_tokens",
     "run",
@@ -195,6 +197,7 @@ def _generated(
     mask, position = inputs["attention_mask"], inputs["position_ids"][..., -1:]
     ends = torch.tensor(sorted(generation.ends), dtype=torch.long, device=logits.device)
     ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    seen = {name: inputs[name][:, -1:] for name in PER_ROW if name in inputs}
     ids: list[Tensor] = []
     while True:
         lost = without_choice(logits) & ~ended
@@ -212,7 +215,7 @@ def _generated(
         recorder.step += 1
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        following = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": position}
+        following = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": position, **seen}
         logits = forward(following, token)
 
 
@@ -313,20 +316,49 @@ def embeddings(
         batch: the encoded samples.
         meter: counts the pass, which takes no token through the language model.
     """
-    entering: list[Tensor] = []
-
-    def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        entering.append(given[0] if given else named["hidden_states"])
-        raise PassCompleteError
-
     counted = Meter(mllm.device) if meter is None else meter
     if mllm.server is not None:
         return mllm.server.embeddings(batch, counted)
+    return _entering(mllm, batch, mllm.installation.layers[0], "hidden_states", counted)
+
+
+def image_features(mllm: WrappedModel, batch: Batch) -> list[Float[Tensor, "token hidden"]]:
+    """What is outside of the sequence and what its image tokens are made of; see `Mllm.image_features`."""
+    if not any(tokens.n for tokens in batch.tokens):
+        return [torch.empty(0, 0) for _ in batch.tokens]
+    meter = Meter(mllm.device)
+    if mllm.maps == "composed":
+        return [_patch_features(mllm, mllm.encoder.part(batch, [i]), meter) for i in range(len(batch))]
+    first = mllm.installation.attentions[mllm.layer_kinds.index("cross")]
+    found = _entering(mllm, batch, first, "cross_attention_states", meter)
+    each = found.reshape(len(batch), -1, found.shape[-1])
+    columns = [torch.from_numpy(one.image.copy()).to(each.device) for one in batch.tokens]
+    return [own[at] for own, at in zip(each, columns, strict=True)]
+
+
+def _patch_features(mllm: WrappedModel, batch: Batch, meter: Meter) -> Float[Tensor, "patch hidden"]:
+    """What a resampler is given for each patch of one sample; 0 for those without a footprint, which it masks."""
+    adapter: Any = mllm.adapter
+    resampler, (single,), (sample,) = adapter.resampler(mllm.hf), batch.singles, batch.samples
+    found = _entering(mllm, batch, resampler.module, resampler.features, meter).flatten(0, 1)
+    boxes = adapter.latent_patches(sample.sizes, single.inputs, mllm.processor, mllm.hf.config).boxes
+    seen = torch.from_numpy(boxes[:, 0] == boxes[:, 0]).to(found.device)
+    return torch.where(seen[:, None], found, 0.0)
+
+
+def _entering(mllm: WrappedModel, batch: Batch, module: nn.Module, name: str, meter: Meter) -> Tensor:
+    """The first argument of a module, or the one of that name, in a pass that ends there."""
+    found: list[Tensor] = []
+
+    def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found.append(named[name] if name in named else given[0])
+        raise PassCompleteError
+
     inputs = batch.inputs | {"position_ids": batch.positions}
     with mllm.installation.armed({}), torch.no_grad(), suppress(PassCompleteError):
-        handle = mllm.installation.layers[0].register_forward_pre_hook(hook, with_kwargs=True)
+        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
         try:
-            run_pass(mllm.hf, inputs, counted, n_tokens=0)
+            run_pass(mllm.hf, inputs, meter, n_tokens=0)
         finally:
             handle.remove()
-    return entering[0]
+    return found[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -23,6 +23,7 @@ __all__ = [
     "Selector",
     "Site",
     "image_mask",
+    "kinds_of",
     "positions",
     "select",
 ]
@@ -30,11 +31,11 @@ __all__ = [
 GENERATED = ("reasoning", "answer")
 """Groups of generated tokens: those of the thought, its marks included, and those after it. Each token is in one."""
 
-LayerKind = Literal["attention", "linear", "convolution"]
-"""What mixes the tokens in a decoder layer: softmax attention, a gated delta rule ("linear attention"), or a short
-convolution."""
+LayerKind = Literal["attention", "linear", "cross", "convolution"]
+"""What mixes the tokens in a decoder layer: softmax attention to the sequence, a gated delta rule ("linear attention"),
+softmax attention to the image alone ("cross"), or a short convolution."""
 
-Layers: TypeAlias = Literal["all", "attention", "linear", "convolution"] | Sequence[int]
+Layers: TypeAlias = Literal["all"] | LayerKind | Sequence[int]
 """What a site's `layers` may be."""
 
 
@@ -127,10 +128,10 @@ class Site:
     """Rows and columns of attention. Stored as tuples: a site hashes, compares and serialises.
 
     Args:
-        layers: decoder layers, 0-based; "all" or "attention", every layer with a softmax, which are all layers of most
-            models; or "linear", the gated DeltaNet layers of a hybrid model (`Mllm.layer_kinds`); or, for the residual
-            stream alone, "convolution", its short convolutions. Numbers name layers of one kind. Left out when `heads`
-            are pairs.
+        layers: decoder layers, 0-based; "all", every layer with a softmax, which are all layers of most models; or
+            those of a kind (`Mllm.layer_kinds`): "attention", which attend to their own sequence; "cross", whose keys
+            are the image's; "linear", the gated DeltaNet layers of a hybrid model; or, for the residual stream alone,
+            "convolution", its short convolutions. Numbers name layers of one kind. Left out when `heads` are pairs.
         heads: "all", heads (a list, the same in every layer), or a list of (layer, head) pairs.
         queries: a group of `TokenMap.positions` ("last", "after_image", "question", "text", "image"), "all"
             for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them;
@@ -180,7 +181,12 @@ class Site:
         return cast(tuple[Selector, ...], self.queries), cast(tuple[Selector, ...], self.keys)
 
     def resolve(
-        self, n_layers: int, n_heads: int, linear: Mapping[int, int] = _NONE, whose: str = "model"
+        self,
+        n_layers: int,
+        n_heads: int,
+        linear: Mapping[int, int] = _NONE,
+        whose: str = "model",
+        cross: Collection[int] = (),
     ) -> dict[int, tuple[int, ...]]:
         """The heads of each layer the site names: layer → heads, both in the order given. `whose`: for errors.
 
@@ -189,9 +195,10 @@ class Site:
             n_heads: query heads of each attention layer.
             linear: the layers without a softmax of a hybrid model, and how many (value) heads each has: none for a
                 short convolution.
+            cross: the cross-attention layers, whose keys are the image's.
 
         Raises:
-            SiteError: A layer or head the model does not have, layers of both kinds, or short convolutions.
+            SiteError: A layer or head the model does not have, linear layers beside others, or short convolutions.
         """
         for name, n in (("n_layers", n_layers), ("n_heads", n_heads)):
             if not _is_index(n) or n > _MOST:
@@ -204,7 +211,8 @@ class Site:
                 found.setdefault(layer, []).append(_within(head, own, "head", whose))
             _one_kind(found, linear)
             return {layer: tuple(heads) for layer, heads in found.items()}
-        layers = self._numbers(n_layers, linear, _of_kind("attention", n_layers, linear), whose)
+        layers = self._numbers(n_layers, linear, cross, whose)
+        layers = [layer for layer in range(n_layers) if layer not in linear] if layers is None else layers
         _no_convolution(layers, linear)
         _one_kind(layers, linear)
         chosen: dict[int, tuple[int, ...]] = {}
@@ -214,7 +222,9 @@ class Site:
             chosen[layer] = tuple(_within(head, n, "head", whose) for head in heads)
         return chosen
 
-    def stream_layers(self, n_layers: int, linear: Mapping[int, int] = _NONE) -> tuple[int, ...]:
+    def stream_layers(
+        self, n_layers: int, linear: Mapping[int, int] = _NONE, cross: Collection[int] = ()
+    ) -> tuple[int, ...]:
         """The layers named, in the order given, for what every layer has (the residual stream): "all" is all of them.
 
         Raises:
@@ -222,15 +232,17 @@ class Site:
         """
         if self.pairs is not None:
             return tuple(self.resolve(n_layers, _MOST, dict.fromkeys(linear, _MOST)))
-        return tuple(self._numbers(n_layers, linear, range(n_layers)))
+        found = self._numbers(n_layers, linear, cross)
+        return tuple(range(n_layers) if found is None else found)
 
     def _numbers(
-        self, n_layers: int, linear: Mapping[int, int], every: Sequence[int], whose: str = "model"
-    ) -> Sequence[int]:
+        self, n_layers: int, linear: Mapping[int, int], cross: Collection[int], whose: str = "model"
+    ) -> Sequence[int] | None:
+        """The layers named by number or kind; None for "all"."""
         if self.layers == "all":
-            return every
+            return None
         if isinstance(self.layers, str):
-            return _of_kind(self.layers, n_layers, linear)
+            return _of_kind(self.layers, kinds_of(n_layers, linear, cross))
         return [_within(layer, n_layers, "layer", whose) for layer in cast(tuple[int, ...], self.layers)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -391,7 +403,7 @@ def _heads(value: Any) -> Any:
 
 
 def _indices(value: Any, what: str) -> Any:
-    """ "all" or a tuple of indices without repeats, in the order given."""
+    """ "all", or a tuple of indices without repeats, in the order given."""
     if isinstance(value, str) and value == "all":
         return value
     given = None if isinstance(value, str) else _many(value)
@@ -454,32 +466,38 @@ def _written(layers: Layers) -> Any:
     return layers if isinstance(layers, str) else list(layers)
 
 
-def _of_kind(kind: str, n_layers: int, linear: Mapping[int, int]) -> list[int]:
+def kinds_of(
+    n_layers: int, linear: Mapping[int, int] = _NONE, cross: Collection[int] = ()
+) -> tuple[LayerKind, ...]:
+    """The kind of each of a decoder's layers, from those that do not attend to their sequence: see `Site.resolve`."""
+
+    def kind(layer: int) -> LayerKind:
+        if layer in linear:
+            return "linear" if linear[layer] else "convolution"
+        return "cross" if layer in cross else "attention"
+
+    return tuple(kind(layer) for layer in range(n_layers))
+
+
+def _of_kind(kind: str, kinds: Sequence[LayerKind]) -> list[int]:
     """The numbers of the layers of a kind.
 
     Raises:
         SiteError: There are none.
     """
-    kinds = [_kind(layer, linear) for layer in range(n_layers)]
-    if kind not in kinds:
-        counted = kinds.count("linear" if kind == "attention" else kind)
+    found = [layer for layer, one in enumerate(kinds) if one == kind]
+    if not found:
         raise SiteError(
-            f'layers="{kind}" selects nothing: the model has {n_layers} layers, {counted} of them '
-            f"{'linear' if kind == 'attention' else kind} (mllm.layer_kinds)."
+            f"layers={kind!r} selects nothing: the model's {len(kinds)} layers are of the kind "
+            f"{' and '.join(map(repr, sorted(set(kinds))))} (mllm.layer_kinds). Write layers='all', or the numbers of "
+            "layers."
         )
-    return [layer for layer, own in enumerate(kinds) if own == kind]
-
-
-def _kind(layer: int, linear: Mapping[int, int]) -> LayerKind:
-    """The kind of a layer; those without a softmax are in `linear`, short convolutions with no heads."""
-    if layer not in linear:
-        return "attention"
-    return "linear" if linear[layer] else "convolution"
+    return found
 
 
 def _no_convolution(layers: Iterable[int], linear: Mapping[int, int]) -> None:
     """Raise `SiteError` for layers that have no heads, and so no rows."""
-    named = [layer for layer in dict.fromkeys(layers) if _kind(layer, linear) == "convolution"]
+    named = [layer for layer in dict.fromkeys(layers) if layer in linear and not linear[layer]]
     if named:
         raise SiteError(
             f"layers {named} of this model are short convolutions: a token is mixed with the few before it by fixed "

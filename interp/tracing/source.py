@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.tracing.attention_call import Call
+from interp.tracing.decoder_layers import mixer
 from interp.tracing.delta_tap import Rule, rule_name, rules
 from interp.tracing.delta_work import DeltaWork
 from interp.tracing.experts import RouterWork
@@ -150,7 +151,7 @@ def carry_out_delta(call: Any, rule: Rule, work: DeltaWork) -> None:
 def _call_of(layer: Any, work: LayerWork | DeltaWork) -> Any:
     """nnsight's view of the call that a layer's work is done at."""
     if not isinstance(work, DeltaWork):
-        return attention_call(layer.self_attn)
+        return attention_call(mixer(layer))
     return getattr(layer.linear_attn.source, f"{rule_name(work.recorder.step)}_0")
 
 

@@ -36,15 +36,19 @@ __all__ = [
     "Aims",
     "Objective",
     "Scores",
+    "aim_of",
     "aims",
     "answer_ids",
+    "check_target",
     "forced",
+    "joined_scores",
     "likeliest",
     "log_probabilities",
     "longer",
     "objectives",
     "score",
     "target_values",
+    "texts_of",
 ]
 
 
@@ -113,6 +117,13 @@ class Aims(Sequence[Aim]):
         return self.each[index]
 
 
+def check_target(target: Any) -> None:
+    """Raise `PromptError` for anything but a target."""
+    if not isinstance(target, Target):
+        write = f" Write interp.Target({target!r})." if isinstance(target, str | Diff) else ""
+        raise PromptError(f'target is an interp.Target, such as Target("yes"); got {target!r:.200}.{write}')
+
+
 def aims(mllm: WrappedModel, given: Batch | Prefix, target: Target) -> Aims:
     """The target in the context of each sample's prompt. A "greedy" target costs a pass, or `tokens` passes.
 
@@ -120,27 +131,39 @@ def aims(mllm: WrappedModel, given: Batch | Prefix, target: Target) -> Aims:
         PromptError: not a target, an answer without tokens, two that are the same tokens, or a prompt that a thought
             follows.
     """
-    if not isinstance(target, Target):
-        write = f" Write interp.Target({target!r})." if isinstance(target, str | Diff) else ""
-        raise PromptError(f'target is an interp.Target, such as Target("yes"); got {target!r:.200}.{write}')
+    check_target(target)
     batch = given.batch if isinstance(given, Prefix) else given
     check_closed([one.text for one in batch.singles], batch.prompt, mllm.processor)
     with Meter(mllm.device) as meter:
         if target.spec == "greedy":
             found = [(ids,) for ids in _greedy(mllm, given, target.tokens, meter)]
         else:
-            spec = target.spec
-            texts = (spec.first, spec.second) if isinstance(spec, Diff) else (spec,)
             found = [
-                tuple(answer_ids(mllm.processor, one.text, text) for text in texts) for one in batch.singles
+                tuple(answer_ids(mllm.processor, one.text, text) for text in texts_of(target))
+                for one in batch.singles
             ]
-    for answers, sample in zip(found, batch.samples, strict=True):
-        if len(set(answers)) < len(answers):
-            raise PromptError(
-                f"{target.spec!r} compares two answers of the same tokens {answers[0]} after the prompt of sample "
-                f"{sample.id}; the difference is always zero. Name answers that the tokenizer tells apart."
-            )
-    return Aims(tuple(Aim(answers, _weights(answers, target)) for answers in found), meter.cost)
+    each = tuple(aim_of(target, own, one) for own, one in zip(found, batch.samples, strict=True))
+    return Aims(each, meter.cost)
+
+
+def aim_of(target: Target, answers: tuple[tuple[int, ...], ...], sample: Sample) -> Aim:
+    """The target for one sample, from the tokens of its answers.
+
+    Raises:
+        PromptError: Two answers that are the same tokens.
+    """
+    if len(set(answers)) < len(answers):
+        raise PromptError(
+            f"{target.spec!r} compares two answers of the same tokens {answers[0]} after the prompt of sample "
+            f"{sample.id}; the difference is always zero. Name answers that the tokenizer tells apart."
+        )
+    return Aim(answers, _weights(answers, target))
+
+
+def texts_of(target: Target) -> tuple[str, ...]:
+    """The text of a target, or the two that it compares."""
+    spec = target.spec
+    return (spec.first, spec.second) if isinstance(spec, Diff) else (spec,)
 
 
 def _weights(answers: Sequence[tuple[int, ...]], target: Target) -> tuple[float, ...]:
@@ -185,7 +208,7 @@ def answer_ids(processor: Any, prompt: str, answer: str) -> tuple[int, ...]:
     Raises:
         PromptError: the answer has no tokens.
     """
-    placeholder = getattr(processor, "image_token", None)
+    placeholder = str(getattr(processor, "image_token", None) or "")
     tail = prompt.rpartition(placeholder)[2] if placeholder else prompt
     spaced = answer if answer[:1].isspace() or not tail or tail[-1:].isspace() else f" {answer}"
 
@@ -335,9 +358,9 @@ def score(
         groups = apart(own, some.samples, prompt, (), edits_of)
         if groups is None:
             return _score(own, some.samples, target, prompt, edits_of)
-        return _joined([(at, _score(own, given, target, None, each)) for at, given, _, each in groups])
+        return joined_scores([(at, _score(own, given, target, None, each)) for at, given, _, each in groups])
 
-    return _joined(in_batches(mllm, samples, scored, batch_size=batch_size, progress=progress))
+    return joined_scores(in_batches(mllm, samples, scored, batch_size=batch_size, progress=progress))
 
 
 def _score(
@@ -371,7 +394,7 @@ def _values(steps: Sequence[Tensor] | Tensor, aims: Sequence[Aim]) -> list[float
     return torch.stack([aim.value(own) for own, aim in zip(steps, aims, strict=True)]).tolist()
 
 
-def _joined(parts: Sequence[tuple[Places, Scores]]) -> Scores:
+def joined_scores(parts: Sequence[tuple[Places, Scores]]) -> Scores:
     """The scores of all samples, from those of micro-batches or groups of them."""
     if len(parts) == 1:
         return parts[0][1]

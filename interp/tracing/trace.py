@@ -53,7 +53,17 @@ from interp.tracing.vision_request import Tower, VisionSelection, of_tower
 from interp.tracing.vision_work import VisionWork, make_vision_work
 from interp.tracing.wrapped import WrappedModel
 
-__all__ = ["SampleTrace", "Trace", "answers", "apart", "ends", "execute", "trace"]
+__all__ = [
+    "SampleTrace",
+    "Trace",
+    "answers",
+    "apart",
+    "check_arguments",
+    "check_decoding",
+    "ends",
+    "execute",
+    "trace",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,11 +200,11 @@ def apart(
         SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
         SiteError, EditError: Another number of masks or values than samples.
     """
-    if not mllm.rope.scalings:
+    if not mllm.rope.scalings and mllm.maps != "cross":
         return None
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
-    groups = mllm.rope.groups(batch.extents)
+    groups = _groups(mllm, batch)
     if len(groups) == 1:
         return None
     found = []
@@ -202,6 +212,19 @@ def apart(
         part = mllm.encoder.part(batch, at)
         own = given.part(at, part) if isinstance(given, Prefix) else part
         found.append((at, own, for_samples(reads, at, len(batch)), for_samples(edits, at, len(batch))))
+    return found
+
+
+def _groups(mllm: WrappedModel, batch: Batch) -> list[list[int]]:
+    """The samples that may share a pass: of one range of rotary positions, and with as many keys of images.
+
+    A row before the image sees every key of a cross-attention layer, those of padding too, so that a sample beside one
+    with more images would not be what it is alone.
+    """
+    found = []
+    n_keys = [0 if tokens.cross is None else tokens.cross.n for tokens in batch.tokens]
+    for group in mllm.rope.groups(batch.extents) if mllm.rope.scalings else [range(len(batch))]:
+        found += [[i for i in group if n_keys[i] == n] for n in sorted({n_keys[i] for i in group})]
     return found
 
 
@@ -272,8 +295,8 @@ class _Asked:
     decoding: Decoding
 
     def __post_init__(self) -> None:
-        _check_arguments(self.reads, self.edits, self.generate)
-        _check_decoding(self.decoding, self.seed)
+        check_arguments(self.reads, self.edits, self.generate)
+        check_decoding(self.decoding, self.seed)
 
     def trace(self, mllm: WrappedModel, some: MicroBatch) -> Trace:
         """The trace of a micro-batch; each sample has its own part of the reads and edits."""
@@ -382,6 +405,7 @@ def execute(
         visibility=mllm.visibility,
         routed=mllm.routers if any(isinstance(read, Experts) for read in reads) else (),
         tower=tower,
+        cross=mllm.cross_layers,
     )
     merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
@@ -422,7 +446,8 @@ def _merged(
     return (given.part(firsts, small) if isinstance(given, Prefix) else small), numbers
 
 
-def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
+def check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
+    """Raise for reads, edits or a number of tokens of the wrong type, and for reads that would never have a row."""
     if not isinstance(reads, Sequence) or isinstance(reads, str | bytes):
         write = f"Write reads=[{reads!r}]." if isinstance(reads, Read) else "Write reads=[interp.Rows()]."
         raise SiteError(f"reads= is a list of reads; got {reads!r:.300}. {write}")
@@ -445,7 +470,8 @@ def _check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int
             )
 
 
-def _check_decoding(decoding: Decoding, seed: int | None) -> None:
+def check_decoding(decoding: Decoding, seed: int | None) -> None:
+    """Raise `PromptError` for a decoding or a seed of the wrong type, or for draws without a seed."""
     if not isinstance(decoding, Decoding):
         raise PromptError(f"decoding= is an interp.Decoding; got {decoding!r}.")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):

@@ -45,6 +45,7 @@ def projected_norms(
     Raises:
         ModelError: attention without an `o_proj`, or one that is given something else than the heads' outputs.
     """
+    mllm.need_image_rows("value norms")
     batch = given.batch if isinstance(given, Prefix) else given
     last = [tokens.length - 1 for tokens in batch.tokens]
     before = serving(given, batch, mllm.visibility, last)

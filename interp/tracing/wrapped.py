@@ -14,18 +14,17 @@ from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter, attends_in
-from interp.models.base import Attends
+from interp.models.base import Attends, Maps
 from interp.models.configs import layer_configs
 from interp.models.vision_patches import tower_attention, tower_layers
 from interp.tracing.attention_functions import takes_masks
-from interp.tracing.decoder_layers import Decoder
+from interp.tracing.decoder_layers import Decoder, Shape
 from interp.tracing.devices import execution_device
 from interp.tracing.encoding import Batch, Encoder, position_ids
 from interp.tracing.experts import router_paths
 from interp.tracing.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
 from interp.tracing.hooks import Installation
 from interp.tracing.key_layers import key_layers
-from interp.tracing.layer_plan import Shape
 from interp.tracing.prefix import Prefixes
 from interp.tracing.rope import Rope
 from interp.tracing.site import LayerKind
@@ -86,14 +85,22 @@ class WrappedModel:
 
     @property
     def layer_kinds(self) -> tuple[LayerKind, ...]:
-        """What mixes the tokens of each decoder layer: "attention" (a softmax), "linear" (a gated DeltaNet) or
-        "convolution" (a short convolution)."""
+        """What mixes the tokens of each decoder layer.
+
+        "attention" is a softmax over the layer's own sequence, "linear" a gated DeltaNet, "cross" a softmax over the
+        image's keys alone, "convolution" a short convolution.
+        """
         return self.installation.kinds
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
-        """The decoder layers with a softmax: all of them, unless the model is hybrid."""
+        """The decoder layers of kind "attention": all of most models."""
         return tuple(i for i, kind in enumerate(self.layer_kinds) if kind == "attention")
+
+    @property
+    def cross_layers(self) -> tuple[int, ...]:
+        """The cross-attention layers, whose keys are the image's; none of most models."""
+        return tuple(i for i, kind in enumerate(self.layer_kinds) if kind == "cross")
 
     @property
     def linear_heads(self) -> dict[int, int]:
@@ -101,17 +108,44 @@ class WrappedModel:
         convolution."""
         modules = enumerate(self.installation.attentions)
         kinds = self.layer_kinds
-        return {i: int(getattr(one, "num_v_heads", 0)) for i, one in modules if kinds[i] != "attention"}
+        return {
+            i: int(getattr(one, "num_v_heads", 0))
+            for i, one in modules
+            if kinds[i] in ("linear", "convolution")
+        }
 
     @property
     def decoder(self) -> Decoder:
         """Its layers by kind, with their heads."""
-        return Decoder(self.n_layers, self.n_heads, self.linear_heads)
+        return Decoder(self.n_layers, self.n_heads, self.linear_heads, self.cross_layers)
 
     @property
     def n_layers(self) -> int:
         """Decoder layers, of every kind."""
         return len(self.installation.attentions)
+
+    @property
+    def maps(self) -> Maps:
+        """What a map is made of (`interp.models.base.Maps`)."""
+        return getattr(self.adapter, "maps", "self")
+
+    def need_image_rows(self, what: str) -> None:
+        """Raise `ModelError` where image tokens are no positions of the sequence that stand for places.
+
+        Args:
+            what: What needs them, in the plural.
+        """
+        if self.maps == "composed":
+            raise ModelError(
+                f"{what} need image tokens that stand for places; those of {self.family} are latents of a resampler. "
+                "Read or edit these, or use interp.indicators.Attention(), whose maps over patches are composed."
+            )
+        if self.maps == "cross":
+            raise ModelError(
+                f"{what} need image tokens that are positions of the sequence, and those of {self.family} are keys of "
+                "cross-attention layers. Read or edit these, with interp.Site(layers='cross'), or use "
+                "interp.indicators.Attention(layers='cross')."
+            )
 
     @property
     def n_heads(self) -> int:
@@ -250,8 +284,10 @@ class WrappedModel:
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
         devices = self.layer_devices
-        linear = self.linear_heads
-        return Shape(self.n_layers, *heads, self.device, masks, self.visibility.limits, devices, linear)
+        linear, cross = self.linear_heads, bool(self.cross_layers)
+        return Shape(
+            self.n_layers, *heads, self.device, masks, self.visibility.limits, devices, linear, cross
+        )
 
     @cached_property
     def visibility(self) -> Visibility:

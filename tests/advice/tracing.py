@@ -28,6 +28,20 @@ from interp.tracing.run import run_pass
 from interp.tracing.target_variants import KeptTarget
 
 ROWS: list[tuple[str, str, str]] = [
+    # cross-attention layers, and models that only answer
+    ("tr.llama_vision().trace(one, reads=[Rows(Site())])", "Write layers='cross'", "tr.llama_vision().trace(one, reads=[Rows(Site(layers='cross'))])"),
+    ("tr.llama_vision().trace(one, reads=[Rows(Site())])", "layers='attention' for those", "tr.llama_vision().trace(one, reads=[Rows(Site(layers='attention', keys='text'))])"),
+    ("tr.llama_vision().trace(one, reads=[Rows(Site(layers='cross', keys='text'))])", "Write keys='image'", "tr.llama_vision().trace(one, reads=[Rows(Site(layers='cross', keys='image'))])"),
+    ("tr.llama_vision().trace(one, reads=[Rows(Site(layers=[0]))])", "or keys='text'", "tr.llama_vision().trace(one, reads=[Rows(Site(layers=[0], keys='text'))])"),
+    ("tr.llama_vision().trace(one, reads=[Rows(Site(layers='cross', queries='image'))])", "Write queries='text'", "tr.llama_vision().trace(one, reads=[Rows(Site(layers='cross', queries='text'))])"),
+    ("mllm.trace(one, reads=[Rows(Site(layers='cross'))])", "Write layers='all'", "mllm.trace(one, reads=[Rows(Site(layers='all'))])"),
+    ("tr.llama_vision().trace(one, edits=[Knockout(Site(layers='cross'))])", 'Knockout(…, mode="zero")', "tr.llama_vision().trace(one, edits=[Knockout(Site(layers='cross'), mode='zero')])"),
+    ("interp.indicators.Rollout()(tr.llama_vision(), one)", "interp.indicators.Attention(layers='cross')", "interp.indicators.Attention(layers='cross')(tr.llama_vision(), one)"),
+    ("tr.llama_vision().image_features(one)", "mllm.encode(samples)", "tr.llama_vision().image_features(tr.llama_vision().encode(one))"),
+    ("tr.answering().trace(one)", "it serves mllm.answers", "tr.answering().answers(one, generate=1)"),
+    ("tr.answering().answers(one, edits=[Knockout(SITE)])", "leave edits= out", "tr.answering().answers(one, generate=1)"),
+    ("tr.answering().answers(mllm.encode(one))", "takes samples, not an encoded batch", "tr.answering().answers([one], generate=1)"),
+    ("tr.answering(nan=True).answers(one)", "Try dtype='float32'", "tr.answering().answers(one, generate=1)"),
     # loading and wrapping
     ("interp.load(tr.saved(), attn_implementation='paged|eager')", "such as attn_implementation='sdpa'", "interp.load(tr.saved(), attn_implementation='sdpa')"),
     ("interp.load(tr.saved(), attn_implementation=5)", "a name such as 'sdpa'", "interp.load(tr.saved(), attn_implementation='sdpa')"),
@@ -225,6 +239,20 @@ def two() -> list[interp.Sample]:
 def masks(n: int) -> np.ndarray:
     """A mask over the 16 image tokens for each of `n` samples."""
     return np.arange(16) % 2 == np.zeros((n, 1))
+
+
+@cache
+def llama_vision() -> Mllm:
+    """A model with cross-attention layers."""
+    return interp.wrap(*tiny("mllama"))
+
+
+def answering(*, nan: bool = False) -> Mllm:
+    """A model that only answers; its logits are not numbers if asked for."""
+    hf, processor = tiny("llava")
+    if nan:
+        hf.lm_head.weight.data.fill_(float("nan"))
+    return interp.wrap(hf, processor, adapter="answers_only")
 
 
 @cache

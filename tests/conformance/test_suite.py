@@ -100,7 +100,8 @@ def test_names_that_are_not_there_are_refused(mllm):
     with pytest.raises(ModelError, match=r"checks are named image tokens, tiling.*got \['colour'\]"):
         check(mllm("llava"), checks=["colour"])
     with pytest.raises(
-        ModelError, match=r"'nope' is not an existing folder.*Families with a tiny model: aya_vision, .*gemma3, "
+        ModelError,
+        match=r"'nope' is not an existing folder.*Families with a tiny model: aya_vision, .*gemma3, ",
     ):
         check("nope")
     with pytest.raises(ImageError, match=r"missing\.png"):

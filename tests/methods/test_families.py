@@ -22,7 +22,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-@pytest.fixture(scope="module", params=every_family())
+@pytest.fixture(scope="module", params=every_family(maps="self"))
 def mllm(request) -> Mllm:
     return wrap(*tiny(request.param))
 

@@ -195,7 +195,7 @@ def test_patches_of_overlapping_crops_are_refused():
         pixel_grid(batch.inputs, batch.tokens[0], processor, hf.config)
 
 
-@pytest.mark.parametrize("family", every_family(but=("molmo2",)))
+@pytest.mark.parametrize("family", every_family(but=("molmo2",), maps="self"))
 def test_the_pixels_of_a_token_are_those_of_its_footprint(family):
     """Paint inside a footprint: in the processor's pixels, the token's own cell changes most."""
     hf, processor = tiny(family)

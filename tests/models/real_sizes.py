@@ -425,6 +425,54 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "patch_size": 14,
         },
     },
+    "HuggingFaceM4/idefics2-8b": {
+        "model_type": "idefics2",
+        "perceiver_config": {
+            "hidden_size": 4096,
+            "num_key_value_heads": 4,
+            "resampler_depth": 3,
+            "resampler_head_dim": 96,
+            "resampler_n_heads": 16,
+            "resampler_n_latents": 64,
+        },
+        "text_config": {**MISTRAL, "vocab_size": 32003},
+        "tie_word_embeddings": False,
+        "vision_config": {
+            "hidden_size": 1152,
+            "image_size": 980,
+            "intermediate_size": 4304,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 27,
+            "patch_size": 14,
+        },
+    },
+    "meta-llama/Llama-3.2-11B-Vision-Instruct": {
+        "model_type": "mllama",
+        "image_token_index": 128256,
+        "text_config": {
+            "model_type": "mllama_text_model",
+            "cross_attention_layers": [3, 8, 13, 18, 23, 28, 33, 38],
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 40,
+            "num_key_value_heads": 8,
+            "vocab_size": 128256,
+        },
+        "vision_config": {
+            "model_type": "mllama_vision_model",
+            "attention_heads": 16,
+            "hidden_size": 1280,
+            "image_size": 560,
+            "intermediate_layers_indices": [3, 7, 15, 23, 30],
+            "intermediate_size": 5120,
+            "max_num_tiles": 4,
+            "num_global_layers": 8,
+            "num_hidden_layers": 32,
+            "patch_size": 14,
+            "vision_output_dim": 7680,
+        },
+    },
     "MONAI/Llama3-VILA-M3-8B": {  # as made of its llm/config.json and vision_tower/config.json
         "model_type": "interp_vila",
         "text_config": {
@@ -687,6 +735,16 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
             "image_seq_length": 256,
             "full_image_sequence": "\n\n<start_of_image>" + "<image_soft_token>" * 256 + "<end_of_image>\n\n",
         },
+    ),
+    "idefics2": (
+        transformers.Idefics2ImageProcessorPil(
+            size={"shortest_edge": 378, "longest_edge": 980}, do_image_splitting=True
+        ),
+        {"image_seq_len": 64},
+    ),
+    "mllama": (
+        transformers.MllamaImageProcessorPil(size={"height": 560, "width": 560}, max_image_tiles=4),
+        {},
     ),
     "paligemma": (
         transformers.SiglipImageProcessorPil(size={"height": 224, "width": 224}),

@@ -121,8 +121,14 @@ def test_an_unknown_family_is_told_the_ways_on(installed):
 
 def test_a_model_without_an_adapter_is_refused(installed):
     installed()
-    with pytest.raises(ModelError, match=r"'mllama' models have no spatial map here: .*cross-attention"):
-        find(config("mllama"))
+    with pytest.raises(ModelError, match=r"'blip' models have no spatial map here: .*cross-attention"):
+        find(config("blip"))
+
+    with pytest.raises(ModelError, match=r"is for models that answer. 'pi0' models have no spatial map here"):
+        find(config("pi0"), "answers_only")
+    with pytest.raises(ModelError, match=r"PaliGemma that it is built on[^_]*$"):
+        find(config("pi0"))
+    assert find(config("blip"), "answers_only").name == "answers_only"
 
     class Composed(Llava):
         name = "composed"

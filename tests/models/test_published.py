@@ -5,15 +5,16 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
 from interp.conformance.tiny import recipe
 from interp.errors import ModelError
 from interp.inputs.footprints import check_layout
 from interp.models.adapter import built_in, find
+from interp.tracing.decoder_layers import layer_kinds, mixer
 from tests.models.published import PUBLISHED, Published
 from tests.models.real_sizes import CONFIGS, PROCESSORS
 
@@ -45,8 +46,7 @@ def processor_of(known: Published) -> Any:
 
 
 def encoded(known: Published, processor: Any) -> Any:
-    width, height = known.image
-    picture = np.zeros((height, width, 3), np.uint8)
+    picture = Image.new("RGB", known.image)
     content = [{"type": "image"}, {"type": "text", "text": "where ?"}]
     text = "<image> where ?"
     if processor.chat_template is not None:
@@ -70,7 +70,10 @@ def test_the_adapter_finds_the_published_decoder(known):
         model: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)](config)
     layers = adapter.layers(model)
     assert len(layers) == known.layers
-    attentions = [layer.self_attn for layer in layers if hasattr(layer, "self_attn")]
+    soft = [
+        one for one, kind in zip(layers, layer_kinds(layers), strict=True) if kind in ("attention", "cross")
+    ]
+    attentions = [mixer(one) for one in soft]
     assert len(attentions) == known.layers * ATTENTION.get(known.family, 1)
     for attention in attentions:
         if hasattr(attention, "kv_b_proj"):  # keys and values are made of latents
@@ -98,8 +101,11 @@ def test_footprints_have_the_published_number_of_tokens(known):
     found = adapter.footprints([known.image], inputs, processor, config)
     assert len(found) == known.tokens
     assert found.grid == known.grid
-    ids = recipe(known.family).config()  # the tokens have the tiny vocabulary's ids
-    assert len(adapter.image_positions(inputs["input_ids"], ids)) == len(found)
+    ids: Any = recipe(known.family).config()  # the tokens have the tiny vocabulary's ids
+    positions = adapter.image_positions(inputs["input_ids"], ids)
+    if adapter.maps == "cross":
+        positions = adapter.cross_keys(inputs, positions, config)[0]
+    assert len(positions) == len(found)
     check_layout(found, [known.image])
 
 

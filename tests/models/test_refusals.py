@@ -15,12 +15,10 @@ from interp.models.refusals import _REASONS, refusal
 
 # Words of the reason → a part of a parameter's name that is there if and only if the reason is true.
 EVIDENCE = {
-    "mllama": ("cross-attention layers", ".cross_attn.q_proj"),
     "idefics": ("cross-attention layers", "gated_cross_attn_layers"),
     "blip": ("cross-attention layers", ".crossattention."),
     "blip-2": ("Q-Former", "query_tokens"),
     "instructblip": ("Q-Former", "query_tokens"),
-    "idefics2": ("perceiver resampler", "perceiver_resampler.latents"),
     "aria": ("projector's cross-attention", "multi_modal_projector.query"),
     "kosmos-2": ("latent queries", "latent_query"),
     "kosmos-2.5": ("latent queries", "latent_query"),

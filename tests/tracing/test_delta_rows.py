@@ -195,7 +195,7 @@ def test_heads_of_each_kind_are_counted_apart(mllm):
 
 def test_models_without_such_layers_have_none_to_name():
     with pytest.raises(
-        SiteError, match='layers="linear" selects nothing: the model has 3 layers, 0 of them linear'
+        SiteError, match="layers='linear' selects nothing: the model's 3 layers are of the kind 'attention'"
     ):
         interp.wrap(*tiny("llava")).trace(samples(), reads=[Rows(Site(layers="linear"))])
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import torch
 
 from interp.conformance.tiny import tiny
-from interp.tracing.encoding import position_ids, sliced
+from interp.tracing.encoding import position_ids
+from interp.tracing.padded_tensors import sliced
 
 
 def test_padding_does_not_count():

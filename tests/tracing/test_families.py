@@ -19,7 +19,7 @@ from tests.tracing.reference_attention import Steps, greedy, layers_of
 N = 3  # generated tokens
 
 
-@pytest.fixture(scope="module", params=every_family())
+@pytest.fixture(scope="module", params=every_family(maps="self"))
 def mllm(request) -> Mllm:
     return wrap(*tiny(request.param))
 

@@ -259,8 +259,8 @@ def test_configs_that_cannot_be_read(copied, nothing_heavy):
     whole = config.read_text()
     change(copied, without=("vision_config",))
     says(copied, "model type 'llava' but has no \"vision_config\"", "default sizes")
-    change(copied, without=("vision_config",), model_type="mllama")
-    says(copied, "'mllama' models have no spatial map here", "cross-attention")
+    change(copied, without=("vision_config",), model_type="kosmos-2")
+    says(copied, "'kosmos-2' models have no spatial map here", "latent queries")
     change(copied, without=("model_type",))
     says(copied, 'names no "model_type"', "save_pretrained")
     for text, words in (

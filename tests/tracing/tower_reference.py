@@ -20,10 +20,12 @@ UNREAD = {
     "gemma4",
     "gemma4_unified",
     "got_ocr2",
+    "idefics2",
     "kimi_k25",
     "lfm2_vl",
     "lighton_ocr",
     "minicpmv4_6",
+    "mllama",
     "molmo2",
 }
 """Families whose tower is refused so far: of another form, or without patches of its own."""

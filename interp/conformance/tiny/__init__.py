@@ -10,10 +10,13 @@ import transformers
 from interp.conformance.tiny.kit import TinyFamily, build
 from interp.errors import ModelError
 from interp.models.adapter import built_in, is_available
+from interp.models.base import Maps
 
 __all__ = ["families", "recipe", "tiny"]
 
 _HOMES = {
+    "composed": ("idefics2",),
+    "cross": ("mllama",),
     "mixtures": ("glm46v", "glm4v", "glm4v_moe", "llama4", "qwen3_vl_moe"),
     "convolutions": ("lfm2_vl",),
     "hybrid": ("minicpmv4_6", "qwen3_5", "qwen3_5_moe"),
@@ -28,9 +31,19 @@ _HOMES = {
 _HOME = {family: home for home, names in _HOMES.items() for family in names}
 
 
-def families() -> list[str]:
-    """Returns the names of the families that have a tiny model and that the installed transformers has."""
-    return sorted(adapter.name for adapter in built_in() if adapter.name in _HOME and is_available(adapter))
+def families(maps: Maps | None = None) -> list[str]:
+    """Returns the names of the families that have a tiny model and that the installed transformers has.
+
+    Args:
+        maps: Of those alone whose maps are made so (`interp.models.base.Maps`).
+    """
+    return sorted(
+        adapter.name
+        for adapter in built_in()
+        if adapter.name in _HOME
+        and is_available(adapter)
+        and maps in (None, getattr(adapter, "maps", "self"))
+    )
 
 
 def recipe(family: str) -> TinyFamily:

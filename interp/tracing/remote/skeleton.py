@@ -11,7 +11,7 @@ from nnsight import TransformersModel
 from nnsight.modeling import huggingface
 
 from interp.errors import ModelError, ServerError
-from interp.tracing.decoder_layers import layer_kinds
+from interp.tracing.decoder_layers import layer_kinds, mixer
 from interp.tracing.encoding import ProcessedImages
 from interp.tracing.hooks import Installation
 
@@ -60,7 +60,7 @@ class Skeleton(Installation):
         self.hf = self.given = nn._module
         self.layers = list(layers)
         self.kinds = layer_kinds(layers)
-        self.attentions = [layer.self_attn for layer in layers]
+        self.attentions = [mixer(layer) for layer in layers]
         self.implementation = str(nn.attn_implementation)
         self.forwards: dict[Any, Any] = {}
         self.processed = ProcessedImages()
