@@ -294,6 +294,7 @@ def _family(adapter: Any) -> str:
     kind = type(adapter)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if _root(kind) == "interp":
+        name = name.replace(".families.", ".")  # where families were when the first runs were stored
         own = getattr(adapter, "identity", None)
         return name if own is None else f"{name} ({own})"
     package = next(iter(_distributions().get(_root(kind), ())), None)

@@ -123,6 +123,8 @@ def sinks(
 
     Source: arXiv 2309.16588, 2402.17762, 2503.03321.
     """
+    if not isinstance(mllm, WrappedModel):
+        raise ModelError(f"sinks takes a model of interp.load or interp.wrap; got {mllm!r:.100}.")
     if not isinstance(where, str) or where not in ("vision", "decoder"):
         raise ModelError(f'where is "vision" or "decoder"; got {where!r:.100}.')
     norm_outliers(np.zeros(3), k)

@@ -203,6 +203,16 @@ class Site:
         for name, n in (("n_layers", n_layers), ("n_heads", n_heads)):
             if not _is_index(n) or n > _MOST:
                 raise SiteError(f"{name} is a number of layers or heads, at most {_MOST:,}; got {n!r:.200}.")
+        if not isinstance(linear, Mapping) or not all(map(_is_index, (*linear, *linear.values()))):
+            raise SiteError(f"linear is a dict of layers and their numbers of heads; got {linear!r:.200}.")
+        if (
+            isinstance(cross, str | bytes)
+            or not isinstance(cross, Collection)
+            or not all(map(_is_index, cross))
+        ):
+            raise SiteError(f"cross is the numbers of the cross-attention layers; got {cross!r:.200}.")
+        if not isinstance(whose, str):
+            raise SiteError(f"whose is a text for errors; got {whose!r:.200}.")
         if self.pairs is not None:
             found: dict[int, list[int]] = {}
             _no_convolution((layer for layer, _ in self.pairs), linear)

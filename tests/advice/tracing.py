@@ -169,7 +169,7 @@ IN_TOWER = interp.Site(tower="vision", queries="cls", keys=interp.positions([3])
 ELSEWHERE: dict[str, str] = {
     "{…}.forward does not call transformers'": "tests/tracing/test_delta_tap.py::test_a_forward_that_calls_no_rule_is_named",
     "the weights of this {…} are moved by accelerate": "tests/tracing/test_delta_tap.py::test_weights_that_accelerate_fetches_are_named",
-    "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/test_delta_knockouts.py::test_a_kept_pass_after_a_prefix_cannot_erase_what_its_states_hold",
+    "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/test_delta_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",
     "mode='zero' sets weights of a softmax": "tests/tracing/test_delta_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
     "the vision tower's attention cannot be read or edited on an NDIF server": "needs a server; the message names the argument to leave out",
     "the vision tower is not read on an NDIF server": "needs a server; the message names the argument to leave out",

@@ -332,7 +332,7 @@ def model_calls() -> dict[str, list[Call]]:
             Call("Mllm.answers", mllm.answers, given(samples=[at.sample], seed=0)),
             Call("Mllm.score", mllm.score, one),
             Call("Mllm.encode", mllm.encode, one),
-            Call("Mllm.reasoned", mllm.reasoned, one),
+            Call("Mllm.reasoned", mllm.reasoned, given(samples=[at.sample], thoughts=["it is red ."])),
             Call("Mllm.prefix", mllm.prefix, one),
             Call("Mllm.embeddings", mllm.embeddings, given(batch=at.batch)),
             Call("sinks", interp.sinks, on_model),

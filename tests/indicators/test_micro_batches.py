@@ -42,6 +42,7 @@ CHEAP: dict[str, Any] = {
         layers=[0],
         block=2,
     ),
+    "vision attention": indicators.VisionAttention(),
     "random map": indicators.RandomMap(3),
     "centre prior": indicators.CentrePrior(),
 }

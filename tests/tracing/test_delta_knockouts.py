@@ -217,7 +217,7 @@ def test_token_knockout_erases_tokens_in_layers_of_every_kind(mllm):
     assert float(abs(found - only).max()) > 1e-3
 
 
-def test_a_kept_pass_after_a_prefix_cannot_erase_what_its_states_hold(mllm):
+def test_a_kept_pass_cannot_erase_what_a_prefix_holds(mllm):
     from interp.tracing.cached_pass import KeptPass
 
     prefix = mllm.prefix(samples()[0])

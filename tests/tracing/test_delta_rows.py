@@ -96,7 +96,7 @@ def test_weights_times_values_are_transformers_rule(n_tokens):
         ).all()
 
 
-def test_weights_without_some_tokens_are_the_rule_without_their_writes():
+def test_weights_without_tokens_are_the_rules_without_them():
     given = drawn(100)
     hidden = torch.rand(2, 1, 3, 100, generator=torch.Generator().manual_seed(1)) < 0.3
     call, rows = DeltaCall.of(**given, unit=True), torch.tensor([[99, 70, 3]] * 2)
@@ -121,7 +121,7 @@ def test_a_models_rows_times_values_are_its_outputs(mllm, seen, executor, batche
             assert_allclose(made, layer["output"].numpy()[one.rows["query"].values], atol=2e-6)
 
 
-def test_a_models_rows_are_derivatives_of_its_outputs_in_the_values(mllm, seen):
+def test_rows_are_derivatives_of_outputs_in_the_values(mllm, seen):
     """Finite differences of the float64 recurrence, which is linear in the values, in one value dimension."""
     rows = mllm.trace(samples(), reads=[Rows(Site(layers=[4], queries="last", keys="image"))])[0].rows
     layer, tokens = seen[0][3], mllm.encode(samples()).tokens[0]

@@ -63,7 +63,7 @@ def test_sharing_layers_hold_the_tensors_of_their_source(mllm):
 
 
 @pytest.mark.parametrize("start", [0, 2, 3, 4])
-def test_a_kept_pass_goes_on_above_the_layers_that_made_the_keys(mllm, start):
+def test_a_kept_pass_goes_on_above_the_makers_of_keys(mllm, start):
     """Variants that start at a sharing layer have its keys, and the inputs per layer that came from the image."""
     before = mllm.prefix(SAMPLE)
     for prefix in (None, before):

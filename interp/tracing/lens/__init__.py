@@ -5,7 +5,7 @@ Nothing here imports transformer_lens until `to_lens` is called; it is in the ex
 
 from interp.tracing.lens.activation_cache import HOOKS, LensCache, SampleCache
 from interp.tracing.lens.attribution import Attribution
-from interp.tracing.lens.bridge import HYBRID, SUPPORTED, UNSUPPORTED
+from interp.tracing.lens.bridge import HYBRID, SUPPORTED, UNEVEN, UNSUPPORTED
 from interp.tracing.lens.lens import Lens
 from interp.tracing.lens.logit_lens import LogitLens
 
@@ -13,6 +13,7 @@ __all__ = [
     "HOOKS",
     "HYBRID",
     "SUPPORTED",
+    "UNEVEN",
     "UNSUPPORTED",
     "Attribution",
     "Lens",

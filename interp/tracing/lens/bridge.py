@@ -8,7 +8,7 @@ from typing import Any
 from interp.errors import ModelError
 from interp.tracing.copies import second_instance
 
-__all__ = ["HYBRID", "SUPPORTED", "UNSUPPORTED", "build_bridge"]
+__all__ = ["HYBRID", "SUPPORTED", "UNEVEN", "UNSUPPORTED", "build_bridge"]
 
 SUPPORTED: Mapping[str, str] = {
     "gemma3": "Gemma3ForConditionalGeneration",
@@ -28,18 +28,34 @@ SUPPORTED: Mapping[str, str] = {
 a trace. Our VILA is made of LLaVA's class."""
 
 UNSUPPORTED: Mapping[str, str] = {
+    "aya_vision": "AyaVisionForConditionalGeneration",
+    "cohere2_vision": "Cohere2VisionForConditionalGeneration",
+    "deepseek_vl": "DeepseekVLForConditionalGeneration",
+    "fast_vlm": "FastVlmForConditionalGeneration",
     "glm46v": "Glm46VForConditionalGeneration",
     "glm4v_moe": "Glm4vMoeForConditionalGeneration",
+    "got_ocr2": "GotOcr2ForConditionalGeneration",
+    "idefics2": "Idefics2ForConditionalGeneration",
     "internvl": "InternVLForConditionalGeneration",
+    "kimi_k25": "Kimi_K25ForConditionalGeneration",
+    "lighton_ocr": "LightOnOcrForConditionalGeneration",
+    "llava_next_video": "LlavaNextVideoForConditionalGeneration",
+    "mllama": "MllamaForConditionalGeneration",
+    "molmo2": "Molmo2ForConditionalGeneration",
+    "ovis2": "Ovis2ForConditionalGeneration",
     "paligemma": "PaliGemmaForConditionalGeneration",
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
     "smolvlm": "SmolVLMForConditionalGeneration",
+    "vipllava": "VipLlavaForConditionalGeneration",
 }
 """Families of `interp` that TransformerLens 4.3 has no adapter for: `to_lens` refuses them."""
 
 
-HYBRID = ("qwen3_5", "qwen3_5_moe")
+HYBRID = ("lfm2_vl", "minicpmv4_6", "qwen3_5", "qwen3_5_moe")
 """Families some of whose layers have no pattern of attention: `to_lens` refuses them, whatever TransformerLens has."""
+
+UNEVEN = ("gemma4", "gemma4_unified")
+"""Families whose layers have heads of different sizes, which the caches of a lens cannot stack: `to_lens` refuses."""
 
 VISION = ("vision_encoder", "vision_projector")
 """TransformerLens' names of the parts that are left out of the bridge where the model has other ones."""
@@ -99,6 +115,11 @@ def _fits(part: Any, around: Any) -> bool:
 
 def _kind(hf: Any, family: str, known: Mapping[str, Any]) -> str:
     """The model's class, or the nearest class it is made of, that TransformerLens has an adapter for."""
+    if family in UNEVEN:
+        raise ModelError(
+            f"to_lens cannot stack the values of {family}'s layers, whose heads differ in size. mllm.trace and "
+            "mllm.tap read and edit it."
+        )
     found = next((kind.__name__ for kind in type(hf).__mro__ if kind.__name__ in known), None)
     if found is None:
         raise ModelError(

@@ -183,10 +183,15 @@ def test_rows_and_edits_of_convolutions_are_refused(mllm, site):
 
 
 def test_kinds_that_a_model_lacks(mllm):
-    with pytest.raises(SiteError, match="layers='linear' selects nothing: the model's 5 layers are of the kind 'attention' and 'convolution'"):
+    with pytest.raises(
+        SiteError,
+        match="layers='linear' selects nothing: the model's 5 layers are of the kind 'attention' and 'convolution'",
+    ):
         mllm.trace(pictures(), reads=[interp.Rows(interp.Site(layers="linear"))])
     plain = interp.wrap(*tiny("llava"))
-    with pytest.raises(SiteError, match="layers='convolution' selects nothing: the model's .* layers are of the kind"):
+    with pytest.raises(
+        SiteError, match=r"layers='convolution' selects nothing: the model's .* layers are of the kind"
+    ):
         plain.trace(pictures()[0], reads=[interp.Residual("convolution", "last")])
 
 

@@ -18,7 +18,7 @@ from interp.conformance.reference import reference
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError, SiteError
 from interp.tracing import Mllm, Rows, Site, wrap
-from interp.tracing.lens import HOOKS, HYBRID, SUPPORTED, UNSUPPORTED, Lens
+from interp.tracing.lens import HOOKS, HYBRID, SUPPORTED, UNEVEN, UNSUPPORTED, Lens
 from interp.tracing.lens.bridge import build_bridge
 from tests.tiny import uneven_samples as samples
 from tests.tracing.lens.lenses import lens_of
@@ -54,7 +54,7 @@ def test_patterns_and_logits_are_those_of_a_trace(family):
 def test_the_tables_name_every_family_and_are_transformer_lenss():
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 
-    assert sorted([*SUPPORTED, *UNSUPPORTED, *HYBRID]) == sorted(families())
+    assert sorted([*SUPPORTED, *UNSUPPORTED, *HYBRID, *UNEVEN]) == sorted(families())
     for family, kind in {**SUPPORTED, **UNSUPPORTED}.items():
         made_of = [one.__name__ for one in type(tiny(family)[0]).__mro__]
         assert kind in made_of
@@ -71,9 +71,17 @@ def test_families_without_an_adapter_are_refused_by_name(family):
         mllm.to_lens()
 
 
+@pytest.mark.parametrize("family", UNEVEN)
+def test_layers_with_heads_of_two_sizes_are_refused(family):
+    with pytest.raises(ModelError, match=r"whose heads differ in size\. mllm\.trace and mllm\.tap"):
+        wrap(*tiny(family)).to_lens()
+
+
 @pytest.mark.parametrize("family", HYBRID)
 def test_hybrid_families_are_refused_by_their_layers(family):
-    with pytest.raises(ModelError, match=r"\[0, 1, 2.*\] of this qwen3_5.* are linear .*Use mllm.trace"):
+    with pytest.raises(
+        ModelError, match=r"\[0, .*\] of this \w+ are gated DeltaNets or conv.*Use mllm\.trace"
+    ):
         wrap(*tiny(family)).to_lens()
 
 
