@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class Options:
 
 def build(attention: str) -> interp.Mllm:
     """The model; the tower stays tiny, so that the decoder is what is measured."""
-    config = qwen2_vl_config()
+    config: Any = qwen2_vl_config()
     sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8}
     for name, value in sizes.items():
         setattr(config.text_config, name, value)

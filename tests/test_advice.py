@@ -407,6 +407,7 @@ def _options_of_scripts() -> set[str]:
 
 
 FOREIGN = {"max_length", "truncation", "shortest_edge", "attn_implementation", "vision_feature_layer", "one"}
+FOREIGN |= {"vision_feature_select_strategy", "conv_bias", "downsample_factor", "use_bidirectional_attention"}
 """Arguments of transformers and names of the examples."""
 
 

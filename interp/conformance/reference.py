@@ -51,7 +51,9 @@ class Reference:
         norm is given.
         """
         found: list[tuple[Tensor, Tensor]] = []
-        nets = [one.linear_attn for one in self.adapter.layers(self.hf) if hasattr(one, "linear_attn")]
+        nets: list[Any] = [
+            one.linear_attn for one in self.adapter.layers(self.hf) if hasattr(one, "linear_attn")
+        ]
         seen: dict[nn.Module, Tensor] = {}
 
         def enter(net: nn.Module, _: Any, output: Tensor) -> None:
@@ -65,12 +67,11 @@ class Reference:
                 padded, net.conv1d.weight, net.conv1d.bias, groups=mixed.shape[1]
             )
             values = torch.nn.functional.silu(folded)[0, -net.value_dim :].T
-            found.append(
-                tuple(
-                    at_least_float32(one).reshape(mixed.shape[2], -1, net.head_v_dim)
-                    for one in (values, given[0])
-                )
+            made, left = (
+                at_least_float32(one).reshape(mixed.shape[2], -1, net.head_v_dim)
+                for one in (values, given[0])
             )
+            found.append((made, left))
 
         handles = [net.in_proj_qkv.register_forward_hook(enter) for net in nets]
         handles += [

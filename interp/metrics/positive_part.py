@@ -37,4 +37,4 @@ def positive_part(map: Map) -> Map:
     made = given.copy(data=np.maximum(given.values, 0))
     made.name = f"positive part of {given.name or 'a map'}"
     made.attrs = {**given.attrs, "signed": False}
-    return made
+    return made  # pyright: ignore[reportReturnType]

@@ -32,8 +32,9 @@ from interp.run.store import SCHEMA_VERSION
 from interp.run.task import failure
 from interp.study.baselines import partners
 from interp.study.model_spec import ModelSpec, model_provenance, open_model
-from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Residual, Rows, Trace
+from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Trace
 from interp.tracing.fingerprint import fingerprint
+from interp.tracing.reads import Read
 from interp.tracing.thoughts import leaves_open, marks
 
 __all__ = [
@@ -79,7 +80,7 @@ class _Edited(Mllm):
         self,
         samples: Sample | Iterable[Sample] | Batch | Prefix,
         prompt: Prompt | None = None,
-        reads: Sequence[Rows | Residual] = (),
+        reads: Sequence[Read] = (),
         edits: Sequence[Edit] = (),
         generate: int = 0,
         seed: int | None = None,

@@ -335,7 +335,7 @@ def _processor(processor: Any) -> str:
 
 def _video_settings(processor: Any) -> dict[str, Any]:
     """The settings of the processor's video processor; nothing where it has none."""
-    own = getattr(processor, "video_processor", None)
+    own: Any = getattr(processor, "video_processor", None)
     return {"frames": own.to_dict()} if hasattr(own, "to_dict") else {}
 
 

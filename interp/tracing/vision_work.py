@@ -183,7 +183,8 @@ class _LayerWork:
         if not rows.any():
             return None
         device = piece.call.queries.device
-        cells = Cells(one.flags, *(torch.from_numpy(x).to(device) for x in (rows, columns)))
+        queries, keys = (torch.from_numpy(x).to(device) for x in (rows, columns))
+        cells = Cells(one.flags, queries, keys)
         return Change(one.edit.edit, cells)
 
     def _splice(

@@ -288,7 +288,7 @@ def test_it_is_a_method_and_a_value():
         ({"steps": "never"}, "steps is 'prefill' or 'decode' or 'all'; got 'never'"),
         (
             {"steps": "decode", "queries": "question"},
-            'rows of generated tokens are queries "last" or "answer"',
+            'rows of generated tokens are queries "last", "reasoning" or "answer"',
         ),
         ({"queries": 3}, "queries= is a group or several"),
         ({"layers": 16}, r"Write layers=\[16\] for one.*Leave layers= out for layer 16 of 28"),

@@ -19,6 +19,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.study import LayerSweep
 from interp.tracing import Cost
+from interp.tracing.decoder_layers import Decoder
 
 WORDS = ("yes", "no", "left", "right", "A", "B")
 GRID = (4, 5)
@@ -44,6 +45,10 @@ class Model:
     dtype: str = "torch.float32"
     device: str = "cpu"
     processor: Any = field(default_factory=lambda: SimpleNamespace(tokenizer=Tokenizer()))
+
+    @property
+    def decoder(self) -> Decoder:
+        return Decoder(self.n_layers, getattr(self, "n_heads", 1))
 
     def encode(self) -> None:
         raise AssertionError("the planted indicator encodes nothing")

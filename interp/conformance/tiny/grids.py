@@ -44,7 +44,8 @@ class Gemma4UnifiedForConditionalGeneration(transformers.Gemma4UnifiedForConditi
 
     def __init__(self, config: transformers.Gemma4UnifiedConfig) -> None:
         super().__init__(config)
-        torch.nn.init.normal_(self.model.embed_vision.pos_embedding, std=0.5)
+        vision: Any = self.model.embed_vision
+        torch.nn.init.normal_(vision.pos_embedding, std=0.5)
         _vary_layers(self.model.language_model)
 
 

@@ -17,7 +17,7 @@ __all__ = ["FAMILIES"]
 
 def qwen3_vl_moe_config() -> transformers.Qwen3VLMoeConfig:
     """Qwen3-VL's tower; the first layer is dense, in the others each token goes to two of six experts."""
-    dense = qwen_vl.qwen3_vl_config()
+    dense: Any = qwen_vl.qwen3_vl_config()
     return transformers.Qwen3VLMoeConfig(
         text_config=text_config(
             transformers.Qwen3VLMoeTextConfig,
@@ -106,7 +106,9 @@ class Glm4vMoeForConditionalGeneration(transformers.Glm4vMoeForConditionalGenera
 
     def __init__(self, config: transformers.Glm4vMoeConfig) -> None:
         super().__init__(config)
-        for layer in self.model.language_model.layers[config.text_config.first_k_dense_replace :]:
+        text: Any = config.text_config
+        layers: Any = self.model.language_model.layers
+        for layer in layers[text.first_k_dense_replace :]:
             torch.nn.init.normal_(layer.mlp.gate.e_score_correction_bias, std=0.05)
 
 
