@@ -57,7 +57,7 @@ class RowGroup(NamedTuple):
 
 def row_groups(mllm: Mllm) -> list[RowGroup]:
     """Returns the groups of layers with a softmax: those that attend to the sequence and, if any, to the image."""
-    softmax = [i for i, kind in enumerate(mllm.layer_kinds) if kind != "linear"]
+    softmax = [i for i, kind in enumerate(mllm.layer_kinds) if kind in ("attention", "cross")]
     found = []
     for kind, keys in (("attention", "all"), ("cross", "image")):
         layers = tuple(i for i, one in enumerate(mllm.layer_kinds) if one == kind)

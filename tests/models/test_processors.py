@@ -25,6 +25,7 @@ from tests.covering import every_family
 LOCAL = {"local_files_only": True}
 WITH_VIDEOS = {
     "gemma4",
+    "gemma4_unified",
     "glm46v",
     "glm4v",
     "glm4v_moe",
@@ -32,6 +33,7 @@ WITH_VIDEOS = {
     "kimi_k25",
     "llava_next_video",
     "llava_onevision",
+    "minicpmv4_6",
     "molmo2",
     "qwen2_5_vl",
     "qwen2_vl",
