@@ -373,7 +373,7 @@ def _in_nnsight_trace(mllm: Mllm, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     with mllm.tap(queries="last"), mllm.nn.trace(**inputs, use_cache=False):
         kept = []
         for layer, kind in zip(mllm.layers, mllm.layer_kinds, strict=True):
-            if kind == "linear":
+            if kind not in ("attention", "cross"):
                 continue
             pattern = mixer(layer).pattern
             rows = pattern.output

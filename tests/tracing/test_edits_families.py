@@ -211,7 +211,8 @@ def test_every_family_is_edited_the_same(family):
         kind = int(mllm.visibility.attends == "prefix")
         inputs = mllm.encode(samples()[i]).inputs
         reference = greedy(eager, inputs, N, type_of_generated=kind, changes=Changes(boost, scale, put))
-        assert_allclose(trace.logits[i], reference.logits[0], atol=1e-5, rtol=1e-5)
+        # float32 sums in another order: 1.8e-5 on Gemma 4, whose logits are up to 6
+        assert_allclose(trace.logits[i], reference.logits[0], atol=3e-5, rtol=1e-5)
         text = mllm.processor.tokenizer.decode(reference.ids, skip_special_tokens=True).strip()
         assert trace.answers[i] == text
 

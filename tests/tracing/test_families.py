@@ -51,7 +51,8 @@ def test_rows_logits_and_tokens_are_eagers(mllm, steps, executor):
     for i, reference in enumerate(steps):
         prompt, last = trace[i].reads
         assert_allclose(trace.logits[i], reference.logits[0], atol=2e-5)
-        assert_allclose(prompt[0], reference.attention[0][:, :, prompt["query"].values], atol=2e-6)
+        # float32 sums in another order: 3e-6 on Kimi's latents
+        assert_allclose(prompt[0], reference.attention[0][:, :, prompt["query"].values], atol=4e-6)
         decode = mllm.processor.tokenizer.decode
         assert trace.answers[i] == decode(reference.ids, skip_special_tokens=True).strip()
         for step in range(last.sizes["step"]):
