@@ -42,7 +42,11 @@ class Reference:
     @cached_property
     def numbers(self) -> list[int]:
         """The number of the decoder layer of each of the `attentions`."""
-        return [i for i, kind in enumerate(layer_kinds(self.adapter.layers(self.hf))) if kind in ("attention", "cross")]
+        return [
+            i
+            for i, kind in enumerate(layer_kinds(self.adapter.layers(self.hf)))
+            if kind in ("attention", "cross")
+        ]
 
     def delta_values(self, inputs: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Returns each gated DeltaNet layer's values and outputs, (token, head, dim), of one unpadded sample.

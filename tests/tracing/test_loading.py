@@ -250,7 +250,9 @@ def test_models_without_images_or_of_another_kind(copied, nothing_heavy):
 
 def test_a_family_without_an_adapter_fails_before_the_weights(copied, nothing_heavy):
     transformers.DeepseekVLHybridConfig().save_pretrained(copied)
-    with pytest.raises(ModelError, match=r"no adapter knows the model type 'deepseek_vl_hybrid'; families: .*llava"):
+    with pytest.raises(
+        ModelError, match=r"no adapter knows the model type 'deepseek_vl_hybrid'; families: .*llava"
+    ):
         load(copied)
 
 
