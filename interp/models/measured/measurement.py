@@ -13,8 +13,8 @@ from interp.inputs.footprints import Footprints
 from interp.models.measured.decode import Profiles, Raw, matched, read_off
 from interp.models.measured.embedder import Embedder
 from interp.models.measured.lattice import Lattice, cut_into_lattices
+from interp.models.measured.measured_views import View, laid, views_of
 from interp.models.measured.patterns import Code, painted, stripes, texture
-from interp.models.measured.views import View, laid, views_of
 
 __all__ = ["LEAST", "Measurement", "measure"]
 
