@@ -15,6 +15,7 @@ import tyro
 
 from interp.adapt_command import adapt
 from interp.errors import InterpError, ModelError
+from interp.explore_command import explore
 from interp.run.merge import merge
 from interp.run.workers import Workers
 
@@ -357,6 +358,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "check": check,
     "convert": convert,
     "data": data,
+    "explore": explore,
     "merge": merge_command,
     "models": models,
 }
