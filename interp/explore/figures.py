@@ -48,10 +48,10 @@ def image_figure(
         [
             go.Image(
                 source=data_uri(shown), x0=across / 2, dx=across, y0=down / 2, dy=down,
-                hovertemplate="%{x:.0f}, %{y:.0f}<extra></extra>",
+                hoverinfo="none",
             ),
             go.Scatter(
-                x=centres[:, 0], y=centres[:, 1], customdata=here, mode="markers", hoverinfo="skip",
+                x=centres[:, 0], y=centres[:, 1], customdata=here.tolist(), mode="markers", hoverinfo="skip",
                 marker={"size": 6, "color": CLEAR}, selected={"marker": {"color": CLEAR}},
                 unselected={"marker": {"color": CLEAR}},
             ),

@@ -56,6 +56,7 @@ def test_tokens_are_clicked_and_an_edit_is_run(opened, explorer):
     box = canvas.bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
     page.wait_for_function("document.querySelector('#tokens').innerText.includes('1 chosen')")
+    page.locator("#map .shapelayer path").first.wait_for(state="attached")  # the figure is drawn anew
     page.mouse.move(box["x"] + 5, box["y"] + 5)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 5, box["y"] + box["height"] - 5, steps=5)
