@@ -76,6 +76,7 @@ class AttributionTask(LensTask):
                 together = self._attributed([data[index] for index in indices], Target("greedy"))
 
             def rows(place: int, index: int) -> TableRows:
+                """A sample's rows, from the batch's attribution or from its own."""
                 if together is not None:
                     return self._rows(index, together[place], together.logits.values[place], costs)
                 if data[index].answer is None:
