@@ -1,4 +1,4 @@
-"""From a name, a folder or a transformers model to an `Mllm`."""
+"""Loads an `Mllm` from a name or a folder, and wraps a transformers model as one."""
 
 from __future__ import annotations
 

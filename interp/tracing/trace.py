@@ -1,4 +1,4 @@
-"""What a trace gives back, and how it is made from samples, reads and edits."""
+"""`Trace` and its samples, and `trace`, which makes them from samples, reads and edits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logits and readings that are not numbers: an error that names where in the model they begin, never an answer."""
+"""Refuses logits and readings that are not finite, and names the module where they begin."""
 
 from __future__ import annotations
 
