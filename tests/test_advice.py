@@ -274,7 +274,7 @@ def message_of(call: str) -> str:
 
 @pytest.mark.parametrize(
     ("call", "advice", "followed"),
-    [pytest.param(*row, marks=[pytest.mark.slow] * (place % 5 > 0)) for place, row in enumerate(ADVICE)],
+    [pytest.param(*row, marks=[pytest.mark.slow] * (place % 10 > 0)) for place, row in enumerate(ADVICE)],
 )
 def test_advice_helps(
     call: str, advice: str, followed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
