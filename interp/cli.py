@@ -392,7 +392,7 @@ def _described(adapter: Any, found: dict[str, Any] | None) -> list[Any]:
     return [
         *head,
         holds("image prefix", _prefix(attends, maps)),
-        holds("several images", "several"),
+        holds("several images", "several" if getattr(adapter, "several_images", True) else "one"),
         holds("executors", "tap, source"),
         f"{found['passed']}/{found['total']}, {found['date']}",
     ]

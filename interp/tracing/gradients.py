@@ -33,6 +33,7 @@ from interp.tracing.padding import Layout
 from interp.tracing.prefix import Prefix, exact, pass_inputs, pass_layout, prefix_lengths, serving
 from interp.tracing.prefix_pass import given_as, make_prefix
 from interp.tracing.run import embeddings, run_pass
+from interp.tracing.stacked_streams import side_by_side, stacked
 from interp.tracing.target import PROMPT_LAST, Objective, aims, likeliest, objectives
 from interp.tracing.wrapped import WrappedModel
 
@@ -131,10 +132,13 @@ def _copied(value: Tensor) -> Tensor:
 def entering(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Puts what `change` makes of a layer's input, (sample, position, hidden), in its place for the block."""
 
+    def changed(given: Tensor) -> Tensor:
+        return stacked(change(side_by_side(given)), given)
+
     def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if arguments:
-            return (change(arguments[0]), *arguments[1:]), named
-        return arguments, {**named, "hidden_states": change(named["hidden_states"])}
+            return (changed(arguments[0]), *arguments[1:]), named
+        return arguments, {**named, "hidden_states": changed(named["hidden_states"])}
 
     handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
     try:

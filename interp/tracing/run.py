@@ -23,6 +23,7 @@ from interp.tracing.encoding import PER_ROW, PER_TOKEN, Batch, position_ids
 from interp.tracing.hooks import Recorder
 from interp.tracing.padded_tensors import left_padded
 from interp.tracing.rope import settle
+from interp.tracing.stacked_streams import side_by_side
 from interp.tracing.stages import Stages
 from interp.tracing.wrapped import WrappedModel
 
@@ -319,7 +320,7 @@ def embeddings(
     counted = Meter(mllm.device) if meter is None else meter
     if mllm.server is not None:
         return mllm.server.embeddings(batch, counted)
-    return _entering(mllm, batch, mllm.installation.layers[0], "hidden_states", counted)
+    return side_by_side(_entering(mllm, batch, mllm.installation.layers[0], "hidden_states", counted))
 
 
 def image_features(mllm: WrappedModel, batch: Batch) -> list[Float[Tensor, "token hidden"]]:
