@@ -129,6 +129,7 @@ class Family(ABC):
         Raises:
             ModelError: The model has no tower whose attention goes through transformers' attention interface.
         """
+        self._check_tower()
         return tower_layers(model)
 
     def patches_along(self, config: Any) -> int:
@@ -144,13 +145,16 @@ class Family(ABC):
         Raises:
             ModelError: The tower is of another form.
         """
+        self._check_tower()
+        found = self.footprints(sizes, inputs, processor, config)
+        return usual_patches(found, inputs, config, self.patches_along(config))
+
+    def _check_tower(self) -> None:
         if self.unread_tower:
             raise ModelError(
                 f"the vision tower of {self.name} cannot be read or edited: {self.unread_tower}. Read the language "
                 "model's attention, or give the adapter patches(sizes, inputs, processor, config)."
             )
-        found = self.footprints(sizes, inputs, processor, config)
-        return usual_patches(found, inputs, config, self.patches_along(config))
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns the images and then the text, for processors without a chat template."""

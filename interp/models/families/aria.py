@@ -12,8 +12,10 @@ from transformers.image_utils import ChannelDimension
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, Window, concatenate, pulled_back
+from interp.inputs.patch_map import Patches
 from interp.models.base import Family, Resampler
 from interp.models.resizing import blank, check_views, in_corner, one_image, setting, whole
+from interp.models.vision_patches import patches_of_latents, split_views
 
 __all__ = ["Aria"]
 
@@ -77,6 +79,14 @@ class Aria(Family):
                 for size, own in zip(sizes, views, strict=True)
             ]
         )
+
+    def patches(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns the patches of each view, those of padding without an area; no latent is made of them one by one."""
+        found = self.latent_patches(sizes, inputs, processor, config)
+        n = len(self.footprints(sizes, inputs, processor, config))
+        return patches_of_latents(split_views(found, inputs), n)
 
     def resampler(self, model: nn.Module) -> Resampler:
         """Returns the projector, in which the queries attend to the patches once."""

@@ -12,8 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
+from interp.inputs.patch_map import Patches
 from interp.models.base import Family, Resampler
 from interp.models.resizing import check_views, one_image, squashed_size, whole
+from interp.models.vision_patches import leading_tokens, patches_of_latents
 
 __all__ = ["Blip2", "InstructBlip"]
 
@@ -75,6 +77,14 @@ class Blip2(Family):
         (across, down), (size,) = pixels[0], sizes
         first = Footprints(np.full((1, 4), np.nan), None, np.array([""]), np.zeros(1, int))
         return one_image([first, lay(size, (down // patch, across // patch), whole(size))])
+
+    def patches(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns a class token and the patches of the image, which no query is made of one by one."""
+        found = self.latent_patches(sizes, inputs, processor, config)
+        grids = [Footprints(found.boxes[1:], None, found.views[1:], found.image[1:])] if sizes else []
+        return patches_of_latents(grids, int(config.num_query_tokens) * len(sizes), leading_tokens(config))
 
     def resampler(self, model: nn.Module) -> Resampler:
         """Returns the Q-Former; every second of its layers attends to the patches, and to nothing else."""

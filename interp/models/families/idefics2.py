@@ -11,8 +11,10 @@ from transformers.image_utils import SizeDict
 from transformers.models.idefics2.image_processing_pil_idefics2 import get_resize_output_image_size
 
 from interp.inputs.footprints import Footprints, Size, Window, concatenate
+from interp.inputs.patch_map import Patches
 from interp.models.base import Family, Resampler
 from interp.models.resizing import agree, blank, in_corner, one_image, pixel_size, whole
+from interp.models.vision_patches import patches_of_latents, split_views
 
 __all__ = ["Idefics2"]
 
@@ -76,6 +78,14 @@ class Idefics2(Family):
                 for size, own in zip(sizes, views, strict=True)
             ]
         )
+
+    def patches(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns the patches of each view, those of padding without an area; no latent is made of them one by one."""
+        found = self.latent_patches(sizes, inputs, processor, config)
+        n = len(self.footprints(sizes, inputs, processor, config))
+        return patches_of_latents(split_views(found, inputs), n)
 
     def resampler(self, model: nn.Module) -> Resampler:
         """Returns the perceiver; its layers attend to the patches and, after them, to the latents."""
