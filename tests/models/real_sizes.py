@@ -583,7 +583,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "num_hidden_layers": 48,
             "num_key_value_heads": 8,
         },
-        "vision_config": {"model_type": "gemma4_unified_vision"},
+        "vision_config": {
+            "model_type": "gemma4_unified_vision",
+            "mm_embed_dim": 3840,
+            "mm_posemb_size": 1120,
+            "output_proj_dims": 3840,
+        },
     },
     "LiquidAI/LFM2-VL-450M": {
         "model_type": "lfm2_vl",
@@ -599,13 +604,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "vision_config": {"model_type": "siglip2_vision_model", "vision_use_head": False},
     },
-    "CohereLabs/aya-vision-8b": {  # from memory: no config.json was at hand
+    "CohereLabs/aya-vision-8b": {  # Command R7B and SigLIP; docs/models.md says which sizes are from memory
         "model_type": "aya_vision",
         "text_config": {**COHERE2, "num_hidden_layers": 32},
         "vision_config": {**SIGLIP, "image_size": 364, "num_hidden_layers": 27},
         "alignment_intermediate_size": 28672,
     },
-    "CohereLabs/command-a-vision-07-2025": {  # from memory: no config.json was at hand
+    "CohereLabs/command-a-vision-07-2025": {  # widths and depth from memory: docs/models.md
         "model_type": "cohere2_vision",
         "text_config": {
             **COHERE2,
