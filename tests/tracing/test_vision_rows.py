@@ -14,10 +14,10 @@ from numpy.testing import assert_allclose
 
 import interp
 from interp import Rows, ScaleWeights, Site
-from interp.conformance.tiny import families
+from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError, SiteError
 from interp.models.families.gemma3 import Gemma3
-from interp.tracing import Mllm
+from interp.tracing import Mllm, wrap
 from interp.tracing.attention_call import Call
 from interp.tracing.hooks import Recorder
 from interp.tracing.vision_request import Tower, vision_edits, vision_selection
@@ -180,6 +180,23 @@ def test_an_adapter_that_miscounts_is_refused():
     object.__setattr__(mllm, "adapter", Wrong())
     with pytest.raises(ModelError, match=r"over 64 positions, but the adapter 'gemma3' describes 144"):
         mllm.trace(samples()[0], reads=[EVERY])
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("gemma3n", "it is made of convolutions and of attention in timm's own code"),
+        ("got_ocr2", "it is SAM's, whose attention is computed in code of its own"),
+        ("mllama", "its layers attend over all tiles of an image at once"),
+    ],
+)
+def test_towers_that_are_not_read_say_why(family, words):
+    mllm = wrap(*tiny(family))
+    message = rf"the vision tower of {family} cannot be read or edited: {words}.*Read the language model's"
+    with pytest.raises(ModelError, match=message):
+        mllm.trace(interp.Sample(np.zeros((60, 60, 3), np.uint8), "where ?"), reads=[EVERY])
+    with pytest.raises(ModelError, match=message):
+        _ = mllm.n_vision_layers
 
 
 def test_a_batch_or_adapter_without_patches_is_refused():

@@ -103,6 +103,14 @@ def test_deepseeks_second_tower_has_the_same_grid(models):
     np.testing.assert_allclose(two, [0, 0, 100 / 7, (48 - 37) * 33 / 37])
 
 
+def test_deepseeks_second_tower_takes_a_square():
+    hf, processor = tiny("deepseek_vl_hybrid")
+    inputs = pixel_impulses.encode(processor, [pixel_impulses.picture((140, 70))])
+    processor.image_processor.high_res_size = {"height": 112, "width": 56}
+    with pytest.raises(ModelError, match=r"second tower takes a square; .*'width': 56.*checkpoint's"):
+        find(hf.config).footprints([(140, 70)], inputs, processor, hf.config)
+
+
 def test_deepseek_keeps_a_shortest_edge(models):
     """560×14 pixels would become 56×1; the shorter edge is at least 8 pixels, 1.75 original pixels each."""
     boxes = laid(models["deepseek_vl"], (560, 14)).boxes.reshape(7, 7, 4)
