@@ -20,7 +20,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.models.base import image_reads_prompt
 from interp.tracing import Knockout, Mllm, Rows, Site, positions
-from interp.tracing.decoder_layers import mixer
+from interp.tracing.layers.decoder_layers import mixer
 from interp.tracing.trace import SampleTrace
 
 __all__ = [

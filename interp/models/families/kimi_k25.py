@@ -9,7 +9,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.models.base import Family
-from interp.models.padded_patches import fitted_and_padded
+from interp.models.processing.kimi_images import fitted_and_padded
 from interp.models.resizing import agree, setting
 from interp.models.vision_patches import merged
 
