@@ -245,7 +245,7 @@ def models() -> int:
 
     record = read_record()
     table = _table("family")
-    table.add_column("image tokens, and checkpoints of the family", min_width=45, overflow="fold")
+    table.add_column("image tokens, and checkpoints of the family", min_width=36, overflow="fold")
     for name in ("maps", "attends", "video", "tower", "prefix", "images"):
         table.add_column(name)
     for name in ("executors", "checked"):
