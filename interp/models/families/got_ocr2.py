@@ -30,6 +30,7 @@ class GotOcr2(Family):
     model_types = ("got_ocr2",)
     layout = "the page squashed to a square, one row-major grid; cells centred on every fourth patch; on request tiles"
     examples = ("stepfun-ai/GOT-OCR-2.0-hf",)
+    unread_tower = "it is SAM's, whose attention is computed in code of its own, with positions in the scores"
     nested_images: ClassVar[bool] = False
 
     def footprints(

@@ -178,7 +178,10 @@ class Encoder:
             positions, cross = self.adapter.cross_keys(found, positions, self.config)  # pyright: ignore
             spans = [[]]  # a placeholder stays one token
         told = spans is not None
-        if spans is None and offsets is not None and getattr(self.adapter, "maps", "self") == "composed":
+        if getattr(self.adapter, "leading_images", False) and offsets is not None:
+            offsets[0, positions] = 0  # the rest is the text as it was
+            spans = [[]]
+        elif spans is None and offsets is not None and getattr(self.adapter, "maps", "self") == "composed":
             spans = grown_at_once(
                 rendered.laid, getattr(self.processor, "image_token", None), offsets[0].numpy()
             )

@@ -26,6 +26,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.delta.cached_states import Resumed
 from interp.tracing.delta.work import ErasedTokens
 from interp.tracing.encoding.batch import PER_TOKEN, Batch
+from interp.tracing.layers.stacked_streams import side_by_side, stacked
 from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.out_of_memory import in_halves
 from interp.tracing.passes.run import run_pass, whole_cache
@@ -55,7 +56,8 @@ class KeptPass:
         added: what the family adds to the stream after a layer, beside that layer's output (deepstack); the same rows.
         logits: after the last rows, (1, row, token_id), float32.
         kinds: what else each layer returns beside the stream; None for nothing.
-        beside: what layers are given beside the stream, one vector per row (Gemma 4's inputs per layer); the same rows.
+        beside: what layers are given beside the stream, one vector per row (Gemma 3n's and 4's inputs per layer); the
+            same rows.
         shared: keys and values that later layers share, by the layer that made them; the same rows.
     """
 
@@ -318,13 +320,13 @@ class _Watch:
             """Keeps what enters layer i, what comes beside it, and what was added since the layer before."""
             hidden = arguments[0]
             if i in self.layers:
-                self.entering[i] = hidden.clone()
-            if len(arguments) > 1 and isinstance(arguments[1], Tensor):
-                self.beside[i] = arguments[1]
+                self.entering[i] = side_by_side(hidden).clone()
+            if (place := _beside(arguments)) is not None:
+                self.beside[i] = arguments[place]
             if self._left is not None and self._left is not hidden:
                 left = self._left.to(hidden.device)  # the layer before may run elsewhere
                 if not torch.equal(left, hidden):
-                    self.added[i - 1] = hidden - left
+                    self.added[i - 1] = side_by_side(hidden - left)
 
         return before
 
@@ -379,9 +381,18 @@ def _as_kept(
         yield
 
 
+def _beside(arguments: Sequence[Any]) -> int | None:
+    """Where, among what a layer is given by place, a tensor stands beside the stream; None where none does."""
+    found = (i for i, one in enumerate(arguments) if i and isinstance(one, Tensor) and one.ndim == 3)
+    return next(found, None)
+
+
 def _given_beside(values: Tensor) -> Callable[[nn.Module, Any], Any]:
     def give(_: nn.Module, arguments: Any) -> Any:
-        return (arguments[0], values.to(arguments[1].device).expand_as(arguments[1]), *arguments[2:])
+        at = _beside(arguments)
+        assert at is not None  # it was there when the pass was kept
+        given = values.to(arguments[at].device).expand_as(arguments[at])
+        return (*arguments[:at], given, *arguments[at + 1 :])
 
     return give
 
@@ -397,8 +408,8 @@ def _sharing(n: int, pair: tuple[Tensor, ...]) -> Callable[[nn.Module, Any, Any]
 def _put(values: Tensor) -> Callable[[nn.Module, Any], Any]:
     def put(_: nn.Module, arguments: Any) -> Any:
         hidden = arguments[0]
-        given = values.to(hidden.device).expand(len(hidden), -1, -1)
-        return (given.clone(), *arguments[1:])  # models may write into it
+        given = values.to(hidden.device).expand(hidden.shape[-3], -1, -1)
+        return (stacked(given.clone(), hidden), *arguments[1:])  # models may write into it
 
     return put
 
@@ -406,7 +417,7 @@ def _put(values: Tensor) -> Callable[[nn.Module, Any], Any]:
 def _plus(values: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
     def plus(_: nn.Module, arguments: Any, output: Any) -> Any:
         if isinstance(output, Tensor):
-            return output + values.to(output.device)
+            return output + stacked(values.to(output.device), output)
         return (output[0] + values.to(output[0].device), *output[1:])
 
     return plus

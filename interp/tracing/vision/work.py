@@ -42,11 +42,13 @@ class _Flat:
         starts: where each sample's part begins, and the end.
         slots: each sample's positions → places of the order, counted from 0 over the batch.
         cuts: where each sequence begins, and the end.
+        padded: whether each sequence is a line of its own, with padding at its end, which is no place of the order.
     """
 
     starts: Int[np.ndarray, " sample_and_end"]
     slots: tuple[Int[np.ndarray, " _"], ...]
     cuts: Int[np.ndarray, " sequence_and_end"]
+    padded: bool
 
     @classmethod
     def of(cls, patches: Sequence[PatchMap]) -> _Flat:
@@ -57,7 +59,21 @@ class _Flat:
             start + np.flatnonzero(np.diff(one.sequence, prepend=-1))
             for start, one in zip(starts[:-1], patches, strict=True)
         ]
-        return cls(starts, slots, np.concatenate([*first, starts[-1:]]))
+        padded = any(one.padded for one in patches)
+        return cls(starts, slots, np.concatenate([*first, starts[-1:]]), padded)
+
+    def lines(self, first: int, n_lines: int, length: int) -> list[tuple[int, int]]:
+        """Where the real part of each line of a call begins and ends, of padded sequences; none where they do not fit.
+
+        Args:
+            first: where the call begins.
+            n_lines: its lines.
+            length: how long they are, with their padding.
+        """
+        at = int(np.searchsorted(self.cuts, first))
+        found = list(pairwise(self.cuts[at : at + n_lines + 1].tolist()))
+        fits = len(found) == n_lines and all(stop - start <= length for start, stop in found)
+        return found if fits else []
 
     @property
     def n(self) -> int:
@@ -150,7 +166,8 @@ class _LayerWork:
         if self.recorder.paused:
             return output
         lines, _, length, _ = call.queries.shape
-        first, self.done = self.done, self.done + lines * length
+        first, own = self.done, self.flat.lines(self.done, lines, length) if self.flat.padded else []
+        self.done = own[-1][1] if own else first + lines * length
         if self.done > self.flat.n:  # `VisionWork.check` says so
             return output
         for piece in self._pieces(call, first, kwargs.get("cu_seq_lens_q")):
@@ -165,6 +182,11 @@ class _LayerWork:
     def _pieces(self, call: Call, first: int, packed: Tensor | None) -> Iterator[_Piece]:
         """The call's rows cut where sequences begin; whole rows stay together."""
         lines, _, length, _ = call.queries.shape
+        if self.flat.padded:
+            for line, (start, stop) in enumerate(self.flat.lines(first, lines, length)):
+                at = slice(line, line + 1), slice(0, stop - start)
+                yield _Piece(_part(call, *at), np.array([start]), at)
+            return
         firsts = first + np.arange(lines) * length
         cuts = self.flat.cuts if packed is None else np.union1d(self.flat.cuts, first + packed.cpu().numpy())
         inside = cuts[(cuts > first) & (cuts < first + lines * length)]
@@ -299,7 +321,8 @@ class VisionWork:
                 raise ModelError(
                     f"layer {layer} of the vision tower was seen to attend over {work.done} positions, but the adapter "
                     f"{self.family!r} describes {work.flat.n}. If the tower takes each image or window on its own "
-                    '(Qwen-VL), use the executor "tap", mllm.using("tap"); else correct the adapter\'s patches.'
+                    '(Qwen-VL), use the executor "tap", mllm.using("tap"); if it takes the images of a batch padded '
+                    "to one size (Idefics2), run them one by one, batch_size=1; else correct the adapter's patches."
                 )
             if work.starved and bool(torch.stack(work.starved).any()):
                 raise EditError(
