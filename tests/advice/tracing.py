@@ -26,6 +26,7 @@ from interp.tracing.knockout_variants import Knockouts
 from interp.tracing.lens import Lens
 from interp.tracing.run import run_pass
 from interp.tracing.target_variants import KeptTarget
+from interp.tracing.token_changes import Replaced
 
 ROWS: list[tuple[str, str, str]] = [
     # cross-attention layers, and models that only answer
@@ -543,7 +544,8 @@ def large_variants(dtype: str) -> Any:
     scored = KeptTarget.of(mllm, two()[0], interp.PAPER_PROMPT, interp.Target("yes"))
 
     def run(own: KeptPass) -> Any:
-        return [own.run(1, 0, meter(), entering=own.entering[0] * 1e7)]
+        every = torch.ones(1, own.tokens.n, dtype=torch.bool)
+        return [own.run(1, 0, meter(), entering=Replaced(every, own.stream(0, meter()) * 1e7))]
 
     return scored.values(run)
 
