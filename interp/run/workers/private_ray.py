@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
+import inspect
 import logging
 import os
 import select
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,10 +30,14 @@ __all__ = ["PrivateRay", "quiet_and_patient", "show_token"]
 
 START = 300.0
 """Seconds that Ray's processes have to start."""
+ATTEMPTS = 3
+"""How often Ray is started where its node dies."""
 END = 30.0
 """Seconds that the keeper has to end them, and the driver waits for the keeper."""
 LEAVE = b"leave the messages"
 """What a driver writes to its keeper so that the folder stays."""
+PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port", "metrics_export_port")
+"""The ports of Ray's helpers, which would choose their own."""
 SHORT = "/tmp"
 """Where folders have short names: the paths of Ray's sockets may have no more than 103 to 107 bytes."""
 SUBREAPER = 36
@@ -103,17 +110,43 @@ def keep(n_cpus: int, folder: str, driver: int) -> None:
     watch = threading.Thread(target=_end_with, args=(driver, folder), daemon=True)
     watch.start()
     with quiet_and_patient():
-        ray.init(
-            address="local",
-            num_cpus=n_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-        )
+        _started(ray, n_cpus, folder)
     print(ray.get_runtime_context().gcs_address, flush=True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on
     watch.join()
+
+
+def _started(ray: Any, n_cpus: int, folder: str) -> None:
+    """Starts Ray, and again where its node dies, as when another program took one of its ports."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            with _ports_given():
+                ray.init(
+                    address="local",
+                    num_cpus=n_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=folder,
+                )
+            return
+        except Exception:
+            if not left:
+                raise
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _ports_given() -> Iterator[None]:
+    """Ray's helpers get ports of ours: its node waits 15 s for those they choose, and a busy machine takes more."""
+    parameter = importlib.import_module("ray._private.parameter")
+    known = inspect.signature(parameter.RayParams).parameters
+    names = [name for name in PORTS if name in known]
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        ports = {name: one.getsockname()[1] for name, one in zip(names, sockets, strict=True)}
+    with _replaced(parameter, "RayParams", functools.partial(parameter.RayParams, **ports)):
+        yield
 
 
 def _adopt_orphans() -> None:
@@ -183,7 +216,7 @@ def quiet_and_patient() -> Iterator[None]:
 
 
 def _patient(look: Any) -> Callable[..., Any]:
-    """The function, called again until it raises no `RuntimeError`, for `START` seconds at most."""
+    """The function, called again until it raises no `RuntimeError`; for `START` seconds, or until Ray's node died."""
 
     def looked(*args: Any, **options: Any) -> Any:
         until = time.monotonic() + START
@@ -191,11 +224,18 @@ def _patient(look: Any) -> Callable[..., Any]:
             try:
                 return look(*args, **options)
             except RuntimeError:
-                if time.monotonic() > until:
+                if time.monotonic() > until or _node_died():
                     raise
                 time.sleep(0.1)
 
     return looked
+
+
+def _node_died() -> bool:
+    """Whether a node that this process started has ended; Ray itself goes on waiting for it."""
+    psutil = importlib.import_module("psutil")
+    found = psutil.Process().children()
+    return any(one.name() == "raylet" and one.status() == psutil.STATUS_ZOMBIE for one in found)
 
 
 @contextlib.contextmanager
