@@ -16,17 +16,17 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.inputs.tokens import TokenMap
-from interp.tracing.attention_call import Call
+from interp.tracing.attention.call import Call
+from interp.tracing.attention.shared_keys import HiddenCells, SharedKeys
 from interp.tracing.cost import Meter
-from interp.tracing.encoding import Batch
-from interp.tracing.finite import refuse
-from interp.tracing.run import without_choice
-from interp.tracing.shared_keys import HiddenCells, SharedKeys
-from interp.tracing.source import as_unified, attention_call
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.executors.source import as_unified, attention_call
+from interp.tracing.passes.non_finite import refuse
+from interp.tracing.passes.run import without_choice
+from interp.tracing.passes.wide_logits import is_half
 from interp.tracing.target import Aim
 from interp.tracing.token_changes import Replaced, hidden_keys, of_image
-from interp.tracing.wide_logits import is_half
-from interp.tracing.wrapped import WrappedModel
+from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["ServedPass"]
 

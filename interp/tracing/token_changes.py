@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.inputs.tokens import TokenMap
-from interp.tracing.shared_keys import HiddenCells
+from interp.tracing.attention.shared_keys import HiddenCells
 
 __all__ = ["Replaced", "hidden_keys", "of_image"]
 
