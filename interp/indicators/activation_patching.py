@@ -28,8 +28,8 @@ from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.site import Layers
-from interp.tracing.token_changes import Replaced
 from interp.tracing.variants.target_values import AnyPass, KeptTarget
+from interp.tracing.variants.token_changes import Replaced
 
 __all__ = ["ActivationPatching"]
 

@@ -34,8 +34,8 @@ from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.site import Layers
 from interp.tracing.target import forced_values
-from interp.tracing.token_changes import Replaced
 from interp.tracing.variants.target_values import AnyPass, KeptTarget, prompt_pass
+from interp.tracing.variants.token_changes import Replaced
 
 __all__ = [
     "BLUR",

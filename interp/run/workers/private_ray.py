@@ -109,8 +109,12 @@ def keep(n_cpus: int, folder: str, driver: int) -> None:
     _adopt_orphans()
     watch = threading.Thread(target=_end_with, args=(driver, folder), daemon=True)
     watch.start()
-    with quiet_and_patient():
-        _started(ray, n_cpus, folder)
+    try:
+        with quiet_and_patient():
+            _started(ray, n_cpus, folder)
+    except BaseException:
+        end_processes()  # what the node started before it died
+        raise
     print(ray.get_runtime_context().gcs_address, flush=True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on
     watch.join()

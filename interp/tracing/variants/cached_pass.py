@@ -31,7 +31,7 @@ from interp.tracing.passes.out_of_memory import in_halves
 from interp.tracing.passes.run import run_pass, whole_cache
 from interp.tracing.passes.wide_logits import is_half, wide_logits
 from interp.tracing.prefix import After, Prefix, exact, expanded, pass_inputs
-from interp.tracing.token_changes import Replaced, hidden_keys, of_image
+from interp.tracing.variants.token_changes import Replaced, hidden_keys, of_image
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["KeptPass"]

@@ -17,9 +17,9 @@ from interp.tracing.cost import Cost, Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.passes.run import without_choice
-from interp.tracing.served_pass import ServedPass
 from interp.tracing.target import Aim, aims, forced, likeliest
 from interp.tracing.variants.cached_pass import KeptPass
+from interp.tracing.variants.served_pass import ServedPass
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["AnyPass", "KeptTarget", "TargetPass", "prompt_pass"]

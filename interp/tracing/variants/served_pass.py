@@ -25,7 +25,7 @@ from interp.tracing.passes.non_finite import refuse
 from interp.tracing.passes.run import without_choice
 from interp.tracing.passes.wide_logits import is_half
 from interp.tracing.target import Aim
-from interp.tracing.token_changes import Replaced, hidden_keys, of_image
+from interp.tracing.variants.token_changes import Replaced, hidden_keys, of_image
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["ServedPass"]
