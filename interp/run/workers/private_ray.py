@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import importlib
-import inspect
 import logging
 import os
 import select
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -36,8 +33,6 @@ END = 30.0
 """Seconds that the keeper has to end them, and the driver waits for the keeper."""
 LEAVE = b"leave the messages"
 """What a driver writes to its keeper so that the folder stays."""
-PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port", "metrics_export_port")
-"""The ports of Ray's helpers, which would choose their own."""
 SHORT = "/tmp"
 """Where folders have short names: the paths of Ray's sockets may have no more than 103 to 107 bytes."""
 SUBREAPER = 36
@@ -121,36 +116,22 @@ def keep(n_cpus: int, folder: str, driver: int) -> None:
 
 
 def _started(ray: Any, n_cpus: int, folder: str) -> None:
-    """Starts Ray, and again where its node dies, as when another program took one of its ports."""
+    """Starts Ray, and again where its node dies: it waits 15 s for its helpers, and a busy machine may take more."""
     for left in reversed(range(ATTEMPTS)):
         try:
-            with _ports_given():
-                ray.init(
-                    address="local",
-                    num_cpus=n_cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=folder,
-                )
+            ray.init(
+                address="local",
+                num_cpus=n_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
             return
         except Exception:
             if not left:
                 raise
             ray.shutdown()
-
-
-@contextlib.contextmanager
-def _ports_given() -> Iterator[None]:
-    """Ray's helpers get ports of ours: its node waits 15 s for those they choose, and a busy machine takes more."""
-    parameter = importlib.import_module("ray._private.parameter")
-    known = inspect.signature(parameter.RayParams).parameters
-    names = [name for name in PORTS if name in known]
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
-        ports = {name: one.getsockname()[1] for name, one in zip(names, sockets, strict=True)}
-    with _replaced(parameter, "RayParams", functools.partial(parameter.RayParams, **ports)):
-        yield
 
 
 def _adopt_orphans() -> None:
