@@ -172,7 +172,6 @@ ELSEWHERE: dict[str, str] = {
     "the weights of this {…} are moved by accelerate": "tests/tracing/delta/test_tap.py::test_weights_that_accelerate_fetches_are_named",
     "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/delta/test_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",
     "mode='zero' sets weights of a softmax": "tests/tracing/delta/test_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
-    "the vision tower's attention cannot be read or edited on an NDIF server": "needs a server; the message names the argument to leave out",
     "the vision tower is not read on an NDIF server": "needs a server; the message names the argument to leave out",
     "layer {…} of the vision tower was seen to attend over": "tests/tracing/vision/test_rows.py::test_an_adapter_that_miscounts_is_refused",
     "the vision tower has {…} positions, but the adapter": "tests/tracing/derived/test_outlying_norms.py::test_an_adapter_that_miscounts_is_refused",
@@ -204,7 +203,6 @@ ELSEWHERE: dict[str, str] = {
     "job {…} was sent with other samples": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "job {…} is not done on": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "these samples need several passes, so they are several jobs": "tests/tracing/remote/test_remote.py::test_several_passes_are_not_submitted",
-    "a job on an NDIF server does not hand back": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
     "layer {…} ({…}) has experts, but no router": "tests/tracing/layers/test_experts.py::test_a_router_that_is_not_known",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }

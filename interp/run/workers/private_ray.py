@@ -1,8 +1,8 @@
 """A Ray of this machine alone, which ends when the process that started it ends, also when that is killed.
 
-Ray's own processes are started by a keeper: this file, run as a script in a process of its own. The keeper is their
-parent, so it knows them without looking for names, and ends them, and nothing else, as soon as the process that started
-it is gone. Without it, a killed driver leaves Ray's agents and workers behind for more than a minute.
+Ray's own processes are started below a keeper: this file, run as a script in a process of its own. They descend from
+it, so it knows them without looking for names, and ends them, and nothing else, as soon as the process that started it
+is gone. Without it, a killed driver leaves Ray's agents and workers behind for more than a minute.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import importlib.util
 import logging
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -93,26 +94,39 @@ class PrivateRay:
 
 
 def keep(n_cpus: int, folder: str, driver: int) -> None:
-    """Starts Ray, prints its address, and ends it when the driver closes this process's input or is gone.
+    """Has Ray started, and ends it when the driver closes this process's input, or is gone, or Ray does not start.
+
+    Ray is started in a process of its own, because Ray's code may hold up every thread of its process.
 
     Args:
         n_cpus: As for `PrivateRay`.
         folder: As for `PrivateRay`.
         driver: The number of the process that started this one.
     """
-    ray = importlib.import_module("ray")  # which has psutil
     _adopt_orphans()
-    watch = threading.Thread(target=_end_with, args=(driver, folder), daemon=True)
-    watch.start()
-    try:
-        with quiet_and_patient():
-            _started(ray, n_cpus, folder)
-    except BaseException:
-        end_processes()  # what the node started before it died
-        raise
+    starter = subprocess.Popen(
+        [sys.executable, "-P", __file__, str(n_cpus), folder], stdin=subprocess.DEVNULL
+    )
+    _close_output()
+    said = _await_end(driver, starter)
+    end_processes()
+    if said != LEAVE:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(n_cpus: int, folder: str) -> None:
+    """Starts Ray, prints its address, and stays; the keeper ends this process with the others."""
+    ray = importlib.import_module("ray")
+    with quiet_and_patient():
+        _started(ray, n_cpus, folder)
     print(ray.get_runtime_context().gcs_address, flush=True)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on
-    watch.join()
+    _close_output()
+    signal.pause()
+
+
+def _close_output() -> None:
+    """Lets go of the standard output, which is the driver's pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _started(ray: Any, n_cpus: int, folder: str) -> None:
@@ -140,28 +154,27 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
 
 
-def _end_with(driver: int, folder: str) -> None:
-    """Ends this process and all below it when the driver closes the pipe or is gone."""
-    watched: list[Any] = [sys.stdin.fileno()]
-    with contextlib.suppress(OSError, AttributeError):  # none on macOS; or the driver is gone already
-        watched.append(os.pidfd_open(driver))  # a child that the driver forked may hold the pipe open
-    said = b""
-    while os.getppid() == driver:  # a number that was given to another process is nobody's parent
-        if len(watched) > 1 and select.select(watched, [], [])[0] != watched[:1]:
-            break
-        more = os.read(watched[0], len(LEAVE))
-        said += more
-        if not more:
-            break
-    end_processes()
-    if said != LEAVE:
-        shutil.rmtree(folder, ignore_errors=True)
-    os._exit(0)
+def _await_end(driver: int, starter: subprocess.Popen[bytes]) -> bytes:
+    """Waits until the driver closes the pipe or is gone, or the starter is; returns what the driver wrote."""
+    pipe, watched, said = sys.stdin.fileno(), [sys.stdin.fileno()], b""
+    for process in (driver, starter.pid):
+        with contextlib.suppress(OSError, AttributeError):  # none on macOS; or it is gone already
+            watched.append(os.pidfd_open(process))  # a child that the driver forked may hold the pipe open
+    while (
+        os.getppid() == driver and starter.poll() is None
+    ):  # a number that was given away is nobody's parent
+        ready = select.select(watched, [], [], None if len(watched) == 3 else 1.0)[0]
+        if pipe in ready:
+            more = os.read(pipe, len(LEAVE))
+            said += more
+            if not more:
+                break
+    return said
 
 
 def end_processes() -> None:
     """Kills every process below this one, and those that they start meanwhile."""
-    psutil = importlib.import_module("psutil")
+    psutil = _psutil()
     until = time.monotonic() + END
     while (below := psutil.Process().children(recursive=True)) and time.monotonic() < until:
         for process in below:
@@ -216,9 +229,20 @@ def _patient(look: Any) -> Callable[..., Any]:
     return looked
 
 
+def _psutil() -> Any:
+    """The module psutil, which Ray brings along."""
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("psutil")
+    found = importlib.util.find_spec("ray")
+    assert found is not None
+    assert found.origin is not None
+    sys.path.append(os.path.join(os.path.dirname(found.origin), "thirdparty_files"))
+    return importlib.import_module("psutil")
+
+
 def _node_died() -> bool:
     """Whether a node that this process started has ended; Ray itself goes on waiting for it."""
-    psutil = importlib.import_module("psutil")
+    psutil = _psutil()
     found = psutil.Process().children()
     return any(one.name() == "raylet" and one.status() == psutil.STATUS_ZOMBIE for one in found)
 
@@ -251,4 +275,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    keep(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    if len(sys.argv) == 4:
+        keep(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    else:
+        start(int(sys.argv[1]), sys.argv[2])

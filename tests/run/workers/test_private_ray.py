@@ -15,7 +15,7 @@ from interp.run.workers import private_ray
 from interp.run.workers.private_ray import PrivateRay
 
 RAY = """
-import os, subprocess, sys
+import ctypes, os, subprocess, sys
 HELPER = "import time; time.sleep(600)"
 NODE = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {HELPER!r}]).pid, flush=True)"
 
@@ -24,9 +24,11 @@ def init(*, _temp_dir, **_):
     helper = node.stdout.readline().strip()
     node.wait()  # its helper is an orphan from here on
     other = subprocess.Popen([sys.executable, "-c", HELPER])
-    open(os.environ["PIDS"], "w").write(f"{helper} {other.pid} {os.getpid()}")
+    open(os.environ["PIDS"], "w").write(f"{helper} {other.pid} {os.getpid()} {os.getppid()}")
     open(os.path.join(_temp_dir, "messages"), "w").close()
-    if os.environ.get("FAULT"):
+    if "STUCK" in os.environ:
+        ctypes.PyDLL(None).pause()  # as Ray does where its node is slow: no thread of this process goes on
+    if "FAULT" in os.environ:
         raise OSError(os.environ["FAULT"])
 
 def shutdown():
@@ -60,7 +62,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def started(tmp_path: Path) -> list[psutil.Process]:
-    """The helpers and the keeper, as far as they are there."""
+    """The helpers, what started them and the keeper, as far as they are there."""
     pids = map(int, (tmp_path / "pids").read_text().split())
     return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
@@ -90,6 +92,22 @@ def test_a_killed_driver_ends_all_that_its_keeper_started(how: str, tmp_path: Pa
     assert other.is_running()
     assert folder
     assert not Path(folder).exists()
+
+
+def test_a_driver_that_is_killed_while_ray_starts_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUCK", "")
+    command = [sys.executable, "-P", "-c", DRIVER, str(Path(private_ray.__file__).parent), "alone"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as driver:
+        until = time.monotonic() + 60
+        while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 4:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        own = started(tmp_path)
+        driver.kill()
+    assert len(own) == 4
+    await_end(own)
 
 
 def test_a_private_ray_is_closed_with_or_without_its_messages(tmp_path: Path) -> None:
