@@ -217,8 +217,9 @@ def _run(
     recorder = Recorder()
     stages = None if generation is None else generation.stages
     work = _work(mllm, request, layout, before, recorder, None if stages is None else stages.lives)
-    streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
-    routed = make_stream_plan(request, layout, mllm.layer_devices, "experts")
+    devices = mllm.layer_devices
+    streams = make_stream_plan(request, layout, devices).work(recorder)
+    routed = make_stream_plan(request, layout, devices, "experts")
     paths = mllm.routers if routed.prefill or routed.decode else {}
     routing = routing_work(routed, mllm.installation.layers, paths, recorder)
     vision = _vision(mllm, request, recorder)
