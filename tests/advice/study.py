@@ -152,7 +152,7 @@ STUDIES: list[tuple[str, str, str]] = [
     ("pickle.dumps(SweepTask(sweep(), PLANTED))", "or a ModelSpec", "pickle.dumps(SweepTask(LayerSweep(data=D, model=ModelSpec('organism')), PLANTED))"),
     ("truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE, 'masks')", 'rule="touch" for its boxes', "truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE, 'touch')"),
     ("truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE, 'masks')", "sample.replace(masks=[…])", "truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE.replace(masks=[np.ones((80, 100), bool)]), 'masks')"),
-    ("interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True))", "Pass removals=() and randomised=()", "interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True), removals=(), randomised=())"),
+    ("interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True))", "Pass randomised=()", "interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True), randomised=())"),
     ("interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True))", "or a model without remote=True", "interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x'))"),
     ("interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='masks')", 'rule="touch" for those', "interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='touch')"),
     ("interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='masks')", 'truth=["boxes"]', "interp.IndicatorComparison(data=[MARKED], truth=['boxes'], rule='masks')"),

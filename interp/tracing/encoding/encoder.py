@@ -116,6 +116,14 @@ class Encoder:
             single = self._single(sample, prompt, settings, seen)
             self.processed.ready[id(sample), prompt] = self._key(sample, settings), single
 
+    def text(self, sample: Sample, prompt: Prompt) -> str:
+        """The rendered prompt of a sample, image placeholders not expanded; its images are not processed.
+
+        Raises:
+            PromptError: A prompt that cannot be rendered or holds the image placeholder.
+        """
+        return render(sample, prompt, self.processor, self.adapter).text
+
     @property
     def settings(self) -> str:
         """All that the processor is set to, as text."""

@@ -32,6 +32,7 @@ from interp.tracing.passes.out_of_memory import in_halves
 from interp.tracing.passes.run import run_pass, whole_cache
 from interp.tracing.passes.wide_logits import is_half, wide_logits
 from interp.tracing.prefix import After, Prefix, exact, expanded, pass_inputs
+from interp.tracing.variants.token_changes import Replaced, hidden_keys, of_image
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["KeptPass"]
@@ -132,6 +133,21 @@ class KeptPass:
         """How many last rows' logits each variant gives."""
         return self.logits.shape[1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the logits are, and masks should be."""
+        return self.logits.device
+
+    def stream(self, layer: int, meter: Meter) -> Rows:
+        """What entered one of the chosen layers at the image's tokens, (1, token, hidden); it costs nothing more."""
+        del meter
+        return self.entering[layer][:, of_image(self.tokens)]
+
+    def added_at_image(self, meter: Meter) -> dict[int, Rows]:
+        """`added` at the image's tokens; it costs nothing more."""
+        del meter
+        return {i: one[:, of_image(self.tokens)] for i, one in self.added.items()}
+
     def stop(self, first: int) -> int:
         """How many rows need not run again when rows before `first` compute what they did."""
         visibility = self.mllm.visibility
@@ -151,8 +167,8 @@ class KeptPass:
         meter: Meter,
         *,
         start: int = 0,
-        entering: Float[Tensor, "_ row hidden"] | None = None,
-        added: Mapping[int, Float[Tensor, "_ row hidden"]] | None = None,
+        entering: Replaced | None = None,
+        added: Mapping[int, Replaced] | None = None,
         hidden: Mapping[int, HiddenCells] | None = None,
     ) -> Float[Tensor, "variant kept token_id"]:
         """The last rows' logits of `n` variants, float32.
@@ -166,8 +182,8 @@ class KeptPass:
             stop: rows that do not run, as `stop()` says.
             meter: counts the pass.
             start: the first layer that runs.
-            entering: what enters it at the rows from `stop` on, of each variant or of all; by default what did.
-            added: what is added after layers, as `added` of this pass, at the same rows; by default that.
+            entering: image tokens replaced in what enters it.
+            added: image tokens replaced in what is added after layers, which are some of `added`.
             hidden: what each variant hides, by layer; the rows of its cells are those from `stop` on.
 
         Raises:
@@ -175,17 +191,19 @@ class KeptPass:
         """
         if n < 1:
             raise ModelError("a pass takes a variant or more; got none.")
-        if stop < self.first:
+        replacing = entering is not None or bool(added)
+        if stop < self.first or (self.first and replacing):
             raise ModelError(
                 f"this pass was kept from row {self.first} on, after a prefix; got variants that run from row {stop} "
-                "on."
+                f"on{' and replace image tokens' if replacing else ''}."
             )
         own = slice(stop - self.first, None)
         mine = {i: one[:, own] for i, one in self.added.items()}
         given = self.entering[start][:, own]
-        changes = _Changes(
-            given if entering is None else entering, mine if added is None else added, dict(hidden or {})
-        )
+        columns = of_image(self.tokens)
+        other = {i: one.in_stream(self.added[i], columns)[:, own] for i, one in (added or {}).items()}
+        first = given if entering is None else entering.in_stream(self.entering[start], columns)[:, own]
+        changes = _Changes(first, {**mine, **other}, dict(hidden or {}))
         if not is_half(given.dtype):
             return self._run(n, stop, meter, start, changes)
         found = self._run(n + 1, stop, meter, start, changes.with_none(n, given, mine))
@@ -260,9 +278,7 @@ class KeptPass:
         self, keys: Bool[Tensor, "variant key"], rows: int, stop: int, layers: Collection[int]
     ) -> dict[int, HiddenCells]:
         """Keys hidden from every row from `rows` on, in some layers, for variants that run from row `stop` on."""
-        late = torch.arange(stop, self.tokens.length, device=keys.device) >= rows
-        cells = HiddenCells(late.expand(len(keys), -1), keys)
-        return dict.fromkeys(layers, cells)
+        return hidden_keys(self.tokens, keys, rows, stop, layers)
 
     def _inputs(self, n: int, stop: int) -> dict[str, Tensor]:
         """The model's arguments for the rows from `stop` on, without images: what they gave is put in their place."""

@@ -97,8 +97,9 @@ class _Flat:
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """One read of one layer: the heads, which rows and columns of the order it wants, and what it found."""
+    """One read of one layer: its number, the heads, which rows and columns of the order it wants, and what it found."""
 
+    number: int
     heads: Heads
     reduce: bool
     rows: Int[np.ndarray, " flat"]
@@ -305,6 +306,19 @@ class VisionWork:
                 stack.callback(set_work, self.attentions[layer], None)
             yield
 
+    @property
+    def rows(self) -> dict[tuple[int, int], list[Tensor]]:
+        """(read, step 0) → what each layer gave, in order, as a `Recorder` has it; filled in as the tower runs."""
+        found: dict[tuple[int, int], list[Tensor]] = {}
+        for _, work in sorted(self.layers.items()):
+            for read in work.reads:
+                found.setdefault((read.number, 0), []).append(read.result)
+        return found
+
+    def without_modules(self) -> VisionWork:
+        """The same without the attention modules, which only `armed` needs."""
+        return replace(self, attentions=())
+
     def seen_by(self, views: Sequence[Any]) -> list[tuple[Any, Any]]:
         """The views of the attention modules that have work, each with it, for the source executor."""
         return [(views[layer], work.finish) for layer, work in sorted(self.layers.items())]
@@ -321,7 +335,7 @@ class VisionWork:
                 raise ModelError(
                     f"layer {layer} of the vision tower was seen to attend over {work.done} positions, but the adapter "
                     f"{self.family!r} describes {work.flat.n}. If the tower takes each image or window on its own "
-                    '(Qwen-VL), use the executor "tap", mllm.using("tap"); if it takes the images of a batch padded '
+                    '(Qwen-VL), use the executor "tap" of a model on this machine, mllm.using("tap"); if it takes the images of a batch padded '
                     "to one size (Idefics2), run them one by one, batch_size=1; else correct the adapter's patches."
                 )
             if work.starved and bool(torch.stack(work.starved).any()):
@@ -339,6 +353,7 @@ def make_vision_work(
     attentions: Sequence[nn.Module],
     recorder: Recorder,
     family: str,
+    device: torch.device | None = None,
 ) -> VisionWork:
     """The work of reads (by number) and edits. What is read stands in `recorder.rows` once the tower has run.
 
@@ -349,6 +364,7 @@ def make_vision_work(
         attentions: the attention module of each layer.
         recorder: gets the reads' rows, of step 0.
         family: the adapter's name, for errors.
+        device: where its tensors are; by default where each layer runs.
     """
     flat = _Flat.of(tower.patches)
     samples = np.repeat(np.arange(len(tower.patches)), np.diff(flat.starts))
@@ -357,24 +373,25 @@ def make_vision_work(
     wanted = {layer for part in (*selections.values(), *edits) for layer in part.heads}
     layers = {}
     for layer in sorted(wanted):
-        device = execution_device(attentions[layer])
+        here = execution_device(attentions[layer]) if device is None else device
         reads = []
         for number, one in selections.items():
             if layer in one.heads:
-                found = _empty(one, len(one.heads[layer]), device)
-                heads = Heads.of(one.heads[layer], tower.n_heads, tower.n_heads, device)
-                reads.append(_Read(heads, one.reduce, *places[number], samples, found))
-                recorder.rows.setdefault((number, 0), []).append(reads[-1].result)
+                found = _empty(one, len(one.heads[layer]), here)
+                heads = Heads.of(one.heads[layer], tower.n_heads, tower.n_heads, here)
+                reads.append(_Read(number, heads, one.reduce, *places[number], samples, found))
         edited = []
         for one, (rows, columns) in zip(edits, flags, strict=True):
             if layer in one.heads:
                 own = one.heads[layer]
-                heads = Heads.of(own, tower.n_heads, tower.n_heads, device)
-                chosen = torch.isin(torch.arange(tower.n_heads), torch.tensor(own)).to(device)
+                heads = Heads.of(own, tower.n_heads, tower.n_heads, here)
+                chosen = torch.isin(torch.arange(tower.n_heads), torch.tensor(own)).to(here)
                 mine = None if bool(chosen.all()) else chosen
                 edited.append(_Edited(one, heads, mine, rows, columns))
         layers[layer] = _LayerWork(flat, tuple(reads), tuple(edited), recorder)
-    return VisionWork(layers, attentions, family)
+    work = VisionWork(layers, attentions, family)
+    recorder.rows.update(work.rows)
+    return work
 
 
 def _empty(one: VisionSelection, n_heads: int, device: torch.device) -> Tensor:
