@@ -335,8 +335,9 @@ class VisionWork:
                 raise ModelError(
                     f"layer {layer} of the vision tower was seen to attend over {work.done} positions, but the adapter "
                     f"{self.family!r} describes {work.flat.n}. If the tower takes each image or window on its own "
-                    '(Qwen-VL), use the executor "tap" of a model on this machine, mllm.using("tap"); if it takes the images of a batch padded '
-                    "to one size (Idefics2), run them one by one, batch_size=1; else correct the adapter's patches."
+                    '(Qwen-VL), use the executor "tap" of a model on this machine, mllm.using("tap"); if it takes the '
+                    "images of a batch padded to one size (Idefics2), run them one by one, batch_size=1; else correct "
+                    "the adapter's patches."
                 )
             if work.starved and bool(torch.stack(work.starved).any()):
                 raise EditError(
