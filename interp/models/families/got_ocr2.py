@@ -41,8 +41,7 @@ class GotOcr2(Family):
         Raises:
             ModelError: The tiles do not fit the tower, or the pixel values do not follow from the settings.
         """
-        canvases = [canvas_of(size, processor) for size in sizes]
-        tiles = squashed_tiles(sizes, canvases, inputs, processor, self.name)
+        tiles, canvases = squashed_tiles(sizes, inputs, processor, self.name, canvas_of)
         edges = [_edges(tile, config) for tile in tiles]
         return concatenate([_laid(*one) for one in zip(sizes, canvases, edges, strict=True)])
 
