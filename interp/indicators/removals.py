@@ -33,6 +33,7 @@ from interp.metrics.numbers import plain_array
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
+from interp.tracing.progress_bar import progress_bar
 from interp.tracing.site import Layers
 from interp.tracing.target import Aim, forced
 from interp.tracing.target_variants import KeptTarget
@@ -125,6 +126,8 @@ def checked_masks(masks: Any, n: int, batch: int = 1) -> Bool[np.ndarray, "varia
     return found
 
 
+VARIANTS = "variants"
+"""What bars of one sample count: the ways in which tokens are taken away."""
 SHORT = 16
 """Variants with fewer rows than this share a pass with more than `batch` others."""
 LOGITS = 2**25
@@ -213,8 +216,10 @@ class HideTokens:
             cells = kept.hiding(on, rows, stop, layers)
             return kept.run(len(part), stop, meter, start=min(layers), hidden=cells)
 
-        for start in range(0, len(masks), size):
-            yield from kept.fitting(masks[start : start + size], hiding)
+        with progress_bar("hiding tokens", len(masks), show=len(masks) > size, noun=VARIANTS) as advance:
+            for start in range(0, len(masks), size):
+                yield from kept.fitting(masks[start : start + size], hiding)
+                advance(len(masks[start : start + size]))
 
 
 Stream = Mapping[int, Float[Tensor, "one _ hidden"]]
@@ -271,11 +276,13 @@ class ReplaceEmbeddings:
         own = stream_of(scored.parts[0].kept)
         fill, filling = self._fill(mllm, scored.batch, own)
         values = np.full(len(masks), scored.plain)
-        with Meter(mllm.device) as meter:
+        bar = progress_bar("replacing embeddings", int(masks.any(axis=1).sum()), noun=VARIANTS)
+        with Meter(mllm.device) as meter, bar as advance:
             for part in in_order(masks, batch):
                 values[part] = scored.values(
                     lambda kept, part=part: self._run(kept, masks[part], fill, meter)
                 )
+                advance(len(part))
         return Removed(values, scored.plain, scored.cost + filling + meter.cost)
 
     def to_dict(self) -> dict[str, Any]:
@@ -407,10 +414,12 @@ class PaintPixels:
             made = [_repainted(sample, one) for one in shown]
             return _values(mllm, made, scored.batch.prompt, scored.aim, meter)
 
-        with Meter(mllm.device) as meter:
+        bar = progress_bar("painting over pixels", len(chosen), noun=VARIANTS)
+        with Meter(mllm.device) as meter, bar as advance:
             for start in range(0, len(chosen), batch):
                 part = chosen[start : start + batch]
                 values[part] = np.concatenate(scored.parts[0].kept.fitting(part, painted))
+                advance(len(part))
         return Removed(values, scored.plain, scored.cost + meter.cost)
 
     def fill(self, picture: Picture) -> Picture:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -278,6 +279,38 @@ class Mllm(WrappedModel):
                 f"embeddings takes an encoded batch, mllm.encode(samples); got {type(batch).__name__}."
             )
         return embeddings(self, batch)
+
+    def look(
+        self,
+        image: Any,
+        question: str = "",
+        *,
+        boxes: Iterable[Any] | None = None,
+        indicator: Any = None,
+        layer: int | Literal["auto"] = "auto",
+        prompt: Prompt | None = None,
+        target: Target = Target("greedy"),  # noqa: B008 - frozen
+        generate: int = 16,
+        trust: Literal["quick", "full"] = "quick",
+        seed: int = 0,
+    ) -> Any:
+        """Where the model looks when it answers one question on one image: an `interp.Look`, which shows itself.
+
+            look = mllm.look("scan.png", "Is there a nodule?", boxes=[(120, 80, 180, 150)])
+            look.save("look.html")
+
+        The arguments, what it costs and its errors are those of `interp.look`.
+        """
+        # what draws a look imports this room, so it is found by its name
+        made = import_module("interp.study").look
+        options: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
+        asked: dict[str, Any] = {
+            "indicator": indicator,
+            "layer": layer,
+            "target": target,
+            "generate": generate,
+        }
+        return made(self, image, question, boxes=boxes, trust=trust, seed=seed, **asked, **options)
 
     def score(
         self,
