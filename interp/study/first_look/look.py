@@ -39,6 +39,7 @@ __all__ = ["Indicators", "Look", "covered", "look"]
 Indicators: TypeAlias = str | Indicator | Sequence[str | Indicator] | Mapping[str, Indicator] | None
 Images: TypeAlias = ImageLike | Sequence[ImageLike] | Sample
 N_LIKELY = 5
+SAME = "The same layer as that of the first indicator's map."
 THOUGHT = (
     "The model reasons before it answers: the probability is that of its first tokens, not of the answer."
 )
@@ -241,7 +242,8 @@ class _Making:
                 tokens = found.tokens[0]
                 inside = covered(self.sample, tokens)
                 layer = self._layer(indicator, found[0], next(iter(shown.values()), None))
-                shown[label] = shown_map(label, indicator, found[0], tokens, layer, inside)
+                one = shown_map(label, indicator, found[0], tokens, layer, inside)
+                shown[label] = one if layer == self.layer else replace(one, rule=SAME)
                 maps[label] = found
             except (RunError, ServerError):
                 raise

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["notebook_view", "write_page"]
 
-LARGE, MEDIUM, SMALL = 560, 340, 150
+LARGE, MEDIUM, NOTEBOOK, SMALL = 560, 340, 240, 150
 """Longer sides of the pictures, in pixels."""
 MOST_FRAMES, MOST_SMALL = 8, 2
 """Frames of a video that are shown large; images of each layer and head where there are more."""
@@ -97,9 +97,9 @@ def write_page(look: Look, path: str | os.PathLike[str]) -> Path:
 
 def notebook_view(look: Look) -> Markup:
     """The picture, every indicator's map, the answer and the checks, as a notebook shows them."""
-    pictures = _pictures(look.sample, look.first.tokens, None, "image", MEDIUM)
+    pictures = _pictures(look.sample, look.first.tokens, None, "image", NOTEBOOK)
     for one in look.shown.values():
-        pictures += _pictures(look.sample, one.tokens, one.values, one.name, MEDIUM)
+        pictures += _pictures(look.sample, one.tokens, one.values, one.name, NOTEBOOK)
     notes = [look.first.rule, look.trust.summary, *_missing(look)]
     return notebook_pictures(look.sample.question, [_answer(look)], pictures, notes)
 

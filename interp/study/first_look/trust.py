@@ -17,7 +17,7 @@ from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.metrics import spearman
-from interp.report.html import table
+from interp.report.html import join, span, table
 from interp.report.tables import count, number, percent
 from interp.study.first_look.shown_map import ShownMap
 from interp.study.indicator_comparison.checks import ALL, fixed_targets, shuffled
@@ -116,8 +116,11 @@ class Trust(Sequence[TrustCheck]):
     @property
     def table(self) -> Markup:
         """The checks as a table of HTML."""
-        lines = [(one.name, one.flag, one.finding, one.meaning) for one in self.checks]
-        return table(("check", "verdict", "what was found", "what it means"), lines, kind="text")
+        lines = [
+            (one.name, one.flag, join(one.finding, " ", span(one.meaning, kind="soft")))
+            for one in self.checks
+        ]
+        return table(("check", "verdict", "what was found, and what it means"), lines, kind="text")
 
 
 def quick_checks(

@@ -72,6 +72,8 @@ def test_boxes_choose_the_layer_of_lowest_kl(mllm: Any, sample: Any, look: Look)
     kl = -np.log(shares[:, inside] * inside.sum()).mean(axis=1)
     assert look.first.layer == int(kl.argmin())
     assert "boxes chose it" in look.first.rule
+    assert {one.layer for one in look.shown.values()} == {look.first.layer}
+    assert look.shown["attention"].rule == "The same layer as that of the first indicator's map."
 
 
 def test_several_images_are_all_on_the_page(mllm: Any, tmp_path: Path) -> None:
