@@ -16,7 +16,7 @@ from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import InputFunction, Inputs, input_function
-from interp.tracing.progress_bar import progress_bar
+from interp.tracing.passes.progress_bar import progress_bar
 
 __all__ = ["SmoothGrad"]
 

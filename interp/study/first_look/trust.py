@@ -22,7 +22,7 @@ from interp.report.tables import count, number, percent
 from interp.study.first_look.shown_map import ShownMap
 from interp.study.indicator_comparison.checks import ALL, fixed_targets, shuffled
 from interp.study.indicator_comparison.removal_curves import measured, run_removal, scaled
-from interp.tracing.outlying_norms import sinks
+from interp.tracing.derived.outlying_norms import sinks
 
 __all__ = ["Trust", "TrustCheck", "at_border", "full_checks", "quick_checks"]
 
