@@ -304,14 +304,8 @@ class Mllm(WrappedModel):
         """
         # what draws a look imports this room, so it is found by its name
         made = import_module("interp.study").look
-        options: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
-        asked: dict[str, Any] = {
-            "indicator": indicator,
-            "layer": layer,
-            "target": target,
-            "generate": generate,
-        }
-        return made(self, image, question, boxes=boxes, trust=trust, seed=seed, **asked, **options)
+        how: dict[str, Any] = {"prompt": prompt, "target": target, "generate": generate, "trust": trust}
+        return made(self, image, question, boxes=boxes, indicator=indicator, layer=layer, seed=seed, **how)
 
     def score(
         self,

@@ -126,7 +126,7 @@ def look(
     boxes: Iterable[BoxLike] | None = None,
     indicator: Indicators = None,
     layer: Layer = AUTO,
-    prompt: Prompt = PAPER_PROMPT,
+    prompt: Prompt | None = None,
     target: Target = Target("greedy"),  # noqa: B008 - frozen
     generate: int = 16,
     trust: Literal["quick", "full"] = "quick",
@@ -148,7 +148,7 @@ def look(
         layer: A decoder layer, or "auto": the sum for an indicator whose layers add up; with boxes the layer with the
             lowest KL divergence to them; else the layer with the lowest entropy. The result says which rule chose. The
             layer is chosen by the first indicator's maps, and the others show the same one where they have it.
-        prompt: How the question is put.
+        prompt: How the question is put; by default `PAPER_PROMPT`.
         target: The answer that indicators explain.
         generate: How many tokens of the answer to generate at most.
         trust: "quick", or "full" for deletion against random orders and for shuffled weights too. These take a few
@@ -163,11 +163,14 @@ def look(
     """
     check_call(mllm, prompt, target)
     check_whole("generate, the number of tokens,", generate, 1, PromptError)
+    check_whole("seed", seed, 0)
+    if layer != AUTO if isinstance(layer, str) else isinstance(layer, bool) or not isinstance(layer, int):
+        raise MapError(f'layer is "auto" or a decoder layer, 0, 1, …; got {layer!r:.100}.')
     check_one_of("trust", trust, ("quick", "full"))
     sample, chosen = _sample(image, question, boxes), _indicators(indicator)
     with suitable_threads(mllm):
         own = mllm if mllm.server is not None else mllm.sharing(Prefixes(ProcessCache().once, "look"))
-        made = _Making(own, sample, prompt, target, layer)
+        made = _Making(own, sample, PAPER_PROMPT if prompt is None else prompt, target, layer)
         return made.look(chosen, generate, mllm if trust == "full" else None, seed)
 
 
@@ -319,7 +322,8 @@ def _indicators(given: Indicators) -> dict[str, Any]:
     if not pairs:
         raise MapError('a look needs an indicator; got none. Leave indicator= out, or name one: "attention".')
     for label, one in pairs:
-        if not isinstance(label, str) or not label.strip() or not isinstance(one, Indicator):
+        named = isinstance(label, str) and bool(label.strip())
+        if not named or isinstance(one, type) or not isinstance(one, Indicator):
             raise MapError(
                 f"indicator is one of interp.indicators, such as Attention(), or its name; got {one!r:.100}."
             )
@@ -340,7 +344,7 @@ def _labelled(one: Any) -> tuple[str, Any]:
         return indicator_named(one)
     if isinstance(one, Attention) and one.relative_to is not None:
         return "relative attention", one
-    described = one.to_dict() if isinstance(one, Indicator) else {}
+    described = one.to_dict() if isinstance(one, Indicator) and not isinstance(one, type) else {}
     name = str(described.get("indicator", type(one).__name__))
     return (indicator_named(name)[0] if is_named(name) else name), one
 

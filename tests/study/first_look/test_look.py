@@ -152,6 +152,8 @@ def test_a_thought_has_no_probability_of_its_answer() -> None:
         ({"indicator": Attention(per_head=True)}, MapError, "'attention' has per_head=True"),
         ({"indicator": ["attention", Attention()]}, MapError, "two indicators have the same name"),
         ({"layer": 99}, MapError, "layer is 'auto' or a layer"),
+        ({"layer": "best"}, MapError, 'layer is "auto" or a decoder layer'),
+        ({"indicator": Attention}, MapError, "got <class"),
         ({"generate": 0}, PromptError, "generate, the number of tokens, is"),
         ({"trust": "much"}, MapError, "trust is 'quick' or 'full'; got 'much'"),
     ],
