@@ -294,7 +294,7 @@ def covered(sample: Sample, tokens: TokenMap) -> Float[np.ndarray, " token"] | N
 def _sample(image: Images, question: str, boxes: Iterable[BoxLike] | None) -> Sample:
     """The sample of these arguments."""
     if isinstance(image, Sample):
-        if question or boxes is not None:
+        if boxes is not None or not isinstance(question, str) or question:
             raise SampleError(
                 "a look takes a whole Sample, or an image with question= and boxes=; got both. Change the sample "
                 "instead: sample.replace(question=…, boxes=…)."
