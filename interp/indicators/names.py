@@ -54,7 +54,7 @@ def indicator_named(name: str) -> tuple[str, Any]:
         MapError: No indicator has that name.
 
     >>> indicator_named("token-knockout")
-    ('token knockout', TokenKnockout(layers='all', queries='after_image'))
+    ('token knockout', TokenKnockout(layers='all', queries='after_image', batch=32))
     """
     if not isinstance(name, str) or not is_named(name):
         raise MapError(f"the indicators by name are {', '.join(map(repr, NAMED))}; got {name!r:.100}.")
