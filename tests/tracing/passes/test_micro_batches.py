@@ -287,7 +287,8 @@ class Terminal(Console):
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What is written to a terminal."""
-    Terminal.page = io.StringIO()
+    with progress_bar.progress_bar("annotations", 1):  # resolved once, by what Console is then
+        Terminal.page = io.StringIO()
     monkeypatch.setattr(progress_bar, "Console", Terminal)
     return Terminal.page
 
