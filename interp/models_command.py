@@ -25,7 +25,7 @@ _ATTENDS = {
 }
 """What the values of an adapter's `attends` mean, in plain words."""
 
-_FACTS = ("maps", "attends", "video", "prefix", "images", "executors", "checked")
+_FACTS = ("maps", "attends", "video", "tower", "prefix", "images", "executors", "checked")
 
 
 def models() -> int:
@@ -46,9 +46,9 @@ def models() -> int:
     shown.print(
         "maps: self, the image tokens are positions of the sequence; cross, they are keys of cross-attention layers; "
         "composed, they are latents of a resampler, and maps are products with its attention. "
-        "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. prefix: whether "
-        "the prompt up to the last image token can be run once for many questions. images: whether a sample may have "
-        "several. checked: result of `interp check FAMILY` on tiny random weights "
+        "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. tower: whether "
+        "the vision tower's own attention is read and edited. prefix: whether the prompt up to the last image token "
+        "can be run once for many questions. images: whether a sample may have several. checked: result of `interp check FAMILY` on tiny random weights "
         f"({'; '.join(versions) or 'no record'}). To check your own checkpoint: `interp check FOLDER`."
     )
     shown.print(
@@ -61,7 +61,7 @@ def models() -> int:
 def _wide(each: list[tuple[Any, dict[str, str]]]) -> Table:
     """A column for every fact."""
     made = table("family")
-    made.add_column("image tokens, and checkpoints of the family", min_width=45, overflow="fold")
+    made.add_column("image tokens, and checkpoints of the family", min_width=36, overflow="fold")
     for name in _FACTS:
         made.add_column(name, no_wrap=name in ("executors", "checked"))
     for adapter, facts in each:
@@ -95,7 +95,8 @@ def _facts(adapter: Any, found: dict[str, Any] | None) -> dict[str, str]:
     """The facts of one family. `found` is its record; None if it was never recorded."""
     attends, maps = getattr(adapter, "attends", "causal"), getattr(adapter, "maps", "self")
     video = "yes" if getattr(adapter, "video", False) else "no"
-    known = (maps, _ATTENDS.get(attends, attends), video)
+    tower = "no" if getattr(adapter, "unread_tower", "") or not hasattr(adapter, "patches") else "yes"
+    known = (maps, _ATTENDS.get(attends, attends), video, tower)
     if found is None:
         return dict(zip(_FACTS, (*known, "?", "?", "?", "never recorded"), strict=True))
 
@@ -104,7 +105,7 @@ def _facts(adapter: Any, found: dict[str, Any] | None) -> dict[str, str]:
 
     checked = (
         holds("image prefix", _prefix(attends, maps)),
-        holds("several images", "several"),
+        holds("several images", "several" if getattr(adapter, "several_images", True) else "one"),
         holds("executors", "tap, source"),
         f"{found['passed']}/{found['total']}, {found['date']}",
     )
