@@ -48,7 +48,8 @@ def models() -> int:
         "composed, they are latents of a resampler, and maps are products with its attention. "
         "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. tower: whether "
         "the vision tower's own attention is read and edited. prefix: whether the prompt up to the last image token "
-        "can be run once for many questions. images: whether a sample may have several. checked: result of `interp check FAMILY` on tiny random weights "
+        "can be run once for many questions. images: whether a sample may have several. "
+        "checked: result of `interp check FAMILY` on tiny random weights "
         f"({'; '.join(versions) or 'no record'}). To check your own checkpoint: `interp check FOLDER`."
     )
     shown.print(
