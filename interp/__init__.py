@@ -5,6 +5,7 @@ import interp
 
 mllm = interp.load("organism")
 samples = interp.data.bundled("natural", n=8)
+mllm.look(samples[0]).save("look.html")  # where it looks, as a page
 trace = mllm.trace(samples, reads=[interp.Rows(interp.Site(queries="last", keys="image"))])
 trace[0].rows  # (layer, head, query, token)
 ```
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
         KnockoutSweep,
         LayerChoice,
         LayerSweep,
+        Look,
         ModelSpec,
         ReasoningSweep,
         Refinement,
         choose_layer,
+        look,
     )
     from interp.tracing import (
         Apply,
@@ -85,6 +88,7 @@ __all__ = [
     "KnockoutSweep",
     "LayerChoice",
     "LayerSweep",
+    "Look",
     "Mask",
     "Mllm",
     "ModelSpec",
@@ -111,6 +115,7 @@ __all__ = [
     "image_mask",
     "indicators",
     "load",
+    "look",
     "methods",
     "metrics",
     "models",
@@ -136,10 +141,12 @@ _HOMES = {
         "KnockoutSweep",
         "LayerChoice",
         "LayerSweep",
+        "Look",
         "ModelSpec",
         "ReasoningSweep",
         "Refinement",
         "choose_layer",
+        "look",
     ),
     "inputs.tokens": ("TokenMap", "word"),
     "tracing": (

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from interp.inputs.tokens import TokenMap
 
 __all__ = [
-    "Picture", "answers", "crop", "crop_frame", "data_uri", "drawn", "frame_name", "hidden_tokens", "origin_line",
-    "overlay", "picture", "ramp", "sample_card", "show_maps", "shown_frames", "strengths", "views",
+    "Picture", "answers", "crop", "crop_frame", "data_uri", "drawn", "frame_name", "hidden_tokens",
+    "notebook_pictures", "origin_line", "overlay", "picture", "picture_grid", "ramp", "sample_card", "show_maps",
+    "shown_frames", "strengths", "views",
 ]  # fmt: skip
 
 Picture = tuple[str, Image.Image]
@@ -168,11 +169,35 @@ def sample_card(
         score: A number beside the question.
         columns: Pictures in a row, where there is room; all of them when left out.
     """
-    shown = [
+    shown = _embedded(pictures)
+    return macros().sample(shown, columns or len(shown), question, score, list(lines))
+
+
+def picture_grid(pictures: Sequence[Picture], columns: int) -> Markup:
+    """Pictures with their captions, so many in a row where there is room; empty without pictures."""
+    return macros().pictures(_embedded(pictures), columns) if pictures else Markup("")
+
+
+def notebook_pictures(
+    title: Any, lines: Iterable[Any], pictures: Sequence[Picture], notes: Iterable[Any] = ()
+) -> Markup:
+    """Pictures between lines of text, for a notebook, where no style sheet is loaded.
+
+    Args:
+        title: In bold.
+        lines: Above the pictures.
+        pictures: Caption and picture, side by side where there is room.
+        notes: Below them, in small type.
+    """
+    return macros().notebook(title, list(lines), _embedded(pictures), list(notes))
+
+
+def _embedded(pictures: Iterable[Picture]) -> list[tuple[str, dict[str, Any]]]:
+    """The captions, and each picture as the attributes of an element."""
+    return [
         (caption, {"src": data_uri(one), "width": one.width, "height": one.height})
         for caption, one in pictures
     ]
-    return macros().sample(shown, columns or len(shown), question, score, list(lines))
 
 
 def answers(row: Mapping[str, Any]) -> Markup:
