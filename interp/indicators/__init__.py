@@ -10,7 +10,7 @@ from interp.indicators.baseline_maps import CentrePrior, RandomMap
 from interp.indicators.embedding_replacement import EmbeddingReplacement
 from interp.indicators.input_gradient import InputGradient
 from interp.indicators.integrated_gradients import IntegratedGradients
-from interp.indicators.maps import Maps
+from interp.indicators.maps import Maps, load_maps
 from interp.indicators.occlusion import Occlusion
 from interp.indicators.random_masks import RandomMasks
 from interp.indicators.removals import HideTokens, PaintPixels, Removal, Removed, ReplaceEmbeddings
@@ -43,4 +43,5 @@ __all__ = [
     "TokenKnockout",
     "ValueWeightedAttention",
     "VisionAttention",
+    "load_maps",
 ]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from interp.metrics import METRICS
-from interp.report.theme import GREY, clear, plain
+from interp.report.theme import GREY, INTERVAL, ONE_GROUP, clear, plain
 from interp.stats import MIN_GROUPS
 
 __all__ = [
@@ -103,6 +103,7 @@ def band(summary: pd.DataFrame, name: str, colour: str) -> go.Scatter:
         line={"width": 0},
         mode="lines",
         name=plain(f"{name} 95 %"),
+        meta=INTERVAL,
         legendgroup=name,
         showlegend=False,
         hoverinfo="skip",
@@ -119,6 +120,7 @@ def group_lines(scores: pd.DataFrame, name: str, colour: str) -> list[go.Scatter
             mode="lines",
             line={"color": clear(colour, 0.35), "width": 1},
             name=plain(f"{name} · group {group}"),
+            meta=ONE_GROUP,
             legendgroup=name,
             showlegend=False,
             hoverinfo="skip",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from numbers import Integral
 from operator import add
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
+from interp.errors import EditError, MapError, ModelError, PromptError, ServerError, SiteError
+from interp.inputs import archive
 from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
+from interp.inputs.text import brief
 from interp.inputs.tokens import TokenMap, Word
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.decoding import Decoding, Draw
@@ -49,6 +53,7 @@ from interp.tracing.run import (
 from interp.tracing.source import source_pass
 from interp.tracing.stages import Stages, check_stages, make_stages, said_by
 from interp.tracing.thoughts import Said
+from interp.tracing.trace_records import array_line, sample_parts, sample_record, trace_html, trace_lines
 from interp.tracing.vision_request import Tower, VisionSelection, of_tower
 from interp.tracing.vision_work import VisionWork, make_vision_work
 from interp.tracing.wrapped import WrappedModel
@@ -62,6 +67,7 @@ __all__ = [
     "check_decoding",
     "ends",
     "execute",
+    "load_trace",
     "trace",
 ]
 
@@ -123,6 +129,11 @@ class SampleTrace:
         """
         return _only(self.reads, "experts", "Experts()")
 
+    def __repr__(self) -> str:
+        answer = "" if self.answer is None else f", answer {brief(self.answer)}"
+        lines = "".join(f"\n  read     {array_line(read)}" for read in self.reads)
+        return f"SampleTrace({self.tokens.length} tokens{answer}){lines}"
+
 
 @dataclass(frozen=True, eq=False)
 class Trace(Sequence):
@@ -162,6 +173,48 @@ class Trace(Sequence):
             SiteError: The trace has no read, or several.
         """
         return _joined([sample.rows for sample in self.samples])
+
+    def __repr__(self) -> str:
+        lines = "".join(f"\n  {name:<11}{line}" for name, line in trace_lines(self))
+        return f"Trace of {len(self.samples)} sample{'' if len(self.samples) == 1 else 's'}{lines}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what was read, and the samples with their answers."""
+        return trace_html(self)
+
+    def save(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Writes the trace to one file that holds no code, whole or not at all, and returns its path.
+
+        `interp.load_trace(path)` reads it. Samples and their images are not kept.
+
+        Args:
+            path: The file, such as "trace.safetensors".
+
+        Raises:
+            MapError: No path. Inside `mllm.nn.trace`, where `.save()` keeps a value, write `nnsight.save(trace)`.
+            RunError: The file cannot be written.
+        """
+        if path is None:
+            raise MapError(archive.SAVE_ADVICE.format(what="trace"))
+        content = {
+            "samples": list(map(sample_record, self.samples)),
+            "logits": self.logits,
+            "answers": self.answers,
+            "cost": asdict(self.cost),
+        }
+        return archive.write(path, "trace", content)
+
+
+def load_trace(path: str | os.PathLike[str]) -> Trace:
+    """Returns the trace that `Trace.save` wrote.
+
+    Raises:
+        MapError: No such file, or one that is damaged, of another kind or of a later version.
+    """
+    content = archive.read(path, "trace")
+    samples = tuple(SampleTrace(**sample_parts(record)) for record in content["samples"])
+    tokens = tuple(one.tokens for one in samples)
+    return Trace(samples, content["logits"], content["answers"], tokens, Cost(**content["cost"]))
 
 
 def _only(reads: Sequence[xr.DataArray], names: Sequence[str], example: str) -> xr.DataArray:
