@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ POINTS = 7.5
 PIXELS = 96
 """Of an inch, in SVG and CSS."""
 DPI = 300
+SECONDS = 180
+"""How long one figure may take, with the start of the browser."""
 MOST = {1: 2, 2: 4}
 """Columns of the paper → panels beside one another."""
 LONG = 40
@@ -60,15 +64,16 @@ def export_figures(
         RunError: A file cannot be written.
     """
     check_export(formats, columns)
-    target, written = as_path("folder", folder), []
-    for name, figure in figures.items():
-        for width in dict.fromkeys(columns):
-            shown = printable(figure, width)
-            for kind in dict.fromkeys(formats):
-                path = target / f"{_file_name(name)}-{width}col.{kind}"
-                write_atomically(path, _rendered(shown, kind))
-                written.append(path)
-    return written
+    target = as_path("folder", folder)
+    jobs = {
+        target / f"{_file_name(name)}-{width}col.{kind}": (printable(figure, width), kind)
+        for name, figure in figures.items()
+        for width in dict.fromkeys(columns)
+        for kind in dict.fromkeys(formats)
+    }
+    for path, drawn in zip(jobs, _rendered(list(jobs.values())), strict=True):
+        write_atomically(path, drawn)
+    return list(jobs)
 
 
 def export_tables(tables: Mapping[str, pd.DataFrame], folder: str | os.PathLike[str]) -> list[Path]:
@@ -173,20 +178,31 @@ def check_export(formats: Sequence[str], columns: Sequence[int]) -> None:
         )
 
 
-def _rendered(figure: go.Figure, kind: str) -> bytes:
-    """The figure as a file of this format, drawn by a browser without the network."""
+def _rendered(jobs: Sequence[tuple[go.Figure, str]]) -> list[bytes]:
+    """Each figure as a file of its format, drawn by one browser without the network."""
+    if not jobs:
+        return []
+    with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a running event loop
+        try:
+            return pool.submit(lambda: asyncio.run(_drawn(jobs))).result()
+        except Exception as error:
+            raise StudyError(
+                f"kaleido could not draw the figures ({type(error).__name__}: {error}). It needs Chrome or Chromium: "
+                "install one with the system's packages, name it in the environment variable BROWSER_PATH, or write "
+                "tables alone: export(folder, formats=())."
+            ) from error
+
+
+async def _drawn(jobs: Sequence[tuple[go.Figure, str]]) -> list[bytes]:
     import kaleido
 
-    scale = DPI / PIXELS if kind == "png" else 1
-    options = {"format": kind, "width": figure.layout.width, "height": figure.layout.height, "scale": scale}
-    try:
-        return kaleido.calc_fig_sync(figure, opts=options, kopts={"mathjax": False})
-    except Exception as error:
-        raise StudyError(
-            f"kaleido could not draw a figure ({type(error).__name__}: {error}). It needs Chrome or Chromium: install "
-            "one with the system's packages, name it in the environment variable BROWSER_PATH, or write tables alone: "
-            "export(folder, formats=())."
-        ) from error
+    found = []
+    async with kaleido.Kaleido(n=1, mathjax=False, timeout=SECONDS) as browser:
+        for figure, kind in jobs:
+            size = {"width": figure.layout.width, "height": figure.layout.height}
+            scale = DPI / PIXELS if kind == "png" else 1
+            found.append(await browser.calc_fig(figure, opts={"format": kind, **size, "scale": scale}))
+    return found
 
 
 def _file_name(name: str) -> str:

@@ -10,6 +10,8 @@ import plotly.graph_objects as go
 __all__ = ["Space", "n_columns", "reflowed"]
 
 NEAR = 1e-3
+BAR = 62
+"""Pixels that a flat colour bar takes, with its title and its ticks."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,27 @@ def reflowed(figure: go.Figure, most: int, space: Space | None = None) -> go.Fig
         for place, panel in enumerate(row):
             left = place * (width + room.between)
             _place(found, figure, panel, (left, left + width), (bottom, top), first=place == 0)
+    below = _bars_below(found, height) if most == 1 else 0
     return found.update_layout(
-        height=height + room.top + room.bottom,
-        margin={"t": room.top, "b": room.bottom},
+        height=height + room.top + room.bottom + below,
+        margin={"t": room.top, "b": room.bottom + below, "l": 60, "r": 20},
         meta={"min_width": 0},
     )
+
+
+def _bars_below(figure: go.Figure, height: float) -> int:
+    """Lays the colour bars of the figure's colour axes flat below its panels; returns the pixels they take."""
+    axes = sorted(name for name in figure.layout.to_plotly_json() if name.startswith("coloraxis"))
+    for number, name in enumerate(axes):
+        place = {
+            "orientation": "h",
+            "x": 0.5,
+            "xanchor": "center",
+            "y": -(56 + BAR * number) / height,
+            "yanchor": "top",
+        }
+        figure.layout[name].colorbar.update(**place, len=1.0, title={"side": "top"})
+    return BAR * len(axes)
 
 
 def _panels(figure: go.Figure) -> list[_Panel]:
