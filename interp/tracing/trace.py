@@ -102,7 +102,7 @@ class SampleTrace:
 
     def __repr__(self) -> str:
         answer = "" if self.answer is None else f", answer {brief(self.answer)}"
-        lines = "".join(f"\n  read     {array_line(read)}" for read in self.reads)
+        lines = "".join(f"\n  reads[{j}]  {array_line(read)}" for j, read in enumerate(self.reads))
         return f"SampleTrace({self.tokens.length} tokens{answer}){lines}"
 
 
@@ -146,7 +146,7 @@ class Trace(Sequence):
         return _joined([sample.rows for sample in self.samples])
 
     def __repr__(self) -> str:
-        lines = "".join(f"\n  {name:<11}{line}" for name, line in trace_lines(self))
+        lines = "".join(f"\n  {name:<14}{line}" for name, line in trace_lines(self))
         return f"Trace of {len(self.samples)} sample{'' if len(self.samples) == 1 else 's'}{lines}"
 
     def _repr_html_(self) -> str:

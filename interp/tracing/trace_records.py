@@ -36,14 +36,13 @@ def cost_line(cost: Cost) -> str:
 
 def trace_lines(trace: Any) -> list[tuple[str, str]]:
     """Name and content of each line about an `interp.Trace`: reads of the first sample, answers, logits, cost."""
-    reads = [("read", array_line(read)) for read in trace.samples[0].reads] if trace.samples else []
+    first = trace.samples[0].reads if trace.samples else ()
+    reads = [(f"[0].reads[{j}]", array_line(read)) for j, read in enumerate(first)]
     answers = []
     if trace.answers:
         more = f", and {len(trace.answers) - SHOWN} more" if len(trace.answers) > SHOWN else ""
         answers = [("answers", ", ".join(map(brief, trace.answers[:SHOWN])) + more)]
-    which = " of [0]" if len(trace.samples) > 1 else ""
-    named = [(f"{name}{which}", line) for name, line in reads]
-    return [*named, *answers, ("logits", array_line(trace.logits)), ("cost", cost_line(trace.cost))]
+    return [*reads, *answers, ("logits", array_line(trace.logits)), ("cost", cost_line(trace.cost))]
 
 
 def trace_html(trace: Any) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from interp.tracing.execution import execute
 from numpy.testing import assert_allclose
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -19,6 +18,7 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Target, diff
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
 from interp.tracing.cost import Meter
+from interp.tracing.execution import execute
 from interp.tracing.target import ANSWER_ROWS, PROMPT_LAST, aims, answer_ids, forced
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import greedy

@@ -13,13 +13,13 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
-from interp.tracing.layers.recorder import Recorder
 
 import interp
 from interp import Boost, Decoding, Knockout, Mllm, PatchResidual, Residual, Rows, Site, Target, indicators
 from interp.errors import EditError, ModelError, ServerError
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import input_function, row_gradients
+from interp.tracing.layers.recorder import Recorder
 from interp.tracing.lens.served import ServedLens
 from interp.tracing.remote.connection import Connection
 from interp.tracing.remote.job_passes import brought

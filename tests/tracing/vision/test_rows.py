@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from interp.tracing.layers.recorder import Recorder
 from numpy.testing import assert_allclose
 
 import interp
@@ -20,6 +19,7 @@ from interp.errors import ModelError, SiteError
 from interp.models.families.gemma3 import Gemma3
 from interp.tracing import Mllm
 from interp.tracing.attention.call import Call
+from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.vision_request import Tower, vision_edits, vision_selection
 from interp.tracing.vision.work import make_vision_work
 from tests.covering import every_family
