@@ -31,8 +31,10 @@ PIXELS = 96
 DPI = 300
 SECONDS = 180
 """How long one figure may take, with the start of the browser."""
-MOST = {1: 2, 2: 4}
+MOST = {1: 1, 2: 4}
 """Columns of the paper → panels beside one another."""
+LEGEND_ROW = 20
+"""Pixels of a line of the legend."""
 LONG = 40
 """A table of more rows may break over pages."""
 SIGNS = {"−": "$-$", "→": r"$\rightarrow$", "←": r"$\leftarrow$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
@@ -126,16 +128,15 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
         columns: 1 or 2. Panels that do not fit beside one another go below one another.
     """
     size = POINTS * PIXELS / 72
-    wide = n_columns(figure) > MOST[columns]
-    found = (
-        reflowed(figure, MOST[columns], Space(panel=150, gap=64, top=30, bottom=80))
-        if wide
-        else go.Figure(figure)
-    )
+    wide, rows = n_columns(figure) > MOST[columns], _legend_rows(figure, columns)
+    room = Space(panel=150, gap=64, top=30, bottom=56 + LEGEND_ROW * rows)
+    found = reflowed(figure, MOST[columns], room) if wide else go.Figure(figure)
     height = found.layout.height or 400
+    if not wide:
+        height = height * (0.7 if columns == 1 else 0.85) + (LEGEND_ROW * rows if columns == 1 else 0)
     found.update_layout(
         width=round(WIDTHS[columns] * PIXELS),
-        height=round(height if wide else height * (0.75 if columns == 1 else 0.85)),
+        height=round(height),
         paper_bgcolor="white",
         plot_bgcolor="white",
         font={"size": size, "color": "black", "family": "Helvetica, Arial, sans-serif"},
@@ -176,6 +177,14 @@ def check_export(formats: Sequence[str], columns: Sequence[int]) -> None:
             "figures as SVG and PNG need kaleido, which is not installed. Install interp[images], or write tables "
             "alone: export(folder, formats=())."
         )
+
+
+def _legend_rows(figure: go.Figure, columns: int) -> int:
+    """About how many lines the legend takes: two entries a line in one column of a paper, five in two."""
+    if figure.layout.showlegend is False:
+        return 0
+    named = [trace for trace in figure.data if trace.name and trace.showlegend is not False]
+    return -(-len(named) // (2 if columns == 1 else 5))
 
 
 def _rendered(jobs: Sequence[tuple[go.Figure, str]]) -> list[bytes]:

@@ -99,7 +99,7 @@ def test_a_printed_figure_has_the_width_and_type_of_a_paper(columns: int, inches
     fonts = [font for font in sizes(found.to_plotly_json()["layout"]) if font < 30]
     assert min(fonts) >= 7 * 96 / 72
     lefts = {found.layout[name].domain[0] for name in ("xaxis", "xaxis2", "xaxis3")}
-    assert len(lefts) == (2 if columns == 1 else 3)  # three panels do not fit into one column of a paper
+    assert len(lefts) == (1 if columns == 1 else 3)  # panels beside one another do not fit into one column
 
 
 @pytest.mark.parametrize(
