@@ -84,7 +84,9 @@ def reflowed(figure: go.Figure, most: int, space: Space | None = None) -> go.Fig
 
 def _bars_below(figure: go.Figure, height: float) -> int:
     """Lays the colour bars of the figure's colour axes flat below its panels; returns the pixels they take."""
-    axes = sorted(name for name in figure.layout.to_plotly_json() if name.startswith("coloraxis"))
+    marks = [getattr(trace, "marker", None) for trace in figure.data]
+    used = {getattr(one, "coloraxis", None) for one in (*figure.data, *filter(None, marks))}
+    axes = sorted(used & set(figure.layout.to_plotly_json()))
     for number, name in enumerate(axes):
         place = {
             "orientation": "h",
