@@ -91,7 +91,7 @@ def test_a_figure_is_drawn_when_it_is_scrolled_to(tab: Tab) -> None:
     assert said is not None
     assert said.startswith("Figure. Upwards: AUROC ↑, higher is better. Across: layer. The numbers are")
     tab.page.get_by_role("link", name="Figures").click()
-    tab.page.wait_for_selector("#figure-lines .xtick")
+    tab.page.wait_for_selector("#figure-lines .xtick text")
 
 
 def test_a_table_is_sorted_by_number_with_keys(tab: Tab) -> None:
@@ -132,7 +132,7 @@ def test_a_gallery_is_unfolded_filtered_and_sorted(tab: Tab) -> None:
 def test_panels_go_below_one_another_on_a_narrow_screen(browser: Any, url: str) -> None:
     tab = opened(browser, url, width=390)
     tab.page.get_by_role("link", name="Figures").click()
-    tab.page.wait_for_selector("#figure-lines .xtick")
+    tab.page.wait_for_selector("#figure-lines .xtick text")
     titles = tab.page.locator("#figure-lines .annotation").all()
     boxes = [one.bounding_box() for one in titles]
     assert [one.inner_text() for one in titles] == ["natural", "medical"]
@@ -144,7 +144,7 @@ def test_panels_go_below_one_another_on_a_narrow_screen(browser: Any, url: str) 
 def test_all_is_there_on_paper(tab: Tab) -> None:
     tab.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     tab.page.emulate_media(media="print", color_scheme="dark")
-    tab.page.wait_for_selector("#figure-lines .xtick")
+    tab.page.wait_for_selector("#figure-lines .xtick text")
     assert len(shown(tab, "tbody tr")) == 60
     assert len(shown(tab, ".sample")) == 40
     assert tab.page.locator(".tools:visible").count() == 0

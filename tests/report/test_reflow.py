@@ -63,3 +63,16 @@ def test_a_figure_that_fits_stays_as_it_is(figure: go.Figure) -> None:
     assert figure.to_dict() == before
     single = go.Figure(go.Scatter(x=[1], y=[1]))
     assert reflowed(single, 1) is single
+
+
+def test_colour_bars_lie_below_a_column_of_panels(figure: go.Figure) -> None:
+    for trace, axis in zip(figure.data, ("coloraxis", "coloraxis2", *["coloraxis"] * 4), strict=True):
+        trace.update(marker={"color": [0, 1], "coloraxis": axis})
+    bar = {"colorbar": {"title": {"text": "share", "side": "right"}}}
+    figure.update_layout(coloraxis=bar, coloraxis2=bar, coloraxis3=bar)  # nothing uses the third one
+    found = reflowed(figure, 1)
+    places = [found.layout[name].colorbar for name in ("coloraxis", "coloraxis2")]
+    assert [(one.orientation, one.title.side) for one in places] == [("h", "top")] * 2
+    assert 0 > places[0].y > places[1].y
+    assert found.layout.coloraxis3.colorbar.orientation is None
+    assert found.layout.margin.b > reflowed(figure, 2).layout.margin.b
