@@ -89,6 +89,7 @@ class ActivationPatching:
         partners = dict(self.partners)
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
+            """A sample's map, and its cost; its partner is the one named for its id."""
             (sample,), (tokens,) = batch.samples, batch.tokens
             partner = partners.get(sample.id)
             if partner is None:

@@ -19,7 +19,7 @@ from interp.models.resizing import (
     whole,
 )
 
-__all__ = ["canvas_of", "tiled_footprints"]
+__all__ = ["canvas_of", "squashed_tiles", "tiled_footprints"]
 
 
 def tiled_footprints(
@@ -46,13 +46,36 @@ def tiled_footprints(
     Raises:
         ModelError: The tiles are not square, or the pixel values do not follow from the settings.
     """
-    tiles = [squashed_size(size, processor, family) for size in sizes]
     canvases = [canvas_of(size, processor) for size in sizes]
+    tiles = squashed_tiles(sizes, canvases, inputs, processor, family)
+    sides = [_side(tile, family, patch, ratio) for tile in tiles]
+    return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
+
+
+def squashed_tiles(
+    sizes: Sequence[Size],
+    canvases: Sequence[tuple[int, int]],
+    inputs: Mapping[str, Any],
+    processor: Any,
+    family: str,
+) -> list[Size]:
+    """Returns the (width, height) of each image's views: its tiles and, where there are several, the whole image.
+
+    Args:
+        sizes: (width, height) of each image.
+        canvases: The (columns, rows) of tiles that each image is cut into.
+        inputs: The processor's output.
+        processor: The processor.
+        family: The family's name, for messages.
+
+    Raises:
+        ModelError: Views are not of one size, or the pixel values do not follow from the settings.
+    """
+    tiles = [squashed_size(size, processor, family) for size in sizes]
     counts = [cols * rows + (cols * rows > 1) for cols, rows in canvases]
     views = [tile for tile, count in zip(tiles, counts, strict=True) for _ in range(count)]
     check_views(inputs, views, sizes, processor)
-    sides = [_side(tile, family, patch, ratio) for tile in tiles]
-    return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
+    return tiles
 
 
 def canvas_of(size: Size, processor: Any) -> tuple[int, int]:

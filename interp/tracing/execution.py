@@ -112,21 +112,7 @@ def execute(
     """
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
-    tower = None
-    if any(map(of_tower, (*reads, *edits))):
-        tower = Tower(batch.patches, mllm.n_vision_layers, mllm.n_vision_heads)
-    request = resolve(
-        reads,
-        edits,
-        batch.tokens,
-        n_layers=mllm.n_layers,
-        n_heads=mllm.n_heads,
-        linear=mllm.linear_heads,
-        visibility=mllm.visibility,
-        routed=mllm.routers if any(isinstance(read, Experts) for read in reads) else (),
-        tower=tower,
-        cross=mllm.cross_layers,
-    )
+    request = _request(mllm, batch, reads, edits)
     merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
         options = {"generation": generation, "decoding": decoding, "keep": keep}
@@ -141,6 +127,25 @@ def execute(
         outcome = _run(mllm, batch, before, request, meter, how, decoding, keep)
     refuse(mllm, batch, outcome.lost, edits)
     return batch, request, outcome
+
+
+def _request(mllm: WrappedModel, batch: Batch, reads: Sequence[Read], edits: Sequence[Edit]) -> Request:
+    """What reads and edits cover in a batch."""
+    tower = None
+    if any(map(of_tower, (*reads, *edits))):
+        tower = Tower(batch.patches, mllm.n_vision_layers, mllm.n_vision_heads)
+    return resolve(
+        reads,
+        edits,
+        batch.tokens,
+        n_layers=mllm.n_layers,
+        n_heads=mllm.n_heads,
+        linear=mllm.linear_heads,
+        visibility=mllm.visibility,
+        routed=mllm.routers if any(isinstance(read, Experts) for read in reads) else (),
+        tower=tower,
+        cross=mllm.cross_layers,
+    )
 
 
 def _merged(

@@ -477,6 +477,7 @@ class _ValuesElsewhere(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, function: InputFunction) -> Tensor:  # pyright: ignore
+        """The values, with their gradient kept for `backward`."""
         values, gradient = function.both_elsewhere(inputs)
         ctx.save_for_backward(gradient.to(inputs.dtype))
         ctx.places = function.places
@@ -484,11 +485,10 @@ class _ValuesElsewhere(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, along: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        """The gradient along `along`; each sample's value depends on its own part of the inputs."""
         (gradient,) = ctx.saved_tensors
         found = gradient.clone()
-        for share, place in zip(
-            along, ctx.places, strict=True
-        ):  # each sample's value depends on its own part
+        for share, place in zip(along, ctx.places, strict=True):
             found[place] *= share
         return found, None
 

@@ -135,7 +135,7 @@ def test_panels_go_below_one_another_on_a_narrow_screen(browser: Any, url: str) 
     tab.page.wait_for_selector("#figure-lines .xtick text")
     titles = tab.page.locator("#figure-lines .annotation").all()
     boxes = [one.bounding_box() for one in titles]
-    assert [one.inner_text() for one in titles] == ["natural", "medical"]
+    assert [one.text_content() for one in titles] == ["natural", "medical"]
     assert boxes[0]["y"] + boxes[0]["height"] < boxes[1]["y"]
     assert tab.page.evaluate("document.documentElement.scrollWidth") == 390
     tab.close()

@@ -122,7 +122,7 @@ def test_a_prefix_up_to_the_last_row_serves_reads_of_it(mllm):
     assert_allclose(after.logits, whole.logits, atol=3e-5)
     for mine, reference in zip(after, whole, strict=True):
         assert_allclose(mine.rows, reference.rows, atol=2e-6)
-    if mllm.visibility.prefix_exact:
+    if mllm.visibility.attends != "prefix":
         assert after.cost.tokens == len(prefix)
 
 

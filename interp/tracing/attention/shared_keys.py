@@ -1,4 +1,4 @@
-"""Attention of many variants of one prompt side by side: shared keys before them, each with cells of its own hidden."""
+"""Attention of many variants of one prompt side by side: they share its keys, and each hides cells of its own."""
 
 from __future__ import annotations
 

@@ -122,6 +122,7 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
     own, heads = mllm.encoder.part(batch, firsts), tuple(lengths[i] for i in firsts)
 
     def make() -> Prefix:
+        """Runs the different prefixes, and checks what they hold."""
         if (
             mllm.server is not None or mllm.maps == "cross"
         ):  # nothing is kept there, or no rows hold the image

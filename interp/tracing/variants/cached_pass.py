@@ -315,6 +315,7 @@ class _Watch:
 
     def _before(self, i: int) -> Callable[[nn.Module, Any], None]:
         def before(_: nn.Module, arguments: Any) -> None:
+            """Keeps what enters layer i, what comes beside it, and what was added since the layer before."""
             hidden = arguments[0]
             if i in self.layers:
                 self.entering[i] = hidden.clone()

@@ -50,6 +50,7 @@ class _Flat:
 
     @classmethod
     def of(cls, patches: Sequence[PatchMap]) -> _Flat:
+        """Where the patches of all samples lie in one sequence, one sample after the other."""
         starts = np.cumsum([0, *(one.length for one in patches)])
         slots = tuple(start + one.slots for start, one in zip(starts[:-1], patches, strict=True))
         first = [

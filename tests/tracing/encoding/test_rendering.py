@@ -51,6 +51,7 @@ PROMPTS = (
 )
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("template", ["its own", None], ids=["template", "fallback"])
 @pytest.mark.parametrize("family", every_family())
 def test_a_question_is_where_another_one_changes_the_tokens(family, template):
