@@ -19,8 +19,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study
+    from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study, report
     from interp.errors import InterpError
+    from interp.indicators import load_maps
     from interp.inputs.masks import Mask
     from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.inputs.sample import Box, Sample
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         Trace,
         image_mask,
         load,
+        load_trace,
         positions,
         sinks,
         wrap,
@@ -116,20 +118,34 @@ __all__ = [
     "indicators",
     "load",
     "look",
+    "load_maps",
+    "load_trace",
     "methods",
     "metrics",
     "models",
     "positions",
     "reader_study",
+    "report",
     "sinks",
     "word",
     "wrap",
 ]
 
-_MODULES = ("conformance", "curation", "data", "indicators", "methods", "metrics", "models", "reader_study")
+_MODULES = (
+    "conformance",
+    "curation",
+    "data",
+    "indicators",
+    "methods",
+    "metrics",
+    "models",
+    "reader_study",
+    "report",
+)
 _HOMES = {
     "errors": ("InterpError",),
     "methods": ("Answer",),
+    "indicators": ("load_maps",),
     "inputs.masks": ("Mask",),
     "inputs.prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "inputs.sample": ("Box", "Sample"),
@@ -152,7 +168,7 @@ _HOMES = {
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "ScaleWeights", "ScaleScores"),
         *("Contrast", "Decoding", "Experts", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
-        *("image_mask", "load", "positions", "sinks", "wrap"),
+        *("image_mask", "load", "load_trace", "positions", "sinks", "wrap"),
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -10,7 +10,7 @@ from interp.indicators.baseline_maps import CentrePrior, RandomMap
 from interp.indicators.embedding_replacement import EmbeddingReplacement
 from interp.indicators.input_gradient import InputGradient
 from interp.indicators.integrated_gradients import IntegratedGradients
-from interp.indicators.maps import Maps
+from interp.indicators.maps import Maps, load_maps
 from interp.indicators.names import NAMED, indicator_named
 from interp.indicators.occlusion import Occlusion
 from interp.indicators.random_masks import RandomMasks
@@ -46,4 +46,5 @@ __all__ = [
     "ValueWeightedAttention",
     "VisionAttention",
     "indicator_named",
+    "load_maps",
 ]

@@ -372,6 +372,13 @@ def model_calls() -> dict[str, list[Call]]:
             Call("TokenMap.lost_area", tokens.lost_area, given(boxes=[(1, 2, 9, 9)])),
             Call("TokenMap.to_pixels", tokens.to_pixels, given(values=np.ones(tokens.n))),
             Call("Maps", indicators.Maps, given(arrays=at.maps.arrays, tokens=at.maps.tokens, cost=Cost())),
+            Call("Maps.save", at.maps.save, given(path="saved-maps")),
+            Call("load_maps", interp.load_maps, lambda: {"path": at.maps.save("saved-maps")}),
+            Call(
+                "load_trace",
+                interp.load_trace,
+                lambda: {"path": mllm.trace([at.sample]).save("saved-trace")},
+            ),
         ],
         "indicators on a model": [
             Call("Attention(…)()", maps.__call__, on_model),

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 
+from interp.inputs.notebook import block, thumbnails
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.report.gallery import (
     Picture,
     frame_name,
-    notebook_pictures,
     overlay,
     picture,
     picture_grid,
@@ -95,13 +95,18 @@ def write_page(look: Look, path: str | os.PathLike[str]) -> Path:
     )
 
 
-def notebook_view(look: Look) -> Markup:
+def notebook_view(look: Look) -> str:
     """The picture, every indicator's map, the answer and the checks, as a notebook shows them."""
     pictures = _pictures(look.sample, look.first.tokens, None, "image", NOTEBOOK)
     for one in look.shown.values():
         pictures += _pictures(look.sample, one.tokens, one.values, one.name, NOTEBOOK)
     notes = [look.first.rule, look.trust.summary, *_missing(look)]
-    return notebook_pictures(look.sample.question, [_answer(look)], pictures, notes)
+    return block(
+        look.sample.question or "(no question)",
+        paragraph(_answer(look)),
+        thumbnails(pictures),
+        *(paragraph(note) for note in notes),
+    )
 
 
 def _answer(look: Look) -> Markup:
