@@ -26,8 +26,9 @@ from PIL import Image
 FOLDER = Path(__file__).parent
 LARGEST = 300_000
 """Bytes of a stored notebook."""
-WIDTH, HEIGHT, COLOURS = 720, 420, 96
+WIDTH, HEIGHT, COLOURS = 720, 420, 200
 PLOTLY, PNG = "application/vnd.plotly.v1+json", "image/png"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 CHANGES = {
     "an absolute path": r"(?<![\w.:/])/(?:tmp|home|root|work|usr|opt|var|Users|private)/",
     "the address of an object": r"\bat 0x[0-9a-f]+",
@@ -89,17 +90,22 @@ def painter() -> Iterator[Any]:
 
 
 def small(picture: bytes) -> bytes:
-    """The same picture as a PNG of few colours, at most `WIDTH` pixels wide."""
-    image = Image.open(BytesIO(picture)).convert("RGB")
+    """The same picture as a PNG of few colours on white, at most `WIDTH` pixels wide."""
+    drawn = Image.open(BytesIO(picture)).convert("RGBA")
+    image = Image.new("RGB", drawn.size, "white")
+    image.paste(drawn, mask=drawn)
     if image.width > WIDTH:
         image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
     into = BytesIO()
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(into, "PNG", optimize=True)
+    image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        into, "PNG", optimize=True
+    )
     return into.getvalue()
 
 
 def make_static(notebook: Any, draw: Any) -> None:
     """Replaces figures by pictures, makes pictures small, and drops what only a live notebook can show."""
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
@@ -109,6 +115,8 @@ def make_static(notebook: Any, draw: Any) -> None:
 
 def _is_progress(output: Any) -> bool:
     """Whether an output is nothing but a bar that moved, such as that of loading weights."""
+    if WIDGET in output.get("data", {}):
+        return True
     lines = re.split(r"[\r\n]+", output.get("text", "").strip())
     return output.get("name") == "stderr" and all("it/s]" in line for line in lines)
 
@@ -142,8 +150,8 @@ def faults(path: Path) -> list[str]:
         text = "".join(str(part) for kind, part in one.get("data", {}).items() if kind != PNG)
         text += one.get("text", "")
         found += [f"{what} is stored: {text[:300]}" for what, how in CHANGES.items() if re.search(how, text)]
-        if PLOTLY in one.get("data", {}) or "<script" in text:
-            found.append("a figure is stored that needs JavaScript")
+        if {PLOTLY, WIDGET} & set(one.get("data", {})) or "<script" in text:
+            found.append("an output is stored that needs JavaScript")
     return found
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import re
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat.v4 as make
 import pytest
 
 import interp
@@ -36,8 +39,8 @@ def documented() -> list[str]:
 
 
 def shown(markdown: str, page: str) -> str:
-    files = SimpleNamespace(file=SimpleNamespace(src_uri=page))
-    return outside_pages.on_page_markdown(markdown, files, None, None)  # pyright: ignore[reportArgumentType]
+    about = SimpleNamespace(file=SimpleNamespace(src_uri=page), meta={})
+    return outside_pages.on_page_markdown(markdown, about, None, None)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("room", ["", *ROOMS])
@@ -85,6 +88,30 @@ def test_a_link_to_nowhere_is_a_warning(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_a_list_right_after_text_becomes_a_list() -> None:
     assert shown("These:\n- one\n- two\n", "data.md") == "These:\n\n- one\n- two\n"
+
+
+def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path) -> None:
+    picture = base64.b64encode(b"a picture").decode()
+    outputs = [
+        make.new_output("display_data", data={"image/png": picture, "text/plain": "<Image>"}),
+        make.new_output("execute_result", data={"text/html": "<style>td {}</style><table></table>"}),
+        make.new_output("stream", text="says: yellow\n"),
+    ]
+    cells = [make.new_markdown_cell("# Look"), make.new_code_cell("look()", outputs=outputs)]
+    path = tmp_path / "10_look.ipynb"
+    path.write_text(json.dumps(make.new_notebook(cells=cells)))
+    (name, content), (page, text) = outside_pages.pages_of(path)
+    assert (name, content, page) == ("10_look-01-0.png", b"a picture", "10_look.md")
+    assert isinstance(text, str)
+    for part in (
+        "# Look",
+        "```python\nlook()\n```",
+        f"![]({name})",
+        "\n<table></table>",
+        "says: yellow\n```",
+    ):
+        assert part in text
+    assert "style" not in text
 
 
 def test_links_of_every_page_lead_somewhere(caplog: pytest.LogCaptureFixture) -> None:

@@ -78,6 +78,27 @@ def test_faults_of_a_stored_notebook_are_found(tmp_path: Path) -> None:
     assert "no picture is stored" in found
 
 
+def test_figures_become_pictures_and_bars_vanish() -> None:
+    import nbformat.v4 as make
+
+    from notebooks.stored_outputs import PLOTLY, PNG, WIDGET, make_static
+
+    outputs = [
+        make.new_output("display_data", data={PLOTLY: {"data": []}, "text/html": "<script>"}),
+        make.new_output("display_data", data={WIDGET: {}, "text/plain": "Loading: 100%"}),
+        make.new_output("display_data", data={"text/html": "<script>plotly.js</script>"}),
+        make.new_output("stream", name="stderr", text="\rload: 0%| 0/9 [?it/s]\rload: 9/9 [8.1it/s]\n"),
+        make.new_output("stream", name="stderr", text="UserWarning: a bar of 9 it/s]\nlook"),
+        make.new_output("stream", name="stdout", text="said"),
+    ]
+    notebook = make.new_notebook(cells=[make.new_code_cell("1", outputs=outputs)], metadata={"widgets": {}})
+    make_static(notebook, lambda figure: b"drawn")
+    figure, warning, said = notebook.cells[0].outputs
+    assert figure.data == {PNG: "ZHJhd24="}
+    assert (warning.text, said.text) == ("UserWarning: a bar of 9 it/s]\nlook", "said")
+    assert "widgets" not in notebook.metadata
+
+
 @pytest.mark.slow
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS)

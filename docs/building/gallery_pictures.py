@@ -1,6 +1,7 @@
 """Makes the pictures of docs/gallery.md from real runs of the bundled organism.
 
-    python docs/building/gallery_pictures.py
+    python docs/building/gallery_pictures.py            # all of them
+    python docs/building/gallery_pictures.py heads
 
 Figures and pages are photographed in chromium (playwright, extra dev). The runs are made in a folder that is deleted.
 """
@@ -8,13 +9,15 @@ Figures and pages are photographed in chromium (playwright, extra dev). The runs
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
+import xarray as xr
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -25,58 +28,76 @@ from interp.indicators import Attention, AttentionGradient, InputGradient, Token
 from interp.report import show_maps
 
 INTO = Path(__file__).parents[1] / "gallery"
-WIDE, COLOURS = 960, 96
+WIDE, COLOURS = 960, 200
 
 
-def figures(out: Path) -> Iterator[tuple[str, go.Figure]]:
-    """Name and figure, from the cheapest run on."""
-    mllm = interp.load("organism")
+def maps_by_layer(mllm: interp.Mllm, out: Path) -> go.Figure:
+    """One sample's relative attention, layer by layer."""
     sample = interp.data.bundled("natural")[6]
-    relative = Attention(relative_to=interp.GENERIC_PROMPT)
-    maps = relative(mllm, [sample])
+    maps = Attention(relative_to=interp.GENERIC_PROMPT)(mllm, [sample])
     ratio = interp.metrics.attention_ratio(maps[0].values, maps.tokens[0].mask(sample.boxes))
-    yield (
-        "maps_by_layer",
-        show_maps(sample, maps[0], maps.tokens[0], columns=3, scores={"AR": ratio}, title=sample.question),
-    )
-    yield "indicators", _side_by_side(mllm, sample)
-    test = interp.data.bundled("natural", split="test", n=64)
-    validation = interp.data.bundled("natural", split="validation", n=32)
-    sweep = interp.LayerSweep(model=mllm, data=validation, metrics=("ar",))
-    choice = interp.choose_layer(sweep.run(out, progress=False))
-    yield "layer_sweep", sweep.replace(data=test).run(out, progress=False).figures(choice)["ar"]
-    ranked = interp.HeadRanking(model=mllm, data=validation, metric="ar").run(out, progress=False)
-    yield "heads", ranked.figures(k=6)["heads"]
-    flow = interp.KnockoutSweep(model=mllm, data=test[:32], by="layer").run(out, progress=False)
-    yield "information_flow", flow.figures()["flow"]
+    return show_maps(sample, maps[0], maps.tokens[0], columns=4, scores={"AR": ratio}, title=sample.question)
 
 
-def _side_by_side(mllm: interp.Mllm, sample: interp.Sample) -> go.Figure:
+def indicators(mllm: interp.Mllm, out: Path) -> go.Figure:
     """Four indicators on one sample, each by its own largest value."""
-    import numpy as np
-    import xarray as xr
-
+    sample = interp.data.bundled("natural")[6]
     chosen = {
-        "attention, layer 1": Attention(layers=[1]),
-        "attention × gradient, layer 1": AttentionGradient(layers=[1]),
+        "attention": Attention(layers=[1]),
+        "attention × gradient": AttentionGradient(layers=[1]),
         "pixel gradient": InputGradient(of="pixels"),
         "token knockout": TokenKnockout(),
     }
     found = {name: one(mllm, [sample]) for name, one in chosen.items()}
     flat = [np.ravel(one[0].values) / np.abs(one[0].values).max() for one in found.values()]
-    tokens = next(iter(found.values())).tokens[0]
-    stacked = xr.DataArray(np.stack(flat), dims=["indicator", "token"], coords={"indicator": list(found)})
-    return show_maps(sample, stacked, tokens, columns=4, title=f"{sample.question} Four indicators")
+    stacked = xr.DataArray(np.stack(flat), dims=["by", "token"], coords={"by": list(found)})
+    return show_maps(sample, stacked, found["attention"].tokens[0], columns=5, title=sample.question)
 
 
-def pages(out: Path) -> Mapping[str, Path]:
-    """Name and file of the HTML pages: a sweep's report, and the check of the bundled medical data."""
+def layer_sweep(mllm: interp.Mllm, out: Path) -> go.Figure:
+    """A sweep of test scenes at the layer chosen on validation scenes."""
+    sweep = interp.LayerSweep(model=mllm, data=_scenes("validation", 32), metrics=("ar",))
+    choice = interp.choose_layer(sweep.run(out, progress=False))
+    return sweep.replace(data=_scenes("test", 64)).run(out, progress=False).figures(choice)["ar"]
+
+
+def heads(mllm: interp.Mllm, out: Path) -> go.Figure:
+    """Every head's score."""
+    ranking = interp.HeadRanking(model=mllm, data=_scenes("validation", 32), metric="ar")
+    return ranking.run(out, progress=False).figures(k=6)["heads"]
+
+
+def information_flow(mllm: interp.Mllm, out: Path) -> go.Figure:
+    """What the answer loses when attention between groups of tokens is blocked."""
+    sweep = interp.KnockoutSweep(model=mllm, data=_scenes("test", 32), by="layer")
+    return sweep.run(out, progress=False).figures()["flow"]
+
+
+def _scenes(split: str, n: int) -> interp.data.Samples:
+    return interp.data.bundled("natural", split=split, n=n)
+
+
+FIGURES: dict[str, Callable[[interp.Mllm, Path], go.Figure]] = {
+    one.__name__: one for one in (maps_by_layer, indicators, layer_sweep, heads, information_flow)
+}
+
+
+def report(out: Path) -> Path:
+    """The report of a sweep over two kinds of images."""
     both = {name: interp.data.bundled(name, split="test", n=48) for name in ("natural", "medical")}
     grid = interp.Grid(interp.LayerSweep(model="organism", data=both["natural"]), data=both)
-    report = grid.run(out, progress=False).report(out / "report.html")
+    return grid.run(out, progress=False).report(out / "report.html")
+
+
+def data_check(out: Path) -> Path:
+    """The check of the bundled medical slices."""
     medical = interp.data.bundled("medical", split="test")
-    checked = write(out / "check.html", medical, inspect(medical), source="medical", reader="bundled", seed=0)
-    return {"report": report, "data_check": Path(checked)}
+    return Path(
+        write(out / "check.html", medical, inspect(medical), source="medical", reader="bundled", seed=0)
+    )
+
+
+PAGES: dict[str, Callable[[Path], Path]] = {one.__name__: one for one in (report, data_check)}
 
 
 def save(shot: bytes, path: Path) -> None:
@@ -84,28 +105,31 @@ def save(shot: bytes, path: Path) -> None:
     image = Image.open(BytesIO(shot)).convert("RGB")
     if image.width > WIDE:
         image = image.resize((WIDE, round(image.height * WIDE / image.width)), Image.Resampling.LANCZOS)
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def main() -> None:
-    """Makes all pictures anew."""
+def main(names: Sequence[str]) -> None:
+    """Makes the pictures of these names anew, by default all."""
     INTO.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp())
-    drawn = [(name, figure.to_html(include_plotlyjs=True)) for name, figure in figures(folder)]
-    shown = pages(folder)
+    mllm = interp.load("organism")
+    drawn = {name: draw(mllm, folder) for name, draw in FIGURES.items() if name in names or not names}
+    shown = {name: make(folder) for name, make in PAGES.items() if name in names or not names}
     with sync_playwright() as playwright:
-        browser: Any = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        tab = browser.new_page(viewport={"width": WIDE, "height": 640})
-        for name, html in drawn:
-            (folder / f"{name}.html").write_text(html, "utf-8")
-            tab.goto((folder / f"{name}.html").as_uri())
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, figure in drawn.items():
+            width = int(figure.layout.width or WIDE)
+            tab = browser.new_page(
+                viewport={"width": width + 16, "height": int(figure.layout.height or 480) + 16}
+            )
+            page = folder / f"{name}.html"
+            page.write_text(figure.to_html(include_plotlyjs=True), "utf-8")
+            tab.goto(page.as_uri())
             tab.wait_for_selector(".main-svg")
-            save(tab.locator(".plot-container").first.screenshot(), INTO / f"{name}.png")
+            save(tab.screenshot(), INTO / f"{name}.png")
         for name, page in shown.items():
             for width in (1280, 390):
-                tab.set_viewport_size({"width": width, "height": 900})
+                tab = browser.new_page(viewport={"width": width, "height": 900})
                 tab.goto(page.as_uri())
                 tab.wait_for_timeout(1500)
                 save(tab.screenshot(), INTO / f"{name}_{width}.png")
@@ -114,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

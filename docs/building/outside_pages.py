@@ -39,12 +39,26 @@ UNSPACED_LIST = re.compile(r"^(?!\s*(?:[-*|>#]|\d+\.|  )|\s*$)(.+)\n(?=(?:-|\d+\
 """A line of text right before a list: a repository page shows a list there, Python-Markdown a paragraph."""
 
 
+WIDE = ("glossary.md",)
+"""Pages whose tables need the room of the table of contents."""
+WORKER = "style/iframe_worker.js"
+"""What the plugin `offline` would load from elsewhere."""
+
+
+def on_config(config: Any) -> Any:
+    """Takes the one script that mkdocs-material loads from elsewhere from here."""
+    config.extra_javascript = [
+        WORKER if "iframe-worker" in str(one) else one for one in config.extra_javascript
+    ]
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages from outside of docs, and the pictures of the notebooks."""
     for source, page in PAGES.items():
         text = ROOT / source
         if text.suffix == ".ipynb":
-            for name, content in _notebook(text):
+            for name, content in pages_of(text):
                 files.append(File.generated(config, f"notebooks/{name}", content=content))
         else:
             files.append(File.generated(config, page, content=text.read_text("utf-8")))
@@ -54,6 +68,8 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Turns links between files of the repository into links between pages."""
     uri = page.file.src_uri
+    if uri in WIDE:
+        page.meta["hide"] = ["toc"]
     source = SOURCES.get(uri, f"docs/{uri}")
     return _outside_fences(
         markdown,
@@ -87,7 +103,7 @@ def _link(found: re.Match[str], source: str, uri: str) -> str:
     return found.group() if image else f"{text} (`{wanted}`)" if wanted not in text else text
 
 
-def _notebook(path: Path) -> Iterator[tuple[str, str | bytes]]:
+def pages_of(path: Path) -> Iterator[tuple[str, str | bytes]]:
     """The page of a notebook with its stored outputs, after its pictures: name and content of each file."""
     pieces: list[str] = []
     for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
