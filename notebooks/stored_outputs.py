@@ -29,11 +29,14 @@ LARGEST = 300_000
 WIDTH, HEIGHT, COLOURS = 720, 420, 200
 PLOTLY, PNG = "application/vnd.plotly.v1+json", "image/png"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STYLE = r"\x1b\[[0-9;]*m"
+"""What makes text bold or coloured in a terminal, and is garbage elsewhere."""
 CHANGES = {
+    "a terminal's style": STYLE,
     "an absolute path": r"(?<![\w.:/])/(?:tmp|home|root|work|usr|opt|var|Users|private)/",
     "the address of an object": r"\bat 0x[0-9a-f]+",
 }
-"""What differs between two runs on two machines, and how it is recognised."""
+"""What differs between machines or cannot be read on a page, and how it is recognised."""
 DRAW = """async ([figure, width, height]) => {
     const div = document.getElementById('figure');
     await Plotly.newPlot(div, figure.data, {...figure.layout, width, height});
@@ -110,6 +113,10 @@ def make_static(notebook: Any, draw: Any) -> None:
         if cell.cell_type != "code":
             continue
         kept = [one for one in cell.outputs if not _is_progress(one)]
+        for one in kept:
+            for text, where in (("text", one), ("text/plain", one.get("data", {}))):
+                if text in where:
+                    where[text] = re.sub(STYLE, "", where[text])
         cell.outputs = [one for one in kept if "data" not in one or _static(one, draw)]
 
 

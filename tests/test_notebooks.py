@@ -89,13 +89,13 @@ def test_figures_become_pictures_and_bars_vanish() -> None:
         make.new_output("display_data", data={"text/html": "<script>plotly.js</script>"}),
         make.new_output("stream", name="stderr", text="\rload: 0%| 0/9 [?it/s]\rload: 9/9 [8.1it/s]\n"),
         make.new_output("stream", name="stderr", text="UserWarning: a bar of 9 it/s]\nlook"),
-        make.new_output("stream", name="stdout", text="said"),
+        make.new_output("display_data", data={"text/plain": "\x1b[1msaid\x1b[0m"}),
     ]
     notebook = make.new_notebook(cells=[make.new_code_cell("1", outputs=outputs)], metadata={"widgets": {}})
     make_static(notebook, lambda figure: b"drawn")
     figure, warning, said = notebook.cells[0].outputs
     assert figure.data == {PNG: "ZHJhd24="}
-    assert (warning.text, said.text) == ("UserWarning: a bar of 9 it/s]\nlook", "said")
+    assert (warning.text, said.data["text/plain"]) == ("UserWarning: a bar of 9 it/s]\nlook", "said")
     assert "widgets" not in notebook.metadata
 
 
