@@ -67,7 +67,7 @@ def test_every_api_page_is_of_names_that_there_are() -> None:
         ("data.md", "[s](../studies/README.md)", "[s](studies.md)"),
         ("notebooks/index.md", "[n](../../notebooks/01_look.ipynb)", "[n](01_look.md)"),
         ("notebooks/01_look.md", "[e](../docs/editing.md)", "[e](../editing.md)"),
-        ("data.md", "[the code](../interp/data/csv.py)", "the code (`interp/data/csv.py`)"),
+        ("data.md", "[the code](../interp/data/readers/csv.py)", "the code (`interp/data/readers/csv.py`)"),
         ("data.md", "[o](https://example.org/a.md)", "[o](https://example.org/a.md)"),
         ("data.md", "[here](#tables)", "[here](#tables)"),
         ("data.md", "```\n[x](nowhere.md)\n```", "```\n[x](nowhere.md)\n```"),
