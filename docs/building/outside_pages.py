@@ -45,16 +45,11 @@ WORKER = "style/iframe_worker.js"
 """What the plugin `offline` would load from elsewhere."""
 
 
-def on_config(config: Any) -> Any:
-    """Takes the one script that mkdocs-material loads from elsewhere from here."""
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages from outside of docs, and the pictures of the notebooks; takes every script from here."""
     config.extra_javascript = [
         WORKER if "iframe-worker" in str(one) else one for one in config.extra_javascript
     ]
-    return config
-
-
-def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages from outside of docs, and the pictures of the notebooks."""
     for source, page in PAGES.items():
         text = ROOT / source
         if text.suffix == ".ipynb":
