@@ -41,15 +41,10 @@ UNSPACED_LIST = re.compile(r"^(?!\s*(?:[-*|>#]|\d+\.|  )|\s*$)(.+)\n(?=(?:-|\d+\
 
 WIDE = ("glossary.md",)
 """Pages whose tables need the room of the table of contents."""
-WORKER = "style/iframe_worker.js"
-"""What the plugin `offline` would load from elsewhere."""
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages from outside of docs, and the pictures of the notebooks; takes every script from here."""
-    config.extra_javascript = [
-        WORKER if "iframe-worker" in str(one) else one for one in config.extra_javascript
-    ]
+    """Adds the pages from outside of docs, and the pictures of the notebooks."""
     for source, page in PAGES.items():
         text = ROOT / source
         if text.suffix == ".ipynb":
