@@ -22,6 +22,7 @@ from interp.tracing.passes.run import run_pass
 from interp.tracing.variants.cached_pass import KeptPass
 from interp.tracing.variants.knockouts import Knockouts
 from interp.tracing.variants.target_values import KeptTarget
+from interp.tracing.variants.token_changes import Replaced
 
 ROWS: list[tuple[str, str, str]] = [
     # cross-attention layers, and models that only answer
@@ -155,7 +156,6 @@ ELSEWHERE: dict[str, str] = {
     "the weights of this {…} are moved by accelerate": "tests/tracing/delta/test_tap.py::test_weights_that_accelerate_fetches_are_named",
     "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/delta/test_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",
     "mode='zero' sets weights of a softmax": "tests/tracing/delta/test_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
-    "the vision tower's attention cannot be read or edited on an NDIF server": "needs a server; the message names the argument to leave out",
     "the vision tower is not read on an NDIF server": "needs a server; the message names the argument to leave out",
     "layer {…} of the vision tower was seen to attend over": "tests/tracing/vision/test_rows.py::test_an_adapter_that_miscounts_is_refused",
     "the vision tower has {…} positions, but the adapter": "tests/tracing/derived/test_outlying_norms.py::test_an_adapter_that_miscounts_is_refused",
@@ -187,7 +187,6 @@ ELSEWHERE: dict[str, str] = {
     "job {…} was sent with other samples": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "job {…} is not done on": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "these samples need several passes, so they are several jobs": "tests/tracing/remote/test_remote.py::test_several_passes_are_not_submitted",
-    "a job on an NDIF server does not hand back": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
     "layer {…} ({…}) has experts, but no router": "tests/tracing/layers/test_experts.py::test_a_router_that_is_not_known",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
@@ -471,7 +470,8 @@ def large_variants(dtype: str) -> Any:
     scored = KeptTarget.of(mllm, two()[0], interp.PAPER_PROMPT, interp.Target("yes"))
 
     def run(own: KeptPass) -> Any:
-        return [own.run(1, 0, meter(), entering=own.entering[0] * 1e7)]
+        every = torch.ones(1, own.tokens.n, dtype=torch.bool)
+        return [own.run(1, 0, meter(), entering=Replaced(every, own.stream(0, meter()) * 1e7))]
 
     return scored.values(run)
 

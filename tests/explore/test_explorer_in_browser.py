@@ -34,7 +34,9 @@ def opened(explorer):
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(server.url)
-    page.wait_for_function("document.querySelector('#about')?.innerText.includes('of the row is on the image')")
+    page.wait_for_function(
+        "document.querySelector('#about')?.innerText.includes('of the row is on the image')"
+    )
     page.locator("#map .imagelayer image").wait_for()
     yield page
     assert complaints == []

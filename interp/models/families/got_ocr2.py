@@ -30,6 +30,7 @@ class GotOcr2(Family):
     model_types = ("got_ocr2",)
     layout = "the page squashed to a square, one row-major grid; cells centred on every fourth patch; on request tiles"
     examples = ("stepfun-ai/GOT-OCR-2.0-hf",)
+    unread_tower = "it is SAM's, whose attention is computed in code of its own, with positions in the scores"
     nested_images: ClassVar[bool] = False
 
     def footprints(
@@ -40,8 +41,7 @@ class GotOcr2(Family):
         Raises:
             ModelError: The tiles do not fit the tower, or the pixel values do not follow from the settings.
         """
-        canvases = [canvas_of(size, processor) for size in sizes]
-        tiles = squashed_tiles(sizes, canvases, inputs, processor, self.name)
+        tiles, canvases = squashed_tiles(sizes, inputs, processor, self.name, canvas_of)
         edges = [_edges(tile, config) for tile in tiles]
         return concatenate([_laid(*one) for one in zip(sizes, canvases, edges, strict=True)])
 

@@ -49,8 +49,7 @@ class Ovis2(Family):
         Raises:
             ModelError: The tiles do not fit the tower, or the pixel values do not follow from the settings.
         """
-        canvases = [_canvas(size, processor) for size in sizes]
-        tiles = squashed_tiles(sizes, canvases, inputs, processor, self.name)
+        tiles, canvases = squashed_tiles(sizes, inputs, processor, self.name, _canvas)
         edge = int(config.vision_config.patch_size) * int(config.vision_config.hidden_stride)
         parts = [
             _laid(size, canvas, _tokens_along(tile, config), (edge, edge), tile)

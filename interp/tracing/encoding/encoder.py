@@ -116,6 +116,14 @@ class Encoder:
             single = self._single(sample, prompt, settings, seen)
             self.processed.ready[id(sample), prompt] = self._key(sample, settings), single
 
+    def text(self, sample: Sample, prompt: Prompt) -> str:
+        """The rendered prompt of a sample, image placeholders not expanded; its images are not processed.
+
+        Raises:
+            PromptError: A prompt that cannot be rendered or holds the image placeholder.
+        """
+        return render(sample, prompt, self.processor, self.adapter).text
+
     @property
     def settings(self) -> str:
         """All that the processor is set to, as text."""
@@ -178,7 +186,10 @@ class Encoder:
             positions, cross = self.adapter.cross_keys(found, positions, self.config)  # pyright: ignore
             spans = [[]]  # a placeholder stays one token
         told = spans is not None
-        if spans is None and offsets is not None and getattr(self.adapter, "maps", "self") == "composed":
+        if getattr(self.adapter, "leading_images", False) and offsets is not None:
+            offsets[0, positions] = 0  # the rest is the text as it was
+            spans = [[]]
+        elif spans is None and offsets is not None and getattr(self.adapter, "maps", "self") == "composed":
             spans = grown_at_once(
                 rendered.laid, getattr(self.processor, "image_token", None), offsets[0].numpy()
             )

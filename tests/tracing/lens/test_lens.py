@@ -75,8 +75,8 @@ def test_families_without_an_adapter_are_refused_by_name(family):
 
 @pytest.mark.by_default(family=["gemma4"])
 @pytest.mark.parametrize("family", UNEVEN)
-def test_layers_with_heads_of_two_sizes_are_refused(family):
-    with pytest.raises(ModelError, match=r"whose heads differ in size\. mllm\.trace and mllm\.tap"):
+def test_layers_that_cannot_be_stacked_are_refused(family):
+    with pytest.raises(ModelError, match=rf"layers, {UNEVEN[family]}\. mllm\.trace and mllm\.tap"):
         wrap(*tiny(family)).to_lens()
 
 
