@@ -67,14 +67,25 @@ class Lattice:
 
 @dataclass(frozen=True, eq=False)
 class _Tokens:
-    """What the search works on: each token's centre, size and weight (mean 1)."""
+    """What the search works on: each token's centre, size and weight (mean 1), and where other tokens stand between."""
 
     centre: Float[np.ndarray, "token 2"]
     size: Float[np.ndarray, "token 2"]
     weight: Float[np.ndarray, " token"]
+    gaps: Bool[np.ndarray, " between"]
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    def whole(self, start: int, stop: int, fast: int) -> bool:
+        """Whether a grid may run through tokens: other tokens stand between none of them, or behind each of its rows.
+
+        Tiles with a separator between them are grids of their own.
+        """
+        inside = self.gaps[start : stop - 1]
+        behind = np.zeros(len(inside), bool)
+        behind[fast - 1 :: fast] = True
+        return not inside.any() or bool((inside == behind).all())
 
 
 def cut_into_lattices(
@@ -90,20 +101,20 @@ def cut_into_lattices(
         gaps: Whether other tokens stand between a token and the next.
     """
     centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
-    tokens = _Tokens(centre, size, (weight + 1e-9) / (weight + 1e-9).mean())
-    turns = _turns(tokens, gaps)
+    tokens = _Tokens(centre, size, (weight + 1e-9) / (weight + 1e-9).mean(), gaps)
+    turns = _turns(tokens)
     runs = _run_lengths(tokens, turns)
-    return _cheapest(tokens, turns, runs, _cuts(len(tokens), turns, runs))
+    return _cheapest(tokens, turns, runs, _cuts(len(tokens), turns, runs, gaps))
 
 
-def _turns(tokens: _Tokens, gaps: Bool[np.ndarray, " between"]) -> list[int]:
+def _turns(tokens: _Tokens) -> list[int]:
     """Returns the tokens at which a row or a grid may begin, and the number of tokens."""
     sure = np.flatnonzero(tokens.weight > _SURE)
     low, high = sure[:-1], sure[1:]
     small = np.maximum(np.minimum(tokens.size[low], tokens.size[high]), 0.6 * _around(tokens.size[sure])[:-1])
     back = ((tokens.centre[high] - tokens.centre[low]) / small < -0.5).any(axis=1)
     other = np.abs(np.log(tokens.size[high] / tokens.size[low])).max(axis=1) > 0.8
-    found = {0, len(tokens), *high[back | other].tolist(), *(np.flatnonzero(gaps) + 1).tolist()}
+    found = {0, len(tokens), *high[back | other].tolist(), *(np.flatnonzero(tokens.gaps) + 1).tolist()}
     return sorted(found)
 
 
@@ -129,13 +140,14 @@ def _run_lengths(tokens: _Tokens, turns: list[int]) -> list[int]:
     return list(dict.fromkeys([*voted, *(int(c) for c in common if c and counts[c])]))
 
 
-def _cuts(n: int, turns: list[int], runs: list[int]) -> list[int]:
+def _cuts(n: int, turns: list[int], runs: list[int], gaps: Bool[np.ndarray, " between"]) -> list[int]:
     """Returns the tokens at which a grid may begin or end: turns that repeat after a run, and runs from both ends."""
     known = set(turns)
     paired = {t for t in turns if any(t - c in known or t + c in known for c in runs)}
     near = {t + s for t in paired for c in runs[:1] for s in (c, -c)}
     chains = {s for c in runs[:2] for s in (*range(0, n, c), *range(n, 0, -c))}
-    return sorted(s for s in {0, n, *paired, *near, *chains} if 0 <= s <= n)
+    gaps = set((np.flatnonzero(gaps) + 1).tolist())
+    return sorted(s for s in {0, n, *paired, *near, *chains, *gaps} if 0 <= s <= n)
 
 
 def _cheapest(
@@ -172,6 +184,8 @@ def _merged(tokens: _Tokens, parts: list[Lattice | tuple[int, int]]) -> list[Lat
             one, two = merged[-2:]
             if not (isinstance(one, Lattice) and isinstance(two, Lattice)) or one.fast != two.fast:
                 break
+            if not tokens.whole(one.start, two.stop, one.fast):
+                break
             whole, cost = _fitted(tokens, one.start, two.stop, one.fast, one.order)
             apart = sum(float((tokens.weight[g.start : g.stop] * g.loss).sum()) for g in (one, two))
             least = min(g.stop - g.start for g in (one, two))
@@ -186,7 +200,7 @@ def _growing(
 ) -> Iterator[tuple[Lattice, float]]:
     """Yields grids from `start` with rows of `fast` tokens, a row longer each, and what their tokens cost."""
     for stop in range(start + fast, len(tokens) + 1, fast):
-        if not allowed[stop]:
+        if not allowed[stop] or not tokens.whole(start, stop, fast):
             continue
         found = min((_fitted(tokens, start, stop, fast, o) for o in ("rows", "columns")), key=lambda f: f[1])
         if found[0] is not None:

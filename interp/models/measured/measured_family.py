@@ -16,7 +16,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate
 from interp.models.base import Attends, Family
 from interp.models.measured.behaviour import Behaviour, observe
-from interp.models.measured.embedder import Embedder, prompt_text
+from interp.models.measured.embedder import Embedder, fitted
 from interp.models.measured.measurement import Measurement, measure
 
 __all__ = ["Measured"]
@@ -41,6 +41,7 @@ class _Bound:
     processor: Any
     first: nn.Module
     behaviour: Behaviour
+    nested: bool = True
     found: dict[Any, _Sample] = field(default_factory=dict)
 
 
@@ -60,6 +61,7 @@ class Measured(Family):
         if bound is not None:
             self.attends: Attends = bound.behaviour.attends  # pyright: ignore[reportIncompatibleVariableOverride]
             self.first_position = bound.behaviour.first_position  # pyright: ignore[reportAttributeAccessIssue]
+            self.nested_images = bound.nested  # pyright: ignore[reportAttributeAccessIssue]
 
     def matches(self, config: Any) -> bool:
         """Whether the adapter is bound to a model of that config's type; it is never found by itself."""
@@ -80,8 +82,12 @@ class Measured(Family):
                 `interp.models.base.Attends`.
         """
         layers = self.layers(model)
-        embedder = _embedder(model, processor, layers[0], 1)
-        return Measured(_Bound(model, processor, layers[0], observe(embedder, layers[-1])))
+        try:
+            embedder = _embedder(model, processor, layers[0], 2)
+        except ModelError:  # a processor that takes one image alone
+            embedder = _embedder(model, processor, layers[0], 1)
+        seen = observe(embedder, layers)
+        return Measured(_Bound(model, processor, layers[0], seen, embedder.nested))
 
     @property
     def identity(self) -> str:
@@ -179,7 +185,7 @@ class Measured(Family):
 
 def _embedder(model: Any, processor: Any, first: nn.Module, n_images: int) -> Embedder:
     fallback = _placeholder(processor) * n_images + "\nwhere is it?"
-    return Embedder(model, processor, first, prompt_text(processor, n_images, fallback))
+    return fitted(model, processor, first, n_images, fallback)
 
 
 def _grey(size: Size) -> np.ndarray:
