@@ -29,6 +29,9 @@ _HOPELESS = 12.0
 _SURE = 0.1
 """Weight, relative to the mean, above which a token's place says where rows end."""
 _RUNS = 4
+_ROUNDS = 4
+_WHOLE = 0.4
+"""In cells: how far from the image's border a cell's centre lies at least if the border does not cut it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +70,14 @@ class Lattice:
 
 @dataclass(frozen=True, eq=False)
 class _Tokens:
-    """What the search works on: each token's centre, size and weight (mean 1), and where other tokens stand between."""
+    """What the search works on: each token's centre, size and weight (mean 1), where other tokens stand between, and
+    the image's width and height."""
 
     centre: Float[np.ndarray, "token 2"]
     size: Float[np.ndarray, "token 2"]
     weight: Float[np.ndarray, " token"]
     gaps: Bool[np.ndarray, " between"]
+    image: tuple[float, float]
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -92,6 +97,7 @@ def cut_into_lattices(
     boxes: Float[np.ndarray, "token 4"],
     weight: Float[np.ndarray, " token"],
     gaps: Bool[np.ndarray, " between"],
+    image: tuple[float, float],
 ) -> list[Lattice | tuple[int, int]]:
     """Returns the grids that explain the tokens' boxes at the least cost, in order; (start, stop) of tokens in none.
 
@@ -99,9 +105,10 @@ def cut_into_lattices(
         boxes: Each token's rectangle by itself.
         weight: How much each is to be trusted; 0 for not at all.
         gaps: Whether other tokens stand between a token and the next.
+        image: Width and height of the image.
     """
     centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
-    tokens = _Tokens(centre, size, (weight + 1e-9) / (weight + 1e-9).mean(), gaps)
+    tokens = _Tokens(centre, size, (weight + 1e-9) / (weight + 1e-9).mean(), gaps, image)
     turns = _turns(tokens)
     runs = _run_lengths(tokens, turns)
     return _cheapest(tokens, turns, runs, _cuts(len(tokens), turns, runs, gaps))
@@ -220,12 +227,14 @@ def _fitted(tokens: _Tokens, start: int, stop: int, fast: int, order: Any) -> tu
     centre, size, weight = tokens.centre[part], tokens.size[part], tokens.weight[part]
     usual = np.array([weighted_median(size[:, a], weight) for a in (0, 1)])
     lags = (1, fast) if order == "rows" else (fast, 1)
-    lines = [_line(places[:, a], centre[:, a], usual[a], weight, lags[a]) for a in (0, 1)]
+    lines = [_line(places[:, a], centre[:, a], usual[a], weight, lags[a], tokens.image[a]) for a in (0, 1)]
     origin, pitch = np.array(lines).T
     if (pitch <= 0.3 * usual).any() or (pitch >= 3 * usual).any():
         return None, np.inf
-    away = np.abs((centre - origin) / pitch - places - 0.5).max(axis=1)
-    unlike = np.maximum(np.abs(np.log(size / pitch)).max(axis=1) - 0.5, 0)
+    low, high = (np.clip(origin + pitch * (places + end), 0, tokens.image) for end in (0, 1))
+    away = np.abs((centre - (low + high) / 2) / pitch).max(axis=1)
+    inside = np.where(high > low, high - low, size)  # of a cell outside the image any size is seen
+    unlike = np.maximum(np.abs(np.log(size / inside)).max(axis=1) - 0.5, 0)
     loss = np.minimum(np.maximum(away, unlike), 1)
     return Lattice(start, stop, fast, order, origin, pitch, loss), float((weight * loss).sum())
 
@@ -236,8 +245,13 @@ def _line(
     usual: float,
     weight: Float[np.ndarray, " token"],
     lag: int,
+    length: float,
 ) -> tuple[float, float]:
-    """Returns the origin and the pitch of evenly spaced cells: medians first, then reweighted least squares."""
+    """Returns the origin and the pitch of evenly spaced cells: medians first, then reweighted least squares.
+
+    Cells that the image's border cuts, and those outside, lie where the image is and not where they are: they do not
+    count.
+    """
     middle, pitch = place + 0.5, usual
     if not place.any():
         return weighted_median(centre - pitch * middle, weight), pitch
@@ -247,8 +261,11 @@ def _line(
     if pitch <= 0:
         return 0.0, -1.0
     origin = weighted_median(centre - pitch * middle, weight)
-    for _ in range(3):
-        trust = weight / (1 + ((centre - origin - pitch * middle) / (0.15 * pitch)) ** 2)
+    for _ in range(_ROUNDS):
+        expected = origin + pitch * middle
+        whole = (expected > _WHOLE * pitch) & (expected < length - _WHOLE * pitch)
+        trust = weight / (1 + ((centre - expected) / (0.15 * pitch)) ** 2)
+        trust = trust * whole if whole.any() and np.ptp(place[whole]) else trust
         trust = trust / trust.sum()
         across = middle - (trust * middle).sum()
         spread = (trust * across**2).sum()

@@ -19,8 +19,10 @@ _LEVELS = ((0.3, 1.12, 17), (0.08, 1.04, 17), (0.02, 1.012, 9))
 _SAME_PITCH = 0.12
 _SAME_PHASE = 0.2
 """In cells: how far grids of one view may be off their common lattice."""
+_WIDER = (1.0, 1.3, 1.7)
+"""Widths of what is compared, in cells."""
 _ENDS = slice(1, -1)
-_MANY = 5
+_MANY = 6
 """Lines of a lattice from which on the first and the last are left out of its refinement."""
 _RIM = 0.75
 """In cells: what may lie between a lattice's end and the image's border that an end cell reaches over."""
@@ -156,19 +158,34 @@ def _best_line(
 ) -> tuple[float, float]:
     """Returns the origin and pitch whose cells explain the most of the lines' energies, by a grid search in steps.
 
-    The first and the last line are left out where others are left: what lies beyond them may belong to them too.
+    The first and the last line are left out where others are left: what lies beyond them may belong to them too. What
+    convolutions see reaches into the neighbours' cells by the same on both sides, so the windows compared may be wider
+    than the cells; without that, cells as wide as what they see would fit best.
     """
     inner = np.arange(len(sums))[_ENDS if len(sums) >= _MANY else slice(None)]
-    origin, pitch = line
-    for shift, factor, n in _LEVELS:
-        middle = origin + pitch * len(sums) / 2 + np.linspace(-shift, shift, n) * pitch
-        pitches = pitch * np.exp(np.linspace(-np.log(factor), np.log(factor), n))
-        origins = middle[:, None] - pitches * len(sums) / 2
-        low = origins[..., None] + pitches[:, None] * inner
-        score = _fits(sums[inner], code, low, low + pitches[:, None]).sum(-1)
+    found = [_searched(sums[inner], code, line, inner, len(sums), wider) for wider in _WIDER]
+    return max(found, key=lambda one: one[0])[1]
+
+
+def _searched(
+    sums: Float[np.ndarray, "line picture"],
+    code: Code,
+    line: tuple[float, float],
+    inner: Int[np.ndarray, " line"],
+    n: int,
+    wider: float,
+) -> tuple[float, tuple[float, float]]:
+    """Returns the best score, and its origin and pitch, of windows that many cells wide about the cells' centres."""
+    (origin, pitch), best = line, 0.0
+    for shift, factor, steps in _LEVELS:
+        middle = origin + pitch * n / 2 + np.linspace(-shift, shift, steps) * pitch
+        pitches = pitch * np.exp(np.linspace(-np.log(factor), np.log(factor), steps))
+        origins = middle[:, None] - pitches * n / 2
+        low = origins[..., None] + pitches[:, None] * (inner + 0.5 - wider / 2)
+        score = _fits(sums, code, low, low + wider * pitches[:, None]).sum(-1)
         i, j = np.unravel_index(score.argmax(), score.shape)
-        origin, pitch = float(origins[i, j]), float(pitches[j])
-    return origin, pitch
+        origin, pitch, best = float(origins[i, j]), float(pitches[j]), float(score[i, j])
+    return best, (origin, pitch)
 
 
 def _fits(

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
-from interp.models.measured.decode import Profiles, Raw, matched, read_off
+from interp.models.measured.confidence import evidence, probability
+from interp.models.measured.decode import Profiles, Raw, read_off
 from interp.models.measured.embedder import Embedder
 from interp.models.measured.lattice import Lattice, cut_into_lattices
 from interp.models.measured.measured_views import View, laid, views_of
@@ -158,13 +159,13 @@ def _decoded(
     size: Size,
     n_images: int,
 ) -> Measurement:
-    gaps, tried = np.diff(positions) > 1, []
+    gaps, tried, seen = np.diff(positions) > 1, [], _seen(energies)
     for power in _POWERS:
         single = [read_off(_profiles([one], codes, power)) for one in energies]
         profiles = _profiles(energies, codes, power)
         raw = read_off(profiles)
-        weight = raw.explained**4 * _agreement(single, raw)
-        parts = cut_into_lattices(raw.boxes, weight, gaps)
+        weight = raw.explained**4 * _agreement(single, raw) * seen
+        parts = cut_into_lattices(raw.boxes, weight, gaps, size)
         tried.append((_cost(parts, weight), profiles, raw, weight, parts))
     _, profiles, raw, weight, parts = min(tried, key=lambda one: one[0])
     lattices = [part for part in parts if isinstance(part, Lattice)]
@@ -174,10 +175,21 @@ def _decoded(
     loss = np.ones(len(positions))
     for one in lattices:
         loss[one.start : one.stop] = one.loss
-    confidence = _confidence(profiles, raw, footprints.boxes, loss)
+    single = [_profiles([one], codes, 1.0) for one in energies]
+    told = evidence(profiles, single, raw, footprints.boxes, loss, seen)
+    confidence = probability(told)
     return Measurement(
         size, positions, footprints, confidence, raw.boxes, tuple(views), _small(stray), n_images
     )
+
+
+def _seen(energies: Sequence[Sequence[np.ndarray]]) -> Float[np.ndarray, " token"]:
+    """Returns how much each token changes with the image, as a share of the median token, 1 at most.
+
+    A token that sees padding changes by what leaks into it, little but always at the same place.
+    """
+    change = np.sum([one[a].mean(axis=1) for one in energies for a in (0, 1)], axis=0)
+    return np.minimum(change / np.median(change), 1)
 
 
 def _small(stray: float) -> float:
@@ -216,16 +228,3 @@ def _footprints(views: Sequence[View], n: int, size: Size) -> Footprints:
     whole = len(views) == 1 and len(views[0].lattices) == 1 and len(views[0].tokens) == n
     grid = views[0].shape if whole and views[0].lattices[0].order == "rows" else None
     return Footprints(boxes, grid, names, np.zeros(n, int))
-
-
-def _confidence(
-    profiles: Profiles, raw: Raw, boxes: Float[np.ndarray, "token 4"], loss: Float[np.ndarray, " token"]
-) -> Float[np.ndarray, " token"]:
-    known = ~np.isnan(boxes[:, 0])
-    filled = np.where(known[:, None], boxes, raw.boxes)
-    share = [
-        matched(energy, code, filled[:, a], filled[:, a + 2])
-        for a, (energy, code) in enumerate(zip(profiles.energies, profiles.codes, strict=True))
-    ]
-    found = np.minimum(*share) * (1 - np.minimum(loss, 1) / 2)
-    return np.where(known, found, np.median(found[known]) if known.any() else 0.0)
