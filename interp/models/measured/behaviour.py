@@ -32,11 +32,13 @@ class Behaviour:
             those of the tokens among them that do (column and start tokens).
         attends: What a row of the prompt may attend to.
         first_position: The position id of a prompt's first token; 0 where layers are not told positions of one axis.
+        nested_images: Whether the processor takes the images of a prompt as a list of their own.
     """
 
     ids: tuple[int, ...]
     attends: Attends
     first_position: int
+    nested_images: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +46,13 @@ class Felt:
     """Which rows of one attention layer felt a change of a later token.
 
     Attributes:
-        of_last: (row,) rows before the prompt's last token that felt a change of it.
-        of_image: (row,) rows before the last image token that felt a change of that.
+        of_last: Rows before the prompt's last token that felt a change of it.
+        of_image: Rows before the last image token that felt a change of that.
         sliding: Whether the config says that the layer attends in a sliding window.
     """
 
-    of_last: Bool[np.ndarray, " row"]
-    of_image: Bool[np.ndarray, " row"]
+    of_last: Bool[np.ndarray, " before_last"]
+    of_image: Bool[np.ndarray, " before_image"]
     sliding: bool = False
 
 
@@ -86,7 +88,7 @@ def observe(embedder: Embedder, layers: Sequence[nn.Module]) -> Behaviour:
     if not any(one.of_last.any() for one in seen):
         known = np.union1d(known, _among(ids, np.isin(ids, known), seen))
     attends = attends_by(seen, np.isin(ids, known))
-    return Behaviour(tuple(int(i) for i in known), attends, _first_position(found))
+    return Behaviour(tuple(int(i) for i in known), attends, _first_position(found), embedder.nested)
 
 
 def attends_by(layers: Sequence[Felt], image: Bool[np.ndarray, " position"]) -> Attends:
@@ -99,8 +101,8 @@ def attends_by(layers: Sequence[Felt], image: Bool[np.ndarray, " position"]) -> 
     Raises:
         ModelError: They follow none of the rules of `interp.models.base.Attends`.
     """
-    places = np.flatnonzero(image)
-    last = int(places[-1])
+    last = len(layers[0].of_image)
+    places = np.flatnonzero(image[: last + 1])
     run = places[np.flatnonzero(np.diff(places, prepend=-2) > 1)[-1]]
     rows = np.arange(last)
     rules = {"image_blocks": rows >= run, "images": image[:last]}
@@ -141,7 +143,7 @@ def _rule(one: Felt, rules: dict[str, Bool[np.ndarray, " row"]]) -> str:
 
 def _holds(felt_by: Bool[np.ndarray, " row"], rows: Bool[np.ndarray, " row"]) -> bool:
     """Whether no other rows felt a change, and most of these did: a row may attend to a token with a weight of 0."""
-    return not (felt_by & ~rows).any() and felt_by.sum() >= _MOST * max(rows.sum(), 1)
+    return bool(not (felt_by & ~rows).any() and felt_by.sum() >= _MOST * max(rows.sum(), 1))
 
 
 def _among(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["Lattice", "cut_into_lattices", "weighted_median"]
+__all__ = ["SLIVER", "Lattice", "cut_into_lattices", "weighted_median"]
 
 _PRICE = 3.0
 """What a grid costs, in mean tokens that lie a whole cell off."""
@@ -28,6 +28,8 @@ _HOPELESS = 12.0
 """A grid that costs more than this, and more than half of what its tokens may, is not made longer."""
 _SURE = 0.1
 """Weight, relative to the mean, above which a token's place says where rows end."""
+SLIVER = 0.05
+"""Share of a cell's side that must lie in the image; less is padding."""
 _RUNS = 4
 _ROUNDS = 4
 _WHOLE = 0.4
@@ -233,7 +235,8 @@ def _fitted(tokens: _Tokens, start: int, stop: int, fast: int, order: Any) -> tu
         return None, np.inf
     low, high = (np.clip(origin + pitch * (places + end), 0, tokens.image) for end in (0, 1))
     away = np.abs((centre - (low + high) / 2) / pitch).max(axis=1)
-    inside = np.where(high > low, high - low, size)  # of a cell outside the image any size is seen
+    inside = high - low
+    inside = np.where(inside > SLIVER * pitch, inside, size)  # what leaks into a cell outside has any size
     unlike = np.maximum(np.abs(np.log(size / inside)).max(axis=1) - 0.5, 0)
     loss = np.minimum(np.maximum(away, unlike), 1)
     return Lattice(start, stop, fast, order, origin, pitch, loss), float((weight * loss).sum())

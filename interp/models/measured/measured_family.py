@@ -41,7 +41,6 @@ class _Bound:
     processor: Any
     first: nn.Module
     behaviour: Behaviour
-    nested: bool = True
     found: dict[Any, _Sample] = field(default_factory=dict)
 
 
@@ -61,7 +60,7 @@ class Measured(Family):
         if bound is not None:
             self.attends: Attends = bound.behaviour.attends  # pyright: ignore[reportIncompatibleVariableOverride]
             self.first_position = bound.behaviour.first_position  # pyright: ignore[reportAttributeAccessIssue]
-            self.nested_images = bound.nested  # pyright: ignore[reportAttributeAccessIssue]
+            self.nested_images = bound.behaviour.nested_images  # pyright: ignore[reportAttributeAccessIssue]
 
     def matches(self, config: Any) -> bool:
         """Whether the adapter is bound to a model of that config's type; it is never found by itself."""
@@ -75,7 +74,7 @@ class Measured(Family):
         return list((decoder if hasattr(decoder, "layers") else decoder.model).layers)
 
     def bound(self, model: Any, processor: Any) -> Measured:
-        """Returns the adapter of this model: its image ids and its attention are observed in four forward passes.
+        """Returns the adapter of this model: its image ids and its attention are observed in a few forward passes.
 
         Raises:
             ModelError: Nothing that enters the decoder changes with an image, or rows attend in a way that is none of
@@ -86,8 +85,7 @@ class Measured(Family):
             embedder = _embedder(model, processor, layers[0], 2)
         except ModelError:  # a processor that takes one image alone
             embedder = _embedder(model, processor, layers[0], 1)
-        seen = observe(embedder, layers)
-        return Measured(_Bound(model, processor, layers[0], seen, embedder.nested))
+        return Measured(_Bound(model, processor, layers[0], observe(embedder, layers)))
 
     @property
     def identity(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from interp.models.measured.decode import Profiles
-from interp.models.measured.lattice import Lattice
+from interp.models.measured.lattice import SLIVER, Lattice
 from interp.models.measured.patterns import Code
 
 __all__ = ["View", "laid", "views_of"]
@@ -26,8 +26,6 @@ _MANY = 6
 """Lines of a lattice from which on the first and the last are left out of its refinement."""
 _RIM = 0.75
 """In cells: what may lie between a lattice's end and the image's border that an end cell reaches over."""
-_SLIVER = 0.05
-"""Share of a cell's side that must lie in the image; less is padding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +88,14 @@ def laid(view: View, size: tuple[int, int]) -> Float[np.ndarray, "token 4"]:
     high = np.stack([edges[a][view.places[:, a] + 1] for a in (0, 1)], axis=1)
     low, high = np.clip(low, 0, size), np.clip(high, 0, size)
     boxes = np.concatenate([low, high], axis=1)
-    boxes[((high - low) < _SLIVER * view.pitch).any(axis=1)] = np.nan
+    boxes[((high - low) < SLIVER * view.pitch).any(axis=1)] = np.nan
     return boxes
 
 
 def _snapped(edges: Float[np.ndarray, " edge"], length: int, pitch: float) -> Float[np.ndarray, " edge"]:
     """Returns the edges, those within a sliver of the image's border moved onto it."""
     for border in (0.0, float(length)):
-        edges = np.where(np.abs(edges - border) < _SLIVER * pitch, border, edges)
+        edges = np.where(np.abs(edges - border) < SLIVER * pitch, border, edges)
     return edges
 
 
