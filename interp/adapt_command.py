@@ -83,7 +83,7 @@ def _print(found: Sequence[Any], adapter: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("image", "tokens", "grids (rows×columns)", "confidence", "outside grids", "pictures run")
+    table = Table("image", "tokens", "grids (rows×columns)", "expected right", "outside grids", "pictures run")
     for one in found:
         width, height = one.size
         mark = "" if one.sure else " (not sure)"
@@ -92,7 +92,7 @@ def _print(found: Sequence[Any], adapter: Any) -> None:
             f"{width}×{height}",
             tokens,
             one.layout or "none",
-            f"{one.trust:.2f}{mark}",
+            f"{one.trust:.0%}{mark}",
             f"{one.stray:.0%}",
         )
         table.add_row(*cells, str(one.n_images))

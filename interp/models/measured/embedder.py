@@ -20,6 +20,7 @@ from interp.models.measured.patterns import texture
 __all__ = ["Embedder", "fitted", "prompt_text"]
 
 _QUESTION = "where is it?"
+_AND = "and"
 _AT_ONCE = 8
 _SAME = 0.1
 """Samples run together may differ from those run alone by this share of how the samples differ."""
@@ -37,7 +38,12 @@ def prompt_text(processor: Any, n_images: int, fallback: str) -> str:
     )
     if template is None:
         return fallback
-    content = [{"type": "image"}] * n_images + [{"type": "text", "text": _QUESTION}]
+    content = [{"type": "image"}]
+    for _ in range(
+        n_images - 1
+    ):  # text between images, so that what sees the other image can be told from its run
+        content += [{"type": "text", "text": _AND}, {"type": "image"}]
+    content += [{"type": "text", "text": _QUESTION}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, chat_template=template
     )

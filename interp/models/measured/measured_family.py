@@ -114,14 +114,14 @@ class Measured(Family):
         return _embedder(bound.model, processor, bound.first, 1).inputs([_grey(size)])
 
     def describe(self) -> str:
-        """Returns a line for reports: how many sizes were measured, with which confidence, at what cost."""
+        """Returns a line for reports: how many sizes were measured, how many tokens to expect right, at what cost."""
         made = self.measurements
         if not made:
             return "footprints are measured; no image size was measured yet"
         trusts = [one.trust for one in made]
         return (
-            f"footprints were measured at {len(made)} image size(s), median confidence {min(trusts):.2f} to "
-            f"{max(trusts):.2f} of 1, {sum(one.n_images for one in made)} pictures run"
+            f"footprints were measured at {len(made)} image size(s), expected to be right for {min(trusts):.0%} to "
+            f"{max(trusts):.0%} of the tokens, {sum(one.n_images for one in made)} pictures run"
         )
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
@@ -182,7 +182,7 @@ class Measured(Family):
 
 
 def _embedder(model: Any, processor: Any, first: nn.Module, n_images: int) -> Embedder:
-    fallback = _placeholder(processor) * n_images + "\nwhere is it?"
+    fallback = "\nand\n".join([_placeholder(processor)] * n_images) + "\nwhere is it?"
     return fitted(model, processor, first, n_images, fallback)
 
 
