@@ -92,8 +92,9 @@ class Measurement:
         shown = "; ".join(lines[:40]) + (f"; and {len(lines) - 40} more" if len(lines) > 40 else "")
         raise ModelError(
             f"the footprints of a {width}×{height} image could not be measured surely: {self.trust:.0%} of its "
-            f"{len(lines)} tokens are expected to be right (at least {LEAST:.0%} is needed), and {self.stray:.0%} of them "
-            f"lie in no grid (at most {_STRAY:.0%} may). Token by token, box in pixels and confidence: {shown}. "
+            f"{len(lines)} tokens are expected to be right (at least {LEAST:.0%} is needed), and {self.stray:.0%} "
+            f"of them lie in no grid (at most {_STRAY:.0%} may). Token by token, box in pixels and confidence: "
+            f"{shown}. "
             "A tower that mixes places strongly, or tokens that stand for no place, look like this. Write an adapter "
             "(docs/new_model.md), or measure a larger image."
         )

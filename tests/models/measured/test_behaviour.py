@@ -1,5 +1,7 @@
 """What a model shows of itself, where that has no name or cannot be told."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
 from interp.models.adapter import attends_in, find
 from interp.models.measured.behaviour import Felt, attends_by
-from interp.models.measured.embedder import Embedder, prompt_text
+from interp.models.measured.embedder import Embedder, fitted, prompt_text
 
 FAST = ("gemma4", "molmo2")
 
@@ -70,6 +72,25 @@ def test_what_rows_attend_to_is_observed(family: str) -> None:
     assert seen.attends == ("image_blocks" if family == "gemma4_unified" else known)
     if family == "molmo2":  # start, column and end tokens see the image tokens as those see each other
         assert len(seen.ids) > 1
+
+
+class TextOnly:
+    """A processor that takes no images."""
+
+    chat_template = "{{ messages[0]['content'][-1]['text'] }}"
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **_: object) -> str:
+        return messages[0]["content"][-1]["text"]
+
+    def __call__(self, **_: object) -> None:
+        raise ValueError("no images, please.")
+
+
+def test_a_processor_that_takes_no_images_is_refused() -> None:
+    with pytest.raises(
+        ModelError, match=r"takes no prompt with 2 image\(s\): no images, please\. The prompt is"
+    ):
+        fitted(None, TextOnly(), torch.nn.Identity(), 2, "")
 
 
 def test_pictures_that_give_other_shapes_are_refused() -> None:
