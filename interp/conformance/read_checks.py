@@ -19,7 +19,7 @@ from interp.inputs.prompt import GENERIC_PROMPT
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Knockout, Mllm, Rows, Site, positions
-from interp.tracing.decoder_layers import mixer
+from interp.tracing.layers.decoder_layers import mixer
 from interp.tracing.trace import SampleTrace
 
 __all__ = [

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from interp.models.adapter import Adapter
 from interp.tracing.copies import second_instance
-from interp.tracing.decoder_layers import layer_kinds, mixer
+from interp.tracing.layers.decoder_layers import layer_kinds, mixer
 
 __all__ = ["Reference", "at_least_float32", "finer_reference", "reference"]
 

@@ -1,26 +1,26 @@
 """Bundled samples and one reader for each kind of source. Every reader returns `Samples`; see docs/data.md."""
 
-from interp.data.bundled import bundled
-from interp.data.coco import coco
-from interp.data.coco_instances import coco_instances
-from interp.data.csv import csv
-from interp.data.dicom import dicom
-from interp.data.frame import frame
-from interp.data.hub import hub
-from interp.data.jsonl import jsonl
-from interp.data.medsam import medsam
-from interp.data.medsg import medsg
-from interp.data.medtrinity import medtrinity
-from interp.data.nifti import nifti
 from interp.data.open import named
-from interp.data.refcoco import refcoco
-from interp.data.s_chain import s_chain
-from interp.data.sa_med2d import sa_med2d
+from interp.data.readers.bundled import bundled
+from interp.data.readers.coco import coco
+from interp.data.readers.coco_instances import coco_instances
+from interp.data.readers.csv import csv
+from interp.data.readers.dicom import dicom
+from interp.data.readers.frame import frame
+from interp.data.readers.hub import hub
+from interp.data.readers.jsonl import jsonl
+from interp.data.readers.medsam import medsam
+from interp.data.readers.medsg import medsg
+from interp.data.readers.medtrinity import medtrinity
+from interp.data.readers.nifti import nifti
+from interp.data.readers.refcoco import refcoco
+from interp.data.readers.s_chain import s_chain
+from interp.data.readers.sa_med2d import sa_med2d
+from interp.data.readers.slake import slake
+from interp.data.readers.vgmed import vgmed
+from interp.data.readers.voc import voc
+from interp.data.readers.yolo import yolo
 from interp.data.samples import Samples
-from interp.data.slake import slake
-from interp.data.vgmed import vgmed
-from interp.data.voc import voc
-from interp.data.yolo import yolo
 
 __all__ = [
     "Samples", "bundled", "coco", "coco_instances", "csv", "dicom", "frame", "hub", "jsonl", "medsam", "medsg",

@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 
 from interp.data.build import Question, body_region, modality
-from interp.data.jsonl import jsonl
+from interp.data.readers.jsonl import jsonl
 from interp.data.samples import Samples
 from interp.data_build.endpoint import Answers, Endpoint, WordingError
 from interp.data_build.folder import as_lines, check_folder, rounded, write_picture

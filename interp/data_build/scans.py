@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from interp.data.dicom import dicom
 from interp.data.labelled import VISIBLE, Asked
 from interp.data.lines import Row, as_path, file_bytes, parsed_json, shown
 from interp.data.mask_files import mask_values
-from interp.data.nifti import nifti, stem
+from interp.data.readers.dicom import dicom
+from interp.data.readers.nifti import nifti, stem
 from interp.data.samples import Samples
 from interp.data.volume_slices import label_names
 from interp.errors import DataError

@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from interp.data.bundled import SPLITS, bundled, check_draw
 from interp.data.lines import shown
 from interp.data.open import BUNDLED
-from interp.data.readers import guess, read
+from interp.data.reader_choice import guess, read
+from interp.data.readers.bundled import SPLITS, bundled, check_draw
 from interp.data.samples import Samples
 from interp.data_check import page
 from interp.data_check.problems import Findings, inspect

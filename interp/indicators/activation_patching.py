@@ -26,10 +26,10 @@ from interp.indicators.token_windows import blocks
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm
-from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
 from interp.tracing.site import Layers
-from interp.tracing.target_variants import KeptTarget
+from interp.tracing.variants.cached_pass import KeptPass
+from interp.tracing.variants.target_values import KeptTarget
 
 __all__ = ["ActivationPatching"]
 

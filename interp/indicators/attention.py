@@ -17,11 +17,11 @@ from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
-from interp.tracing.composition import patch_attention, patch_tokens
 from interp.tracing.cost import Cost, Meter
-from interp.tracing.labels import relabelled
-from interp.tracing.prefix_pass import given_as, meant_prompt
+from interp.tracing.layers.labels import relabelled
+from interp.tracing.passes.prefix_pass import given_as, meant_prompt
 from interp.tracing.site import Layers
+from interp.tracing.vision.resampler_maps import patch_attention, patch_tokens
 
 __all__ = [
     "QUERY_NAMES",
@@ -191,7 +191,7 @@ class Attention:
 
 
 def _composed(mllm: Mllm, samples: Chosen, prompt: Prompt, maps: Maps) -> Maps:
-    """Maps over patches, from maps over the latents of a resampler; see `interp.tracing.composition`."""
+    """Maps over patches, from maps over the latents of a resampler; see `interp.tracing.vision.resampler_maps`."""
     with Meter(mllm.device) as meter:
         given = given_as(mllm, samples, prompt)
         batch = given.batch if isinstance(given, Prefix) else given

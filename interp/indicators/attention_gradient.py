@@ -22,8 +22,8 @@ from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
-from interp.tracing.devices import together
 from interp.tracing.gradients import RowGradients, row_gradients
+from interp.tracing.parameters.devices import together
 from interp.tracing.site import Layers
 
 __all__ = ["AttentionGradient"]

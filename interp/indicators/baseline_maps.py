@@ -17,7 +17,7 @@ from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.prefix_pass import meant_prompt
+from interp.tracing.passes.prefix_pass import meant_prompt
 
 __all__ = ["CentrePrior", "RandomMap", "centre_prior"]
 

@@ -17,9 +17,9 @@ from interp.inputs.prompt import Prompt, Target
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
-from interp.tracing.prefix_pass import Samples, given_as
-from interp.tracing.trace import apart
+from interp.tracing.execution import apart
+from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
+from interp.tracing.passes.prefix_pass import Samples, given_as
 
 __all__ = ["BATCH_SIZE", "Maps", "Samples", "label_map", "map_each_sample", "maps_in_batches"]
 

@@ -31,13 +31,13 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.metrics.numbers import plain_array
 from interp.tracing import Batch, Cost, Mllm
-from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
+from interp.tracing.execution import execute
+from interp.tracing.passes.wide_logits import wide_logits
 from interp.tracing.site import Layers
 from interp.tracing.target import Aim, forced
-from interp.tracing.target_variants import KeptTarget
-from interp.tracing.trace import execute
-from interp.tracing.wide_logits import wide_logits
+from interp.tracing.variants.cached_pass import KeptPass
+from interp.tracing.variants.target_values import KeptTarget
 
 __all__ = [
     "BLUR",

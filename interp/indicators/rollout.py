@@ -13,8 +13,8 @@ from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.prefix_pass import given_as
-from interp.tracing.rollout_rows import rollout
+from interp.tracing.derived.rollout_rows import rollout
+from interp.tracing.passes.prefix_pass import given_as
 
 __all__ = ["Rollout"]
 

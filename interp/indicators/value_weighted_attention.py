@@ -12,9 +12,9 @@ from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.prefix_pass import given_as
+from interp.tracing.derived.value_norms import projected_norms
+from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.site import Layers
-from interp.tracing.value_norms import projected_norms
 
 __all__ = ["ValueWeightedAttention"]
 

@@ -15,8 +15,8 @@ from interp.indicators.indicator_checks import check_bool, check_call, site_laye
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix, Rows, Site, image_mask
-from interp.tracing.outlying_norms import spaced
-from interp.tracing.prefix_pass import given_as
+from interp.tracing.derived.outlying_norms import spaced
+from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.trace import SampleTrace
 
 __all__ = ["VisionAttention"]

@@ -17,8 +17,8 @@ from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.tracing import Batch, Cost, Mllm, Prefix, Trace
-from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order
-from interp.tracing.prefix_pass import Samples
+from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order
+from interp.tracing.passes.prefix_pass import Samples
 
 __all__ = [
     "BATCH_SIZE",

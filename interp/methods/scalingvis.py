@@ -23,8 +23,8 @@ from interp.methods.method import (
     shared_prefix,
 )
 from interp.tracing import Mllm, ScaleScores, Site, image_mask
-from interp.tracing.micro_batches import MicroBatch
-from interp.tracing.prefix_pass import meant_prompt
+from interp.tracing.passes.micro_batches import MicroBatch
+from interp.tracing.passes.prefix_pass import meant_prompt
 
 __all__ = ["AdaptVis", "ScalingVis"]
 

@@ -28,8 +28,8 @@ from interp.methods.published_layers import chosen_layers, editable_layers, laye
 from interp.metrics.numbers import real_numbers
 from interp.tracing import Cost, Knockout, Mllm, Rows, Site, image_mask
 from interp.tracing.edits import Steps
-from interp.tracing.micro_batches import MicroBatch, in_batches, in_order
-from interp.tracing.prefix_pass import meant_prompt
+from interp.tracing.passes.micro_batches import MicroBatch, in_batches, in_order
+from interp.tracing.passes.prefix_pass import meant_prompt
 from interp.tracing.site import Selector
 
 __all__ = [

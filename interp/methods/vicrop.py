@@ -22,8 +22,8 @@ from interp.methods.published_layers import editable_layers, scaled_layers
 from interp.methods.vicrop_maps import grad_att, pure_grad, rel_att, whole_view
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.micro_batches import MicroBatch
-from interp.tracing.prefix_pass import meant_prompt
+from interp.tracing.passes.micro_batches import MicroBatch
+from interp.tracing.passes.prefix_pass import meant_prompt
 
 __all__ = ["RATIOS", "Cells", "Crop", "Selected", "ViCrop", "best_window", "cell_grid", "select"]
 

@@ -22,7 +22,7 @@ from interp.models.resizing import setting
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import input_function
-from interp.tracing.run import run_pass
+from interp.tracing.passes.run import run_pass
 from interp.tracing.target import Objective
 
 __all__ = ["channel_scale", "grad_att", "high_pass", "pixel_grid", "pure_grad", "rel_att", "whole_view"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from interp.errors import InterpError, RunError
 from interp.run.task import Preparing, Task
-from interp.tracing.out_of_memory import out_of_memory
+from interp.tracing.passes.out_of_memory import out_of_memory
 
 __all__ = ["Ahead", "check_loaders"]
 

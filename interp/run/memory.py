@@ -11,7 +11,7 @@ from interp.errors import InterpError, RunError
 from interp.run.columns import joined_rows
 from interp.run.sessions import sum_costs
 from interp.run.task import FAILURES, Outcome, Task, failure
-from interp.tracing.out_of_memory import in_halves
+from interp.tracing.passes.out_of_memory import in_halves
 
 __all__ = ["Splits", "compute_batch"]
 

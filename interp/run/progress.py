@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 
 from interp.run.plan import Plan
-from interp.tracing.progress_bar import bars
+from interp.tracing.passes.progress_bar import bars
 
 __all__ = ["Progress", "Track"]
 

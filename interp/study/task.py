@@ -33,9 +33,9 @@ from interp.run.task import failure
 from interp.study.baselines import partners
 from interp.study.model_spec import ModelSpec, model_provenance, open_model
 from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Trace
-from interp.tracing.fingerprint import fingerprint
+from interp.tracing.parameters.fingerprint import fingerprint
 from interp.tracing.reads import Read
-from interp.tracing.thoughts import leaves_open, marks
+from interp.tracing.reasoning.thoughts import leaves_open, marks
 
 __all__ = [
     "SMALL",

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.tracing.cost import Cost
-    from interp.tracing.decoding import Contrast, Decoding
+    from interp.tracing.derived.outlying_norms import Sinks, norm_outliers, sinks
     from interp.tracing.edits import Apply, Boost, Edit, Guide, Knockout, ScaleScores, ScaleWeights
-    from interp.tracing.encoding import Batch
+    from interp.tracing.encoding.batch import Batch
     from interp.tracing.loading import load, wrap
     from interp.tracing.model import Mllm
-    from interp.tracing.outlying_norms import Sinks, norm_outliers, sinks
+    from interp.tracing.passes.decoding import Contrast, Decoding
     from interp.tracing.patches import PatchResidual, PatchRows
     from interp.tracing.prefix import Prefix, Prefixes
     from interp.tracing.reads import Experts, Residual, Rows
@@ -60,7 +60,7 @@ __all__ = [
 
 _HOMES = {
     "cost": ("Cost",),
-    "decoding": (
+    "passes.decoding": (
         "Contrast",
         "Decoding",
     ),
@@ -73,7 +73,7 @@ _HOMES = {
         "ScaleScores",
         "ScaleWeights",
     ),
-    "encoding": ("Batch",),
+    "encoding.batch": ("Batch",),
     "loading": (
         "load",
         "wrap",
@@ -93,7 +93,7 @@ _HOMES = {
         "Rows",
     ),
     "remote_job": ("RemoteJob",),
-    "outlying_norms": (
+    "derived.outlying_norms": (
         "Sinks",
         "norm_outliers",
         "sinks",

@@ -21,14 +21,15 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.models.answers_only import AnswersOnly
 from interp.tracing.cost import Meter
-from interp.tracing.decoding import Decoding, Draw
 from interp.tracing.edits import Edit, check_edits
-from interp.tracing.encoding import ProcessedImages
-from interp.tracing.hooks import Installation, as_written
-from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order
+from interp.tracing.encoding.processed_images import ProcessedImages
+from interp.tracing.encoding.rendering import plain_text
+from interp.tracing.execution import check_arguments, check_decoding, ends
+from interp.tracing.executors.hooks import Installation, as_written
 from interp.tracing.model import Mllm
-from interp.tracing.rendering import plain_text
-from interp.tracing.run import without_choice
+from interp.tracing.passes.decoding import Decoding, Draw
+from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order
+from interp.tracing.passes.run import without_choice
 from interp.tracing.target import (
     Aims,
     Scores,
@@ -39,7 +40,6 @@ from interp.tracing.target import (
     log_probabilities,
     texts_of,
 )
-from interp.tracing.trace import check_arguments, check_decoding, ends
 
 __all__ = ["AnsweringMllm", "Untapped"]
 

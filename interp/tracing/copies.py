@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import ModelError
-from interp.tracing.hooks import Installation
-from interp.tracing.weights import refuse_offloaded
-from interp.tracing.wrapped import WrappedModel
+from interp.tracing.executors.hooks import Installation
+from interp.tracing.parameters.weights import refuse_offloaded
+from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["randomised", "second_instance"]
 

@@ -42,7 +42,7 @@ class Cost:
 
 
 class Meter:
-    """Measures a `with` block. `forwards`, `backwards` and `tokens` are counted by `interp.tracing.run.run_pass`
+    """Measures a `with` block. `forwards`, `backwards` and `tokens` are counted by `interp.tracing.passes.run.run_pass`
     and by what differentiates."""
 
     def __init__(self, device: torch.device) -> None:

@@ -23,18 +23,19 @@ from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.tracing.attention_call import AttentionFunction, Call, Work
-from interp.tracing.attention_rows import Heads, attend, row_outputs
+from interp.tracing.attention.call import AttentionFunction, Call, Work
+from interp.tracing.attention.rows import attend, row_outputs
 from interp.tracing.cost import Meter
-from interp.tracing.encoding import Batch
-from interp.tracing.finite import check_logits
-from interp.tracing.layer_plan import Block
-from interp.tracing.padding import Layout
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.encoding.padding import Layout
+from interp.tracing.layers.heads import Heads
+from interp.tracing.layers.layer_plan import Block
+from interp.tracing.passes.non_finite import check_logits
+from interp.tracing.passes.prefix_pass import given_as, make_prefix
+from interp.tracing.passes.run import embeddings, run_pass
 from interp.tracing.prefix import Prefix, exact, pass_inputs, pass_layout, prefix_lengths, serving
-from interp.tracing.prefix_pass import given_as, make_prefix
-from interp.tracing.run import embeddings, run_pass
 from interp.tracing.target import PROMPT_LAST, Objective, aims, likeliest, objectives
-from interp.tracing.wrapped import WrappedModel
+from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = [
     "InputFunction",

@@ -19,16 +19,16 @@ from interp.models.answers_only import AnswersOnly
 from interp.models.checkpoints import Checkpoint, fill, lora_files, open_original, reachable
 from interp.models.configs import read_config
 from interp.models.peft_adapter import add_lora, lora_settings
-from interp.models.processor_settings import with_settings
-from interp.models.processors import load_processor
+from interp.models.processing.processor_settings import with_settings
+from interp.models.processing.processors import load_processor
 from interp.models.remote_code import refuse_kernels
 from interp.organism.places import ORGANISMS, folder
 from interp.tracing.answering import AnsweringMllm, Untapped
-from interp.tracing.decoder_layers import layer_kinds, mixer, mixer_name
-from interp.tracing.hooks import Installation
+from interp.tracing.executors.hooks import Installation
+from interp.tracing.layers.decoder_layers import layer_kinds, mixer, mixer_name
 from interp.tracing.model import Mllm
-from interp.tracing.placement import DeviceMap, Placement
-from interp.tracing.weights import check_weights
+from interp.tracing.parameters.placement import DeviceMap, Placement
+from interp.tracing.parameters.weights import check_weights
 
 __all__ = ["load", "wrap"]
 

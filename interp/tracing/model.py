@@ -15,23 +15,24 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
-from interp.tracing.decoding import Decoding
 from interp.tracing.edits import Edit
-from interp.tracing.encoding import Batch
-from interp.tracing.hooks import PATTERN
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.execution import apart
+from interp.tracing.executors.hooks import PATTERN
+from interp.tracing.executors.nnsight_hook import OfferedRows, offered_rows
 from interp.tracing.lens.lens import Lens, make_lens
-from interp.tracing.micro_batches import BATCH_SIZE
-from interp.tracing.nnsight_hook import OfferedRows, offered_rows
+from interp.tracing.passes.decoding import Decoding
+from interp.tracing.passes.micro_batches import BATCH_SIZE
+from interp.tracing.passes.prefix_pass import given_as, make_prefix
+from interp.tracing.passes.run import embeddings, image_features
 from interp.tracing.prefix import Prefix, Prefixes, Stop
-from interp.tracing.prefix_pass import given_as, make_prefix
 from interp.tracing.reads import Read
-from interp.tracing.reasoned import reasoned
+from interp.tracing.reasoning.given_thoughts import reasoned
 from interp.tracing.remote_job import RemoteJob, Submitted
-from interp.tracing.run import embeddings, image_features
 from interp.tracing.site import Layers, Selector, Site
 from interp.tracing.target import Scores, score
-from interp.tracing.trace import Trace, answers, apart, trace
-from interp.tracing.wrapped import WrappedModel
+from interp.tracing.trace import Trace, answers, trace
+from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["Mllm"]
 

@@ -20,11 +20,11 @@ from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost
-from interp.tracing.delta_state import Resumed
-from interp.tracing.encoding import Batch
-from interp.tracing.padded_tensors import sliced
-from interp.tracing.padding import Layout
-from interp.tracing.visibility import Visibility
+from interp.tracing.delta.cached_states import Resumed
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.encoding.padded_tensors import sliced
+from interp.tracing.encoding.padding import Layout
+from interp.tracing.layers.visibility import Visibility
 
 __all__ = [
     "After",

@@ -18,16 +18,16 @@ from interp.inputs.prompt import Diff, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.edits import Edit, check_edits
-from interp.tracing.encoding import PER_TOKEN, Batch, Encoded
-from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
+from interp.tracing.encoding.batch import PER_TOKEN, Batch, Encoded
+from interp.tracing.execution import apart, ends, execute
+from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
+from interp.tracing.passes.prefix_pass import given_as
+from interp.tracing.passes.run import Generation
+from interp.tracing.passes.wide_logits import wide_logits
 from interp.tracing.per_sample import for_samples
 from interp.tracing.prefix import Prefix
-from interp.tracing.prefix_pass import given_as
-from interp.tracing.run import Generation
-from interp.tracing.thoughts import CLOSE, check_closed, said
-from interp.tracing.trace import apart, ends, execute
-from interp.tracing.wide_logits import wide_logits
-from interp.tracing.wrapped import WrappedModel
+from interp.tracing.reasoning.thoughts import CLOSE, check_closed, said
+from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = [
     "ANSWER_ROWS",

@@ -19,26 +19,27 @@ from interp.errors import EditError, ModelError, PromptError, ServerError, SiteE
 from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap, Word
+from interp.tracing.attention.work import LayerWork
 from interp.tracing.cost import Cost, Meter
-from interp.tracing.decoding import Decoding, Draw
-from interp.tracing.delta_work import DeltaWork
-from interp.tracing.edit_cells import Live
+from interp.tracing.delta.work import DeltaWork
 from interp.tracing.edits import AttentionEdit, Edit, check_edits
-from interp.tracing.encoding import Batch
-from interp.tracing.experts import RouterWork, routing_work
-from interp.tracing.finite import check_reads, refuse
-from interp.tracing.hooks import COLLECTOR, LayerWork, Recorder
-from interp.tracing.labels import LINEAR, label_rows
-from interp.tracing.layer_plan import LayerPlan, make_plan, resolve
-from interp.tracing.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
-from interp.tracing.padding import Layout
-from interp.tracing.per_sample import for_samples
-from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
-from interp.tracing.prefix_pass import Samples, given_as, prefix_before
-from interp.tracing.reads import Experts, Read
-from interp.tracing.request import Request
-from interp.tracing.residual import StreamPlan, StreamWork, make_stream_plan
-from interp.tracing.run import (
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.encoding.padding import Layout
+from interp.tracing.executors.hooks import COLLECTOR
+from interp.tracing.executors.source import source_pass
+from interp.tracing.layers.edit_cells import Live
+from interp.tracing.layers.experts import RouterWork, routing_work
+from interp.tracing.layers.labels import LINEAR, label_rows
+from interp.tracing.layers.layer_plan import LayerPlan, make_plan, resolve
+from interp.tracing.layers.recorder import Recorder
+from interp.tracing.layers.request import Request
+from interp.tracing.layers.residual import StreamPlan, StreamWork, make_stream_plan
+from interp.tracing.layers.vision_request import Tower, VisionSelection, of_tower
+from interp.tracing.passes.decoding import Decoding, Draw
+from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
+from interp.tracing.passes.non_finite import check_reads, refuse
+from interp.tracing.passes.prefix_pass import Samples, given_as, prefix_before
+from interp.tracing.passes.run import (
     ContrastStream,
     Generation,
     Outcome,
@@ -46,12 +47,13 @@ from interp.tracing.run import (
     run,
     with_imageless,
 )
-from interp.tracing.source import source_pass
-from interp.tracing.stages import Stages, check_stages, make_stages, said_by
-from interp.tracing.thoughts import Said
-from interp.tracing.vision_request import Tower, VisionSelection, of_tower
-from interp.tracing.vision_work import VisionWork, make_vision_work
-from interp.tracing.wrapped import WrappedModel
+from interp.tracing.per_sample import for_samples
+from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
+from interp.tracing.reads import Experts, Read
+from interp.tracing.reasoning.stages import Stages, check_stages, make_stages, said_by
+from interp.tracing.reasoning.thoughts import Said
+from interp.tracing.vision.work import VisionWork, make_vision_work
+from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = [
     "SampleTrace",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from interp.data.readers import guess, read
+from interp.data.reader_choice import guess, read
 from tests.data import source_files as files
 
 ROWS: list[tuple[str, str, str]] = [
@@ -63,7 +63,7 @@ ELSEWHERE: dict[str, str] = {
     "object expected a name and a bndbox": NAMES,
     "masks expected a name like": NAMES,
     "there is no file or folder {…}, and no data set of that id in the cache": "nothing can be downloaded here; "
-    "tests/data/test_hub.py::test_an_id_is_read_from_the_cache_and_not_downloaded",
+    "tests/data/readers/test_hub.py::test_an_id_is_read_from_the_cache_and_not_downloaded",
 }  # the beginning of a message: why no row follows it, or the test that does
 
 

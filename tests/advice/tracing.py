@@ -19,13 +19,13 @@ import interp
 from interp.conformance.tiny import kit, recipe, tiny
 from interp.conformance.tiny.thinking import tiny_thinking
 from interp.tracing import Mllm
-from interp.tracing.cached_pass import KeptPass
 from interp.tracing.cost import Meter
-from interp.tracing.decoding import Draw
-from interp.tracing.knockout_variants import Knockouts
 from interp.tracing.lens import Lens
-from interp.tracing.run import run_pass
-from interp.tracing.target_variants import KeptTarget
+from interp.tracing.passes.decoding import Draw
+from interp.tracing.passes.run import run_pass
+from interp.tracing.variants.cached_pass import KeptPass
+from interp.tracing.variants.knockouts import Knockouts
+from interp.tracing.variants.target_values import KeptTarget
 
 ROWS: list[tuple[str, str, str]] = [
     # cross-attention layers, and models that only answer
@@ -167,44 +167,44 @@ ROWS: list[tuple[str, str, str]] = [
 IN_TOWER = interp.Site(tower="vision", queries="cls", keys=interp.positions([3]))
 
 ELSEWHERE: dict[str, str] = {
-    "{…}.forward does not call transformers'": "tests/tracing/test_delta_tap.py::test_a_forward_that_calls_no_rule_is_named",
-    "the weights of this {…} are moved by accelerate": "tests/tracing/test_delta_tap.py::test_weights_that_accelerate_fetches_are_named",
-    "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/test_delta_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",
-    "mode='zero' sets weights of a softmax": "tests/tracing/test_delta_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
+    "{…}.forward does not call transformers'": "tests/tracing/delta/test_tap.py::test_a_forward_that_calls_no_rule_is_named",
+    "the weights of this {…} are moved by accelerate": "tests/tracing/delta/test_tap.py::test_weights_that_accelerate_fetches_are_named",
+    "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/delta/test_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",
+    "mode='zero' sets weights of a softmax": "tests/tracing/delta/test_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
     "the vision tower's attention cannot be read or edited on an NDIF server": "needs a server; the message names the argument to leave out",
     "the vision tower is not read on an NDIF server": "needs a server; the message names the argument to leave out",
-    "layer {…} of the vision tower was seen to attend over": "tests/tracing/test_vision_rows.py::test_an_adapter_that_miscounts_is_refused",
-    "the vision tower has {…} positions, but the adapter": "tests/tracing/test_sinks.py::test_an_adapter_that_miscounts_is_refused",
-    "this batch was made without its model": "tests/tracing/test_vision_rows.py::test_a_batch_or_adapter_without_patches_is_refused",
+    "layer {…} of the vision tower was seen to attend over": "tests/tracing/vision/test_rows.py::test_an_adapter_that_miscounts_is_refused",
+    "the vision tower has {…} positions, but the adapter": "tests/tracing/derived/test_outlying_norms.py::test_an_adapter_that_miscounts_is_refused",
+    "this batch was made without its model": "tests/tracing/vision/test_rows.py::test_a_batch_or_adapter_without_patches_is_refused",
     "interp.tracing has no": "tests/test_public_names.py::test_a_misspelt_name_of_the_tracing_room_is_refused",
-    "torch's default device is meta": "tests/tracing/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
+    "torch's default device is meta": "tests/tracing/passes/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
-    "sample {…}, number {…} of those given, does not fit in memory even alone": "no memory runs out in a row; tests/tracing/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
+    "sample {…}, number {…} of those given, does not fit in memory even alone": "no memory runs out in a row; tests/tracing/passes/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
     "a variant of sample {…} does not fit in memory even alone": "no memory runs out in a row; tests/indicators/test_micro_batches.py::test_samples_or_variants_that_do_not_fit_are_halved",
     # they need a model that says what the test wants, or a family or a tokenizer without what is needed
-    "sample {…} of the batch ended a thought": "tests/tracing/test_thoughts.py::test_what_cannot_be_told_is_refused",
-    "{…} lets every row of its prompt see the whole prompt, so a thought": "tests/tracing/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
-    "a thought is cut into sentences": "tests/tracing/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
-    'edits of queries="reasoning" or "answer" follow': "tests/tracing/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
-    "the model begins a thought before its answer": "tests/tracing/test_thoughts.py::test_what_cannot_be_told_is_refused",
-    "edits of gated DeltaNet layers cannot follow": "tests/tracing/test_thoughts.py::test_deltanet_edits_of_one_stage_are_refused",
-    "the model begins a thought": "tests/tracing/test_thoughts.py::test_what_cannot_be_told_is_refused",
+    "sample {…} of the batch ended a thought": "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_be_told_is_refused",
+    "{…} lets every row of its prompt see the whole prompt, so a thought": "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
+    "a thought is cut into sentences": "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
+    'edits of queries="reasoning" or "answer" follow': "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
+    "the model begins a thought before its answer": "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_be_told_is_refused",
+    "edits of gated DeltaNet layers cannot follow": "tests/tracing/reasoning/test_thoughts.py::test_deltanet_edits_of_one_stage_are_refused",
+    "the model begins a thought": "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_be_told_is_refused",
     # they need a server
-    "a model on an NDIF server has the executor": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
-    "a model on an NDIF server is not wrapped": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
-    "{…} gave no job id": "tests/tracing/test_remote.py::test_a_pass_that_no_server_ran_is_an_error",
-    "the decoder of {…} has no `norm` beside its layers": "tests/tracing/test_remote.py::test_what_the_stream_needs_is_checked_first",
-    "how the layers of {…} add to the residual stream is not known": "tests/tracing/test_remote.py::test_what_the_stream_needs_is_checked_first",
-    "this needs the model's weights on this machine": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
-    "{…}: a model on an NDIF server is loaded already": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
-    "{…}: jobs of one cannot run on the other": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
-    "{…} does not serve": "tests/tracing/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
-    "a job is named by its id": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
-    "job {…} was sent with other samples": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
-    "job {…} is not done on": "tests/tracing/test_remote.py::test_a_job_is_collected_later_by_its_id",
-    "these samples need several passes, so they are several jobs": "tests/tracing/test_remote.py::test_several_passes_are_not_submitted",
-    "a job on an NDIF server does not hand back": "tests/tracing/test_remote.py::test_what_needs_the_weights_is_refused",
-    "layer {…} ({…}) has experts, but no router": "tests/tracing/test_experts.py::test_a_router_that_is_not_known",
+    "a model on an NDIF server has the executor": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
+    "a model on an NDIF server is not wrapped": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
+    "{…} gave no job id": "tests/tracing/remote/test_remote.py::test_a_pass_that_no_server_ran_is_an_error",
+    "the decoder of {…} has no `norm` beside its layers": "tests/tracing/remote/test_remote.py::test_what_the_stream_needs_is_checked_first",
+    "how the layers of {…} add to the residual stream is not known": "tests/tracing/remote/test_remote.py::test_what_the_stream_needs_is_checked_first",
+    "this needs the model's weights on this machine": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
+    "{…}: a model on an NDIF server is loaded already": "tests/tracing/remote/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
+    "{…}: jobs of one cannot run on the other": "tests/tracing/remote/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
+    "{…} does not serve": "tests/tracing/remote/test_remote.py::test_a_server_is_checked_when_a_model_is_opened",
+    "a job is named by its id": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
+    "job {…} was sent with other samples": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
+    "job {…} is not done on": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
+    "these samples need several passes, so they are several jobs": "tests/tracing/remote/test_remote.py::test_several_passes_are_not_submitted",
+    "a job on an NDIF server does not hand back": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
+    "layer {…} ({…}) has experts, but no router": "tests/tracing/layers/test_experts.py::test_a_router_that_is_not_known",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
 

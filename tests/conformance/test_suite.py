@@ -15,7 +15,8 @@ from interp.conformance import CHECKS, CheckResult, Conformance, Measured, Subje
 from interp.conformance.read_checks import wrong_choices
 from interp.conformance.tiny import tiny
 from interp.errors import ImageError, ModelError
-from interp.tracing import Knockout, Mllm, attention_call, wrap
+from interp.tracing import Knockout, Mllm, wrap
+from interp.tracing.attention import call as attention_call
 
 FAMILIES = ("llava", "gemma3", "paligemma", "qwen3_vl")
 

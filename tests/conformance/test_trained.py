@@ -15,7 +15,8 @@ from interp.conformance.check_result import CheckResult
 from interp.conformance.pictures import photo, smooth
 from interp.conformance.read_checks import Agreement
 from interp.conformance.suite import seconds_left
-from interp.tracing import Mllm, Rows, Site, attention_call
+from interp.tracing import Mllm, Rows, Site
+from interp.tracing.attention import call as attention_call
 
 MODELS = {
     "dinov2": lambda: trained_like.llava_with("dinov2"),

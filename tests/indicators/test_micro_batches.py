@@ -14,7 +14,8 @@ from interp import indicators
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.prompt import GENERIC_PROMPT, Target, diff
-from interp.tracing import Mllm, out_of_memory, wrap
+from interp.tracing import Mllm, wrap
+from interp.tracing.passes import out_of_memory
 from tests.batch_sizes import WHOLE, samples
 
 CHEAP: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import interp.tracing.shared_keys as shared_keys
+import interp.tracing.attention.shared_keys as shared_keys
 import tests.tiny as small
 from interp.conformance.tiny import tiny
 from interp.errors import MapError, ModelError, SiteError

@@ -69,7 +69,7 @@ def test_it_is_the_length_of_what_each_head_sends(mllm, eager):
 
 def test_rollout_is_the_product_of_whole_matrices(mllm, eager, monkeypatch):
     monkeypatch.setattr(
-        "interp.tracing.rollout_rows.CHUNK_BYTES", 4 * 3 * mllm.n_heads * 40 * 7
+        "interp.tracing.derived.rollout_rows.CHUNK_BYTES", 4 * 3 * mllm.n_heads * 40 * 7
     )  # a few rows at a time
     found = Rollout()(mllm, samples())
     for i, sample in enumerate(samples()):

@@ -7,10 +7,10 @@ from typing import Any
 import transformers
 
 from interp.models.modeling import register
-from interp.models.modeling.llama4_images import Llama4ImageProcessorPil
-from interp.models.padded_patches import KimiImages
-from interp.models.processors import molmo2_images
-from interp.models.torch_images import gemma4_unified_images, lfm2_vl_images
+from interp.models.processing.kimi_images import KimiImages
+from interp.models.processing.llama4_images import Llama4ImageProcessorPil
+from interp.models.processing.processors import molmo2_images
+from interp.models.processing.torch_images import gemma4_unified_images, lfm2_vl_images
 
 register()
 

@@ -14,7 +14,7 @@ from interp.conformance.tiny import recipe
 from interp.errors import ModelError
 from interp.inputs.footprints import check_layout
 from interp.models.adapter import built_in, find
-from interp.tracing.decoder_layers import layer_kinds, mixer
+from interp.tracing.layers.decoder_layers import layer_kinds, mixer
 from tests.models.published import PUBLISHED, Published
 from tests.models.real_sizes import CONFIGS, PROCESSORS
 

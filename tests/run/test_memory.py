@@ -14,7 +14,7 @@ from interp.indicators import Maps
 from interp.inputs.sample import Sample
 from interp.run import Outcome, run_task
 from interp.run.memory import compute_batch
-from interp.tracing.out_of_memory import out_of_memory
+from interp.tracing.passes.out_of_memory import out_of_memory
 from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints
 from tests.study import planted

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from interp.data.bundled import SPLITS, bundled
+from interp.data.readers.bundled import SPLITS, bundled
 from interp.errors import DataError
 from interp.report.tables import read_csv
 from tests.data import source_files as files

@@ -19,7 +19,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.study import LayerSweep
 from interp.tracing import Cost
-from interp.tracing.decoder_layers import Decoder
+from interp.tracing.layers.decoder_layers import Decoder
 
 WORDS = ("yes", "no", "left", "right", "A", "B")
 GRID = (4, 5)

@@ -19,8 +19,9 @@ from interp.metrics import attention_ratio
 from interp.run import ProcessCache, runner
 from interp.study import Grid, HeadRanking, LayerSweep
 from interp.study.task import edited
-from interp.tracing import Knockout, Mllm, Prefixes, Site, prefix_pass, wrap
+from interp.tracing import Knockout, Mllm, Prefixes, Site, wrap
 from interp.tracing import trace as trace_module
+from interp.tracing.passes import prefix_pass
 from tests import tiny
 from tests.run.run_fingerprints import fingerprints
 

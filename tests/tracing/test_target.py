@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from interp.tracing.execution import execute
 from numpy.testing import assert_allclose
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -19,7 +20,6 @@ from interp.inputs.prompt import Target, diff
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
 from interp.tracing.cost import Meter
 from interp.tracing.target import ANSWER_ROWS, PROMPT_LAST, aims, answer_ids, forced
-from interp.tracing.trace import execute
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import greedy
 

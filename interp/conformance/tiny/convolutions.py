@@ -7,8 +7,8 @@ from typing import Any
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
-from interp.models.processors import lfm2_vl_processor as lfm2_vl_class
-from interp.models.torch_images import lfm2_vl_images
+from interp.models.processing.processors import lfm2_vl_processor as lfm2_vl_class
+from interp.models.processing.torch_images import lfm2_vl_images
 
 __all__ = ["FAMILIES"]
 

@@ -8,8 +8,8 @@ import torch
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
-from interp.models.padded_patches import KimiImages
-from interp.models.processors import images_only
+from interp.models.processing.kimi_images import KimiImages
+from interp.models.processing.processors import images_only
 
 __all__ = ["FAMILIES"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
 from interp.models.base import Family
-from interp.models.padded_patches import fitted_and_padded
+from interp.models.processing.kimi_images import fitted_and_padded
 from interp.models.resizing import agree, setting
 
 __all__ = ["KimiK25"]

@@ -42,7 +42,7 @@ class Llama4(Family):
         Raises:
             ModelError: The tiles are not the model's, or the pixel values do not follow from the settings.
         """
-        from interp.models.modeling.llama4_images import canvas
+        from interp.models.processing.llama4_images import canvas
 
         if not sizes:
             return concatenate([])

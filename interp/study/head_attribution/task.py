@@ -16,7 +16,7 @@ from interp.run import Outcome
 from interp.study.first_token import answer_columns
 from interp.study.task import TableRows, suitable_threads
 from interp.study.transformer_lens import LensTask
-from interp.tracing.knockout_variants import Knockouts, KnockoutVariant
+from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant
 
 __all__ = ["AttributionTask"]
 

@@ -30,7 +30,7 @@ class KnockoutSweep(Study[KnockoutResult]):
     For each sample, flow and window of layers the flow's keys are hidden from its queries in every head of these
     layers (by="head": in one head), and the probability of the answer's first token is compared with the unedited
     model's, on the same sample. Everything before the lowest blocked layer is run once per sample
-    (`interp.tracing.knockout_variants`).
+    (`interp.tracing.variants.knockouts`).
 
     Args:
         data: Samples; a plain list becomes `Samples`. Their answers are needed by target="answer" and for

@@ -18,8 +18,8 @@ from interp.run.task import failure
 from interp.study.first_token import FirstToken, first_token
 from interp.study.knockout_sweep.flows import Flow, Window
 from interp.study.task import StudyTask, TableRows, suitable_threads
-from interp.tracing.knockout_variants import Knockouts, KnockoutVariant, VariantLogits
 from interp.tracing.target import log_probabilities
+from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant, VariantLogits
 
 __all__ = ["KnockoutTask"]
 

@@ -19,7 +19,7 @@ from interp.run import Outcome, Plan, make_plan
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Batch, Knockout, Site
 from interp.tracing.cost import Cost
-from interp.tracing.reasoned import BLIND, blind_from, sentences
+from interp.tracing.reasoning.given_thoughts import BLIND, blind_from, sentences
 
 __all__ = ["SHARES", "TOLERANCE", "ReasoningTask", "until"]
 

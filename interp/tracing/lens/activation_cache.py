@@ -12,7 +12,7 @@ import xarray as xr
 
 from interp.errors import SiteError
 from interp.inputs.tokens import TokenMap
-from interp.tracing.encoding import Batch
+from interp.tracing.encoding.batch import Batch
 
 __all__ = ["HOOKS", "LensCache", "SampleCache", "check_hooks"]
 

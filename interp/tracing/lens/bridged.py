@@ -14,12 +14,12 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
-from interp.tracing.encoding import Batch
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.encoding.rope import settle
 from interp.tracing.lens.activation_cache import LensCache, check_hooks
 from interp.tracing.prefix import Prefix
-from interp.tracing.rope import settle
 from interp.tracing.site import Site
-from interp.tracing.wrapped import WrappedModel
+from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["BridgedModel", "Readout", "Samples", "encoded", "frozen", "frozen_by", "no_rms_norm"]
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import SiteError
-from interp.tracing.encoding import Batch
+from interp.tracing.encoding.batch import Batch
 from interp.tracing.lens.activation_cache import LensCache
 from interp.tracing.lens.bridged import BridgedModel, frozen
 from interp.tracing.site import Selector, Site, select

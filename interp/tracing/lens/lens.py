@@ -15,7 +15,7 @@ from interp.tracing.lens.bridged import BridgedModel, Samples
 from interp.tracing.lens.components import PARTS, components
 from interp.tracing.lens.logit_lens import LogitLens, logit_lens
 from interp.tracing.site import Selector
-from interp.tracing.wrapped import WrappedModel
+from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["Lens", "make_lens"]
 

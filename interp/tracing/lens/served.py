@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing.cost import Meter
-from interp.tracing.finite import check_logits
+from interp.tracing.derived.value_norms import matrix_of
 from interp.tracing.lens.attribution import Attribution, completed, first_tokens, labelled_shares
 from interp.tracing.lens.bridge import SUPPORTED
 from interp.tracing.lens.bridged import Samples, encoded, frozen_by, no_rms_norm
 from interp.tracing.lens.components import places
 from interp.tracing.lens.logit_lens import LogitLens, labelled, said_at, spellings
+from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.site import Selector
-from interp.tracing.value_norms import matrix_of
-from interp.tracing.wrapped import WrappedModel
+from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["ServedLens"]
 

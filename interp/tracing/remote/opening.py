@@ -7,12 +7,12 @@ from typing import Any
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter
-from interp.tracing.key_layers import key_layers
+from interp.tracing.layers.key_layers import key_layers
+from interp.tracing.layers.visibility import chunks, windows
 from interp.tracing.model import Mllm
 from interp.tracing.remote.connection import Connection
 from interp.tracing.remote.server import Server
 from interp.tracing.remote.skeleton import Skeleton, skeleton_model
-from interp.tracing.visibility import chunks, windows
 
 __all__ = ["open_remote", "refuse_shared_keys"]
 

@@ -17,13 +17,16 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from interp.errors import ModelError, ServerError
+from interp.tracing.attention.work import LayerWork
 from interp.tracing.cost import Meter
-from interp.tracing.decoding import Contrast
-from interp.tracing.encoding import Batch
-from interp.tracing.hooks import LayerWork, Recorder
-from interp.tracing.layer_plan import Block
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.layers.layer_plan import Block
+from interp.tracing.layers.recorder import Recorder
+from interp.tracing.layers.residual import StreamWork
+from interp.tracing.passes.decoding import Contrast
+from interp.tracing.passes.run import Generation, Outcome, without_choice
 from interp.tracing.remote.connection import Connection, JobBackend, LostConnectionError, waited
-from interp.tracing.remote.passes import (
+from interp.tracing.remote.job_passes import (
     differentiate_input,
     differentiate_rows,
     prompt_pass,
@@ -33,8 +36,6 @@ from interp.tracing.remote.passes import (
 from interp.tracing.remote.request_digest import digest_of
 from interp.tracing.remote.views import Views
 from interp.tracing.remote_job import Submitted
-from interp.tracing.residual import StreamWork
-from interp.tracing.run import Generation, Outcome, without_choice
 from interp.tracing.target import Aim
 
 __all__ = ["Server"]
@@ -111,7 +112,7 @@ class Server:
         """The outcome of a prompt and of what is generated after it.
 
         Args:
-            batch: the samples, with a contrast as `interp.tracing.run.with_imageless` makes it.
+            batch: the samples, with a contrast as `interp.tracing.passes.run.with_imageless` makes it.
             work: what to do in the attention of which layer.
             streams: what to do with the output of which layer.
             recorder: the one that `work` and `streams` share.

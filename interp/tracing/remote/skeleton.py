@@ -11,9 +11,9 @@ from nnsight import TransformersModel
 from nnsight.modeling import huggingface
 
 from interp.errors import ModelError, ServerError
-from interp.tracing.decoder_layers import layer_kinds, mixer
-from interp.tracing.encoding import ProcessedImages
-from interp.tracing.hooks import Installation
+from interp.tracing.encoding.processed_images import ProcessedImages
+from interp.tracing.executors.hooks import Installation
+from interp.tracing.layers.decoder_layers import layer_kinds, mixer
 
 __all__ = ["Skeleton", "skeleton_model"]
 

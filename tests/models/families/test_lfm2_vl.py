@@ -17,8 +17,8 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError, SiteError
 from interp.inputs.footprints import Footprints
 from interp.models.families.lfm2_vl import Lfm2Vl
-from interp.models.torch_images import lfm2_vl_images, module_of
-from interp.tracing.knockout_variants import KnockoutVariant
+from interp.models.processing.torch_images import lfm2_vl_images, module_of
+from interp.tracing.variants.knockouts import KnockoutVariant
 from tests.models.footprint_checks import Bench, assert_counts, assert_local, encode, picture
 
 SHAPES = {"square": (50, 50), "wide": (200, 60), "tall": (60, 190), "tiny": (30, 22), "tiles": (140, 120)}
@@ -116,7 +116,7 @@ def test_the_resize_is_bilinear_and_antialiased():
 
 @pytest.mark.skipif(not is_torchvision_available(), reason="transformers' own class needs torchvision")
 def test_pixels_are_those_of_transformers():
-    from interp.models.torch_images import TorchImages
+    from interp.models.processing.torch_images import TorchImages
 
     whole = lfm2_vl_images()
 

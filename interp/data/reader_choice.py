@@ -1,0 +1,212 @@
+"""Which reader a path needs, guessed from its layout, and one way to call them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from interp.data.extra import needs
+from interp.data.lines import read_json, shown
+from interp.data.readers.coco import coco
+from interp.data.readers.coco_instances import coco_instances
+from interp.data.readers.csv import csv
+from interp.data.readers.dicom import dicom
+from interp.data.readers.hub import hub
+from interp.data.readers.jsonl import jsonl
+from interp.data.readers.medsam import medsam
+from interp.data.readers.medsg import medsg
+from interp.data.readers.nifti import nifti
+from interp.data.readers.refcoco import refcoco
+from interp.data.readers.sa_med2d import sa_med2d
+from interp.data.readers.slake import FILES, slake
+from interp.data.readers.vgmed import KINDS, vgmed
+from interp.data.readers.voc import voc
+from interp.data.readers.yolo import yolo
+from interp.data.samples import Samples
+from interp.errors import DataError
+from interp.inputs.text import brief
+
+__all__ = ["READERS", "guess", "read"]
+
+Places = Mapping[str, Path | None]
+"""`images` and `labels`, where the caller gives them."""
+
+ENDINGS = {
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".npz": "medsam",
+    ".yaml": "yolo",
+    ".yml": "yolo",
+    ".parquet": "hub",
+    ".nii": "nifti",
+    ".gz": "nifti",
+    ".p": "refcoco",
+}
+"""Ending of a file → its reader."""
+FOLDERS = (
+    ("vgmed", "VGMED_*.jsonl"),
+    ("coco", "COCO_*.jsonl"),
+    ("sa_med2d", "SAMed2D_v1.json"),
+    ("slake", "imgs/*/source.jpg"),
+    ("voc", "Annotations/*.xml"),
+    ("yolo", "data.yaml"),
+    ("yolo", "classes.txt"),
+    ("yolo", "labels/classes.txt"),
+    ("medsam", "*.npz"),
+    ("hub", "dataset_dict.json"),
+    ("hub", "dataset_info.json"),
+    ("dicom", "*.dcm"),
+    ("voc", "*.xml"),
+)
+"""A reader, and a file that tells that a folder is its own; the first that is there decides."""
+
+
+def read(
+    path: Path, reader: str | None = None, *, images: Path | None = None, labels: Path | None = None
+) -> Samples:
+    """Returns the samples at a path; of a folder with several splits or kinds of questions all of them.
+
+    Args:
+        path: A file or a folder.
+        reader: A name of `READERS`; by default guessed.
+        images: The folder of the images, where the layout does not say it.
+        labels: The label map of a volume.
+
+    Raises:
+        DataError: An unknown reader, a layout that no reader knows, or what the reader refuses.
+    """
+    name = guess(path) if reader is None else reader
+    if name not in READERS:
+        raise DataError(f"there is no reader {brief(name)}; there are {', '.join(READERS)}.")
+    return READERS[name](path, {"images": images, "labels": labels})
+
+
+def guess(path: Path) -> str:
+    """Returns the name of the reader that a path's layout calls for.
+
+    Raises:
+        DataError: A layout that no reader knows.
+    """
+    if os.path.isdir(path):
+        found = next((name for name, sign in FOLDERS if any(path.glob(sign))), None)
+    elif path.suffix.lower() == ".json":
+        found = _of_json(path)
+    else:
+        found = ENDINGS.get(path.suffix.lower())
+    if found is None:
+        raise DataError(
+            f"no reader knows the layout of {shown(path)}. If one of {', '.join(READERS)} can read it, name it by "
+            "--reader on the command line, or call it in Python, such as interp.data.csv(path)."
+        )
+    return found
+
+
+def _of_json(path: Path) -> str | None:
+    """The reader of a JSON file, by the names in it."""
+    content = read_json(path, object)
+    if isinstance(content, dict):
+        return "coco_instances" if {"images", "annotations", "categories"} <= set(content) else None
+    first = content[0] if isinstance(content, list) and content and isinstance(content[0], dict) else {}
+    if {"sentences", "ann_id"} <= set(first):
+        return "refcoco"
+    if {"images", "question", "answer"} <= set(first):
+        return "medsg"
+    return "hub" if "question" in first else None
+
+
+def _vgmed(path: Path, places: Places) -> Samples:
+    kinds = (kind for kind in KINDS if (path / f"VGMED_{kind}.jsonl").is_file())
+    return _joined((vgmed(path, kind) for kind in kinds), path, "VGMED")
+
+
+def _joined(found: Iterator[Samples], path: Path, name: str) -> Samples:
+    """All samples of several parts under one name."""
+    parts = list(found)
+    if not parts:
+        raise DataError(f"{shown(path)} holds no part that its reader knows. Check the folder.")
+    joined = sum(parts[1:], parts[0])
+    return joined.like(joined, name)
+
+
+def _coco(path: Path, places: Places) -> Samples:
+    inner = path / "val2014"
+    images = places["images"] or (inner if inner.is_dir() else path)
+    kinds = (kind for kind in KINDS if (path / f"COCO_{kind}.jsonl").is_file())
+    return _joined((coco(images, path, kind) for kind in kinds), path, "COCO")
+
+
+def _coco_instances(path: Path, places: Places) -> Samples:
+    return coco_instances(path, places["images"] or _images_of(path))
+
+
+def _images_of(path: Path) -> Path:
+    """The folder of a COCO file's images: beside it or one above, named as its split or `images`."""
+    content = read_json(path, dict)
+    first = next((one.get("file_name") for one in content.get("images", ()) if isinstance(one, dict)), None)
+    split = path.stem.split("_")[-1]
+    around = [
+        base / one
+        for base in (path.parent, path.parent.parent)
+        for one in ("", split, "images", f"images/{split}")
+    ]
+    return next(
+        (one for one in around if isinstance(first, str) and os.path.isfile(one / first)), path.parent
+    )
+
+
+def _slake(path: Path, places: Places) -> Samples:
+    splits = (split for split, names in FILES.items() if any((path / one).is_file() for one in names))
+    return _joined((slake(path, split) for split in splits), path, "SLAKE")
+
+
+def _hub(path: Path, places: Places) -> Samples:
+    if not (path / "dataset_dict.json").is_file():
+        return hub(path, images=places["images"])
+    parts = needs("datasets").load_from_disk(os.fspath(path))
+    return _joined((hub(parts, split, images=places["images"]) for split in parts), path, path.name)
+
+
+def _with_labels(reader: Callable[..., Samples], path: Path, places: Places) -> Samples:
+    if places["labels"] is None:
+        raise DataError(
+            f"{shown(path)} is a volume; its boxes come from a label map. Name it: --labels FILE on the command "
+            "line, or interp.data.nifti(image, labels) in Python."
+        )
+    return reader(path, places["labels"])
+
+
+def _both(reader: Callable[..., Samples], name: str) -> Callable[[Path, Places], Samples]:
+    """A reader that takes the folder of images as `images`."""
+
+    def call(path: Path, places: Places) -> Samples:
+        return reader(path, **{name: places["images"]})
+
+    return call
+
+
+READERS: dict[str, Callable[[Path, Places], Samples]] = {
+    "coco": _coco,
+    "coco_instances": _coco_instances,
+    "csv": _both(csv, "images"),
+    "dicom": lambda path, places: _with_labels(dicom, path, places),
+    "hub": _hub,
+    "jsonl": lambda path, places: jsonl(path),
+    "medsam": lambda path, places: medsam(path),
+    "medsg": _both(medsg, "images"),
+    "nifti": lambda path, places: _with_labels(nifti, path, places),
+    "refcoco": lambda path, places: refcoco(path, places["images"], instances=_instances(path)),
+    "sa_med2d": lambda path, places: sa_med2d(path),
+    "slake": _slake,
+    "vgmed": _vgmed,
+    "voc": _both(voc, "images"),
+    "yolo": lambda path, places: yolo(path),
+}
+"""Reader → what calls it with a path and the places that the caller gives."""
+
+
+def _instances(path: Path) -> Path | None:
+    beside = path.parent / "instances.json"
+    return beside if beside.is_file() else None

@@ -1,0 +1,1 @@
+"""Processors of checkpoints, loaded without torchvision and without code of the checkpoint."""

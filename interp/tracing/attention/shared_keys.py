@@ -1,0 +1,215 @@
+"""Attention of many variants of one prompt side by side: shared keys before them, each with cells of its own hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.tracing.attention.call import AttentionFunction, Call
+from interp.tracing.attention.rows import attend, visible
+
+__all__ = ["HiddenCells", "SharedKeys"]
+
+CHUNK_BYTES = 16 * 2**20
+"""No more than about this many bytes of scores are held at once where attention is written out."""
+TOGETHER = 128
+"""Rows that go through fused attention as one sequence: enough to be worth joining the shared keys to theirs."""
+
+Cells = Bool[Tensor, "variant head_or_one row key"]
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenCells:
+    """What the variants of a pass hide in one layer: each some keys from some queries, in some heads.
+
+    Attributes:
+        queries: (variant, row), rows of the pass.
+        keys: (variant, key), all keys of the prompt. A row must be left a key to see, unless `zero`.
+        heads: (variant, head); None for every head.
+        zero: weights become 0 after the softmax, and their mass is lost; else scores become −∞ before it.
+    """
+
+    queries: Bool[Tensor, "variant row"]
+    keys: Bool[Tensor, "variant key"]
+    heads: Bool[Tensor, "variant head"] | None = None
+    zero: bool = False
+
+    def with_none(self) -> HiddenCells:
+        """The same with one more variant, which hides nothing."""
+        queries, keys = (
+            torch.cat([one, one.new_zeros(1, one.shape[1])]) for one in (self.queries, self.keys)
+        )
+        heads = None if self.heads is None else torch.cat([self.heads, self.heads[:1]])
+        return HiddenCells(queries, keys, heads, self.zero)
+
+    def on(self, device: torch.device) -> HiddenCells:
+        """The same, for a layer that runs on that device."""
+        heads = None if self.heads is None else self.heads.to(device)
+        return HiddenCells(self.queries.to(device), self.keys.to(device), heads, self.zero)
+
+    def cells(self, part: slice) -> Cells:
+        """The cells of some variants."""
+        cells = (self.queries[part, :, None] & self.keys[part, None, :])[:, None]
+        return cells if self.heads is None else cells & self.heads[part, :, None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class SharedKeys:
+    """The work of one layer when the rows of a pass are variants of the same tokens.
+
+    Attributes:
+        prefix: keys and values before the pass's own, (1, key_value_head, key, dim), shared by every variant and read
+            where they lie; None when the pass is of whole prompts.
+        hidden: what the variants hide; None for nothing.
+    """
+
+    prefix: tuple[Tensor, Tensor] | None
+    hidden: HiddenCells | None = None
+
+    def __call__(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attention's output."""
+        if self.prefix is not None:
+            return self._shared(call), None
+        if self.hidden is None:
+            return original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)
+        n, n_heads, n_rows, _ = call.queries.shape
+        size = (1 if self.hidden.heads is None else n_heads) * n_rows * call.n_keys
+        parts = _chunks(n, max(1, CHUNK_BYTES // size))
+        return torch.cat([self._whole(call, self.hidden, part) for part in parts]), None
+
+    def _whole(self, call: Call, hidden: HiddenCells, part: slice) -> Float[Tensor, "variant row head dim"]:
+        """The output of some variants of a whole prompt."""
+        n, _, n_rows, _ = call.queries[part].shape
+        rows = torch.arange(n_rows, device=call.queries.device).expand(n, -1)
+        mask = call.mask if call.mask is None or len(call.mask) == 1 else call.mask[part]
+        seen = visible(mask, rows, n_queries=n_rows, n_keys=call.n_keys, causal=call.causal)
+        cells, erased = hidden.cells(part), None
+        if hidden.zero:
+            erased = cells
+        elif seen is None:
+            seen = ~cells
+        else:
+            seen = seen & ~cells if seen.dtype == torch.bool else seen.masked_fill(cells, -torch.inf)
+        return attend(
+            call.queries[part],
+            [one[part] for one in call.keys],
+            [one[part] for one in call.values],
+            seen,
+            heads=call.all_heads,
+            scaling=call.scaling,
+            softcap=call.softcap,
+            causal=call.causal,
+            erased=erased,
+        )
+
+    def _shared(self, call: Call) -> Float[Tensor, "variant row head dim"]:
+        """The output over the shared keys and each variant's own, a few variants at a time."""
+        n, n_heads, n_rows, _ = call.queries.shape
+        one = torch.arange(n_rows, device=call.queries.device)[None]
+        mask = call.mask if call.mask is None else call.mask[:1]
+        seen = visible(mask, one, n_queries=n_rows, n_keys=call.n_keys, causal=call.causal)
+        plain = seen is None or (seen.dtype == torch.bool and seen.shape[1] == 1)
+        if plain and call.softcap is None and (self.hidden is None or not self.hidden.zero):
+            parts = _chunks(n, max(1, TOGETHER // n_rows))
+            return torch.cat([self._fused(call, seen, part) for part in parts]).transpose(1, 2).contiguous()
+        size = 4 * n_heads * n_rows * call.n_keys
+        parts = _chunks(n, max(1, CHUNK_BYTES // size))
+        return torch.cat([self._part(call, seen, part) for part in parts]).transpose(1, 2).contiguous()
+
+    def _fused(self, call: Call, seen: Tensor | None, part: slice) -> Float[Tensor, "variant head row dim"]:
+        """A chunk's output by torch's fused attention: its variants as one sequence behind the shared keys."""
+        queries = call.queries[part].transpose(0, 1)
+        n_heads, n, rows, dim = queries.shape
+        keys, values = (
+            torch.cat([shared[0], own[part].transpose(0, 1).flatten(1, 2)], dim=1)[None]
+            for shared, own in (call.keys, call.values)
+        )
+        output = torch.nn.functional.scaled_dot_product_attention(
+            queries.reshape(1, n_heads, n * rows, dim),
+            keys,
+            values,
+            attn_mask=self._joint(call, seen, part),
+            scale=call.scaling,
+            enable_gqa=n_heads != keys.shape[1],
+        )
+        return output.view(n_heads, n, rows, -1).transpose(0, 1)
+
+    def _joint(
+        self, call: Call, seen: Tensor | None, part: slice
+    ) -> Bool[Tensor, "*head joint_row joint_key"]:
+        """What each row of a chunk sees of the shared keys, then of every variant's: of others' nothing."""
+        n, rows, shared = len(call.queries[part]), call.queries.shape[2], call.keys[0].shape[2]
+        device = call.queries.device
+        one = torch.ones(rows, call.n_keys, dtype=torch.bool, device=device) if seen is None else seen[0, 0]
+        each = one.expand(n, 1, -1, -1)
+        if self.hidden is not None:
+            each = each & ~self.hidden.cells(part)
+        alone = torch.eye(n, dtype=torch.bool, device=device)[:, None, None, :, None]
+        own = alone & each[:, :, :, None, shared:]
+        joint = torch.cat([each[..., :shared], own.flatten(3)], dim=3).transpose(0, 1).flatten(1, 2)
+        return joint[0] if len(joint) == 1 else joint
+
+    def _part(self, call: Call, seen: Tensor | None, part: slice) -> Float[Tensor, "variant head row dim"]:
+        """A chunk's output written out: the softmax over shared and own keys from those over each alone."""
+        heads = call.all_heads
+        queries = heads.queries(call.queries[part].float() * call.scaling)  # (variant, kv, group, row, dim)
+        n, kv, group, rows, dim = queries.shape
+        n_shared = call.keys[0].shape[2]
+        flat = queries.transpose(0, 1).reshape(kv, n * group * rows, dim)
+        shared = _capped(flat @ call.keys[0][0].float().transpose(-1, -2), call.softcap)
+        shared = shared.view(kv, n, group, rows, n_shared).transpose(0, 1)  # (variant, kv, group, row, key)
+        own = _capped(
+            queries.flatten(2, 3) @ call.keys[1][part].float().transpose(-1, -2), call.softcap
+        ).unflatten(2, (group, rows))
+        shared = _masked(shared, None if seen is None else seen[..., :n_shared])
+        own = _masked(own, None if seen is None else seen[..., n_shared:])
+        cells = None if self.hidden is None else _grouped(self.hidden.cells(part), kv, group)
+        if cells is not None and self.hidden is not None and not self.hidden.zero:
+            least = torch.finfo(shared.dtype).min
+            shared = shared.masked_fill_(cells[..., :n_shared], least)
+            own = own.masked_fill(cells[..., n_shared:], least)
+        top = shared.amax(dim=-1)
+        spread = torch.softmax(shared, dim=-1)
+        mass = top - spread.amax(dim=-1).log()  # log Σ exp over the shared keys
+        both = torch.logaddexp(mass, own.logsumexp(dim=-1))
+        weights = (own - both[..., None]).exp()
+        if cells is not None and self.hidden is not None and self.hidden.zero:
+            spread = spread.masked_fill(cells[..., :n_shared], 0.0)
+            weights = weights.masked_fill(cells[..., n_shared:], 0.0)
+        values, mine = call.values[0][0], call.values[1][part]
+        given = spread.transpose(0, 1).reshape(kv, -1, n_shared).to(values.dtype) @ values
+        added = (weights.to(mine.dtype).flatten(2, 3) @ mine).unflatten(2, (group, rows))
+        share = (mass - both).exp()[..., None].to(values.dtype)
+        return (given.view(kv, n, group, rows, -1).transpose(0, 1) * share + added).flatten(1, 2)
+
+
+def _grouped(cells: Cells, kv: int, group: int) -> Bool[Tensor, "variant _ _ row key"]:
+    """Cells by key-value head and place in its group, or (1, 1) where they are the same for every head."""
+    return cells.unflatten(1, (kv, group) if cells.shape[1] > 1 else (1, 1))
+
+
+def _chunks(n: int, size: int) -> Iterator[slice]:
+    """Slices of n variants, `size` each."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _capped(scores: Tensor, softcap: float | None) -> Tensor:
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
+def _masked(scores: Float[Tensor, "variant key_value_head group row key"], seen: Tensor | None) -> Tensor:
+    """Scores under a mask (1, 1 or head, row, key), bool or additive."""
+    if seen is None:
+        return scores
+    shape = scores.shape[1:3] if seen.shape[1] > 1 else (1, 1)
+    seen = seen.unflatten(1, shape)
+    if seen.dtype != torch.bool:
+        return scores + seen.float().clamp(min=torch.finfo(torch.float32).min / 2)
+    return scores.masked_fill(~seen, torch.finfo(scores.dtype).min)

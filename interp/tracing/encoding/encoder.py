@@ -1,0 +1,636 @@
+"""Samples → the tensors a model takes, and where each token is."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.errors import ImageError, ImageTokenMismatch, ModelError, PromptError, SampleError
+from interp.inputs.footprints import check_count
+from interp.inputs.patch_map import PatchMap
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.sample_list import as_samples
+from interp.inputs.tokens import TokenMap
+from interp.models.adapter import Adapter
+from interp.models.vision_patches import patch_map
+from interp.tracing.encoding.padded_tensors import alike, joined_images, left_padded
+from interp.tracing.encoding.rendering import (
+    Rendered,
+    expand,
+    grown_at_once,
+    placeholder,
+    question_tokens,
+    render,
+)
+from interp.tracing.encoding.rope import Rope
+from interp.tracing.encoding.video_inputs import (
+    check_joinable,
+    check_takes_video,
+    footprints_of,
+    input_names,
+    kept_whole,
+    located_in_time,
+    shown,
+)
+
+__all__ = ["PER_ROW", "PER_TOKEN", "Batch", "Encoded", "Encoder", "position_ids"]
+
+PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+"""Inputs with one value per token; they are padded on the left. Others are joined along their first axis."""
+
+PER_ROW = ("cross_attention_mask",)
+"""Inputs with a line per token, which tokens that are generated go on with; they are padded on the left too. They
+cannot be told without the processor, so that prompts which have any are encoded anew with other words."""
+
+_UNUSED = ("labels",)
+"""What some processors return for training."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Encoded samples, left-padded to the longest.
+
+    Attributes:
+        inputs: the model's arguments, among them `input_ids` and `attention_mask`, ready for
+            `mllm.nn.trace(**batch.inputs)` or a plain call. `position_ids` are among them unless they have
+            several axes: nnsight cannot split these into samples, and a plain call works them out.
+        positions: the position ids, (sample, position) or (axis, sample, position).
+        tokens: where each sample's tokens are, in unpadded positions.
+        pad: how many padding tokens come before each sample's own.
+        prompts: the rendered prompts, image placeholders not expanded.
+        samples: the samples.
+        prompt: the prompt they were rendered with.
+        singles: each sample's own unpadded encoding, for what needs to encode again.
+        pad_id: the id in the padding.
+        patches_of: gives the patches of one encoding; see `patches`.
+    """
+
+    inputs: dict[str, Tensor]
+    positions: Tensor
+    tokens: tuple[TokenMap, ...]
+    pad: Int[np.ndarray, " sample"]
+    prompts: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    prompt: Prompt
+    singles: tuple[Encoded, ...]
+    pad_id: int
+    patches_of: Callable[[Encoded], PatchMap] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @cached_property
+    def patches(self) -> tuple[PatchMap, ...]:
+        """Where each sample's patches are in the vision tower, which sees them apart from the prompt.
+
+        Raises:
+            ModelError: The family's adapter does not say, or the tower is of a form that has no such map.
+        """
+        if self.patches_of is None:
+            raise ModelError(
+                "this batch was made without its model; encode the samples with mllm.encode(samples)."
+            )
+        return tuple(map(self.patches_of, self.singles))
+
+    @cached_property
+    def extents(self) -> tuple[int, ...]:
+        """How many positions each prompt takes: fewer than its tokens where images turn along several axes."""
+        if self.positions.ndim == 2:
+            return tuple(tokens.length for tokens in self.tokens)
+        return tuple((self.positions.amax(dim=(0, 2)) + 1).tolist())
+
+    def check_reach(self, limit: int | None, following: int = 0) -> None:
+        """Refuses prompts that, with `following` generated tokens, take more than `limit` positions.
+
+        Raises:
+            PromptError: As said. The last generated token takes none: it is not run.
+        """
+        run = max(following - 1, 0)
+        if limit is None or max(tokens.length for tokens in self.tokens) + run <= limit:
+            return
+        for sample, tokens, extent in zip(self.samples, self.tokens, self.extents, strict=True):
+            if extent + run > limit:
+                more = f" and the {following} tokens to generate take" if following else " takes"
+                raise PromptError(
+                    f"the prompt of sample {sample.id} ({tokens.length} tokens, {tokens.n} of them image tokens)"
+                    f"{more} {extent + run} positions, but the model has {limit} (max_position_embeddings): beyond "
+                    "them it was never trained, and its numbers mean nothing. Shorten the text, give fewer or smaller "
+                    "images, or generate fewer tokens."
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What the processor made of one sample's images: every input that does not have one value per token.
+
+    Attributes:
+        inputs: The tensors.
+        source: The processor's settings and the images' fingerprints; None where an image has none.
+    """
+
+    inputs: Mapping[str, Tensor]
+    source: tuple[str, tuple[str, ...]] | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """What the tensors take."""
+        return sum(value.numel() * value.element_size() for value in self.inputs.values())
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of the content, computed once however often the sample is encoded with other words.
+
+        Pixels are known by `source`, because hashing them takes a millisecond.
+        """
+        content = hashlib.sha256(repr(self.source).encode())
+        for name, value in sorted(self.inputs.items()):
+            content.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            if self.source is None or not value.is_floating_point():
+                content.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+        return content.digest()
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One sample alone.
+
+    Attributes:
+        rendered: the rendered prompt, image placeholders not expanded.
+        inputs: the model's arguments, of a batch of one.
+        tokens: where its tokens are.
+        expansions: what its image placeholders were expanded to, where that is known.
+        images: the part of `inputs` that stays when only the words change.
+        rewordable: whether the words alone are known to give this encoding; None until that is tried.
+    """
+
+    rendered: Rendered
+    inputs: Mapping[str, Tensor]
+    tokens: TokenMap
+    expansions: tuple[str, ...] | None
+    images: Images = field(repr=False)
+    rewordable: bool | None = None
+
+    @property
+    def text(self) -> str:
+        """The rendered prompt, image placeholders not expanded."""
+        return self.rendered.text
+
+    def content(self, n: int) -> bytes:
+        """A hash of the images and of the first `n` tokens: all that a causal model computes there depends on."""
+        found = hashlib.sha256(self.images.digest)
+        for name in PER_TOKEN:
+            if name in self.inputs:
+                own = self.inputs[name][:, :n]
+                found.update(f"{name} {own.dtype} {own.shape[1]} ".encode())
+                found.update(own.contiguous().numpy().tobytes())
+        return found.digest()
+
+
+class ImagesKey(NamedTuple):
+    """What an encoding depends on but the prompt. The adapter is compared by identity: it may be unhashable."""
+
+    settings: str
+    contents: tuple[str, ...] | None
+    adapter: Identity
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """An object that equals nothing but itself; it is kept alive, so that its id is not given to another."""
+
+    of: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and self.of is other.of
+
+    def __hash__(self) -> int:
+        return id(self.of)
+
+
+class ProcessedImages:
+    """The latest images as processed, within `budget` bytes.
+
+    A key holds all that an encoding depends on but the prompt, the adapter too: its footprints are kept. Threads may
+    use it at the same time.
+
+    Attributes:
+        budget: The most bytes that the images take.
+        ready: Encodings that were made before they are needed, each for one use.
+    """
+
+    def __init__(self, budget: int = 2**28) -> None:
+        self.budget = budget
+        self.ready: dict[tuple[int, Prompt], tuple[ImagesKey, Encoded]] = {}
+        self._kept: OrderedDict[ImagesKey, Encoded] = OrderedDict()
+        self._n_bytes = 0
+        self._lock = Lock()
+
+    def get(self, key: ImagesKey) -> Encoded | None:
+        """An encoding of these images, under whatever prompt; None where there is none."""
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def take(self, sample: Sample, prompt: Prompt, key: ImagesKey) -> Encoded | None:
+        """The encoding of this very sample that is ready; None where there is none, or it is not of this key."""
+        found = self.ready.pop((id(sample), prompt), None)
+        return found[1] if found is not None and found[0] == key else None
+
+    def forget_ready(self, samples: Sequence[Sample]) -> None:
+        """Let go of the encodings of these samples that are ready and were not taken."""
+        done = {id(sample) for sample in samples}
+        for key in [key for key in list(self.ready) if key[0] in done]:
+            self.ready.pop(key, None)
+
+    def forget_but(self, latest: int) -> None:
+        """Let go of all but the latest images, for work that never comes back to earlier ones."""
+        with self._lock:
+            while len(self._kept) > latest:
+                self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
+
+    def keep(self, key: ImagesKey, single: Encoded) -> None:
+        """Keep an encoding, and let go of the images that were not wanted for longest."""
+        if key.contents is None or single.expansions is None:
+            return
+        with self._lock:
+            old = self._kept.pop(key, None)
+            self._n_bytes += single.images.n_bytes - (0 if old is None else old.images.n_bytes)
+            self._kept[key] = single
+            while self._n_bytes > self.budget:
+                self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
+
+
+_Text = tuple[dict[str, Tensor], Int[np.ndarray, " token"], Int[np.ndarray, "position 2"]]
+_Expanded = tuple[
+    dict[str, Tensor], Int[np.ndarray, " token"], list[dict[str, Any]], Int[np.ndarray, "position 2"]
+]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What a call has rendered and tokenised: a generic prompt is the same for all samples of a batch.
+
+    Attributes:
+        rendered: All that a rendered prompt depends on → the rendered prompt.
+        texts: Text, and what its placeholders expand to → inputs per token, image positions, the placeholders' spans,
+            and offsets.
+    """
+
+    rendered: dict[tuple[Any, ...], Rendered] = field(default_factory=dict)
+    texts: dict[tuple[str, tuple[str, ...] | None], _Expanded] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """Encodes samples for one model: its processor, its family's adapter, its config."""
+
+    processor: Any
+    adapter: Adapter
+    config: Any
+    device: torch.device
+    dtype: torch.dtype
+    positions: Callable[[Mapping[str, Tensor]], Tensor]
+    processed: ProcessedImages = field(default_factory=ProcessedImages)
+
+    def __call__(self, samples: Sample | Iterable[Sample], prompt: Prompt) -> Batch:
+        """The samples as one left-padded batch. The same images are processed once, while `processed` keeps them.
+
+        Raises:
+            SampleError: No samples, or something that is not a `Sample`.
+            ModelError: Torch's default device is meta.
+            BoxError: Boxes that look like fractions of their image.
+            PromptError: A prompt that cannot be rendered, holds the image placeholder, or is longer than the model's
+                positions.
+            ImageTokenMismatch: Not as many image tokens as footprints.
+        """
+        chosen = as_samples(samples)
+        if torch.get_default_device().type == "meta":
+            raise ModelError(
+                "torch's default device is meta, where tensors have no values. Encode samples outside the block that "
+                "sets it, or set the default device back to the CPU."
+            )
+        settings, seen = _settings(self.processor), _Seen()
+        return self.joined(chosen, prompt, [self._single(one, prompt, settings, seen) for one in chosen])
+
+    def prepare(self, samples: Sequence[Sample], prompt: Prompt, settings: str) -> None:
+        """Encodes samples for the next call that has them under this prompt; another thread may do it.
+
+        Args:
+            samples: The samples. The next call finds these objects, not others equal to them.
+            prompt: The prompt.
+            settings: `settings` of the encoder of that call. This one's processor may be a copy of its.
+
+        Raises:
+            InterpError: As the call would raise.
+        """
+        seen = _Seen()
+        for sample in samples:
+            single = self._single(sample, prompt, settings, seen)
+            self.processed.ready[id(sample), prompt] = self._key(sample, settings), single
+
+    @property
+    def settings(self) -> str:
+        """All that the processor is set to, as text."""
+        return _settings(self.processor)
+
+    def _key(self, sample: Sample, settings: str) -> ImagesKey:
+        return ImagesKey(settings, _fingerprints(sample), Identity(self.adapter))
+
+    def _single(self, sample: Sample, prompt: Prompt, settings: str, seen: _Seen) -> Encoded:
+        """One sample's encoding: one that is ready, one of its images with other words, or a new one."""
+        sample.check_units()
+        key = self._key(sample, settings)
+        ready = self.processed.take(sample, prompt, key) if self.processed.ready else None
+        if ready is not None:
+            return ready
+        old = self.processed.get(key)
+        single = (
+            self._encode(sample, prompt, seen, settings)
+            if old is None
+            else self._reworded(sample, prompt, old, seen)
+        )
+        self.processed.keep(key, single)
+        return single
+
+    def again(self, batch: Batch, prompt: Prompt) -> Batch:
+        """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
+        pairs = zip(batch.samples, batch.singles, strict=True)
+        seen = _Seen()
+        singles = [self._reworded(sample, prompt, old, seen) for sample, old in pairs]
+        same = all(new.images is old.images for new, old in zip(singles, batch.singles, strict=True))
+        images = {n: value for n, value in batch.inputs.items() if n not in (*PER_TOKEN, "position_ids")}
+        return self.joined(batch.samples, prompt, singles, images if same else None)
+
+    def part(self, batch: Batch, at: Sequence[int]) -> Batch:
+        """Some samples of a batch, as a batch of their own; nothing is processed again."""
+        if list(at) == list(range(len(batch))):
+            return batch
+        return self.joined([batch.samples[i] for i in at], batch.prompt, [batch.singles[i] for i in at])
+
+    def _rendered(self, sample: Sample, prompt: Prompt, seen: _Seen) -> Rendered:
+        """The rendered prompt; the same words around as many images are not rendered again."""
+        asked = (
+            (sample.question, sample.options) if isinstance(prompt, Prompt) and prompt.has_question else ()
+        )
+        key = (asked, len(sample.images), sample.video is None)
+        if key not in seen.rendered:
+            seen.rendered[key] = render(sample, prompt, self.processor, self.adapter)
+        return seen.rendered[key]
+
+    def _encode(self, sample: Sample, prompt: Prompt, seen: _Seen, settings: str | None = None) -> Encoded:
+        check_takes_video(sample, self.adapter, self.processor)
+        rendered = self._rendered(sample, prompt, seen)
+        found = self._process(rendered.text, sample)
+        spans = found.pop("text_replacement_offsets", None)
+        offsets = found.pop("offset_mapping", None)
+        found = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+        positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
+        cross = None
+        if getattr(self.adapter, "maps", "self") == "cross":
+            positions, cross = self.adapter.cross_keys(found, positions, self.config)  # pyright: ignore
+            spans = [[]]  # a placeholder stays one token
+        told = spans is not None
+        if spans is None and offsets is not None and getattr(self.adapter, "maps", "self") == "composed":
+            spans = grown_at_once(
+                rendered.laid, getattr(self.processor, "image_token", None), offsets[0].numpy()
+            )
+        footprints = footprints_of(sample, found, self.adapter, self.processor, self.config)
+        check_count(len(positions), footprints, family=self.adapter.name, sizes=sample.sizes)
+        located: dict[str, Any] = {}
+        if spans is not None and offsets is not None:
+            located = question_tokens(rendered, spans[0], offsets[0].numpy())
+        tokens = TokenMap(
+            image=positions,
+            footprints=footprints.boxes,
+            grid=footprints.grid,
+            views=footprints.views,
+            image_index=footprints.image,
+            sizes=sample.sizes,
+            length=found["input_ids"].shape[1],
+            cross=cross,
+            **located,
+            **located_in_time(sample, footprints),
+        )
+        known: Any = spans if located and told and cross is None else None
+        expansions = tuple(span["replacement"] for span in known[0]) if known else None
+        made = {name: value for name, value in found.items() if name not in PER_TOKEN}
+        prints = _fingerprints(sample)
+        images_only = Images(
+            made, None if prints is None else (settings or _settings(self.processor), prints)
+        )
+        return Encoded(rendered, found, tokens, expansions, images_only)
+
+    def _repeats(self, whole: Encoded) -> bool:
+        """Whether the words alone give the same encoding again, without the processor and its images.
+
+        Not every processor says what it expands its placeholders to, or tokenises the text as it stands.
+        """
+        fast = getattr(self.processor.tokenizer, "is_fast", False) and not set(whole.inputs) & set(PER_ROW)
+        if whole.expansions is None or not fast or whole.rewordable is not None:
+            return bool(fast and whole.rewordable)
+        laid = whole.rendered.laid
+        found = self._expanded(laid, whole)
+        if found is None:
+            return False
+        ids = self.processor.tokenizer(found[0], **self._tokenizer_options(laid))["input_ids"]
+        return ids == whole.inputs["input_ids"][0].tolist()
+
+    def _process(self, text: str, sample: Sample) -> dict[str, Any]:
+        """What the processor makes of one sample."""
+        if getattr(self.processor, "patch_size", 0) is None:
+            raise ModelError(
+                f"{type(self.processor).__name__}.patch_size is not set, so image tokens cannot be counted. "
+                f"Set processor.patch_size (the vision tower's is {self.config.vision_config.patch_size}) "
+                "and processor.num_additional_image_tokens, and pass processor=."
+            )
+        fast = getattr(self.processor.tokenizer, "is_fast", False)
+        pictures = shown(sample, self.adapter, self.processor)
+        try:
+            found = self.processor(
+                text=[text],
+                **pictures,
+                return_tensors="pt",
+                return_text_replacement_offsets=True,
+                text_kwargs={"return_offsets_mapping": fast, **self._tokenizer_options(text)},
+            )
+        except ValueError as error:
+            if "token count" not in str(error):
+                raise SampleError(
+                    f"the processor refuses sample {sample.id} ({error}). Its images are "
+                    f"{', '.join(f'{width}×{height}' for width, height in sample.sizes)} (width×height)."
+                ) from error
+            raise ImageTokenMismatch(
+                f"the prompt of sample {sample.id} lost image tokens on the way ({error}). Did the tokenizer "
+                "truncate? Raise its model_max_length or pass a processor that does not truncate."
+            ) from error
+        return {name: value for name, value in found.items() if name not in _UNUSED}
+
+    def _reworded(self, sample: Sample, prompt: Prompt, old: Encoded, seen: _Seen) -> Encoded:
+        """A sample under another prompt, with its images as they were processed before, where that is exact."""
+        if not self._repeats(old):
+            return self._encode(sample, prompt, seen)
+        rendered = self._rendered(sample, prompt, seen)
+        again = self._tokenised(rendered.laid, old, seen)
+        if again is None:
+            return self._encode(sample, prompt, seen)
+        found, positions, spans, offsets = again
+        located = question_tokens(rendered, spans, offsets)
+        tokens = old.tokens.reworded(positions, found["input_ids"].shape[1], **located)
+        return Encoded(rendered, {**found, **old.images.inputs}, tokens, old.expansions, old.images, True)
+
+    def _tokenised(self, text: str, old: Encoded, seen: _Seen) -> _Expanded | None:
+        """A text whose placeholders are expanded as `old`'s were: inputs per token, image positions, spans, offsets.
+
+        None when an input per token cannot be told from `old`. Texts in `seen` are not tokenised again.
+        """
+        key = (text, old.expansions)
+        if key not in seen.texts:
+            made = self._expanded(text, old)
+            if made is None:
+                return None
+            inputs, positions, offsets = self._from_tokenizer(made[0], self._tokenizer_options(text))
+            seen.texts[key] = inputs, positions, made[1], offsets
+        inputs, positions, spans, offsets = seen.texts[key]
+        found = dict(inputs)
+        for name in (n for n in PER_TOKEN if n in old.inputs and n not in ("input_ids", "attention_mask")):
+            carried = _carried(old.inputs[name][0], old.tokens, positions, found["input_ids"].shape[1])
+            if carried is None:
+                return None
+            found[name] = carried[None]
+        return {n: v for n, v in found.items() if n in old.inputs}, positions, spans, offsets
+
+    def _from_tokenizer(self, text: str, options: Mapping[str, Any]) -> _Text:
+        lists = dict(self.processor.tokenizer(text, return_offsets_mapping=True, **options))
+        offsets = np.array(lists.pop("offset_mapping")).reshape(-1, 2)
+        found = {name: torch.from_numpy(np.array([values])) for name, values in lists.items()}
+        positions = self.adapter.image_positions(found["input_ids"][0].numpy(), self.config)
+        return found, positions, offsets
+
+    def _expanded(self, text: str, old: Encoded) -> tuple[str, list[dict[str, Any]]] | None:
+        """The text with its placeholders expanded as `old`'s were, and where they are; None with other placeholders."""
+        token = placeholder(self.processor, video=old.tokens.is_video)
+        if token is None or text.count(token) != len(old.expansions or ()):
+            return None
+        return expand(text, token, old.expansions or ())
+
+    def _tokenizer_options(self, text: str) -> dict[str, Any]:
+        """Nothing is cut off; a template that writes the beginning-of-sequence token must not get a second one."""
+        bos = getattr(self.processor.tokenizer, "bos_token", None)
+        whole = {"truncation": False, "padding": False}
+        return {**whole, "add_special_tokens": False} if bos and text.startswith(bos) else whole
+
+    def joined(
+        self,
+        samples: Sequence[Sample],
+        prompt: Prompt,
+        singles: Sequence[Encoded],
+        images: Mapping[str, Tensor] | None = None,
+    ) -> Batch:
+        """Samples that were encoded one by one, as a left-padded batch.
+
+        `images`: the inputs that do not have one value per token, where they are joined already.
+        """
+        lengths = [single.tokens.length for single in singles]
+        pad = max(lengths) - np.array(lengths)
+        pad_id = getattr(self.processor.tokenizer, "pad_token_id", None) or 0
+        inputs: dict[str, Tensor] = {}
+        for name in input_names(single.inputs for single in singles):
+            if images is not None and name in images:
+                inputs[name] = images[name]
+                continue
+            values = [single.inputs[name] for single in singles if name in single.inputs]
+            if name in PER_TOKEN:
+                joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
+            elif name in PER_ROW:
+                joined = left_padded(alike([value[0] for value in values]), 0)
+            else:
+                check_joinable(name, values, samples, self.adapter.name)
+                joined = self._joined_images(name, [one for one in singles if name in one.inputs])
+            cast = joined.is_floating_point() and not kept_whole(name)
+            dtype = self.dtype if cast else joined.dtype
+            inputs[name] = joined.to(device=self.device, dtype=dtype)
+        positions = self.positions(inputs)
+        if positions.ndim == 2:
+            inputs["position_ids"] = positions
+        batch = Batch(
+            inputs=inputs,
+            positions=positions,
+            tokens=tuple(single.tokens for single in singles),
+            pad=pad,
+            prompts=tuple(single.text for single in singles),
+            samples=tuple(samples),
+            prompt=prompt,
+            singles=tuple(singles),
+            pad_id=pad_id,
+            patches_of=lambda one: patch_map(
+                self.adapter, one.tokens.sizes, one.inputs, self.processor, self.config
+            ),
+        )
+        batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
+        return batch
+
+    def _joined_images(self, name: str, singles: Sequence[Encoded]) -> Tensor:
+        """An input without one value per token of all samples; families may say how theirs are joined."""
+        of_family = getattr(self.adapter, "joined", None)
+        found = None if of_family is None else of_family(name, [single.inputs for single in singles])
+        return joined_images([single.inputs[name] for single in singles]) if found is None else found
+
+
+def _fingerprints(sample: Sample) -> tuple[str, ...] | None:
+    """Those of the sample's images; None where one cannot be read, which loading it will say."""
+    try:
+        return sample.image_fingerprints
+    except ImageError:
+        return None
+
+
+def _settings(processor: Any) -> str:
+    """All that the processor and its image and video processors are set to, as text."""
+    parts = [getattr(processor, f"{kind}_processor", None) for kind in ("image", "video")]
+    plain = (str, int, float, bool, list, tuple, dict, type(None))
+    own = {name: value for name, value in vars(processor).items() if isinstance(value, plain)}
+    return repr((own, *((type(part).__name__, getattr(part, "__dict__", part)) for part in parts)))
+
+
+def _carried(
+    values: Tensor, tokens: TokenMap, positions: Int[np.ndarray, " token"], length: int
+) -> Tensor | None:
+    """One value per token of another prompt with the same images; None when texts have various values."""
+    text = values[torch.tensor(tokens.positions("text"))].unique()
+    if len(text) > 1 or len(positions) != tokens.n:
+        return None
+    carried = torch.full((length,), int(text[0]) if len(text) else 0, dtype=values.dtype)
+    carried[torch.tensor(positions)] = values[torch.tensor(tokens.image)]
+    return carried
+
+
+def position_ids(hf: Any, inputs: Mapping[str, Tensor], first: int = 0) -> Tensor:
+    """(sample, position); or (axis, sample, position) for models that turn image tokens along several axes.
+
+    Padding does not count. They are passed explicitly with every forward pass: what transformers would work
+    out alone depends on what the model ran before.
+
+    Args:
+        hf: the transformers model.
+        inputs: a whole batch, with `attention_mask`.
+        first: the position of a prompt's first token.
+    """
+    index = getattr(getattr(hf, "model", hf), "get_rope_index", None)
+    if index is not None and not inputs.keys().isdisjoint(("image_grid_thw", "video_grid_thw")):
+        known = inspect.signature(index).parameters
+        return index(**{name: value for name, value in inputs.items() if name in known})[0]
+    return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) + first

@@ -1,0 +1,433 @@
+"""One sample's prompt as text: rendered, its placeholders expanded, its question found among the tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import islice
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from jaxtyping import Int
+from jinja2 import TemplateError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from PIL import Image
+
+from interp.errors import PromptError
+from interp.inputs.argument_checks import check_text
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.words import word_spans
+from interp.models.adapter import Adapter
+from interp.tracing.encoding.chat_templates import LARGEST, bounded
+
+__all__ = ["Rendered", "expand", "grown_at_once", "placeholder", "plain_text", "question_tokens", "render"]
+
+Span = tuple[int, int]
+"""Half-open, in characters."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered prompt.
+
+    Attributes:
+        text: What the processor is given: the prompt in the model's chat template.
+        laid: The same once the processor has added to it, before it expands its placeholders.
+        question: Where the user's words are in `laid`; None when it has none, or the chat template rewrites them.
+    """
+
+    text: str
+    laid: str
+    question: Span | None
+
+
+class _Turn(NamedTuple):
+    """What a prompt puts into the chat template."""
+
+    user: str
+    system: str | None
+
+
+def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> Rendered:
+    """The prompt in the model's chat template (or the family's fallback), image placeholders not expanded.
+
+    It is rendered twice, the second time with marks around the user's text, the question and the system message. So
+    the question is found whatever its words are, and what a template leaves out does not go unseen.
+
+    Raises:
+        PromptError: A template that fails, or leaves out the system message or part of the user's text; not one image
+            placeholder per image; special tokens in the question.
+    """
+    if not isinstance(prompt, Prompt):
+        raise PromptError(_no_prompt(prompt))
+    given = _Turn(prompt.text(sample), prompt.system)
+    if prompt.thinking is not None:
+        _check_switch(sample, prompt, processor, adapter, given)
+    check_text(f"the text of sample {sample.id}", given.user, PromptError)
+    write = partial(_written, sample, prompt, processor, adapter)
+    text = write(given)
+    _check_placeholders(text, sample, processor)
+    _check_special(sample, prompt, processor)
+    nested = getattr(adapter, "nested_images", True) and sample.video is None
+    lay = partial(_laid_out, processor, n_images=len(sample.images) if nested else 0)
+    laid = lay(text)
+    span = prompt.question_span(sample)
+    marks = _Marks.not_in(laid + given.user + (given.system or ""))
+    try:
+        marked = lay(write(marks.around(given, span)))
+    except PromptError:  # a template that reads its text, and takes no marks in it
+        marked = None
+    marks.check(marked, laid, given, sample, prompt)
+    question = None if span is None else marks.place(marked, laid, given.user[slice(*span)])
+    return Rendered(text, laid, question)
+
+
+def plain_text(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> str:
+    """The prompt as text, for models whose tokens are not located.
+
+    Without a chat template it is the adapter's, and the processor places the image itself.
+
+    Raises:
+        PromptError: As `render` raises.
+    """
+    if not isinstance(prompt, Prompt):
+        raise PromptError(_no_prompt(prompt))
+    if _chat_template(processor) is not None:
+        return render(sample, prompt, processor, adapter).text
+    text = prompt.text(sample)
+    check_text(f"the text of sample {sample.id}", text, PromptError)
+    _check_special(sample, prompt, processor)
+    return adapter.fallback_prompt(text, len(sample.images), prompt.system)
+
+
+def _no_prompt(given: Any) -> str:
+    if isinstance(given, str):
+        return (
+            f"prompt= is an interp.Prompt, the text around every question; got the text {given[:80]!r}. A question "
+            "belongs to its sample: interp.Sample(image, question). A text around it is a template: "
+            'interp.Prompt("{question} Be brief.").'
+        )
+    if isinstance(given, Sample):
+        return (
+            "prompt= is an interp.Prompt; got a Sample. Give several samples as one list, [sample, another], before "
+            "the prompt."
+        )
+    return f'prompt= is an interp.Prompt, such as interp.Prompt("{{question}} Be brief."); got {str(given)[:80]}.'
+
+
+def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, turn: _Turn) -> str:
+    """The chat template's text, or the fallback's."""
+    begun = getattr(adapter, "begun", lambda text, _: text)
+    template = _chat_template(processor)
+    if template is None:
+        return begun(_fallback(sample, processor, adapter, turn), processor)
+    messages = prompt.messages(sample)
+    for message in messages:
+        for part in message["content"]:
+            if part["type"] == "text":
+                part["text"] = turn.system if message["role"] == "system" else turn.user
+    try:
+        with bounded():
+            text = processor.apply_chat_template(
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=True,
+                **_switch(template, prompt),
+            )
+    except Exception as error:  # whatever a checkpoint's template raises
+        raise PromptError(_failed(error, sample, prompt)) from error
+    if not isinstance(text, str) or not text.strip():
+        raise PromptError(
+            f"the chat template should give the prompt of sample {sample.id} as text; it gave {text!r:.80}. {_REPAIR}"
+        )
+    if len(text) > LARGEST:
+        raise PromptError(
+            f"the prompt of sample {sample.id} has {len(text):,} characters; a prompt has at most {LARGEST:,}. Shorten "
+            "its question."
+        )
+    return begun(text, processor)
+
+
+def _fallback(sample: Sample, processor: Any, adapter: Adapter, turn: _Turn) -> str:
+    """The family's own prompt; a video has its placeholder where one image would have its."""
+    if sample.video is None:
+        return adapter.fallback_prompt(turn.user, len(sample.images), turn.system)
+    whole = adapter.fallback_prompt(turn.user, 1, turn.system)
+    return whole.replace(str(placeholder(processor)), str(placeholder(processor, video=True)), 1)
+
+
+def placeholder(processor: Any, *, video: bool = False) -> str | None:
+    """The text that stands for an image or a video in a prompt; None where the processor has none."""
+    return getattr(processor, "video_token" if video else "image_token", None)
+
+
+_SWITCHES = ("enable_thinking", "thinking")
+"""What chat templates call the switch between answers with and without a thought before them."""
+
+
+def _switch(template: str, prompt: Prompt) -> dict[str, bool]:
+    """The template's own switch, set as the prompt says; none where it leaves that to the template."""
+    if prompt.thinking is None:
+        return {}
+    return dict.fromkeys(_read_by(template), prompt.thinking)
+
+
+@lru_cache(maxsize=16)
+def _read_by(template: str) -> tuple[str, ...]:
+    """Those of `_SWITCHES` that a chat template reads."""
+    try:
+        names = meta.find_undeclared_variables(ImmutableSandboxedEnvironment().parse(template))
+    except TemplateError:  # transformers' own tags and the like: the words then
+        names = {one for one in _SWITCHES if re.search(rf"\b{one}\b", template)}
+    return tuple(one for one in _SWITCHES if one in names)
+
+
+def _check_switch(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, turn: _Turn) -> None:
+    """Refuses `thinking` for a chat template without a switch, or one whose switch changes nothing."""
+    template = _chat_template(processor)
+    texts = {
+        _written(sample, replace(prompt, thinking=one), processor, adapter, turn) for one in (True, False)
+    }
+    if template is None or not _read_by(template) or len(texts) == 1:
+        raise PromptError(
+            f"thinking={prompt.thinking} sets the chat template's own switch ({' or '.join(_SWITCHES)}), and this "
+            "model's has none, or one that changes nothing here: it always thinks or never does. Leave thinking= out."
+        )
+
+
+_REPAIR = (
+    "Set mllm.processor.chat_template to a template that writes the images and the text of every turn, or to None for "
+    "the family's own prompt."
+)
+
+
+def _failed(error: Exception, sample: Sample, prompt: Prompt) -> str:
+    reason = next(iter(str(error).strip().splitlines()), "no message")
+    line = getattr(error, "lineno", None)
+    where = "" if line is None else f" in its line {line}"
+    system = (
+        "If it takes no system message, write it into the text, as interp.Prompt(template='Be brief. {question}'). "
+        if prompt.system is not None
+        else ""
+    )
+    return (
+        f"the chat template does not render the prompt of sample {sample.id} ({type(error).__name__}{where}: "
+        f"{reason[:300]}). {system}{_REPAIR}"
+    )
+
+
+def _chat_template(processor: Any) -> str | None:
+    """The processor's template or the tokenizer's; of several named ones, the one called "default"."""
+    found = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
+    if isinstance(found, Mapping) and "default" in found:
+        found = found["default"]
+    if found is not None and not isinstance(found, str):
+        known = (
+            f"one of those named {', '.join(map(str, found))}"
+            if isinstance(found, Mapping)
+            else repr(found)[:80]
+        )
+        raise PromptError(f"a chat template is a text; the processor has {known}. {_REPAIR}")
+    return found
+
+
+def _check_placeholders(text: str, sample: Sample, processor: Any) -> None:
+    n, what = (len(sample.images), "image") if sample.video is None else (1, "video")
+    token = placeholder(processor, video=sample.video is not None)
+    if token and text.count(token) != n:
+        raise PromptError(
+            f"the rendered prompt of sample {sample.id} holds the {what} placeholder {token!r} "
+            f"{text.count(token)}× for {n} {what}(s): {text[:500]!r}. The chat template "
+            f"places one per {what}; take it out of the question and of the prompt's template."
+        )
+
+
+_special: WeakKeyDictionary[Any, tuple[int, re.Pattern[str]]] = WeakKeyDictionary()
+"""For each tokenizer, its size and its special tokens: to list them takes as long as to encode a prompt."""
+
+
+def _check_special(sample: Sample, prompt: Prompt, processor: Any) -> None:
+    """Refuses special tokens in what a data set says: they would begin a turn, end a text or stand for an image."""
+    if not prompt.has_question:
+        return
+    tokenizer = processor.tokenizer
+    known = _special.get(tokenizer)
+    if known is None or known[0] != len(tokenizer):
+        _special[tokenizer] = known = len(tokenizer), _special_tokens(processor)
+    for name, said in (("question", sample.question), *(("option", one) for one in sample.options or ())):
+        found = known[1].search(said)
+        if found is not None:
+            raise PromptError(
+                f"the {name} of sample {sample.id} holds {found.group()!r}, which the tokenizer reads as a special "
+                f"token and not as words: {said[:200]!r}. Write it otherwise: sample.replace({name}"
+                f"{'s' if name == 'option' else ''}=…)."
+            )
+
+
+def _special_tokens(processor: Any) -> re.Pattern[str]:
+    """The tokenizer's special tokens and the processor's placeholders. One that could be a word is not among them."""
+    tokenizer = processor.tokenizer
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    tokens = {str(one) for one in added if one.special} | {str(one) for one in tokenizer.all_special_tokens}
+    tokens |= {
+        value for name, value in vars(processor).items() if name.endswith("_token") and isinstance(value, str)
+    }
+    unlike_words = [re.escape(one) for one in sorted(tokens) if len(one) > 2 and not one.isalnum()]
+    return re.compile("|".join(unlike_words) or "(?!)")
+
+
+def _laid_out(processor: Any, text: str, n_images: int) -> str:
+    """The text once the processor has added to it, before it expands its placeholders.
+
+    What it adds does not depend on the images, so blank ones stand for them. A processor that takes a sample's images
+    as a flat list (GOT-OCR's) adds nothing; there the number of images is given as 0.
+    """
+    prepare = getattr(processor, "prepare_inputs_layout", None)
+    if prepare is None or not n_images:
+        return text
+    return prepare(images=[[_BLANK] * n_images], text=[text])[1][0]
+
+
+_BLANK = Image.new("RGB", (1, 1))
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """Pairs of characters that a prompt does not hold, to be put around parts of it; white space stays outside."""
+
+    user: str
+    question: str
+    system: str
+
+    @classmethod
+    def not_in(cls, text: str) -> _Marks:
+        """Marks for a prompt with this text."""
+        used = set(text)
+        six = "".join(islice((c for c in map(chr, range(0xE000, 0xF900)) if c not in used), 6))
+        return cls(six[:2], six[2:4], six[4:])
+
+    def around(self, turn: _Turn, span: Span | None) -> _Turn:
+        """The turn with marks around the user's text, the question at `span` in it, and the system message."""
+        user, (start, stop) = turn.user, _core(turn.user)
+        inner = user[start:stop]
+        if span is not None:
+            first, last = _core(user, *span)
+            inner = _put(self.question, user[start:first], user[first:last], user[last:stop])
+        system = turn.system
+        if system is not None:
+            begin, end = _core(system)
+            system = _put(self.system, system[:begin], system[begin:end], system[end:])
+        return _Turn(_put(self.user, user[:start], inner, user[stop:]), system)
+
+    def check(self, marked: str | None, laid: str, turn: _Turn, sample: Sample, prompt: Prompt) -> None:
+        """Refuses a template that leaves something out; `marked` is None where it takes no marks."""
+
+        def written(marks: str, text: str) -> bool:
+            if marked is None:
+                return text.strip() in laid
+            return not text.strip() or all(mark in marked for mark in marks)
+
+        if turn.system is not None and not written(self.system, turn.system):
+            literal = turn.system.strip().replace("{", "{{").replace("}", "}}")
+            raise PromptError(
+                f"the chat template leaves out the system message {turn.system!r}: sample {sample.id} becomes "
+                f"{laid[:500]!r}. Write it into the text: "
+                f"interp.Prompt(template={literal + ' ' + prompt.template!r}), and leave out system=."
+            )
+        if not written(self.user, turn.user):
+            raise PromptError(
+                f"the chat template leaves out the text {turn.user[:200]!r}, or part of it: sample {sample.id} becomes "
+                f"{laid[:500]!r}. {_REPAIR}"
+            )
+
+    def place(self, marked: str | None, laid: str, question: str) -> Span | None:
+        """Where the question is in `laid`; None where the template rewrites it, or writes it more than once."""
+        if marked is None or any(marked.count(mark) != 1 for mark in self.question):
+            return None
+        start, stop = (marked.index(mark) for mark in self.question)
+        if self._off(marked) != laid or marked[start + 1 : stop] != question.strip():
+            return None
+        first = len(self._off(marked[:start]))
+        return first, first + stop - start - 1
+
+    def _off(self, text: str) -> str:
+        return text.translate(dict.fromkeys(map(ord, self.user + self.question + self.system)))
+
+
+def _put(marks: str, before: str, text: str, after: str) -> str:
+    return before + marks[0] + text + marks[1] + after
+
+
+def _core(text: str, start: int = 0, stop: int | None = None) -> Span:
+    """Where the text between `start` and `stop` is without the white space at its ends."""
+    part = text[start:stop]
+    first = start + len(part) - len(part.lstrip())
+    return first, max(first, start + len(part.rstrip()))
+
+
+def expand(text: str, placeholder: str, replacements: Sequence[str]) -> tuple[str, list[dict[str, Span]]]:
+    """The text with its placeholders expanded in order; for each, its "span" before and "new_span" after."""
+    pieces = text.split(placeholder)
+    expanded, at = pieces[0], len(pieces[0])
+    spans: list[dict[str, Span]] = []
+    for replacement, piece in zip(replacements, pieces[1:], strict=True):
+        new = (len(expanded), len(expanded) + len(replacement))
+        spans.append({"span": (at, at + len(placeholder)), "new_span": new})
+        expanded += replacement + piece
+        at += len(placeholder) + len(piece)
+    return expanded, spans
+
+
+def grown_at_once(
+    text: str, placeholder: Any, offsets: Int[np.ndarray, "position 2"]
+) -> list[list[dict[str, Span]]] | None:
+    """The growth of a text whose placeholders were expanded in an untold way, as if it were all in the last one.
+
+    So places after it are right. None where the text has no placeholder.
+    """
+    at = text.rfind(str(placeholder)) if placeholder else -1
+    if at < 0:
+        return None
+    stop = at + len(str(placeholder))
+    growth = int(np.max(np.asarray(offsets))) - len(text.rstrip())
+    return [[{"span": (at, stop), "new_span": (at, stop + growth)}]]
+
+
+def question_tokens(
+    rendered: Rendered, spans: Sequence[Mapping[str, Any]], offsets: Int[np.ndarray, "position 2"]
+) -> dict[str, Any]:
+    """The `spans` and `words` of a `TokenMap`: the question's positions, and those of each of its words.
+
+    Args:
+        rendered: the rendered prompt.
+        spans: where its placeholders were, and are once expanded (`expand`).
+        offsets: (start, end) of each token in the expanded text, in characters.
+    """
+    if rendered.question is None:
+        return {"spans": {}, "words": ()}
+    start, end = rendered.question
+    moved = _moved(start, spans)
+    first, last = np.maximum(offsets[:, 0], moved), np.minimum(offsets[:, 1], moved + end - start)
+    question = np.flatnonzero(first < last)
+    within = list(zip(question.tolist(), *offsets[question].T.tolist(), strict=True))
+    words = tuple(
+        (rendered.laid[start + one : start + after], _between(within, moved + one, moved + after))
+        for one, after in word_spans(rendered.laid[start:end])
+    )
+    return {"spans": {"question": question}, "words": words}
+
+
+def _moved(place: int, spans: Sequence[Mapping[str, Any]]) -> int:
+    """Where a character is once the placeholders before it are expanded."""
+    growth = [(s["new_span"][1] - s["new_span"][0]) - (s["span"][1] - s["span"][0]) for s in spans]
+    return place + sum(g for g, s in zip(growth, spans, strict=True) if s["span"][1] <= place)
+
+
+def _between(tokens: Sequence[tuple[int, int, int]], start: int, end: int) -> tuple[int, ...]:
+    """Of tokens (position, first character, end), the positions of those that share a character with [start, end)."""
+    return tuple(place for place, first, last in tokens if max(first, start) < min(last, end))

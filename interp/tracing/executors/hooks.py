@@ -1,0 +1,409 @@
+"""What wrapping puts into a model and takes out again, and what armed attention modules do.
+
+The model keeps its own attention function. One name is registered with transformers per original attention function,
+with that function's own mask function. The registered function calls the original; an attention module without work
+does nothing else, so an idle model is bit-equal to one that was never wrapped.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from nnsight import TransformersModel
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from interp.errors import ModelError
+from interp.models.repairs import repair
+from interp.tracing.attention.call import AttentionFunction, Call, any_of
+from interp.tracing.attention.functions import registered, set_work
+from interp.tracing.attention.rows import attend, row_outputs, visible
+from interp.tracing.delta.tap import tapped
+from interp.tracing.encoding.processed_images import ProcessedImages
+from interp.tracing.layers.decoder_layers import layer_kinds, mixer
+from interp.tracing.layers.edit_cells import Change
+from interp.tracing.layers.key_layers import RowsOfSharing, every_row, rows_of_sharing
+from interp.tracing.layers.layer_plan import Block, LayerPlan, ReadBlock
+
+__all__ = [
+    "COLLECTOR",
+    "PATTERN",
+    "Identity",
+    "Installation",
+    "LayerWork",
+    "Recorder",
+    "as_written",
+    "registered",
+    "set_work",
+]
+
+
+class Identity(nn.Module):
+    """Returns what it is given. nnsight hands over, and takes back, what passes through it."""
+
+    def forward(self, value: Any) -> Any:
+        """The value."""
+        return value
+
+
+_COMPILED = "_orig_mod"
+"""Under which name what `torch.compile` returns has the module it was given."""
+
+PATTERN = "pattern"
+"""Name of the identity child of each attention module, where nnsight reads and edits rows."""
+
+COLLECTOR = "interp_collector"
+"""Name of the identity child of the model through which a whole run's results reach nnsight, once."""
+
+
+class Installation:
+    """What `wrap` changed in a model: its configs (copies), identity children, nnsight's forwards, its mode.
+
+    Attributes:
+        hf: the transformers model.
+        given: what was wrapped: the model, or torch's wrapper of it, such as what `torch.compile` returns.
+        nn: the nnsight model around it.
+        layers: the decoder layers.
+        kinds: what mixes the tokens of each decoder layer, "attention", "linear" or "convolution".
+        attentions: the attention module of every decoder layer; the gated DeltaNet or short convolution of those that
+            have one instead.
+        implementation: the model's own attention implementation.
+        forwards: the forwards that modules had of their own, in the place of their classes'.
+    """
+
+    def __init__(
+        self, hf: nn.Module, processor: Any, layers: Sequence[nn.Module], given: Any | None = None
+    ) -> None:
+        self.hf: Any = hf
+        self.given = hf if given is None else given
+        self.layers: list[Any] = list(layers)
+        self.kinds = layer_kinds(layers)
+        self.attentions: list[Any] = [mixer(layer) for layer in layers]
+        if any(PATTERN in a._modules for a in self._tappable):
+            raise ModelError("this model is wrapped already; use that Mllm, or call its unwrap() first.")
+        self._lock = threading.Lock()
+        self._training = {module: module.training for module in hf.modules()}
+        self._attributes = {module: frozenset(module.__dict__) for module in hf.modules()}
+        self.forwards = {m: m.__dict__["forward"] for m in hf.modules() if "forward" in m.__dict__}
+        self._added: dict[nn.Module, frozenset[str]] = {}
+        self._configs = _own_configs(hf)
+        self._repairs: list[Any] = []
+        self._sharing: list[RowsOfSharing] = []
+        self.processed = ProcessedImages()
+        self.known: tuple[Any, Any, dict[str, str]] | None = (
+            None  # weights' versions, hooks and identity when read
+        )
+        self.active = True
+        try:
+            self.implementation = self._rename()
+            self.nn = self._install(processor)
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def _tappable(self) -> list[Any]:
+        """The modules whose attention goes through transformers' attention interface."""
+        return [one for one, kind in zip(self.attentions, self.kinds, strict=True) if kind != "linear"]
+
+    def _rename(self) -> str:
+        """Puts the tapped attention function in the place of the model's own; returns the own one's name."""
+        configs = {id(attention.config): attention.config for attention in self._tappable}
+        owners = [m for m in self.hf.modules() if isinstance(m, PreTrainedModel) and id(m.config) in configs]
+        if not owners or not all(owner._can_set_attn_implementation() for owner in owners):
+            raise ModelError(
+                f"{type(self.hf).__name__} does not go through transformers' attention interface, so its "
+                "attention cannot be tapped. Use a model class that does."
+            )
+        own = self._tappable[0].config._attn_implementation
+        for config in configs.values():  # set_attn_implementation would look for kernels of the name
+            config._attn_implementation_internal = registered(own)
+        return own
+
+    def _install(self, processor: Any) -> Any:
+        for module in self._tappable:
+            module.add_module(PATTERN, Identity())
+        self.hf.add_module(COLLECTOR, Identity())
+        self.hf.eval()
+        self._repairs = repair(self.hf)
+        self._sharing = rows_of_sharing(self.hf, self.implementation)
+        # without a device, the pipeline inside nnsight would move the model to the first GPU
+        device = (
+            {} if getattr(self.hf, "hf_device_map", None) else {"device": self.hf.device}
+        )  # moves nothing
+        made = TransformersModel(self.hf, task="image-text-to-text", processor=processor, **device)
+        self._added = {module: frozenset(module.__dict__) - old for module, old in self._attributes.items()}
+        return made
+
+    @property
+    def collector(self) -> nn.Module:
+        """The identity that hands a run's results to nnsight."""
+        return self.hf.get_submodule(COLLECTOR)
+
+    def need_weights(self) -> None:
+        """Raise ModelError where the weights are not on this machine; here they are."""
+
+    def check(self) -> None:
+        """Raise ModelError once the model was unwrapped."""
+        if not self.active:
+            raise ModelError("this Mllm was unwrapped; wrap the model again with interp.wrap.")
+
+    @contextmanager
+    def armed(
+        self,
+        work: Mapping[int, Any],
+        streams: Mapping[int, Callable[[Any], Any]] | None = None,
+        routing: Mapping[int, Any] | None = None,
+    ) -> Iterator[None]:
+        """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
+
+        Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule (`delta_tap`). `routing`
+        is for what their routers return (`interp.tracing.layers.experts.RouterWork`). Other layers do nothing but their own
+        attention. Meanwhile the model is in evaluation mode, and what was compiled of it runs as it is written.
+
+        Raises:
+            ModelError: Another trace or tap of the model is open, or it was unwrapped.
+        """
+        self.check()
+        with self._alone(), ExitStack() as stack:
+            stack.enter_context(as_written(self.hf))
+            stack.enter_context(every_row(self._sharing))
+            for layer, one in work.items():
+                if self.kinds[layer] == "linear":
+                    stack.enter_context(tapped(self.attentions[layer], one))
+                    continue
+                set_work(self.attentions[layer], one)
+                stack.callback(set_work, self.attentions[layer], None)
+            for layer, one in (streams or {}).items():
+                hook = self.layers[layer].register_forward_hook(_on_output(one))
+                stack.callback(hook.remove)
+            for layer, one in (routing or {}).items():
+                router = self.layers[layer].get_submodule(one.path)
+                stack.callback(router.register_forward_hook(_on_output(one)).remove)
+            yield
+
+    def remove(self) -> Any:
+        """What was wrapped, as it was: configs, children, forwards and mode.
+
+        Raises:
+            ModelError: A trace or tap is open, or it was removed before.
+        """
+        self.check()
+        with self._alone():
+            for module in self._tappable:
+                module._modules.pop(PATTERN, None)
+            self.hf._modules.pop(COLLECTOR, None)
+            for handle in self._repairs:
+                handle.remove()
+            for module, config in self._configs:
+                module.config = config
+            for module, names in self._added.items():
+                for name in names:
+                    module.__dict__.pop(name, None)
+            for module, forward in self.forwards.items():
+                module.__dict__["forward"] = forward
+            for module, training in self._training.items():
+                module.training = training
+            self.active = False
+        return self.given
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise ModelError(
+                "another trace or tap of this model is open. Leave the `with mllm.tap(…)` block, or wait for "
+                "the other thread: one at a time."
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+@contextmanager
+def as_written(hf: nn.Module) -> Iterator[None]:
+    """Nothing is dropped out and nothing compiled runs in the block, whatever was done to the model since wrapping.
+
+    Compiled code would run past what is done in a pass from outside: work of layers, hooks.
+    """
+    training, compiled = list[nn.Module](), False
+    for module in _each(hf):
+        if module.training:
+            training.append(module)
+        compiled = compiled or module._compiled_call_impl is not None or _COMPILED in module._modules
+    for module in training:
+        module.training = False
+    try:
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _each(hf: nn.Module) -> set[nn.Module]:
+    """A model's modules, in no order; torch's `modules` takes twice as long, and this runs before every pass."""
+    found, waiting = {hf}, [hf]
+    while waiting:
+        new = [one for one in waiting.pop()._modules.values() if one is not None and one not in found]
+        found.update(new)
+        waiting.extend(new)
+    return found
+
+
+def _on_output(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:
+    """A forward hook that puts what the function returns in the place of a module's output."""
+    return lambda module, arguments, output: function(output)
+
+
+def _own_configs(hf: nn.Module) -> list[tuple[Any, PreTrainedConfig]]:
+    """Gives every module a copy of its config, shared as before, and returns the originals.
+
+    A config may serve several models, and setting an attention implementation would change them all.
+    """
+    memo: dict[int, Any] = {}
+    before: list[tuple[Any, PreTrainedConfig]] = []
+    for module in hf.modules():
+        config = module.__dict__.get("config")
+        if isinstance(config, PreTrainedConfig):
+            before.append((module, config))
+            before[-1][0].config = copy.deepcopy(config, memo)
+    return before
+
+
+@dataclass(eq=False)
+class Recorder:
+    """The buffer all layers of one run write into.
+
+    Attributes:
+        step: the pass that is being run; 0 is the prompt's.
+        paused: whether layers do nothing now but their own attention.
+        rows: (read, step) → what each layer gave, in layer order.
+        hides: whether some cells of a pass take anything from what its rows see, so far as that was looked at.
+    """
+
+    step: int = 0
+    paused: bool = False
+    rows: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
+    hides: dict[tuple[int, ...], bool] = field(default_factory=dict)
+
+    def add(self, read: ReadBlock, probabilities: Float[Tensor, "sample head row key"]) -> None:
+        """Keep the read's columns of rows of attention, averaged over heads where it says so."""
+        kept = probabilities.mean(dim=1, keepdim=True) if read.reduce else probabilities
+        index = read.keys[:, None, None, :].expand(-1, kept.shape[1], kept.shape[2], -1)
+        self.keep(read.read, kept.gather(3, index))
+
+    def keep(self, read: int, values: Tensor) -> None:
+        """Keep what a layer gives for a read."""
+        self.rows.setdefault((read, self.step), []).append(values)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWork:
+    """Carries out a layer's plans, whichever executor calls it.
+
+    `prefix` holds keys and values that come before those of the call. `lines` says which of them each sample has;
+    without, there are equally many samples for each line, in order.
+    """
+
+    prefill: LayerPlan
+    decode: LayerPlan
+    recorder: Recorder
+    prefix: tuple[Tensor, Tensor] | None = None
+    lines: Tensor | None = None
+
+    @property
+    def plan(self) -> LayerPlan:
+        """The plan of the pass that is being run."""
+        return self.decode if self.recorder.step else self.prefill
+
+    def mask(self, call: Call) -> Tensor | None:
+        """The mask for the model's own attention: the call's, less what is hidden by mask."""
+        plan = self.plan
+        if not plan.mask_first or not any(change.awake for change in plan.changes):
+            return call.mask
+        return _without_hidden(call, plan.changes, self.recorder.hides)
+
+    def finish(
+        self, call: Call, output: Float[Tensor, "sample query head dim"]
+    ) -> Float[Tensor, "sample query head dim"]:
+        """The attention's output with edited rows recomputed; the plan's reads go to the recorder."""
+        plan, step = self.plan, self.recorder.step
+        for block in plan.edits if any(change.awake for change in plan.changes) else ():
+            before = call.probabilities(block) if plan.unsure else None
+            output = call.splice(output, block, call.probabilities(block, plan.changes, step), before)
+        self._read(call)
+        return output
+
+    def replaced(self, call: Call, block: Block) -> Float[Tensor, "sample query head dim"]:
+        """The attention's output from a block of every row and head; the plan's reads go to the recorder."""
+        probabilities = call.probabilities(block, self.plan.changes, self.recorder.step)
+        self._read(call)
+        output = row_outputs(probabilities, call.values, heads=call.heads_of(block))
+        return output.transpose(1, 2).contiguous()
+
+    def _read(self, call: Call) -> None:
+        for read in self.plan.reads:
+            rows = call.probabilities(read.block, self.plan.changes, self.recorder.step)
+            self.recorder.add(read, rows)
+
+    def __call__(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attention's output under the plan's edits; the plan's reads go to the recorder."""
+        if self.recorder.paused:
+            return original(call.module, call.queries, call.keys[-1], call.values[-1], call.mask, **kwargs)
+        if self.lines is not None:
+            call = call.on_lines(self.lines)
+        if self.plan.whole is not None:
+            return self.replaced(call, self.plan.whole), None
+        mask = self.mask(call)
+        if self.prefix is None:
+            output, weights = original(
+                call.module, call.queries, call.keys[0], call.values[0], mask, **kwargs
+            )
+            return self.finish(call, output), weights
+        output = attend(
+            call.queries,
+            call.keys,
+            call.values,
+            mask,
+            heads=call.all_heads,
+            scaling=call.scaling,
+            softcap=call.softcap,
+            causal=call.causal,
+        )
+        return self.finish(call, output), None
+
+
+def _without_hidden(
+    call: Call, changes: Sequence[Change], hides: dict[tuple[int, ...], bool]
+) -> Tensor | None:
+    """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that.
+
+    A mask that the model made is never as it was; its values are, where nothing was taken out. So nothing has to be
+    asked of the device. Only a call without a mask, which may take another kernel, is looked at: once for all layers
+    with the same changes, as `hides` remembers.
+    """
+    n, _, n_queries, _ = call.queries.shape
+    rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
+    seen = visible(call.mask, rows, n_queries=n_queries, n_keys=call.n_keys, causal=call.causal)
+    hidden = any_of([change.cells.everywhere(call.n_keys) for change in changes])
+    assert hidden is not None
+    if seen is None:
+        return ~hidden
+    left = seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
+    if call.mask is not None and call.mask.ndim == 4:
+        return left
+    cells = tuple(id(one) for change in changes for one in (change.cells.queries, change.cells.keys))
+    key = (*cells, n_queries, call.n_keys)
+    if key not in hides:
+        hides[key] = bool((hidden & seen).any())
+    return left if hides[key] else call.mask

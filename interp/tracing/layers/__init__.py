@@ -1,0 +1,1 @@
+"""Reads and edits resolved against a batch, and planned for each layer of the model."""

@@ -1,0 +1,124 @@
+"""What a batch's reads and edits cover, in the samples' own positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from interp.tracing.edits import AttentionEdit, Knockout
+from interp.tracing.layers.rows_without_keys import Hidden
+from interp.tracing.layers.vision_request import Tower, VisionEdit, VisionSelection
+from interp.tracing.site import LayerKind
+
+__all__ = ["Applied", "LayerValues", "Places", "Request", "Selection", "StreamPatch", "StreamSelection"]
+
+Places = tuple[Int[np.ndarray, " _"], ...]
+"""One array of unpadded positions per sample."""
+
+LayerValues = dict[int, Float[np.ndarray, "..."]]
+"""Given values of each layer; the first axis is the step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What one `Rows` covers.
+
+    Attributes:
+        heads: the heads of each layer, both in the order of the site.
+        pairs: the site's (layer, head) pairs, in order; None when heads were not given as pairs.
+        reduce: whether heads are averaged.
+        queries: each sample's rows in the prompt.
+        keys: each sample's columns.
+        decodes: whether each generated token has such a row too.
+        kind: what the layers are; the columns of "cross" are those of the image's keys.
+        stage: "reasoning" or "answer" where only generated tokens of that kind are meant.
+    """
+
+    heads: dict[int, tuple[int, ...]]
+    pairs: tuple[tuple[int, int], ...] | None
+    reduce: bool
+    queries: Places
+    keys: Places
+    decodes: bool
+    kind: LayerKind = "attention"
+    stage: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StreamSelection:
+    """What one `Residual` or `Experts` covers: layers in the order given, each sample's positions in the prompt.
+
+    `name` is the array's: "residual" or "experts".
+    """
+
+    layers: tuple[int, ...]
+    queries: Places
+    decodes: bool
+    name: str = "residual"
+    stage: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """What one edit of attention changes.
+
+    Attributes:
+        edit: the edit.
+        heads: the heads of each layer.
+        queries: each sample's rows in the prompt; those that see none of the keys are left out.
+        keys: each sample's columns.
+        decodes: whether the row of each generated token is among its rows.
+        values: of a `PatchRows`, each sample's (step, head, query, key) by layer.
+        kind: as of a `Selection`.
+    """
+
+    edit: AttentionEdit
+    heads: dict[int, tuple[int, ...]]
+    queries: Places
+    keys: Places
+    decodes: bool
+    values: tuple[LayerValues, ...] | None = None
+    kind: LayerKind = "attention"
+
+    @property
+    def hides(self) -> bool:
+        """Whether it only takes keys out of what rows see."""
+        return isinstance(self.edit, Knockout) and self.edit.stage == "scores"
+
+    def hidden(self, sample: int, length: int | None = None) -> Hidden:
+        """What it hides in a sample. With the prompt's length, its last row stands for those of generated tokens."""
+        rows, last = self.queries[sample], [] if length is None or not self.decodes else [length - 1]
+        return Hidden(
+            self.heads, np.union1d(rows, last).astype(np.int64) if last else rows, self.keys[sample]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StreamPatch:
+    """What one `PatchResidual` changes: each sample's (step, position, hidden) by layer."""
+
+    queries: Places
+    decodes: bool
+    values: tuple[LayerValues, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """All reads and edits of a batch. `n_cross`: keys of a cross-attention layer, the same in all its samples."""
+
+    selections: tuple[Selection | StreamSelection | VisionSelection, ...] = ()
+    applied: tuple[Applied, ...] = ()
+    patches: tuple[StreamPatch, ...] = ()
+    vision_edits: tuple[VisionEdit, ...] = ()
+    tower: Tower | None = None
+    n_cross: int = 0
+
+    def first_row(self, sample: int) -> int | None:
+        """The earliest position read or edited in a sample, or None; 0 for the vision tower and DeltaNet layers."""
+        linear = any(getattr(part, "kind", None) == "linear" for part in (*self.selections, *self.applied))
+        if linear or self.tower is not None:
+            return 0
+        rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
+        return min((int(at[0]) for at in rows if len(at)), default=None)

@@ -1,0 +1,180 @@
+"""Reads and patches of the residual stream, planned for the padded tensors of a run and carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.errors import EditError
+from interp.tracing.encoding.padding import Layout
+from interp.tracing.layers.recorder import Recorder
+from interp.tracing.layers.request import Request, StreamPatch, StreamSelection
+
+__all__ = ["LayerStream", "StreamPlan", "StreamWork", "make_stream_plan"]
+
+
+@dataclass(frozen=True, eq=False)
+class StreamRead:
+    """Rows to keep for read number `read`; short samples repeat one."""
+
+    read: int
+    rows: Int[Tensor, "sample row"]
+
+
+@dataclass(frozen=True, eq=False)
+class StreamWrite:
+    """Vectors to put at some rows of some samples: of each step, as long as a sample has any.
+
+    The cells are in the order of how many steps they have, most first; step t is that of the first `n_cells[t]`. So
+    which cells a step has is known without asking the device.
+    """
+
+    samples: Int[Tensor, " cell"]
+    rows: Int[Tensor, " cell"]
+    values: Float[Tensor, "step cell hidden"]
+    n_cells: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStream:
+    """The work after one layer in one kind of pass: first the writes, in order, then the reads."""
+
+    reads: tuple[StreamRead, ...] = ()
+    writes: tuple[StreamWrite, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class StreamPlan:
+    """The layers after which there is work, in the prompt's pass and in that of each generated token."""
+
+    prefill: Mapping[int, LayerStream] = field(default_factory=dict)
+    decode: Mapping[int, LayerStream] = field(default_factory=dict)
+
+    def work(self, recorder: Recorder) -> dict[int, StreamWork]:
+        """What to do after each layer of a run."""
+        none = LayerStream()
+        layers = sorted({*self.prefill, *self.decode})
+        return {i: StreamWork(self.prefill.get(i, none), self.decode.get(i, none), recorder) for i in layers}
+
+
+@dataclass(frozen=True, eq=False)
+class StreamWork:
+    """Carries out a layer's plans on what the layer returned, whichever executor calls it."""
+
+    prefill: LayerStream
+    decode: LayerStream
+    recorder: Recorder
+
+    def __call__(self, output: Any) -> Any:
+        """The layer's output, patched; a tuple's first element is the stream."""
+        if self.recorder.paused:
+            return output
+        if isinstance(output, tuple):
+            return (self._stream(output[0]), *output[1:])
+        return self._stream(output)
+
+    def _stream(self, hidden: Float[Tensor, "sample row hidden"]) -> Float[Tensor, "sample row hidden"]:
+        plan, step = self.decode if self.recorder.step else self.prefill, self.recorder.step
+        for write in plan.writes:
+            if write.values.shape[2] != hidden.shape[2]:
+                raise EditError(
+                    f"the residual stream has {hidden.shape[2]} values at each position; those of PatchResidual "
+                    f"have {write.values.shape[2]}. Read them from the same model."
+                )
+            n = write.n_cells[step] if step < len(write.n_cells) else 0
+            if n:
+                hidden = hidden.clone()
+                hidden[write.samples[:n], write.rows[:n]] = write.values[step, :n].to(hidden)
+        for read in plan.reads:
+            index = read.rows.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[2])
+            self.recorder.keep(read.read, hidden.gather(1, index))
+        return hidden
+
+
+def make_stream_plan(
+    request: Request, layout: Layout, devices: Sequence[torch.device], name: str = "residual"
+) -> StreamPlan:
+    """The plan of a request's reads and patches of the stream, or of its reads of another `name` (see `experts`).
+
+    Args:
+        request: the request.
+        layout: where positions lie in the pass.
+        devices: those of the layers.
+        name: the name of the reads.
+    """
+
+    def in_prompt(sample: int, part: StreamSelection | StreamPatch) -> Int[np.ndarray, " row"]:
+        return layout.rows(sample, part.queries[sample])
+
+    def generated(sample: int, part: StreamSelection | StreamPatch) -> Int[np.ndarray, " row"]:
+        return np.zeros(1, np.int64)
+
+    streams = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, StreamSelection)]
+    reads = [(n, one) for n, one in streams if one.name == name]
+    before = [(n, one) for n, one in reads if any(len(q) for q in one.queries)]
+    patches = request.patches if name == "residual" else ()
+    patched = [one for one in patches if any(len(q) for q in one.queries)]
+    return StreamPlan(
+        _layers(before, patched, in_prompt, layout.n_samples, devices),
+        _layers(
+            [(n, one) for n, one in reads if one.decodes],
+            [one for one in patches if one.decodes],
+            generated,
+            layout.n_samples,
+            devices,
+        ),
+    )
+
+
+Rows = Callable[[int, StreamSelection | StreamPatch], Int[np.ndarray, " row"]]
+
+
+def _layers(
+    reads: Sequence[tuple[int, StreamSelection]],
+    patches: Sequence[StreamPatch],
+    rows: Rows,
+    n_samples: int,
+    devices: Sequence[torch.device],
+) -> dict[int, LayerStream]:
+    kept = [
+        (one, StreamRead(n, _padded([rows(i, one) for i in range(n_samples)], devices[0])))
+        for n, one in reads
+    ]
+    layers = {layer for one, _ in kept for layer in one.layers}
+    layers |= {layer for patch in patches for layer in patch.values[0]}
+    return {
+        layer: LayerStream(
+            reads=tuple(read for one, read in kept if layer in one.layers),
+            writes=tuple(
+                _write(patch, layer, rows, devices[layer]) for patch in patches if layer in patch.values[0]
+            ),
+        )
+        for layer in sorted(layers)
+    }
+
+
+def _write(patch: StreamPatch, layer: int, rows: Rows, device: torch.device) -> StreamWrite:
+    found = [rows(i, patch) for i in range(len(patch.values))]
+    samples = np.repeat(np.arange(len(found)), [len(at) for at in found])
+    values = [own[layer] for own, at in zip(patch.values, found, strict=True) if len(at)]
+    longest = max(len(one) for one in values)
+    padded = [np.pad(one, [(0, longest - len(one)), (0, 0), (0, 0)]) for one in values]
+    n_steps = np.repeat([len(one) for one in values], [len(at) for at in found if len(at)])
+    order = np.argsort(-n_steps, kind="stable")
+    arrays = (samples[order], np.concatenate(found)[order], np.concatenate(padded, axis=1)[:, order])
+    n_cells = tuple(int((n_steps > step).sum()) for step in range(longest))
+    cells, at, vectors = (torch.from_numpy(array).to(device) for array in arrays)
+    return StreamWrite(cells, at, vectors, n_cells)
+
+
+def _padded(rows: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Int[Tensor, "sample row"]:
+    width = max(len(at) for at in rows)
+    return torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in rows])).to(
+        device
+    )

@@ -1,0 +1,1 @@
+"""Passes through the model: run and counted, in micro-batches, after a prefix."""

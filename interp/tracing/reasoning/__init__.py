@@ -1,0 +1,1 @@
+"""Models that think before they answer: which tokens are the thought's, and given thoughts."""

@@ -1,0 +1,359 @@
+"""Carries out reads and edits of the vision tower's attention.
+
+A tower's attention is called once for all images of a batch, or once for each image or window, or over all images
+packed into one row under a mask. Whatever the form, each call holds the next positions of the tower's own order
+(`slots`), so it is cut into pieces that see each other and every piece is read and edited on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from interp.errors import EditError, ModelError
+from interp.inputs.patch_map import PatchMap
+from interp.tracing.attention.call import AttentionFunction, Call, only_visible
+from interp.tracing.attention.functions import registered, set_work
+from interp.tracing.attention.rows import visible
+from interp.tracing.attention.shared_keys import CHUNK_BYTES
+from interp.tracing.layers.edit_cells import Cells, Change
+from interp.tracing.layers.heads import Heads
+from interp.tracing.layers.layer_plan import Block
+from interp.tracing.layers.recorder import Recorder
+from interp.tracing.layers.vision_request import Tower, VisionEdit, VisionSelection
+from interp.tracing.parameters.devices import execution_device
+
+__all__ = ["VisionWork", "make_vision_work"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Flat:
+    """The tower's own order over a batch: the samples' positions one after another, each sample's by its slots.
+
+    Attributes:
+        starts: where each sample's part begins, and the end.
+        slots: each sample's positions → places of the order, counted from 0 over the batch.
+        cuts: where each sequence begins, and the end.
+    """
+
+    starts: Int[np.ndarray, " sample_and_end"]
+    slots: tuple[Int[np.ndarray, " _"], ...]
+    cuts: Int[np.ndarray, " sequence_and_end"]
+
+    @classmethod
+    def of(cls, patches: Sequence[PatchMap]) -> _Flat:
+        starts = np.cumsum([0, *(one.length for one in patches)])
+        slots = tuple(start + one.slots for start, one in zip(starts[:-1], patches, strict=True))
+        first = [
+            start + np.flatnonzero(np.diff(one.sequence, prepend=-1))
+            for start, one in zip(starts[:-1], patches, strict=True)
+        ]
+        return cls(starts, slots, np.concatenate([*first, starts[-1:]]))
+
+    @property
+    def n(self) -> int:
+        """Positions of the batch."""
+        return int(self.starts[-1])
+
+    def flags(self, places: Sequence[np.ndarray]) -> Bool[np.ndarray, " flat"]:
+        """Which places of the order are among the samples' positions."""
+        found = np.zeros(self.n, bool)
+        for slots, at in zip(self.slots, places, strict=True):
+            found[slots[at]] = True
+        return found
+
+    def numbers(self, places: Sequence[np.ndarray]) -> Int[np.ndarray, " flat"]:
+        """For each place of the order the number of its position among its sample's, −1 for those that are none."""
+        found = np.full(self.n, -1)
+        for slots, at in zip(self.slots, places, strict=True):
+            found[slots[at]] = np.arange(len(at))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """One read of one layer: the heads, which rows and columns of the order it wants, and what it found."""
+
+    heads: Heads
+    reduce: bool
+    rows: Int[np.ndarray, " flat"]
+    columns: Int[np.ndarray, " flat"]
+    samples: Int[np.ndarray, " flat"]
+    found: Float[Tensor, "sample query key_and_one head"]
+
+    @property
+    def result(self) -> Float[Tensor, "sample head query key"]:
+        """The rows read; filled in as the tower runs."""
+        return self.found[:, :, :-1].permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Edited:
+    """One edit of one layer: its heads, which of them, and its rows and columns in the order."""
+
+    edit: VisionEdit
+    heads: Heads
+    flags: Bool[Tensor, " head"] | None
+    rows: Bool[np.ndarray, " flat"]
+    columns: Bool[np.ndarray, " flat"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Rows of a call that hold one sequence (or window) each: the call, and where each row begins in the order."""
+
+    call: Call
+    first: Int[np.ndarray, " line"]
+    at: tuple[slice, slice]
+
+    @property
+    def length(self) -> int:
+        """Positions of each row."""
+        return int(self.call.queries.shape[2])
+
+    def part(self, values: np.ndarray) -> np.ndarray:
+        """(line, position) of values over the order."""
+        return values[self.first[:, None] + np.arange(self.length)]
+
+
+@dataclass(eq=False)
+class _LayerWork:
+    """What the attention module of one layer of the tower does in a pass."""
+
+    flat: _Flat
+    reads: tuple[_Read, ...]
+    edits: tuple[_Edited, ...]
+    recorder: Recorder
+    done: int = 0
+    starved: list[Tensor] = field(default_factory=list)
+
+    def __call__(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The model's own attention, then `finish`."""
+        own = original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)
+        return self.finish(call, own[0], kwargs), own[1]
+
+    def finish(
+        self, call: Call, output: Float[Tensor, "line query head dim"], kwargs: Mapping[str, Any]
+    ) -> Float[Tensor, "line query head dim"]:
+        """The attention's output with edited rows recomputed; what is read goes to the reads."""
+        if self.recorder.paused:
+            return output
+        lines, _, length, _ = call.queries.shape
+        first, self.done = self.done, self.done + lines * length
+        if self.done > self.flat.n:  # `VisionWork.check` says so
+            return output
+        for piece in self._pieces(call, first, kwargs.get("cu_seq_lens_q")):
+            changes = [(one, self._change(one, piece)) for one in self.edits]
+            changes = [(one, change) for one, change in changes if change is not None]
+            for one, change in changes:
+                self._splice(one, change, [c for _, c in changes], piece, output)
+            for read in self.reads:
+                self._read(read, [change for _, change in changes], piece)
+        return output
+
+    def _pieces(self, call: Call, first: int, packed: Tensor | None) -> Iterator[_Piece]:
+        """The call's rows cut where sequences begin; whole rows stay together."""
+        lines, _, length, _ = call.queries.shape
+        firsts = first + np.arange(lines) * length
+        cuts = self.flat.cuts if packed is None else np.union1d(self.flat.cuts, first + packed.cpu().numpy())
+        inside = cuts[(cuts > first) & (cuts < first + lines * length)]
+        inside = inside[(inside - first) % length != 0]
+        if not len(inside):
+            yield _Piece(call, firsts, (slice(None), slice(None)))
+            return
+        for line, start in enumerate(firsts):
+            edges = [0, *(cuts[(cuts > start) & (cuts < start + length)] - start).tolist(), length]
+            for low, high in pairwise(edges):
+                at = slice(line, line + 1), slice(low, high)
+                yield _Piece(_part(call, *at), np.array([start + low]), at)
+
+    def _change(self, one: _Edited, piece: _Piece) -> Change | None:
+        """The edit in a piece; None where no row of it sees a key of the edit."""
+        rows, columns = piece.part(one.rows), piece.part(one.columns)
+        rows = rows & columns.any(axis=1, keepdims=True)
+        if not rows.any():
+            return None
+        device = piece.call.queries.device
+        queries, keys = (torch.from_numpy(x).to(device) for x in (rows, columns))
+        cells = Cells(one.flags, queries, keys)
+        return Change(one.edit.edit, cells)
+
+    def _splice(
+        self, one: _Edited, change: Change, changes: Sequence[Change], piece: _Piece, output: Tensor
+    ) -> None:
+        """Recomputes the rows of an edit under all changes, in place, a bounded number of rows at a time."""
+        hiding = [other for other in changes if other.hides]
+        for block in _blocks(change.cells.queries.cpu().numpy(), one.heads, piece.call):
+            if hiding:
+                self._note_starved(block, hiding, piece.call)
+            before = piece.call.probabilities(block) if any(c.edit.unsure for c in changes) else None
+            piece.call.splice(output[piece.at], block, piece.call.probabilities(block, changes), before)
+
+    def _note_starved(self, block: Block, hiding: Sequence[Change], call: Call) -> None:
+        """Notes whether a row of a block has every key hidden."""
+        queries, keys = call.queries.shape[2], call.n_keys
+        seen = visible(call.mask, block.rows, n_queries=queries, n_keys=keys, causal=call.causal)
+        left = only_visible(call.probabilities(block, hiding), seen).sum(dim=-1)
+        line, place = block.cells
+        self.starved.append((left[line, :, place] == 0).any())
+
+    def _read(self, read: _Read, changes: Sequence[Change], piece: _Piece) -> None:
+        """Puts the rows of a piece that are read in their places."""
+        numbers, columns = piece.part(read.rows), piece.part(read.columns)
+        device = piece.call.queries.device
+        columns = torch.from_numpy(np.where(columns < 0, read.found.shape[2] - 1, columns)).to(device)
+        samples = piece.part(read.samples)
+        for block in _blocks(numbers >= 0, read.heads, piece.call):
+            found = piece.call.probabilities(block, changes)
+            found = found.mean(dim=1, keepdim=True) if read.reduce else found
+            line, place = block.cells
+            at = block.rows[line, place].cpu().numpy(), line.cpu().numpy()
+            query = torch.from_numpy(numbers[at[1], at[0]]).to(device)
+            sample = torch.from_numpy(samples[at[1], at[0]]).to(device)
+            values = found[line, :, place].transpose(1, 2)
+            read.found[sample[:, None], query[:, None], columns[line]] = values
+
+
+def _part(call: Call, line: slice, at: slice) -> Call:
+    """Some positions of some rows of a call, that see each other."""
+    tensors = (call.queries, call.keys[0], call.values[0])
+    queries, keys, values = (one[line, :, at] for one in tensors)
+    mask = call.mask
+    if mask is not None:
+        own = mask[line] if len(mask) > 1 else mask
+        mask = own[:, :, at, at] if own.ndim == 4 else own[:, at]
+    return replace(call, queries=queries, keys=(keys,), values=(values,), mask=mask)
+
+
+def _blocks(flags: Bool[np.ndarray, "line position"], heads: Heads, call: Call) -> Iterator[Block]:
+    """The flagged rows as blocks whose rows of attention take about `CHUNK_BYTES`."""
+    counts = flags.sum(axis=1)
+    widest, device = int(counts.max(initial=0)), call.queries.device
+    n_heads = max(len(heads.index), 1)
+    step = max(1, CHUNK_BYTES // (4 * len(flags) * n_heads * call.n_keys))
+    ranked = np.argsort(~flags, axis=1, kind="stable")[:, :widest]  # each line's flagged rows first
+    for start in range(0, widest, step):
+        rows = ranked[:, start : start + step]
+        real = np.arange(start, start + rows.shape[1])[None] < counts[:, None]
+        line, place = (torch.from_numpy(one).to(device) for one in np.nonzero(real))
+        yield Block(torch.from_numpy(np.ascontiguousarray(rows)).to(device), (line, place), heads)
+
+
+@dataclass(frozen=True, eq=False)
+class VisionWork:
+    """All that the layers of a tower do in a pass.
+
+    Attributes:
+        layers: each layer's number and work.
+        attentions: the attention modules of all layers.
+        family: the adapter's name, for errors.
+    """
+
+    layers: dict[int, _LayerWork]
+    attentions: Sequence[Any]
+    family: str
+
+    @contextmanager
+    def armed(self) -> Iterator[None]:
+        """The tower does its work in the block; then it is as it was. One at a time: inside `Installation.armed`.
+
+        Raises:
+            ModelError: The tower's attention implementation cannot be tapped.
+        """
+        with ExitStack() as stack:
+            configs = {id(one.config): one.config for one in map(self.attentions.__getitem__, self.layers)}
+            for config in configs.values():
+                own = config._attn_implementation
+                stack.callback(setattr, config, "_attn_implementation_internal", own)
+                if not own.startswith("interp_"):  # else the tower shares its config with the decoder
+                    config._attn_implementation_internal = registered(own)
+            for layer, work in self.layers.items():
+                set_work(self.attentions[layer], work)
+                stack.callback(set_work, self.attentions[layer], None)
+            yield
+
+    def seen_by(self, views: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """The views of the attention modules that have work, each with it, for the source executor."""
+        return [(views[layer], work.finish) for layer, work in sorted(self.layers.items())]
+
+    def check(self) -> None:
+        """Refuse results of a tower that did not run as the adapter says, or of rows without keys.
+
+        Raises:
+            ModelError: Another number of positions than the adapter's `patches` have.
+            EditError: A row with every key hidden.
+        """
+        for layer, work in self.layers.items():
+            if work.done != work.flat.n:
+                raise ModelError(
+                    f"layer {layer} of the vision tower was seen to attend over {work.done} positions, but the adapter "
+                    f"{self.family!r} describes {work.flat.n}. If the tower takes each image or window on its own "
+                    '(Qwen-VL), use the executor "tap", mllm.using("tap"); else correct the adapter\'s patches.'
+                )
+            if work.starved and bool(torch.stack(work.starved).any()):
+                raise EditError(
+                    f"in layer {layer} of the vision tower a row would have every key of its image or window hidden, "
+                    'and nothing is left to renormalise. Leave it a key, or use Knockout(…, mode="zero"), which makes '
+                    "such a row zero."
+                )
+
+
+def make_vision_work(
+    selections: Mapping[int, VisionSelection],
+    edits: Sequence[VisionEdit],
+    tower: Tower,
+    attentions: Sequence[nn.Module],
+    recorder: Recorder,
+    family: str,
+) -> VisionWork:
+    """The work of reads (by number) and edits. What is read stands in `recorder.rows` once the tower has run.
+
+    Args:
+        selections: the reads of the tower, by their number among all reads.
+        edits: the edits.
+        tower: the samples' patches.
+        attentions: the attention module of each layer.
+        recorder: gets the reads' rows, of step 0.
+        family: the adapter's name, for errors.
+    """
+    flat = _Flat.of(tower.patches)
+    samples = np.repeat(np.arange(len(tower.patches)), np.diff(flat.starts))
+    places = {n: (flat.numbers(one.queries), flat.numbers(one.keys)) for n, one in selections.items()}
+    flags = [(flat.flags(one.queries), flat.flags(one.keys)) for one in edits]
+    wanted = {layer for part in (*selections.values(), *edits) for layer in part.heads}
+    layers = {}
+    for layer in sorted(wanted):
+        device = execution_device(attentions[layer])
+        reads = []
+        for number, one in selections.items():
+            if layer in one.heads:
+                found = _empty(one, len(one.heads[layer]), device)
+                heads = Heads.of(one.heads[layer], tower.n_heads, tower.n_heads, device)
+                reads.append(_Read(heads, one.reduce, *places[number], samples, found))
+                recorder.rows.setdefault((number, 0), []).append(reads[-1].result)
+        edited = []
+        for one, (rows, columns) in zip(edits, flags, strict=True):
+            if layer in one.heads:
+                own = one.heads[layer]
+                heads = Heads.of(own, tower.n_heads, tower.n_heads, device)
+                chosen = torch.isin(torch.arange(tower.n_heads), torch.tensor(own)).to(device)
+                mine = None if bool(chosen.all()) else chosen
+                edited.append(_Edited(one, heads, mine, rows, columns))
+        layers[layer] = _LayerWork(flat, tuple(reads), tuple(edited), recorder)
+    return VisionWork(layers, attentions, family)
+
+
+def _empty(one: VisionSelection, n_heads: int, device: torch.device) -> Tensor:
+    """Room for a layer's rows, zero: keys of other sequences get no attention. The last column is for no key."""
+    wide, deep = (max(map(len, places)) for places in (one.keys, one.queries))
+    return torch.zeros(len(one.queries), deep, wide + 1, 1 if one.reduce else n_heads, device=device)

@@ -1,0 +1,44 @@
+"""Attention over shared keys and each variant's own against attention written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from interp.tracing.attention.call import Call
+from interp.tracing.attention.shared_keys import HiddenCells, SharedKeys
+
+
+def never(*_: Any, **__: Any) -> Any:
+    """The layer's own attention, which does not know the shared keys."""
+    raise AssertionError("the layer's own attention ran")
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_soft_cap_applies_to_shared_and_own_keys(zero: bool) -> None:
+    torch.manual_seed(0)
+    n, rows, shared, cap, scaling = 3, 2, 4, 0.7, 0.5
+    queries = 2 * torch.randn(n, 4, rows, 8)
+    prefix = torch.randn(1, 2, shared, 8), torch.randn(1, 2, shared, 8)
+    own = torch.randn(n, 2, rows, 8), torch.randn(n, 2, rows, 8)
+    hidden = torch.rand(n, shared + rows) < 0.4
+    hidden[:, :1], hidden[:, 1:2] = False, True
+    cells = HiddenCells(queries=torch.ones(n, rows, dtype=torch.bool), keys=hidden, zero=zero)
+    kwargs = {"scaling": scaling, "softcap": cap, "is_causal": True}
+    call = Call.of(nn.Identity(), (queries, *own), None, kwargs, prefix)
+
+    found, _ = SharedKeys(prefix, cells)(never, call, kwargs)
+
+    keys, values = (
+        torch.cat([before.expand(n, -1, -1, -1), mine], dim=2).repeat_interleave(2, dim=1)
+        for before, mine in zip(prefix, own, strict=True)
+    )
+    scores = cap * torch.tanh(queries @ keys.transpose(-1, -2) * scaling / cap)
+    later = torch.ones(rows, shared + rows, dtype=torch.bool).triu(shared + 1)
+    closed = later if zero else later | hidden[:, None, None]
+    weights = scores.masked_fill(closed, -torch.inf).softmax(dim=-1)
+    weights = weights.masked_fill(hidden[:, None, None], 0.0) if zero else weights
+    torch.testing.assert_close(found, (weights @ values).transpose(1, 2), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,259 @@
+"""A model's identity: it changes with whatever numbers depend on, and with nothing else."""
+
+from __future__ import annotations
+
+from functools import partial
+from unittest.mock import patch
+
+import pytest
+import torch
+
+import tests.tiny as tiny
+from interp.conformance.tiny import tiny as tiny_of
+from interp.models.families.llava import Llava
+from interp.tracing import wrap
+from tests.covering import every_family
+
+
+@pytest.fixture
+def own():
+    """A model that the test may change."""
+    return wrap(tiny.llava(), tiny.processor())
+
+
+def differ(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """The parts of two identities that are not the same."""
+    return {name for name in before if before[name] != after[name]}
+
+
+def attention(mllm):
+    return mllm.installation.attentions[0]
+
+
+def zero_a_head_by_data(mllm):
+    attention(mllm).o_proj.weight.data[:, :8] = 0  # does not count as a change of the tensor's version
+
+
+def one_ulp(mllm):
+    with torch.no_grad():
+        weight = mllm.hf.lm_head.weight
+        weight[3, 4] = torch.nextafter(weight[3, 4], torch.tensor(9.0))
+
+
+def swap_heads(mllm):
+    with torch.no_grad():
+        attention(mllm).o_proj.weight.copy_(attention(mllm).o_proj.weight.roll(8, dims=1))
+
+
+def by_numpy(mllm):
+    mllm.hf.lm_head.weight.detach().numpy()[0, 0] += 1
+
+
+def stretch_positions(mllm):
+    mllm.hf.get_decoder().rotary_emb.inv_freq /= 2
+
+
+def stored_scale(mllm):
+    attention(mllm).scaling = 1.0
+
+
+def activation(mllm):
+    mllm.installation.layers[0].mlp.act_fn = torch.nn.ReLU()
+
+
+def activation_function(mllm):
+    mllm.hf.model.language_model.layers[0].mlp.forward = lambda x: x
+
+
+def config_entry(mllm):
+    mllm.hf.config.text_config.rope_theta = 5.0
+
+
+def end_token(mllm):
+    mllm.hf.generation_config.eos_token_id = 7
+
+
+def pixels(mllm):
+    mllm.processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+
+
+def template(mllm):
+    mllm.processor.chat_template = "{{ messages }}"
+
+
+def patch_size(mllm):
+    mllm.processor.patch_size = 99
+
+
+def pre_hook(mllm):
+    attention(mllm).register_forward_pre_hook(lambda module, args: None)
+
+
+def hook(mllm):
+    mllm.installation.layers[1].register_forward_hook(lambda module, args, output: output)
+
+
+CHANGES = {
+    zero_a_head_by_data: {"weights"},
+    one_ulp: {"weights"},
+    swap_heads: {"weights"},
+    by_numpy: {"weights"},
+    stretch_positions: {"weights"},
+    stored_scale: {"modules"},
+    activation: {"modules"},
+    activation_function: {"hooks"},
+    config_entry: {"config"},
+    end_token: {"config"},
+    pixels: {"processor"},
+    template: {"processor"},
+    patch_size: {"processor"},
+    pre_hook: {"hooks"},
+    hook: {"hooks"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_what_numbers_depend_on_is_part_of_it(own, change):
+    before, fingerprint = own.identity, own.fingerprint
+    change(own)
+    assert differ(before, own.identity) == CHANGES[change]
+    assert own.fingerprint != fingerprint
+
+
+def scaled(factor, module, args, output):
+    return output * factor
+
+
+def scaler(factor):
+    return lambda module, args, output: output * factor
+
+
+def test_hooks_are_known_by_what_they_do(own):
+    layer = own.installation.layers[0]
+
+    def under(function):
+        handle = layer.register_forward_hook(function)
+        found = own.identity["hooks"]
+        handle.remove()
+        return found
+
+    assert under(scaler(2.0)) == under(scaler(2.0))
+    hooks = [scaler(2.0), scaler(3.0), partial(scaled, 2.0), partial(scaled, 3.0), tiny.llava]
+    assert len({under(function) for function in hooks}) == 5
+    assert own.identity["hooks"] == "none"
+    assert "model.language_model.layers.0 forward_hooks: " in under(scaler(2.0))
+    assert "test_fingerprint.scaler" in under(scaler(2.0))
+
+
+def test_hooks_of_all_modules_count(own):
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, args, output: None)
+    try:
+        assert "all modules forward_hooks" in own.identity["hooks"]
+    finally:
+        handle.remove()
+    assert own.identity["hooks"] == "none"
+
+
+def test_a_forward_of_ones_own_counts_before_and_after_wrapping():
+    hf = tiny.llava()
+    mlp = hf.model.language_model.layers[0].mlp
+    mlp.forward = lambda x: x
+    assert "layers.0.mlp forward: " in wrap(hf, tiny.processor()).identity["hooks"]
+
+
+def test_autocast_counts(own):
+    plain = own.identity
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert differ(plain, own.identity) == {"autocast"}
+
+
+class Lora(torch.nn.Module):
+    """A layer as PEFT makes them: what it does is in plain attributes."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base_layer, self.scaling = base, {"default": 2.0}
+        self._active_adapter, self._disable_adapters, self.merged_adapters = ["default"], False, []
+
+    active_adapters = property(lambda self: self._active_adapter)
+    disable_adapters = property(lambda self: self._disable_adapters)
+
+    def forward(self, x):
+        return self.base_layer(x)
+
+
+def test_the_state_of_adapters_counts():
+    hf = tiny.llava()
+    layer = Lora(hf.lm_head)
+    hf.lm_head = layer
+    mllm = wrap(hf, tiny.processor())
+    states = [mllm.identity]
+    layer._disable_adapters = True
+    states.append(mllm.identity)
+    layer._disable_adapters, layer.merged_adapters = False, ["default"]
+    states.append(mllm.identity)
+    layer.merged_adapters, layer._active_adapter = [], ["other"]
+    states.append(mllm.identity)
+    assert [state["peft"] for state in states] == [
+        "active default, merged none in 1 modules",
+        "active default (off), merged none in 1 modules",
+        "active default, merged default in 1 modules",
+        "active other, merged none in 1 modules",
+    ]
+    before = mllm.identity
+    layer.scaling["default"] = 1.0
+    assert differ(before, mllm.identity) == {"modules"}
+
+
+class Own(Llava):
+    """An adapter of another package."""
+
+    name = "own"
+    shift = 1
+
+
+class Other(Own):
+    def footprints(self, *args):
+        return super().footprints(*args)
+
+
+def test_adapters_of_others_count_with_their_code_and_settings():
+    made = [Own(), Other(), Own()]
+    made[2].shift = 2
+    names = []
+    for adapter in (None, *made):
+        mllm = wrap(tiny.llava(), tiny.processor(), adapter=adapter)
+        names.append(mllm.identity["family"])
+    assert names[0] == "interp.models.families.llava.Llava"
+    assert "test_fingerprint.Own (no package) " in names[1]
+    assert len(set(names)) == 4
+
+
+@pytest.mark.by_default(family=("llava", "qwen2_5_vl", "gemma3"))
+@pytest.mark.parametrize("family", every_family())
+def test_passes_leave_it_as_it_is(family, own):
+    mllm = wrap(*tiny_of(family))
+    before = mllm.identity
+    mllm.trace(tiny.samples()[:1], generate=2)
+    mllm.using("source").trace(tiny.samples()[:1])
+    assert mllm.identity == before
+    assert wrap(*tiny_of(family, "eager")).identity == before
+
+
+@pytest.mark.parametrize("change", ["in place", "replaced", "half"])
+def test_a_change_that_torch_sees_has_weights_read_again(own, change):
+    before = own.identity
+    with patch(
+        "interp.tracing.parameters.fingerprint._tensors", side_effect=AssertionError("the weights were read")
+    ):
+        assert own.identity_since() == before
+    layer = attention(own).q_proj
+    if change == "in place":
+        with torch.no_grad():
+            layer.weight[0, 0] += 1
+    elif change == "replaced":
+        layer.weight = torch.nn.Parameter(layer.weight.detach() + 1)
+    else:
+        own.hf.half()
+    assert own.identity_since()["weights"] != before["weights"]
+    assert own.identity_since() == own.identity

@@ -1,0 +1,224 @@
+"""A thought is told from the answer after it: in texts, rows and edits, by either executor, alone and in a batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+from interp.conformance.tiny import tiny
+from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
+from interp.tracing.reasoning.given_thoughts import _tokens
+from interp.tracing.reasoning.stages import make_stages
+from interp.tracing.reasoning.thoughts import MARKS, Follower, marks, said
+from tests.tracing.scripted import Script, by_hand, ids, picture, scripted
+
+OPEN, CLOSED = interp.Prompt(thinking=True), interp.Prompt(thinking=False)
+SAID = "there is a circle </think> yes . </s>"
+
+
+@pytest.fixture(scope="module")
+def model() -> tuple[interp.Mllm, Script]:
+    return scripted()
+
+
+class _Letters:
+    """A tokenizer of single characters, so that marks take several tokens."""
+
+    all_special_ids = ()
+
+    def __len__(self) -> int:
+        return 0x110000
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        return "".join(map(chr, ids))
+
+    def convert_tokens_to_ids(self, text: str) -> int | None:
+        return ord(text) if len(text) == 1 else None
+
+
+def _letters(template: str) -> Any:
+    return SimpleNamespace(tokenizer=_Letters(), chat_template=template)
+
+
+@pytest.mark.parametrize("own", MARKS, ids=lambda one: one.end)
+@pytest.mark.parametrize("opened", [True, False])
+def test_every_known_mark_is_found(own: Any, opened: bool) -> None:
+    processor = _letters(f"… {own.end} …")
+    begun = "" if opened else own.start
+    text = f"{begun} It is round. {own.end}\n\nA circle."
+    found = said([ord(c) for c in text], processor, opened)
+    assert (found.answer, found.reasoning) == ("A circle.", "It is round.")
+    assert found.n_reasoning == text.index(own.end) + len(own.end)
+    follow = Follower(processor, opened)
+    assert sum(follow(ord(c)) for c in text) == found.n_reasoning
+    unfinished = said([ord(c) for c in f"{begun} It is round."], processor, opened)
+    assert (unfinished.answer, unfinished.reasoning) == (None, "It is round.")
+
+
+def test_glm_wraps_its_answer() -> None:
+    text = "<think>It is.</think><answer><|begin_of_box|>yes<|end_of_box|></answer>"
+    assert said([ord(c) for c in text], _letters("</think>"), False).answer == "yes"
+
+
+def test_without_a_thought_all_is_the_answer() -> None:
+    for template in ("</think>", ""):
+        found = said([ord(c) for c in "yes, it is"], _letters(template), False)
+        assert (found.answer, found.reasoning, found.n_reasoning) == ("yes, it is", None, 0)
+
+
+def test_a_thought_closed_but_never_opened_is_no_answer() -> None:
+    found = said([ord(c) for c in "It is.</think>yes"], _letters("</think>"), False)
+    assert (found.answer, found.reasoning) == ("yes", "It is.")
+
+
+def test_an_answer_that_never_came_is_missing() -> None:
+    for text in ("It is", "It is</think>", "It is</think> \n"):
+        assert said([ord(c) for c in text], _letters("</think>"), True).answer is None
+
+
+def test_marks_come_from_template_or_vocabulary(model: tuple[interp.Mllm, Script]) -> None:
+    mllm, _ = model
+    assert marks(mllm.processor) == MARKS[0]
+    assert marks(_letters("no such thing")) is None
+
+
+def test_the_switch_is_the_templates_own(model: tuple[interp.Mllm, Script]) -> None:
+    mllm, _ = model
+    ends = {one.thinking: mllm.encode([picture()], one).prompts[0] for one in (OPEN, CLOSED, interp.Prompt())}
+    assert ends[True].endswith("assistant :<think> ")
+    assert ends[False].endswith("assistant :<think> </think> ")
+    assert ends[None].endswith("assistant :")
+    assert OPEN.to_dict() == {**interp.Prompt().to_dict(), "thinking": True}
+
+
+@pytest.mark.parametrize("executor", ["tap", "source"])
+def test_rows_of_thought_and_answer(model: tuple[interp.Mllm, Script], executor: Any) -> None:
+    mllm, script = model[0].using(executor), model[1]
+    sites = [interp.Site(layers=[1], queries=name) for name in ("last", "reasoning", "answer")]
+    script.say(ids(mllm, SAID), ids(mllm, "yes </think> no no no no no no"))
+    samples = [picture(), picture("what is it where is it ?", 1)]
+    trace = mllm.trace(samples, OPEN, [interp.Rows(site) for site in sites], generate=8)
+    script.say()
+    by_text = {one.reasoning: one for one in trace}
+    assert {one.reasoning: one.answer for one in trace} == {
+        "there is a circle": "yes .",
+        "yes": "no no no no no no",
+    }
+    assert trace.answers == [one.answer for one in trace]
+    for text, n in (("there is a circle", 5), ("yes", 2)):
+        one = by_text[text]
+        whole, thought, answer = one.reads
+        assert one.n_reasoning == n
+        assert thought.step.values.tolist() == list(range(1, n + 1))
+        assert answer.step.values.tolist() == list(range(n + 1, whole.sizes["step"]))
+        np.testing.assert_array_equal(whole.sel(step=thought.step).values, thought.values)
+        np.testing.assert_array_equal(whole.sel(step=answer.step).values, answer.values)
+
+
+@pytest.mark.parametrize("executor", ["tap", "source"])
+@pytest.mark.parametrize("stage", ["reasoning", "answer"])
+def test_edits_of_one_stage_follow_each_sample(
+    model: tuple[interp.Mllm, Script], executor: Any, stage: str
+) -> None:
+    mllm, script = model[0].using(executor), model[1]
+    lines = [ids(mllm, SAID), ids(mllm, "yes </think> no no no no no no")]
+    samples = [picture(), picture("what is it where is it ?", 1)]
+    reads = [interp.Rows(interp.Site(queries="last"))]
+    knockout = interp.Knockout(interp.Site(queries=stage), steps="decode")
+    scale = interp.ScaleWeights(interp.Site(layers=[1], queries=stage), 0.5, steps="decode")
+    for edit in (knockout, scale):
+        script.say(*lines)
+        edited = mllm.trace(samples, OPEN, reads, [edit], generate=8)
+        script.say(*lines)
+        plain = mllm.trace(samples, OPEN, reads, generate=8)
+        script.say()
+        for one, before in zip(edited, plain, strict=True):
+            steps = one.rows.step.values
+            inside = (steps >= 1) & ((steps <= one.n_reasoning) == (stage == "reasoning"))
+            first = one.rows.isel(layer=0 if edit is knockout else 1).values
+            first_before = before.rows.isel(layer=0 if edit is knockout else 1).values
+            if edit is knockout:
+                assert not first[inside].any()
+            else:
+                unlike = np.abs(first - first_before).reshape(len(steps), -1).max(axis=1)
+                assert (unlike[inside] > 0).all()
+            np.testing.assert_allclose(first[~inside], first_before[~inside], atol=1e-6)
+            if stage == "answer":  # nothing before the first edited row changes at all
+                until = steps <= one.n_reasoning
+                np.testing.assert_array_equal(one.rows.values[until], before.rows.values[until])
+
+
+def test_an_edit_of_the_answer_equals_an_explicit_mask() -> None:
+    mllm, script = scripted("eager")
+    batch = mllm.encode([picture()], OPEN)
+    line = ids(mllm, SAID)
+    script.say(line)
+    site = interp.Site(layers=[2], queries="last", keys="all")
+    edit = interp.Knockout(interp.Site(queries="answer"), steps="decode")
+    found = mllm.trace(batch, reads=[interp.Rows(site)], edits=[edit], generate=8)[0]
+    script.say()
+    assert found.answer == "yes ."
+    # the same tokens under teacher forcing: another knockout hides the image from the same rows at once
+    n, embedded = batch.tokens[0].length, mllm.embeddings(batch)[0]
+    whole = torch.cat([batch.inputs["input_ids"][0], torch.tensor(line)])
+    hidden = {row: batch.tokens[0].image.tolist() for row in range(n + found.n_reasoning, len(whole))}
+    with_mask = by_hand(mllm, whole, embedded, hidden)
+    without = by_hand(mllm, whole, embedded, {})
+    assert not torch.allclose(with_mask[-1], without[-1], atol=1e-3)
+    forced = mllm.reasoned([picture()], ["there is a circle"], OPEN)
+    scored = mllm.score(forced, interp.Target("yes ."), edits=[interp.Knockout(edit.site, steps="decode")])
+    logp = with_mask.log_softmax(-1)
+    places = range(n + found.n_reasoning - 1, n + found.n_reasoning + 1)
+    wanted = sum(float(logp[at, whole[at + 1]]) for at in places)
+    assert scored.values[0] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_what_cannot_be_told_is_refused(model: tuple[interp.Mllm, Script]) -> None:
+    mllm, script = model
+    with pytest.raises(PromptError, match="thought and not its answer"):
+        mllm.score([picture()], interp.Target("yes"), prompt=OPEN)
+    script.say(ids(mllm, "<think>"))
+    with pytest.raises(PromptError, match="begins a thought"):
+        mllm.score([picture()])
+    script.say(ids(mllm, "<think> is"))
+    with pytest.raises(SiteError, match="begins a thought before its answer"):
+        interp.indicators.Attention(queries="answer")(mllm, [picture()])
+    script.say(ids(mllm, "there is </think> yes yes"))
+    edit = interp.Knockout(interp.Site(queries="answer"), steps="decode")
+    with pytest.raises(EditError, match="neither its prompt nor its first token had begun"):
+        mllm.trace([picture()], edits=[edit], generate=5)
+    script.say()
+    with pytest.raises(SiteError, match="two kinds"):
+        mllm.trace([picture()], reads=[interp.Rows(interp.Site(queries=("reasoning", "answer")))], generate=3)
+
+
+def test_what_cannot_hold_a_thought_is_refused(model: tuple[interp.Mllm, Script]) -> None:
+    mllm, _ = model
+    hf, processor = tiny("paligemma")
+    processor.tokenizer.add_tokens(["</think>"])
+    with pytest.raises(ModelError, match="see the whole prompt, so a thought"):
+        interp.wrap(hf, processor).reasoned([picture()], ["it is red"])
+    slow = SimpleNamespace(tokenizer=SimpleNamespace(is_fast=False))
+    with pytest.raises(PromptError, match="only a fast tokenizer says"):
+        _tokens(slow, "a", "b")
+    server = replace(mllm, server=cast(Any, SimpleNamespace()))
+    edit = interp.Knockout(interp.Site(queries="answer"), steps="decode")
+    with pytest.raises(ServerError, match="token by token"):
+        make_stages(server, mllm.encode([picture()], OPEN), [], [edit])
+    with pytest.raises(PromptError, match="one text for each of the 1 samples"):
+        mllm.reasoned([picture()], ["a", "b"])
+
+
+def test_deltanet_edits_of_one_stage_are_refused() -> None:
+    hf, processor = tiny("qwen3_5")
+    processor.tokenizer.add_tokens(["</think>"])
+    site = interp.Site(layers="linear", queries="answer", keys="image")
+    edit = interp.Knockout(site, steps="decode")
+    with pytest.raises(EditError, match="cannot follow"):
+        interp.wrap(hf, processor).trace([picture()], edits=[edit], generate=3)

@@ -1,0 +1,468 @@
+"""Models on an NDIF server, against the same models here; the server is another process, over HTTP and a websocket."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch
+from interp.tracing.layers.recorder import Recorder
+
+import interp
+from interp import Boost, Decoding, Knockout, Mllm, PatchResidual, Residual, Rows, Site, Target, indicators
+from interp.errors import EditError, ModelError, ServerError
+from interp.tracing.cost import Meter
+from interp.tracing.gradients import input_function, row_gradients
+from interp.tracing.lens.served import ServedLens
+from interp.tracing.remote.connection import Connection
+from interp.tracing.remote.job_passes import brought
+from interp.tracing.remote.source_code import SourcePickler
+from tests.remote.serving import Serving, opened, samples, serving, settings
+
+READS = [Rows(Site(queries=("question", "last"), keys="all")), Rows(Site(heads=[(2, 0), (0, 3)])), Residual()]
+EVERY = Knockout(Site(heads=[(0, 1), (2, 3)], queries="last"), mode="zero", steps="all")
+FAMILIES = ("qwen2_5_vl", "gemma3", "idefics3", "llava")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(["llava"], tmp_path_factory.mktemp("served")) as found, settings(found.address):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def both(server: Serving) -> tuple[Mllm, Mllm]:
+    return opened(server.folders["llava"])
+
+
+@pytest.fixture(autouse=True)
+def _no_fault(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server").fault()
+
+
+def like(far: interp.Trace, near: interp.Trace) -> None:
+    """Equal to 1e-6 of the largest value, and labelled alike."""
+    assert far.answers == near.answers
+    np.testing.assert_allclose(far.logits, near.logits, rtol=0, atol=1e-6 * float(np.abs(near.logits).max()))
+    for mine, theirs in zip(far, near, strict=True):
+        assert mine.ids == theirs.ids
+        for a, b in zip(mine.reads, theirs.reads, strict=True):
+            assert a.dims == b.dims
+            assert all(np.array_equal(a[name], b[name]) for name in a.coords)
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1.0, float(np.abs(b).max())))
+
+
+def alike(far: Mllm, near: Mllm) -> None:
+    """Reads and edits of a prompt and of generated tokens, and the score of an answer of several tokens."""
+    edits = [Knockout(Site(layers=[1], queries="after_image")), EVERY]
+    given = {"reads": READS, "edits": edits, "generate": 4}
+    like(far.trace(samples(), **given), near.trace(samples(), **given))
+    target = Target("left lung nodule")
+    np.testing.assert_allclose(
+        far.score(samples(), target).values, near.score(samples(), target).values, atol=2e-6
+    )
+
+
+def alike_in_all(far: Mllm, near: Mllm) -> None:
+    """Every kind of pass."""
+    alike(far, near)
+    for edits in (
+        [],
+        [Boost(Site(layers=[0]), 0.5)],
+        [Knockout(Site(queries="all", keys=interp.positions([2])))],
+    ):
+        like(far.trace(samples(), reads=READS, edits=edits), near.trace(samples(), reads=READS, edits=edits))
+    drawn = {"reads": READS, "generate": 4, "seed": 3, "decoding": Decoding(temperature=1.0)}
+    like(far.trace(samples(), **drawn), near.trace(samples(), **drawn))
+    for target in (Target("greedy"), Target(interp.diff("yes", "no"))):
+        np.testing.assert_allclose(
+            far.score(samples(), target).values, near.score(samples(), target).values, atol=2e-6
+        )
+
+
+def differentiated(far: Mllm, near: Mllm, n_targets: int = 2) -> None:
+    """Gradients of rows and of inputs."""
+    for target in (Target("greedy"), Target("left lung"))[:n_targets]:
+        rows = [
+            list(row_gradients(mllm, samples(), target, None, Meter(mllm.device), layers=[0, 2]))
+            for mllm in (far, near)
+        ]
+        for mine, theirs in zip(*rows, strict=True):
+            for sample in range(2):
+                for a, b in zip(mine.of(sample, 1), theirs.of(sample, 1), strict=True):
+                    # here a prefix is shared, which rounds differently
+                    torch.testing.assert_close(a, b, rtol=0, atol=3e-6 * float(b.abs().max()))
+    for of in ("pixels", "embeddings"):
+        mine, theirs = (
+            input_function(mllm, samples(), Target("yes"), None, Meter(mllm.device), of=of)
+            for mllm in (far, near)
+        )
+        wanted = theirs.gradient(theirs.start)
+        torch.testing.assert_close(
+            mine.gradient(mine.start), wanted, rtol=0, atol=1e-6 * float(wanted.abs().max())
+        )
+
+
+def near_enough(mine, theirs, share: float) -> None:
+    """Labelled alike, and equal to a share of the largest value of any."""
+    largest = max(float(np.nanmax(np.abs(b))) for b in theirs)
+    for a, b in zip(mine, theirs, strict=True):
+        assert a.dims == b.dims
+        np.testing.assert_allclose(a, b, rtol=0, atol=share * largest)
+
+
+def mapped_alike(far: Mllm, near: Mllm, of=("embeddings", "pixels")) -> None:
+    """Maps that need every layer's attention, its values, or many gradients."""
+    both = indicators.Rollout(), indicators.ValueWeightedAttention(per_head=True, layers=[2, 0])
+    for indicator, share in ((both[0], 1e-6), (both[1], 1e-6)):
+        mine, theirs = (indicator(mllm, samples()) for mllm in (far, near))
+        near_enough(mine, theirs, share)
+        np.testing.assert_allclose(mine.logits, theirs.logits, rtol=0, atol=2e-6)
+    for one in of:
+        integral = indicators.IntegratedGradients(of=one, steps=3)
+        mine, theirs = (integral(mllm, samples(1), target=Target("left lung")) for mllm in (far, near))
+        near_enough(mine, theirs, 1e-5)
+        for name in ("completeness_error", "completeness_of"):
+            np.testing.assert_allclose(mine[0].attrs[name], theirs[0].attrs[name], rtol=0, atol=1e-4)
+        assert mine.cost.backwards == theirs.cost.backwards
+
+
+def guided_alike(far: Mllm, near: Mllm, **more: object) -> None:
+    """Guided logits and tokens, with edits by mask and by row of the lines with images alone."""
+    edits = [
+        Knockout(Site(layers=[1], queries="after_image")),
+        Boost(Site(layers=[0], queries="last", keys="image"), 0.5, steps="all"),
+        EVERY,
+    ]
+    for contrast in (interp.Contrast(gamma=1.5, cutoff=None), interp.Contrast(gamma=3.0)):
+        given = {"reads": READS, "edits": edits, "decoding": Decoding(contrast=contrast), **more}
+        mine, theirs = (mllm.trace(samples(), **given) for mllm in (far, near))
+        seen = np.isfinite(theirs.logits.values)
+        assert np.array_equal(np.isfinite(mine.logits.values), seen)
+        off = np.abs(mine.logits.values[seen] - theirs.logits.values[seen])
+        assert off.max() < 4e-6 * np.abs(theirs.logits.values[seen]).max()
+        assert [one.ids for one in mine] == [one.ids for one in theirs]
+        for a, b in zip(mine, theirs, strict=True):
+            for own, wanted in zip(a.reads, b.reads, strict=True):
+                np.testing.assert_allclose(
+                    own, wanted, rtol=0, atol=2e-6 * max(1.0, float(np.abs(wanted).max()))
+                )
+
+
+def read_alike(far: Mllm, near: Mllm, attributed: bool = True) -> None:
+    """The logit lens and direct attribution, against TransformerLens here."""
+    served, lens = ServedLens(far), near.to_lens()
+    mine, theirs = (one.logit_lens(samples(), ["nodule", "left"], top=3) for one in (served, lens))
+    for a, b in zip(mine, theirs, strict=True):
+        near_enough([a.logprob], [b.logprob], 1e-6)
+        assert a["rank"].equals(b["rank"])
+        assert a.top_word.equals(b.top_word)
+    for relative_to in ("zero", "mean") if attributed else ():
+        target = Target("left") if relative_to == "zero" else Target(interp.diff("left", "right"))
+        mine, theirs = (one.attribution(samples(), target, relative_to=relative_to) for one in (served, lens))
+        for a, b in zip(mine, theirs, strict=True):
+            assert a.attrs["answers"] == b.attrs["answers"]
+            assert set(a.data_vars) == set(b.data_vars)
+            near_enough([a[name] for name in b.data_vars], list(b.data_vars.values()), 1e-6)
+
+
+def test_a_pass_there_equals_one_here(both):
+    alike(*both)
+
+
+def test_maps_there_equal_those_here(both):
+    mapped_alike(*both, of=("embeddings",))
+
+
+def test_guidance_runs_there_in_the_same_passes(both):
+    guided_alike(*both, generate=2)
+
+
+def test_the_stream_is_read_there_as_here(both):
+    read_alike(*both)
+
+
+def test_vicrop_takes_its_gradients_there(both):
+    method = interp.methods.ViCrop(map="pure_grad", base=0.4)
+    mine, theirs = (method.crop(mllm, samples(1))[0] for mllm in both)
+    np.testing.assert_allclose(mine.map, theirs.map, rtol=0, atol=1e-6 * float(theirs.map.max()))
+    assert mine.box == theirs.box
+    assert float(theirs.map.max()) > 0
+
+
+def test_what_the_stream_needs_is_checked_first(both):
+    far, _ = both
+    bare = ServedLens(replace(far, server=replace(far.server, norm=None)))
+    for call in (lambda: bare.logit_lens(samples()), lambda: bare.attribution(samples())):
+        with pytest.raises(ModelError, match="has no `norm` beside its layers"):
+            call()
+    other = torch.nn.LayerNorm(4)
+    normed = ServedLens(replace(far, server=replace(far.server, norm=SimpleNamespace(_module=other))))
+    with pytest.raises(ModelError, match="LayerNorm is no RMS norm"):
+        normed.attribution(samples())
+    unknown = ServedLens(replace(far, hf=torch.nn.Identity()))
+    with pytest.raises(
+        ModelError, match="how the layers of Identity add to the residual stream is not known"
+    ):
+        unknown.attribution(far.encode(samples()))
+
+
+def test_gradients_there_equal_those_here(both):
+    far, near = both
+    differentiated(far, near, n_targets=1)
+    torch.testing.assert_close(far.embeddings(far.encode(samples())), near.embeddings(near.encode(samples())))
+
+
+def test_only_what_was_asked_for_comes_back(both, server):
+    far, _ = both
+    far.trace(samples(1), reads=[Rows(Site(layers=[1], heads=[0], queries="last"))])
+    few = server.sizes()[-1]["result"]
+    far.trace(samples(1), reads=[Rows(Site(layers=[1], heads=[0], queries="all", keys="all"))])
+    length = far.encode(samples(1)).tokens[0].length
+    assert server.sizes()[-1]["result"] - few > 4 * length * (length - 20)
+    assert few < 4 * far.vocabulary_size + 4 * length + 3000  # the logits, one row, and torch's own frame
+
+
+@pytest.mark.slow
+def test_a_function_of_the_users_runs_there(both):
+    def halved(values, cells):
+        return torch.where(cells, values / 2, values)
+
+    given = {"edits": [interp.Apply(Site(layers=[1]), halved)], "reads": READS}
+    like(both[0].trace(samples(), **given), both[1].trace(samples(), **given))
+
+
+def test_an_error_of_an_edit_keeps_its_kind(both):
+    def wrong(values, cells):
+        return values.new_zeros(3, 3, 3, 3, 3)
+
+    with pytest.raises(EditError, match=r"wrong must return values that broadcast"):
+        both[0].trace(samples(), edits=[interp.Apply(Site(layers=[1]), wrong)])
+
+
+def test_a_job_is_collected_later_by_its_id(both):
+    far, near = both
+    options = {"reads": READS, "generate": 3}
+    job = far.submit(samples(), **options)
+    again = replace(far)  # as in another process, which has the id alone
+    like(again.collect(job.id, samples(), **options, timeout=60), near.trace(samples(), **options))
+    assert job.state == "COMPLETED"
+    like(job.collect(), near.trace(samples(), **options))
+    with pytest.raises(ModelError, match="was sent with other samples, reads, edits"):
+        far.collect(job.id, samples(), reads=READS[:1], generate=3)
+    with pytest.raises(
+        ServerError, match=r"job nowhere is not done on .* after 0 s \(state: not known there\)"
+    ):
+        far.collect("nowhere", samples(), timeout=0)
+
+
+def test_a_broken_connection_is_tried_again(both, server):
+    far, near = both
+    server.fault(drop=2)
+    like(far.trace(samples()), near.trace(samples()))
+    server.fault(drop=3)
+    with pytest.raises(
+        ServerError, match=r"was lost while job \w+ was RUNNING .*What was finished is stored"
+    ):
+        far.trace(samples())
+
+
+def test_faults_of_a_server_are_told(both, server):
+    far, _ = both
+    server.fault(error="Traceback\nRuntimeError: CUDA error: device-side assert")
+    with pytest.raises(ServerError, match=r"job \w+ failed on http.*: RuntimeError: CUDA error"):
+        far.trace(samples())
+    server.fault(error="torch.OutOfMemoryError: CUDA out of memory")
+    with pytest.raises(ServerError, match=r"out of memory.*Give it fewer samples at once"):
+        far.trace(samples())
+    server.fault(refuse=1)
+    with pytest.raises(ServerError, match=r"answers 503 .*Service temporarily unavailable"):
+        far.trace(samples())
+    with settings(server.address, "another key"):
+        wrong = replace(far, server=replace(far.server, connection=Connection.configured()))
+        with pytest.raises(ServerError, match=r"refuses the key .*not authorized.*Set NDIF_API_KEY"):
+            wrong.trace(samples())
+
+
+def test_a_server_is_checked_when_a_model_is_opened(server):
+    folder = server.folders["llava"]
+    server.fault(versions={"nnsight": "0.7.0"})
+    with pytest.raises(ServerError, match=r"runs nnsight 0\.7\.0, this machine nnsight 0\.8"):
+        interp.load(folder, remote=True)
+    server.fault(versions={"transformers": "5.15.0"})
+    with pytest.warns(UserWarning, match=r"runs transformers 5\.15\.0.*numbers may differ"):
+        interp.load(folder, remote=True)
+    server.fault()
+    with pytest.raises(ServerError, match=r"does not serve .*organism.* It serves, of this task: .*llava"):
+        interp.load("organism", remote=True)
+    with pytest.raises(ModelError, match=r"dtype='bfloat16': a model on an NDIF server is loaded already"):
+        interp.load(folder, remote=True, dtype="bfloat16")
+    with pytest.raises(ModelError, match=r"lora='x', device_map='auto': a model on an NDIF server is loaded"):
+        interp.load(folder, remote=True, device_map="auto", lora="x")
+    with (
+        settings("http://127.0.0.1:9"),
+        pytest.raises(ServerError, match=r"127\.0\.0\.1:9 cannot be reached"),
+    ):
+        interp.load(folder, remote=True)
+
+
+@pytest.mark.slow
+def test_a_prefix_there_is_empty_and_whole_prompts_run(both):
+    far, near = both
+    site = Site(queries="after_image", keys="all")
+    there, here = (
+        mllm.trace(mllm.prefix(samples()), reads=[Rows(site)]) for mllm in (far, near.sharing(None))
+    )
+    np.testing.assert_allclose(there.rows, here.rows, atol=2e-6)
+    assert there.cost.tokens == len(samples()) * far.encode(samples()).inputs["input_ids"].shape[1]
+
+
+def test_several_passes_are_not_submitted(both, monkeypatch):
+    far, _ = both
+    monkeypatch.setattr("interp.tracing.model.apart", lambda *given: [([0], None), ([1], None)])
+    with pytest.raises(ModelError, match=r"so they are several jobs\. Submit those of one length together"):
+        far.submit(samples())
+
+
+def test_nnsights_own_trace_never_runs_here(both):
+    far, _ = both
+    batch, nn = far.encode(samples()), far.nn  # the block must not name `far`, which the server cannot read
+    with pytest.raises(RuntimeError, match="meta tensors"), nn.trace(**batch.inputs):
+        nn.lm_head.output.save()
+    with nn.trace(**batch.inputs, remote=True):
+        values = nn.lm_head.output[:, -1].save()
+    np.testing.assert_allclose(values, far.trace(batch).logits, atol=1e-5)
+
+
+def test_a_pass_that_no_server_ran_is_an_error(both, monkeypatch):
+    far, _ = both
+    monkeypatch.setattr(
+        "interp.tracing.remote.connection.JobBackend.__call__", lambda self, tracer=None: None
+    )
+    with pytest.raises(ServerError, match="gave no job id or no result"):
+        far.trace(samples())
+
+
+def test_what_needs_the_weights_is_refused(both):
+    far, near = both
+    for call in (
+        lambda: far.to_lens(),
+        lambda: far.tap().__enter__(),
+    ):
+        with pytest.raises(ServerError, match="needs the model's weights on this machine"):
+            call()
+    mixture = far.using("source")
+    object.__setattr__(mixture, "routers", {0: "mlp"})  # as if the first layer had experts
+    with pytest.raises(ServerError, match="does not hand back what routers return"):
+        mixture.trace(samples(), reads=[interp.Experts()])
+    with pytest.raises(ModelError, match="nothing to give back"):
+        far.unwrap()
+    with pytest.raises(ModelError, match='has the executor "source" alone'):
+        far.using("tap")
+    with pytest.raises(ModelError, match="this one is on this machine"):
+        near.submit(samples())
+
+
+def test_no_code_is_sent_as_bytecode(both, monkeypatch):
+    """Bytecode of one version of Python is noise to another."""
+    sent = []
+    plain = cloudpickle.CloudPickler._dynamic_function_reduce
+    monkeypatch.setattr(
+        cloudpickle.CloudPickler,
+        "_dynamic_function_reduce",
+        lambda self, function: sent.append(function) or plain(self, function),
+    )
+    both[0].trace(samples(), reads=READS, edits=[EVERY], generate=2)
+    assert issubclass(SourcePickler, cloudpickle.CloudPickler)
+    assert not sent
+
+
+def test_a_remote_identity_names_model_and_server(both, server):
+    far, near = both
+    known = far.identity
+    assert server.folders["llava"] in known["server model"]
+    assert f'"transformers": "{__import__("transformers").__version__}"' in known["server versions"]
+    assert far.fingerprint == replace(far).fingerprint != near.fingerprint
+    assert "weights" not in known
+
+
+def test_a_job_follows_the_layers_devices():
+    rows = torch.zeros(2)
+    given = {"work": {0: {"rows": rows}, 1: {"rows": rows}}, "recorder": Recorder(hides={(id(rows),): True})}
+    here = brought(given, torch.device("cpu"))
+    here["recorder"].hides[id(rows),] = True
+    assert brought(here, torch.device("cpu")) is here
+    there = brought(here, torch.device("meta"))
+    assert there["work"][0]["rows"].is_meta
+    assert there["work"][0]["rows"] is there["work"][1]["rows"]
+    assert not there["recorder"].hides  # its keys are addresses of tensors that may be gone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_there_equals_here(family, tmp_path):
+    with serving([family], tmp_path) as found, settings(found.address):
+        far, near = opened(found.folders[family])
+        alike_in_all(far, near)
+        differentiated(far, near)
+        mapped_alike(far, near)
+        guided_alike(far, near, generate=4)
+        guided_alike(far, near)
+        read_alike(far, near)
+
+
+@pytest.mark.slow
+def test_a_sliding_window_keeps_positions(tmp_path):
+    """Prompts longer than the window: columns of generated tokens are positions still."""
+    with serving(["gemma3"], tmp_path) as found, settings(found.address):
+        far, near = opened(found.folders["gemma3"])
+        long = [interp.Sample(samples()[0].load(), "where is the nodule " * 12)]
+        given = {"reads": READS, "generate": 4, "edits": [EVERY]}
+        assert far.encode(long).tokens[0].length > min(w for w in near.visibility.windows if w)
+        like(far.trace(long, **given), near.trace(long, **given))
+
+
+@pytest.mark.slow
+def test_patches_are_sent(both):
+    far, near = both
+    stream = near.trace(samples(), reads=[Residual(layers=[1])])
+    edits = [PatchResidual([1], "last", [one.residual.values[:, :] * 2 for one in stream])]
+    like(far.trace(samples(), reads=READS, edits=edits), near.trace(samples(), reads=READS, edits=edits))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ndif") is None, reason="the package ndif is not installed")
+def test_ndifs_own_sandbox_runs_a_job(tmp_path: Path):
+    """As real servers run jobs of untrusted keys: apart from the model, where no gradient can flow."""
+    with serving(["llava"], tmp_path, "--sandbox") as found, settings(found.address):
+        far, near = opened(found.folders["llava"])
+        given = {"reads": READS, "edits": [EVERY], "generate": 3}
+        like(far.trace(samples(), **given), near.trace(samples(), **given))
+        with pytest.raises(ServerError, match="no gradient can flow"):
+            differentiated(far, near)
+
+
+@pytest.mark.remote
+def test_a_real_server_reads_rows():
+    """On the server of nnsight's settings, with NDIF_API_KEY set: `pytest -m remote -n 0`."""
+    far = interp.load(os.environ.get("INTERP_REMOTE_MODEL", "llava-hf/llava-1.5-7b-hf"), remote=True)
+    trace = far.trace(samples(1), reads=[Rows(Site(layers=[1, 2], queries="last", keys="all"))], generate=2)
+    np.testing.assert_allclose(trace[0].rows.isel(step=0).sum("key"), 1.0, atol=1e-2)
+    assert len(trace[0].ids) <= 2
+
+
+@pytest.mark.remote
+def test_a_real_server_edits_rows():
+    far = interp.load(os.environ.get("INTERP_REMOTE_MODEL", "llava-hf/llava-1.5-7b-hf"), remote=True)
+    site = Site(layers=[2], queries="last", keys="image")
+    trace = far.trace(samples(1), reads=[Rows(site)], edits=[Knockout(site)])
+    assert float(np.abs(trace[0].rows).max()) == 0.0

@@ -1,0 +1,258 @@
+"""Rows of the vision tower against an eager tower, on every family: alone, in a batch, with several images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from interp.tracing.layers.recorder import Recorder
+from numpy.testing import assert_allclose
+
+import interp
+from interp import Rows, ScaleWeights, Site
+from interp.conformance.tiny import families
+from interp.errors import ModelError, SiteError
+from interp.models.families.gemma3 import Gemma3
+from interp.tracing import Mllm
+from interp.tracing.attention.call import Call
+from interp.tracing.layers.vision_request import Tower, vision_edits, vision_selection
+from interp.tracing.vision.work import make_vision_work
+from tests.covering import every_family
+from tests.tracing.tower_reference import UNREAD, EagerTower, sharp
+
+SIZES = (
+    [(84, 140)],
+    [(190, 60)],
+    [(84, 140), (90, 60)],
+)  # (rows, cols): wide, tall, and two images in one prompt
+EVERY = Rows(Site(tower="vision", queries="all", keys="all"))
+
+
+@cache
+def model(family: str) -> Mllm:
+    return sharp(family)
+
+
+@cache
+def samples() -> list[interp.Sample]:
+    rng = np.random.default_rng(0)
+    pictures = [[rng.integers(0, 255, (*size, 3)).astype(np.uint8) for size in sizes] for sizes in SIZES]
+    asked = ("is it red?", "where is the nodule in the left lung?", "what is there?")
+    return [interp.Sample(images=p, question=q) for p, q in zip(pictures, asked, strict=True)]
+
+
+@pytest.mark.by_default(family=["llava_next", "qwen2_5_vl", "mistral3"])
+@pytest.mark.parametrize("family", every_family(but=UNREAD))
+def test_rows_are_an_eager_towers(family):
+    mllm, eager = model(family), EagerTower.of(family)
+    batch = mllm.encode(samples())
+    some = interp.image_mask([np.arange(one.n) % 5 == 1 for one in batch.patches])
+    plain = mllm.trace(batch)
+    trace = mllm.trace(batch, reads=[Rows(Site(tower="vision", queries=some, keys="all"))])
+    assert (trace.logits.values == plain.logits.values).all(), "reading changed the answer"
+    eager.logits(batch.inputs)
+    starts = np.cumsum([0, *(one.length for one in batch.patches)])
+    for layer in range(mllm.n_vision_layers):
+        dense = eager.dense(layer)
+        assert len(dense[0]) == starts[-1]
+        assert dense.max() > 4 * dense[0, 0].mean(), "the tower's rows are too even to show a mistake"
+        for own, start, one in zip(batch.patches, starts[:-1], trace, strict=True):
+            at = start + own.slots
+            assert_allclose(
+                one.rows.values[layer], dense[:, at[one.rows["query"].values, None], at], atol=3e-6
+            )
+
+
+@pytest.mark.by_default(family=["qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["llava_next", "qwen2_5_vl", "mistral3"])
+def test_rows_do_not_depend_on_the_batch(family):
+    mllm = model(family)
+    together = mllm.trace(samples(), reads=[EVERY])
+    for one, sample in zip(together, samples(), strict=True):
+        alone = mllm.trace(sample, reads=[EVERY], generate=2)[0]
+        assert alone.rows.dims == one.rows.dims, "the tower runs once, so rows have no steps"
+        assert_allclose(alone.rows, one.rows, atol=1e-6)
+
+
+def test_a_part_of_the_rows_is_that_part():
+    """Some layers, heads, rows and columns; averaged heads; (layer, head) pairs."""
+    mllm = model("qwen2_5_vl")
+    whole = mllm.trace(samples(), reads=[EVERY])
+    masks = [np.arange(one.n) % 3 == 0 for one in mllm.encode(samples()).patches]
+    site = Site(
+        tower="vision",
+        layers=[1],
+        heads=[1, 0],
+        queries=interp.positions([7, 2]),
+        keys=interp.image_mask(masks),
+    )
+    pairs = Site(tower="vision", heads=[(1, 0), (0, 1)], queries=interp.positions([5]), keys="patches")
+    trace = mllm.trace(samples(), reads=[Rows(site), Rows(site, reduce="head"), Rows(pairs)])
+    for one, full, mask in zip(trace, whole, masks, strict=True):
+        some, mean, paired = one.reads
+        wanted = full.rows.values[1][[1, 0]][:, [2, 7]][:, :, mask]
+        assert_allclose(some[0], wanted, atol=1e-6)
+        assert_allclose(mean[0], wanted.mean(axis=0), atol=1e-6)
+        assert some.dims == ("layer", "head", "query", "patch")
+        assert some["patch"].values.tolist() == np.flatnonzero(mask).tolist()
+        both = [full.rows.values[1, 0, 5], full.rows.values[0, 1, 5]]
+        assert_allclose(paired.values[:, 0], both, atol=1e-6)
+
+
+def test_class_tokens_have_names_and_labels():
+    mllm = model("llava_next")
+    rows = mllm.trace(samples()[0], reads=[Rows(Site(tower="vision", queries="cls", keys="all"))])[0].rows
+    patches = mllm.encode(samples()[0]).patches[0]
+    assert rows.dims[-1] == "key"
+    assert rows.sizes["query"] == patches.sequence.max() + 1, "one class token a view"
+    assert rows["view"].values.tolist() == patches.labels.tolist()
+    assert set(rows["view"].values) == {"cls", "base", "tile"}
+    for i, row in enumerate(rows.transpose("query", ...).values):
+        assert_allclose(row[..., patches.sequence == i].sum(-1), 1, atol=1e-6)
+        assert not row[..., patches.sequence != i].any(), "a view sees no other view"
+
+
+def test_equal_samples_and_a_prefix_read_the_same():
+    """The tower runs before any prefix, so a trace that reads it runs whole prompts; equal prompts run once."""
+    mllm, sample = model("llava"), samples()[0]
+    read = Rows(Site(tower="vision", queries="cls", keys="patches"))
+    plain = mllm.trace(sample, reads=[read])[0].rows
+    prefix = mllm.prefix(sample)
+    assert mllm.trace(prefix, reads=[read])[0].rows.identical(plain)
+    twice = mllm.trace([sample, sample], reads=[read])
+    assert all(np.allclose(one.rows, plain, atol=1e-7) for one in twice)
+    both = mllm.trace(sample, reads=[Rows(), read])[0].reads
+    assert both[0].dims[-1] == "token"
+    assert_allclose(both[1], plain, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "queries='last' is a group of the prompt"),
+        ({"queries": "cls", "keys": "text"}, "keys='text' is a group of the prompt"),
+        ({"queries": interp.word("red")}, "none of these"),
+        ({"tower": "audio"}, 'tower is "vision"'),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_other_groups_and_towers_are_refused(fields, words):
+    with pytest.raises(SiteError, match=words):
+        Site(**{"tower": "vision", **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"queries": "cls"}, "this vision tower has the groups 'all', 'patches'"),
+        ({"queries": "all", "layers": [2]}, "the vision tower has 2 layers"),
+        ({"queries": "all", "heads": [9]}, "the vision tower has 2 heads"),
+        ({"queries": interp.positions([500])}, "positions in the vision tower"),
+        ({"queries": interp.image_mask([True])}, "has 25 patches"),
+        ({"queries": interp.image_mask([False] * 25)}, "selects nothing"),
+    ],
+)
+def test_what_the_tower_has_not_is_refused(fields, words):
+    read = Rows(Site(tower="vision", **fields))
+    with pytest.raises(SiteError, match=words):
+        model("paligemma").trace(samples()[0], reads=[read])
+
+
+def test_a_site_of_the_tower_is_json():
+    site = Site(tower="vision", layers=[1], queries="cls", keys="patches")
+    assert Site.from_dict(site.to_dict()) == site
+    assert "tower" not in Site().to_dict(), "sites of the language model keep their hash"
+
+
+def test_an_adapter_that_miscounts_is_refused():
+    mllm = sharp("gemma3")
+
+    class Wrong(Gemma3):
+        def patches_along(self, config: Any) -> int:
+            return super().patches_along(config) + 1
+
+    object.__setattr__(mllm, "adapter", Wrong())
+    with pytest.raises(ModelError, match=r"over 64 positions, but the adapter 'gemma3' describes 144"):
+        mllm.trace(samples()[0], reads=[EVERY])
+
+
+def test_a_batch_or_adapter_without_patches_is_refused():
+    mllm = sharp("llava")
+    with pytest.raises(ModelError, match="made without its model"):
+        _ = replace(mllm.encode(samples()[0]), patches_of=None).patches
+
+    class Plain:
+        """The parts that an adapter must have, and no more."""
+
+        name = "plain"
+        matches, layers = mllm.adapter.matches, mllm.adapter.layers
+        image_positions, footprints = mllm.adapter.image_positions, mllm.adapter.footprints
+        fallback_prompt = mllm.adapter.fallback_prompt
+
+    object.__setattr__(mllm, "adapter", Plain())
+    assert mllm.n_vision_layers == 2, "transformers itself names the tower"
+    with pytest.raises(ModelError, match="'plain' does not say where the patches"):
+        mllm.trace(samples()[0], reads=[EVERY])
+
+
+def test_packed_sequences_are_cut_as_separate_calls_are():
+    """Flash attention takes all windows in one call, with their ends: the same rows as a call for each."""
+    mllm = model("qwen2_5_vl")
+    batch = mllm.encode(samples())
+    tower = Tower(batch.patches, mllm.n_vision_layers, mllm.n_vision_heads)
+    edit = ScaleWeights(
+        Site(tower="vision", layers=[0], queries="patches", keys=interp.positions([3, 20])), 2
+    )
+    n = sum(one.length for one in batch.patches)
+    ends = torch.tensor([0, 16, 24, 60, 90, n])
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, n, 16)
+    found = []
+    for packed in (True, False):
+        recorder = Recorder()
+        reads = {
+            0: vision_selection(Rows(Site(tower="vision", layers=[0], queries="all", keys="all")), tower)
+        }
+        made = vision_edits([edit], tower)
+        work = make_vision_work(reads, made, tower, mllm.vision_attentions, recorder, "x").layers[0]
+        calls = [(0, n)] if packed else list(pairwise(ends.tolist()))
+        output = []
+        for start, stop in calls:
+            parts = [one[:, :, start:stop] for one in (query, key, value)]
+            call = Call.of(mllm.vision_attentions[0], parts, None, {"scaling": 0.3, "is_causal": False})
+            lengths = {"cu_seq_lens_q": ends} if packed else {}
+            output.append(work.finish(call, torch.zeros(1, stop - start, 2, 16), lengths))
+        found.append((torch.cat(output, dim=1), recorder.rows[0, 0][0]))
+    assert found[0][0].any()
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.by_default(family=["llava_next", "mistral3"])
+@pytest.mark.parametrize(
+    "family", every_family(but=UNREAD | {one for one in families() if one.startswith("qwen")})
+)
+def test_the_source_executor_reads_and_edits_the_same(family):
+    mllm = model(family)
+    batch = mllm.encode(samples())
+    some = interp.image_mask([np.arange(one.n) % 5 == 1 for one in batch.patches])
+    read = Rows(Site(tower="vision", queries=some, keys="all"))
+    site = Site(tower="vision", layers=[0], heads=[1], queries="patches", keys=some)
+    runs = [
+        one.trace(batch, reads=[read, Rows()], edits=[ScaleWeights(site, 3)], generate=2)
+        for one in (mllm, mllm.using("source"))
+    ]
+    assert_allclose(runs[1].logits, runs[0].logits, atol=1e-6)
+    assert runs[0].answers == runs[1].answers
+    for tap, source in zip(*runs, strict=True):
+        assert_allclose(source.reads[0], tap.reads[0], atol=1e-6)
+        assert_allclose(source.reads[1], tap.reads[1], atol=1e-6)
+
+
+def test_source_refuses_a_tower_of_several_calls():
+    with pytest.raises(ModelError, match='use the executor "tap"'):
+        model("qwen2_5_vl").using("source").trace(samples()[2], reads=[EVERY])
