@@ -30,11 +30,11 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     """Returns the samples of one split of the data that `name` names.
 
     `"natural"` and `"medical"` are bundled and have their own splits. Any other `name` is a path: a file or folder
-    whose layout says which reader it needs (`interp.data.reader_choice.guess`), such as a .jsonl or .csv file, or a folder
-    of `VGMED_*.jsonl` with their images. If a folder holds several kinds of questions or splits, all are read. Rows
-    of a file belong to the split in `meta["split"]`. If that names none of the three splits, a hash of the group's
-    name (of the image's content, where there is no group) decides: a third of the groups are "validation" and the
-    others "test", so that no group is used both to choose and to report. Every sample returned has its split in
+    whose layout says which reader it needs (`interp.data.reader_choice.guess`), such as a .jsonl or .csv file, or a
+    folder of `VGMED_*.jsonl` with their images. If a folder holds several kinds of questions or splits, all are read.
+    Rows of a file belong to the split in `meta["split"]`. If that names none of the three splits, a hash of the
+    group's name (of the image's content, where there is no group) decides: a third of the groups are "validation" and
+    the others "test", so that no group is used both to choose and to report. Every sample returned has its split in
     `meta["split"]`.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -18,7 +18,7 @@ from interp.inputs.prompt import Diff, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.edits import Edit, check_edits
-from interp.tracing.encoding.batch import PER_TOKEN, Batch, Encoded
+from interp.tracing.encoding.batch import Batch, longer
 from interp.tracing.execution import apart, ends, execute
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.passes.prefix_pass import given_as
@@ -44,7 +44,6 @@ __all__ = [
     "joined_scores",
     "likeliest",
     "log_probabilities",
-    "longer",
     "objectives",
     "score",
     "target_values",
@@ -244,27 +243,6 @@ def forced(mllm: WrappedModel, batch: Batch, answers: Sequence[tuple[int, ...]])
     if any(behind):
         return mllm.encoder.joined(batch.samples, batch.prompt, singles)
     return replace(batch, singles=tuple(singles), tokens=tuple(one.tokens for one in singles))
-
-
-def longer(one: Encoded, ids: Sequence[int], spans: Mapping[str, Sequence[int]]) -> Encoded:
-    """A sample's encoding with more tokens at its end, all of them seen, and text by type.
-
-    Args:
-        one: The encoding.
-        ids: The tokens.
-        spans: Groups of tokens to name, counted from the first of the new ones.
-    """
-    n, length = len(ids), one.tokens.length
-    fills = {"input_ids": torch.tensor(list(ids), dtype=torch.long), "attention_mask": torch.ones(n)}
-    inputs = {
-        name: torch.cat([value, fills.get(name, torch.zeros(n)).to(value)[None]], dim=1)
-        if name in PER_TOKEN
-        else value
-        for name, value in one.inputs.items()
-    }
-    named = {name: length + np.array(at, np.int64) for name, at in spans.items()}
-    tokens = replace(one.tokens, length=length + n, spans={**one.tokens.spans, **named})
-    return replace(one, inputs=inputs, tokens=tokens)
 
 
 @dataclass(frozen=True, eq=False)

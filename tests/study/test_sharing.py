@@ -19,8 +19,7 @@ from interp.metrics import attention_ratio
 from interp.run import ProcessCache, runner
 from interp.study import Grid, HeadRanking, LayerSweep
 from interp.study.task import edited
-from interp.tracing import Knockout, Mllm, Prefixes, Site, wrap
-from interp.tracing import trace as trace_module
+from interp.tracing import Knockout, Mllm, Prefixes, Site, execution, wrap
 from interp.tracing.passes import prefix_pass
 from tests import tiny
 from tests.run.run_fingerprints import fingerprints
@@ -242,7 +241,7 @@ def test_when_memory_runs_out_shared_prefixes_go_first(
 ) -> None:
     varied = grid(mllm)
     varied.run(tmp_path / "whole", progress=False)
-    trace, met = trace_module._run, []
+    trace, met = execution._run, []
 
     def short_of_memory(*arguments: Any) -> Any:
         met.append(1)
@@ -250,7 +249,7 @@ def test_when_memory_runs_out_shared_prefixes_go_first(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return trace(*arguments)
 
-    monkeypatch.setattr(trace_module, "_run", short_of_memory)
+    monkeypatch.setattr(execution, "_run", short_of_memory)
     result = varied.run(tmp_path / "short", progress=False)
     assert fingerprints(tmp_path / "short") == fingerprints(tmp_path / "whole")
     assert all("splits" not in cell.folder.read_json("manifest.json", {}) for cell in result.cells)

@@ -8,12 +8,12 @@ import torch
 import xarray as xr
 
 import interp.tracing.attention.rows as rows_module
-import interp.tracing.executors.hooks as work_module
 import tests.tiny as tiny
 from interp.errors import PromptError, SampleError, SiteError
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.tokens import word
 from interp.tracing import Mllm, Rows, Site, image_mask, positions, wrap
+from interp.tracing.attention.call import Call
 
 
 def read(mllm: Mllm, samples, site: Site, **options):
@@ -150,14 +150,14 @@ def test_reading_and_an_idle_tap_leave_the_model_bit_equal(mllm, plain, batch):
 
 def test_only_the_rows_heads_and_layers_asked_for_are_computed(mllm, batch, monkeypatch):
     seen = []
-    compute = work_module.Call.probabilities
+    compute = Call.probabilities
 
     def spy(call, block, *rest):
         found = compute(call, block, *rest)
         seen.append((call.module.layer_idx, tuple(found.shape)))
         return found
 
-    monkeypatch.setattr(work_module.Call, "probabilities", spy)
+    monkeypatch.setattr(Call, "probabilities", spy)
     read(mllm, batch, Site(layers=[2, 1], heads=[1], queries=("last", positions([3]))))
     assert seen == [(1, (3, 1, 2, 40)), (2, (3, 1, 2, 40))]
     assert all("_interp_work" not in a.__dict__ for a in mllm.installation.attentions)

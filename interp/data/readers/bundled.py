@@ -18,7 +18,7 @@ from interp.inputs.text import brief
 
 __all__ = ["MEDICAL", "bundled", "check_draw"]
 
-MEDICAL = Path(__file__).parent / "bundled_medical"
+MEDICAL = Path(__file__).parents[1] / "bundled_medical"
 FILES = {"medical": "samples.jsonl", "balanced": "balanced.jsonl"}
 SPLITS = ("train", "validation", "test")
 MOST = 1_000_000

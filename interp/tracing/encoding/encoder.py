@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import ImageError, ImageTokenMismatch, ModelError, PromptError, SampleError
+from interp.errors import ImageError, ImageTokenMismatch, ModelError, SampleError
 from interp.inputs.footprints import check_count
-from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
 from interp.models.vision_patches import patch_map
+from interp.tracing.encoding.batch import PER_ROW, PER_TOKEN, Batch, Encoded, Images
 from interp.tracing.encoding.padded_tensors import alike, joined_images, left_padded
+from interp.tracing.encoding.processed_images import Identity, ImagesKey, ProcessedImages
 from interp.tracing.encoding.rendering import (
     Rendered,
     expand,
@@ -45,233 +41,11 @@ from interp.tracing.encoding.video_inputs import (
     shown,
 )
 
-__all__ = ["PER_ROW", "PER_TOKEN", "Batch", "Encoded", "Encoder", "position_ids"]
+__all__ = ["Encoder"]
 
-PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-"""Inputs with one value per token; they are padded on the left. Others are joined along their first axis."""
-
-PER_ROW = ("cross_attention_mask",)
-"""Inputs with a line per token, which tokens that are generated go on with; they are padded on the left too. They
-cannot be told without the processor, so that prompts which have any are encoded anew with other words."""
 
 _UNUSED = ("labels",)
 """What some processors return for training."""
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Encoded samples, left-padded to the longest.
-
-    Attributes:
-        inputs: the model's arguments, among them `input_ids` and `attention_mask`, ready for
-            `mllm.nn.trace(**batch.inputs)` or a plain call. `position_ids` are among them unless they have
-            several axes: nnsight cannot split these into samples, and a plain call works them out.
-        positions: the position ids, (sample, position) or (axis, sample, position).
-        tokens: where each sample's tokens are, in unpadded positions.
-        pad: how many padding tokens come before each sample's own.
-        prompts: the rendered prompts, image placeholders not expanded.
-        samples: the samples.
-        prompt: the prompt they were rendered with.
-        singles: each sample's own unpadded encoding, for what needs to encode again.
-        pad_id: the id in the padding.
-        patches_of: gives the patches of one encoding; see `patches`.
-    """
-
-    inputs: dict[str, Tensor]
-    positions: Tensor
-    tokens: tuple[TokenMap, ...]
-    pad: Int[np.ndarray, " sample"]
-    prompts: tuple[str, ...]
-    samples: tuple[Sample, ...]
-    prompt: Prompt
-    singles: tuple[Encoded, ...]
-    pad_id: int
-    patches_of: Callable[[Encoded], PatchMap] | None = field(default=None, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @cached_property
-    def patches(self) -> tuple[PatchMap, ...]:
-        """Where each sample's patches are in the vision tower, which sees them apart from the prompt.
-
-        Raises:
-            ModelError: The family's adapter does not say, or the tower is of a form that has no such map.
-        """
-        if self.patches_of is None:
-            raise ModelError(
-                "this batch was made without its model; encode the samples with mllm.encode(samples)."
-            )
-        return tuple(map(self.patches_of, self.singles))
-
-    @cached_property
-    def extents(self) -> tuple[int, ...]:
-        """How many positions each prompt takes: fewer than its tokens where images turn along several axes."""
-        if self.positions.ndim == 2:
-            return tuple(tokens.length for tokens in self.tokens)
-        return tuple((self.positions.amax(dim=(0, 2)) + 1).tolist())
-
-    def check_reach(self, limit: int | None, following: int = 0) -> None:
-        """Refuses prompts that, with `following` generated tokens, take more than `limit` positions.
-
-        Raises:
-            PromptError: As said. The last generated token takes none: it is not run.
-        """
-        run = max(following - 1, 0)
-        if limit is None or max(tokens.length for tokens in self.tokens) + run <= limit:
-            return
-        for sample, tokens, extent in zip(self.samples, self.tokens, self.extents, strict=True):
-            if extent + run > limit:
-                more = f" and the {following} tokens to generate take" if following else " takes"
-                raise PromptError(
-                    f"the prompt of sample {sample.id} ({tokens.length} tokens, {tokens.n} of them image tokens)"
-                    f"{more} {extent + run} positions, but the model has {limit} (max_position_embeddings): beyond "
-                    "them it was never trained, and its numbers mean nothing. Shorten the text, give fewer or smaller "
-                    "images, or generate fewer tokens."
-                )
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """What the processor made of one sample's images: every input that does not have one value per token.
-
-    Attributes:
-        inputs: The tensors.
-        source: The processor's settings and the images' fingerprints; None where an image has none.
-    """
-
-    inputs: Mapping[str, Tensor]
-    source: tuple[str, tuple[str, ...]] | None = None
-
-    @property
-    def n_bytes(self) -> int:
-        """What the tensors take."""
-        return sum(value.numel() * value.element_size() for value in self.inputs.values())
-
-    @cached_property
-    def digest(self) -> bytes:
-        """A hash of the content, computed once however often the sample is encoded with other words.
-
-        Pixels are known by `source`, because hashing them takes a millisecond.
-        """
-        content = hashlib.sha256(repr(self.source).encode())
-        for name, value in sorted(self.inputs.items()):
-            content.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-            if self.source is None or not value.is_floating_point():
-                content.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
-        return content.digest()
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """One sample alone.
-
-    Attributes:
-        rendered: the rendered prompt, image placeholders not expanded.
-        inputs: the model's arguments, of a batch of one.
-        tokens: where its tokens are.
-        expansions: what its image placeholders were expanded to, where that is known.
-        images: the part of `inputs` that stays when only the words change.
-        rewordable: whether the words alone are known to give this encoding; None until that is tried.
-    """
-
-    rendered: Rendered
-    inputs: Mapping[str, Tensor]
-    tokens: TokenMap
-    expansions: tuple[str, ...] | None
-    images: Images = field(repr=False)
-    rewordable: bool | None = None
-
-    @property
-    def text(self) -> str:
-        """The rendered prompt, image placeholders not expanded."""
-        return self.rendered.text
-
-    def content(self, n: int) -> bytes:
-        """A hash of the images and of the first `n` tokens: all that a causal model computes there depends on."""
-        found = hashlib.sha256(self.images.digest)
-        for name in PER_TOKEN:
-            if name in self.inputs:
-                own = self.inputs[name][:, :n]
-                found.update(f"{name} {own.dtype} {own.shape[1]} ".encode())
-                found.update(own.contiguous().numpy().tobytes())
-        return found.digest()
-
-
-class ImagesKey(NamedTuple):
-    """What an encoding depends on but the prompt. The adapter is compared by identity: it may be unhashable."""
-
-    settings: str
-    contents: tuple[str, ...] | None
-    adapter: Identity
-
-
-@dataclass(frozen=True, eq=False)
-class Identity:
-    """An object that equals nothing but itself; it is kept alive, so that its id is not given to another."""
-
-    of: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Identity) and self.of is other.of
-
-    def __hash__(self) -> int:
-        return id(self.of)
-
-
-class ProcessedImages:
-    """The latest images as processed, within `budget` bytes.
-
-    A key holds all that an encoding depends on but the prompt, the adapter too: its footprints are kept. Threads may
-    use it at the same time.
-
-    Attributes:
-        budget: The most bytes that the images take.
-        ready: Encodings that were made before they are needed, each for one use.
-    """
-
-    def __init__(self, budget: int = 2**28) -> None:
-        self.budget = budget
-        self.ready: dict[tuple[int, Prompt], tuple[ImagesKey, Encoded]] = {}
-        self._kept: OrderedDict[ImagesKey, Encoded] = OrderedDict()
-        self._n_bytes = 0
-        self._lock = Lock()
-
-    def get(self, key: ImagesKey) -> Encoded | None:
-        """An encoding of these images, under whatever prompt; None where there is none."""
-        with self._lock:
-            if key not in self._kept:
-                return None
-            self._kept.move_to_end(key)
-            return self._kept[key]
-
-    def take(self, sample: Sample, prompt: Prompt, key: ImagesKey) -> Encoded | None:
-        """The encoding of this very sample that is ready; None where there is none, or it is not of this key."""
-        found = self.ready.pop((id(sample), prompt), None)
-        return found[1] if found is not None and found[0] == key else None
-
-    def forget_ready(self, samples: Sequence[Sample]) -> None:
-        """Let go of the encodings of these samples that are ready and were not taken."""
-        done = {id(sample) for sample in samples}
-        for key in [key for key in list(self.ready) if key[0] in done]:
-            self.ready.pop(key, None)
-
-    def forget_but(self, latest: int) -> None:
-        """Let go of all but the latest images, for work that never comes back to earlier ones."""
-        with self._lock:
-            while len(self._kept) > latest:
-                self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
-
-    def keep(self, key: ImagesKey, single: Encoded) -> None:
-        """Keep an encoding, and let go of the images that were not wanted for longest."""
-        if key.contents is None or single.expansions is None:
-            return
-        with self._lock:
-            old = self._kept.pop(key, None)
-            self._n_bytes += single.images.n_bytes - (0 if old is None else old.images.n_bytes)
-            self._kept[key] = single
-            while self._n_bytes > self.budget:
-                self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
 
 
 _Text = tuple[dict[str, Tensor], Int[np.ndarray, " token"], Int[np.ndarray, "position 2"]]
@@ -616,21 +390,3 @@ def _carried(
     carried = torch.full((length,), int(text[0]) if len(text) else 0, dtype=values.dtype)
     carried[torch.tensor(positions)] = values[torch.tensor(tokens.image)]
     return carried
-
-
-def position_ids(hf: Any, inputs: Mapping[str, Tensor], first: int = 0) -> Tensor:
-    """(sample, position); or (axis, sample, position) for models that turn image tokens along several axes.
-
-    Padding does not count. They are passed explicitly with every forward pass: what transformers would work
-    out alone depends on what the model ran before.
-
-    Args:
-        hf: the transformers model.
-        inputs: a whole batch, with `attention_mask`.
-        first: the position of a prompt's first token.
-    """
-    index = getattr(getattr(hf, "model", hf), "get_rope_index", None)
-    if index is not None and not inputs.keys().isdisjoint(("image_grid_thw", "video_grid_thw")):
-        known = inspect.signature(index).parameters
-        return index(**{name: value for name, value in inputs.items() if name in known})[0]
-    return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) + first

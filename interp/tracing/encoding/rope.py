@@ -6,6 +6,7 @@ on two sides of such a limit then need passes of their own, and keys from one si
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from interp.errors import ModelError
 
-__all__ = ["Rope", "settle"]
+__all__ = ["Rope", "position_ids", "settle"]
 
 
 @dataclass(frozen=True)
@@ -145,3 +146,21 @@ def _forget(hf: nn.Module) -> None:
                 kind = name.removesuffix(end)
                 module.register_buffer(f"{kind}inv_freq", original, persistent=False)
                 setattr(module, f"{kind}max_seq_len_cached", module.original_max_seq_len)
+
+
+def position_ids(hf: Any, inputs: Mapping[str, Tensor], first: int = 0) -> Tensor:
+    """(sample, position); or (axis, sample, position) for models that turn image tokens along several axes.
+
+    Padding does not count. They are passed explicitly with every forward pass: what transformers would work
+    out alone depends on what the model ran before.
+
+    Args:
+        hf: the transformers model.
+        inputs: a whole batch, with `attention_mask`.
+        first: the position of a prompt's first token.
+    """
+    index = getattr(getattr(hf, "model", hf), "get_rope_index", None)
+    if index is not None and not inputs.keys().isdisjoint(("image_grid_thw", "video_grid_thw")):
+        known = inspect.signature(index).parameters
+        return index(**{name: value for name, value in inputs.items() if name in known})[0]
+    return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) + first

@@ -1,4 +1,4 @@
-"""What wrapping puts into a model and takes out again, and what armed attention modules do.
+"""Installs taps in a model, arms them for a pass, and removes them.
 
 The model keeps its own attention function. One name is registered with transformers per original attention function,
 with that function's own mask function. The registered function calls the original; an attention module without work
@@ -11,38 +11,22 @@ import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from nnsight import TransformersModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from interp.errors import ModelError
 from interp.models.repairs import repair
-from interp.tracing.attention.call import AttentionFunction, Call, any_of
 from interp.tracing.attention.functions import registered, set_work
-from interp.tracing.attention.rows import attend, row_outputs, visible
 from interp.tracing.delta.tap import tapped
 from interp.tracing.encoding.processed_images import ProcessedImages
 from interp.tracing.layers.decoder_layers import layer_kinds, mixer
-from interp.tracing.layers.edit_cells import Change
 from interp.tracing.layers.key_layers import RowsOfSharing, every_row, rows_of_sharing
-from interp.tracing.layers.layer_plan import Block, LayerPlan, ReadBlock
 
-__all__ = [
-    "COLLECTOR",
-    "PATTERN",
-    "Identity",
-    "Installation",
-    "LayerWork",
-    "Recorder",
-    "as_written",
-    "registered",
-    "set_work",
-]
+__all__ = ["COLLECTOR", "PATTERN", "Identity", "Installation", "as_written", "registered", "set_work"]
 
 
 class Identity(nn.Module):
@@ -164,9 +148,10 @@ class Installation:
     ) -> Iterator[None]:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
 
-        Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule (`delta_tap`). `routing`
-        is for what their routers return (`interp.tracing.layers.experts.RouterWork`). Other layers do nothing but their own
-        attention. Meanwhile the model is in evaluation mode, and what was compiled of it runs as it is written.
+        Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule (`delta.tap`). `routing`
+        is for what their routers return (`interp.tracing.layers.experts.RouterWork`). Other layers do nothing but
+        their own attention. Meanwhile the model is in evaluation mode, and what was compiled of it runs as it is
+        written.
 
         Raises:
             ModelError: Another trace or tap of the model is open, or it was unwrapped.
@@ -276,134 +261,3 @@ def _own_configs(hf: nn.Module) -> list[tuple[Any, PreTrainedConfig]]:
             before.append((module, config))
             before[-1][0].config = copy.deepcopy(config, memo)
     return before
-
-
-@dataclass(eq=False)
-class Recorder:
-    """The buffer all layers of one run write into.
-
-    Attributes:
-        step: the pass that is being run; 0 is the prompt's.
-        paused: whether layers do nothing now but their own attention.
-        rows: (read, step) → what each layer gave, in layer order.
-        hides: whether some cells of a pass take anything from what its rows see, so far as that was looked at.
-    """
-
-    step: int = 0
-    paused: bool = False
-    rows: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
-    hides: dict[tuple[int, ...], bool] = field(default_factory=dict)
-
-    def add(self, read: ReadBlock, probabilities: Float[Tensor, "sample head row key"]) -> None:
-        """Keep the read's columns of rows of attention, averaged over heads where it says so."""
-        kept = probabilities.mean(dim=1, keepdim=True) if read.reduce else probabilities
-        index = read.keys[:, None, None, :].expand(-1, kept.shape[1], kept.shape[2], -1)
-        self.keep(read.read, kept.gather(3, index))
-
-    def keep(self, read: int, values: Tensor) -> None:
-        """Keep what a layer gives for a read."""
-        self.rows.setdefault((read, self.step), []).append(values)
-
-
-@dataclass(frozen=True, eq=False)
-class LayerWork:
-    """Carries out a layer's plans, whichever executor calls it.
-
-    `prefix` holds keys and values that come before those of the call. `lines` says which of them each sample has;
-    without, there are equally many samples for each line, in order.
-    """
-
-    prefill: LayerPlan
-    decode: LayerPlan
-    recorder: Recorder
-    prefix: tuple[Tensor, Tensor] | None = None
-    lines: Tensor | None = None
-
-    @property
-    def plan(self) -> LayerPlan:
-        """The plan of the pass that is being run."""
-        return self.decode if self.recorder.step else self.prefill
-
-    def mask(self, call: Call) -> Tensor | None:
-        """The mask for the model's own attention: the call's, less what is hidden by mask."""
-        plan = self.plan
-        if not plan.mask_first or not any(change.awake for change in plan.changes):
-            return call.mask
-        return _without_hidden(call, plan.changes, self.recorder.hides)
-
-    def finish(
-        self, call: Call, output: Float[Tensor, "sample query head dim"]
-    ) -> Float[Tensor, "sample query head dim"]:
-        """The attention's output with edited rows recomputed; the plan's reads go to the recorder."""
-        plan, step = self.plan, self.recorder.step
-        for block in plan.edits if any(change.awake for change in plan.changes) else ():
-            before = call.probabilities(block) if plan.unsure else None
-            output = call.splice(output, block, call.probabilities(block, plan.changes, step), before)
-        self._read(call)
-        return output
-
-    def replaced(self, call: Call, block: Block) -> Float[Tensor, "sample query head dim"]:
-        """The attention's output from a block of every row and head; the plan's reads go to the recorder."""
-        probabilities = call.probabilities(block, self.plan.changes, self.recorder.step)
-        self._read(call)
-        output = row_outputs(probabilities, call.values, heads=call.heads_of(block))
-        return output.transpose(1, 2).contiguous()
-
-    def _read(self, call: Call) -> None:
-        for read in self.plan.reads:
-            rows = call.probabilities(read.block, self.plan.changes, self.recorder.step)
-            self.recorder.add(read, rows)
-
-    def __call__(
-        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
-    ) -> tuple[Tensor, Tensor | None]:
-        """The attention's output under the plan's edits; the plan's reads go to the recorder."""
-        if self.recorder.paused:
-            return original(call.module, call.queries, call.keys[-1], call.values[-1], call.mask, **kwargs)
-        if self.lines is not None:
-            call = call.on_lines(self.lines)
-        if self.plan.whole is not None:
-            return self.replaced(call, self.plan.whole), None
-        mask = self.mask(call)
-        if self.prefix is None:
-            output, weights = original(
-                call.module, call.queries, call.keys[0], call.values[0], mask, **kwargs
-            )
-            return self.finish(call, output), weights
-        output = attend(
-            call.queries,
-            call.keys,
-            call.values,
-            mask,
-            heads=call.all_heads,
-            scaling=call.scaling,
-            softcap=call.softcap,
-            causal=call.causal,
-        )
-        return self.finish(call, output), None
-
-
-def _without_hidden(
-    call: Call, changes: Sequence[Change], hides: dict[tuple[int, ...], bool]
-) -> Tensor | None:
-    """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that.
-
-    A mask that the model made is never as it was; its values are, where nothing was taken out. So nothing has to be
-    asked of the device. Only a call without a mask, which may take another kernel, is looked at: once for all layers
-    with the same changes, as `hides` remembers.
-    """
-    n, _, n_queries, _ = call.queries.shape
-    rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
-    seen = visible(call.mask, rows, n_queries=n_queries, n_keys=call.n_keys, causal=call.causal)
-    hidden = any_of([change.cells.everywhere(call.n_keys) for change in changes])
-    assert hidden is not None
-    if seen is None:
-        return ~hidden
-    left = seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
-    if call.mask is not None and call.mask.ndim == 4:
-        return left
-    cells = tuple(id(one) for change in changes for one in (change.cells.queries, change.cells.keys))
-    key = (*cells, n_queries, call.n_keys)
-    if key not in hides:
-        hides[key] = bool((hidden & seen).any())
-    return left if hides[key] else call.mask

@@ -39,8 +39,8 @@ ROUTERS: Mapping[str, Weights] = {
     "Qwen3VLMoeTextTopKRouter": chosen,
     "Qwen3_5MoeTopKRouter": chosen,
 }
-"""transformers' class of a router → how its output becomes weights. `tests/tracing/layers/test_experts.py` recomputes each
-one's layer from them, expert by expert."""
+"""transformers' class of a router → how its output becomes weights. `tests/tracing/layers/test_experts.py` recomputes
+each one's layer from them, expert by expert."""
 
 _EXPERTS = "experts"
 """The name of the module of a layer's experts in all of transformers' mixtures."""

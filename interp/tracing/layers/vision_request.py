@@ -44,7 +44,7 @@ class Tower:
 
 @dataclass(frozen=True, eq=False)
 class VisionSelection:
-    """What one `Rows` of the tower covers; see `Selection` of `layer_plan` for the attributes."""
+    """What one `Rows` of the tower covers; see `Selection` of `request` for the attributes."""
 
     linear: ClassVar[bool] = False
 

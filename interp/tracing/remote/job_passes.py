@@ -1,8 +1,8 @@
 """What a job does on the server, between nnsight's views of the model there and what comes back.
 
-These functions are sent as source, with the plans of `interp.tracing.layers.layer_plan` as they are, so that the arithmetic
-is the source executor's. On some servers they run in a process of their own, which holds no weights and gets only
-copies of the values it asks for: so they touch modules by nnsight's views alone.
+These functions are sent as source, with the plans of `interp.tracing.layers.layer_plan` as they are, so that the
+arithmetic is the source executor's. On some servers they run in a process of their own, which holds no weights and gets
+only copies of the values it asks for: so they touch modules by nnsight's views alone.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ def test_n_draws_rows_by_seed() -> None:
 def test_two_hundred_natural_scenes_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(
-        sys.modules["interp.data.bundled"], "natural_samples", lambda *how: asked.append(how) or []
+        sys.modules["interp.data.readers.bundled"], "natural_samples", lambda *how: asked.append(how) or []
     )
     bundled("natural")
     bundled("natural", "train", 7, seed=3)

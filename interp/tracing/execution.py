@@ -1,0 +1,378 @@
+"""Carries out reads and edits in one run of a model, whichever executor does it; not yet labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
+from interp.inputs.prompt import Prompt
+from interp.inputs.tokens import Word
+from interp.tracing.attention.work import LayerWork
+from interp.tracing.cost import Meter
+from interp.tracing.delta.work import DeltaWork
+from interp.tracing.edits import AttentionEdit, Edit, check_edits
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.encoding.padding import Layout
+from interp.tracing.executors.hooks import COLLECTOR
+from interp.tracing.executors.source import source_pass
+from interp.tracing.layers.edit_cells import Live
+from interp.tracing.layers.experts import RouterWork, routing_work
+from interp.tracing.layers.layer_plan import LayerPlan, make_plan, resolve
+from interp.tracing.layers.recorder import Recorder
+from interp.tracing.layers.request import Request
+from interp.tracing.layers.residual import StreamPlan, StreamWork, make_stream_plan
+from interp.tracing.layers.vision_request import Tower, VisionSelection, of_tower
+from interp.tracing.passes.decoding import Decoding
+from interp.tracing.passes.micro_batches import Places
+from interp.tracing.passes.non_finite import refuse
+from interp.tracing.passes.prefix_pass import Samples, given_as, prefix_before
+from interp.tracing.passes.run import (
+    ContrastStream,
+    Generation,
+    Outcome,
+    imageless_inputs,
+    run,
+    with_imageless,
+)
+from interp.tracing.per_sample import for_samples
+from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
+from interp.tracing.reads import Experts, Read
+from interp.tracing.vision.work import VisionWork, make_vision_work
+from interp.tracing.wrapped_model import WrappedModel
+
+__all__ = ["apart", "check_arguments", "check_decoding", "ends", "execute"]
+
+
+def apart(
+    mllm: WrappedModel, samples: Samples, prompt: Prompt | None, reads: Sequence[Read], edits: Sequence[Edit]
+) -> list[tuple[Places, Batch | Prefix, list[Read], list[Edit]]] | None:
+    """The samples that need passes of their own, group by group, each with its places and its part of reads and edits.
+
+    None where one pass will do.
+
+    Raises:
+        SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
+        SiteError, EditError: Another number of masks or values than samples.
+    """
+    if not mllm.rope.scalings and mllm.maps != "cross":
+        return None
+    given = given_as(mllm, samples, prompt)
+    batch = given.batch if isinstance(given, Prefix) else given
+    groups = _groups(mllm, batch)
+    if len(groups) == 1:
+        return None
+    found = []
+    for at in map(tuple, groups):
+        part = mllm.encoder.part(batch, at)
+        own = given.part(at, part) if isinstance(given, Prefix) else part
+        found.append((at, own, for_samples(reads, at, len(batch)), for_samples(edits, at, len(batch))))
+    return found
+
+
+def _groups(mllm: WrappedModel, batch: Batch) -> list[list[int]]:
+    """The samples that may share a pass: of one range of rotary positions, and with as many keys of images.
+
+    A row before the image sees every key of a cross-attention layer, those of padding too, so that a sample beside one
+    with more images would not be what it is alone.
+    """
+    found = []
+    n_keys = [0 if tokens.cross is None else tokens.cross.n for tokens in batch.tokens]
+    for group in mllm.rope.groups(batch.extents) if mllm.rope.scalings else [range(len(batch))]:
+        found += [[i for i in group if n_keys[i] == n] for n in sorted({n_keys[i] for i in group})]
+    return found
+
+
+def execute(
+    mllm: WrappedModel,
+    samples: Samples,
+    prompt: Prompt | None,
+    reads: Sequence[Read],
+    edits: Sequence[Edit],
+    meter: Meter,
+    *,
+    generation: Callable[[Batch], Generation | None] = lambda _: None,
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    keep: int = 1,
+) -> tuple[Batch, Request, Outcome]:
+    """One run, not yet labelled: its batch, its request, and its outcome.
+
+    Args:
+        generation: How to generate after a batch; by default nothing.
+        keep: How many last positions of the prompt the outcome's `tail` has logits of.
+        mllm, samples, prompt, reads, edits, decoding: As in `Mllm.trace`.
+        meter: Counts every pass.
+    """
+    given = given_as(mllm, samples, prompt)
+    batch = given.batch if isinstance(given, Prefix) else given
+    tower = None
+    if any(map(of_tower, (*reads, *edits))):
+        tower = Tower(batch.patches, mllm.n_vision_layers, mllm.n_vision_heads)
+    request = resolve(
+        reads,
+        edits,
+        batch.tokens,
+        n_layers=mllm.n_layers,
+        n_heads=mllm.n_heads,
+        linear=mllm.linear_heads,
+        visibility=mllm.visibility,
+        routed=mllm.routers if any(isinstance(read, Experts) for read in reads) else (),
+        tower=tower,
+        cross=mllm.cross_layers,
+    )
+    merged = _merged(mllm, given, reads, edits, decoding)
+    if merged is not None:
+        options = {"generation": generation, "decoding": decoding, "keep": keep}
+        outcome = execute(mllm, merged[0], None, reads, edits, meter, **options)[2]
+        return batch, request, outcome.of_lines(merged[1])
+    how = generation(batch)
+    if how is not None:
+        batch.check_reach(mllm.rope.limit, how.n)
+    first = [request.first_row(i) for i in range(len(batch))]
+    before = prefix_before(mllm, given, first, meter, generate=0 if how is None else how.n)
+    with torch.no_grad():
+        outcome = _run(mllm, batch, before, request, meter, how, decoding, keep)
+    refuse(mllm, batch, outcome.lost, edits)
+    return batch, request, outcome
+
+
+def _merged(
+    mllm: WrappedModel,
+    given: Batch | Prefix,
+    reads: Sequence[Read],
+    edits: Sequence[Edit],
+    decoding: Decoding,
+) -> tuple[Batch | Prefix, tuple[int, ...]] | None:
+    """One sample for each different prompt, with its prefix, and the number of the one that each sample equals.
+
+    None where all differ, or where equal samples may be treated differently: by edits, draws, or reads by position.
+    """
+    batch = given.batch if isinstance(given, Prefix) else given
+    named = all(isinstance(one, str | Word) for read in reads for group in read.site.groups for one in group)
+    if len(batch) == 1 or edits or not named or decoding != Decoding():
+        return None
+    numbers = prefix_lines(batch, [tokens.length for tokens in batch.tokens])
+    firsts = [numbers.index(number) for number in range(max(numbers) + 1)]
+    if len(firsts) == len(batch):
+        return None
+    small = mllm.encoder.part(batch, firsts)
+    return (given.part(firsts, small) if isinstance(given, Prefix) else small), numbers
+
+
+def check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int) -> None:
+    """Raise for reads, edits or a number of tokens of the wrong type, and for reads that would never have a row."""
+    if not isinstance(reads, Sequence) or isinstance(reads, str | bytes):
+        write = f"Write reads=[{reads!r}]." if isinstance(reads, Read) else "Write reads=[interp.Rows()]."
+        raise SiteError(f"reads= is a list of reads; got {reads!r:.300}. {write}")
+    check_edits(edits)
+    if isinstance(generate, bool) or not isinstance(generate, Integral) or generate < 0:
+        raise PromptError(f"generate= is a number of tokens, 0 or more; got {generate!r}.")
+    rows_of = "generates none that has a row (the first token comes from the prompt's last row)."
+    for read in reads:
+        if isinstance(read, Read) and read.site.groups[0] == ("answer",) and generate < 2:
+            raise SiteError(
+                f'queries="answer" are the rows of generated tokens, but generate={generate} {rows_of} Ask for '
+                "generate=2 or more."
+            )
+    for edit in (e for e in edits if isinstance(e, Edit)):
+        decode_only = edit.steps == "decode" or (isinstance(edit, AttentionEdit) and not edit.prefill_queries)
+        if decode_only and generate < 2:
+            raise EditError(
+                f"{edit!r} applies to the rows of generated tokens, but generate={generate} {rows_of} Ask for "
+                "generate=2 or more."
+            )
+
+
+def check_decoding(decoding: Decoding, seed: int | None) -> None:
+    """Raise `PromptError` for a decoding or a seed of the wrong type, or for draws without a seed."""
+    if not isinstance(decoding, Decoding):
+        raise PromptError(f"decoding= is an interp.Decoding; got {decoding!r}.")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
+        raise PromptError(f"seed= is a whole number, or None; got {seed!r:.100}.")
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        raise PromptError(f"seed= is a whole number of 64 bits; got {seed!r:.100}.")
+    if decoding.temperature and seed is None:
+        raise PromptError("drawing tokens (temperature > 0) needs seed=, so that the run can be repeated.")
+
+
+def _run(
+    mllm: WrappedModel,
+    batch: Batch,
+    before: Prefix | None,
+    request: Request,
+    meter: Meter,
+    generation: Generation | None,
+    decoding: Decoding,
+    keep: int,
+) -> Outcome:
+    """One run of the model inside an nnsight trace, which is handed the whole outcome, once."""
+    layout = pass_layout(batch, before)
+    recorder = Recorder()
+    stages = None if generation is None else generation.stages
+    work = _work(mllm, request, layout, before, recorder, None if stages is None else stages.lives)
+    streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
+    routed = make_stream_plan(request, layout, mllm.layer_devices, "experts")
+    if mllm.server is not None:
+        _check_served(routed, request)
+    imageless, contrast = {}, decoding.contrast
+    if contrast is not None:
+        imageless = imageless_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
+    if mllm.server is not None:
+        given = batch if contrast is None else with_imageless(batch, imageless)
+        options = {"generation": generation, "contrast": contrast, "keep": keep}
+        return mllm.server.run(given, work, streams, recorder, meter, **options)
+    inputs, cache = pass_inputs(batch, before)
+    stream = None
+    if contrast is not None:
+        stream = ContrastStream(mllm.hf, imageless, contrast, recorder, meter)
+    once = partial(
+        run,
+        mllm.hf,
+        inputs,
+        recorder,
+        meter,
+        cache=cache,
+        generation=generation,
+        contrast=stream,
+        keep=keep,
+    )
+    vision = _vision(mllm, request, recorder)
+    paths = mllm.routers if routed.prefill or routed.decode else {}
+    routing = routing_work(routed, mllm.installation.layers, paths, recorder)
+    if mllm.executor == "source":
+        outcome = _by_source(mllm, work, streams, routing, vision, once, recorder)
+    else:
+        outcome = _by_tap(mllm, work, streams, routing, vision, once)
+    if vision is not None:
+        vision.check()
+    return outcome
+
+
+def _check_served(routed: StreamPlan, request: Request) -> None:
+    """Refuses reads and edits that a job on a server does not carry out."""
+    if routed.prefill or routed.decode:
+        raise ServerError(
+            "a job on an NDIF server does not hand back what routers return. Leave Experts out, or load the model "
+            "without remote=True."
+        )
+    if request.tower is not None:
+        raise ServerError(
+            "the vision tower's attention cannot be read or edited on an NDIF server: jobs carry work for the "
+            "language model's layers alone. Load the model without remote=True."
+        )
+
+
+def _vision(mllm: WrappedModel, request: Request, recorder: Recorder) -> VisionWork | None:
+    """What to do in the vision tower; None where nothing is."""
+    if request.tower is None:
+        return None
+    reads = {n: one for n, one in enumerate(request.selections) if isinstance(one, VisionSelection)}
+    attentions = mllm.vision_attentions
+    return make_vision_work(reads, request.vision_edits, request.tower, attentions, recorder, mllm.family)
+
+
+def _work(
+    mllm: WrappedModel,
+    request: Request,
+    layout: Layout,
+    before: Prefix | None,
+    recorder: Recorder,
+    lives: list[Live] | None = None,
+) -> dict[int, Any]:
+    """What to do in which layer's attention, or DeltaNet; after a prefix all attention needs its keys and values."""
+    plan = make_plan(request, layout, mllm.shape, lives)
+    none = LayerPlan()
+    busy = {*plan.prefill, *plan.decode}
+    layers = sorted(busy if before is None else {*busy, *mllm.attention_layers})
+    lines: dict[torch.device, Tensor] = {}
+    by_source = mllm.executor == "source"
+    if before is not None and before.lines is not None and not before.in_turn and not by_source:
+        numbers = torch.tensor(before.lines)
+        lines = {device: numbers.to(device) for device in {one.device for one in before.keys}}
+
+    def held(layer: int) -> tuple[Tensor, Tensor] | None:
+        if before is None:
+            return None
+        return before.layer(layer) if by_source else (before.keys[layer], before.values[layer])
+
+    def numbers_of(layer: int) -> Tensor | None:
+        return None if before is None else lines.get(before.keys[layer].device)
+
+    def made(layer: int) -> Any:
+        own = plan.prefill.get(layer, none), plan.decode.get(layer, none)
+        if mllm.layer_kinds[layer] == "linear":
+            return DeltaWork(*own, recorder)
+        return LayerWork(*own, recorder, held(layer), numbers_of(layer))
+
+    return {i: made(i) for i in layers}
+
+
+def _by_tap(
+    mllm: WrappedModel,
+    work: Mapping[int, Any],
+    streams: Mapping[int, StreamWork],
+    routing: Mapping[int, RouterWork],
+    vision: VisionWork | None,
+    run: Callable[..., Outcome],
+) -> Outcome:
+    """The run with its layers armed, inside an nnsight trace that is handed the whole outcome, once."""
+
+    def collect(_: Tensor) -> Outcome:
+        return mllm.installation.collector(run())
+
+    collector = getattr(mllm.nn, COLLECTOR)
+    tower = nullcontext() if vision is None else vision.armed()
+    # nnsight wants an input; `collect` has its own
+    armed = mllm.installation.armed(work, streams, routing)
+    with armed, tower, mllm.nn.trace(torch.zeros(1), fn=collect):
+        outcome = collector.output.save()
+    return outcome  # noqa: RET504 - nnsight assigns it when the block ends
+
+
+def _by_source(
+    mllm: WrappedModel,
+    work: Mapping[int, Any],
+    streams: Mapping[int, StreamWork],
+    routing: Mapping[int, RouterWork],
+    vision: VisionWork | None,
+    run: Callable[..., Outcome],
+    recorder: Recorder,
+) -> Outcome:
+    """The run as one nnsight trace per pass; the vision tower runs in the first."""
+
+    def within(one_pass: Callable[[], Tensor]) -> Tensor:
+        collect = mllm.installation.collector
+        seen = () if vision is None or recorder.step else vision.seen_by(mllm.vision_views)
+        return source_pass(mllm.nn, mllm.layers, work, streams, routing, lambda: collect(one_pass()), seen)
+
+    with mllm.installation.armed({}):
+        return run(within=within)
+
+
+def ends(mllm: WrappedModel) -> frozenset[int]:
+    """Token ids that end an answer.
+
+    Raises:
+        ModelError: The settings name something that is no token of the model.
+    """
+    own = mllm.processor.tokenizer.eos_token_id
+    found = getattr(getattr(mllm.hf, "generation_config", None), "eos_token_id", None)
+    found = own if found is None else found
+    if isinstance(found, Tensor | np.ndarray):
+        found = found.tolist()
+    given = () if found is None else found if isinstance(found, list | tuple | set | frozenset) else (found,)
+    n_ids = mllm.vocabulary_size
+    for one in given:
+        if isinstance(one, bool) or not isinstance(one, Integral) or not 0 <= int(one) < n_ids:
+            raise ModelError(
+                f"generation_config.eos_token_id is a token id from 0 to {n_ids - 1}, a list of them, or None; got "
+                f"{found!r:.100}. Set mllm.hf.generation_config.eos_token_id = {own!r}, the tokenizer's."
+            )
+    return frozenset(map(int, given))
