@@ -245,8 +245,8 @@ def models() -> int:
 
     record = read_record()
     table = _table("family")
-    table.add_column("image tokens, and checkpoints of the family", min_width=45, overflow="fold")
-    for name in ("maps", "attends", "video", "prefix", "images"):
+    table.add_column("image tokens, and checkpoints of the family", min_width=36, overflow="fold")
+    for name in ("maps", "attends", "video", "tower", "prefix", "images"):
         table.add_column(name)
     for name in ("executors", "checked"):
         table.add_column(name, no_wrap=True)
@@ -263,8 +263,9 @@ def models() -> int:
     console.print(
         "maps: self, the image tokens are positions of the sequence; cross, they are keys of cross-attention layers; "
         "composed, they are latents of a resampler, and maps are products with its attention. "
-        "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. prefix: whether "
-        "the prompt up to the last image token can be run once for many questions. images: whether a sample may have "
+        "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. tower: whether "
+        "the vision tower's own attention is read and edited. prefix: whether the prompt up to the last image token "
+        "can be run once for many questions. images: whether a sample may have "
         "several. checked: result of `interp check FAMILY` on tiny random weights "
         f"({'; '.join(versions) or 'no record'}). To check your own checkpoint: `interp check FOLDER`."
     )
@@ -382,7 +383,8 @@ def _described(adapter: Any, found: dict[str, Any] | None) -> list[Any]:
     for example in getattr(adapter, "examples", ()):
         layout.append(f"\n{example}", "dim")
     maps, takes = getattr(adapter, "maps", "self"), "yes" if getattr(adapter, "video", False) else "no"
-    head = [Text(adapter.name), layout, maps, _ATTENDS.get(attends, attends), takes]
+    tower = "no" if getattr(adapter, "unread_tower", "") or not hasattr(adapter, "patches") else "yes"
+    head = [Text(adapter.name), layout, maps, _ATTENDS.get(attends, attends), takes, tower]
     if found is None:
         return [*head, "?", "?", "?", "never recorded"]
 
@@ -392,7 +394,7 @@ def _described(adapter: Any, found: dict[str, Any] | None) -> list[Any]:
     return [
         *head,
         holds("image prefix", _prefix(attends, maps)),
-        holds("several images", "several"),
+        holds("several images", "several" if getattr(adapter, "several_images", True) else "one"),
         holds("executors", "tap, source"),
         f"{found['passed']}/{found['total']}, {found['date']}",
     ]

@@ -1,4 +1,4 @@
-"""Shapes and types are checked at test time: every annotated function of `interp` goes through beartype."""
+"""Shapes and types are checked at test time: see `tests/typechecker.py`."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jaxtyping
 
 from tests.covering import covering_set, parameters_of
-from tests.typechecker import check_annotations
+from tests.typechecker import check_annotations, check_shapes
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -39,6 +39,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if place not in kept:
                 item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
+
+
+class _Shapes:
+    """Tells the checker which test runs; a run that includes the slow tests checks every call."""
+
+    def __init__(self, every_test: bool) -> None:
+        self.every_test = every_test
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        check_shapes(nodeid, self.every_test)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Shapes("not slow" not in config.option.markexpr))
 
 
 @pytest.fixture(autouse=True, scope="session")

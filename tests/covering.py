@@ -32,9 +32,14 @@ REPRESENTATIVES = frozenset(
 )
 """A family for each way of attending and of laying tokens; the others differ from one of these in details."""
 
+ATTENDING = (
+    "gemma3", "gemma4", "kimi_k25", "llama4", "llava", "molmo2", "paligemma", "qwen2_5_vl", "qwen3_5",
+)  # fmt: skip
+"""Of these a family for each way of attending in the decoder; the others differ in how tokens are laid."""
+
 
 def every_family(but: Iterable[str] = (), maps: Maps | None = None) -> list[Any]:
-    """The families as parameters; those besides `REPRESENTATIVES` are slow: `interp check --all` runs on every one.
+    """The families as parameters; those besides `REPRESENTATIVES` are slow: CI checks every one (`conformance`).
 
     `maps`: those with such maps alone.
     """

@@ -29,6 +29,7 @@ from interp.run import as_part, make_plan
 from tests.advice import builder as of_builder
 from tests.advice import data as of_data
 from tests.advice import loading as of_loading
+from tests.advice import maps as of_maps
 from tests.advice import models as of_models
 from tests.advice import people as of_people
 from tests.advice import readers as of_readers
@@ -195,7 +196,18 @@ STUDIES = [
     ("as_part('x')", "such as 1/3", "as_part('1/3')"),
     ("make_plan([1], batch=3, shard=4)", "batch=8, shard=32", "make_plan([1], batch=8, shard=32)"),
 ]  # fmt: skip
-ROOMS = (of_builder, of_data, of_models, of_readers, of_tracing, of_loading, of_study, of_people, of_videos)
+ROOMS = (
+    of_builder,
+    of_data,
+    of_models,
+    of_readers,
+    of_tracing,
+    of_loading,
+    of_maps,
+    of_study,
+    of_people,
+    of_videos,
+)
 ADVICE = [*INPUTS, *TRACING, *MAPS, *STUDIES, *(row for room in ROOMS for row in room.ROWS)]
 
 
@@ -262,7 +274,7 @@ def message_of(call: str) -> str:
 
 @pytest.mark.parametrize(
     ("call", "advice", "followed"),
-    [pytest.param(*row, marks=[pytest.mark.slow] * (place % 5 > 0)) for place, row in enumerate(ADVICE)],
+    [pytest.param(*row, marks=[pytest.mark.slow] * (place % 10 > 0)) for place, row in enumerate(ADVICE)],
 )
 def test_advice_helps(
     call: str, advice: str, followed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

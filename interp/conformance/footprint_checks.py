@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from interp.conformance.check_result import Measured
 from interp.conformance.subject import Subject, inner_box, places, repainted
+from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout, covered_area
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -288,7 +289,12 @@ def embedded(
 
 
 def several_images(subject: Subject) -> Measured:
-    """Checks that painting in one of two pictures changes most a token of that picture, at the painted box."""
+    """Checks that painting in one of two pictures changes most a token of that picture, at the painted box.
+
+    Where a sample may show one image alone, two must be refused.
+    """
+    if not getattr(subject.mllm.adapter, "several_images", True):
+        return _one_image(subject)
     pictures = [subject.pictures[0], subject.pictures[1 % len(subject.pictures)]]
     tokens = places(subject.mllm, subject.mllm.encode(Sample(images=pictures, question=_QUESTION)))[0]
     probes = [
@@ -312,6 +318,14 @@ def several_images(subject: Subject) -> Measured:
         f"{sum(hits)} of {len(hits)} probes hit in a sample of two images",
         at_least=True,
     )
+
+
+def _one_image(subject: Subject) -> Measured:
+    try:
+        subject.mllm.encode(Sample(images=[subject.pictures[0]] * 2, question=_QUESTION))
+    except ModelError as error:
+        return Measured(0, "samples of two images that are taken", 0, f"one image a sample: {error}")
+    return Measured(1, "samples of two images that are taken", 0, "the adapter says several_images=False")
 
 
 def _distance(

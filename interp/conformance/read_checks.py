@@ -18,6 +18,7 @@ from interp.conformance.subject import Subject
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
+from interp.models.base import image_reads_prompt
 from interp.tracing import Knockout, Mllm, Rows, Site, positions
 from interp.tracing.layers.decoder_layers import mixer
 from interp.tracing.trace import SampleTrace
@@ -285,9 +286,9 @@ def _declared(tokens: TokenMap, attends: str) -> Bool[np.ndarray, "query key"]:
 def image_prefix(subject: Subject) -> Measured:
     """Checks a prefix with the suffix of another question: rows after the image, edited logits, and eager's logits.
 
-    Families whose prompts attend to all of their tokens, or whose images are no part of the sequence, must not use the
-    prefix, and must still be right. In hybrid models prompts that go on by different numbers of tokens must not use it
-    together, so each has its own.
+    Families whose prompts attend to all of their tokens, or whose images are no part of the sequence or depend on the
+    prompt's words, must not use the prefix, and must still be right. In hybrid models prompts that go on by different
+    numbers of tokens must not use it together, so each has its own.
     """
     if not subject.mllm.linear_heads:
         return _after_prefix(subject, subject.samples)
@@ -319,9 +320,10 @@ def _after_prefix(subject: Subject, samples: Sequence[Sample]) -> Measured:
         inputs = mllm.encode(sample, GENERIC_PROMPT).inputs
         plain = {k: v for k, v in inputs.items() if k != "position_ids"}
         found.logits(unedited[i], subject.eager.logits(plain)[0].float().cpu().numpy())
-    exact = subject.attends != "prefix" and mllm.maps != "cross"
+    reads = image_reads_prompt(mllm.adapter)
+    exact = subject.attends != "prefix" and mllm.maps != "cross" and not reads
     detail = "used: only what follows the image was run" if all(used) else "not used: full passes"
-    declared = f"{subject.attends!r}, {mllm.maps!r}"
+    declared = f"{subject.attends!r}, {mllm.maps!r}" + ", image_reads_prompt" * reads
     found.wrong += [] if used == [exact] * 2 else [f"{detail}, but the adapter declares {declared}"]
     return found.measured(f"{detail}, as declared by the adapter: {declared}")
 

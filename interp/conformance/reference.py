@@ -64,6 +64,7 @@ class Reference:
             seen[net] = output
 
         def leave(net: Any, given: tuple[Any, ...]) -> None:
+            """Keeps the values that a gated DeltaNet makes of what entered it, and what its rule gave for them."""
             mixed = seen[net.in_proj_qkv].transpose(1, 2)
             kernel = net.conv1d.weight.shape[-1]
             padded = torch.nn.functional.pad(mixed, (kernel - 1, 0))

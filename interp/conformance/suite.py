@@ -164,15 +164,30 @@ def _check_options(images: Any, probes: Any, seed: Any, progress: Any, finished:
         raise ModelError(f"images is a list of pictures; got {images!r}. Write images=[picture].")
 
 
-def _moved(hf: Any, device: Any, dtype: torch.dtype) -> Any:
-    """The model on a device in a dtype. torch would make complex buffers real (Llama 4's tower has its rope in one)."""
+def _moved(hf: Any, device: str | torch.device, dtype: str | torch.dtype) -> Any:
+    """The model on a device in a dtype. torch would make complex buffers real (Llama 4's tower has its rope in one).
+
+    Raises:
+        ModelError: No device, or no floating dtype.
+    """
+    kind = dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype), None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise ModelError(f'dtype is a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.')
     own = [(module, *named) for module in hf.modules() for named in module.named_buffers(recurse=False)]
     turns = [(module, name, value) for module, name, value in own if value.is_complex()]
     for module, name, _ in turns:
         setattr(module, name, None)
-    moved = hf.to(device=device, dtype=dtype)
-    for module, name, value in turns:
-        setattr(module, name, value.to(device))
+    try:
+        moved = hf.to(device=device, dtype=kind)
+        for module, name, value in turns:
+            setattr(module, name, value.to(device))
+    except (
+        AssertionError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:  # torch's words for a device it lacks
+        raise ModelError(f'device is a name such as "cpu" or "cuda"; got {device!r} ({error}).') from error
     return moved
 
 
@@ -189,22 +204,7 @@ def _model(
         return _Model(model, repr(model), _is_trained(model))
     made = _tiny(model, seed)
     if made is not None:
-        hf, processor = made
-        kind = dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype), None)
-        if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-            raise ModelError(f'dtype is a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.')
-        try:
-            moved = _moved(hf, device, kind)
-        except (
-            AssertionError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:  # torch's words for a device it lacks
-            raise ModelError(
-                f'device is a name such as "cpu" or "cuda"; got {device!r} ({error}).'
-            ) from error
-        mllm = wrap(moved, processor, model if adapter is None else adapter)
+        mllm = wrap(_moved(made[0], device, dtype), made[1], model if adapter is None else adapter)
         return _Model(mllm, f"{model}, tiny random weights", False)
     try:
         loaded = load(

@@ -21,15 +21,15 @@ from interp.indicators.indicator_checks import (
     site_layers,
 )
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
-from interp.indicators.removals import in_order, replaced
+from interp.indicators.removals import in_order
 from interp.indicators.token_windows import blocks
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.site import Layers
-from interp.tracing.variants.cached_pass import KeptPass
-from interp.tracing.variants.target_values import KeptTarget
+from interp.tracing.variants.target_values import AnyPass, KeptTarget
+from interp.tracing.variants.token_changes import Replaced
 
 __all__ = ["ActivationPatching"]
 
@@ -89,6 +89,7 @@ class ActivationPatching:
         partners = dict(self.partners)
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
+            """A sample's map, and its cost; its partner is the one named for its id."""
             (sample,), (tokens,) = batch.samples, batch.tokens
             partner = partners.get(sample.id)
             if partner is None:
@@ -122,7 +123,7 @@ class ActivationPatching:
         }
 
     def _layer(
-        self, own: KeptTarget, partner: KeptPass, layer: int, meter: Meter
+        self, own: KeptTarget, partner: AnyPass, layer: int, meter: Meter
     ) -> Float[np.ndarray, " token"]:
         """The target's value with each token patched after one layer."""
         number = blocks(own.tokens, self.block) if self.block > 1 else np.arange(own.tokens.n)
@@ -139,17 +140,15 @@ class ActivationPatching:
 
 
 def _patched(
-    kept: KeptPass, partner: KeptPass, layer: int, masks: Bool[np.ndarray, "variant token"], meter: Meter
-) -> Iterator[Float[Tensor, "variant kept token_id"]]:
+    kept: AnyPass, partner: AnyPass, layer: int, masks: Bool[np.ndarray, "variant token"], meter: Meter
+) -> Iterator[Float[Tensor, "variant ..."]]:
     stop = kept.stop(int(kept.tokens.image[masks.any(axis=0)][0]))
-    mine, theirs = (torch.from_numpy(one.tokens.image.copy()) for one in (kept, partner))
-    given = partner.entering[layer + 1][:, theirs]
-    if layer in kept.added:  # what the family adds after the layer stays the sample's own
-        given = given - partner.added[layer][:, theirs] + kept.added[layer][:, mine]
+    given, own = partner.stream(layer + 1, meter), kept.added_at_image(meter)
+    if layer in own:  # what the family adds after the layer stays the sample's own
+        given = given - partner.added_at_image(meter)[layer] + own[layer]
 
-    def patched(part: Bool[np.ndarray, "variant token"]) -> Float[Tensor, "variant kept token_id"]:
-        chosen = torch.from_numpy(part).to(kept.logits.device)
-        entering = replaced(kept, kept.entering[layer + 1], given, chosen)[:, stop:]
+    def patched(part: Bool[np.ndarray, "variant token"]) -> Float[Tensor, "variant ..."]:
+        entering = Replaced(torch.from_numpy(part).to(kept.device), given)
         return kept.run(len(part), stop, meter, start=layer + 1, entering=entering)
 
     yield from kept.fitting(masks, patched)

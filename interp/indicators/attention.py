@@ -185,7 +185,7 @@ class Attention:
         rows = [relabelled(one.rows, _last_row(one.rows), without="query") for one in reference]
         below = Maps(tuple(rows), reference.tokens, Cost())
         if mllm.maps == "composed":
-            maps, below = (_composed(mllm, samples, prompt, one) for one in (maps, below))
+            maps, below = _composed(mllm, samples, prompt, maps), _composed(mllm, samples, generic, below)
         quotients = tuple(_relative(q, g.values) for q, g in zip(maps, below, strict=True))
         return replace(maps, arrays=quotients)
 

@@ -85,6 +85,7 @@ class Occlusion:
         check_call(mllm, prompt, target)
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
+            """A sample's map, and the cost of all its variants."""
             costs: list[Cost] = []
             plain: list[float] = []
 

@@ -83,6 +83,7 @@ class RandomMasks:
         check_call(mllm, prompt, target)
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
+            """A sample's map from masks that its id and the seed draw, and its cost."""
             (sample,), (tokens,) = batch.samples, batch.tokens
             digest = hashlib.sha256(sample.id.encode()).digest()
             rng = np.random.default_rng([self.seed, int.from_bytes(digest[:8], "big")])

@@ -32,12 +32,10 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics.numbers import plain_array
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
-from interp.tracing.execution import execute
-from interp.tracing.passes.wide_logits import wide_logits
 from interp.tracing.site import Layers
-from interp.tracing.target import Aim, forced
-from interp.tracing.variants.cached_pass import KeptPass
-from interp.tracing.variants.target_values import KeptTarget
+from interp.tracing.target import forced_values
+from interp.tracing.variants.target_values import AnyPass, KeptTarget, prompt_pass
+from interp.tracing.variants.token_changes import Replaced
 
 __all__ = [
     "BLUR",
@@ -49,7 +47,6 @@ __all__ = [
     "alone",
     "checked_masks",
     "in_order",
-    "replaced",
 ]
 
 
@@ -193,23 +190,23 @@ class HideTokens:
 
     def _run(
         self,
-        kept: KeptPass,
+        kept: AnyPass,
         masks: Bool[np.ndarray, "variant token"],
         layers: Sequence[int],
         batch: int,
         meter: Meter,
-    ) -> Iterator[Float[Tensor, "variant kept token_id"]]:
+    ) -> Iterator[Float[Tensor, "variant ..."]]:
         """The variants' logits, batch by batch."""
         tokens = kept.tokens
         rows = tokens.length - kept.keep if self.queries == "last" else int(tokens.image[-1]) + 1
         stop = kept.stop(rows)
-        few = SHORT * batch // (tokens.length - stop), LOGITS // (kept.keep * kept.logits.shape[2])
+        few = SHORT * batch // (tokens.length - stop), LOGITS // (kept.keep * kept.mllm.vocabulary_size)
         size = max(batch, min(few))
 
-        def hiding(part: Bool[np.ndarray, "variant token"]) -> Float[Tensor, "variant kept token_id"]:
+        def hiding(part: Bool[np.ndarray, "variant token"]) -> Float[Tensor, "variant ..."]:
             hidden = np.zeros((len(part), tokens.length), bool)
             hidden[:, tokens.image] = part
-            on = torch.from_numpy(hidden).to(kept.logits.device)
+            on = torch.from_numpy(hidden).to(kept.device)
             cells = kept.hiding(on, rows, stop, layers)
             return kept.run(len(part), stop, meter, start=min(layers), hidden=cells)
 
@@ -268,72 +265,55 @@ class ReplaceEmbeddings:
         check_call(mllm, prompt, target)
         scored = KeptTarget.of(mllm, sample, prompt, target)
         masks = checked_masks(masks, scored.tokens.n, batch)
-        own = stream_of(scored.parts[0].kept)
-        fill, filling = self._fill(mllm, scored.batch, own)
         values = np.full(len(masks), scored.plain)
         with Meter(mllm.device) as meter:
+            fill = self._fill(mllm, scored.batch, stream_of(scored.parts[0].kept, meter), meter)
             for part in in_order(masks, batch):
                 values[part] = scored.values(
                     lambda kept, part=part: self._run(kept, masks[part], fill, meter)
                 )
-        return Removed(values, scored.plain, scored.cost + filling + meter.cost)
+        return Removed(values, scored.plain, scored.cost + meter.cost)
 
     def to_dict(self) -> dict[str, Any]:
         """The removal as JSON values, the other sample by its fingerprint."""
         other = {} if self.other is None else {"other": self.other.fingerprint}
         return {"removal": "replace_embeddings", "by": self.by, **other}
 
-    def _fill(self, mllm: Mllm, asked: Batch, own: Stream) -> tuple[Stream, Cost]:
+    def _fill(self, mllm: Mllm, asked: Batch, own: Stream, meter: Meter) -> Stream:
         """The replacements of the image tokens, one for each or one for all."""
         if self.other is None:
-            filled = {
+            return {
                 i: one.mean(dim=1, keepdim=True) if self.by == "mean" else torch.zeros_like(one[:, :1])
                 for i, one in own.items()
             }
-            return filled, Cost()
         (sample,) = asked.samples
-        with Meter(mllm.device) as meter:
-            batch = mllm.encode(sample.replace(**self.other.pictures, boxes=(), masks=()), asked.prompt)
-            found = stream_of(KeptPass.of(mllm, batch, meter))
+        batch = mllm.encode(sample.replace(**self.other.pictures, boxes=(), masks=()), asked.prompt)
+        found = stream_of(prompt_pass(mllm, batch, meter), meter)
         n, wanted = found[-1].shape[1], own[-1].shape[1]
         if n != wanted:
             raise MapError(
                 f"the other sample's image has {n} image tokens, sample {sample.id} has {wanted}; a token is replaced "
                 "by the same token of the other. Take an image of the same size."
             )
-        return found, meter.cost
+        return found
 
     def _run(
-        self, kept: KeptPass, masks: Bool[np.ndarray, "variant token"], fill: Stream, meter: Meter
-    ) -> Iterator[Float[Tensor, "variant kept token_id"]]:
+        self, kept: AnyPass, masks: Bool[np.ndarray, "variant token"], fill: Stream, meter: Meter
+    ) -> Iterator[Float[Tensor, "variant ..."]]:
         stop = kept.stop(int(kept.tokens.image[masks.any(axis=0)][0]))
 
-        def replacing(part: Bool[np.ndarray, "variant token"]) -> Float[Tensor, "variant kept token_id"]:
-            chosen = torch.from_numpy(part).to(kept.logits.device)
-            entering = replaced(kept, kept.entering[0], fill[-1], chosen)[:, stop:]
-            added = {i: replaced(kept, one, fill[i], chosen)[:, stop:] for i, one in kept.added.items()}
+        def replacing(part: Bool[np.ndarray, "variant token"]) -> Float[Tensor, "variant ..."]:
+            chosen = torch.from_numpy(part).to(kept.device)
+            entering, *added = (Replaced(chosen, one) for one in fill.values())
+            added = dict(zip(list(fill)[1:], added, strict=True))
             return kept.run(len(part), stop, meter, entering=entering, added=added)
 
         yield from kept.fitting(masks, replacing)
 
 
-def stream_of(kept: KeptPass) -> Stream:
-    """The `Stream` at the image tokens."""
-    at = torch.from_numpy(kept.tokens.image.copy())
-    return {-1: kept.entering[0][:, at], **{i: one[:, at] for i, one in kept.added.items()}}
-
-
-def replaced(
-    kept: KeptPass,
-    plain: Float[Tensor, "one row hidden"],
-    fill: Float[Tensor, "one _ hidden"],
-    chosen: Bool[Tensor, "variant token"],
-) -> Float[Tensor, "variant row hidden"]:
-    """The rows of each variant, with its chosen image tokens replaced."""
-    rows = plain.repeat(len(chosen), 1, 1)
-    at = torch.from_numpy(kept.tokens.image.copy()).to(rows.device)
-    rows[:, at] = torch.where(chosen[..., None], fill, rows[:, at])
-    return rows
+def stream_of(kept: AnyPass, meter: Meter) -> Stream:
+    """The `Stream` at the image tokens, −1 first."""
+    return {-1: kept.stream(0, meter), **kept.added_at_image(meter)}
 
 
 def in_order(masks: Bool[np.ndarray, "variant token"], size: int) -> Iterator[np.ndarray]:
@@ -405,7 +385,7 @@ class PaintPixels:
         def painted(part: Int[np.ndarray, " variant"]) -> Float[np.ndarray, " variant"]:
             shown = [paint_tokens(pictures, fills, tokens, masks[v]) for v in part]
             made = [_repainted(sample, one) for one in shown]
-            return _values(mllm, made, scored.batch.prompt, scored.aim, meter)
+            return forced_values(mllm, mllm.encode(made, scored.batch.prompt), scored.aim, meter)
 
         with Meter(mllm.device) as meter:
             for start in range(0, len(chosen), batch):
@@ -446,20 +426,6 @@ def _repainted(sample: Sample, pictures: list[Picture]) -> Sample:
     if sample.video is None:
         return sample.replace(images=pictures, image=None, id=None)
     return sample.replace(video=pictures, times=sample.video.times, id=None)
-
-
-def _values(mllm: Mllm, samples: list[Sample], prompt: Prompt, aim: Aim, meter: Meter) -> np.ndarray:
-    """The target's value for each sample, with the answers' tokens teacher-forced."""
-    batch = mllm.encode(samples, prompt)
-    parts = [aim] if aim.single else [Aim((a,), (w,)) for a, w in zip(aim.answers, aim.weights, strict=True)]
-    values = np.zeros(len(samples))
-    for part in parts:
-        answer = part.answers[0]
-        behind = forced(mllm, batch, [answer] * len(samples))
-        with wide_logits(mllm.hf):
-            _, _, outcome = execute(mllm, behind, None, [], [], meter, keep=len(answer))
-        values += part.value(outcome.tail).cpu().numpy()
-    return values
 
 
 def alone(removal: Removal, mllm: Mllm, target: Target, batch: int, name: str) -> One:

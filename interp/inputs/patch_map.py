@@ -136,11 +136,13 @@ class Patches:
         sequences: The tower's sequences in the order in which it takes them; `cells.image` counts the sample's images.
         leading: Names of the tokens that come before the patches of each sequence: "cls", "register".
         weights: Which patches each image token is made of; patches are counted through all sequences.
+        padded: Whether each sequence is a line of its own in the tower, with padding at its end.
     """
 
     sequences: tuple[TowerSequence, ...]
     leading: tuple[str, ...]
     weights: PatchWeights
+    padded: bool = False
 
 
 class PatchMap(TokenMap):
@@ -159,11 +161,13 @@ class PatchMap(TokenMap):
             sequence's keys.
         slots: (position,) its place in the tower's own order.
         weights: which patches each image token of the language model is made of.
+        padded: whether each sequence is a line of its own in the tower, with padding at its end that is no position.
     """
 
     sequence: Int[np.ndarray, " position"]
     slots: Int[np.ndarray, " position"]
     weights: PatchWeights
+    padded: bool
 
     counted = "patches"
     whole = "positions in the vision tower"
@@ -207,6 +211,7 @@ class PatchMap(TokenMap):
             "sequence": np.repeat(np.arange(len(counts)), counts),
             "slots": _joined(slots, int),
             "weights": patches.weights,
+            "padded": patches.padded,
         }
         for name, value in own.items():
             object.__setattr__(found, name, value)

@@ -168,6 +168,7 @@ class AdaptVis:
         prompt = meant_prompt(samples, prompt)
 
         def together(own: Mllm, some: MicroBatch) -> list[Answer]:
+            """Answers a micro-batch, scaled by the confidence of its first pass."""
             run, cost = shared_prefix(own, some.samples, prompt)
             first = own.trace(run, prompt=prompt)
             confidences = confidence(first.logits.values)

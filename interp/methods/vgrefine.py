@@ -291,6 +291,7 @@ class VGRefine:
         pairs, prompt = self._named_heads(), meant_prompt(samples, prompt)
 
         def together(own: Mllm, some: MicroBatch) -> HeadMaps:
+            """Measures the heads of a micro-batch."""
             run, paid = shared_prefix(own, some.samples, *self._prompts(prompt))
             found = measure_heads(
                 own,
@@ -364,6 +365,7 @@ class VGRefine:
         given = None if maps is None else self._given(maps)
 
         def together(own: Mllm, some: MicroBatch) -> list[Answer]:
+            """Answers a micro-batch with the keys knocked out that its maps, given or measured, leave out."""
             if given is not None and len(given) != some.n_all:
                 raise MethodError(
                     f"maps= holds one map per sample; got {len(given)} for {some.n_all} samples."

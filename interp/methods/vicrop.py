@@ -304,6 +304,7 @@ class ViCrop:
         n, prompt, chosen = n_tokens(max_new_tokens), meant_prompt(samples, prompt), _samples(samples)
 
         def together(own: Mllm, some: MicroBatch) -> list[Answer]:
+            """Answers a micro-batch from its images and crops."""
             crops = self.crop(own, some.samples, prompt)
             with Meter(own.device) as meter:
                 pairs = zip(_listed(some.samples), crops, strict=True)
@@ -340,6 +341,7 @@ class ViCrop:
         layer = None if self.map == "pure_grad" else self._layer(mllm)
 
         def together(own: Mllm, some: MicroBatch) -> list[Crop]:
+            """The crops of a micro-batch, from one run of its maps."""
             maps = self._maps(own, some.samples, prompt, layer)
             with Meter(own.device) as meter:
                 found = [

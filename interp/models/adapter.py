@@ -37,12 +37,16 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.cohere:AyaVision",
     "interp.models.families.cohere:Cohere2Vision",
     "interp.models.families.gemma3:Gemma3",
+    "interp.models.families.gemma3n:Gemma3n",
     "interp.models.families.llama4:Llama4",
     "interp.models.families.gemma4:Gemma4",
     "interp.models.families.gemma4:Gemma4Unified",
     "interp.models.families.lfm2_vl:Lfm2Vl",
     "interp.models.families.idefics:Idefics3",
     "interp.models.families.idefics2:Idefics2",
+    "interp.models.families.aria:Aria",
+    "interp.models.families.blip2:Blip2",
+    "interp.models.families.blip2:InstructBlip",
     "interp.models.families.idefics:SmolVlm",
     "interp.models.families.minicpmv:MiniCpmV46",
     "interp.models.families.molmo2:Molmo2",
@@ -51,6 +55,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.mllama:Mllama",
     "interp.models.families.vila:Vila",
     "interp.models.families.deepseek_vl:DeepseekVl",
+    "interp.models.families.deepseek_vl:DeepseekVlHybrid",
     "interp.models.families.vipllava:VipLlava",
     "interp.models.families.fast_vlm:FastVlm",
     "interp.models.families.ovis2:Ovis2",
@@ -86,6 +91,11 @@ class Adapter(Protocol):
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
     - `nested_images` (True): whether the processor takes the images of a sample as a list of their own (got_ocr2: no).
+    - `leading_images` (False): whether the processor puts image tokens in front of a prompt that holds no placeholder
+      (blip-2).
+    - `several_images` (True): whether a sample may show several images; if not, `footprints` refuses them (blip-2).
+    - `image_reads_prompt` (False): whether the features of the image depend on the words of the prompt, so that no
+      image prefix is kept (instructblip).
     - `maps` ("self"): "cross" if the image tokens are keys of cross-attention layers, outside of the sequence (mllama).
       Then `image_positions` are the placeholders that stand for images, a method `cross_keys(inputs, placeholders,
       config)` returns the image tokens' columns among those keys and an `interp.inputs.cross_keys.CrossKeys`, and a

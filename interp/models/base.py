@@ -15,7 +15,7 @@ from interp.inputs.footprints import Footprints
 from interp.inputs.patch_map import Patches
 from interp.models.vision_patches import merged_side, tower_layers, usual_patches
 
-__all__ = ["Attends", "Family", "Maps", "Resampler"]
+__all__ = ["Attends", "Family", "Maps", "Resampler", "image_reads_prompt"]
 
 Attends = Literal["causal", "image_blocks", "sliding_image_blocks", "images", "prefix"]
 """What a row of the prompt may attend to. "causal": itself and earlier tokens. "image_blocks": for image tokens also
@@ -35,7 +35,8 @@ class Resampler(NamedTuple):
     Attributes:
         module: The module that is given the patches' features, (view, patch, hidden).
         features: The name of that argument.
-        attentions: The attention modules in it whose queries are the latents and whose keys are the patches.
+        attentions: The attention modules in it whose queries are the latents and whose keys are the patches; their
+            outputs are (result, weights).
         attends_to_latents: Whether the latents are keys too, after the patches.
     """
 
@@ -59,6 +60,10 @@ class Family(ABC):
         examples: Hub ids of the family.
         video: Whether it takes videos; then `video_footprints` says where their tokens are.
         nested_images: Whether the processor takes the images of a sample as a list of their own.
+        leading_images: Whether the processor puts image tokens in front of a prompt that holds no placeholder.
+        several_images: Whether a sample may show several images.
+        image_reads_prompt: Whether the features of the image depend on the words of the prompt; then no image prefix
+            is kept.
         unread_tower: Why the patches of its vision tower are not mapped; "" where they are.
     """
 
@@ -71,6 +76,9 @@ class Family(ABC):
     examples: ClassVar[tuple[str, ...]] = ()
     video: ClassVar[bool] = False
     nested_images: ClassVar[bool] = True
+    leading_images: ClassVar[bool] = False
+    several_images: ClassVar[bool] = True
+    image_reads_prompt: ClassVar[bool] = False
     unread_tower: ClassVar[str] = ""
 
     def matches(self, config: Any) -> bool:
@@ -121,6 +129,7 @@ class Family(ABC):
         Raises:
             ModelError: The model has no tower whose attention goes through transformers' attention interface.
         """
+        self._check_tower()
         return tower_layers(model)
 
     def patches_along(self, config: Any) -> int:
@@ -136,18 +145,26 @@ class Family(ABC):
         Raises:
             ModelError: The tower is of another form.
         """
+        self._check_tower()
+        found = self.footprints(sizes, inputs, processor, config)
+        return usual_patches(found, inputs, config, self.patches_along(config))
+
+    def _check_tower(self) -> None:
         if self.unread_tower:
             raise ModelError(
                 f"the vision tower of {self.name} cannot be read or edited: {self.unread_tower}. Read the language "
                 "model's attention, or give the adapter patches(sizes, inputs, processor, config)."
             )
-        found = self.footprints(sizes, inputs, processor, config)
-        return usual_patches(found, inputs, config, self.patches_along(config))
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns the images and then the text, for processors without a chat template."""
         head = "" if system is None else f"{system}\n"
         return head + "<image>" * n_images + f"\n{text}"
+
+
+def image_reads_prompt(adapter: Any) -> bool:
+    """Whether the features of an image depend on the words of the prompt, as an adapter says; False if it does not."""
+    return bool(getattr(adapter, "image_reads_prompt", False))
 
 
 def _token_id(config: Any, kind: str) -> int:

@@ -138,6 +138,11 @@ def raw_config(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def _built(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(where, **options, trust_remote_code=False)
+    except ImportError as error:  # timm's, for the towers of Gemma 3n and FastVLM
+        raise ModelError(
+            f"the model at {where} needs a package that is not installed ({' '.join(str(error).split())}). Install it; "
+            "timm (pip install timm) needs the torchvision that belongs to your torch."
+        ) from error
     except Exception as error:  # whatever a config with wrong values raises
         raise ModelError(
             f"transformers {transformers.__version__} cannot read the config.json of {where} ({type(error).__name__}: "

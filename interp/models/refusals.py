@@ -38,9 +38,6 @@ _REASONS: dict[str, tuple[str, str]] = {
     "blip": (_CROSS, _CROSS_WAY),
     "flamingo": (_CROSS, _CROSS_WAY),
     # queries
-    "blip-2": (f"{_QUERIES} (Q-Former)", _QUERIES_WAY),
-    "instructblip": (f"{_QUERIES} (Q-Former)", _QUERIES_WAY),
-    "aria": (f"{_QUERIES} (its projector's cross-attention)", _QUERIES_WAY),
     "kosmos-2": (f"{_QUERIES} (latent queries)", _QUERIES_WAY),
     "kosmos-2.5": (f"{_QUERIES} (latent queries)", _QUERIES_WAY),
     "deepseek_ocr2": (f"{_QUERIES} (queries behind the patches in its vision encoder)", _QUERIES_WAY),
@@ -54,11 +51,6 @@ _REASONS: dict[str, tuple[str, str]] = {
     "udop": (_ENCODER, _CROSS_WAY),
     "vision-encoder-decoder": (_ENCODER, _CROSS_WAY),
     # other forms
-    "gemma3n": (
-        "between its layers a token is a stack of four streams (AltUp), which nothing here reads or goes on from, and "
-        "its tower is timm's MobileNet",
-        "load a Gemma 3 or Gemma 4, which have one stream",
-    ),
     "git": (
         "it puts the image's features in front of the sequence inside the model: the prompt's ids hold no image tokens",
         "read its attention in transformers: its first columns are the image's",
@@ -94,12 +86,14 @@ def refusal(config: Any) -> str | None:
     """Returns why there is no map for a model and what to do instead; None if a map is possible.
 
     Args:
-        config: An object with a `model_type`; `is_encoder_decoder` and `visual` are also read.
+        config: An object with a `model_type`; `is_encoder_decoder`, `use_decoder_only_language_model` and `visual` are
+            also read.
     """
     kind = getattr(config, "model_type", None)
     if kind == "qwen" and not getattr(config, "visual", None):
         return None  # the language model of the same name
     why, way = _REASONS.get(str(kind), (None, None))
-    if why is None and getattr(config, "is_encoder_decoder", False):
+    decodes = getattr(config, "use_decoder_only_language_model", True)  # InstructBLIP's config says it so
+    if why is None and (getattr(config, "is_encoder_decoder", False) or not decodes):
         why, way = _ENCODER, _CROSS_WAY
     return None if why is None else f"{kind!r} models have no spatial map here: {why}. Instead: {way}."

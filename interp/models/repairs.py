@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ __all__ = ["repair"]
 
 
 def repair(model: nn.Module) -> list[Any]:
-    """Mends what can be mended from outside, by forward hooks; returns them, each with `remove()`."""
+    """Mends what can be mended from outside, by hooks on `forward`; returns them, each with `remove()`."""
     found = [
         (module, mended)
         for module in model.modules()
@@ -25,6 +27,8 @@ def repair(model: nn.Module) -> list[Any]:
         if type(module).__name__ == "Ovis2Model":
             words: Any = module.get_input_embeddings()  # pyright: ignore[reportCallIssue]
             hooks.append(words.register_forward_hook(partial(_visual_words, module)))
+        if {kind.__name__ for kind in type(module).__mro__} & _ALWAYS_WITH_PIXELS:
+            hooks.append(module.register_forward_pre_hook(_without_pixels, with_kwargs=True))
     return hooks
 
 
@@ -48,6 +52,27 @@ def _visual_words(model: Any, words: nn.Module, given: Any, output: Tensor) -> T
     table = model.visual_embeddings_table.weight[-len(ids) :].to(output)
     return torch.where(found.any(-1, keepdim=True), table[found.int().argmax(-1)], output)
 
+
+def _without_pixels(
+    model: Any, given: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Gives a BLIP-2 or InstructBLIP what it embeds its ids to in the place of an image, in a pass that has none.
+
+    Their `forward` runs the tower in every pass, those of generated tokens too: transformers' own `generate` goes past
+    it, straight to the language model, for which the image's token is a word like any other.
+    """
+    if given or named.get("pixel_values") is not None or named.get("mm_encoder_outputs") is not None:
+        return given, named
+    ids = named["input_ids"]
+    words = model.get_input_embeddings()(ids[ids == model.config.image_token_id])
+    found = SimpleNamespace(pooler_output=words, qformer_outputs=None, vision_outputs=None)
+    left_out = dict.fromkeys(set(inspect.signature(model.forward).parameters) & _OF_THE_IMAGE)
+    return given, {**named, **left_out, "mm_encoder_outputs": {"image": found}}
+
+
+_ALWAYS_WITH_PIXELS = {"Blip2ForConditionalGeneration", "InstructBlipForConditionalGeneration"}
+_OF_THE_IMAGE = {"pixel_values", "qformer_input_ids"}
+"""Arguments that have to be given, if only as None."""
 
 _REPAIRS: dict[str, Callable[..., Any]] = {"Mistral3MultiModalProjector": _keep_single_token}
 """The name of a module's class → the hook that mends it."""

@@ -19,6 +19,7 @@ from interp.inputs.footprints import (
     Window,
     concatenate,
     crop_offset,
+    lay,
     pulled_back,
     shortest_edge,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "cropped_window",
     "down_columns",
     "halved_twice",
+    "in_corner",
     "merged_patches",
     "one_image",
     "pan_and_scan",
@@ -201,6 +203,36 @@ def halved_twice(patches: int) -> Float[np.ndarray, " edge"]:
     """
     cells = (patches + 3) // 4
     return np.concatenate([[0.0], np.arange(1, cells) * 4 - 1.5, [float(patches)]])
+
+
+def in_corner(
+    size: Size,
+    box: Window,
+    view: Size,
+    patch: int,
+    grid: tuple[int, int],
+    name: str = "",
+    *,
+    partial: bool = False,
+) -> Footprints:
+    """Returns the patches of a view that was resized into the upper left corner of a larger canvas.
+
+    Args:
+        size: (width, height) of the image.
+        box: The window of the image that the view shows.
+        view: (width, height) of the view once resized, in pixels of the canvas.
+        patch: The side of a patch in these pixels.
+        grid: (rows, cols) of the canvas; patches that are not of the view have no area.
+        name: The view's name.
+        partial: Whether a patch that reaches across the view's edge is of the view.
+    """
+    rows, cols = ((length + (patch - 1) * partial) // patch for length in view[::-1])
+    boxes = np.full((*grid, 4), np.nan)
+    across, down = (box[2] - box[0]) / view[0], (box[3] - box[1]) / view[1]
+    window = (box[0], box[1], box[0] + cols * patch * across, box[1] + rows * patch * down)
+    boxes[:rows, :cols] = lay(size, (rows, cols), window).boxes.reshape(rows, cols, 4)
+    n = grid[0] * grid[1]
+    return Footprints(boxes.reshape(n, 4), None, np.full(n, name), np.zeros(n, int))
 
 
 def agree(what: str, derived: Any, found: Any, settings: Any) -> None:

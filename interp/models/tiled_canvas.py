@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
@@ -19,7 +19,7 @@ from interp.models.resizing import (
     whole,
 )
 
-__all__ = ["canvas_of", "tiled_footprints"]
+__all__ = ["canvas_of", "squashed_tiles", "tiled_footprints"]
 
 
 def tiled_footprints(
@@ -46,13 +46,38 @@ def tiled_footprints(
     Raises:
         ModelError: The tiles are not square, or the pixel values do not follow from the settings.
     """
+    tiles, canvases = squashed_tiles(sizes, inputs, processor, family, canvas_of)
+    sides = [_side(tile, family, patch, ratio) for tile in tiles]
+    return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
+
+
+def squashed_tiles(
+    sizes: Sequence[Size],
+    inputs: Mapping[str, Any],
+    processor: Any,
+    family: str,
+    canvas: Callable[[Size, Any], tuple[int, int]],
+) -> tuple[list[Size], list[tuple[int, int]]]:
+    """Returns the (width, height) of each image's tiles, and the (columns, rows) of its canvas.
+
+    Where an image has several tiles, one more view of their size shows it whole.
+
+    Args:
+        sizes: (width, height) of each image.
+        inputs: The processor's output.
+        processor: The processor.
+        family: The family's name, for messages.
+        canvas: The (columns, rows) of tiles that a processor cuts an image of this size into.
+
+    Raises:
+        ModelError: Views are not of one size, or the pixel values do not follow from the settings.
+    """
     tiles = [squashed_size(size, processor, family) for size in sizes]
-    canvases = [canvas_of(size, processor) for size in sizes]
+    canvases = [canvas(size, processor) for size in sizes]
     counts = [cols * rows + (cols * rows > 1) for cols, rows in canvases]
     views = [tile for tile, count in zip(tiles, counts, strict=True) for _ in range(count)]
     check_views(inputs, views, sizes, processor)
-    sides = [_side(tile, family, patch, ratio) for tile in tiles]
-    return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
+    return tiles, canvases
 
 
 def canvas_of(size: Size, processor: Any) -> tuple[int, int]:

@@ -20,14 +20,25 @@ __all__ = [
     "merged",
     "merged_side",
     "patch_map",
+    "patches_of_latents",
+    "split_views",
     "subdivided",
     "tower_attention",
+    "tower_heads",
     "tower_layers",
     "turned",
     "usual_patches",
 ]
 
-_CLASS_TOKEN = ("clip_vision_model", "dinov2", "dinov2_with_registers", "vit", "internvl_vision")
+_CLASS_TOKEN = (
+    "blip_2_vision_model",
+    "clip_vision_model",
+    "dinov2",
+    "dinov2_with_registers",
+    "instructblip_vision_model",
+    "internvl_vision",
+    "vit",
+)
 """Towers, by model_type, that put a class token before their patches."""
 
 
@@ -63,15 +74,22 @@ def tower_attention(layer: nn.Module) -> nn.Module:
     found = _attention(layer)
     if found is None:
         raise ModelError(
-            f"{type(layer).__name__} has no attention module of transformers' form (with `is_causal`, `num_heads` and "
-            "`config`), so its attention cannot be read or edited."
+            f"{type(layer).__name__} has no attention module of transformers' form (with `is_causal`, a `config` and a "
+            "number of heads), so its attention cannot be read or edited."
         )
     return found
 
 
+def tower_heads(attention: nn.Module) -> int | None:
+    """The heads of an attention module of the tower, as it or its config says; None of another module."""
+    if not (hasattr(attention, "is_causal") and hasattr(attention, "config")):
+        return None
+    found: Any = getattr(attention, "num_heads", getattr(attention.config, "num_attention_heads", None))
+    return None if found is None else int(found)
+
+
 def _attention(layer: nn.Module) -> nn.Module | None:
-    wanted = ("is_causal", "num_heads", "config")
-    return next((one for one in layer.children() if all(hasattr(one, name) for name in wanted)), None)
+    return next((one for one in layer.children() if tower_heads(one) is not None), None)
 
 
 def leading_tokens(config: Any) -> tuple[str, ...]:
@@ -167,6 +185,25 @@ def usual_patches(footprints: Footprints, inputs: Mapping[str, Any], config: Any
         weights.append(merged(grid, k))
         start = stop
     return Patches(tuple(sequences), leading_tokens(config), PatchWeights.stacked(weights))
+
+
+def patches_of_latents(views: Sequence[Footprints], n_latents: int, leading: tuple[str, ...] = ()) -> Patches:
+    """The patches of a tower behind a resampler, each view one sequence: no latent is made of some of them alone.
+
+    Args:
+        views: Each view's patches, one row-major grid; padding has no area.
+        n_latents: How many latents the sample has.
+        leading: The tokens that the tower puts before each sequence.
+    """
+    n = sum(map(len, views))
+    return Patches(tuple(map(TowerSequence, views)), leading, PatchWeights.members([[]] * n_latents, n))
+
+
+def split_views(patches: Footprints, inputs: Mapping[str, Any]) -> list[Footprints]:
+    """The patches of each view of `pixel_values`, all views with equally many."""
+    n = int(np.prod(inputs["pixel_values"].shape[:-3])) if len(patches) else 0
+    parts = np.split(np.arange(len(patches)), n) if n else []
+    return [Footprints(patches.boxes[at], None, patches.views[at], patches.image[at]) for at in parts]
 
 
 def turned(

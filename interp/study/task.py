@@ -378,8 +378,7 @@ class StudyTask(ABC):
         mllm, prompt = self.mllm, self.study.prompt
         if not isinstance(mllm, Mllm) or marks(mllm.processor) is None:
             return False
-        text = mllm.encode([self.study.data[index]], prompt).prompts[0]
-        return leaves_open(text, prompt, mllm.processor)
+        return leaves_open(mllm.encoder.text(self.study.data[index], prompt), prompt, mllm.processor)
 
     def _check_thoughts(self, index: int) -> None:
         """Refuses a prompt that a thought follows; a sample that cannot be encoded becomes a failure elsewhere."""

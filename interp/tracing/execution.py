@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
+from interp.errors import EditError, ModelError, PromptError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import Word
 from interp.tracing.attention.work import LayerWork
@@ -28,7 +28,7 @@ from interp.tracing.layers.experts import RouterWork, routing_work
 from interp.tracing.layers.layer_plan import LayerPlan, make_plan, resolve
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.request import Request
-from interp.tracing.layers.residual import StreamPlan, StreamWork, make_stream_plan
+from interp.tracing.layers.residual import StreamWork, make_stream_plan
 from interp.tracing.layers.vision_request import Tower, VisionSelection, of_tower
 from interp.tracing.passes.decoding import Decoding
 from interp.tracing.passes.micro_batches import Places
@@ -112,21 +112,7 @@ def execute(
     """
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
-    tower = None
-    if any(map(of_tower, (*reads, *edits))):
-        tower = Tower(batch.patches, mllm.n_vision_layers, mllm.n_vision_heads)
-    request = resolve(
-        reads,
-        edits,
-        batch.tokens,
-        n_layers=mllm.n_layers,
-        n_heads=mllm.n_heads,
-        linear=mllm.linear_heads,
-        visibility=mllm.visibility,
-        routed=mllm.routers if any(isinstance(read, Experts) for read in reads) else (),
-        tower=tower,
-        cross=mllm.cross_layers,
-    )
+    request = _request(mllm, batch, reads, edits)
     merged = _merged(mllm, given, reads, edits, decoding)
     if merged is not None:
         options = {"generation": generation, "decoding": decoding, "keep": keep}
@@ -141,6 +127,25 @@ def execute(
         outcome = _run(mllm, batch, before, request, meter, how, decoding, keep)
     refuse(mllm, batch, outcome.lost, edits)
     return batch, request, outcome
+
+
+def _request(mllm: WrappedModel, batch: Batch, reads: Sequence[Read], edits: Sequence[Edit]) -> Request:
+    """What reads and edits cover in a batch."""
+    tower = None
+    if any(map(of_tower, (*reads, *edits))):
+        tower = Tower(batch.patches, mllm.n_vision_layers, mllm.n_vision_heads)
+    return resolve(
+        reads,
+        edits,
+        batch.tokens,
+        n_layers=mllm.n_layers,
+        n_heads=mllm.n_heads,
+        linear=mllm.linear_heads,
+        visibility=mllm.visibility,
+        routed=mllm.routers if any(isinstance(read, Experts) for read in reads) else (),
+        tower=tower,
+        cross=mllm.cross_layers,
+    )
 
 
 def _merged(
@@ -217,17 +222,20 @@ def _run(
     recorder = Recorder()
     stages = None if generation is None else generation.stages
     work = _work(mllm, request, layout, before, recorder, None if stages is None else stages.lives)
-    streams = make_stream_plan(request, layout, mllm.layer_devices).work(recorder)
-    routed = make_stream_plan(request, layout, mllm.layer_devices, "experts")
-    if mllm.server is not None:
-        _check_served(routed, request)
+    devices = mllm.layer_devices
+    streams = make_stream_plan(request, layout, devices).work(recorder)
+    routed = make_stream_plan(request, layout, devices, "experts")
+    paths = mllm.routers if routed.prefill or routed.decode else {}
+    routing = routing_work(routed, mllm.installation.layers, paths, recorder)
+    vision = _vision(mllm, request, recorder)
     imageless, contrast = {}, decoding.contrast
     if contrast is not None:
         imageless = imageless_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
     if mllm.server is not None:
         given = batch if contrast is None else with_imageless(batch, imageless)
-        options = {"generation": generation, "contrast": contrast, "keep": keep}
-        return mllm.server.run(given, work, streams, recorder, meter, **options)
+        tower = None if vision is None else (vision.without_modules(), mllm.vision_views)
+        options = {"tower": tower, "generation": generation, "contrast": contrast, "keep": keep}
+        return mllm.server.run(given, work, streams, routing, recorder, meter, **options)
     inputs, cache = pass_inputs(batch, before)
     stream = None
     if contrast is not None:
@@ -243,9 +251,6 @@ def _run(
         contrast=stream,
         keep=keep,
     )
-    vision = _vision(mllm, request, recorder)
-    paths = mllm.routers if routed.prefill or routed.decode else {}
-    routing = routing_work(routed, mllm.installation.layers, paths, recorder)
     if mllm.executor == "source":
         outcome = _by_source(mllm, work, streams, routing, vision, once, recorder)
     else:
@@ -255,27 +260,14 @@ def _run(
     return outcome
 
 
-def _check_served(routed: StreamPlan, request: Request) -> None:
-    """Refuses reads and edits that a job on a server does not carry out."""
-    if routed.prefill or routed.decode:
-        raise ServerError(
-            "a job on an NDIF server does not hand back what routers return. Leave Experts out, or load the model "
-            "without remote=True."
-        )
-    if request.tower is not None:
-        raise ServerError(
-            "the vision tower's attention cannot be read or edited on an NDIF server: jobs carry work for the "
-            "language model's layers alone. Load the model without remote=True."
-        )
-
-
 def _vision(mllm: WrappedModel, request: Request, recorder: Recorder) -> VisionWork | None:
     """What to do in the vision tower; None where nothing is."""
     if request.tower is None:
         return None
     reads = {n: one for n, one in enumerate(request.selections) if isinstance(one, VisionSelection)}
     attentions = mllm.vision_attentions
-    return make_vision_work(reads, request.vision_edits, request.tower, attentions, recorder, mllm.family)
+    own = (attentions, recorder, mllm.family, None if mllm.server is None else mllm.device)
+    return make_vision_work(reads, request.vision_edits, request.tower, *own)
 
 
 def _work(

@@ -30,6 +30,7 @@ from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.padding import Layout
 from interp.tracing.layers.heads import Heads
 from interp.tracing.layers.layer_plan import Block
+from interp.tracing.layers.stacked_streams import side_by_side, stacked
 from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.prefix_pass import given_as, make_prefix
 from interp.tracing.passes.run import embeddings, run_pass
@@ -132,10 +133,13 @@ def _copied(value: Tensor) -> Tensor:
 def entering(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Puts what `change` makes of a layer's input, (sample, position, hidden), in its place for the block."""
 
+    def changed(given: Tensor) -> Tensor:
+        return stacked(change(side_by_side(given)), given)
+
     def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if arguments:
-            return (change(arguments[0]), *arguments[1:]), named
-        return arguments, {**named, "hidden_states": change(named["hidden_states"])}
+            return (changed(arguments[0]), *arguments[1:]), named
+        return arguments, {**named, "hidden_states": changed(named["hidden_states"])}
 
     handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
     try:
@@ -477,6 +481,7 @@ class _ValuesElsewhere(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, function: InputFunction) -> Tensor:  # pyright: ignore
+        """The values, with their gradient kept for `backward`."""
         values, gradient = function.both_elsewhere(inputs)
         ctx.save_for_backward(gradient.to(inputs.dtype))
         ctx.places = function.places
@@ -484,11 +489,10 @@ class _ValuesElsewhere(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, along: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        """The gradient along `along`; each sample's value depends on its own part of the inputs."""
         (gradient,) = ctx.saved_tensors
         found = gradient.clone()
-        for share, place in zip(
-            along, ctx.places, strict=True
-        ):  # each sample's value depends on its own part
+        for share, place in zip(along, ctx.places, strict=True):
             found[place] *= share
         return found, None
 

@@ -1,4 +1,4 @@
-"""From a name, a folder or a transformers model to an `Mllm`."""
+"""Loads an `Mllm` from a name or a folder, and wraps a transformers model as one."""
 
 from __future__ import annotations
 
@@ -285,17 +285,7 @@ def _place(model: str | Path, holding: tuple[str, ...] = ("config.json",)) -> tu
     """Where to load from, and whether that is a local folder, which must hold one of the files `holding`."""
     if isinstance(model, str) and model in ORGANISMS:
         return str(folder(model)), True
-    if not isinstance(model, str | Path):
-        raise ModelError(
-            f"load takes a name, a folder or a hub id; got {type(model).__name__}. For a model in memory use "
-            "interp.wrap(hf_model, processor)."
-        )
-    if len(str(model)) > _LONGEST or not str(model).isprintable():
-        raise ModelError(
-            f"{str(model)[:60]!r}… is no name of a model: {len(str(model))} characters, "
-            f"{'some that do not print' if not str(model).isprintable() else f'and {_LONGEST} at most'}. Nothing was "
-            "downloaded."
-        )
+    _check_name(model)
     try:
         path = Path(model).expanduser()
         found = path.is_dir()
@@ -323,6 +313,21 @@ def _place(model: str | Path, holding: tuple[str, ...] = ("config.json",)) -> tu
         f"{str(model)!r} is not an existing folder, nor a hub id (organisation/name), nor one of "
         f"{sorted(ORGANISMS)}. Check the path; nothing was downloaded."
     )
+
+
+def _check_name(model: str | Path) -> None:
+    """Raise ModelError for what cannot be the name of a model."""
+    if not isinstance(model, str | Path):
+        raise ModelError(
+            f"load takes a name, a folder or a hub id; got {type(model).__name__}. For a model in memory use "
+            "interp.wrap(hf_model, processor)."
+        )
+    if len(str(model)) > _LONGEST or not str(model).isprintable():
+        raise ModelError(
+            f"{str(model)[:60]!r}… is no name of a model: {len(str(model))} characters, "
+            f"{'some that do not print' if not str(model).isprintable() else f'and {_LONGEST} at most'}. Nothing was "
+            "downloaded."
+        )
 
 
 def _processor(given: Any, config: PreTrainedConfig, own: Callable[[], Any], where: str) -> Any:

@@ -41,6 +41,7 @@ __all__ = [
     "answer_ids",
     "check_target",
     "forced",
+    "forced_values",
     "joined_scores",
     "likeliest",
     "log_probabilities",
@@ -86,6 +87,11 @@ class Aim:
     def single(self) -> bool:
         """Whether every answer is one token, so that the logits after the prompt are all it takes."""
         return all(len(answer) == 1 for answer in self.answers)
+
+    @property
+    def each(self) -> list[Aim]:
+        """An aim for each answer; their values add up to this one's."""
+        return [Aim((ids,), (weight,)) for ids, weight in zip(self.answers, self.weights, strict=True)]
 
     def value(self, logits: Float[Tensor, "*variant position token_id"]) -> Float[Tensor, "*variant"]:
         """The target's value from the logits of a pass's last rows; each answer's own are the very last."""
@@ -280,6 +286,34 @@ def target_values(
         last = logits[:, -1:]
         return log_probabilities(last, last.argmax(dim=-1))
     return torch.stack([aim.value(own) for own, aim in zip(logits, aims, strict=True)])
+
+
+def forced_values(mllm: WrappedModel, batch: Batch, aim: Aim, meter: Meter) -> Float[np.ndarray, " sample"]:
+    """The value of one aim for each sample, nats, its answers teacher-forced.
+
+    Args:
+        mllm: the model.
+        batch: the prompts.
+        aim: the answers' tokens, the same for every sample.
+        meter: counts the passes.
+    """
+    values = np.zeros(len(batch))
+    for part in [aim] if aim.single else aim.each:
+        answer = part.answers[0]
+        behind = forced(mllm, batch, [answer] * len(batch))
+        if mllm.server is not None:
+            job = {"aim": part, "keep": len(answer)}
+            values += mllm.server.compute(behind, _value, job, meter, keep=len(answer))["values"].numpy()
+            continue
+        with wide_logits(mllm.hf):
+            _, _, outcome = execute(mllm, behind, None, [], [], meter, keep=len(answer))
+        values += part.value(outcome.tail).cpu().numpy()
+    return values
+
+
+def _value(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
+    """The value of an aim for each sample, in a job; `there` is an `interp.tracing.remote.views.Views`."""
+    return {"values": job["aim"].value(there.logits(job["keep"]))}
 
 
 def likeliest(target: Target) -> bool:

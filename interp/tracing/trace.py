@@ -1,4 +1,4 @@
-"""What a trace gives back, and how it is made from samples, reads and edits."""
+"""`Trace` and its samples, and `trace`, which makes them from samples, reads and edits."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from interp.tracing.edits import Edit
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.execution import apart, check_arguments, check_decoding, ends, execute
 from interp.tracing.layers.labels import LINEAR, label_rows
+from interp.tracing.layers.request import Request
 from interp.tracing.passes.decoding import Decoding, Draw
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.passes.non_finite import check_reads
 from interp.tracing.passes.prefix_pass import Samples
-from interp.tracing.passes.run import (
-    Generation,
-)
+from interp.tracing.passes.run import Generation, Outcome
 from interp.tracing.per_sample import for_samples
 from interp.tracing.reads import Read
 from interp.tracing.reasoning.stages import Stages, check_stages, make_stages, said_by
@@ -270,28 +269,12 @@ class _Asked:
                     generation=generation,
                     decoding=self.decoding,
                 )
-            ids, found = None, []
-            if outcome.ids is not None:
-                ids, found = said_by(mllm, batch, outcome.ids.tolist(), ends(mllm))
-            n_steps = None if ids is None else [len(one) for one in ids]
-            patches = () if request.tower is None else request.tower.patches
-            n_reasoning = [one.n_reasoning for one in found]
-            if stages is not None:
-                check_stages(stages, found, n_steps or [])
-            asked = request.selections
-            rows = label_rows(outcome.rows, asked, batch.tokens, n_steps, patches, n_reasoning or None)
-            check_reads(mllm, batch, rows, edits)
+            shares = _shares(mllm, batch, request, outcome, stages, edits)
             logits = outcome.logits.cpu().numpy()
-        n = len(batch)
-        own = patches or [None] * n
-        parts = zip(rows, batch.tokens, ids or [()] * n, own, found or [Said(None)] * n, strict=True)
         return Trace(
-            samples=tuple(
-                SampleTrace(read, tokens, one.answer, line, patch, one.reasoning, one.n_reasoning)
-                for read, tokens, line, patch, one in parts
-            ),
+            samples=shares,
             logits=xr.DataArray(logits, dims=["sample", "token_id"], name="logits"),
-            answers=[one.answer for one in found],
+            answers=[] if outcome.ids is None else [one.answer for one in shares],
             tokens=batch.tokens,
             cost=meter.cost,
         )
@@ -301,6 +284,35 @@ class _Asked:
             return None
         draw = Draw(self.decoding, self.seed, [sample.id for sample in batch.samples])
         return Generation(self.generate, ends(mllm), batch.pad_id, draw)
+
+
+def _shares(
+    mllm: WrappedModel,
+    batch: Batch,
+    request: Request,
+    outcome: Outcome,
+    stages: Stages | None,
+    edits: Sequence[Edit],
+) -> tuple[SampleTrace, ...]:
+    """Each sample's share of a run, labelled and checked."""
+    ids, found = None, []
+    if outcome.ids is not None:
+        ids, found = said_by(mllm, batch, outcome.ids.tolist(), ends(mllm))
+    n_steps = None if ids is None else [len(one) for one in ids]
+    patches = () if request.tower is None else request.tower.patches
+    n_reasoning = [one.n_reasoning for one in found]
+    if stages is not None:
+        check_stages(stages, found, n_steps or [])
+    asked = request.selections
+    rows = label_rows(outcome.rows, asked, batch.tokens, n_steps, patches, n_reasoning or None)
+    check_reads(mllm, batch, rows, edits)
+    n = len(batch)
+    own = patches or [None] * n
+    parts = zip(rows, batch.tokens, ids or [()] * n, own, found or [Said(None)] * n, strict=True)
+    return tuple(
+        SampleTrace(read, tokens, one.answer, line, patch, one.reasoning, one.n_reasoning)
+        for read, tokens, line, patch, one in parts
+    )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from interp.inputs.sample import Sample
 from interp.models.adapter import Adapter, attends_in
 from interp.models.base import Attends, Maps
 from interp.models.configs import layer_configs
-from interp.models.vision_patches import tower_attention, tower_layers
+from interp.models.vision_patches import tower_attention, tower_heads, tower_layers
 from interp.tracing.attention.functions import takes_masks
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.encoder import Encoder
@@ -205,7 +205,9 @@ class WrappedModel:
         Raises:
             ModelError: As `vision_attentions`.
         """
-        return int(self.vision_attentions[0].num_heads)
+        found = tower_heads(self.vision_attentions[0])
+        assert found is not None  # it is such a module
+        return found
 
     @property
     def vocabulary_size(self) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -12,13 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import torch
 from transformers import BitsAndBytesConfig
 
 import interp
 from interp.conformance.tiny import tiny
-from tests.advice.tracing import saved
 
 ROWS: list[tuple[str, str, str]] = [
+    ("interp.load(ld.saved(), attn_implementation='paged|eager')", "such as attn_implementation='sdpa'", "interp.load(ld.saved(), attn_implementation='sdpa')"),
+    ("interp.load(ld.saved(), attn_implementation=5)", "a name such as 'sdpa'", "interp.load(ld.saved(), attn_implementation='sdpa')"),
+    ("interp.load(ld.saved(), device=5)", 'a name such as "cpu"', "interp.load(ld.saved(), device='cpu')"),
+    ("interp.load(ld.saved(), device=5)", "or a torch.device", "interp.load(ld.saved(), device=ld.torch.device('cpu'))"),
+    ("interp.load(ld.saved() / 'config.json')", "name the folder that it lies in", "interp.load(ld.saved())"),
+    ("interp.load(ld.empty())", "name the folder that save_pretrained wrote", "interp.load(ld.saved())"),
+    ("interp.load(ld.empty(), processor=ld.empty())", "name the folder that save_pretrained wrote", "interp.load(ld.saved(), processor=ld.saved())"),
+    ("interp.load('x' * 5000)", "is no name of a model", "interp.load('organism')"),
+    ("interp.load(ld.saved(num_hidden_layers=2))", "the wrong config.json?", "interp.load(ld.saved(num_hidden_layers=3))"),
+    ("interp.wrap(ld.sharded(), own.processor)", "such as by saving it, and wrap that", "interp.load(ld.written(ld.sharded()))"),
+    ("interp.wrap(*ld.for_flash())", "attn_implementation='sdpa'", "interp.wrap(*tiny('gemma3', 'sdpa'))"),
+    ("interp.wrap(ld.old_class(), own.processor)", "Use a model class that does", "interp.wrap(*tiny('llava'))"),
     ("interp.load(ld.saved(), device_map='auto', device='cuda')", "Leave device out", "interp.load(ld.saved(), device_map='auto')"),
     ("interp.load(ld.saved(), device_map='here')", "device_map is 'auto'", "interp.load(ld.saved(), device_map='auto')"),
     ("interp.load(ld.saved(), device_map={'lm_head': 'cpu'})", '"" names the whole model', "interp.load(ld.saved(), device_map={'': 'cpu'})"),
@@ -43,7 +56,7 @@ ELSEWHERE: dict[str, str] = {
 }
 DISK = {"model": "cpu", "lm_head": "disk"}
 
-__all__ = ["BitsAndBytesConfig", "names", "saved"]
+__all__ = ["BitsAndBytesConfig", "names", "torch"]
 
 
 def names() -> dict[str, Any]:
@@ -92,9 +105,57 @@ def without_weights() -> Path:
     return _copied(lambda path: (path.parent / "adapter_model.safetensors").unlink())
 
 
+def empty() -> Path:
+    """A folder without a model."""
+    return Path(tempfile.mkdtemp())
+
+
 def written(hf: Any) -> Path:
-    """A model's folder."""
-    folder = Path(tempfile.mkdtemp())
+    """The folder that a model and its processor are saved in."""
+    folder = empty()
     hf.save_pretrained(folder)
     tiny("llava")[1].save_pretrained(folder)
     return folder
+
+
+@cache
+def _saved() -> Path:
+    return written(tiny("llava")[0])
+
+
+def saved(**text: Any) -> Path:
+    """The folder of a model, with changes to its language model's config."""
+    if not text:
+        return _saved()
+    folder = Path(shutil.copytree(_saved(), empty() / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= text
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+class FSDPModule:
+    """As torch marks the classes of sharded models."""
+
+
+def sharded() -> Any:
+    """A model as torch's FSDP marks it."""
+    hf = tiny("llava")[0]
+    hf.__class__ = type("FSDPLlava", (type(hf), FSDPModule), {})
+    return hf
+
+
+def for_flash() -> tuple[Any, Any]:
+    """A model whose image tokens see ahead, in flash attention."""
+    hf, processor = tiny("gemma3")
+    hf.config.text_config._attn_implementation = "flash_attention_2"
+    return hf, processor
+
+
+def old_class() -> Any:
+    """A model whose class does not take another attention function."""
+    hf = tiny("llava")[0]
+    text = hf.model.language_model
+    refused = {"_can_set_attn_implementation": classmethod(lambda _: False)}
+    text.__class__ = type("Old", (type(text),), refused)
+    return hf

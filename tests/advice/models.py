@@ -146,6 +146,12 @@ ROWS: list[tuple[str, str, str]] = [
 ELSEWHERE: dict[str, str] = {
     "this model has use_bidirectional_attention='all'": "tests/models/families/test_gemma4.py, as the next two",
     "the processor's patch_size and pooling_kernel_size are": "needs a processor and a config that differ",
+    "{…} takes one image a sample": "tests/models/families/test_blip2.py",
+    "aria's processor makes views of": "tests/models/families/test_aria.py: needs views of another size than the tiny model's",
+    "gemma3n's images become a square grid": "tests/models/families/test_gemma3n.py: needs a processor and a config that differ",
+    "{…}'s second tower takes a square": "tests/models/families/test_documents.py: no checkpoint is known to have another",
+    "the model at {…} needs a package": "tests/tracing/test_loading.py: needs an environment with timm",
+    "the vision tower of {…} cannot be read": "tests/tracing/vision/test_rows.py::test_towers_that_are_not_read_say_why",
     "gemma4 pools": "needs an image that is not resized",
     "{…} expects every patch of the tower": "tests/models/families/test_cohere.py: no checkpoint is known to lack it",
     "the processor's views have (height, width) and patches of": "tests/models/families/test_molmo2.py",

@@ -8,7 +8,7 @@ import json
 import pickle
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,14 +23,8 @@ from PIL import Image
 import interp
 from interp.conformance.tiny import tiny
 from interp.errors import RunError
-from interp.indicators import ReplaceEmbeddings
-from interp.indicators.maps import label_map
 from interp.inputs.prompt import PAPER_PROMPT
-from interp.inputs.tokens import TokenMap
-from interp.methods import VGRefine, ViCrop
-from interp.methods.vicrop import cell_grid
-from interp.methods.vicrop_maps import whole_view
-from interp.models.pixels import pixel_views
+from interp.methods import VGRefine
 from interp.run import Outcome, RunFolder, Workers, merge, run_task
 from interp.run.files import as_path, write_atomically
 from interp.run.join import join_tables
@@ -51,6 +45,7 @@ from interp.study.runs import run_cells
 from interp.study.task import check_files, file_keys
 from interp.study.task import edited as edited_model
 from interp.tracing import Cost
+from tests.advice.maps import squared
 from tests.run.fake_task import Roots
 from tests.run.other_versions import newer, older
 from tests.study import planted, planted_heads, planted_indicators, planted_methods
@@ -157,7 +152,7 @@ STUDIES: list[tuple[str, str, str]] = [
     ("pickle.dumps(SweepTask(sweep(), PLANTED))", "or a ModelSpec", "pickle.dumps(SweepTask(LayerSweep(data=D, model=ModelSpec('organism')), PLANTED))"),
     ("truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE, 'masks')", 'rule="touch" for its boxes', "truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE, 'touch')"),
     ("truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE, 'masks')", "sample.replace(masks=[…])", "truth.inside_of(planted.token_map(PLANTED_ONE), PLANTED_ONE.replace(masks=[np.ones((80, 100), bool)]), 'masks')"),
-    ("interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True))", "Pass removals=() and randomised=()", "interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True), removals=(), randomised=())"),
+    ("interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True))", "Pass randomised=()", "interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True), randomised=())"),
     ("interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True))", "or a model without remote=True", "interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x'))"),
     ("interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='masks')", 'rule="touch" for those', "interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='touch')"),
     ("interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='masks')", 'truth=["boxes"]', "interp.IndicatorComparison(data=[MARKED], truth=['boxes'], rule='masks')"),
@@ -165,20 +160,8 @@ STUDIES: list[tuple[str, str, str]] = [
     ("study.lesion_hits(sweep(metrics=['pointing']).run(new_folder(), progress=False))", 'the same meta["lesion"]', "study.lesion_hits(sweep(data=[planted.sample(i, meta={'lesion': 'a'}, group='v') for i in range(2)], metrics=['pointing']).run(new_folder(), progress=False))"),
     ("sweep().run(new_folder(), progress=False, workers=2)", "or run with workers=1", "sweep().run(new_folder(), progress=False, workers=1)"),
 ]  # fmt: skip
-MAPS: list[tuple[str, str, str]] = [
-    ("cell_grid(np.arange(5.0), TWO_VIEWS)", "Pass the tokens of one view only", "cell_grid(np.arange(4.0), TWO_VIEWS[:4])"),
-    ("ViCrop(generic='x')", "an interp.Prompt or None", "ViCrop(generic=interp.GENERIC_PROMPT)"),
-    ("ViCrop(generic='x')", "or None", "ViCrop(generic=None)"),
-    ("whole_view(viewed('a', 'b'))", "Name it so in the adapter's footprints", "whole_view(viewed('a', 'global'))"),
-    ("strange().crop('pure_grad')", "Use map='rel_att' or 'grad_att'", "[strange().crop('rel_att'), strange().crop('grad_att')]"),
-    ("halved().crop('pure_grad')", "Use map='rel_att' or 'grad_att'", "[halved().crop('rel_att'), halved().crop('grad_att')]"),
-    ("indicators.ActivationPatching({FIRST.id: WIDE})(qwen(), [FIRST])", "an image of the same size", "indicators.ActivationPatching({FIRST.id: SAME_SIZE}, layers=[0], block=4)(qwen(), [FIRST])"),
-    ("embeddings_of(WIDE)", "Take an image of the same size", "embeddings_of(SAME_SIZE)"),
-    ("Attention(queries='answer')(speechless(), [one])", "use queries='last'", "Attention(queries='last')(speechless(), [one])"),
-    ("label_map(squared('float16', tokens.n), tokens, 'mine')", 'Load it with dtype="float32"', "label_map(squared('float32', tokens.n), tokens, 'mine')"),
-]  # fmt: skip
 # a call that fails, words of its message, a call that follows them
-ROWS: list[tuple[str, str, str]] = [*RUNS, *STUDIES, *MAPS]
+ROWS: list[tuple[str, str, str]] = [*RUNS, *STUDIES]
 
 ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
     "{…} reads and scores what follows the prompt": "tests/study/reasoning_sweep/test_study.py::test_other_studies_refuse_a_thought",
@@ -197,8 +180,6 @@ ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows 
     "the sample has no answer to follow. Give it one": "tests/study/logit_lens/test_study.py::test_effects_are_the_lenss_and_those_of_a_knockout_by_name",
     "no heads are published for": "tests/study/refinement/test_result.py::test_heads_and_layer_are_found_on_validation_samples",
     "expected the model to stay as it was when the study started": "tests/study/test_changed_models.py::test_a_model_that_changes_meanwhile_stores_nothing_more",
-    "ViCrop shows an image and its crop, but": "tests/methods/test_vicrop.py::test_a_model_of_one_image_is_pointed_to_the_crop_alone",
-    "IntegratedGradients needs captum": "needs a missing package; tests/indicators/test_input_gradient.py::test_captum_missing_names_the_extra",
 }
 
 
@@ -388,12 +369,6 @@ def made_heads(metric: str, n_heads: int = 8) -> HeadResult:
     return planted_heads.made(new_folder(), values, metric=metric)
 
 
-def squared(dtype: str, n: int) -> np.ndarray:
-    """Large values, in a dtype; some of them are too large for half precision."""
-    with np.errstate(over="ignore"):
-        return (np.linspace(300, 3, n).astype(dtype) ** 2).astype(np.float64)
-
-
 @dataclass(frozen=True)
 class In:
     """A map of one layer whose values are squared in this dtype: 300² is too much for half precision."""
@@ -505,91 +480,19 @@ def apart() -> Any:
     return frame
 
 
-def viewed(*views: str) -> TokenMap:
-    """Tokens in a row, each of a view."""
-    n = len(views)
-    boxes = np.array([[i, 0, i + 1, 1] for i in range(n)], float)
-    return TokenMap(np.arange(n), boxes, None, np.array(views), np.zeros(n, int), ((n, 1),), n)
-
-
-@dataclass(frozen=True)
-class Cropping:
-    """ViCrop on a tiny model whose pixels are told otherwise than they are."""
-
-    views: Any
-
-    def crop(self, kind: Any) -> Any:
-        """The crop of a picture by a map."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("interp.methods.vicrop_maps.pixel_views", self.views)
-            return ViCrop(kind, base=32).crop(_mllm(), [_picture(80, 64)])
-
-
-def strange() -> Cropping:
-    """Its pixel values are of no known kind."""
-
-    def views(inputs: Any, tokens: Any, processor: Any, config: Any) -> Any:
-        return pixel_views(
-            {**inputs, "pixel_values": inputs["pixel_values"][0, 0]}, tokens, processor, config
-        )
-
-    return Cropping(views)
-
-
-def halved() -> Cropping:
-    """Its tokens lie in two views, one above the other."""
-
-    def views(*given: Any) -> Any:
-        (whole,) = pixel_views(*given)
-        n = len(whole.rows) // 2
-        return [
-            replace(whole, tokens=whole.tokens[at], rows=whole.rows[at]) for at in (slice(n), slice(n, None))
-        ]
-
-    return Cropping(views)
-
-
-@cache
-def qwen() -> Any:
-    """A tiny model whose number of tokens follows the picture's size."""
-    return interp.wrap(*tiny("qwen2_5_vl"))
-
-
-def _picture(width: int, height: int, seed: int = 1) -> interp.Sample:
-    values = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    return interp.Sample(values, "where is the nodule?")
-
-
-def embeddings_of(other: interp.Sample) -> Any:
-    """A picture's tokens replaced by those of another."""
-    mllm, one = qwen(), _picture(80, 64, 0)
-    masks = np.ones((1, mllm.encode([one]).tokens[0].n), bool)
-    return ReplaceEmbeddings("other", other=other).scores(mllm, one, masks)
-
-
-@cache
-def speechless() -> Any:
-    """A model whose first token ends its answer."""
-    model, processor = tiny("llava")
-    model.generation_config.eos_token_id = list(range(model.get_output_embeddings().weight.shape[0]))
-    return interp.wrap(model, processor)
-
-
 def names() -> dict[str, Any]:
     """What the calls use, beside the names of `tests/test_advice.py`."""
     s = planted.sample(0)
-    boxes = [[0, 0, 1, 1], [1, 0, 2, 1], [0, 1, 1, 2], [1, 1, 2, 2], [0, 0, 2, 2]]
     values = {
         "SCHEMAS": {"scores": schemas_of(Roots(n=8))["scores"]}, "PLANTED_ONE": s, "TOKENIZER": planted.Tokenizer(),
         "PLANTED": PLANTED, "ALIKE": s.replace(answer="left", options=["left", "left lung"]),
         "PAPER_PROMPT": PAPER_PROMPT, "IN_HALF": squared("float16", 6), "IN_FULL": squared("float32", 6),
         "HELD_OUT": planted_indicators.scenes(4, "held out", "validation", start=50),
-        "TWO_VIEWS": np.array(boxes, float), "FIRST": _picture(80, 64, 0), "SAME_SIZE": _picture(80, 64),
-        "WIDE": _picture(400, 80), "planted": planted, "truth": truth,
+        "planted": planted, "truth": truth,
         "MARKED": s.replace(meta={"marker": [0, 0, 20, 20]}, masks=[np.ones((80, 100), bool)]),
     }  # fmt: skip
     theirs = (
-        label_map, cell_grid, whole_view, as_path, write_atomically, join_tables, answer_columns, first_token,
+        as_path, write_atomically, join_tables, answer_columns, first_token,
         head_agreement, one_map, thresholds, SweepTask, newer, older, RunFolder, merge, run_task, Flow, domains, Lengths,
         Workers,
     )  # fmt: skip

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +22,7 @@ from interp.tracing.passes.run import run_pass
 from interp.tracing.variants.cached_pass import KeptPass
 from interp.tracing.variants.knockouts import Knockouts
 from interp.tracing.variants.target_values import KeptTarget
+from interp.tracing.variants.token_changes import Replaced
 
 ROWS: list[tuple[str, str, str]] = [
     # cross-attention layers, and models that only answer
@@ -42,24 +39,12 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.answering().answers(one, edits=[Knockout(SITE)])", "leave edits= out", "tr.answering().answers(one, generate=1)"),
     ("tr.answering().answers(mllm.encode(one))", "takes samples, not an encoded batch", "tr.answering().answers([one], generate=1)"),
     ("tr.answering(nan=True).answers(one)", "Try dtype='float32'", "tr.answering().answers(one, generate=1)"),
-    # loading and wrapping
-    ("interp.load(tr.saved(), attn_implementation='paged|eager')", "such as attn_implementation='sdpa'", "interp.load(tr.saved(), attn_implementation='sdpa')"),
-    ("interp.load(tr.saved(), attn_implementation=5)", "a name such as 'sdpa'", "interp.load(tr.saved(), attn_implementation='sdpa')"),
-    ("interp.load(tr.saved(), device=5)", 'a name such as "cpu"', "interp.load(tr.saved(), device='cpu')"),
-    ("interp.load(tr.saved(), device=5)", "or a torch.device", "interp.load(tr.saved(), device=tr.torch.device('cpu'))"),
-    ("interp.load(tr.saved() / 'config.json')", "name the folder that it lies in", "interp.load(tr.saved())"),
-    ("interp.load(tr.empty())", "name the folder that save_pretrained wrote", "interp.load(tr.saved())"),
-    ("interp.load(tr.empty(), processor=tr.empty())", "name the folder that save_pretrained wrote", "interp.load(tr.saved(), processor=tr.saved())"),
-    ("interp.load('x' * 5000)", "is no name of a model", "interp.load('organism')"),
-    ("interp.load(tr.saved(num_hidden_layers=2))", "the wrong config.json?", "interp.load(tr.saved(num_hidden_layers=3))"),
-    ("interp.wrap(tr.sharded(), own.processor)", "such as by saving it, and wrap that", "interp.load(tr.written(tr.sharded()))"),
-    ("interp.wrap(*tr.for_flash())", "attn_implementation='sdpa'", "interp.wrap(*tiny('gemma3', 'sdpa'))"),
-    ("interp.wrap(tr.old_class(), own.processor)", "Use a model class that does", "interp.wrap(*tiny('llava'))"),
+    # wrapping
     ("tr.unwrapped().trace([one])", "interp.wrap", "interp.wrap(*tiny('llava')).trace([one])"),
     ("tr.within(mllm)", "Leave the `with mllm.tap(…)` block", "tr.after(mllm)"),
     ("interp.wrap(tiny('llava')[0].to('meta'), own.processor)", "Load the model's weights before you wrap it", "interp.wrap(tiny('llava')[0], own.processor)"),
     # prompts
-    ("interp.wrap(*tr.without_patch_size()).encode([one])", "Set processor.patch_size", "interp.load(tr.saved(), processor=tr.with_patch_size()).encode([one])"),
+    ("interp.wrap(*tr.without_patch_size()).encode([one])", "Set processor.patch_size", "interp.load(ld.saved(), processor=tr.with_patch_size()).encode([one])"),
     ("mllm.encode([Sample(PIC, 'what is there ? ' * 1100)])", "Shorten the text", "mllm.encode([Sample(PIC, 'what is there ? ')])"),
     ("mllm.trace([one], generate=10**4)", "generate fewer tokens", "mllm.trace([one], generate=1)"),
     ("tr.cutting(12).encode([one])", "Raise its model_max_length", "tr.cutting(4096).encode([one])"),
@@ -158,7 +143,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.doubling().attribution([one])", "Use a logit lens or knockouts", "tr.doubling().logit_lens([one])"),
     ("tr.doubling().attribution([one])", "Use a logit lens or knockouts", "tr.doubling().mllm.trace([one], edits=[Knockout(SITE)])"),
     ("tr.centring().attribution([one])", "Use a logit lens, which takes any norm", "tr.centring().logit_lens([one])"),
-    ("tr.on_two_devices().to_lens()", "Load it with device= one of them", "interp.load(tr.saved(), device='cpu').to_lens()"),
+    ("tr.on_two_devices().to_lens()", "Load it with device= one of them", "interp.load(ld.saved(), device='cpu').to_lens()"),
     ("tr.lens().run_with_cache(mllm.prefix([one]))", "Give samples or a batch", "[tr.lens().run_with_cache(each) for each in ([one], batch)]"),
     ("tr.lens().components([one], positions=image_mask(tr.masks(1)[0] & False))", "name others", "tr.lens().components([one], positions='question')"),
     ("tr.lens().logit_lens([one], ['pancreas'])", "a shorter word", "tr.lens().logit_lens([one], ['lung'])"),
@@ -171,7 +156,6 @@ ELSEWHERE: dict[str, str] = {
     "the weights of this {…} are moved by accelerate": "tests/tracing/delta/test_tap.py::test_weights_that_accelerate_fetches_are_named",
     "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/delta/test_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",
     "mode='zero' sets weights of a softmax": "tests/tracing/delta/test_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
-    "the vision tower's attention cannot be read or edited on an NDIF server": "needs a server; the message names the argument to leave out",
     "the vision tower is not read on an NDIF server": "needs a server; the message names the argument to leave out",
     "layer {…} of the vision tower was seen to attend over": "tests/tracing/vision/test_rows.py::test_an_adapter_that_miscounts_is_refused",
     "the vision tower has {…} positions, but the adapter": "tests/tracing/derived/test_outlying_norms.py::test_an_adapter_that_miscounts_is_refused",
@@ -203,7 +187,6 @@ ELSEWHERE: dict[str, str] = {
     "job {…} was sent with other samples": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "job {…} is not done on": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "these samples need several passes, so they are several jobs": "tests/tracing/remote/test_remote.py::test_several_passes_are_not_submitted",
-    "a job on an NDIF server does not hand back": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
     "layer {…} ({…}) has experts, but no router": "tests/tracing/layers/test_experts.py::test_a_router_that_is_not_known",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
@@ -299,63 +282,7 @@ def stream(layers: list[int]) -> np.ndarray:
 # ---- folders ----
 
 
-def empty() -> Path:
-    """A folder without a model."""
-    return Path(tempfile.mkdtemp())
-
-
-def written(hf: Any) -> Path:
-    """The folder that a model and its processor are saved in."""
-    folder = empty()
-    hf.save_pretrained(folder)
-    tiny("llava")[1].save_pretrained(folder)
-    return folder
-
-
-@cache
-def _saved() -> Path:
-    return written(tiny("llava")[0])
-
-
-def saved(**text: Any) -> Path:
-    """The folder of a model, with changes to its language model's config."""
-    if not text:
-        return _saved()
-    folder = Path(shutil.copytree(_saved(), empty() / "copy"))
-    config = json.loads((folder / "config.json").read_text())
-    config["text_config"] |= text
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
 # ---- models that are refused ----
-
-
-class FSDPModule:
-    """As torch marks the classes of sharded models."""
-
-
-def sharded() -> Any:
-    """A model as torch's FSDP marks it."""
-    hf = tiny("llava")[0]
-    hf.__class__ = type("FSDPLlava", (type(hf), FSDPModule), {})
-    return hf
-
-
-def for_flash() -> tuple[Any, Any]:
-    """A model whose image tokens see ahead, in flash attention."""
-    hf, processor = tiny("gemma3")
-    hf.config.text_config._attn_implementation = "flash_attention_2"
-    return hf, processor
-
-
-def old_class() -> Any:
-    """A model whose class does not take another attention function."""
-    hf = tiny("llava")[0]
-    text = hf.model.language_model
-    refused = {"_can_set_attn_implementation": classmethod(lambda _: False)}
-    text.__class__ = type("Old", (type(text),), refused)
-    return hf
 
 
 def unwrapped() -> Mllm:
@@ -543,7 +470,8 @@ def large_variants(dtype: str) -> Any:
     scored = KeptTarget.of(mllm, two()[0], interp.PAPER_PROMPT, interp.Target("yes"))
 
     def run(own: KeptPass) -> Any:
-        return [own.run(1, 0, meter(), entering=own.entering[0] * 1e7)]
+        every = torch.ones(1, own.tokens.n, dtype=torch.bool)
+        return [own.run(1, 0, meter(), entering=Replaced(every, own.stream(0, meter()) * 1e7))]
 
     return scored.values(run)
 

@@ -13,18 +13,21 @@ from rich.console import Console
 
 from interp.conformance import CHECKS, CheckResult, Conformance, Measured, Subject, check
 from interp.conformance.read_checks import wrong_choices
-from interp.conformance.tiny import tiny
+from interp.conformance.tiny import families, tiny
 from interp.errors import ImageError, ModelError
 from interp.tracing import Knockout, Mllm, wrap
 from interp.tracing.attention import call as attention_call
 
-FAMILIES = ("llava", "gemma3", "paligemma", "qwen3_vl")
+FAMILIES = [
+    pytest.param(family, marks=[pytest.mark.conformance, *([pytest.mark.slow] if family != "llava" else [])])
+    for family in families()
+]
+"""Every family: CI runs them all, a default run the first that there was."""
 
 
-@pytest.mark.by_default(family=["llava"])  # CI checks every family by `interp check --all`
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_check_passes(family):
-    result = check(family, probes=16)
+    result = check(family)
     assert [row.name for row in result.rows] == list(CHECKS)
     assert result.passed, result.failures
     assert result.family == family

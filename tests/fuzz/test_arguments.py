@@ -19,7 +19,7 @@ from tests.study.planted import sweep
 
 pytestmark = pytest.mark.usefixtures("unchecked", "_elsewhere")
 
-SHARE = {"values": 0.25, "models": 0.02, "results": 0.05, "people": 0.1}
+SHARE = {"values": 0.1, "models": 0.02, "results": 0.05, "people": 0.1}
 """Which share of the trials a default run makes, drawn by a fixed seed."""
 
 

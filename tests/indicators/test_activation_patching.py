@@ -16,7 +16,7 @@ from tests.indicators.family_models import FAMILIES, OTHER, SAMPLE, family
 TARGET = Target(diff("yes", "no"))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, "gemma3n"])  # its four streams are patched together
 def test_it_equals_patches_of_the_residual_one_trace_each(name: str) -> None:
     mllm = family(name)
     found = ActivationPatching([(SAMPLE, OTHER)], batch=5)(mllm, SAMPLE, target=TARGET)[0]

@@ -16,6 +16,7 @@ from interp.inputs.footprints import Footprints, check_layout
 from interp.inputs.sample import Box
 from interp.inputs.tokens import TokenMap
 from interp.models.base import Family
+from interp.tracing.layers.stacked_streams import side_by_side
 
 torch.set_num_threads(1)
 
@@ -83,7 +84,7 @@ class Bench:
         with torch.no_grad():
             model(**inputs)
         hook.remove()
-        return seen[0][0, self.adapter.image_positions(inputs["input_ids"], model.config)]
+        return side_by_side(seen[0])[0, self.adapter.image_positions(inputs["input_ids"], model.config)]
 
 
 def assert_counts(bench: Bench, whole: bool = True) -> Footprints:

@@ -49,6 +49,7 @@ _ROWS = "row by row"
 _ANYRES = "the whole image row by row, then the tiles as one grid, a newline token after each row"
 _TILES = "tile after tile, each row by row, then the whole image"
 _COLUMNS = "down the columns"
+_QUERIES = "learned queries, which are no places"
 
 PUBLISHED: tuple[Published, ...] = (
     Published("llava-hf/llava-1.5-7b-hf", "llava", 32, 32, 32, 4096, 7.06, (640, 480), 576, (24, 24), _ROWS),
@@ -243,6 +244,21 @@ PUBLISHED: tuple[Published, ...] = (
         None,
         "latents of four quarters, then of the whole image",
     ),
+    Published("rhymes-ai/Aria", "aria", 28, 20, 20, 2560, 25.3, (640, 480), 256, None, _QUERIES),
+    Published("Salesforce/blip2-opt-2.7b", "blip-2", 32, 32, 32, 2560, 3.74, (640, 480), 32, None, _QUERIES),
+    Published(
+        "Salesforce/instructblip-vicuna-7b",
+        "instructblip",
+        32,
+        32,
+        32,
+        4096,
+        7.91,
+        (640, 480),
+        32,
+        None,
+        _QUERIES,
+    ),
     Published(
         "meta-llama/Llama-3.2-11B-Vision-Instruct",
         "mllama",
@@ -258,6 +274,20 @@ PUBLISHED: tuple[Published, ...] = (
     ),
     Published("MONAI/Llama3-VILA-M3-8B", "vila", 32, 32, 8, 4096, 8.48, (640, 480), 196, None, _COLUMNS),
     Published("Luxuriant16/medrega", "internvl", 60, 56, 8, 7168, 40.1, (640, 480), 256, None, _COLUMNS),
+    Published(
+        "google/gemma-3n-E4B-it",
+        "gemma3n",
+        35,
+        8,
+        2,
+        2048,
+        7.85,
+        (640, 480),
+        256,
+        (16, 16),
+        _ROWS,
+        needs="timm",
+    ),
     Published("google/gemma-4-E4B-it", "gemma4", 42, 8, 2, 2560, 8.0, (640, 480), 266, (14, 19), _ROWS),
     Published(
         "google/gemma-4-12B-it", "gemma4_unified", 48, 16, 8, 3840, 12.0, (640, 480), 266, (14, 19), _ROWS
@@ -311,6 +341,19 @@ PUBLISHED: tuple[Published, ...] = (
         16,
         2048,
         1.98,
+        (640, 480),
+        576,
+        (24, 24),
+        _ROWS,
+    ),
+    Published(
+        "deepseek-community/deepseek-vl-7b-chat",
+        "deepseek_vl_hybrid",
+        30,
+        32,
+        32,
+        4096,
+        7.34,
         (640, 480),
         576,
         (24, 24),

@@ -446,6 +446,55 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "patch_size": 14,
         },
     },
+    "rhymes-ai/Aria": {
+        "model_type": "aria",
+        "image_token_index": 9,
+        "text_config": {
+            "model_type": "aria_text",
+            "hidden_size": 2560,
+            "intermediate_size": 1664,
+            "moe_num_experts": 64,
+            "moe_num_shared_experts": 2,
+            "moe_topk": 6,
+            "num_attention_heads": 20,
+            "num_hidden_layers": 28,
+            "num_key_value_heads": 20,
+            "vocab_size": 100352,
+        },
+        "vision_config": {
+            "model_type": "idefics3_vision",
+            "hidden_size": 1152,
+            "image_size": 980,
+            "intermediate_size": 4304,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 27,
+            "patch_size": 14,
+        },
+    },
+    "Salesforce/blip2-opt-2.7b": {  # the tower's and the Q-Former's sizes are transformers' defaults
+        "model_type": "blip-2",
+        "image_token_index": 50265,
+        "num_query_tokens": 32,
+        "qformer_config": {"model_type": "blip_2_qformer"},
+        "text_config": {
+            "model_type": "opt",
+            "ffn_dim": 10240,
+            "hidden_size": 2560,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 32,
+            "vocab_size": 50304,
+            "word_embed_proj_dim": 2560,
+        },
+        "vision_config": {"model_type": "blip_2_vision_model"},
+    },
+    "Salesforce/instructblip-vicuna-7b": {  # the same
+        "model_type": "instructblip",
+        "image_token_index": 32000,
+        "num_query_tokens": 32,
+        "qformer_config": {"model_type": "instructblip_qformer", "vocab_size": 30523},
+        "text_config": {**VICUNA, "vocab_size": 32001},
+        "vision_config": {"model_type": "instructblip_vision_model"},
+    },
     "meta-llama/Llama-3.2-11B-Vision-Instruct": {
         "model_type": "mllama",
         "image_token_index": 128256,
@@ -501,6 +550,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "tie_word_embeddings": False,
     },
+    "google/gemma-3n-E4B-it": {  # transformers' defaults are this model's
+        "model_type": "gemma3n",
+        "text_config": {"model_type": "gemma3n_text"},
+        "vision_config": {"model_type": "gemma3n_vision", "label_names": []},
+        "audio_config": {"model_type": "gemma3n_audio"},
+    },
     "google/gemma-4-E4B-it": {
         "model_type": "gemma4",
         "text_config": {
@@ -528,7 +583,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "num_hidden_layers": 48,
             "num_key_value_heads": 8,
         },
-        "vision_config": {"model_type": "gemma4_unified_vision"},
+        "vision_config": {
+            "model_type": "gemma4_unified_vision",
+            "mm_embed_dim": 3840,
+            "mm_posemb_size": 1120,
+            "output_proj_dims": 3840,
+        },
     },
     "LiquidAI/LFM2-VL-450M": {
         "model_type": "lfm2_vl",
@@ -544,13 +604,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "vision_config": {"model_type": "siglip2_vision_model", "vision_use_head": False},
     },
-    "CohereLabs/aya-vision-8b": {  # from memory: no config.json was at hand
+    "CohereLabs/aya-vision-8b": {  # Command R7B and SigLIP; docs/models.md says which sizes are from memory
         "model_type": "aya_vision",
         "text_config": {**COHERE2, "num_hidden_layers": 32},
         "vision_config": {**SIGLIP, "image_size": 364, "num_hidden_layers": 27},
         "alignment_intermediate_size": 28672,
     },
-    "CohereLabs/command-a-vision-07-2025": {  # from memory: no config.json was at hand
+    "CohereLabs/command-a-vision-07-2025": {  # widths and depth from memory: docs/models.md
         "model_type": "cohere2_vision",
         "text_config": {
             **COHERE2,
@@ -601,6 +661,30 @@ CONFIGS |= {
             "num_key_value_heads": 16,
             "vocab_size": 102400,
         },
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1024,
+            "image_size": 384,
+            "intermediate_size": 4096,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 16,
+            "vision_use_head": False,
+        },
+    },
+    "deepseek-community/deepseek-vl-7b-chat": {  # SAM's sizes are transformers' defaults
+        "model_type": "deepseek_vl_hybrid",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "llama",
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 30,
+            "num_key_value_heads": 32,
+            "vocab_size": 102400,
+        },
+        "high_res_vision_config": {"model_type": "sam_vision_model"},
         "vision_config": {
             "model_type": "siglip_vision_model",
             "hidden_size": 1024,
@@ -742,6 +826,28 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
         ),
         {"image_seq_len": 64},
     ),
+    "aria": (
+        transformers.AriaImageProcessorPil(),
+        {
+            "size_conversion": {490: 128, 980: 256},
+            "images_kwargs": {"max_image_size": 980, "split_image": False},
+        },
+    ),
+    "blip-2": (
+        transformers.BlipImageProcessorPil(size={"height": 224, "width": 224}),
+        {"num_query_tokens": 32},
+    ),
+    "instructblip": (
+        transformers.BlipImageProcessorPil(size={"height": 224, "width": 224}),
+        {"num_query_tokens": 32},
+    ),
+    "gemma3n": (
+        transformers.SiglipImageProcessorPil(size={"height": 768, "width": 768}),
+        {
+            "image_seq_length": 256,
+            "full_image_sequence": "\n\n<start_of_image>" + "<image_soft_token>" * 256 + "<end_of_image>\n\n",
+        },
+    ),
     "mllama": (
         transformers.MllamaImageProcessorPil(size={"height": 560, "width": 560}, max_image_tiles=4),
         {},
@@ -780,6 +886,10 @@ PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "molmo2": (molmo2_images()(), {}),
     "deepseek_vl": (
         transformers.DeepseekVLImageProcessorPil(size={"height": 384, "width": 384}),
+        {"num_image_tokens": 576},
+    ),
+    "deepseek_vl_hybrid": (
+        transformers.DeepseekVLHybridImageProcessorPil(size={"height": 384, "width": 384}),
         {"num_image_tokens": 576},
     ),
     "vipllava": (transformers.CLIPImageProcessorPil(**EDGE336), {"patch_size": 14}),

@@ -48,7 +48,7 @@ def processor_of(known: Published) -> Any:
 def encoded(known: Published, processor: Any) -> Any:
     picture = Image.new("RGB", known.image)
     content = [{"type": "image"}, {"type": "text", "text": "where ?"}]
-    text = "<image> where ?"
+    text = "where ?" if getattr(find(config_of(known.hub_id)), "leading_images", False) else "<image> where ?"
     if processor.chat_template is not None:
         text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
     return processor(text=[text], images=[picture], return_tensors="pt")

@@ -17,9 +17,6 @@ from interp.models.refusals import _REASONS, refusal
 EVIDENCE = {
     "idefics": ("cross-attention layers", "gated_cross_attn_layers"),
     "blip": ("cross-attention layers", ".crossattention."),
-    "blip-2": ("Q-Former", "query_tokens"),
-    "instructblip": ("Q-Former", "query_tokens"),
-    "aria": ("projector's cross-attention", "multi_modal_projector.query"),
     "kosmos-2": ("latent queries", "latent_query"),
     "kosmos-2.5": ("latent queries", "latent_query"),
     "deepseek_ocr2": ("vision encoder", "query_1024_resolution"),
@@ -28,7 +25,6 @@ EVIDENCE = {
     "pp_formulanet": ("encoder-decoder", "encoder_attn"),
     "udop": ("encoder-decoder", "EncDecAttention"),
     "t5gemma2": ("encoder-decoder", "encoder.vision_tower"),
-    "gemma3n": ("stack of four streams", ".altup."),
     "git": ("the prompt's ids hold no image tokens", "visual_projection"),
     "diffusion_gemma": ("refining a whole canvas", "decoder.self_conditioning"),
     "pi0": ("actions", "action_in_proj"),
@@ -43,8 +39,6 @@ def default_model(kind: str) -> torch.nn.Module:
     """The model of a config's defaults, without weights; the defaults of two are complete only for a part."""
     config = CONFIG_MAPPING[kind]()
     with torch.device("meta"):
-        if kind == "gemma3n":  # its tower needs timm
-            return transformers.Gemma3nTextModel(config.text_config)
         if kind == "deepseek_ocr2":
             return DeepseekOcr2VisionModel(config.vision_config)
         if kind == "diffusion_gemma":

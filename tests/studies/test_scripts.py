@@ -42,6 +42,7 @@ def vgmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_figure_1_shows_and_scores_randomly_drawn_samples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +94,7 @@ def test_figure_l_leaves_out_object_words_nobody_names(vgmed: Path) -> None:
     assert list(answerable({"a": named_objects, "b": unnamed}).values()) == ["last", "question", "answer"]
 
 
+@pytest.mark.slow
 def test_figure_m_counts_every_sample_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script("figM_failures").main(out=tmp_path, n=6, n_validation=6)
     found = pd.read_csv(tmp_path / "figM.csv")

@@ -26,6 +26,7 @@ STUDIES = {
         indicators={"rows": indicators.AttentionGradient(), "pixels": indicators.InputGradient()},
         layers={"rows": 1},
         randomised=(),
+        removals=(indicators.HideTokens(), indicators.ReplaceEmbeddings(), indicators.PaintPixels()),
         **at,
     ),
     "logit lens": lambda **at: study.LensSweep(batch=2, words=("answer",), **at),
@@ -54,14 +55,10 @@ def test_a_spec_says_whether_it_is_remote(unchecked):
         ModelSpec("x", remote=1)  # pyright: ignore[reportArgumentType]
 
 
-def test_a_comparison_that_needs_weights_is_refused(data: Samples) -> None:
-    comparison = interp.IndicatorComparison(
-        data=data, model=ModelSpec("x", remote=True), n_checked=0, removals=()
-    )
-    with pytest.raises(StudyError, match=r"^randomised of a comparison need the model's weights"):
+def test_a_comparison_that_shuffles_weights_is_refused(data: Samples) -> None:
+    comparison = interp.IndicatorComparison(data=data, model=ModelSpec("x", remote=True), n_checked=0)
+    with pytest.raises(StudyError, match=r"^randomised= shuffles the model's weights, and those on an NDIF"):
         comparison.replace(n_checked=4)
-    with pytest.raises(StudyError, match=r"^removals of a comparison need the model's weights"):
-        comparison.replace(removals=(indicators.HideTokens(),))
 
 
 @pytest.mark.slow
@@ -122,11 +119,24 @@ def test_a_lost_server_loses_no_finished_shard(server: Serving, tmp_path: Path) 
     assert again.equals(whole)
 
 
+class Tapped:
+    """An indicator that works on the model's own modules."""
+
+    name = "tapped"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"indicator": self.name}
+
+    def __call__(self, mllm: interp.Mllm, *_: Any, **__: Any) -> Any:
+        with mllm.tap():
+            raise AssertionError
+
+
 @pytest.mark.slow
 def test_what_needs_the_weights_ends_a_study(server: Serving, data: Samples, tmp_path: Path) -> None:
     spec = ModelSpec(server.folders["llava"], remote=True)
     comparison = interp.IndicatorComparison(
-        data=data, model=spec, indicators={"tokens": indicators.TokenKnockout()}, removals=(), randomised=()
+        data=data, model=spec, indicators={"own": Tapped()}, removals=(), randomised=()
     )
     with pytest.raises(ServerError, match="needs the model's weights on this machine"):
         comparison.run(tmp_path, progress=False)

@@ -131,7 +131,7 @@ def test_heads_and_layers_of_one_model_share_too(mllm: Mllm, tmp_path: Path, mad
 def test_a_model_whose_image_sees_the_question_runs_whole(tmp_path: Path, made: list[list[str]]) -> None:
     mllm = wrap(*family("paligemma"))
     study = base(mllm, data=samples(2))
-    assert not mllm.visibility.prefix_exact
+    assert mllm.visibility.attends == "prefix"
     result = Grid(study, edits={"none": (), "blind": [BLIND]}).run(tmp_path, progress=False)
     assert made == []
     assert result.cost.forwards.tolist() == [1, 1]

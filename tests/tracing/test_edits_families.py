@@ -35,7 +35,7 @@ from interp.tracing import (
     Trace,
     wrap,
 )
-from tests.covering import every_family
+from tests.covering import ATTENDING, every_family
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import Changes, Steps, greedy
 from tests.tracing.site_cells import Where
@@ -185,6 +185,7 @@ def test_one_sample_alone_is_edited_the_same(mllm, eager, tokens, masks):
         )
 
 
+@pytest.mark.by_default(family=ATTENDING)
 @pytest.mark.parametrize("family", every_family(maps="self"))
 def test_every_family_is_edited_the_same(family):
     """A score, a probability and the stream, in the prompt and in decode."""

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 import interp
 from interp.conformance.tiny import tiny
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
-from tests.covering import every_family
+from tests.covering import ATTENDING, every_family
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import Steps, greedy, layers_of
 
@@ -60,6 +60,7 @@ def test_rows_logits_and_tokens_are_eagers(mllm, steps, executor):
             assert_allclose(last[step, :, :, 0], row, atol=2e-6)
 
 
+@pytest.mark.by_default(mllm=ATTENDING)
 @pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 @pytest.mark.parametrize(
@@ -96,6 +97,7 @@ def test_knockouts_are_eagers_with_the_keys_taken_away(mllm, eager, executor, mo
                 assert (own.values[..., mask] == 0).all()
 
 
+@pytest.mark.by_default(mllm=ATTENDING)
 @pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 def test_after_a_prefix_everything_is_as_without(mllm, executor):
@@ -110,6 +112,7 @@ def test_after_a_prefix_everything_is_as_without(mllm, executor):
             assert_allclose(mine.rows, reference.rows, atol=2e-6)
 
 
+@pytest.mark.by_default(mllm=ATTENDING)
 def test_a_prefix_saves_the_image_where_that_is_exact(mllm):
     one = samples()[1]
     whole, after = mllm.trace([one]), mllm.trace(mllm.prefix([one]))
@@ -118,6 +121,7 @@ def test_a_prefix_saves_the_image_where_that_is_exact(mllm):
     assert saved == (0 if mllm.family == "paligemma" else tokens.image[-1] + 1)
 
 
+@pytest.mark.by_default(mllm=("gemma3", "llava_onevision", "paligemma", "qwen2_5_vl"))
 def test_another_prompt_is_encoded_as_if_it_were_the_first(mllm):
     again = mllm.encoder.again(mllm.encode(samples()), interp.GENERIC_PROMPT)
     fresh = mllm.encode(samples(), interp.GENERIC_PROMPT)
@@ -136,6 +140,7 @@ def test_the_questions_words_are_found(mllm):
         )
 
 
+@pytest.mark.by_default(mllm=("gemma3", "gemma4", "llava_onevision", "qwen2_5_vl"))
 def test_embeddings_are_what_the_first_layer_gets(mllm, eager):
     batch = mllm.encode(samples()[:1])
     entering = []
@@ -149,6 +154,7 @@ def test_embeddings_are_what_the_first_layer_gets(mllm, eager):
     assert_allclose(mllm.embeddings(batch), entering[0], atol=1e-5)
 
 
+@pytest.mark.by_default(mllm=("gemma4", "kimi_k25", "llava", "paligemma"))
 def test_the_door_opens(mllm, eager):
     batch = mllm.encode(samples()[:1])
     last = mllm.attention_layers[-1]
@@ -158,6 +164,7 @@ def test_the_door_opens(mllm, eager):
     assert_allclose(rows[0, :, 0], reference, atol=2e-6)
 
 
+@pytest.mark.by_default(mllm=("llama4", "llava", "qwen3_5"))
 def test_unwrapped_it_is_as_it_was(mllm):
     one = wrap(*tiny(mllm.family))
     inputs = mllm.encode(samples()).inputs

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,10 @@ def test_configs_that_cannot_be_read(copied, nothing_heavy):
     config.write_text(whole)
     change(copied, text_config={"model_type": "mystery"})
     says(copied, "transformers 5.23", "cannot read the config.json", "changed by hand")
+    if find_spec("timm") is None:
+        config.write_text(whole)
+        change(copied, model_type="gemma3n", vision_config={"model_type": "gemma3n_vision"})
+        says(copied, "needs a package that is not installed", "pip install timm")
 
 
 def test_options_that_do_not_fit_are_refused(saved):

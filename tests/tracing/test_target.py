@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from interp.tracing.execution import execute
 from numpy.testing import assert_allclose
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -19,6 +18,7 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Target, diff
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
 from interp.tracing.cost import Meter
+from interp.tracing.execution import execute
 from interp.tracing.target import ANSWER_ROWS, PROMPT_LAST, aims, answer_ids, forced
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import greedy
@@ -122,7 +122,7 @@ def test_a_prefix_up_to_the_last_row_serves_reads_of_it(mllm):
     assert_allclose(after.logits, whole.logits, atol=3e-5)
     for mine, reference in zip(after, whole, strict=True):
         assert_allclose(mine.rows, reference.rows, atol=2e-6)
-    if mllm.visibility.prefix_exact:
+    if mllm.visibility.attends != "prefix":
         assert after.cost.tokens == len(prefix)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,22 +13,12 @@ import torch
 from torch import Tensor
 
 from interp.conformance.tiny import tiny
+from interp.inputs.patch_map import PatchMap
+from interp.inputs.sample import Sample
 from interp.tracing import Mllm, wrap
 
-UNREAD = {
-    "fast_vlm",
-    "gemma4",
-    "gemma4_unified",
-    "got_ocr2",
-    "idefics2",
-    "kimi_k25",
-    "lfm2_vl",
-    "lighton_ocr",
-    "minicpmv4_6",
-    "mllama",
-    "molmo2",
-}
-"""Families whose tower is refused so far: of another form, or without patches of its own."""
+UNREAD = {"fast_vlm", "gemma3n", "gemma4_unified", "got_ocr2", "minicpmv4_6", "mllama", "molmo2"}
+"""Families whose tower is refused, with the reason: none, of convolutions, of other code, or with other sequences."""
 
 Change = Callable[[int, Tensor, np.ndarray], Tensor]
 """(layer, values (line, head, query, key), (line, position) places in the tower's order) → new values."""
@@ -55,13 +45,30 @@ def sharp(family: str) -> Mllm:
     return wrap(*sharpened(family))
 
 
+def shown(mllm: Mllm, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with as many images as the family takes."""
+    several = getattr(mllm.adapter, "several_images", True)
+    return [one for one in samples if several or len(one.images) == 1]
+
+
+def line_lengths(patches: Sequence[PatchMap]) -> list[int] | None:
+    """The `lengths` of an `EagerTower` for these samples."""
+    if not any(one.padded for one in patches):
+        return None
+    return np.concatenate([np.bincount(one.sequence) for one in patches]).tolist()
+
+
 @dataclass
 class EagerTower:
-    """An eager tower, never wrapped. `attentions` are its modules, layer by layer."""
+    """An eager tower, never wrapped. `attentions` are its modules, layer by layer.
+
+    `lengths`: how much of each line is no padding, of towers that pad lines at their ends.
+    """
 
     model: Any
     attentions: list[Any]
     weights: dict[int, list[Tensor]] = field(default_factory=dict)
+    lengths: list[int] | None = None
     scores: Change | None = None
     probabilities: Change | None = None
 
@@ -69,7 +76,8 @@ class EagerTower:
     def of(cls, family: str) -> EagerTower:
         model, _ = sharpened(family, "eager")
         wanted = ("q_proj", "qkv")
-        named = [one for name, one in model.named_modules() if "language_model" not in name]
+        others = ("language_model", "projector", "connector", "qformer")
+        named = [one for name, one in model.named_modules() if not any(part in name for part in others)]
         found = [one for one in named if any(hasattr(one, part) for part in wanted)]
         return cls(model, found)
 
@@ -82,15 +90,21 @@ class EagerTower:
 
     def dense(self, layer: int) -> np.ndarray:
         """(head, query, key) over the whole order of the tower, 0 between what is not in one call and row."""
-        calls = self.weights[layer]
-        n = sum(one.shape[0] * one.shape[2] for one in calls)
-        found, at = np.zeros((calls[0].shape[1], n, n), np.float32), 0
-        for one in calls:
-            for line in one:
-                size = line.shape[1]
-                found[:, at : at + size, at : at + size] = line.numpy()
-                at += size
+        lines = [line for one in self.weights[layer] for line in one]
+        sizes = self.lengths or [line.shape[1] for line in lines]
+        n, at = sum(sizes), 0
+        found = np.zeros((lines[0].shape[0], n, n), np.float32)
+        for line, size in zip(lines, sizes, strict=True):
+            found[:, at : at + size, at : at + size] = line[:, :size, :size].numpy()
+            at += size
         return found
+
+    def _padded(self, first: int, lines: int, n: int) -> np.ndarray:
+        """(line, position) in the tower's order of a call's lines, the `first`-th and on; −1 for padding."""
+        assert self.lengths is not None
+        starts = np.cumsum([0, *self.lengths])[first : first + lines, None]
+        own = np.array(self.lengths)[first : first + lines, None]
+        return np.where(np.arange(n) < own, starts + np.arange(n), -1)
 
     @contextmanager
     def _attending(self) -> Iterator[None]:
@@ -112,8 +126,12 @@ class EagerTower:
                 home = sys.modules[type(module).__module__]
                 return own[home](module, query, key, value, attention_mask, scaling=scaling, **options)
             lines, _, n, _ = query.shape
-            places = done[module] + np.arange(lines * n).reshape(lines, n)
-            done[module] += lines * n
+            if self.lengths is None:
+                places = done[module] + np.arange(lines * n).reshape(lines, n)
+                done[module] += lines * n
+            else:
+                places = self._padded(done[module], lines, n)
+                done[module] += lines
             scores = query @ key.transpose(-1, -2) * scaling
             if self.scores is not None:
                 scores = self.scores(layers[module], scores, places)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
@@ -44,7 +47,53 @@ def idefics2_processor() -> transformers.Idefics2Processor:
     )
 
 
+_ARIA_SIDE, _ARIA_PATCH = 490, 70
+"""Aria's image processor makes views of 490 or of 980 pixels, and no others."""
+
+
+class AriaForConditionalGeneration(transformers.AriaForConditionalGeneration):
+    """With queries that differ: transformers initialises them to zero."""
+
+    def __init__(self, config: transformers.AriaConfig) -> None:
+        super().__init__(config)
+        projector: Any = self.model.multi_modal_projector
+        torch.nn.init.normal_(projector.query)
+        for part in (projector.cross_attn.q_proj, projector.cross_attn.k_proj):
+            torch.nn.init.normal_(part.weight, std=0.4)  # so that the queries look at different patches
+
+
+def aria_config() -> transformers.AriaConfig:
+    """A tower of 7×7 patches a view, six queries, and a Llama with two of five experts a token."""
+    return transformers.AriaConfig(
+        vision_config={
+            **VISION,
+            "model_type": "idefics3_vision",
+            "image_size": _ARIA_SIDE,
+            "patch_size": _ARIA_PATCH,
+        },
+        text_config=text_config(
+            transformers.AriaTextConfig, moe_num_experts=5, moe_topk=2, moe_num_shared_experts=1
+        ),
+        projector_patch_to_query_dict={(_ARIA_SIDE // _ARIA_PATCH) ** 2: _LATENTS},
+        image_token_index=FIRST_SPECIAL,
+    )
+
+
+def aria_processor() -> transformers.AriaProcessor:
+    """Aria's own: the longer side resized to the view's, the rest padded at the right and the bottom."""
+    images = transformers.AriaImageProcessorPil(max_image_size=_ARIA_SIDE, min_image_size=_ARIA_PATCH)
+    made = transformers.AriaProcessor(
+        images,
+        tokenizer(image_token="<|img|>"),
+        chat_template=template("<|img|>"),
+        size_conversion={_ARIA_SIDE: _LATENTS},
+    )
+    made.images_kwargs = {"max_image_size": _ARIA_SIDE, "split_image": False}
+    return made
+
+
 FAMILIES = {
+    "aria": TinyFamily(AriaForConditionalGeneration, aria_config, aria_processor),
     "idefics2": TinyFamily(
         transformers.Idefics2ForConditionalGeneration, idefics2_config, idefics2_processor
     ),

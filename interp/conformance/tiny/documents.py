@@ -39,6 +39,52 @@ def deepseek_vl_processor() -> transformers.DeepseekVLProcessor:
     )
 
 
+class DeepseekVLHybridForConditionalGeneration(transformers.DeepseekVLHybridForConditionalGeneration):
+    """With a part of SAM's earlier features that is not zero, as transformers initialises it."""
+
+    def __init__(self, config: transformers.DeepseekVLHybridConfig) -> None:
+        super().__init__(config)
+        torch.nn.init.constant_(self.model.high_res_vision_alpha, 0.5)
+
+
+def deepseek_vl_hybrid_config() -> transformers.DeepseekVLHybridConfig:
+    """The same, and a SAM of 14×14 patches, whose features two convolutions bring to 7×7."""
+    small = deepseek_vl_config()
+    return transformers.DeepseekVLHybridConfig(
+        text_config=small.text_config,
+        vision_config=small.vision_config,
+        high_res_vision_config=transformers.SamVisionConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            output_channels=16,
+            image_size=2 * _DEEPSEEK_SIDE,
+            patch_size=_DEEPSEEK_PATCH,
+            window_size=7,
+            global_attn_indexes=[1],
+            mlp_dim=48,
+            initializer_range=0.1,
+        ),
+        image_token_id=FIRST_SPECIAL,
+        tie_word_embeddings=False,
+    )
+
+
+def deepseek_vl_hybrid_processor() -> transformers.DeepseekVLHybridProcessor:
+    """DeepSeek-VL's own for two towers: the image fitted into a square and padded, and that square shrunk."""
+    images = transformers.DeepseekVLHybridImageProcessorPil(
+        size={"height": _DEEPSEEK_SIDE, "width": _DEEPSEEK_SIDE},
+        high_res_size={"height": 2 * _DEEPSEEK_SIDE, "width": 2 * _DEEPSEEK_SIDE},
+        min_size=_DEEPSEEK_PATCH,
+    )
+    return transformers.DeepseekVLHybridProcessor(
+        images,
+        tokenizer(image_token="<image_placeholder>"),
+        chat_template=template("<image_placeholder>"),
+        num_image_tokens=(_DEEPSEEK_SIDE // _DEEPSEEK_PATCH) ** 2,
+    )
+
+
 _VIP_SIDE, _VIP_PATCH = 56, 14
 
 
@@ -236,6 +282,9 @@ def lighton_ocr_processor() -> Any:
 
 
 FAMILIES = {
+    "deepseek_vl_hybrid": TinyFamily(
+        DeepseekVLHybridForConditionalGeneration, deepseek_vl_hybrid_config, deepseek_vl_hybrid_processor
+    ),
     "deepseek_vl": TinyFamily(
         transformers.DeepseekVLForConditionalGeneration, deepseek_vl_config, deepseek_vl_processor
     ),

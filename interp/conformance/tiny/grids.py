@@ -25,6 +25,29 @@ from interp.models.processing.torch_images import gemma4_unified_images
 __all__ = ["FAMILIES"]
 
 _GEMMA4_PATCH, _GEMMA4_POOL = 4, 2
+_SLIDING, _FULL = "sliding_attention", "full_attention"
+_GEMMA4_LAYERS: dict[str, Any] = {
+    "layers": 5,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "num_global_key_value_heads": 1,
+    "attention_k_eq_v": True,
+    "sliding_window": 12,
+    "layer_types": [_SLIDING, _FULL, _SLIDING, _SLIDING, _FULL],
+    "num_kv_shared_layers": 2,
+    "use_bidirectional_attention": "vision",
+}
+_GEMMA4_IDS: dict[str, Any] = {
+    "audio_config": None,
+    "image_token_id": FIRST_SPECIAL,
+    "boi_token_id": FIRST_SPECIAL + 1,
+    "eoi_token_id": FIRST_SPECIAL + 2,
+    "audio_token_id": FIRST_SPECIAL + 3,
+    "boa_token_id": FIRST_SPECIAL + 4,
+    "eoa_token_index": FIRST_SPECIAL + 5,
+    "video_token_id": FIRST_SPECIAL + 6,
+    "tie_word_embeddings": False,
+}
 
 
 class Gemma4ForConditionalGeneration(transformers.Gemma4ForConditionalGeneration):
@@ -61,21 +84,12 @@ def gemma4_config() -> transformers.Gemma4Config:
     Layer 3 (sliding) shares the keys of layer 2, layer 4 (full) those of layer 1. Full layers have one key-value head,
     which is its keys too, of another size than the two of sliding layers.
     """
-    sliding, full = "sliding_attention", "full_attention"
     return transformers.Gemma4Config(
         text_config=text_config(
             transformers.Gemma4TextConfig,
-            layers=5,
-            head_dim=16,
-            global_head_dim=32,
-            num_global_key_value_heads=1,
-            attention_k_eq_v=True,
-            sliding_window=12,
-            layer_types=[sliding, full, sliding, sliding, full],
-            num_kv_shared_layers=2,
+            **_GEMMA4_LAYERS,
             hidden_size_per_layer_input=8,
             vocab_size_per_layer_input=VOCABULARY,
-            use_bidirectional_attention="vision",
         ),
         vision_config=transformers.Gemma4VisionConfig(
             **VISION,
@@ -85,15 +99,7 @@ def gemma4_config() -> transformers.Gemma4Config:
             pooling_kernel_size=_GEMMA4_POOL,
             position_embedding_size=512,
         ),
-        audio_config=None,
-        image_token_id=FIRST_SPECIAL,
-        boi_token_id=FIRST_SPECIAL + 1,
-        eoi_token_id=FIRST_SPECIAL + 2,
-        audio_token_id=FIRST_SPECIAL + 3,
-        boa_token_id=FIRST_SPECIAL + 4,
-        eoa_token_index=FIRST_SPECIAL + 5,
-        video_token_id=FIRST_SPECIAL + 6,
-        tie_word_embeddings=False,
+        **_GEMMA4_IDS,
     )
 
 
@@ -123,19 +129,10 @@ def gemma4_processor() -> Any:
 
 def gemma4_unified_config() -> transformers.Gemma4UnifiedConfig:
     """Cells of 2×2 patches projected by themselves, image blocks that see both ways, shared keys as in `gemma4`."""
-    sliding, full = "sliding_attention", "full_attention"
     return transformers.Gemma4UnifiedConfig(
         text_config=text_config(
             transformers.Gemma4UnifiedTextConfig,
-            layers=5,
-            head_dim=16,
-            global_head_dim=32,
-            num_global_key_value_heads=1,
-            attention_k_eq_v=True,
-            sliding_window=12,
-            layer_types=[sliding, full, sliding, sliding, full],
-            num_kv_shared_layers=2,
-            use_bidirectional_attention="vision",
+            **_GEMMA4_LAYERS,
         ),
         vision_config=transformers.Gemma4UnifiedVisionConfig(
             patch_size=_GEMMA4_PATCH,
@@ -144,15 +141,7 @@ def gemma4_unified_config() -> transformers.Gemma4UnifiedConfig:
             output_proj_dims=48,
             mm_posemb_size=70,
         ),
-        audio_config=None,
-        image_token_id=FIRST_SPECIAL,
-        boi_token_id=FIRST_SPECIAL + 1,
-        eoi_token_id=FIRST_SPECIAL + 2,
-        audio_token_id=FIRST_SPECIAL + 3,
-        boa_token_id=FIRST_SPECIAL + 4,
-        eoa_token_index=FIRST_SPECIAL + 5,
-        video_token_id=FIRST_SPECIAL + 6,
-        tie_word_embeddings=False,
+        **_GEMMA4_IDS,
     )
 
 

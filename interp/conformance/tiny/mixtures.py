@@ -1,4 +1,4 @@
-"""Tiny models of the families with a mixture of experts, and of their dense kin of the same image part."""
+"""Tiny models of the families with a mixture of experts, and of dense ones with the same image part."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ class _Node:
         self.left = 0
 
     def add(self, values: tuple[Hashable, ...], place: int, seed: int) -> None:
+        """Adds a candidate below the parts that its values name."""
         self.left += 1
         if values:
             self.parts.setdefault(values[0], _Node()).add(values[1:], place, seed)
@@ -47,6 +48,7 @@ class _Node:
             self.places.append((lottery(str(seed), str(place)), place))
 
     def draw(self, seed: int) -> int:
+        """Removes a candidate of the part that was drawn from least, and returns its place."""
         self.left -= 1
         if not self.parts:
             self.places.sort(reverse=True)

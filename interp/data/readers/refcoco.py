@@ -143,6 +143,7 @@ class _Instances:
 
     @classmethod
     def read(cls, path: Path) -> _Instances:
+        """The boxes and files of an instances.json; raises `DataError` where it is none."""
         content = read_json(path, dict)
         parts = [content.get(part) for part in ("annotations", "images")]
         if not all(isinstance(part, list) and all(isinstance(one, dict) for one in part) for part in parts):

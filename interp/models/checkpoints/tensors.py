@@ -103,6 +103,7 @@ class _Safe:
         return self.file.get_tensor(name)
 
     def meta(self, name: str) -> Tensor:
+        """A tensor of the same shape and dtype on the device meta; nothing is read."""
         part = self.file.get_slice(name)
         return torch.empty(part.get_shape(), dtype=_DTYPES[part.get_dtype()], device="meta")
 
@@ -111,6 +112,7 @@ class _Pickled(dict[str, Tensor]):
     """The tensors of a `.bin` file, mapped from disk."""
 
     def meta(self, name: str) -> Tensor:
+        """The tensor itself, which is mapped from disk and not read."""
         return self[name]
 
 

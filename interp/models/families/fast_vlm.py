@@ -17,6 +17,7 @@ class FastVlm(Llava):
     model_types = ("fast_vlm",)
     layout = "one row-major grid of a tower of convolutions; the image cropped, padded or squashed, by its processor"
     examples = ("KamilaMila/FastVLM-0.5B", "KamilaMila/FastVLM-7B")
+    unread_tower = "it is made of convolutions and of attention in timm's own code"
 
     def cell(self, processor: Any, config: Any) -> tuple[int, int]:
         """Returns the tower's stride, in pixels; its config does not name it."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
+from interp.inputs.patch_map import Patches
 from interp.models.base import Attends, Family
 from interp.models.resizing import agree, setting
 
@@ -64,6 +66,16 @@ class Gemma4(Family):
             window = pulled_back((0, 0, grid[1] * pool, grid[0] * pool), size, (cols, rows))
             parts.append(lay(size, grid, window))
         return concatenate(parts)
+
+    def patches_along(self, config: Any) -> int:
+        """Returns the side of the average pool."""
+        return int(config.vision_config.pooling_kernel_size)
+
+    def patches(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns the patches of each image, a line of its own in the tower, which padding follows."""
+        return replace(super().patches(sizes, inputs, processor, config), padded=True)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns Gemma 4's turns, without thinking."""

@@ -12,8 +12,8 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate
 from interp.models.anyres import squares
 from interp.models.base import Family
-from interp.models.resizing import check_views, halved_twice, one_image, squashed_size, tile_windows, whole
-from interp.models.tiled_canvas import canvas_of
+from interp.models.resizing import halved_twice, one_image, tile_windows, whole
+from interp.models.tiled_canvas import canvas_of, squashed_tiles
 
 __all__ = ["GotOcr2"]
 
@@ -30,6 +30,7 @@ class GotOcr2(Family):
     model_types = ("got_ocr2",)
     layout = "the page squashed to a square, one row-major grid; cells centred on every fourth patch; on request tiles"
     examples = ("stepfun-ai/GOT-OCR-2.0-hf",)
+    unread_tower = "it is SAM's, whose attention is computed in code of its own, with positions in the scores"
     nested_images: ClassVar[bool] = False
 
     def footprints(
@@ -40,11 +41,7 @@ class GotOcr2(Family):
         Raises:
             ModelError: The tiles do not fit the tower, or the pixel values do not follow from the settings.
         """
-        tiles = [squashed_size(size, processor, self.name) for size in sizes]
-        canvases = [canvas_of(size, processor) for size in sizes]
-        counts = [cols * rows + (cols * rows > 1) for cols, rows in canvases]
-        views = [tile for tile, count in zip(tiles, counts, strict=True) for _ in range(count)]
-        check_views(inputs, views, sizes, processor)
+        tiles, canvases = squashed_tiles(sizes, inputs, processor, self.name, canvas_of)
         edges = [_edges(tile, config) for tile in tiles]
         return concatenate([_laid(*one) for one in zip(sizes, canvases, edges, strict=True)])
 

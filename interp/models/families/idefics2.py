@@ -10,9 +10,11 @@ from torch import nn
 from transformers.image_utils import SizeDict
 from transformers.models.idefics2.image_processing_pil_idefics2 import get_resize_output_image_size
 
-from interp.inputs.footprints import Footprints, Size, Window, concatenate, lay, pulled_back
+from interp.inputs.footprints import Footprints, Size, Window, concatenate
+from interp.inputs.patch_map import Patches
 from interp.models.base import Family, Resampler
-from interp.models.resizing import agree, blank, one_image, pixel_size, whole
+from interp.models.resizing import agree, blank, in_corner, one_image, pixel_size, whole
+from interp.models.vision_patches import patches_of_latents, split_views
 
 __all__ = ["Idefics2"]
 
@@ -67,13 +69,23 @@ class Idefics2(Family):
             [
                 one_image(
                     [
-                        _patches(size, box, view, patch, grid, len(own) == 1 or i == 4)
+                        in_corner(
+                            size, box, view, patch, grid, "global" if len(own) == 1 or i == 4 else "tile"
+                        )
                         for i, (box, view) in enumerate(own)
                     ]
                 )
                 for size, own in zip(sizes, views, strict=True)
             ]
         )
+
+    def patches(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns the patches of each view, those of padding without an area; no latent is made of them one by one."""
+        found = self.latent_patches(sizes, inputs, processor, config)
+        n = len(self.footprints(sizes, inputs, processor, config))
+        return patches_of_latents(split_views(found, inputs), n)
 
     def resampler(self, model: nn.Module) -> Resampler:
         """Returns the perceiver; its layers attend to the patches and, after them, to the latents."""
@@ -104,18 +116,3 @@ def _views(size: Size, settings: Any) -> list[tuple[Window, Size]]:
         rows, cols = get_resize_output_image_size(blank(own), limits) if settings.do_resize else own[::-1]
         found.append((box, (int(cols), int(rows))))
     return found
-
-
-def _patches(
-    size: Size, box: Window, view: Size, patch: int, grid: tuple[int, int], all_of_it: bool
-) -> Footprints:
-    """Returns a grid over one view; patches that are not wholly of it have no area."""
-    rows, cols = view[1] // patch, view[0] // patch
-    boxes = np.full((*grid, 4), np.nan)
-    own = (int(box[2] - box[0]), int(box[3] - box[1]))
-    x0, y0, x1, y1 = pulled_back((0, 0, cols * patch, rows * patch), own, view)
-    window = (box[0] + x0, box[1] + y0, box[0] + x1, box[1] + y1)
-    boxes[:rows, :cols] = lay(size, (rows, cols), window).boxes.reshape(rows, cols, 4)
-    n = grid[0] * grid[1]
-    name = "global" if all_of_it else "tile"
-    return Footprints(boxes.reshape(n, 4), None, np.full(n, name), np.zeros(n, int))

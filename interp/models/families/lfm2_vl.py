@@ -9,8 +9,10 @@ from torch import nn
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
+from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.models.base import Family
 from interp.models.resizing import agree, one_image, setting, tile_windows, whole
+from interp.models.vision_patches import merged, subdivided
 
 __all__ = ["Lfm2Vl"]
 
@@ -33,7 +35,6 @@ class Lfm2Vl(Family):
         "then a thumbnail"
     )
     examples = ("LiquidAI/LFM2-VL-1.6B", "LiquidAI/LFM2-VL-450M")
-    unread_tower = "its images and tiles are padded to one length, and padding is no patch of any of them"
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
         """Returns the language model's layers.
@@ -70,6 +71,19 @@ class Lfm2Vl(Family):
         for size, one in zip(sizes, views, strict=True):
             parts.append(one_image([lay(size, grid, window, view=name) for window, grid, name in one]))
         return concatenate(parts)
+
+    def patches(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns the patches of each image or tile, a line of its own in the tower, which padding may follow."""
+        cell, factor = _cell(processor, config), int(config.downsample_factor)
+        sequences, weights = [], []
+        for number, size in enumerate(sizes):
+            for window, grid, name in _views(size, processor, cell):
+                cells = lay(size, grid, window, view=name, image=number)
+                sequences.append(TowerSequence(subdivided(cells, grid, factor)))
+                weights.append(merged(grid, factor))
+        return Patches(tuple(sequences), (), PatchWeights.stacked(weights), padded=True)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML, the images first."""

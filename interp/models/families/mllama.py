@@ -35,6 +35,9 @@ class Mllama(Family):
         "class token and a row-major grid"
     )
     examples = ("meta-llama/Llama-3.2-11B-Vision-Instruct", "meta-llama/Llama-3.2-90B-Vision-Instruct")
+    unread_tower = (
+        "its layers attend over all tiles of an image at once, with a class token and padding after each"
+    )
 
     def footprints(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any

@@ -33,6 +33,7 @@ class Molmo2(Family):
     )
     attends = "images"
     examples = ("allenai/Molmo2-8B", "allenai/Molmo2-4B")
+    unread_tower = "its crops overlap, so that a place of the image has patches in several of them"
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
         """Returns the positions from each start token of a view to its end token, both included."""

@@ -14,14 +14,13 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.models.base import Family
 from interp.models.resizing import (
-    check_views,
     one_image,
     seen_part,
     setting,
-    squashed_size,
     tile_windows,
     whole,
 )
+from interp.models.tiled_canvas import squashed_tiles
 
 __all__ = ["Ovis2"]
 
@@ -50,11 +49,7 @@ class Ovis2(Family):
         Raises:
             ModelError: The tiles do not fit the tower, or the pixel values do not follow from the settings.
         """
-        tiles = [squashed_size(size, processor, self.name) for size in sizes]
-        canvases = [_canvas(size, processor) for size in sizes]
-        counts = [cols * rows + (cols * rows > 1) for cols, rows in canvases]
-        views = [tile for tile, count in zip(tiles, counts, strict=True) for _ in range(count)]
-        check_views(inputs, views, sizes, processor)
+        tiles, canvases = squashed_tiles(sizes, inputs, processor, self.name, _canvas)
         edge = int(config.vision_config.patch_size) * int(config.vision_config.hidden_stride)
         parts = [
             _laid(size, canvas, _tokens_along(tile, config), (edge, edge), tile)

@@ -8,21 +8,19 @@ import logging
 import os
 import socket
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from interp.errors import RunError
 from interp.run.prepare import Unit
 from interp.run.workers.options import Workers
+from interp.run.workers.private_ray import PrivateRay, quiet_and_patient, show_token
 from interp.run.workers.worker import Message, Worker, about_this_process
 
-__all__ = ["RayCluster", "packed_with_code", "quiet_and_patient"]
+__all__ = ["RayCluster", "packed_with_code"]
 
 TICK = 1.0
 """Seconds between two looks at whether a worker could be placed."""
-START = 300.0
-"""Seconds that a private Ray has to start."""
 CONNECT = 10.0
 """Seconds that a cluster's machine has to answer."""
 SLOW = 20.0
@@ -57,8 +55,7 @@ class RayCluster:
     ) -> None:
         self._ray, self._gpus, self._threads, self._say = _ray(), float(workers.gpus or 0), threads, say
         self._joined = not self._ray.is_initialized()
-        if self._joined:
-            _join(self._ray, str(workers.address), n)
+        self._private = _joined(self._ray, str(workers.address), n) if self._joined else None
         self._actor = self._ray.remote(RemoteWorker).options(
             num_cpus=1, num_gpus=self._gpus, max_restarts=0, scheduling_strategy="SPREAD"
         )
@@ -118,13 +115,16 @@ class RayCluster:
             self._say(f"waiting for Ray to place a worker with {wants}; the cluster has {there}.")
 
     def close(self, *, kill: bool) -> None:
-        """Ends all actors, and this process's part in the cluster if it began here."""
-        del kill  # an actor holds nothing that could be lost
+        """Ends all actors, and this process's part in the cluster if it began here; with `kill`, messages are kept."""
         for actor in self._actors.values():
             with contextlib.suppress(Exception):
                 self._ray.kill(actor)
         if self._joined:
             self._ray.shutdown()
+        if self._private is not None:
+            self._private.close(leave_messages=kill)
+            if kill:
+                self._say(f"Ray's own messages are in {self._private.folder}/session_latest/logs.")
 
 
 class RemoteWorker:
@@ -172,18 +172,25 @@ def _ray() -> Any:
         ) from error
 
 
-def _join(ray: Any, address: str, n: int) -> None:
-    """Starts a private Ray or joins a cluster, without its dashboard, its statistics and its lines in the output."""
-    private = (
-        {"num_cpus": max(n, os.cpu_count() or 1), "include_dashboard": False} if address == "local" else {}
-    )
+def _joined(ray: Any, address: str, n: int) -> PrivateRay | None:
+    """Joins a cluster, or a private Ray, which it starts and returns; Ray prints nothing and sends no statistics."""
+    private = None
     try:
         _check_reachable(address)
+        if address == "local":
+            private = PrivateRay(max(n, os.cpu_count() or 1))
+            show_token()
         with quiet_and_patient():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
-    except Exception as error:
+            found = address if private is None else private.address
+            ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
+        return private
+    except BaseException as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
+        if private is not None:
+            private.close()
+        if not isinstance(error, Exception):
+            raise
         said = " ".join(str(error).split())[:800]
         raise RunError(f"expected to use Ray at {address!r}, got: {said}. {_advice(address)}") from error
 
@@ -202,65 +209,3 @@ def _advice(address: str) -> str:
         'Start a cluster with `ray start --head` and run this on one of its machines, or pass address="local" for a '
         "private Ray. If the cluster asks for a token, set RAY_AUTH_MODE to token and copy its ~/.ray/auth_token here."
     )
-
-
-@contextlib.contextmanager
-def quiet_and_patient() -> Iterator[None]:
-    """Ray begins without sending statistics home, without printing its nodes' messages, and with time to start.
-
-    Ray has no options for the latter two: it prints into a script's output whenever a worker dies, and gives up a
-    node that does not start within 30 s, which a busy machine may take.
-    """
-    services = importlib.import_module("ray._private.services")
-    with (
-        _environment("RAY_USAGE_STATS_ENABLED", "0"),
-        _environment("RAY_agent_register_timeout_ms", f"{1000 * START:.0f}"),
-        _replaced(importlib.import_module("ray._private.worker"), "listen_error_messages", lambda *_: None),
-        _replaced(services, "get_node", _patient(getattr(services, "get_node", None))),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _patient(look: Any) -> Callable[..., Any]:
-    """The function, called again until it raises no `RuntimeError`, for `START` seconds at most."""
-
-    def looked(*args: Any, **options: Any) -> Any:
-        until = time.monotonic() + START
-        while True:
-            try:
-                return look(*args, **options)
-            except RuntimeError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.1)
-
-    return looked
-
-
-@contextlib.contextmanager
-def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """Replaces a function of Ray's for the block, where this version of Ray has it."""
-    before = getattr(module, name, None)
-    if before is None:
-        yield
-        return
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

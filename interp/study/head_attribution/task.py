@@ -14,13 +14,13 @@ from interp.errors import SampleError
 from interp.inputs.prompt import Target
 from interp.run import Outcome
 from interp.study.first_token import answer_columns
+from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import TableRows, suitable_threads
 from interp.study.transformer_lens import LensTask
 from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant
 
 __all__ = ["AttributionTask"]
 
-NAME = pa.dictionary(pa.int32(), pa.string())
 SCORES = pa.schema(
     [
         ("index", pa.int64()),
@@ -33,11 +33,7 @@ SCORES = pa.schema(
 )
 SAMPLES = pa.schema(
     [
-        ("index", pa.int64()),
-        ("sample", pa.string()),
-        ("group", pa.string()),
-        ("question", pa.string()),
-        ("answer", pa.string()),
+        *SAMPLE_FIELDS,
         ("token", pa.string()),
         ("token_id", pa.int64()),
         ("logit", pa.float64()),
@@ -76,6 +72,7 @@ class AttributionTask(LensTask):
                 together = self._attributed([data[index] for index in indices], Target("greedy"))
 
             def rows(place: int, index: int) -> TableRows:
+                """A sample's rows, from the batch's attribution or from its own."""
                 if together is not None:
                     return self._rows(index, together[place], together.logits.values[place], costs)
                 if data[index].answer is None:

@@ -132,16 +132,12 @@ def check_randomised(name: str, value: Any) -> None:
             raise StudyError(f"{name} holds shares of the layers in (0, 1], and {ALL!r}; got {share!r}.")
 
 
-def check_weights(
-    model: Any, removals: Sequence[Any], randomised: Sequence[Any], n_checked: int | None
-) -> None:
-    """Nothing that needs the weights here, where a server keeps them."""
-    shuffled = randomised if n_checked != 0 else ()
-    asked = [name for name, value in (("removals", removals), ("randomised", shuffled)) if value]
-    if asked and is_remote(model):
+def check_weights(model: Any, randomised: Sequence[Any], n_checked: int | None) -> None:
+    """No shuffled weights where a server has the model."""
+    if randomised and n_checked != 0 and is_remote(model):
         raise StudyError(
-            f"{' and '.join(asked)} of a comparison need the model's weights on this machine, and they are on an NDIF "
-            "server. Pass removals=() and randomised=(), or a model without remote=True."
+            "randomised= shuffles the model's weights, and those on an NDIF server are the same for all who use it. "
+            "Pass randomised=(), or a model without remote=True."
         )
 
 

@@ -164,7 +164,7 @@ class IndicatorComparison(Study[IndicatorResult]):
         """Refuse labels of no indicator, truths that samples lack, shares that are no steps, weights elsewhere."""
         check_layers(self.layers, self.indicators)
         check_few(self.few, self.indicators)
-        check_weights(self.model, self.removals, self.randomised, self.n_checked)
+        check_weights(self.model, self.randomised, self.n_checked)
         if not set(self.erased) <= set(self.steps):
             raise StudyError(f"erased are some of the steps {self.steps!r}; got {self.erased!r}.")
         check_truth(self.data, self.truth)

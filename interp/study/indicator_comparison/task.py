@@ -21,12 +21,12 @@ from interp.run.task import failure
 from interp.study.indicator_comparison.checks import other_questions
 from interp.study.indicator_comparison.indicator_maps import Found, Ledger, MapMaker
 from interp.study.indicator_comparison.removal_curves import CURVES, Curves, measured, run_removal
+from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.study.truth import BOXES, inside_of, truth_boxes, truth_identity
 
 __all__ = ["CURVE", "MAPS", "QUESTION", "SAMPLES", "SCORES", "WEIGHTS", "IndicatorTask"]
 
-NAME = pa.dictionary(pa.int32(), pa.string())
 SCORES = pa.schema(
     [
         ("index", pa.int64()),
@@ -51,11 +51,7 @@ CURVE = pa.schema(
 """`value`: the target in nats."""
 SAMPLES = pa.schema(
     [
-        ("index", pa.int64()),
-        ("sample", pa.string()),
-        ("group", pa.string()),
-        ("question", pa.string()),
-        ("answer", pa.string()),
+        *SAMPLE_FIELDS,
         ("predicted", pa.string()),
         ("other_question", pa.string()),
         ("n_tokens", pa.int32()),

@@ -17,6 +17,7 @@ from interp.run import FAILURES, Outcome, Plan, make_plan
 from interp.run.task import failure
 from interp.study.first_token import FirstToken, first_token
 from interp.study.knockout_sweep.flows import Flow, Window
+from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.target import log_probabilities
 from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant, VariantLogits
@@ -24,7 +25,6 @@ from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant, Varian
 __all__ = ["KnockoutTask"]
 
 SHARD = 8
-NAME = pa.dictionary(pa.int32(), pa.string())
 PASSES = pa.schema(
     [
         ("index", pa.int64()),
@@ -41,11 +41,7 @@ PASSES = pa.schema(
 """`logprob`: of the followed token, nats. `correct`, `flipped`: of the likeliest token. `head` is null for all."""
 SAMPLES = pa.schema(
     [
-        ("index", pa.int64()),
-        ("sample", pa.string()),
-        ("group", pa.string()),
-        ("question", pa.string()),
-        ("answer", pa.string()),
+        *SAMPLE_FIELDS,
         ("predicted", pa.string()),
         ("token", pa.string()),
         ("token_id", pa.int64()),

@@ -18,6 +18,7 @@ from interp.run.columns import Columns, TableRows
 from interp.run.task import failure
 from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, moved_masks
 from interp.study.first_token import answer_columns
+from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import SamplesTask
 from interp.study.truth import MASKS, inside_of, lost_share
 
@@ -26,7 +27,6 @@ __all__ = ["AFTER_THE_PASS", "SweepTask"]
 AFTER_THE_PASS = ("metrics", "rule", "seed")
 """Fields of a sweep that only say what is computed from its maps."""
 
-NAME = pa.dictionary(pa.int32(), pa.string())
 SCORES = pa.schema(
     [
         ("index", pa.int64()),
@@ -38,11 +38,7 @@ SCORES = pa.schema(
 )
 SAMPLES = pa.schema(
     [
-        ("index", pa.int64()),
-        ("sample", pa.string()),
-        ("group", pa.string()),
-        ("question", pa.string()),
-        ("answer", pa.string()),
+        *SAMPLE_FIELDS,
         ("predicted", pa.string()),
         ("correct", pa.bool_()),
         ("logprob", pa.float64()),

@@ -15,6 +15,7 @@ from interp.metrics import auroc
 from interp.run import FAILURES, Outcome
 from interp.run.task import failure
 from interp.study.first_token import answer_columns
+from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import TableRows, suitable_threads
 from interp.study.transformer_lens import LensTask
 from interp.study.truth import tokens_inside
@@ -23,7 +24,6 @@ __all__ = ["OTHERS", "OWN", "WORDS", "LensSweepTask"]
 
 WORDS = ("label", "answer")
 OWN, OTHERS = "own word", "another's word"
-NAME = pa.dictionary(pa.int32(), pa.string())
 SCORES = pa.schema(
     [
         ("index", pa.int64()),
@@ -36,11 +36,7 @@ SCORES = pa.schema(
 )
 SAMPLES = pa.schema(
     [
-        ("index", pa.int64()),
-        ("sample", pa.string()),
-        ("group", pa.string()),
-        ("question", pa.string()),
-        ("answer", pa.string()),
+        *SAMPLE_FIELDS,
         ("label", pa.string()),
         ("predicted", pa.string()),
         ("correct", pa.bool_()),

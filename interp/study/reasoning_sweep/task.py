@@ -16,6 +16,7 @@ from interp.errors import SampleError
 from interp.inputs.answers import is_right
 from interp.inputs.prompt import Target
 from interp.run import Outcome, Plan, make_plan
+from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Batch, Knockout, Site
 from interp.tracing.cost import Cost
@@ -27,17 +28,12 @@ SHARES = tuple(tenth / 10 for tenth in range(11))
 TOLERANCE = 0.1
 """Nats; a smaller change of the answer's log-probability is called none."""
 SHARD = 8
-NAME = pa.dictionary(pa.int32(), pa.string())
 SCORES = pa.schema(
     [("index", pa.int64()), ("seen", pa.float64()), ("measure", NAME), ("value", pa.float64())]
 )
 SAMPLES = pa.schema(
     [
-        ("index", pa.int64()),
-        ("sample", pa.string()),
-        ("group", pa.string()),
-        ("question", pa.string()),
-        ("answer", pa.string()),
+        *SAMPLE_FIELDS,
         ("reasoning", pa.string()),
         ("said", pa.string()),
         ("correct", pa.bool_()),

@@ -23,6 +23,7 @@ from interp.metrics import attention_ratio
 from interp.run import Outcome, ProcessCache, digest
 from interp.study.first_token import answer_columns
 from interp.study.prefix_cost import billed
+from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Cost, Edit, Rows, Site
 
@@ -88,15 +89,10 @@ def over(question: Weights, generic: Weights) -> Weights:
 PLAIN: Method = Plain()
 TIMES = ("before", "after")
 SPENT = ("seconds", "forwards", "backwards", "tokens")
-NAME = pa.dictionary(pa.int32(), pa.string())
 SCORES = pa.schema([("index", pa.int64()), ("measure", NAME), ("when", NAME), ("value", pa.float64())])
 SAMPLES = pa.schema(
     [
-        ("index", pa.int64()),
-        ("sample", pa.string()),
-        ("group", pa.string()),
-        ("question", pa.string()),
-        ("answer", pa.string()),
+        *SAMPLE_FIELDS,
         ("text_before", pa.string()),
         ("text_after", pa.string()),
         ("correct_before", pa.bool_()),

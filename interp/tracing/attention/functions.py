@@ -1,4 +1,4 @@
-"""The attention functions of transformers, each under a name of its own that does as it does and taps where armed.
+"""transformers' attention functions under names of our own, which call them and tap armed modules.
 
 transformers derives much from an implementation's name: which masks are made, whether "flash" takes part, which
 kernels are loaded. Our names keep what is derived, and the original functions are called under their own names.

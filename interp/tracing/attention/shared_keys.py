@@ -1,4 +1,4 @@
-"""Attention of many variants of one prompt side by side: shared keys before them, each with cells of its own hidden."""
+"""Attention of many variants of one prompt side by side: they share its keys, and each hides cells of its own."""
 
 from __future__ import annotations
 
@@ -79,10 +79,14 @@ class SharedKeys:
             return self._shared(call), None
         if self.hidden is None:
             return original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)
+        return self.of_whole_prompts(call, self.hidden), None
+
+    def of_whole_prompts(self, call: Call, hidden: HiddenCells) -> Float[Tensor, "variant row head dim"]:
+        """The output of a call over whole prompts, without shared keys."""
         n, n_heads, n_rows, _ = call.queries.shape
-        size = (1 if self.hidden.heads is None else n_heads) * n_rows * call.n_keys
+        size = (1 if hidden.heads is None else n_heads) * n_rows * call.n_keys
         parts = _chunks(n, max(1, CHUNK_BYTES // size))
-        return torch.cat([self._whole(call, self.hidden, part) for part in parts]), None
+        return torch.cat([self._whole(call, hidden, part) for part in parts])
 
     def _whole(self, call: Call, hidden: HiddenCells, part: slice) -> Float[Tensor, "variant row head dim"]:
         """The output of some variants of a whole prompt."""

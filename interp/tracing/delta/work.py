@@ -1,4 +1,4 @@
-"""What an armed gated DeltaNet layer does: rows read, tokens' writes erased for some rows, in both kinds of pass."""
+"""Work in gated DeltaNet layers: reads rows, and erases tokens' writes for some rows, in both kinds of pass."""
 
 from __future__ import annotations
 

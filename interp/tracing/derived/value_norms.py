@@ -1,4 +1,4 @@
-"""How long the vectors are that image tokens send to the last row: ‖A_j V_j W_O‖ of every head, without S×S."""
+"""Norms of the vectors that image tokens send to the last row: ‖A_j V_j W_O‖ of every head, without S×S."""
 
 from __future__ import annotations
 

@@ -116,6 +116,14 @@ class Encoder:
             single = self._single(sample, prompt, settings, seen)
             self.processed.ready[id(sample), prompt] = self._key(sample, settings), single
 
+    def text(self, sample: Sample, prompt: Prompt) -> str:
+        """The rendered prompt of a sample, image placeholders not expanded; its images are not processed.
+
+        Raises:
+            PromptError: A prompt that cannot be rendered or holds the image placeholder.
+        """
+        return render(sample, prompt, self.processor, self.adapter).text
+
     @property
     def settings(self) -> str:
         """All that the processor is set to, as text."""
@@ -178,7 +186,10 @@ class Encoder:
             positions, cross = self.adapter.cross_keys(found, positions, self.config)  # pyright: ignore
             spans = [[]]  # a placeholder stays one token
         told = spans is not None
-        if spans is None and offsets is not None and getattr(self.adapter, "maps", "self") == "composed":
+        if getattr(self.adapter, "leading_images", False) and offsets is not None:
+            offsets[0, positions] = 0  # the rest is the text as it was
+            spans = [[]]
+        elif spans is None and offsets is not None and getattr(self.adapter, "maps", "self") == "composed":
             spans = grown_at_once(
                 rendered.laid, getattr(self.processor, "image_token", None), offsets[0].numpy()
             )
@@ -201,12 +212,13 @@ class Encoder:
         )
         known: Any = spans if located and told and cross is None else None
         expansions = tuple(span["replacement"] for span in known[0]) if known else None
+        return Encoded(rendered, found, tokens, expansions, self._images_of(sample, found, settings))
+
+    def _images_of(self, sample: Sample, found: Mapping[str, Tensor], settings: str | None) -> Images:
+        """The part of a sample's inputs that stays when only the words change."""
         made = {name: value for name, value in found.items() if name not in PER_TOKEN}
         prints = _fingerprints(sample)
-        images_only = Images(
-            made, None if prints is None else (settings or _settings(self.processor), prints)
-        )
-        return Encoded(rendered, found, tokens, expansions, images_only)
+        return Images(made, None if prints is None else (settings or _settings(self.processor), prints))
 
     def _repeats(self, whole: Encoded) -> bool:
         """Whether the words alone give the same encoding again, without the processor and its images.
@@ -321,22 +333,12 @@ class Encoder:
         lengths = [single.tokens.length for single in singles]
         pad = max(lengths) - np.array(lengths)
         pad_id = getattr(self.processor.tokenizer, "pad_token_id", None) or 0
-        inputs: dict[str, Tensor] = {}
-        for name in input_names(single.inputs for single in singles):
-            if images is not None and name in images:
-                inputs[name] = images[name]
-                continue
-            values = [single.inputs[name] for single in singles if name in single.inputs]
-            if name in PER_TOKEN:
-                joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
-            elif name in PER_ROW:
-                joined = left_padded(alike([value[0] for value in values]), 0)
-            else:
-                check_joinable(name, values, samples, self.adapter.name)
-                joined = self._joined_images(name, [one for one in singles if name in one.inputs])
-            cast = joined.is_floating_point() and not kept_whole(name)
-            dtype = self.dtype if cast else joined.dtype
-            inputs[name] = joined.to(device=self.device, dtype=dtype)
+        inputs = {
+            name: images[name]
+            if images is not None and name in images
+            else self._joined_input(name, samples, singles, pad_id)
+            for name in input_names(single.inputs for single in singles)
+        }
         positions = self.positions(inputs)
         if positions.ndim == 2:
             inputs["position_ids"] = positions
@@ -356,6 +358,21 @@ class Encoder:
         )
         batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
         return batch
+
+    def _joined_input(
+        self, name: str, samples: Sequence[Sample], singles: Sequence[Encoded], pad_id: int
+    ) -> Tensor:
+        """One input of all samples, where and as the model takes it."""
+        values = [single.inputs[name] for single in singles if name in single.inputs]
+        if name in PER_TOKEN:
+            joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
+        elif name in PER_ROW:
+            joined = left_padded(alike([value[0] for value in values]), 0)
+        else:
+            check_joinable(name, values, samples, self.adapter.name)
+            joined = self._joined_images(name, [one for one in singles if name in one.inputs])
+        cast = joined.is_floating_point() and not kept_whole(name)
+        return joined.to(device=self.device, dtype=self.dtype if cast else joined.dtype)
 
     def _joined_images(self, name: str, singles: Sequence[Encoded]) -> Tensor:
         """An input without one value per token of all samples; families may say how theirs are joined."""

@@ -70,7 +70,8 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     check_text(f"the text of sample {sample.id}", given.user, PromptError)
     write = partial(_written, sample, prompt, processor, adapter)
     text = write(given)
-    _check_placeholders(text, sample, processor)
+    if not getattr(adapter, "leading_images", False):
+        _check_placeholders(text, sample, processor)
     _check_special(sample, prompt, processor)
     nested = getattr(adapter, "nested_images", True) and sample.video is None
     lay = partial(_laid_out, processor, n_images=len(sample.images) if nested else 0)

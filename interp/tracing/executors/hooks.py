@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -122,7 +123,11 @@ class Installation:
         device = (
             {} if getattr(self.hf, "hf_device_map", None) else {"device": self.hf.device}
         )  # moves nothing
-        made = TransformersModel(self.hf, task="image-text-to-text", processor=processor, **device)
+        with (
+            warnings.catch_warnings()
+        ):  # of a Q-Former's parts; nothing here asks for them by nnsight's names
+            warnings.filterwarnings("ignore", message="Module .* has a submodule named 'output'")
+            made = TransformersModel(self.hf, task="image-text-to-text", processor=processor, **device)
         self._added = {module: frozenset(module.__dict__) - old for module, old in self._attributes.items()}
         return made
 

@@ -61,13 +61,7 @@ def source_pass(
     seen = [(attention_call(attention), finish) for attention, finish in tower]
     # nnsight wants an input; `one_pass` has its own, which need not be rows of tokens
     with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
-        for call, finish in seen:
-            positional, kwargs = as_unified(*call.inputs)
-            output = call.output
-            finished = finish(
-                Call.of(positional[0], positional[1:4], positional[4], kwargs), output[0], kwargs
-            )
-            call.output = (finished, *output[1:])
+        carry_out_tower(seen)
         for i in sorted({*calls, *routing, *streams}):
             own = work.get(i)
             if isinstance(own, DeltaWork):
@@ -76,7 +70,7 @@ def source_pass(
                 positional, kwargs = calls[i].inputs
                 carry_out_attention(calls[i], positional, kwargs, own)
             if i in routing:
-                routing[i](reduce(getattr, routing[i].path.split("."), layers[i]).output)
+                routing[i](router_output(layers[i], routing[i]))
             if i in streams:
                 entering = layers[i].output
                 leaving = streams[i](entering)
@@ -84,6 +78,24 @@ def source_pass(
                     layers[i].output = leaving
         result = getattr(nn, COLLECTOR).output.save()
     return result  # noqa: RET504 - nnsight assigns it when the block ends
+
+
+def carry_out_tower(calls: Sequence[tuple[Any, Finishing]]) -> None:
+    """Carries out the work of a vision tower at nnsight's views of its attention calls, inside a trace.
+
+    Args:
+        calls: the views, in the order in which they run, each with what to do with its output.
+    """
+    for view, finish in calls:
+        positional, kwargs = as_unified(*view.inputs)
+        output = view.output
+        finished = finish(Call.of(positional[0], positional[1:4], positional[4], kwargs), output[0], kwargs)
+        view.output = (finished, *output[1:])
+
+
+def router_output(layer: Any, work: RouterWork) -> Any:
+    """What the router of a layer returned, by nnsight's view of the layer, inside a trace."""
+    return reduce(getattr, work.path.split("."), layer).output
 
 
 def carry_out_attention(

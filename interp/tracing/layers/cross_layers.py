@@ -1,4 +1,4 @@
-"""Which keys a layer has, its own sequence or the image, and whether a site names such as it has."""
+"""The keys of cross-attention layers, which are the image's, and checks of the sites that name them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of a decoder by what mixes their tokens, and what each kind can be asked for."""
+"""The kinds of a decoder's layers, by what mixes their tokens, and the reads and edits that each kind takes."""
 
 from __future__ import annotations
 

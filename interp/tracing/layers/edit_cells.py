@@ -1,4 +1,4 @@
-"""What becomes of an edit in one layer and one kind of pass: which cells of attention change, and to what."""
+"""An edit in one layer and one kind of pass: which cells of attention it changes, and to what."""
 
 from __future__ import annotations
 

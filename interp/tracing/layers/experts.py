@@ -31,6 +31,7 @@ def scaled(output: tuple[Tensor, Tensor]) -> Float[Tensor, "row expert"]:
 
 
 ROUTERS: Mapping[str, Weights] = {
+    "AriaTextTopKRouter": chosen,
     "Gemma4TextRouter": chosen,
     "Glm4vMoeTextTopkRouter": chosen,
     "Llama4Router": scaled,

@@ -1,4 +1,4 @@
-"""From what the layers of a run gave to one labelled array per sample and read."""
+"""Labels what the layers of a run returned: one array for each sample and read."""
 
 from __future__ import annotations
 

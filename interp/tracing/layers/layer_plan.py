@@ -1,4 +1,4 @@
-"""From reads and edits to the work of every layer.
+"""Plans the work of every layer from the reads and edits of a batch.
 
 `resolve` checks reads and edits against a batch, in the samples' own positions; `make_plan` ties the request to the
 padded tensors of one forward pass.

@@ -15,6 +15,7 @@ from interp.errors import EditError
 from interp.tracing.encoding.padding import Layout
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.request import Request, StreamPatch, StreamSelection
+from interp.tracing.layers.stacked_streams import side_by_side, stacked
 
 __all__ = ["LayerStream", "StreamPlan", "StreamWork", "make_stream_plan"]
 
@@ -77,7 +78,7 @@ class StreamWork:
             return output
         if isinstance(output, tuple):
             return (self._stream(output[0]), *output[1:])
-        return self._stream(output)
+        return stacked(self._stream(side_by_side(output)), output)
 
     def _stream(self, hidden: Float[Tensor, "sample row hidden"]) -> Float[Tensor, "sample row hidden"]:
         plan, step = self.decode if self.recorder.step else self.prefill, self.recorder.step

@@ -36,11 +36,6 @@ class Visibility:
     recurrent: bool = False
 
     @property
-    def prefix_exact(self) -> bool:
-        """Whether no row up to the last image token sees what comes after that token."""
-        return self.attends != "prefix"
-
-    @property
     def narrowest(self) -> int | None:
         """The smallest window or chunk of any layer."""
         return min((n for n in (*self.windows, *self.chunks) if n is not None), default=None)

@@ -28,14 +28,18 @@ SUPPORTED: Mapping[str, str] = {
 a trace. Our VILA is made of LLaVA's class."""
 
 UNSUPPORTED: Mapping[str, str] = {
+    "aria": "AriaForConditionalGeneration",
     "aya_vision": "AyaVisionForConditionalGeneration",
+    "blip-2": "Blip2ForConditionalGeneration",
     "cohere2_vision": "Cohere2VisionForConditionalGeneration",
     "deepseek_vl": "DeepseekVLForConditionalGeneration",
+    "deepseek_vl_hybrid": "DeepseekVLHybridForConditionalGeneration",
     "fast_vlm": "FastVlmForConditionalGeneration",
     "glm46v": "Glm46VForConditionalGeneration",
     "glm4v_moe": "Glm4vMoeForConditionalGeneration",
     "got_ocr2": "GotOcr2ForConditionalGeneration",
     "idefics2": "Idefics2ForConditionalGeneration",
+    "instructblip": "InstructBlipForConditionalGeneration",
     "internvl": "InternVLForConditionalGeneration",
     "kimi_k25": "Kimi_K25ForConditionalGeneration",
     "lighton_ocr": "LightOnOcrForConditionalGeneration",
@@ -54,8 +58,12 @@ UNSUPPORTED: Mapping[str, str] = {
 HYBRID = ("lfm2_vl", "minicpmv4_6", "qwen3_5", "qwen3_5_moe")
 """Families some of whose layers have no pattern of attention: `to_lens` refuses them, whatever TransformerLens has."""
 
-UNEVEN = ("gemma4", "gemma4_unified")
-"""Families whose layers have heads of different sizes, which the caches of a lens cannot stack: `to_lens` refuses."""
+UNEVEN = {
+    "gemma3n": "which pass on four streams, not one",
+    "gemma4": "whose heads differ in size",
+    "gemma4_unified": "whose heads differ in size",
+}
+"""Families whose layers' values the caches of a lens cannot stack, with the reason: `to_lens` refuses them."""
 
 VISION = ("vision_encoder", "vision_projector")
 """TransformerLens' names of the parts that are left out of the bridge where the model has other ones."""
@@ -117,8 +125,8 @@ def _kind(hf: Any, family: str, known: Mapping[str, Any]) -> str:
     """The model's class, or the nearest class it is made of, that TransformerLens has an adapter for."""
     if family in UNEVEN:
         raise ModelError(
-            f"to_lens cannot stack the values of {family}'s layers, whose heads differ in size. mllm.trace and "
-            "mllm.tap read and edit it."
+            f"to_lens cannot stack the values of {family}'s layers, {UNEVEN[family]}. mllm.trace and mllm.tap read "
+            "and edit it."
         )
     found = next((kind.__name__ for kind in type(hf).__mro__ if kind.__name__ in known), None)
     if found is None:

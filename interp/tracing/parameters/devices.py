@@ -24,16 +24,15 @@ def hooks_of(module: nn.Module) -> Iterator[Any]:
 
 def execution_device(module: nn.Module) -> torch.device:
     """Where a module's inputs go: where its first weights are, or where accelerate brings them when it runs."""
-    for weight in module.parameters():
-        if not weight.is_meta:
-            break
-        for part in module.modules():
-            for hook in hooks_of(part):
-                device = getattr(hook, "execution_device", None)
-                if device is not None and torch.device(device).type != "meta":
-                    return torch.device(device)
-        break
-    return next(weight.device for weight in module.parameters())
+    first = next(module.parameters())
+    if not first.is_meta:
+        return first.device
+    for part in module.modules():
+        for hook in hooks_of(part):
+            device = getattr(hook, "execution_device", None)
+            if device is not None and torch.device(device).type != "meta":
+                return torch.device(device)
+    return first.device
 
 
 def together(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Logits and readings that are not numbers: an error that names where in the model they begin, never an answer."""
+"""Refuses logits and readings that are not finite, and names the module where they begin."""
 
 from __future__ import annotations
 
@@ -118,6 +118,7 @@ def _first_not_finite(mllm: WrappedModel, batch: Batch) -> str | None:
     last = (mllm.hf, mllm.hf.get_output_embeddings())
 
     def watch(module: nn.Module) -> Callable[..., None]:
+        """A hook that ends the pass at a module's output that is not finite, and keeps its name."""
         name = names[module] or type(mllm.hf).__name__
 
         def after(_: nn.Module, arguments: Any, output: Any) -> None:

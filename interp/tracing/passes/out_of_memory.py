@@ -1,4 +1,4 @@
-"""What is too large for memory is computed in halves: the one mechanism, for traces and for runs."""
+"""Computes in halves what is too large for memory; traces and runs use the same function."""
 
 from __future__ import annotations
 

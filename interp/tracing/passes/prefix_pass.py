@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
+from interp.models.base import image_reads_prompt
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.delta.cached_states import states_of
 from interp.tracing.encoding.batch import PER_TOKEN, Batch
@@ -122,9 +123,9 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
     own, heads = mllm.encoder.part(batch, firsts), tuple(lengths[i] for i in firsts)
 
     def make() -> Prefix:
-        if (
-            mllm.server is not None or mllm.maps == "cross"
-        ):  # nothing is kept there, or no rows hold the image
+        """Runs the different prefixes, and checks what they hold."""
+        # nothing is kept there, no rows hold the image, or it is another for each prompt
+        if mllm.server is not None or mllm.maps == "cross" or image_reads_prompt(mllm.adapter):
             return Prefix(own, heads, (), (), Cost(), mllm.installation)
         closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
         closed = closed and mllm.visibility.rope.shared(heads)

@@ -22,6 +22,7 @@ from interp.tracing.encoding.batch import PER_ROW, PER_TOKEN, Batch
 from interp.tracing.encoding.padded_tensors import left_padded
 from interp.tracing.encoding.rope import position_ids, settle
 from interp.tracing.layers.recorder import Recorder
+from interp.tracing.layers.stacked_streams import side_by_side
 from interp.tracing.passes.decoding import Contrast
 from interp.tracing.reasoning.stages import Stages
 from interp.tracing.wrapped_model import WrappedModel
@@ -319,7 +320,7 @@ def embeddings(
     counted = Meter(mllm.device) if meter is None else meter
     if mllm.server is not None:
         return mllm.server.embeddings(batch, counted)
-    return _entering(mllm, batch, mllm.installation.layers[0], "hidden_states", counted)
+    return side_by_side(_entering(mllm, batch, mllm.installation.layers[0], "hidden_states", counted))
 
 
 def image_features(mllm: WrappedModel, batch: Batch) -> list[Float[Tensor, "token hidden"]]:

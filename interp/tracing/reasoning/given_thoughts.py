@@ -1,4 +1,4 @@
-"""Prompts with a given thought behind them: what follows is the answer, and the thought has rows like any text."""
+"""Puts a given thought behind a prompt: the answer follows, and the thought has rows like any text."""
 
 from __future__ import annotations
 

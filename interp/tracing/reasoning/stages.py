@@ -1,4 +1,4 @@
-"""Which generated tokens are a thought's and which the answer's, told to edits while a batch runs, and to its reads."""
+"""Tells edits, while a batch generates, and its reads which tokens are a thought's and which the answer's."""
 
 from __future__ import annotations
 

@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 
-from interp.tracing.executors.source import attention_call, call_at, carry_out_attention
+from interp.tracing.executors.source import (
+    attention_call,
+    call_at,
+    carry_out_attention,
+    carry_out_tower,
+    router_output,
+)
 from interp.tracing.passes.run import next_tokens, without_choice
 from interp.tracing.remote.views import Views, capped
 from interp.tracing.target import target_values
@@ -62,17 +68,19 @@ def carry_out(layers: Sequence[Any], job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         layers: nnsight's views of the decoder layers.
-        job: "work" of attention and "streams" of residual work by layer, and the "recorder" they share; "n", the number
-            of samples, and "contrast", the guidance by their prompts without images, which are further lines of the
-            pass; None for none.
+        job: "work" of attention, "streams" of residual work and "routing" by layer, and the "recorder" they share; "n",
+            the number of samples, and "contrast", the guidance by their prompts without images, which are further lines
+            of the pass; None for none.
     """
-    for i in sorted({*job["work"], *job["streams"]}):
+    for i in sorted({*job["work"], *job["routing"], *job["streams"]}):
         if i in job["work"]:
             call = attention_call(layers[i].self_attn)
             positional, kwargs = call.inputs
             job = brought(job, positional[1].device)
             of = None if job["contrast"] is None else job["n"]
             carry_out_attention(call, positional, kwargs, job["work"][i], of)
+        if i in job["routing"]:
+            job["routing"][i](router_output(layers[i], job["routing"][i]))
         if i in job["streams"]:
             entering = layers[i].output
             job = brought(job, (entering[0] if isinstance(entering, tuple) else entering).device)
@@ -97,17 +105,24 @@ def brought(job: dict[str, Any], device: Any) -> dict[str, Any]:
 
 
 def prompt_pass(
-    layers: Sequence[Any], head: Any, job: dict[str, Any], cap: float | None, keep: int
+    layers: Sequence[Any],
+    attentions: Sequence[Any],
+    head: Any,
+    job: dict[str, Any],
+    cap: float | None,
+    keep: int,
 ) -> dict[str, Any]:
     """The logits after the last `keep` positions, and what was read.
 
     Args:
         layers: nnsight's views of the decoder layers.
+        attentions: as `tower_pass` takes them.
         head: nnsight's view of the output layer.
-        job: as `carry_out` takes it.
+        job: as `tower_pass` and `carry_out` take it.
         cap: the soft cap of the logits.
         keep: how many positions.
     """
+    tower_pass(attentions, job)
     job = carry_out(layers, job)
     logits = capped(head.output, cap)[:, -keep:].detach()
     guided = guided_by(job, logits[:, -1])
@@ -119,6 +134,25 @@ def prompt_pass(
     }
 
 
+def tower_pass(attentions: Sequence[Any], job: dict[str, Any]) -> None:
+    """Does the work of the vision tower, which runs before the decoder's first layer; its rows join the job's.
+
+    Args:
+        attentions: nnsight's views of the tower's attention modules.
+        job: with "tower", its work; None for nothing.
+
+    Raises:
+        ModelError, EditError: As `VisionWork.check`.
+    """
+    if job["tower"] is None:
+        return
+    views = [attention_call(attentions[layer]) for layer in sorted(job["tower"].layers)]
+    tower = moved(job["tower"], views[0].inputs[0][1].device)
+    carry_out_tower([(view, work) for view, (_, work) in zip(views, tower.seen_by(attentions), strict=True)])
+    tower.check()
+    job["recorder"].rows.update(moved(tower.rows, "cpu"))
+
+
 def guided_by(job: dict[str, Any], logits: Any) -> Any:
     """The samples' logits, (line, token_id), guided where the job says so by those of the lines that follow them."""
     n, contrast = job["n"], job["contrast"]
@@ -128,6 +162,7 @@ def guided_by(job: dict[str, Any], logits: Any) -> Any:
 def steps(
     tracer: Any,
     layers: Sequence[Any],
+    attentions: Sequence[Any],
     head: Any,
     job: dict[str, Any],
     cap: float | None,
@@ -141,8 +176,9 @@ def steps(
     Args:
         tracer: nnsight's tracer of the generation.
         layers: nnsight's views of the decoder layers.
+        attentions: as `tower_pass` takes them.
         head: nnsight's view of the output layer.
-        job: as `carry_out` takes it, with "generation".
+        job: as `tower_pass` and `carry_out` take it, with "generation".
         cap: the soft cap of the logits.
         found: is given "tail", "logits" and "rows", "ids" by step, the samples "lost", and "seen", the logits that were
             drawn from, where the draw keeps them.
@@ -152,6 +188,8 @@ def steps(
     ended = torch.zeros(job["n"], dtype=torch.bool)
     for step in tracer.iter[: generation.n]:
         job["recorder"].step = step
+        if step == 0:
+            tower_pass(attentions, job)
         job = carry_out(layers, job)
         given = head.output
         plain = capped(given, cap)[:, -1].detach()
@@ -220,14 +258,10 @@ def differentiate_input(
     """
     leaf = job["leaf"]
     if job["places"] is not None:
-        positional, named = layers[0].inputs
-        hidden = positional[0] if positional else named["hidden_states"]
+        views = Views(layers, None, head, cap)
+        hidden = views.entering(0)
         at = tuple(one.to(hidden.device) for one in job["places"])
-        changed = hidden.index_put(at, leaf.to(hidden.device, hidden.dtype))
-        if positional:
-            layers[0].inputs = ((changed, *positional[1:]), named)
-        else:
-            layers[0].inputs = (positional, {**named, "hidden_states": changed})
+        views.enter(0, hidden.index_put(at, leaf.to(hidden.device, hidden.dtype)))
     values = target_values(job["aims"], capped(head.output, cap)[:, -keep:])
     found = {"values": values.detach()}
     if job["gradient"]:

@@ -53,6 +53,7 @@ def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[s
         cap=getattr(text, "final_logit_softcapping", None),
         windows=any(one is not None for of in (windows, chunks) for one in of(text, len(layers))),
         norm=nn.get(paths[beside.norm]) if hasattr(beside, "norm") else None,
+        decoder=nn.get(paths[beside]),
         connection=connection,
     )
     return Mllm(hf, processor, adapter, Skeleton(nn, layers), executor="source", server=server)

@@ -20,6 +20,7 @@ from interp.errors import ModelError, ServerError
 from interp.tracing.attention.work import LayerWork
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
+from interp.tracing.layers.experts import RouterWork
 from interp.tracing.layers.layer_plan import Block
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.residual import StreamWork
@@ -37,6 +38,7 @@ from interp.tracing.remote.request_digest import digest_of
 from interp.tracing.remote.views import Views
 from interp.tracing.remote_job import Submitted
 from interp.tracing.target import Aim
+from interp.tracing.vision.work import VisionWork
 
 __all__ = ["Server"]
 
@@ -52,6 +54,7 @@ class Server:
         cap: the soft cap that the model puts on its logits after the output layer; None for none.
         windows: whether rows of some layer see a sliding window only.
         norm: nnsight's view of the norm after the last decoder layer; None where it is not found.
+        decoder: nnsight's view of the module that has the decoder layers.
         connection: the way to the server.
         waits: whether a job is waited for; otherwise it is left to run.
         job: the id of a job to fetch instead of sending one.
@@ -65,6 +68,7 @@ class Server:
     cap: float | None
     windows: bool
     norm: Any
+    decoder: Any
     connection: Connection
     waits: bool = True
     job: str | None = None
@@ -102,9 +106,11 @@ class Server:
         batch: Batch,
         work: Mapping[int, LayerWork],
         streams: Mapping[int, StreamWork],
+        routing: Mapping[int, RouterWork],
         recorder: Recorder,
         meter: Meter,
         *,
+        tower: tuple[VisionWork, Sequence[Any]] | None,
         generation: Generation | None,
         contrast: Contrast | None,
         keep: int,
@@ -115,21 +121,26 @@ class Server:
             batch: the samples, with a contrast as `interp.tracing.passes.run.with_imageless` makes it.
             work: what to do in the attention of which layer.
             streams: what to do with the output of which layer.
-            recorder: the one that `work` and `streams` share.
+            routing: what to do with what the router of which layer returns.
+            recorder: the one that `work`, `streams` and `routing` share.
             meter: counts every pass.
+            tower: what to do in the vision tower, and nnsight's views of its attention modules; None for nothing.
             generation: how to generate, if at all.
             contrast: the guidance by the prompts without images, if any.
             keep: how many positions' logits the outcome's `tail` has.
         """
-        job: dict[str, Any] = {"work": dict(work), "streams": dict(streams), "recorder": recorder}
-        job |= {"contrast": contrast, "n": len(batch)}
+        job: dict[str, Any] = {"work": dict(work), "streams": dict(streams), "routing": dict(routing)}
+        job |= {"recorder": recorder, "contrast": contrast, "n": len(batch)}
+        job["tower"], views = (None, ()) if tower is None else tower
         if generation is None:
-            found = self._result(job, batch, meter, lambda backend: self._prompt(backend, batch, job, keep))
+            found = self._result(
+                job, batch, meter, lambda backend: self._prompt(backend, batch, views, job, keep)
+            )
             tail = found["tail"]
             lost = without_choice(tail) | without_choice(found["logits"])
             return Outcome(found["logits"], tail, None, found["rows"], lost)
         job |= {"generation": generation}
-        found = self._result(job, batch, meter, lambda backend: self._generate(backend, batch, job))
+        found = self._result(job, batch, meter, lambda backend: self._generate(backend, batch, views, job))
         tail, ids = found["tail"], torch.stack(found["ids"], dim=1) if found["ids"] else None
         more = len(found["ids"]) - 1
         meter.forwards += more
@@ -211,7 +222,13 @@ class Server:
         return self.compute(batch, _entering_first_layer, {}, meter)["entering"]
 
     def compute(
-        self, batch: Batch, work: Callable[[Views, dict[str, Any]], Any], job: dict[str, Any], meter: Meter
+        self,
+        batch: Batch,
+        work: Callable[[Views, dict[str, Any]], Any],
+        job: dict[str, Any],
+        meter: Meter,
+        *,
+        keep: int = 1,
     ) -> dict[str, Any]:
         """What a function makes of one pass over the prompts, beside the model; gradients are off there.
 
@@ -221,12 +238,13 @@ class Server:
                 in which they run. Of what it returns, tensors, plain values, lists and mappings of them come back.
             job: what it works with.
             meter: counts the pass.
+            keep: of how many last positions there are logits.
         """
         job = {**job, "work": work}
 
         def send(backend: JobBackend) -> None:
-            views = Views(self.layers, self.norm, self.head, self.cap)
-            with self.nn.trace(**self._inputs(batch, 1), backend=backend):
+            views = Views(self.layers, self.norm, self.head, self.cap, self.decoder)
+            with self.nn.trace(**self._inputs(batch, keep), backend=backend):
                 found = nnsight.save(without_graph(work, views, job))  # noqa: F841
 
         return self._result(job, batch, meter, send)
@@ -243,12 +261,14 @@ class Server:
                 "could read its residual stream. Load the model without remote=True."
             )
 
-    def _prompt(self, backend: JobBackend, batch: Batch, job: dict[str, Any], keep: int) -> None:
+    def _prompt(
+        self, backend: JobBackend, batch: Batch, tower: Sequence[Any], job: dict[str, Any], keep: int
+    ) -> None:
         views, head, cap = self.layers, self.head, self.cap
         with self.nn.trace(**self._inputs(batch, keep), backend=backend):
-            found = nnsight.save(prompt_pass(views, head, job, cap, keep))  # noqa: F841
+            found = nnsight.save(prompt_pass(views, tower, head, job, cap, keep))  # noqa: F841
 
-    def _generate(self, backend: JobBackend, batch: Batch, job: dict[str, Any]) -> None:
+    def _generate(self, backend: JobBackend, batch: Batch, tower: Sequence[Any], job: dict[str, Any]) -> None:
         views, head, cap, own = self.layers, self.head, self.cap, job["generation"]
         ends = sorted(own.ends)
         how = GenerationConfig(
@@ -266,7 +286,7 @@ class Server:
             options["past_key_values"] = DynamicCache()
         with self.nn.generate(**batch.inputs, **options, backend=backend) as tracer:
             found = nnsight.save({"seen": [], "asked": job["asked"]})
-            steps(tracer, views, head, job, cap, found)
+            steps(tracer, views, tower, head, job, cap, found)
 
     @staticmethod
     def _inputs(batch: Batch, keep: int) -> dict[str, Any]:

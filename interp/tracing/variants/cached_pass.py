@@ -26,11 +26,13 @@ from interp.tracing.cost import Meter
 from interp.tracing.delta.cached_states import Resumed
 from interp.tracing.delta.work import ErasedTokens
 from interp.tracing.encoding.batch import PER_TOKEN, Batch
+from interp.tracing.layers.stacked_streams import side_by_side, stacked
 from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.out_of_memory import in_halves
 from interp.tracing.passes.run import run_pass, whole_cache
 from interp.tracing.passes.wide_logits import is_half, wide_logits
 from interp.tracing.prefix import After, Prefix, exact, expanded, pass_inputs
+from interp.tracing.variants.token_changes import Replaced, hidden_keys, of_image
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["KeptPass"]
@@ -55,7 +57,8 @@ class KeptPass:
         added: what the family adds to the stream after a layer, beside that layer's output (deepstack); the same rows.
         logits: after the last rows, (1, row, token_id), float32.
         kinds: what else each layer returns beside the stream; None for nothing.
-        beside: what layers are given beside the stream, one vector per row (Gemma 4's inputs per layer); the same rows.
+        beside: what layers are given beside the stream, one vector per row (Gemma 3n's and 4's inputs per layer); the
+            same rows.
         shared: keys and values that later layers share, by the layer that made them; the same rows.
     """
 
@@ -130,6 +133,21 @@ class KeptPass:
         """How many last rows' logits each variant gives."""
         return self.logits.shape[1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the logits are, and masks should be."""
+        return self.logits.device
+
+    def stream(self, layer: int, meter: Meter) -> Rows:
+        """What entered one of the chosen layers at the image's tokens, (1, token, hidden); it costs nothing more."""
+        del meter
+        return self.entering[layer][:, of_image(self.tokens)]
+
+    def added_at_image(self, meter: Meter) -> dict[int, Rows]:
+        """`added` at the image's tokens; it costs nothing more."""
+        del meter
+        return {i: one[:, of_image(self.tokens)] for i, one in self.added.items()}
+
     def stop(self, first: int) -> int:
         """How many rows need not run again when rows before `first` compute what they did."""
         visibility = self.mllm.visibility
@@ -149,8 +167,8 @@ class KeptPass:
         meter: Meter,
         *,
         start: int = 0,
-        entering: Float[Tensor, "_ row hidden"] | None = None,
-        added: Mapping[int, Float[Tensor, "_ row hidden"]] | None = None,
+        entering: Replaced | None = None,
+        added: Mapping[int, Replaced] | None = None,
         hidden: Mapping[int, HiddenCells] | None = None,
     ) -> Float[Tensor, "variant kept token_id"]:
         """The last rows' logits of `n` variants, float32.
@@ -164,8 +182,8 @@ class KeptPass:
             stop: rows that do not run, as `stop()` says.
             meter: counts the pass.
             start: the first layer that runs.
-            entering: what enters it at the rows from `stop` on, of each variant or of all; by default what did.
-            added: what is added after layers, as `added` of this pass, at the same rows; by default that.
+            entering: image tokens replaced in what enters it.
+            added: image tokens replaced in what is added after layers, which are some of `added`.
             hidden: what each variant hides, by layer; the rows of its cells are those from `stop` on.
 
         Raises:
@@ -173,17 +191,19 @@ class KeptPass:
         """
         if n < 1:
             raise ModelError("a pass takes a variant or more; got none.")
-        if stop < self.first:
+        replacing = entering is not None or bool(added)
+        if stop < self.first or (self.first and replacing):
             raise ModelError(
                 f"this pass was kept from row {self.first} on, after a prefix; got variants that run from row {stop} "
-                "on."
+                f"on{' and replace image tokens' if replacing else ''}."
             )
         own = slice(stop - self.first, None)
         mine = {i: one[:, own] for i, one in self.added.items()}
         given = self.entering[start][:, own]
-        changes = _Changes(
-            given if entering is None else entering, mine if added is None else added, dict(hidden or {})
-        )
+        columns = of_image(self.tokens)
+        other = {i: one.in_stream(self.added[i], columns)[:, own] for i, one in (added or {}).items()}
+        first = given if entering is None else entering.in_stream(self.entering[start], columns)[:, own]
+        changes = _Changes(first, {**mine, **other}, dict(hidden or {}))
         if not is_half(given.dtype):
             return self._run(n, stop, meter, start, changes)
         found = self._run(n + 1, stop, meter, start, changes.with_none(n, given, mine))
@@ -258,9 +278,7 @@ class KeptPass:
         self, keys: Bool[Tensor, "variant key"], rows: int, stop: int, layers: Collection[int]
     ) -> dict[int, HiddenCells]:
         """Keys hidden from every row from `rows` on, in some layers, for variants that run from row `stop` on."""
-        late = torch.arange(stop, self.tokens.length, device=keys.device) >= rows
-        cells = HiddenCells(late.expand(len(keys), -1), keys)
-        return dict.fromkeys(layers, cells)
+        return hidden_keys(self.tokens, keys, rows, stop, layers)
 
     def _inputs(self, n: int, stop: int) -> dict[str, Tensor]:
         """The model's arguments for the rows from `stop` on, without images: what they gave is put in their place."""
@@ -315,15 +333,16 @@ class _Watch:
 
     def _before(self, i: int) -> Callable[[nn.Module, Any], None]:
         def before(_: nn.Module, arguments: Any) -> None:
+            """Keeps what enters layer i, what comes beside it, and what was added since the layer before."""
             hidden = arguments[0]
             if i in self.layers:
-                self.entering[i] = hidden.clone()
-            if len(arguments) > 1 and isinstance(arguments[1], Tensor):
-                self.beside[i] = arguments[1]
+                self.entering[i] = side_by_side(hidden).clone()
+            if (place := _beside(arguments)) is not None:
+                self.beside[i] = arguments[place]
             if self._left is not None and self._left is not hidden:
                 left = self._left.to(hidden.device)  # the layer before may run elsewhere
                 if not torch.equal(left, hidden):
-                    self.added[i - 1] = hidden - left
+                    self.added[i - 1] = side_by_side(hidden - left)
 
         return before
 
@@ -378,9 +397,18 @@ def _as_kept(
         yield
 
 
+def _beside(arguments: Sequence[Any]) -> int | None:
+    """Where, among what a layer is given by place, a tensor stands beside the stream; None where none does."""
+    found = (i for i, one in enumerate(arguments) if i and isinstance(one, Tensor) and one.ndim == 3)
+    return next(found, None)
+
+
 def _given_beside(values: Tensor) -> Callable[[nn.Module, Any], Any]:
     def give(_: nn.Module, arguments: Any) -> Any:
-        return (arguments[0], values.to(arguments[1].device).expand_as(arguments[1]), *arguments[2:])
+        at = _beside(arguments)
+        assert at is not None  # it was there when the pass was kept
+        given = values.to(arguments[at].device).expand_as(arguments[at])
+        return (*arguments[:at], given, *arguments[at + 1 :])
 
     return give
 
@@ -396,8 +424,8 @@ def _sharing(n: int, pair: tuple[Tensor, ...]) -> Callable[[nn.Module, Any, Any]
 def _put(values: Tensor) -> Callable[[nn.Module, Any], Any]:
     def put(_: nn.Module, arguments: Any) -> Any:
         hidden = arguments[0]
-        given = values.to(hidden.device).expand(len(hidden), -1, -1)
-        return (given.clone(), *arguments[1:])  # models may write into it
+        given = values.to(hidden.device).expand(hidden.shape[-3], -1, -1)
+        return (stacked(given.clone(), hidden), *arguments[1:])  # models may write into it
 
     return put
 
@@ -405,7 +433,7 @@ def _put(values: Tensor) -> Callable[[nn.Module, Any], Any]:
 def _plus(values: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
     def plus(_: nn.Module, arguments: Any, output: Any) -> Any:
         if isinstance(output, Tensor):
-            return output + values.to(output.device)
+            return output + stacked(values.to(output.device), output)
         return (output[0] + values.to(output[0].device), *output[1:])
 
     return plus

@@ -19,31 +19,47 @@ from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.passes.run import without_choice
 from interp.tracing.target import Aim, aims, forced, likeliest
 from interp.tracing.variants.cached_pass import KeptPass
+from interp.tracing.variants.served_pass import ServedPass
 from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["KeptTarget", "TargetPass"]
+__all__ = ["AnyPass", "KeptTarget", "TargetPass", "prompt_pass"]
+
+AnyPass = KeptPass | ServedPass
+"""A prompt's pass that variants differ from: kept here, or run again on a server."""
 
 
 @dataclass(frozen=True, eq=False)
 class TargetPass:
-    """One forced prompt, kept, and what it scores: one answer of several tokens, or any number of single tokens."""
+    """One forced prompt, and what it scores: one answer of several tokens, or any number of single tokens.
 
-    kept: KeptPass
+    The prompt's pass is kept, or its variants run on a server.
+    """
+
+    kept: AnyPass
     aim: Aim
 
-    def value(self, logits: Float[Tensor, "variant kept token_id"]) -> Float[np.ndarray, " variant"]:
-        """The pass's share of the target, from the logits of its last rows.
+    def plain(self, meter: Meter) -> float:
+        """The pass's share of the target, nothing changed."""
+        kept = self.kept
+        return float(self.value(kept.plain(meter) if isinstance(kept, ServedPass) else kept.logits)[0])
+
+    def value(self, found: Float[Tensor, "variant ..."]) -> Float[np.ndarray, " variant"]:
+        """The pass's share of the target.
+
+        Args:
+            found: what the pass gives of its variants: logits of the last rows, or a server's values.
 
         Raises:
             ModelError: Logits of a variant that are not numbers.
         """
-        lost = int(without_choice(logits).sum())
+        served = found.ndim == 1
+        lost = int((found.isnan() if served else without_choice(found)).sum())
         if lost:
             raise ModelError(
-                f"{lost} of {len(logits)} passes with tokens removed or put in place give logits that are not numbers "
+                f"{lost} of {len(found)} passes with tokens removed or put in place give logits that are not numbers "
                 f"in {self.kept.mllm.dtype}. Load the model with dtype='float32'."
             )
-        return self.aim.value(logits).cpu().numpy()
+        return (found if served else self.aim.value(found)).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +69,7 @@ class KeptTarget:
     Attributes:
         batch: the sample encoded, without an answer behind it.
         aim: the answers that are meant: a greedy one is the unedited model's, whatever is done to it later.
-        parts: what has to be run for them, run once.
+        parts: what has to be run for them, run once; on a server, what runs there.
         plain: the target's value, nothing changed.
         cost: of all this.
     """
@@ -93,12 +109,12 @@ class KeptTarget:
             batch = given_as(mllm, sample, prompt)
         assert isinstance(batch, Batch)
         finding = Cost()
-        if aim is None and not likeliest(target):
+        if aim is None and (mllm.server is not None or not likeliest(target)):
             found = aims(mllm, batch, target)
             aim, finding = found[0], found.cost
         with Meter(mllm.device) as meter:
             parts = _parts(mllm, batch, aim, layers, meter)
-        plain = sum(float(part.value(part.kept.logits)[0]) for part in parts)
+            plain = sum(part.plain(meter) for part in parts)
         known = parts[0].aim if aim is None else aim
         return cls(batch, known, parts, plain, encoding.cost + finding + meter.cost)
 
@@ -107,8 +123,12 @@ class KeptTarget:
         """Where the tokens of the prompt are, without an answer behind it."""
         return self.batch.tokens[0]
 
-    def values(self, run: Callable[[KeptPass], Iterable[Tensor]]) -> Float[np.ndarray, " variant"]:
-        """The target's value of each variant; `run` gives the logits of a kept pass's variants, batch by batch."""
+    def values(self, run: Callable[[AnyPass], Iterable[Tensor]]) -> Float[np.ndarray, " variant"]:
+        """The target's value of each variant.
+
+        Args:
+            run: from a part's pass to what its `run` gives of the variants, batch by batch.
+        """
         return np.sum([np.concatenate([part.value(one) for one in run(part.kept)]) for part in self.parts], 0)
 
 
@@ -116,14 +136,27 @@ def _parts(
     mllm: WrappedModel, batch: Batch, aim: Aim | None, layers: Collection[int], meter: Meter
 ) -> tuple[TargetPass, ...]:
     """One pass where single tokens are all there is, else one per answer. Without an aim, the likeliest token."""
+    if mllm.server is not None:
+        assert aim is not None
+        each = [aim] if aim.single else aim.each
+        behind = [forced(mllm, batch, [() if aim.single else one.answers[0]]) for one in each]
+        served = [ServedPass(mllm, own, one, tuple(layers)) for own, one in zip(behind, each, strict=True)]
+        return tuple(TargetPass(own, one) for own, one in zip(served, each, strict=True))
     if aim is None or aim.single:
         kept = KeptPass.of(mllm, forced(mllm, batch, [()]), meter, layers=layers)
         likely = int(kept.logits[0, -1].to(mllm.dtype).argmax())  # as the model, which rounds them, chooses
         return (TargetPass(kept, Aim(((likely,),), (1.0,)) if aim is None else aim),)
     return tuple(
         TargetPass(
-            KeptPass.of(mllm, forced(mllm, batch, [answer]), meter, keep=len(answer), layers=layers),
-            Aim((answer,), (weight,)),
+            KeptPass.of(
+                mllm, forced(mllm, batch, one.answers), meter, keep=len(one.answers[0]), layers=layers
+            ),
+            one,
         )
-        for answer, weight in zip(aim.answers, aim.weights, strict=True)
+        for one in aim.each
     )
+
+
+def prompt_pass(mllm: WrappedModel, batch: Batch, meter: Meter) -> AnyPass:
+    """The pass of a sample's prompt alone, for its stream."""
+    return KeptPass.of(mllm, batch, meter) if mllm.server is None else ServedPass(mllm, batch, None)

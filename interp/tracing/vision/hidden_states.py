@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import ModelError, ServerError
+from interp.inputs.patch_map import PatchMap
 from interp.models.vision_patches import tower_layers
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
@@ -58,7 +60,7 @@ def vision_states(mllm: WrappedModel, batch: Batch, layer: int) -> list[Float[np
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         states = output if isinstance(output, Tensor) else output[0]
-        found.append(states.detach().float().reshape(-1, states.shape[-1]))
+        found.append(states.detach().float())
 
     def stop(_: nn.Module, __: Any) -> None:
         raise PassCompleteError
@@ -76,7 +78,7 @@ def vision_states(mllm: WrappedModel, batch: Batch, layer: int) -> list[Float[np
         finally:
             for hook in hooks:
                 hook.remove()
-    flat = torch.cat(found).cpu().numpy() if found else np.zeros((0, 0), np.float32)
+    flat = _in_order(found, batch.patches)
     starts = np.cumsum([0, *(one.length for one in batch.patches)])
     if len(flat) != starts[-1]:
         raise ModelError(
@@ -84,3 +86,13 @@ def vision_states(mllm: WrappedModel, batch: Batch, layer: int) -> list[Float[np
             "Correct the adapter's patches."
         )
     return [flat[start + one.slots] for start, one in zip(starts[:-1], batch.patches, strict=True)]
+
+
+def _in_order(states: Sequence[Tensor], patches: Sequence[PatchMap]) -> Float[np.ndarray, "flat hidden"]:
+    """The states of a layer's calls in the tower's own order, without the padding of lines."""
+    lines = [line for one in states for line in one.reshape(-1, *one.shape[-2:])]
+    if any(one.padded for one in patches):
+        lengths = np.concatenate([np.bincount(one.sequence) for one in patches])
+        if len(lengths) == len(lines):
+            lines = [line[:n] for line, n in zip(lines, lengths.tolist(), strict=True)]
+    return torch.cat(lines).cpu().numpy() if lines else np.zeros((0, 0), np.float32)

@@ -50,7 +50,8 @@ def patch_attention(mllm: WrappedModel, batch: Batch) -> list[Float[np.ndarray, 
         one = mllm.encoder.part(batch, [i])
         with _eager(resampler.attentions) as weights:
             embeddings(mllm, one)
-        mean = torch.stack([w.double().mean(dim=1) for w in weights]).mean(dim=0).cpu().numpy()
+        each = [w.double() if w.ndim == 3 else w.double().mean(dim=1) for w in weights]
+        mean = torch.stack(each).mean(dim=0).cpu().numpy()
         n_views, n_latents, n_keys = mean.shape
         n = n_keys - (n_latents if resampler.attends_to_latents else 0)
         factor = np.zeros((n_views, n_latents, n_views, n))
@@ -61,9 +62,12 @@ def patch_attention(mllm: WrappedModel, batch: Batch) -> list[Float[np.ndarray, 
 
 @contextmanager
 def _eager(attentions: list[Any]) -> Iterator[list[Tensor]]:
-    """The weights of these modules, (view, head, latent, key), from passes within the block, in eager attention."""
+    """The weights of these modules, (view, head, latent, key), from passes within the block, in eager attention.
+
+    torch's own `MultiheadAttention` gives their mean over heads, (view, latent, key), whatever the implementation.
+    """
     weights: list[Tensor] = []
-    configs = {id(one.config): one.config for one in attentions}
+    configs = {id(one.config): one.config for one in attentions if hasattr(one, "config")}
     before = {key: config._attn_implementation for key, config in configs.items()}
     handles = [
         one.register_forward_hook(lambda _, __, output: weights.append(output[1])) for one in attentions

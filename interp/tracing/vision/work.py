@@ -42,21 +42,38 @@ class _Flat:
         starts: where each sample's part begins, and the end.
         slots: each sample's positions → places of the order, counted from 0 over the batch.
         cuts: where each sequence begins, and the end.
+        padded: whether each sequence is a line of its own, with padding at its end, which is no place of the order.
     """
 
     starts: Int[np.ndarray, " sample_and_end"]
     slots: tuple[Int[np.ndarray, " _"], ...]
     cuts: Int[np.ndarray, " sequence_and_end"]
+    padded: bool
 
     @classmethod
     def of(cls, patches: Sequence[PatchMap]) -> _Flat:
+        """Where the patches of all samples lie in one sequence, one sample after the other."""
         starts = np.cumsum([0, *(one.length for one in patches)])
         slots = tuple(start + one.slots for start, one in zip(starts[:-1], patches, strict=True))
         first = [
             start + np.flatnonzero(np.diff(one.sequence, prepend=-1))
             for start, one in zip(starts[:-1], patches, strict=True)
         ]
-        return cls(starts, slots, np.concatenate([*first, starts[-1:]]))
+        padded = any(one.padded for one in patches)
+        return cls(starts, slots, np.concatenate([*first, starts[-1:]]), padded)
+
+    def lines(self, first: int, n_lines: int, length: int) -> list[tuple[int, int]]:
+        """Where the real part of each line of a call begins and ends, of padded sequences; none where they do not fit.
+
+        Args:
+            first: where the call begins.
+            n_lines: its lines.
+            length: how long they are, with their padding.
+        """
+        at = int(np.searchsorted(self.cuts, first))
+        found = list(pairwise(self.cuts[at : at + n_lines + 1].tolist()))
+        fits = len(found) == n_lines and all(stop - start <= length for start, stop in found)
+        return found if fits else []
 
     @property
     def n(self) -> int:
@@ -80,8 +97,9 @@ class _Flat:
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """One read of one layer: the heads, which rows and columns of the order it wants, and what it found."""
+    """One read of one layer: its number, the heads, which rows and columns of the order it wants, and what it found."""
 
+    number: int
     heads: Heads
     reduce: bool
     rows: Int[np.ndarray, " flat"]
@@ -149,7 +167,8 @@ class _LayerWork:
         if self.recorder.paused:
             return output
         lines, _, length, _ = call.queries.shape
-        first, self.done = self.done, self.done + lines * length
+        first, own = self.done, self.flat.lines(self.done, lines, length) if self.flat.padded else []
+        self.done = own[-1][1] if own else first + lines * length
         if self.done > self.flat.n:  # `VisionWork.check` says so
             return output
         for piece in self._pieces(call, first, kwargs.get("cu_seq_lens_q")):
@@ -164,6 +183,11 @@ class _LayerWork:
     def _pieces(self, call: Call, first: int, packed: Tensor | None) -> Iterator[_Piece]:
         """The call's rows cut where sequences begin; whole rows stay together."""
         lines, _, length, _ = call.queries.shape
+        if self.flat.padded:
+            for line, (start, stop) in enumerate(self.flat.lines(first, lines, length)):
+                at = slice(line, line + 1), slice(0, stop - start)
+                yield _Piece(_part(call, *at), np.array([start]), at)
+            return
         firsts = first + np.arange(lines) * length
         cuts = self.flat.cuts if packed is None else np.union1d(self.flat.cuts, first + packed.cpu().numpy())
         inside = cuts[(cuts > first) & (cuts < first + lines * length)]
@@ -282,6 +306,19 @@ class VisionWork:
                 stack.callback(set_work, self.attentions[layer], None)
             yield
 
+    @property
+    def rows(self) -> dict[tuple[int, int], list[Tensor]]:
+        """(read, step 0) → what each layer gave, in order, as a `Recorder` has it; filled in as the tower runs."""
+        found: dict[tuple[int, int], list[Tensor]] = {}
+        for _, work in sorted(self.layers.items()):
+            for read in work.reads:
+                found.setdefault((read.number, 0), []).append(read.result)
+        return found
+
+    def without_modules(self) -> VisionWork:
+        """The same without the attention modules, which only `armed` needs."""
+        return replace(self, attentions=())
+
     def seen_by(self, views: Sequence[Any]) -> list[tuple[Any, Any]]:
         """The views of the attention modules that have work, each with it, for the source executor."""
         return [(views[layer], work.finish) for layer, work in sorted(self.layers.items())]
@@ -298,7 +335,9 @@ class VisionWork:
                 raise ModelError(
                     f"layer {layer} of the vision tower was seen to attend over {work.done} positions, but the adapter "
                     f"{self.family!r} describes {work.flat.n}. If the tower takes each image or window on its own "
-                    '(Qwen-VL), use the executor "tap", mllm.using("tap"); else correct the adapter\'s patches.'
+                    '(Qwen-VL), use the executor "tap" of a model on this machine, mllm.using("tap"); if it takes the '
+                    "images of a batch padded to one size (Idefics2), run them one by one, batch_size=1; else correct "
+                    "the adapter's patches."
                 )
             if work.starved and bool(torch.stack(work.starved).any()):
                 raise EditError(
@@ -315,6 +354,7 @@ def make_vision_work(
     attentions: Sequence[nn.Module],
     recorder: Recorder,
     family: str,
+    device: torch.device | None = None,
 ) -> VisionWork:
     """The work of reads (by number) and edits. What is read stands in `recorder.rows` once the tower has run.
 
@@ -325,6 +365,7 @@ def make_vision_work(
         attentions: the attention module of each layer.
         recorder: gets the reads' rows, of step 0.
         family: the adapter's name, for errors.
+        device: where its tensors are; by default where each layer runs.
     """
     flat = _Flat.of(tower.patches)
     samples = np.repeat(np.arange(len(tower.patches)), np.diff(flat.starts))
@@ -333,24 +374,25 @@ def make_vision_work(
     wanted = {layer for part in (*selections.values(), *edits) for layer in part.heads}
     layers = {}
     for layer in sorted(wanted):
-        device = execution_device(attentions[layer])
+        here = execution_device(attentions[layer]) if device is None else device
         reads = []
         for number, one in selections.items():
             if layer in one.heads:
-                found = _empty(one, len(one.heads[layer]), device)
-                heads = Heads.of(one.heads[layer], tower.n_heads, tower.n_heads, device)
-                reads.append(_Read(heads, one.reduce, *places[number], samples, found))
-                recorder.rows.setdefault((number, 0), []).append(reads[-1].result)
+                found = _empty(one, len(one.heads[layer]), here)
+                heads = Heads.of(one.heads[layer], tower.n_heads, tower.n_heads, here)
+                reads.append(_Read(number, heads, one.reduce, *places[number], samples, found))
         edited = []
         for one, (rows, columns) in zip(edits, flags, strict=True):
             if layer in one.heads:
                 own = one.heads[layer]
-                heads = Heads.of(own, tower.n_heads, tower.n_heads, device)
-                chosen = torch.isin(torch.arange(tower.n_heads), torch.tensor(own)).to(device)
+                heads = Heads.of(own, tower.n_heads, tower.n_heads, here)
+                chosen = torch.isin(torch.arange(tower.n_heads), torch.tensor(own)).to(here)
                 mine = None if bool(chosen.all()) else chosen
                 edited.append(_Edited(one, heads, mine, rows, columns))
         layers[layer] = _LayerWork(flat, tuple(reads), tuple(edited), recorder)
-    return VisionWork(layers, attentions, family)
+    work = VisionWork(layers, attentions, family)
+    recorder.rows.update(work.rows)
+    return work
 
 
 def _empty(one: VisionSelection, n_heads: int, device: torch.device) -> Tensor:

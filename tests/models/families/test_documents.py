@@ -16,7 +16,16 @@ from interp.models.processing.kimi_images import KimiImages
 from tests.models import pixel_impulses
 
 SIZES = {"square": (140, 140), "wide": (230, 90), "tall": (60, 190), "tiny": (30, 22)}
-FAMILIES = ("deepseek_vl", "fast_vlm", "got_ocr2", "kimi_k25", "lighton_ocr", "ovis2", "vipllava")
+FAMILIES = (
+    "deepseek_vl",
+    "deepseek_vl_hybrid",
+    "fast_vlm",
+    "got_ocr2",
+    "kimi_k25",
+    "lighton_ocr",
+    "ovis2",
+    "vipllava",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +50,7 @@ def test_impulses_reach_their_tokens(models, family, size):
     pixel_impulses.assert_impulses_land(hf, processor, adapter, [size], found, every)
 
 
+@pytest.mark.by_default(family=["deepseek_vl", "kimi_k25", "ovis2"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_images_of_a_sample_keep_their_tokens(models, family):
     adapter, hf, processor = models[family]
@@ -80,6 +90,26 @@ def test_deepseek_pads_what_it_has_fitted(models):
         boxes[1, 0], [0, 0, 20, 5]
     )  # row 1 covers 8 to 16 of 56; the image starts at 14
     np.testing.assert_allclose(boxes[3, 2], [40, 25, 60, 45])
+
+
+def test_deepseeks_second_tower_has_the_same_grid(models):
+    """140×70 pixels become 112×56 with 28 rows of padding above, half of each at the tower of 56 pixels."""
+    one, two = (laid(models[f], (140, 70)).boxes for f in ("deepseek_vl", "deepseek_vl_hybrid"))
+    np.testing.assert_allclose(one, two)
+    # 100×33: 112 × 37 pixels, 37 rows above; 18½ of the 56 rows. The smaller tower alone has 18 rows, 19 above.
+    one, two = (
+        laid(models[f], (100, 33)).boxes.reshape(7, 7, 4)[2, 0] for f in ("deepseek_vl", "deepseek_vl_hybrid")
+    )
+    np.testing.assert_allclose(one, [0, 0, 100 / 7, 5 * 33 / 18])
+    np.testing.assert_allclose(two, [0, 0, 100 / 7, (48 - 37) * 33 / 37])
+
+
+def test_deepseeks_second_tower_takes_a_square():
+    hf, processor = tiny("deepseek_vl_hybrid")
+    inputs = pixel_impulses.encode(processor, [pixel_impulses.picture((140, 70))])
+    processor.image_processor.high_res_size = {"height": 112, "width": 56}
+    with pytest.raises(ModelError, match=r"second tower takes a square; .*'width': 56.*checkpoint's"):
+        find(hf.config).footprints([(140, 70)], inputs, processor, hf.config)
 
 
 def test_deepseek_keeps_a_shortest_edge(models):
@@ -240,6 +270,7 @@ def test_kimis_images_are_transformers_own():
 PROMPTS = {
     "kimi_k25": "<|im_system|>system<|im_middle|>Be brief.<|im_end|><|im_user|>user<|im_middle|><|media_begin|>image"
     "<|media_content|><|media_pad|><|media_end|>\nWhy?<|im_end|><|im_assistant|>assistant<|im_middle|>",
+    "deepseek_vl_hybrid": "Be brief.\n\nUser: <image_placeholder>Why?\n\nAssistant:",
     "deepseek_vl": "Be brief.\n\nUser: <image_placeholder>Why?\n\nAssistant:",
     "fast_vlm": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<image>\nWhy?<|im_end|>\n"
     "<|im_start|>assistant\n",

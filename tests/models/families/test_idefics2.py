@@ -166,7 +166,11 @@ def test_prompt():
     assert ADAPTER.fallback_prompt("Why?", 1, None) == "User:<image>Why?<end_of_utterance>\nAssistant:"
 
 
-def test_its_tower_is_refused(mllm):
-    sample = interp.Sample(np.zeros((30, 30, 3), np.uint8), "where ?")
-    with pytest.raises(ModelError, match="30 image tokens are not whole grids of 12×12"):
-        mllm.trace(sample, reads=[interp.Rows(interp.Site(tower="vision", queries="patches"))])
+def test_a_batch_that_the_tower_pads_is_refused(mllm):
+    """The tower pads both samples' views to one size; alone its rows are read."""
+    site = interp.Site(tower="vision", queries="patches")
+    for one in samples():
+        rows = mllm.trace(one, reads=[interp.Rows(site)])[0].rows
+        assert rows.sizes["query"] == patch_tokens(mllm, mllm.encode(one))[0].n
+    with pytest.raises(ModelError, match=r"run them one by one, batch_size=1"):
+        mllm.trace(samples(), reads=[interp.Rows(site)])

@@ -14,11 +14,16 @@ from interp.inputs.footprints import Footprints, check_layout
 from interp.models.adapter import built_in
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "llava_next_video", "smolvlm")
+LIKE_QWEN3_VL = ("qwen3_5", "qwen3_5_moe", "qwen3_vl_moe")
+"""Families with Qwen3-VL's video processor and positions."""
 SIZES = {"square": (140, 140), "wide": (230, 90), "tall": (60, 190), "tiny": (30, 22)}
 DARK, BRIGHT = 60, 200
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module",
+    params=[*FAMILIES, *(pytest.param(one, marks=pytest.mark.slow) for one in LIKE_QWEN3_VL)],
+)
 def mllm(request):
     return interp.wrap(*tiny(request.param))
 
@@ -115,10 +120,6 @@ def test_the_times_reach_the_prompt_and_the_positions():
     spaced = interp.wrap(*tiny("qwen2_5_vl"))
     inputs = spaced.encode(interp.Sample(**video)).inputs
     assert_allclose(inputs["second_per_grid_ts"], [2 * 7 / 3])  # two frames, 7/3 s apart on average
-
-
-LIKE_QWEN3_VL = ("qwen3_5", "qwen3_5_moe", "qwen3_vl_moe")
-"""Families with Qwen3-VL's video processor and positions; only their images are checked one by one."""
 
 
 def test_who_takes_videos():

@@ -10,7 +10,7 @@ import sys
 
 import ray
 
-from interp.run.workers.ray_cluster import quiet_and_patient
+from interp.run.workers.private_ray import quiet_and_patient
 
 if __name__ == "__main__":
     with quiet_and_patient():

@@ -44,8 +44,8 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def await_end(processes: set[int]) -> None:
-    deadline = time.monotonic() + 60
+def await_end(processes: set[int], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
     while any(map(is_alive, processes)):
         assert time.monotonic() < deadline, "Ray's processes outlive their driver"
         time.sleep(0.2)
@@ -182,17 +182,31 @@ def test_an_address_without_a_cluster_is_an_error(tmp_path: Path) -> None:
         run_task(Roots(), tmp_path, workers=2, address="127.0.0.1:9", progress=False)
 
 
+def folders() -> set[str]:
+    """The folders of private Rays."""
+    return {one.name for one in Path("/tmp").glob("interp-ray-*")}
+
+
 @pytest.mark.slow
-def test_a_killed_driver_takes_its_private_ray_with_it(tmp_path: Path) -> None:
+def test_a_killed_driver_takes_its_private_ray_with_it(
+    tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_task(Roots(bad=(5, 9)), tmp_path / "whole", progress=False)
-    log = tmp_path / "log"
+    others = rays(os.getpid())
+    log, before = tmp_path / "log", folders()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE")  # so that Ray makes a token, and asks for it
     driver = started(tmp_path / "out", "local", log)
     await_lines(log, driver, 1)
+    assert (tmp_path / ".ray" / "auth_token").exists()
     own = rays(driver.pid)
     assert len(own) > 4
+    (folder,) = folders() - before
     driver.kill()
     driver.wait()
-    await_end(own)
+    await_end(own, 15)
+    assert folder not in folders()
+    assert all(map(is_alive, others)), "another Ray was ended too"
     run_task(Roots(bad=(5, 9)), tmp_path / "out", progress=False)
     assert fingerprints(tmp_path / "out") == fingerprints(tmp_path / "whole")
 

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from interp.tracing.layers.heads import Heads
 from torch import Tensor
 
 from interp.tracing.attention import rows as room
@@ -18,6 +17,7 @@ from interp.tracing.attention.rows import (
     select_rows,
     visible,
 )
+from interp.tracing.layers.heads import Heads
 
 CPU = torch.device("cpu")
 

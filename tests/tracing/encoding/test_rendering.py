@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from interp.tracing.encoding.batch import Batch
 
 from interp.conformance.tiny import recipe
 from interp.errors import PromptError
@@ -15,6 +14,7 @@ from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import word
 from interp.models.adapter import find
+from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.encoder import Encoder
 from tests.covering import every_family
 
@@ -51,6 +51,7 @@ PROMPTS = (
 )
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("template", ["its own", None], ids=["template", "fallback"])
 @pytest.mark.parametrize("family", every_family())
 def test_a_question_is_where_another_one_changes_the_tokens(family, template):

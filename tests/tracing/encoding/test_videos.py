@@ -13,7 +13,15 @@ from interp.conformance.tiny import tiny
 from interp.tracing import Knockout, Rows, Site, wrap
 from tests.tracing.reference_attention import greedy
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "llava_next_video", "smolvlm")
+FAMILIES = (
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "llava_onevision",
+    "llava_next_video",
+    "smolvlm",
+    *(pytest.param(one, marks=pytest.mark.slow) for one in ("qwen3_5", "qwen3_5_moe", "qwen3_vl_moe")),
+)
 N = 2  # generated tokens
 
 
@@ -45,7 +53,8 @@ def test_rows_and_answers_of_videos_are_eagers(mllm, eager, executor):
     )
     for i, sample in enumerate(samples()):
         reference = greedy(eager, mllm.encode(sample).inputs, N)
-        assert_allclose(trace.logits[i], reference.logits[0], atol=3e-5)
+        # float32 sums in another order: experts and DeltaNet layers add to them
+        assert_allclose(trace.logits[i], reference.logits[0], atol=6e-5)
         rows = trace[i].reads[0]
         assert_allclose(rows[0], reference.attention[0][:, :, rows["query"].values], atol=3e-6)
         decode = mllm.processor.tokenizer.decode
@@ -57,7 +66,8 @@ def test_rows_and_answers_of_videos_are_eagers(mllm, eager, executor):
 def test_a_knockout_of_a_frame_is_eagers(mllm, eager, executor):
     encoded = mllm.encode(samples())
     masks = [tokens.shows(1) for tokens in encoded.tokens]
-    site = Site(layers=[1, 2], queries=("after_image", "answer"), keys=interp.image_mask(masks))
+    layers = mllm.attention_layers[-2:]
+    site = Site(layers=layers, queries=("after_image", "answer"), keys=interp.image_mask(masks))
     trace = mllm.using(executor).trace(samples(), edits=[Knockout(site, steps="all")], generate=1)
     for i, mask in enumerate(masks):
         tokens = trace.tokens[i]
@@ -65,10 +75,10 @@ def test_a_knockout_of_a_frame_is_eagers(mllm, eager, executor):
         def hide(layer: int, n: int, tokens=tokens, mask=mask) -> torch.Tensor | None:
             hidden = torch.zeros(n, n, dtype=torch.bool)
             hidden[int(tokens.image[-1]) + 1 :, tokens.image[mask]] = True
-            return hidden if layer in (1, 2) else None
+            return hidden if layer in layers else None
 
         reference = greedy(eager, mllm.encode(samples()[i]).inputs, 1, hide=hide)
-        assert_allclose(trace.logits[i], reference.logits[0], atol=3e-5)
+        assert_allclose(trace.logits[i], reference.logits[0], atol=6e-5)
 
 
 @pytest.mark.by_default(mllm=["qwen2_5_vl", "qwen3_vl", "smolvlm"])
@@ -95,11 +105,12 @@ def test_a_prefix_holds_the_video(mllm, executor):
     for prompt in (interp.PAPER_PROMPT, interp.GENERIC_PROMPT):
         whole = mllm.trace(samples(), prompt=prompt, reads=reads, generate=N)
         after = mllm.using(executor).trace(mllm.prefix(samples()), prompt=prompt, reads=reads, generate=N)
-        assert_allclose(after.logits, whole.logits, atol=3e-5)
+        assert_allclose(after.logits, whole.logits, atol=6e-5)
         assert after.answers == whole.answers
         for mine, reference in zip(after, whole, strict=True):
             assert_allclose(mine.rows, reference.rows, atol=3e-6)
-        assert after.cost.tokens < whole.cost.tokens
+        # padding between prefix and rest would wear the states of DeltaNet layers off: whole prompts run there
+        assert (after.cost.tokens < whole.cost.tokens) == (not mllm.linear_heads)
 
 
 @pytest.mark.by_default(mllm=["qwen3_vl"])

@@ -162,6 +162,13 @@ SIZES: dict[str, Any] = {
 }
 GLM = {"n_routed_experts": 8, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5}
 BLOCKS = {
+    "AriaTextTopKRouter": partial(
+        block,
+        "aria.modeling_aria.AriaTextMoELayer",
+        transformers.AriaTextConfig(
+            hidden_size=8, intermediate_size=6, num_attention_heads=2, moe_num_experts=5, moe_topk=2
+        ),
+    ),
     "Qwen3VLMoeTextTopKRouter": partial(
         block,
         "qwen3_vl_moe.modeling_qwen3_vl_moe.Qwen3VLMoeTextSparseMoeBlock",
@@ -206,7 +213,10 @@ BLOCKS = {
 def one_expert(of: Any, number: int, x: Tensor) -> Tensor:
     """An expert's output, by hand: its two first products gated, then the last."""
     first, last = of.gate_up_proj[number], of.down_proj[number]
-    if type(of).__name__ == "Llama4TextExperts":  # its matrices are stored the other way round
+    if type(of).__name__ in (
+        "AriaExperts",
+        "Llama4TextExperts",
+    ):  # their matrices are stored the other way round
         first, last = first.T, last.T
     gate, up = linear(x, first).chunk(2, dim=-1)
     return linear(nn.functional.silu(gate) * up, last)

@@ -1,7 +1,8 @@
-"""Layers that attend to an earlier layer's keys (Gemma 4): kept passes, prefixes and rows against eager attention."""
+"""Layers that attend to an earlier layer's keys (Gemma 3n and 4): kept passes, prefixes and rows against eager."""
 
 from __future__ import annotations
 
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,9 +26,14 @@ SAMPLE = Sample(IMAGE, "where is the nodule ?")
 SOURCES = (0, 1, 2, 2, 1)
 
 
+@cache
+def wrapped(family: str) -> Mllm:
+    return wrap(*tiny(family))
+
+
 @pytest.fixture(scope="module")
 def mllm() -> Mllm:
-    return wrap(*tiny("gemma4"))
+    return wrapped("gemma4")
 
 
 def causal(attention: str) -> Any:
@@ -63,8 +69,11 @@ def test_sharing_layers_hold_the_tensors_of_their_source(mllm):
 
 
 @pytest.mark.parametrize("start", [0, 2, 3, 4])
-def test_a_kept_pass_goes_on_above_the_makers_of_keys(mllm, start):
+@pytest.mark.parametrize("family", ["gemma3n", "gemma4"])
+def test_a_kept_pass_goes_on_above_the_makers_of_keys(family, start):
     """Variants that start at a sharing layer have its keys, and the inputs per layer that came from the image."""
+    mllm = wrapped(family)
+    assert mllm.key_layers == (0, 1, 2, 2, 1)
     before = mllm.prefix(SAMPLE)
     for prefix in (None, before):
         meter = Meter(mllm.device)

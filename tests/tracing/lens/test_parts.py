@@ -16,7 +16,7 @@ from interp.errors import ModelError, PromptError, SiteError
 from interp.tracing.lens import SUPPORTED, Lens
 from interp.tracing.lens.logit_lens import word_ids
 from tests.tiny import uneven_samples as samples
-from tests.tracing.lens.lenses import lens_of
+from tests.tracing.lens.lenses import BY_DEFAULT, lens_of
 
 BY_HAND = ("llava", "gemma3", "qwen2_5_vl")
 
@@ -92,6 +92,7 @@ def test_direct_attribution_is_the_sum_by_hand(family):
         assert found[i].attrs["words"] == ["yes", "no"]
 
 
+@pytest.mark.by_default(family=BY_DEFAULT)
 @pytest.mark.parametrize("family", SUPPORTED)
 def test_the_parts_add_up_to_the_stream_and_to_the_logits(family):
     lens = lens_of(family)

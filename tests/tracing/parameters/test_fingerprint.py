@@ -224,7 +224,7 @@ def test_adapters_of_others_count_with_their_code_and_settings():
     for adapter in (None, *made):
         mllm = wrap(tiny.llava(), tiny.processor(), adapter=adapter)
         names.append(mllm.identity["family"])
-    assert names[0] == "interp.models.families.llava.Llava"
+    assert names[0] == "interp.models.llava.Llava"  # by the name that stored runs hold
     assert "test_fingerprint.Own (no package) " in names[1]
     assert len(set(names)) == 4
 

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from interp.tracing.execution import ends
-from interp.tracing.layers.recorder import Recorder
 from numpy.testing import assert_allclose
 
 from interp.conformance.tiny import tiny as tiny_family
 from interp.errors import ModelError, PromptError
 from interp.tracing import Boost, Contrast, Decoding, Knockout, Rows, Site, wrap
+from interp.tracing.execution import ends
+from interp.tracing.layers.recorder import Recorder
 from interp.tracing.passes.decoding import Draw
 from interp.tracing.passes.run import Generation, _generated, imageless_inputs
 from tests import tiny

@@ -65,7 +65,7 @@ def assert_same(found: Any, wanted: Any) -> None:
             assert read.name == same.name
 
 
-@pytest.mark.by_default(size=(2,))
+@pytest.mark.by_default(mllm=("gemma3", "llava"), size=(2,))
 @pytest.mark.parametrize("size", SIZES)
 def test_reads_and_answers_are_the_same_for_every_size(mllm, size):
     whole = mllm.trace(samples(), reads=READS, generate=3, batch_size=WHOLE)
@@ -119,6 +119,7 @@ def test_one_mask_or_value_too_few_is_refused_at_once(llava):
         llava.trace(samples(), edits=[PatchResidual([0], "last", values)], batch_size=2)
 
 
+@pytest.mark.by_default(mllm=("llava", "qwen2_5_vl"))
 @pytest.mark.parametrize("target", [Target("greedy", tokens=2), Target(diff("left lung", "right"))])
 def test_scores_are_the_same_for_every_size(mllm, target):
     whole = mllm.score(samples(), target, batch_size=WHOLE)

@@ -13,13 +13,13 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
-from interp.tracing.layers.recorder import Recorder
 
 import interp
 from interp import Boost, Decoding, Knockout, Mllm, PatchResidual, Residual, Rows, Site, Target, indicators
 from interp.errors import EditError, ModelError, ServerError
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import input_function, row_gradients
+from interp.tracing.layers.recorder import Recorder
 from interp.tracing.lens.served import ServedLens
 from interp.tracing.remote.connection import Connection
 from interp.tracing.remote.job_passes import brought
@@ -175,6 +175,44 @@ def read_alike(far: Mllm, near: Mllm, attributed: bool = True) -> None:
             near_enough([a[name] for name in b.data_vars], list(b.data_vars.values()), 1e-6)
 
 
+TARGETS = (Target("greedy"), Target("left lung"))
+REMOVALS = (
+    indicators.HideTokens(),
+    indicators.HideTokens(layers=[1], queries="last"),
+    indicators.ReplaceEmbeddings(),
+    indicators.ReplaceEmbeddings("other", interp.Sample(samples(2)[1].load(), "another")),
+    indicators.PaintPixels("mean"),
+)
+
+
+def removed_alike(far: Mllm, near: Mllm, removals=REMOVALS, targets=TARGETS) -> None:
+    """The target's value with tokens removed, several variants in a job, to 1e-6 of the largest logit."""
+    sample = samples(1)[0]
+    near_by = 1e-6 * float(np.abs(near.trace(sample).logits).max())
+    n = far.encode(sample).tokens[0].n
+    masks = np.random.default_rng(2).random((5, n)) < 0.3
+    masks[1] = False
+    for removal in removals:
+        for target in targets:
+            mine, theirs = (
+                removal.scores(mllm, sample, masks, target=target, batch=3) for mllm in (far, near)
+            )
+            assert mine.plain == pytest.approx(theirs.plain, abs=near_by)
+            np.testing.assert_allclose(mine.values, theirs.values, rtol=0, atol=near_by)
+            assert mine.values[1] == mine.plain
+            assert np.abs(theirs.values - theirs.plain).max() > 1e-4  # something was removed
+
+
+def patched_alike(far: Mllm, near: Mllm) -> None:
+    """The stream of a partner put in the place of the sample's own."""
+    own, other = samples(2)
+    indicator = indicators.ActivationPatching([(own, interp.Sample(other.load(), own.question))], block=2)
+    mine, theirs = (indicator(mllm, own, target=Target("left lung"))[0] for mllm in (far, near))
+    near_by = 1e-6 * float(np.abs(near.trace(own).logits).max())  # of a difference of two values
+    np.testing.assert_allclose(mine, theirs, rtol=0, atol=2 * near_by)
+    assert float(np.abs(theirs).max()) > 1e-4
+
+
 def test_a_pass_there_equals_one_here(both):
     alike(*both)
 
@@ -189,6 +227,36 @@ def test_guidance_runs_there_in_the_same_passes(both):
 
 def test_the_stream_is_read_there_as_here(both):
     read_alike(*both)
+
+
+def test_removals_run_there_several_variants_a_job(both, server):
+    far, near = both
+    n_before = len(server.sizes())
+    removed_alike(far, near, REMOVALS[:1], [Target("yes")])
+    sizes = server.sizes()[n_before:]
+    assert len(sizes) == 1 + 2  # the plain value, and four variants that remove something, three at a time
+    assert max(one["result"] for one in sizes) < 3000  # values alone, and torch's own frame
+
+
+@pytest.mark.slow
+def test_every_removal_there_equals_one_here(both):
+    removed_alike(*both)
+    patched_alike(*both)
+    for indicator in (indicators.TokenKnockout(), indicators.RandomMasks(n=20, keep=0.7)):
+        mine, theirs = (indicator(mllm, samples(1))[0] for mllm in both)
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=4e-6)
+
+
+def towers_alike(far: Mllm, near: Mllm) -> None:
+    """Rows of the vision tower, read and edited, while tokens are generated."""
+    site = Site(layers=[0, 1], tower="vision", queries="all", keys="all")
+    edits = [Boost(Site(layers=[0], tower="vision", queries="all", keys="all"), 0.5)]
+    given = {"reads": [Rows(site), READS[0]], "edits": edits, "generate": 2}
+    like(far.trace(samples(), **given), near.using("source").trace(samples(), **given))
+
+
+def test_the_vision_tower_is_read_and_edited_there(both):
+    towers_alike(*both)
 
 
 def test_vicrop_takes_its_gradients_there(both):
@@ -360,10 +428,6 @@ def test_what_needs_the_weights_is_refused(both):
     ):
         with pytest.raises(ServerError, match="needs the model's weights on this machine"):
             call()
-    mixture = far.using("source")
-    object.__setattr__(mixture, "routers", {0: "mlp"})  # as if the first layer had experts
-    with pytest.raises(ServerError, match="does not hand back what routers return"):
-        mixture.trace(samples(), reads=[interp.Experts()])
     with pytest.raises(ModelError, match="nothing to give back"):
         far.unwrap()
     with pytest.raises(ModelError, match='has the executor "source" alone'):
@@ -418,6 +482,21 @@ def test_every_family_there_equals_here(family, tmp_path):
         guided_alike(far, near, generate=4)
         guided_alike(far, near)
         read_alike(far, near)
+        removed_alike(far, near)
+        patched_alike(far, near)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_vl_moe"])
+def test_streams_that_grow_between_layers_are_replaced_there(family, tmp_path):
+    """Deepstack adds features of the image between layers; a mixture's routers are read beside."""
+    with serving([family], tmp_path) as found, settings(found.address):
+        far, near = opened(found.folders[family])
+        removed_alike(far, near)
+        patched_alike(far, near)
+        if near.routers:
+            given = {"reads": [interp.Experts(), *READS], "generate": 3}
+            like(far.trace(samples(), **given), near.trace(samples(), **given))
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Target, diff
 from interp.tracing import Mllm, wrap
+from interp.tracing.attention.shared_keys import HiddenCells
 from interp.tracing.cost import Meter
 from interp.tracing.target import log_probabilities
 from interp.tracing.variants.cached_pass import KeptPass
@@ -76,8 +77,9 @@ def test_the_model_is_as_it_was_afterwards(mllm: Mllm) -> None:
     before, plain = [layer.__dict__["forward"] for layer in layers], mllm.trace(small.samples()).logits
     kept, meter = kept_pass(mllm, layers=(2,))
     kept.run(2, 20, meter, start=2)
+    cells = HiddenCells(torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bool))
     with pytest.raises(RuntimeError):
-        kept.run(2, 20, meter, start=2, entering=torch.zeros(1, 3, 5))
+        kept.run(2, 20, meter, start=2, hidden={2: cells})
     assert [layer.__dict__["forward"] for layer in layers] == before
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
     np.testing.assert_array_equal(mllm.trace(small.samples()).logits, plain)

@@ -14,7 +14,7 @@ from interp import Apply, Boost, Guide, Knockout, Rows, ScaleScores, ScaleWeight
 from interp.errors import EditError
 from interp.tracing import Mllm
 from tests.covering import every_family
-from tests.tracing.tower_reference import UNREAD, EagerTower, sharp
+from tests.tracing.tower_reference import UNREAD, EagerTower, line_lengths, sharp, shown
 
 HEADS = (1,)
 SIZES = ([(84, 140)], [(190, 60)], [(84, 140), (90, 60)])
@@ -102,13 +102,14 @@ def masks_of(batch, seed, share=0.4):
 @pytest.mark.parametrize("family", every_family(but=UNREAD))
 def test_an_edit_is_the_plain_one(family, kind, layers):
     mllm = model(family)
-    batch = mllm.encode(samples())
+    batch = mllm.encode(shown(mllm, samples()))
     queries, keys = masks_of(batch, 2), masks_of(batch, 3)
     masks = {"queries": interp.image_mask(queries), "keys": interp.image_mask(keys)}
     site = Site(tower="vision", layers=layers, heads=list(HEADS), **masks)
     every = Rows(Site(tower="vision", layers=[1], queries=masks["queries"], keys="all"))
     trace = mllm.trace(batch, reads=[every], edits=[edit(kind, site)])
     tower = eager(family)
+    tower.lengths = line_lengths(batch.patches)
     wanted = tower.logits(
         batch.inputs, **changes(kind, flags(batch, queries), flags(batch, keys), layers, HEADS)
     )

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from interp.tracing.layers.recorder import Recorder
 from numpy.testing import assert_allclose
 
 import interp
 from interp import Rows, ScaleWeights, Site
-from interp.conformance.tiny import families
+from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError, SiteError
 from interp.models.families.gemma3 import Gemma3
-from interp.tracing import Mllm
+from interp.tracing import Mllm, wrap
 from interp.tracing.attention.call import Call
+from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.vision_request import Tower, vision_edits, vision_selection
 from interp.tracing.vision.work import make_vision_work
 from tests.covering import every_family
-from tests.tracing.tower_reference import UNREAD, EagerTower, sharp
+from tests.tracing.tower_reference import UNREAD, EagerTower, line_lengths, sharp, shown
 
 SIZES = (
     [(84, 140)],
@@ -46,11 +46,12 @@ def samples() -> list[interp.Sample]:
     return [interp.Sample(images=p, question=q) for p, q in zip(pictures, asked, strict=True)]
 
 
-@pytest.mark.by_default(family=["llava_next", "qwen2_5_vl", "mistral3"])
+@pytest.mark.by_default(family=["llava_next", "qwen2_5_vl", "mistral3", "gemma4"])
 @pytest.mark.parametrize("family", every_family(but=UNREAD))
 def test_rows_are_an_eager_towers(family):
     mllm, eager = model(family), EagerTower.of(family)
-    batch = mllm.encode(samples())
+    batch = mllm.encode(shown(mllm, samples()))
+    eager.lengths = line_lengths(batch.patches)
     some = interp.image_mask([np.arange(one.n) % 5 == 1 for one in batch.patches])
     plain = mllm.trace(batch)
     trace = mllm.trace(batch, reads=[Rows(Site(tower="vision", queries=some, keys="all"))])
@@ -181,6 +182,23 @@ def test_an_adapter_that_miscounts_is_refused():
         mllm.trace(samples()[0], reads=[EVERY])
 
 
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("gemma3n", "it is made of convolutions and of attention in timm's own code"),
+        ("got_ocr2", "it is SAM's, whose attention is computed in code of its own"),
+        ("mllama", "its layers attend over all tiles of an image at once"),
+    ],
+)
+def test_towers_that_are_not_read_say_why(family, words):
+    mllm = wrap(*tiny(family))
+    message = rf"the vision tower of {family} cannot be read or edited: {words}.*Read the language model's"
+    with pytest.raises(ModelError, match=message):
+        mllm.trace(interp.Sample(np.zeros((60, 60, 3), np.uint8), "where ?"), reads=[EVERY])
+    with pytest.raises(ModelError, match=message):
+        _ = mllm.n_vision_layers
+
+
 def test_a_batch_or_adapter_without_patches_is_refused():
     mllm = sharp("llava")
     with pytest.raises(ModelError, match="made without its model"):
@@ -234,11 +252,12 @@ def test_packed_sequences_are_cut_as_separate_calls_are():
 
 @pytest.mark.by_default(family=["llava_next", "mistral3"])
 @pytest.mark.parametrize(
-    "family", every_family(but=UNREAD | {one for one in families() if one.startswith("qwen")})
+    "family",
+    every_family(but={*UNREAD, "kimi_k25", *(one for one in families() if one.startswith("qwen"))}),
 )
 def test_the_source_executor_reads_and_edits_the_same(family):
     mllm = model(family)
-    batch = mllm.encode(samples())
+    batch = mllm.encode(shown(mllm, samples()))
     some = interp.image_mask([np.arange(one.n) % 5 == 1 for one in batch.patches])
     read = Rows(Site(tower="vision", queries=some, keys="all"))
     site = Site(tower="vision", layers=[0], heads=[1], queries="patches", keys=some)
