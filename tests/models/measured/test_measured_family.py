@@ -15,8 +15,9 @@ from interp.models.measured import measurement
 from interp.models.measured.regular_layout import overlap
 from interp.tracing import Mllm
 
-REFUSED = {("llama4", (150, 290))}
-"""Most tokens of two of its tiles see only padding, and the others a strip of three pixels."""
+REFUSED = {("llama4", (320, 180)), ("llama4", (150, 290)), ("fast_vlm", (320, 180))}
+"""Llama 4: most tokens of two of its tiles see only padding, and the others a strip of three pixels. FastVLM: the rows
+beside the padding of a convolutional tower fit grids of their own."""
 
 
 def both(family: str) -> tuple[Mllm, Mllm]:
@@ -57,7 +58,7 @@ def test_a_measured_map_is_the_adapters(family: str, size: tuple[int, int]) -> N
 @pytest.mark.parametrize("family", [*families("self"), "organism", "shortcut-organism"])
 def test_every_family_is_measured_right_or_refused(family: str, size: tuple[int, int]) -> None:
     (row,) = measured_rows(family, size)
-    assert row.verdict == ("refused" if (family, size) in REFUSED else "right"), row
+    assert row.verdict.split()[0] == ("refused" if (family, size) in REFUSED else "right"), row
 
 
 @pytest.mark.slow
