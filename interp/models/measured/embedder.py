@@ -117,7 +117,7 @@ class Embedder:
 
         def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             if get_ident() == mine:
-                entering.append(given[0] if given else named["hidden_states"])
+                entering.append(_by_position(given[0] if given else named["hidden_states"]))
                 raise _EnteredError
 
         with torch.no_grad(), suppress(_EnteredError), _hooked(self.first, hook):
@@ -162,6 +162,11 @@ def fitted(model: Any, processor: Any, first: nn.Module, n_images: int, fallback
         f"the processor takes no prompt with {n_images} image(s): {refused} The prompt is {text!r}. Measuring needs a "
         "processor that places its images itself; write an adapter (docs/new_model.md)."
     )
+
+
+def _by_position(states: Tensor) -> Tensor:
+    """Returns (sample, position, hidden) of what enters a layer; several streams (Gemma 3n) side by side."""
+    return states if states.ndim == 3 else states.permute(1, 2, 0, 3).flatten(2)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["SLIVER", "Lattice", "cut_into_lattices", "weighted_median"]
+__all__ = ["SLIVER", "Lattice", "cut_into_lattices", "single_lattices", "weighted_median"]
 
 _PRICE = 3.0
 """What a grid costs, in mean tokens that lie a whole cell off."""
@@ -109,11 +109,34 @@ def cut_into_lattices(
         gaps: Whether other tokens stand between a token and the next.
         image: Width and height of the image.
     """
-    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
-    tokens = _Tokens(centre, size, (weight + 1e-9) / (weight + 1e-9).mean(), gaps, image)
+    tokens = _tokens(boxes, weight, gaps, image)
     turns = _turns(tokens)
     runs = _run_lengths(tokens, turns)
     return _cheapest(tokens, turns, runs, _cuts(len(tokens), turns, runs, gaps))
+
+
+def single_lattices(
+    boxes: Float[np.ndarray, "token 4"],
+    weight: Float[np.ndarray, " token"],
+    gaps: Bool[np.ndarray, " between"],
+    image: tuple[float, float],
+) -> list[Lattice]:
+    """Returns the grids that run through all tokens, one for each likely length of a row; as `cut_into_lattices`."""
+    tokens = _tokens(boxes, weight, gaps, image)
+    n, runs = len(tokens), _run_lengths(tokens, _turns(tokens))
+    fasts = [fast for fast in runs if 1 < fast < n and n % fast == 0 and tokens.whole(0, n, fast)]
+    fits = [_fitted(tokens, 0, n, fast, order)[0] for fast in fasts for order in ("rows", "columns")]
+    return [one for one in fits if one is not None]
+
+
+def _tokens(
+    boxes: Float[np.ndarray, "token 4"],
+    weight: Float[np.ndarray, " token"],
+    gaps: Bool[np.ndarray, " between"],
+    image: tuple[float, float],
+) -> _Tokens:
+    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
+    return _Tokens(centre, size, (weight + 1e-9) / (weight + 1e-9).mean(), gaps, image)
 
 
 def _turns(tokens: _Tokens) -> list[int]:

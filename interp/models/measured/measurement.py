@@ -13,7 +13,7 @@ from interp.inputs.footprints import Footprints
 from interp.models.measured.confidence import probability
 from interp.models.measured.decode import Profiles, Raw, read_off
 from interp.models.measured.embedder import Embedder
-from interp.models.measured.lattice import Lattice, cut_into_lattices
+from interp.models.measured.lattice import Lattice, cut_into_lattices, single_lattices
 from interp.models.measured.measured_views import View, laid, views_of
 from interp.models.measured.patterns import Code, painted, stripes, texture
 
@@ -183,7 +183,11 @@ def _energies(
 
 
 def decoded(found: Scan) -> Measurement:
-    """Returns the footprints that explain a scan."""
+    """Returns the footprints that explain a scan.
+
+    Where the tokens were cut into several grids, one through all of them is tried too: what padding shows may cut a
+    grid. The likelier footprints are taken.
+    """
     size, positions, codes, energies = found.size, found.positions, found.codes, found.energies
     gaps, tried, seen = np.diff(positions) > 1, [], _seen(energies)
     for power in _POWERS:
@@ -194,13 +198,35 @@ def decoded(found: Scan) -> Measurement:
         parts = cut_into_lattices(raw.boxes, weight, gaps, size)
         tried.append((_cost(parts, weight), profiles, raw, weight, parts))
     _, profiles, raw, weight, parts = min(tried, key=lambda one: one[0])
-    lattices = [part for part in parts if isinstance(part, Lattice)]
+    cut = [part for part in parts if isinstance(part, Lattice)]
+    whole = single_lattices(raw.boxes, weight, gaps, size) if len(parts) > 1 else []
+    made = [_made(found, profiles, raw, weight, seen, grids) for grids in (cut, *([one] for one in whole))]
+    return max(made, key=lambda one: (one.stray <= _STRAY, one.trust))
+
+
+def _made(
+    found: Scan,
+    profiles: Profiles,
+    raw: Raw,
+    weight: Float[np.ndarray, " token"],
+    seen: Float[np.ndarray, " token"],
+    lattices: Sequence[Lattice],
+) -> Measurement:
+    """Returns the measurement with these grids."""
+    n = len(found.positions)
     views = views_of(lattices, profiles, weight)
-    footprints = _footprints(views, len(positions), size)
-    stray = 1 - sum(one.stop - one.start for one in lattices if min(one.shape) > 1) / len(positions)
+    footprints = _footprints(views, n, found.size)
+    stray = 1 - sum(one.stop - one.start for one in lattices if min(one.shape) > 1) / n
     confidence = probability(profiles, footprints.boxes, seen)
     return Measurement(
-        size, positions, footprints, confidence, raw.boxes, tuple(views), _small(stray), found.n_images
+        found.size,
+        found.positions,
+        footprints,
+        confidence,
+        raw.boxes,
+        tuple(views),
+        _small(stray),
+        found.n_images,
     )
 
 
