@@ -9,9 +9,9 @@ from interp.models.measured.decode import Profiles, matched
 
 __all__ = ["probability"]
 
-_EXPLAINED, _PLACED = 6.74, -1.65
+_EXPLAINED, _PLACED = 6.44, -1.62
 """Log-odds that a footprint is right: slope by the share of variance it explains, and at none."""
-_OTHERS, _SEEN, _NONE = 3.72, -3.02, -0.45
+_OTHERS, _SEEN, _NONE = 2.51, -3.39, 0.68
 """Log-odds that a token without a footprint has none: slope by the mean probability of the footprints, by how much the
 token changes with the image, and at 0 of both."""
 

@@ -21,6 +21,8 @@ _SAME_PHASE = 0.2
 """In cells: how far grids of one view may be off their common lattice."""
 _WIDER = (1.0, 1.3, 1.7)
 """Widths of what is compared, in cells."""
+_EVEN = 0.25
+"""Power of the tokens' weights: evened out, since the surest tokens lie at the edges of tiles."""
 _ENDS = slice(1, -1)
 _MANY = 6
 """Lines of a lattice from which on the first and the last are left out of its refinement."""
@@ -136,12 +138,13 @@ def _touch(places: Int[np.ndarray, "token 2"], others: Int[np.ndarray, "other 2"
 
 
 def _refined(view: View, profiles: Profiles, weight: Float[np.ndarray, " token"]) -> View:
-    """Returns the view with the origin and pitch that explain its tokens' changes best."""
+    """Returns the view with the origin and pitch that explain its tokens' changes best, those in padding left out."""
+    image = (profiles.codes[0].length, profiles.codes[1].length)
+    even = np.where(np.isnan(laid(view, image)[:, 0]), 0, weight[view.tokens] ** _EVEN)
     lines, reach = [], []
     for a in (0, 1):
         place, code = view.places[:, a], profiles.codes[a]
         sums = np.zeros((place.max() + 1, code.n))
-        even = weight[view.tokens] ** 0.25  # evened out: the surest tokens lie at the edges of tiles
         np.add.at(sums, place, even[:, None] * code.levelled(profiles.energies[a][view.tokens]))
         line = _best_line(sums, code, (float(view.origin[a]), float(view.pitch[a])))
         lines.append(line)

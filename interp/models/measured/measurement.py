@@ -19,7 +19,7 @@ from interp.models.measured.patterns import Code, painted, stripes, texture
 
 __all__ = ["LEAST", "Measurement", "Scan", "decoded", "measure", "scan"]
 
-LEAST = 0.5
+LEAST = 0.6
 """The smallest mean confidence of a measurement that is used: of 0.3, 0.4, … the smallest at which no wrong one was
 used on the half of the families that confidence was fitted on; nor was one on the other half."""
 _STRAY = 0.1
@@ -194,7 +194,7 @@ def decoded(found: Scan) -> Measurement:
         single = [read_off(_profiles([one], codes, power)) for one in energies]
         profiles = _profiles(energies, codes, power)
         raw = read_off(profiles)
-        weight = raw.explained**4 * _agreement(single, raw) * seen
+        weight = raw.explained**4 * _agreement(single, raw) * seen**2
         parts = cut_into_lattices(raw.boxes, weight, gaps, size)
         tried.append((_cost(parts, weight), profiles, raw, weight, parts))
     _, profiles, raw, weight, parts = min(tried, key=lambda one: one[0])
