@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: check format test test-all versions demo bench notebooks docs
+.PHONY: check format test test-all versions demo bench notebooks docs doctest site pictures
 
 check:  ## format, lint, types, import directions
 	ruff format --check .
@@ -34,8 +34,18 @@ bench:  ## cost of reading and editing attention, as multiples of the plain forw
 	$(PYTHON) benchmarks/memory.py
 	$(PYTHON) benchmarks/cold_start.py
 
-notebooks:  ## run every notebook top to bottom
-	pytest -n 0 -m notebook
+notebooks:  ## run every notebook top to bottom and store its outputs, figures as pictures
+	$(PYTHON) notebooks/stored_outputs.py
 
-docs:  ## check that the documentation's examples run
+docs: doctest site  ## check the documentation's examples, then build the site
+
+doctest:  ## check that the documentation's examples run
 	pytest -n 0 --doctest-modules interp
+
+site:  ## build the documentation site, offline, with its links checked: open build/site/index.html
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+pictures:  ## make the documentation's pictures anew, in chromium
+	$(PYTHON) docs/building/gallery_pictures.py
+	$(PYTHON) docs/curation_screenshots.py
+	$(PYTHON) docs/vision_tower_picture.py

@@ -5,6 +5,7 @@ import interp
 
 mllm = interp.load("organism")
 samples = interp.data.bundled("natural", n=8)
+mllm.look(samples[0]).save("look.html")  # where it looks, as a page
 trace = mllm.trace(samples, reads=[interp.Rows(interp.Site(queries="last", keys="image"))])
 trace[0].rows  # (layer, head, query, token)
 ```
@@ -18,8 +19,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study
+    from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study, report
     from interp.errors import InterpError
+    from interp.indicators import load_maps
     from interp.inputs.masks import Mask
     from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.inputs.sample import Box, Sample
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
         KnockoutSweep,
         LayerChoice,
         LayerSweep,
+        Look,
         ModelSpec,
         ReasoningSweep,
         Refinement,
         choose_layer,
+        look,
     )
     from interp.tracing import (
         Apply,
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
         Trace,
         image_mask,
         load,
+        load_trace,
         positions,
         sinks,
         wrap,
@@ -85,6 +90,7 @@ __all__ = [
     "KnockoutSweep",
     "LayerChoice",
     "LayerSweep",
+    "Look",
     "Mask",
     "Mllm",
     "ModelSpec",
@@ -111,20 +117,35 @@ __all__ = [
     "image_mask",
     "indicators",
     "load",
+    "load_maps",
+    "load_trace",
+    "look",
     "methods",
     "metrics",
     "models",
     "positions",
     "reader_study",
+    "report",
     "sinks",
     "word",
     "wrap",
 ]
 
-_MODULES = ("conformance", "curation", "data", "indicators", "methods", "metrics", "models", "reader_study")
+_MODULES = (
+    "conformance",
+    "curation",
+    "data",
+    "indicators",
+    "methods",
+    "metrics",
+    "models",
+    "reader_study",
+    "report",
+)
 _HOMES = {
     "errors": ("InterpError",),
     "methods": ("Answer",),
+    "indicators": ("load_maps",),
     "inputs.masks": ("Mask",),
     "inputs.prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "inputs.sample": ("Box", "Sample"),
@@ -136,16 +157,18 @@ _HOMES = {
         "KnockoutSweep",
         "LayerChoice",
         "LayerSweep",
+        "Look",
         "ModelSpec",
         "ReasoningSweep",
         "Refinement",
         "choose_layer",
+        "look",
     ),
     "inputs.tokens": ("TokenMap", "word"),
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "ScaleWeights", "ScaleScores"),
         *("Contrast", "Decoding", "Experts", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
-        *("image_mask", "load", "positions", "sinks", "wrap"),
+        *("image_mask", "load", "load_trace", "positions", "sinks", "wrap"),
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

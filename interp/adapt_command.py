@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from interp.terminal import console, table
+
 __all__ = ["adapt"]
 
 _SIZES = ((336, 336), (448, 252), (224, 420))
@@ -80,10 +82,15 @@ def _sizes(images: Sequence[Path]) -> list[tuple[int, int]]:
 
 
 def _print(found: Sequence[Any], adapter: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("image", "tokens", "grids (rows×columns)", "expected right", "outside grids", "pictures run")
+    made = table(
+        "image",
+        "tokens",
+        "grids (rows×columns)",
+        "expected right",
+        "outside grids",
+        "pictures run",
+        show_lines=False,
+    )
     for one in found:
         width, height = one.size
         mark = "" if one.sure else " (not sure)"
@@ -95,8 +102,8 @@ def _print(found: Sequence[Any], adapter: Any) -> None:
             f"{one.trust:.0%}{mark}",
             f"{one.stray:.0%}",
         )
-        table.add_row(*cells, str(one.n_images))
-    Console(width=140).print(table)
+        made.add_row(*cells, str(one.n_images))
+    console().print(made)
     seen = adapter.behaviour
     print(f"image ids {list(seen.ids)}; attends {seen.attends}; position ids begin at {seen.first_position}")
 

@@ -7,54 +7,29 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import partial, wraps
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from interp import __version__
 from interp.adapt_command import adapt
+from interp.doctor_command import doctor
 from interp.errors import InterpError, ModelError
+from interp.explore_command import explore
+from interp.look_command import look
+from interp.models_command import models
 from interp.run.merge import merge
-from interp.run.workers import Workers
+from interp.study_commands import report, run
+from interp.terminal import console, table
+from interp.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from interp.conformance import CheckResult, Conformance
 
 __all__ = ["COMMANDS", "WorkerOptions", "main", "merge_command", "run_script"]
-
-_WIDTH = 180
-"""Width of tables that are not printed to a terminal."""
-
-_ATTENDS = {
-    "causal": "none",
-    "image_blocks": "its own image",
-    "sliding_image_blocks": "its own image, in sliding layers",
-    "images": "all images",
-    "prefix": "the prompt",
-}
-"""What the values of an adapter's `attends` mean, in plain words."""
-
-
-def _workers(
-    workers: int = 1, address: str | None = None, gpus: float | None = None, devices: tuple[str, ...] = ()
-) -> Workers:
-    """How many workers compute, and where.
-
-    Args:
-        workers: Number of worker processes, each with its own copy of the model.
-        address: Run the workers on Ray: "local", "auto", host:port or ray://host:port.
-        gpus: GPUs of each worker on Ray; by default 1 for a model on cuda.
-        devices: Devices that local workers take in turn, such as cuda:0 cuda:1; cuda for all.
-    """
-    return Workers(workers, address, gpus, devices)
-
-
-WorkerOptions = Annotated[Workers | int, tyro.conf.arg(constructor=_workers), tyro.conf.OmitArgPrefixes]
-"""The parameter `workers` of a `main`, by default 1: the options --workers, --address, --gpus and --devices."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -64,6 +39,9 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The arguments after `interp`; by default those of the process.
     """
     given = list(sys.argv[1:] if args is None else args)
+    if given == ["--version"]:
+        print(f"interp {__version__}")
+        return 0
     group = given[0] if given and given[0] in GROUPS else ""
     listed = (
         {name: command for found in GROUPS[group] for name, command in found().items()} if group else COMMANDS
@@ -217,7 +195,7 @@ def _checked(model: str | None, options: dict[str, Any], record: bool) -> int:
     from interp.conformance.tiny import families
 
     models = families() if model is None else [model]
-    console, results = _console(), []
+    shown, results = console(), []
     n_checks = len(models) * len(options["checks"] or conformance.CHECKS)
     with _progress(n_checks) as (advance, say), _threads(1 if set(models) <= set(families()) else None):
         for name in models:
@@ -229,51 +207,12 @@ def _checked(model: str | None, options: dict[str, Any], record: bool) -> int:
                 say(f"{name}: {row.line}" + (f"; about {_duration(seconds)} left" if seconds else ""))
 
             results.append(conformance.check(name, progress=report, finished=tell, **options))
-            console.print(results[-1])
+            shown.print(results[-1])
     if record:
         write_record(results)
     if len(results) > 1:
-        console.print(_summary(results))
+        shown.print(_summary(results))
     return 0 if all(result.passed for result in results) else 1
-
-
-def models() -> int:
-    """List the model families: their image tokens, what each supports, and how it was checked."""
-    from interp.conformance.check_result import read_record
-    from interp.models.adapter import adapters, is_available
-    from interp.models.refusals import without_maps
-
-    record = read_record()
-    table = _table("family")
-    table.add_column("image tokens, and checkpoints of the family", min_width=36, overflow="fold")
-    for name in ("maps", "attends", "video", "tower", "prefix", "images"):
-        table.add_column(name)
-    for name in ("executors", "checked"):
-        table.add_column(name, no_wrap=True)
-    found_here = {adapter.name: adapter for adapter in adapters() if is_available(adapter)}
-    for name, adapter in found_here.items():
-        table.add_row(*_described(adapter, record.get(name)))
-    console = _console()
-    console.print(table)
-    if lacking := [adapter.name for adapter in adapters() if adapter.name not in found_here]:
-        console.print(
-            f"transformers {version('transformers')} lacks {', '.join(lacking)}; a newer one has them."
-        )
-    versions = {", ".join(f"{n} {v}" for n, v in found["versions"].items()) for found in record.values()}
-    console.print(
-        "maps: self, the image tokens are positions of the sequence; cross, they are keys of cross-attention layers; "
-        "composed, they are latents of a resampler, and maps are products with its attention. "
-        "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. tower: whether "
-        "the vision tower's own attention is read and edited. prefix: whether the prompt up to the last image token "
-        "can be run once for many questions. images: whether a sample may have "
-        "several. checked: result of `interp check FAMILY` on tiny random weights "
-        f"({'; '.join(versions) or 'no record'}). To check your own checkpoint: `interp check FOLDER`."
-    )
-    console.print(
-        "Without a map, answers and scores only (adapter='answers_only', with the reason where they are opened without "
-        f"it): {', '.join(without_maps())}."
-    )
-    return 0
 
 
 def convert(
@@ -358,8 +297,13 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "check": check,
     "convert": convert,
     "data": data,
+    "explore": explore,
+    "doctor": doctor,
+    "look": look,
     "merge": merge_command,
     "models": models,
+    "report": report,
+    "run": run,
 }
 """Every command by name; its arguments and help are the function's own."""
 
@@ -374,61 +318,13 @@ def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
     return parsed
 
 
-def _described(adapter: Any, found: dict[str, Any] | None) -> list[Any]:
-    """Returns the cells of one family. `found` is its record; None if it was never recorded."""
-    from rich.text import Text
-
-    attends = getattr(adapter, "attends", "causal")
-    layout = Text(getattr(adapter, "layout", "") or "–")
-    for example in getattr(adapter, "examples", ()):
-        layout.append(f"\n{example}", "dim")
-    maps, takes = getattr(adapter, "maps", "self"), "yes" if getattr(adapter, "video", False) else "no"
-    tower = "no" if getattr(adapter, "unread_tower", "") or not hasattr(adapter, "patches") else "yes"
-    head = [Text(adapter.name), layout, maps, _ATTENDS.get(attends, attends), takes, tower]
-    if found is None:
-        return [*head, "?", "?", "?", "never recorded"]
-
-    def holds(check: str, yes: str) -> str:
-        return yes if check in found["checks"] and check not in found["failed"] else "FAILS"
-
-    return [
-        *head,
-        holds("image prefix", _prefix(attends, maps)),
-        holds("several images", "several" if getattr(adapter, "several_images", True) else "one"),
-        holds("executors", "tap, source"),
-        f"{found['passed']}/{found['total']}, {found['date']}",
-    ]
-
-
-def _prefix(attends: str, maps: str) -> str:
-    """Whether an image prefix is exact, in words."""
-    if maps == "cross":
-        return "none, not used"
-    return "not exact, not used" if attends == "prefix" else "exact"
-
-
 def _summary(results: Sequence[Conformance]) -> Table:
     """Returns a table with one line per model."""
-    table = _table("family", "passed", "failed")
+    made = table("family", "passed", "failed")
     for result in results:
         n = sum(row.passed for row in result.rows)
-        table.add_row(result.family, f"{n}/{len(result.rows)}", ", ".join(r.name for r in result.failures))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(show_lines=True)
-    for name in columns:
-        table.add_column(name)
-    return table
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else _WIDTH)
+        made.add_row(result.family, f"{n}/{len(result.rows)}", ", ".join(r.name for r in result.failures))
+    return made
 
 
 def _duration(seconds: float) -> str:

@@ -29,9 +29,12 @@ def test_every_family_is_named():
     assert [name for name in families() if re.sub(r"[^a-z0-9]", "", name) not in plain] == []
 
 
-def test_the_example_does_what_it_says(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    said = re.search(r'"(\w+)"$', code.strip())
-    assert said is not None
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert capsys.readouterr().out.strip() == f"['{said[1]}']"
+def test_the_examples_do_what_they_say(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    for code, shown in ((first, r"# (\w+)$"), (second, r'"(\w+)"$')):
+        said = re.search(shown, code.strip())
+        assert said is not None
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        assert capsys.readouterr().out.strip(" []'\n") == said[1]
+    assert (tmp_path / "look.html").is_file()

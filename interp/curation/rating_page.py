@@ -108,5 +108,5 @@ def _picture(sample: Sample, i: int, side: int) -> FormPicture:
     caption = "Image" if len(sample.images) == 1 else f"Image {i + 1} of {len(sample.images)}"
     caption = frame_name(sample, i).capitalize() or caption
     return FormPicture(
-        data_uri(shown), *shown.size, (View(f"{caption}, {boxes}", f"{caption} with {boxes}"),)
+        data_uri(shown, "jpeg"), *shown.size, (View(f"{caption}, {boxes}", f"{caption} with {boxes}"),)
     )

@@ -129,7 +129,9 @@ def _pictures(samples: Samples, seed: int) -> Markup:
 def _card(samples: Samples, i: int) -> Markup:
     sample = samples[i]
     try:
-        pictures = [(_caption(sample, one), picture(sample, one)) for one in _shown(sample)]
+        pictures = [
+            (_caption(sample, one), picture(sample, one)) for one in shown_frames(sample, MOST_IMAGES)
+        ]
     except InterpError as error:
         return card(paragraph(sample.question), paragraph(str(error), kind="soft"))
     told = {
@@ -141,13 +143,6 @@ def _card(samples: Samples, i: int) -> Markup:
         origin_line(sample.id, sample.group or sample.id),
     ]
     return sample_card(pictures, sample.question, lines)
-
-
-def _shown(sample: Sample) -> list[int]:
-    """The images to draw; of a video, frames with boxes and others evenly spaced."""
-    if sample.video is not None:
-        return shown_frames(sample, MOST_IMAGES)
-    return list(range(min(len(sample.images), MOST_IMAGES)))
 
 
 def _caption(sample: Sample, image: int) -> str:

@@ -10,7 +10,8 @@ from interp.indicators.baseline_maps import CentrePrior, RandomMap
 from interp.indicators.embedding_replacement import EmbeddingReplacement
 from interp.indicators.input_gradient import InputGradient
 from interp.indicators.integrated_gradients import IntegratedGradients
-from interp.indicators.maps import Maps
+from interp.indicators.maps import Maps, load_maps
+from interp.indicators.names import NAMED, indicator_named
 from interp.indicators.occlusion import Occlusion
 from interp.indicators.random_masks import RandomMasks
 from interp.indicators.removals import HideTokens, PaintPixels, Removal, Removed, ReplaceEmbeddings
@@ -21,6 +22,7 @@ from interp.indicators.value_weighted_attention import ValueWeightedAttention
 from interp.indicators.vision_attention import VisionAttention
 
 __all__ = [
+    "NAMED",
     "ActivationPatching",
     "Attention",
     "AttentionGradient",
@@ -43,4 +45,6 @@ __all__ = [
     "TokenKnockout",
     "ValueWeightedAttention",
     "VisionAttention",
+    "indicator_named",
+    "load_maps",
 ]

@@ -27,6 +27,7 @@ from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
+from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.site import Layers
 from interp.tracing.variants.target_values import AnyPass, KeptTarget
 from interp.tracing.variants.token_changes import Replaced
@@ -104,8 +105,12 @@ class ActivationPatching:
                     f"sample {sample.id} has {tokens.n} image tokens and its partner {other.tokens.n}; a token is "
                     "patched with the same token of the partner. Take a partner with an image of the same size."
                 )
-            with Meter(mllm.device) as meter:
-                rows = [self._layer(own, other.parts[0].kept, layer, meter) for layer in layers]
+            bar = progress_bar("patching", len(layers), noun="layers")
+            rows = []
+            with Meter(mllm.device) as meter, bar as advance:
+                for layer in layers:
+                    rows.append(self._layer(own, other.parts[0].kept, layer, meter))
+                    advance(1)
             values = np.sign(other.plain - own.plain) * (np.stack(rows) - own.plain)
             attrs = {"plain": own.plain, "partner": other.plain}
             found = label_map(values, tokens, "activation patching", layers, attrs)

@@ -17,6 +17,7 @@ from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import InputFunction, Inputs, input_function, recording
+from interp.tracing.passes.progress_bar import progress_bar
 
 __all__ = ["IntegratedGradients"]
 
@@ -102,11 +103,14 @@ class IntegratedGradients:
         }
 
     def _map(self, captum: Any, function: InputFunction) -> xr.DataArray:
-        def values(inputs: Tensor) -> Tensor:
-            """The target's value at each of captum's points, one after the other."""
-            return torch.cat([function.values(one) for one in inputs])
+        bar = progress_bar("from the baseline to the input", self.steps, noun="steps")
+        with recording(function.mllm), bar as advance:
 
-        with recording(function.mllm):
+            def values(inputs: Tensor) -> Tensor:
+                """The target's value at each of captum's points, one after the other."""
+                advance(len(inputs))
+                return torch.cat([function.values(one) for one in inputs])
+
             products, error = captum(values).attribute(
                 function.start[None],
                 baselines=self._baseline(function)[None],

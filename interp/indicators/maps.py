@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
 from interp.errors import MapError
+from interp.indicators.map_display import COLUMNS, map_frame, map_lines, maps_html
+from interp.inputs import archive
+from interp.inputs.archive import SAVE_ADVICE
 from interp.inputs.prompt import Prompt, Target
+from interp.inputs.sample import Sample
+from interp.inputs.sample_list import as_samples
+from interp.inputs.text import brief
+from interp.inputs.token_records import token_map, token_record
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
@@ -21,7 +31,7 @@ from interp.tracing.execution import apart
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.passes.prefix_pass import Samples, given_as
 
-__all__ = ["BATCH_SIZE", "Maps", "Samples", "label_map", "map_each_sample", "maps_in_batches"]
+__all__ = ["BATCH_SIZE", "Maps", "Samples", "label_map", "load_maps", "map_each_sample", "maps_in_batches"]
 
 DIMS = (("token",), ("layer", "token"), ("layer", "head", "token"))
 
@@ -31,34 +41,40 @@ class Maps(Sequence[xr.DataArray]):
     """One map per sample, in the samples' order: `maps[i]` is a DataArray ([layer, [head,]] token).
 
     Larger means more important. Tokens are numbered 0 … N−1 as in `tokens[i].image`; samples may differ in N.
-    A slice is `Maps` again, with the cost of the whole call.
+    A slice is `Maps` again, with the cost of the whole call. A notebook shows the maps over the images.
 
     Args:
         arrays: The maps.
         tokens: Where each map's tokens are in its sample's prompt and image.
         cost: Time, memory and passes of the whole call.
         logits: (sample, token_id) after the last prompt token, if the indicator ran the prompt; else None.
+        samples: The samples whose maps they are, to draw them; none where they are not at hand, such as in a file.
 
     Raises:
-        MapError: The numbers of maps and token maps differ, a map has other dimensions, or it does not have one
-            value per image token.
+        MapError: The numbers of maps, token maps and samples differ, a map has other dimensions, or it does not have
+            one value per image token.
     """
 
     arrays: tuple[xr.DataArray, ...]
     tokens: tuple[TokenMap, ...]
     cost: Cost
     logits: xr.DataArray | None = None
+    samples: tuple[Sample, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, kind in (("arrays", xr.DataArray), ("tokens", TokenMap)):
+        for name, kind in (("arrays", xr.DataArray), ("tokens", TokenMap), ("samples", Sample)):
             given = getattr(self, name)
             if not isinstance(given, tuple | list) or not all(isinstance(one, kind) for one in given):
-                raise MapError(f"{name} is a tuple of {kind.__name__}, one per sample; got {given!r}.")
+                raise MapError(f"{name} is a tuple of {kind.__name__}, one per sample; got {brief(given)}.")
         if self.logits is not None and not isinstance(self.logits, xr.DataArray):
             raise MapError(f"logits is a DataArray (sample, token_id), or None; got {self.logits!r}.")
         if len(self.arrays) != len(self.tokens):
             raise MapError(
                 f"each map needs its TokenMap; got {len(self.arrays)} maps and {len(self.tokens)} TokenMaps."
+            )
+        if self.samples and len(self.samples) != len(self.arrays):
+            raise MapError(
+                f"samples has one Sample for each of the {len(self.arrays)} maps, or none; got {len(self.samples)}."
             )
         if self.logits is not None and self.logits.sizes["sample"] != len(self.arrays):
             raise MapError(
@@ -84,11 +100,67 @@ class Maps(Sequence[xr.DataArray]):
         if not isinstance(index, slice):
             return self.arrays[index]
         logits = None if self.logits is None else self.logits.isel(sample=index)
-        return replace(self, arrays=self.arrays[index], tokens=self.tokens[index], logits=logits)
+        own = {"tokens": self.tokens[index], "logits": logits, "samples": self.samples[index]}
+        return replace(self, arrays=self.arrays[index], **own)
 
     def __repr__(self) -> str:
         shapes = sorted({" × ".join(f"{dim} {size}" for dim, size in a.sizes.items()) for a in self.arrays})
-        return f"Maps({len(self)} × [{'; '.join(shapes)}])"
+        names = ", ".join(dict.fromkeys(str(one.name) for one in self.arrays if one.name is not None))
+        head = f"Maps({len(self)} × [{'; '.join(shapes)}]{f' of {names}' if names else ''})"
+        return "\n".join([head, *(f"  {line}" for line in map_lines(self.arrays))])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the maps of the first samples over their images."""
+        return maps_html(self.arrays, self.tokens, self.samples, repr(self).partition("\n")[0])
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Returns one row per value: sample, [layer, [head,]] token, position, image, x0, y0, x1, y1, view, value.
+
+        `sample` counts the maps from 0; `position` is the token's unpadded position in its prompt. x0 … y1 is its
+        footprint in pixels of the original image, NaN for a token without area; `image` is the image or the first
+        frame it shows.
+        """
+        frames = [
+            map_frame(array, tokens, i)
+            for i, (array, tokens) in enumerate(zip(self.arrays, self.tokens, strict=True))
+        ]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+
+    def save(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Writes the maps to one file that holds no code, whole or not at all, and returns its path.
+
+        `interp.load_maps(path)` reads it. Token maps, cost and logits are kept; samples and their images are not.
+
+        Args:
+            path: The file, such as "maps.safetensors".
+
+        Raises:
+            MapError: No path. Inside `mllm.nn.trace`, where `.save()` keeps a value, write `nnsight.save(maps)`.
+            RunError: The file cannot be written.
+        """
+        if path is None:
+            raise MapError(SAVE_ADVICE.format(what="maps"))
+        return archive.write(
+            path,
+            "maps",
+            {
+                "arrays": self.arrays,
+                "tokens": [token_record(one) for one in self.tokens],
+                "cost": asdict(self.cost),
+                "logits": self.logits,
+            },
+        )
+
+
+def load_maps(path: str | os.PathLike[str]) -> Maps:
+    """Returns the maps that `Maps.save` wrote, without their samples.
+
+    Raises:
+        MapError: No such file, or one that is damaged, of another kind or of a later version.
+    """
+    content = archive.read(path, "maps")
+    tokens = tuple(token_map(record) for record in content["tokens"])
+    return Maps(tuple(content["arrays"]), tokens, Cost(**content["cost"]), content["logits"])
 
 
 def label_map(
@@ -152,7 +224,13 @@ def maps_in_batches(
             return together(own, some.samples, prompt, target)
         return _joined([(at, together(own, given, prompt, target)) for at, given, *_ in groups])
 
-    return _joined(in_batches(mllm, samples, run, batch_size=batch_size, progress=progress))
+    given = samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
+    return _shown_on(given, _joined(in_batches(mllm, given, run, batch_size=batch_size, progress=progress)))
+
+
+def _shown_on(given: tuple[Sample, ...] | Batch | Prefix, maps: Maps) -> Maps:
+    """The maps with the samples they belong to, so that they can be drawn over the images."""
+    return replace(maps, samples=given if isinstance(given, tuple) else tuple(given.samples))
 
 
 def _joined(parts: Sequence[tuple[Places, Maps]]) -> Maps:
@@ -187,6 +265,7 @@ def map_each_sample(
         array, cost = one(batch)
         return Maps((array,), batch.tokens, meter.cost + cost)
 
-    encoded = samples.batch if isinstance(samples, Prefix) else samples
+    plain = samples.batch if isinstance(samples, Prefix) else samples
+    encoded = plain if isinstance(plain, Batch) else as_samples(plain)
     options: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "alone": True}
-    return _joined(in_batches(mllm, encoded, run, **options))
+    return _shown_on(encoded, _joined(in_batches(mllm, encoded, run, **options)))

@@ -32,6 +32,7 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics.numbers import plain_array
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
+from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.site import Layers
 from interp.tracing.target import forced_values
 from interp.tracing.variants.target_values import AnyPass, KeptTarget, prompt_pass
@@ -122,6 +123,8 @@ def checked_masks(masks: Any, n: int, batch: int = 1) -> Bool[np.ndarray, "varia
     return found
 
 
+VARIANTS = "variants"
+"""What bars of one sample count: the ways in which tokens are taken away."""
 SHORT = 16
 """Variants with fewer rows than this share a pass with more than `batch` others."""
 LOGITS = 2**25
@@ -210,8 +213,10 @@ class HideTokens:
             cells = kept.hiding(on, rows, stop, layers)
             return kept.run(len(part), stop, meter, start=min(layers), hidden=cells)
 
-        for start in range(0, len(masks), size):
-            yield from kept.fitting(masks[start : start + size], hiding)
+        with progress_bar("hiding tokens", len(masks), show=len(masks) > size, noun=VARIANTS) as advance:
+            for start in range(0, len(masks), size):
+                yield from kept.fitting(masks[start : start + size], hiding)
+                advance(len(masks[start : start + size]))
 
 
 Stream = Mapping[int, Float[Tensor, "one _ hidden"]]
@@ -266,12 +271,14 @@ class ReplaceEmbeddings:
         scored = KeptTarget.of(mllm, sample, prompt, target)
         masks = checked_masks(masks, scored.tokens.n, batch)
         values = np.full(len(masks), scored.plain)
-        with Meter(mllm.device) as meter:
+        bar = progress_bar("replacing embeddings", int(masks.any(axis=1).sum()), noun=VARIANTS)
+        with Meter(mllm.device) as meter, bar as advance:
             fill = self._fill(mllm, scored.batch, stream_of(scored.parts[0].kept, meter), meter)
             for part in in_order(masks, batch):
                 values[part] = scored.values(
                     lambda kept, part=part: self._run(kept, masks[part], fill, meter)
                 )
+                advance(len(part))
         return Removed(values, scored.plain, scored.cost + meter.cost)
 
     def to_dict(self) -> dict[str, Any]:
@@ -387,10 +394,12 @@ class PaintPixels:
             made = [_repainted(sample, one) for one in shown]
             return forced_values(mllm, mllm.encode(made, scored.batch.prompt), scored.aim, meter)
 
-        with Meter(mllm.device) as meter:
+        bar = progress_bar("painting over pixels", len(chosen), noun=VARIANTS)
+        with Meter(mllm.device) as meter, bar as advance:
             for start in range(0, len(chosen), batch):
                 part = chosen[start : start + batch]
                 values[part] = np.concatenate(scored.parts[0].kept.fitting(part, painted))
+                advance(len(part))
         return Removed(values, scored.plain, scored.cost + meter.cost)
 
     def fill(self, picture: Picture) -> Picture:

@@ -16,6 +16,7 @@ from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import InputFunction, Inputs, input_function
+from interp.tracing.passes.progress_bar import progress_bar
 
 __all__ = ["SmoothGrad"]
 
@@ -92,8 +93,10 @@ class SmoothGrad:
             function = input_function(mllm, samples, target, prompt, meter, of=self.of)
             streams = [_stream(self.seed, sample.id) for sample in function.batch.samples]
             total = torch.zeros_like(function.start)
-            for _ in range(self.n):
-                total += function.gradient(self._noisy(function, streams))
+            with progress_bar("noisy copies", self.n, noun="copies") as advance:
+                for _ in range(self.n):
+                    total += function.gradient(self._noisy(function, streams))
+                    advance(1)
             mean = total / self.n
             values = per_token(function, mean, self.times_input)
         tokens = function.batch.tokens

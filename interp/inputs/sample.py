@@ -18,11 +18,14 @@ from interp.errors import BoxError, ImageError, SampleError
 from interp.inputs.boxes import Box, BoxLike, as_boxes
 from interp.inputs.images import ImageLike, LazyImage, image_size, load_image, normalise
 from interp.inputs.masks import Mask, MaskLike, as_masks
+from interp.inputs.notebook import sample_html
 from interp.inputs.text import brief, faulty_text, storable
 from interp.inputs.video import FIELDS, Video, as_video, content
 
 __all__ = ["Box", "BoxLike", "ImageLike", "Sample", "as_boxes", "content"]
 
+SHOWN = 4
+"""Images that a line of text names."""
 _KEYS = ("question", "boxes", "masks", "answer", "options", "group", "meta", "id")
 
 
@@ -86,6 +89,7 @@ class Sample:
     options: tuple[str, ...] | None
     group: str | None
     meta: Mapping[str, Any]
+    _repr_html_ = sample_html
 
     def __init__(
         self,
@@ -380,7 +384,7 @@ class Sample:
     @property
     def _n_images(self) -> str:
         """How many images or frames, for messages."""
-        return f"{len(self.images)} image(s)" if self.video is None else f"{len(self.images)} frame(s)"
+        return f"{len(self.images)} {'image' if self.video is None else 'frame'}(s)"
 
     def _fields(self) -> dict[str, Any]:
         return (
@@ -445,13 +449,14 @@ class Sample:
     def __repr__(self) -> str:
         if self._fault is not None:
             return f"Sample.unusable({self._fault!r}, id={self._id!r})"
-        images = ", ".join(
+        images = [
             storable(os.fspath(r)) if isinstance(r, str | os.PathLike) else type(r).__name__
             for r in self.images
-        )
+        ]
         masks = f", masks={len(self.masks)}" if self.masks else ""
-        shown = f"[{images}]" if self.video is None else f"video={self.video!r}"
-        return f"Sample({shown}, {self.question!r}, boxes={len(self._boxes)}{masks}, answer={self.answer!r})"
+        more = f", and {len(images) - SHOWN} more" if len(images) > SHOWN else ""
+        shown = f"[{', '.join(images[:SHOWN])}{more}]" if self.video is None else f"video={self.video!r}"
+        return f"Sample({shown}, {brief(self.question)}, boxes={len(self._boxes)}{masks}, answer={brief(self.answer)})"
 
 
 def _check_fields(given: Iterable[Any]) -> None:

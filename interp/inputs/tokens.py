@@ -14,6 +14,7 @@ from interp.errors import BoxError, ImageTokenMismatch, InterpError, MapError, S
 from interp.inputs.cross_keys import CrossKeys
 from interp.inputs.footprints import covered_area, squash
 from interp.inputs.masks import Mask, covered_by, union
+from interp.inputs.notebook import token_map_html
 from interp.inputs.sample import Box, BoxLike, as_boxes
 from interp.inputs.words import word_spellings
 
@@ -59,8 +60,7 @@ class TokenMap:
         length: S, the number of tokens of the prompt.
         spans: Named groups of text positions, such as "question".
         words: The question's words in order, each with its positions.
-        cross: Where the image is no part of the sequence (mllama): the keys of cross-attention layers, in which `image`
-            are then columns. None for all other families.
+        cross: The keys of cross-attention layers (mllama), of which `image` are then columns; None for other families.
         frames: (token, 2) the half-open range of the frames that a token stands for: some models merge two frames into
             a token. Of images it is `image_index` and `image_index` + 1.
         frame_times: (frame,) the time of each frame of a video in seconds; empty for images.
@@ -87,6 +87,7 @@ class TokenMap:
     """What `image` are, in errors."""
     whole = "prompt tokens"
     """What `length` counts, in errors."""
+    _repr_html_ = token_map_html
 
     def __post_init__(self) -> None:
         if isinstance(self.length, bool) or not isinstance(self.length, int | np.integer):
@@ -241,8 +242,7 @@ class TokenMap:
     def positions(self, group: str | Word) -> Int[np.ndarray, " position"]:
         """Returns the unpadded positions of a group, increasing.
 
-        "last": the last prompt token. "after_image": every token after the last image token, template
-        included.
+        "last": the last prompt token. "after_image": every token after the last image token, template included.
         "text": every token that is not an image token. "image": the image tokens; where the image is no part of the
         sequence, their columns among the keys of cross-attention layers. "question": the user's words only.
         `interp.word("nodule")`: every occurrence of a word of the question.

@@ -200,5 +200,5 @@ def _item(shown: KeyItem, sample: Sample, maps: Mapping[str, Maps], boxes: bool,
         sheet.paste(part, (place * width, 0))
     views = [View("Image", "The image alone")]
     views += [View(f"Map {letter}", f"The image with map {letter} over it") for letter in "AB"]
-    src = data_uri(sheet, lossless=True)
+    src = data_uri(sheet, "png")
     return FormItem(shown.item, sample.question, (FormPicture(src, 3 * width, height, tuple(views)),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from interp.metrics import METRICS
-from interp.report.theme import GREY, clear, plain
+from interp.report.theme import GREY, INTERVAL, ONE_GROUP, clear, plain
 from interp.stats import MIN_GROUPS
 
 __all__ = [
     "Figures", "band", "curves", "cut_ticks", "every", "group_lines", "heat", "interval_arms", "line",
-    "metric_axis", "panels", "points", "reference_line", "wide",
+    "metric_axis", "panels", "points", "reference_line", "ticks_at", "wide",
 ]  # fmt: skip
 
 Figures = dict[str, go.Figure]
@@ -103,6 +104,7 @@ def band(summary: pd.DataFrame, name: str, colour: str) -> go.Scatter:
         line={"width": 0},
         mode="lines",
         name=plain(f"{name} 95 %"),
+        meta=INTERVAL,
         legendgroup=name,
         showlegend=False,
         hoverinfo="skip",
@@ -119,6 +121,7 @@ def group_lines(scores: pd.DataFrame, name: str, colour: str) -> list[go.Scatter
             mode="lines",
             line={"color": clear(colour, 0.35), "width": 1},
             name=plain(f"{name} · group {group}"),
+            meta=ONE_GROUP,
             legendgroup=name,
             showlegend=False,
             hoverinfo="skip",
@@ -243,15 +246,26 @@ def reference_line(
 
 
 def metric_axis(metric: str, separator: str = ",<br>") -> str:
-    """An axis title: the metric's name and unit, and the direction that is better."""
+    """An axis title: the metric's name and unit, and the direction that is better; a long name takes two lines."""
     described = METRICS[metric]
     arrow = "↑" if described.better == "higher" else "↓"
-    return f"{described.label} {arrow}{separator}{described.better} is better"
+    label = "<br>".join(wrap(described.label, 22)) if "<br>" in separator else described.label
+    return f"{label} {arrow}{separator}{described.better} is better"
 
 
 def every(values: Iterable[int], n: int = 12) -> int:
     """The step between labels of an axis that starts at 0 and shall have about so many."""
     return max(1, (max(values, default=0) + 1) // n)
+
+
+def ticks_at(values: Iterable[int], n: int = 12) -> dict[str, Any]:
+    """Ticks of an axis at the measured layers or heads alone, about `n` of them where there are more.
+
+    >>> ticks_at([0, 2, 4, 2]), ticks_at(range(40), 4)
+    ({'tickvals': [0, 2, 4]}, {'tickvals': [0, 10, 20, 30]})
+    """
+    found = sorted({int(value) for value in values})
+    return {"tickvals": found[:: max(1, len(found) // n)]}
 
 
 def cut_ticks(low: float, high: float, *, cut_high: bool) -> dict[str, Any]:

@@ -2,86 +2,49 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from markupsafe import Markup
 from PIL import Image, ImageDraw
-from plotly.colors import hex_to_rgb
-from scipy import ndimage
 
 from interp.errors import MapError
-from interp.inputs.masks import union
+from interp.inputs.overlays import overlay, picture
+from interp.inputs.pictures import BOX_COLOUR, MAP, bounded, data_uri, strengths
 from interp.report.figures import panels
 from interp.report.html import bold, code, join, macros
-from interp.report.theme import MAP, TEMPLATE
+from interp.report.theme import TEMPLATE
 
 if TYPE_CHECKING:
-    from interp.inputs.sample import Box, Sample
+    from interp.inputs.sample import Sample
     from interp.inputs.tokens import TokenMap
 
 __all__ = [
-    "Picture", "answers", "crop", "crop_frame", "data_uri", "drawn", "frame_name", "hidden_tokens", "origin_line",
-    "overlay", "picture", "ramp", "sample_card", "show_maps", "shown_frames", "strengths", "views",
+    "BOX_COLOUR", "Picture", "answers", "crop", "crop_frame", "data_uri", "drawn", "frame_name", "hidden_tokens",
+    "origin_line", "overlay", "picture", "picture_grid", "ramp", "sample_card", "show_maps", "shown_frames",
+    "strengths", "views",
 ]  # fmt: skip
 
 Picture = tuple[str, Image.Image]
 """A caption and its picture."""
-SIDE = 300
-BOX_COLOUR = (34, 211, 238)
 CROP_COLOUR = (250, 204, 21)
 SHADE = 0.22
-GAMMA = 0.7
-CLIP = 99.5
 FIGURE_SIDE, FIGURE_TITLE = 190, 42
 CARD_FRAMES, FIGURE_FRAMES = 3, 8
-"""Frames of a video on a card, and in `show_maps`; the captions say of how many."""
-
-
-def picture(sample: Sample, image: int = 0, side: int = SIDE) -> Image.Image:
-    """The sample's image with the boxes or the masks' outlines on it; its longer side has `side` pixels."""
-    base = sample.load(image)
-    return _with_truth(
-        base.resize(_shown_size(base.size, side), Image.Resampling.LANCZOS), base.size, sample, image
-    )
-
-
-def overlay(
-    sample: Sample, tokens: TokenMap, values: Float[np.ndarray, " token"], image: int = 0, side: int = SIDE
-) -> Image.Image:
-    """The image in grey with the map over it, and the boxes or the masks' outlines; its longer side has `side` pixels.
-
-    Each token's footprint has one colour: nothing is smoothed. Strength is the value over the map's 99.5th
-    percentile, to the power 0.7; parts that no token sees stay grey.
-    """
-    base = sample.load(image)
-    size = _shown_size(base.size, side)
-    grey = np.asarray(base.convert("L").resize(size, Image.Resampling.LANCZOS), float)[..., None].repeat(
-        3, axis=-1
-    )
-    heat = tokens.to_pixels(strengths(values), image=image).astype(np.float32)
-    shown = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.NEAREST))
-    weight = np.where(np.isnan(shown), 0.0, 0.15 + 0.65 * shown)[..., None]
-    colours = _look_up()[(np.nan_to_num(shown) * 255).astype(int)]
-    mixed = (0.9 * grey * (1 - weight) + colours * weight).round().astype(np.uint8)
-    return _with_truth(Image.fromarray(mixed), base.size, sample, image)
+"""Images of a sample, or frames of a video, on a card and in `show_maps`; the captions say of how many."""
 
 
 def shown_frames(sample: Sample, most: int = CARD_FRAMES) -> list[int]:
-    """Which images of a sample to draw: of images the one with the first box; of a video up to `most` frames.
+    """Which images of a sample, or frames of its video, to draw: all of them, or `most` where there are more.
 
-    Frames with boxes or masks come first; what room is left goes to evenly spaced ones. They are in the order of time.
+    Those with boxes or masks come first; what room is left goes to evenly spaced ones. They are in their own order.
     """
     marked = list(dict.fromkeys(one.image for one in sample.masks or sample.boxes))
-    if sample.video is None:
-        return marked[:1] or [0]
-    n = len(sample.video)
+    n = len(sample.images)
     if len(marked) > most:
         marked = [marked[i] for i in np.linspace(0, len(marked) - 1, most).round().astype(int)]
     chosen = set(marked)
@@ -93,14 +56,15 @@ def shown_frames(sample: Sample, most: int = CARD_FRAMES) -> list[int]:
 
 
 def frame_name(sample: Sample, image: int) -> str:
-    """What a caption says of a frame: "frame 3 (1.5 s) of 16"; empty for images."""
-    if sample.video is None:
-        return ""
-    return f"frame {image} ({sample.video.times[image]:.4g} s) of {len(sample.video)}"
+    """What a caption says of a frame or an image: "frame 3 (1.5 s) of 16", "image 1 of 2"; empty for a single image."""
+    if sample.video is not None:
+        return f"frame {image} ({sample.video.times[image]:.4g} s) of {len(sample.video)}"
+    n = len(sample.images)
+    return f"image {image + 1} of {n}" if n > 1 else ""
 
 
 def views(sample: Sample, caption: str, draw: Callable[[int], Image.Image]) -> list[Picture]:
-    """One picture of an image, or one of each shown frame of a video, with captions that name the frames.
+    """One picture of each shown image, or frame of a video, with captions that name them where there are several.
 
     Args:
         sample: What is drawn.
@@ -110,13 +74,6 @@ def views(sample: Sample, caption: str, draw: Callable[[int], Image.Image]) -> l
     return [
         (" · ".join(filter(None, (caption, frame_name(sample, i)))), draw(i)) for i in shown_frames(sample)
     ]
-
-
-def strengths(values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
-    """Values between 0 and 1 for showing: positive part over its 99.5th percentile, to the power 0.7."""
-    positive = np.maximum(np.asarray(values, float), 0.0)
-    top = np.percentile(positive, CLIP) or positive.max(initial=0.0)
-    return np.clip(positive / top, 0.0, 1.0) ** GAMMA if top > 0 else positive
 
 
 def hidden_tokens(
@@ -145,7 +102,7 @@ def crop(sample: Sample, edges: Sequence[int]) -> Image.Image:
     """The crop alone, as large as the other pictures."""
     left, top, right, bottom = edges
     found = sample.load().crop((left, top, right, bottom))
-    return found.convert("RGB").resize(_shown_size(found.size), Image.Resampling.LANCZOS)
+    return found.convert("RGB").resize(bounded(found.size), Image.Resampling.LANCZOS)
 
 
 def drawn(indices: Iterable[int], n: int, seed: int) -> list[int]:
@@ -168,11 +125,29 @@ def sample_card(
         score: A number beside the question.
         columns: Pictures in a row, where there is room; all of them when left out.
     """
-    shown = [
-        (caption, {"src": data_uri(one), "width": one.width, "height": one.height})
+    shown = _embedded(pictures)
+    return macros().sample(shown, columns or len(shown), question, score, list(lines))
+
+
+def picture_grid(pictures: Sequence[Picture], columns: int) -> Markup:
+    """Pictures with their captions, so many in a row where there is room; empty without pictures."""
+    return macros().pictures(_embedded(pictures), columns) if pictures else Markup("")
+
+
+def _embedded(pictures: Iterable[Picture], about: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """The captions, and each picture as the attributes of an element."""
+    return [
+        (
+            caption,
+            {
+                "src": data_uri(one),
+                "alt": f"{caption}: {about}" if about else caption,
+                "width": one.width,
+                "height": one.height,
+            },
+        )
         for caption, one in pictures
     ]
-    return macros().sample(shown, columns or len(shown), question, score, list(lines))
 
 
 def answers(row: Mapping[str, Any]) -> Markup:
@@ -213,11 +188,11 @@ def show_maps(
     scores: dict[str, np.ndarray] | None = None,
     title: str = "",
 ) -> go.Figure:
-    """A figure of the image with its boxes, and of every map laid over it.
+    """A figure of the images with their boxes, and of every map laid over them.
 
     Each map has a colour scale of its own (see `interp.report.gallery.overlay`): compare where they are
-    strong, not how strong they are. Of a video, up to 8 frames are shown, the frames with boxes among them, each with
-    its maps; a map has one scale over all its frames.
+    strong, not how strong they are. Of several images or a video, up to 8 are shown, those with boxes among them, each
+    with its maps; a map has one scale over all of them.
 
     Args:
         sample: What was looked at.
@@ -236,7 +211,7 @@ def show_maps(
             "Choose one layer first: maps.sel(layer=…)."
         )
     rows = maps.values[None] if maps.ndim == 1 else maps.values
-    frames = [0] if sample.video is None else shown_frames(sample, FIGURE_FRAMES)
+    frames = shown_frames(sample, FIGURE_FRAMES)
     names = [
         " · ".join(filter(None, (name, frame_name(sample, i))))
         for i in frames
@@ -259,59 +234,6 @@ def show_maps(
     figure.update_layout(template=TEMPLATE, title=title, margin=margin)
     figure.update_layout(width=FIGURE_SIDE * columns + 40, height=height)
     return figure
-
-
-def data_uri(image: Image.Image, *, lossless: bool = False) -> str:
-    """The image inside a URI, as a JPEG or losslessly as a PNG; the pixels alone, without any metadata."""
-    kind: dict[str, Any] = (
-        {"format": "PNG", "compress_level": 6} if lossless else {"format": "JPEG", "quality": 88}
-    )
-    buffer = BytesIO()
-    Image.frombytes(image.mode, image.size, image.tobytes()).save(buffer, **kind)
-    return f"data:image/{kind['format'].lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _shown_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
-    scale = side / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _with_truth(shown: Image.Image, original: tuple[int, int], sample: Sample, image: int) -> Image.Image:
-    """The picture with the outlines of the sample's masks, or with its boxes where it has no mask."""
-    masks = [mask for mask in sample.masks if mask.image == image]
-    if not masks:
-        return _with_boxes(shown, original, sample.boxes, image)
-    inside = Image.fromarray(union(masks, original)).resize(shown.size, Image.Resampling.NEAREST)
-    within = np.asarray(inside.convert("L")) > 0
-    core = np.asarray(ndimage.binary_erosion(within, np.ones((3, 3)), iterations=2), bool)
-    pixels = np.array(shown.convert("RGB"))
-    pixels[within & ~core] = BOX_COLOUR
-    return Image.fromarray(pixels)
-
-
-def _with_boxes(
-    shown: Image.Image, original: tuple[int, int], boxes: tuple[Box, ...], image: int
-) -> Image.Image:
-    draw = ImageDraw.Draw(shown)
-    x, y = shown.width / original[0], shown.height / original[1]
-    for box in (box for box in boxes if box.image == image):
-        left, top = round(box.x0 * x), round(box.y0 * y)
-        right, bottom = max(round(box.x1 * x) - 1, left), max(round(box.y1 * y) - 1, top)
-        draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0), width=1)
-        draw.rectangle((left, top, right, bottom), outline=BOX_COLOUR, width=2)
-    return shown
-
-
-def _look_up() -> Int[np.ndarray, "level rgb"]:
-    """256 colours of the map."""
-    stops = np.array([hex_to_rgb(colour) for colour in MAP], float)
-    places = np.linspace(0, 1, len(stops))
-    levels = np.linspace(0, 1, 256)
-    return (
-        np.stack([np.interp(levels, places, stops[:, channel]) for channel in range(3)], axis=-1)
-        .round()
-        .astype(int)
-    )
 
 
 def _names(maps: xr.DataArray, scores: dict[str, np.ndarray]) -> list[str]:

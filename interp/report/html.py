@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from interp.report.reflow import reflowed
 from interp.run.files import as_path, write_atomically
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "span",
     "table",
     "tip",
+    "written_by",
 ]  # fmt: skip
 
 DASH = "–"
@@ -84,9 +86,7 @@ def save_page(
         body: Markup, part by part; plain text is escaped, and "" is nothing.
         figures: Name → figure, drawn where the body has `figure_card(name)`.
     """
-    drawn = {
-        f"figure-{name}": json.loads(figure.to_json() or "{}") for name, figure in (figures or {}).items()
-    }
+    drawn = {f"figure-{name}": _drawn(figure) for name, figure in (figures or {}).items()}
     text = _environment().get_template("page.html").render(
         title=title,
         question=question,
@@ -94,10 +94,23 @@ def save_page(
         body=join(*body),
         figures=drawn,
         style=_file("page.css"),
-        plotly=Markup(get_plotlyjs()),
-        version=_version(),
+        script=_file("page.js"),
+        plotly=Markup(get_plotlyjs()) if drawn else "",
+        version=written_by(),
     )  # fmt: skip
     return _written(path, text)
+
+
+def _drawn(figure: go.Figure) -> dict[str, Any]:
+    """A figure as JSON; one of several panels beside one another has the layout for a narrow screen with it."""
+    found = json.loads(figure.to_json() or "{}")
+    stacked = reflowed(figure, 1)
+    if stacked is not figure:
+        layout = json.loads(stacked.to_json() or "{}")["layout"]
+        own = found["layout"]
+        narrow = {name: value for name, value in layout.items() if own.get(name) != value}
+        own.setdefault("meta", {})["narrow"] = narrow
+    return found
 
 
 def save_form(path: str | os.PathLike[str], form: Any, data: Mapping[str, Any]) -> Path:
@@ -113,7 +126,7 @@ def save_form(path: str | os.PathLike[str], form: Any, data: Mapping[str, Any]) 
         data=data,
         style=_file("page.css") + _file("form.css"),
         script=_file("form.js"),
-        version=_version(),
+        version=written_by(),
     )  # fmt: skip
     return _written(path, text)
 
@@ -263,7 +276,8 @@ def macros() -> Any:
     return _environment().get_template("parts.html").module
 
 
-def _version() -> str:
+def written_by() -> str:
+    """The version of interp that writes the page."""
     try:
         return importlib.metadata.version("interp")
     except importlib.metadata.PackageNotFoundError:

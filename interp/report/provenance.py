@@ -21,6 +21,7 @@ from interp.report.html import (
     paragraph,
     section,
     table,
+    written_by,
 )
 from interp.report.tables import size_of
 from interp.run import RunFolder, cost_of, manifest_of
@@ -48,6 +49,9 @@ OUTLINES = """R: the map over the N image tokens that see some of the image. B: 
 token counts by the fraction c of it that lies inside, so Σ_B R is Σ c·R and |B| is Σ c. G = c / Σ c, uniform over the
 pixels inside. Â = R / Σ R. KL = Σ G ln(G / Â)."""
 
+TITLE = "where a multimodal LLM looks, and what happens when it is made to look elsewhere"
+CITE = """Name the run's folder above, whose hash stands for everything the numbers depend on, the model with its
+fingerprint, the data with theirs, and this software: """
 SHOWN_FAILURES = 20
 SHOWN_RUNS = 12
 
@@ -93,7 +97,16 @@ def provenance(runs: Iterable[tuple[str, Markup]], *, folded: bool = False) -> M
     left = len(cards) - SHOWN_RUNS
     more = f"And {left} more runs." if left > 0 else ""
     shown = grid(cards[:SHOWN_RUNS], "top")
-    return section("Provenance and cost", details(f"{len(cards)} run(s)", shown, more) if folded else shown)
+    told = details(f"{len(cards)} run(s)", shown, more) if folded else shown
+    return join(
+        section("Provenance and cost", told),
+        section("How to cite", paragraph(CITE, code(_entry()), kind="wide")),
+    )
+
+
+def _entry() -> str:
+    """The BibTeX entry of this version of the software."""
+    return f"@software{{interp, title = {{{{interp}}: {TITLE}}}, version = {{{written_by()}}}}}"
 
 
 def origin(folder: RunFolder, more: Iterable[tuple[str, Any]] = ()) -> Markup:
@@ -118,6 +131,7 @@ def origin(folder: RunFolder, more: Iterable[tuple[str, Any]] = ()) -> Markup:
         ("computed", f"{session.get('started')}, {len(manifest.get('sessions', []))} session(s)"),
         ("versions", ", ".join(f"{name} {version}" for name, version in session.get("versions", {}).items())),
         ("commit", session.get("commit")),
+        ("command", code(session["command"]) if session.get("command") else None),
         ("time", f"{seconds:.1f} s, {forwards:.0f} forward passes"),
         ("peak memory", size_of(total["peak_bytes"]) if total.get("peak_bytes") else None),
     ]

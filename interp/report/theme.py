@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.colors import hex_to_rgb, qualitative, sequential
+from plotly.colors import hex_to_rgb, qualitative
 
 __all__ = [
-    "DIVERGING", "GREY", "HIGHLIGHT", "MAP", "SEQUENTIAL", "SERIES", "SHADES", "TEMPLATE", "clear",
+    "DIVERGING", "GREY", "HIGHLIGHT", "INTERVAL", "ONE_GROUP", "SEQUENTIAL", "SERIES", "SHADES", "TEMPLATE", "clear",
     "colour_bar", "laid_out", "mixed", "plain", "series_colour",
 ]  # fmt: skip
 
@@ -24,8 +25,6 @@ DIVERGING = "RdBu"
 """For changes: symmetric around zero, red below, blue above."""
 SHADES = "Blues"
 """For shares between 0 and 1."""
-MAP = sequential.Inferno
-"""For maps laid over an image, low to high."""
 
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 CLEAR = "rgba(0,0,0,0)"
@@ -46,6 +45,15 @@ TEMPLATE = go.layout.Template(
         "hoverlabel": {"font": {"family": FONT}},
     }
 )  # fmt: skip
+ONE_GROUP, INTERVAL = "thin line: one group", "band: 95 % interval"
+MARKS: dict[str, dict[str, Any]] = {
+    INTERVAL: {
+        "mode": "markers",
+        "marker": {"symbol": "square", "size": 12, "color": "rgba(138,144,156,0.35)"},
+    },
+    ONE_GROUP: {"mode": "lines", "line": {"color": "rgba(138,144,156,0.7)", "width": 1}},
+}
+"""What a trace's `meta` may be → how the legend of its figure draws it, under that name."""
 PANEL = 190
 """Pixels that a panel needs: a figure with several scrolls sideways on a narrow screen."""
 
@@ -60,8 +68,17 @@ def laid_out(figure: go.Figure, height: int, *, columns: int = 1, **layout: Any)
         **layout: What this figure has of its own, as for `go.Figure.update_layout`.
     """
     width = PANEL * columns + 90 if columns > 1 else 0
+    figure.add_traces(list(_explained(figure)))
     figure.update_layout(template=TEMPLATE, height=height, meta={"min_width": width})
     return figure.update_layout(**layout)
+
+
+def _explained(figure: go.Figure) -> Iterator[go.Scatter]:
+    """An entry of the legend for each kind of mark that belongs to no series, such as the thin lines of groups."""
+    used = {trace.meta for trace in figure.data if isinstance(trace.meta, str)}
+    for name, look in MARKS.items():
+        if name in used:
+            yield go.Scatter(x=[None], y=[None], name=name, hoverinfo="skip", **look)
 
 
 def series_colour(place: int) -> str:

@@ -12,6 +12,7 @@ from interp.run.columns import joined_rows
 from interp.run.sessions import sum_costs
 from interp.run.task import FAILURES, Outcome, Task, failure
 from interp.tracing.passes.out_of_memory import in_halves
+from interp.tracing.passes.progress_bar import without_bars
 
 __all__ = ["Splits", "compute_batch"]
 
@@ -38,7 +39,8 @@ def compute_batch(
     Raises:
         RunError: A single sample does not fit, or a micro-batch fails although each of its samples passes.
     """
-    return _Computation(task, splits, free_cache).outcome(batch)
+    with without_bars():  # a run has its own
+        return _Computation(task, splits, free_cache).outcome(batch)
 
 
 @dataclass(frozen=True)

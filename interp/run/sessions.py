@@ -15,6 +15,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import platform
+import shlex
 import subprocess
 import sys
 import uuid
@@ -31,6 +32,7 @@ __all__ = [
     "Ledger",
     "begin_session",
     "code_fingerprint",
+    "command",
     "cost_of",
     "git_commit",
     "manifest_of",
@@ -96,6 +98,13 @@ def n_threads() -> int | None:
     return None if torch is None else torch.get_num_threads()
 
 
+def command() -> str | None:
+    """Returns the command that started this process, to run it again; None in a notebook or an interactive session."""
+    given = sys.orig_argv
+    typed = len(given) < 2 or "-c" in given[1:3] or any("ipykernel" in word for word in given)
+    return None if typed else shlex.join([Path(given[0]).name, *given[1:]])
+
+
 def begin_session(folder: RunFolder, provenance: Mapping[str, Any], **counts: Any) -> str:
     """Records the start of a session and returns its name; names sort by time.
 
@@ -111,6 +120,7 @@ def begin_session(folder: RunFolder, provenance: Mapping[str, Any], **counts: An
         "machine": f"{platform.system()} {platform.machine()}, {n_threads() or 1} threads",
         "versions": versions(),
         "commit": git_commit(Path(__file__).parent),
+        "command": command(),
         "shards": counts,
     }
     folder.write_json(f"sessions/{name}/manifest.json", {"provenance": dict(provenance), "session": session})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from interp.study.compare import compare, compare_groups
+from interp.study.first_look.look import Look, look
 from interp.study.grid import Grid
 from interp.study.head_attribution.study import HeadAttribution
 from interp.study.head_ranking.head_set import HeadSet, published_heads
@@ -47,6 +48,7 @@ __all__ = [
     "LayerChoice",
     "LayerSweep",
     "LensSweep",
+    "Look",
     "Matched",
     "ModelSpec",
     "ReasoningSweep",
@@ -63,6 +65,7 @@ __all__ = [
     "compare_groups",
     "head_agreement",
     "lesion_hits",
+    "look",
     "matched",
     "published_heads",
     "stratified",

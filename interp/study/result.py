@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from interp.data import Samples
-from interp.errors import StudyError
+from interp.errors import InterpError, StudyError
+from interp.inputs.notebook import block, facts
+from interp.report.export import FORMATS, check_export, export_figures, export_tables
 from interp.run import FAILURES, cost_of
 from interp.run.files import as_path
 from interp.stats import bootstrap, population_note
@@ -106,12 +109,14 @@ BULKY = ("footprints", "image_index")
 """Columns of a samples table that only figures need."""
 NUMBERS = ("mean", "low", "high", "n", "n_groups", "n_undefined", "note")
 WIDTH, N_ROWS = 130, 60
+SHOWN = 8
+"""Rows of the summary that a notebook shows, and labels of an axis that a line names."""
 Own = TypeVar("Own", bound="GridResult")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GridResult:
-    """The result of a study, or of a grid over it.
+    """The result of a study, or of a grid over it. A notebook shows the first rows of its summary.
 
     Attributes:
         study: The study that was run.
@@ -267,6 +272,79 @@ class GridResult:
         """The page that the study declares, written with these options."""
         target = self.folder / "report.html" if path is None else as_path("path", path)
         return self._page.write_page(self, target, **options)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that `export` writes, by name: "summary", and what else this kind of study has."""
+        return {"summary": self.summary()}
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        formats: Sequence[str] = FORMATS,
+        columns: Sequence[int] = (1, 2),
+    ) -> list[Path]:
+        """Write the figures and tables for a paper, and return the paths of the files.
+
+        Figures are those of `figures()`, as "<name>-1col.svg" and so on, with type of at least 7.5 points; tables are
+        those of `tables()`, as CSV and LaTeX (booktabs). Figures need the extra `images` and Chrome or Chromium.
+
+        Args:
+            folder: Where to write; it is made.
+            formats: "svg", "png" (300 dots per inch) or both; () for tables alone.
+            columns: Widths of the figures: 1 for one column of a paper (3.25 inches), 2 for two (6.75 inches).
+
+        Raises:
+            StudyError: A format or width there is none of; kaleido or a browser is missing; no page, thus no figures.
+            RunError: A file cannot be written.
+        """
+        check_export(formats, columns)
+        tables = {name: frame.drop(columns="note", errors="ignore") for name, frame in self.tables().items()}
+        figures = self.figures() if len(formats) else {}
+        written = export_figures(figures, folder, formats=formats, columns=columns)
+        return [*written, *export_tables(tables, folder)]
+
+    def save(self, path: Any = None) -> None:
+        """Raise `StudyError`: a result is stored already. nnsight gives every object a `.save`, which would do nothing.
+
+        Raises:
+            StudyError: Always.
+        """
+        raise StudyError(
+            f"a result is stored already, in {self.folder}: run the study with the same out= and it is read from "
+            'there. Write result.export("folder") for figures and tables, result.report("page.html") for the page.'
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join([self._head, *(f"  {name:<9}{line}" for name, line in self._told().items())])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what was measured, and the first rows of the summary."""
+        summary = self.summary()
+        shown = Markup(summary.head(SHOWN).to_html(index=False, border=0, na_rep="–", float_format="%.3f"))
+        left = max(len(summary) - SHOWN, 0)
+        more = Markup("<div>and {} more rows: summary()</div>").format(left) if left else Markup("")
+        return block(self._head, facts(self._told()), shown, more)
+
+    @property
+    def _head(self) -> str:
+        n = len(self.cells)
+        return f"{self.study.title}: result of {n} run{'' if n == 1 else 's'}"
+
+    def _told(self) -> dict[str, str]:
+        """Name and content of each line about the result."""
+        told = {
+            axis: ", ".join(list(dict.fromkeys(cell.labels[axis] for cell in self.cells))[:SHOWN])
+            for axis in self.axes
+        }
+        try:
+            told["measured"] = (
+                f"{self.n_samples} samples in {len(self.groups)} groups, {len(self.failures)} failures"
+            )
+        except (InterpError, OSError) as error:
+            told["measured"] = f"cannot be read: {error}"
+        read = ".summary() .scores .samples .failures .figures() .table() .report() .export(folder)"
+        return {**told, "folder": str(self.folder), "read": read}
 
     @property
     def _page(self) -> ModuleType:

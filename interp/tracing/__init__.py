@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
     from interp.tracing.target import Scores
-    from interp.tracing.trace import SampleTrace, Trace
+    from interp.tracing.trace import SampleTrace, Trace, load_trace
 
 __all__ = [
     "Apply",
@@ -52,6 +52,7 @@ __all__ = [
     "Trace",
     "image_mask",
     "load",
+    "load_trace",
     "norm_outliers",
     "positions",
     "sinks",
@@ -107,6 +108,7 @@ _HOMES = {
     "trace": (
         "SampleTrace",
         "Trace",
+        "load_trace",
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

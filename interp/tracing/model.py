@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -279,6 +280,32 @@ class Mllm(WrappedModel):
                 f"embeddings takes an encoded batch, mllm.encode(samples); got {type(batch).__name__}."
             )
         return embeddings(self, batch)
+
+    def look(
+        self,
+        image: Any,
+        question: str = "",
+        *,
+        boxes: Iterable[Any] | None = None,
+        indicator: Any = None,
+        layer: int | Literal["auto"] = "auto",
+        prompt: Prompt | None = None,
+        target: Target = Target("greedy"),  # noqa: B008 - frozen
+        generate: int = 16,
+        trust: Literal["quick", "full"] = "quick",
+        seed: int = 0,
+    ) -> Any:
+        """Where the model looks when it answers one question on one image: an `interp.Look`, which shows itself.
+
+            look = mllm.look("scan.png", "Is there a nodule?", boxes=[(120, 80, 180, 150)])
+            look.save("look.html")
+
+        The arguments, what it costs and its errors are those of `interp.look`.
+        """
+        # what draws a look imports this room, so it is found by its name
+        made = import_module("interp.study").look
+        how: dict[str, Any] = {"prompt": prompt, "target": target, "generate": generate, "trust": trust}
+        return made(self, image, question, boxes=boxes, indicator=indicator, layer=layer, seed=seed, **how)
 
     def score(
         self,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from interp.errors import PromptError, SiteError
+from interp.errors import MapError, PromptError, SiteError
+from interp.inputs import archive
 from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
+from interp.inputs.text import brief
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.edits import Edit
@@ -32,9 +36,10 @@ from interp.tracing.per_sample import for_samples
 from interp.tracing.reads import Read
 from interp.tracing.reasoning.stages import Stages, check_stages, make_stages, said_by
 from interp.tracing.reasoning.thoughts import Said
+from interp.tracing.trace_records import array_line, sample_parts, sample_record, trace_html, trace_lines
 from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["SampleTrace", "Trace", "answers", "trace"]
+__all__ = ["SampleTrace", "Trace", "answers", "load_trace", "trace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +99,11 @@ class SampleTrace:
         """
         return _only(self.reads, "experts", "Experts()")
 
+    def __repr__(self) -> str:
+        answer = "" if self.answer is None else f", answer {brief(self.answer)}"
+        lines = "".join(f"\n  reads[{j}]  {array_line(read)}" for j, read in enumerate(self.reads))
+        return f"SampleTrace({self.tokens.length} tokens{answer}){lines}"
+
 
 @dataclass(frozen=True, eq=False)
 class Trace(Sequence):
@@ -133,6 +143,48 @@ class Trace(Sequence):
             SiteError: The trace has no read, or several.
         """
         return _joined([sample.rows for sample in self.samples])
+
+    def __repr__(self) -> str:
+        lines = "".join(f"\n  {name:<14}{line}" for name, line in trace_lines(self))
+        return f"Trace of {len(self.samples)} sample{'' if len(self.samples) == 1 else 's'}{lines}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what was read, and the samples with their answers."""
+        return trace_html(self)
+
+    def save(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Writes the trace to one file that holds no code, whole or not at all, and returns its path.
+
+        `interp.load_trace(path)` reads it. Samples and their images are not kept.
+
+        Args:
+            path: The file, such as "trace.safetensors".
+
+        Raises:
+            MapError: No path. Inside `mllm.nn.trace`, where `.save()` keeps a value, write `nnsight.save(trace)`.
+            RunError: The file cannot be written.
+        """
+        if path is None:
+            raise MapError(archive.SAVE_ADVICE.format(what="trace"))
+        content = {
+            "samples": list(map(sample_record, self.samples)),
+            "logits": self.logits,
+            "answers": self.answers,
+            "cost": asdict(self.cost),
+        }
+        return archive.write(path, "trace", content)
+
+
+def load_trace(path: str | os.PathLike[str]) -> Trace:
+    """Returns the trace that `Trace.save` wrote.
+
+    Raises:
+        MapError: No such file, or one that is damaged, of another kind or of a later version.
+    """
+    content = archive.read(path, "trace")
+    samples = tuple(SampleTrace(**sample_parts(record)) for record in content["samples"])
+    tokens = tuple(one.tokens for one in samples)
+    return Trace(samples, content["logits"], content["answers"], tokens, Cost(**content["cost"]))
 
 
 def _only(reads: Sequence[xr.DataArray], names: Sequence[str], example: str) -> xr.DataArray:

@@ -156,6 +156,12 @@ STUDIES: list[tuple[str, str, str]] = [
     ("interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x', remote=True))", "or a model without remote=True", "interp.IndicatorComparison(data=[MARKED], model=interp.ModelSpec('x'))"),
     ("interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='masks')", 'rule="touch" for those', "interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='touch')"),
     ("interp.IndicatorComparison(data=[MARKED], truth=['marker'], rule='masks')", 'truth=["boxes"]', "interp.IndicatorComparison(data=[MARKED], truth=['boxes'], rule='masks')"),
+    ("study.look(mllm, one, 'why?')", "sample.replace(question=…, boxes=…)", "study.look(mllm, one.replace(question='why?', boxes=()))"),
+    ("study.look(mllm, one, indicator=[])", 'name one: "attention"', "study.look(mllm, one, indicator='attention')"),
+    ("study.look(mllm, one, indicator=[])", "Leave indicator= out", "study.look(mllm, one)"),
+    ("study.look(mllm, one, indicator=5)", "such as Attention()", "study.look(mllm, one, indicator=Attention())"),
+    ("study.look(mllm, one, indicator=Attention(per_head=True))", "Leave it out", "study.look(mllm, one, indicator=Attention())"),
+    ("study.look(mllm, one, indicator=['attention', Attention()])", "{'first': …, 'second': …}", "study.look(mllm, one, indicator={'first': Attention(), 'second': Attention()})"),
     ("study.lesion_hits(sweep().run(new_folder(), progress=False))", 'metrics=["pointing", …]', "study.lesion_hits(sweep(data=[planted.sample(i, meta={'lesion': 'a'}, group='v') for i in range(2)], metrics=['pointing', 'ar']).run(new_folder(), progress=False))"),
     ("study.lesion_hits(sweep(metrics=['pointing']).run(new_folder(), progress=False))", 'the same meta["lesion"]', "study.lesion_hits(sweep(data=[planted.sample(i, meta={'lesion': 'a'}, group='v') for i in range(2)], metrics=['pointing']).run(new_folder(), progress=False))"),
     ("sweep().run(new_folder(), progress=False, workers=2)", "or run with workers=1", "sweep().run(new_folder(), progress=False, workers=1)"),
@@ -180,6 +186,11 @@ ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows 
     "the sample has no answer to follow. Give it one": "tests/study/logit_lens/test_study.py::test_effects_are_the_lenss_and_those_of_a_knockout_by_name",
     "no heads are published for": "tests/study/refinement/test_result.py::test_heads_and_layer_are_found_on_validation_samples",
     "expected the model to stay as it was when the study started": "tests/study/test_changed_models.py::test_a_model_that_changes_meanwhile_stores_nothing_more",
+    "a look shows maps ([layer,] token)": "tests/study/first_look/test_shown_map.py::test_a_layer_that_is_not_there_is_refused",
+    "expected the folder of a run or a grid": "tests/test_study_commands.py::test_errors_are_a_line",
+    "{…} holds no {…}, so it was not made by `interp run`": "tests/test_study_commands.py::test_a_run_is_kept_and_its_page_made_again",
+    "the run at": "tests/test_study_commands.py::test_a_run_is_kept_and_its_page_made_again",
+    "--set takes NAME=JSON": "tests/test_study_commands.py::test_errors_are_a_line",
 }
 
 

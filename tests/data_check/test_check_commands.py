@@ -34,7 +34,7 @@ def test_good_data_give_counts_a_page_and_0(table: Any, tmp_path: Path, capsys: 
     assert "CT ×1, MR ×1" in shown
     assert "0 problems to mend" in shown
     page = (tmp_path / "page.html").read_text()
-    assert page.count("data:image/jpeg") == 2
+    assert page.count("data:image/webp") == 2
     assert "No problem was found." in page
 
 
@@ -47,7 +47,7 @@ def test_problems_are_listed_and_give_1(table: Any, tmp_path: Path, capsys: Any)
     assert "and 22 more, on the page" in shown
     assert "'yes' answers 26 of 26 questions (100%)" in shown
     page = (tmp_path / "page.html").read_text()
-    assert page.count("data:image/jpeg") == 12
+    assert page.count("data:image/webp") == 12
     assert "1 problem to mend" in page
 
 

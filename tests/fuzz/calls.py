@@ -261,6 +261,7 @@ def _methods() -> list[Call]:
         Call("PAI.boosted_layers", methods.PAI().boosted_layers, given(n_layers=8)),
         Call("HGAI.guided_layers", methods.HGAI().guided_layers, given(n_layers=8)),
         Call("ViCrop", methods.ViCrop),
+        Call("indicator_named", indicators.indicator_named, given(name="attention")),
         Call("kept_tokens", methods.kept_tokens, given(values=MAP, percentile=50.0)),
         Call("scaled_layers", methods.scaled_layers, given(published=range(2, 4), depth=8, n_layers=4)),
     ]
@@ -336,6 +337,7 @@ def model_calls() -> dict[str, list[Call]]:
             Call("Mllm.prefix", mllm.prefix, one),
             Call("Mllm.embeddings", mllm.embeddings, given(batch=at.batch)),
             Call("sinks", interp.sinks, on_model),
+            Call("look", interp.look, given(mllm=mllm, image=at.sample)),
             Call("Mllm.using", mllm.using, given(executor="tap")),
             Call(
                 "Mllm.sharing",
@@ -370,6 +372,13 @@ def model_calls() -> dict[str, list[Call]]:
             Call("TokenMap.lost_area", tokens.lost_area, given(boxes=[(1, 2, 9, 9)])),
             Call("TokenMap.to_pixels", tokens.to_pixels, given(values=np.ones(tokens.n))),
             Call("Maps", indicators.Maps, given(arrays=at.maps.arrays, tokens=at.maps.tokens, cost=Cost())),
+            Call("Maps.save", at.maps.save, given(path="saved-maps")),
+            Call("load_maps", interp.load_maps, lambda: {"path": at.maps.save("saved-maps")}),
+            Call(
+                "load_trace",
+                interp.load_trace,
+                lambda: {"path": mllm.trace([at.sample]).save("saved-trace")},
+            ),
         ],
         "indicators on a model": [
             Call("Attention(…)()", maps.__call__, on_model),

@@ -114,7 +114,7 @@ RESULTS = {
         "RemoteJob",
     ),
     *("Removed", "Trace", "Triage", "Cell", "GridCell", "GridResult", "HeadGrid", "HeadResult", "Matched"),
-    *("IndicatorResult", "KnockoutResult", "RefinementResult", "Result", "Stratified", "InterpError"),
+    *("IndicatorResult", "KnockoutResult", "Look", "RefinementResult", "Result", "Stratified", "InterpError"),
     *("Built", "Curation", "Key", "Pack", "ReaderResult"),
 }
 """What functions return and users read, but do not make."""

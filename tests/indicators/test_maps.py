@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 
+import interp
 from interp.errors import MapError
 from interp.indicators import Maps
+from interp.inputs.footprints import squash
+from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Cost
 
@@ -39,7 +45,9 @@ def test_maps_are_a_sequence_that_slices_everything_together():
     assert [one.sizes["token"] for one in later] == [t.n for t in later.tokens] == [4, 4]
     np.testing.assert_array_equal(later.logits, [[2, 3], [4, 5]])
     assert later.cost == Cost(1.0)
-    assert repr(maps) == "Maps(3 × [layer 2 × token 3; layer 2 × token 4])"
+    head, *lines = repr(maps).splitlines()
+    assert head == "Maps(3 × [layer 2 × token 3; layer 2 × token 4])"
+    assert lines == [f"  [{i}] 0 0 0 0 …" for i in range(3)]
 
 
 def test_a_map_needs_one_value_per_image_token():
@@ -57,3 +65,56 @@ def test_as_many_token_maps_and_logits_as_maps_are_needed():
         Maps(
             (array(2, 4),), (tokens(4),), Cost(), xr.DataArray(np.zeros((2, 9)), dims=("sample", "token_id"))
         )
+
+
+def placed() -> TokenMap:
+    found = squash((60, 40), (2, 3))
+    return TokenMap(np.arange(4, 10), found.boxes, (2, 3), found.views, found.image, ((60, 40),), 12)
+
+
+def labelled() -> Maps:
+    values = np.arange(12, dtype=np.float32).reshape(2, 6)
+    coords = {"layer": [3, 7], "token": np.arange(6), "position": ("token", np.arange(4, 10))}
+    own = xr.DataArray(values, dims=("layer", "token"), coords=coords, name="attention")
+    logits = xr.DataArray(np.ones((1, 5), np.float32), dims=("sample", "token_id"))
+    sample = Sample(np.zeros((40, 60, 3), np.uint8), "where?", boxes=[(0, 0, 20, 20)])
+    return Maps((own,), (placed(),), Cost(1.5, 10, 2, 1, 99), logits, (sample,))
+
+
+def test_a_frame_holds_each_value_with_its_place() -> None:
+    frame = labelled().to_dataframe()
+    assert list(frame) == [
+        *("sample", "layer", "token", "position", "image", "x0", "y0", "x1", "y1", "view", "value"),
+    ]
+    assert len(frame) == 12
+    row = frame[(frame.layer == 7) & (frame.token == 4)].iloc[
+        0
+    ]  # row 1, column 1 of a 2 × 3 grid over 60 × 40
+    assert (row.value, row.position, row.x0, row.y0, row.x1, row.y1) == (10.0, 8, 20.0, 20.0, 40.0, 40.0)
+
+
+def test_saved_maps_come_back_without_their_samples(tmp_path: Path) -> None:
+    maps = labelled()
+    found = interp.load_maps(maps.save(tmp_path / "m.safetensors"))
+    xr.testing.assert_identical(found[0], maps[0])
+    xr.testing.assert_identical(found.logits, maps.logits)
+    assert found.cost == maps.cost
+    assert found.samples == ()
+    np.testing.assert_array_equal(found.tokens[0].footprints, placed().footprints)
+    assert found.tokens[0].grid == (2, 3)
+    with pytest.raises(MapError, match=r"got no path. Write .save\("):
+        maps.save()
+
+
+def test_a_notebook_shows_each_layer_over_the_image() -> None:
+    found = labelled()._repr_html_()
+    assert re.findall("<figcaption>(.*?)<", found) == ["sample 0, layer 3", "sample 0, layer 7"]
+    alone = Maps(labelled().arrays, labelled().tokens, Cost())._repr_html_()  # no image: on paper
+    assert alone.count("<img") == 2
+    assert alone != found
+
+
+def test_samples_are_one_per_map() -> None:
+    maps = labelled()
+    with pytest.raises(MapError, match=r"one Sample for each of the 1 maps, or none; got 2"):
+        Maps(maps.arrays, maps.tokens, Cost(), None, maps.samples * 2)

@@ -60,5 +60,5 @@ def test_boxes_are_drawn_to_scale_on_their_own_image() -> None:
 
 def test_a_picture_travels_inside_its_address() -> None:
     kind, _, data = data_uri(Image.new("RGB", (20, 10), (200, 10, 10))).partition(",")
-    assert kind == "data:image/jpeg;base64"
+    assert kind == "data:image/webp;base64"
     assert Image.open(BytesIO(base64.b64decode(data))).size == (20, 10)

@@ -21,7 +21,8 @@ from typing import Any
 
 from fake_task import Roots  # first: it keeps torch out
 
-from interp.run import files, run_task
+from interp.inputs import atomic_files
+from interp.run import run_task
 
 PLACES = ("half a write", "before fsync", "before rename", "after rename")
 TASK = {"n": 16, "bad": (5, 9)}
@@ -105,7 +106,7 @@ def die_inside(place: str, number: int) -> None:
         if begun[0] == number and place == "after rename":
             die()
 
-    files.open, os.fsync, os.replace = opened, synced, renamed  # pyright: ignore
+    atomic_files.open, os.fsync, os.replace = opened, synced, renamed  # pyright: ignore
 
 
 def tell(out: Path, **what: Any) -> None:

@@ -59,9 +59,9 @@ def gemma3n_config() -> Gemma3nConfig:
         depths=[1, 1, 1],
         num_stages=3,
         hidden_size=32,  # pyright: ignore[reportCallIssue]
-        rms_norm_eps=1e-6,
-        vocab_size=_EOA - _EOI,
-        vocab_offset=_EOI,
+        rms_norm_eps=1e-6,  # pyright: ignore[reportCallIssue]
+        vocab_size=_EOA - _EOI,  # pyright: ignore[reportCallIssue]
+        vocab_offset=_EOI,  # pyright: ignore[reportCallIssue]
     )
     return Gemma3nConfig(
         text_config=text_config(

@@ -84,11 +84,11 @@ def aria_processor() -> transformers.AriaProcessor:
     images = transformers.AriaImageProcessorPil(max_image_size=_ARIA_SIDE, min_image_size=_ARIA_PATCH)
     made = transformers.AriaProcessor(
         images,
-        tokenizer(image_token="<|img|>"),
+        tokenizer(image_token="<|img|>"),  # pyright: ignore[reportArgumentType]
         chat_template=template("<|img|>"),
         size_conversion={_ARIA_SIDE: _LATENTS},
     )
-    made.images_kwargs = {"max_image_size": _ARIA_SIDE, "split_image": False}
+    made.images_kwargs = {"max_image_size": _ARIA_SIDE, "split_image": False}  # pyright: ignore[reportAttributeAccessIssue]
     return made
 
 

@@ -66,7 +66,7 @@ def blip2_config() -> transformers.Blip2Config:
         ).to_dict(),
         num_query_tokens=_QUERIES,
         image_token_index=FIRST_SPECIAL,
-        tie_word_embeddings=False,
+        tie_word_embeddings=False,  # pyright: ignore[reportCallIssue]
     )
 
 
@@ -78,7 +78,7 @@ def instructblip_config() -> transformers.InstructBlipConfig:
         text_config=text_config(transformers.LlamaConfig).to_dict(),
         num_query_tokens=_QUERIES,
         image_token_index=FIRST_SPECIAL,
-        tie_word_embeddings=False,
+        tie_word_embeddings=False,  # pyright: ignore[reportCallIssue]
     )
 
 

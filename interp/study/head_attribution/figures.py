@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from interp.report.figures import every, heat, interval_arms, panels
+from interp.report.figures import heat, interval_arms, panels, ticks_at
 from interp.report.theme import DIVERGING, GREY, SEQUENTIAL, SERIES, colour_bar, laid_out
 from interp.study.dataframes import where
 
@@ -16,6 +16,12 @@ __all__ = ["COLUMNS", "head_maps", "head_scatter", "part_bars"]
 
 COLUMNS = {"direct": "direct effect, logits", "total": "total effect, logits", "ar": "attention ratio"}
 """Column of the table of heads → its caption."""
+DIRECTIONS = {
+    "direct": "higher: for the answer →",
+    "total": "higher: for the answer ↑",
+    "ar": "higher: inside the boxes ↑",
+}
+"""Column → which way its axis points."""
 PARTS = {"attention": SERIES[0], "mlp": SERIES[1], "embedding": SERIES[2]}
 
 
@@ -37,10 +43,10 @@ def head_maps(heads: pd.DataFrame) -> go.Figure:
             cells = heat(own, name, more=more, hover=hover, axis=axis)
             figure.add_trace(cells, row=row, col=column)
     most = float(heads[["direct", "total"]].abs().to_numpy().max())
-    effects = colour_bar("effect on the logit, logits", x=1.02, len=0.9)
+    effects = colour_bar("effect, logits, above 0: for the answer", x=1.02, len=0.9)
     ratio = colour_bar("attention ratio (AR), higher is better", x=1.12, len=0.9)
-    figure.update_xaxes(title_text="layer", dtick=every(heads.layer, 8))
-    figure.update_yaxes(showgrid=False, dtick=every(heads["head"], 8))
+    figure.update_xaxes(title_text="layer", **ticks_at(heads.layer, 8))
+    figure.update_yaxes(showgrid=False, **ticks_at(heads["head"], 8))
     figure.update_yaxes(title_text="head", col=1)
     return laid_out(
         figure,
@@ -71,10 +77,14 @@ def head_scatter(heads: pd.DataFrame) -> go.Figure:
         figure.add_trace(
             go.Scatter(x=ends, y=ends, mode="lines", line=line, showlegend=False), row=1, col=column
         )
-        figure.update_xaxes(title_text=COLUMNS["direct"], row=len(rows), col=column)
+        figure.update_xaxes(
+            title_text=f"{COLUMNS['direct']},<br>{DIRECTIONS['direct']}", row=len(rows), col=column
+        )
     for row, name in enumerate(rows, start=1):
-        figure.update_yaxes(title_text=COLUMNS[name], row=row, col=1)
-    scale = {"colorscale": SEQUENTIAL, "colorbar": colour_bar("layer")}
+        figure.update_yaxes(
+            title_text=f"{COLUMNS[name]},<br>{DIRECTIONS[name]}", title_font_size=12, row=row, col=1
+        )
+    scale = {"colorscale": SEQUENTIAL, "colorbar": colour_bar("layer", **ticks_at(heads.layer, 8))}
     return laid_out(figure, 90 + 270 * len(rows), columns=len(sets), coloraxis=scale)
 
 
@@ -105,6 +115,8 @@ def part_bars(parts: pd.DataFrame) -> go.Figure:
             bars: dict[str, Any] = {"error_y": {**interval_arms(own), "thickness": 1}, "marker_color": colour}
             named: dict[str, Any] = {"name": part, "legendgroup": part, "showlegend": column == 1}
             figure.add_trace(go.Bar(x=own.layer, y=own["mean"], **bars, **named), row=1, col=column)
-    figure.update_xaxes(title_text="layer (−1: input)", dtick=1 if parts.layer.max() < 16 else 4)
-    figure.update_yaxes(title_text="share of the answer's logit, logits", col=1)
+    figure.update_xaxes(title_text="layer (−1: input)", **ticks_at(parts.layer, 10))
+    figure.update_yaxes(
+        title_text="share of the answer's logit, logits,<br>above 0: makes the answer likelier ↑", col=1
+    )
     return laid_out(figure, 360, columns=len(sets), barmode="group", margin={"b": 90})

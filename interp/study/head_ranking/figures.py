@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from interp.errors import StudyError
 from interp.metrics import METRICS
-from interp.report.figures import Figures, cut_ticks, every, heat, panels
+from interp.report.figures import Figures, cut_ticks, heat, panels, ticks_at
 from interp.report.theme import GREY, HIGHLIGHT, SEQUENTIAL, clear, colour_bar, laid_out, plain
 from interp.study.dataframes import where
 
@@ -68,7 +68,7 @@ def heat_maps(results: Sequence[HeadResult], k: int = 20) -> go.Figure:
         found = [pair[place] for result in results for pair in result.means.heads]
         ends = [min(found) - 0.5, max(found) + 0.5]  # given, because marks at an edge would widen the range
         for axis in axes:
-            axis.update(tick0=0, dtick=every(found, 10), range=ends)
+            axis.update(**ticks_at(found, 10), range=ends)
     return laid_out(figure, 460, columns=len(results), coloraxis=_scale(results, metrics.pop()))
 
 
@@ -109,7 +109,7 @@ def rank_scatter(a: HeadResult, b: HeadResult, k: int = 20) -> go.Figure:
         "color": both.layer,
         "colorscale": SEQUENTIAL,
         "line": {"width": 0.5, "color": GREY},
-        "colorbar": colour_bar("layer"),
+        "colorbar": colour_bar("layer", **ticks_at(both.layer, 8)),
     }
     hover = "layer %{customdata[0]}, head %{customdata[1]}<br>rank %{x} and %{y}<extra></extra>"
     figure = go.Figure(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interp.errors import SiteError, StudyError
+from interp.inputs.notebook import block, facts
 from interp.run import Workers, canonical
 from interp.study.fields import as_tuple
 from interp.study.head_ranking.result import Pairs
@@ -17,6 +18,9 @@ from interp.study.study import Study
 from interp.tracing import Site
 
 __all__ = ["PUBLISHED", "HeadSet", "Pairs", "published_heads"]
+
+SHOWN = 6
+"""Heads that a line of text names."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,26 @@ class HeadSet:
 
     def __len__(self) -> int:
         return len(self.listed) if self.k is None else self.k
+
+    def __repr__(self) -> str:
+        if self.ranking is not None:
+            said = f"top {self.k} of {self.ranking.title!r}, {self.ranking.label}, by {self.ranking.metric}"
+        else:
+            left = len(self.listed) - SHOWN
+            shown = ", ".join(map(str, self.listed[:SHOWN])) + (f", and {left} more" if left > 0 else "")
+            said = f"{len(self.listed)} heads as (layer, head): {shown}"
+        return f"HeadSet({f'{self.name!r}, ' if self.name else ''}{said})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the heads by layer, or what ranks them."""
+        layers: dict[int, list[int]] = {}
+        for layer, head in self.listed:
+            layers.setdefault(layer, []).append(head)
+        told = {"source": self.source, "masked layer": self.masked_layer}
+        rows = {
+            f"layer {layer}": ", ".join(f"head {head}" for head in layers[layer]) for layer in sorted(layers)
+        }
+        return block(repr(self), facts(told | rows))
 
     @property
     def pairs(self) -> Pairs:

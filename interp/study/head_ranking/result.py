@@ -101,7 +101,7 @@ UNIFORM_FRIENDLY = ("kl", "kl_gain")
 Pairs = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeadResult(GridResult):
     """The result of a `HeadRanking`: one run.
 
@@ -226,6 +226,10 @@ class HeadResult(GridResult):
         ordered.insert(0, "rank", ranks)
         return ordered
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The table that `export` writes: "heads", from best to worst."""
+        return {"heads": self.ranked}
+
     @property
     def n_heads(self) -> int:
         """The number of heads measured, those without a mean included."""
@@ -315,7 +319,7 @@ def _interval(
     return ends[0], ends[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeadGrid(GridResult):
     """The result of a grid over a `HeadRanking`: one frame of all its cells, and each cell's own result."""
 
@@ -342,6 +346,10 @@ class HeadGrid(GridResult):
     def table(self, k: int = 20) -> str:
         """Text: the best k heads of each cell."""
         return "\n\n".join(found.table(k) for found in self.results)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The table that `export` writes: "heads", those of each cell from best to worst."""
+        return {"heads": below(found.ranked for found in self.results)}
 
     def figures(self, k: int = 20) -> dict[str, go.Figure]:
         """The figures of `HeadResult.figures`: the first cell against the others."""

@@ -104,7 +104,7 @@ class IndicatorCell(GridCell):
         return stored_tokens(self, index)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IndicatorResult(GridResult):
     """The result of an `IndicatorComparison`, or of a grid over one.
 
@@ -199,6 +199,11 @@ class IndicatorResult(GridResult):
         See `interp.study.indicator_comparison.paired_tests.found` for the rule and the columns.
         """
         return found(self, measure, level)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that `export` writes: "summary", "found", "faithfulness" and "costs"."""
+        named = {"found": self.found(), "faithfulness": self.faithfulness(), "costs": self.costs()}
+        return super().tables() | {name: frame for name, frame in named.items() if len(frame)}
 
     def sentences(self) -> list[str]:
         """Which layer stands for each indicator that gives several, and how it was chosen; a line per cell."""

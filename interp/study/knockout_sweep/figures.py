@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from interp.report.figures import Figures, curves, every, heat, panels, reference_line
+from interp.report.figures import Figures, curves, heat, panels, reference_line, ticks_at
 from interp.report.theme import DIVERGING, colour_bar, laid_out, plain, series_colour
 from interp.study.dataframes import rows_of, where
 from interp.study.knockout_sweep.flows import Flow, control_of
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["figures", "flow_figure", "head_map"]
 
 PANELS = {
-    "relative": "probability of the answer,\nchange in %, lower: it matters more ↓",
-    "accuracy": "accuracy, change in points,\nlower: it matters more ↓",
+    "relative": "probability of the answer,\nchange in %,\nlower: it matters more ↓",
+    "accuracy": "accuracy,\nchange in points,\nlower: it matters more ↓",
 }
-BAR_TITLE = "probability of the answer, change in %"
+BAR_TITLE = "probability of the answer,<br>change in %, lower: it matters more"
 
 
 def figures(result: KnockoutResult) -> Figures:
@@ -51,10 +51,10 @@ def flow_figure(result: KnockoutResult) -> go.Figure:
             for trace in _traces(result, cell, measure, known):
                 figure.add_trace(trace, row=row, col=column)
             reference_line(figure, y=0, row=row, col=column)
-    figure.update_xaxes(dtick=every(result.passes.layer))
+    figure.update_xaxes(**ticks_at(result.passes.layer))
     figure.update_xaxes(title_text="layer at the centre of the blocked window", row=len(rows))
     for row, measure in enumerate(rows, start=1):
-        figure.update_yaxes(title_text=plain(PANELS[measure]), row=row, col=1)
+        figure.update_yaxes(title_text=plain(PANELS[measure]), title_font_size=12, row=row, col=1)
     return laid_out(
         figure, 180 + 270 * len(rows), columns=len(cells), hovermode="x unified", margin={"l": 84, "b": 110}
     )
@@ -111,7 +111,7 @@ def head_map(result: KnockoutResult, cell: GridCell) -> go.Figure:
         if place + n_columns >= len(flows):
             figure.update_xaxes(title_text="layer", **at)
     end = float(np.nanmax(np.abs(summary["mean"].to_numpy(float)), initial=0.0)) or 1.0
-    figure.update_xaxes(dtick=every(summary.layer.astype(int), 8))
-    figure.update_yaxes(showgrid=False, dtick=every(summary["head"].astype(int), 8))
+    figure.update_xaxes(**ticks_at(summary.layer, 8))
+    figure.update_yaxes(showgrid=False, **ticks_at(summary["head"], 8))
     scale = {"colorscale": DIVERGING, "cmin": -end, "cmax": end, "colorbar": colour_bar(BAR_TITLE)}
     return laid_out(figure, 140 + 250 * n_rows, columns=n_columns, coloraxis=scale)

@@ -139,7 +139,7 @@ LEAST = 0.1
 FEW = " (too few groups)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KnockoutResult(GridResult):
     """The result of a `KnockoutSweep`, or of a grid over one.
 
@@ -208,6 +208,10 @@ class KnockoutResult(GridResult):
                 found.insert(place, axis, label)
             frames.append(found)
         return below(frames)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that `export` writes: "summary", and "tests" where windows or layers were blocked."""
+        return super().tables() | ({} if self.by_head else {"tests": self.tests()})
 
     def flows(self, cell: GridCell) -> dict[str, Flow]:
         """The flows of a cell of which something was measured."""

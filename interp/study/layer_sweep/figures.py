@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from interp.metrics import METRICS
-from interp.report.figures import Figures, curves, every, metric_axis, panels, reference_line
+from interp.report.figures import Figures, curves, metric_axis, panels, reference_line, ticks_at
 from interp.report.html import capital
 from interp.report.html import key as colour_key
 from interp.report.tables import cell_name
@@ -58,7 +58,7 @@ def _figure(result: Result, metric: str, choice: LayerChoice | None) -> go.Figur
             layer = choice.layers[model]
             reference_line(figure, x=layer, text=f"layer {layer}", row=1, col=column)
     title = {"text": plain(capital(METRICS[metric].label)), "x": 0, "xanchor": "left", "font": {"size": 16}}
-    figure.update_xaxes(title_text="layer", dtick=every(result.scores.layer))
+    figure.update_xaxes(title_text="layer", **ticks_at(result.scores.layer))
     figure.update_yaxes(title_text=metric_axis(metric), title_font_size=12, col=1)
     return laid_out(
         figure, 400, columns=len(models), title=title, hovermode="x unified", margin={"t": 62, "b": 110}

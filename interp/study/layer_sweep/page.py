@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from interp.inputs.pictures import SIDE
 from interp.metrics import METRICS
 from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card
 from interp.report.gallery import views as frames_of
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["figures", "map_card", "sweep_opening", "write_maps", "write_page"]
 
 N_SHOWN = 3
+MANY, SMALL_SIDE = 150, 160
+"""With more samples on one page their pictures are this small, so that a page of 1,000 stays below 15 MB."""
 LEAD = Markup("""Measured on <b>{models}</b> with {n} samples ({data}): how much of each layer's map over the image
 tokens lies inside the annotated boxes.""")
 FIGURES = """Lines are means over samples. Bands are their 95 % bootstrap intervals over groups; where there are too
@@ -134,7 +137,7 @@ def _ranked(cell: Cell, metric: str, layer: int) -> list[tuple[int, float]]:
     return [(int(index), float(score)) for index, score in zip(rows["index"], rows["value"], strict=True)]
 
 
-def map_card(views: list[tuple[str, Cell, int]], index: int, *, score: str = "") -> Markup:
+def map_card(views: list[tuple[str, Cell, int]], index: int, *, score: str = "", side: int = SIDE) -> Markup:
     """The card of a sample: its image with the boxes, then its map in each view.
 
     Args:
@@ -142,12 +145,13 @@ def map_card(views: list[tuple[str, Cell, int]], index: int, *, score: str = "")
             run's.
         index: The sample's place in the data.
         score: Text beside the question.
+        side: Pixels of the pictures' longer side.
     """
     cell = views[0][1]
     sample = cell.sweep.data[index]
-    pictures: list[Picture] = frames_of(sample, "image and box", partial(picture, sample))
+    pictures: list[Picture] = frames_of(sample, "image and box", partial(picture, sample, side=side))
     for caption, run, layer in views:
-        drawn = partial(overlay, sample, run.tokens(index), run.maps([index], layer)[index])
+        drawn = partial(overlay, sample, run.tokens(index), run.maps([index], layer)[index], side=side)
         pictures += frames_of(sample, caption, drawn)
     frame = cell.frame("samples")
     row = records(where(frame, frame["index"] == index))[0]
@@ -195,11 +199,12 @@ def write_maps(results: Mapping[str, Result], choice: LayerChoice, path: str | P
     last = list(results.values())[-1]
     intro = MAPS.format(ramp=ramp(), choice=capital(choice.sentence(last)))
     body = [paragraph(intro, kind="soft wide")]
+    side = SIDE if sum(len(cell.frame("samples")) for cell in last.cells) <= MANY else SMALL_SIDE
     for place, cell in enumerate(last.cells):
         layer = choice.layers[cell.labels["model"]]
         views = [(caption, result.cells[place], layer) for caption, result in results.items()]
         scores = _scores(cell, choice.metric, layer).items()
-        cards = (map_card(views, index, score=f"AR {number(score)}") for index, score in scores)
+        cards = (map_card(views, index, score=f"AR {number(score)}", side=side) for index, score in scores)
         body.append(section(cell.labels["data"], grid(cards)))
     lead = sweep_opening(MAPS_LEAD, last, seed=last.seed)
     question = "Where does the model look when it answers?"

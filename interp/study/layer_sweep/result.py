@@ -124,7 +124,7 @@ class Cell(GridCell):
         return stored_tokens(self, index)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result(GridResult):
     """The result of a layer sweep, or of a grid over one.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from interp.report.figures import Figures, curves, panels, reference_line
+from interp.report.figures import Figures, curves, panels, reference_line, ticks_at
 from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.study.dataframes import rows_of, where
 from interp.study.logit_lens.task import OTHERS, OWN
@@ -54,8 +54,7 @@ def _figure(result: GridResult, name: str) -> go.Figure:
         for row, word in enumerate(words, start=1):
             _add_lines(figure, result, cell, word, name, known, row=row, col=column)
             reference_line(figure, y=0, row=row, col=column)
-    layers = result.scores.layer.nunique()
-    figure.update_xaxes(dtick=max(1, layers // 7))
+    figure.update_xaxes(**ticks_at(result.scores.layer, 8))
     figure.update_xaxes(title_text="layer (−1: input)", row=len(words))
     for row, word in enumerate(words, start=1):
         title = {"text": plain(f"{word}\n{TITLES[name]}"), "font": {"size": 11}}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from interp.report.gallery import answers, origin_line, picture, sample_card
+from interp.report.gallery import answers, origin_line, picture, sample_card, views
 from interp.report.html import card, figure_cards, grid, paragraph, save_page, section, table
 from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
 from interp.report.tables import estimate, listed, number, rows, signed
@@ -96,7 +97,7 @@ def _examples(result: GridResult) -> Iterator[Markup]:
                 paragraph(said),
                 origin_line(sample.id, row["group"]),
             ]
-            shown = [("image", picture(sample))] if sample.images else []
+            shown = views(sample, "image", partial(picture, sample)) if sample.images else []
             cards.append(
                 sample_card(shown, sample.question, [*told, table(list(columns), rows(own, columns))])
             )

@@ -236,7 +236,7 @@ class RefinementCell(GridCell):
         return stored_tokens(self, index)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RefinementResult(GridResult):
     """The result of a `Refinement`, or of a grid over one.
 
@@ -339,6 +339,11 @@ class RefinementResult(GridResult):
             parts.append(table)
         names = [*self.axes, "group", "n", "before", "after", "difference"]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that `export` writes: "summary", and "groups" where they are too few for an interval."""
+        few = self.per_group()
+        return super().tables() | ({"groups": few} if len(few) else {})
 
     @cached_property
     def parameters(self) -> pd.DataFrame:

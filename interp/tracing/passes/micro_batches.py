@@ -14,7 +14,7 @@ from interp.inputs.sample_list import as_samples
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.passes.out_of_memory import in_halves
 from interp.tracing.passes.prefix_pass import Samples
-from interp.tracing.passes.progress_bar import progress_bar
+from interp.tracing.passes.progress_bar import progress_bar, without_bars
 from interp.tracing.prefix import Prefix
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -66,7 +66,8 @@ def in_batches(
         samples: Samples, an encoded batch or a prefix.
         run: Takes the model (which then runs all at once) and a micro-batch.
         batch_size: Samples in a micro-batch at most.
-        progress: Whether to show a bar where there are several micro-batches.
+        progress: Whether to show a bar where there are several micro-batches; what is long inside a single one may
+            show its own.
         alone: Run each sample alone, whatever `batch_size` is.
 
     Raises:
@@ -79,10 +80,11 @@ def in_batches(
     n, size = len(given), 1 if alone else size
     own = mllm.at_once() if isinstance(mllm, WrappedModel) else mllm
     work = _Work(own, given, run)
-    if not getattr(mllm, "batches", True):
-        groups = [(i,) for i in range(n)] if alone else [tuple(range(n))]
-        return [work.on(at) for at in groups]
-    return work.fitting(_groups(given, size), progress)
+    with without_bars(not progress):
+        if not getattr(mllm, "batches", True):
+            groups = [(i,) for i in range(n)] if alone else [tuple(range(n))]
+            return [work.on(at) for at in groups]
+        return work.fitting(_groups(given, size))
 
 
 def in_order(parts: Sequence[tuple[Places, Iterable[T]]]) -> list[T]:
@@ -100,11 +102,11 @@ class _Work(Generic[T]):
     run: Callable[[Any, MicroBatch], T]
     done: list[tuple[Places, T]] = field(default_factory=list)
 
-    def fitting(self, groups: Sequence[Places], progress: bool) -> list[tuple[Places, T]]:
+    def fitting(self, groups: Sequence[Places]) -> list[tuple[Places, T]]:
         """Runs the groups, in parts that fit in memory, the last group first."""
         largest = max(map(len, groups))
         label = f"micro-batches of {largest}" if largest > 1 else "one by one"
-        with progress_bar(label, len(self.given), show=progress and len(groups) > 1) as advance:
+        with progress_bar(label, len(self.given), show=len(groups) > 1) as advance:
             for group in reversed(groups):
                 for at in _cut(group, largest):
                     found = in_halves(at, self.on, too_large=self._too_large)

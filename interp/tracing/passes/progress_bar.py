@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["Advance", "bars", "progress_bar"]
+__all__ = ["Advance", "bars", "progress_bar", "without_bars"]
+
+_HIDDEN: ContextVar[bool] = ContextVar("bars are hidden", default=False)
+"""Whether a bar is shown already, or none is wanted: those of the work inside are then not shown."""
 
 
 class Advance(Protocol):
@@ -22,13 +26,13 @@ class Advance(Protocol):
         ...
 
 
-def bars(console: Console, *, transient: bool = False) -> Progress:
-    """Bars of samples with the time that remains; `transient` ones vanish when they stop."""
+def bars(console: Console, *, transient: bool = False, noun: str = "samples") -> Progress:
+    """Bars of samples, or of what `noun` says, with the time that remains; `transient` ones vanish when they stop."""
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("samples"),
+        TextColumn(noun),
         TimeRemainingColumn(),
         console=console,
         transient=transient,
@@ -36,21 +40,33 @@ def bars(console: Console, *, transient: bool = False) -> Progress:
 
 
 @contextmanager
-def progress_bar(label: str, total: int, *, show: bool) -> Iterator[Advance]:
+def without_bars(hidden: bool = True) -> Iterator[None]:
+    """Shows no bar of the work in the block, as where it has a bar already; with `hidden` False changes nothing."""
+    token = _HIDDEN.set(_HIDDEN.get() or hidden)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
+
+
+@contextmanager
+def progress_bar(label: str, total: int, *, show: bool = True, noun: str = "samples") -> Iterator[Advance]:
     """A bar on stderr for the block, where that is a terminal or a notebook; elsewhere nothing is shown.
 
-    It vanishes at the end: what the work gives is what stays on the page.
+    It vanishes at the end: what the work gives is what stays on the page. Work inside it shows no bar of its own, and
+    it shows none inside another or `without_bars`.
 
     Args:
         label: What is being done.
         total: How many samples there are.
         show: Whether to show it at all.
+        noun: What is counted.
     """
-    console = Console(file=sys.stderr) if show else None
+    console = Console(file=sys.stderr) if show and not _HIDDEN.get() else None
     if console is None or not _shows(console):
         yield lambda n: None
         return
-    with bars(console, transient=True) as shown:
+    with without_bars(), bars(console, transient=True, noun=noun) as shown:
         task = shown.add_task(label, total=total)
         yield lambda n: shown.advance(task, n)
 

@@ -53,7 +53,7 @@ def test_text_from_the_data_stays_text(page: str) -> None:
     assert ATTACK in elements.text
     sources = [attributes.get("src") or "" for tag, attributes in elements.tags if tag == "img"]
     assert sources
-    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
     assert sum(tag == "script" for tag, _ in elements.tags) == 3
     figures = json.loads(page.split('id="figures">')[1].split("</script>")[0])
     assert set(figures) == {"figure-difference"}

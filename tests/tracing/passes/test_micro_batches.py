@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from rich.console import Console
 
 from interp.conformance.tiny import tiny
 from interp.errors import EditError, ModelError, PromptError, SampleError, SiteError
+from interp.indicators import TokenKnockout
 from interp.inputs.prompt import GENERIC_PROMPT, Target, diff
 from interp.inputs.sample import Sample
 from interp.tracing import (
@@ -275,17 +276,22 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         in_batches(SimpleNamespace(), [], run)
 
 
+class Terminal(Console):
+    """A terminal that keeps what is written; one class for all tests, because annotations are resolved once."""
+
+    page: ClassVar[io.StringIO] = io.StringIO()
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__(file=self.page, force_terminal=True, width=80)
+
+
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What is written to a terminal."""
-    page = io.StringIO()
-
-    class Terminal(Console):
-        def __init__(self, **_: Any) -> None:
-            super().__init__(file=page, force_terminal=True, width=80)
-
+    with progress_bar.progress_bar("annotations", 1):  # resolved once, by what Console is then
+        Terminal.page = io.StringIO()
     monkeypatch.setattr(progress_bar, "Console", Terminal)
-    return page
+    return Terminal.page
 
 
 def test_a_terminal_shows_how_many_are_done(llava, shown):
@@ -301,6 +307,24 @@ def test_one_micro_batch_or_none_wanted_shows_no_bar(llava, shown, options):
     llava.trace(samples(), **options)
     llava.at_once().trace(samples(), batch_size=2)
     assert shown.getvalue() == ""
+
+
+def test_long_work_on_one_sample_counts_its_variants(llava, shown):
+    one = samples()[:1]
+    knockout = TokenKnockout(batch=1)
+    knockout(llava, one, progress=False)
+    assert shown.getvalue() == ""
+    knockout(llava, one)
+    page = shown.getvalue()
+    assert "hiding tokens" in page
+    assert "variants" in page
+
+
+def test_work_inside_a_bar_shows_none_of_its_own(llava, shown):
+    TokenKnockout(batch=1)(llava, samples()[:2])
+    page = shown.getvalue()
+    assert "one by one" in page
+    assert "hiding tokens" not in page
 
 
 def test_nothing_is_written_where_no_terminal_is(llava, capsys):

@@ -1,0 +1,187 @@
+"""What the explorer computes: the rows of every layer and head at each generated token, before and after an edit."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from interp.errors import EditError, ModelError
+from interp.explore.change import Change
+from interp.indicators import Attention
+from interp.indicators.indicator_checks import layers_of
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+from interp.tracing import Batch, Edit, Mllm, Rows, Site
+from interp.tracing.vision.resampler_maps import patch_attention, patch_tokens
+
+__all__ = ["Exploration", "Reading", "first_tokens"]
+
+KEPT = 16
+"""Readings that are kept, the latest ones."""
+N_LIKELY = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One prompt, run once.
+
+    Attributes:
+        tokens: Where the columns of `rows` lie in the image. Of a model with composed maps these are patches.
+        rows: (step, layer, head, token): attention of the row that predicts generated token `step` to the image,
+            float32, each in [0, 1]; of gated layers without a softmax there is none.
+        answer: The text, without a thought before it; None where the thought did not end.
+        words: The generated tokens as text, one a step.
+        likely: The likeliest first tokens with their probabilities, the likeliest first.
+        log_probability: Of the answer's tokens after this prompt, under the same edits, nats; NaN without an answer.
+    """
+
+    tokens: TokenMap
+    rows: xr.DataArray
+    answer: str | None
+    words: tuple[str, ...]
+    likely: tuple[tuple[str, float], ...]
+    log_probability: float
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers of the rows."""
+        return [int(layer) for layer in self.rows["layer"].values]
+
+    def map(self, step: int, layer: int, head: int | None = None) -> Float[np.ndarray, " token"]:
+        """The weights of one row; of all heads of the layer their mean where `head` is None."""
+        rows = self.rows.isel(step=step).sel(layer=layer)
+        return np.asarray(rows.mean("head").values if head is None else rows.sel(head=head).values, float)
+
+    def head_shares(self, step: int, tokens: tuple[int, ...] = ()) -> Float[np.ndarray, "layer head"]:
+        """What each head spends of its row on these image tokens, or on all of them where none are named."""
+        rows = np.asarray(self.rows.isel(step=step).values, float)
+        return rows.sum(axis=-1) if not tokens else rows[..., list(tokens)].sum(axis=-1)
+
+
+@dataclass(eq=False)
+class Exploration:
+    """A model, and its latest readings. Calls from several threads wait for one another.
+
+    Args:
+        mllm: A model with maps.
+        prompt: How questions are put.
+        generate: How many tokens are generated at most.
+
+    Raises:
+        ModelError: A model that has no map of its image tokens.
+    """
+
+    mllm: Mllm
+    prompt: Prompt = PAPER_PROMPT
+    generate: int = 8
+    _kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mllm, Mllm):
+            raise ModelError(
+                f"the explorer needs a model with a map of its image tokens, as interp.load(…) gives it; got "
+                f"{type(self.mllm).__name__}. `interp models` lists the families that have one."
+            )
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers whose rows are read: those with a softmax over the image."""
+        return layers_of(self.mllm, "all", "the explorer")
+
+    def read(self, sample: Sample, change: Change | None = None) -> Reading:
+        """The reading of a sample, under a change of its attention where there is one.
+
+        Raises:
+            SampleError, PromptError: A sample that cannot be used.
+            EditError, SiteError: A change that cannot be made to this model.
+        """
+        return self._once((sample.fingerprint, change), lambda: self._read(sample, change))
+
+    def log_probability(self, sample: Sample, answer: str | None, change: Change | None = None) -> float:
+        """log p of an answer's tokens after the prompt, nats; NaN where there is no answer."""
+        if not answer:
+            return math.nan
+
+        def scored() -> float:
+            batch = self.mllm.encode([sample], prompt=self.prompt)
+            edits = self._edits(batch, change)
+            return float(self.mllm.score(batch, Target(answer), edits=edits, progress=False).values[0])
+
+        return self._once((sample.fingerprint, change, answer), scored)
+
+    def relative(self, sample: Sample, *, per_head: bool) -> xr.DataArray:
+        """(layer, [head,] token): the first token's rows, or their mean over heads, divided by the generic prompt's.
+
+        In [0, ∞); see `interp.indicators.Attention`.
+        """
+
+        def divided() -> xr.DataArray:
+            indicator = Attention(relative_to=GENERIC_PROMPT, per_head=per_head)
+            return indicator(self.mllm, [sample], prompt=self.prompt)[0]
+
+        return self._once((sample.fingerprint, "relative", per_head), divided)
+
+    def _edits(self, batch: Batch, change: Change | None) -> list[Edit]:
+        if change is None:
+            return []
+        if change.tokens and self.mllm.maps == "composed":
+            raise EditError(
+                "this model's image tokens are latents that each look at the whole image, so patches of its maps "
+                "cannot be edited one by one. Clear the selection: the edit then takes all image tokens."
+            )
+        return [change.edit(batch.tokens[0].n)]
+
+    def _read(self, sample: Sample, change: Change | None) -> Reading:
+        batch = self.mllm.encode([sample], prompt=self.prompt)
+        edits = self._edits(batch, change)
+        reads = [Rows(Site(queries="last", keys="image"))]
+        trace = self.mllm.trace(batch, reads=reads, edits=edits, generate=self.generate)
+        tokens, rows = trace.tokens[0], trace[0].rows.isel(query=0, drop=True)
+        if self.mllm.maps == "composed":
+            tokens = patch_tokens(self.mllm, batch)[0]
+            rows = _composed(rows, patch_attention(self.mllm, batch)[0])
+        tokenizer = getattr(self.mllm.processor, "tokenizer", self.mllm.processor)
+        answer = trace.answers[0]
+        value = math.nan
+        if answer:
+            value = float(self.mllm.score(batch, Target(answer), edits=edits, progress=False).values[0])
+        return Reading(
+            tokens, rows, answer, tuple(tokenizer.decode([i]) for i in trace[0].ids),
+            first_tokens(trace.logits.values[0], tokenizer), value,
+        )  # fmt: skip
+
+    def _once(self, key: Hashable, make: Any) -> Any:
+        """What was made for this key before, or what `make` makes; one at a time."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = make()
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+
+def first_tokens(logits: Float[np.ndarray, " token_id"], tokenizer: Any) -> tuple[tuple[str, float], ...]:
+    """The likeliest tokens after the prompt, as text with their probabilities, the likeliest first."""
+    wide = np.asarray(logits, np.float64)
+    shares = np.exp(wide - wide.max())
+    shares /= shares.sum()
+    best: Int[np.ndarray, " token"] = np.argsort(-shares, kind="stable")[:N_LIKELY]
+    return tuple((tokenizer.decode([int(i)]), float(shares[i])) for i in best)
+
+
+def _composed(rows: xr.DataArray, factor: Float[np.ndarray, "latent patch"]) -> xr.DataArray:
+    """Rows over latents times the latents' attention over patches."""
+    values = np.asarray(rows.values, np.float64) @ factor
+    kept = {name: rows[name].values for name in ("step", "layer", "head") if name in rows.coords}
+    return xr.DataArray(values, {**kept, "token": np.arange(factor.shape[1])}, dims=rows.dims)

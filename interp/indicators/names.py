@@ -1,0 +1,71 @@
+"""Indicators by name, with their default settings: for command lines and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from interp.errors import MapError
+from interp.indicators.attention import Attention
+from interp.indicators.attention_gradient import AttentionGradient
+from interp.indicators.attribution_patching import AttributionPatching
+from interp.indicators.baseline_maps import CentrePrior, RandomMap
+from interp.indicators.embedding_replacement import EmbeddingReplacement
+from interp.indicators.input_gradient import InputGradient
+from interp.indicators.integrated_gradients import IntegratedGradients
+from interp.indicators.occlusion import Occlusion
+from interp.indicators.random_masks import RandomMasks
+from interp.indicators.rollout import Rollout
+from interp.indicators.smooth_grad import SmoothGrad
+from interp.indicators.token_knockout import TokenKnockout
+from interp.indicators.value_weighted_attention import ValueWeightedAttention
+from interp.indicators.vision_attention import VisionAttention
+from interp.inputs.prompt import GENERIC_PROMPT
+
+__all__ = ["NAMED", "indicator_named", "is_named"]
+
+NAMED: dict[str, Callable[[], Any]] = {
+    "relative attention": lambda: Attention(relative_to=GENERIC_PROMPT),
+    "attention": Attention,
+    "attention × gradient": AttentionGradient,
+    "value-weighted attention": ValueWeightedAttention,
+    "rollout": Rollout,
+    "attribution patching": AttributionPatching,
+    "input gradient": InputGradient,
+    "SmoothGrad": SmoothGrad,
+    "integrated gradients": IntegratedGradients,
+    "token knockout": TokenKnockout,
+    "embedding replacement": EmbeddingReplacement,
+    "occlusion": Occlusion,
+    "random masks": RandomMasks,
+    "vision attention": VisionAttention,
+    "centre prior": CentrePrior,
+    "random map": RandomMap,
+}
+"""Name → makes the indicator with its default settings; "relative attention" is relative to `GENERIC_PROMPT`."""
+
+
+def indicator_named(name: str) -> tuple[str, Any]:
+    """The name as it is listed in `NAMED`, and the indicator.
+
+    Case, spaces, hyphens and "×" do not matter: "attention-gradient" is "attention × gradient".
+
+    Raises:
+        MapError: No indicator has that name.
+
+    >>> indicator_named("token-knockout")
+    ('token knockout', TokenKnockout(layers='all', queries='after_image', batch=32))
+    """
+    if not isinstance(name, str) or not is_named(name):
+        raise MapError(f"the indicators by name are {', '.join(map(repr, NAMED))}; got {name!r:.100}.")
+    listed = next(one for one in NAMED if _key(one) == _key(name))
+    return listed, NAMED[listed]()
+
+
+def is_named(name: str) -> bool:
+    """Whether `indicator_named` knows the name."""
+    return _key(name) in map(_key, NAMED)
+
+
+def _key(name: str) -> str:
+    return "".join(one for one in name.lower() if one.isalnum())

@@ -1,0 +1,162 @@
+"""Values with arrays in one file that holds no code: a safetensors file whose header says how they fit together.
+
+    write("maps.safetensors", "maps", {"arrays": [xr.DataArray(…)], "note": "text"})
+    read("maps.safetensors", "maps")
+
+Texts, numbers, None, lists, tuples (which come back as lists), dictionaries with text keys, numpy arrays and labelled
+arrays can be stored. An array of texts is kept in the header.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from interp.errors import MapError
+from interp.inputs.atomic_files import as_path, write_atomically
+from interp.inputs.paths import unreadable
+from interp.inputs.text import brief
+
+__all__ = ["SAVE_ADVICE", "read", "write"]
+
+FORMAT = "interp"
+VERSION = 1
+SAVE_ADVICE = (
+    'save(path) writes the {what} to a file; got no path. Write .save("{what}.safetensors"). To keep a value '
+    "inside an nnsight trace, write nnsight.save(value)."
+)
+ARRAY, TEXTS, LABELLED = "$array", "$texts", "$labelled"
+
+
+def write(path: str | os.PathLike[str], kind: str, content: Any) -> Path:
+    """Writes the content, whole or not at all, and returns the path.
+
+    Args:
+        path: The file.
+        kind: What it holds, such as "maps"; `read` asks for the same.
+        content: What is stored.
+
+    Raises:
+        RunError: The file cannot be written.
+        MapError: A value that is none of the kinds above.
+    """
+    target, arrays = as_path("path", path), {}
+    said = json.dumps(_packed(content, arrays), ensure_ascii=False)
+    header = {"format": f"{FORMAT} {kind}", "version": str(VERSION), "content": said}
+    write_atomically(target, save(arrays, metadata=header))
+    return target
+
+
+def read(path: str | os.PathLike[str], kind: str) -> Any:
+    """Returns what `write` stored.
+
+    Raises:
+        MapError: No such file, or one that is damaged, of another kind or of a later version.
+    """
+    target = as_path("path", path)
+    if problem := unreadable(target):
+        raise MapError(f"{brief(os.fspath(target))} {problem}")
+    try:
+        with safe_open(target, framework="numpy") as file:
+            header = file.metadata() or {}
+            _check(target, kind, header)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 – it is no dict
+        return _unpacked(json.loads(header["content"]), arrays)
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, MapError):
+            raise
+        raise MapError(
+            f"{brief(os.fspath(target))} is no file of {kind}, or it is damaged ({brief(str(error))}). Read a file "
+            f"that .save(path) wrote, whole."
+        ) from error
+
+
+def _check(path: Path, kind: str, header: Mapping[str, str]) -> None:
+    """Raises `MapError` for a file of another kind or version."""
+    found = header.get("format", "")
+    if found != f"{FORMAT} {kind}":
+        what = f"{found.removeprefix(FORMAT).strip()}" if found.startswith(f"{FORMAT} ") else "something else"
+        advice = f"Read it with interp.load_{what}." if what in ("maps", "trace") else "Name another file."
+        raise MapError(
+            f"expected a file of {kind}, got {brief(os.fspath(path))}, which holds {what}. {advice}"
+        )
+    if header.get("version") != str(VERSION):
+        raise MapError(
+            f"expected {kind} in version {VERSION} of the file format, got version {header.get('version')} in "
+            f"{brief(os.fspath(path))}. Read it with the version of interp that wrote it, or a later one."
+        )
+
+
+def _packed(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The value as JSON; its arrays are added to `arrays` and named in their place."""
+    if isinstance(value, xr.DataArray):
+        return {LABELLED: _packed(_parts(value), arrays)}
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf":
+            return {TEXTS: value.astype(str).tolist()}
+        name = f"array {len(arrays)}"
+        arrays[name] = np.ascontiguousarray(value).reshape(value.shape)
+        return {ARRAY: name}
+    if isinstance(value, Mapping):
+        return {str(name): _packed(one, arrays) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_packed(one, arrays) for one in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise MapError(
+        f"a file stores texts, numbers, arrays and lists of them; got {brief(value)}. Leave it out, or turn it into "
+        "one of these."
+    )
+
+
+def _unpacked(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """What `_packed` was given."""
+    if isinstance(value, list):
+        return [_unpacked(one, arrays) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {ARRAY}:
+        return arrays[value[ARRAY]]
+    if set(value) == {TEXTS}:
+        return np.array(value[TEXTS], np.str_)
+    if set(value) == {LABELLED}:
+        return _labelled(_unpacked(value[LABELLED], arrays))
+    return {name: _unpacked(one, arrays) for name, one in value.items()}
+
+
+def _parts(array: xr.DataArray) -> dict[str, Any]:
+    """A labelled array as plain values; a dimension with several levels, such as (layer, head) pairs, by its levels."""
+    levels = {
+        str(dim): [str(name) for name in array.indexes[dim].names]
+        for dim in array.dims
+        if dim in array.indexes and array.indexes[dim].nlevels > 1
+    }
+    flat = array.reset_index(list(levels)) if levels else array
+    coords = {str(name): [list(map(str, one.dims)), one.values] for name, one in flat.coords.items()}
+    return {
+        "values": array.values,
+        "dims": list(map(str, array.dims)),
+        "name": None if array.name is None else str(array.name),
+        "attrs": dict(array.attrs),
+        "coords": coords,
+        "levels": levels,
+    }
+
+
+def _labelled(parts: Mapping[str, Any]) -> xr.DataArray:
+    """The array of which these are the `_parts`."""
+    coords = {name: (tuple(dims), values) for name, (dims, values) in parts["coords"].items()}
+    found = xr.DataArray(
+        parts["values"], coords, tuple(parts["dims"]), name=parts["name"], attrs=parts["attrs"]
+    )
+    return found.set_index(parts["levels"]) if parts["levels"] else found

@@ -1,0 +1,100 @@
+"""`interp look`: one image, one question, and a page that shows where the model looks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+__all__ = ["look"]
+
+Box = tuple[float, float, float, float]
+
+
+def look(
+    image: Annotated[Path, tyro.conf.Positional],
+    question: Annotated[str, tyro.conf.Positional],
+    *,
+    model: str = "organism",
+    box: tyro.conf.UseAppendAction[tuple[Box, ...]] = (),
+    more: tuple[Path, ...] = (),
+    indicator: tuple[str, ...] = (),
+    layer: str = "auto",
+    trust: str = "quick",
+    generate: int = 16,
+    out: Path = Path("look.html"),
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    processor: str | None = None,
+    adapter: str | None = None,
+    open_page: Annotated[bool, tyro.conf.arg(name="open")] = True,
+) -> int:
+    """Show where a model looks when it answers a question on an image: write a page and open it.
+
+    The page has the maps of several indicators, every layer, the heads of one layer, the answer and its probability,
+    and checks of how far the map can be trusted.
+
+    Args:
+        image: the image file.
+        question: the question.
+        model: "organism" (bundled, small, offline), a folder or a hub id.
+        box: where the evidence lies, as x0 y0 x1 y1 in pixels of the image; repeat --box for several. The outline is
+            drawn, and the layer closest to it is shown.
+        more: further images of the same question.
+        indicator: names of indicators, the one to be shown large first, such as attention token-knockout; by default
+            relative-attention attention attention-gradient.
+        layer: a decoder layer, or auto: with boxes the layer closest to them, else the one with the most concentrated
+            map.
+        trust: quick, or full for deletion against random orders and shuffled weights too.
+        generate: tokens of the answer at most.
+        out: the page.
+        device: device that the model runs on.
+        dtype: dtype of the weights.
+        revision: revision of a hub id.
+        processor: folder or hub id of the processor, if the checkpoint has none.
+        adapter: name of the adapter; by default the one that matches the config, "measured" for a family without one.
+        open_page: open the page in a browser, where a terminal and a display are there.
+    """
+    import transformers
+
+    from interp.study import look as looked
+    from interp.tracing import load
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    mllm = load(model, device=device, dtype=dtype, revision=revision, processor=processor, adapter=adapter)
+    found = looked(
+        mllm,
+        [image, *more] if more else image,
+        question,
+        boxes=box or None,
+        indicator=list(indicator) or None,
+        layer=int(layer) if layer.isdecimal() else layer,  # pyright: ignore[reportArgumentType] - checked there
+        trust=trust,  # pyright: ignore[reportArgumentType] - checked there
+        generate=generate,
+    )
+    path = found.save(out).resolve()
+    print(f"answer: {found.answer} (probability {found.probability:.2f})")
+    print(f"map: {found.first.name}. {found.first.rule}")
+    print(f"trust: {found.trust.summary}")
+    for name, why in found.missing.items():
+        print(f"not shown: {name}: {why}")
+    print(f"page: {path}")
+    if open_page and _has_display():
+        webbrowser.open(path.as_uri())
+    return 0
+
+
+def _has_display() -> bool:
+    """Whether somebody sits at a terminal with a display."""
+    shown = (
+        os.name == "nt"
+        or sys.platform == "darwin"
+        or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    )
+    return sys.stdout.isatty() and bool(shown)

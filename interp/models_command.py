@@ -1,0 +1,120 @@
+"""`interp models`: the model families, what each supports and how it was checked, in a table that fits."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from interp.terminal import console, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = ["models"]
+
+WIDE = 160
+"""Columns from which every fact has a column of its own."""
+
+_ATTENDS = {
+    "causal": "none",
+    "image_blocks": "its own image",
+    "sliding_image_blocks": "its own image, in sliding layers",
+    "images": "all images",
+    "prefix": "the prompt",
+}
+"""What the values of an adapter's `attends` mean, in plain words."""
+
+_FACTS = ("maps", "attends", "video", "tower", "prefix", "images", "executors", "checked")
+
+
+def models() -> int:
+    """List the model families: their image tokens, what each supports, and how it was checked."""
+    from interp.conformance.check_result import read_record
+    from interp.models.adapter import adapters, is_available
+    from interp.models.refusals import without_maps
+
+    record, shown = read_record(), console()
+    found_here = {adapter.name: adapter for adapter in adapters() if is_available(adapter)}
+    each = [(adapter, _facts(adapter, record.get(name))) for name, adapter in found_here.items()]
+    shown.print(_wide(each) if shown.width >= WIDE else _narrow(each))
+    if lacking := [adapter.name for adapter in adapters() if adapter.name not in found_here]:
+        shown.print(
+            f"transformers {version('transformers')} lacks {', '.join(lacking)}; a newer one has them."
+        )
+    versions = {", ".join(f"{n} {v}" for n, v in found["versions"].items()) for found in record.values()}
+    shown.print(
+        "maps: self, the image tokens are positions of the sequence; cross, they are keys of cross-attention layers; "
+        "composed, they are latents of a resampler, and maps are products with its attention. "
+        "attends: which later tokens a row of the prompt sees. video: whether a sample may show one. tower: whether "
+        "the vision tower's own attention is read and edited. prefix: whether the prompt up to the last image token "
+        "can be run once for many questions. images: whether a sample may have several. "
+        "checked: result of `interp check FAMILY` on tiny random weights "
+        f"({'; '.join(versions) or 'no record'}). To check your own checkpoint: `interp check FOLDER`."
+    )
+    shown.print(
+        "Without a map, answers and scores only (adapter='answers_only', with the reason where they are opened without "
+        f"it): {', '.join(without_maps())}."
+    )
+    return 0
+
+
+def _wide(each: list[tuple[Any, dict[str, str]]]) -> Table:
+    """A column for every fact."""
+    made = table("family")
+    made.add_column("image tokens, and checkpoints of the family", min_width=36, overflow="fold")
+    for name in _FACTS:
+        made.add_column(name, no_wrap=name in ("executors", "checked"))
+    for adapter, facts in each:
+        made.add_row(adapter.name, _layout(adapter), *facts.values())
+    return made
+
+
+def _narrow(each: list[tuple[Any, dict[str, str]]]) -> Table:
+    """Two columns: the family, and its facts as lines of text."""
+    made = table()
+    made.add_column("family", no_wrap=True)
+    made.add_column("image tokens, checkpoints of the family, and what it supports", ratio=1, overflow="fold")
+    for adapter, facts in each:
+        text = _layout(adapter)
+        text.append("\n" + " · ".join(f"{name}: {value}" for name, value in facts.items()))
+        made.add_row(adapter.name, text)
+    return made
+
+
+def _layout(adapter: Any) -> Text:
+    """How the family's image tokens lie, and its checkpoints."""
+    from rich.text import Text
+
+    text = Text(getattr(adapter, "layout", "") or "–")
+    for example in getattr(adapter, "examples", ()):
+        text.append(f"\n{example}", "dim")
+    return text
+
+
+def _facts(adapter: Any, found: dict[str, Any] | None) -> dict[str, str]:
+    """The facts of one family. `found` is its record; None if it was never recorded."""
+    attends, maps = getattr(adapter, "attends", "causal"), getattr(adapter, "maps", "self")
+    video = "yes" if getattr(adapter, "video", False) else "no"
+    tower = "no" if getattr(adapter, "unread_tower", "") or not hasattr(adapter, "patches") else "yes"
+    known = (maps, _ATTENDS.get(attends, attends), video, tower)
+    if found is None:
+        return dict(zip(_FACTS, (*known, "?", "?", "?", "never recorded"), strict=True))
+
+    def holds(check: str, yes: str) -> str:
+        return yes if check in found["checks"] and check not in found["failed"] else "FAILS"
+
+    checked = (
+        holds("image prefix", _prefix(attends, maps)),
+        holds("several images", "several" if getattr(adapter, "several_images", True) else "one"),
+        holds("executors", "tap, source"),
+        f"{found['passed']}/{found['total']}, {found['date']}",
+    )
+    return dict(zip(_FACTS, (*known, *checked), strict=True))
+
+
+def _prefix(attends: str, maps: str) -> str:
+    """Whether an image prefix is exact, in words."""
+    if maps == "cross":
+        return "none, not used"
+    return "not exact, not used" if attends == "prefix" else "exact"

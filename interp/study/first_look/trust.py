@@ -1,0 +1,298 @@
+"""What speaks against trusting a map: checks with a value, what a uniform or random map gives, and plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, overload
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from markupsafe import Markup
+
+from interp.errors import InterpError
+from interp.indicators.removals import HideTokens
+from interp.inputs.prompt import Prompt, Target
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+from interp.metrics import spearman
+from interp.report.html import join, span, table
+from interp.report.tables import count, number, percent
+from interp.study.first_look.shown_map import ShownMap
+from interp.study.indicator_comparison.checks import ALL, fixed_targets, shuffled
+from interp.study.indicator_comparison.removal_curves import measured, run_removal, scaled
+from interp.tracing.derived.outlying_norms import sinks
+
+__all__ = ["Trust", "TrustCheck", "at_border", "full_checks", "quick_checks"]
+
+EXCESS, LOW_RHO, HIGH_RHO = 0.25, 0.3, 0.5
+"""Where a caution begins: a share of the weight beyond a uniform map's; a rank correlation with another indicator that
+is lower; one with the map of shuffled weights that is higher. Conventions of this package, not tests."""
+N_RANDOM, MOST_RANDOM = 19, 1
+"""Random orders that deletion is compared with, and how many of them may do as well without a caution."""
+STEPS, LEAST = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75), 0.1
+"""Fractions of the tokens that deletion hides, and the least fall of the target with all of them hidden."""
+
+Flag = Literal["caution", "no caution", "not measured", "note"]
+Shares = Float[np.ndarray, " token"]
+
+
+@dataclass(frozen=True)
+class TrustCheck:
+    """One check of a map.
+
+    Attributes:
+        name: What is checked.
+        value: The number; NaN where it could not be measured.
+        reference: The same number of a uniform map, or of random maps; NaN where there is none.
+        flag: "caution", "no caution", "not measured" or "note".
+        finding: What was found, as a sentence.
+        meaning: What the check is and what it can say.
+    """
+
+    name: str
+    value: float
+    reference: float
+    flag: Flag
+    finding: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Trust(Sequence[TrustCheck]):
+    """The checks of one map. No check can show that a map is right: they show where it is doubtful."""
+
+    checks: tuple[TrustCheck, ...]
+    map: str
+
+    def __len__(self) -> int:
+        return len(self.checks)
+
+    @overload
+    def __getitem__(self, index: int) -> TrustCheck: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[TrustCheck, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> TrustCheck | tuple[TrustCheck, ...]:
+        return self.checks[index]
+
+    def __iter__(self) -> Iterator[TrustCheck]:
+        return iter(self.checks)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """The names of the checks that raise a caution."""
+        return tuple(one.name for one in self.checks if one.flag == "caution")
+
+    @property
+    def summary(self) -> str:
+        """How many checks raise a caution, in a sentence, and what that does and does not say."""
+        made = [one for one in self.checks if one.flag in ("caution", "no caution")]
+        if not made:
+            return "No check could be made, so nothing is known about how far this map can be relied on."
+        if not self.cautions:
+            return (
+                f"None of {count(len(made), 'check')} raises a caution. That does not show that the map is right: it "
+                "was not found to be wrong in these ways."
+            )
+        return (
+            f"{len(self.cautions)} of {count(len(made), 'check')} raise a caution: {', '.join(self.cautions)}. Do not "
+            "rest a conclusion on this map alone."
+        )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per check: name, value, reference, flag, finding, meaning."""
+        return pd.DataFrame([asdict(one) for one in self.checks])
+
+    def __repr__(self) -> str:
+        lines = [f"  {one.name}: {one.flag}. {one.finding}" for one in self.checks]
+        return "\n".join([f"Trust({self.map!r}): {self.summary}", *lines])
+
+    def _repr_html_(self) -> str:
+        return str(self.table)
+
+    @property
+    def table(self) -> Markup:
+        """The checks as a table of HTML."""
+        lines = [
+            (one.name, one.flag, join(one.finding, " ", span(one.meaning, kind="soft")))
+            for one in self.checks
+        ]
+        return table(("check", "verdict", "what was found, and what it means"), lines, kind="text")
+
+
+def quick_checks(
+    mllm: Any,
+    sample: Sample,
+    shown: ShownMap,
+    others: Sequence[ShownMap],
+    *,
+    prompt: Prompt,
+    inside: Float[np.ndarray, " token"] | None = None,
+) -> list[TrustCheck]:
+    """The checks that cost one more pass at most: sinks, border, tokens that are not drawn, agreement, boxes."""
+    found = [_of_sinks(mllm, sample, shown, prompt), _of_border(shown), *_of_unseen(shown)]
+    found += [_of_agreement(shown, other) for other in others]
+    return found if inside is None else [*found, _of_boxes(shown, inside)]
+
+
+SINKS = """Some image tokens have hidden states of outlying size and draw attention whatever is asked. Weight on them
+says little about the place that they show."""
+BORDER = """Corners and edges often light up because tokens there are used as a store or because padding lies there,
+not because the answer is found there."""
+UNSEEN = """Some tokens stand for no part of the picture, such as separators. Their weight belongs to the map and cannot
+be drawn."""
+AGREEMENT = """Rank correlation of two indicators over the image tokens: 1, the same order; 0, no relation. Two that
+agree can both be wrong; two that disagree cannot both be read as the place of the evidence."""
+BOXES = """How much of the map's weight lies inside the boxes. It says where the map lies, not whether the answer
+depends on it."""
+DELETION = f"""The image tokens are hidden from the text, first those that the map calls most important, and the fall of
+the answer's probability is compared with that of {N_RANDOM} random orders. If random orders do as well, the map does
+not point at what the answer needs."""
+SHUFFLED = """Rank correlation with the map of a copy of the model whose weights are all shuffled. A map that stays the
+same shows the picture or the architecture, not what the model has learned."""
+
+
+def at_border(tokens: TokenMap) -> Bool[np.ndarray, " token"]:
+    """Which tokens lie at the edge of what the tokens see of their image: within half a footprint of it."""
+    found = np.zeros(tokens.n, bool)
+    for image in np.unique(tokens.image_index):
+        own = np.flatnonzero((tokens.image_index == image) & ~np.isnan(tokens.footprints).any(axis=1))
+        if not len(own):
+            continue
+        low, high = tokens.footprints[own, :2], tokens.footprints[own, 2:]
+        half = (high - low) / 2
+        found[own] = ((low < low.min(axis=0) + half) | (high > high.max(axis=0) - half)).any(axis=1)
+    return found
+
+
+def _excess(
+    name: str, shown: ShownMap, chosen: Bool[np.ndarray, " token"], where: str, meaning: str
+) -> TrustCheck:
+    """A check of the share of the weight on some tokens, against their share of all tokens."""
+    share, even = float(shown.shares[chosen].sum()), float(chosen.mean())
+    beyond = (share - even) / (1 - even) if even < 1 else 0.0
+    flag: Flag = "caution" if beyond > EXCESS else "no caution"
+    finding = f"{percent(share)} of the weight lies {where}; a uniform map puts {percent(even)} there."
+    return TrustCheck(name, share, even, flag, finding, meaning)
+
+
+def _of_sinks(mllm: Any, sample: Sample, shown: ShownMap, prompt: Prompt) -> TrustCheck:
+    name = "attention sinks"
+
+    def check() -> TrustCheck:
+        (found,) = sinks(mllm, [sample], "decoder", prompt=prompt, progress=False)
+        outlier = np.asarray(found.outlier.values, bool)
+        if len(outlier) != len(shown.values):
+            return _unmeasured(name, "the map is over patches and not over the decoder's tokens", SINKS)
+        if not found.n:
+            return TrustCheck(name, 0.0, 0.0, "no caution", "No image token has an outlying size.", SINKS)
+        where = f"on {count(found.n, 'token')} of outlying size (of {len(outlier)})"
+        return _excess(name, shown, outlier, where, SINKS)
+
+    return _tried(name, SINKS, check)
+
+
+def _of_border(shown: ShownMap) -> TrustCheck:
+    return _excess("border", shown, at_border(shown.tokens), "at the edge of the picture", BORDER)
+
+
+def _of_unseen(shown: ShownMap) -> list[TrustCheck]:
+    unseen = np.isnan(shown.tokens.footprints).any(axis=1)
+    if not unseen.any():
+        return []
+    where = f"on {count(int(unseen.sum()), 'token')} that show no part of the picture"
+    return [_excess("weight that is not drawn", shown, unseen, where, UNSEEN)]
+
+
+def _of_agreement(shown: ShownMap, other: ShownMap) -> TrustCheck:
+    name = f"agreement with {other.name}"
+    if len(other.values) != len(shown.values):
+        return _unmeasured(name, "the two maps are over different tokens", AGREEMENT)
+    rho = spearman(shown.values, other.values)
+    if np.isnan(rho):
+        return _unmeasured(name, "a map has one value everywhere and so no order", AGREEMENT)
+    flag: Flag = "caution" if rho < LOW_RHO else "no caution"
+    return TrustCheck(name, rho, 0.0, flag, f"The rank correlation is {number(rho)}.", AGREEMENT)
+
+
+def _of_boxes(shown: ShownMap, inside: Float[np.ndarray, " token"]) -> TrustCheck:
+    share, even = float(shown.shares @ inside), float(np.mean(inside))
+    finding = (
+        f"{percent(share)} of the weight lies inside the boxes; a uniform map puts {percent(even)} there."
+    )
+    chosen = " The layer was chosen by the boxes." if "boxes chose it" in shown.rule else ""
+    return TrustCheck("inside the boxes", share, even, "note", finding + chosen, BOXES)
+
+
+def full_checks(
+    mllm: Any, sample: Sample, shown: ShownMap, again: Callable[[Any, Target], Float[np.ndarray, " token"]],
+    *, prompt: Prompt, target: Target, seed: int,
+) -> list[TrustCheck]:  # fmt: skip
+    """The checks that take many passes and a second copy of the model: deletion and shuffled weights.
+
+    Args:
+        mllm: The model.
+        sample: The sample.
+        shown: The map.
+        again: Makes the same map with another model, of a target that is fixed.
+        prompt: The prompt.
+        target: What is explained.
+        seed: Of the random orders and of the shuffled weights.
+    """
+
+    def deletion() -> TrustCheck:
+        return _of_deletion(mllm, sample, shown, prompt, target, seed)
+
+    def change() -> TrustCheck:
+        (fixed,) = fixed_targets(mllm, [sample], prompt, target)
+        rho = spearman(shown.values, again(shuffled(mllm, ALL, seed), fixed))
+        if np.isnan(rho):
+            return _unmeasured(_CHANGE, "a map has one value everywhere and so no order", SHUFFLED)
+        flag: Flag = "caution" if rho > HIGH_RHO else "no caution"
+        finding = f"The rank correlation with the map of shuffled weights is {number(rho)}."
+        return TrustCheck(_CHANGE, rho, 0.0, flag, finding, SHUFFLED)
+
+    return [_tried(_DELETION, DELETION, deletion), _tried(_CHANGE, SHUFFLED, change)]
+
+
+_DELETION, _CHANGE = "deletion", "change under shuffled weights"
+
+
+def _of_deletion(
+    mllm: Any, sample: Sample, shown: ShownMap, prompt: Prompt, target: Target, seed: int
+) -> TrustCheck:
+    drawn = np.random.default_rng(seed).random((N_RANDOM, len(shown.values)))
+    maps = {"map": shown.values, **{f"random {i}": values for i, values in enumerate(drawn)}}
+    options: dict[str, Any] = {"prompt": prompt, "target": target}
+    curves, _ = run_removal(HideTokens(), mllm, sample, maps, STEPS, seed=seed, options=options)
+    areas = {name: measured(one, STEPS, STEPS[:1], target, LEAST)["deletion"] for name, one in curves.items()}
+    own, others = areas.pop("map"), np.array(list(areas.values()))
+    if np.isnan(own):
+        before, after = scaled(curves["map"].deletion[[0, -1]], target)
+        why = (
+            f"hiding the whole image moves the target from {number(before)} to {number(after)}, by less than {LEAST}: "
+            "the answer hardly needs the image"
+        )
+        return _unmeasured(_DELETION, why, DELETION)
+    as_good = int((others <= own).sum())
+    flag: Flag = "caution" if as_good > MOST_RANDOM else "no caution"
+    finding = (
+        f"On average over the hidden fraction {percent(own)} of the effect is left, and {percent(others.mean())} with "
+        f"random orders; {as_good} of {N_RANDOM} random orders do as well."
+    )
+    return TrustCheck(_DELETION, own, float(others.mean()), flag, finding, DELETION)
+
+
+def _tried(name: str, meaning: str, check: Callable[[], TrustCheck]) -> TrustCheck:
+    """The check, or why it could not be made with this model."""
+    try:
+        return check()
+    except InterpError as error:
+        return _unmeasured(name, str(error).rstrip("."), meaning)
+
+
+def _unmeasured(name: str, why: str, meaning: str) -> TrustCheck:
+    return TrustCheck(name, float("nan"), float("nan"), "not measured", f"Not measured: {why}.", meaning)

@@ -1,0 +1,219 @@
+"""`interp run` and `interp report`: a study by its name on data by theirs, and the page of a run that is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from interp import __version__
+from interp.errors import RunError, StudyError
+from interp.run.files import read_json, write_atomically
+from interp.worker_options import WorkerOptions
+
+__all__ = ["COMMAND", "STUDIES", "Asked", "report", "run"]
+
+STUDIES = {
+    "layer-sweep": "LayerSweep",
+    "head-ranking": "HeadRanking",
+    "head-attribution": "HeadAttribution",
+    "indicator-comparison": "IndicatorComparison",
+    "knockout-sweep": "KnockoutSweep",
+    "lens-sweep": "LensSweep",
+    "reasoning-sweep": "ReasoningSweep",
+    "refinement": "Refinement",
+}
+"""Name → the class of `interp.study`."""
+StudyName = Literal[
+    "layer-sweep", "head-ranking", "head-attribution", "indicator-comparison", "knockout-sweep", "lens-sweep",
+    "reasoning-sweep", "refinement",
+]  # fmt: skip
+COMMAND = "command.json"
+"""In a result's folder: what `interp run` was asked for."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `interp run` was asked for, apart from how and where it runs.
+
+    Attributes:
+        study: A name of `STUDIES`.
+        data: Bundled names or paths.
+        model: "organism", folders or hub ids.
+        n: Samples of each data set at most; 0 for all.
+        split: The split that is reported on.
+        seed: Draws the samples; also the study's seed.
+        options: What `interp.load` takes: device, dtype and so on.
+        settings: Further fields of the study by name, as JSON values.
+    """
+
+    study: str
+    data: tuple[str, ...]
+    model: tuple[str, ...]
+    n: int
+    split: str
+    seed: int
+    options: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    def made(self) -> Any:
+        """The study, or a grid over its models and data sets where there are several."""
+        from interp import study as studies
+        from interp.data.open import sets
+        from interp.indicators import indicator_named
+
+        kind = getattr(studies, STUDIES[self.study])
+        known = {one.name for one in fields(kind)} - {"data", "model"}
+        if unknown := sorted(set(self.settings) - known):
+            raise StudyError(
+                f"{self.study} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}."
+            )
+        some = {"n": self.n or None, "seed": self.seed}
+        found = sets(self.data, split=self._split(known), needed=True, **some)
+        models = [studies.ModelSpec(one, **self.options) for one in self.model]
+        more: dict[str, Any] = {"seed": self.seed, **self.settings}
+        if isinstance(more.get("indicator"), str):
+            more["indicator"] = indicator_named(more["indicator"])[1]
+        if "validation" in known:
+            held_out = sets(self.data, split="validation", **some)
+            more["validation"] = (
+                sum(list(held_out.values())[1:], next(iter(held_out.values()))) if held_out else None
+            )
+        base = kind(data=next(iter(found.values())), model=models[0], **more)
+        if len(models) == 1 and len(found) == 1:
+            return base
+        return studies.Grid(base, model=models, data=found)
+
+    def _split(self, known: set[str]) -> str:
+        """The split to read: a study that chooses something has one of its own."""
+        return str(self.settings.get("split", "validation")) if "split" in known else self.split
+
+    def to_json(self) -> str:
+        """The text of `COMMAND`."""
+        return json.dumps({"interp": __version__, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> Asked:
+        """What a run's folder says it was asked for.
+
+        Raises:
+            RunError: It says nothing, or not what this version reads.
+        """
+        stored = read_json(folder / COMMAND)
+        if stored is None and not (folder / "study.json").is_file():
+            raise RunError(
+                f"expected the folder of a run or a grid, such as runs/layer-sweep-…; got {folder}."
+            )
+        names = {one.name for one in fields(cls)}
+        if not isinstance(stored, dict) or not names <= set(stored):
+            raise RunError(
+                f"{folder} holds no {COMMAND}, so it was not made by `interp run`: a page needs the images, which a "
+                "run does not keep. Run the study again in Python, which computes nothing anew: study.run().report()."
+            )
+        values = {name: stored[name] for name in names}
+        return cls(**{**values, "data": tuple(values["data"]), "model": tuple(values["model"])})
+
+
+def run(
+    study: Annotated[StudyName, tyro.conf.Positional],
+    *,
+    data: tuple[str, ...] = ("natural",),
+    model: tuple[str, ...] = ("organism",),
+    out: Path = Path("runs"),
+    n: int = 40,
+    split: str = "test",
+    seed: int = 0,
+    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = (),
+    workers: WorkerOptions = 1,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    processor: str | None = None,
+    adapter: str | None = None,
+) -> int:
+    """Run a study on data sets and write its page; what is there already is not computed again.
+
+    Args:
+        study: the study.
+        data: "natural", "medical" (bundled), or files and folders that a reader knows (docs/data.md).
+        model: "organism" (bundled), folders or hub ids; with several models or data sets every pair is run.
+        out: the folder for runs.
+        n: samples of each data set at most, drawn by the seed; 0 for all.
+        split: the split to report on; a study that chooses something, such as a head ranking, reads "validation".
+        seed: of what is drawn.
+        settings: further fields of the study as NAME=JSON, such as metrics='["ar", "js"]'; indicator=NAME takes the
+            name of one.
+        workers: how many workers compute, and where.
+        device: device that the models run on.
+        dtype: dtype of the weights.
+        revision: revision of a hub id.
+        processor: folder or hub id of the processor.
+        adapter: name of the adapter.
+    """
+    options = {
+        "device": device,
+        "dtype": dtype,
+        "revision": revision,
+        "processor": processor,
+        "adapter": adapter,
+    }
+    asked = Asked(
+        study, tuple(map(_place, data)), model, n, split, seed,
+        {name: value for name, value in options.items() if value is not None}, dict(map(_setting, settings)),
+    )  # fmt: skip
+    result = asked.made().run(out, workers=workers)
+    write_atomically(result.folder / COMMAND, asked.to_json().encode())
+    print(result.table())
+    if len(result.failures):
+        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+    print(f"page: {result.report().resolve()}")
+    print(f"again, without computing: interp report {result.folder}")
+    return 0
+
+
+def report(
+    folder: Annotated[Path, tyro.conf.Positional],
+    *,
+    out: Path | None = None,
+) -> int:
+    """Write the page of a run that `interp run` made. What is missing of it is computed.
+
+    Args:
+        folder: the run's folder, such as runs/layer-sweep-0123456789ab.
+        out: the page; by default report.html in that folder.
+    """
+    from interp.run import folder_name
+
+    asked = Asked.read(folder)
+    study = asked.made()
+    if getattr(study, "unresolved", False):
+        study = study.resolved(folder.parent)
+    expected = folder_name(study.name, study.to_dict())
+    if expected != folder.resolve().name:
+        raise RunError(
+            f"the run at {folder} was made of other data, another model or another version of interp: it would be "
+            f"{expected} now. Bring those back, or make a new run: interp run {asked.study}."
+        )
+    result = study.run(folder.parent)
+    print(f"page: {result.report(out).resolve()}")
+    return 0
+
+
+def _place(name: str) -> str:
+    """A path made absolute, so that the run can be read from another folder; a bundled name as it is."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """The name and value of NAME=JSON; what is no JSON is a text."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise StudyError(f"--set takes NAME=JSON, such as metrics='[\"ar\"]' or rule=center; got {text!r}.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,145 @@
+"""What the explorer computes, against plain traces and against numbers worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import interp
+from interp.conformance.tiny import tiny as tiny_of
+from interp.errors import EditError, ModelError
+from interp.explore import Change, Exploration
+from interp.explore.code import reproduction
+from interp.explore.exploration import first_tokens
+from interp.explore.figures import head_figure, image_figure, token_at, tokens_in
+from interp.tracing import wrap
+
+
+@pytest.fixture(scope="module")
+def explored():
+    return Exploration(interp.load("organism"), generate=3)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return interp.data.bundled("natural", n=1)[0]
+
+
+def test_rows_are_those_of_a_trace(explored, sample):
+    reading = explored.read(sample)
+    reads = [interp.Rows(interp.Site(queries="last", keys="image"))]
+    trace = explored.mllm.trace([sample], reads=reads, generate=3)
+    assert reading.answer == trace.answers[0]
+    np.testing.assert_allclose(reading.rows.values, trace[0].rows.values[:, :, :, 0], atol=1e-6)
+    np.testing.assert_allclose(reading.map(0, 3), trace[0].rows.values[0, 3, :, 0].mean(0), atol=1e-6)
+    np.testing.assert_allclose(
+        reading.head_shares(1, (2, 5)), trace[0].rows.values[1, :, :, 0][..., [2, 5]].sum(-1), atol=1e-6
+    )
+
+
+def test_words_and_probability_are_the_answers(explored, sample):
+    reading = explored.read(sample)
+    assert "".join(reading.words).startswith(reading.answer)
+    assert len(reading.words) == reading.rows.sizes["step"]
+    score = explored.mllm.score([sample], interp.Target(reading.answer)).values[0]
+    assert reading.log_probability == pytest.approx(score, abs=1e-6)
+    assert reading.likely[0][0] == reading.words[0]
+
+
+def test_likely_tokens_are_softmax_of_logits():
+    class Tokenizer:
+        def decode(self, ids):
+            return "abc"[ids[0]]
+
+    found = first_tokens(np.log([0.2, 0.5, 0.3]), Tokenizer())
+    assert [word for word, _ in found] == ["b", "c", "a"]
+    np.testing.assert_allclose([share for _, share in found], [0.5, 0.3, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit"),
+    [
+        ("knockout", lambda site: interp.Knockout(site, steps="all")),
+        ("zero", lambda site: interp.Knockout(site, mode="zero", steps="all")),
+        ("weights", lambda site: interp.ScaleWeights(site, 0.5, steps="all")),
+        ("scores", lambda site: interp.ScaleScores(site, 0.5, steps="all")),
+    ],
+)
+def test_changes_are_the_edits_they_name(explored, sample, kind, edit):
+    n = explored.read(sample).tokens.n
+    mask = np.arange(n) < 40
+    change = Change(kind, tokens=tuple(range(40)), heads=((3, 1), (4, 0)), factor=0.5)
+    expected = edit(interp.Site(heads=[(3, 1), (4, 0)], queries="last", keys=interp.image_mask(mask)))
+    assert change.edit(n) == expected
+    assert explored.read(sample, change).answer == explored.mllm.answers([sample], edits=[expected])[0]
+
+
+def test_hidden_tokens_get_nothing(explored, sample):
+    change = Change("knockout", tokens=(7, 9), layers=(2,))
+    rows = explored.read(sample, change).rows
+    assert rows.sel(layer=2).isel(token=[7, 9]).values.max() == 0
+    assert rows.sel(layer=3).isel(token=[7, 9]).values.max() > 0
+
+
+def test_wrong_changes_are_refused(explored, sample):
+    with pytest.raises(EditError, match="144 tokens, counted from 0; got token 144"):
+        explored.read(sample, Change(tokens=(144,)))
+    with pytest.raises(EditError, match="kind is 'knockout' or"):
+        Change("hide")
+    with pytest.raises(EditError, match="rows is 'last' or"):
+        Change(rows="image")
+    with pytest.raises(ModelError, match="needs a model with a map"):
+        Exploration(object())
+
+
+def test_patches_of_composed_maps_cannot_be_edited():
+    explored = Exploration(wrap(*tiny_of("idefics2")), generate=1)
+    sample = interp.Sample(image=np.zeros((60, 80, 3), np.uint8), question="what is it ?")
+    reading = explored.read(sample)
+    assert reading.rows.sizes["token"] == reading.tokens.n
+    own = interp.indicators.Attention()(explored.mllm, [sample])
+    np.testing.assert_allclose(reading.map(0, 1), own[0].sel(layer=1).values, atol=1e-6)
+    with pytest.raises(EditError, match="latents that each look at the whole image"):
+        explored.read(sample, Change(tokens=(0,)))
+    assert explored.read(sample, Change("weights", factor=0.0)).rows.values.max() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", interp.conformance.tiny.families())
+def test_every_family_is_explored(family):
+    explored = Exploration(wrap(*tiny_of(family)), generate=2)
+    sample = interp.Sample(image=np.zeros((60, 80, 3), np.uint8), question="what is it ?")
+    reading = explored.read(sample)
+    layer = reading.layers[-1]
+    assert reading.layers == explored.layers
+    assert image_figure(sample, reading.tokens, reading.map(0, layer), [0]).data
+    assert head_figure(reading.head_shares(0), reading.layers, (layer, 0), "share").data
+    edited = explored.read(sample, Change("weights", layers=(layer,), factor=0.0))
+    assert math.isfinite(float(edited.rows.sel(layer=layer).values.max()))
+
+
+def test_clicks_find_the_smallest_footprint(explored, sample):
+    tokens = explored.read(sample).tokens
+    x0, y0, x1, y1 = tokens.footprints[17]
+    assert token_at(tokens, (x0 + x1) / 2, (y0 + y1) / 2) == 17
+    assert token_at(tokens, -1, 5) is None
+    assert tokens_in({"points": [{"customdata": 4}, {"customdata": 2}, {"x": 1}]}) == [2, 4]
+    assert tokens_in(None) == []
+
+
+def test_code_reproduces_what_is_shown(explored, sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sample.load().save("image0.png")
+    change = Change("knockout", tokens=tuple(range(60)), layers=(2, 3))
+    reading = explored.read(sample)
+    code = reproduction(
+        {"model": "organism"}, sample, ["image0.png"], explored.prompt, 3,
+        step=1, layer=4, head=2, change=change, n_tokens=reading.tokens.n,
+    )  # fmt: skip
+    found: dict = {}
+    exec(compile(code, "code", "exec"), found)
+    np.testing.assert_allclose(found["row"].values, reading.map(1, 4, 2), atol=1e-6)
+    assert found["answers"] == [reading.answer]
+    assert found["edited"] == [explored.read(sample, change).answer]

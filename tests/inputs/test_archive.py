@@ -1,0 +1,76 @@
+"""Values come back from a file as they were; foreign, damaged and later files are refused with advice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from safetensors.numpy import save_file
+
+from interp.errors import MapError
+from interp.inputs.archive import read, write
+
+
+def test_values_come_back_as_they_were(tmp_path: Path) -> None:
+    heads = pd.MultiIndex.from_tuples([(2, 5), (3, 1)], names=["layer", "head_in_layer"])
+    pairs = xr.DataArray(
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        dims=("head", "token"),
+        coords={**xr.Coordinates.from_pandas_multiindex(heads, "head"), "position": ("token", [4, 5, 6])},
+        name="attention",
+        attrs={"signed": "no"},
+    )
+    content = {
+        "text": "β − “x”",
+        "none": None,
+        "numbers": [1, 2.5, True],
+        "names": np.array(["a", "ü"]),
+        "empty": np.empty((0, 4)),
+        "array": pairs,
+    }
+    found = read(write(tmp_path / "a" / "x.safetensors", "maps", content), "maps")
+    assert {name: found[name] for name in ("text", "none", "numbers")} == {
+        "text": "β − “x”",
+        "none": None,
+        "numbers": [1, 2.5, True],
+    }
+    assert found["names"].tolist() == ["a", "ü"]
+    assert found["empty"].shape == (0, 4)
+    xr.testing.assert_identical(found["array"], pairs)
+    assert found["array"].sel(layer=3, head_in_layer=1).values.tolist() == [3.0, 4.0, 5.0]
+    assert found["array"].dtype == np.float32
+
+
+def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MapError, match="stores texts, numbers, arrays and lists of them; got <object"):
+        write(tmp_path / "x", "maps", {"a": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_are_refused_with_advice(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    with pytest.raises(MapError, match=r"does not exist. Check the path"):
+        read(file, "maps")
+    write(file, "trace", {})
+    with pytest.raises(MapError, match=r"which holds trace. Read it with interp.load_trace"):
+        read(file, "maps")
+    save_file({"w": np.zeros(2)}, file)
+    with pytest.raises(MapError, match=r"holds something else. Name another file"):
+        read(file, "maps")
+    header = {"format": "interp maps", "version": "9", "content": json.dumps(None)}
+    save_file({}, file, metadata=header)
+    with pytest.raises(
+        MapError, match=r"version 1 of the file format, got version 9 .* wrote it, or a later one"
+    ):
+        read(file, "maps")
+    whole = write(file, "maps", {"a": np.arange(9)}).read_bytes()
+    for damaged in (whole[:-8], whole[:20], b"PK\x03\x04 a pickle", b""):
+        file.write_bytes(damaged)
+        with pytest.raises(
+            MapError, match=r"is no file of maps, or it is damaged .* Read a file that .save\(path\)"
+        ):
+            read(file, "maps")

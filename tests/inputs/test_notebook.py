@@ -1,0 +1,63 @@
+"""What samples and token maps show in a notebook: every image, its marks, and text that stays text."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from interp.inputs.footprints import squash
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+
+ATTACK = "<img src=x onerror=alert(1)>"
+
+
+def two_images() -> Sample:
+    images = [np.zeros((40, 60, 3), np.uint8), np.zeros((30, 30), np.uint8)]
+    return Sample(
+        images=images, question=ATTACK, boxes=[(1, 2, 30, 20)], answer=ATTACK, options=[ATTACK, "b"]
+    )
+
+
+def captions(html: str) -> list[str]:
+    return re.findall(r"<figcaption>(.*?)</figcaption>", html)
+
+
+def test_a_sample_shows_every_image_and_its_boxes() -> None:
+    found = two_images()._repr_html_()
+    assert captions(found) == ["image 1 of 2, 60×40 px, 1 box", "image 2 of 2, 30×30 px"]
+    assert found.count("data:image/webp;base64,") == 2
+    many = Sample(images=[np.zeros((8, 8), np.uint8)] * 9)
+    assert captions(many._repr_html_())[-1] == "image 9 of 9, 8×8 px"
+    assert "and 5 more images" in many._repr_html_()
+    assert len(repr(many)) < 120
+    assert "and 5 more" in repr(many)
+
+
+def test_text_of_a_sample_stays_text() -> None:
+    found = two_images()._repr_html_()
+    assert "<img src=x" not in found
+    assert found.count("&lt;img src=x onerror=alert(1)&gt;") == 3
+
+
+def test_a_sample_that_cannot_be_drawn_says_why() -> None:
+    assert "does not exist" in Sample("absent.png", "?")._repr_html_()
+    assert "row 3 is damaged" in Sample.unusable("row 3 is damaged", id="3")._repr_html_()
+
+
+def test_a_token_map_shows_each_image_with_its_tokens() -> None:
+    first, second = squash((60, 40), (2, 3)), squash((30, 30), (2, 2))
+    tokens = TokenMap(
+        np.arange(10),
+        np.concatenate([first.boxes, second.boxes]),
+        None,
+        np.concatenate([first.views, second.views]),
+        np.repeat([0, 1], [6, 4]),
+        ((60, 40), (30, 30)),
+        14,
+        {"question": np.array([11, 12])},
+    )
+    found = tokens._repr_html_()
+    assert captions(found) == ["image 1, 60×40 px, 6 tokens", "image 2, 30×30 px, 4 tokens"]
+    assert "question: 2" in found

@@ -1,0 +1,78 @@
+"""A figure of panels laid out for a narrow column keeps every panel, its title and its labels."""
+
+from __future__ import annotations
+
+import itertools
+
+import plotly.graph_objects as go
+import pytest
+
+from interp.report.figures import panels
+from interp.report.reflow import n_columns, reflowed
+from interp.report.theme import laid_out
+
+
+@pytest.fixture
+def figure() -> go.Figure:
+    """Two rows of three panels; only the first column and the last row are labelled."""
+    found = panels(["a", "b", "c"], rows=2, columns=3, shared_xaxes=True, shared_yaxes=True)
+    for row in (1, 2):
+        for column in (1, 2, 3):
+            found.add_trace(go.Scatter(x=[0, 1], y=[row, column], name=f"{row}{column}"), row=row, col=column)
+        found.update_yaxes(title_text=f"up {row}", row=row, col=1)
+    found.update_xaxes(title_text="across", row=2)
+    return laid_out(found, 400, columns=3)
+
+
+def place(figure: go.Figure, trace: go.Scatter) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of a trace's panel."""
+    x, y = (figure.layout[f"{ref[0]}axis{ref[1:]}"].domain for ref in (trace.xaxis, trace.yaxis))
+    return (*x, *y)
+
+
+def test_panels_go_below_one_another_in_order(figure: go.Figure) -> None:
+    assert n_columns(figure) == 3
+    found = reflowed(figure, 1)
+    places = [place(found, trace) for trace in found.data]
+    assert [one[:2] for one in places] == [(0, 1)] * 6
+    tops = [one[3] for one in places]
+    assert tops == sorted(tops, reverse=True)
+    assert all(above[2] > below[3] for above, below in itertools.pairwise(places))
+    assert [note.text for note in found.layout.annotations] == ["a", "b", "c"] * 2
+    assert [note.y for note in found.layout.annotations] == tops
+    assert found.layout.height > figure.layout.height
+    assert n_columns(found) == 1
+
+
+def test_each_panel_is_labelled_again(figure: go.Figure) -> None:
+    found = reflowed(figure, 2)
+    assert n_columns(found) == 2
+    for trace in found.data:
+        x, y = (found.layout[f"{ref[0]}axis{ref[1:]}"] for ref in (trace.xaxis, trace.yaxis))
+        assert x.title.text == "across"
+        assert x.showticklabels
+        starts_a_row = x.domain[0] == 0
+        assert y.title.text == (f"up {trace.name[0]}" if starts_a_row else None)
+        assert bool(y.showticklabels) == starts_a_row
+
+
+def test_a_figure_that_fits_stays_as_it_is(figure: go.Figure) -> None:
+    before = figure.to_dict()
+    assert reflowed(figure, 3) is figure
+    reflowed(figure, 1)
+    assert figure.to_dict() == before
+    single = go.Figure(go.Scatter(x=[1], y=[1]))
+    assert reflowed(single, 1) is single
+
+
+def test_colour_bars_lie_below_a_column_of_panels(figure: go.Figure) -> None:
+    for trace, axis in zip(figure.data, ("coloraxis", "coloraxis2", *["coloraxis"] * 4), strict=True):
+        trace.update(marker={"color": [0, 1], "coloraxis": axis})
+    bar = {"colorbar": {"title": {"text": "share", "side": "right"}}}
+    figure.update_layout(coloraxis=bar, coloraxis2=bar, coloraxis3=bar)  # nothing uses the third one
+    found = reflowed(figure, 1)
+    places = [found.layout[name].colorbar for name in ("coloraxis", "coloraxis2")]
+    assert [(one.orientation, one.title.side) for one in places] == [("h", "top")] * 2
+    assert 0 > places[0].y > places[1].y
+    assert found.layout.coloraxis3.colorbar.orientation is None
+    assert found.layout.margin.b > reflowed(figure, 2).layout.margin.b
