@@ -15,9 +15,8 @@ from interp.models.measured import measurement
 from interp.models.measured.regular_layout import overlap
 from interp.tracing import Mllm
 
-REFUSED = {("llama4", (320, 180)), ("llama4", (150, 290)), ("fast_vlm", (320, 180))}
-"""Llama 4: most tokens of two of its tiles see only padding, and the others a strip of three pixels. FastVLM: the rows
-beside the padding of a convolutional tower fit grids of their own."""
+REFUSED = {("llama4", (320, 180)), ("llama4", (150, 290))}
+"""Most tokens of two of its tiles see only padding, and the others a strip of three pixels."""
 
 
 def both(family: str) -> tuple[Mllm, Mllm]:
