@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor, nn
 
 from interp.errors import ModelError
@@ -73,7 +74,8 @@ class Embedder:
 
     def inputs(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
         """Returns what the processor makes of the prompt with these pictures: tensors of a batch of one."""
-        images = [list(pictures)] if self.nested else list(pictures)
+        own = [Image.fromarray(picture) for picture in pictures]  # some processors take no arrays (Idefics 2)
+        images = [own] if self.nested else own
         found = self.processor(text=[self.text], images=images, return_tensors="pt")
         return {
             name: value for name, value in found.items() if isinstance(value, Tensor) and name != "labels"

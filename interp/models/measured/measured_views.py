@@ -75,7 +75,7 @@ def views_of(
     return [_refined(view, profiles, weight) if len(view.lattices) > 1 else view for view in views]
 
 
-def laid(view: View, size: tuple[int, int]) -> Float[np.ndarray, "token 4"]:
+def laid(view: View, size: tuple[float, float]) -> Float[np.ndarray, "token 4"]:
     """Returns the cells of a view clipped to the image; NaN for those outside it."""
     edges = [
         _snapped(
@@ -94,7 +94,7 @@ def laid(view: View, size: tuple[int, int]) -> Float[np.ndarray, "token 4"]:
     return boxes
 
 
-def _snapped(edges: Float[np.ndarray, " edge"], length: int, pitch: float) -> Float[np.ndarray, " edge"]:
+def _snapped(edges: Float[np.ndarray, " edge"], length: float, pitch: float) -> Float[np.ndarray, " edge"]:
     """Returns the edges, those within a sliver of the image's border moved onto it."""
     for border in (0.0, float(length)):
         edges = np.where(np.abs(edges - border) < SLIVER * pitch, border, edges)
