@@ -30,13 +30,13 @@ def adapt(
 ) -> int:
     """Measure where a model's image tokens look, without an adapter, and write one where a regular layout fits.
 
-    Prints a table of the sizes measured. The exit code is 1 if a size could not be measured surely, or if --out was
-    given and no layout fits all sizes.
+    Prints a table of the sizes measured and, where a regular layout fits, the adapter file. The exit code is 1 if a
+    size could not be measured surely, or if --out was given and no layout fits all sizes.
 
     Args:
         model: a family (its tiny model with random weights is measured), a folder, or a hub id.
         image: image files whose sizes to measure at; by default a square, a wide and a tall size.
-        out: the adapter file to write, such as my_adapter.py.
+        out: the adapter file to write, such as my_adapter.py, instead of printing it.
         picture: an overlay of the footprints of the first size.
         device: device that the model runs on.
         dtype: dtype of the weights.
@@ -53,9 +53,15 @@ def adapt(
         print(f"overlay: {_overlay(found[0], picture)}")
     layout = layout_of(found, [adapter.inputs(one.size, mllm.processor) for one in found])
     print(f"layout: {layout.words if layout else 'no regular layout fits all sizes'}")
-    if out is not None and layout is not None:
-        out.write_text(layout.source(adapter.behaviour, mllm.hf.config), encoding="utf-8")
-        print(f"adapter: {out}, class Adapter. docs/new_model.md says how to check and install it.")
+    if layout is not None:
+        source = layout.source(adapter.behaviour, mllm.hf.config)
+        print(
+            f"adapter: {out or 'below'}, class Adapter. docs/new_model.md says how to check and install it."
+        )
+        if out is None:
+            print(source)
+        else:
+            out.write_text(source, encoding="utf-8")
     return 0 if all(one.sure for one in found) and (layout is not None or out is None) else 1
 
 
@@ -80,7 +86,7 @@ def _print(found: Sequence[Any], adapter: Any) -> None:
         "image",
         "tokens",
         "grids (rows×columns)",
-        "confidence",
+        "expected right",
         "outside grids",
         "pictures run",
         show_lines=False,
@@ -93,7 +99,7 @@ def _print(found: Sequence[Any], adapter: Any) -> None:
             f"{width}×{height}",
             tokens,
             one.layout or "none",
-            f"{one.trust:.2f}{mark}",
+            f"{one.trust:.0%}{mark}",
             f"{one.stray:.0%}",
         )
         made.add_row(*cells, str(one.n_images))

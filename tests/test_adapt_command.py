@@ -1,10 +1,12 @@
 """`interp adapt`: what it prints, and that the adapter it writes passes the checks on the same model."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import interp
 from interp.cli import main
@@ -15,8 +17,35 @@ from interp.models.measured.behaviour import Behaviour
 from interp.models.measured.regular_layout import Layout, overlap
 
 
+def test_the_printed_adapter_gives_the_footprints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is printed is a file; its footprints are the family's at a size that was not measured."""
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("a.png", (112, 84)), ("b.png", (84, 98))):
+        Image.new("RGB", size).save(name)
+    assert main(["adapt", "llava", "--image", "a.png", "b.png"]) == 0
+    printed = capsys.readouterr().out
+    Path("printed.py").write_text(printed[printed.index('"""An adapter for interp') :], encoding="utf-8")
+    sample = interp.Sample(np.zeros((150, 90, 3), np.uint8), "where is it?")
+    own, known = (
+        interp.wrap(*tiny("llava"), adapter=adapter).encode(sample).tokens[0]
+        for adapter in (runpy.run_path("printed.py")["Adapter"](), "llava")
+    )
+    np.testing.assert_array_equal(own.image, known.image)
+    assert overlap(own.footprints, known.footprints).min() > 0.9
+
+
+def test_a_model_without_a_map_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adapt", "mllama"]) != 0
+    said = capsys.readouterr()
+    assert "nothing that enters the decoder changes with an image" in said.out + said.err
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "window"), [("llava", "center_crop"), ("qwen2_vl", "squash")])
+@pytest.mark.parametrize(
+    ("family", "window"), [("llava", "center_crop"), ("qwen2_vl", "squash"), ("got_ocr2", "squash")]
+)
 def test_the_written_adapter_passes_every_check(
     family: str,
     window: str,
@@ -31,9 +60,7 @@ def test_the_written_adapter_passes_every_check(
     assert (tmp_path / "adapt.png").stat().st_size > 1000
     written = Path("my_adapter.py").read_text("utf-8")
     assert f"{window}(size, grid)" in written
-    made: dict[str, Any] = {}
-    exec(written, made)
-    result = check(interp.wrap(*tiny(family), adapter=made["Adapter"]()))
+    result = check(interp.wrap(*tiny(family), adapter=runpy.run_path("my_adapter.py")["Adapter"]()))
     assert result.passed, result.failures
 
 

@@ -164,6 +164,7 @@ ELSEWHERE: dict[str, str] = {
     "with S² (LLaVA-Tri) the vision tower runs over the image": "tests/models/test_patch_maps.py::test_models_without_a_usual_tower_are_refused",
     "the footprints of a {…}": "tests/models/measured/test_measured_family.py::test_an_unsure_measurement_is_refused_with_numbers reads it; its way is docs/new_model.md, which tests/test_new_model.py follows",
     "rows of this model see later tokens": "tests/models/measured/test_behaviour.py reads it; its way is docs/new_model.md",
+    "the processor takes no prompt with {…}": "tests/models/measured/test_behaviour.py reads it; its way is docs/new_model.md",
     "pictures of one size do not give inputs of one shape": "tests/models/measured/test_behaviour.py reads it; its way is docs/new_model.md",
     'the adapter "measured" measures a model that is on hand': "tests/models/measured/test_measured_family.py::test_an_unbound_adapter_says_how_it_is_used reads it; the other tests there follow it",
 }  # the beginning of a message: why no row follows it, or the test that does

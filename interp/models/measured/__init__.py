@@ -2,6 +2,6 @@
 
 from interp.models.measured.measured_family import Measured
 from interp.models.measured.measurement import Measurement
-from interp.models.measured.regular_layout import Layout, layout_of
+from interp.models.measured.regular_layout import Layout, layout_of, overlap
 
-__all__ = ["Layout", "Measured", "Measurement", "layout_of"]
+__all__ = ["Layout", "Measured", "Measurement", "layout_of", "overlap"]

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import nn
 
 from interp.errors import ModelError
 from interp.models.base import Attends
+from interp.models.measured.attention_probe import Call, calls, felt
 from interp.models.measured.embedder import Embedder
 from interp.models.measured.patterns import texture
 
-__all__ = ["Behaviour", "observe"]
+__all__ = ["Behaviour", "Felt", "attends_by", "observe"]
 
-_SIZE = (168, 140)
-_FELT = 1e-3
-"""A row was changed if it differs by more than this share of the largest change of any row."""
+_SIZES = ((168, 140), (140, 196))
+_MOST = 0.5
+"""The share of the rows that see a token by a rule that must have felt it, for the rule to hold."""
 
 
 @dataclass(frozen=True)
@@ -27,35 +28,47 @@ class Behaviour:
     """What was observed.
 
     Attributes:
-        ids: Ids at positions where an image changes what enters the decoder.
+        ids: Ids at positions where an image changes what enters the decoder; where image tokens see later ones, also
+            those of the tokens among them that do (column and start tokens).
         attends: What a row of the prompt may attend to.
         first_position: The position id of a prompt's first token; 0 where layers are not told positions of one axis.
+        nested_images: Whether the processor takes the images of a prompt as a list of their own.
     """
 
     ids: tuple[int, ...]
     attends: Attends
     first_position: int
+    nested_images: bool = True
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
-    """What one pass showed: what left the last layer, and the position ids that entered the first."""
+class Felt:
+    """Which rows of one attention layer felt a change of a later token.
 
-    leaving: Tensor
-    positions: Tensor | None
+    Attributes:
+        of_last: Rows before the prompt's last token that felt a change of it.
+        of_image: Rows before the last image token that felt a change of that.
+        sliding: Whether the config says that the layer attends in a sliding window.
+    """
+
+    of_last: Bool[np.ndarray, " before_last"]
+    of_image: Bool[np.ndarray, " before_image"]
+    sliding: bool = False
 
 
-def observe(embedder: Embedder, last: nn.Module) -> Behaviour:
-    """Returns the behaviour, from two pictures and from changing single tokens' embeddings.
+def observe(embedder: Embedder, layers: Sequence[nn.Module]) -> Behaviour:
+    """Returns the behaviour, from two pictures and from changing single tokens in front of each layer's attention.
 
     Args:
-        embedder: The model with its processor and a prompt for one image.
-        last: The last decoder layer.
+        embedder: The model with its processor and a prompt for one image or, where the model takes several, for two:
+            with one, whether images see each other cannot be told.
+        layers: The decoder layers.
 
     Raises:
         ModelError: Nothing that enters the decoder changes with the image, or rows attend in a way without a name.
     """
-    pictures = [[texture(_SIZE, seed)] for seed in (1, 2)]
+    n_images = embedder.n_images
+    pictures = [[texture(size, seed + i) for i, size in enumerate(_SIZES[:n_images])] for seed in (1, 11)]
     one, other = embedder(pictures)
     moved = np.flatnonzero((one != other).any(axis=1))
     if not len(moved):
@@ -64,73 +77,103 @@ def observe(embedder: Embedder, last: nn.Module) -> Behaviour:
             "prompt lost its image, or the image goes elsewhere (cross-attention, an encoder-decoder)."
         )
     ids = embedder.ids(pictures[0])
-    inputs = embedder.inputs(pictures[0])
-    known = tuple(int(i) for i in np.unique(ids[moved]))
-    before = _passed(embedder, inputs, last)
-    of_last, of_image = (
-        _felt(before, _passed(embedder, inputs, last, place)) for place in (len(ids) - 1, int(moved[-1]))
-    )
-    first = before.positions
-    start = int(first.min()) if first is not None and first.ndim == 2 else 0
-    return Behaviour(known, _attends(of_last, of_image, np.flatnonzero(np.isin(ids, known))), start)
-
-
-def _attends(
-    of_last: Bool[np.ndarray, " before_last"],
-    of_image: Bool[np.ndarray, " before_image"],
-    image: Int[np.ndarray, " token"],
-) -> Attends:
-    """Returns what rows attend to, by which earlier rows felt a change of the last token and of the last image's."""
-    if of_last.all():
-        return "prefix"
-    block = np.zeros(len(of_image), bool)
-    end = image[image < len(block)]
-    run = np.flatnonzero(np.diff(image, prepend=-2) > 1)[-1]
-    block[end[end >= image[run]]] = True
-    if not of_last.any() and not of_image.any():
-        return "causal"
-    if not of_last.any() and (of_image == block).all():
-        return "image_blocks"
-    raise ModelError(
-        "rows of this model see later tokens in a way that is none of causal, image_blocks and prefix: a change of "
-        f"the last token was felt by {int(of_last.sum())} of {len(of_last)} earlier rows, a change of the last image "
-        f"token by {int(of_image.sum())} of {len(of_image)} (its own run of image tokens has {int(block.sum())}). "
-        "Traces would not know what a row may see; write an adapter (docs/new_model.md)."
-    )
-
-
-def _felt(before: _Seen, after: _Seen) -> Bool[np.ndarray, " position"]:
-    """Returns which rows before the changed one, the first of the largest change, differ."""
-    change = (after.leaving - before.leaving).norm(dim=-1).cpu().numpy()
-    changed = int(after.positions) if after.positions is not None and after.positions.ndim == 0 else 0
-    return change[:changed] > _FELT * change.max()
-
-
-def _passed(
-    embedder: Embedder, inputs: dict[str, Tensor], last: nn.Module, place: int | None = None
-) -> _Seen:
-    """Runs the whole model, the embedding at `place` changed; `positions` of the result is then the place."""
-    left, told = [], []
-
-    def change(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        told.append(named.get("position_ids"))
-        if place is None:
-            return None
-        entering = (given[0] if given else named["hidden_states"]).clone()
-        entering[:, place] = entering[:, place].roll(1, dims=-1) * 1.5
-        return ((entering, *given[1:]), named) if given else (given, {**named, "hidden_states": entering})
-
-    def keep(_: nn.Module, given: Any, out: Any) -> None:
-        left.append((out if isinstance(out, Tensor) else out[0]).float()[0])
-
-    handles = [
-        embedder.first.register_forward_pre_hook(change, with_kwargs=True),
-        last.register_forward_hook(keep),
+    known = np.unique(ids[moved])
+    kinds = _kinds(embedder.model.config, len(layers))
+    found = calls(layers, lambda: embedder.run(embedder.inputs(pictures[0])))
+    seen = [
+        Felt(felt(call, len(ids) - 1), felt(call, int(moved[-1])), kind == "sliding_attention")
+        for call, kind in zip(found, kinds, strict=True)
+        if call.attention
     ]
-    try:
-        with torch.no_grad():
-            embedder.run(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return _Seen(left[0], told[0] if place is None else torch.tensor(place))
+    if not any(one.of_last.any() for one in seen):
+        known = np.union1d(known, _among(ids, np.isin(ids, known), seen))
+    attends = attends_by(seen, np.isin(ids, known))
+    return Behaviour(tuple(int(i) for i in known), attends, _first_position(found), embedder.nested)
+
+
+def attends_by(layers: Sequence[Felt], image: Bool[np.ndarray, " position"]) -> Attends:
+    """Returns the rule by which rows attend, from what each attention layer's rows felt.
+
+    Args:
+        layers: What the rows of each layer felt.
+        image: Whether a position holds an image token.
+
+    Raises:
+        ModelError: They follow none of the rules of `interp.models.base.Attends`.
+    """
+    last = len(layers[0].of_image)
+    places = np.flatnonzero(image[: last + 1])
+    run = places[np.flatnonzero(np.diff(places, prepend=-2) > 1)[-1]]
+    rows = np.arange(last)
+    rules = {"image_blocks": rows >= run, "images": image[:last]}
+    if all(_holds(one.of_last, np.ones(len(one.of_last), bool)) for one in layers):
+        return "prefix"
+    kinds = [_rule(one, rules) for one in layers]
+    if set(kinds) == {"causal"}:
+        return "causal"
+    for rule in ("image_blocks", "images"):
+        if all(rule in kind for kind in kinds):
+            return rule  # pyright: ignore[reportReturnType]
+    if all(
+        "image_blocks" in kind if one.sliding else kind == "causal"
+        for one, kind in zip(layers, kinds, strict=True)
+    ):
+        return "sliding_image_blocks"
+    shown = "; ".join(
+        f"layer {i}{' (sliding)' if one.sliding else ''}: {int(one.of_last.sum())} of {len(one.of_last)} and "
+        f"{int(one.of_image.sum())} of {len(one.of_image)}"
+        for i, one in enumerate(layers)
+    )
+    raise ModelError(
+        "rows of this model see later tokens in a way that is none of causal, image_blocks, sliding_image_blocks, "
+        "images and prefix. Earlier rows that felt a change of the prompt's last token and of the last image token, by "
+        f"layer: {shown}; the last run of image tokens has {last - run + 1}, all {len(places)}. Traces would not know "
+        "what a row may see; write an adapter (docs/new_model.md)."
+    )
+
+
+def _rule(one: Felt, rules: dict[str, Bool[np.ndarray, " row"]]) -> str:
+    """Returns the names of the rules that a layer's rows follow, or "none"."""
+    if one.of_last.any():
+        return "none"
+    if not one.of_image.any():
+        return "causal"
+    return " ".join(name for name, rows in rules.items() if _holds(one.of_image, rows)) or "none"
+
+
+def _holds(felt_by: Bool[np.ndarray, " row"], rows: Bool[np.ndarray, " row"]) -> bool:
+    """Whether no other rows felt a change, and most of these did: a row may attend to a token with a weight of 0."""
+    return bool(not (felt_by & ~rows).any() and felt_by.sum() >= _MOST * max(rows.sum(), 1))
+
+
+def _among(
+    ids: Int[np.ndarray, " position"], image: Bool[np.ndarray, " position"], layers: Sequence[Felt]
+) -> Int[np.ndarray, " id"]:
+    """Returns the ids of tokens that are no image tokens and see later image tokens as those do, wherever they are."""
+    seen = np.zeros(len(ids), bool)
+    for one in layers:
+        seen[: len(one.of_image)] |= one.of_image
+    return np.array(
+        [i for i in np.unique(ids[seen & ~image]) if not (_before(ids == i, image) & ~seen).any()], int
+    )
+
+
+def _before(
+    of_id: Bool[np.ndarray, " position"], image: Bool[np.ndarray, " position"]
+) -> Bool[np.ndarray, " position"]:
+    """Returns the positions of an id that could have felt a change of the last image token: those before it."""
+    out = of_id.copy()
+    out[int(np.flatnonzero(image)[-1]) :] = False
+    return out
+
+
+def _kinds(config: Any, n_layers: int) -> Sequence[str]:
+    """Returns the kind of each layer as the config says, "" where it does not."""
+    kinds = getattr(config.get_text_config(), "layer_types", None)
+    return [""] * n_layers if kinds is None or len(kinds) != n_layers else list(kinds)
+
+
+def _first_position(found: Sequence[Call]) -> int:
+    """Returns the smallest position id of a pass, where layers are told positions of one axis; else 0."""
+    told = found[0].positions
+    return int(told.min()) if told is not None and told.ndim == 2 else 0

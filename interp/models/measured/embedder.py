@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from threading import get_ident
 from typing import Any
@@ -12,14 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor, nn
 
 from interp.errors import ModelError
+from interp.models.measured.patterns import texture
 
-__all__ = ["Embedder", "prompt_text"]
+__all__ = ["Embedder", "fitted", "prompt_text"]
 
 _QUESTION = "where is it?"
+_AND = "and"
 _AT_ONCE = 8
+_SAME = 0.1
+"""Samples run together may differ from those run alone by this share of how the samples differ."""
+_SIZES = ((120, 96), (84, 140), (112, 112), (96, 96))
 
 
 class _EnteredError(Exception):
@@ -33,7 +39,12 @@ def prompt_text(processor: Any, n_images: int, fallback: str) -> str:
     )
     if template is None:
         return fallback
-    content = [{"type": "image"}] * n_images + [{"type": "text", "text": _QUESTION}]
+    content = [{"type": "image"}]
+    for _ in range(
+        n_images - 1
+    ):  # text between images, so that what sees the other image can be told from its run
+        content += [{"type": "text", "text": _AND}, {"type": "image"}]
+    content += [{"type": "text", "text": _QUESTION}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, chat_template=template
     )
@@ -48,16 +59,24 @@ class Embedder:
         processor: Its processor.
         first: The first decoder layer.
         text: The prompt, with placeholders.
+        n_images: Images of the prompt.
+        nested: Whether the processor takes the images of a prompt as a list of their own.
+        at_once: Samples that are run together.
     """
 
     model: Any
     processor: Any
     first: nn.Module
     text: str
+    n_images: int = 1
+    nested: bool = True
+    at_once: int = 1
 
     def inputs(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
         """Returns what the processor makes of the prompt with these pictures: tensors of a batch of one."""
-        found = self.processor(text=[self.text], images=[list(pictures)], return_tensors="pt")
+        own = [Image.fromarray(picture) for picture in pictures]  # some processors take no arrays (Idefics 2)
+        images = [own] if self.nested else own
+        found = self.processor(text=[self.text], images=images, return_tensors="pt")
         return {
             name: value for name, value in found.items() if isinstance(value, Tensor) and name != "labels"
         }
@@ -71,8 +90,22 @@ class Embedder:
     ) -> Iterator[Float[np.ndarray, "position hidden"]]:
         """Yields what enters the first decoder layer for samples whose pictures have the same sizes."""
         rest = iter(samples)
-        while part := list(islice(rest, _AT_ONCE)):
-            yield from self._entering([self.inputs(one) for one in part])
+        while part := [self.inputs(one) for one in islice(rest, self.at_once)]:
+            yield from self._entering(part)
+
+    def joins(self, samples: Sequence[Sequence[np.ndarray]]) -> bool:
+        """Whether samples whose inputs are joined along the first axis give what each gives alone.
+
+        They do not where patches are numbered through the batch (Molmo 2).
+        """
+        singles = [self.inputs(one) for one in samples]
+        alone = np.stack([self._entering([one])[0] for one in singles])
+        try:
+            together = self._entering(singles)
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        far = np.abs(alone[1:] - alone[:-1]).max()
+        return together.shape == alone.shape and bool(np.abs(together - alone).max() < _SAME * far)
 
     def _entering(self, singles: Sequence[dict[str, Tensor]]) -> np.ndarray:
         shapes = {tuple((name, *value.shape[1:]) for name, value in one.items()) for one in singles}
@@ -86,7 +119,7 @@ class Embedder:
 
         def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             if get_ident() == mine:
-                entering.append(given[0] if given else named["hidden_states"])
+                entering.append(_by_position(given[0] if given else named["hidden_states"]))
                 raise _EnteredError
 
         with torch.no_grad(), suppress(_EnteredError), _hooked(self.first, hook):
@@ -101,6 +134,41 @@ class Embedder:
             for name, value in inputs.items()
         }
         return self.model(**moved, use_cache=False)
+
+
+def fitted(model: Any, processor: Any, first: nn.Module, n_images: int, fallback: str) -> Embedder:
+    """Returns the embedder of a prompt for so many images, as the processor takes them.
+
+    Args:
+        model: The transformers model.
+        processor: Its processor.
+        first: The first decoder layer.
+        n_images: Images of the prompt.
+        fallback: The prompt where there is no chat template.
+
+    Raises:
+        ModelError: The processor takes no such prompt.
+    """
+    text = prompt_text(processor, n_images, fallback)
+    samples = [[texture(_SIZES[i % len(_SIZES)], 7 * k + i) for i in range(n_images)] for k in (0, 1)]
+    refused: Exception | None = None
+    for nested in (True, False):
+        one = Embedder(model, processor, first, text, n_images, nested)
+        try:
+            one.inputs(samples[0])
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
+            refused = refused or error
+            continue
+        return replace(one, at_once=_AT_ONCE if one.joins(samples) else 1)
+    raise ModelError(
+        f"the processor takes no prompt with {n_images} image(s): {refused} The prompt is {text!r}. Measuring needs a "
+        "processor that places its images itself; write an adapter (docs/new_model.md)."
+    )
+
+
+def _by_position(states: Tensor) -> Tensor:
+    """Returns (sample, position, hidden) of what enters a layer; several streams (Gemma 3n) side by side."""
+    return states if states.ndim == 3 else states.permute(1, 2, 0, 3).flatten(2)
 
 
 @contextmanager

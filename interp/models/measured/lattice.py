@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["Lattice", "cut_into_lattices", "weighted_median"]
+__all__ = ["SLIVER", "Lattice", "cut_into_lattices", "single_lattices", "weighted_median"]
 
 _PRICE = 3.0
 """What a grid costs, in mean tokens that lie a whole cell off."""
@@ -28,7 +28,12 @@ _HOPELESS = 12.0
 """A grid that costs more than this, and more than half of what its tokens may, is not made longer."""
 _SURE = 0.1
 """Weight, relative to the mean, above which a token's place says where rows end."""
+SLIVER = 0.05
+"""Share of a cell's side that must lie in the image; less is padding."""
 _RUNS = 4
+_ROUNDS = 4
+_WHOLE = 0.4
+"""In cells: how far from the image's border a cell's centre lies at least if the border does not cut it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,20 +72,34 @@ class Lattice:
 
 @dataclass(frozen=True, eq=False)
 class _Tokens:
-    """What the search works on: each token's centre, size and weight (mean 1)."""
+    """What the search works on: each token's centre, size and weight (mean 1), where other tokens stand between, and
+    the image's width and height."""
 
     centre: Float[np.ndarray, "token 2"]
     size: Float[np.ndarray, "token 2"]
     weight: Float[np.ndarray, " token"]
+    gaps: Bool[np.ndarray, " between"]
+    image: tuple[float, float]
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    def whole(self, start: int, stop: int, fast: int) -> bool:
+        """Whether a grid may run through tokens: other tokens stand between none of them, or behind each of its rows.
+
+        Tiles with a separator between them are grids of their own.
+        """
+        inside = self.gaps[start : stop - 1]
+        behind = np.zeros(len(inside), bool)
+        behind[fast - 1 :: fast] = True
+        return not inside.any() or bool((inside == behind).all())
 
 
 def cut_into_lattices(
     boxes: Float[np.ndarray, "token 4"],
     weight: Float[np.ndarray, " token"],
     gaps: Bool[np.ndarray, " between"],
+    image: tuple[float, float],
 ) -> list[Lattice | tuple[int, int]]:
     """Returns the grids that explain the tokens' boxes at the least cost, in order; (start, stop) of tokens in none.
 
@@ -88,22 +107,46 @@ def cut_into_lattices(
         boxes: Each token's rectangle by itself.
         weight: How much each is to be trusted; 0 for not at all.
         gaps: Whether other tokens stand between a token and the next.
+        image: Width and height of the image.
     """
-    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
-    tokens = _Tokens(centre, size, (weight + 1e-9) / (weight + 1e-9).mean())
-    turns = _turns(tokens, gaps)
+    tokens = _tokens(boxes, weight, gaps, image)
+    turns = _turns(tokens)
     runs = _run_lengths(tokens, turns)
-    return _cheapest(tokens, turns, runs, _cuts(len(tokens), turns, runs))
+    return _cheapest(tokens, turns, runs, _cuts(len(tokens), turns, runs, gaps))
 
 
-def _turns(tokens: _Tokens, gaps: Bool[np.ndarray, " between"]) -> list[int]:
+def single_lattices(
+    boxes: Float[np.ndarray, "token 4"],
+    weight: Float[np.ndarray, " token"],
+    gaps: Bool[np.ndarray, " between"],
+    image: tuple[float, float],
+) -> list[Lattice]:
+    """Returns the grids that run through all tokens, one for each likely length of a row; as `cut_into_lattices`."""
+    tokens = _tokens(boxes, weight, gaps, image)
+    n, runs = len(tokens), _run_lengths(tokens, _turns(tokens))
+    fasts = [fast for fast in runs if 1 < fast < n and n % fast == 0 and tokens.whole(0, n, fast)]
+    fits = [_fitted(tokens, 0, n, fast, order)[0] for fast in fasts for order in ("rows", "columns")]
+    return [one for one in fits if one is not None]
+
+
+def _tokens(
+    boxes: Float[np.ndarray, "token 4"],
+    weight: Float[np.ndarray, " token"],
+    gaps: Bool[np.ndarray, " between"],
+    image: tuple[float, float],
+) -> _Tokens:
+    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
+    return _Tokens(centre, size, (weight + 1e-9) / (weight + 1e-9).mean(), gaps, image)
+
+
+def _turns(tokens: _Tokens) -> list[int]:
     """Returns the tokens at which a row or a grid may begin, and the number of tokens."""
     sure = np.flatnonzero(tokens.weight > _SURE)
     low, high = sure[:-1], sure[1:]
     small = np.maximum(np.minimum(tokens.size[low], tokens.size[high]), 0.6 * _around(tokens.size[sure])[:-1])
     back = ((tokens.centre[high] - tokens.centre[low]) / small < -0.5).any(axis=1)
     other = np.abs(np.log(tokens.size[high] / tokens.size[low])).max(axis=1) > 0.8
-    found = {0, len(tokens), *high[back | other].tolist(), *(np.flatnonzero(gaps) + 1).tolist()}
+    found = {0, len(tokens), *high[back | other].tolist(), *(np.flatnonzero(tokens.gaps) + 1).tolist()}
     return sorted(found)
 
 
@@ -129,13 +172,14 @@ def _run_lengths(tokens: _Tokens, turns: list[int]) -> list[int]:
     return list(dict.fromkeys([*voted, *(int(c) for c in common if c and counts[c])]))
 
 
-def _cuts(n: int, turns: list[int], runs: list[int]) -> list[int]:
+def _cuts(n: int, turns: list[int], runs: list[int], gaps: Bool[np.ndarray, " between"]) -> list[int]:
     """Returns the tokens at which a grid may begin or end: turns that repeat after a run, and runs from both ends."""
     known = set(turns)
     paired = {t for t in turns if any(t - c in known or t + c in known for c in runs)}
     near = {t + s for t in paired for c in runs[:1] for s in (c, -c)}
     chains = {s for c in runs[:2] for s in (*range(0, n, c), *range(n, 0, -c))}
-    return sorted(s for s in {0, n, *paired, *near, *chains} if 0 <= s <= n)
+    gaps = set((np.flatnonzero(gaps) + 1).tolist())
+    return sorted(s for s in {0, n, *paired, *near, *chains, *gaps} if 0 <= s <= n)
 
 
 def _cheapest(
@@ -172,6 +216,8 @@ def _merged(tokens: _Tokens, parts: list[Lattice | tuple[int, int]]) -> list[Lat
             one, two = merged[-2:]
             if not (isinstance(one, Lattice) and isinstance(two, Lattice)) or one.fast != two.fast:
                 break
+            if not tokens.whole(one.start, two.stop, one.fast):
+                break
             whole, cost = _fitted(tokens, one.start, two.stop, one.fast, one.order)
             apart = sum(float((tokens.weight[g.start : g.stop] * g.loss).sum()) for g in (one, two))
             least = min(g.stop - g.start for g in (one, two))
@@ -186,7 +232,7 @@ def _growing(
 ) -> Iterator[tuple[Lattice, float]]:
     """Yields grids from `start` with rows of `fast` tokens, a row longer each, and what their tokens cost."""
     for stop in range(start + fast, len(tokens) + 1, fast):
-        if not allowed[stop]:
+        if not allowed[stop] or not tokens.whole(start, stop, fast):
             continue
         found = min((_fitted(tokens, start, stop, fast, o) for o in ("rows", "columns")), key=lambda f: f[1])
         if found[0] is not None:
@@ -206,12 +252,15 @@ def _fitted(tokens: _Tokens, start: int, stop: int, fast: int, order: Any) -> tu
     centre, size, weight = tokens.centre[part], tokens.size[part], tokens.weight[part]
     usual = np.array([weighted_median(size[:, a], weight) for a in (0, 1)])
     lags = (1, fast) if order == "rows" else (fast, 1)
-    lines = [_line(places[:, a], centre[:, a], usual[a], weight, lags[a]) for a in (0, 1)]
+    lines = [_line(places[:, a], centre[:, a], usual[a], weight, lags[a], tokens.image[a]) for a in (0, 1)]
     origin, pitch = np.array(lines).T
     if (pitch <= 0.3 * usual).any() or (pitch >= 3 * usual).any():
         return None, np.inf
-    away = np.abs((centre - origin) / pitch - places - 0.5).max(axis=1)
-    unlike = np.maximum(np.abs(np.log(size / pitch)).max(axis=1) - 0.5, 0)
+    low, high = (np.clip(origin + pitch * (places + end), 0, tokens.image) for end in (0, 1))
+    away = np.abs((centre - (low + high) / 2) / pitch).max(axis=1)
+    inside = high - low
+    inside = np.where(inside > SLIVER * pitch, inside, size)  # what leaks into a cell outside has any size
+    unlike = np.maximum(np.abs(np.log(size / inside)).max(axis=1) - 0.5, 0)
     loss = np.minimum(np.maximum(away, unlike), 1)
     return Lattice(start, stop, fast, order, origin, pitch, loss), float((weight * loss).sum())
 
@@ -222,8 +271,13 @@ def _line(
     usual: float,
     weight: Float[np.ndarray, " token"],
     lag: int,
+    length: float,
 ) -> tuple[float, float]:
-    """Returns the origin and the pitch of evenly spaced cells: medians first, then reweighted least squares."""
+    """Returns the origin and the pitch of evenly spaced cells: medians first, then reweighted least squares.
+
+    Cells that the image's border cuts, and those outside, lie where the image is and not where they are: they do not
+    count.
+    """
     middle, pitch = place + 0.5, usual
     if not place.any():
         return weighted_median(centre - pitch * middle, weight), pitch
@@ -233,8 +287,11 @@ def _line(
     if pitch <= 0:
         return 0.0, -1.0
     origin = weighted_median(centre - pitch * middle, weight)
-    for _ in range(3):
-        trust = weight / (1 + ((centre - origin - pitch * middle) / (0.15 * pitch)) ** 2)
+    for _ in range(_ROUNDS):
+        expected = origin + pitch * middle
+        whole = (expected > _WHOLE * pitch) & (expected < length - _WHOLE * pitch)
+        trust = weight / (1 + ((centre - expected) / (0.15 * pitch)) ** 2)
+        trust = trust * whole if whole.any() and np.ptp(place[whole]) else trust
         trust = trust / trust.sum()
         across = middle - (trust * middle).sum()
         spread = (trust * across**2).sum()

@@ -16,7 +16,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate
 from interp.models.base import Attends, Family
 from interp.models.measured.behaviour import Behaviour, observe
-from interp.models.measured.embedder import Embedder, prompt_text
+from interp.models.measured.embedder import Embedder, fitted
 from interp.models.measured.measurement import Measurement, measure
 
 __all__ = ["Measured"]
@@ -60,6 +60,7 @@ class Measured(Family):
         if bound is not None:
             self.attends: Attends = bound.behaviour.attends  # pyright: ignore[reportIncompatibleVariableOverride]
             self.first_position = bound.behaviour.first_position  # pyright: ignore[reportAttributeAccessIssue]
+            self.nested_images = bound.behaviour.nested_images  # pyright: ignore[reportAttributeAccessIssue]
 
     def matches(self, config: Any) -> bool:
         """Whether the adapter is bound to a model of that config's type; it is never found by itself."""
@@ -73,15 +74,18 @@ class Measured(Family):
         return list((decoder if hasattr(decoder, "layers") else decoder.model).layers)
 
     def bound(self, model: Any, processor: Any) -> Measured:
-        """Returns the adapter of this model: its image ids and its attention are observed in four forward passes.
+        """Returns the adapter of this model: its image ids and its attention are observed in a few forward passes.
 
         Raises:
             ModelError: Nothing that enters the decoder changes with an image, or rows attend in a way that is none of
                 `interp.models.base.Attends`.
         """
         layers = self.layers(model)
-        embedder = _embedder(model, processor, layers[0], 1)
-        return Measured(_Bound(model, processor, layers[0], observe(embedder, layers[-1])))
+        try:
+            embedder = _embedder(model, processor, layers[0], 2)
+        except ModelError:  # a processor that takes one image alone
+            embedder = _embedder(model, processor, layers[0], 1)
+        return Measured(_Bound(model, processor, layers[0], observe(embedder, layers)))
 
     @property
     def identity(self) -> str:
@@ -110,14 +114,14 @@ class Measured(Family):
         return _embedder(bound.model, processor, bound.first, 1).inputs([_grey(size)])
 
     def describe(self) -> str:
-        """Returns a line for reports: how many sizes were measured, with which confidence, at what cost."""
+        """Returns a line for reports: how many sizes were measured, how many tokens to expect right, at what cost."""
         made = self.measurements
         if not made:
             return "footprints are measured; no image size was measured yet"
         trusts = [one.trust for one in made]
         return (
-            f"footprints were measured at {len(made)} image size(s), median confidence {min(trusts):.2f} to "
-            f"{max(trusts):.2f} of 1, {sum(one.n_images for one in made)} pictures run"
+            f"footprints were measured at {len(made)} image size(s), expected to be right for {min(trusts):.0%} to "
+            f"{max(trusts):.0%} of the tokens, {sum(one.n_images for one in made)} pictures run"
         )
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
@@ -178,8 +182,8 @@ class Measured(Family):
 
 
 def _embedder(model: Any, processor: Any, first: nn.Module, n_images: int) -> Embedder:
-    fallback = _placeholder(processor) * n_images + "\nwhere is it?"
-    return Embedder(model, processor, first, prompt_text(processor, n_images, fallback))
+    fallback = "\nand\n".join([_placeholder(processor)] * n_images) + "\nwhere is it?"
+    return fitted(model, processor, first, n_images, fallback)
 
 
 def _grey(size: Size) -> np.ndarray:

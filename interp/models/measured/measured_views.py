@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from interp.models.measured.decode import Profiles
-from interp.models.measured.lattice import Lattice
+from interp.models.measured.lattice import SLIVER, Lattice
 from interp.models.measured.patterns import Code
 
 __all__ = ["View", "laid", "views_of"]
@@ -19,8 +19,15 @@ _LEVELS = ((0.3, 1.12, 17), (0.08, 1.04, 17), (0.02, 1.012, 9))
 _SAME_PITCH = 0.12
 _SAME_PHASE = 0.2
 """In cells: how far grids of one view may be off their common lattice."""
-_SLIVER = 0.05
-"""Share of a cell's side that must lie in the image; less is padding."""
+_WIDER = (1.0, 1.3, 1.7)
+"""Widths of what is compared, in cells."""
+_EVEN = 0.25
+"""Power of the tokens' weights: evened out, since the surest tokens lie at the edges of tiles."""
+_ENDS = slice(1, -1)
+_MANY = 6
+"""Lines of a lattice from which on the first and the last are left out of its refinement."""
+_RIM = 0.75
+"""In cells: what may lie between a lattice's end and the image's border that an end cell reaches over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +40,8 @@ class View:
         origin: x and y of the corner of column 0, row 0, in pixels.
         pitch: Width and height of a cell.
         lattices: The grids it was joined from.
+        reach: Whether the cells at the left, top, right and bottom end reach the image's border beyond the lattice, as
+            those of convolutions do that pad the image.
     """
 
     tokens: Int[np.ndarray, " token"]
@@ -40,6 +49,7 @@ class View:
     origin: Float[np.ndarray, " 2"]
     pitch: Float[np.ndarray, " 2"]
     lattices: tuple[Lattice, ...]
+    reach: tuple[bool, bool, bool, bool] = (False, False, False, False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -65,7 +75,7 @@ def views_of(
     return [_refined(view, profiles, weight) if len(view.lattices) > 1 else view for view in views]
 
 
-def laid(view: View, size: tuple[int, int]) -> Float[np.ndarray, "token 4"]:
+def laid(view: View, size: tuple[float, float]) -> Float[np.ndarray, "token 4"]:
     """Returns the cells of a view clipped to the image; NaN for those outside it."""
     edges = [
         _snapped(
@@ -73,18 +83,21 @@ def laid(view: View, size: tuple[int, int]) -> Float[np.ndarray, "token 4"]:
         )
         for a in (0, 1)
     ]
+    for a, (first, last) in enumerate((view.reach[::2], view.reach[1::2])):
+        edges[a][0] = 0 if first else edges[a][0]
+        edges[a][-1] = size[a] if last else edges[a][-1]
     low = np.stack([edges[a][view.places[:, a]] for a in (0, 1)], axis=1)
     high = np.stack([edges[a][view.places[:, a] + 1] for a in (0, 1)], axis=1)
     low, high = np.clip(low, 0, size), np.clip(high, 0, size)
     boxes = np.concatenate([low, high], axis=1)
-    boxes[((high - low) < _SLIVER * view.pitch).any(axis=1)] = np.nan
+    boxes[((high - low) < SLIVER * view.pitch).any(axis=1)] = np.nan
     return boxes
 
 
-def _snapped(edges: Float[np.ndarray, " edge"], length: int, pitch: float) -> Float[np.ndarray, " edge"]:
+def _snapped(edges: Float[np.ndarray, " edge"], length: float, pitch: float) -> Float[np.ndarray, " edge"]:
     """Returns the edges, those within a sliver of the image's border moved onto it."""
     for border in (0.0, float(length)):
-        edges = np.where(np.abs(edges - border) < _SLIVER * pitch, border, edges)
+        edges = np.where(np.abs(edges - border) < SLIVER * pitch, border, edges)
     return edges
 
 
@@ -125,42 +138,88 @@ def _touch(places: Int[np.ndarray, "token 2"], others: Int[np.ndarray, "other 2"
 
 
 def _refined(view: View, profiles: Profiles, weight: Float[np.ndarray, " token"]) -> View:
-    """Returns the view with the origin and pitch that explain its tokens' changes best."""
-    lines = [
-        _best_line(
-            profiles.energies[a][view.tokens],
-            profiles.codes[a],
-            view.places[:, a],
-            weight[view.tokens] ** 0.25,  # evened out: the surest tokens lie at the edges of tiles
-            (float(view.origin[a]), float(view.pitch[a])),
-        )
-        for a in (0, 1)
-    ]
+    """Returns the view with the origin and pitch that explain its tokens' changes best, those in padding left out."""
+    image = (profiles.codes[0].length, profiles.codes[1].length)
+    even = np.where(np.isnan(laid(view, image)[:, 0]), 0, weight[view.tokens] ** _EVEN)
+    lines, reach = [], []
+    for a in (0, 1):
+        place, code = view.places[:, a], profiles.codes[a]
+        sums = np.zeros((place.max() + 1, code.n))
+        np.add.at(sums, place, even[:, None] * code.levelled(profiles.energies[a][view.tokens]))
+        line = _best_line(sums, code, (float(view.origin[a]), float(view.pitch[a])))
+        lines.append(line)
+        reach.append(_reach(sums, code, line))
     origin, pitch = np.array(lines).T
-    return replace(view, origin=origin, pitch=pitch)
+    (left, right), (top, bottom) = reach
+    return replace(view, origin=origin, pitch=pitch, reach=(left, top, right, bottom))
 
 
 def _best_line(
-    energy: Float[np.ndarray, "token picture"],
-    code: Code,
-    place: Int[np.ndarray, " token"],
-    weight: Float[np.ndarray, " token"],
-    line: tuple[float, float],
+    sums: Float[np.ndarray, "line picture"], code: Code, line: tuple[float, float]
 ) -> tuple[float, float]:
-    """Returns the origin and pitch whose cells explain the most of the lines' energies, by a grid search in steps."""
-    lines = np.arange(place.max() + 1)
-    sums = np.zeros((len(lines), code.n))
-    np.add.at(sums, place, weight[:, None] * code.levelled(energy))
-    origin, pitch = line
-    for shift, factor, n in _LEVELS:
-        middle = origin + pitch * len(lines) / 2 + np.linspace(-shift, shift, n) * pitch
-        pitches = pitch * np.exp(np.linspace(-np.log(factor), np.log(factor), n))
-        origins = middle[:, None] - pitches * len(lines) / 2
-        low = origins[..., None] + pitches[:, None] * lines
-        low, high = (np.clip(side, 0, code.length) for side in (low, low + pitches[:, None]))
-        pattern = code.levelled(code.seen(low, high))
-        fit = np.maximum((pattern * sums).sum(-1), 0) ** 2 / np.maximum((pattern**2).sum(-1), 1e-9)
-        score = np.where(high > low, fit, 0).sum(-1)
+    """Returns the origin and pitch whose cells explain the most of the lines' energies, by a grid search in steps.
+
+    The first and the last line are left out where others are left: what lies beyond them may belong to them too. What
+    convolutions see reaches into the neighbours' cells by the same on both sides, so the windows compared may be wider
+    than the cells; without that, cells as wide as what they see would fit best.
+    """
+    inner = np.arange(len(sums))[_ENDS if len(sums) >= _MANY else slice(None)]
+    found = [_searched(sums[inner], code, line, inner, len(sums), wider) for wider in _WIDER]
+    return max(found, key=lambda one: one[0])[1]
+
+
+def _searched(
+    sums: Float[np.ndarray, "line picture"],
+    code: Code,
+    line: tuple[float, float],
+    inner: Int[np.ndarray, " line"],
+    n: int,
+    wider: float,
+) -> tuple[float, tuple[float, float]]:
+    """Returns the best score, and its origin and pitch, of windows that many cells wide about the cells' centres."""
+    (origin, pitch), best = line, 0.0
+    for shift, factor, steps in _LEVELS:
+        middle = origin + pitch * n / 2 + np.linspace(-shift, shift, steps) * pitch
+        pitches = pitch * np.exp(np.linspace(-np.log(factor), np.log(factor), steps))
+        origins = middle[:, None] - pitches * n / 2
+        low = origins[..., None] + pitches[:, None] * (inner + 0.5 - wider / 2)
+        score = _fits(sums, code, low, low + wider * pitches[:, None]).sum(-1)
         i, j = np.unravel_index(score.argmax(), score.shape)
-        origin, pitch = float(origins[i, j]), float(pitches[j])
-    return origin, pitch
+        origin, pitch, best = float(origins[i, j]), float(pitches[j]), float(score[i, j])
+    return best, (origin, pitch)
+
+
+def _fits(
+    sums: Float[np.ndarray, "line picture"],
+    code: Code,
+    low: Float[np.ndarray, "*grid line"],
+    high: Float[np.ndarray, "*grid line"],
+) -> Float[np.ndarray, "*grid line"]:
+    """Returns how much of each line's energies an interval explains, clipped to the image; 0 outside of it."""
+    low, high = (np.clip(side, 0, code.length) for side in (low, high))
+    pattern = code.levelled(code.seen(low, high))
+    fit = np.maximum((pattern * sums).sum(-1), 0) ** 2 / np.maximum((pattern**2).sum(-1), 1e-9)
+    return np.where(high > low, fit, 0)
+
+
+def _reach(
+    sums: Float[np.ndarray, "line picture"], code: Code, line: tuple[float, float]
+) -> tuple[bool, bool]:
+    """Whether the first and the last line explain more if they reach the image's border."""
+    (origin, pitch), end = line, line[0] + line[1] * len(sums)
+    first = 0 < origin < _RIM * pitch and _wider(
+        sums[:1], code, (origin, origin + pitch), (0.0, origin + pitch)
+    )
+    last = 0 < code.length - end < _RIM * pitch and _wider(
+        sums[-1:], code, (end - pitch, end), (end - pitch, code.length)
+    )
+    return first, last
+
+
+def _wider(
+    sums: Float[np.ndarray, "1 picture"], code: Code, cell: tuple[float, float], longer: tuple[float, float]
+) -> bool:
+    near, far = (
+        float(_fits(sums, code, np.array([low]), np.array([high]))[0]) for low, high in (cell, longer)
+    )
+    return far > near

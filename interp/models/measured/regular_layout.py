@@ -71,6 +71,7 @@ class Layout:
             kind=config.model_type,
             attends=behaviour.attends,
             first=behaviour.first_position,
+            nested=behaviour.nested_images,
             ids=list(behaviour.ids),
             grids=_FROM_THW if self.grid is None else f"        grids = [{self.grid}] * len(sizes)",
             one=one if self.order == "rows" else f"down_columns({one})",
@@ -95,6 +96,7 @@ class Adapter(Family):
     layout = "{words}"
     attends = "{attends}"
     first_position = {first}
+    nested_images = {nested}
 
     def image_positions(self, input_ids, config):
         return np.flatnonzero(np.isin(np.asarray(input_ids).reshape(-1), {ids}))

@@ -1,34 +1,103 @@
 """What a model shows of itself, where that has no name or cannot be told."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from interp.conformance.tiny import tiny
+import interp
+from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
-from interp.models.measured.behaviour import _attends
-from interp.models.measured.embedder import Embedder, prompt_text
+from interp.models.adapter import attends_in, find
+from interp.models.measured.behaviour import Felt, attends_by
+from interp.models.measured.embedder import Embedder, fitted, prompt_text
+
+FAST = ("gemma4", "molmo2")
 
 
-def test_an_attention_without_a_name_is_refused() -> None:
-    felt = np.array([True, False, False, False, True])
+def felt(last: int, image: str, sliding: bool = False) -> Felt:
+    """One layer: rows before the last token (all or none) and rows before the last image token that felt a change."""
+    return Felt(np.full(7, bool(last)), np.array([c == "x" for c in image]), sliding)
+
+
+IMAGE = np.array([c == "i" for c in "tiitiiit"])
+"""Text, two image tokens, text, three image tokens, text."""
+
+
+@pytest.mark.parametrize(
+    ("layers", "attends"),
+    [
+        ([felt(0, "......"), felt(0, "......", True)], "causal"),
+        ([felt(1, "xxxxxx")] * 2, "prefix"),
+        (
+            [felt(0, "....xx"), felt(0, "....x.", True)],
+            "image_blocks",
+        ),  # one row attends to it with a weight of 0
+        ([felt(0, "....xx", True), felt(0, "......"), felt(0, "....xx", True)], "sliding_image_blocks"),
+        ([felt(0, ".xx.xx")] * 2, "images"),
+    ],
+)
+def test_rules_by_what_was_felt(layers: list[Felt], attends: str) -> None:
+    assert attends_by(layers, IMAGE) == attends
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [felt(0, "x...xx")],  # text felt a later image token
+        [felt(0, "....xx"), felt(0, "......", True)],  # blocks in the layers without a window alone
+        [felt(1, "xxxxxx"), felt(0, "......")],  # the whole prompt in one layer of two
+    ],
+)
+def test_an_attention_without_a_name_is_refused(layers: list[Felt]) -> None:
     with pytest.raises(
-        ModelError, match=r"none of causal, image_blocks and prefix: .* by 0 of 6 earlier rows"
+        ModelError, match=r"none of causal, image_blocks, .*by layer: layer 0: \d of 7 and \d of 6"
     ):
-        _attends(np.zeros(6, bool), felt, np.array([2, 3, 4, 5]))
-    assert _attends(np.zeros(6, bool), np.zeros(5, bool), np.array([2, 3, 4, 5])) == "causal"
-    assert _attends(np.ones(6, bool), felt, np.array([2, 3, 4, 5])) == "prefix"
-    block = np.array([False, False, True, True, True])
-    assert _attends(np.zeros(6, bool), block, np.array([2, 3, 4, 5])) == "image_blocks"
-    second_run = np.array(
-        [False, False, False, True]
-    )  # of two runs of image tokens only the last one sees itself
-    assert _attends(np.zeros(6, bool), second_run, np.array([0, 1, 3, 4])) == "image_blocks"
+        attends_by(layers, IMAGE)
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=[] if f in FAST else pytest.mark.slow) for f in families("self")]
+)
+def test_what_rows_attend_to_is_observed(family: str) -> None:
+    """The adapter's rule, which the conformance suite holds to eager attention.
+
+    A plain forward pass of transformers' Gemma 4 unified opens image blocks in every layer; what it masks while
+    generating is the adapter's rule.
+    """
+    mllm = interp.wrap(*tiny(family), "measured")
+    known = attends_in(find(mllm.hf.config, family), mllm.hf.config)
+    seen = mllm.adapter.behaviour  # type: ignore[attr-defined]
+    assert seen.attends == ("image_blocks" if family == "gemma4_unified" else known)
+    if family == "molmo2":  # start, column and end tokens see the image tokens as those see each other
+        assert len(seen.ids) > 1
+
+
+class TextOnly:
+    """A processor that takes no images."""
+
+    chat_template = "{{ messages[0]['content'][-1]['text'] }}"
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **_: object) -> str:
+        return messages[0]["content"][-1]["text"]
+
+    def __call__(self, **_: object) -> None:
+        raise ValueError("no images, please.")
+
+
+def test_a_processor_that_takes_no_images_is_refused() -> None:
+    with pytest.raises(
+        ModelError, match=r"takes no prompt with 2 image\(s\): no images, please\. The prompt is"
+    ):
+        fitted(None, TextOnly(), torch.nn.Identity(), 2, "")
 
 
 def test_pictures_that_give_other_shapes_are_refused() -> None:
     model, processor = tiny("qwen2_vl")
-    embedder = Embedder(model, processor, model.get_decoder().layers[0], prompt_text(processor, 1, ""))
+    embedder = Embedder(
+        model, processor, model.get_decoder().layers[0], prompt_text(processor, 1, ""), at_once=2
+    )
     pictures = [[np.zeros((height, 112, 3), np.uint8)] for height in (112, 224)]
     with pytest.raises(ModelError, match="pictures of one size do not give inputs of one shape"):
         list(embedder(pictures))

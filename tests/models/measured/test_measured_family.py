@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import interp
+from benchmarks.measured_footprints import SIZES, measured_rows
 from interp.conformance import check
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
@@ -14,7 +15,8 @@ from interp.models.measured import measurement
 from interp.models.measured.regular_layout import overlap
 from interp.tracing import Mllm
 
-SIZES = ((256, 256), (320, 180), (150, 290))
+REFUSED = {("llama4", (320, 180)), ("llama4", (150, 290))}
+"""Most tokens of two of its tiles see only padding, and the others a strip of three pixels."""
 
 
 def both(family: str) -> tuple[Mllm, Mllm]:
@@ -52,18 +54,18 @@ def test_a_measured_map_is_the_adapters(family: str, size: tuple[int, int]) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("family", families())
-def test_every_family_is_measured_right(family: str, size: tuple[int, int]) -> None:
-    assert agrees(*both(family), size) > 0.7
+@pytest.mark.parametrize("family", [*families("self"), "organism", "shortcut-organism"])
+def test_every_family_is_measured_right_or_refused(family: str, size: tuple[int, int]) -> None:
+    (row,) = measured_rows(family, size)
+    assert row.verdict.split()[0] == ("refused" if (family, size) in REFUSED else "right"), row
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", SIZES[:2], ids=str)
-def test_the_trained_organism_is_measured_right(size: tuple[int, int]) -> None:
-    known, found = interp.load("organism"), interp.load("organism", adapter="measured")
-    true, measured = (m.encode(sample(size)).tokens[0].footprints for m in (known, found))
-    area = ~np.isnan(true[:, 0])
-    assert np.median(overlap(true[area], measured[area])) > 0.7
+def test_latents_without_a_place_are_refused() -> None:
+    """Idefics2's resampler: every image token looks at the whole image."""
+    mllm = interp.wrap(*tiny("idefics2"), "measured")
+    with pytest.raises(ModelError, match="could not be measured surely"):
+        mllm.encode(sample((256, 256)))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_an_unsure_measurement_is_refused_with_numbers(monkeypatch: pytest.Monke
     monkeypatch.setattr(measurement, "LEAST", 1.01)
     mllm = interp.wrap(*tiny("llava"), "measured")
     with pytest.raises(
-        ModelError, match=r"could not be measured surely: the median confidence of 16 tokens is 0\.\d"
+        ModelError, match=r"could not be measured surely: \d+% of its 16 tokens are expected to be right"
     ):
         mllm.encode(sample((128, 128)))
     sure = mllm.adapter.measured((128, 128), mllm.processor)  # type: ignore[attr-defined]
