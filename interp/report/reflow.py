@@ -88,7 +88,8 @@ def _bars_below(figure: go.Figure, height: float) -> int:
     marks = [getattr(trace, "marker", None) for trace in figure.data]
     used = {getattr(one, "coloraxis", None) for one in (*figure.data, *filter(None, marks))}
     layout: Any = figure.layout
-    axes = sorted(name for name in layout.to_plotly_json() if name in used)
+    names: list[str] = list(layout.to_plotly_json())
+    axes = sorted(name for name in names if name in used)
     for number, name in enumerate(axes):
         place = {
             "orientation": "h",
