@@ -16,7 +16,8 @@ from interp.inputs.footprints import check_layout
 from interp.models.adapter import built_in, find
 from interp.tracing.layers.decoder_layers import layer_kinds, mixer
 from tests.models.published import PUBLISHED, Published
-from tests.models.real_sizes import CONFIGS, PROCESSORS
+from tests.models.real_processors import PROCESSORS
+from tests.models.real_sizes import CONFIGS
 
 HYBRID = ("minicpmv4_6", "qwen3_5", "qwen3_5_moe")
 """Three of four layers are gated DeltaNets, and attention has an output gate."""
