@@ -116,7 +116,8 @@ def latex(frame: pd.DataFrame, *, caption: str = "", digits: int = 3) -> str:
     options: dict[str, Any] = {"hrules": True, "column_format": "".join(map(_side, frame.dtypes))}
     if len(frame) > LONG:
         options |= {"environment": "longtable", "caption": _escaped(caption) or None}
-    text = style.format_index(escape="latex", axis=1).to_latex(**options)
+    styled: Any = style.format_index(escape="latex", axis=1)
+    text = styled.to_latex(**options)
     return re.sub("|".join(SIGNS), lambda found: SIGNS[found[0]], text).rstrip()
 
 
@@ -131,7 +132,8 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
     wide, rows = n_columns(figure) > MOST[columns], _legend_rows(figure, columns)
     room = Space(panel=150, gap=64, top=30, bottom=56 + LEGEND_ROW * rows)
     found = reflowed(figure, MOST[columns], room) if wide else go.Figure(figure)
-    height = found.layout.height or 400
+    layout: Any = found.layout
+    height = layout.height or 400
     if not wide:
         height = height * (0.7 if columns == 1 else 0.85) + (LEGEND_ROW * rows if columns == 1 else 0)
     found.update_layout(
@@ -151,8 +153,8 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
     }
     found.update_xaxes(**axes).update_yaxes(**axes)
     found.update_annotations(font_size=size)
-    for axis in [name for name in found.layout if name.startswith("coloraxis")]:
-        bar = found.layout[axis].colorbar
+    for axis in [name for name in layout if name.startswith("coloraxis")]:
+        bar = layout[axis].colorbar
         bar.update(title_font_size=size, tickfont_size=size, thickness=9)
     for trace in found.data:
         if getattr(trace, "textfont", None) is not None:
@@ -181,7 +183,8 @@ def check_export(formats: Sequence[str], columns: Sequence[int]) -> None:
 
 def _legend_rows(figure: go.Figure, columns: int) -> int:
     """About how many lines the legend takes: two entries a line in one column of a paper, five in two."""
-    if figure.layout.showlegend is False:
+    layout: Any = figure.layout
+    if layout.showlegend is False:
         return 0
     named = [trace for trace in figure.data if trace.name and trace.showlegend is not False]
     return -(-len(named) // (2 if columns == 1 else 5))
@@ -208,9 +211,10 @@ async def _drawn(jobs: Sequence[tuple[go.Figure, str]]) -> list[bytes]:
     found = []
     async with kaleido.Kaleido(n=1, mathjax=False, timeout=SECONDS) as browser:
         for figure, kind in jobs:
-            size = {"width": figure.layout.width, "height": figure.layout.height}
-            scale = DPI / PIXELS if kind == "png" else 1
-            found.append(await browser.calc_fig(figure, opts={"format": kind, **size, "scale": scale}))
+            layout: Any = figure.layout
+            size = {"width": layout.width, "height": layout.height}
+            options: Any = {"format": kind, **size, "scale": DPI / PIXELS if kind == "png" else 1}
+            found.append(await browser.calc_fig(figure, opts=options))
     return found
 
 

@@ -68,7 +68,7 @@ class Row:
 
 
 def save_page(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     title: str,
     question: str,

@@ -66,7 +66,8 @@ def reflowed(figure: go.Figure, most: int, space: Space | None = None) -> go.Fig
     found = go.Figure(figure)
     rows = _rows(panels, most)
     height = room.panel * len(rows) + room.gap * (len(rows) - 1)
-    found.layout.annotations = [note for note in found.layout.annotations if not _is_title(note)]
+    layout: Any = found.layout
+    layout.annotations = [note for note in layout.annotations if not _is_title(note)]
     width = (1 - room.between * (most - 1)) / most
     for number, row in enumerate(rows):
         top = 1 - number * (room.panel + room.gap) / height
@@ -86,7 +87,8 @@ def _bars_below(figure: go.Figure, height: float) -> int:
     """Lays the colour bars of the figure's colour axes flat below its panels; returns the pixels they take."""
     marks = [getattr(trace, "marker", None) for trace in figure.data]
     used = {getattr(one, "coloraxis", None) for one in (*figure.data, *filter(None, marks))}
-    axes = sorted(used & set(figure.layout.to_plotly_json()))
+    layout: Any = figure.layout
+    axes = sorted(name for name in layout.to_plotly_json() if name in used)
     for number, name in enumerate(axes):
         place = {
             "orientation": "h",
@@ -95,7 +97,7 @@ def _bars_below(figure: go.Figure, height: float) -> int:
             "y": -(56 + BAR * number) / height,
             "yanchor": "top",
         }
-        figure.layout[name].colorbar.update(**place, len=1.0, title={"side": "top"})
+        layout[name].colorbar.update(**place, len=1.0, title={"side": "top"})
     return BAR * len(axes)
 
 
@@ -117,9 +119,10 @@ def _panels(figure: go.Figure) -> list[_Panel]:
         )
         for x, y in pairs
     ]
+    layout: Any = figure.layout
     titles = {
         place: note.text
-        for note in figure.layout.annotations
+        for note in layout.annotations
         if _is_title(note)
         for place in _below(figure, found, note)
     }

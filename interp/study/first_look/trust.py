@@ -200,7 +200,7 @@ def _of_border(shown: ShownMap) -> TrustCheck:
 
 
 def _of_unseen(shown: ShownMap) -> list[TrustCheck]:
-    unseen = np.isnan(shown.tokens.footprints).any(axis=1)
+    unseen = np.asarray(np.isnan(shown.tokens.footprints).any(axis=1))
     if not unseen.any():
         return []
     where = f"on {count(int(unseen.sum()), 'token')} that show no part of the picture"

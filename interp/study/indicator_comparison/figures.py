@@ -78,7 +78,8 @@ def localisation_figure(result: IndicatorResult, metric: str | None = None) -> g
         if chance is not None:
             reference_line(figure, x=chance, row=1, col=column)
     figure.update_xaxes(title_text=metric_axis(chosen, ", "), matches="x")
-    figure.layout.xaxis.matches = None  # the first one leads; an axis that matches itself is an error
+    layout: Any = figure.layout
+    layout.xaxis.matches = None  # the first one leads; an axis that matches itself is an error
     height = 150 + 27 * len(result.indicators)
     return laid_out(figure, height, columns=len(cells), showlegend=False, margin={"t": 72})
 
@@ -103,7 +104,8 @@ def sanity_figure(result: IndicatorResult) -> go.Figure:
     figure.update_xaxes(
         title_text=title if len(cells) == 1 else "rank correlation with the unchanged map", matches="x"
     )
-    figure.layout.xaxis.matches = None
+    layout: Any = figure.layout
+    layout.xaxis.matches = None
     return laid_out(figure, 200 + 27 * len(result.indicators), columns=len(cells), margin={"t": 64, "b": 100})
 
 

@@ -62,7 +62,8 @@ def _differences(result: RefinementResult, own: pd.DataFrame) -> go.Figure:
     most = max((len(rows_of(own, place)) for place in shown), default=1)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(title_text="accuracy, after − before, points (higher is better →)", matches="x")
-    figure.layout.xaxis.matches = None  # the first one leads; an axis that matches itself is an error
+    layout: Any = figure.layout
+    layout.xaxis.matches = None  # the first one leads; an axis that matches itself is an error
     return laid_out(figure, 140 + 34 * most, columns=len(shown), showlegend=False)
 
 
