@@ -43,9 +43,7 @@ def test_a_model_without_a_map_is_refused(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "window"), [("llava", "center_crop"), ("qwen2_vl", "squash"), ("got_ocr2", "squash")]
-)
+@pytest.mark.parametrize(("family", "window"), [("llava", "center_crop"), ("qwen2_vl", "squash")])
 def test_the_written_adapter_passes_every_check(
     family: str,
     window: str,

@@ -103,7 +103,7 @@ def _output(call: Call, place: int | None, change: tuple[int, float]) -> Tensor:
 
     def changed(value: Any) -> Any:
         if isinstance(value, Mapping):
-            own = copy.copy(value)
+            own: Any = copy.copy(value)
             for name, states in value.items():
                 own[name] = tuple(_changed(one, place, change, axis=-2) for one in states)
             return own

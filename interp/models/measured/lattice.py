@@ -178,8 +178,8 @@ def _cuts(n: int, turns: list[int], runs: list[int], gaps: Bool[np.ndarray, " be
     paired = {t for t in turns if any(t - c in known or t + c in known for c in runs)}
     near = {t + s for t in paired for c in runs[:1] for s in (c, -c)}
     chains = {s for c in runs[:2] for s in (*range(0, n, c), *range(n, 0, -c))}
-    gaps = set((np.flatnonzero(gaps) + 1).tolist())
-    return sorted(s for s in {0, n, *paired, *near, *chains, *gaps} if 0 <= s <= n)
+    behind = (np.flatnonzero(gaps) + 1).tolist()
+    return sorted(s for s in {0, n, *paired, *near, *chains, *behind} if 0 <= s <= n)
 
 
 def _cheapest(

@@ -19,6 +19,10 @@ REFUSED = {("llama4", (320, 180)), ("llama4", (150, 290))}
 """Most tokens of two of its tiles see only padding, and the others a strip of three pixels."""
 
 
+TWO_TOWERS = {"deepseek_vl_hybrid"}
+"""A token's second half sees an area shifted against its first; what is measured lies between, within its cell's reach."""
+
+
 def both(family: str) -> tuple[Mllm, Mllm]:
     """The model by its adapter and by measurement."""
     return interp.wrap(*tiny(family), family), interp.wrap(*tiny(family), "measured")
@@ -57,6 +61,10 @@ def test_a_measured_map_is_the_adapters(family: str, size: tuple[int, int]) -> N
 @pytest.mark.parametrize("family", [*families("self"), "organism", "shortcut-organism"])
 def test_every_family_is_measured_right_or_refused(family: str, size: tuple[int, int]) -> None:
     (row,) = measured_rows(family, size)
+    if family in TWO_TOWERS:
+        assert row.order == 1
+        assert row.iou > 0.4
+        return
     assert row.verdict.split()[0] == ("refused" if (family, size) in REFUSED else "right"), row
 
 
