@@ -20,7 +20,7 @@ REFUSED = {("llama4", (320, 180)), ("llama4", (150, 290))}
 
 
 TWO_TOWERS = {"deepseek_vl_hybrid"}
-"""A token's second half sees an area shifted against its first; what is measured lies between, within its cell's reach."""
+"""A token's second half sees an area shifted against its first; what is measured lies between."""
 
 
 def both(family: str) -> tuple[Mllm, Mllm]:
