@@ -25,7 +25,7 @@ import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))
 _jaxtyped = jaxtyping.jaxtyped
 
 FIRST = 20

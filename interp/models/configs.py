@@ -24,7 +24,7 @@ from interp.models.adapter import built_in
 from interp.models.modeling import register
 from interp.models.refusals import refusal
 
-__all__ = ["layer_configs", "original_layout", "raw_config", "read_config"]
+__all__ = ["layer_configs", "original_layout", "package_missing", "raw_config", "read_config"]
 
 _WRAP = (
     "build the model yourself, if you trust its code, and use interp.wrap(hf_model, processor, adapter=…) with an "
@@ -135,14 +135,19 @@ def raw_config(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return raw
 
 
+def package_missing(where: str, error: ImportError) -> ModelError:
+    """What to say where a model needs a package that is not installed, as transformers raises it."""
+    return ModelError(
+        f"the model at {where} needs a package that is not installed ({' '.join(str(error).split())}). Install it; "
+        "timm (pip install timm) needs the torchvision that belongs to your torch."
+    )
+
+
 def _built(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(where, **options, trust_remote_code=False)
     except ImportError as error:  # timm's, for the towers of Gemma 3n and FastVLM
-        raise ModelError(
-            f"the model at {where} needs a package that is not installed ({' '.join(str(error).split())}). Install it; "
-            "timm (pip install timm) needs the torchvision that belongs to your torch."
-        ) from error
+        raise package_missing(where, error) from error
     except Exception as error:  # whatever a config with wrong values raises
         raise ModelError(
             f"transformers {transformers.__version__} cannot read the config.json of {where} ({type(error).__name__}: "

@@ -125,7 +125,7 @@ def sample_card(
         score: A number beside the question.
         columns: Pictures in a row, where there is room; all of them when left out.
     """
-    shown = _embedded(pictures)
+    shown = _embedded(pictures, question)
     return macros().sample(shown, columns or len(shown), question, score, list(lines))
 
 
@@ -134,7 +134,7 @@ def picture_grid(pictures: Sequence[Picture], columns: int) -> Markup:
     return macros().pictures(_embedded(pictures), columns) if pictures else Markup("")
 
 
-def _embedded(pictures: Iterable[Picture], about: str = "") -> list[tuple[str, dict[str, Any]]]:
+def _embedded(pictures: Iterable[Picture], about: Any = "") -> list[tuple[str, dict[str, Any]]]:
     """The captions, and each picture as the attributes of an element."""
     return [
         (

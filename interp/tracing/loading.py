@@ -17,7 +17,7 @@ from interp.errors import ModelError
 from interp.models.adapter import Adapter, attends_in, find
 from interp.models.answers_only import AnswersOnly
 from interp.models.checkpoints import Checkpoint, fill, lora_files, open_original, reachable
-from interp.models.configs import read_config
+from interp.models.configs import package_missing, read_config
 from interp.models.peft_adapter import add_lora, lora_settings
 from interp.models.processing.processor_settings import with_settings
 from interp.models.processing.processors import load_processor
@@ -355,6 +355,8 @@ def _model(where: str, config: PreTrainedConfig, placement: Placement, options: 
             **placement.options(config),
             **options,
         )
+    except ImportError as error:
+        raise package_missing(where, error) from error
     except Exception as error:  # whatever reading foreign files raises
         if placement.device_map is not None:
             raise placement.misplaced(error) from error

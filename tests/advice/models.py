@@ -62,7 +62,7 @@ GEOMETRY = [
     ("md.family_of('minicpmv4_6').footprints([(140, 84)], {'target_sizes_videos': [1]}, None, None)", "pass its frames as images", "md.mllm_of('minicpmv4_6').trace(Sample(images=[PIC, PIC], question='?'))"),
     ("md.asked('lfm2_vl', encoder_patch_size=16)", "Pass the processor of this checkpoint", "md.asked('lfm2_vl')"),
     ("md.with_bias().trace([one])", "Take a checkpoint without", "md.mllm_of('lfm2_vl').trace([one])"),
-    ("md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(tower='vision', queries='all'))])", "Read the language model's attention", "md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site())])"),
+    ("md.mllm_of('fast_vlm').trace([one], reads=[Rows(Site(tower='vision', queries='all'))])", "Read the language model's attention", "md.mllm_of('fast_vlm').trace([one], reads=[Rows(Site())])"),
     ("md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(layers=[0]))])", 'layers="attention"', "md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(layers='attention'))])"),
     ("md.asked('fast_vlm', patch_size=0, on='processor')", "Set processor.patch_size", "md.asked('fast_vlm', patch_size=16, on='processor')"),
     ("md.cells('ovis2', *2 * [{'size': {'height': 48, 'width': 48}}])", "Set processor.image_processor.size", "md.cells('ovis2', *2 * [{'size': {'height': 60, 'width': 60}}])"),

@@ -105,7 +105,7 @@ def test_names_that_are_not_there_are_refused(mllm):
         check(mllm("llava"), checks=["colour"])
     with pytest.raises(
         ModelError,
-        match=r"'nope' is not an existing folder.*Families with a tiny model: aya_vision, .*gemma3, ",
+        match=r"'nope' is not an existing folder.*Families with a tiny model: aria, .*gemma3, ",
     ):
         check("nope")
     with pytest.raises(ImageError, match=r"missing\.png"):

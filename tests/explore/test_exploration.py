@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -90,6 +91,10 @@ def test_wrong_changes_are_refused(explored, sample):
         Change("hide")
     with pytest.raises(EditError, match="rows is 'last' or"):
         Change(rows="image")
+
+
+def test_models_without_a_map_are_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
     with pytest.raises(ModelError, match="needs a model with a map"):
         Exploration(object())
 

@@ -24,7 +24,7 @@ def test_a_right_box_is_likely_a_shifted_one_is_not() -> None:
     assert abs(far - 1 / (1 + np.exp(1.62))) < 0.02  # it explains nothing
 
 
-def test_a_token_that_moves_with_the_image_is_hardly_without_a_place() -> None:
+def test_a_token_that_moves_with_the_image_has_a_place() -> None:
     true = np.array([[0, 0, 20, 20], [20, 0, 40, 20], [40, 40, 60, 60]], float)
     given = np.where(np.array([[True], [False], [False]]), true, np.nan)
     _, moves, still = probability(scanned(true), given, np.array([1.0, 1.0, 0.0]))

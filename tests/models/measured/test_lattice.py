@@ -52,7 +52,7 @@ def test_a_view_of_the_whole_and_its_tiles() -> None:
         np.testing.assert_allclose(one.pitch, (20, 20), rtol=0.1)
 
 
-def test_a_separator_ends_a_grid_unless_one_stands_behind_each_row() -> None:
+def test_a_separator_ends_a_grid_unless_each_row_has_one() -> None:
     """Two tiles below each other with a separator between them are two grids; a newline after each row cuts none."""
     below = np.concatenate([cells(2, 4, (0, 0), (20, 20)), cells(2, 4, (0, 40), (20, 20))])
     assert [one.shape for one in lattices(below, (80, 80), (7,))] == [(2, 4), (2, 4)]

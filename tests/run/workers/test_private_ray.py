@@ -94,7 +94,7 @@ def test_a_killed_driver_ends_all_that_its_keeper_started(how: str, tmp_path: Pa
     assert not Path(folder).exists()
 
 
-def test_a_driver_that_is_killed_while_ray_starts_leaves_nothing(
+def test_a_driver_killed_while_ray_starts_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUCK", "")
@@ -123,9 +123,7 @@ def test_a_private_ray_is_closed_with_or_without_its_messages(tmp_path: Path) ->
     Path(ray.folder).rmdir()
 
 
-def test_a_private_ray_that_does_not_start_says_why_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_private_ray_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(Path("/tmp").glob("interp-ray-*"))
     monkeypatch.setenv("FAULT", "no room in /dev/shm")
     with pytest.raises(RuntimeError, match=r"OSError: no room in /dev/shm"):

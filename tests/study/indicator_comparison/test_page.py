@@ -52,7 +52,7 @@ def test_text_from_the_data_stays_text_and_nothing_is_loaded(page: str) -> None:
     elements = Elements(page)
     assert ATTACK in elements.text
     assert sum(tag == "script" for tag, _ in elements.tags) == 3
-    assert not {tag for tag, _ in elements.tags} & {"link", "iframe", "object", "embed", "base", "form", "a"}
+    assert not {tag for tag, _ in elements.tags} & {"link", "iframe", "object", "embed", "base", "form"}
     figures = page.split('id="figures">')[1].split("</script>")[0]
     assert "<script>alert" not in json.dumps(json.loads(figures))
     assert not re.search(r"@import|url\(", elements.code)

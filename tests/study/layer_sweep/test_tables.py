@@ -86,7 +86,22 @@ def test_a_size_dependent_metric_says_so(result: Result) -> None:
 def test_text_from_the_data_stays_text(section: str) -> None:
     elements = Elements(section)
     assert {tag for tag, _ in elements.tags} <= {
-        *("h2", "h4", "p", "b", "div", "span", "table", "tr", "th", "td", "details", "summary"),
+        *(
+            "h2",
+            "h4",
+            "p",
+            "b",
+            "div",
+            "span",
+            "table",
+            "thead",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+            "details",
+            "summary",
+        ),
     }
     assert ATTACK in elements.text
     assert "<script" not in section

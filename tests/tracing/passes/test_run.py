@@ -30,7 +30,7 @@ def test_one_function_calls_the_model() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if calls_a_model(node)
     ]
-    assert [name for name, _ in found] == ["tracing/run.py"]
+    assert [name for name, _ in found] == ["tracing/passes/run.py"]
 
 
 def test_every_pass_is_counted(mllm: Mllm) -> None:
