@@ -26,6 +26,8 @@ from interp.run import run_task
 
 PLACES = ("half a write", "before fsync", "before rename", "after rename")
 TASK = {"n": 16, "bad": (5, 9)}
+SEALS = "**/shards/*.json"
+"""The files that finish shards, in a run's folder."""
 N_WRITES = 29
 """Files that an undisturbed run of this task writes."""
 
@@ -118,20 +120,34 @@ def tell(out: Path, **what: Any) -> None:
 
 
 def moments(out: Path, n: int, loaders: int = 0) -> None:
-    """n kills at random moments of a run's life; a run that was over is not counted."""
+    """n kills at random moments of a run's life; a run that was over is not counted.
+
+    Every second one falls after the first finished shard, however long a busy machine takes to come so far.
+    """
     chance, begin = random.Random(7), time.perf_counter()
     end(start(out / "whole", loaders=loaders))
     life, killed = time.perf_counter() - begin, 0
     for number in range(4 * n):
         place = out / str(number)
         child = start(place, loaders=loaders)
-        time.sleep(chance.uniform(0.0, life))
+        moment = chance.uniform(0.0, life)
+        if number % 2:
+            _wait_for_a_shard(place, life)
+            moment /= 8
+        time.sleep(moment)
         os.kill(child, signal.SIGKILL)
         if not end(child):
             killed += 1
             tell(place)
         if killed == n:
             return
+
+
+def _wait_for_a_shard(out: Path, life: float) -> None:
+    """Returns when a shard is finished, or after many times the life of a run."""
+    last = time.perf_counter() + 20 * life
+    while time.perf_counter() < last and not any(out.glob(SEALS)):
+        time.sleep(0.0005)
 
 
 def behind(out: Path, n: int) -> None:
