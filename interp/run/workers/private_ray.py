@@ -217,6 +217,7 @@ def _patient(look: Any) -> Callable[..., Any]:
     """The function, called again until it raises no `RuntimeError`; for `START` seconds, or until Ray's node died."""
 
     def looked(*args: Any, **options: Any) -> Any:
+        """Calls the function until it answers, or gives up as said."""
         until = time.monotonic() + START
         while True:
             try:

@@ -183,6 +183,7 @@ def _of_sinks(mllm: Any, sample: Sample, shown: ShownMap, prompt: Prompt) -> Tru
     name = "attention sinks"
 
     def check() -> TrustCheck:
+        """The share on tokens whose hidden state has an outlying norm."""
         (found,) = sinks(mllm, [sample], "decoder", prompt=prompt, progress=False)
         outlier = np.asarray(found.outlier.values, bool)
         if len(outlier) != len(shown.values):
