@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from interp.conformance.pictures import photo, shapes, smooth
 from interp.conformance.reference import Reference, finer_reference, reference
+from interp.conformance.sample_images import photo, shapes, smooth
 from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap

@@ -2,6 +2,6 @@
 
 from interp.explore.change import Change
 from interp.explore.exploration import Exploration, Reading
-from interp.explore.server import serve
+from interp.explore.local_server import serve
 
 __all__ = ["Change", "Exploration", "Reading", "serve"]

@@ -20,7 +20,7 @@ from interp.explore.change import Change
 from interp.explore.code import reproduction
 from interp.explore.exploration import Exploration, Reading
 from interp.explore.figures import empty_figure, head_figure, image_figure, token_at, tokens_in
-from interp.explore.layout import page
+from interp.explore.screen import page
 from interp.inputs.images import load_image
 from interp.inputs.sample import Sample
 

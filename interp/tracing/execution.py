@@ -42,9 +42,9 @@ from interp.tracing.passes.run import (
     run,
     with_imageless,
 )
-from interp.tracing.per_sample import for_samples
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.reads import Experts, Read
+from interp.tracing.sample_selection import for_samples
 from interp.tracing.vision.work import VisionWork, make_vision_work
 from interp.tracing.wrapped_model import WrappedModel
 

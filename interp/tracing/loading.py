@@ -23,7 +23,7 @@ from interp.models.processing.processor_settings import with_settings
 from interp.models.processing.processors import load_processor
 from interp.models.remote_code import refuse_kernels
 from interp.organism.places import ORGANISMS, folder
-from interp.tracing.answering import AnsweringMllm, Untapped
+from interp.tracing.answers_only_mllm import AnsweringMllm, Untapped
 from interp.tracing.executors.hooks import Installation
 from interp.tracing.layers.decoder_layers import layer_kinds, mixer, mixer_name
 from interp.tracing.model import Mllm

@@ -24,9 +24,9 @@ from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, 
 from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.passes.run import Generation
 from interp.tracing.passes.wide_logits import wide_logits
-from interp.tracing.per_sample import for_samples
 from interp.tracing.prefix import Prefix
 from interp.tracing.reasoning.thoughts import CLOSE, check_closed, said
+from interp.tracing.sample_selection import for_samples
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = [

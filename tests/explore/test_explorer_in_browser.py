@@ -14,7 +14,7 @@ WAIT = 60_000
 
 @pytest.fixture(scope="module")
 def explorer():
-    from interp.explore.server import Server
+    from interp.explore.local_server import Server
 
     sample = interp.data.bundled("natural", n=1)[0]
     with (
@@ -117,7 +117,7 @@ def test_other_hosts_names_are_refused(explorer):
 
 def test_a_port_that_is_taken_is_refused(explorer):
     from interp.errors import RunError
-    from interp.explore.server import Server
+    from interp.explore.local_server import Server
 
     server, _, _ = explorer
     port = int(server.url.rsplit(":", 1)[1].strip("/"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.conformance.pictures import smooth
+from interp.conformance.sample_images import smooth
 from interp.conformance.subject import inner_box, repainted
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
