@@ -286,7 +286,7 @@ def make_plan(request: Request, layout: Layout, shape: Shape, lives: list[Live] 
         request: What is read and edited.
         layout: Where each sample's tokens are in the pass.
         shape: The model's.
-        lives: Is given what must be told of each generated token; None where all of them are the answer's.
+        lives: Receives which generated tokens belong to the answer; None where all of them do.
     """
     plan = Plan()
     layouts: dict[LayerKind, tuple[Layout, Shape]] = {"attention": (layout, shape)}
