@@ -131,12 +131,7 @@ class _Reading:
         if file not in self.known:
             self.known[file] = self._found(row, Path(file))
         found = self.known[file]
-        text = f"{question} {answer or ''}"
-        chosen = [
-            label
-            for label in found
-            if self.regions == "all" or (self.regions == "named" and is_named(label, text))
-        ]
+        chosen = self._chosen(found, f"{question} {answer or ''}")
         listed = [box for label in chosen for box in found[label]]
         return [
             Sample(
@@ -149,7 +144,9 @@ class _Reading:
                     **{key: value for key, value in row.values.items() if key not in READ},
                     "label": ", ".join(chosen) or None,
                     "regions": {label: [list(box) for box in boxes] for label, boxes in found.items()},
-                    "benchmark": "SLAKE", "kind": kind, "split": self.split,
+                    "benchmark": "SLAKE",
+                    "kind": kind,
+                    "split": self.split,
                 },
                 id=f"{self.split}:{row.values.get('qid', row.number)}",
                 masks=[
@@ -159,6 +156,12 @@ class _Reading:
                 ],
             )
         ]
+
+    def _chosen(self, found: Mapping[str, Any], text: str) -> list[str]:
+        """The labels of an image whose boxes a sample has."""
+        if self.regions == "named":
+            return [label for label in found if is_named(label, text)]
+        return list(found) if self.regions == "all" else []
 
     def _found(self, row: Row, image: Path) -> dict[str, list[Any]]:
         """Label → boxes (x0, y0, x1, y1) of an image."""
