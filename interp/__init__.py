@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         look,
     )
     from interp.tracing import (
+        AblateHeads,
+        AddResidual,
         Apply,
         Boost,
         Contrast,
@@ -59,12 +61,16 @@ if TYPE_CHECKING:
         ScaleScores,
         ScaleWeights,
         Site,
+        SteeringVector,
         Trace,
+        head_means,
         image_mask,
         load,
+        load_steering_vector,
         load_trace,
         positions,
         sinks,
+        steering_vector,
         wrap,
     )
 
@@ -73,6 +79,8 @@ __version__ = "0.1.0"
 __all__ = [
     "GENERIC_PROMPT",
     "PAPER_PROMPT",
+    "AblateHeads",
+    "AddResidual",
     "Answer",
     "Apply",
     "Boost",
@@ -106,6 +114,7 @@ __all__ = [
     "ScaleScores",
     "ScaleWeights",
     "Site",
+    "SteeringVector",
     "Target",
     "TokenMap",
     "Trace",
@@ -114,10 +123,12 @@ __all__ = [
     "curation",
     "data",
     "diff",
+    "head_means",
     "image_mask",
     "indicators",
     "load",
     "load_maps",
+    "load_steering_vector",
     "load_trace",
     "look",
     "methods",
@@ -127,6 +138,7 @@ __all__ = [
     "reader_study",
     "report",
     "sinks",
+    "steering_vector",
     "word",
     "wrap",
 ]
@@ -168,6 +180,14 @@ _HOMES = {
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "ScaleWeights", "ScaleScores"),
         *("Contrast", "Decoding", "Experts", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
+        *(
+            "AblateHeads",
+            "AddResidual",
+            "SteeringVector",
+            "head_means",
+            "load_steering_vector",
+            "steering_vector",
+        ),
         *("image_mask", "load", "load_trace", "positions", "sinks", "wrap"),
     ),
 }

@@ -73,6 +73,8 @@ def _edits() -> list[Call]:
             interp.PatchResidual,
             given(layers=[0], positions="last", values=np.ones((1, 1, 64))),
         ),
+        Call("AddResidual", interp.AddResidual, given(layers=[0], positions="last", vector=np.ones(64))),
+        Call("AblateHeads", interp.AblateHeads, own),
         Call("Rows", interp.Rows, own),
         Call("Residual", interp.Residual),
         Call("Experts", interp.Experts),
