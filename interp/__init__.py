@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from interp.study import (
         Grid,
         HeadRanking,
+        HeadRoles,
         HeadSet,
         IndicatorComparison,
         KnockoutSweep,
@@ -91,6 +92,7 @@ __all__ = [
     "Grid",
     "Guide",
     "HeadRanking",
+    "HeadRoles",
     "HeadSet",
     "IndicatorComparison",
     "InterpError",
@@ -164,6 +166,7 @@ _HOMES = {
     "study": (
         "Grid",
         "HeadRanking",
+        "HeadRoles",
         "HeadSet",
         "IndicatorComparison",
         "KnockoutSweep",

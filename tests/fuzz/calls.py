@@ -291,6 +291,7 @@ STUDIES: tuple[Any, ...] = (
     study.LayerSweep,
     study.HeadRanking,
     study.HeadAttribution,
+    study.HeadRoles,
     study.LensSweep,
     study.KnockoutSweep,
     study.ReasoningSweep,
