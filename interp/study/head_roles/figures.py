@@ -43,7 +43,7 @@ def _maps(heads: Any, measures: tuple[str, ...]) -> go.Figure:
     n_rows = -(-len(measures) // COLUMNS)
     titles = [CAPTIONS[name] for name in measures]
     figure = panels(
-        titles, rows=n_rows, columns=COLUMNS, horizontal_spacing=0.09, vertical_spacing=0.4 / n_rows
+        titles, rows=n_rows, columns=COLUMNS, horizontal_spacing=0.12, vertical_spacing=0.4 / n_rows
     )
     axes: dict[str, Any] = {}
     for place, name in enumerate(measures):
@@ -53,18 +53,25 @@ def _maps(heads: Any, measures: tuple[str, ...]) -> go.Figure:
         axis = f"coloraxis{'' if not place else place + 1}"
         cells = heat(heads, name, more=more, hover=f": %{{z:.3f}}{ends}", axis=axis)
         figure.add_trace(cells, row=row + 1, col=column + 1)
-        axes[axis] = _scale(heads[name], name, x=(column + 1) / COLUMNS - 0.02, y=1 - (row + 0.45) / n_rows)
+        x, y = (figure.layout[f"{one}axis{place + 1 if place else ''}"].domain for one in "xy")
+        axes[axis] = _scale(heads[name], name, x=x[1] + 0.005, y=sum(y) / 2, length=y[1] - y[0])
     figure.update_xaxes(title_text="layer", **ticks_at(heads.layer, 8))
     figure.update_yaxes(showgrid=False, **ticks_at(heads["head"], 8))
     figure.update_yaxes(title_text="head", col=1)
     return laid_out(figure, 120 + 270 * n_rows, columns=COLUMNS, margin={"r": 60}, **axes)
 
 
-def _scale(values: Any, name: str, x: float, y: float) -> dict[str, Any]:
-    bar = colour_bar("", x=x, y=y, len=0.3, thickness=8)
-    if name not in SIGNED:
-        return {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar}
+def _scale(values: Any, name: str, *, x: float, y: float, length: float) -> dict[str, Any]:
+    """A colour scale with its bar at the right of a panel; shares go to the largest there is."""
+    bar = colour_bar("", x=x, y=y, len=length, xanchor="left", thickness=8, nticks=4)
     most = float(values.abs().max()) or 1.0
+    if name not in SIGNED:
+        return {
+            "colorscale": SEQUENTIAL,
+            "cmin": 0,
+            "cmax": most if name == "sink_share" else 1,
+            "colorbar": bar,
+        }
     return {"colorscale": DIVERGING, "cmin": -most, "cmax": most, "colorbar": bar}
 
 

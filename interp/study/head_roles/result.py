@@ -123,9 +123,9 @@ class HeadTable(GridResult):
         order = np.argsort(known[measure] if lowest else -known[measure], kind="stable")[:k]
         pairs = [(int(known.layer.iloc[i]), int(known["head"].iloc[i])) for i in order]
         which = "lowest" if lowest else "highest"
-        return HeadSet.of(
-            pairs, name=f"{k} heads of {which} {measure}", source=f"head roles of {self.cells[0].study.label}"
-        )
+        cell = next(iter(self.cells))
+        said = f"{k} heads of {which} {measure}"
+        return HeadSet.of(pairs, name=said, source=f"head roles of {cell.study.label}")
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables that `export` writes: "heads" and "summary"."""

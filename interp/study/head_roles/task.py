@@ -59,12 +59,12 @@ def row_measures(
     n = maps.shape[-1]
     found = {
         "image_share": mass,
-        "entropy": entr(shares).sum(axis=-1) / np.log(n) if n > 1 else nothing,
+        "entropy": np.sum(entr(shares), axis=-1) / np.log(n) if n > 1 else nothing,
         "sink_share": rows[..., 0].astype(float),
         "position": nothing,
     }
     if other is not None and other.shape == maps.shape:
-        distance = np.asarray(jensenshannon(shares, _normalised(other.astype(float)), axis=-1))
+        distance: Any = jensenshannon(shares, _normalised(other.astype(float)), axis=-1)  # pyright: ignore[reportCallIssue]
         found["position"] = 1 - distance**2 / np.log(2)
     return found
 
