@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from interp.errors import MethodError
-from interp.indicators.indicator_checks import check_call, check_number
+from interp.indicators.indicator_checks import check_number
 from interp.inputs.prompt import Prompt
-from interp.methods.method import BATCH_SIZE, Answer, Samples, answers, n_tokens
+from interp.methods.method import BATCH_SIZE, Answer, Samples, generated
 from interp.methods.published_layers import chosen_layers, editable_layers, layer_indices
 from interp.tracing import Guide, Mllm, Site
 
@@ -78,17 +78,15 @@ class HGAI:
             MethodError: `max_new_tokens` below 1.
             InterpError: Samples or prompts that cannot be encoded.
         """
-        check_call(mllm, prompt)
-        generate = n_tokens(max_new_tokens)
-        trace = mllm.trace(
+        return generated(
+            mllm,
             samples,
             prompt=prompt,
-            edits=self.edits(mllm),
-            generate=generate,
+            max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             progress=progress,
+            edits=self.edits(mllm),
         )
-        return answers(trace, trace.cost)
 
     def edits(self, mllm: Mllm) -> list[Guide]:
         """The guidance, for `mllm.trace`; none when α is 0."""

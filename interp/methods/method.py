@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import MethodError
+from interp.indicators.indicator_checks import check_call
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
-from interp.tracing import Batch, Cost, Mllm, Prefix, Trace
+from interp.tracing import Batch, Cost, Decoding, Edit, Mllm, Prefix, Trace
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order
 from interp.tracing.passes.prefix_pass import Samples
 
@@ -27,6 +28,7 @@ __all__ = [
     "Samples",
     "answers",
     "each_in_batches",
+    "generated",
     "n_tokens",
     "shared_prefix",
 ]
@@ -102,6 +104,36 @@ def answers(trace: Trace, cost: Cost, details: Sequence[Mapping[str, Any]] = ())
         Answer(text, logits, cost, found)
         for text, logits, found in zip(trace.answers, trace.logits.values, said, strict=True)
     ]
+
+
+def generated(
+    mllm: Mllm,
+    samples: Samples,
+    *,
+    prompt: Prompt | None,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: bool,
+    edits: Sequence[Edit] = (),
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+) -> list[Answer]:
+    """The answers of one generation under edits and a decoding, in the order of the samples.
+
+    Raises:
+        MethodError: `max_new_tokens` below 1.
+        InterpError: As `Mllm.trace`.
+    """
+    check_call(mllm, prompt)
+    trace = mllm.trace(
+        samples,
+        prompt=prompt,
+        edits=edits,
+        generate=n_tokens(max_new_tokens),
+        decoding=decoding,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return answers(trace, trace.cost)
 
 
 @runtime_checkable

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from interp.tracing.encoding.batch import Batch
     from interp.tracing.loading import load, wrap
     from interp.tracing.model import Mllm
-    from interp.tracing.passes.decoding import Contrast, Decoding
+    from interp.tracing.passes.contrast import ClinicalContrast, Contrast, NoisedImage
+    from interp.tracing.passes.decoding import Decoding
     from interp.tracing.patches import PatchResidual, PatchRows
     from interp.tracing.prefix import Prefix, Prefixes
     from interp.tracing.reads import Experts, Residual, Rows
@@ -34,6 +35,7 @@ __all__ = [
     "Apply",
     "Batch",
     "Boost",
+    "ClinicalContrast",
     "Contrast",
     "Cost",
     "Decoding",
@@ -42,6 +44,7 @@ __all__ = [
     "Guide",
     "Knockout",
     "Mllm",
+    "NoisedImage",
     "PatchResidual",
     "PatchRows",
     "Prefix",
@@ -75,10 +78,8 @@ _HOMES = {
     "derived.head_means": ("head_means",),
     "derived.steering_vector": ("SteeringVector", "load_steering_vector", "steering_vector"),
     "cost": ("Cost",),
-    "passes.decoding": (
-        "Contrast",
-        "Decoding",
-    ),
+    "passes.contrast": ("ClinicalContrast", "Contrast", "NoisedImage"),
+    "passes.decoding": ("Decoding",),
     "edits": (
         "Apply",
         "Boost",

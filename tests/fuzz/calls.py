@@ -86,6 +86,8 @@ def _edits() -> list[Call]:
         Call("word", interp.word, given(text="nodule")),
         Call("Decoding", interp.Decoding),
         Call("Contrast", interp.Contrast),
+        Call("NoisedImage", interp.NoisedImage),
+        Call("ClinicalContrast", interp.ClinicalContrast, given(findings={"a": {"nodule": 0.5}})),
     ]
 
 

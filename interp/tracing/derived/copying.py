@@ -99,8 +99,12 @@ def _scale(norm: Any, like: Tensor) -> Float[Tensor, " hidden"]:
     ones = torch.ones(len(like), device=like.device)
     if norm is None:
         return ones
+    weight = getattr(norm, "weight", None)
+    if weight is None:
+        return ones
     if isinstance(norm, nn.LayerNorm):
-        return ones if norm.weight is None else norm.weight.to(like)
-    return norm(ones.to(next(norm.parameters()))).to(
-        like
-    )  # an RMS norm of ones is its weight, or 1 + its weight
+        return weight.to(like)
+    found = norm(ones.to(weight)).to(like)  # an RMS norm of ones is its weight, or 1 + its weight
+    return (
+        found if bool(found.any()) else weight.to(like)
+    )  # one that takes the mean off leaves nothing of ones
