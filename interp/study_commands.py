@@ -21,6 +21,7 @@ STUDIES = {
     "layer-sweep": "LayerSweep",
     "head-ranking": "HeadRanking",
     "head-attribution": "HeadAttribution",
+    "head-roles": "HeadRoles",
     "indicator-comparison": "IndicatorComparison",
     "knockout-sweep": "KnockoutSweep",
     "lens-sweep": "LensSweep",
@@ -29,8 +30,8 @@ STUDIES = {
 }
 """Name → the class of `interp.study`."""
 StudyName = Literal[
-    "layer-sweep", "head-ranking", "head-attribution", "indicator-comparison", "knockout-sweep", "lens-sweep",
-    "reasoning-sweep", "refinement",
+    "layer-sweep", "head-ranking", "head-attribution", "head-roles", "indicator-comparison", "knockout-sweep",
+    "lens-sweep", "reasoning-sweep", "refinement",
 ]  # fmt: skip
 COMMAND = "command.json"
 """In a result's folder: what `interp run` was asked for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,12 +13,12 @@ from interp.tracing import Decoding, Edit, Mllm
 __all__ = ["EditedGeneration"]
 
 
-class EditedGeneration(ABC):
+class EditedGeneration:
     """A method that answers by one generation, under edits and a decoding that do not depend on the sample."""
 
-    @abstractmethod
     def edits(self, mllm: Mllm) -> Sequence[Edit]:
-        """The edits, for `mllm.trace`; none where the parameters change nothing."""
+        """The edits, for `mllm.trace`; none unless the method has some."""
+        return ()
 
     @property
     def decoding(self) -> Decoding:
@@ -43,7 +42,7 @@ class EditedGeneration(ABC):
     ) -> list[Answer]:
         """The answers to these samples, in their order, in micro-batches. Cost: one generation.
 
-        A contrast against the text alone costs a second one. `Answer.logits` are those after edits and contrast.
+        A contrast costs a second one. `Answer.logits` are those after edits and contrast.
 
         Args:
             mllm: The model.

@@ -10,6 +10,8 @@ from interp.study.head_ranking.head_set import HeadSet, published_heads
 from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.result import HeadGrid, HeadResult
 from interp.study.head_ranking.study import HeadRanking
+from interp.study.head_roles.result import HeadTable
+from interp.study.head_roles.study import HeadRoles
 from interp.study.indicator_comparison.result import IndicatorResult
 from interp.study.indicator_comparison.study import IndicatorComparison
 from interp.study.knockout_sweep.flows import Flow
@@ -40,7 +42,9 @@ __all__ = [
     "HeadGrid",
     "HeadRanking",
     "HeadResult",
+    "HeadRoles",
     "HeadSet",
+    "HeadTable",
     "IndicatorComparison",
     "IndicatorResult",
     "KnockoutResult",

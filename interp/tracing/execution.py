@@ -38,10 +38,10 @@ from interp.tracing.passes.run import (
     ContrastStream,
     Generation,
     Outcome,
-    imageless_inputs,
     run,
     with_imageless,
 )
+from interp.tracing.passes.second_stream import combination, second_inputs
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.reads import Experts, Read
 from interp.tracing.sample_selection import for_samples
@@ -228,18 +228,19 @@ def _run(
     paths = mllm.routers if routed.prefill or routed.decode else {}
     routing = routing_work(routed, mllm.installation.layers, paths, recorder)
     vision = _vision(mllm, request, recorder)
-    imageless, contrast = {}, decoding.contrast
+    second, contrast = {}, decoding.contrast
     if contrast is not None:
-        imageless = imageless_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
+        second = second_inputs(mllm, batch, contrast)
     if mllm.server is not None:
-        given = batch if contrast is None else with_imageless(batch, imageless)
+        given = batch if contrast is None else with_imageless(batch, second)
         tower = None if vision is None else (vision.without_modules(), mllm.vision_views)
         options = {"tower": tower, "generation": generation, "contrast": contrast, "keep": keep}
         return mllm.server.run(given, work, streams, routing, recorder, meter, **options)
     inputs, cache = pass_inputs(batch, before)
     stream = None
     if contrast is not None:
-        stream = ContrastStream(mllm.hf, imageless, contrast, recorder, meter)
+        combine = combination(mllm, batch, contrast)
+        stream = ContrastStream(mllm.hf, second, combine, recorder, meter)
     once = partial(
         run,
         mllm.hf,

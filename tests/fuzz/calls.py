@@ -73,6 +73,8 @@ def _edits() -> list[Call]:
             interp.PatchResidual,
             given(layers=[0], positions="last", values=np.ones((1, 1, 64))),
         ),
+        Call("AddResidual", interp.AddResidual, given(layers=[0], positions="last", vector=np.ones(64))),
+        Call("AblateHeads", interp.AblateHeads, own),
         Call("Rows", interp.Rows, own),
         Call("Residual", interp.Residual),
         Call("Experts", interp.Experts),
@@ -84,6 +86,8 @@ def _edits() -> list[Call]:
         Call("word", interp.word, given(text="nodule")),
         Call("Decoding", interp.Decoding),
         Call("Contrast", interp.Contrast),
+        Call("NoisedImage", interp.NoisedImage),
+        Call("ClinicalContrast", interp.ClinicalContrast, given(findings={"a": {"nodule": 0.5}})),
     ]
 
 
@@ -289,6 +293,7 @@ STUDIES: tuple[Any, ...] = (
     study.LayerSweep,
     study.HeadRanking,
     study.HeadAttribution,
+    study.HeadRoles,
     study.LensSweep,
     study.KnockoutSweep,
     study.ReasoningSweep,

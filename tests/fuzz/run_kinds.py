@@ -50,6 +50,7 @@ FIELDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "LayerSweep": (study.LayerSweep, {"metrics": ["ar"], "rule": "touch", "seed": 1, "batch": 2}),
     "HeadRanking": (study.HeadRanking, {"metric": "kl", "split": "validation", "rule": "touch", "batch": 2}),
     "HeadAttribution": (study.HeadAttribution, {"target": "greedy", "seed": 0, "batch": 2}),
+    "HeadRoles": (study.HeadRoles, {"target": "greedy", "ablate": True, "seed": 0, "batch": 2}),
     "LensSweep": (study.LensSweep, {"words": ["label"], "rule": "touch", "seed": 0}),
     "ReasoningSweep": (study.ReasoningSweep, {"thoughts": "given", "max_new_tokens": 8, "answer_tokens": 2}),
     "KnockoutSweep": (
