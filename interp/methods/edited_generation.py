@@ -18,7 +18,7 @@ class EditedGeneration:
 
     def edits(self, mllm: Mllm) -> Sequence[Edit]:
         """The edits, for `mllm.trace`; none unless the method has some."""
-        return ()
+        return []
 
     @property
     def decoding(self) -> Decoding:
