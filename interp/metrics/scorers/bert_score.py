@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from interp.errors import StudyError
 from interp.inputs.argument_checks import check_bool, check_whole
@@ -56,10 +56,10 @@ class BertScore:
     device: str = field(default="cpu", compare=False)
     batch_size: int = field(default=64, compare=False)
 
-    name: ClassVar[str] = "BERTScore"
-    unit: ClassVar[str] = "mean F1"
-    direction: ClassVar[str] = "higher"
-    needs_log_probabilities: ClassVar[bool] = False
+    name = "BERTScore"
+    unit = "mean F1"
+    direction = "higher"
+    needs_log_probabilities = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str | os.PathLike) or not os.fspath(self.model):
@@ -97,7 +97,7 @@ class BertScore:
             StudyError: The encoder cannot be read or is not on this machine, has fewer layers than `num_layers`, or the
                 library is not installed.
         """
-        pairs = checked_texts(texts, samples)
+        pairs = checked_texts(texts, samples, prompt)
         found: list[float | None] = [None if sample.answer is None else 0.0 for _, sample in pairs]
         said = [
             (place, extracted(text, self.extract, len(sample.options or ())).strip(), sample.answer.strip())
