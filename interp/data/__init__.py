@@ -1,6 +1,7 @@
 """Bundled samples and one reader for each kind of source. Every reader returns `Samples`; see docs/data.md."""
 
 from interp.data.open import named
+from interp.data.presence import presence_questions
 from interp.data.readers.bundled import bundled
 from interp.data.readers.coco import coco
 from interp.data.readers.coco_instances import coco_instances
@@ -24,5 +25,6 @@ from interp.data.samples import Samples
 
 __all__ = [
     "Samples", "bundled", "coco", "coco_instances", "csv", "dicom", "frame", "hub", "jsonl", "medsam", "medsg",
-    "medtrinity", "named", "nifti", "refcoco", "s_chain", "sa_med2d", "slake", "vgmed", "voc", "yolo",
+    "medtrinity", "named", "nifti", "presence_questions", "refcoco", "s_chain", "sa_med2d", "slake", "vgmed", "voc",
+    "yolo",
 ]  # fmt: skip
