@@ -296,6 +296,7 @@ STUDIES: tuple[Any, ...] = (
     study.HeadRoles,
     study.LensSweep,
     study.KnockoutSweep,
+    study.ProbeSweep,
     study.ReasoningSweep,
     study.Refinement,
     study.IndicatorComparison,
