@@ -25,13 +25,14 @@ STUDIES = {
     "indicator-comparison": "IndicatorComparison",
     "knockout-sweep": "KnockoutSweep",
     "lens-sweep": "LensSweep",
+    "probe-sweep": "ProbeSweep",
     "reasoning-sweep": "ReasoningSweep",
     "refinement": "Refinement",
 }
 """Name → the class of `interp.study`."""
 StudyName = Literal[
     "layer-sweep", "head-ranking", "head-attribution", "head-roles", "indicator-comparison", "knockout-sweep",
-    "lens-sweep", "reasoning-sweep", "refinement",
+    "lens-sweep", "probe-sweep", "reasoning-sweep", "refinement",
 ]  # fmt: skip
 COMMAND = "command.json"
 """In a result's folder: what `interp run` was asked for."""

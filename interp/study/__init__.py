@@ -23,6 +23,8 @@ from interp.study.layer_sweep.result import Cell, Result
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.logit_lens.study import LensSweep
 from interp.study.model_spec import ModelSpec
+from interp.study.probe_sweep.result import ProbeResult
+from interp.study.probe_sweep.study import ProbeSweep
 from interp.study.reasoning_sweep.study import ReasoningSweep
 from interp.study.refinement.result import RefinementResult
 from interp.study.refinement.study import Refinement
@@ -55,6 +57,8 @@ __all__ = [
     "Look",
     "Matched",
     "ModelSpec",
+    "ProbeResult",
+    "ProbeSweep",
     "ReasoningSweep",
     "Refinement",
     "RefinementResult",

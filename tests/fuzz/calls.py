@@ -333,6 +333,7 @@ STUDIES: tuple[Any, ...] = (
     study.HeadRoles,
     study.LensSweep,
     study.KnockoutSweep,
+    study.ProbeSweep,
     study.ReasoningSweep,
     study.Refinement,
     study.IndicatorComparison,
