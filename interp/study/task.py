@@ -274,9 +274,20 @@ class StudyTask(ABC):
     @property
     def mllm(self) -> Any:
         """The opened model; its traces share image prefixes and run a micro-batch at once, which a run halves."""
-        key = self._model_key
-        mllm = self._shelf.model(key, self._opened) if self._mllm is None else self._mllm
-        return mllm.sharing(Prefixes(self._shelf.once, key)).at_once() if isinstance(mllm, Mllm) else mllm
+        mllm = self._plain_mllm
+        if not isinstance(mllm, Mllm):
+            return mllm
+        return mllm.sharing(Prefixes(self._shelf.once, self._model_key)).at_once()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the opened model."""
+        return self._plain_mllm.processor.tokenizer
+
+    @property
+    def _plain_mllm(self) -> Any:
+        """The opened model as it was opened."""
+        return self._shelf.model(self._model_key, self._opened) if self._mllm is None else self._mllm
 
     @cached_property
     def _model_key(self) -> str:

@@ -88,7 +88,7 @@ class SweepTask(SamplesTask):
             **identity,
             "question": sample.question,
             "answer": sample.answer,
-            **answer_columns(logits, sample, self.study.prompt, self.mllm.processor.tokenizer),
+            **answer_columns(logits, sample, self.study.prompt, self.tokenizer),
             "n_tokens": tokens.n,
             "n_box_tokens": int((own > 0).sum()),
             "lost_area": lost_share(tokens, sample, self.study.rule),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from interp.errors import ModelError
 from interp.tracing.parameters.devices import hooks_of
+from interp.tracing.parameters.modules import named_modules
 
 __all__ = ["check_weights", "content", "named_tensors", "offloaded", "refuse_offloaded", "versions"]
 
@@ -44,10 +45,16 @@ def versions(hf: nn.Module) -> tuple[Any, ...] | None:
     Equal values mean that the weights are the same, but for writes past torch: through `.data`, numpy or another
     process.
     """
-    tensors = [*hf.named_parameters(), *hf.named_buffers()]
-    if any(one.is_inference() or one.is_meta for _, one in tensors):
+    tensors = [
+        (path, name, one)
+        for module, path in named_modules(hf).items()
+        for held in (module._parameters, module._buffers)
+        for name, one in held.items()
+        if one is not None
+    ]
+    if any(one.is_inference() or one.is_meta for _, _, one in tensors):
         return None
-    return tuple((name, id(one), one.data_ptr(), one._version) for name, one in tensors)
+    return tuple((path, name, id(one), one.data_ptr(), one._version) for path, name, one in tensors)
 
 
 def check_weights(hf: nn.Module) -> None:
