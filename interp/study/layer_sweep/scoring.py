@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from interp.metrics import Metric
 from interp.metrics.map_and_mask import check
+from interp.metrics.metric import Grid
 
 __all__ = ["Scorable", "columns_of", "scored"]
 
@@ -27,7 +28,7 @@ class Scorable:
 
     maps: Float[np.ndarray, "map token"]
     masks: Bool[np.ndarray, "mask token"] | Float[np.ndarray, "mask token"]
-    grid: tuple[int, int] | None
+    grid: Grid
 
 
 def columns_of(metrics: Iterable[Metric], one: Scorable) -> list[tuple[str, str]]:
@@ -43,7 +44,7 @@ def scored(metrics: Sequence[Metric], samples: Sequence[Scorable]) -> list[Float
         MapError: A metric that does not take these maps, such as one that needs a grid.
     """
     found: dict[int, np.ndarray] = {}
-    groups: dict[tuple[object, ...], list[int]] = {}
+    groups: dict[tuple[tuple[int, ...], tuple[int, ...], Grid], list[int]] = {}
     for i, one in enumerate(samples):
         groups.setdefault((one.maps.shape, one.masks.shape, one.grid), []).append(i)
     for (_, _, grid), at in groups.items():
