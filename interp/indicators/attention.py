@@ -182,11 +182,14 @@ class Attention:
         cost = question.cost + reference.cost
         cost = cost if shared is None else shared.cost + cost
         maps = Maps(self._maps(question, samples), question.tokens, cost, question.logits)
-        rows = [relabelled(one.rows, _last_row(one.rows), without="query") for one in reference]
-        below = Maps(tuple(rows), reference.tokens, Cost())
+        below = [_last_row(one.rows) for one in reference]
         if mllm.maps == "composed":
-            maps, below = _composed(mllm, samples, prompt, maps), _composed(mllm, samples, generic, below)
-        quotients = tuple(_relative(q, g.values) for q, g in zip(maps, below, strict=True))
+            pairs = zip(reference, below, strict=True)
+            rows = tuple(relabelled(one.rows, row, without="query") for one, row in pairs)
+            maps = _composed(mllm, samples, prompt, maps)
+            composed = _composed(mllm, samples, generic, Maps(rows, reference.tokens, Cost()))
+            below = [one.values for one in composed]
+        quotients = tuple(_relative(q, g) for q, g in zip(maps, below, strict=True))
         return replace(maps, arrays=quotients)
 
 
