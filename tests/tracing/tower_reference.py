@@ -76,7 +76,7 @@ class EagerTower:
     def of(cls, family: str) -> EagerTower:
         model, _ = sharpened(family, "eager")
         wanted = ("q_proj", "qkv")
-        others = ("language_model", "projector", "connector", "qformer")
+        others = ("language_model", "projector", "connector", "qformer", "high_res")
         named = [one for name, one in model.named_modules() if not any(part in name for part in others)]
         found = [one for one in named if any(hasattr(one, part) for part in wanted)]
         return cls(model, found)
