@@ -144,9 +144,15 @@ def _settings(module: nn.Module) -> list[Any]:
         if (name[0] != "_" or name in _KEPT) and name not in _PASSING
     }
     return [
-        type(module).__qualname__,
+        _class_name(type(module)),
         {name: found[name] for name in sorted(found) if found[name] is not None},
     ]
+
+
+def _class_name(kind: type[nn.Module]) -> str:
+    """A module's class; of an attention implementation's own subclass (SAM's), the class that it is of."""
+    plain = kind.__qualname__.replace("SdpaAttention", "Attention")
+    return next((one.__qualname__ for one in kind.__mro__ if one.__qualname__ == plain), kind.__qualname__)
 
 
 def _plain(value: Any, depth: int = 3) -> Any:
