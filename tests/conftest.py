@@ -1,10 +1,13 @@
 """Shapes and types are checked at test time: see `tests/typechecker.py`."""
 
+import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import jaxtyping
+
+gc.disable()  # what is imported and collected stays until the end, so looking for garbage in it finds none
 
 from tests.covering import covering_set, parameters_of
 from tests.typechecker import check_annotations, check_shapes
@@ -39,6 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if place not in kept:
                 item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leaves the modules and the collected tests out of every later search for garbage, in which they take a second."""
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class _Shapes:
