@@ -22,14 +22,15 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 check_annotations("interp")
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what `by_default` and `covering` leave out, and puts the longest tests, the notebooks, first."""
+    """Marks as slow what is for `ci`, and what `by_default` and `covering` leave out, and puts the longest tests, the notebooks, first."""
     matrices: dict[str, list[pytest.Function]] = {}
     for item in items:
+        if item.get_closest_marker("ci") is not None:
+            item.add_marker(pytest.mark.slow)
         for mark in item.iter_markers("by_default"):
             if any(item.callspec.params[name] not in values for name, values in mark.kwargs.items()):
                 item.add_marker(pytest.mark.slow)
@@ -71,6 +72,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Two test workers share two cores."""
+    import torch  # takes seconds, and what starts the workers does without
+
     torch.set_num_threads(1)
 
 
