@@ -7,8 +7,6 @@ from collections.abc import Generator, Iterator
 
 import jaxtyping
 
-gc.disable()  # what is imported and collected stays until the end, so looking for garbage in it finds none
-
 from tests.covering import covering_set, parameters_of
 from tests.typechecker import check_annotations, check_shapes
 
@@ -26,7 +24,7 @@ import pytest  # noqa: E402
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what is for `ci`, and what `by_default` and `covering` leave out, and puts the longest tests, the notebooks, first."""
+    """Marks as slow what `ci`, `by_default` and `covering` leave out; puts the longest tests, the notebooks, first."""
     matrices: dict[str, list[pytest.Function]] = {}
     for item in items:
         if item.get_closest_marker("ci") is not None:
@@ -47,7 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Leaves the modules and the collected tests out of every later search for garbage, in which they take a second."""
+    """Leaves modules and collected tests, which stay, out of every search for garbage: in those they take a second."""
+    gc.disable()
     try:
         return (yield)
     finally:
