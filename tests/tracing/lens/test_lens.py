@@ -221,6 +221,7 @@ print("made")
 """
 
 
+@pytest.mark.ci
 def test_the_lens_starts_no_process_and_needs_no_network():
     done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "made", done.stderr[-2000:]
