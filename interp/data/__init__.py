@@ -32,6 +32,6 @@ from interp.data.samples import Samples
 
 __all__ = [
     "Samples", "bundled", "coco", "coco_instances", "csv", "dicom", "frame", "huatuo", "hub", "jsonl", "medsam",
-    "medsg", "medtrinity", "mmmu", "named", "nifti", "omnimedvqa", "path_vqa", "pmc_vqa", "presence_questions", "question_counts", "refcoco",
-    "s_chain", "sa_med2d", "slake", "vgmed", "voc", "vqa_rad", "yolo",
+    "medsg", "medtrinity", "mmmu", "named", "nifti", "omnimedvqa", "path_vqa", "pmc_vqa", "presence_questions",
+    "question_counts", "refcoco", "s_chain", "sa_med2d", "slake", "vgmed", "voc", "vqa_rad", "yolo",
 ]  # fmt: skip
