@@ -2,8 +2,9 @@
 
 The published loop runs two eager passes a sample with `output_attentions=True`, one with the question and one with the
 generic prompt, one sample at a time. Ours is a `LayerSweep` over the same samples with relative attention, its tables
-written to disk. Both include the processor. The model is that of `reading.py`. Loading it and hashing its weights,
-which happen once per model, are not counted. One run of each, after one sample of each as a warm-up.
+written to disk. Both include the processor. The model is that of `reading.py`. Loading it is not counted. Hashing its
+weights is: a study does it once, however many samples it has, so its time is printed apart too. One run of each, after
+one sample of each as a warm-up.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from reading import Options, build, processor
 
 import interp
 
-TARGETS = {4: 5.5, 1: 2.1}
+TARGETS = {4: 6.0, 1: 2.1}
 SHAPES = ("circle", "square", "triangle", "star")
 
 
@@ -105,7 +106,9 @@ def main(options: Throughput) -> None:
     torch.set_grad_enabled(False)
     eager, own = build(options.model, "eager"), processor()
     mllm = interp.wrap(build(options.model), processor())
-    _ = mllm.fingerprint
+    hashing: list[float] = []
+    with cpu_seconds(hashing):
+        _ = mllm.fingerprint
     check_agreement(mllm, eager, scenes(options, 2)[:2])
 
     def ours(samples: list[interp.Sample]) -> None:
@@ -119,7 +122,8 @@ def main(options: Throughput) -> None:
         target = f", target ≥ {TARGETS[questions]}" if questions in TARGETS else ""
         print(
             f"{questions} question(s) an image, {len(samples)} samples: published loop {slow:.2f} s, "
-            f"layer sweep {fast:.2f} s of CPU, ratio {slow / fast:.2f}{target}"
+            f"layer sweep {fast:.2f} s of CPU ({hashing[0]:.2f} s of it to hash the weights), "
+            f"ratio {slow / fast:.2f}{target}"
         )
 
 

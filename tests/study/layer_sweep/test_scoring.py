@@ -21,7 +21,7 @@ def scorable(n_tokens: int, n_masks: int, seed: int) -> Scorable:
     return Scorable(random.random((4, n_tokens)), masks, (2, n_tokens // 2))
 
 
-def test_samples_of_several_sizes_have_the_scores_that_each_has_alone() -> None:
+def test_samples_of_several_sizes_score_as_each_does_alone() -> None:
     given = [scorable(12, 2, 0), scorable(20, 2, 1), scorable(12, 2, 2), scorable(12, 1, 3)]
     found = scored(named(("ar", "kl_gain", "auroc")), given)
     for one, scores in zip(given, found, strict=True):
