@@ -7,13 +7,9 @@ from inspect import signature
 from typing import Any
 
 from interp.errors import ModelError
+from interp.models.resizing import own_image_settings
 
-__all__ = ["known_settings", "own_image_settings", "with_settings"]
-
-
-def own_image_settings(processor: Any) -> dict[str, Any]:
-    """Returns the image settings that a processor gives its image processor in each call, over the latter's own."""
-    return dict(getattr(processor, "images_kwargs", None) or {})
+__all__ = ["known_settings", "with_settings"]
 
 
 def known_settings(processor: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -7,7 +7,8 @@ import pytest
 
 import interp
 from interp.conformance.tiny import tiny
-from interp.models.processing.processor_settings import own_image_settings, with_settings
+from interp.models.processing.processor_settings import with_settings
+from interp.models.resizing import own_image_settings
 
 
 @pytest.mark.parametrize("tiles", [False, True])
