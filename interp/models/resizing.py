@@ -23,7 +23,6 @@ from interp.inputs.footprints import (
     pulled_back,
     shortest_edge,
 )
-from interp.models.processing.processor_settings import own_image_settings
 
 __all__ = [
     "agree",
@@ -35,6 +34,7 @@ __all__ = [
     "in_corner",
     "merged_patches",
     "one_image",
+    "own_image_settings",
     "pan_and_scan",
     "pixel_size",
     "seen_part",
@@ -43,6 +43,11 @@ __all__ = [
     "tile_windows",
     "whole",
 ]
+
+
+def own_image_settings(processor: Any) -> dict[str, Any]:
+    """Returns the image settings that a processor gives its image processor in each call, over the latter's own."""
+    return dict(getattr(processor, "images_kwargs", None) or {})
 
 
 def setting(processor: Any, name: str) -> Any:

@@ -458,7 +458,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "vision_config": {"model_type": "siglip2_vision_model", "vision_use_head": False},
     },
-    "CohereLabs/aya-vision-8b": {  # Command R7B and SigLIP; docs/models.md says which sizes are from memory
+    "CohereLabs/aya-vision-8b": {  # Command R7B and SigLIP; docs/models.md says from where
         "model_type": "aya_vision",
         "text_config": {**COHERE2, "num_hidden_layers": 32},
         "vision_config": {**SIGLIP, "image_size": 364, "num_hidden_layers": 27},

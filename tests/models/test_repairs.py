@@ -41,7 +41,7 @@ def test_unwrapping_takes_the_repair_out() -> None:
     assert not projector._forward_hooks
 
 
-def test_the_result_of_llama_4s_language_model_has_what_its_forward_asks_for() -> None:
+def test_llama_4s_result_has_what_its_forward_asks_for() -> None:
     """transformers 5.24 reads `image_outputs` of a result without that field; no pass would run."""
     mllm = wrap(*tiny("llama4"))
     ids = mllm.encode([Sample(noise(30, 30), "where?")]).inputs["input_ids"]

@@ -33,7 +33,7 @@ class Gemma4(Family):
     examples = ("google/gemma-4-E4B-it", "google/gemma-4-31B-it")
 
     def attends_in(self, config: Any) -> Attends:
-        """Returns "sliding_image_blocks" or "causal", as the config's `use_bidirectional_attention` says.
+        """Returns `attends` or "causal", as the config's `use_bidirectional_attention` says.
 
         Raises:
             ModelError: The model's text sees in both directions too, so that it cannot write token by token.
@@ -45,7 +45,7 @@ class Gemma4(Family):
                 "this model has use_bidirectional_attention='all': every row sees the whole sequence, so it is an "
                 "encoder, not a model that answers. Take a checkpoint with 'vision' or None."
             )
-        return "sliding_image_blocks" if kind == "vision" else "causal"
+        return self.attends if kind == "vision" else "causal"
 
     def footprints(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
@@ -85,9 +85,15 @@ class Gemma4(Family):
 
 
 class Gemma4Unified(Gemma4):
-    """The `gemma4_unified` family: Gemma 4 without a tower; a token is a projection of its own cell's pixels."""
+    """The `gemma4_unified` family: Gemma 4 without a tower; a token is a projection of its own cell's pixels.
+
+    With `use_bidirectional_attention="vision"` the tokens of an image see each other in all layers, past the windows
+    too: transformers' `forward` makes the masks so (5.23 and 5.24), in the passes of its `generate` as well. Its own
+    `create_masks_for_generate`, which would leave the full layers causal as in `gemma4`, serves compiled caches alone.
+    """
 
     name = "gemma4_unified"
+    attends = "image_blocks"
     model_types = ("gemma4_unified",)
     examples = ("google/gemma-4-12B-it",)
     unread_tower = "it has none: the pixels of each cell are projected into the language model"

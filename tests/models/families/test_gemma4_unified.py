@@ -14,6 +14,7 @@ from interp.errors import ModelError
 from interp.models.adapter import find
 from interp.models.families.gemma4 import Gemma4Unified
 from tests.models.footprint_checks import Bench, assert_counts, picture
+from tests.tracing.reference_attention import attention_of
 
 SHAPES = {"square": (90, 90), "wide": (200, 60), "tall": (60, 190), "tiny": (30, 22)}
 
@@ -66,8 +67,21 @@ def test_settings_that_are_not_understood():
 def test_who_is_who():
     model, _ = tiny("gemma4_unified")
     assert type(find(model.config)) is Gemma4Unified
-    assert Gemma4Unified().attends_in(model.config) == "sliding_image_blocks"
+    assert Gemma4Unified().attends_in(model.config) == "image_blocks"
     assert interp.wrap(*tiny("gemma4_unified")).key_layers == (0, 1, 2, 2, 1)
+
+
+@pytest.mark.parametrize("family", ["gemma4", "gemma4_unified"])
+def test_each_layers_rows_see_what_is_said(family):
+    """Eager attention is 0 exactly where a row sees nothing; the two families differ in full layers and windows."""
+    mllm, eager = interp.wrap(*tiny(family)), tiny(family, "eager")[0]
+    batch = mllm.encode(interp.Sample(images=[picture((90, 60)), picture((60, 90))], question="where is it?"))
+    tokens = batch.tokens[0]
+    assert tokens.n > 2 * min(filter(None, mllm.visibility.windows)), "an image is wider than the window"
+    for layer, weights in enumerate(attention_of(eager, batch.inputs)):
+        for row, seen in enumerate(weights.max(axis=0) > 0):
+            said = mllm.visibility.seen(tokens, row, layer)
+            assert np.flatnonzero(seen).tolist() == said.tolist(), (layer, row)
 
 
 @pytest.mark.slow

@@ -74,7 +74,9 @@ def test_every_frame_is_tiled_once(mllm, shape, n):
         mine = tokens.shows(frame)
         one = Footprints(tokens.footprints[mine], None, tokens.views[mine], np.zeros(int(mine.sum()), int))
         check_layout(one, [SIZES[shape]])
-        assert np.isfinite(tokens.to_pixels(np.ones(tokens.n), frame=frame)).mean() > 0.35
+        assert (
+            np.isfinite(tokens.to_pixels(np.ones(tokens.n), frame=frame)).mean() > 0.3
+        )  # a tall frame is cropped
 
 
 def test_two_frames_a_token_by_hand():
