@@ -40,7 +40,8 @@ def models() -> int:
     shown.print(_wide(each) if shown.width >= WIDE else _narrow(each))
     if lacking := [adapter.name for adapter in adapters() if adapter.name not in found_here]:
         shown.print(
-            f"transformers {version('transformers')} lacks {', '.join(lacking)}; a newer one has them."
+            f"transformers {version('transformers')} lacks {', '.join(lacking)}, or has them in a form that is not "
+            "supported; a newer one has them."
         )
     versions = {", ".join(f"{n} {v}" for n, v in found["versions"].items()) for found in record.values()}
     shown.print(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
+from packaging.version import Version
 from torch import nn
 from transformers import CONFIG_MAPPING
 
@@ -17,7 +18,17 @@ from interp.inputs.footprints import Footprints
 from interp.models.answers_only import ANSWERS_ONLY, AnswersOnly
 from interp.models.refusals import answers, refusal
 
-__all__ = ["BUILT_IN", "Adapter", "adapters", "attends_in", "built_in", "find", "installed", "is_available"]
+__all__ = [
+    "BUILT_IN",
+    "Adapter",
+    "adapters",
+    "attends_in",
+    "built_in",
+    "find",
+    "installed",
+    "is_available",
+    "needed",
+]
 
 BUILT_IN: tuple[str, ...] = (
     "interp.models.families.llava:Llava",
@@ -64,6 +75,9 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.kimi_k25:KimiK25",
 )
 """The built-in families, module:class; imported on first use."""
+
+NEEDS = {"got_ocr2": "5.23", "minicpmv4_6": "5.23", "vipllava": "5.23"}
+"""Family → the oldest transformers whose processor of it is called as the family's adapter and tests expect."""
 
 _MEASURED = "measured"
 _OURS = "interp_"
@@ -183,11 +197,18 @@ def installed() -> dict[str, Adapter]:
 def is_available(adapter: Adapter) -> bool:
     """Whether the installed transformers can build models of a family.
 
-    It can if it maps one of the family's model types to a config class. Types of `interp`'s own classes (`interp_…`)
-    always work; an adapter that names no types counts as available, since only its own `matches` can tell.
+    It can if it maps one of the family's model types to a config class, and is not older than the family needs
+    (`NEEDS`). Types of `interp`'s own classes (`interp_…`) always work; an adapter that names no types counts as
+    available, since only its own `matches` can tell.
     """
     theirs = [kind for kind in getattr(adapter, "model_types", ()) if not kind.startswith(_OURS)]
-    return not theirs or any(kind in CONFIG_MAPPING for kind in theirs)
+    return needed(adapter) is None and (not theirs or any(kind in CONFIG_MAPPING for kind in theirs))
+
+
+def needed(adapter: Adapter) -> str | None:
+    """The oldest transformers that a family needs, where the installed one is older; else None."""
+    least = NEEDS.get(adapter.name)
+    return least if least and Version(version("transformers")) < Version(least) else None
 
 
 def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
@@ -222,7 +243,7 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
         return found
     for candidate in built_in():
         if candidate.matches(config):
-            return candidate
+            return _recent(candidate)
     reason = refusal(config)
     if reason is not None:
         if not answers(config):
@@ -237,6 +258,20 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
         "built yourself, as interp.wrap(hf_model, processor, adapter=…); install a package that has one; or let the "
         'footprints be measured, with adapter="measured".'
     )
+
+
+def _recent(adapter: Adapter) -> Adapter:
+    """The adapter.
+
+    Raises:
+        ModelError: The installed transformers is older than the family needs.
+    """
+    if (least := needed(adapter)) is not None:
+        raise ModelError(
+            f"{adapter.name} needs transformers {least} or newer, got {version('transformers')}, whose processor of it "
+            f"is called otherwise, so that footprints could be wrong. Upgrade: pip install 'transformers>={least}'."
+        )
+    return adapter
 
 
 def _named(name: str) -> Adapter:

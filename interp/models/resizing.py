@@ -28,6 +28,7 @@ __all__ = [
     "agree",
     "blank",
     "check_views",
+    "class_image_settings",
     "cropped_window",
     "down_columns",
     "halved_twice",
@@ -46,8 +47,17 @@ __all__ = [
 
 
 def own_image_settings(processor: Any) -> dict[str, Any]:
-    """Returns the image settings that a processor gives its image processor in each call, over the latter's own."""
-    return dict(getattr(processor, "images_kwargs", None) or {})
+    """Returns the image settings that a processor gives its image processor in each call, over the latter's own.
+
+    They are the processor's `images_kwargs` and, in older transformers, the defaults of its class.
+    """
+    return {**(getattr(processor, "images_kwargs", None) or {}), **class_image_settings(processor)}
+
+
+def class_image_settings(processor: Any) -> dict[str, Any]:
+    """Returns the image settings that are defaults of a processor's class (transformers before 5.23)."""
+    defaults = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {})
+    return dict(defaults.get("images_kwargs", {}))
 
 
 def setting(processor: Any, name: str) -> Any:

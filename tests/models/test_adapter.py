@@ -10,6 +10,7 @@ import interp.models.adapter as room
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
 from interp.models import Adapter, adapters, find
+from interp.models.adapter import NEEDS, is_available
 from interp.models.families.llava import Llava
 
 
@@ -188,3 +189,11 @@ def test_adapters_without_model_types_count_as_available():
         model_types = ()
 
     assert room.is_available(Bare())
+
+
+def test_a_family_that_needs_a_newer_transformers_is_refused(monkeypatch):
+    config = tiny("vipllava")[0].config
+    monkeypatch.setitem(NEEDS, "vipllava", "99.0")
+    with pytest.raises(ModelError, match=r"vipllava needs transformers 99.0 or newer, got .*Upgrade"):
+        find(config)
+    assert "vipllava" not in [one.name for one in adapters() if is_available(one)]

@@ -88,7 +88,7 @@ class Gemma4Unified(Gemma4):
     """The `gemma4_unified` family: Gemma 4 without a tower; a token is a projection of its own cell's pixels.
 
     With `use_bidirectional_attention="vision"` the tokens of an image see each other in all layers, past the windows
-    too: transformers' `forward` makes the masks so (5.23 and 5.24), in the passes of its `generate` as well. Its own
+    too: transformers' `forward` makes the masks so (5.18 to 5.24), in the passes of its `generate` as well. Its own
     `create_masks_for_generate`, which would leave the full layers causal as in `gemma4`, serves compiled caches alone.
     """
 

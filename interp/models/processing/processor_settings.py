@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from inspect import signature
 from typing import Any
 
 from interp.errors import ModelError
-from interp.models.resizing import own_image_settings
+from interp.models.resizing import class_image_settings
 
 __all__ = ["known_settings", "with_settings"]
 
@@ -58,9 +59,7 @@ def with_settings(processor: Any, settings: Mapping[str, Any], where: str) -> An
     for_images = {name: value for name, value in settings.items() if name in of_images}
     if for_images:
         processor.image_processor = _images(processor.image_processor, for_images, where)
-        own = own_image_settings(processor)
-        if both := {name: value for name, value in for_images.items() if name in own}:
-            processor.images_kwargs = {**own, **both}
+        _override(processor, for_images)
     for name in settings.keys() - for_images.keys():
         before, value = getattr(processor, name), settings[name]
         if before is not None and type(before) is not type(value):
@@ -70,6 +69,24 @@ def with_settings(processor: Any, settings: Mapping[str, Any], where: str) -> An
             )
         setattr(processor, name, value)
     return processor
+
+
+def _override(processor: Any, settings: Mapping[str, Any]) -> None:
+    """Sets a processor's own image settings where it has some of these names, which stand over its image processor's.
+
+    Raises:
+        ModelError: Its class has other values as defaults, which cannot be set.
+    """
+    fixed = {name: value for name, value in class_image_settings(processor).items() if name in settings}
+    if odd := [name for name, value in fixed.items() if value != settings[name]]:
+        raise ModelError(
+            f"{type(processor).__name__} of transformers {version('transformers')} gives its image processor "
+            f"{', '.join(f'{name}={fixed[name]!r}' for name in odd)} in each call, whatever is set; newer versions "
+            "take it as a setting. Upgrade transformers."
+        )
+    own = getattr(processor, "images_kwargs", None) or {}
+    if new := {name: value for name, value in settings.items() if name in own}:
+        processor.images_kwargs = {**own, **new}
 
 
 def _images(images: Any, settings: Mapping[str, Any], where: str) -> Any:
