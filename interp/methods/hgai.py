@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from interp.errors import MethodError
-from interp.indicators.indicator_checks import check_number
+from interp.indicators.indicator_checks import check_call, check_number
 from interp.inputs.prompt import Prompt
 from interp.methods.method import BATCH_SIZE, Answer, Samples, generated
 from interp.methods.published_layers import chosen_layers, editable_layers, layer_indices
@@ -78,6 +78,7 @@ class HGAI:
             MethodError: `max_new_tokens` below 1.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         return generated(
             mllm,
             samples,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from interp.errors import MethodError
-from interp.indicators.indicator_checks import check_number, check_one_of
+from interp.indicators.indicator_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import Prompt
 from interp.methods.method import BATCH_SIZE, Answer, Samples, generated
 from interp.methods.published_layers import chosen_layers, editable_layers, layer_indices
@@ -99,6 +99,7 @@ class PAI:
             MethodError: `max_new_tokens` below 1.
             InterpError: Samples or prompts that cannot be encoded.
         """
+        check_call(mllm, prompt)
         return generated(
             mllm,
             samples,
