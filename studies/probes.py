@@ -12,6 +12,7 @@ probe shows.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import sets
@@ -53,9 +54,8 @@ def main(
     base = ProbeSweep(model=spec, data=next(iter(read.values())), seed=seed, batch=batch_size, **what)
     result = Grid(base, data=read).run(out, workers=workers)
     summary = result.summary()
-    for (name, position), own in where(summary, summary.measure == "accuracy").groupby(
-        ["data", "position"], sort=False
-    ):
+    parts: Any = where(summary, summary.measure == "accuracy").groupby(["data", "position"], sort=False)
+    for (name, position), own in parts:
         line = ", ".join(f"{row['layer']}: {number(row['mean'])}" for row in records(own))
         print(f"  {name:>10}  {position:>8}, accuracy by layer  {line}")
     if len(result.failures):

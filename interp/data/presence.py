@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -80,13 +80,9 @@ def presence_questions(
 
     Source: Li et al. 2023, "Evaluating Object Hallucination in Large Vision-Language Models" (POPE, arXiv 2305.10355).
     """
-    kinds = (negatives,) if isinstance(negatives, str) else tuple(negatives)
-    for kind in kinds:
-        if kind not in get_args(Negatives):
-            raise DataError(f"negatives are {', '.join(get_args(Negatives))}; got {kind!r}.")
-    if not kinds or len(set(kinds)) < len(kinds):
-        raise DataError(f"negatives takes at least one kind, each once; got {negatives!r}.")
+    kinds = _kinds(negatives)
     check_whole("per_picture", per_picture, 1, DataError)
+    check_whole("seed", seed, 0, DataError)
     asked = {"yes": Asked(question, "yes"), "no": Asked(question, "no")}
     pictures = _pictures(as_samples(samples))
     counts = Counter(label for picture in pictures for label in picture.present)
@@ -105,6 +101,20 @@ def presence_questions(
             "another one has. Give samples of more pictures, or with more labels."
         )
     return Samples(made, "presence questions")
+
+
+def _kinds(negatives: Any) -> tuple[Negatives, ...]:
+    listed = [negatives] if isinstance(negatives, str) else negatives
+    if not isinstance(listed, list | tuple):
+        raise DataError(
+            f"negatives is one of {', '.join(get_args(Negatives))}, or a list; got {negatives!r:.100}."
+        )
+    for kind in listed:
+        if not isinstance(kind, str) or kind not in get_args(Negatives):
+            raise DataError(f"negatives are {', '.join(get_args(Negatives))}; got {kind!r:.100}.")
+    if not listed or len(set(listed)) < len(listed):
+        raise DataError(f"negatives takes at least one kind, each once; got {negatives!r}.")
+    return tuple(cast(list[Negatives], listed))
 
 
 def _pictures(samples: Sequence[Sample]) -> list[_Picture]:

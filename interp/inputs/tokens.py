@@ -96,7 +96,7 @@ class TokenMap:
             self._convert()
         except InterpError:
             raise
-        except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise MapError(
                 "a TokenMap takes image, image_index and footprints as arrays of numbers, grid as (rows, cols) or "
                 "None, sizes as (width, height) of each image, spans as names with positions, and words as pairs of a "

@@ -55,13 +55,18 @@ def yes_no_marks(
 
     Source: Li et al. 2023 (POPE, arXiv 2305.10355).
     """
-    if rule not in ("whole", "pope"):
+    if not isinstance(rule, str) or rule not in ("whole", "pope"):
         raise StudyError(f'rule is "whole" or "pope"; got {rule!r}.')
+    for name, given in (("answers", answers), ("truth", truth)):
+        if not isinstance(given, list | tuple) or not all(
+            one is None or isinstance(one, str) for one in given
+        ):
+            raise StudyError(f"{name} are a list of texts, one for each question; got {given!r:.100}.")
     if len(answers) != len(truth):
         raise StudyError(
             f"expected an answer to each question; got {len(answers)} answers and {len(truth)} truths."
         )
-    wrong = [one for one in truth if not isinstance(one, str) or plain(one) not in ("yes", "no")]
+    wrong = [one for one in truth if one is None or plain(one) not in ("yes", "no")]
     if wrong:
         raise StudyError(f'the truth of a question is "yes" or "no"; got {wrong[0]!r:.100}.')
     said = [_said(answer, rule) for answer in answers]

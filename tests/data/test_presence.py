@@ -35,7 +35,7 @@ def absent(found: Samples, kind: str) -> list[list[str]]:
     return [[s.meta["label"] for s in asked if s.group == f"g{i}"] for i in range(len(PICTURES))]
 
 
-def test_the_questions_are_balanced_true_and_the_same_under_every_kind():
+def test_questions_are_balanced_true_and_alike_in_every_kind():
     found = presence_questions(samples(), per_picture=2)
     for sample in found:
         there = sample.meta["label"] in PICTURES[int(sample.group[1:])]
@@ -54,7 +54,7 @@ def test_the_questions_are_balanced_true_and_the_same_under_every_kind():
     assert [tuple(map(int, (b.x0, b.x1))) for b in own.boxes] == [(0, 2)]
 
 
-def test_popular_and_adversarial_labels_are_those_worked_by_hand():
+def test_popular_and_adversarial_labels_are_those_by_hand():
     found = presence_questions(samples(), per_picture=3)
     assert absent(found, "popular") == [
         ["lamp", "fork"],  # only two are absent, so only two of three are asked about
@@ -73,7 +73,7 @@ def test_popular_and_adversarial_labels_are_those_worked_by_hand():
     assert sum(len(s.boxes) for s in found if s.group == "g4" and s.answer == "yes") == 3
 
 
-def test_draws_follow_the_seed_and_synonyms_known_to_be_present_are_not_asked():
+def test_draws_follow_the_seed_and_leave_out_what_is_present():
     given = samples()
     assert presence_questions(given, "random", seed=1) == presence_questions(given, "random", seed=1)
     drawn = {

@@ -93,6 +93,12 @@ def _edits() -> list[Call]:
     ]
 
 
+def _labelled() -> data.Samples:
+    """Two pictures with a label each."""
+    other = Sample(picture(90), "?", [(1, 1, 9, 9)], meta={"label": "liver"})
+    return data.Samples([sample(meta={"label": "nodule"}), other], "labelled")
+
+
 def _inputs() -> list[Call]:
     box, prompt, one = interp.Box(1, 2, 3, 4), interp.PAPER_PROMPT, sample()
     return [
@@ -113,6 +119,7 @@ def _inputs() -> list[Call]:
         Call("Target", interp.Target),
         Call("diff", interp.diff, given(first="yes", second="no")),
         Call("Samples", data.Samples, given(samples=[one])),
+        Call("presence_questions", data.presence_questions, given(samples=_labelled())),
         Call("Samples.filter", samples().filter, given(keep=bool), called_back("keep")),
         Call("bundled", data.bundled, given(name="natural", n=1)),
         Call("jsonl", data.jsonl, given(path="nowhere.jsonl")),
@@ -256,6 +263,7 @@ def _statistics() -> list[Call]:
         Call("paired_test", stats.paired_test, two),
         Call("unpaired_test", stats.unpaired_test, apart),
         Call("flips", stats.flips, given(before=[0, 1], after=[1, 1])),
+        Call("yes_no_marks", stats.yes_no_marks, given(answers=["yes", "no"], truth=["yes", "yes"], n=20)),
         Call("holm", stats.holm, given(p_values=[0.1, 0.2])),
         Call("per_group", stats.per_group, given(values=VALUES, groups=GROUPS)),
         Call("population_note", stats.population_note, given(n_groups=3)),
@@ -302,6 +310,8 @@ def _methods() -> list[Call]:
         Call("PAI.boosted_layers", methods.PAI().boosted_layers, given(n_layers=8)),
         Call("HGAI.guided_layers", methods.HGAI().guided_layers, given(n_layers=8)),
         Call("ViCrop", methods.ViCrop),
+        Call("VCD", methods.VCD),
+        Call("CCD", methods.CCD, given(findings={"a": {"nodule": 0.5}})),
         Call("indicator_named", indicators.indicator_named, given(name="attention")),
         Call("kept_tokens", methods.kept_tokens, given(values=MAP, percentile=50.0)),
         Call("scaled_layers", methods.scaled_layers, given(published=range(2, 4), depth=8, n_layers=4)),
@@ -363,6 +373,12 @@ def opened() -> Any:
     return SimpleNamespace(mllm=mllm, sample=one, batch=batch, tokens=batch.tokens[0], maps=maps)
 
 
+@cache
+def _direction() -> interp.SteeringVector:
+    one = opened().sample
+    return interp.steering_vector(opened().mllm, [one], [one], layers=[0])
+
+
 def model_calls() -> dict[str, list[Call]]:
     """What runs a model on one sample, by kind."""
     at = opened()
@@ -380,6 +396,12 @@ def model_calls() -> dict[str, list[Call]]:
             Call("Mllm.prefix", mllm.prefix, one),
             Call("Mllm.embeddings", mllm.embeddings, given(batch=at.batch)),
             Call("sinks", interp.sinks, on_model),
+            Call("head_means", interp.head_means, given(mllm=mllm, samples=[at.sample], site=SITE)),
+            Call(
+                "steering_vector",
+                interp.steering_vector,
+                given(mllm=mllm, positive=[at.sample], negative=[at.sample], layers=[0]),
+            ),
             Call("look", interp.look, given(mllm=mllm, image=at.sample)),
             Call("Mllm.using", mllm.using, given(executor="tap")),
             Call(
@@ -417,6 +439,11 @@ def model_calls() -> dict[str, list[Call]]:
             Call("Maps", indicators.Maps, given(arrays=at.maps.arrays, tokens=at.maps.tokens, cost=Cost())),
             Call("Maps.save", at.maps.save, given(path="saved-maps")),
             Call("load_maps", interp.load_maps, lambda: {"path": at.maps.save("saved-maps")}),
+            Call(
+                "load_steering_vector",
+                interp.load_steering_vector,
+                lambda: {"path": _direction().save("saved-direction")},
+            ),
             Call(
                 "load_trace",
                 interp.load_trace,

@@ -115,7 +115,7 @@ RESULTS = {
     ),
     *("Removed", "Trace", "Triage", "Cell", "GridCell", "GridResult", "HeadGrid", "HeadResult", "Matched"),
     *("IndicatorResult", "KnockoutResult", "Look", "RefinementResult", "Result", "Stratified", "InterpError"),
-    *("Built", "Curation", "Key", "Pack", "ReaderResult"),
+    *("Built", "Curation", "HeadTable", "Key", "Pack", "ProbeResult", "ReaderResult", "SteeringVector"),
 }
 """What functions return and users read, but do not make."""
 BASES = {"Metric", "Method", "Removal", "Study", "StudyTask"}

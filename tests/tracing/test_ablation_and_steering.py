@@ -71,6 +71,7 @@ def rows_of(case: str, tokens: Any) -> slice:
     return ROWS[case][2](tokens.length)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("case", ROWS)
 @pytest.mark.parametrize("by", ["zero", "mean"])
 def test_ablated_heads_are_hooks_before_o_proj(mllm, eager, batch, case, by):
@@ -113,7 +114,7 @@ def test_an_ablation_of_rows_in_the_prefix_runs_whole_prompts(mllm, batch):
     assert mllm.trace(prefix, edits=[AddResidual([1], "question", vector)]).cost.tokens < whole
 
 
-def test_zero_is_a_knockout_of_every_key_in_the_prompt_and_more_in_decode(mllm, batch):
+def test_zero_is_a_knockout_of_all_keys_and_more_in_decode(mllm, batch):
     ablated, hidden = (
         [AblateHeads(Site(heads=PAIRS), steps="all")],
         [Knockout(Site(heads=PAIRS, keys="all"), "zero", "all")],
@@ -194,7 +195,7 @@ def test_each_sample_has_its_own_vector_in_micro_batches_too(mllm, batch):
     assert_array_equal(mllm.trace(batch, edits=[AddResidual([1], "last", own[2], 0)]).logits, plain.logits)
 
 
-def test_a_steering_vector_is_the_mean_difference_and_takes_one_set_to_the_other(mllm, tmp_path):
+def test_a_steering_vector_is_the_mean_difference_and_steers(mllm, tmp_path):
     samples = tiny.samples()
     positive, negative = samples[:2], [samples[2], samples[0]]
     found = interp.steering_vector(

@@ -46,6 +46,7 @@ def _maps(heads: Any, measures: tuple[str, ...]) -> go.Figure:
         titles, rows=n_rows, columns=COLUMNS, horizontal_spacing=0.12, vertical_spacing=0.4 / n_rows
     )
     axes: dict[str, Any] = {}
+    layout: Any = figure.layout
     for place, name in enumerate(measures):
         row, column = divmod(place, COLUMNS)
         more = [one for one in (f"{name}_low", f"{name}_high") if one in heads] or [name]
@@ -53,7 +54,8 @@ def _maps(heads: Any, measures: tuple[str, ...]) -> go.Figure:
         axis = f"coloraxis{'' if not place else place + 1}"
         cells = heat(heads, name, more=more, hover=f": %{{z:.3f}}{ends}", axis=axis)
         figure.add_trace(cells, row=row + 1, col=column + 1)
-        x, y = (figure.layout[f"{one}axis{place + 1 if place else ''}"].domain for one in "xy")
+        number = str(place + 1) if place else ""
+        x, y = (layout[f"{one}axis{number}"].domain for one in "xy")
         axes[axis] = _scale(heads[name], name, x=x[1] + 0.005, y=sum(y) / 2, length=y[1] - y[0])
     figure.update_xaxes(title_text="layer", **ticks_at(heads.layer, 8))
     figure.update_yaxes(showgrid=False, **ticks_at(heads["head"], 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +13,8 @@ from jaxtyping import Float
 from scipy.spatial.distance import jensenshannon
 from scipy.special import entr, log_softmax
 
-from interp.errors import InterpError, MapError
+from interp.errors import ImageTokenMismatch, MapError, PromptError, SampleError
+from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.run import Outcome
 from interp.study.first_token import first_token
@@ -38,6 +40,7 @@ SAMPLES = pa.schema(
         ("other", pa.string()),
     ]
 )
+_UNUSABLE = (SampleError, PromptError, ImageTokenMismatch)
 Found = tuple[Float[np.ndarray, "layer head key"], tuple[int, ...], TokenMap, Float[np.ndarray, " token_id"]]
 """Rows of the last token, their layers, where tokens are, and logits."""
 
@@ -128,20 +131,31 @@ class HeadRolesTask(StudyTask):
     def _borrowed(self, indices: tuple[int, ...], costs: list[float]) -> list[np.ndarray | None]:
         """Maps of the samples' questions on borrowed images; None where none can be borrowed."""
         found: list[np.ndarray | None] = [None] * len(indices)
-        for place, index in enumerate(indices):
-            lender = self._lender(index)
-            if lender is None:
-                continue
-            swapped = self.study.data[index].replace(
-                image=self.study.data[lender].images[0], boxes=(), masks=(), id=None, group=None
-            )
-            try:
-                trace = self._traced([swapped])
-            except InterpError:  # an image that cannot be encoded lends nothing
-                continue
-            costs.append(float(trace.cost.forwards))
-            found[place] = trace[0].rows.values[:, :, 0][..., trace[0].tokens.image]
+        able = [place for place, index in enumerate(indices) if self._lender(index) is not None]
+        if not able:
+            return found
+        swapped = [self._swapped(indices[place]) for place in able]
+        try:
+            self._keep_maps(swapped, able, found, costs)
+        except _UNUSABLE:  # an image that cannot be encoded with the question lends nothing; the others do
+            for place, one in zip(able, swapped, strict=True):
+                with suppress(*_UNUSABLE):
+                    self._keep_maps([one], [place], found, costs)
         return found
+
+    def _keep_maps(
+        self, samples: list[Sample], places: list[int], found: list[np.ndarray | None], costs: list[float]
+    ) -> None:
+        """Puts the maps of these samples at their places."""
+        trace = self._traced(samples)
+        costs.append(float(trace.cost.forwards))
+        for place, one in zip(places, trace, strict=True):
+            found[place] = one.rows.values[:, :, 0][..., one.tokens.image]
+
+    def _swapped(self, index: int) -> Sample:
+        """The sample with the image that it borrows."""
+        lender = self.study.data[self._lender(index)]
+        return self.study.data[index].replace(image=lender.images[0], boxes=(), masks=(), id=None, group=None)
 
     def _lender(self, index: int) -> int | None:
         """The sample whose image this one borrows, where both have one image and no video."""

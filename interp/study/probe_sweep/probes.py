@@ -69,7 +69,7 @@ def held_out(
             said[held] = known[0]
             continue
         scaler = StandardScaler().fit(given[~held])
-        train, test = scaler.transform(given[~held]), scaler.transform(given[held])
+        train, test = (np.asarray(scaler.transform(given[one])) for one in (~held, held))
         if train.shape[1] > train.shape[0]:
             axes = np.linalg.svd(train, full_matrices=False)[2]
             train, test = train @ axes.T, test @ axes.T

@@ -6,6 +6,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias
@@ -231,8 +232,9 @@ def _word_starts(tokenizer: Any, text: str, p: float) -> dict[int, float]:
 
 
 def _checked(findings: Any) -> tuple[tuple[str, tuple[Finding, ...]], ...]:
-    if isinstance(findings, tuple):  # a copy's, checked before
-        findings = {name: dict(found) for name, found in findings}
+    if isinstance(findings, tuple):  # as they are kept, for a copy
+        with suppress(TypeError, ValueError):
+            findings = {name: dict(found) for name, found in findings}
     if not isinstance(findings, Mapping) or not findings:
         raise PromptError(
             f"findings are a mapping from a sample's id to {{label: probability}}; got {findings!r:.200}."

@@ -18,7 +18,7 @@ LABELS = [("red", "green", "blue")[i % 3] for i in range(60)]
 
 
 @pytest.mark.parametrize("hidden", [5, 200])
-def test_probes_are_scikit_learns_also_with_more_dimensions_than_samples(hidden):
+def test_probes_are_scikit_learns_in_many_dimensions_too(hidden):
     features = RNG.normal(0, 1, (60, hidden)).astype(np.float32) * 3 + 1
     features[:, 0] += [("red", "green", "blue").index(one) for one in LABELS]
     folds = fold_of(LABELS, GROUPS, 5, seed=0)

@@ -107,7 +107,7 @@ def test_other_folds_and_another_control_need_no_forward(mllm, data, result):
     )
 
 
-def test_samples_without_a_class_fail_and_studies_without_sense_are_refused(mllm, data, tmp_path):
+def test_what_cannot_be_probed_fails_or_is_refused(mllm, data, tmp_path):
     some = [*data[:11], data[11].replace(answer=None)]
     found = ProbeSweep(model=mllm, data=some, positions=("last",), folds=2).run(tmp_path, progress=False)
     assert found.failures.reason.tolist() == [

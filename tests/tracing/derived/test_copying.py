@@ -32,7 +32,7 @@ def circuit(hf: nn.Module, layer: int, head: int) -> np.ndarray:
         )
 
 
-def test_scores_are_those_of_the_eigenvalues_of_the_whole_circuit():
+def test_scores_are_of_the_whole_circuits_eigenvalues():
     hf = copy.deepcopy(tiny.llava())
     with torch.no_grad():
         for i, norm in enumerate([one.input_layernorm for one in layers_of(hf)] + [hf.get_decoder().norm]):
@@ -44,7 +44,7 @@ def test_scores_are_those_of_the_eigenvalues_of_the_whole_circuit():
         assert found[layer, head] == pytest.approx(values.sum().real / np.abs(values).sum(), abs=1e-4)
 
 
-def test_a_head_that_copies_scores_one_and_one_that_suppresses_minus_one():
+def test_copying_scores_one_and_suppressing_minus_one():
     hf = copy.deepcopy(tiny.llava())
     attention = layers_of(hf)[1].self_attn
     with torch.no_grad():

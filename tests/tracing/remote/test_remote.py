@@ -15,7 +15,20 @@ import pytest
 import torch
 
 import interp
-from interp import Boost, Decoding, Knockout, Mllm, PatchResidual, Residual, Rows, Site, Target, indicators
+from interp import (
+    AblateHeads,
+    AddResidual,
+    Boost,
+    Decoding,
+    Knockout,
+    Mllm,
+    PatchResidual,
+    Residual,
+    Rows,
+    Site,
+    Target,
+    indicators,
+)
 from interp.errors import EditError, ModelError, ServerError
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import input_function, row_gradients
@@ -516,6 +529,25 @@ def test_patches_are_sent(both):
     stream = near.trace(samples(), reads=[Residual(layers=[1])])
     edits = [PatchResidual([1], "last", [one.residual.values[:, :] * 2 for one in stream])]
     like(far.trace(samples(), reads=READS, edits=edits), near.trace(samples(), reads=READS, edits=edits))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contrast", [None, interp.Contrast()])
+def test_sums_and_ablations_are_sent(both, contrast):
+    far, near = both
+    edits = [
+        AddResidual([1], "last", np.ones(64) * 0.3, steps="all"),
+        AblateHeads(Site(heads=[(1, 0), (2, 3)], queries=["all", "last"]), steps="all"),
+    ]
+    given = {"reads": READS, "edits": edits, "generate": 3, "decoding": Decoding(contrast=contrast)}
+    like(far.trace(samples(), **given), near.trace(samples(), **given))
+
+
+@pytest.mark.slow
+def test_other_contrasts_need_the_model_here(both):
+    noised = Decoding(contrast=interp.Contrast(against=interp.NoisedImage()))
+    with pytest.raises(ModelError, match="noised images and findings need the model on this machine"):
+        both[0].trace(samples(), generate=1, decoding=noised)
 
 
 @pytest.mark.slow
