@@ -263,6 +263,7 @@ def _methods() -> list[Call]:
         Call("ViCrop", methods.ViCrop),
         Call("indicator_named", indicators.indicator_named, given(name="attention")),
         Call("kept_tokens", methods.kept_tokens, given(values=MAP, percentile=50.0)),
+        Call("above_magnitude", methods.above_magnitude, given(values=MAP, threshold=0.5)),
         Call("scaled_layers", methods.scaled_layers, given(published=range(2, 4), depth=8, n_layers=4)),
     ]
 
