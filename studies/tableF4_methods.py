@@ -5,7 +5,8 @@
 
 Plain, VGRefine (code and paper), PAI, AdaptVis, ScalingVis, HGAI and ViCrop answer the same test samples, greedily.
 Heads, the layer that VGRefine masks and ScalingVis' weight, for which nothing is published, are chosen on the
-validation split. All other parameters are the methods' published defaults. The script prints each method's difference
+validation split. `--choose-on`, `--choose-by` and `--paper` choose heads and layer as the paper does, on other data by
+KL. All other parameters are the methods' published defaults. The script prints each method's difference
 from the plain model and from every other method, with Holm's p. Seconds and passes are multiples of the plain
 model's. A method that a model cannot run is left out with the reason, and its samples are in the table of failures.
 Runs are stored under `--out`, and the same command resumes them; `tableF4.html` is the result.
@@ -20,6 +21,7 @@ from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
 from interp.methods import HGAI, PAI, AdaptVis, Plain, ScalingVis, VGRefine, ViCrop
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
+from interp.study.conventions import conventions, held_out_sets, paper_model
 from interp.study.refinement.method_choice import Grounding, best_method, grounding
 
 WEIGHTS = (0.5, 0.8, 1.2, 1.5, 2.0)
@@ -28,6 +30,7 @@ WEIGHTS = (0.5, 0.8, 1.2, 1.5, 2.0)
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, n: int = 64, n_validation: int = 40, k: int | None = None, metric: str = "kl",
+    choose_by: str = "", choose_on: tuple[str, ...] = (), published_heads: str = "", paper: bool = False,
     crop: Literal["both", "crop"] = "both", tokens: int = 8, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
@@ -43,20 +46,30 @@ def main(
         n_validation: The maximum number of validation samples per data set, to choose heads, layer and weight on.
         k: The number of VGRefine's heads; by default 20, or an eighth of a small model's heads.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
+        choose_by: The metric that chooses the layer; by default ar, with --paper kl (the lowest).
+        choose_on: Data to choose heads and layer on for all of --data; by default each one's own validation split.
+        published_heads: A published set to take for a copy of its checkpoint: huatuogpt-vision-7b.
+        paper: Choose as the paper does; Qwen models get the official code's limits of pixels.
         crop: The images ViCrop answers from: image and crop, or the crop alone.
         tokens: The maximum number of tokens of an answer.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    spec = ModelSpec(model, device=device, dtype=dtype)
+    spec = paper_model(ModelSpec(model, device=device, dtype=dtype), paper)
+    way = conventions(paper, choose_by=choose_by)
     held_out = sets(data, split="validation", n=n_validation, seed=seed)
+    reference = spec if paper and not published_heads else None
+    chosen_on = held_out_sets(data, choose_on, n=n_validation, seed=seed, paper_model=reference)
     results = []
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         if label not in held_out or all(sample.answer is None for sample in (*samples, *held_out[label])):
             raise SystemExit(f"{label}: methods are chosen on validation samples, and need answers.")
         options: dict[str, Any] = {"seed": seed, "batch": batch_size}
-        found = grounding(spec, held_out[label], out=out, k=k, metric=metric, workers=workers, **options)
+        found = grounding(
+            spec, chosen_on[label], out=out, k=k, metric=metric, layer_by=way.choose_by, rule=way.rule,
+            rank=bool(choose_on), published=published_heads, workers=workers, **options,
+        )  # fmt: skip
         print(found.said)
         study = Refinement(model=spec, data=held_out[label], max_new_tokens=tokens, **options)
         weights = {f"w = {weight:g}": ScalingVis(weight) for weight in WEIGHTS}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from interp.study.compare import compare, compare_groups
+from interp.study.conventions import PAPER_PIXELS, paper_model
 from interp.study.first_look.look import Look, look
 from interp.study.grid import Grid
 from interp.study.head_attribution.study import HeadAttribution
-from interp.study.head_ranking.head_set import HeadSet, published_heads
+from interp.study.head_ranking.head_set import HeadSet
+from interp.study.head_ranking.published_heads import published_heads
 from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.result import HeadGrid, HeadResult
 from interp.study.head_ranking.study import HeadRanking
@@ -31,6 +33,7 @@ from interp.study.study import Study
 from interp.study.task import StudyTask
 
 __all__ = [
+    "PAPER_PIXELS",
     "Cell",
     "Flow",
     "Grid",
@@ -67,6 +70,7 @@ __all__ = [
     "lesion_hits",
     "look",
     "matched",
+    "paper_model",
     "published_heads",
     "stratified",
 ]
