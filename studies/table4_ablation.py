@@ -2,89 +2,103 @@
 
     python studies/table4_ablation.py
     python studies/table4_ablation.py --model FreedomIntelligence/HuatuoGPT-Vision-7B-hf --device cuda --data FOLDER
+    python studies/table4_ablation.py --paper --sweeps --model MODEL --choose-on COCO_FOLDER --data FOLDER
 
-The paper's table is k ∈ {1, 2, 5, 8, 10, 15, 20} × p ∈ {30, 40, …, 90}, the default for any model but the organism,
-which gets k ∈ {1, 5, 20} × p ∈ {30, 50, 70, 90}. k is at most the number of heads. Heads are ranked once on the
-validation split, and every cell uses the best k. All cells share the plain model's answers. The table shows the test
-split, so its best cell is only a description: k and p would be chosen on validation samples.
-Runs are stored under `--out`, and the same command resumes them; `table4.html` is the result.
+The paper's table is two sweeps: k ∈ {1, 2, 5, 8, 10, 15, 20} at p = 50, and p ∈ {30, 40, …, 90} at k = 20. Here it is
+the whole grid of both, of which the sweeps are one row and one column, on a page of their own beside the paper's
+numbers; `--sweeps` runs them alone. The organism gets k ∈ {1, 5, 20} × p ∈ {30, 50, 70, 90}. k is at most the number of
+heads. Heads are ranked once on the validation split, and every cell uses the best k. All cells share the plain model's
+answers. The table shows the test split, so its best cell is only a description: k and p would be chosen on validation
+samples. `--paper` chooses heads and layer as the paper does and takes its variant of VGRefine. Runs are stored under
+`--out`, and the same command resumes them; `table4.html` and `table4_sweeps.html` are the result.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
 from interp.study import Grid, ModelSpec, Refinement, RefinementResult
+from interp.study.conventions import conventions, held_out_sets, paper_model
 from interp.study.model_spec import is_organism
 from interp.study.refinement.method_choice import Grounding, grounding
+from interp.study.refinement.parameter_sweeps import fixed_values, write_sweeps
 
 PAPER = (1, 2, 5, 8, 10, 15, 20), (30, 40, 50, 60, 70, 80, 90)
 ORGANISM = (1, 5, 20), (30, 50, 70, 90)
+FIXED = {"k": 20, "percentile": 50}
+PUBLISHED = {"k": "4k (p=50)", "percentile": "4p (k=20)"}
+TABLES = Path(__file__).with_name("paper_tables.json")
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, n: int = 60, n_validation: int = 80, k: tuple[int, ...] = (), p: tuple[float, ...] = (),
-    variant: Literal["code", "paper"] = "code", layers: tuple[int, ...] = (), metric: str = "kl",
-    tokens: int = 8, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
+    sweeps: bool = False, variant: Literal["", "code", "paper"] = "", layers: tuple[int, ...] = (),
+    metric: str = "kl", choose_by: str = "", choose_on: tuple[str, ...] = (), published_heads: str = "",
+    paper: bool = False, tokens: int = 8, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """How much do the number of heads and the percentile matter?
 
     Args:
         model: "organism", a Hugging Face id or a local folder.
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
-        out: Folder for runs and table4.html.
+        out: Folder for runs, table4.html and table4_sweeps.html.
         seed: Draws the samples, and the groups of the bootstrap.
         workers: How many workers compute, and where.
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
         k: Numbers of heads.
         p: Percentiles.
-        variant: The source of VGRefine's other settings: the official code or the paper.
+        sweeps: Only the paper's two sweeps, without the rest of the grid.
+        variant: The source of VGRefine's other settings; by default code, with --paper paper.
         layers: The masked layers; by default the published or the chosen one.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
+        choose_by: The metric that chooses the layer; by default ar, with --paper kl (the lowest).
+        choose_on: Data to choose heads and layer on for all of --data; by default each one's own validation split.
+        published_heads: A published set to take for a copy of its checkpoint: huatuogpt-vision-7b.
+        paper: As the paper does; Qwen models get the official code's limits of pixels.
         tokens: The maximum number of tokens of an answer.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    spec = ModelSpec(model, device=device, dtype=dtype)
-    usual = ORGANISM if is_organism(spec) else PAPER
-    held_out = sets(data, split="validation", n=n_validation, seed=seed)
+    spec = paper_model(ModelSpec(model, device=device, dtype=dtype), paper)
+    usual, way = (
+        ORGANISM if is_organism(spec) else PAPER,
+        conventions(paper, choose_by=choose_by, variant=variant),
+    )
+    reference = spec if paper and not published_heads else None
+    held_out = held_out_sets(data, choose_on, n=n_validation, seed=seed, paper_model=reference)
     results = []
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
         found = grounding(
-            spec, held_out.get(label), out=out, metric=metric, seed=seed, workers=workers, batch=batch_size
-        )
+            spec, held_out.get(label), out=out, metric=metric, layer_by=way.choose_by, rule=way.rule,
+            rank=bool(choose_on), published=published_heads, seed=seed, workers=workers, batch=batch_size,
+        )  # fmt: skip
         print(found.said, end="\n\n")
         study = Refinement(model=spec, data=samples, max_new_tokens=tokens, seed=seed, batch=batch_size)
-        methods = cells(found, k or usual[0], p or usual[1], layers, variant)
+        options: dict[str, Any] = {"layers": layers or (found.layer,), "variant": way.variant}
+        methods, fixed = cells(found, k or usual[0], p or usual[1], options, sweeps)
         results.append(Grid(study, method=methods).run(out, workers=workers))
-    show(RefinementResult.join(results), out / "table4.html")
+    show(RefinementResult.join(results), fixed, out)
 
 
 def cells(
-    found: Grounding,
-    k: tuple[int, ...],
-    p: tuple[float, ...],
-    layers: tuple[int, ...],
-    variant: Literal["code", "paper"],
-) -> dict[str, VGRefine]:
-    """A method per number of heads and percentile."""
-    masked = layers or (found.layer,)
-    return {
-        f"k = {heads}, p = {percentile:g}": VGRefine(
-            heads=found.top(heads), layers=masked, variant=variant, percentile=percentile
-        )
-        for heads in sorted({min(one, found.n_heads) for one in k})
-        for percentile in p
-    }
+    found: Grounding, k: tuple[int, ...], p: tuple[float, ...], options: dict[str, Any], sweeps: bool
+) -> tuple[dict[str, VGRefine], dict[str, float]]:
+    """A method per number of heads and percentile, and the two values that the sweeps hold."""
+    heads = sorted({min(one, found.n_heads) for one in k})
+    fixed = fixed_values(FIXED, {"k": set(heads), "percentile": set(p)})
+    shown = [(h, q) for h in heads for q in p if not sweeps or h == fixed["k"] or q == fixed["percentile"]]
+    made = {f"k = {h}, p = {q:g}": VGRefine(heads=found.top(h), percentile=q, **options) for h, q in shown}
+    return made, fixed
 
 
 def check_answers(label: str, samples: Samples) -> None:
@@ -93,12 +107,16 @@ def check_answers(label: str, samples: Samples) -> None:
         raise SystemExit(f"{label}: samples need answers to be right or wrong about, and none has one.")
 
 
-def show(result: RefinementResult, page: Path) -> None:
-    """The table, failures and the report."""
+def show(result: RefinementResult, fixed: dict[str, float], out: Path) -> None:
+    """The table, failures, the report, and the sweeps where there are two parameters to sweep."""
     print(result.table(), end="\n\n")
     if len(result.failures):
         print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
-    print(f"Report: {result.report(page)}")
+    print(f"Report: {result.report(out / 'table4.html')}")
+    tables = json.loads(TABLES.read_text("utf-8"))
+    published = {name: tables[key] for name, key in PUBLISHED.items()}
+    if set(result.parameters) >= set(fixed):
+        print(f"Sweeps: {write_sweeps(result, out / 'table4_sweeps.html', fixed=fixed, published=published)}")
 
 
 if __name__ == "__main__":
