@@ -19,8 +19,8 @@ from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
-from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
-from interp.study.conventions import conventions, paper_model
+from interp.paper_options import PaperChoice, PaperOptions
+from interp.study import Grid, LayerSweep, Result, choose_layer
 from interp.study.fields import words
 from interp.study.layer_choice import metrics_to_choose_by
 from interp.study.layer_sweep.page import write_maps
@@ -30,8 +30,8 @@ PLAIN, RELATIVE = Attention(), Attention(relative_to=GENERIC_PROMPT)
 
 def main(
     model: tuple[str, ...] = ("organism",), data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"),
-    seed: int = 0, workers: WorkerOptions = 1, n: int = 6, n_validation: int = 80, choose_by: str = "",
-    rule: str = "", paper: bool = False, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
+    seed: int = 0, workers: WorkerOptions = 1, n: int = 6, n_validation: int = 80, way: PaperOptions = PaperChoice(),  # noqa: B008
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Show where the model looks.
 
@@ -43,31 +43,26 @@ def main(
         workers: How many workers compute, and where.
         n: Samples shown of each data set.
         n_validation: Samples of each data set's validation split on which the layer is chosen.
-        choose_by: The metric that chooses each model's layer; by default ar, with --paper kl (the lowest).
-        rule: When a token belongs to a box; by default touch, with --paper stretch.
-        paper: As the paper and its code do; Qwen models get its limits of pixels.
+        way: Whether as the paper does.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    specs = [paper_model(ModelSpec(one, device=device, dtype=dtype), paper) for one in words(model)]
-    way = conventions(paper, choose_by=choose_by, rule=rule)
+    specs = [way.model(one, device=device, dtype=dtype) for one in words(model)]
+    rule, by = way.conventions().rule, way.conventions().choose_by
 
     def run(read: dict[str, Samples], indicator: Attention) -> Result:
-        options: dict[str, Any] = {"rule": way.rule, "seed": seed, "batch": batch_size}
-        options["metrics"] = metrics_to_choose_by(way.choose_by)
-        base = LayerSweep(data=next(iter(read.values())), indicator=indicator, **options)
+        options: dict[str, Any] = {"rule": rule, "seed": seed, "batch": batch_size}
+        first, metrics = next(iter(read.values())), metrics_to_choose_by(by)
+        base = LayerSweep(data=first, indicator=indicator, metrics=metrics, **options)
         return Grid(base, model=specs, data=read).run(out, workers=workers)
 
     validation = sets(data, split="validation", n=n_validation, seed=seed)
     shown = sets(data, n=n, seed=seed, needed=True)
     results = {"attention": run(shown, PLAIN), "relative to a generic prompt": run(shown, RELATIVE)}
-    relative, by = results["relative to a generic prompt"], way.choose_by
-    choice = (
-        choose_layer(run(validation, RELATIVE), by)
-        if validation
-        else relative.best_layer(by, descriptive=True)
-    )
+    relative = results["relative to a generic prompt"]
+    chosen_on = run(validation, RELATIVE) if validation else relative
+    choice = choose_layer(chosen_on, by, descriptive=not validation)
     print(choice.sentence(relative))
     print_failures(results)
     print(f"Page: {write_maps(results, choice, out / 'fig1.html')}")

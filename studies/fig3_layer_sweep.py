@@ -20,14 +20,12 @@ import tyro
 from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
-from interp.indicators import Attention
-from interp.inputs.prompt import GENERIC_PROMPT
+from interp.paper_options import PaperChoice, PaperOptions
 from interp.run import as_part
-from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
-from interp.study.conventions import Conventions, conventions, paper_model
+from interp.study import Grid, LayerSweep, Result, choose_layer
+from interp.study.conventions import Conventions
 from interp.study.fields import words
 
-INDICATOR = Attention(relative_to=GENERIC_PROMPT)
 PART = """Part {shard} is under {out}. When all are done: `interp merge` their folders into one, then run
 this command again without --shard and with --out that folder: it only reports."""
 
@@ -36,7 +34,7 @@ def main(
     model: tuple[str, ...] = ("organism",), data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"),
     seed: int = 0, workers: WorkerOptions = 1, loaders: int = 0,
     n: Annotated[int, tyro.conf.arg(help="The maximum number of samples per data set; half choose the layer.")] = 160,
-    metrics: tuple[str, ...] = (), rule: str = "", choose_by: str = "", paper: bool = False,
+    metrics: tuple[str, ...] = (), way: PaperOptions = PaperChoice(),  # noqa: B008
     batch_size: int = 8, device: str = "cpu", dtype: str = "float32", shard: str = "",
 ) -> None:  # fmt: skip
     """Where does the model look, layer by layer?
@@ -50,26 +48,19 @@ def main(
         loaders: Threads of each process that prepare the next micro-batches while the model runs.
         n: The maximum number of samples per data set, drawn with the seed.
         metrics: Short names of interp.metrics.METRICS; by default ar kl_gain js, with --paper ar kl js.
-        rule: When a token belongs to a box; by default touch, with --paper stretch.
-        choose_by: The metric that chooses each model's layer; by default ar, with --paper kl (the lowest).
-        paper: As the paper and its code do; Qwen models get its limits of pixels.
+        way: Whether as the paper does.
         batch_size: Samples per forward pass.
         device: Where the models run.
         dtype: The models' floating-point type.
         shard: "i/n" computes part i of n, for one of several machines; `interp merge` joins their --out.
     """
     part = as_part(shard)
-    specs = [paper_model(ModelSpec(one, device=device, dtype=dtype), paper) for one in words(model)]
-    way = conventions(paper, metrics=metrics, rule=rule, choose_by=choose_by)
+    specs = [way.model(one, device=device, dtype=dtype) for one in words(model)]
+    chosen = way.conventions(metrics=metrics)
 
     def run(cells: dict[str, Samples]) -> Result:
-        options: dict[str, Any] = {
-            "metrics": way.measured,
-            "rule": way.rule,
-            "seed": seed,
-            "batch": batch_size,
-        }
-        base = LayerSweep(data=next(iter(cells.values())), indicator=INDICATOR, **options)
+        options: dict[str, Any] = {"metrics": chosen.measured, "rule": chosen.rule, "seed": seed}
+        base = LayerSweep(data=next(iter(cells.values())), batch=batch_size, **options)
         return Grid(base, model=specs, data=cells).run(out, workers=workers, loaders=loaders, part=part)
 
     held_out = by_kind(sets(data, split="validation", n=max(n // 2, 1), seed=seed))
@@ -78,7 +69,7 @@ def main(
     if part:
         print(PART.format(shard=shard, out=out))
         return
-    show(result, validation, out, way)
+    show(result, validation, out, chosen)
 
 
 def show(result: Result, validation: Result | None, out: Path, way: Conventions) -> None:

@@ -16,15 +16,15 @@ from pathlib import Path
 
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
-from interp.study import HeadResult, ModelSpec
-from interp.study.conventions import conventions, paper_model
+from interp.paper_options import PaperChoice, PaperOptions
+from interp.study import HeadResult
 from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.study import HeadRanking
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 160, metric: str = "kl", rule: str = "", paper: bool = False,
+    workers: WorkerOptions = 1, n: int = 160, metric: str = "kl", way: PaperOptions = PaperChoice(),  # noqa: B008
     k: int | None = None, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Rank heads on each data set and compare the rankings.
@@ -37,8 +37,7 @@ def main(
         workers: How many workers compute, and where.
         n: The maximum number of samples per data set, drawn with the seed.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
-        rule: When a token belongs to a box; by default touch, with --paper stretch.
-        paper: As the paper's code does; Qwen models get its limits of pixels.
+        way: Whether as the paper does.
         k: The number of top heads; by default 20, as in the paper, or an eighth of a small model's heads.
         batch_size: Samples per forward pass.
         device: Where the model runs.
@@ -49,10 +48,9 @@ def main(
         raise SystemExit(
             f"none of {', '.join(data)} has validation samples, so there is nothing to rank heads on."
         )
-    spec = paper_model(ModelSpec(model, device=device, dtype=dtype), paper)
-    inside = conventions(paper, rule=rule).rule
+    spec, rule = way.model(model, device=device, dtype=dtype), way.conventions().rule
     rankings = [
-        HeadRanking(model=spec, data=samples, metric=metric, rule=inside, seed=seed, batch=batch_size)
+        HeadRanking(model=spec, data=samples, metric=metric, rule=rule, seed=seed, batch=batch_size)
         for samples in read.values()
     ]
     results = [ranking.run(out, workers=workers) for ranking in rankings]

@@ -18,18 +18,16 @@ from typing import Any, Literal
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
-from interp.study import Grid, ModelSpec, Refinement, RefinementResult
-from interp.study.conventions import conventions, held_out_sets, paper_model
+from interp.paper_options import HeadChoice, HeadOptions
+from interp.study import Grid, Refinement, RefinementResult
 from interp.study.fields import words
-from interp.study.refinement.method_choice import grounding
 
 
 def main(
     model: tuple[str, ...] = ("organism",), data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"),
     seed: int = 0, workers: WorkerOptions = 1, n: int = 6, n_validation: int = 80, k: int | None = None,
-    layers: tuple[int, ...] = (), choose_by: str = "", choose_on: tuple[str, ...] = (), published_heads: str = "",
-    variant: Literal["", "code", "paper"] = "", paper: bool = False, batch_size: int = 8, device: str = "cpu",
-    dtype: str = "float32",
+    layers: tuple[int, ...] = (), way: HeadOptions = HeadChoice(),  # noqa: B008
+    variant: Literal["", "code", "paper"] = "", batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Show maps before and after VGRefine.
 
@@ -43,31 +41,24 @@ def main(
         n_validation: Samples of each data set's validation split on which heads and layer are chosen.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
         layers: The masked layers, of which the first is shown; by default the published or the chosen one.
-        choose_by: The metric that chooses the layer; by default ar, with --paper kl (the lowest).
-        choose_on: Data to choose heads and layer on for all of --data; by default each one's own validation split.
-        published_heads: A published set to take for a copy of its checkpoint: huatuogpt-vision-7b.
+        way: Whether as the paper does, and what heads and layer are chosen on.
         variant: VGRefine as the official code or as the paper; by default code, with --paper paper.
-        paper: As the paper and its code do; Qwen models get its limits of pixels.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    way = conventions(paper, choose_by=choose_by, variant=variant)
+    source = way.conventions(variant=variant).variant
     read, results = sets(data, n=n, seed=seed, needed=True), []
-    for spec in (paper_model(ModelSpec(one, device=device, dtype=dtype), paper) for one in words(model)):
-        reference = spec if paper and not published_heads else None
-        held_out = held_out_sets(data, choose_on, n=n_validation, seed=seed, paper_model=reference)
+    for spec in (way.model(one, device=device, dtype=dtype) for one in words(model)):
+        held_out = way.held_out(data, spec, n=n_validation, seed=seed)
         for label, samples in read.items():
             options: dict[str, Any] = {"seed": seed, "batch": batch_size}
-            found = grounding(
-                spec, held_out.get(label), out=out, k=k, layer_by=way.choose_by, rule=way.rule,
-                rank=bool(choose_on), published=published_heads, workers=workers, **options,
-            )  # fmt: skip
+            found = way.grounding(spec, held_out.get(label), out=out, k=k, workers=workers, **options)
             print(found.said, end="\n\n")
             masked = layers or (found.layer,)
             study = Refinement(model=spec, data=samples, max_new_tokens=1, read_layer=masked[0], **options)
-            method = VGRefine(found.heads, masked, variant=way.variant)
-            results.append(Grid(study, method={f"VGRefine, {way.variant}": method}).run(out, workers=workers))
+            method = VGRefine(found.heads, masked, variant=source)
+            results.append(Grid(study, method={f"VGRefine, {source}": method}).run(out, workers=workers))
     result = RefinementResult.join(results)
     if len(result.failures):
         print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")

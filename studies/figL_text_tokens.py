@@ -20,11 +20,10 @@ from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
+from interp.paper_options import PaperChoice, PaperOptions
 from interp.report.tables import number
-from interp.study import Grid, LayerChoice, LayerSweep, ModelSpec, Result, choose_layer
-from interp.study.conventions import conventions, paper_model
+from interp.study import Grid, LayerChoice, LayerSweep, Result, choose_layer
 from interp.study.dataframes import records
-from interp.study.layer_choice import metrics_to_choose_by
 from interp.study.layer_sweep.text_tokens import against_last, own_layer_scores, write_page
 
 LAST, OBJECT = "last token", "object's word"
@@ -43,7 +42,7 @@ DIVISORS: dict[str, Prompt | None] = {
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 72, n_validation: int = 48, choose_by: str = "", paper: bool = False,
+    workers: WorkerOptions = 1, n: int = 72, n_validation: int = 48, way: PaperOptions = PaperChoice(),  # noqa: B008
     batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Compare where kinds of text tokens look.
@@ -56,15 +55,12 @@ def main(
         workers: How many workers compute, and where.
         n: The maximum number of test samples per data set.
         n_validation: The maximum number of validation samples per data set, on which layers are chosen.
-        choose_by: The metric that chooses each kind's layer; by default ar, with --paper kl (the lowest).
-        paper: As the paper and its code do; Qwen models get its limits of pixels.
+        way: Whether as the paper does.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    spec = paper_model(ModelSpec(model, device=device, dtype=dtype), paper)
-    way = conventions(paper, choose_by=choose_by)
-    measured = tuple(dict.fromkeys(("ar", *metrics_to_choose_by(way.choose_by))))
+    spec, chosen = way.model(model, device=device, dtype=dtype), way.conventions(metrics=("ar",))
     test = sets(data, n=n, seed=seed, needed=True)
     validation = sets(data, split="validation", n=n_validation, seed=seed, needed=True)
     kinds = answerable(test)
@@ -73,14 +69,13 @@ def main(
 
     def run(read: dict[str, Samples], divisor: Prompt | None) -> Result:
         indicators = {kind: Attention(relative_to=divisor, queries=rows) for kind, rows in kinds.items()}
-        first = next(iter(read.values()))
-        options: dict[str, Any] = {"metrics": measured, "rule": way.rule, "seed": seed, "batch": batch_size}
-        base = LayerSweep(model=spec, data=first, **options)
+        options: dict[str, Any] = {"metrics": chosen.measured, "rule": chosen.rule, "seed": seed}
+        base = LayerSweep(model=spec, data=next(iter(read.values())), batch=batch_size, **options)
         return Grid(base, indicator=indicators, data=read).run(out, workers=workers)
 
     results = {name: run(test, divisor) for name, divisor in DIVISORS.items()}
     choices = {
-        name: own_layers(run(validation, divisor), way.choose_by) for name, divisor in DIVISORS.items()
+        name: own_layers(run(validation, divisor), chosen.choose_by) for name, divisor in DIVISORS.items()
     }
     for name, result in results.items():
         print_gaps(result, choices[name], seed, name)

@@ -36,8 +36,8 @@ more or less reliably. They show what the analysis does and are no result about 
 def main(
     model: str = "organism", data: str = "medical", out: Path = Path("runs"), answers: tuple[Path, ...] = (),
     simulate: int = 0, n_cases: int = 20, n_duplicates: int | None = None, ties: bool = False,
-    seed: int | None = None, draw: int = 0, n_validation: int = 40, workers: WorkerOptions = 1, batch_size: int = 8, device: str = "cpu",
-    dtype: str = "float32",
+    seed: int | None = None, draw: int = 0, n_validation: int = 40, workers: WorkerOptions = 1,
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Make a reader study, or read what its readers answered.
 

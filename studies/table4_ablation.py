@@ -23,10 +23,10 @@ from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
-from interp.study import Grid, ModelSpec, Refinement, RefinementResult
-from interp.study.conventions import conventions, held_out_sets, paper_model
+from interp.paper_options import HeadChoice, HeadOptions
+from interp.study import Grid, Refinement, RefinementResult
 from interp.study.model_spec import is_organism
-from interp.study.refinement.method_choice import Grounding, grounding
+from interp.study.refinement.method_choice import Grounding
 from interp.study.refinement.parameter_sweeps import fixed_values, write_sweeps
 
 PAPER = (1, 2, 5, 8, 10, 15, 20), (30, 40, 50, 60, 70, 80, 90)
@@ -40,8 +40,8 @@ def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, n: int = 60, n_validation: int = 80, k: tuple[int, ...] = (), p: tuple[float, ...] = (),
     sweeps: bool = False, variant: Literal["", "code", "paper"] = "", layers: tuple[int, ...] = (),
-    metric: str = "kl", choose_by: str = "", choose_on: tuple[str, ...] = (), published_heads: str = "",
-    paper: bool = False, tokens: int = 8, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
+    way: HeadOptions = HeadChoice(), tokens: int = 8,  # noqa: B008
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """How much do the number of heads and the percentile matter?
 
@@ -58,33 +58,23 @@ def main(
         sweeps: Only the paper's two sweeps, without the rest of the grid.
         variant: The source of VGRefine's other settings; by default code, with --paper paper.
         layers: The masked layers; by default the published or the chosen one.
-        metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
-        choose_by: The metric that chooses the layer; by default ar, with --paper kl (the lowest).
-        choose_on: Data to choose heads and layer on for all of --data; by default each one's own validation split.
-        published_heads: A published set to take for a copy of its checkpoint: huatuogpt-vision-7b.
-        paper: As the paper does; Qwen models get the official code's limits of pixels.
+        way: Whether as the paper does, and what heads and layer are chosen on.
         tokens: The maximum number of tokens of an answer.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    spec = paper_model(ModelSpec(model, device=device, dtype=dtype), paper)
-    usual, way = (
-        ORGANISM if is_organism(spec) else PAPER,
-        conventions(paper, choose_by=choose_by, variant=variant),
-    )
-    reference = spec if paper and not published_heads else None
-    held_out = held_out_sets(data, choose_on, n=n_validation, seed=seed, paper_model=reference)
-    results = []
+    spec, results = way.model(model, device=device, dtype=dtype), []
+    usual = ORGANISM if is_organism(spec) else PAPER
+    held_out = way.held_out(data, spec, n=n_validation, seed=seed)
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
-        found = grounding(
-            spec, held_out.get(label), out=out, metric=metric, layer_by=way.choose_by, rule=way.rule,
-            rank=bool(choose_on), published=published_heads, seed=seed, workers=workers, batch=batch_size,
-        )  # fmt: skip
-        print(found.said, end="\n\n")
+        found = way.grounding(
+            spec, held_out.get(label), out=out, workers=workers, seed=seed, batch=batch_size
+        )
+        print(f"{found.said}\n")
         study = Refinement(model=spec, data=samples, max_new_tokens=tokens, seed=seed, batch=batch_size)
-        options: dict[str, Any] = {"layers": layers or (found.layer,), "variant": way.variant}
+        options = {"layers": layers or (found.layer,), "variant": way.conventions(variant=variant).variant}
         methods, fixed = cells(found, k or usual[0], p or usual[1], options, sweeps)
         results.append(Grid(study, method=methods).run(out, workers=workers))
     show(RefinementResult.join(results), fixed, out)

@@ -19,18 +19,19 @@ from typing import Any, Literal
 
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
+from interp.inputs.sample import Sample
 from interp.methods import HGAI, PAI, AdaptVis, Plain, ScalingVis, VGRefine, ViCrop
-from interp.study import Grid, ModelSpec, Refinement, RefinementResult
-from interp.study.conventions import conventions, held_out_sets, paper_model
-from interp.study.refinement.method_choice import Grounding, best_method, grounding
+from interp.paper_options import HeadChoice, HeadOptions
+from interp.study import Grid, Refinement, RefinementResult
+from interp.study.refinement.method_choice import Grounding, best_method
 
 WEIGHTS = (0.5, 0.8, 1.2, 1.5, 2.0)
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 64, n_validation: int = 40, k: int | None = None, metric: str = "kl",
-    choose_by: str = "", choose_on: tuple[str, ...] = (), published_heads: str = "", paper: bool = False,
+    workers: WorkerOptions = 1, n: int = 64, n_validation: int = 40, k: int | None = None,
+    way: HeadOptions = HeadChoice(),  # noqa: B008
     crop: Literal["both", "crop"] = "both", tokens: int = 8, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
@@ -45,31 +46,20 @@ def main(
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads, layer and weight on.
         k: The number of VGRefine's heads; by default 20, or an eighth of a small model's heads.
-        metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
-        choose_by: The metric that chooses the layer; by default ar, with --paper kl (the lowest).
-        choose_on: Data to choose heads and layer on for all of --data; by default each one's own validation split.
-        published_heads: A published set to take for a copy of its checkpoint: huatuogpt-vision-7b.
-        paper: Choose as the paper does; Qwen models get the official code's limits of pixels.
+        way: Whether as the paper does, and what heads and layer are chosen on.
         crop: The images ViCrop answers from: image and crop, or the crop alone.
         tokens: The maximum number of tokens of an answer.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    spec = paper_model(ModelSpec(model, device=device, dtype=dtype), paper)
-    way = conventions(paper, choose_by=choose_by)
+    spec, results = way.model(model, device=device, dtype=dtype), []
     held_out = sets(data, split="validation", n=n_validation, seed=seed)
-    reference = spec if paper and not published_heads else None
-    chosen_on = held_out_sets(data, choose_on, n=n_validation, seed=seed, paper_model=reference)
-    results = []
+    chosen_on = way.held_out(data, spec, n=n_validation, seed=seed)
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
-        if label not in held_out or all(sample.answer is None for sample in (*samples, *held_out[label])):
-            raise SystemExit(f"{label}: methods are chosen on validation samples, and need answers.")
+        check_answers(label, [*samples, *held_out.get(label, ())] if label in held_out else [])
         options: dict[str, Any] = {"seed": seed, "batch": batch_size}
-        found = grounding(
-            spec, chosen_on[label], out=out, k=k, metric=metric, layer_by=way.choose_by, rule=way.rule,
-            rank=bool(choose_on), published=published_heads, workers=workers, **options,
-        )  # fmt: skip
+        found = way.grounding(spec, chosen_on[label], out=out, k=k, workers=workers, **options)
         print(found.said)
         study = Refinement(model=spec, data=held_out[label], max_new_tokens=tokens, **options)
         weights = {f"w = {weight:g}": ScalingVis(weight) for weight in WEIGHTS}
@@ -78,6 +68,12 @@ def main(
         tested = study.replace(data=samples, read_layer=found.read_layer)
         results.append(Grid(tested, method=methods(found, scaling, crop)).run(out, workers=workers))
     show(RefinementResult.join(results), out)
+
+
+def check_answers(label: str, samples: list[Sample]) -> None:
+    """End the script where there is nothing to choose on, or no sample has an answer."""
+    if all(sample.answer is None for sample in samples):
+        raise SystemExit(f"{label}: methods are chosen on validation samples, and need answers.")
 
 
 def methods(found: Grounding, scaling: ScalingVis, crop: Literal["both", "crop"]) -> dict[str, Any]:

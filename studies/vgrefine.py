@@ -20,17 +20,15 @@ from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
-from interp.study import Grid, ModelSpec, Refinement, RefinementResult
-from interp.study.conventions import conventions, held_out_sets, paper_model
-from interp.study.refinement.method_choice import grounding
+from interp.paper_options import HeadChoice, HeadOptions
+from interp.study import Grid, Refinement, RefinementResult
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, n: int = 120, n_validation: int = 80, k: int | None = None,
-    layers: tuple[int, ...] = (), metric: str = "kl", choose_by: str = "", choose_on: tuple[str, ...] = (),
-    published_heads: str = "", paper: bool = False, tokens: int = 8, batch_size: int = 8, device: str = "cpu",
-    dtype: str = "float32",
+    layers: tuple[int, ...] = (), way: HeadOptions = HeadChoice(), tokens: int = 8,  # noqa: B008
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Answer with and without VGRefine.
 
@@ -44,28 +42,19 @@ def main(
         n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
         layers: The masked layers; by default the published or the chosen one.
-        metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
-        choose_by: The metric that chooses the layer; by default ar, with --paper kl (the lowest).
-        choose_on: Data to choose heads and layer on for all of --data; by default each one's own validation split.
-        published_heads: A published set to take for a copy of its checkpoint: huatuogpt-vision-7b.
-        paper: Choose as the paper does; Qwen models get the official code's limits of pixels.
+        way: Whether as the paper does, and what heads and layer are chosen on.
         tokens: The maximum number of tokens of an answer.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    spec = paper_model(ModelSpec(model, device=device, dtype=dtype), paper)
-    way = conventions(paper, choose_by=choose_by)
-    reference = spec if paper and not published_heads else None
-    held_out = held_out_sets(data, choose_on, n=n_validation, seed=seed, paper_model=reference)
+    spec = way.model(model, device=device, dtype=dtype)
+    held_out = way.held_out(data, spec, n=n_validation, seed=seed)
     results = []
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
         options: dict[str, Any] = {"seed": seed, "batch": batch_size}
-        found = grounding(
-            spec, held_out.get(label), out=out, k=k, metric=metric, layer_by=way.choose_by, rule=way.rule,
-            rank=bool(choose_on), published=published_heads, workers=workers, **options,
-        )  # fmt: skip
+        found = way.grounding(spec, held_out.get(label), out=out, k=k, workers=workers, **options)
         print(found.said, end="\n\n")
         options |= {"data": samples, "read_layer": found.read_layer}
         study = Refinement(model=spec, max_new_tokens=tokens, **options)

@@ -24,8 +24,8 @@ ORGANISM = """These are not the paper's numbers. The model is a bundled model or
 toolkit: it shows that every script runs, and says nothing about a medical model. Name models and data to reproduce the
 paper: interp reproduce --model … --vgmed … --coco …."""
 OTHER_DATA = "bundled samples, not the paper's data"
-MODELS = """Nothing is downloaded here but a model that you name by its hub id. How each of the paper's models loads, and
-how large it is: docs/models.md. Which licences hold for the data is for you to read."""
+MODELS = """Nothing is downloaded here but a model that you name by its hub id. How each of the paper's models loads,
+and how large it is: docs/models.md. Which licences hold for the data is for you to read."""
 PAPERS = """Quoted from the paper, on its models and data. Nothing of it was measured here."""
 
 

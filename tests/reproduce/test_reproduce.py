@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from interp.cli import main
 from interp.errors import RunError
+from interp.paper_options import HeadChoice, PaperChoice
 from interp.reproduce import DATA, FIGURES, Request, Session, figures_named, scripts_folder, write_index
 from tests.studies.scripts import STUDIES, script
 
@@ -24,6 +26,7 @@ with (known.out / "calls.txt").open("a") as calls:
 {rest}
 """
 PAGE = '(known.out / "{page}").write_text("a page")'
+OPTIONS = {"PaperOptions": fields(PaperChoice), "HeadOptions": fields(HeadChoice)}
 ENDINGS = {
     "fig1_attention_maps": PAGE.format(page="fig1.html"),
     "fig3_layer_sweep": 'print("error: no such model, or so.", file=sys.stderr); sys.exit(2)',
@@ -146,7 +149,8 @@ def test_a_real_script_leaves_its_page_beside_the_papers_tables(tmp_path: Path) 
 def test_every_script_of_the_registry_takes_what_it_is_given() -> None:
     """Each option of a figure is a parameter of its script's main; its page is the one the script names."""
     for figure in (one for one in FIGURES if (STUDIES / f"{one.script}.py").is_file()):
-        taken = set(script(figure.script).main.__annotations__)
+        annotations = script(figure.script).main.__annotations__
+        taken = set(annotations) | {one.name for one in OPTIONS.get(annotations.get("way", ""), ())}
         wanted = {"out", "data"} | {option.replace("-", "_") for option in figure.n}
         wanted |= {"paper"} if figure.paper_mode else set()
         wanted |= {"choose_on", "published_heads"} if figure.chooses else set()

@@ -20,6 +20,7 @@ from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.inputs.sample import Sample
 from interp.metrics import attention_ratio
+from interp.paper_options import PaperChoice
 from interp.tracing import load
 from tests.studies.scripts import STUDIES, script
 
@@ -139,7 +140,7 @@ def test_figure_3_is_one_grid_of_models_data_and_kinds(
 
 
 def test_figure_3_in_the_papers_way_draws_kl_itself(vgmed: Path, tmp_path: Path) -> None:
-    script("fig3_layer_sweep").main(data=(str(vgmed),), out=tmp_path, n=4, paper=True)
+    script("fig3_layer_sweep").main(data=(str(vgmed),), out=tmp_path, n=4, way=PaperChoice(paper=True))
     runs = [json.loads(file.read_text()) for file in tmp_path.glob("layer-sweep-*/study.json")]
     assert {(tuple(run["metrics"]), run["rule"]) for run in runs} == {
         (("ar", "kl", "js", "kl_gain"), "stretch")

@@ -101,5 +101,7 @@ def test_the_papers_way_needs_data_to_choose_on() -> None:
     assert stand_in.fingerprint == named("natural", split="validation", n=3).fingerprint
     published = ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-7B-hf")
     assert held_out_sets(("medical",), n=3, paper_model=published)["medical"].name == "medical"
-    with pytest.raises(StudyError, match="chooses heads and layer on COCO.*a/model.*--choose-on COCO_FOLDER"):
+    with pytest.raises(
+        StudyError, match=r"chooses heads and layer on COCO.*a/model.*--choose-on COCO_FOLDER"
+    ):
         held_out_sets(("medical",), n=3, paper_model=ModelSpec("a/model"))

@@ -187,10 +187,10 @@ def test_heads_and_layer_are_found_on_validation_samples(tmp_path: Path) -> None
 def layer_of_lowest_kl(data: Samples) -> int:
     """The paper's choice by its official formula, in numpy: Σ G ln(G/Â), both clipped to [1e-12, 1]."""
     maps, means = Attention(relative_to=GENERIC_PROMPT)(load("organism"), list(data)), []
-    for sample, found, tokens in zip(data, maps, maps.tokens, strict=True):
-        (width, height), (rows, columns) = sample.sizes[0], tokens.grid
+    for one, found, tokens in zip(data, maps, maps.tokens, strict=True):
+        (width, height), (rows, columns) = one.sizes[0], tokens.grid
         inside = np.zeros((rows, columns))
-        for box in sample.boxes:
+        for box in one.boxes:
             x, y = columns / width, rows / height
             left, top = int(np.floor(box.x0 * x)), int(np.floor(box.y0 * y))
             right, bottom = (int(np.ceil(edge)) for edge in (box.x1 * x, box.y1 * y))
@@ -204,13 +204,13 @@ def layer_of_lowest_kl(data: Samples) -> int:
 def test_published_heads_are_for_their_checkpoint_or_whoever_says_so(tmp_path: Path) -> None:
     copy = tmp_path / "HuatuoGPT-Vision-7B-hf"
     copy.mkdir()
-    with pytest.raises(StudyError, match="nothing else says that .*: --published-heads huatuogpt-vision-7b"):
+    with pytest.raises(StudyError, match=r"nothing else says that .*: --published-heads huatuogpt-vision-7b"):
         grounding(ModelSpec(str(copy)), None)
     found = grounding(ModelSpec(str(copy)), None, published="huatuogpt-vision-7b", k=5)
     assert (len(found.heads), found.layer) == (5, 16)
     with pytest.raises(StudyError, match="heads are published for huatuogpt-vision-7b; got 'huatuo'"):
         grounding(ModelSpec(str(copy)), None, published="huatuo")
-    with pytest.raises(StudyError, match="either ranked or published; got rank=True and published="):
+    with pytest.raises(StudyError, match=r"either ranked or published; got rank=True and published="):
         grounding(ModelSpec(str(copy)), None, published="huatuogpt-vision-7b", rank=True)
     with pytest.raises(StudyError, match="ranked on validation samples, and there are none"):
         grounding(ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-7B-hf"), None, rank=True)

@@ -1,0 +1,81 @@
+"""The options of scripts that say whether they do as the paper does, and what heads and layers are chosen on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from interp.study.conventions import Conventions, conventions, held_out_sets, paper_model
+from interp.study.model_spec import ModelSpec
+
+if TYPE_CHECKING:
+    from interp.data import Samples
+    from interp.study.refinement.method_choice import Grounding
+
+__all__ = ["HeadChoice", "HeadOptions", "PaperChoice", "PaperOptions"]
+
+
+@dataclass(frozen=True)
+class PaperChoice:
+    """The paper's way, or ours.
+
+    Attributes:
+        paper: Do as the paper and its code do: KL, the layer where it is lowest, boxes stretched over the grid, and the
+            official code's limits of pixels for Qwen models.
+        choose_by: The metric that chooses a layer, by its own direction; by default ar, with --paper kl.
+        rule: When a token belongs to a box; by default touch, with --paper stretch.
+    """
+
+    paper: bool = False
+    choose_by: str = ""
+    rule: str = ""
+
+    def conventions(self, **given: Any) -> Conventions:
+        """What is given by name, else by these options, else the paper's or ours."""
+        return conventions(self.paper, choose_by=self.choose_by, rule=self.rule, **given)
+
+    def model(self, name: str, **options: Any) -> ModelSpec:
+        """The model, with the official code's limits of pixels where they hold; options as for `ModelSpec`."""
+        return paper_model(ModelSpec(name, **options), self.paper)
+
+
+@dataclass(frozen=True)
+class HeadChoice(PaperChoice):
+    """The same, with what VGRefine's heads and layer are chosen on.
+
+    Attributes:
+        choose_on: Data to choose heads and layer on for all of --data, as the paper does on COCO; by default each
+            one's own validation split. --paper needs it where no heads are published.
+        published_heads: A published set to take for a copy of its checkpoint: huatuogpt-vision-7b.
+        metric: The metric that ranks heads: a short name of interp.metrics.METRICS.
+    """
+
+    choose_on: tuple[str, ...] = ()
+    published_heads: str = ""
+    metric: str = "kl"
+
+    def held_out(
+        self, data: Sequence[str], model: ModelSpec, *, n: int | None, seed: int
+    ) -> dict[str, Samples]:
+        """The samples to choose on, by the label of the data they are chosen for; as `held_out_sets`."""
+        reference = model if self.paper and not self.published_heads else None
+        return held_out_sets(data, self.choose_on, n=n, seed=seed, paper_model=reference)
+
+    def grounding(self, model: ModelSpec, validation: Samples | None, **options: Any) -> Grounding:
+        """The heads and the layer for VGRefine; options as for `grounding`."""
+        from interp.study.refinement.method_choice import grounding
+
+        way = self.conventions()
+        return grounding(
+            model, validation, metric=self.metric, layer_by=way.choose_by, rule=way.rule, rank=bool(self.choose_on),
+            published=self.published_heads, **options,
+        )  # fmt: skip
+
+
+PaperOptions = Annotated[PaperChoice, tyro.conf.OmitArgPrefixes]
+"""The parameter `way` of a `main`: the options --paper, --choose-by and --rule."""
+HeadOptions = Annotated[HeadChoice, tyro.conf.OmitArgPrefixes]
+"""The same with --choose-on, --published-heads and --metric."""
