@@ -24,7 +24,7 @@ from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
 from interp.paper_options import HeadChoice, HeadOptions
-from interp.study import Grid, Refinement, RefinementResult
+from interp.study import Grid, ModelSpec, Refinement, RefinementResult
 from interp.study.model_spec import is_organism
 from interp.study.refinement.method_choice import Grounding
 from interp.study.refinement.parameter_sweeps import fixed_values, write_sweeps
@@ -64,20 +64,26 @@ def main(
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    spec, results = way.model(model, device=device, dtype=dtype), []
-    usual = ORGANISM if is_organism(spec) else PAPER
+    spec, results, fixed = way.model(model, device=device, dtype=dtype), [], dict[str, float]()
     held_out = way.held_out(data, spec, n=n_validation, seed=seed)
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
-        found = way.grounding(
-            spec, held_out.get(label), out=out, workers=workers, seed=seed, batch=batch_size
-        )
+        more: dict[str, Any] = {"seed": seed, "batch": batch_size}
+        found = way.grounding(spec, held_out.get(label), out=out, workers=workers, **more)
         print(f"{found.said}\n")
-        study = Refinement(model=spec, data=samples, max_new_tokens=tokens, seed=seed, batch=batch_size)
+        study = Refinement(model=spec, data=samples, max_new_tokens=tokens, **more)
         options = {"layers": layers or (found.layer,), "variant": way.conventions(variant=variant).variant}
-        methods, fixed = cells(found, k or usual[0], p or usual[1], options, sweeps)
+        methods, fixed = cells(found, *numbers(spec, k, p), options, sweeps)
         results.append(Grid(study, method=methods).run(out, workers=workers))
     show(RefinementResult.join(results), fixed, out)
+
+
+def numbers(
+    model: ModelSpec, k: tuple[int, ...], p: tuple[float, ...]
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The numbers of heads and the percentiles: those given, else the paper's, or few for the organism."""
+    usual = ORGANISM if is_organism(model) else PAPER
+    return k or usual[0], p or usual[1]
 
 
 def cells(

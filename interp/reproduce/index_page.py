@@ -91,7 +91,7 @@ def _line(session: Session, figure: Figure, state: State) -> list[Any]:
 def _here(session: Session, figure: Figure, state: State) -> Markup:
     """A link to the page where it was made, else the state."""
     if state.outcome == "done":
-        return Markup('<a href="{}">{}</a>').format(figure.page, figure.page)
+        return Markup('<a href="{}">page</a>').format(figure.page)
     words: Any = bold(state.outcome) if state.outcome in ("failed", "missing") else state.outcome
     log = session.log(figure)
     said = Markup('<a href="logs/{}">what it printed</a>').format(log.name) if log.is_file() else ""

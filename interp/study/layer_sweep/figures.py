@@ -63,7 +63,8 @@ def _figure(result: Result, metric: str, choice: LayerChoice | None) -> go.Figur
     for model, place in places.items():
         if choice is not None and model in choice.layers:
             layer = choice.layers[model]
-            reference_line(figure, x=layer, text=f"layer {layer}", **place)
+            beside = "top right" if len(models) > 1 else "top"  # above it stands the model's name
+            reference_line(figure, x=layer, text=f"layer {layer}", at=beside, **place)
     title = {"text": plain(capital(METRICS[metric].label)), "x": 0, "xanchor": "left", "font": {"size": 16}}
     figure.update_xaxes(title_text="layer", **ticks_at(result.scores.layer))
     figure.update_yaxes(title_text=metric_axis(metric), title_font_size=12, col=1)
