@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from interp.study.conventions import Conventions, conventions, held_out_sets, paper_model
+from interp.errors import StudyError
+from interp.study.conventions import PAPER_PIXELS, Conventions, conventions, held_out_sets, paper_model
 from interp.study.model_spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -27,19 +28,37 @@ class PaperChoice:
             official code's limits of pixels for Qwen models.
         choose_by: The metric that chooses a layer, by its own direction; by default ar, with --paper kl.
         rule: When a token belongs to a box; by default touch, with --paper stretch.
+        pixels: The largest number of pixels of an image, for models in Qwen's layout; with several, a script of several
+            models runs each at every size, as appendix K compares sizes of images.
     """
 
     paper: bool = False
     choose_by: str = ""
     rule: str = ""
+    pixels: tuple[int, ...] = ()
 
     def conventions(self, **given: Any) -> Conventions:
         """What is given by name, else by these options, else the paper's or ours."""
         return conventions(self.paper, choose_by=self.choose_by, rule=self.rule, **given)
 
     def model(self, name: str, **options: Any) -> ModelSpec:
-        """The model, with the official code's limits of pixels where they hold; options as for `ModelSpec`."""
-        return paper_model(ModelSpec(name, **options), self.paper)
+        """The model, with the official code's limits of pixels where they hold; options as for `ModelSpec`.
+
+        Raises:
+            StudyError: Several sizes, for a script of one model.
+        """
+        if len(self.pixels) > 1:
+            raise StudyError(f"this script runs one model, so --pixels takes one number; got {self.pixels}.")
+        return self.models([name], **options)[0]
+
+    def models(self, names: Sequence[str], **options: Any) -> list[ModelSpec]:
+        """The models, each at every size of `pixels`."""
+        found = []
+        for spec in (ModelSpec(name, **options) for name in names):
+            sizes = [{**PAPER_PIXELS, "max_pixels": size} for size in self.pixels]
+            sized = [replace(spec, processor=size) for size in sizes]
+            found += sized or [paper_model(spec, self.paper)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -76,6 +95,6 @@ class HeadChoice(PaperChoice):
 
 
 PaperOptions = Annotated[PaperChoice, tyro.conf.OmitArgPrefixes]
-"""The parameter `way` of a `main`: the options --paper, --choose-by and --rule."""
+"""The parameter `way` of a `main`: the options --paper, --choose-by, --rule and --pixels."""
 HeadOptions = Annotated[HeadChoice, tyro.conf.OmitArgPrefixes]
 """The same with --choose-on, --published-heads and --metric."""

@@ -48,7 +48,7 @@ def main(
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    specs = [way.model(one, device=device, dtype=dtype) for one in words(model)]
+    specs = way.models(words(model), device=device, dtype=dtype)
     rule, by = way.conventions().rule, way.conventions().choose_by
 
     def run(read: dict[str, Samples], indicator: Attention) -> Result:

@@ -55,7 +55,7 @@ def main(
         shard: "i/n" computes part i of n, for one of several machines; `interp merge` joins their --out.
     """
     part = as_part(shard)
-    specs = [way.model(one, device=device, dtype=dtype) for one in words(model)]
+    specs = way.models(words(model), device=device, dtype=dtype)
     chosen = way.conventions(metrics=metrics)
 
     def run(cells: dict[str, Samples]) -> Result:

@@ -49,7 +49,7 @@ def main(
     """
     source = way.conventions(variant=variant).variant
     read, results = sets(data, n=n, seed=seed, needed=True), []
-    for spec in (way.model(one, device=device, dtype=dtype) for one in words(model)):
+    for spec in way.models(words(model), device=device, dtype=dtype):
         held_out = way.held_out(data, spec, n=n_validation, seed=seed)
         for label, samples in read.items():
             options: dict[str, Any] = {"seed": seed, "batch": batch_size}

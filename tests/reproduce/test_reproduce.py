@@ -56,7 +56,7 @@ def index(out: Path) -> str:
     return re.sub(r"\s+", " ", page[page.index("<main") : page.index("</main")])
 
 
-def test_one_failure_does_not_stop_the_others_and_is_on_the_index(
+def test_one_failure_does_not_stop_the_others(
     stand_ins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -76,7 +76,7 @@ def test_one_failure_does_not_stop_the_others_and_is_on_the_index(
     assert "ZeroDivisionError" in (out / "logs" / "figD1.txt").read_text()
 
 
-def test_the_same_command_goes_on_and_other_arguments_begin_anew(stand_ins: Path, tmp_path: Path) -> None:
+def test_the_same_command_goes_on_where_it_stopped(stand_ins: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     command = ["reproduce", "--studies", str(stand_ins), "--out", str(out), "--only", "fig1", "figD1"]

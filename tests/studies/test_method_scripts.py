@@ -86,7 +86,7 @@ def accuracy(out: Path, k: int, percentile: float) -> float:
     return 100 * float(np.mean(rows["correct_after"].to_pylist()))
 
 
-def test_the_papers_sweeps_are_a_cross_in_the_grid_in_its_own_variant(tmp_path: Path) -> None:
+def test_the_papers_sweeps_are_a_cross_in_the_grid(tmp_path: Path) -> None:
     script("table4_ablation").main(**FEW, out=tmp_path, k=(1, 2, 3), p=(40, 50), sweeps=True, way=PAPER)
     ran = methods(tmp_path).values()
     assert sorted((len(one["heads"]), one["percentile"]) for one in ran) == [

@@ -14,8 +14,10 @@ from interp.conformance.tiny import tiny
 from interp.data import named
 from interp.errors import DataError, StudyError
 from interp.inputs.sample import Sample
+from interp.paper_options import PaperChoice
 from interp.study import PAPER_PIXELS, ModelSpec, paper_model
 from interp.study.conventions import OURS, PAPER, conventions, held_out_sets
+from interp.study.model_spec import model_label
 
 
 def test_what_is_given_wins_over_both_ways() -> None:
@@ -68,6 +70,19 @@ def test_the_limits_give_the_grid_of_the_resizing_rule(tmp_path: Path) -> None:
     assert tokens.n * cell**2 <= 50176
     small = _encoded(ModelSpec(str(tmp_path), processor=PAPER_PIXELS), 4 * cell, 3 * cell)
     assert tuple(small.grid) == (3, 4)  # within the limits nothing changes
+
+
+def test_a_model_runs_at_every_size_that_is_asked() -> None:
+    """Appendix K compares sizes of images; labels tell them apart."""
+    sizes = PaperChoice(pixels=(50176, 200704)).models(["a", "b"], device="cuda")
+    assert [(one.id, one.processor["max_pixels"]) for one in sizes if isinstance(one.processor, dict)] == [
+        ("a", 50176), ("a", 200704), ("b", 50176), ("b", 200704),
+    ]  # fmt: skip
+    assert model_label(sizes[1]) == "a, max_pixels=200704 min_pixels=784"
+    assert PaperChoice().models(["organism"]) == [ModelSpec("organism")]
+    assert PaperChoice(pixels=(12544,)).model("a").processor == {"max_pixels": 12544, "min_pixels": 784}
+    with pytest.raises(StudyError, match=r"runs one model, so --pixels takes one number; got \(1, 2\)"):
+        PaperChoice(pixels=(1, 2)).model("a")
 
 
 def _encoded(spec: ModelSpec, width: int, height: int) -> Any:

@@ -201,7 +201,7 @@ def layer_of_lowest_kl(data: Samples) -> int:
     return int(np.mean(means, axis=0).argmin())
 
 
-def test_published_heads_are_for_their_checkpoint_or_whoever_says_so(tmp_path: Path) -> None:
+def test_published_heads_are_for_their_checkpoint_alone(tmp_path: Path) -> None:
     copy = tmp_path / "HuatuoGPT-Vision-7B-hf"
     copy.mkdir()
     with pytest.raises(StudyError, match=r"nothing else says that .*: --published-heads huatuogpt-vision-7b"):
