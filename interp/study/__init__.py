@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from interp.study.benchmark.paper_tables import PaperTable, paper_table
+from interp.study.benchmark.result import BenchmarkResult
+from interp.study.benchmark.study import Benchmark
 from interp.study.compare import compare, compare_groups
 from interp.study.first_look.look import Look, look
 from interp.study.grid import Grid
@@ -31,6 +34,8 @@ from interp.study.study import Study
 from interp.study.task import StudyTask
 
 __all__ = [
+    "Benchmark",
+    "BenchmarkResult",
     "Cell",
     "Flow",
     "Grid",
@@ -51,6 +56,7 @@ __all__ = [
     "Look",
     "Matched",
     "ModelSpec",
+    "PaperTable",
     "ReasoningSweep",
     "Refinement",
     "RefinementResult",
@@ -67,6 +73,7 @@ __all__ = [
     "lesion_hits",
     "look",
     "matched",
+    "paper_table",
     "published_heads",
     "stratified",
 ]

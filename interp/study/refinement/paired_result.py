@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -170,11 +170,14 @@ def costs(cells: Sequence[GridCell]) -> pd.DataFrame:
 class PairedResult(GridResult):
     """The result of a study that answers every sample twice, before and after a change, or of a grid over one.
 
-    Its runs have a table `scores` of (index, measure, when, value), when "before" or "after".
+    Its runs have a table `scores` of (index, measure, when, value), when "before" or "after"; and `samples` has
+    `text_before` and `text_after`.
     """
 
-    marks: ClassVar[Collection[str]] = MARKS
-    """The measures that are 1 for right and 0 for wrong, whose flips are counted."""
+    @property
+    def marks(self) -> Collection[str]:
+        """The measures that are 1 for right and 0 for wrong, whose flips are counted."""
+        return MARKS
 
     @property
     def measure_names(self) -> Mapping[str, str]:
@@ -194,6 +197,20 @@ class PairedResult(GridResult):
     def is_plain(self, cell: GridCell) -> bool:
         """Whether nothing changes between before and after, so that there is nothing to test."""
         return bool(cell.study.method == PLAIN)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per (axes…, sample, group, when), when "before" or "after": the text and every measure."""
+        keys = [*self.axes, "index"]
+        parts = []
+        for when in TIMES:
+            values = self.pairs.pivot(index=keys, columns="measure", values=when).reset_index()
+            texts = pd.DataFrame(self.samples[[*keys, "sample", "group"]])
+            texts = texts.assign(text=self.samples[f"text_{when}"], when=when, place=range(len(texts)))
+            parts.append(texts.merge(values, on=keys, how="left"))
+        both = pd.concat(parts).sort_values("place", kind="stable", ignore_index=True)
+        measures = [name for name in self.measure_names if name in both]
+        return both.reindex(columns=[*self.axes, "sample", "group", "when", "text", *measures])
 
     @cached_property
     def pairs(self) -> pd.DataFrame:

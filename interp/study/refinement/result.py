@@ -13,9 +13,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.study.head_ranking.head_set import HeadSet
-from interp.study.refinement.method_comparison import MEASURES
 from interp.study.refinement.paired_result import MANY, PairedResult, methods_table
-from interp.study.refinement.task import TIMES, references
+from interp.study.refinement.task import references
 from interp.study.result import counted, stored_tokens
 from interp.study.runs import GridCell
 
@@ -100,20 +99,6 @@ class RefinementResult(PairedResult):
 
     cells: tuple[RefinementCell, ...]
     cell_type = RefinementCell
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """One row per (axes…, sample, group, when), when "before" or "after": the text and every measure."""
-        keys = [*self.axes, "index"]
-        parts = []
-        for when in TIMES:
-            values = self.pairs.pivot(index=keys, columns="measure", values=when).reset_index()
-            texts = pd.DataFrame(self.samples[[*keys, "sample", "group"]])
-            texts = texts.assign(text=self.samples[f"text_{when}"], when=when, place=range(len(texts)))
-            parts.append(texts.merge(values, on=keys, how="left"))
-        both = pd.concat(parts).sort_values("place", kind="stable", ignore_index=True)
-        measures = [name for name in MEASURES if name in both]
-        return both.reindex(columns=[*self.axes, "sample", "group", "when", "text", *measures])
 
     @cached_property
     def parameters(self) -> pd.DataFrame:
