@@ -224,13 +224,14 @@ def _of_images(datasets: Any, kind: Any) -> bool:
 
 
 def _dataset_rows(datasets: Any, source: Any, images: Sequence[str], path: Path) -> Iterator[Row]:
-    """Rows whose images are not read yet; classes by name."""
+    """Rows whose images are not read yet, and None where there is none; classes by name."""
     source = source.with_format(None)
     others = [one for one in source.column_names if one not in images]
     classes = {
         one: source.features[one] for one in others if isinstance(source.features[one], datasets.ClassLabel)
     }
     encoded = {one: _undecoded(datasets, source, one) for one in images}
+    empties = {one: _empty_cells(held, one) for one, held in encoded.items()}
     plain_ones = source.select_columns(others) if others else None
     empty: Iterator[dict[str, Any]] = ({} for _ in range(len(source)))
     for number, row in enumerate(plain_ones if plain_ones is not None else empty):
@@ -238,8 +239,27 @@ def _dataset_rows(datasets: Any, source: Any, images: Sequence[str], path: Path)
         for one, kind in classes.items():
             values[one] = None if values[one] is None or values[one] < 0 else kind.int2str(values[one])
         for one, held in encoded.items():
-            values[one] = _cells(held, number, one, f"{shown(path)}, row {number}, {one}")
+            name = f"{shown(path)}, row {number}, {one}"
+            values[one] = None if number in empties[one] else _cells(held, number, one, name)
         yield Row(path, number, values, "row")
+
+
+def _empty_cells(held: Any, column: str) -> frozenset[int]:
+    """The rows without an image in a column of one image a row; no image is read for it."""
+    if not hasattr(held.features[column], "decode"):
+        return frozenset()
+    found = [
+        chunk.is_null().to_numpy(zero_copy_only=False)
+        | np.logical_and.reduce(
+            [chunk.field(name).is_null().to_numpy(zero_copy_only=False) for name in ("bytes", "path")]
+        )
+        for chunk in held.data.column(column).chunks
+    ]
+    at = set(np.flatnonzero(np.concatenate(found)).tolist()) if found else set[int]()
+    order = getattr(held, "_indices", None)  # of a data set whose rows were selected or shuffled
+    if order is None:
+        return frozenset(at)
+    return frozenset(i for i, place in enumerate(order.column(0).to_pylist()) if place in at)
 
 
 def _undecoded(datasets: Any, source: Any, column: str) -> Any:
