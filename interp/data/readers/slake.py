@@ -149,7 +149,9 @@ class _Reading:
                     **{key: value for key, value in row.values.items() if key not in READ},
                     "label": ", ".join(chosen) or None,
                     "regions": {label: [list(box) for box in boxes] for label, boxes in found.items()},
-                    "benchmark": "SLAKE", "kind": kind, "split": self.split,
+                    "benchmark": "SLAKE",
+                    "kind": kind,
+                    "split": self.split,
                 },
                 id=f"{self.split}:{row.values.get('qid', row.number)}",
                 masks=[

@@ -67,18 +67,15 @@ def _divided(result: PairedResult, key: str) -> list[GridCell]:
 def pooled(result: PairedResult, over: str, measure: str) -> list[tuple[dict[str, str], pd.DataFrame]]:
     """The rows of each table line: labels, and before, after, group and stratum of each marked sample.
 
-    Over "data" the cells of one model and method are one line, and groups of different data sets are different groups.
+    The data sets of one model and method are one line; groups of different data sets are different groups.
     """
     lines: dict[tuple[str, ...], list[pd.DataFrame]] = {}
-    axes = [axis for axis in result.axes if axis != over]
+    axes = [axis for axis in result.axes if axis != "data"]
     for cell in _divided(result, over):
         own = _measured(result, cell, measure)
-        if over == "data":
-            own = own.assign(
-                stratum=cell.labels["data"], group=cell.labels["data"] + ": " + own.group.astype(str)
-            )
-        else:
-            own = own.assign(stratum=own["index"].map(_values(cell, over)))
+        data = cell.labels["data"]
+        stratum = data if over == "data" else own["index"].map(_values(cell, over))
+        own = own.assign(stratum=stratum, group=data + ": " + own.group.astype(str))
         own = where(own, own.before.notna() & own.after.notna())
         lines.setdefault(tuple(cell.labels[axis] for axis in axes), []).append(own)
     return [(dict(zip(axes, key, strict=True)), below(parts)) for key, parts in lines.items()]

@@ -31,6 +31,7 @@ from interp.report.tables import count, listed, number, p_value, rows, varying
 from interp.study.benchmark.figures import figures
 from interp.study.benchmark.paper_tables import PaperTable
 from interp.study.benchmark.rows import SIZES, cell_text
+from interp.study.benchmark.scoring import about, label
 from interp.study.benchmark.texts import (
     AVERAGES,
     BY,
@@ -255,10 +256,8 @@ def _scorers(result: BenchmarkResult) -> dict[Any, Any]:
     """What each scorer does, and its settings."""
     found = {scorer.name: scorer for cell in result.cells for scorer in cell.study.scorer}
     return {
-        join(capital(scorer.label), " ", code(name)): join(
-            scorer.about, Markup("<br>"), code(as_json(scorer))
-        )
-        for name, scorer in found.items()
+        capital(label(scorer)): join(about(scorer), Markup("<br>"), code(as_json(scorer)))
+        for scorer in found.values()
     }
 
 

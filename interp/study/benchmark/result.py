@@ -14,6 +14,7 @@ from interp.errors import StudyError
 from interp.study.benchmark.averages import averages, by, strata
 from interp.study.benchmark.paper_tables import PaperTable, paper_table
 from interp.study.benchmark.rows import answer_rows, rows_text
+from interp.study.benchmark.scoring import gives_marks, label
 from interp.study.dataframes import rows_of, where
 from interp.study.refinement.paired_result import MANY, PairedResult, methods_table
 from interp.study.refinement.result import varied
@@ -34,13 +35,20 @@ class BenchmarkResult(PairedResult):
 
     @property
     def marks(self) -> Collection[str]:
-        """The scorers that say right or wrong, 1 or 0; their flips are counted and tested."""
-        return {scorer.name for cell in self.cells for scorer in cell.study.scorer if scorer.marks}
+        """The scorers that said right or wrong, 1 or 0, of every answer; their flips are counted and tested."""
+        return self._marks
+
+    @cached_property
+    def _marks(self) -> frozenset[str]:
+        scores = self._frames("scores")
+        shares = set(where(scores, ~(scores.value.isna() | scores.value.isin((0.0, 1.0)))).measure)
+        own = (scorer for cell in self.cells for scorer in cell.study.scorer if gives_marks(scorer))
+        return frozenset(scorer.name for scorer in own) - shares
 
     @property
     def measure_names(self) -> Mapping[str, str]:
         """Each scorer's name → what tables call its mean; the first scorer's comes first."""
-        return {scorer.name: scorer.label for cell in self.cells for scorer in cell.study.scorer}
+        return {scorer.name: label(scorer) for cell in self.cells for scorer in cell.study.scorer}
 
     def is_plain(self, cell: GridCell) -> bool:
         """Whether the cell is of the model as it is."""
@@ -74,7 +82,7 @@ class BenchmarkResult(PairedResult):
         weights: Mapping[str, float] | None = None,
         level: float = 0.95,
     ) -> pd.DataFrame:
-        """Averages over benchmarks, or over the values of a field of `meta`, one row per (other axes…, average).
+        """Averages over benchmarks, or over the values of a field of `meta`, one row per (axes but data…, average).
 
         "micro" is the mean over all questions, so that large strata weigh more; "macro" the mean of the strata's means;
         "weighted" uses `weights`. The three differ by points where strata differ in size, so a table must say which.
@@ -86,8 +94,8 @@ class BenchmarkResult(PairedResult):
             level: Coverage of the intervals.
 
         Returns:
-            The axes, without `data` where it is averaged over, `average`, `n_strata`, `before`, `after`, `difference`,
-            `low`, `high` (whole groups resampled), `n`, `n_groups`, and `strata`, a text with each one's N.
+            The axes but `data`, whose questions are taken together, `average`, `n_strata`, `before`, `after`,
+            `difference`, `low`, `high` (whole groups resampled), `n`, `n_groups`, and `strata`, a text with each N.
 
         Raises:
             StudyError: No such field, weights that do not fit the strata, or an unknown measure.
@@ -108,7 +116,8 @@ class BenchmarkResult(PairedResult):
         pairs = where(self.pairs, self.pairs.measure == known)
         changed = where(pairs, (pairs.before != pairs.after) & pairs.before.notna() & pairs.after.notna())
         flip = [
-            "gained" if after > before else "lost" for before, after in zip(changed.before, changed.after, strict=True)
+            "gained" if after > before else "lost"
+            for before, after in zip(changed.before, changed.after, strict=True)
         ]
         keys = [*self.axes, "index"]
         found = changed[keys].assign(flip=flip).merge(self.samples, on=keys)
@@ -142,6 +151,7 @@ class BenchmarkResult(PairedResult):
         """The table as papers print it, in percent: a row per model and method, a column per stratum.
 
         Its first row is N, the marked questions of each stratum; its last columns are the averages "micro" and "macro".
+        Over a field of `meta` the questions of all data sets that have it are taken together.
 
         Args:
             over: "data", or a field of `meta`, such as "modality".

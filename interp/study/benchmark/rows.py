@@ -14,7 +14,7 @@ from interp.study.dataframes import records
 from interp.study.refinement.paired_result import PairedResult
 from interp.study.result import printed
 
-__all__ = ["AS_IT_IS", "MODEL", "SIZES", "answer_rows", "rows_text"]
+__all__ = ["AS_IT_IS", "MODEL", "SIZES", "answer_rows", "cell_text", "mean_rows", "rows_text"]
 
 MODEL = "model"
 AVERAGES = ("micro", "macro")
@@ -28,7 +28,7 @@ def answer_rows(result: PairedResult, over: str, measure: str) -> pd.DataFrame:
     lines: dict[str, dict[str, Any]] = {}
     sizes: dict[str, int] = {}
     means = averages(result, over, measure, None, 0.95)
-    plain = {tuple(cell.labels[axis] for axis in result.axes if axis != over) for cell in result.cells
+    plain = {tuple(cell.labels[axis] for axis in result.axes if axis != "data") for cell in result.cells
              if result.is_plain(cell)}  # fmt: skip
     for labels, own in pooled(result, over, measure):
         if own.empty:
@@ -48,7 +48,7 @@ def answer_rows(result: PairedResult, over: str, measure: str) -> pd.DataFrame:
 
 def _names(labels: dict[str, str], plain: bool) -> dict[str, str]:
     """When → the line's name; the plain model of several methods has one line."""
-    rest = [value for axis, value in labels.items() if axis not in ("model", "method", "data")]
+    rest = [value for axis, value in labels.items() if axis not in ("model", "method")]
     own = " · ".join([labels["model"], *rest])
     names = {"before": f"{own}, {AS_IT_IS}"}
     return names if plain else {**names, "after": f"{own}, {labels['method']}"}
@@ -71,3 +71,14 @@ def cell_text(cell: Any, whole: bool = False) -> str:
     if pd.isna(cell):
         return "–"
     return f"{int(cell):,}" if whole else number(float(cell), 1)
+
+
+def mean_rows(result: PairedResult, over: str = "data") -> pd.DataFrame:
+    """The table of the mean of all scorers, in percent: each answer counts by the mean of its scores.
+
+    As every scorer scores the same answers, it is the mean of their tables.
+    """
+    tables = [answer_rows(result, over, measure).set_index(MODEL) for measure in result.measure_names]
+    mean = sum(tables[1:], tables[0]) / len(tables)
+    mean.loc[SIZES] = tables[0].loc[SIZES]
+    return mean.reset_index()

@@ -9,10 +9,9 @@ from typing import Any
 
 from interp.errors import StudyError
 from interp.methods import Method, Plain
-from interp.metrics.scorers import Strict
+from interp.metrics.scorers import Scorer, Strict
 from interp.run import Workers
 from interp.study.benchmark.result import BenchmarkResult
-from interp.study.benchmark.scoring import Scorer
 from interp.study.benchmark.task import BenchmarkTask
 from interp.study.fields import as_tuple, field, whole_number
 from interp.study.model_spec import OpenModel

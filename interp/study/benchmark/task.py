@@ -79,8 +79,8 @@ class BenchmarkTask(StudyTask):
         """Rows of each sample; the costs of the change and of the plain model are listed beside the total."""
         study = self.study
         samples = [study.data[index] for index in indices]
-        needs = sorted({scorer.normalise for scorer in study.scorer if scorer.needs_log_probabilities})
-        key = f"plain {self._before} {needs} {indices}"
+        needs = [scorer for scorer in study.scorer if scorer.needs_log_probabilities]
+        key = f"plain {self._before} {[scorer.to_dict() for scorer in needs]} {indices}"
         with suitable_threads(self.mllm):
             before, paid = self._shelf.once(key, lambda: self._plain(samples, needs), lambda _: 0)
             after = self._changed(samples, needs) if study.changes else before
@@ -99,16 +99,16 @@ class BenchmarkTask(StudyTask):
     def _before(self) -> str:
         return digest(self._plainly())
 
-    def _plain(self, samples: list[Any], needs: Sequence[str]) -> _Answered:
+    def _plain(self, samples: list[Any], needs: Sequence[Any]) -> _Answered:
         if not self._warm:  # exclude the warm-up: the first pass of a process takes longer
             self._warm = True
             self._generated(billed(self.mllm, ProcessCache())[0], samples[:1], ())
         mllm, bill = billed(self.mllm, self._shelf)
         texts, cost = self._generated(mllm, samples, ())
-        options = {one: option_log_probabilities(mllm, samples, self.study.prompt, one) for one in needs}
+        options = {one.name: option_log_probabilities(mllm, samples, self.study.prompt, one) for one in needs}
         return _Answered(texts, options, cost + bill.found)
 
-    def _changed(self, samples: list[Any], needs: Sequence[str]) -> _Answered:
+    def _changed(self, samples: list[Any], needs: Sequence[Any]) -> _Answered:
         """The answers under the edits or the method."""
         study = self.study
         mllm, bill = billed(self.mllm, self._shelf)
@@ -121,7 +121,9 @@ class BenchmarkTask(StudyTask):
             texts, cost = tuple(answer.text for answer in found), found[0].cost
             edits = repeated(study.method, mllm, found) if needs else ()
         options = {
-            one: option_log_probabilities(mllm, samples, study.prompt, one, edits, study.labels["method"])
+            one.name: option_log_probabilities(
+                mllm, samples, study.prompt, one, edits, study.labels["method"]
+            )
             for one in needs
         }
         return _Answered(texts, options, cost + bill.found)

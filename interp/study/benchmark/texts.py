@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from interp.report.tables import count, listed
+from interp.study.benchmark.scoring import label
 
 if TYPE_CHECKING:
     from interp.study.benchmark.result import BenchmarkResult
@@ -54,7 +55,7 @@ def methods_text(result: BenchmarkResult) -> str:
     drawn = {study.decoding.temperature for study in studies}
     decoding = "greedily" if drawn == {0.0} else f"at temperature {listed(drawn)}, with seed {result.seed}"
     tokens = listed(study.max_new_tokens for study in studies)
-    scorers = listed(scorer.label for study in studies for scorer in study.scorer)
+    scorers = listed(label(scorer) for study in studies for scorer in study.scorer)
     n = len(result.samples) // max(len({(c.labels["model"], c.labels["method"]) for c in result.cells}), 1)
     changed = listed(cell.labels["method"] for cell in result.cells if cell.study.changes)
     parts = [

@@ -146,7 +146,7 @@ def test_options_have_the_log_probabilities_of_their_letters() -> None:
     mllm = wrap(*tiny("llava"))
     prompt = interp.Prompt(options="letters")
     data = [bundled("natural", n=1)[0].replace(options=["red", "blue"][:n], answer="red") for n in (2, 1)]
-    found = option_log_probabilities(mllm, data, prompt, "sum")
+    found = option_log_probabilities(mllm, data, prompt, OptionLogProbability())
     trace = mllm.trace(data, prompt=prompt)
     logits = trace.logits.values.astype(np.float64)
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -159,14 +159,14 @@ def test_options_have_the_log_probabilities_of_their_letters() -> None:
             assert own == pytest.approx([logs[place, ids[0]] for ids in letters], abs=1e-4)
         assert own is not None
         assert len(own) == len(one.options)
-    hidden = option_log_probabilities(mllm, data, prompt, "sum", HIDDEN)
+    hidden = option_log_probabilities(mllm, data, prompt, OptionLogProbability(), HIDDEN)
     assert not np.allclose(hidden[0], found[0])
 
 
 def test_options_need_edits_that_can_be_repeated(tmp_path: Path) -> None:
     study = benchmark(scorer=OptionLogProbability())
     with pytest.raises(StudyError, match=r"log-probabilities of options .* Swap has none to repeat"):
-        option_log_probabilities(None, [], study.prompt, "sum", None, "Swap")
+        option_log_probabilities(None, [], study.prompt, *study.scorer, None, "Swap")
 
 
 @pytest.mark.parametrize(
