@@ -21,6 +21,7 @@ EXTRAS = {
     "curation": "Krippendorff's alpha: how far raters agree",
     "data": "readers of NIfTI, DICOM, COCO masks and the hub's data sets",
     "dev": "tests, checks and notebooks",
+    "eval": "scores of open answers: BLEU, BERTScore",
     "explore": "the explorer in a browser",
     "gradients": "integrated gradients",
     "images": "figures as PNG and SVG",

@@ -60,7 +60,7 @@ def pmc_vqa(
         split: "train", "test", or "all".
         questions: "closed" or "all", which are the same here.
         version: "clean" is `test_clean.csv`, the 2,000 test questions that were checked by hand and that papers report;
-            "1" and "2" are the versions in full, 227,000 and 176,000 questions.
+            "1" and "2" are the versions in full, with 226,946 and 186,033 questions.
         images: The folder of the images; by default `images`, `figures` or `images_2` inside `folder`, whichever has
             the file.
         name: The name of the samples.

@@ -131,12 +131,7 @@ class _Reading:
         if file not in self.known:
             self.known[file] = self._found(row, Path(file))
         found = self.known[file]
-        text = f"{question} {answer or ''}"
-        chosen = [
-            label
-            for label in found
-            if self.regions == "all" or (self.regions == "named" and is_named(label, text))
-        ]
+        chosen = self._chosen(found, f"{question} {answer or ''}")
         listed = [box for label in chosen for box in found[label]]
         return [
             Sample(
@@ -161,6 +156,12 @@ class _Reading:
                 ],
             )
         ]
+
+    def _chosen(self, found: Mapping[str, Any], text: str) -> list[str]:
+        """The labels of an image whose boxes a sample has."""
+        if self.regions == "named":
+            return [label for label in found if is_named(label, text)]
+        return list(found) if self.regions == "all" else []
 
     def _found(self, row: Row, image: Path) -> dict[str, list[Any]]:
         """Label → boxes (x0, y0, x1, y1) of an image."""
