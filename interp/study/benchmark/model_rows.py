@@ -126,7 +126,9 @@ def show(
     """
     print(result.table(), end="\n\n")
     if any(is_organism(cell.study.model) for cell in result.cells):
-        print("These are numbers of a bundled organism: they say nothing about the paper's models.", end="\n\n")
+        print(
+            "These are numbers of a bundled organism: they say nothing about the paper's models.", end="\n\n"
+        )
     for measure in result.measures[1:]:
         print(rows_text(result.rows(measure=measure), f"{result.measure_names[measure]}, %"), end="\n\n")
     for key in (key for key in by if key in result.strata()):

@@ -46,7 +46,9 @@ class PaperTable:
         """The table with its source and its note, as text."""
         table = Table(title=Text(f"Published, table {self.name}: {self.title}"), title_justify="left")
         for place, name in enumerate(self.frame.columns):
-            table.add_column(Text(str(name)), justify="left" if place < self.n_labels else "right", no_wrap=not place)
+            table.add_column(
+                Text(str(name)), justify="left" if place < self.n_labels else "right", no_wrap=not place
+            )
         for row in self.frame.itertuples(index=False):
             table.add_row(*(Text(cell_text(cell)) for cell in row))
         note = [f"Does not add up, or is weighted: {self.note}."] if self.note else []
