@@ -1,7 +1,8 @@
 """Table 2: the five Health & Medicine subjects of MMMU, models as they are and under VGRefine.
 
     python studies/table2_mmmu.py
-    python studies/table2_mmmu.py --model FreedomIntelligence/HuatuoGPT-Vision-7B-hf --device cuda --data mmmu:FOLDER
+    python studies/table2_mmmu.py --model FreedomIntelligence/HuatuoGPT-Vision-7B-hf --device cuda --n None \
+        --data mmmu:FOLDER
 
 Multiple-choice questions with lettered options; by default the test split, whose answers are public since 2026, as the
 paper's average is weighted by its size. Without data it runs on the organism and on bundled data, which have no
@@ -17,10 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 from interp.cli import WorkerOptions, run_script
-from interp.data.open import sets
 from interp.metrics.scorers import HuatuoCompat, OptionLogProbability, Strict
 from interp.study import Benchmark, ModelSpec
-from interp.study.benchmark.model_rows import baselines, joined_rows, refined_row, show
+from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
 
 SCORERS = {"strict": Strict(), "huatuo": HuatuoCompat(), "options": OptionLogProbability()}
 
@@ -28,8 +28,8 @@ SCORERS = {"strict": Strict(), "huatuo": HuatuoCompat(), "options": OptionLogPro
 def main(
     model: str = "organism", data: tuple[str, ...] = ("medical",), out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, baseline: tuple[str, ...] = (), answers_only: tuple[str, ...] = (),
-    split: str = "test", choose_on: str = "natural", n: int | None = 64, n_validation: int = 40, k: int | None = None,
-    layers: tuple[int, ...] = (), tokens: int = 8,
+    split: tuple[str, ...] = ("test",), choose_on: str = "natural", n: int | None = 64,
+    n_validation: int = 40, k: int | None = None, layers: tuple[int, ...] = (), tokens: int = 8,
     scorer: Literal["strict", "huatuo", "options"] = "strict", batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip
@@ -43,7 +43,7 @@ def main(
         workers: How many workers compute, and where.
         baseline: Other models, which answer as they are.
         answers_only: Models that are opened without a map, only to answer.
-        split: The split to report on: test, validation, train or all.
+        split: The split to report on, one for all data or one for each: test, validation, train or all.
         choose_on: Data with boxes whose validation split heads and layer are chosen on; the paper takes COCO.
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
@@ -55,7 +55,7 @@ def main(
         device: Where models run.
         dtype: The models' floating-point type.
     """
-    samples = sets(data, split=split, n=n, seed=seed, needed=True)
+    samples = question_sets(data, split, n=n, seed=seed)
     places = {"device": device, "dtype": dtype}
     own, found = refined_row(
         ModelSpec(model, **places), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,

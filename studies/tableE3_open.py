@@ -1,7 +1,7 @@
 """Table E.3: open questions of VQA-RAD, SLAKE and PathVQA by BLEU-1, BERTScore and recall.
 
     python studies/tableE3_open.py
-    python studies/tableE3_open.py --model FreedomIntelligence/HuatuoGPT-Vision-7B-hf --device cuda --split all \
+    python studies/tableE3_open.py --model FreedomIntelligence/HuatuoGPT-Vision-7B-hf --device cuda --n None \
         --bert roberta-large --data vqa_rad,questions=open:FOLDER \
         slake,questions=open:FOLDER path_vqa,questions=open:FOLDER
 
@@ -9,8 +9,8 @@ Models as they are and under VGRefine, each scorer in a table, and the mean of t
 Without `--bert` BERTScore is left out, and so is the average, because it needs an encoder: a folder with
 `--bert-layer`, or an id in the hub's cache. The paper does not say which encoder it took. BLEU-1 needs the extra
 `eval`; where that is missing, recall stands alone. LLaVA-Med's recall rewards answers that repeat a word; `--clean`
-counts each word once. Without data it runs on the organism and on bundled closed questions, whose numbers are not the paper's. Runs are
-stored under `--out`, and the same command resumes them; `tableE3_open.html` is the result.
+counts each word once. Without data it runs on the organism and on bundled closed questions, whose numbers are not the
+paper's. Runs are stored under `--out`, and the same command resumes them; `tableE3_open.html` is the result.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from interp.cli import WorkerOptions, run_script
-from interp.data.open import sets
 from interp.metrics.scorers import BertScore, Bleu1, OpenRecall, Scorer
 from interp.study import Benchmark, BenchmarkResult, ModelSpec
-from interp.study.benchmark.model_rows import baselines, joined_rows, refined_row, show
+from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
 from interp.study.benchmark.rows import mean_rows, rows_text
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = ("medical",), out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, baseline: tuple[str, ...] = (), answers_only: tuple[str, ...] = (),
-    split: str = "test", choose_on: str = "natural", n: int | None = 40, n_validation: int = 40, k: int | None = None,
-    layers: tuple[int, ...] = (), bert: str = "", bert_layer: int | None = None, clean: bool = False, tokens: int = 32,
+    split: tuple[str, ...] = ("test",), choose_on: str = "natural", n: int | None = 40,
+    n_validation: int = 40, k: int | None = None, layers: tuple[int, ...] = (),
+    bert: str = "", bert_layer: int | None = None, clean: bool = False, tokens: int = 32,
     batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Score open answers, as the model is and under VGRefine.
@@ -43,7 +43,7 @@ def main(
         workers: How many workers compute, and where.
         baseline: Other models, which answer as they are.
         answers_only: Models that are opened without a map, only to answer.
-        split: The split to report on: test, validation, train or all.
+        split: The split to report on, one for all data or one for each: test, validation, train or all.
         choose_on: Data with boxes whose validation split heads and layer are chosen on; the paper takes COCO.
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
@@ -57,7 +57,7 @@ def main(
         device: Where models run.
         dtype: The models' floating-point type.
     """
-    samples = sets(data, split=split, n=n, seed=seed, needed=True)
+    samples = question_sets(data, split, n=n, seed=seed)
     places = {"device": device, "dtype": dtype}
     own, found = refined_row(
         ModelSpec(model, **places), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,

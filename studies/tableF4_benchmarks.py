@@ -1,8 +1,9 @@
 """Table F.4 on the benchmarks: VGRefine beside PAI, AdaptVis and ViCrop on four medical VQA sets.
 
     python studies/tableF4_benchmarks.py
-    python studies/tableF4_benchmarks.py --model FreedomIntelligence/HuatuoGPT-Vision-7B-hf --device cuda --split all \
-        --tokens 1 --data vqa_rad:FOLDER slake:FOLDER path_vqa:FOLDER pmc_vqa:FOLDER
+    python studies/tableF4_benchmarks.py --model FreedomIntelligence/HuatuoGPT-Vision-7B-hf --device cuda --tokens 1 \
+        --split all all test test --n None \
+        --data vqa_rad,closed=answer_type:FOLDER slake:FOLDER path_vqa:FOLDER pmc_vqa:FOLDER
 
 Every method has its published defaults and answers the same questions; differences are paired, with Holm's p over all
 lines and each pair of methods compared. Heads and the masked layer are those published, or chosen on the validation
@@ -17,15 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from interp.cli import WorkerOptions, run_script
-from interp.data.open import sets
 from interp.methods import PAI, AdaptVis, ViCrop
 from interp.study import Benchmark, ModelSpec
-from interp.study.benchmark.model_rows import joined_rows, refined_row, show
+from interp.study.benchmark.model_rows import joined_rows, question_sets, refined_row, show
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = ("medical",), out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, split: str = "test", choose_on: str = "natural", n: int | None = 40,
+    workers: WorkerOptions = 1, split: tuple[str, ...] = ("test",), choose_on: str = "natural", n: int | None = 40,
     n_validation: int = 40, k: int | None = None, layers: tuple[int, ...] = (), tokens: int = 8, batch_size: int = 8,
     device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
@@ -37,7 +37,7 @@ def main(
         out: Folder for runs and tableF4_benchmarks.html.
         seed: Draws the samples, and the groups of the bootstrap.
         workers: How many workers compute, and where.
-        split: The split to report on: test, validation, train or all.
+        split: The split to report on, one for all data or one for each: test, validation, train or all.
         choose_on: Data with boxes whose validation split heads and layer are chosen on; the paper takes COCO.
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
@@ -48,7 +48,7 @@ def main(
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    samples = sets(data, split=split, n=n, seed=seed, needed=True)
+    samples = question_sets(data, split, n=n, seed=seed)
     own, found = refined_row(
         ModelSpec(model, device=device, dtype=dtype), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,
         workers=workers, batch=batch_size,

@@ -17,16 +17,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from interp.cli import WorkerOptions, run_script
-from interp.data.open import BUNDLED, sets
+from interp.data.open import BUNDLED
 from interp.study import Benchmark, ModelSpec
-from interp.study.benchmark.model_rows import baselines, joined_rows, refined_row, show
+from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, baseline: tuple[str, ...] = (), answers_only: tuple[str, ...] = (),
-    split: str = "test", choose_on: str = "natural", n: int | None = 40, n_validation: int = 40, k: int | None = None,
-    layers: tuple[int, ...] = (), tokens: int = 8, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
+    split: tuple[str, ...] = ("test",), choose_on: str = "natural", n: int | None = 40,
+    n_validation: int = 40, k: int | None = None, layers: tuple[int, ...] = (), tokens: int = 8,
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Answer benchmarks with a larger model, as it is and under VGRefine at several layers.
 
@@ -38,7 +39,7 @@ def main(
         workers: How many workers compute, and where.
         baseline: Other models, which answer as they are.
         answers_only: Models that are opened without a map, only to answer.
-        split: The split to report on: test, validation, train or all.
+        split: The split to report on, one for all data or one for each: test, validation, train or all.
         choose_on: Data with boxes whose validation split heads and layer are chosen on; the paper takes COCO.
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
@@ -49,7 +50,7 @@ def main(
         device: Where models run.
         dtype: The models' floating-point type.
     """
-    samples = sets(data, split=split, n=n, seed=seed, needed=True)
+    samples = question_sets(data, split, n=n, seed=seed)
     places = {"device": device, "dtype": dtype}
     own, found = refined_row(
         ModelSpec(model, **places), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,

@@ -17,16 +17,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from interp.cli import WorkerOptions, run_script
-from interp.data.open import sets
 from interp.study import Benchmark, ModelSpec
-from interp.study.benchmark.model_rows import joined_rows, refined_row, show
+from interp.study.benchmark.model_rows import joined_rows, question_sets, refined_row, show
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = ("natural",), out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, pixels: tuple[int, ...] = (), split: str = "test", choose_on: str = "natural",
-    n: int | None = 64, n_validation: int = 40, k: int | None = None, layers: tuple[int, ...] = (), tokens: int = 8,
-    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
+    workers: WorkerOptions = 1, pixels: tuple[int, ...] = (), split: tuple[str, ...] = ("test",),
+    choose_on: str = "natural", n: int | None = 64, n_validation: int = 40, k: int | None = None,
+    layers: tuple[int, ...] = (), tokens: int = 8, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Answer general questions at several image sizes, as the model is and under VGRefine.
 
@@ -37,7 +36,7 @@ def main(
         seed: Draws the samples, and the groups of the bootstrap.
         workers: How many workers compute, and where.
         pixels: The largest numbers of pixels of an image, one row each; none for the processor's own.
-        split: The split to report on: test, validation, train or all.
+        split: The split to report on, one for all data or one for each: test, validation, train or all.
         choose_on: Data with boxes whose validation split heads and layer are chosen on; the paper takes COCO.
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
@@ -48,7 +47,7 @@ def main(
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    samples = sets(data, split=split, n=n, seed=seed, needed=True)
+    samples = question_sets(data, split, n=n, seed=seed)
     settings = [{"max_pixels": one, "min_pixels": min(784, one)} for one in pixels] or [None]
     rows = []
     for processor in settings:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from interp.data import named
+from interp.errors import StudyError
 from interp.inputs.answers import is_right
 from interp.inputs.prompt import PAPER_PROMPT
+from interp.study.benchmark.model_rows import question_sets
 from interp.tracing import load
 from tests.data.benchmarks.layouts import (
     hub_folder,
@@ -52,7 +54,7 @@ def test_table_1_marks_closed_questions_of_all_splits(
     )
     pmc = pmc_vqa_folder(tmp_path / "pmc", pmc_vqa_row(), pmc_vqa_row())
     data = (f"vqa_rad:{rad}", f"pmc_vqa:{pmc}", "natural")
-    script("table1_vqa").main(**FEW, data=data, split="all", out=out)
+    script("table1_vqa").main(**FEW, data=data, split=("all", "test", "all"), out=out)
     said = capsys.readouterr().out
     samples = named("natural", split="all", n=4)
     right = [is_right(text, one, PAPER_PROMPT) for text, one in zip(
@@ -127,6 +129,15 @@ def test_table_k_has_a_row_for_each_image_size(out: Path, capsys: pytest.Capture
     script("tableK_general").main(**FEW, data=("natural",), out=out)
     assert numbers(capsys.readouterr().out, "organism, VGRefine, code")
     assert (out / "tableK_general.html").exists()
+
+
+def test_splits_are_one_for_all_or_one_for_each(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="got 3 splits for 2 names"):
+        question_sets(("natural", "medical"), ("test", "test", "all"))
+    with pytest.raises(StudyError, match="two data sets are called natural"):
+        question_sets(("natural", "natural"), ("test",), n=2)
+    found = question_sets(("natural", "medical"), ("validation", "test"), n=2)
+    assert {name: one.split for name, one in found.items()} == {"natural": "validation", "medical": "test"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

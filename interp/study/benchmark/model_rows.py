@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.data import Samples
-from interp.data.open import named
+from interp.data.open import named, sets
 from interp.errors import StudyError
 from interp.methods import Method, Plain, VGRefine
 from interp.models.answers_only import ANSWERS_ONLY
@@ -22,7 +22,7 @@ from interp.study.grid import Grid
 from interp.study.model_spec import ModelSpec, is_organism
 from interp.study.refinement.method_choice import Grounding, grounding
 
-__all__ = ["ModelRow", "baselines", "joined_rows", "refined_row", "show"]
+__all__ = ["ModelRow", "baselines", "joined_rows", "question_sets", "refined_row", "show"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,35 @@ class ModelRow:
 
     model: ModelSpec
     methods: Mapping[str, Method]
+
+
+def question_sets(
+    data: Sequence[str], split: Sequence[str], *, n: int | None = None, seed: int = 0
+) -> dict[str, Samples]:
+    """Label → the questions of each name; each of its own split, as the paper's table 1 needs it.
+
+    Args:
+        data: Names as `interp.data.open.named` takes them.
+        split: One split for all of them, or one for each.
+        n: The largest number of questions of each, drawn with the seed.
+        seed: Of the draw.
+
+    Raises:
+        StudyError: As many splits as names are expected, or two names have the same label.
+        DataError: As `interp.data.open.sets`; one of them has no questions.
+    """
+    splits = list(split) * len(data) if len(split) == 1 else list(split)
+    if len(splits) != len(data):
+        raise StudyError(
+            f"one split for all data, or one for each: got {len(splits)} splits for {len(data)} names."
+        )
+    found: dict[str, Samples] = {}
+    for name, own in zip(data, splits, strict=True):
+        read = sets([name], split=own, n=n, seed=seed, needed=True)
+        if set(read) & set(found):
+            raise StudyError(f"two data sets are called {', '.join(read)}; rename a file, or leave one out.")
+        found |= read
+    return found
 
 
 def baselines(models: Sequence[str], answers_only: Sequence[str] = (), **options: Any) -> list[ModelRow]:
