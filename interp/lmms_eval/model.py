@@ -75,7 +75,7 @@ class InterpModel(lmms):
             name for name, value in others.items() if value is not None and name not in known
         ):
             raise StudyError(
-                f"the model interp has no argument {', '.join(unknown)}; see interp.lmms_eval.model."
+                f"the model interp has no argument {', '.join(unknown)}; docs/benchmark_study.md lists them."
             )
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise StudyError(

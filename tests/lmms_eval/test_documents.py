@@ -58,7 +58,7 @@ def test_questions_without_answers_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_tasks_name_functions_that_exist_and_metrics_that_they_return(name: str, written: Any) -> None:
+def test_tasks_name_functions_and_metrics_that_exist(name: str, written: Any) -> None:
     text = (files("interp.lmms_eval") / "tasks" / name).read_text()
     functions = dict(re.findall(r"(\w+): !function (\S+)", text))
     assert set(functions) == {"doc_to_visual", "doc_to_text", "doc_to_target", "process_results"}

@@ -141,7 +141,7 @@ def test_splits_are_one_for_all_or_one_for_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_are_short_have_the_same_arguments_and_are_listed(name: str) -> None:
+def test_scripts_are_short_alike_and_listed(name: str) -> None:
     text = (STUDIES / f"{name}.py").read_text()
     assert len(text.splitlines()) < 150
     assert {"model", "data", "out", "seed", "workers", "device", "dtype"} <= set(

@@ -96,7 +96,7 @@ def test_lengths_count_words_and_answers_that_did_not_come(tmp_path: Path) -> No
     assert (after["mean_words"], after["max_words"], after["n_missing"]) == (pytest.approx(4 / 3), 2, 1)
 
 
-def test_the_page_shows_flips_the_published_table_and_its_faults(
+def test_the_page_shows_flips_and_the_published_table(
     result: BenchmarkResult, tmp_path: Path
 ) -> None:
     text = result.report(tmp_path / "page.html", beside=["1"]).read_text()
