@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from interp.errors import DataError
 from interp.inputs.answers import plain
@@ -12,7 +13,15 @@ from interp.inputs.argument_checks import check_one_of
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
 
-__all__ = ["KINDS", "QUESTIONS", "Wanted", "chosen_splits", "is_yes_or_no", "question_counts"]
+__all__ = [
+    "KINDS",
+    "QUESTIONS",
+    "Wanted",
+    "checked_names",
+    "chosen_splits",
+    "is_yes_or_no",
+    "question_counts",
+]
 
 QUESTIONS = ("closed", "open", "all")
 """What a reader keeps: "closed" is questions with few possible answers, multiple-choice ones too."""
@@ -56,13 +65,25 @@ def chosen_splits(split: str, known: Sequence[str], source: str, every: str = "a
     Raises:
         DataError: The source has no such split.
     """
-    if split == every:
+    if isinstance(split, str) and split == every:
         return tuple(known)
     if not isinstance(split, str) or split not in known:
         raise DataError(
             f"{source} has the splits {', '.join(known)}, and {every!r} for every one; got {brief(split)}."
         )
     return (split,)
+
+
+def checked_names(name: str, given: Any, example: str) -> tuple[str, ...]:
+    """Returns a list of names as a tuple.
+
+    Raises:
+        DataError: Anything but a list of at least one text; the message shows `example`.
+    """
+    listed = isinstance(given, list | tuple | set | frozenset) and all(isinstance(one, str) for one in given)
+    if not listed or not given:
+        raise DataError(f'{name} is a list of names, such as ["{example}"]; got {brief(given)}.')
+    return tuple(given)
 
 
 def is_yes_or_no(answer: str | None) -> bool:
@@ -80,11 +101,21 @@ def question_counts(samples: Iterable[Sample]) -> dict[tuple[str, str, str], int
     Kinds are those of `KINDS`. Samples that could not be read, or that no benchmark's reader made, are counted under
     empty texts.
 
+    Raises:
+        DataError: Something else than samples.
+
     >>> from interp.inputs.sample import Sample
     >>> about = {"benchmark": "VQA-RAD", "split": "test", "kind": "closed"}
     >>> question_counts([Sample("a.png", "Is it?", answer="yes", meta=about)] * 3)
     {('VQA-RAD', 'test', 'closed'): 3}
     """
     names = ("benchmark", "split", "kind")
-    found = Counter(tuple(str(one.meta.get(name) or "") for name in names) for one in samples)
+    listed = (
+        tuple(samples) if isinstance(samples, Iterable) and not isinstance(samples, Sample) else (samples,)
+    )
+    if not all(isinstance(one, Sample) for one in listed):
+        raise DataError(
+            f"question_counts takes samples, such as interp.data.vqa_rad gives; got {brief(samples)}."
+        )
+    found = Counter(tuple(str(one.meta.get(name) or "") for name in names) for one in listed)
     return {(benchmark, split, kind): n for (benchmark, split, kind), n in found.items()}

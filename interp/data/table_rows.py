@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -139,7 +139,7 @@ def _at(
 def _of_file(path: Path) -> Table:
     ending = path.suffix.lower()
     if ending == ".parquet":
-        return _of_dataset(needs("datasets").Dataset.from_parquet(os.fspath(path)), None, os.fspath(path))
+        return _of_dataset(_from_parquet(path), None, os.fspath(path))
     if ending == ".jsonl":
         rows = list(line_rows(path))
     elif ending == ".json":
@@ -150,6 +150,18 @@ def _of_file(path: Path) -> Table:
         )
     names = dict.fromkeys(str(key) for row in rows if isinstance(row.values, Mapping) for key in row.values)
     return Table(path.stem, path.parent, tuple(names), (), iter(rows))
+
+
+def _from_parquet(path: Path) -> Any:
+    datasets = needs("datasets")
+    try:
+        return datasets.Dataset.from_parquet(os.fspath(path))
+    except Exception as error:  # ArrowInvalid, DatasetGenerationError and others
+        reason = error.__cause__ or error
+        raise DataError(
+            f"{shown(path)} cannot be read as parquet ({type(reason).__name__}: {brief(str(reason))[1:-1]}). Was it "
+            "downloaded whole? A pointer of Git LFS is a text of three lines."
+        ) from error
 
 
 def _saved(path: Path, split: str | None) -> Table:
@@ -234,7 +246,7 @@ def _dataset_rows(datasets: Any, source: Any, images: Sequence[str], path: Path)
     empties = {one: _empty_cells(held, one) for one, held in encoded.items()}
     plain_ones = source.select_columns(others) if others else None
     empty: Iterator[dict[str, Any]] = ({} for _ in range(len(source)))
-    for number, row in enumerate(plain_ones if plain_ones is not None else empty):
+    for number, row in enumerate(_readable(plain_ones if plain_ones is not None else empty, path)):
         values = dict(row)
         for one, kind in classes.items():
             values[one] = None if values[one] is None or values[one] < 0 else kind.int2str(values[one])
@@ -242,6 +254,17 @@ def _dataset_rows(datasets: Any, source: Any, images: Sequence[str], path: Path)
             name = f"{shown(path)}, row {number}, {one}"
             values[one] = None if number in empties[one] else _cells(held, number, one, name)
         yield Row(path, number, values, "row")
+
+
+def _readable(rows: Iterable[Any], path: Path) -> Iterator[Any]:
+    """The rows, whose texts are decoded as they come."""
+    try:
+        yield from rows
+    except (ValueError, OSError) as error:  # text that is not UTF-8, and what pyarrow raises
+        raise DataError(
+            f"{shown(path)} holds a row that cannot be read ({type(error).__name__}: {brief(str(error))[1:-1]}). Was "
+            "it copied whole?"
+        ) from error
 
 
 def _empty_cells(held: Any, column: str) -> frozenset[int]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interp.data.benchmarks.choices import answer_among, check_multiple_choice
-from interp.data.benchmarks.split_rows import SplitRow, check_columns
-from interp.data.lines import as_path, collect, json_rows, read_json
-from interp.data.questions import Wanted, chosen_splits
+from interp.data.benchmarks.split_rows import SplitRow, check_columns, existing_folder
+from interp.data.lines import collect, json_rows, read_json
+from interp.data.questions import Wanted, checked_names, chosen_splits
 from interp.data.row_fields import as_path_in, optional_text, text_of
 from interp.data.samples import Samples
 from interp.data.table_rows import is_missing, plain
@@ -59,17 +59,16 @@ def huatuo(
     """
     check_multiple_choice(questions, "Huatuo's evaluation file")
     splits = chosen_splits(split, ("test",), "Huatuo's evaluation file")
-    if datasets is not None and (isinstance(datasets, str) or not all(isinstance(o, str) for o in datasets)):
-        raise DataError(f'datasets is a list of names, such as ["VQA-RAD"], or None; got {brief(datasets)}.')
-    root = as_path(folder, "the folder")
+    some = None if datasets is None else checked_names("datasets", datasets, "VQA-RAD")
+    root = existing_folder(folder, "Huatuo's evaluation file")
     wanted = Wanted(questions, splits)
-    reading = _Reading(root, None if datasets is None else tuple(datasets), wanted, set(), set())
+    reading = _Reading(root, some, wanted, set(), set())
     rows = (
         SplitRow(row.path, row.number, row.values, row.unit, "test", row.number)
         for row in json_rows(root / FILE, read_json(root / FILE, list))
     )
     samples = collect(rows, reading.samples, bad_rows)
-    if unknown := sorted(set(datasets or ()) - reading.met):
+    if unknown := sorted(set(some or ()) - reading.met):
         raise DataError(f"{FILE} has no {', '.join(unknown)}; it has {', '.join(sorted(reading.met))}.")
     return Samples(samples, "Huatuo evaluation" if name is None else name, wanted.left_out)
 

@@ -9,9 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from interp.data.benchmarks.choices import letter_place
-from interp.data.benchmarks.split_rows import Published, SplitRow, check_columns, folder_of, image_cell
+from interp.data.benchmarks.split_rows import (
+    Published,
+    SplitRow,
+    check_columns,
+    folder_of,
+    has_image,
+    image_cell,
+)
 from interp.data.lines import as_path, collect, read_json, shown
-from interp.data.questions import Wanted, chosen_splits
+from interp.data.questions import Wanted, checked_names, chosen_splits
 from interp.data.row_fields import optional_text, text_of
 from interp.data.samples import Samples
 from interp.data.table_rows import is_missing, plain
@@ -81,13 +88,12 @@ def mmmu(
     `options` and of open answers from its own evaluation code.
     """
     splits = chosen_splits(split, SPLITS, "MMMU")
-    if isinstance(subjects, str) or not subjects or not all(isinstance(one, str) for one in subjects):
-        raise DataError(f'subjects is a list of names, such as ["Pharmacy"]; got {brief(subjects)}.')
+    chosen = checked_names("subjects", subjects, "Pharmacy")
     wanted = Wanted(questions, splits)
     place = folder_of(folder, "MMMU", REPOSITORY, hub, download)
     published = Published("MMMU", REPOSITORY, place, download, revision)
     reading = _Reading(wanted, {} if answers is None else _answers(answers))
-    samples = collect(_rows(published, splits, subjects), reading.samples, bad_rows)
+    samples = collect(_rows(published, splits, chosen), reading.samples, bad_rows)
     return Samples(samples, f"MMMU {split}" if name is None else name, wanted.left_out)
 
 
@@ -125,7 +131,7 @@ class _Reading:
         kind = "open" if text_of(row, "question_type") == "open" else "choice"
         if not self.wanted.takes(kind, row.split):
             return []
-        numbers = [number for number, name in enumerate(IMAGES, 1) if not is_missing(row.values.get(name))]
+        numbers = [number for number, name in enumerate(IMAGES, 1) if has_image(row, name)]
         answer, accepted = _answer(row, options) if kind == "choice" else _open_answer(row)
         read = ("question", "options", "answer", "id", *IMAGES)
         return [

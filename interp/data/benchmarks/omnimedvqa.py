@@ -9,16 +9,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from interp.data.benchmarks.choices import answer_among, check_multiple_choice
-from interp.data.benchmarks.split_rows import SplitRow, check_columns
-from interp.data.lines import as_path, collect, json_rows, read_json, shown
-from interp.data.questions import Wanted, chosen_splits
+from interp.data.benchmarks.split_rows import SplitRow, check_columns, existing_folder
+from interp.data.lines import collect, json_rows, read_json, shown
+from interp.data.questions import Wanted, checked_names, chosen_splits
 from interp.data.row_fields import as_path_in, text_of
 from interp.data.samples import Samples
 from interp.data.table_rows import is_missing, plain
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of
 from interp.inputs.sample import Sample
-from interp.inputs.text import brief
 
 __all__ = ["MODALITIES", "omnimedvqa"]
 
@@ -86,7 +85,7 @@ def omnimedvqa(
     check_multiple_choice(questions, "OmniMedVQA")
     check_one_of("access", access, ACCESS, DataError)
     splits = chosen_splits(split, ("test",), "OmniMedVQA")
-    root = as_path(folder, "the folder")
+    root = existing_folder(folder, "OmniMedVQA")
     files = [
         path for one in ACCESS[access] for path in sorted((root / "QA_information" / one).glob("*.json"))
     ]
@@ -96,9 +95,9 @@ def omnimedvqa(
             "archive unpacks to."
         )
     wanted = Wanted(questions, splits)
-    reading = _Reading(
-        root, _listed("modalities", modalities), _listed("datasets", datasets), wanted, set(), set()
-    )
+    kept = None if modalities is None else checked_names("modalities", modalities, "CT")
+    some = None if datasets is None else checked_names("datasets", datasets, "ACRIMA")
+    reading = _Reading(root, kept, some, wanted, set(), set())
     samples = collect(_rows(files), reading.samples, bad_rows)
     reading.check_met()
     return Samples(samples, "OmniMedVQA" if name is None else name, wanted.left_out)
@@ -108,14 +107,6 @@ def _rows(files: Sequence[Path]) -> Iterator[SplitRow]:
     for path in files:
         for row in json_rows(path, read_json(path, list)):
             yield SplitRow(row.path, row.number, row.values, row.unit, "test", row.number)
-
-
-def _listed(name: str, given: Sequence[str] | None) -> tuple[str, ...] | None:
-    if given is None:
-        return None
-    if isinstance(given, str) or not all(isinstance(one, str) for one in given):
-        raise DataError(f'{name} is a list of names, such as ["CT"], or None for all; got {brief(given)}.')
-    return tuple(given)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interp.data.benchmarks.choices import answer_among, check_multiple_choice, letter_place, unlettered
-from interp.data.benchmarks.split_rows import SplitRow, numbered
+from interp.data.benchmarks.split_rows import SplitRow, existing_folder, numbered
 from interp.data.lines import as_path, collect, shown
 from interp.data.questions import Wanted, chosen_splits
 from interp.data.readers.csv import checked_cells, header_and_rows
@@ -77,7 +77,7 @@ def pmc_vqa(
     check_one_of("version", version, VERSIONS, DataError)
     files = VERSIONS[version]
     splits = chosen_splits(split, tuple(files), f"version {version!r} of PMC-VQA")
-    root = as_path(folder, "the folder")
+    root = existing_folder(folder, "PMC-VQA")
     given = None if images is None else as_path(images, "the folder of images")
     wanted = Wanted(questions, splits)
     reading = _Reading(version, (given,) if given else tuple(root / one for one in FOLDERS), wanted)

@@ -23,7 +23,9 @@ __all__ = [
     "Published",
     "SplitRow",
     "check_columns",
+    "existing_folder",
     "folder_of",
+    "has_image",
     "image_cell",
     "numbered",
     "question_row",
@@ -118,17 +120,27 @@ def folder_of(
     """
     check_bool("hub", hub, DataError)
     check_bool("download", download, DataError)
-    asked = hub or download or folder == HUB
-    given = None if folder is None or folder == HUB else as_path(folder, "the folder")
-    if asked and given is None:
+    named = isinstance(folder, str) and folder == HUB
+    asked = hub or download or named
+    if asked and (folder is None or named):
         return None
-    if given is None or asked:
+    if folder is None or asked:
         got = "both a folder and the hub" if asked else "neither"
         raise DataError(
             f"{source} is read from a folder, or with hub=True as {repository} (download=True allows `datasets` to "
             f"download it); got {got}."
         )
-    if not given.is_dir():
+    return existing_folder(folder, source)
+
+
+def existing_folder(folder: str | os.PathLike[str], source: str) -> Path:
+    """Returns the path of a folder.
+
+    Raises:
+        DataError: No path, or there is no such folder; the message names the benchmark.
+    """
+    given = as_path(folder, "the folder")
+    if not os.path.isdir(given):  # also of a name that no file can have
         raise DataError(f"{source}: there is no folder {shown(given)}. Check the path.")
     return given
 
@@ -139,18 +151,26 @@ def numbered(rows: Iterator[Row], split: str) -> Iterator[SplitRow]:
         yield SplitRow(row.path, row.number, row.values, row.unit, split, place)
 
 
+def has_image(row: Row, name: str) -> bool:
+    """Whether a cell holds an image: one that is not read yet, or encoded bytes in a table without the hub's types."""
+    cell = row.values.get(name)
+    return isinstance(cell, LazyImage) or (isinstance(cell, Mapping) and isinstance(cell.get("bytes"), bytes))
+
+
 def image_cell(row: Row, name: str) -> ImageLike:
     """Returns the image in a cell, whose bytes are decoded when they are used.
 
     Raises:
         DataError: The cell holds no image; the message names row and column.
     """
-    cell = row.values.get(name)
-    if isinstance(cell, LazyImage):
-        return cell
-    if isinstance(cell, Mapping) and isinstance(cell.get("bytes"), bytes):  # a table without the hub's types
-        return LazyImage(partial(bytes, cell["bytes"]), f"image {row.at}, {name}")
-    raise row.bad(name, "expected an image, got none. Was the table saved without its images?")
+    if not has_image(row, name):
+        raise row.bad(name, "expected an image, got none. Was the table saved without its images?")
+    cell = row.values[name]
+    return (
+        cell
+        if isinstance(cell, LazyImage)
+        else LazyImage(partial(bytes, cell["bytes"]), f"image {row.at}, {name}")
+    )
 
 
 def check_columns(row: Row, needed: Sequence[str], source: str) -> None:

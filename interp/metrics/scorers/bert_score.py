@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+from interp.data.lines import read_json
 from interp.errors import StudyError
 from interp.inputs.argument_checks import check_bool, check_whole
+from interp.inputs.paths import unreadable
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
@@ -21,7 +24,10 @@ from interp.metrics.scorers.scorer import checked_texts
 
 __all__ = ["BertScore"]
 
-FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
+FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+"""What is read of an encoder on the hub. Weights that are saved as pickles are left."""
+PLACES = 6
+"""Decimals of a score: the library's batches differ between processes, and with them the last digits."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,10 @@ class BertScore:
     device: str = field(default="cpu", compare=False)
     batch_size: int = field(default=64, compare=False)
 
-    name: ClassVar[str] = "BERTScore"
-    unit: ClassVar[str] = "mean F1"
-    direction: ClassVar[str] = "higher"
-    needs_log_probabilities: ClassVar[bool] = False
+    name = "BERTScore"
+    unit = "mean F1"
+    direction = "higher"
+    needs_log_probabilities = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str | os.PathLike) or not os.fspath(self.model):
@@ -80,24 +86,29 @@ class BertScore:
 
     @property
     def encoder(self) -> str:
-        """Which encoder and library the scores are from, for a report.
+        """Which encoder and library the scores are from, for a report: with a hash of a folder's files, or a revision.
 
         Raises:
-            StudyError: The library is not installed, or does not know the model's layer.
+            StudyError: The library is not installed, does not know the model's layer, or the encoder is not here.
         """
         needs_eval("bert_score", self.name)
-        return f"{self.model}, layer {self._layer()}, bert-score {version('bert-score')}"
+        folder = Path(self.model)
+        if folder.is_dir():
+            which = f"sha256 {_content(folder)[:12]}"
+        else:
+            which = f"revision {Path(_cached(self.model, self.download)).name[:12]}"
+        return f"{self.model} ({which}), layer {self._layer()}, bert-score {version('bert-score')}"
 
     def scores(
         self, texts: Sequence[str | None], samples: Sequence[Sample], prompt: Prompt
     ) -> list[float | None]:
-        """Returns the F1 of each answer; None for a sample without an answer.
+        """Returns the F1 of each answer, rounded to six decimals; None for a sample without an answer.
 
         Raises:
             StudyError: The encoder cannot be read or is not on this machine, has fewer layers than `num_layers`, or the
                 library is not installed.
         """
-        pairs = checked_texts(texts, samples)
+        pairs = checked_texts(texts, samples, prompt)
         found: list[float | None] = [None if sample.answer is None else 0.0 for _, sample in pairs]
         said = [
             (place, extracted(text, self.extract, len(sample.options or ())).strip(), sample.answer.strip())
@@ -111,7 +122,7 @@ class BertScore:
                 [text for _, text, _ in said], [own for *_, own in said], batch_size=self.batch_size
             )
             for (place, *_), value in zip(said, values[2].tolist(), strict=True):
-                found[place] = float(value)
+                found[place] = round(float(value), PLACES)
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,6 +150,7 @@ def _scorer(model: str, num_layers: int, device: str, download: bool) -> Any:
     """The library's scorer with an encoder that lies on this machine."""
     library = needs_eval("bert_score", "BertScore")
     folder = model if os.path.isdir(model) else _cached(model, download)
+    _check_plain(Path(folder), model)
     try:
         scorer = library.BERTScorer(model_type=folder, num_layers=num_layers, device=device)
     except (OSError, ValueError, AssertionError) as error:
@@ -146,9 +158,31 @@ def _scorer(model: str, num_layers: int, device: str, download: bool) -> Any:
             f"the encoder {brief(model)} cannot be used with num_layers={num_layers} ({brief(str(error))[1:-1]}). It "
             "needs config.json, weights and a tokenizer, and at least that many layers."
         ) from error
-    limit = scorer._model.config.max_position_embeddings - 2  # RoBERTa's positions begin at 2
+    limit = (
+        getattr(scorer._model.config, "max_position_embeddings", 514) - 2
+    )  # RoBERTa's positions begin at 2
     scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, limit)
     return scorer
+
+
+def _check_plain(folder: Path, model: str) -> None:
+    """Refuses an encoder that is code of its own: `bert-score` would ask on the terminal whether to run it."""
+    for name in ("config.json", "tokenizer_config.json"):
+        if unreadable(folder / name) is None and "auto_map" in read_json(folder / name, dict):
+            raise StudyError(
+                f"the encoder {brief(model)} needs code of its own, which is not run: {name} holds auto_map. Use an "
+                "encoder that transformers knows, such as roberta-large."
+            )
+
+
+def _content(folder: Path) -> str:
+    """Hex SHA-256 of the names and contents of an encoder's files."""
+    files = sorted(path for pattern in (*FILES, "*.bin") for path in folder.glob(pattern))
+    found = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            found.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return found.hexdigest()
 
 
 def _cached(model: str, download: bool) -> str:

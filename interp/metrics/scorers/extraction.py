@@ -6,12 +6,14 @@ import re
 import string
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from interp.errors import StudyError
-from interp.inputs.argument_checks import check_one_of
+from interp.inputs.argument_checks import check_one_of, check_whole
+from interp.inputs.text import brief
 from interp.inputs.words import word_spans
 
-__all__ = ["EXTRACTS", "check_extract", "extracted"]
+__all__ = ["EXTRACTS", "as_text", "check_extract", "extracted"]
 
 
 def extracted(text: str, extract: str = "whole", n_options: int = 26) -> str:
@@ -27,15 +29,23 @@ def extracted(text: str, extract: str = "whole", n_options: int = 26) -> str:
         n_options: How many options there are, for "first_letter".
 
     Raises:
-        StudyError: `extract` is not known.
+        StudyError: `extract` is not known, or another argument is of the wrong type.
 
     >>> [extracted("The answer is (b).\\nBecause.", how, 4) for how in EXTRACTS]
     ['The answer is (b).\\nBecause.', 'The', 'The answer is (b).', 'Because.', 'b']
     """
     check_extract(extract)
+    as_text("text", text)
     if extract == "first_letter":
-        return _first_letter(text, n_options)
+        return _first_letter(text, check_whole("n_options", n_options, 0, StudyError))
     return _RULES[extract](text)
+
+
+def as_text(name: str, value: Any) -> str:
+    """Returns a text; raises `StudyError` for anything else."""
+    if not isinstance(value, str):
+        raise StudyError(f"{name} is a text; got {type(value).__name__} {brief(value)}.")
+    return value
 
 
 def check_extract(extract: str) -> None:

@@ -7,7 +7,7 @@ import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from interp.inputs.answers import answer_place
 from interp.inputs.prompt import Prompt
@@ -49,16 +49,16 @@ class HuatuoCompat:
     Source: `scorer.py` beside HuatuoGPT-Vision's `eval.py` (arXiv 2406.19280), whose regular expression this is.
     """
 
-    name: ClassVar[str] = "Huatuo's rule"
-    unit: ClassVar[str] = "share right"
-    direction: ClassVar[str] = "higher"
-    needs_log_probabilities: ClassVar[bool] = False
+    name = "Huatuo's rule"
+    unit = "share right"
+    direction = "higher"
+    needs_log_probabilities = False
 
     def scores(
         self, texts: Sequence[str | None], samples: Sequence[Sample], prompt: Prompt
     ) -> list[float | None]:
         """Returns 1 for each answer that is right by Huatuo's rule, 0 for others, None where it cannot be applied."""
-        return [_score(text, sample) for text, sample in checked_texts(texts, samples)]
+        return [_score(text, sample) for text, sample in checked_texts(texts, samples, prompt)]
 
     def to_dict(self) -> dict[str, Any]:
         """The scorer as JSON values, part of a study's hash."""

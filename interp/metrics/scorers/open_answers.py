@@ -9,13 +9,14 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from interp.errors import StudyError
-from interp.inputs.argument_checks import check_bool
+from interp.inputs.argument_checks import check_bool, check_number
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.metrics.scorers.extraction import check_extract, extracted
+from interp.inputs.text import brief
+from interp.metrics.scorers.extraction import as_text, check_extract, extracted
 from interp.metrics.scorers.scorer import checked_texts
 
 __all__ = ["Bleu1", "OpenRecall", "needs_eval", "normalised_words", "open_average"]
@@ -45,12 +46,15 @@ def normalised_words(text: str) -> list[str]:
     contractions without their apostrophe get it back. Words are what spaces part. Accents are composed first (NFC),
     which the original does not do; contractions of three words ("couldn't've") are left as they are.
 
+    Raises:
+        StudyError: `text` is no text.
+
     >>> normalised_words("There are Two well-defined nodules, in the left lung.")
     ['there', 'are', '2', 'well', 'defined', 'nodules', 'in', 'left', 'lung']
 
     Source: the answer normalisation of VQA v2's evaluation, as LLaVA-Med (arXiv 2306.00890) uses it.
     """
-    text = unicodedata.normalize("NFC", text).lower()
+    text = unicodedata.normalize("NFC", as_text("text", text)).lower()
     comma_in_number = re.search(r"\d,\d", text) is not None
     found = text
     for mark in _PUNCTUATION:
@@ -82,10 +86,10 @@ class Bleu1:
 
     extract: str = "whole"
 
-    name: ClassVar[str] = "BLEU-1"
-    unit: ClassVar[str] = "mean BLEU-1"
-    direction: ClassVar[str] = "higher"
-    needs_log_probabilities: ClassVar[bool] = False
+    name = "BLEU-1"
+    unit = "mean BLEU-1"
+    direction = "higher"
+    needs_log_probabilities = False
 
     def __post_init__(self) -> None:
         check_extract(self.extract)
@@ -101,7 +105,7 @@ class Bleu1:
 
         with warnings.catch_warnings():  # of no shared pairs of words, whose weight is 0
             warnings.simplefilter("ignore", UserWarning)
-            return _word_scores(score, self.extract, texts, samples)
+            return _word_scores(score, self.extract, checked_texts(texts, samples, prompt))
 
     def to_dict(self) -> dict[str, Any]:
         """The scorer as JSON values, part of a study's hash."""
@@ -134,9 +138,9 @@ class OpenRecall:
     clean: bool = False
     extract: str = "whole"
 
-    unit: ClassVar[str] = "mean recall"
-    direction: ClassVar[str] = "higher"
-    needs_log_probabilities: ClassVar[bool] = False
+    unit = "mean recall"
+    direction = "higher"
+    needs_log_probabilities = False
 
     def __post_init__(self) -> None:
         check_bool("clean", self.clean, StudyError)
@@ -151,7 +155,7 @@ class OpenRecall:
         self, texts: Sequence[str | None], samples: Sequence[Sample], prompt: Prompt
     ) -> list[float | None]:
         """Returns the recall of each answer, from 0 to 1; None for a sample without an answer, 0 for no text."""
-        return _word_scores(self._recall, self.extract, texts, samples)
+        return _word_scores(self._recall, self.extract, checked_texts(texts, samples, prompt))
 
     def to_dict(self) -> dict[str, Any]:
         """The scorer as JSON values, part of a study's hash."""
@@ -168,9 +172,7 @@ class OpenRecall:
         return found / (found + missed)
 
 
-def _word_scores(
-    score: Any, extract: str, texts: Sequence[str | None], samples: Sequence[Sample]
-) -> list[float | None]:
+def _word_scores(score: Any, extract: str, pairs: Sequence[tuple[str | None, Sample]]) -> list[float | None]:
     """The score of each answer's words against its sample's."""
     return [
         None
@@ -181,7 +183,7 @@ def _word_scores(
             normalised_words(extracted(text, extract, len(sample.options or ()))),
             normalised_words(sample.answer),
         )
-        for text, sample in checked_texts(texts, samples)
+        for text, sample in pairs
     ]
 
 
@@ -191,16 +193,19 @@ def open_average(*scores: Sequence[float | None]) -> list[float | None]:
     The reference paper's Table E.3 averages BLEU-1, BERTScore and recall.
 
     Raises:
-        StudyError: No scores, or lists of several lengths.
+        StudyError: No scores, lists of several lengths, or what is neither a number nor None.
 
     >>> open_average([0.5, None], [1.0, 1.0], [0.0, 1.0])
     [0.5, None]
     """
-    if not scores or len({len(one) for one in scores}) > 1:
+    listed = all(isinstance(one, Sequence) and not isinstance(one, str) for one in scores)
+    if not scores or not listed or len({len(one) for one in scores}) > 1:
+        got = f"lengths {sorted({len(one) for one in scores})}" if listed else brief(scores)
         raise StudyError(
-            f"open_average takes the scores of several scorers for the same answers; got {len(scores)} lists of the "
-            f"lengths {sorted({len(one) for one in scores})}."
+            f"open_average takes lists of the scores of several scorers for the same answers; got {got}."
         )
+    for value in (value for one in scores for value in one if value is not None):
+        check_number("a score", value, error=StudyError)
     rows = zip(*scores, strict=True)
     known = ([one for one in row if one is not None] for row in rows)
     return [sum(row) / len(row) if len(row) == len(scores) else None for row in known]

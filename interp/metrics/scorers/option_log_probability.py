@@ -6,7 +6,7 @@ import math
 import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from interp.inputs.argument_checks import check_one_of
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
+from interp.metrics.scorers.scorer import check_asked
 
 __all__ = ["OptionLogProbability"]
 
@@ -50,10 +51,10 @@ class OptionLogProbability:
     normalise: str = "sum"
     of: str = "letter"
 
-    name: ClassVar[str] = "log-probability of options"
-    unit: ClassVar[str] = "share right"
-    direction: ClassVar[str] = "higher"
-    needs_log_probabilities: ClassVar[bool] = True
+    name = "log-probability of options"
+    unit = "share right"
+    direction = "higher"
+    needs_log_probabilities = True
 
     def __post_init__(self) -> None:
         check_one_of("normalise", self.normalise, ("sum", "mean"), StudyError)
@@ -61,6 +62,7 @@ class OptionLogProbability:
 
     def answers(self, sample: Sample, prompt: Prompt) -> tuple[str, ...]:
         """Returns the texts whose log-probabilities decide, in the order of the options; none where there are none."""
+        check_asked([sample], prompt)
         if sample.options:
             lettered = self.of == "letter" and prompt.options == "letters"
             return tuple(string.ascii_uppercase[: len(sample.options)]) if lettered else sample.options
@@ -90,7 +92,11 @@ class OptionLogProbability:
         Raises:
             StudyError: The numbers of samples or options differ, or a value is no log-probability.
         """
-        if isinstance(log_probabilities, str) or len(log_probabilities) != len(samples):
+        check_asked(samples, prompt)
+        listed = isinstance(log_probabilities, Sequence | np.ndarray) and not isinstance(
+            log_probabilities, str
+        )
+        if not listed or len(log_probabilities) != len(samples):
             raise StudyError(
                 f"each sample has a list of log-probabilities, one an option; got {brief(log_probabilities)} for "
                 f"{len(samples)} samples."

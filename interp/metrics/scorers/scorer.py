@@ -10,7 +10,7 @@ from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
 
-__all__ = ["Scorer", "checked_texts"]
+__all__ = ["Scorer", "check_asked", "checked_texts"]
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class Scorer(Protocol):
         """Whether `scores` takes log-probabilities in the place of texts."""
         ...
 
-    def scores(self, texts: Any, samples: Sequence[Sample], prompt: Prompt) -> list[float | None]:
+    def scores(self, texts: Any, /, samples: Sequence[Sample], prompt: Prompt) -> list[float | None]:
         """Returns the score of each answer, from 0 to 1; None for a sample without an answer of its own.
 
         Args:
@@ -63,12 +63,14 @@ class Scorer(Protocol):
         ...
 
 
-def checked_texts(texts: Any, samples: Sequence[Sample]) -> list[tuple[str | None, Sample]]:
+def checked_texts(texts: Any, samples: Any, prompt: Any) -> list[tuple[str | None, Sample]]:
     """Returns each text beside its sample.
 
     Raises:
-        StudyError: The numbers differ, or something is neither a text nor None.
+        StudyError: The numbers differ, something is neither a text nor None, or other things than samples and a prompt
+            were given.
     """
+    check_asked(samples, prompt)
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise StudyError(f"a scorer takes a list of answers, one a sample; got {brief(texts)}.")
     if len(texts) != len(samples):
@@ -80,3 +82,13 @@ def checked_texts(texts: Any, samples: Sequence[Sample]) -> list[tuple[str | Non
                 f"{place}."
             )
     return list(zip(texts, samples, strict=True))
+
+
+def check_asked(samples: Any, prompt: Any) -> None:
+    """Raises `StudyError` for anything but a list of samples and a prompt."""
+    if not isinstance(samples, Sequence) or not all(isinstance(one, Sample) for one in samples):
+        raise StudyError(f"a scorer takes the list of samples that were answered; got {brief(samples)}.")
+    if not isinstance(prompt, Prompt):
+        raise StudyError(
+            f"a scorer takes the prompt that was used, such as interp.PAPER_PROMPT; got {brief(prompt)}."
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from interp.inputs.answers import is_right
 from interp.inputs.prompt import Prompt
@@ -39,10 +39,10 @@ class Strict:
 
     extract: str = "whole"
 
-    name: ClassVar[str] = "strict"
-    unit: ClassVar[str] = "share right"
-    direction: ClassVar[str] = "higher"
-    needs_log_probabilities: ClassVar[bool] = False
+    name = "strict"
+    unit = "share right"
+    direction = "higher"
+    needs_log_probabilities = False
 
     def __post_init__(self) -> None:
         check_extract(self.extract)
@@ -51,7 +51,7 @@ class Strict:
         self, texts: Sequence[str | None], samples: Sequence[Sample], prompt: Prompt
     ) -> list[float | None]:
         """Returns 1 for each right answer, 0 for a wrong one, None for a sample without an answer."""
-        return [self._score(text, sample, prompt) for text, sample in checked_texts(texts, samples)]
+        return [self._score(text, sample, prompt) for text, sample in checked_texts(texts, samples, prompt)]
 
     def to_dict(self) -> dict[str, Any]:
         """The scorer as JSON values, part of a study's hash."""

@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from interp.data import mmmu
 from interp.errors import DataError
-from tests.data.benchmarks.layouts import mmmu_folder, mmmu_row
+from tests.data.benchmarks.layouts import MMMU, mmmu_folder, mmmu_row
 from tests.data.source_files import as_json
 
 SUBJECTS = ["Pharmacy"]
@@ -74,3 +77,31 @@ def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, Any], message: str
         mmmu(folder, split="validation", subjects=SUBJECTS)
     with pytest.raises(DataError, match=r'subjects is a list of names, such as \["Pharmacy"\]'):
         mmmu(folder, subjects="Pharmacy")
+
+
+def test_a_table_without_the_hubs_types(tmp_path: Path) -> None:
+    path = tmp_path / "Pharmacy/validation-00000-of-00001.parquet"
+    path.parent.mkdir()
+    rows = [{**dict.fromkeys(MMMU), **mmmu_row()}]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    (sample,) = mmmu(tmp_path, split="validation", subjects=SUBJECTS)
+    assert (sample.sizes, sample.meta["image_numbers"]) == (((12, 8), (6, 5)), [1, 3])
+
+
+def test_the_hub_is_asked_for_each_subject(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def from_hub(*given: Any) -> Any:
+        asked.append(given)
+        columns = {name: [mmmu_row().get(name)] for name in MMMU}
+        part = datasets.Dataset.from_dict(columns, features=datasets.Features(MMMU))
+        return datasets.DatasetDict({"validation": part, "test": part})
+
+    monkeypatch.setattr("interp.data.table_rows._from_hub", from_hub)
+    samples = mmmu("hub", subjects=["Pharmacy", "Public_Health"], revision="abc")
+    assert [sample.meta["subject"] for sample in samples] == ["Pharmacy", "Public_Health"]
+    assert asked == [
+        ("MMMU/MMMU", "test", subject, "abc", False) for subject in ("Pharmacy", "Public_Health")
+    ]
+    assert len(mmmu(download=True, subjects=SUBJECTS)) == 1
+    assert asked[-1] == ("MMMU/MMMU", "test", "Pharmacy", None, True)

@@ -75,7 +75,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     folder = omnimedvqa_folder(tmp_path, omnimedvqa_row())
     with pytest.raises(DataError, match="OmniMedVQA has no modalities PET; there are fundus photography"):
         omnimedvqa(folder, modalities=["fundus photography", "PET"])
-    with pytest.raises(DataError, match=r'datasets is a list of names, such as \["CT"\], or None'):
+    with pytest.raises(DataError, match=r'datasets is a list of names, such as \["ACRIMA"\]; got '):
         omnimedvqa(folder, datasets="ACRIMA")
     with pytest.raises(DataError, match="OmniMedVQA has the splits test"):
         omnimedvqa(folder, split="validation")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,8 +86,22 @@ def test_the_encoder_is_recorded_and_hashed(encoder: Path) -> None:
         "extract": "whole",
     }
     assert scorer == BertScore(str(encoder), num_layers=2)
-    assert scorer.encoder.startswith(f"{encoder}, layer 2, bert-score 0.3")
-    assert BertScore().encoder.startswith("roberta-large, layer 17, ")
+    found = re.fullmatch(rf"{encoder} \(sha256 (\w{{12}})\), layer 2, bert-score 0\.3\.\d+", scorer.encoder)
+    assert found
+    (encoder / "vocab.txt").write_text("\n".join([*WORDS[::-1]]) + "\n")
+    assert found[1] not in scorer.encoder
+    (encoder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    assert found[1] in scorer.encoder
+
+
+def test_an_encoder_with_code_of_its_own_is_refused(encoder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "own"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "own.Own"}}))
+    with pytest.raises(
+        StudyError, match=r"needs code of its own, which is not run: config\.json holds auto_map"
+    ):
+        BertScore(str(folder), num_layers=2).scores(["liver"], [asked("liver")], Prompt())
 
 
 def test_errors_say_what_to_give(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

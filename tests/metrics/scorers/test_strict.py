@@ -62,7 +62,11 @@ def test_what_is_no_list_of_answers() -> None:
     with pytest.raises(
         StudyError, match="an answer is a text, or None where none came; got int 3 at place 0"
     ):
-        checked_texts([3], [asked("yes")])
+        checked_texts([3], [asked("yes")], Prompt())
+    with pytest.raises(StudyError, match="a scorer takes the list of samples that were answered; got "):
+        checked_texts(["yes"], ["scan.png"], Prompt())
+    with pytest.raises(StudyError, match=r"a scorer takes the prompt that was used, .*; got None"):
+        checked_texts(["yes"], [asked("yes")], None)
     with pytest.raises(StudyError, match="a scorer takes a list of answers"):
         Strict().scores("yes", [asked("yes")] * 3, Prompt())
 
