@@ -316,6 +316,7 @@ def _studies() -> list[Call]:
         Call("HeadSet.of", study.HeadSet.of, given(pairs=[(0, 1)])),
         Call("published_heads", study.published_heads, given(name="huatuogpt-vision-7b")),
         Call("Grid", study.Grid, given(base=k, seed=[0, 1], metrics=["ar"])),
+        Call("paper_table", study.paper_table, given(name="1")),
         Call("Flow", study.Flow, given(keys="image", queries="last")),
         Call("ModelSpec", study.ModelSpec, given(id="organism")),
         Call("KnockoutSweep.windows", study.KnockoutSweep(data=own).windows, given(n_layers=6)),
@@ -331,6 +332,7 @@ STUDIES: tuple[Any, ...] = (
     study.ReasoningSweep,
     study.Refinement,
     study.IndicatorComparison,
+    study.Benchmark,
 )
 
 
@@ -484,6 +486,10 @@ ELSE = (
     "faithfulness",
     "localisation",
     "n_beating_even",
+    "by",
+    "averages",
+    "flips",
+    "rows",
 )
 
 
@@ -493,7 +499,10 @@ def result_calls(kind: int) -> list[Call]:
     name = type(found).__name__
     own = {
         "metric": "ar", "layer": 2, "k": 2, "measure": "auroc", "path": folder() / "tried" / "page.html",
+        "key": "kind",
     }  # fmt: skip
+    if isinstance(found, study.BenchmarkResult):
+        own["measure"] = "strict"
     calls = []
     for method in (*REPORTED, *ELSE):
         function = getattr(found, method, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +55,8 @@ def by(result: PairedResult, key: str, measure: str, level: float) -> pd.DataFra
 
 def _divided(result: PairedResult, key: str) -> list[GridCell]:
     """The cells some of whose samples have the field; all of them for "data"."""
+    if not isinstance(key, str):
+        raise StudyError(f'a field of meta is a name, such as "modality"; got {key!r:.200}.')
     measured = [cell for cell in result.cells if cell.measured]
     found = [cell for cell in measured if key == "data" or set(_values(cell, key).values()) != {NOT_GIVEN}]
     if measured and not found:
@@ -102,6 +105,8 @@ def averages(
 
 
 def _fitting(weights: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    if not isinstance(weights, Mapping) or not all(isinstance(one, Real) for one in weights.values()):
+        raise StudyError(f"weights are a dict of stratum → number; got {weights!r:.200}.")
     missing = [name for name in names if name not in weights]
     chosen = {name: float(weights[name]) for name in names if name in weights}
     if (

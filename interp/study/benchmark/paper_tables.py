@@ -66,7 +66,7 @@ def paper_table(name: str) -> PaperTable:
     53.9
     """
     tables = _tables()
-    if name not in tables:
+    if not isinstance(name, str) or name not in tables:
         raise StudyError(f"the paper's tables of answers are {', '.join(tables)}; got {name!r:.50}.")
     found = tables[name]
     frame = pd.DataFrame(found["rows"], columns=found["columns"])

@@ -16,6 +16,7 @@ from interp.study.benchmark.paper_tables import PaperTable, paper_table
 from interp.study.benchmark.rows import answer_rows, rows_text
 from interp.study.benchmark.scoring import gives_marks, label
 from interp.study.dataframes import rows_of, where
+from interp.study.fields import is_level
 from interp.study.refinement.paired_result import MANY, PairedResult, methods_table
 from interp.study.refinement.result import varied
 from interp.study.result import counted
@@ -72,6 +73,7 @@ class BenchmarkResult(PairedResult):
         Raises:
             StudyError: No sample has the field, or an unknown measure.
         """
+        is_level("level", level)
         return by(self, key, self._known(measure), level)
 
     def averages(
@@ -100,6 +102,7 @@ class BenchmarkResult(PairedResult):
         Raises:
             StudyError: No such field, weights that do not fit the strata, or an unknown measure.
         """
+        is_level("level", level)
         return averages(self, over, self._known(measure), weights, level)
 
     def flips(self, measure: str | None = None) -> pd.DataFrame:
@@ -188,11 +191,13 @@ class BenchmarkResult(PairedResult):
         Raises:
             StudyError: An unknown table.
         """
+        if isinstance(beside, str) or not isinstance(beside, Sequence):
+            raise StudyError(f'beside is a list of published tables, such as ["1"]; got {beside!r:.200}.')
         tables = [one if isinstance(one, PaperTable) else paper_table(one) for one in beside]
         return self._write(path, beside=tables)
 
     def _known(self, measure: str | None) -> str:
         known = self.main if measure is None else measure
-        if known not in self.measure_names:
+        if not isinstance(known, str) or known not in self.measure_names:
             raise StudyError(f"measure is one of {', '.join(self.measure_names)}; got {measure!r}.")
         return known
