@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from interp.inputs.tokens import TokenMap, word
     from interp.methods import Answer
     from interp.study import (
+        Benchmark,
+        BenchmarkResult,
         Grid,
         HeadRanking,
         HeadSet,
@@ -75,6 +77,8 @@ __all__ = [
     "PAPER_PROMPT",
     "Answer",
     "Apply",
+    "Benchmark",
+    "BenchmarkResult",
     "Boost",
     "Box",
     "Contrast",
@@ -150,6 +154,8 @@ _HOMES = {
     "inputs.prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "inputs.sample": ("Box", "Sample"),
     "study": (
+        "Benchmark",
+        "BenchmarkResult",
         "Grid",
         "HeadRanking",
         "HeadSet",

@@ -18,6 +18,7 @@ from interp.worker_options import WorkerOptions
 __all__ = ["COMMAND", "STUDIES", "Asked", "report", "run"]
 
 STUDIES = {
+    "benchmark": "Benchmark",
     "layer-sweep": "LayerSweep",
     "head-ranking": "HeadRanking",
     "head-attribution": "HeadAttribution",
@@ -29,8 +30,8 @@ STUDIES = {
 }
 """Name → the class of `interp.study`."""
 StudyName = Literal[
-    "layer-sweep", "head-ranking", "head-attribution", "indicator-comparison", "knockout-sweep", "lens-sweep",
-    "reasoning-sweep", "refinement",
+    "benchmark", "layer-sweep", "head-ranking", "head-attribution", "indicator-comparison", "knockout-sweep",
+    "lens-sweep", "reasoning-sweep", "refinement",
 ]  # fmt: skip
 COMMAND = "command.json"
 """In a result's folder: what `interp run` was asked for."""

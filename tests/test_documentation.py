@@ -27,6 +27,7 @@ ROOMS = (
     "indicators",
     "methods",
     "metrics",
+    "metrics.scorers",
     "models",
 )
 ROOMS += ("reader_study", "report", "run", "stats", "study", "tracing")

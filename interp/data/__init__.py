@@ -1,6 +1,13 @@
 """Bundled samples and one reader for each kind of source. Every reader returns `Samples`; see docs/data.md."""
 
+from interp.data.benchmarks.huatuo import huatuo
+from interp.data.benchmarks.mmmu import mmmu
+from interp.data.benchmarks.omnimedvqa import omnimedvqa
+from interp.data.benchmarks.path_vqa import path_vqa
+from interp.data.benchmarks.pmc_vqa import pmc_vqa
+from interp.data.benchmarks.vqa_rad import vqa_rad
 from interp.data.open import named
+from interp.data.questions import question_counts
 from interp.data.readers.bundled import bundled
 from interp.data.readers.coco import coco
 from interp.data.readers.coco_instances import coco_instances
@@ -23,6 +30,7 @@ from interp.data.readers.yolo import yolo
 from interp.data.samples import Samples
 
 __all__ = [
-    "Samples", "bundled", "coco", "coco_instances", "csv", "dicom", "frame", "hub", "jsonl", "medsam", "medsg",
-    "medtrinity", "named", "nifti", "refcoco", "s_chain", "sa_med2d", "slake", "vgmed", "voc", "yolo",
+    "Samples", "bundled", "coco", "coco_instances", "csv", "dicom", "frame", "huatuo", "hub", "jsonl", "medsam",
+    "medsg", "medtrinity", "mmmu", "named", "nifti", "omnimedvqa", "path_vqa", "pmc_vqa", "question_counts", "refcoco",
+    "s_chain", "sa_med2d", "slake", "vgmed", "voc", "vqa_rad", "yolo",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from interp.errors import DataError, InterpError
 from interp.inputs.paths import unreadable
@@ -97,7 +97,12 @@ def read_lines(path: Path, make: Callable[[Row], Sample], bad_rows: str) -> list
     return samples
 
 
-def collect(rows: Iterable[Row], make: Callable[[Row], Iterable[Sample]], bad_rows: str) -> list[Sample]:
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+def collect(
+    rows: Iterable[AnyRow], make: Callable[[AnyRow], Iterable[Sample]], bad_rows: str
+) -> list[Sample]:
     """Returns the samples that `make` makes of all rows; an `InterpError` means that the row is bad.
 
     Args:

@@ -1,4 +1,4 @@
-"""Opens data by name or path: bundled data, a file or a folder that a reader knows by its layout."""
+"""Opens data by name or path: bundled data, benchmarks, a file or a folder that a reader knows by its layout."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from interp.data.benchmarks.catalogue import benchmark_source
 from interp.data.lines import as_path
 from interp.data.reader_choice import read
 from interp.data.readers.bundled import SPLITS, bundled, check_draw
@@ -29,16 +30,17 @@ SHARE = 1 / 3
 def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0) -> Samples:
     """Returns the samples of one split of the data that `name` names.
 
-    `"natural"` and `"medical"` are bundled and have their own splits. Any other `name` is a path: a file or folder
-    whose layout says which reader it needs (`interp.data.reader_choice.guess`), such as a .jsonl or .csv file, or a
-    folder of `VGMED_*.jsonl` with their images. If a folder holds several kinds of questions or splits, all are read.
-    Rows of a file belong to the split in `meta["split"]`. If that names none of the three splits, a hash of the
+    `"natural"` and `"medical"` are bundled and have their own splits. `vqa_rad:FOLDER` and the like open a benchmark
+    (`interp.data.benchmarks.catalogue.benchmark_source`), which has its own too. Any other `name` is a path: a file or
+    folder whose layout says which reader it needs (`interp.data.reader_choice.guess`), such as a .jsonl or .csv file,
+    or a folder of `VGMED_*.jsonl` with their images. If a folder holds several kinds of questions or splits, all are
+    read. Rows of a file belong to the split in `meta["split"]`. If that names none of the three splits, a hash of the
     group's name (of the image's content, where there is no group) decides: a third of the groups are "validation" and
     the others "test", so that no group is used both to choose and to report. Every sample returned has its split in
     `meta["split"]`.
 
     Args:
-        name: A bundled name or a path.
+        name: A bundled name, a benchmark and its folder, or a path.
         split: "train", "validation" or "test"; "all" for every split, each sample with its own.
         n: The largest number of rows, drawn with `seed` and kept in order; None for all (200 natural scenes).
         seed: The seed of the draw and of the natural scenes.
@@ -55,15 +57,19 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     check_draw(n, seed)
     if isinstance(name, str) and name == "natural" and split != ALL:
         return bundled(name, split=split, n=n, seed=seed)
-    rows = (
-        _bundled(name, split, seed)
-        if isinstance(name, str) and name in BUNDLED
-        else _of_split(_read(as_path(name, "data")), split)
-    )
+    rows = _rows(name, split, seed)
     if n is None or n >= len(rows):
         return rows
     drawn = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False)).tolist()
     return Samples((rows[i] for i in drawn), rows.name)
+
+
+def _rows(name: str, split: str, seed: int) -> Samples:
+    """All samples of a split of what `name` names."""
+    if isinstance(name, str) and name in BUNDLED:
+        return _bundled(name, split, seed)
+    source = benchmark_source(name)
+    return _of_split(_read(as_path(name, "data")), split) if source is None else source.samples(split)
 
 
 def _bundled(name: str, split: str, seed: int) -> Samples:
@@ -83,7 +89,7 @@ def sets(
     """Returns a dict of label → `named(…)` for each name; sets without samples of the split are left out.
 
     Args:
-        names: Bundled names or paths.
+        names: Bundled names, benchmarks and their folders, or paths.
         split: As for `named`.
         n: As for `named`, of each set.
         seed: As for `named`.
@@ -106,8 +112,11 @@ def sets(
 
 
 def label(name: str) -> str:
-    """Returns the label of the data in figures: the name of the file or folder without its path."""
-    return name if name in BUNDLED else storable(Path(os.path.realpath(name)).stem)
+    """Returns the label of the data in figures: the name of the file or folder without its path, or the benchmark."""
+    if name in BUNDLED:
+        return name
+    source = benchmark_source(name)
+    return storable(Path(os.path.realpath(name)).stem if source is None else source.label)
 
 
 def _read(path: Path) -> Samples:
@@ -115,7 +124,7 @@ def _read(path: Path) -> Samples:
     if problem is not None and not os.path.isdir(path):
         raise DataError(
             f"no data {brief(str(path))}: it {problem} Expected 'natural', 'medical', a file such as rows.jsonl or "
-            "rows.csv, or a folder of a data set that docs/data.md lists."
+            "rows.csv, a folder of a data set that docs/data.md lists, or a benchmark such as vqa_rad:FOLDER."
         )
     return read(path)
 

@@ -6,6 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from interp.data.benchmarks import huatuo
+from interp.data.benchmarks.mmmu import mmmu
+from interp.data.benchmarks.omnimedvqa import omnimedvqa
+from interp.data.benchmarks.path_vqa import path_vqa
+from interp.data.benchmarks.pmc_vqa import VERSIONS, pmc_vqa
+from interp.data.benchmarks.vqa_rad import FILE, vqa_rad
 from interp.data.extra import needs
 from interp.data.lines import read_json, shown
 from interp.data.readers.coco import coco
@@ -51,6 +57,11 @@ FOLDERS = (
     ("coco", "COCO_*.jsonl"),
     ("sa_med2d", "SAMed2D_v1.json"),
     ("slake", "imgs/*/source.jpg"),
+    ("vqa_rad", FILE),
+    ("omnimedvqa", "QA_information/Open-access/*.json"),
+    ("huatuo", huatuo.FILE),
+    ("mmmu", "*_Medicine/*.parquet"),
+    *(("pmc_vqa", files["test"]) for files in VERSIONS.values()),
     ("voc", "Annotations/*.xml"),
     ("yolo", "data.yaml"),
     ("yolo", "classes.txt"),
@@ -162,6 +173,20 @@ def _slake(path: Path, places: Places) -> Samples:
     return _joined((slake(path, split) for split in splits), path, "SLAKE")
 
 
+def _pmc_vqa(path: Path, places: Places) -> Samples:
+    there = (name for name, files in VERSIONS.items() if (path / files["test"]).is_file())
+    return pmc_vqa(path, version=next(there, "clean"), images=places["images"])
+
+
+def _everything(reader: Callable[..., Samples]) -> Callable[[Path, Places], Samples]:
+    """A benchmark's reader for all of its questions."""
+
+    def call(path: Path, places: Places) -> Samples:
+        return reader(path, split="all", questions="all")
+
+    return call
+
+
 def _hub(path: Path, places: Places) -> Samples:
     if not (path / "dataset_dict.json").is_file():
         return hub(path, images=places["images"])
@@ -193,14 +218,22 @@ READERS: dict[str, Callable[[Path, Places], Samples]] = {
     "csv": _both(csv, "images"),
     "dicom": lambda path, places: _with_labels(dicom, path, places),
     "hub": _hub,
+    "huatuo": _everything(huatuo.huatuo),
     "jsonl": lambda path, places: jsonl(path),
     "medsam": lambda path, places: medsam(path),
     "medsg": _both(medsg, "images"),
+    "mmmu": lambda path, places: _joined(
+        (mmmu(path, split=split, questions="all") for split in ("validation", "test")), path, "MMMU"
+    ),
     "nifti": lambda path, places: _with_labels(nifti, path, places),
+    "omnimedvqa": _everything(omnimedvqa),
+    "path_vqa": _everything(path_vqa),
+    "pmc_vqa": _pmc_vqa,
     "refcoco": lambda path, places: refcoco(path, places["images"], instances=_instances(path)),
     "sa_med2d": lambda path, places: sa_med2d(path),
     "slake": _slake,
     "vgmed": _vgmed,
+    "vqa_rad": _everything(vqa_rad),
     "voc": _both(voc, "images"),
     "yolo": lambda path, places: yolo(path),
 }

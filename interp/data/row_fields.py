@@ -28,6 +28,7 @@ __all__ = [
     "boxes_of",
     "image_in",
     "number_of",
+    "optional_text",
     "recognised",
     "text_of",
 ]
@@ -91,11 +92,11 @@ class Fields:
                 images=images,
                 question=self._question(row),
                 boxes=self._boxes(row, images),
-                answer=_optional_text(row, self.columns.get("answer")),
+                answer=optional_text(row, self.columns.get("answer")),
                 options=_options(row, self.columns.get("options")),
-                group=_optional_text(row, self.columns.get("group")),
+                group=optional_text(row, self.columns.get("group")),
                 meta={str(key): plain(value) for key, value in row.values.items() if _kept(key, value, used)},
-                id=_optional_text(row, named) or row.id,
+                id=optional_text(row, named) or row.id,
             )
         except DataError:
             raise
@@ -293,8 +294,12 @@ def text_of(row: Row, name: str) -> str:
     return value
 
 
-def _optional_text(row: Row, name: str | None) -> str | None:
-    """The text of a cell; a whole number or True and False as text, None where it is empty."""
+def optional_text(row: Row, name: str | None) -> str | None:
+    """Returns the text of a cell; a whole number or True and False as text, None where it is empty.
+
+    Raises:
+        DataError: Another value, such as a list; the message names row and column.
+    """
     value = None if name is None else plain(row.values.get(name))
     if name is None or is_missing(value):
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -139,7 +139,7 @@ def _at(
 def _of_file(path: Path) -> Table:
     ending = path.suffix.lower()
     if ending == ".parquet":
-        return _of_dataset(needs("datasets").Dataset.from_parquet(os.fspath(path)), None, os.fspath(path))
+        return _of_dataset(_from_parquet(path), None, os.fspath(path))
     if ending == ".jsonl":
         rows = list(line_rows(path))
     elif ending == ".json":
@@ -150,6 +150,18 @@ def _of_file(path: Path) -> Table:
         )
     names = dict.fromkeys(str(key) for row in rows if isinstance(row.values, Mapping) for key in row.values)
     return Table(path.stem, path.parent, tuple(names), (), iter(rows))
+
+
+def _from_parquet(path: Path) -> Any:
+    datasets = needs("datasets")
+    try:
+        return datasets.Dataset.from_parquet(os.fspath(path))
+    except Exception as error:  # ArrowInvalid, DatasetGenerationError and others
+        reason = error.__cause__ or error
+        raise DataError(
+            f"{shown(path)} cannot be read as parquet ({type(reason).__name__}: {brief(str(reason))[1:-1]}). Was it "
+            "downloaded whole? A pointer of Git LFS is a text of three lines."
+        ) from error
 
 
 def _saved(path: Path, split: str | None) -> Table:
@@ -224,22 +236,53 @@ def _of_images(datasets: Any, kind: Any) -> bool:
 
 
 def _dataset_rows(datasets: Any, source: Any, images: Sequence[str], path: Path) -> Iterator[Row]:
-    """Rows whose images are not read yet; classes by name."""
+    """Rows whose images are not read yet, and None where there is none; classes by name."""
     source = source.with_format(None)
     others = [one for one in source.column_names if one not in images]
     classes = {
         one: source.features[one] for one in others if isinstance(source.features[one], datasets.ClassLabel)
     }
     encoded = {one: _undecoded(datasets, source, one) for one in images}
+    empties = {one: _empty_cells(held, one) for one, held in encoded.items()}
     plain_ones = source.select_columns(others) if others else None
     empty: Iterator[dict[str, Any]] = ({} for _ in range(len(source)))
-    for number, row in enumerate(plain_ones if plain_ones is not None else empty):
+    for number, row in enumerate(_readable(plain_ones if plain_ones is not None else empty, path)):
         values = dict(row)
         for one, kind in classes.items():
             values[one] = None if values[one] is None or values[one] < 0 else kind.int2str(values[one])
         for one, held in encoded.items():
-            values[one] = _cells(held, number, one, f"{shown(path)}, row {number}, {one}")
+            name = f"{shown(path)}, row {number}, {one}"
+            values[one] = None if number in empties[one] else _cells(held, number, one, name)
         yield Row(path, number, values, "row")
+
+
+def _readable(rows: Iterable[Any], path: Path) -> Iterator[Any]:
+    """The rows, whose texts are decoded as they come."""
+    try:
+        yield from rows
+    except (ValueError, OSError) as error:  # text that is not UTF-8, and what pyarrow raises
+        raise DataError(
+            f"{shown(path)} holds a row that cannot be read ({type(error).__name__}: {brief(str(error))[1:-1]}). Was "
+            "it copied whole?"
+        ) from error
+
+
+def _empty_cells(held: Any, column: str) -> frozenset[int]:
+    """The rows without an image in a column of one image a row; no image is read for it."""
+    if not hasattr(held.features[column], "decode"):
+        return frozenset()
+    found = [
+        chunk.is_null().to_numpy(zero_copy_only=False)
+        | np.logical_and.reduce(
+            [chunk.field(name).is_null().to_numpy(zero_copy_only=False) for name in ("bytes", "path")]
+        )
+        for chunk in held.data.column(column).chunks
+    ]
+    at = set(np.flatnonzero(np.concatenate(found)).tolist()) if found else set[int]()
+    order = getattr(held, "_indices", None)  # of a data set whose rows were selected or shuffled
+    if order is None:
+        return frozenset(at)
+    return frozenset(i for i, place in enumerate(order.column(0).to_pylist()) if place in at)
 
 
 def _undecoded(datasets: Any, source: Any, column: str) -> Any:

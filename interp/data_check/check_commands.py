@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from interp.data.benchmarks.catalogue import benchmark_source
 from interp.data.lines import shown
 from interp.data.open import BUNDLED
 from interp.data.reader_choice import guess, read
@@ -39,7 +40,7 @@ def check(
     The exit code is 0 if nothing must be mended, 1 if images are missing, boxes do not fit, or splits share images.
 
     Args:
-        path: a file or folder of data, or the name of bundled data.
+        path: a file or folder of data, the name of bundled data, or a benchmark such as vqa_rad:FOLDER.
         reader: name of the reader, such as coco_instances; by default guessed from the layout.
         images: folder of the images, where the layout does not say it.
         labels: label map of a volume (NIfTI or DICOM).
@@ -60,10 +61,12 @@ def check(
 
 
 def _samples(path: str, reader: str | None, images: Path | None, labels: Path | None) -> tuple[Samples, str]:
-    """The samples and the name of the reader; of bundled data all splits."""
+    """The samples and the name of the reader; of bundled data and benchmarks all splits."""
     if path in BUNDLED and reader is None:
         first, *others = (bundled(path, split) for split in SPLITS)
         return sum(others, first), "bundled"
+    if reader is None and (source := benchmark_source(path)) is not None:
+        return source.samples("all"), source.benchmark
     place = Path(path)
     name = guess(place) if reader is None else reader
     return read(place, name, images=images, labels=labels), name

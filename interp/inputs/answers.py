@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 
-__all__ = ["RULE", "accepted", "bare", "is_right", "named_option", "other_options", "plain"]
+__all__ = ["RULE", "accepted", "answer_place", "bare", "is_right", "named_option", "other_options", "plain"]
 
 RULE = """Right: the whole generated text is the sample's answer, without regard to case, and to quotes, dashes, stops
 and space at its ends; signs such as <, + and % count. Where options are lettered, the answer's letter, its text, or the
@@ -78,13 +78,13 @@ def accepted(sample: Sample, prompt: Prompt) -> str:
     >>> accepted(sample, Prompt(options="letters")), accepted(sample, Prompt(options="none"))
     ('B', 'liver')
     """
-    place = _answer_place(sample, prompt) if prompt.options == "letters" else None
+    place = answer_place(sample, prompt) if prompt.options == "letters" else None
     return str(sample.answer) if place is None else string.ascii_uppercase[place]
 
 
 def other_options(sample: Sample, prompt: Prompt) -> list[str]:
     """The options that are not the sample's answer, as text; all where the answer is none of them."""
-    place = _answer_place(sample, prompt)
+    place = answer_place(sample, prompt)
     return [option for i, option in enumerate(sample.options or ()) if i != place]
 
 
@@ -105,14 +105,17 @@ def is_right(text: str | None, sample: Sample, prompt: Prompt) -> bool | None:
         return None
     if text is None:
         return False
-    place = _answer_place(sample, prompt)
+    place = answer_place(sample, prompt)
     if place is None:
         return plain(text) == plain(sample.answer)
     return _said_place(text, sample.options or (), lettered=prompt.options == "letters") == place
 
 
-def _answer_place(sample: Sample, prompt: Prompt) -> int | None:
-    """The place of the answer among the options: by its text, or by its letter where the prompt letters them."""
+def answer_place(sample: Sample, prompt: Prompt) -> int | None:
+    """The place of the answer among the options: by its text, or by its letter where the prompt letters them.
+
+    None without an answer or options, and for an answer that is none of them.
+    """
     options = sample.options or ()
     if sample.answer is None or not options:
         return None

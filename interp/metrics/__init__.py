@@ -5,6 +5,7 @@ Agreement with boxes: functions of (map (..., token), mask (token,)) → float64
 
 from __future__ import annotations
 
+from interp.metrics import scorers as scorers
 from interp.metrics.divergence import js_divergence, kl_divergence, kl_gain
 from interp.metrics.faithfulness import (
     comprehensiveness,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from interp.study.benchmark.paper_tables import PaperTable, paper_table
+from interp.study.benchmark.result import BenchmarkResult
+from interp.study.benchmark.study import Benchmark
 from interp.study.compare import compare, compare_groups
 from interp.study.conventions import PAPER_PIXELS, paper_model
 from interp.study.first_look.look import Look, look
@@ -34,6 +37,8 @@ from interp.study.task import StudyTask
 
 __all__ = [
     "PAPER_PIXELS",
+    "Benchmark",
+    "BenchmarkResult",
     "Cell",
     "Flow",
     "Grid",
@@ -54,6 +59,7 @@ __all__ = [
     "Look",
     "Matched",
     "ModelSpec",
+    "PaperTable",
     "ReasoningSweep",
     "Refinement",
     "RefinementResult",
@@ -71,6 +77,7 @@ __all__ = [
     "look",
     "matched",
     "paper_model",
+    "paper_table",
     "published_heads",
     "stratified",
 ]

@@ -10,6 +10,7 @@ from interp.data import named
 from interp.data.reader_choice import READERS, guess, read
 from interp.errors import DataError
 from tests.data import source_files as files
+from tests.data.benchmarks import layouts
 
 
 def _jsonl(folder: Path) -> Path:
@@ -43,6 +44,10 @@ LAYOUTS: dict[str, tuple[int, Callable[[Path], Path]]] = {
     "sa_med2d": (2, files.sa_med2d_folder),
     "medsam": (2, lambda folder: files.medsam_file(folder / "CT_1.npz")),
     "medsg": (1, lambda folder: files.medsg_folder(folder, files.medsg_row())),
+    "vqa_rad": (1, lambda folder: layouts.vqa_rad_folder(folder, layouts.vqa_rad_row(1, "?", "yes", "para"))),
+    "pmc_vqa": (1, lambda folder: layouts.pmc_vqa_folder(folder, layouts.pmc_vqa_row_2(), file="test_2.csv")),
+    "omnimedvqa": (1, lambda folder: layouts.omnimedvqa_folder(folder, layouts.omnimedvqa_row())),
+    "huatuo": (1, lambda folder: layouts.huatuo_folder(folder, layouts.huatuo_row())),
 }
 
 
@@ -79,7 +84,7 @@ def test_what_no_reader_knows(tmp_path: Path) -> None:
         read(tmp_path / "scan.nii.gz")
     with pytest.raises(DataError, match="holds no part that its reader knows"):
         read(tmp_path, "slake")
-    assert set(LAYOUTS) | {"coco", "dicom", "hub", "nifti", "refcoco"} == set(READERS)
+    assert set(LAYOUTS) | {"coco", "dicom", "hub", "mmmu", "nifti", "path_vqa", "refcoco"} == set(READERS)
 
 
 def test_studies_open_any_layout_by_its_path(tmp_path: Path) -> None:

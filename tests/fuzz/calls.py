@@ -17,8 +17,10 @@ import interp
 from interp import conformance, data, data_build, indicators, methods, metrics, models, stats, study
 from interp.conformance.tiny import tiny
 from interp.inputs.sample import Sample
+from interp.metrics import scorers
 from interp.tracing import Cost
 from tests.data import source_files as files
+from tests.data.benchmarks import layouts
 from tests.fuzz.trials import Call
 
 
@@ -130,6 +132,12 @@ def _layouts() -> Path:
     files.medsam_file(folder / "CT_1.npz")
     files.medsg_folder(folder / "medsg", files.medsg_row())
     files.refcoco_files(folder / "refs")
+    layouts.vqa_rad_folder(folder / "vqa_rad", layouts.vqa_rad_row(1, "?", "yes"))
+    layouts.hub_folder(folder / "path_vqa", test=[("?", "yes")])
+    layouts.pmc_vqa_folder(folder / "pmc_vqa", layouts.pmc_vqa_row())
+    layouts.omnimedvqa_folder(folder / "omnimedvqa", layouts.omnimedvqa_row())
+    layouts.mmmu_folder(folder / "mmmu", layouts.mmmu_row(), split="test")
+    layouts.huatuo_folder(folder / "huatuo", layouts.huatuo_row())
     files.image(folder / "a.png")
     (folder / "rows.csv").write_text("image,question\na.png,?\n")
     return folder
@@ -155,6 +163,17 @@ def _readers() -> list[Call]:
         Call("sa_med2d", data.sa_med2d, given(root=folder / "sa_med2d")),
         Call("medsam", data.medsam, given(path=folder / "CT_1.npz")),
         Call("medsg", data.medsg, given(path=folder / "medsg/Task3.json")),
+        *(
+            Call(name, getattr(data, name), given(folder=folder / name), frozenset({"download=True"}))
+            for name in ("vqa_rad", "path_vqa", "pmc_vqa", "omnimedvqa", "huatuo")
+        ),
+        Call(
+            "mmmu",
+            data.mmmu,
+            given(folder=folder / "mmmu", subjects=["Pharmacy"]),
+            frozenset({"download=True"}),
+        ),
+        Call("question_counts", data.question_counts, given(samples=samples())),
         Call("medtrinity", data.medtrinity, given(source=[row])),
         Call("s_chain", data.s_chain, given(source=[files.s_chain_row()])),
         Call("refcoco", data.refcoco, given(source=folder / "refs/refs.json", **refs)),
@@ -178,6 +197,10 @@ def _builder() -> list[Call]:
 
 def _metrics() -> list[Call]:
     pair = given(map=MAP, mask=MASK)
+    asked = Sample("scan.png", "?", answer="yes", options=("yes", "no"))
+    marked = {"samples": [asked], "prompt": interp.Prompt()}
+    rules = (scorers.Strict(), scorers.HuatuoCompat(), scorers.Bleu1(), scorers.OpenRecall())
+    likeliest = scorers.OptionLogProbability()
     agreement = [
         Call(name, getattr(metrics, name), pair)
         for name in ("attention_ratio", "auroc", "average_precision", "box_iou", "js_divergence")
@@ -199,6 +222,20 @@ def _metrics() -> list[Call]:
         Call("spearman", metrics.spearman, given(a=MAP, b=MAP[::-1])),
         Call("kendall", metrics.kendall, given(a=MAP, b=MAP[::-1])),
         Call("metrics.named", metrics.named, given(names="ar")),
+        Call("Strict", scorers.Strict),
+        Call("OpenRecall", scorers.OpenRecall),
+        Call("Bleu1", scorers.Bleu1),
+        Call("BertScore", scorers.BertScore),
+        Call("OptionLogProbability", scorers.OptionLogProbability),
+        *(Call(f"{type(one).__name__}.scores", one.scores, given(texts=["A"], **marked)) for one in rules),
+        Call(
+            "OptionLogProbability.scores", likeliest.scores, given(log_probabilities=[[-1.0, -2.0]], **marked)
+        ),
+        Call("OptionLogProbability.answers", likeliest.answers, given(sample=asked, prompt=interp.Prompt())),
+        Call("OptionLogProbability.target", likeliest.target, given(answer="A")),
+        Call("extracted", scorers.extracted, given(text="yes")),
+        Call("normalised_words", scorers.normalised_words, given(text="yes")),
+        Call("scorer_named", scorers.scorer_named, given(name="strict")),
     ]
 
 
@@ -280,6 +317,7 @@ def _studies() -> list[Call]:
         Call("HeadSet.of", study.HeadSet.of, given(pairs=[(0, 1)])),
         Call("published_heads", study.published_heads, given(name="huatuogpt-vision-7b")),
         Call("Grid", study.Grid, given(base=k, seed=[0, 1], metrics=["ar"])),
+        Call("paper_table", study.paper_table, given(name="1")),
         Call("Flow", study.Flow, given(keys="image", queries="last")),
         Call("ModelSpec", study.ModelSpec, given(id="organism")),
         Call("KnockoutSweep.windows", study.KnockoutSweep(data=own).windows, given(n_layers=6)),
@@ -295,6 +333,7 @@ STUDIES: tuple[Any, ...] = (
     study.ReasoningSweep,
     study.Refinement,
     study.IndicatorComparison,
+    study.Benchmark,
 )
 
 
@@ -448,6 +487,10 @@ ELSE = (
     "faithfulness",
     "localisation",
     "n_beating_even",
+    "by",
+    "averages",
+    "flips",
+    "rows",
 )
 
 
@@ -457,7 +500,10 @@ def result_calls(kind: int) -> list[Call]:
     name = type(found).__name__
     own = {
         "metric": "ar", "layer": 2, "k": 2, "measure": "auroc", "path": folder() / "tried" / "page.html",
+        "key": "kind",
     }  # fmt: skip
+    if isinstance(found, study.BenchmarkResult):
+        own["measure"] = "strict"
     calls = []
     for method in (*REPORTED, *ELSE):
         function = getattr(found, method, None)

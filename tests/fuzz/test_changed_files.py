@@ -15,6 +15,7 @@ import pytest
 
 from interp import data
 from tests.data import source_files as files
+from tests.data.benchmarks import layouts
 from tests.fuzz.trials import bare_error
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -129,6 +130,36 @@ TARGETS: dict[str, Target] = {
         lambda one: [sample.load() for sample in data.medsam(one)],
     ),
     "medsg": (lambda folder: files.medsg_folder(folder, files.medsg_row()), "Task3.json", data.medsg),
+    "vqa_rad": (
+        lambda folder: layouts.vqa_rad_folder(folder, layouts.vqa_rad_row(1, "?", "yes")),
+        "*.json",
+        lambda one: data.vqa_rad(one.parent, questions="all", split="all"),
+    ),
+    "vqa_rad table": (
+        lambda folder: layouts.hub_folder(folder, test=[("?", "yes")]),
+        "data/*.parquet",
+        lambda one: [sample.load() for sample in data.vqa_rad(one.parents[1])],
+    ),
+    "pmc_vqa": (
+        lambda folder: layouts.pmc_vqa_folder(folder, layouts.pmc_vqa_row()),
+        "*.csv",
+        lambda one: data.pmc_vqa(one.parent),
+    ),
+    "omnimedvqa": (
+        lambda folder: layouts.omnimedvqa_folder(folder, layouts.omnimedvqa_row()),
+        "QA_information/*/*.json",
+        lambda one: data.omnimedvqa(one.parents[2]),
+    ),
+    "mmmu": (
+        lambda folder: layouts.mmmu_folder(folder, layouts.mmmu_row()),
+        "*/*.parquet",
+        lambda one: data.mmmu(one.parents[1], split="validation", subjects=["Pharmacy"]),
+    ),
+    "huatuo": (
+        lambda folder: layouts.huatuo_folder(folder, layouts.huatuo_row()),
+        "*.json",
+        lambda one: data.huatuo(one.parent),
+    ),
     "refcoco": (
         files.refcoco_files,
         "refs.json",

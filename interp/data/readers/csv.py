@@ -16,7 +16,7 @@ from interp.errors import DataError
 from interp.inputs.boxes import check_format
 from interp.inputs.text import brief
 
-__all__ = ["csv"]
+__all__ = ["checked_cells", "csv", "header_and_rows"]
 
 
 def csv(
@@ -62,11 +62,11 @@ def csv(
     check_format(box_format)
     path = as_path(path)
     folder = path.parent if images is None else as_path(images, "the folder of images")
-    header, rows = _table(path, separator)
+    header, rows = header_and_rows(path, separator)
     found = recognised(header, columns, question=question, what=shown(path))
     fields = Fields(found, box_format, partial(as_path_in, folder), question)
     samples = Samples(
-        collect(rows, lambda row: [fields.sample(_checked(row))], bad_rows),
+        collect(rows, lambda row: [fields.sample(checked_cells(row))], bad_rows),
         path.stem if name is None else name,
     )
     if not len(samples):
@@ -75,8 +75,12 @@ def csv(
     return samples
 
 
-def _table(path: Path, separator: str | None) -> tuple[list[str], Iterator[Row]]:
-    """The header, and the rows with the line that each ends on."""
+def header_and_rows(path: Path, separator: str | None = None) -> tuple[list[str], Iterator[Row]]:
+    """Returns the header of a table, and its rows with the line that each ends on; empty cells are None.
+
+    Raises:
+        DataError: The file cannot be read, has no header, or names two columns alike.
+    """
     text = text_in(path)
     first = text.partition("\n")[0]
     mark = _separator(path, first) if separator is None else separator
@@ -112,8 +116,12 @@ def _rows(path: Path, header: list[str], reader: Iterator[list[str]]) -> Iterato
         yield Row(path, _line(reader), {key: _value(cell) for key, cell in values.items()})
 
 
-def _checked(row: Row) -> Row:
-    """The row, if it has as many cells as the header."""
+def checked_cells(row: Row) -> Row:
+    """Returns the row, if it has as many cells as the header.
+
+    Raises:
+        DataError: It has not; the message names the line.
+    """
     if isinstance(row.values.get(""), tuple):
         cells, columns = row.values[""]
         raise DataError(

@@ -16,6 +16,7 @@ from interp.data.build import piece_boxes
 from interp.data.labelled import with_area
 from interp.data.lines import Row, as_path, collect, json_rows, read_json
 from interp.data.mask_files import mask_values
+from interp.data.questions import Wanted, chosen_splits, is_yes_or_no
 from interp.data.row_fields import as_number, as_path_in, boxes_of, text_of
 from interp.data.samples import Samples
 from interp.data.volume_slices import label_names, small_pieces
@@ -41,6 +42,7 @@ def slake(
     name: str | None = None,
     *,
     language: str | None = "en",
+    questions: str = "all",
     regions: str = "named",
     masks: Mapping[int, str] | None = None,
     box_format: str = "xywh",
@@ -54,14 +56,17 @@ def slake(
     lies `detection.json`, a list like `[{"Liver": [72, 128, 45, 60]}]` of labels with (x, y, width, height) in pixels,
     and `mask.png`, whose grey values are labels. **No question says which region its answer rests on**: with
     regions="named" a sample has the boxes of the labels that its question or answer names, so many have none. `meta`
-    has all other fields, `label` (the labels of the boxes), `regions` (every label of the image → its boxes as lists)
-    and `split`. The group is the image.
+    has all other fields, `label` (the labels of the boxes), `regions` (every label of the image → its boxes as lists),
+    `benchmark`, `kind` ("closed" or "open") and `split`. The group is the image. `skipped` counts boxes that were left
+    out, and questions by kind and split.
 
     Args:
         root: The folder `Slake1.0`, or the one of `BoKelvin/SLAKE` with its images unpacked.
-        split: "train", "validation" or "test".
+        split: "train", "validation", "test", or "all".
         name: The name of the samples.
         language: "en", "zh", or None for both. Labels are English: regions="named" finds few in Chinese questions.
+        questions: "closed", "open" or "all". Closed are those whose `answer_type` is "CLOSED" (416 English ones of
+            test, 2,781 of all splits); of rows without that field, those answered yes or no.
         regions: "named", "all" labels of the image, or "none".
         masks: Grey value → label, to take boxes from the pieces of `mask.png` in place of `detection.json`. Samples
             then hold the masks of these labels too (`rule="masks"` in studies).
@@ -76,20 +81,27 @@ def slake(
     Source: Liu et al., 2021 (arXiv 2102.09542). The form of `detection.json` is described by public converters and was
     not checked against the data; the official code of VGMED also reads SLAKE's boxes as (x, y, width, height).
     """
-    check_one_of("split", split, SPLITS, DataError)
+    splits = chosen_splits(split, SPLITS, "SLAKE")
     check_one_of("regions", regions, ("named", "all", "none"), DataError)
     check_whole("least", least, 1, DataError)
     if language is not None:
         check_one_of("language", language, LANGUAGES, DataError)
     folder = as_path(root, "the folder")
-    names = [folder / one for one in FILES[split]]
-    path = next((one for one in names if unreadable(one) is None), names[0])
     dropped: Counter[str] = Counter()
-    reading = _Reading(folder / "imgs", split, regions, label_names(masks), box_format, least, dropped, {})
-    rows = (row for row in json_rows(path, read_json(path, list)) if _spoken(row, language))
-    return Samples(
-        collect(rows, reading.samples, bad_rows), f"SLAKE {split}" if name is None else name, dropped
-    )
+    wanted = Wanted(questions, splits, dropped)
+    samples: list[Sample] = []
+    for one in splits:
+        reading = _Reading(folder / "imgs", one, regions, label_names(masks), box_format, least, wanted, {})
+        path = _file(folder, one)
+        rows = (row for row in json_rows(path, read_json(path, list)) if _spoken(row, language))
+        samples += collect(rows, reading.samples, bad_rows)
+    return Samples(samples, f"SLAKE {split}" if name is None else name, dropped)
+
+
+def _file(folder: Path, split: str) -> Path:
+    """The file of a split, under the first of its names that is there."""
+    names = [folder / one for one in FILES[split]]
+    return next((one for one in names if unreadable(one) is None), names[0])
 
 
 def _spoken(row: Row, language: str | None) -> bool:
@@ -104,7 +116,7 @@ class _Reading:
     masks: Mapping[int, str] | None
     box_format: str
     least: int
-    dropped: Counter[str]
+    wanted: Wanted
     known: dict[str, dict[str, list[Any]]]
 
     def samples(self, row: Row) -> list[Sample]:
@@ -112,16 +124,14 @@ class _Reading:
         question, answer = text_of(row, "question"), row.values.get("answer")
         if answer is not None and not isinstance(answer, str):
             raise row.bad("answer", f"expected a text or null, got {brief(answer)}")
+        kind = _kind(row, answer)
+        if not self.wanted.takes(kind, self.split):
+            return []
         file = as_path_in(self.images, row, "img_name", row.values.get("img_name"))
         if file not in self.known:
             self.known[file] = self._found(row, Path(file))
         found = self.known[file]
-        text = f"{question} {answer or ''}"
-        chosen = [
-            label
-            for label in found
-            if self.regions == "all" or (self.regions == "named" and is_named(label, text))
-        ]
+        chosen = self._chosen(found, f"{question} {answer or ''}")
         listed = [box for label in chosen for box in found[label]]
         return [
             Sample(
@@ -134,6 +144,8 @@ class _Reading:
                     **{key: value for key, value in row.values.items() if key not in READ},
                     "label": ", ".join(chosen) or None,
                     "regions": {label: [list(box) for box in boxes] for label, boxes in found.items()},
+                    "benchmark": "SLAKE",
+                    "kind": kind,
                     "split": self.split,
                 },
                 id=f"{self.split}:{row.values.get('qid', row.number)}",
@@ -144,6 +156,12 @@ class _Reading:
                 ],
             )
         ]
+
+    def _chosen(self, found: Mapping[str, Any], text: str) -> list[str]:
+        """The labels of an image whose boxes a sample has."""
+        if self.regions == "named":
+            return [label for label in found if is_named(label, text)]
+        return list(found) if self.regions == "all" else []
 
     def _found(self, row: Row, image: Path) -> dict[str, list[Any]]:
         """Label → boxes (x0, y0, x1, y1) of an image."""
@@ -164,7 +182,9 @@ class _Reading:
                 )
             for label, box in pairs:
                 numbers = [as_number(edge) for edge in box] if isinstance(box, list) else []
-                kept = with_area([numbers], self.dropped, sides=True) if len(numbers) == 4 else [numbers]
+                kept = (
+                    with_area([numbers], self.wanted.left_out, sides=True) if len(numbers) == 4 else [numbers]
+                )
                 for one in boxes_of(place, str(label), kept, [str(image)], self.box_format):
                     _check_inside(place, str(label), one, size)
                     found.setdefault(str(label), []).append(one.as_tuple())
@@ -177,10 +197,17 @@ class _Reading:
         values, found = mask_values(path, size), {}
         for value, label in (self.masks or {}).items():
             boxes, small = piece_boxes(np.asarray(values == value), self.least)
-            self.dropped[small_pieces(self.least)] += small
+            self.wanted.left_out[small_pieces(self.least)] += small
             if boxes:
                 found.setdefault(label, []).extend(boxes)
         return found
+
+
+def _kind(row: Row, answer: str | None) -> str:
+    """Whether a question is closed or open: by its own field, else by its answer."""
+    said = row.values.get("answer_type")
+    closed = said.strip().upper() == "CLOSED" if isinstance(said, str) else is_yes_or_no(answer)
+    return "closed" if closed else "open"
 
 
 def _check_inside(row: Row, label: str, box: Any, size: tuple[int, int]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from interp.data import hub
-from interp.errors import DataError, ImageError
+from interp.errors import DataError
 
 
 def pictures(n: int = 3) -> list[Image.Image]:
@@ -113,8 +113,8 @@ def test_a_bad_row_is_named() -> None:
         {"image": [None], "question": ["?"]},
         features=datasets.Features({"image": datasets.Image(), "question": datasets.Value("string")}),
     )
-    with pytest.raises(ImageError, match=r"row 0, image cannot be read .*row 0 has no image in 'image'"):
-        hub(empty)[0].load()
+    with pytest.raises(DataError, match="the data set, row 0, field 'image': expected an image, got None"):
+        hub(empty)
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,21 @@ def test_what_holds_no_table(source: Any, message: str) -> None:
 def test_streams_are_refused() -> None:
     with pytest.raises(DataError, match=r"is a IterableDataset; a datasets.Dataset is read"):
         hub(dataset().to_iterable_dataset())
+
+
+def test_empty_cells_are_found_in_chosen_rows_and_slices() -> None:
+    kinds = datasets.Features({"image": datasets.Image(), "question": datasets.Value("string")})
+    cells = [{"image": one, "question": str(i)} for i, one in enumerate([*pictures(2), None, *pictures(1)])]
+    whole = datasets.concatenate_datasets(
+        [
+            datasets.Dataset.from_list(cells[:1], features=kinds),
+            datasets.Dataset.from_list(cells[1:], features=kinds),
+        ]
+    )
+    for order in ([3, 2, 0], [2, 3]):
+        with pytest.raises(
+            DataError, match=rf"row {order.index(2)}, field 'image': expected an image, got None"
+        ):
+            hub(whole.select(order))
+    assert len(hub(whole.select([3, 0, 1]))) == 3
+    assert len(hub(whole.select(range(3, 4)))) == 1

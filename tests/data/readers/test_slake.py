@@ -65,7 +65,7 @@ def test_a_bad_row_is_named(tmp_path: Path) -> None:
         slake(slake_folder(tmp_path, slake_row("")))
     with pytest.raises(DataError, match=r"validation\.json cannot be read"):
         slake(tmp_path, "validation")
-    with pytest.raises(DataError, match="split is 'train' or 'validation' or 'test'"):
+    with pytest.raises(DataError, match=r"SLAKE has the splits train, validation, test, .*got 'val'"):
         slake(tmp_path, "val")
 
 
@@ -74,3 +74,28 @@ def test_boxes_without_area_are_counted(tmp_path: Path) -> None:
     assert slake(folder).skipped == {"boxes without an area": 1}
     (folder / "imgs/xmlab0/detection.json").unlink()
     assert slake(folder)[0].boxes == ()
+
+
+def test_closed_and_open_questions_of_all_splits(tmp_path: Path) -> None:
+    rows = [
+        slake_row(answer_type="OPEN"),
+        slake_row("Is it?", "Yes", answer_type="CLOSED"),
+        slake_row("?", "CT"),
+    ]
+    for row in rows[2:]:
+        del row["answer_type"]
+    folder = slake_folder(tmp_path, *rows)
+    closed = slake(folder, questions="closed")
+    assert [sample.meta["kind"] for sample in closed] == ["closed"]
+    assert closed.skipped == {"open questions of test": 2}
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.json").write_text((tmp_path / "test.json").read_text())
+    samples = slake(folder, "all", questions="open", regions="none")
+    assert [sample.meta["split"] for sample in samples] == [
+        "train",
+        "train",
+        "validation",
+        "validation",
+        "test",
+        "test",
+    ]

@@ -1,0 +1,127 @@
+"""Benchmarks by name, for scripts and the command line: `vqa_rad:FOLDER`, `mmmu,subjects=Pharmacy:hub`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from interp.data.benchmarks import mmmu, path_vqa, vqa_rad
+from interp.data.benchmarks.huatuo import huatuo
+from interp.data.benchmarks.omnimedvqa import omnimedvqa
+from interp.data.benchmarks.pmc_vqa import pmc_vqa
+from interp.data.benchmarks.split_rows import HUB
+from interp.data.readers.slake import slake
+from interp.data.samples import Samples
+from interp.errors import DataError
+
+__all__ = ["BENCHMARKS", "BenchmarkSource", "benchmark_source"]
+
+EVERY = "all"
+OPTIONS = ("access", "closed", "language", "questions", "regions", "revision", "version")
+LISTS = ("datasets", "modalities", "subjects")
+"""Options that may hold several values, with + between them."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A benchmark.
+
+    Attributes:
+        read: Its reader.
+        splits: Its splits for evaluation, which "all" stands for. MMMU's "dev" holds examples for prompts only.
+        hub: Whether `datasets` can read it from the hub.
+    """
+
+    read: Callable[..., Samples]
+    splits: tuple[str, ...]
+    hub: bool = False
+
+
+BENCHMARKS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "vqa_rad": Entry(vqa_rad.vqa_rad, vqa_rad.SPLITS, hub=True),
+        "slake": Entry(slake, ("train", "validation", "test")),
+        "path_vqa": Entry(path_vqa.path_vqa, path_vqa.SPLITS, hub=True),
+        "pmc_vqa": Entry(pmc_vqa, ("train", "test")),
+        "omnimedvqa": Entry(omnimedvqa, ("test",)),
+        "mmmu": Entry(mmmu.mmmu, ("validation", "test"), hub=True),
+        "huatuo": Entry(huatuo, ("test",)),
+    }
+)
+"""Benchmarks by the name of their reader."""
+
+
+@dataclass(frozen=True)
+class BenchmarkSource:
+    """A benchmark that a name such as `vqa_rad,questions=open:FOLDER` names.
+
+    Attributes:
+        benchmark: The name of its reader, a key of `BENCHMARKS`.
+        options: Options of the reader.
+        place: A folder, or "hub".
+        label: The name in figures: what stands before the colon.
+    """
+
+    benchmark: str
+    options: Mapping[str, Any]
+    place: str
+    label: str
+
+    def samples(self, split: str) -> Samples:
+        """Returns the samples of a split, none where the benchmark has no such split; "all" for every split.
+
+        Bad rows are stand-ins, which a study records as failures.
+
+        Raises:
+            DataError: What the reader refuses.
+        """
+        entry = BENCHMARKS[self.benchmark]
+        known = ("test",) if self.options.get("version") == "clean" else entry.splits
+        wanted = known if split == EVERY else tuple(one for one in known if one == split)
+        read = [
+            entry.read(self.place, split=one, name=self.label, bad_rows="record", **self.options)
+            for one in wanted
+        ]
+        return sum(read[1:], read[0]) if read else Samples((), self.label)
+
+
+def benchmark_source(name: Any) -> BenchmarkSource | None:
+    """Returns the benchmark that a name names; None for any other name, such as a path.
+
+    A name is `BENCHMARK:FOLDER`, or `BENCHMARK,OPTION=VALUE,…:FOLDER` with options of the reader: `questions=open`,
+    `closed=answer_type`, `version=2`, or lists such as `subjects=Pharmacy+Public_Health`. In the place of the folder
+    `hub` reads the cache of `datasets`. Without `questions=`, closed and multiple-choice questions are read.
+
+    Raises:
+        DataError: An option that the reader does not have, or no folder.
+
+    >>> benchmark_source("slake,questions=open:Slake1.0").options
+    {'questions': 'open'}
+    >>> benchmark_source("rows.csv") is None
+    True
+    """
+    head, colon, place = name.partition(":") if isinstance(name, str) else ("", "", "")
+    benchmark, *pairs = head.split(",")
+    if not colon or benchmark not in BENCHMARKS:
+        return None
+    entry = BENCHMARKS[benchmark]
+    if not place.strip() or (place == HUB and not entry.hub):
+        why = (
+            "needs a folder" if place != HUB else "has its images in an archive on the hub, which you unpack"
+        )
+        raise DataError(f"{benchmark} {why}: write {benchmark}:FOLDER. docs/benchmarks.md lists its files.")
+    known = [one for one in (*OPTIONS, *LISTS) if one in inspect.signature(entry.read).parameters]
+    options: dict[str, Any] = {"questions": "closed", **({"version": "clean"} if "version" in known else {})}
+    for pair in pairs:
+        found = re.fullmatch(r"(\w+)=(.+)", pair)
+        if found is None or found[1] not in known:
+            raise DataError(
+                f"{name!r}: {pair!r} is no option of {benchmark}. Write {benchmark},OPTION=VALUE:FOLDER with one of "
+                f"{', '.join(known)}."
+            )
+        options[found[1]] = found[2].split("+") if found[1] in LISTS else found[2]
+    return BenchmarkSource(benchmark, options, place, head)
