@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from interp.errors import StudyError
-from interp.study.conventions import PAPER_PIXELS, Conventions, conventions, held_out_sets, paper_model
+from interp.study.conventions import (
+    PAPER_PIXELS,
+    Conventions,
+    choice_data,
+    conventions,
+    held_out_sets,
+    paper_model,
+)
 from interp.study.model_spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -87,11 +94,29 @@ class HeadChoice(PaperChoice):
         """The heads and the layer for VGRefine; options as for `grounding`."""
         from interp.study.refinement.method_choice import grounding
 
+        return grounding(model, validation, **self._ways, **options)
+
+    def choosing(self, model: ModelSpec, default: str = "natural") -> dict[str, Any]:
+        """What `refined_row` takes to choose heads and layer for answers to questions, which have no boxes.
+
+        Args:
+            model: The model.
+            default: The data to choose on where none are named.
+        """
+        reference = model if self.paper and not self.published_heads else None
+        return {"choose_on": choice_data(self.choose_on, reference) or (default,), **self._ways}
+
+    @property
+    def _ways(self) -> dict[str, Any]:
+        """Options of `grounding`."""
         way = self.conventions()
-        return grounding(
-            model, validation, metric=self.metric, layer_by=way.choose_by, rule=way.rule, rank=bool(self.choose_on),
-            published=self.published_heads, **options,
-        )  # fmt: skip
+        return {
+            "metric": self.metric,
+            "layer_by": way.choose_by,
+            "rule": way.rule,
+            "rank": bool(self.choose_on),
+            "published": self.published_heads,
+        }
 
 
 PaperOptions = Annotated[PaperChoice, tyro.conf.OmitArgPrefixes]

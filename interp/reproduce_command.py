@@ -44,13 +44,13 @@ def reproduce(
         model: the models: folders or hub ids. Figures of several models show all; others the first.
         vgmed: folder of VGMED's files and images.
         coco: folder of COCO_*.jsonl and the images of val2014.
-        benchmarks: folders of benchmarks, as NAME=FOLDER: vqa-rad, slake, path-vqa, pmc-vqa, mmmu, omnimedvqa.
+        benchmarks: folders of benchmarks, as NAME=FOLDER: vqa_rad, slake, path_vqa, pmc_vqa, mmmu, omnimedvqa.
         only: names of figures, such as fig3 table1; by default all.
         listed: show what is there and what is missing, without running anything.
         out: the folder for runs, pages and index.html.
         paper: choose layers and heads, take boxes and show metrics as the paper does, where this toolkit's own default
             is another.
-        n: samples of each data set at most, for a first look; by default each script's own number.
+        n: samples of each data set at most; by default each script's own number, for a first look; 0 for all.
         published_heads: a published set of heads for a copy of its checkpoint: huatuogpt-vision-7b.
         studies: the folder of the scripts; by default that of this checkout.
         device: device that models run on.
@@ -94,9 +94,8 @@ def _benchmark(text: str) -> tuple[str, Path]:
 def _write(session: Session) -> Path:
     """Writes the index of all figures, those that were not asked for too."""
     from interp.reproduce import FIGURES, write_index
-    from interp.run.files import read_json
 
-    return write_index(session, FIGURES, read_json(session.scripts / "paper_tables.json") or {})
+    return write_index(session, FIGURES)
 
 
 def _show(session: Session, chosen: Sequence[Figure]) -> None:

@@ -30,7 +30,7 @@ PLAIN, RELATIVE = Attention(), Attention(relative_to=GENERIC_PROMPT)
 
 def main(
     model: tuple[str, ...] = ("organism",), data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"),
-    seed: int = 0, workers: WorkerOptions = 1, n: int = 6, n_validation: int = 80, way: PaperOptions = PaperChoice(),  # noqa: B008
+    seed: int = 0, workers: WorkerOptions = 1, n: int = 6, n_validation: int = 80, way: PaperOptions = PaperChoice(),
     batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Show where the model looks.

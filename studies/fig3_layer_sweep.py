@@ -34,7 +34,7 @@ def main(
     model: tuple[str, ...] = ("organism",), data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"),
     seed: int = 0, workers: WorkerOptions = 1, loaders: int = 0,
     n: Annotated[int, tyro.conf.arg(help="The maximum number of samples per data set; half choose the layer.")] = 160,
-    metrics: tuple[str, ...] = (), way: PaperOptions = PaperChoice(),  # noqa: B008
+    metrics: tuple[str, ...] = (), way: PaperOptions = PaperChoice(),
     batch_size: int = 8, device: str = "cpu", dtype: str = "float32", shard: str = "",
 ) -> None:  # fmt: skip
     """Where does the model look, layer by layer?

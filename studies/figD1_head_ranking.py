@@ -24,7 +24,7 @@ from interp.study.head_ranking.study import HeadRanking
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 160, metric: str = "kl", way: PaperOptions = PaperChoice(),  # noqa: B008
+    workers: WorkerOptions = 1, n: int = 160, metric: str = "kl", way: PaperOptions = PaperChoice(),
     k: int | None = None, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Rank heads on each data set and compare the rankings.

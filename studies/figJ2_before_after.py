@@ -26,7 +26,7 @@ from interp.study.fields import words
 def main(
     model: tuple[str, ...] = ("organism",), data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"),
     seed: int = 0, workers: WorkerOptions = 1, n: int = 6, n_validation: int = 80, k: int | None = None,
-    layers: tuple[int, ...] = (), way: HeadOptions = HeadChoice(),  # noqa: B008
+    layers: tuple[int, ...] = (), way: HeadOptions = HeadChoice(),
     variant: Literal["", "code", "paper"] = "", batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Show maps before and after VGRefine.

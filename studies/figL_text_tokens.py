@@ -42,7 +42,7 @@ DIVISORS: dict[str, Prompt | None] = {
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 72, n_validation: int = 48, way: PaperOptions = PaperChoice(),  # noqa: B008
+    workers: WorkerOptions = 1, n: int = 72, n_validation: int = 48, way: PaperOptions = PaperChoice(),
     batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Compare where kinds of text tokens look.

@@ -32,7 +32,7 @@ MAPS = Attention(GENERIC_PROMPT)
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 160, n_validation: int = 80, way: PaperOptions = PaperChoice(),  # noqa: B008
+    workers: WorkerOptions = 1, n: int = 160, n_validation: int = 80, way: PaperOptions = PaperChoice(),
     batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Count the samples where the look and the answer disagree.

@@ -15,11 +15,12 @@ without weights at hand are quoted. Runs are stored under `--out`, and the same 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from interp.cli import WorkerOptions, run_script
 from interp.metrics.scorers import HuatuoCompat, OptionLogProbability, Strict
-from interp.study import Benchmark, ModelSpec
+from interp.paper_options import HeadChoice, HeadOptions
+from interp.study import Benchmark
 from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
 
 SCORERS = {"strict": Strict(), "huatuo": HuatuoCompat(), "options": OptionLogProbability()}
@@ -28,10 +29,9 @@ SCORERS = {"strict": Strict(), "huatuo": HuatuoCompat(), "options": OptionLogPro
 def main(
     model: str = "organism", data: tuple[str, ...] = ("medical",), out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, baseline: tuple[str, ...] = (), answers_only: tuple[str, ...] = (),
-    split: tuple[str, ...] = ("test",), choose_on: str = "natural", n: int | None = 64,
-    n_validation: int = 40, k: int | None = None, layers: tuple[int, ...] = (), tokens: int = 8,
-    scorer: Literal["strict", "huatuo", "options"] = "strict", batch_size: int = 8, device: str = "cpu",
-    dtype: str = "float32",
+    split: tuple[str, ...] = ("test",), way: HeadOptions = HeadChoice(), n: int | None = 64, n_validation: int = 40,
+    k: int | None = None, layers: tuple[int, ...] = (), tokens: int = 8, batch_size: int = 8, device: str = "cpu",
+    dtype: str = "float32", scorer: Literal["strict", "huatuo", "options"] = "strict",
 ) -> None:  # fmt: skip
     """Answer multiple-choice questions as the model is and under VGRefine, by modality.
 
@@ -44,7 +44,7 @@ def main(
         baseline: Other models, which answer as they are.
         answers_only: Models that are opened without a map, only to answer.
         split: The split to report on, one for all data or one for each: test, validation, train or all.
-        choose_on: Data with boxes whose validation split heads and layer are chosen on; the paper takes COCO.
+        way: Whether as the paper does, and what heads and layer are chosen on; by default natural scenes.
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
@@ -57,25 +57,15 @@ def main(
     """
     samples = question_sets(data, split, n=n, seed=seed)
     places = {"device": device, "dtype": dtype}
-    own, found = refined_row(
-        ModelSpec(model, **places), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,
-        workers=workers, batch=batch_size,
-    )  # fmt: skip
+    spec = way.model(model, **places)
+    more: dict[str, Any] = {"seed": seed, "batch": batch_size}
+    chosen = {"n": n_validation, "k": k, "layers": layers, **way.choosing(spec)}
+    own, found = refined_row(spec, out=out, workers=workers, **chosen, **more)
     print(found.said, end="\n\n")
-    rows = [*baselines(baseline, answers_only, **places), own]
-    study = Benchmark(
-        data=next(iter(samples.values())),
-        scorer=SCORERS[scorer],
-        max_new_tokens=tokens,
-        seed=seed,
-        batch=batch_size,
-    )
-    show(
-        joined_rows(study, rows, samples, out=out, workers=workers),
-        out / "table3_omnimedvqa.html",
-        beside=["3"],
-        by=["modality"],
-    )
+    rows, first = [*baselines(baseline, answers_only, **places), own], next(iter(samples.values()))
+    study = Benchmark(data=first, scorer=SCORERS[scorer], max_new_tokens=tokens, **more)
+    result = joined_rows(study, rows, samples, out=out, workers=workers)
+    show(result, out / "table3_omnimedvqa.html", beside=["3"], by=["modality"])
 
 
 if __name__ == "__main__":

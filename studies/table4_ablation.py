@@ -15,7 +15,6 @@ samples. `--paper` chooses heads and layer as the paper does and takes its varia
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
 from interp.paper_options import HeadChoice, HeadOptions
-from interp.study import Grid, ModelSpec, Refinement, RefinementResult
+from interp.study import Grid, ModelSpec, Refinement, RefinementResult, paper_table
 from interp.study.model_spec import is_organism
 from interp.study.refinement.method_choice import Grounding
 from interp.study.refinement.parameter_sweeps import fixed_values, write_sweeps
@@ -32,15 +31,14 @@ from interp.study.refinement.parameter_sweeps import fixed_values, write_sweeps
 PAPER = (1, 2, 5, 8, 10, 15, 20), (30, 40, 50, 60, 70, 80, 90)
 ORGANISM = (1, 5, 20), (30, 50, 70, 90)
 FIXED = {"k": 20, "percentile": 50}
-PUBLISHED = {"k": "4k (p=50)", "percentile": "4p (k=20)"}
-TABLES = Path(__file__).with_name("paper_tables.json")
+PUBLISHED = {"k": paper_table("4, k"), "percentile": paper_table("4, p")}
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, n: int = 60, n_validation: int = 80, k: tuple[int, ...] = (), p: tuple[float, ...] = (),
     sweeps: bool = False, variant: Literal["", "code", "paper"] = "", layers: tuple[int, ...] = (),
-    way: HeadOptions = HeadChoice(), tokens: int = 8,  # noqa: B008
+    way: HeadOptions = HeadChoice(), tokens: int = 8,
     batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """How much do the number of heads and the percentile matter?
@@ -109,10 +107,8 @@ def show(result: RefinementResult, fixed: dict[str, float], out: Path) -> None:
     if len(result.failures):
         print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
     print(f"Report: {result.report(out / 'table4.html')}")
-    tables = json.loads(TABLES.read_text("utf-8"))
-    published = {name: tables[key] for name, key in PUBLISHED.items()}
     if set(result.parameters) >= set(fixed):
-        print(f"Sweeps: {write_sweeps(result, out / 'table4_sweeps.html', fixed=fixed, published=published)}")
+        print(f"Sweeps: {write_sweeps(result, out / 'table4_sweeps.html', fixed=fixed, published=PUBLISHED)}")
 
 
 if __name__ == "__main__":

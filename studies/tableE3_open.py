@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from interp.cli import WorkerOptions, run_script
 from interp.metrics.scorers import BertScore, Bleu1, OpenRecall, Scorer
-from interp.study import Benchmark, BenchmarkResult, ModelSpec
+from interp.paper_options import HeadChoice, HeadOptions
+from interp.study import Benchmark, BenchmarkResult
 from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
 from interp.study.benchmark.rows import mean_rows, rows_text
 
@@ -28,10 +30,9 @@ from interp.study.benchmark.rows import mean_rows, rows_text
 def main(
     model: str = "organism", data: tuple[str, ...] = ("medical",), out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, baseline: tuple[str, ...] = (), answers_only: tuple[str, ...] = (),
-    split: tuple[str, ...] = ("test",), choose_on: str = "natural", n: int | None = 40,
-    n_validation: int = 40, k: int | None = None, layers: tuple[int, ...] = (),
-    bert: str = "", bert_layer: int | None = None, clean: bool = False, tokens: int = 32,
-    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
+    split: tuple[str, ...] = ("test",), way: HeadOptions = HeadChoice(), n: int | None = 40, n_validation: int = 40,
+    k: int | None = None, layers: tuple[int, ...] = (), bert: str = "", bert_layer: int | None = None,
+    clean: bool = False, tokens: int = 32, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Score open answers, as the model is and under VGRefine.
 
@@ -44,7 +45,7 @@ def main(
         baseline: Other models, which answer as they are.
         answers_only: Models that are opened without a map, only to answer.
         split: The split to report on, one for all data or one for each: test, validation, train or all.
-        choose_on: Data with boxes whose validation split heads and layer are chosen on; the paper takes COCO.
+        way: Whether as the paper does, and what heads and layer are chosen on; by default natural scenes.
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
@@ -57,22 +58,27 @@ def main(
         device: Where models run.
         dtype: The models' floating-point type.
     """
-    samples = question_sets(data, split, n=n, seed=seed)
-    places = {"device": device, "dtype": dtype}
-    own, found = refined_row(
-        ModelSpec(model, **places), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,
-        workers=workers, batch=batch_size,
-    )  # fmt: skip
+    samples, places = question_sets(data, split, n=n, seed=seed), {"device": device, "dtype": dtype}
+    spec, more = way.model(model, **places), dict[str, Any](seed=seed, batch=batch_size)
+    chosen = {"n": n_validation, "k": k, "layers": layers, **way.choosing(spec)}
+    own, found = refined_row(spec, out=out, workers=workers, **chosen, **more)
     print(found.said, end="\n\n")
-    rows = [*baselines(baseline, answers_only, **places), own]
-    scorer: list[Scorer] = [OpenRecall(clean=clean)]
-    scorer += [Bleu1()] if find_spec("nltk") else []
-    scorer += [BertScore(bert, bert_layer, device=device)] if bert else []
-    study = Benchmark(
-        data=next(iter(samples.values())), scorer=scorer, max_new_tokens=tokens, seed=seed, batch=batch_size
-    )
-    result = joined_rows(study, rows, samples, out=out, workers=workers)
-    show(result, out / "tableE3_open.html", beside=["E.3"], note=average(result))
+    rows, first = [*baselines(baseline, answers_only, **places), own], next(iter(samples.values()))
+    marks = scorers(bert, bert_layer, clean, device)
+    study = Benchmark(data=first, scorer=marks, max_new_tokens=tokens, **more)
+    show_open(joined_rows(study, rows, samples, out=out, workers=workers), out / "tableE3_open.html")
+
+
+def show_open(result: BenchmarkResult, page: Path) -> None:
+    """The tables, the page, and the mean of the three scores."""
+    show(result, page, beside=["E.3"], note=average(result))
+
+
+def scorers(bert: str, bert_layer: int | None, clean: bool, device: str) -> list[Scorer]:
+    """Recall, and what is at hand of BLEU-1 and BERTScore."""
+    found: list[Scorer] = [OpenRecall(clean=clean)]
+    found += [Bleu1()] if find_spec("nltk") else []
+    return found + ([BertScore(bert, bert_layer, device=device)] if bert else [])
 
 
 def average(result: BenchmarkResult) -> str:

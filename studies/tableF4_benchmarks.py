@@ -19,13 +19,14 @@ from pathlib import Path
 
 from interp.cli import WorkerOptions, run_script
 from interp.methods import PAI, AdaptVis, ViCrop
-from interp.study import Benchmark, ModelSpec
+from interp.paper_options import HeadChoice, HeadOptions
+from interp.study import Benchmark
 from interp.study.benchmark.model_rows import joined_rows, question_sets, refined_row, show
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = ("medical",), out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, split: tuple[str, ...] = ("test",), choose_on: str = "natural", n: int | None = 40,
+    workers: WorkerOptions = 1, split: tuple[str, ...] = ("test",), way: HeadOptions = HeadChoice(), n: int | None = 40,
     n_validation: int = 40, k: int | None = None, layers: tuple[int, ...] = (), tokens: int = 8, batch_size: int = 8,
     device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
@@ -38,7 +39,7 @@ def main(
         seed: Draws the samples, and the groups of the bootstrap.
         workers: How many workers compute, and where.
         split: The split to report on, one for all data or one for each: test, validation, train or all.
-        choose_on: Data with boxes whose validation split heads and layer are chosen on; the paper takes COCO.
+        way: Whether as the paper does, and what heads and layer are chosen on; by default natural scenes.
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
         k: The number of VGRefine's heads; by default 20, or an eighth of a small model's heads.
@@ -49,9 +50,10 @@ def main(
         dtype: The model's floating-point type.
     """
     samples = question_sets(data, split, n=n, seed=seed)
+    spec = way.model(model, device=device, dtype=dtype)
     own, found = refined_row(
-        ModelSpec(model, device=device, dtype=dtype), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,
-        workers=workers, batch=batch_size,
+        spec, out=out, n=n_validation, k=k, layers=layers, seed=seed, workers=workers, batch=batch_size,
+        **way.choosing(spec),
     )  # fmt: skip
     print(found.said, end="\n\n")
     row = replace(own, methods={**own.methods, "PAI": PAI(), "AdaptVis": AdaptVis(), "ViCrop": ViCrop()})

@@ -31,7 +31,7 @@ WEIGHTS = (0.5, 0.8, 1.2, 1.5, 2.0)
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, n: int = 64, n_validation: int = 40, k: int | None = None,
-    way: HeadOptions = HeadChoice(),  # noqa: B008
+    way: HeadOptions = HeadChoice(),
     crop: Literal["both", "crop"] = "both", tokens: int = 8, batch_size: int = 8, device: str = "cpu",
     dtype: str = "float32",
 ) -> None:  # fmt: skip

@@ -18,14 +18,15 @@ from pathlib import Path
 
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED
-from interp.study import Benchmark, ModelSpec
+from interp.paper_options import HeadChoice, HeadOptions
+from interp.study import Benchmark
 from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, baseline: tuple[str, ...] = (), answers_only: tuple[str, ...] = (),
-    split: tuple[str, ...] = ("test",), choose_on: str = "natural", n: int | None = 40,
+    split: tuple[str, ...] = ("test",), way: HeadOptions = HeadChoice(), n: int | None = 40,
     n_validation: int = 40, k: int | None = None, layers: tuple[int, ...] = (), tokens: int = 8,
     batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
@@ -40,7 +41,7 @@ def main(
         baseline: Other models, which answer as they are.
         answers_only: Models that are opened without a map, only to answer.
         split: The split to report on, one for all data or one for each: test, validation, train or all.
-        choose_on: Data with boxes whose validation split heads and layer are chosen on; the paper takes COCO.
+        way: Whether as the paper does, and what heads and layer are chosen on; by default natural scenes.
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
@@ -52,9 +53,10 @@ def main(
     """
     samples = question_sets(data, split, n=n, seed=seed)
     places = {"device": device, "dtype": dtype}
+    spec = way.model(model, **places)
     own, found = refined_row(
-        ModelSpec(model, **places), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,
-        workers=workers, batch=batch_size,
+        spec, out=out, n=n_validation, k=k, layers=layers, seed=seed, workers=workers, batch=batch_size,
+        **way.choosing(spec),
     )  # fmt: skip
     print(found.said, end="\n\n")
     rows = [*baselines(baseline, answers_only, **places), own]

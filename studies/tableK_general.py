@@ -17,14 +17,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from interp.cli import WorkerOptions, run_script
-from interp.study import Benchmark, ModelSpec
+from interp.paper_options import HeadChoice, HeadOptions
+from interp.study import Benchmark
 from interp.study.benchmark.model_rows import joined_rows, question_sets, refined_row, show
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = ("natural",), out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, pixels: tuple[int, ...] = (), split: tuple[str, ...] = ("test",),
-    choose_on: str = "natural", n: int | None = 64, n_validation: int = 40, k: int | None = None,
+    workers: WorkerOptions = 1, split: tuple[str, ...] = ("test",),
+    way: HeadOptions = HeadChoice(), n: int | None = 64, n_validation: int = 40, k: int | None = None,
     layers: tuple[int, ...] = (), tokens: int = 8, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Answer general questions at several image sizes, as the model is and under VGRefine.
@@ -35,9 +36,8 @@ def main(
         out: Folder for runs and tableK_general.html.
         seed: Draws the samples, and the groups of the bootstrap.
         workers: How many workers compute, and where.
-        pixels: The largest numbers of pixels of an image, one row each; none for the processor's own.
         split: The split to report on, one for all data or one for each: test, validation, train or all.
-        choose_on: Data with boxes whose validation split heads and layer are chosen on; the paper takes COCO.
+        way: Whether as the paper does, and what heads and layer are chosen on; by default natural scenes.
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
@@ -48,12 +48,11 @@ def main(
         dtype: The model's floating-point type.
     """
     samples = question_sets(data, split, n=n, seed=seed)
-    settings = [{"max_pixels": one, "min_pixels": min(784, one)} for one in pixels] or [None]
     rows = []
-    for processor in settings:
+    for spec in way.models([model], device=device, dtype=dtype):
         own, found = refined_row(
-            ModelSpec(model, device=device, dtype=dtype, processor=processor), choose_on, out=out, n=n_validation, k=k,
-            layers=layers, seed=seed, workers=workers, batch=batch_size,
+            spec, out=out, n=n_validation, k=k, layers=layers, seed=seed, workers=workers, batch=batch_size,
+            **way.choosing(spec),
         )  # fmt: skip
         print(found.said, end="\n\n")
         rows.append(own)

@@ -27,7 +27,7 @@ from interp.study import Grid, Refinement, RefinementResult
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, n: int = 120, n_validation: int = 80, k: int | None = None,
-    layers: tuple[int, ...] = (), way: HeadOptions = HeadChoice(), tokens: int = 8,  # noqa: B008
+    layers: tuple[int, ...] = (), way: HeadOptions = HeadChoice(), tokens: int = 8,
     batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Answer with and without VGRefine.

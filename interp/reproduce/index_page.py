@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from interp.report.tables import count
 from interp.reproduce.registry import DATA, Figure
 from interp.reproduce.request import Request
 from interp.reproduce.session import Session, State
+from interp.study.benchmark.paper_tables import paper_table
+from interp.study.benchmark.rows import cell_text
 
 __all__ = ["INDEX", "write_index"]
 
@@ -29,13 +31,12 @@ and how large it is: docs/models.md. Which licences hold for the data is for you
 PAPERS = """Quoted from the paper, on its models and data. Nothing of it was measured here."""
 
 
-def write_index(session: Session, figures: Sequence[Figure], published: Mapping[str, Any]) -> Path:
+def write_index(session: Session, figures: Sequence[Figure]) -> Path:
     """Writes the index and returns its path.
 
     Args:
         session: The reproduction.
         figures: The figures to list.
-        published: The paper's tables by name: "columns", "rows" and a "note".
     """
     request, states = session.request, {figure.name: session.state(figure) for figure in figures}
     n_done = sum(state.outcome == "done" for state in states.values())
@@ -49,7 +50,7 @@ def write_index(session: Session, figures: Sequence[Figure], published: Mapping[
     body = [
         section("Figures and tables", table(heads, lines, "text")),
         _missing(request, figures),
-        section("What the paper printed", *_tables(figures, published), intro=PAPERS) if published else "",
+        section("What the paper printed", *_tables(figures), intro=PAPERS),
     ]
     question = "Which of the paper's figures and tables are reproduced here?"
     return save_page(request.out / INDEX, title="Reproduction", question=question, lead=lead, body=body)
@@ -69,7 +70,8 @@ def _asked(request: Request) -> str:
     """The models, the data and the conventions of the request, in a sentence."""
     data = ", ".join(DATA[name].label for name in request.folders) or "none of the paper's"
     way = "as the paper does" if request.paper else "by this toolkit's own conventions"
-    few = "" if request.n is None else f" At most {count(request.n, 'sample')} of each data set."
+    few = f" At most {count(request.n, 'sample')} of each data set." if request.n else ""
+    few = " As many samples as each script draws by itself." if request.n is None else few
     return f"Models: {', '.join(request.models)}. Data: {data}. Layers, boxes and metrics {way}.{few}"
 
 
@@ -112,12 +114,12 @@ def _to_know(request: Request, figure: Figure, state: State) -> Markup:
     return join(*said, details("command", code(state.command)) if state.command else "")
 
 
-def _tables(figures: Sequence[Figure], published: Mapping[str, Any]) -> list[Markup]:
+def _tables(figures: Sequence[Figure]) -> list[Markup]:
     found = []
-    for figure in figures:
-        for name in (name for name in figure.published if name in published):
-            one = published[name]
-            note = paragraph(f"{one['note']}.", kind="note") if one.get("note") else ""
-            shown = card(table(one["columns"], one["rows"], "dense"), note)
-            found.append(details(heading(f"{figure.paper}: {name}", level=4), shown))
+    for paper, name in ((one.paper, name) for one in figures for name in one.published):
+        one = paper_table(name)
+        rows = [[cell_text(cell) for cell in row] for row in one.frame.itertuples(index=False)]
+        note = paragraph(f"{one.note}.", kind="note") if one.note else ""
+        shown = card(table([str(column) for column in one.frame.columns], rows, "dense"), note)
+        found.append(details(heading(f"{paper}: {one.title}", level=4), shown))
     return found

@@ -13,6 +13,9 @@ from interp.study.model_spec import ModelSpec, is_organism
 
 __all__ = ["Request"]
 
+ALL = 10**9
+"""More samples than there are."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -23,7 +26,8 @@ class Request:
         models: Ids or folders; "organism" stands for none of the paper's.
         folders: Name of `DATA` → its folder.
         paper: Whether the scripts do as the paper does, where the two differ.
-        n: The number of samples of a data set; None for each script's own default.
+        n: The number of samples of a data set; None for each script's own default, 0 for all there are where data were
+            given and not all of them are drawn on a page.
         published_heads: A published set of heads for a copy of its checkpoint.
         options: Options that every script with a model takes, such as "device".
 
@@ -49,8 +53,8 @@ class Request:
                 raise RunError(
                     f"no {DATA[name].label} at {folder}: the folder does not exist. How to get it: {DATA[name].how}."
                 )
-        if self.n is not None and self.n < 1:
-            raise RunError(f"n is a number of samples of at least 1; got {self.n}.")
+        if self.n is not None and self.n < 0:
+            raise RunError(f"n is a number of samples, or 0 for all; got {self.n}.")
 
     @property
     def on_organism(self) -> bool:
@@ -90,21 +94,33 @@ class Request:
         models, data = self.models_of(figure), self.data_of(figure)
         found = ["--out", str(self.out)]
         found += ["--model", *models] if models and models != ("organism",) else []
-        if data and figure.benchmark:
-            found += ["--benchmarks", *(f"{name}={self.folders[name]}" for name in data)]
-        elif data:
-            found += ["--data", *(str(self.folders[name]) for name in (data[:1] if figure.one_set else data))]
+        if data:
+            found += self._data(figure, data)
         found += ["--paper"] if figure.paper_mode and self.paper else []
         if figure.chooses and self.paper and "coco" in self.folders and not self._published(models):
             found += ["--choose-on", str(self.folders["coco"])]
         found += (
             ["--published-heads", self.published_heads] if figure.chooses and self.published_heads else []
         )
-        if self.n is not None:
-            found += [part for option in figure.n for part in (f"--{option}", str(self.n))]
+        if self.n or (self.n == 0 and data and not figure.shows_all):
+            found += [part for option in figure.n for part in (f"--{option}", str(self.n or ALL))]
         if models:
             found += [part for name, value in self.options.items() for part in (f"--{name}", value)]
         return found
+
+    def _data(self, figure: Figure, names: tuple[str, ...]) -> list[str]:
+        """The arguments that name these data."""
+        if not figure.benchmark:
+            return ["--data", *(str(self.folders[name]) for name in (names[:1] if figure.one_set else names))]
+        asked = [f"{name},questions=open" if figure.open_questions else DATA[name].name for name in names]
+        splits = ["test" if figure.open_questions else DATA[name].split for name in names]
+        folders = (self.folders[name] for name in names)
+        return [
+            "--data",
+            *(f"{one}:{folder}" for one, folder in zip(asked, folders, strict=True)),
+            "--split",
+            *splits,
+        ]
 
     def _published(self, models: tuple[str, ...]) -> bool:
         """Whether the heads of these models are published, so that nothing is chosen."""

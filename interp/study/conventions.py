@@ -17,7 +17,10 @@ from interp.study.head_ranking.published_heads import published_checkpoint
 from interp.study.layer_choice import metrics_to_choose_by
 from interp.study.model_spec import ModelSpec, is_organism
 
-__all__ = ["OURS", "PAPER", "PAPER_PIXELS", "Conventions", "conventions", "held_out_sets", "paper_model"]
+__all__ = [
+    "OURS", "PAPER", "PAPER_PIXELS", "Conventions", "choice_data", "choice_samples", "conventions", "held_out_sets",
+    "paper_model",
+]  # fmt: skip
 
 PAPER_PIXELS: Mapping[str, int] = MappingProxyType({"max_pixels": 50176, "min_pixels": 784})
 """The official code's limits of an image in Qwen's layout, for `processor=` of `interp.load` and `ModelSpec`.
@@ -109,14 +112,25 @@ def held_out_sets(
         StudyError: The paper's way without data to choose on.
         DataError: As `interp.data.open.sets`, and where `choose_on` has no validation samples.
     """
-    if paper_model is not None and not choose_on and published_checkpoint(paper_model) is None:
-        if not is_organism(paper_model):
-            raise StudyError(
-                f"the paper chooses heads and layer on COCO, and none are published for {paper_model.id}. Name "
-                "the data to choose on: --choose-on COCO_FOLDER."
-            )
-        choose_on = ("natural",)
+    choose_on = choice_data(choose_on, paper_model)
     if not choose_on:
         return sets(data, split="validation", n=n, seed=seed)
+    return dict.fromkeys(map(label, data), choice_samples(choose_on, n=n, seed=seed))
+
+
+def choice_samples(choose_on: Sequence[str], *, n: int | None, seed: int = 0) -> Samples:
+    """The validation samples of several data sets together; arguments as of `held_out_sets`."""
     first, *others = sets(choose_on, split="validation", n=n, seed=seed, needed=True).values()
-    return dict.fromkeys(map(label, data), sum(others, first))
+    return sum(others, first)
+
+
+def choice_data(choose_on: Sequence[str], paper_model: ModelSpec | None) -> tuple[str, ...]:
+    """The names of the data to choose on; arguments and errors as of `held_out_sets`."""
+    if choose_on or paper_model is None or published_checkpoint(paper_model) is not None:
+        return tuple(choose_on)
+    if is_organism(paper_model):
+        return ("natural",)
+    raise StudyError(
+        f"the paper chooses heads and layer on COCO, and none are published for {paper_model.id}. Name the data to "
+        "choose on: --choose-on COCO_FOLDER."
+    )

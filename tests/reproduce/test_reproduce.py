@@ -110,7 +110,7 @@ def test_list_says_what_is_there_and_runs_nothing(
 def test_models_and_data_go_to_the_scripts_that_take_them(tmp_path: Path) -> None:
     for name in ("vgmed", "coco", "rad"):
         (tmp_path / name).mkdir()
-    folders = {"vgmed": tmp_path / "vgmed", "coco": tmp_path / "coco", "vqa-rad": tmp_path / "rad"}
+    folders = {"vgmed": tmp_path / "vgmed", "coco": tmp_path / "coco", "vqa_rad": tmp_path / "rad"}
     request = Request(tmp_path / "out", ("a/model", "b/model"), folders, options={"device": "cuda"})
     given = {figure.name: " ".join(request.arguments(figure)) for figure in FIGURES}
     both = f"--data {folders['coco']} {folders['vgmed']}"
@@ -118,7 +118,15 @@ def test_models_and_data_go_to_the_scripts_that_take_them(tmp_path: Path) -> Non
     assert given["fig3"] == f"{out} --model a/model b/model {both} --paper --device cuda"
     assert given["fig2"] == f"{out} --data {folders['vgmed']}"
     assert given["figJ2"].endswith(f"--paper --choose-on {folders['coco']} --device cuda")
-    assert f"--model a/model --benchmarks vqa-rad={folders['vqa-rad']}" in given["table1"]
+    rad = f"vqa_rad,closed=answer_type:{folders['vqa_rad']}"
+    assert (
+        f"--model a/model --data {rad} --split all --paper --choose-on {folders['coco']}" in given["table1"]
+    )
+    assert f"--data vqa_rad,questions=open:{folders['vqa_rad']} --split test" in given["tableE3"]
+    assert "--data" not in given["table2"]
+    whole = Request(tmp_path / "out", ("a/model",), folders, n=0)
+    assert "--n 1000000000" in " ".join(whole.arguments(figures_named(["table1"])[0]))
+    assert not any("--n" in whole.arguments(figure) for figure in figures_named(["fig1", "table2"]))
     ours = Request(tmp_path / "out", ("a/model",), folders, paper=False)
     assert not any("--paper" in ours.arguments(figure) for figure in FIGURES)
     assert not any("--choose-on" in ours.arguments(figure) for figure in FIGURES)
@@ -143,7 +151,7 @@ def test_a_real_script_leaves_its_page_beside_the_papers_tables(tmp_path: Path) 
     page = index(out)
     assert (out / "fig2.html").is_file()
     assert '<a href="fig2.html">' in page
-    assert "2,000" in page  # of table B.1, quoted
+    assert "<td>68.62</td>" in page  # of table 4, quoted
 
 
 def test_every_script_of_the_registry_takes_what_it_is_given() -> None:
@@ -155,7 +163,7 @@ def test_every_script_of_the_registry_takes_what_it_is_given() -> None:
         wanted |= {"paper"} if figure.paper_mode else set()
         wanted |= {"choose_on", "published_heads"} if figure.chooses else set()
         wanted |= {"model", "device", "dtype", "batch_size", "workers"} if figure.models != "none" else set()
-        wanted = (wanted - {"data"}) | {"benchmarks"} if figure.benchmark else wanted
+        wanted |= {"split"} if figure.benchmark else set()
         assert wanted <= taken, figure.name
         text = (STUDIES / f"{figure.script}.py").read_text()
         assert Path(figure.page).name in text.replace('"reader_study" / "page.html"', "page.html"), (
@@ -198,5 +206,5 @@ def test_an_old_or_damaged_record_is_not_trusted(stand_ins: Path, tmp_path: Path
     (tmp_path / "reproduce.json").write_text(json.dumps({"fig1": {"outcome": "done"}, "figM": 3}))
     session = Session(Request(tmp_path), stand_ins)
     assert {session.state(figure).outcome for figure in figures_named(["fig1", "figM"])} == {"not run"}
-    page = write_index(session, FIGURES, {}).read_text()
+    page = write_index(session, FIGURES).read_text()
     assert all(one.how.split(":")[0] in html.unescape(page) for one in DATA.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.data import Samples
-from interp.data.open import named, sets
+from interp.data.open import sets
 from interp.errors import StudyError
 from interp.methods import Method, Plain, VGRefine
 from interp.models.answers_only import ANSWERS_ONLY
@@ -18,6 +18,7 @@ from interp.study.benchmark.paper_tables import paper_table
 from interp.study.benchmark.result import BenchmarkResult
 from interp.study.benchmark.rows import rows_text
 from interp.study.benchmark.study import Benchmark
+from interp.study.conventions import choice_samples
 from interp.study.grid import Grid
 from interp.study.model_spec import ModelSpec, is_organism
 from interp.study.refinement.method_choice import Grounding, grounding
@@ -85,7 +86,7 @@ def baselines(models: Sequence[str], answers_only: Sequence[str] = (), **options
 
 def refined_row(
     model: ModelSpec,
-    choose_on: str,
+    choose_on: str | Sequence[str] = "natural",
     *,
     out: str | os.PathLike[str],
     n: int = 80,
@@ -94,6 +95,7 @@ def refined_row(
     seed: int = 0,
     workers: int | Workers = 1,
     batch: int = 8,
+    **ways: Any,
 ) -> tuple[ModelRow, Grounding]:
     """A row for a model as it is and under VGRefine in both variants, and how heads and layer were chosen.
 
@@ -102,7 +104,7 @@ def refined_row(
 
     Args:
         model: The model.
-        choose_on: Data with boxes: a bundled name, or a file or folder.
+        choose_on: Data with boxes: a bundled name, or a file or folder, or several.
         out: The folder that holds runs.
         n: The largest number of samples to choose on.
         k: How many heads; by default 20, as published, or an eighth of a small model's.
@@ -110,12 +112,14 @@ def refined_row(
         seed: Draws the samples to choose on.
         workers: Processes, or an `interp.run.Workers`.
         batch: Samples per forward pass.
+        **ways: How they are chosen, as for `grounding`: layer_by, metric, rank and so on.
 
     Raises:
-        StudyError, DataError: As `grounding` and `interp.data.named`.
+        StudyError, DataError: As `grounding` and `interp.data.open.sets`.
     """
-    held_out = named(choose_on, split="validation", n=n, seed=seed)
-    found = grounding(model, held_out, out=out, k=k, seed=seed, workers=workers, batch=batch)
+    names = (choose_on,) if isinstance(choose_on, str) else tuple(choose_on)
+    held_out = choice_samples(names, n=n, seed=seed)
+    found = grounding(model, held_out, out=out, k=k, seed=seed, workers=workers, batch=batch, **ways)
     masked = tuple(layers) or (found.layer,)
     methods: dict[str, Method] = {"Plain": Plain()}
     methods |= {f"VGRefine, {one}": VGRefine(found.heads, masked, variant=one) for one in ("code", "paper")}

@@ -56,7 +56,7 @@ class PaperTable:
 
 
 def paper_table(name: str) -> PaperTable:
-    """A table of answers that the paper printed, by its number: "1", "2", "3", "E.3", "F.4" or "G.5".
+    """A table of answers that the paper printed, by its number: "1", "2", "3", "4, k", "4, p", "E.3", "F.4" or "G.5".
 
     Raises:
         StudyError: A table that is not kept here.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 from markupsafe import Markup
@@ -32,6 +32,20 @@ OURS = """In % of answers that are right; in brackets the difference from the pl
 THEIRS = (
     "The paper's own numbers, on its model and benchmarks: no reference for another model or other samples."
 )
+
+
+class Published(Protocol):
+    """A published table."""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Its rows."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What does not add up in it."""
+        ...
 
 
 def fixed_values(wanted: Mapping[str, float], found: Mapping[str, set[float]]) -> dict[str, float]:
@@ -77,7 +91,7 @@ def write_sweeps(
     path: str | Path,
     *,
     fixed: Mapping[str, float],
-    published: Mapping[str, Mapping[str, Any]],
+    published: Mapping[str, Published],
 ) -> Path:
     """Writes the page: one table a parameter, ours and the published ones below it.
 
@@ -85,7 +99,7 @@ def write_sweeps(
         result: A grid over two parameters of one method.
         path: The HTML file.
         fixed: Parameter → the value at which it is held while the other varies.
-        published: Parameter → the published table of its sweep: "columns", "rows" and a "note".
+        published: Parameter → the published table of its sweep, such as an `interp.study.PaperTable`.
 
     Raises:
         StudyError: As `sweep`.
@@ -95,11 +109,12 @@ def write_sweeps(
         (other,) = set(fixed) - {along}
         title = f"{SHORT.get(along, along)}, at {SHORT.get(other, other)} = {fixed[other]:g}"
         theirs = published[along]
-        note = [paragraph(f"Of these numbers: {theirs['note']}.", kind="note")] if theirs.get("note") else []
+        note = [paragraph(f"Of these numbers: {theirs.note}.", kind="note")] if theirs.note else []
+        rows = [[str(cell) for cell in row] for row in theirs.frame.itertuples(index=False)]
         cards = [
             card(_ours(result, along, fixed), title="Here"),
             card(
-                table(theirs["columns"], theirs["rows"]),
+                table([str(column) for column in theirs.frame.columns], rows),
                 paragraph(THEIRS, kind="soft"),
                 *note,
                 title="The paper",
