@@ -31,7 +31,7 @@ from interp.study.refinement.parameter_sweeps import fixed_values, write_sweeps
 PAPER = (1, 2, 5, 8, 10, 15, 20), (30, 40, 50, 60, 70, 80, 90)
 ORGANISM = (1, 5, 20), (30, 50, 70, 90)
 FIXED = {"k": 20, "percentile": 50}
-PUBLISHED = {"k": paper_table("4, k"), "percentile": paper_table("4, p")}
+PUBLISHED = {"k": paper_table("4k"), "percentile": paper_table("4p")}
 
 
 def main(

@@ -14,7 +14,6 @@ from interp.reproduce.registry import DATA, Figure
 from interp.reproduce.request import Request
 from interp.reproduce.session import Session, State
 from interp.study.benchmark.paper_tables import paper_table
-from interp.study.benchmark.rows import cell_text
 
 __all__ = ["INDEX", "write_index"]
 
@@ -118,8 +117,7 @@ def _tables(figures: Sequence[Figure]) -> list[Markup]:
     found = []
     for paper, name in ((one.paper, name) for one in figures for name in one.published):
         one = paper_table(name)
-        rows = [[cell_text(cell) for cell in row] for row in one.frame.itertuples(index=False)]
         note = paragraph(f"{one.note}.", kind="note") if one.note else ""
-        shown = card(table([str(column) for column in one.frame.columns], rows, "dense"), note)
+        shown = card(table([str(column) for column in one.frame.columns], one.cells, "dense"), note)
         found.append(details(heading(f"{paper}: {one.title}", level=4), shown))
     return found

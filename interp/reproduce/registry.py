@@ -147,7 +147,7 @@ FIGURES: tuple[Figure, ...] = (
     _table("table3", "Table 3", "OmniMedVQA by modality", "table3_omnimedvqa", ("omnimedvqa",), published=("3",)),
     Figure(
         "table4", "Table 4", "VGRefine's k heads and percentile p: both sweeps, and the whole grid", "table4_ablation",
-        "table4_sweeps.html", data=("vgmed",), published=("4, k", "4, p"), **_CHOICE,
+        "table4_sweeps.html", data=("vgmed",), published=("4k", "4p"), **_CHOICE,
         note="On grounded samples, not on the four benchmarks of the paper's table; the whole grid is table4.html.",
     ),
     _table(

@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
-from interp.study.benchmark.rows import cell_text
 from interp.study.result import printed
 
 __all__ = ["PaperTable", "paper_table"]
@@ -42,6 +41,15 @@ class PaperTable:
     n_labels: int = 1
     source: str = SOURCE
 
+    @property
+    def cells(self) -> list[list[str]]:
+        """Its rows as text, with every digit that is kept; a dash where a cell is empty.
+
+        >>> paper_table("F.4").cells[1][:3]
+        ['PAI', '43.7', '24.48']
+        """
+        return [[_quoted(cell) for cell in row] for row in self.frame.itertuples(index=False)]
+
     def text(self) -> str:
         """The table with its source and its note, as text."""
         table = Table(title=Text(f"Published, table {self.name}: {self.title}"), title_justify="left")
@@ -49,14 +57,21 @@ class PaperTable:
             table.add_column(
                 Text(str(name)), justify="left" if place < self.n_labels else "right", no_wrap=not place
             )
-        for row in self.frame.itertuples(index=False):
-            table.add_row(*(Text(cell_text(cell)) for cell in row))
+        for row in self.cells:
+            table.add_row(*map(Text, row))
         note = [f"Does not add up, or is weighted: {self.note}."] if self.note else []
         return "\n".join([printed(table, WIDTH), f"Quoted from {self.source}.", *note])
 
 
+def _quoted(cell: Any) -> str:
+    """A cell as it is kept: numbers are not rounded."""
+    if isinstance(cell, str):
+        return cell
+    return "–" if pd.isna(cell) else str(cell)
+
+
 def paper_table(name: str) -> PaperTable:
-    """A table of answers that the paper printed, by its number: "1", "2", "3", "4, k", "4, p", "E.3", "F.4" or "G.5".
+    """A table of answers that the paper printed, by its number: "1", "2", "3", "4k", "4p", "E.3", "F.4" or "G.5".
 
     Raises:
         StudyError: A table that is not kept here.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pandas as pd
 from markupsafe import Markup
@@ -34,12 +34,18 @@ THEIRS = (
 )
 
 
+@runtime_checkable
 class Published(Protocol):
     """A published table."""
 
     @property
     def frame(self) -> pd.DataFrame:
         """Its rows."""
+        ...
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """Its rows as it was printed, as text."""
         ...
 
     @property
@@ -110,11 +116,10 @@ def write_sweeps(
         title = f"{SHORT.get(along, along)}, at {SHORT.get(other, other)} = {fixed[other]:g}"
         theirs = published[along]
         note = [paragraph(f"Of these numbers: {theirs.note}.", kind="note")] if theirs.note else []
-        rows = [[str(cell) for cell in row] for row in theirs.frame.itertuples(index=False)]
         cards = [
             card(_ours(result, along, fixed), title="Here"),
             card(
-                table([str(column) for column in theirs.frame.columns], rows),
+                table([str(column) for column in theirs.frame.columns], theirs.cells),
                 paragraph(THEIRS, kind="soft"),
                 *note,
                 title="The paper",

@@ -107,7 +107,7 @@ def test_the_page_shows_flips_and_the_published_table(result: BenchmarkResult, t
     assert "planted answered 15 questions of large, small, greedily, with at most 4 new tokens" in words
     assert "is the accuracy on these questions, and does it change with Swap?" in words
     assert '"figure-by-modality"' in text
-    with pytest.raises(StudyError, match=r"tables of answers are 1, 2, 3, E.3, F.4, G.5; got '9'"):
+    with pytest.raises(StudyError, match=r"tables of answers are 1, 2, 3, 4k, 4p, E.3, F.4, G.5; got '9'"):
         result.report(tmp_path / "page.html", beside=["9"])
 
 
