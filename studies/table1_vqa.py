@@ -16,6 +16,7 @@ same command resumes them; `table1_vqa.html` is the result.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED
@@ -52,7 +53,7 @@ def main(
         dtype: The models' floating-point type.
     """
     samples = question_sets(data, split, n=n, seed=seed)
-    places = {"device": device, "dtype": dtype}
+    places: dict[str, Any] = {"device": device, "dtype": dtype}
     own, found = refined_row(
         ModelSpec(model, **places), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,
         workers=workers, batch=batch_size,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from interp.cli import WorkerOptions, run_script
 from interp.metrics.scorers import BertScore, Bleu1, OpenRecall, Scorer
@@ -58,7 +59,7 @@ def main(
         dtype: The models' floating-point type.
     """
     samples = question_sets(data, split, n=n, seed=seed)
-    places = {"device": device, "dtype": dtype}
+    places: dict[str, Any] = {"device": device, "dtype": dtype}
     own, found = refined_row(
         ModelSpec(model, **places), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,
         workers=workers, batch=batch_size,

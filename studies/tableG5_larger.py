@@ -15,6 +15,7 @@ stored under `--out`, and the same command resumes them; `tableG5_larger.html` i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED
@@ -51,7 +52,7 @@ def main(
         dtype: The models' floating-point type.
     """
     samples = question_sets(data, split, n=n, seed=seed)
-    places = {"device": device, "dtype": dtype}
+    places: dict[str, Any] = {"device": device, "dtype": dtype}
     own, found = refined_row(
         ModelSpec(model, **places), choose_on, out=out, n=n_validation, k=k, layers=layers, seed=seed,
         workers=workers, batch=batch_size,

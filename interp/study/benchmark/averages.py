@@ -44,7 +44,7 @@ def by(result: PairedResult, key: str, measure: str, level: float) -> pd.DataFra
     rows = []
     for cell in _divided(result, key):
         own = _measured(result, cell, measure)
-        own = own.assign(stratum=own["index"].map(_values(cell, key)))
+        own = own.assign(stratum=_strata(own, cell, key))
         for value, part in own.groupby("stratum", sort=False):
             found = change(part, measure, level=level, seed=result.seed, marks=result.marks)
             if result.is_plain(cell):
@@ -77,7 +77,7 @@ def pooled(result: PairedResult, over: str, measure: str) -> list[tuple[dict[str
     for cell in _divided(result, over):
         own = _measured(result, cell, measure)
         data = cell.labels["data"]
-        stratum = data if over == "data" else own["index"].map(_values(cell, over))
+        stratum = data if over == "data" else _strata(own, cell, over)
         own = own.assign(stratum=stratum, group=data + ": " + own.group.astype(str))
         own = where(own, own.before.notna() & own.after.notna())
         lines.setdefault(tuple(cell.labels[axis] for axis in axes), []).append(own)
@@ -170,3 +170,9 @@ def _values(cell: GridCell, key: str) -> dict[int, str]:
     """Each sample's value of a field of `meta`, by its index; numbers and texts as text."""
     found = (sample.meta.get(key) for sample in cell.study.data)
     return {index: NOT_GIVEN if value is None else str(value) for index, value in enumerate(found)}
+
+
+def _strata(own: pd.DataFrame, cell: GridCell, key: str) -> list[str]:
+    """The value of a field for each row."""
+    values = _values(cell, key)
+    return [values[index] for index in own["index"].tolist()]

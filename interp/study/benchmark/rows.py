@@ -10,7 +10,7 @@ from rich.text import Text
 
 from interp.report.tables import number
 from interp.study.benchmark.averages import averages, pooled
-from interp.study.dataframes import records
+from interp.study.dataframes import records, rows_of
 from interp.study.refinement.paired_result import PairedResult
 from interp.study.result import printed
 
@@ -35,9 +35,10 @@ def answer_rows(result: PairedResult, over: str, measure: str) -> pd.DataFrame:
             continue
         counts = own.stratum.value_counts()
         sizes |= {name: max(int(counts[name]), sizes.get(name, 0)) for name in dict.fromkeys(own.stratum)}
-        average = means[(means[list(labels)] == pd.Series(labels)).all(axis=1)] if len(means) else means
+        average = rows_of(means, labels)
         for when, name in _names(labels, tuple(labels.values()) in plain).items():
-            line = {stratum: 100 * part[when].mean() for stratum, part in own.groupby("stratum", sort=False)}
+            parts = own.groupby("stratum", sort=False)
+            line = {str(stratum): 100 * float(part[when].mean()) for stratum, part in parts}
             shown = {row["average"]: 100 * row[when] for row in records(average)}
             lines.setdefault(name, {**line, **shown})
     total = sum(sizes.values())
