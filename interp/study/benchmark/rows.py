@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
@@ -38,7 +39,7 @@ def answer_rows(result: PairedResult, over: str, measure: str) -> pd.DataFrame:
         average = rows_of(means, labels)
         for when, name in _names(labels, tuple(labels.values()) in plain).items():
             parts = own.groupby("stratum", sort=False)
-            line = {str(stratum): 100 * float(part[when].mean()) for stratum, part in parts}
+            line = {str(stratum): 100 * np.mean(part[when].to_numpy(float)) for stratum, part in parts}
             shown = {row["average"]: 100 * row[when] for row in records(average)}
             lines.setdefault(name, {**line, **shown})
     total = sum(sizes.values())
