@@ -13,7 +13,6 @@ from interp.errors import StudyError
 from interp.methods import Plain
 from interp.stats import holm
 from interp.study import BenchmarkResult, Grid, paper_table
-from interp.study.benchmark.averages import weighted_mean
 from interp.study.dataframes import records, rows_of
 from tests.study.benchmark.planted_benchmark import benchmark, divided
 from tests.study.planted import sample
@@ -60,13 +59,6 @@ def test_weights_that_do_not_fit_are_refused(result: BenchmarkResult, weights: d
         result.averages(weights=weights)
 
 
-def test_weighted_mean_leaves_out_strata_without_rows() -> None:
-    values, codes = np.array([1.0, 0.0, 1.0]), np.array([0.0, 0.0, 2.0])
-    assert weighted_mean([1, 1, 1])(values, codes) == pytest.approx(0.75)
-    assert weighted_mean([3, 1, 1])(values, codes) == pytest.approx((3 * 0.5 + 1) / 4)
-    assert np.isnan(weighted_mean([0, 1, 0])(values, codes))
-
-
 def test_modalities_have_their_own_lines_and_one_family(result: BenchmarkResult) -> None:
     assert result.strata() == ("modality",)  # every question is closed, so the kind divides nothing
     found = rows_of(result.by("modality"), {"data": "large", "method": "Swap"}).set_index("modality")
@@ -96,9 +88,7 @@ def test_lengths_count_words_and_answers_that_did_not_come(tmp_path: Path) -> No
     assert (after["mean_words"], after["max_words"], after["n_missing"]) == (pytest.approx(4 / 3), 2, 1)
 
 
-def test_the_page_shows_flips_and_the_published_table(
-    result: BenchmarkResult, tmp_path: Path
-) -> None:
+def test_the_page_shows_flips_and_the_published_table(result: BenchmarkResult, tmp_path: Path) -> None:
     text = result.report(tmp_path / "page.html", beside=["1"]).read_text()
     words = " ".join(text.split())
     assert words.count("<img") == 5  # three of four gained, one lost; and one gained of the small set
