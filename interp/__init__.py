@@ -18,6 +18,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from interp import broken_torchvision
+
 if TYPE_CHECKING:
     from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study, report
     from interp.errors import InterpError
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+broken_torchvision.hide()  # before anything imports transformers
 
 __all__ = [
     "GENERIC_PROMPT",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 __all__ = ["hide"]
@@ -42,9 +41,17 @@ def hide() -> bool:
 
 def _of_another_build() -> bool:
     try:
-        return version("torch").endswith("+cpu") and "+" not in version("torchvision")
-    except PackageNotFoundError:
+        return _version("torch").endswith("+cpu") and "+" not in _version("torchvision")
+    except ImportError:  # no such distribution
         return False
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import (
+        version,  # which takes longer to import than all else that `import interp` does
+    )
+
+    return version(name)
 
 
 def _forget() -> None:

@@ -66,6 +66,7 @@ class Asked:
         from interp import study as studies
         from interp.data.open import sets
         from interp.indicators import indicator_named
+        from interp.metrics.scorers import scorer_named
 
         kind = getattr(studies, STUDIES[self.study])
         known = {one.name for one in fields(kind)} - {"data", "model"}
@@ -79,6 +80,9 @@ class Asked:
         more: dict[str, Any] = {"seed": self.seed, **self.settings}
         if isinstance(more.get("indicator"), str):
             more["indicator"] = indicator_named(more["indicator"])[1]
+        if "scorer" in more:
+            given = more["scorer"]
+            more["scorer"] = [scorer_named(one) for one in (given if isinstance(given, list) else [given])]
         if "validation" in known:
             held_out = sets(self.data, split="validation", **some)
             more["validation"] = (

@@ -30,7 +30,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def versions(monkeypatch: pytest.MonkeyPatch, torch: str, torchvision: str) -> None:
     found = {"torch": torch, "torchvision": torchvision}
-    monkeypatch.setattr(broken_torchvision, "version", found.__getitem__)
+    monkeypatch.setattr(broken_torchvision, "_version", found.__getitem__)
 
 
 def test_a_torchvision_of_another_build_is_hidden(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from interp.data.open import named
 from interp.errors import StudyError
@@ -22,7 +22,7 @@ SIMPLE: Mapping[str, Callable[[], Method]] = {
     "hgai": HGAI,
     "vicrop": ViCrop,
 }
-REFINED = {"vgrefine": "code", "vgrefine_paper": "paper"}
+REFINED: Mapping[str, Literal["code", "paper"]] = {"vgrefine": "code", "vgrefine_paper": "paper"}
 METHODS = (*SIMPLE, *REFINED)
 """What `method=` may be."""
 

@@ -1,10 +1,6 @@
 """Model families: the layers of each, its image tokens and their footprints."""
 
-from interp import broken_torchvision
-
-broken_torchvision.hide()  # before transformers is imported
-
-from interp.models.adapter import Adapter, adapters, find  # noqa: E402
-from interp.models.base import Family  # noqa: E402
+from interp.models.adapter import Adapter, adapters, find
+from interp.models.base import Family
 
 __all__ = ["Adapter", "Family", "adapters", "find"]

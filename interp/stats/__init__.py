@@ -16,6 +16,7 @@ from interp.stats.intervals import (
 from interp.stats.mcnemar import Flips, flips
 from interp.stats.multiple_testing import holm
 from interp.stats.permutation import PermutationTest, paired_test, unpaired_test
+from interp.stats.stratified_mean import stratified_mean
 
 __all__ = [
     "MIN_GROUPS",
@@ -31,6 +32,7 @@ __all__ = [
     "paired_test",
     "per_group",
     "population_note",
+    "stratified_mean",
     "two_way",
     "two_way_share",
     "unpaired",

@@ -8,8 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from interp import broken_torchvision
-
 if TYPE_CHECKING:
     from interp.tracing.cost import Cost
     from interp.tracing.derived.outlying_norms import Sinks, norm_outliers, sinks
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from interp.tracing.site import Site, image_mask, positions
     from interp.tracing.target import Scores
     from interp.tracing.trace import SampleTrace, Trace, load_trace
-
-broken_torchvision.hide()  # before transformers is imported
 
 __all__ = [
     "Apply",

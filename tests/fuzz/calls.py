@@ -245,6 +245,11 @@ def _statistics() -> list[Call]:
     mean = given(statistic=np.mean, columns=[VALUES], groups=GROUPS, n=20)
     return [
         Call("bootstrap", stats.bootstrap, given(values=VALUES, groups=GROUPS)),
+        Call(
+            "stratified_mean",
+            stats.stratified_mean,
+            given(values=[1.0, 0.0], strata=["a", "b"], groups=["x", "y"]),
+        ),
         Call("bootstrap_statistic", stats.bootstrap_statistic, mean, called_back("statistic")),
         Call("paired", stats.paired, two),
         Call("unpaired", stats.unpaired, apart),

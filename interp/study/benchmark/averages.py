@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.errors import StudyError
-from interp.stats import bootstrap, bootstrap_statistic
+from interp.stats import bootstrap, stratified_mean
 from interp.study.dataframes import below, rows_of, where
 from interp.study.refinement.method_comparison import change, with_holm
 from interp.study.refinement.paired_result import PairedResult
@@ -20,7 +19,7 @@ from interp.study.refinement.paired_result import PairedResult
 if TYPE_CHECKING:
     from interp.study.runs import GridCell
 
-__all__ = ["NOT_GIVEN", "averages", "by", "pooled", "strata"]
+__all__ = ["NOT_GIVEN", "averages", "by", "mean_of_strata", "pooled", "strata"]
 
 NOT_GIVEN = "not given"
 FIELDS = ("benchmark", "modality", "subject", "question_type", "kind")
@@ -44,7 +43,7 @@ def by(result: PairedResult, key: str, measure: str, level: float) -> pd.DataFra
     rows = []
     for cell in _divided(result, key):
         own = _measured(result, cell, measure)
-        own = own.assign(stratum=own["index"].map(_values(cell, key)))
+        own = own.assign(stratum=_strata(own, cell, key))
         for value, part in own.groupby("stratum", sort=False):
             found = change(part, measure, level=level, seed=result.seed, marks=result.marks)
             if result.is_plain(cell):
@@ -77,7 +76,7 @@ def pooled(result: PairedResult, over: str, measure: str) -> list[tuple[dict[str
     for cell in _divided(result, over):
         own = _measured(result, cell, measure)
         data = cell.labels["data"]
-        stratum = data if over == "data" else own["index"].map(_values(cell, over))
+        stratum = data if over == "data" else _strata(own, cell, over)
         own = own.assign(stratum=stratum, group=data + ": " + own.group.astype(str))
         own = where(own, own.before.notna() & own.after.notna())
         lines.setdefault(tuple(cell.labels[axis] for axis in axes), []).append(own)
@@ -94,49 +93,30 @@ def averages(
             continue
         names = list(dict.fromkeys(own.stratum))
         sizes = {name: int((own.stratum == name).sum()) for name in names}
-        kinds: dict[str, dict[str, float]] = {"micro": {}, "macro": dict.fromkeys(names, 1.0)}
-        if weights is not None:
-            kinds["weighted"] = _fitting(weights, names)
+        kinds: dict[str, Mapping[str, float] | None] = {"micro": sizes, "macro": None}
+        kinds |= {} if weights is None else {"weighted": weights}
         told = ", ".join(f"{name} {n}" for name, n in sizes.items())
         for kind, shares in kinds.items():
-            found = _average(own, names, shares, level, result.seed)
+            found = _average(own, shares, level, result.seed)
             rows.append({**labels, "average": kind, "n_strata": len(names), **found, "strata": told})
     return pd.DataFrame(rows)
 
 
-def _fitting(weights: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    if not isinstance(weights, Mapping) or not all(isinstance(one, Real) for one in weights.values()):
-        raise StudyError(f"weights are a dict of stratum → number; got {weights!r:.200}.")
-    missing = [name for name in names if name not in weights]
-    chosen = {name: float(weights[name]) for name in names if name in weights}
-    if (
-        missing
-        or not all(math.isfinite(one) and one >= 0 for one in chosen.values())
-        or not sum(chosen.values())
-    ):
-        raise StudyError(
-            f"weights give each stratum, {', '.join(names)}, a number ≥ 0 and some more than 0; got "
-            f"{dict(weights)!r:.200}."
-        )
-    return chosen
-
-
 def _average(
-    own: pd.DataFrame, names: Sequence[str], shares: Mapping[str, float], level: float, seed: int
+    own: pd.DataFrame, weights: Mapping[str, float] | None, level: float, seed: int
 ) -> dict[str, Any]:
+    """Before, after and difference; weights None weighs strata alike, and their sizes weigh questions alike."""
+    strata, groups = own.stratum.tolist(), own.group.to_numpy(object)
     before, after = own.before.to_numpy(float), own.after.to_numpy(float)
-    groups = own.group.to_numpy(object)
-    if not shares:
-        interval = bootstrap(after - before, groups, level=level, seed=seed)
-        means = before.mean(), after.mean()
+    gaps = after - before
+    sizes = weights is not None and dict(weights) == own.stratum.value_counts().to_dict()
+    if sizes:
+        interval = bootstrap(gaps, groups, level=level, seed=seed)
     else:
-        codes = np.array([names.index(name) for name in own.stratum], float)
-        mean = weighted_mean([shares[name] for name in names])
-        interval = bootstrap_statistic(mean, [after - before, codes], groups, level=level, seed=seed)
-        means = mean(before, codes), mean(after, codes)
+        interval = stratified_mean(gaps, strata, groups, weights=weights, level=level, seed=seed)
     return {
-        "before": float(means[0]),
-        "after": float(means[1]),
+        "before": mean_of_strata(before, strata, weights),
+        "after": mean_of_strata(after, strata, weights),
         "difference": interval.mean,
         "low": interval.low,
         "high": interval.high,
@@ -145,20 +125,13 @@ def _average(
     }
 
 
-def weighted_mean(weights: Sequence[float]) -> Callable[..., float]:
-    """A statistic of (values, stratum): Σ w·mean of a stratum / Σ w, over the strata that have rows."""
-    shares = np.asarray(weights, float)
-
-    def statistic(values: Float[np.ndarray, " row"], codes: Float[np.ndarray, " row"]) -> float:
-        places = codes.astype(int)
-        counts = np.bincount(places, minlength=len(shares))
-        sums = np.bincount(places, weights=values, minlength=len(shares))
-        there = (counts > 0) & (shares > 0)
-        if not there.any():
-            return math.nan
-        return float((shares[there] * sums[there] / counts[there]).sum() / shares[there].sum())
-
-    return statistic
+def mean_of_strata(
+    values: Float[np.ndarray, " row"], strata: Sequence[str], weights: Mapping[str, float] | None
+) -> float:
+    """The weighted mean of strata's means; None weighs each alike."""
+    means = pd.Series(values).groupby(np.asarray(strata, object), sort=False).mean()
+    shares = [1.0 if weights is None else float(weights[name]) for name in means.index.tolist()]
+    return float(np.average(means.to_numpy(float), weights=shares))
 
 
 def _measured(result: PairedResult, cell: GridCell, measure: str) -> pd.DataFrame:
@@ -170,3 +143,9 @@ def _values(cell: GridCell, key: str) -> dict[int, str]:
     """Each sample's value of a field of `meta`, by its index; numbers and texts as text."""
     found = (sample.meta.get(key) for sample in cell.study.data)
     return {index: NOT_GIVEN if value is None else str(value) for index, value in enumerate(found)}
+
+
+def _strata(own: pd.DataFrame, cell: GridCell, key: str) -> list[str]:
+    """The value of a field for each row."""
+    values = _values(cell, key)
+    return [values[index] for index in own["index"].tolist()]

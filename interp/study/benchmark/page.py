@@ -64,6 +64,8 @@ __all__ = ["figures", "write_page"]
 
 SHOWN = 6
 """Flipped samples of a cell that are drawn, in each direction half of them."""
+MANY_FLIPS = 500
+"""Flips that the page lists; a benchmark of 90,000 questions has thousands."""
 MANY_CELLS = 12
 """With more cells the flips are not drawn but counted."""
 
@@ -197,7 +199,14 @@ def _flipped(result: BenchmarkResult) -> Markup | str:
         "sample": "sample", "question": "question", "answer": "answer", "before": "text_before",
         "after": "text_after", "flip": "flip",
     }  # fmt: skip
-    every = details(f"All flips: {len(flips)}", card(table(list(columns), rows(flips, columns), "text")))
+    more = len(flips) - MANY_FLIPS
+    left = (
+        paragraph(f"And {more} more: result.flips(), or flips.csv of result.export().", kind="soft")
+        if more > 0
+        else ""
+    )
+    listing = table(list(columns), rows(flips.head(MANY_FLIPS), columns), "text")
+    every = details(f"All flips: {len(flips)}", card(listing, left))
     return section(
         "What flipped", tables, *drawn, every if len(flips) else "", intro=FLIPPED.format(seed=result.seed)
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
 from interp.report.tables import number
-from interp.study.benchmark.averages import averages, pooled
-from interp.study.dataframes import records
+from interp.study.benchmark.averages import mean_of_strata, pooled
 from interp.study.refinement.paired_result import PairedResult
 from interp.study.result import printed
 
@@ -27,7 +27,6 @@ def answer_rows(result: PairedResult, over: str, measure: str) -> pd.DataFrame:
     """See `BenchmarkResult.rows`."""
     lines: dict[str, dict[str, Any]] = {}
     sizes: dict[str, int] = {}
-    means = averages(result, over, measure, None, 0.95)
     plain = {tuple(cell.labels[axis] for axis in result.axes if axis != "data") for cell in result.cells
              if result.is_plain(cell)}  # fmt: skip
     for labels, own in pooled(result, over, measure):
@@ -35,11 +34,12 @@ def answer_rows(result: PairedResult, over: str, measure: str) -> pd.DataFrame:
             continue
         counts = own.stratum.value_counts()
         sizes |= {name: max(int(counts[name]), sizes.get(name, 0)) for name in dict.fromkeys(own.stratum)}
-        average = means[(means[list(labels)] == pd.Series(labels)).all(axis=1)] if len(means) else means
         for when, name in _names(labels, tuple(labels.values()) in plain).items():
-            line = {stratum: 100 * part[when].mean() for stratum, part in own.groupby("stratum", sort=False)}
-            shown = {row["average"]: 100 * row[when] for row in records(average)}
-            lines.setdefault(name, {**line, **shown})
+            parts = own.groupby("stratum", sort=False)
+            line = {str(stratum): 100 * np.mean(part[when].to_numpy(float)) for stratum, part in parts}
+            values = 100 * own[when].to_numpy(float)
+            macro = mean_of_strata(values, own.stratum.tolist(), None)
+            lines.setdefault(name, {**line, "micro": float(values.mean()), "macro": macro})
     total = sum(sizes.values())
     first = {**sizes, **dict.fromkeys(AVERAGES, total)}
     frame = pd.DataFrame([{MODEL: SIZES, **first}, *({MODEL: name, **line} for name, line in lines.items())])

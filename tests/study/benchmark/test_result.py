@@ -6,18 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp.data import Samples
 from interp.errors import StudyError
+from interp.inputs.sample import Sample
 from interp.methods import Plain
+from interp.metrics.scorers import OpenRecall, Strict
 from interp.stats import holm
 from interp.study import BenchmarkResult, Grid, paper_table
-from interp.study.benchmark.averages import weighted_mean
+from interp.study.benchmark.rows import mean_rows
 from interp.study.dataframes import records, rows_of
 from tests.study.benchmark.planted_benchmark import benchmark, divided
 from tests.study.planted import sample
 from tests.study.planted_methods import Answering, Swap, named
+
+
+class Saying(Answering):
+    """Says the first word of the answer."""
+
+    def says(self, one: Sample) -> str:
+        return str(one.answer).split()[0]
+
 
 WRONG = named(0, 1, 2, 3, 4, 20)
 CHANGES = named(0, 1, 2, 3, 7, 20)
@@ -58,13 +69,6 @@ def test_averages_say_their_weights_and_sizes(result: BenchmarkResult) -> None:
 def test_weights_that_do_not_fit_are_refused(result: BenchmarkResult, weights: dict[str, float]) -> None:
     with pytest.raises(StudyError, match=r"weights give each stratum, large, small, a number ≥ 0"):
         result.averages(weights=weights)
-
-
-def test_weighted_mean_leaves_out_strata_without_rows() -> None:
-    values, codes = np.array([1.0, 0.0, 1.0]), np.array([0.0, 0.0, 2.0])
-    assert weighted_mean([1, 1, 1])(values, codes) == pytest.approx(0.75)
-    assert weighted_mean([3, 1, 1])(values, codes) == pytest.approx((3 * 0.5 + 1) / 4)
-    assert np.isnan(weighted_mean([0, 1, 0])(values, codes))
 
 
 def test_modalities_have_their_own_lines_and_one_family(result: BenchmarkResult) -> None:
@@ -123,6 +127,30 @@ def test_the_page_of_answers_without_marks_says_so(tmp_path: Path) -> None:
 def test_exported_tables_are_those_of_the_result(result: BenchmarkResult, tmp_path: Path) -> None:
     names = {path.name for path in result.export(tmp_path, formats=())}
     assert {"rows.csv", "averages.tex", "by-modality.csv", "flips.csv", "lengths.csv", "summary.csv"} <= names
+
+
+def test_flips_and_means_of_several_scorers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted words score 1 or 0 by both scorers; recall is no mark, so it has no flips."""
+    study = benchmark(data=divided(4), method=Swap(changes=named(0, 1, 2)), scorer=(Strict(), OpenRecall()))
+    found = study.run(tmp_path, progress=False)
+    assert found.measures == ("strict", "recall")
+    assert found.summary().wrong_to_right.tolist()[:1] == [0]
+    assert found.summary().right_to_wrong.isna().tolist() == [False, True]
+    with pytest.raises(StudyError, match="recall gives a share"):
+        found.flips("recall")
+    pd.testing.assert_frame_equal(mean_rows(found), found.rows())  # both are 100 and 25
+    monkeypatch.setattr("interp.study.benchmark.page.MANY_FLIPS", 2)
+    text = found.report(tmp_path / "page.html").read_text()
+    assert "And 1 more: result.flips()" in text
+
+
+def test_a_mean_of_scorers_is_of_their_tables(tmp_path: Path) -> None:
+    words = Samples([sample(0, answer="left lung"), sample(1, answer="right")], "words")
+    study = benchmark(data=words, model=Saying(), method=Plain(), scorer=(Strict(), OpenRecall()))
+    found = study.run(tmp_path, progress=False)
+    assert found.rows()["micro"].tolist() == [2, 50]
+    assert found.rows(measure="recall")["micro"].tolist() == [2, 75]  # half of "left lung", all of "right"
+    assert mean_rows(found)["micro"].tolist() == [2, 62.5]
 
 
 def weighted(values: list[float], sizes: list[int]) -> float:
