@@ -6,9 +6,12 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from interp.study import Look
 
 __all__ = ["look"]
 
@@ -79,15 +82,20 @@ def look(
         generate=generate,
     )
     path = found.save(out).resolve()
+    _say(found, path)
+    if open_page and _has_display():
+        webbrowser.open(path.as_uri())
+    return 0
+
+
+def _say(found: Look, path: Path) -> None:
+    """Print the answer, the map that is shown large, how far to trust it, and where the page lies."""
     print(f"answer: {found.answer} (probability {found.probability:.2f})")
     print(f"map: {found.first.name}. {found.first.rule}")
     print(f"trust: {found.trust.summary}")
     for name, why in found.missing.items():
         print(f"not shown: {name}: {why}")
     print(f"page: {path}")
-    if open_page and _has_display():
-        webbrowser.open(path.as_uri())
-    return 0
 
 
 def _has_display() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,16 +22,18 @@ STUDIES = {
     "layer-sweep": "LayerSweep",
     "head-ranking": "HeadRanking",
     "head-attribution": "HeadAttribution",
+    "head-roles": "HeadRoles",
     "indicator-comparison": "IndicatorComparison",
     "knockout-sweep": "KnockoutSweep",
     "lens-sweep": "LensSweep",
+    "probe-sweep": "ProbeSweep",
     "reasoning-sweep": "ReasoningSweep",
     "refinement": "Refinement",
 }
 """Name → the class of `interp.study`."""
 StudyName = Literal[
-    "benchmark", "layer-sweep", "head-ranking", "head-attribution", "indicator-comparison", "knockout-sweep",
-    "lens-sweep", "reasoning-sweep", "refinement",
+    "benchmark", "layer-sweep", "head-ranking", "head-attribution", "head-roles", "indicator-comparison",
+    "knockout-sweep", "lens-sweep", "probe-sweep", "reasoning-sweep", "refinement",
 ]  # fmt: skip
 COMMAND = "command.json"
 """In a result's folder: what `interp run` was asked for."""
@@ -181,19 +183,40 @@ def run(
 
 
 def report(
-    folder: Annotated[Path, tyro.conf.Positional],
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional],
     *,
     out: Path | None = None,
 ) -> int:
-    """Write the page of a run that `interp run` made. What is missing of it is computed.
+    """Write the page of a run that `interp run` made, or one page that compares several. What is missing is computed.
 
     Args:
-        folder: the run's folder, such as runs/layer-sweep-0123456789ab.
-        out: the page; by default report.html in that folder.
+        folders: the run's folder, such as runs/layer-sweep-0123456789ab; several runs of one study are put side by
+            side, each named by what it was asked for and the others were not.
+        out: the page; by default report.html in the first folder, and comparison.html where there are several.
+    """
+    if len({*(folder.resolve() for folder in folders)}) < max(len(folders), 1):
+        raise RunError(f"report takes one or more folders of runs, each once; got {[*map(str, folders)]}.")
+    asked = [Asked.read(folder) for folder in folders]
+    results = [_stored(one, folder) for one, folder in zip(asked, folders, strict=True)]
+    if len(results) == 1:
+        page = results[0].report(out)
+    elif len(kinds := {one.study for one in asked}) > 1:
+        raise RunError(f"a page compares runs of one study; got {', '.join(sorted(kinds))}.")
+    else:
+        joined = type(results[0]).join(results, runs=_run_names(asked, folders))
+        page = joined.report(out or folders[0] / "comparison.html")
+    print(f"page: {page.resolve()}")
+    return 0
+
+
+def _stored(asked: Asked, folder: Path) -> Any:
+    """The result of a run that is stored.
+
+    Raises:
+        RunError: The run was made of something else than what is there now.
     """
     from interp.run import folder_name
 
-    asked = Asked.read(folder)
     study = asked.made()
     if getattr(study, "unresolved", False):
         study = study.resolved(folder.parent)
@@ -203,9 +226,25 @@ def report(
             f"the run at {folder} was made of other data, another model or another version of interp: it would be "
             f"{expected} now. Bring those back, or make a new run: interp run {asked.study}."
         )
-    result = study.run(folder.parent)
-    print(f"page: {result.report(out).resolve()}")
-    return 0
+    return study.run(folder.parent)
+
+
+def _run_names(asked: Sequence[Asked], folders: Sequence[Path]) -> list[str]:
+    """What each run was asked for and not all others were, such as "seed 1"; the folder where that does not tell."""
+    flat = [{**asdict(one), **one.options, **one.settings} for one in asked]
+    keys = [
+        key for key in dict.fromkeys(key for one in flat for key in one) if key not in ("options", "settings")
+    ]
+    told = [key for key in keys if len({json.dumps(one.get(key), sort_keys=True) for one in flat}) > 1]
+    names = [", ".join(f"{key} {_said(one.get(key, 'default'))}" for key in told) for one in flat]
+    return names if len({*names}) == len(names) else [folder.resolve().name for folder in folders]
+
+
+def _said(value: Any) -> str:
+    """A value of a setting in a name: lists by their elements, paths by their last part."""
+    if isinstance(value, list | tuple):
+        return " + ".join(map(_said, value))
+    return Path(value).name if isinstance(value, str) else json.dumps(value)
 
 
 def _place(name: str) -> str:

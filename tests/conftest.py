@@ -1,8 +1,9 @@
 """Shapes and types are checked at test time: see `tests/typechecker.py`."""
 
+import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import jaxtyping
 
@@ -19,14 +20,15 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 check_annotations("interp")
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what `by_default` and `covering` leave out, and puts the longest tests, the notebooks, first."""
+    """Marks as slow what `ci`, `by_default` and `covering` leave out; puts the longest tests, the notebooks, first."""
     matrices: dict[str, list[pytest.Function]] = {}
     for item in items:
+        if item.get_closest_marker("ci") is not None:
+            item.add_marker(pytest.mark.slow)
         for mark in item.iter_markers("by_default"):
             if any(item.callspec.params[name] not in values for name, values in mark.kwargs.items()):
                 item.add_marker(pytest.mark.slow)
@@ -39,6 +41,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if place not in kept:
                 item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leaves modules and collected tests, which stay, out of every search for garbage: in those they take a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class _Shapes:
@@ -58,6 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Two test workers share two cores."""
+    import torch  # takes seconds, and what starts the workers does without
+
     torch.set_num_threads(1)
 
 

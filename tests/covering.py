@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations as pairs_of
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from interp.conformance.tiny import families
-from interp.models.base import Maps
+if TYPE_CHECKING:
+    from interp.models.base import Maps
 
 REPRESENTATIVES = frozenset(
     {
@@ -43,6 +43,8 @@ def every_family(but: Iterable[str] = (), maps: Maps | None = None) -> list[Any]
 
     `maps`: those with such maps alone.
     """
+    from interp.conformance.tiny import families  # takes seconds, and what starts the workers does without
+
     return [
         pytest.param(family, marks=[] if family in REPRESENTATIVES else pytest.mark.slow)
         for family in sorted({*families(maps)} - {*but})

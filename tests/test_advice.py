@@ -331,11 +331,19 @@ def _text(node: ast.AST) -> str:
 
 
 @cache
+def nodes() -> dict[Path, list[ast.AST]]:
+    """What each file of the package is made of."""
+    return {
+        path: list(ast.walk(ast.parse(path.read_text()))) for path in sorted((ROOT / "interp").rglob("*.py"))
+    }
+
+
+@cache
 def raised() -> tuple[Raised, ...]:
     """Every `raise` of an error with a message of its own."""
     found = []
-    for path in sorted((ROOT / "interp").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path, there in nodes().items():
+        for node in there:
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
                 text = " ".join(_text(one) for one in node.exc.args)
                 found.append(Raised(place=f"{path.relative_to(ROOT)}:{node.lineno}", text=text))
@@ -363,8 +371,8 @@ def _known(pattern: str, files: str = "interp") -> set[str]:
 def arguments() -> frozenset[str]:
     """Every argument and field in the package."""
     found: set[str] = set()
-    for path in (ROOT / "interp").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for there in nodes().values():
+        for node in there:
             if isinstance(node, ast.arg):
                 found.add(node.arg)
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,16 @@ from tests.covering import covering_set, parameters_of
 TESTS = Path(__file__).parent
 
 
+@cache
+def nodes() -> dict[Path, list[ast.AST]]:
+    """What each file of the tests is made of, read once for all that look at it."""
+    return {file: list(ast.walk(ast.parse(file.read_text()))) for file in sorted(TESTS.rglob("*.py"))}
+
+
 def imported(file: Path) -> set[str]:
     """The modules a file imports, and the names it takes from them as if they were modules."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes()[file]:
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -26,7 +33,7 @@ def imported(file: Path) -> set[str]:
 def test_no_test_file_imports_another() -> None:
     wrong = {
         str(file.relative_to(TESTS)): sorted(modules)
-        for file in TESTS.rglob("*.py")
+        for file in nodes()
         if (
             modules := {
                 name
@@ -70,8 +77,10 @@ def test_names_listed_together_are_one_parameter(
 def test_test_names_have_fewer_than_60_characters() -> None:
     names = {
         node.name
-        for file in TESTS.rglob("test_*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        for file, found in nodes().items()
+        for node in found
+        if file.name.startswith("test_")
+        and isinstance(node, ast.FunctionDef)
+        and node.name.startswith("test_")
     }
     assert [name for name in sorted(names) if len(name) >= 60] == []

@@ -87,3 +87,29 @@ def test_errors_are_a_line(capsys: Any, given: list[str], message: str) -> None:
     shown = capsys.readouterr().err.strip()
     assert message in shown
     assert "\n" not in shown
+
+
+def test_runs_are_compared_on_one_page(capsys: Any, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    given = [
+        "run",
+        "layer-sweep",
+        "--n",
+        "3",
+        "--out",
+        str(out),
+        "--set",
+        'metrics=["ar"]',
+        "indicator=attention",
+    ]
+    for more in ("rule=touch", "rule=center"):
+        assert main([*given, more]) == 0
+    one, other = out.glob("layer-sweep-*")
+    capsys.readouterr()
+    assert main(["report", str(one), str(other)]) == 0
+    page = (one / "comparison.html").read_text()
+    assert f"page: {one / 'comparison.html'}" in capsys.readouterr().out
+    assert "rule touch" in page
+    assert "rule center" in page
+    assert main(["report", str(one), str(one)]) == 2
+    assert "each once" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from interp.data.benchmarks.path_vqa import path_vqa
 from interp.data.benchmarks.pmc_vqa import pmc_vqa
 from interp.data.benchmarks.vqa_rad import vqa_rad
 from interp.data.open import named
+from interp.data.presence import presence_questions
 from interp.data.questions import question_counts
 from interp.data.readers.bundled import bundled
 from interp.data.readers.coco import coco
@@ -31,6 +32,6 @@ from interp.data.samples import Samples
 
 __all__ = [
     "Samples", "bundled", "coco", "coco_instances", "csv", "dicom", "frame", "huatuo", "hub", "jsonl", "medsam",
-    "medsg", "medtrinity", "mmmu", "named", "nifti", "omnimedvqa", "path_vqa", "pmc_vqa", "question_counts", "refcoco",
-    "s_chain", "sa_med2d", "slake", "vgmed", "voc", "vqa_rad", "yolo",
+    "medsg", "medtrinity", "mmmu", "named", "nifti", "omnimedvqa", "path_vqa", "pmc_vqa", "presence_questions",
+    "question_counts", "refcoco", "s_chain", "sa_med2d", "slake", "vgmed", "voc", "vqa_rad", "yolo",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief, faulty_text
 
-__all__ = ["NO_AREA", "PRESENT", "VISIBLE", "Asked", "with_area"]
+__all__ = ["NO_AREA", "PRESENT", "VISIBLE", "Asked", "plain_label", "with_area"]
 
 PRESENT = "Is there {a} {label} in the image?"
 """The question about things in photographs."""
@@ -110,9 +110,14 @@ class Asked:
 
     def text(self, label: str) -> str:
         """The question about a label, whose underscores are spaces."""
-        shown = " ".join(label.replace("_", " ").split())
+        shown = plain_label(label)
         article = "an" if shown[:1].lower() in "aeiou" else "a"
         return self.question.format(label=shown, a=article)
+
+
+def plain_label(label: str) -> str:
+    """A label as it is written in questions: underscores are spaces, and there is one between words."""
+    return " ".join(label.replace("_", " ").split())
 
 
 def with_area(

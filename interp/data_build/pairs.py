@@ -24,6 +24,7 @@ from interp.data.build import (
     outline,
 )
 from interp.data.build.slices import BoxTuple
+from interp.data.labelled import plain_label
 from interp.data_build.settings import Settings
 from interp.errors import InterpError
 from interp.inputs.images import LazyImage
@@ -108,16 +109,12 @@ def _pictures(samples: Iterable[Sample], dropped: Counter[str]) -> list[_Picture
             dropped[NO_LABEL] += 1
         else:
             picture = found.setdefault(_key(sample), _Picture())
-            picture.labels.setdefault(_plain(label), []).append(sample)
+            picture.labels.setdefault(plain_label(label), []).append(sample)
             others = sample.meta.get("present")
             picture.present |= {
-                _plain(str(one)) for one in (label, *(others if isinstance(others, list) else ()))
+                plain_label(str(one)) for one in (label, *(others if isinstance(others, list) else ()))
             }
     return list(found.values())
-
-
-def _plain(label: str) -> str:
-    return " ".join(label.replace("_", " ").split())
 
 
 def _key(sample: Sample) -> Hashable:

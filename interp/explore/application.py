@@ -114,6 +114,7 @@ def application(exploration: Exploration, model: Mapping[str, Any], sample: Samp
     )
     _asking(app, session)
     _choosing(app, session)
+    _choosing_heads(app, session)
     _showing(app, session)
     _editing(app, session)
     return app
@@ -160,7 +161,7 @@ def _asking(app: Dash, session: _Session) -> None:
 
 
 def _choosing(app: Dash, session: _Session) -> None:
-    """Tokens, layers and heads that are clicked."""
+    """Tokens that are clicked or brushed."""
 
     @app.callback(
         Output("chosen", "data"), Output("map", "clickData"), Output("map", "selectedData"),
@@ -185,6 +186,10 @@ def _choosing(app: Dash, session: _Session) -> None:
             one = token_at(tokens, float(point["x"]), float(point["y"]), image)
             return (no_update if one is None else sorted({*chosen} ^ {one})), None, no_update
         return no_update, no_update, no_update
+
+
+def _choosing_heads(app: Dash, session: _Session) -> None:
+    """Layers and heads that are clicked, and heads that an edit takes."""
 
     @app.callback(
         Output("layer", "value"), Output("head", "value"), Input("heads", "clickData"), State("sample", "data"),

@@ -186,11 +186,14 @@ class Attention:
         cost = question.cost + reference.cost
         cost = cost if shared is None else shared.cost + cost
         maps = Maps(self._maps(question, samples), question.tokens, cost, question.logits)
-        rows = [_row(one.rows) for one in reference]
-        below = Maps(tuple(rows), reference.tokens, Cost())
+        below = [_row_values(one.rows) for one in reference]
         if mllm.maps == "composed":
-            maps, below = _composed(mllm, samples, prompt, maps), _composed(mllm, samples, generic, below)
-        quotients = tuple(_relative(q, g.values) for q, g in zip(maps, below, strict=True))
+            pairs = zip(reference, below, strict=True)
+            rows = tuple(relabelled(one.rows, row, without="query") for one, row in pairs)
+            maps = _composed(mllm, samples, prompt, maps)
+            composed = _composed(mllm, samples, generic, Maps(rows, reference.tokens, Cost()))
+            below = [one.values for one in composed]
+        quotients = tuple(_relative(q, g) for q, g in zip(maps, below, strict=True))
         return replace(maps, arrays=quotients)
 
 
@@ -305,9 +308,15 @@ def mean_over_queries(trace: SampleTrace, sample: Sample, queries: Queries) -> x
 
 def _row(rows: xr.DataArray) -> xr.DataArray:
     """The only row, or the mean over several."""
+    return relabelled(rows, _row_values(rows), without="query")
+
+
+def _row_values(rows: xr.DataArray) -> np.ndarray:
+    """The values of the only row, or of the mean over several, tokens last."""
+    axis = rows.dims.index("query")
     if rows.sizes["query"] == 1:
-        return relabelled(rows, rows.values.take(0, axis=rows.dims.index("query")), without="query")
-    return rows.mean("query", dtype=np.float64, keep_attrs=True).astype(np.float32)
+        return rows.values.take(0, axis=axis)
+    return rows.values.mean(axis=axis, dtype=np.float64).astype(np.float32)
 
 
 def _label(sample: Sample) -> str:

@@ -84,7 +84,8 @@ def _check(path: Path, kind: str, header: Mapping[str, str]) -> None:
     found = header.get("format", "")
     if found != f"{FORMAT} {kind}":
         what = f"{found.removeprefix(FORMAT).strip()}" if found.startswith(f"{FORMAT} ") else "something else"
-        advice = f"Read it with interp.load_{what}." if what in ("maps", "trace") else "Name another file."
+        known = what in ("maps", "trace", "steering_vector")
+        advice = f"Read it with interp.load_{what}." if known else "Name another file."
         raise MapError(
             f"expected a file of {kind}, got {brief(os.fspath(path))}, which holds {what}. {advice}"
         )

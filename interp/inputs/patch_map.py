@@ -137,12 +137,15 @@ class Patches:
         leading: Names of the tokens that come before the patches of each sequence: "cls", "register".
         weights: Which patches each image token is made of; patches are counted through all sequences.
         padded: Whether each sequence is a line of its own in the tower, with padding at its end.
+        at_end: Whether the tower itself has these other tokens behind the patches (Llama 4's class token). Their
+            positions come first all the same.
     """
 
     sequences: tuple[TowerSequence, ...]
     leading: tuple[str, ...]
     weights: PatchWeights
     padded: bool = False
+    at_end: bool = False
 
 
 class PatchMap(TokenMap):
@@ -184,7 +187,9 @@ class PatchMap(TokenMap):
         starts = np.cumsum([0, *counts])
         image = [s + lead + np.arange(n - lead) for s, n in zip(starts[:-1], counts, strict=True)]
         slots = [
-            np.concatenate([s + np.arange(lead), s + lead + _places(one)])
+            s + np.concatenate([len(one.cells) + np.arange(lead), _places(one)])
+            if patches.at_end
+            else s + np.concatenate([np.arange(lead), lead + _places(one)])
             for s, one in zip(starts[:-1], patches.sequences, strict=True)
         ]
         spans = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,12 @@ def _split(template: str) -> tuple[str, str | None]:
     """The literal text before and after `{question}`; None after when there is no such field."""
     if not isinstance(template, str) or not template.strip():
         raise PromptError(f"a template is a text, usually with {{question}} in it; got {template!r}.")
+    return _sides(template)
+
+
+@lru_cache(maxsize=64)
+def _sides(template: str) -> tuple[str, str | None]:
+    """As `_split`, of a text; kept, because one prompt is put around all questions of a study."""
     try:
         pieces = list(string.Formatter().parse(template))
     except ValueError as error:

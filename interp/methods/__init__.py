@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from interp.methods.ccd import CCD
 from interp.methods.hgai import HGAI
 from interp.methods.method import Answer, Method, Samples
 from interp.methods.pai import PAI
 from interp.methods.plain import Plain
 from interp.methods.published_layers import scaled_layers
 from interp.methods.scalingvis import AdaptVis, ScalingVis
+from interp.methods.vcd import VCD
 from interp.methods.vgrefine import HeadMaps, Triage, VGRefine, above_magnitude, kept_tokens
 from interp.methods.vicrop import Crop, ViCrop
 
 __all__ = [
+    "CCD",
     "HGAI",
     "PAI",
+    "VCD",
     "AdaptVis",
     "Answer",
     "Crop",

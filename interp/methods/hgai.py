@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from interp.errors import MethodError
-from interp.indicators.indicator_checks import check_call, check_number
-from interp.inputs.prompt import Prompt
-from interp.methods.method import BATCH_SIZE, Answer, Samples, answers, n_tokens
+from interp.indicators.indicator_checks import check_number
+from interp.methods.edited_generation import EditedGeneration
 from interp.methods.published_layers import chosen_layers, editable_layers, layer_indices
 from interp.tracing import Guide, Mllm, Site
 
@@ -20,7 +19,7 @@ DEPTH = 32
 
 
 @dataclass(frozen=True)
-class HGAI:
+class HGAI(EditedGeneration):
     """Heads guided attention intervention: image scores rise where the heads' mean absolute score is large.
 
     Before the softmax, in the last row of every pass, prefill and decode, the scaled score e_h of each image token
@@ -53,52 +52,11 @@ class HGAI:
         """The guided layers in a model of that depth."""
         return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
 
-    def answer(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        max_new_tokens: int = 16,
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> list[Answer]:
-        """The answers to these samples, in their order, in micro-batches. Cost: one generation.
-
-        Args:
-            mllm: The model.
-            samples: The samples, or a batch or prefix of them.
-            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
-            max_new_tokens: How many tokens to generate at most.
-            batch_size: Samples in one pass at most.
-            progress: Whether to show a bar where there are several micro-batches.
-
-        Raises:
-            SiteError: Layers the model does not have.
-            MethodError: `max_new_tokens` below 1.
-            InterpError: Samples or prompts that cannot be encoded.
-        """
-        check_call(mllm, prompt)
-        generate = n_tokens(max_new_tokens)
-        trace = mllm.trace(
-            samples,
-            prompt=prompt,
-            edits=self.edits(mllm),
-            generate=generate,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        return answers(trace, trace.cost)
-
     def edits(self, mllm: Mllm) -> list[Guide]:
         """The guidance, for `mllm.trace`; none when α is 0."""
         layers = editable_layers(mllm, self.guided_layers(mllm.n_layers), self.layers)
         site = Site(layers=layers, queries="last", keys="image")
         return [Guide(site, self.alpha, steps="all")] if self.alpha else []
-
-    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[Guide]:
-        """The edits that gave these answers, for another trace of the same batch."""
-        return self.edits(mllm)
 
     def to_dict(self) -> dict[str, Any]:
         """The method as JSON values."""

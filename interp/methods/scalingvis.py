@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from scipy.special import softmax
 from interp.errors import MethodError
 from interp.indicators.indicator_checks import check_call, check_number, check_whole
 from interp.inputs.prompt import Prompt
+from interp.methods.edited_generation import EditedGeneration
 from interp.methods.method import (
     BATCH_SIZE,
     Answer,
@@ -30,7 +31,7 @@ __all__ = ["AdaptVis", "ScalingVis"]
 
 
 @dataclass(frozen=True)
-class ScalingVis:
+class ScalingVis(EditedGeneration):
     """Image scores times a fixed weight.
 
     Before the softmax, in the prompt's last row, all layers and heads, the scaled score e of each image token
@@ -53,49 +54,14 @@ class ScalingVis:
     def __post_init__(self) -> None:
         check_number("weight", self.weight, low=0.0, error=MethodError)
 
-    def answer(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        max_new_tokens: int = 16,
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> list[Answer]:
-        """The answers to these samples, in micro-batches. Cost: one generation. `details` hold "weight".
-
-        Args:
-            mllm: The model.
-            samples: The samples, or a batch or prefix of them.
-            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
-            max_new_tokens: How many tokens to generate at most.
-            batch_size: Samples in one pass at most.
-            progress: Whether to show a bar where there are several micro-batches.
-
-        Raises:
-            MethodError: `max_new_tokens` below 1.
-            InterpError: Samples or prompts that cannot be encoded.
-        """
-        check_call(mllm, prompt)
-        generate = n_tokens(max_new_tokens)
-        trace = mllm.trace(
-            samples,
-            prompt=prompt,
-            edits=self.edits(mllm),
-            generate=generate,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        return answers(trace, trace.cost, [{"weight": float(self.weight)} for _ in trace])
-
     def edits(self, mllm: Mllm) -> list[ScaleScores]:
         """The scaling, for `mllm.trace`; none when the weight is 1."""
         return [ScaleScores(Site(queries="last", keys="image"), self.weight)] if self.weight != 1 else []
 
-    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> list[ScaleScores]:
-        """The edits that gave these answers, for another trace of the same batch."""
-        return self.edits(mllm)
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """ "weight": w."""
+        return {"weight": float(self.weight)}
 
     def to_dict(self) -> dict[str, Any]:
         """The method as JSON values."""

@@ -97,7 +97,8 @@ class Family(ABC):
         """Returns the positions of the config's image token and, of families with video, of its video token."""
         kinds = ("image", "video") if self.video else ("image",)
         ids = np.asarray(input_ids).reshape(-1)
-        return np.flatnonzero(np.isin(ids, [_token_id(config, kind) for kind in kinds]))
+        wanted = np.array([_token_id(config, kind) for kind in kinds])
+        return np.flatnonzero((ids == wanted[:, None]).any(axis=0))
 
     @abstractmethod
     def footprints(

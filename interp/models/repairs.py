@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["repair"]
+__all__ = ["repair", "repair_results"]
 
 
 def repair(model: nn.Module) -> list[Any]:
@@ -29,7 +29,25 @@ def repair(model: nn.Module) -> list[Any]:
             hooks.append(words.register_forward_hook(partial(_visual_words, module)))
         if {kind.__name__ for kind in type(module).__mro__} & _ALWAYS_WITH_PIXELS:
             hooks.append(module.register_forward_pre_hook(_without_pixels, with_kwargs=True))
-    return hooks
+    return hooks + repair_results(model)
+
+
+def repair_results(model: nn.Module) -> list[Any]:
+    """Mends models whose `forward` fails on what a part of it returns, by hooks; returns them.
+
+    Without that such a model does not run at all, so a second instance of a model needs it as well.
+    """
+    found: list[Any] = [
+        one for one in model.modules() if type(one).__name__ == "Llama4ForConditionalGeneration"
+    ]
+    return [one.language_model.register_forward_hook(_with_image_outputs) for one in found]
+
+
+def _with_image_outputs(module: nn.Module, given: Any, output: Any) -> Any:
+    """Gives the result of Llama 4's language model the field that transformers 5.24's `forward` asks it for."""
+    if not isinstance(output, tuple) and not hasattr(output, "image_outputs"):
+        output.image_outputs = None
+    return output
 
 
 def _keep_single_token(module: nn.Module, given: Any, output: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from interp.inputs.footprints import (
     pulled_back,
     shortest_edge,
 )
+from interp.models.processing.processor_settings import own_image_settings
 
 __all__ = [
     "agree",
@@ -47,9 +48,9 @@ __all__ = [
 def setting(processor: Any, name: str) -> Any:
     """Returns the value of an image setting in a call of the processor.
 
-    The processor's own `images_kwargs` (InternVL and Gemma 3 have some) override its image processor's attribute.
+    The processor's own (InternVL and Gemma 3 have some) overrides its image processor's attribute.
     """
-    own = getattr(processor, "images_kwargs", None) or {}
+    own = own_image_settings(processor)
     return own[name] if name in own else getattr(processor.image_processor, name, None)
 
 

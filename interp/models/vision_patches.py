@@ -74,15 +74,18 @@ def tower_attention(layer: nn.Module) -> nn.Module:
     found = _attention(layer)
     if found is None:
         raise ModelError(
-            f"{type(layer).__name__} has no attention module of transformers' form (with `is_causal`, a `config` and a "
-            "number of heads), so its attention cannot be read or edited."
+            f"{type(layer).__name__} has no attention module of transformers' form (with `is_causal` or "
+            "`num_key_value_groups`, a `config` and a number of heads), so its attention cannot be read or edited."
         )
     return found
 
 
 def tower_heads(attention: nn.Module) -> int | None:
     """The heads of an attention module of the tower, as it or its config says; None of another module."""
-    if not (hasattr(attention, "is_causal") and hasattr(attention, "config")):
+    through = hasattr(attention, "is_causal") or hasattr(
+        attention, "num_key_value_groups"
+    )  # Llama 4 says it so
+    if not (through and hasattr(attention, "config")):
         return None
     found: Any = getattr(attention, "num_heads", getattr(attention.config, "num_attention_heads", None))
     return None if found is None else int(found)

@@ -81,7 +81,7 @@ def write_pack(
         boxes: Whether the samples' boxes or masks are drawn. They show the expected place, so readers judge overlap.
         side: Pixels of the longer side of each picture.
         seed: Draws cases, order and sides; the same seed gives the same bytes. It stands in the key alone. When left
-            out it is random; do so for real readers, because whoever knows the seed can work out the sides.
+            out it is random; do so for real readers, because anyone who knows the seed can work out the sides.
 
     Raises:
         DataError: Not two conditions, too few samples or cases, a sample with several images, or the key of another

@@ -175,7 +175,7 @@ def origin_line(sample: str, group: str) -> Markup:
 
 
 def ramp() -> Markup:
-    """The colours of a map from low to high, as a small bar."""
+    """The colours of a map as a small bar, with "low" before it and "high" after it."""
     return macros().ramp(MAP)
 
 

@@ -15,6 +15,8 @@ from interp.study.head_ranking.published_heads import published_heads
 from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.result import HeadGrid, HeadResult
 from interp.study.head_ranking.study import HeadRanking
+from interp.study.head_roles.result import HeadTable
+from interp.study.head_roles.study import HeadRoles
 from interp.study.indicator_comparison.result import IndicatorResult
 from interp.study.indicator_comparison.study import IndicatorComparison
 from interp.study.knockout_sweep.flows import Flow
@@ -26,6 +28,8 @@ from interp.study.layer_sweep.result import Cell, Result
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.logit_lens.study import LensSweep
 from interp.study.model_spec import ModelSpec
+from interp.study.probe_sweep.result import ProbeResult
+from interp.study.probe_sweep.study import ProbeSweep
 from interp.study.reasoning_sweep.study import ReasoningSweep
 from interp.study.refinement.result import RefinementResult
 from interp.study.refinement.study import Refinement
@@ -48,7 +52,9 @@ __all__ = [
     "HeadGrid",
     "HeadRanking",
     "HeadResult",
+    "HeadRoles",
     "HeadSet",
+    "HeadTable",
     "IndicatorComparison",
     "IndicatorResult",
     "KnockoutResult",
@@ -60,6 +66,8 @@ __all__ = [
     "Matched",
     "ModelSpec",
     "PaperTable",
+    "ProbeResult",
+    "ProbeSweep",
     "ReasoningSweep",
     "Refinement",
     "RefinementResult",

@@ -161,6 +161,12 @@ def whole_number(least: int, *, or_none: bool = False) -> Validator:
     return validate
 
 
+def true_or_false(name: str, value: Any) -> None:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise StudyError(f"{name} is True or False; got {value!r}.")
+
+
 def is_prompt(name: str, value: Any) -> None:
     """An `interp.Prompt`."""
     if not isinstance(value, Prompt):

@@ -17,8 +17,8 @@ from interp.inputs.sample import Sample
 
 __all__ = ["FirstToken", "answer_columns", "first_token"]
 
-_FOUND: WeakKeyDictionary[Any, dict[str, frozenset[int]]] = WeakKeyDictionary()
-"""Tokenizer → answer → the first tokens of its spellings: the samples of a study share few answers."""
+_FOUND: WeakKeyDictionary[Any, dict[str, Mapping[int, str]]] = WeakKeyDictionary()
+"""Tokenizer → answer → the first tokens of its spellings, with their texts: a study's samples share few answers."""
 
 NOTHING: Mapping[str, Any] = {"predicted": None, "correct": None, "logprob": None}
 
@@ -48,29 +48,32 @@ def answer_columns(
     starts = _first_tokens(tokenizer, accepted(sample, prompt))
     if not starts:
         return {**NOTHING, "predicted": predicted}
-    pieces = {plain(_text(tokenizer, token)) for token in starts}
     shares = np.exp(values - values.max())
     probability = shares[sorted(starts)].sum() / shares.sum()
     logprob = float(np.log(probability)) if probability > 0 else float("-inf")
-    return {"predicted": predicted, "correct": plain(predicted) in pieces, "logprob": logprob}
+    return {"predicted": predicted, "correct": plain(predicted) in starts.values(), "logprob": logprob}
 
 
-def _first_tokens(tokenizer: Any, answer: str) -> frozenset[int]:
-    """First tokens of the answer's spellings that are more than punctuation; found once per tokenizer."""
+def _first_tokens(tokenizer: Any, answer: str) -> Mapping[int, str]:
+    """First tokens of the answer's spellings that are more than punctuation, each with its text as it is compared.
+
+    Found once per tokenizer.
+    """
     known = _FOUND.setdefault(tokenizer, {})
     if answer not in known:
         known[answer] = _found_first_tokens(tokenizer, answer)
     return known[answer]
 
 
-def _found_first_tokens(tokenizer: Any, answer: str) -> frozenset[int]:
+def _found_first_tokens(tokenizer: Any, answer: str) -> Mapping[int, str]:
     spellings = {answer, answer.lower(), answer.capitalize()}
     ids = [
         tokenizer.encode(before + spelling, add_special_tokens=False)
         for spelling in spellings
         for before in ("", " ")
     ]
-    return frozenset(found[0] for found in ids if found and bare(_text(tokenizer, found[0])))
+    texts = {found[0]: _text(tokenizer, found[0]) for found in ids if found}
+    return {token: plain(text) for token, text in texts.items() if bare(text)}
 
 
 def _text(tokenizer: Any, token: int) -> str:
@@ -109,8 +112,8 @@ def first_token(
         SampleError: "answer" for a sample without one, or whose first token begins another of its options too.
     """
     columns = answer_columns(logits, sample, prompt, tokenizer)
-    starts = frozenset() if sample.answer is None else _first_tokens(tokenizer, accepted(sample, prompt))
-    begins = frozenset(plain(_text(tokenizer, token)) for token in starts) or None
+    starts = {} if sample.answer is None else _first_tokens(tokenizer, accepted(sample, prompt))
+    begins = frozenset(starts.values()) or None
     if target == "greedy":
         return FirstToken(int(np.argmax(logits)), str(columns["predicted"]), begins)
     if not starts:

@@ -88,6 +88,19 @@ def differences(
     return pd.DataFrame(rows)
 
 
+def _named_runs(results: Sequence[GridResult], runs: Sequence[str] | None) -> list[dict[str, str]]:
+    """The label "run" of each result; none where the runs have no names."""
+    if runs is None:
+        return [{} for _ in results]
+    if isinstance(runs, str) or len(runs) != len(results) or len({*runs}) < len(runs):
+        raise StudyError(
+            f"runs holds one name per result, each once; got {runs!r} for {len(results)} results."
+        )
+    if taken := [axis for result in results for axis in result.axes if axis == "run"]:
+        raise StudyError(f"the results already have an axis {taken[0]!r}; join them without runs=.")
+    return [{"run": str(name)} for name in runs]
+
+
 def _key(names: list[str], values: Any) -> dict[str, Any]:
     return dict(zip(names, values, strict=True))
 
@@ -138,24 +151,37 @@ class GridResult:
         return cls(study, own, folder)
 
     @classmethod
-    def join(cls: type[Own], results: Sequence[Own]) -> Own:
-        """Several results as one, such as those of two data sets with heads of their own.
+    def join(cls: type[Own], results: Sequence[Own], runs: Sequence[str] | None = None) -> Own:
+        """Several results as one, such as those of two data sets with heads of their own, or of two runs.
+
+        Args:
+            results: The results.
+            runs: A name for each result: it becomes the axis "run", so that results of equal labels, such as those of
+                two seeds or two prompts, stand side by side. None: no such axis.
 
         Raises:
-            StudyError: None, axes that differ, or two cells of the same labels.
+            StudyError: None, axes that differ, two cells of the same labels, or not one name per result.
         """
         listed = isinstance(results, Sequence) and not isinstance(results, str | bytes)
         for one in results if listed else [results]:
             is_result(one)
         if not listed:
             raise StudyError("join takes a list of results; got one. Write join([result, …]).")
-        cells = tuple(cell for result in results for cell in result.cells)
+        named = _named_runs(results, runs)
+        cells = tuple(
+            cls.cell_type({**name, **cell.labels}, cell.study, cell.folder)
+            for name, result in zip(named, results, strict=True)
+            for cell in result.cells
+        )
         if not cells or len({tuple(cell.labels) for cell in cells}) > 1:
             raise StudyError(
                 f"join takes results of the same axes; got {[', '.join(result.axes) for result in results]}."
             )
         if len({cell.key for cell in cells}) < len(cells):
-            raise StudyError("join takes results that differ in a label; got two cells of the same labels.")
+            raise StudyError(
+                "join takes results that differ in a label; got two cells of the same labels. Name the results, as in "
+                'join([one, two], runs=["seed 0", "seed 1"]).'
+            )
         return cls(results[0].study, cells, results[0].folder)
 
     @property

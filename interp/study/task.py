@@ -15,7 +15,6 @@ from queue import SimpleQueue
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import pyarrow as pa
 
 from interp.data import Samples
@@ -25,7 +24,6 @@ from interp.inputs.masks import Mask
 from interp.inputs.packing import image_key, question_length
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.inputs.tokens import TokenMap
 from interp.run import FAILURES, Outcome, Plan, ProcessCache, canonical, digest, make_plan
 from interp.run.columns import Records, TableRows, joined_rows
 from interp.run.store import SCHEMA_VERSION
@@ -275,9 +273,20 @@ class StudyTask(ABC):
     @property
     def mllm(self) -> Any:
         """The opened model; its traces share image prefixes and run a micro-batch at once, which a run halves."""
-        key = self._model_key
-        mllm = self._shelf.model(key, self._opened) if self._mllm is None else self._mllm
-        return mllm.sharing(Prefixes(self._shelf.once, key)).at_once() if isinstance(mllm, Mllm) else mllm
+        mllm = self._plain_mllm
+        if not isinstance(mllm, Mllm):
+            return mllm
+        return mllm.sharing(Prefixes(self._shelf.once, self._model_key)).at_once()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the opened model."""
+        return self._plain_mllm.processor.tokenizer
+
+    @property
+    def _plain_mllm(self) -> Any:
+        """The opened model as it was opened."""
+        return self._shelf.model(self._model_key, self._opened) if self._mllm is None else self._mllm
 
     @cached_property
     def _model_key(self) -> str:
@@ -528,8 +537,8 @@ class SamplesTask(StudyTask):
     """
 
     @abstractmethod
-    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> TableRows:
-        """Table name → rows of one sample, failures included; raises `InterpError` when it cannot be used."""
+    def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
+        """Table name → rows of these samples, failures included (see `each`), from their maps."""
 
     def to_dict(self) -> dict[str, Any]:
         """What the maps depend on."""
@@ -543,13 +552,8 @@ class SamplesTask(StudyTask):
     def measure(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of each sample's map."""
         maps, paid = self._maps(indices)
-
-        def rows(place: int, index: int) -> TableRows:
-            logits = None if maps.logits is None else maps.logits.values[place]
-            return self.rows(index, maps[place], maps.tokens[place], logits)
-
         cost = {name: float(value) for name, value in asdict(maps.cost).items() if value is not None}
-        return Outcome(self.each(indices, rows), {} if paid else cost)
+        return Outcome(self.rows(indices, maps), {} if paid else cost)
 
     def _maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
         """The maps of a micro-batch, and whether another task has computed them already."""

@@ -9,25 +9,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.tracing.ablation import AblateHeads
     from interp.tracing.cost import Cost
+    from interp.tracing.derived.head_means import head_means
     from interp.tracing.derived.outlying_norms import Sinks, norm_outliers, sinks
+    from interp.tracing.derived.steering_vector import SteeringVector, load_steering_vector, steering_vector
     from interp.tracing.edits import Apply, Boost, Edit, Guide, Knockout, ScaleScores, ScaleWeights
     from interp.tracing.encoding.batch import Batch
     from interp.tracing.loading import load, wrap
     from interp.tracing.model import Mllm
-    from interp.tracing.passes.decoding import Contrast, Decoding
+    from interp.tracing.passes.contrast import ClinicalContrast, Contrast, NoisedImage
+    from interp.tracing.passes.decoding import Decoding
     from interp.tracing.patches import PatchResidual, PatchRows
     from interp.tracing.prefix import Prefix, Prefixes
     from interp.tracing.reads import Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
+    from interp.tracing.steering import AddResidual
     from interp.tracing.target import Scores
     from interp.tracing.trace import SampleTrace, Trace, load_trace
 
 __all__ = [
+    "AblateHeads",
+    "AddResidual",
     "Apply",
     "Batch",
     "Boost",
+    "ClinicalContrast",
     "Contrast",
     "Cost",
     "Decoding",
@@ -36,6 +44,7 @@ __all__ = [
     "Guide",
     "Knockout",
     "Mllm",
+    "NoisedImage",
     "PatchResidual",
     "PatchRows",
     "Prefix",
@@ -49,22 +58,28 @@ __all__ = [
     "Scores",
     "Sinks",
     "Site",
+    "SteeringVector",
     "Trace",
+    "head_means",
     "image_mask",
     "load",
+    "load_steering_vector",
     "load_trace",
     "norm_outliers",
     "positions",
     "sinks",
+    "steering_vector",
     "wrap",
 ]
 
 _HOMES = {
+    "ablation": ("AblateHeads",),
+    "steering": ("AddResidual",),
+    "derived.head_means": ("head_means",),
+    "derived.steering_vector": ("SteeringVector", "load_steering_vector", "steering_vector"),
     "cost": ("Cost",),
-    "passes.decoding": (
-        "Contrast",
-        "Decoding",
-    ),
+    "passes.contrast": ("ClinicalContrast", "Contrast", "NoisedImage"),
+    "passes.decoding": ("Decoding",),
     "edits": (
         "Apply",
         "Boost",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import ModelError
+from interp.models.repairs import repair_results
 from interp.tracing.executors.hooks import Installation
 from interp.tracing.parameters.weights import refuse_offloaded
 from interp.tracing.wrapped_model import WrappedModel
@@ -56,6 +57,7 @@ def second_instance(hf: Any, attention: str) -> Any:
     if odd := set(hf.state_dict()) - set(made.state_dict()):
         raise ModelError(_unlike(hf, odd))
     made.generation_config = copy.deepcopy(hf.generation_config)
+    repair_results(made)
     return made.eval()
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "Stage",
     "Steps",
     "check_edits",
+    "check_last_of_generated",
     "check_order",
     "check_steps",
 ]
@@ -360,6 +361,20 @@ def check_steps(steps: Any, queries: Sequence[Selector]) -> None:
                 f'rows "{name}" exist only while the model generates; with steps="prefill", write steps="decode" or '
                 'steps="all".'
             )
+
+
+def check_last_of_generated(steps: Any, queries: Sequence[Selector], name: str) -> None:
+    """Refuse steps, as `check_steps`, and any way but "last" to name rows of generated tokens.
+
+    Raises:
+        EditError: As said.
+    """
+    check_steps(steps, queries)
+    if steps != "prefill" and ("last" not in queries or any(one in GENERATED for one in queries)):
+        raise EditError(
+            f'{name} names each generated token as "last"; got {queries!r} with steps={steps!r}. Write "last", or '
+            '["all", "last"] for the whole prompt as well; or steps="prefill" for the prompt alone.'
+        )
 
 
 def check_edits(edits: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -38,10 +39,10 @@ from interp.tracing.passes.run import (
     ContrastStream,
     Generation,
     Outcome,
-    imageless_inputs,
     run,
     with_imageless,
 )
+from interp.tracing.passes.second_stream import combination, second_inputs
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.reads import Experts, Read
 from interp.tracing.sample_selection import for_samples
@@ -218,46 +219,63 @@ def _run(
     keep: int,
 ) -> Outcome:
     """One run of the model inside an nnsight trace, which is handed the whole outcome, once."""
-    layout = pass_layout(batch, before)
-    recorder = Recorder()
-    stages = None if generation is None else generation.stages
-    work = _work(mllm, request, layout, before, recorder, None if stages is None else stages.lives)
-    devices = mllm.layer_devices
-    streams = make_stream_plan(request, layout, devices).work(recorder)
-    routed = make_stream_plan(request, layout, devices, "experts")
-    paths = mllm.routers if routed.prefill or routed.decode else {}
-    routing = routing_work(routed, mllm.installation.layers, paths, recorder)
-    vision = _vision(mllm, request, recorder)
-    imageless, contrast = {}, decoding.contrast
-    if contrast is not None:
-        imageless = imageless_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
+    work, contrast = _pass_work(mllm, batch, before, request, generation), decoding.contrast
+    second = {} if contrast is None else second_inputs(mllm, batch, contrast)
     if mllm.server is not None:
-        given = batch if contrast is None else with_imageless(batch, imageless)
-        tower = None if vision is None else (vision.without_modules(), mllm.vision_views)
+        given = batch if contrast is None else with_imageless(batch, second)
+        tower = None if work.vision is None else (work.vision.without_modules(), mllm.vision_views)
         options = {"tower": tower, "generation": generation, "contrast": contrast, "keep": keep}
-        return mllm.server.run(given, work, streams, routing, recorder, meter, **options)
+        own = work.attention, work.streams, work.routing, work.recorder
+        return mllm.server.run(given, *own, meter, **options)
     inputs, cache = pass_inputs(batch, before)
     stream = None
     if contrast is not None:
-        stream = ContrastStream(mllm.hf, imageless, contrast, recorder, meter)
-    once = partial(
-        run,
-        mllm.hf,
-        inputs,
-        recorder,
-        meter,
-        cache=cache,
-        generation=generation,
-        contrast=stream,
-        keep=keep,
-    )
-    if mllm.executor == "source":
-        outcome = _by_source(mllm, work, streams, routing, vision, once, recorder)
-    else:
-        outcome = _by_tap(mllm, work, streams, routing, vision, once)
-    if vision is not None:
-        vision.check()
+        combine = combination(mllm, batch, contrast)
+        stream = ContrastStream(mllm.hf, second, combine, work.recorder, meter)
+    options = {"cache": cache, "generation": generation, "contrast": stream, "keep": keep}
+    once = partial(run, mllm.hf, inputs, work.recorder, meter, **options)
+    by_executor = _by_source if mllm.executor == "source" else _by_tap
+    outcome = by_executor(mllm, work, once)
+    if work.vision is not None:
+        work.vision.check()
     return outcome
+
+
+@dataclass(frozen=True)
+class _PassWork:
+    """What is done during a run.
+
+    Attributes:
+        attention: In the attention, or DeltaNet, of which layer.
+        streams: In the residual stream of which layer.
+        routing: In the router of which layer.
+        vision: In the vision tower, if anything.
+        recorder: Holds what is read.
+    """
+
+    attention: Mapping[int, Any]
+    streams: Mapping[int, StreamWork]
+    routing: Mapping[int, RouterWork]
+    vision: VisionWork | None
+    recorder: Recorder
+
+
+def _pass_work(
+    mllm: WrappedModel, batch: Batch, before: Prefix | None, request: Request, generation: Generation | None
+) -> _PassWork:
+    """What reads and edits do in each part of the model."""
+    layout, recorder, devices = pass_layout(batch, before), Recorder(), mllm.layer_devices
+    stages = None if generation is None else generation.stages
+    lives = None if stages is None else stages.lives
+    routed = make_stream_plan(request, layout, devices, "experts")
+    paths = mllm.routers if routed.prefill or routed.decode else {}
+    return _PassWork(
+        attention=_work(mllm, request, layout, before, recorder, lives),
+        streams=make_stream_plan(request, layout, devices).work(recorder),
+        routing=routing_work(routed, mllm.installation.layers, paths, recorder),
+        vision=_vision(mllm, request, recorder),
+        recorder=recorder,
+    )
 
 
 def _vision(mllm: WrappedModel, request: Request, recorder: Recorder) -> VisionWork | None:
@@ -306,43 +324,29 @@ def _work(
     return {i: made(i) for i in layers}
 
 
-def _by_tap(
-    mllm: WrappedModel,
-    work: Mapping[int, Any],
-    streams: Mapping[int, StreamWork],
-    routing: Mapping[int, RouterWork],
-    vision: VisionWork | None,
-    run: Callable[..., Outcome],
-) -> Outcome:
+def _by_tap(mllm: WrappedModel, work: _PassWork, run: Callable[..., Outcome]) -> Outcome:
     """The run with its layers armed, inside an nnsight trace that is handed the whole outcome, once."""
 
     def collect(_: Tensor) -> Outcome:
         return mllm.installation.collector(run())
 
     collector = getattr(mllm.nn, COLLECTOR)
-    tower = nullcontext() if vision is None else vision.armed()
+    tower = nullcontext() if work.vision is None else work.vision.armed()
     # nnsight wants an input; `collect` has its own
-    armed = mllm.installation.armed(work, streams, routing)
+    armed = mllm.installation.armed(work.attention, work.streams, work.routing)
     with armed, tower, mllm.nn.trace(torch.zeros(1), fn=collect):
         outcome = collector.output.save()
     return outcome  # noqa: RET504 - nnsight assigns it when the block ends
 
 
-def _by_source(
-    mllm: WrappedModel,
-    work: Mapping[int, Any],
-    streams: Mapping[int, StreamWork],
-    routing: Mapping[int, RouterWork],
-    vision: VisionWork | None,
-    run: Callable[..., Outcome],
-    recorder: Recorder,
-) -> Outcome:
+def _by_source(mllm: WrappedModel, work: _PassWork, run: Callable[..., Outcome]) -> Outcome:
     """The run as one nnsight trace per pass; the vision tower runs in the first."""
+    own = work.attention, work.streams, work.routing
 
     def within(one_pass: Callable[[], Tensor]) -> Tensor:
         collect = mllm.installation.collector
-        seen = () if vision is None or recorder.step else vision.seen_by(mllm.vision_views)
-        return source_pass(mllm.nn, mllm.layers, work, streams, routing, lambda: collect(one_pass()), seen)
+        seen = () if work.vision is None or work.recorder.step else work.vision.seen_by(mllm.vision_views)
+        return source_pass(mllm.nn, mllm.layers, *own, lambda: collect(one_pass()), seen)
 
     with mllm.installation.armed({}):
         return run(within=within)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -27,11 +28,12 @@ FAMILIES = [
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_check_passes(family):
+    before = time.process_time()
     result = check(family)
+    assert time.process_time() - before < 60
     assert [row.name for row in result.rows] == list(CHECKS)
     assert result.passed, result.failures
     assert result.family == family
-    assert sum(row.seconds for row in result.rows) < 60
 
 
 def test_bfloat16_has_wider_limits_and_passes():

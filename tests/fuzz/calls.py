@@ -75,6 +75,8 @@ def _edits() -> list[Call]:
             interp.PatchResidual,
             given(layers=[0], positions="last", values=np.ones((1, 1, 64))),
         ),
+        Call("AddResidual", interp.AddResidual, given(layers=[0], positions="last", vector=np.ones(64))),
+        Call("AblateHeads", interp.AblateHeads, own),
         Call("Rows", interp.Rows, own),
         Call("Residual", interp.Residual),
         Call("Experts", interp.Experts),
@@ -86,6 +88,8 @@ def _edits() -> list[Call]:
         Call("word", interp.word, given(text="nodule")),
         Call("Decoding", interp.Decoding),
         Call("Contrast", interp.Contrast),
+        Call("NoisedImage", interp.NoisedImage),
+        Call("ClinicalContrast", interp.ClinicalContrast, given(findings={"a": {"nodule": 0.5}})),
     ]
 
 
@@ -333,8 +337,10 @@ STUDIES: tuple[Any, ...] = (
     study.LayerSweep,
     study.HeadRanking,
     study.HeadAttribution,
+    study.HeadRoles,
     study.LensSweep,
     study.KnockoutSweep,
+    study.ProbeSweep,
     study.ReasoningSweep,
     study.Refinement,
     study.IndicatorComparison,

@@ -51,7 +51,9 @@ FIELDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "LayerSweep": (study.LayerSweep, {"metrics": ["ar"], "rule": "touch", "seed": 1, "batch": 2}),
     "HeadRanking": (study.HeadRanking, {"metric": "kl", "split": "validation", "rule": "touch", "batch": 2}),
     "HeadAttribution": (study.HeadAttribution, {"target": "greedy", "seed": 0, "batch": 2}),
+    "HeadRoles": (study.HeadRoles, {"target": "greedy", "ablate": True, "seed": 0, "batch": 2}),
     "LensSweep": (study.LensSweep, {"words": ["label"], "rule": "touch", "seed": 0}),
+    "ProbeSweep": (study.ProbeSweep, {"positions": ["last"], "target": "answer", "folds": 2, "penalty": 1.0}),
     "ReasoningSweep": (study.ReasoningSweep, {"thoughts": "given", "max_new_tokens": 8, "answer_tokens": 2}),
     "KnockoutSweep": (
         study.KnockoutSweep,

@@ -46,6 +46,7 @@ def test_tables_hold_what_the_result_says(
         assert not [sign for sign in "−→×≥–" if sign in text]
 
 
+@pytest.mark.by_default(result=["sweep", "attribution", "knockout", "methods"])
 def test_the_page_draws_the_same_figures_and_a_paper_has_room(result: Any, tmp_path: Path) -> None:
     page, figures = Page(result.report(tmp_path / "page.html")), result.figures()
     assert {f"figure-{name}" for name in figures} == set(page.figures)

@@ -52,7 +52,7 @@ def entering_tower(one: Bench, box: Any = None, image: int = 0) -> torch.Tensor:
     model, seen = one.parts[0], []
 
     def stop(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(args[0] if args else kwargs["hidden_states"])
+        seen.append(args[0] if args else kwargs.get("hidden_states", kwargs.get("hidden_state")))  # Llama 4
         raise Reached
 
     hook = one.adapter.vision_layers(model)[0].register_forward_pre_hook(stop, with_kwargs=True)

@@ -15,6 +15,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import check_layout
 from interp.models.adapter import built_in, find
 from interp.tracing.layers.decoder_layers import layer_kinds, mixer
+from tests.covering import REPRESENTATIVES
 from tests.models.published import PUBLISHED, Published
 from tests.models.real_processors import PROCESSORS
 from tests.models.real_sizes import CONFIGS
@@ -25,7 +26,19 @@ HYBRID = ("minicpmv4_6", "qwen3_5", "qwen3_5_moe")
 ATTENTION = {**dict.fromkeys(HYBRID, 0.25), "lfm2_vl": 6 / 16}
 """The share of layers that have attention, where not all do."""
 
-each = pytest.mark.parametrize("known", PUBLISHED, ids=[known.hub_id.split("/")[1] for known in PUBLISHED])
+FIRST = {known.family: known for known in reversed(PUBLISHED) if known.family in REPRESENTATIVES}
+each = pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param(
+            known,
+            id=known.hub_id.split("/")[1],
+            marks=[] if known is FIRST.get(known.family) else pytest.mark.ci,
+        )
+        for known in PUBLISHED
+    ],
+)
+"""Every published model; a default run takes one of each of the families that stand for the others."""
 
 
 @cache

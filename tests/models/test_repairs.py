@@ -10,6 +10,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import InterpError
 from interp.models.repairs import repair
 from interp.tracing import wrap
+from interp.tracing.copies import second_instance
 from tests.covering import every_family
 
 
@@ -38,6 +39,14 @@ def test_unwrapping_takes_the_repair_out() -> None:
     assert projector._forward_hooks
     mllm.unwrap()
     assert not projector._forward_hooks
+
+
+def test_the_result_of_llama_4s_language_model_has_what_its_forward_asks_for() -> None:
+    """transformers 5.24 reads `image_outputs` of a result without that field; no pass would run."""
+    mllm = wrap(*tiny("llama4"))
+    ids = mllm.encode([Sample(noise(30, 30), "where?")]).inputs["input_ids"]
+    for model in (mllm.hf, second_instance(mllm.hf, "eager")):
+        assert model.language_model(input_ids=ids).image_outputs is None
 
 
 def test_other_families_need_no_repair() -> None:

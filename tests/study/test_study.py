@@ -125,8 +125,11 @@ def test_the_table_of_any_result_lists_its_summary(tmp_path: Path, monkeypatch: 
 def test_results_of_the_same_axes_are_joined(tmp_path: Path) -> None:
     one, two = (Lengths(data=samples(2, name)).run(tmp_path, progress=False) for name in ("one", "two"))
     assert GridResult.join([one, two]).samples.data.tolist() == ["one", "one", "two", "two"]
+    assert GridResult.join([one, one], runs=["a", "b"]).samples.run.tolist() == ["a", "a", "b", "b"]
     with pytest.raises(StudyError, match="two cells of the same labels"):
         GridResult.join([one, one])
+    with pytest.raises(StudyError, match="one name per result"):
+        GridResult.join([one, two], runs=["a", "a"])
     with pytest.raises(StudyError, match="results of the same axes"):
         GridResult.join([])
 

@@ -113,6 +113,9 @@ def _after(changes: Changes, i: int) -> Callable[..., Any]:
     def hook(module: Any, arguments: Any, output: Any) -> Any:
         if isinstance(output, tuple):
             return (changes.stream(i, output[0][0])[None], *output[1:])
+        if output.ndim == 4:  # Gemma 3n's streams: (stream, sample, row, hidden), side by side in `Residual`
+            changed = changes.stream(i, output[:, 0].permute(1, 0, 2).flatten(1))
+            return changed.unflatten(1, (len(output), -1)).permute(1, 0, 2)[:, None]
         return changes.stream(i, output[0])[None]
 
     return hook

@@ -190,7 +190,8 @@ def test_one_sample_alone_is_edited_the_same(mllm, eager, tokens, masks):
 def test_every_family_is_edited_the_same(family):
     """A score, a probability and the stream, in the prompt and in decode."""
     mllm, eager = wrap(*tiny(family)), tiny(family, "eager")[0]
-    hidden = mllm.hf.config.get_text_config().hidden_size
+    text = mllm.hf.config.get_text_config()
+    hidden = text.hidden_size * getattr(text, "altup_num_inputs", 1)  # Gemma 3n has four streams
     stream = np.random.default_rng(3).normal(0, 0.3, (N, 1, 1, hidden)).astype(np.float32)
     layers = mllm.attention_layers[1:3] or mllm.attention_layers
     site = Site(layers=layers, heads=[*HEADS])

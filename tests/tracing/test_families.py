@@ -17,6 +17,8 @@ from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import Steps, greedy, layers_of
 
 N = 3  # generated tokens
+ROUNDING = 4e-6
+"""Weights of attention near 1/2 in float32: eager's of Kimi's latents are 2.1e-6 from float64's, ours 2.6e-6."""
 
 
 @pytest.fixture(scope="module", params=every_family(maps="self"))
@@ -51,13 +53,12 @@ def test_rows_logits_and_tokens_are_eagers(mllm, steps, executor):
     for i, reference in enumerate(steps):
         prompt, last = trace[i].reads
         assert_allclose(trace.logits[i], reference.logits[0], atol=2e-5)
-        # float32 sums in another order: 3e-6 on Kimi's latents
-        assert_allclose(prompt[0], reference.attention[0][:, :, prompt["query"].values], atol=4e-6)
+        assert_allclose(prompt[0], reference.attention[0][:, :, prompt["query"].values], atol=ROUNDING)
         decode = mllm.processor.tokenizer.decode
         assert trace.answers[i] == decode(reference.ids, skip_special_tokens=True).strip()
         for step in range(last.sizes["step"]):
             row = reference.attention[step][:, [1, 3], -1][:, :, trace.tokens[i].image]
-            assert_allclose(last[step, :, :, 0], row, atol=2e-6)
+            assert_allclose(last[step, :, :, 0], row, atol=ROUNDING)
 
 
 @pytest.mark.by_default(mllm=ATTENDING)
@@ -91,7 +92,7 @@ def test_knockouts_are_eagers_with_the_keys_taken_away(mllm, eager, executor, mo
         assert trace.answers[i] == text
         for step in range(trace[i].rows.sizes["step"]):
             row = reference.attention[step][:, :, -1][:, :, tokens.image]
-            assert_allclose(trace[i].rows[step, :, :, 0], row, atol=2e-6)
+            assert_allclose(trace[i].rows[step, :, :, 0], row, atol=ROUNDING)
             if when == "all" or step:
                 own = trace[i].rows[step].sel(layer=list(blocked))
                 assert (own.values[..., mask] == 0).all()
@@ -109,7 +110,7 @@ def test_after_a_prefix_everything_is_as_without(mllm, executor):
         assert_allclose(after.logits, whole.logits, atol=3e-5)
         assert after.answers == whole.answers
         for mine, reference in zip(after, whole, strict=True):
-            assert_allclose(mine.rows, reference.rows, atol=4e-6)  # weights near 1 have steps of 6e-8
+            assert_allclose(mine.rows, reference.rows, atol=ROUNDING)
 
 
 @pytest.mark.by_default(mllm=ATTENDING)
@@ -151,7 +152,8 @@ def test_embeddings_are_what_the_first_layer_gets(mllm, eager):
     with torch.no_grad():
         eager(**batch.inputs)
     handle.remove()
-    assert_allclose(mllm.embeddings(batch), entering[0], atol=1e-5)
+    given = entering[0] if entering[0].ndim == 3 else entering[0].permute(1, 2, 0, 3).flatten(2)
+    assert_allclose(mllm.embeddings(batch), given, atol=1e-5)
 
 
 @pytest.mark.by_default(mllm=("gemma4", "kimi_k25", "llava", "paligemma"))
@@ -161,7 +163,7 @@ def test_the_door_opens(mllm, eager):
     with torch.no_grad(), mllm.tap(queries="last"), mllm.nn.trace(**batch.inputs):
         rows = mllm.layers[last].self_attn.pattern.output.save()
     reference = alone(mllm, eager, 0).attention[0][-1, :, -1]
-    assert_allclose(rows[0, :, 0], reference, atol=2e-6)
+    assert_allclose(rows[0, :, 0], reference, atol=ROUNDING)
 
 
 @pytest.mark.by_default(mllm=("llama4", "llava", "qwen3_5"))

@@ -76,7 +76,7 @@ class EagerTower:
     def of(cls, family: str) -> EagerTower:
         model, _ = sharpened(family, "eager")
         wanted = ("q_proj", "qkv")
-        others = ("language_model", "projector", "connector", "qformer")
+        others = ("language_model", "projector", "connector", "qformer", "high_res")
         named = [one for name, one in model.named_modules() if not any(part in name for part in others)]
         found = [one for one in named if any(hasattr(one, part) for part in wanted)]
         return cls(model, found)
@@ -109,6 +109,10 @@ class EagerTower:
     @contextmanager
     def _attending(self) -> Iterator[None]:
         homes: set[Any] = {sys.modules[type(one).__module__] for one in self.attentions}
+        names = ("eager_attention_forward", "vision_eager_attention_forward")  # the second in Llama 4 alone
+        theirs = [
+            (home, name, getattr(home, name)) for home in homes for name in names if hasattr(home, name)
+        ]
         own = {home: home.eager_attention_forward for home in homes}
         layers = {module: i for i, module in enumerate(self.attentions)}
         done = dict.fromkeys(layers, 0)
@@ -119,7 +123,7 @@ class EagerTower:
             key: Tensor,
             value: Tensor,
             attention_mask: Any,
-            scaling: float,
+            scaling: float | None,
             **options: Any,
         ) -> tuple[Tensor, Tensor]:
             if module not in layers:
@@ -132,7 +136,8 @@ class EagerTower:
             else:
                 places = self._padded(done[module], lines, n)
                 done[module] += lines
-            scores = query @ key.transpose(-1, -2) * scaling
+            scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+            scores = query @ key.transpose(-1, -2) * scale
             if self.scores is not None:
                 scores = self.scores(layers[module], scores, places)
             scores = scores if attention_mask is None else scores + attention_mask
@@ -142,10 +147,10 @@ class EagerTower:
             self.weights.setdefault(layers[module], []).append(weights)
             return (weights @ value).transpose(1, 2).contiguous(), weights
 
-        for home in homes:
-            home.eager_attention_forward = attend
+        for home, name, _ in theirs:
+            setattr(home, name, attend)
         try:
             yield
         finally:
-            for home in homes:
-                home.eager_attention_forward = own[home]
+            for home, name, before in theirs:
+                setattr(home, name, before)

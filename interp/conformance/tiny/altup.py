@@ -77,14 +77,7 @@ def gemma3n_config() -> Gemma3nConfig:
             activation_sparsity_pattern=[0.6, 0.0, 0.0, 0.0, 0.0],
         ),
         vision_config=vision,
-        audio_config=transformers.Gemma3nAudioConfig(
-            hidden_size=32,
-            conf_num_attention_heads=2,
-            conf_num_hidden_layers=1,
-            sscp_conv_channel_size=[8, 4],
-            vocab_size=VOCABULARY - _EOA,
-            vocab_offset=_EOA,
-        ),
+        audio_config=_gemma3n_audio(),
         vision_soft_tokens_per_image=_TOKENS,
         image_token_id=_IMAGE,
         boi_token_id=_BOI,
@@ -93,6 +86,17 @@ def gemma3n_config() -> Gemma3nConfig:
         boa_token_id=_BOA,
         eoa_token_id=_EOA,
         tie_word_embeddings=False,
+    )
+
+
+def _gemma3n_audio() -> transformers.Gemma3nAudioConfig:
+    return transformers.Gemma3nAudioConfig(
+        hidden_size=32,
+        conf_num_attention_heads=2,
+        conf_num_hidden_layers=1,
+        sscp_conv_channel_size=[8, 4],
+        vocab_size=VOCABULARY - _EOA,
+        vocab_offset=_EOA,
     )
 
 

@@ -79,6 +79,18 @@ def aria_config() -> transformers.AriaConfig:
     )
 
 
+def _with_small_views(made: Any) -> transformers.AriaProcessor:
+    """Gives an Aria processor views of the tiny size: its class says 980 px, whatever its image processor says."""
+    own = {"max_image_size": _ARIA_SIDE, "split_image": False}
+    made.images_kwargs = own
+    kind: Any = made.valid_processor_kwargs
+    defaults = getattr(kind, "_defaults", {})
+    if defaults.get("images_kwargs"):  # transformers before 5.23
+        made.valid_processor_kwargs = type(kind)(kind.__name__, (kind,), {"__module__": kind.__module__})
+        made.valid_processor_kwargs._defaults = {**defaults, "images_kwargs": own}
+    return made
+
+
 def aria_processor() -> transformers.AriaProcessor:
     """Aria's own: the longer side resized to the view's, the rest padded at the right and the bottom."""
     images = transformers.AriaImageProcessorPil(max_image_size=_ARIA_SIDE, min_image_size=_ARIA_PATCH)
@@ -88,8 +100,7 @@ def aria_processor() -> transformers.AriaProcessor:
         chat_template=template("<|img|>"),
         size_conversion={_ARIA_SIDE: _LATENTS},
     )
-    made.images_kwargs = {"max_image_size": _ARIA_SIDE, "split_image": False}  # pyright: ignore[reportAttributeAccessIssue]
-    return made
+    return _with_small_views(made)
 
 
 FAMILIES = {

@@ -20,7 +20,7 @@ from interp.conformance.tiny.kit import (
 from interp.models.processing.processors import gemma4_unified_processor as gemma4_unified_class
 from interp.models.processing.processors import images_only, molmo2_images
 from interp.models.processing.processors import molmo2_processor as molmo2_class
-from interp.models.processing.torch_images import gemma4_unified_images
+from interp.models.processing.torch_images import gemma4_unified_images, module_of
 
 __all__ = ["FAMILIES"]
 
@@ -117,7 +117,7 @@ def gemma4_processor() -> Any:
     images = transformers.Gemma4ImageProcessorPil(
         patch_size=_GEMMA4_PATCH, max_soft_tokens=70, pooling_kernel_size=_GEMMA4_POOL
     )
-    return images_only(transformers.Gemma4Processor)(
+    return images_only(module_of("gemma4.processing_gemma4").Gemma4Processor)(
         transformers.Gemma4AudioFeatureExtractor(),
         images,
         words,

@@ -10,8 +10,10 @@ from torch import nn
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
+from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.models.base import Family
 from interp.models.resizing import check_views, one_image, whole
+from interp.models.vision_patches import merged, split_views
 
 __all__ = ["Llama4"]
 
@@ -52,6 +54,19 @@ class Llama4(Family):
         counts = [rows * cols + (rows * cols > 1) for (rows, cols), _ in laid]
         check_views(inputs, [(side, side)] * sum(counts), sizes, processor)
         return concatenate([_views(size, *one, side, tokens) for size, one in zip(sizes, laid, strict=True)])
+
+    def patches(
+        self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns each tile's patches, one sequence with a class token behind it; k×k patches make a token."""
+        from interp.models.processing.llama4_images import canvas
+
+        side, tokens = _tile(processor, config)
+        k = round(1 / config.vision_config.pixel_shuffle_ratio)
+        laid = [(size, *canvas(size, processor.image_processor)) for size in sizes]
+        tiles = split_views(concatenate([_views(*one, side, tokens * k) for one in laid]), inputs)
+        weights = PatchWeights.stacked([merged((tokens, tokens), k)] * len(tiles))
+        return Patches(tuple(map(TowerSequence, tiles)), ("cls",), weights, at_end=True)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns Llama 4's turns; the processor writes an image's tiles in the place of its token."""

@@ -174,6 +174,6 @@ def _kinds(config: Any, n_layers: int) -> Sequence[str]:
 
 
 def _first_position(found: Sequence[Call]) -> int:
-    """Returns the smallest position id of a pass, where layers are told positions of one axis; else 0."""
+    """Returns the smallest position id of a pass, where layers get positions of one axis; else 0."""
     told = found[0].positions
     return int(told.min()) if told is not None and told.ndim == 2 else 0

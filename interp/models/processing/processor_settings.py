@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from inspect import signature
 from typing import Any
 
 from interp.errors import ModelError
 
-__all__ = ["known_settings", "with_settings"]
+__all__ = ["known_settings", "own_image_settings", "with_settings"]
+
+
+def own_image_settings(processor: Any) -> dict[str, Any]:
+    """Returns the image settings that a processor gives its image processor in each call, over the latter's own.
+
+    They are the processor's `images_kwargs` and, in older transformers, the defaults of its class.
+    """
+    return {**(getattr(processor, "images_kwargs", None) or {}), **_class_defaults(processor)}
+
+
+def _class_defaults(processor: Any) -> dict[str, Any]:
+    defaults = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {})
+    return dict(defaults.get("images_kwargs", {}))
 
 
 def known_settings(processor: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -57,6 +71,7 @@ def with_settings(processor: Any, settings: Mapping[str, Any], where: str) -> An
     for_images = {name: value for name, value in settings.items() if name in of_images}
     if for_images:
         processor.image_processor = _images(processor.image_processor, for_images, where)
+        _override(processor, for_images)
     for name in settings.keys() - for_images.keys():
         before, value = getattr(processor, name), settings[name]
         if before is not None and type(before) is not type(value):
@@ -66,6 +81,24 @@ def with_settings(processor: Any, settings: Mapping[str, Any], where: str) -> An
             )
         setattr(processor, name, value)
     return processor
+
+
+def _override(processor: Any, settings: Mapping[str, Any]) -> None:
+    """Sets a processor's own image settings where it has some of these names, which stand over its image processor's.
+
+    Raises:
+        ModelError: Its class has other values as defaults, which cannot be set.
+    """
+    fixed = {name: value for name, value in _class_defaults(processor).items() if name in settings}
+    if odd := [name for name, value in fixed.items() if value != settings[name]]:
+        raise ModelError(
+            f"{type(processor).__name__} of transformers {version('transformers')} gives its image processor "
+            f"{', '.join(f'{name}={fixed[name]!r}' for name in odd)} in each call, whatever is set; newer versions "
+            "take it as a setting. Upgrade transformers."
+        )
+    own = getattr(processor, "images_kwargs", None) or {}
+    if new := {name: value for name, value in settings.items() if name in own}:
+        processor.images_kwargs = {**own, **new}
 
 
 def _images(images: Any, settings: Mapping[str, Any], where: str) -> Any:

@@ -34,6 +34,7 @@ from interp.models.processing.torch_images import (
 from interp.models.processing.video_processors import video_processor_class
 
 __all__ = [
+    "gemma4_processor",
     "gemma4_unified_processor",
     "images_only",
     "lfm2_vl_processor",
@@ -54,6 +55,7 @@ _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config
 
 
 _WITHOUT_EXTRAS = {
+    "Gemma4Processor": "interp.models.processing.processors:gemma4_processor",
     "Gemma4UnifiedProcessor": "interp.models.processing.processors:gemma4_unified_processor",
     "Kimi_K25Processor": "interp.models.processing.processors:kimi_processor",
     "Lfm2VlProcessor": "interp.models.processing.processors:lfm2_vl_processor",
@@ -334,6 +336,15 @@ def llama4_processor() -> type[Any]:
     return _loading_images(
         whole, import_module("interp.models.processing.llama4_images").Llama4ImageProcessorPil
     )
+
+
+def gemma4_processor() -> type[Any]:
+    """Returns transformers' `Gemma4Processor`; without torchvision for images only.
+
+    Before 5.23 its module imports a pure function from the torchvision image processor.
+    """
+    whole: Any = module_of("gemma4.processing_gemma4").Gemma4Processor
+    return whole if is_torchvision_available() else images_only(whole)
 
 
 def gemma4_unified_processor() -> type[Any]:

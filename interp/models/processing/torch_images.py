@@ -12,9 +12,12 @@ from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from PIL.Image import Image
 from transformers.image_processing_backends import TorchvisionBackend
-from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.image_transforms import convert_to_rgb
+from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.utils.import_utils import is_torchvision_available
 
 __all__ = ["TorchImages", "gemma4_unified_images", "lfm2_vl_images", "module_of"]
@@ -49,6 +52,14 @@ class TorchImages(TorchvisionBackend):
 
     Pixels are those of torchvision for floats; of bytes a resize may differ by one grey level, by its rounding.
     """
+
+    def process_image(self, image: Any, do_convert_rgb: bool | None = None, **options: Any) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """A PIL image becomes an array here: older transformers asks torchvision for that."""
+        if not isinstance(image, Image):
+            return super().process_image(image, do_convert_rgb=do_convert_rgb, **options)
+        array = np.array(convert_to_rgb(image) if do_convert_rgb else image)
+        options["input_data_format"] = ChannelDimension.LAST if array.ndim == 3 else None
+        return super().process_image(array, do_convert_rgb=False, **options)
 
     def resize(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, image: torch.Tensor, size: Any, resample: Any = None, **_: Any

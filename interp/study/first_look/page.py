@@ -54,7 +54,7 @@ ACROSS = 8
 LEAST_SHOWN = 0.01
 """The probability of a first token that is worth a mention; the first two are in any case."""
 
-SCALE = Markup("""Colours run low {ramp} high. Each map has a colour scale of its own, from 0 to its largest values:
+SCALE = Markup("""Colours run {ramp}. Each map has a colour scale of its own, from 0 to its largest values:
 compare where maps are strong, not how strong they are. Parts that no token sees stay grey{boxes}.""")
 LAYERS = """The first indicator at every layer it gives. A pattern that only one layer has is weaker evidence than one
 that neighbouring layers share."""

@@ -103,7 +103,7 @@ class AttributionTask(LensTask):
             "token_id": token,
             "logit": float(found.logit),
             "completeness_error": found.attrs["completeness_error"],
-            **answer_columns(logits, sample, self.study.prompt, self.mllm.processor.tokenizer),
+            **answer_columns(logits, sample, self.study.prompt, self.tokenizer),
         }
         total = self._total(index, token, costs)
         scores = [{"index": index, **one} for one in _shares(found, total)]

@@ -25,7 +25,7 @@ from interp.study.result import GridResult, printed
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["HeadGrid", "HeadMeans", "HeadResult", "draws", "goodness", "head_order"]
+__all__ = ["HeadGrid", "HeadMeans", "HeadResult", "draws", "goodness", "head_intervals", "head_order"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ class HeadResult(GridResult):
         is_level("level", level)
         means = self.means
         groups = (means.counts > 0).sum(axis=0)
-        low, high = _interval(means, level, self.study.seed)
+        low, high = head_intervals(means, level, self.study.seed)
         frame = {
             **self.cells[0].labels,
             "layer": [layer for layer, _ in means.heads],
@@ -307,7 +307,7 @@ def _several(against: HeadResult | Sequence[HeadResult]) -> tuple[HeadResult, ..
     return found
 
 
-def _interval(
+def head_intervals(
     means: HeadMeans, level: float, seed: int
 ) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
     """Percentiles of the mean over resampled groups; NaN for heads defined in fewer than two groups."""

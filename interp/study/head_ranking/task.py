@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from interp.errors import MapError
+from interp.indicators import Maps
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.metrics import METRICS
@@ -56,8 +57,12 @@ class HeadTask(SamplesTask):
         """Both."""
         return ("scores", "samples")
 
-    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> TableRows:
-        """The sample's scores; tokens without a footprint are left out."""
+    def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
+        """Each sample's scores."""
+        return self.each(indices, lambda at, index: self._rows(index, maps[at], maps.tokens[at]))
+
+    def _rows(self, index: int, array: Any, tokens: TokenMap) -> TableRows:
+        """One sample's scores; tokens without a footprint are left out."""
         sample = self.study.data[index]
         layers, heads, values = _checked(array, sample)
         own = inside_of(tokens, sample, self.study.rule)

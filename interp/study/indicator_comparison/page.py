@@ -83,7 +83,7 @@ on what else the machine did; passes and tokens do not. On a CPU, peak memory is
 says little."""
 PARETO = """The dotted line joins the indicators that no other beats in both time and score. Time is wall time divided
 by that of a plain forward pass of the same samples, on this machine. Bars are 95 % intervals over groups."""
-GALLERY = Markup("""Drawn with seed {seed}, not picked by their result. Maps run low {ramp} high, positive part over
+GALLERY = Markup("""Drawn with seed {seed}, not picked by their result. Maps run {ramp}, positive part over
 its own 99.5th percentile; boxes show the first truth. Under each map: its {metric} against that truth.""")
 TERMS = {
     "Indicator": "What others call an attribution method: it gives each image token a number, larger = more important.",

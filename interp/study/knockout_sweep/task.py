@@ -107,7 +107,7 @@ class KnockoutTask(StudyTask):
         study, sample = self.study, self.study.data[index]
         knockouts = Knockouts.of(self.mllm, sample, study.prompt)
         costs.append(_cost(knockouts.plain))
-        tokenizer, logits = self.mllm.processor.tokenizer, knockouts.plain.logits[0]
+        tokenizer, logits = self.tokenizer, knockouts.plain.logits[0]
         followed = first_token(logits, sample, study.prompt, tokenizer, study.target)
         row = self._sample_row(index, knockouts, followed)
         found: dict[str, list[Any]] = {"passes": [], "samples": [row], "sizes": [], FAILURES: []}
@@ -162,7 +162,7 @@ class KnockoutTask(StudyTask):
                 "first": window.first,
                 "last": window.last,
                 "logprob": _logprob(logits, followed.token),
-                "correct": followed.right(predicted, self.mllm.processor.tokenizer),
+                "correct": followed.right(predicted, self.tokenizer),
                 "flipped": predicted != before,
             }
         )
@@ -188,7 +188,7 @@ class KnockoutTask(StudyTask):
 
     def _sample_row(self, index: int, knockouts: Knockouts, followed: FirstToken) -> dict[str, Any]:
         sample, (name, group) = self.study.data[index], self.identity(index)
-        logits, tokenizer = knockouts.plain.logits[0], self.mllm.processor.tokenizer
+        logits, tokenizer = knockouts.plain.logits[0], self.tokenizer
         predicted = int(np.argmax(logits))
         return {
             "index": index,

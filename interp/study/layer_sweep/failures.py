@@ -247,7 +247,7 @@ def write_page(
     how = HOW.format(limits=said, choice=capital(choice.sentence(result)), chosen_on=chosen_on)
     lost = len(result.samples) - len(found)
     how += f" {lost} samples are left out: no known answer, or no defined AR." if lost else ""
-    cases = join("Maps: low ", ramp(), f" high, each by itself. Cases are drawn with seed {result.seed}.")
+    cases = join("Maps: ", ramp(), f", each by itself. Cases are drawn with seed {result.seed}.")
     body = [
         section(
             "How often", grid([figure_card("outcomes"), *_counts(found, result.seed)], "stacked"), intro=how

@@ -56,7 +56,7 @@ FIGURES = """Lines are means over samples. Bands are their 95 % bootstrap interv
 few groups for an interval, each thin line is one group. Grey, dashed: the same maps scored on another sample's boxes.
 Grey, dotted: a centre prior scored on the samples' own boxes."""
 GALLERY = Markup("""By {metric} at the featured layer. Left: the image with its box. Right: the map over its tokens,
-low {ramp} high, each map scaled to its own 99.5th percentile.""")
+{ramp}, each map scaled to its own 99.5th percentile.""")
 TERMS = {
     "Shuffled boxes": """The sample's own map against the boxes of another sample, from another group where there is
     one, moved to the same relative place. A high score here means that boxes lie where maps are high anyway.""",
@@ -67,7 +67,7 @@ TERMS = {
     "Comparing data sets": """KL and JS depend on the boxes' size, and AR cannot exceed N/|B|; KL gain subtracts the
     score of a uniform map. Compare data sets only at like box sizes.""",
 }
-MAPS = Markup("""Each picture shows the image in grey, its box, and the map over its tokens, low {ramp} high. Each map
+MAPS = Markup("""Each picture shows the image in grey, its box, and the map over its tokens, {ramp}. Each map
 is scaled to its own 99.5th percentile: compare where maps are strong, not how strong they are. Beside each question:
 the {metric} of the relative map; a uniform map scores {chance}. {choice}""")
 MAPS_LEAD = Markup("""{n} samples of {data}, drawn with seed {seed} and not by their score: where the model attends

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float
 
-from interp.errors import MapError
+from interp.errors import InterpError, MapError
+from interp.indicators import Maps
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.metrics import named
-from interp.metrics.map_and_mask import check
 from interp.run import FAILURES
-from interp.run.columns import Columns, TableRows
+from interp.run.columns import Columns, TableRows, joined_rows
 from interp.run.task import failure
 from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, moved_masks
 from interp.study.first_token import answer_columns
+from interp.study.layer_sweep.scoring import Scorable, columns_of, scored
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import SamplesTask
 from interp.study.truth import MASKS, inside_of, lost_share
@@ -53,6 +57,17 @@ SAMPLES = pa.schema(
 MAPS = pa.schema([("index", pa.int64()), ("layer", pa.int32()), ("map", pa.list_(pa.float32()))])
 
 
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What the rows of a sample are made of, besides its scores."""
+
+    tokens: TokenMap
+    layers: list[int]
+    values: Float[np.ndarray, "layer token"]
+    own: np.ndarray
+    logits: Float[np.ndarray, " token_id"] | None
+
+
 class SweepTask(SamplesTask):
     """Computes a `LayerSweep`."""
 
@@ -77,61 +92,73 @@ class SweepTask(SamplesTask):
         """All but the maps."""
         return ("scores", "samples")
 
-    def rows(self, index: int, array: Any, tokens: TokenMap, logits: np.ndarray | None) -> TableRows:
-        """The sample's scores at every layer, its own row and its maps."""
-        sample, partner = self.study.data[index], self._partners[index]
-        layers, values = _layers(array, sample)
+    def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
+        """Each sample's scores at every layer, its own row and its maps."""
+        metrics = named(self.study.metrics)
+        found: dict[int, tuple[_Read, Scorable]] = {}
+
+        def read(place: int, index: int) -> TableRows:
+            found[index] = self._read(index, maps, place)
+            return {}
+
+        def rows(place: int, index: int) -> TableRows:
+            one, scorable = found[index]
+            # where they cannot be scored together each is scored alone, and so fails alone
+            scores = together[place] if together else scored(metrics, [scorable])[0]
+            return self._rows(index, one, columns_of(metrics, scorable), scores)
+
+        unread = self.each(indices, read)
+        together: list[np.ndarray] = []
+        with suppress(InterpError):
+            together = scored(metrics, [scorable for _, scorable in found.values()])
+        done = self.each(tuple(found), rows)
+        return {name: joined_rows([unread[name], done[name]]) for name in done}
+
+    def _read(self, index: int, maps: Maps, place: int) -> tuple[_Read, Scorable]:
+        """A sample's maps, and what scores compare; tokens without a footprint are left out of that."""
+        sample, tokens = self.study.data[index], maps.tokens[place]
+        layers, values = _layers(maps[place], sample)
         own = inside_of(tokens, sample, self.study.rule)
+        unseen = np.isnan(tokens.footprints)
+        grid, chosen = (None, ~unseen.any(axis=1)) if unseen.any() else (tokens.grid, slice(None))
+        centre = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
+        every = np.concatenate([values, centre[None]])[:, chosen]
+        masks = np.stack([own, *self._borrowed(index, tokens)])[:, chosen]
+        logits = None if maps.logits is None else maps.logits.values[place]
+        return _Read(tokens, layers, values, own, logits), Scorable(every, masks, grid)
+
+    def _rows(self, index: int, read: _Read, columns: list[tuple[str, str]], scores: np.ndarray) -> TableRows:
+        """One sample's scores, its own row and its maps."""
+        sample, partner = self.study.data[index], self._partners[index]
+        tokens, layers = read.tokens, read.layers
         identity = dict(zip(("sample", "group"), self.identity(index), strict=True))
         row = {
             "index": index,
             **identity,
             "question": sample.question,
             "answer": sample.answer,
-            **answer_columns(logits, sample, self.study.prompt, self.mllm.processor.tokenizer),
+            **answer_columns(read.logits, sample, self.study.prompt, self.tokenizer),
             "n_tokens": tokens.n,
-            "n_box_tokens": int((own > 0).sum()),
+            "n_box_tokens": int((read.own > 0).sum()),
             "lost_area": lost_share(tokens, sample, self.study.rule),
             "partner": None if partner is None else self.study.data[partner].id,
             "image_index": tokens.image_index.astype(np.int32),
             "footprints": tokens.footprints.astype(np.float32).ravel(),
         }
-        scores = self._scores(index, layers, values, tokens, own)
-        failures = [
-            self._silent(scores[at]) for at in np.flatnonzero(np.isnan(scores.values["value"])).tolist()
-        ]
-        lines = list(values.astype(np.float32))
-        maps = Columns({"index": np.full(len(layers), index), "layer": np.array(layers), "map": lines})
-        return {"scores": scores, "samples": [row], "maps": maps, FAILURES: failures}
-
-    def _scores(
-        self, index: int, layers: list[int], values: np.ndarray, tokens: TokenMap, own: np.ndarray
-    ) -> Columns:
-        """One row per layer, metric and control; tokens without a footprint are left out."""
-        unseen = np.isnan(tokens.footprints)
-        grid, chosen = (None, ~unseen.any(axis=1)) if unseen.any() else (tokens.grid, slice(None))
-        centre = centre_prior(tokens.footprints, tokens.image_index, tokens.sizes)
-        maps = np.concatenate([values, centre[None]])[:, None, chosen]
-        others = self._borrowed(index, tokens)
-        masks = np.stack([own, *others])[:, chosen]
-        pair = check(maps, masks)
-        found: dict[tuple[str, str], np.ndarray] = {}
-        for metric in named(self.study.metrics):
-            scores = metric(pair, masks, grid)
-            found[metric.name, "boxes"] = scores[:-1, 0]
-            found[metric.name, "centre_prior"] = np.repeat(scores[-1:, 0], len(layers))
-            if others:
-                found[metric.name, "shuffled_boxes"] = scores[:-1, 1]
-        metrics, controls = zip(*found, strict=True)
-        return Columns(
+        metrics, controls = zip(*columns, strict=True)
+        table = Columns(
             {
-                "index": np.full(len(layers) * len(found), index),
-                "layer": np.repeat(layers, len(found)),
+                "index": np.full(scores.size, index),
+                "layer": np.repeat(layers, len(columns)),
                 "metric": list(metrics) * len(layers),
                 "control": list(controls) * len(layers),
-                "value": np.stack(list(found.values()), axis=1).ravel(),
+                "value": scores.ravel(),
             }
         )
+        failures = [self._silent(table[at]) for at in np.flatnonzero(np.isnan(scores)).tolist()]
+        lines = list(read.values.astype(np.float32))
+        maps = Columns({"index": np.full(len(layers), index), "layer": np.array(layers), "map": lines})
+        return {"scores": table, "samples": [row], "maps": maps, FAILURES: failures}
 
     def _borrowed(self, index: int, tokens: TokenMap) -> list[np.ndarray]:
         """What the boxes or masks of the sample's partner would cover; empty where there is nothing to borrow."""

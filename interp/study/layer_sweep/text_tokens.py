@@ -170,7 +170,7 @@ def write_page(
         scores = own_layer_scores(result, choices[name])
         found = against_last(scores, last, seed=result.seed)
         cards.append(card(_table(found), _few(scores), title=capital(name)))
-    examples = join("Low ", ramp(), " high, each map by itself; relative maps.")
+    examples = join("Colours run ", ramp(), ", each map by itself; relative maps.")
     body = [
         section("Layer by layer", paragraph(DIVISOR, kind="soft wide"), figure_cards(shown), intro=HOW),
         section("At each kind's own layer", grid(cards, "stacked"), intro=_choice(first, choices)),

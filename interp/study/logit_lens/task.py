@@ -106,7 +106,7 @@ class LensSweepTask(LensTask):
         kept = []
         for text in dict.fromkeys(text for text in wanted if text):
             try:
-                word_ids(self.mllm.processor.tokenizer, text)
+                word_ids(self.tokenizer, text)
             except InterpError:
                 continue
             kept.append(text)
@@ -139,7 +139,7 @@ class LensSweepTask(LensTask):
             "question": sample.question,
             "answer": sample.answer,
             "label": sample.meta.get("label"),
-            **answer_columns(logits, sample, self.study.prompt, self.mllm.processor.tokenizer),
+            **answer_columns(logits, sample, self.study.prompt, self.tokenizer),
             "n_tokens": tokens.n,
             "n_box_tokens": int(inside.sum()),
             "image_index": tokens.image_index.tolist(),

@@ -77,7 +77,7 @@ right, “−” answers that became wrong. Holm's p is that of the group-wise s
 passes × and tokens × are the method's cost divided by the plain model's."""
 FLIPS = """McNemar's exact test asks whether a fair coin would split the flips so unevenly. It treats samples as
 independent: where several samples share a patient, a volume or an image, read the interval over groups instead."""
-GALLERY = Markup("""Drawn with seed {seed}, not picked by their result. Maps run low {ramp} high, each scaled to its
+GALLERY = Markup("""Drawn with seed {seed}, not picked by their result. Maps run {ramp}, each scaled to its
 own 99.5th percentile. Dark tokens are those the method hides. Beside each answer: the probability of beginning the
 sample's own answer. {layer}""")
 NO_LOOKS = "No attention was read beside the methods' own."

@@ -247,7 +247,7 @@ class RefinementTask(StudyTask):
     ) -> list[dict[str, Any]]:
         """Right or wrong, and the log-probability and probability of beginning the sample's answer."""
         found = []
-        sample, tokenizer = self.study.data[index], self.mllm.processor.tokenizer
+        sample, tokenizer = self.study.data[index], self.tokenizer
         for when, answer, mark in zip(TIMES, pair, right, strict=True):
             begins = None if self.thinks(index) else answer.logits  # a thought's first token says nothing
             logprob = answer_columns(begins, sample, self.study.prompt, tokenizer)["logprob"]

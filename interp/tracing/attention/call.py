@@ -45,7 +45,7 @@ class Call:
     ) -> Call:
         """The call of an attention function with queries, keys and values, as transformers makes it.
 
-        `mask`: what the model passed; flex attention's block masks and sliding windows that flash attention is told of
+        `mask`: what the model passed; flex attention's block masks and sliding windows that flash attention gets
         apart from the mask become (sample, head, query, key) masks. `prefix`: keys and values that come before.
         """
         query, key, value = tensors

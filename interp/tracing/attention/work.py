@@ -54,14 +54,22 @@ class LayerWork:
             before = call.probabilities(block) if plan.unsure else None
             output = call.splice(output, block, call.probabilities(block, plan.changes, step), before)
         self._read(call)
-        return output
+        return self._with_outputs(output)
 
     def replaced(self, call: Call, block: Block) -> Float[Tensor, "sample query head dim"]:
         """The attention's output from a block of every row and head; the plan's reads go to the recorder."""
         probabilities = call.probabilities(block, self.plan.changes, self.recorder.step)
         self._read(call)
         output = row_outputs(probabilities, call.values, heads=call.heads_of(block))
-        return output.transpose(1, 2).contiguous()
+        return self._with_outputs(output.transpose(1, 2).contiguous())
+
+    def _with_outputs(
+        self, output: Float[Tensor, "sample query head dim"]
+    ) -> Float[Tensor, "sample query head dim"]:
+        """The attention's output with what the plan puts in the place of heads' outputs."""
+        for write in self.plan.outputs:
+            output = write(output)
+        return output
 
     def _read(self, call: Call) -> None:
         for read in self.plan.reads:

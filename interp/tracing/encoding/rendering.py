@@ -415,9 +415,12 @@ def question_tokens(
     moved = _moved(start, spans)
     first, last = np.maximum(offsets[:, 0], moved), np.minimum(offsets[:, 1], moved + end - start)
     question = np.flatnonzero(first < last)
-    within = list(zip(question.tolist(), *offsets[question].T.tolist(), strict=True))
+    begins, ends = offsets[question].T
     words = tuple(
-        (rendered.laid[start + one : start + after], _between(within, moved + one, moved + after))
+        (
+            rendered.laid[start + one : start + after],
+            tuple(question[(begins < moved + after) & (ends > moved + one)].tolist()),
+        )
         for one, after in word_spans(rendered.laid[start:end])
     )
     return {"spans": {"question": question}, "words": words}
@@ -427,8 +430,3 @@ def _moved(place: int, spans: Sequence[Mapping[str, Any]]) -> int:
     """Where a character is once the placeholders before it are expanded."""
     growth = [(s["new_span"][1] - s["new_span"][0]) - (s["span"][1] - s["span"][0]) for s in spans]
     return place + sum(g for g, s in zip(growth, spans, strict=True) if s["span"][1] <= place)
-
-
-def _between(tokens: Sequence[tuple[int, int, int]], start: int, end: int) -> tuple[int, ...]:
-    """Of tokens (position, first character, end), the positions of those that share a character with [start, end)."""
-    return tuple(place for place, first, last in tokens if max(first, start) < min(last, end))

@@ -26,6 +26,7 @@ from interp.tracing.delta.tap import tapped
 from interp.tracing.encoding.processed_images import ProcessedImages
 from interp.tracing.layers.decoder_layers import layer_kinds, mixer
 from interp.tracing.layers.key_layers import RowsOfSharing, every_row, rows_of_sharing
+from interp.tracing.parameters.modules import modules_of
 
 __all__ = ["COLLECTOR", "PATTERN", "Identity", "Installation", "as_written", "registered", "set_work"]
 
@@ -224,7 +225,7 @@ def as_written(hf: nn.Module) -> Iterator[None]:
     Compiled code would run past what is done in a pass from outside: work of layers, hooks.
     """
     training, compiled = list[nn.Module](), False
-    for module in _each(hf):
+    for module in modules_of(hf):
         if module.training:
             training.append(module)
         compiled = compiled or module._compiled_call_impl is not None or _COMPILED in module._modules
@@ -236,16 +237,6 @@ def as_written(hf: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _each(hf: nn.Module) -> set[nn.Module]:
-    """A model's modules, in no order; torch's `modules` takes twice as long, and this runs before every pass."""
-    found, waiting = {hf}, [hf]
-    while waiting:
-        new = [one for one in waiting.pop()._modules.values() if one is not None and one not in found]
-        found.update(new)
-        waiting.extend(new)
-    return found
 
 
 def _on_output(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:

@@ -43,7 +43,7 @@ class Heads:
 
         It is made once for a device: its tensors come from the CPU, for which a GPU would have to wait in every layer.
         """
-        with torch.inference_mode(False):  # what autograd may keep, whoever asks first
+        with torch.inference_mode(False):  # autograd may keep it, whichever call comes first
             return _arranged(tuple(heads), n_heads, n_key_value_heads, device)
 
     @classmethod

@@ -124,7 +124,9 @@ def _array(
     """
     coordinates = tuple((dim, np.asarray(at, np.int64).tobytes()) for dim, at in along.items())
     other = None if position is None else (position[0], np.asarray(position[1], np.int64).tobytes())
-    return relabelled(_empty(values.shape, tuple(dims), coordinates, name, other), values)
+    coords, indexes = _labels(coordinates, other)
+    variable = xr.Variable(tuple(dims), values)
+    return xr.DataArray(variable, dict(coords), name=name, indexes=dict(indexes), fastpath=True)
 
 
 def relabelled(array: xr.DataArray, values: np.ndarray, without: str | None = None) -> xr.DataArray:
@@ -143,19 +145,15 @@ def relabelled(array: xr.DataArray, values: np.ndarray, without: str | None = No
 
 
 @lru_cache(maxsize=256)
-def _empty(
-    shape: tuple[int, ...],
-    dims: tuple[str, ...],
-    along: tuple[tuple[str, bytes], ...],
-    name: str,
-    position: tuple[str, bytes] | None,
-) -> xr.DataArray:
-    """An array of zeros with these coordinates, given as bytes; xarray takes longer to make them than all else."""
+def _labels(
+    along: tuple[tuple[str, bytes], ...], position: tuple[str, bytes] | None
+) -> tuple[dict[Any, xr.Variable], dict[Any, Any]]:
+    """Coordinates and indexes of these, given as bytes; xarray takes longer to make them than all else."""
     found = {dim: PandasIndex(pd.Index(np.frombuffer(at, np.int64)), dim) for dim, at in along}
     variables = {dim: one.create_variables()[dim] for dim, one in found.items()}
     more = {} if position is None else {"position": (position[0], np.frombuffer(position[1], np.int64))}
     coords = xr.Coordinates({**variables, **more}, indexes=found)
-    return xr.DataArray(np.broadcast_to(np.float32(0), shape), dims=dims, coords=coords, name=name)
+    return dict(coords.variables), dict(coords.xindexes)
 
 
 def _labelled(

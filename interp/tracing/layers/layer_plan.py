@@ -17,11 +17,13 @@ from torch import Tensor
 
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
+from interp.tracing.ablation import AblateHeads
 from interp.tracing.edits import AttentionEdit, Edit, check_order
 from interp.tracing.encoding.padding import Layout
 from interp.tracing.layers.cross_layers import CrossLayout
 from interp.tracing.layers.decoder_layers import Decoder, Shape
 from interp.tracing.layers.edit_cells import Cells, Change, Live, Patch
+from interp.tracing.layers.head_outputs import HeadWrite, ablation_of, head_writes
 from interp.tracing.layers.heads import Heads
 from interp.tracing.layers.request import (
     Applied,
@@ -38,6 +40,7 @@ from interp.tracing.layers.vision_request import Tower, of_tower, vision_edits, 
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Experts, Read, Residual, Rows
 from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select
+from interp.tracing.steering import AddResidual
 
 __all__ = [
     "Block",
@@ -88,9 +91,14 @@ def resolve(
         hidden = {kind: [a for a in applied if a.hides and a.kind == kind] for kind in ("attention", "cross")}
         refuse_rows_without_keys([a.hidden(sample) for a in hidden["attention"]], sample, own, visibility)
         refuse_rows_without_image([a.hidden(sample, own.length) for a in hidden["cross"]], sample, own)
-    patches = tuple(_patch(edit, tokens, decoder) for edit in edits if isinstance(edit, PatchResidual))
+    patches = tuple(
+        _added(edit, tokens, decoder) if isinstance(edit, AddResidual) else _patch(edit, tokens, decoder)
+        for edit in edits
+        if isinstance(edit, PatchResidual) or (isinstance(edit, AddResidual) and not edit.idle)
+    )
+    ablations = tuple(ablation_of(edit, tokens, decoder) for edit in edits if isinstance(edit, AblateHeads))
     n_cross = max((own.cross.n for own in tokens if own.cross is not None), default=0)
-    return Request(selections, applied, patches, seen, tower, n_cross)
+    return Request(selections, applied, patches, ablations, seen, tower, n_cross)
 
 
 def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:
@@ -204,6 +212,22 @@ def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) ->
     return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values))
 
 
+def _added(edit: AddResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
+    layers = decoder.stream(edit.site)
+    queries = _places(edit.site.groups[0], tokens)
+    values = []
+    for sample in range(len(tokens)):
+        given = edit.vector.of_sample(sample, len(tokens))
+        if len(given) not in (1, len(layers)):
+            raise EditError(
+                f"AddResidual names {len(layers)} layers; its vector has shape {given.shape}. Give one vector, "
+                "(hidden,), or one for each layer, (layer, hidden)."
+            )
+        values.append({layer: edit.alpha * given[i % len(given)] for i, layer in enumerate(layers)})
+    in_prompt = tuple(at if edit.steps != "decode" else at[:0] for at in queries)
+    return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values), adds=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
     """Some rows of each sample × some heads.
@@ -236,7 +260,8 @@ class LayerPlan:
     `edits` are the blocks to recompute, each under every change of the layer. When `mask_first` there are
     none: most rows lose keys and nothing else, so that goes into the mask that the model's own attention gets.
     `unsure`: only computing the rows shows which of them change; the others are left as they are. `whole` is the
-    edit that covers every row and head, if one does: then that attention is not needed at all.
+    edit that covers every row and head, if one does: then that attention is not needed at all. `outputs` are put in
+    the place of heads' outputs after all that.
     """
 
     reads: tuple[ReadBlock, ...] = ()
@@ -245,6 +270,7 @@ class LayerPlan:
     mask_first: bool = False
     unsure: bool = False
     whole: Block | None = None
+    outputs: tuple[HeadWrite, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +312,7 @@ def make_plan(request: Request, layout: Layout, shape: Shape, lives: list[Live] 
         request: What is read and edited.
         layout: Where each sample's tokens are in the pass.
         shape: The model's.
-        lives: Is given what must be told of each generated token; None where all of them are the answer's.
+        lives: Receives which generated tokens belong to the answer; None where all of them do.
     """
     plan = Plan()
     layouts: dict[LayerKind, tuple[Layout, Shape]] = {"attention": (layout, shape)}
@@ -315,6 +341,9 @@ def make_plan(request: Request, layout: Layout, shape: Shape, lives: list[Live] 
                     [one for one in applied if one.decodes and _comes(one, lives)],
                 )
             )
+    writes = head_writes(request.ablations, layout, shape)
+    for plans, of_layers in zip((plan.prefill, plan.decode), writes, strict=True):
+        plans.update({i: replace(plans.get(i, LayerPlan()), outputs=own) for i, own in of_layers.items()})
     return plan
 
 

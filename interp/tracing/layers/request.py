@@ -12,7 +12,16 @@ from interp.tracing.layers.rows_without_keys import Hidden
 from interp.tracing.layers.vision_request import Tower, VisionEdit, VisionSelection
 from interp.tracing.site import LayerKind
 
-__all__ = ["Applied", "LayerValues", "Places", "Request", "Selection", "StreamPatch", "StreamSelection"]
+__all__ = [
+    "Applied",
+    "HeadAblation",
+    "LayerValues",
+    "Places",
+    "Request",
+    "Selection",
+    "StreamPatch",
+    "StreamSelection",
+]
 
 Places = tuple[Int[np.ndarray, " _"], ...]
 """One array of unpadded positions per sample."""
@@ -97,11 +106,36 @@ class Applied:
 
 @dataclass(frozen=True, eq=False)
 class StreamPatch:
-    """What one `PatchResidual` changes: each sample's (step, position, hidden) by layer."""
+    """What one `PatchResidual` or `AddResidual` changes.
+
+    Attributes:
+        queries: each sample's positions in the prompt.
+        decodes: whether each generated token is changed too.
+        values: each sample's (step, position, hidden) by layer; of a sum, (hidden,).
+        adds: whether the values are added to what is there, the same in every step.
+    """
 
     queries: Places
     decodes: bool
     values: tuple[LayerValues, ...]
+    adds: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class HeadAblation:
+    """What one `AblateHeads` changes.
+
+    Attributes:
+        heads: the heads of each layer.
+        queries: each sample's rows in the prompt.
+        decodes: whether the row of each generated token is among its rows.
+        values: (head, dim) by layer, of each sample or one for all; None for zeros.
+    """
+
+    heads: dict[int, tuple[int, ...]]
+    queries: Places
+    decodes: bool
+    values: tuple[LayerValues, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +145,7 @@ class Request:
     selections: tuple[Selection | StreamSelection | VisionSelection, ...] = ()
     applied: tuple[Applied, ...] = ()
     patches: tuple[StreamPatch, ...] = ()
+    ablations: tuple[HeadAblation, ...] = ()
     vision_edits: tuple[VisionEdit, ...] = ()
     tower: Tower | None = None
     n_cross: int = 0
@@ -120,5 +155,6 @@ class Request:
         linear = any(getattr(part, "kind", None) == "linear" for part in (*self.selections, *self.applied))
         if linear or self.tower is not None:
             return 0
-        rows = [part.queries[sample] for part in (*self.selections, *self.applied, *self.patches)]
+        parts = (*self.selections, *self.applied, *self.patches, *self.ablations)
+        rows = [part.queries[sample] for part in parts]
         return min((int(at[0]) for at in rows if len(at)), default=None)

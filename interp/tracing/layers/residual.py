@@ -41,13 +41,53 @@ class StreamWrite:
     values: Float[Tensor, "step cell hidden"]
     n_cells: tuple[int, ...]
 
+    def __call__(
+        self, hidden: Float[Tensor, "sample row hidden"], step: int
+    ) -> Float[Tensor, "sample row hidden"]:
+        """The stream with the step's vectors put into it."""
+        _check_width(self.values.shape[2], hidden, "those of PatchResidual have")
+        n = self.n_cells[step] if step < len(self.n_cells) else 0
+        if not n:
+            return hidden
+        hidden = hidden.clone()
+        hidden[self.samples[:n], self.rows[:n]] = self.values[step, :n].to(hidden)
+        return hidden
+
+
+@dataclass(frozen=True, eq=False)
+class StreamSum:
+    """Vectors to add at some rows of some samples, the same in every step; `vectors` are of every sample."""
+
+    samples: Int[Tensor, " cell"]
+    rows: Int[Tensor, " cell"]
+    vectors: Float[Tensor, "sample hidden"]
+
+    def __call__(
+        self, hidden: Float[Tensor, "sample row hidden"], step: int
+    ) -> Float[Tensor, "sample row hidden"]:
+        """The stream with the vectors added to it, summed in float32."""
+        del step
+        _check_width(self.vectors.shape[1], hidden, "the vector of AddResidual has")
+        at = (self.samples, self.rows)
+        hidden = hidden.clone()
+        hidden[at] = (hidden[at].float() + self.vectors[self.samples]).to(hidden)
+        return hidden
+
+
+def _check_width(n: int, hidden: Float[Tensor, "sample row hidden"], which: str) -> None:
+    if n != hidden.shape[2]:
+        raise EditError(
+            f"the residual stream has {hidden.shape[2]} values at each position; {which} {n}. Read them from the same "
+            "model."
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class LayerStream:
     """The work after one layer in one kind of pass: first the writes, in order, then the reads."""
 
     reads: tuple[StreamRead, ...] = ()
-    writes: tuple[StreamWrite, ...] = ()
+    writes: tuple[StreamWrite | StreamSum, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,15 +123,7 @@ class StreamWork:
     def _stream(self, hidden: Float[Tensor, "sample row hidden"]) -> Float[Tensor, "sample row hidden"]:
         plan, step = self.decode if self.recorder.step else self.prefill, self.recorder.step
         for write in plan.writes:
-            if write.values.shape[2] != hidden.shape[2]:
-                raise EditError(
-                    f"the residual stream has {hidden.shape[2]} values at each position; those of PatchResidual "
-                    f"have {write.values.shape[2]}. Read them from the same model."
-                )
-            n = write.n_cells[step] if step < len(write.n_cells) else 0
-            if n:
-                hidden = hidden.clone()
-                hidden[write.samples[:n], write.rows[:n]] = write.values[step, :n].to(hidden)
+            hidden = write(hidden, step)
         for read in plan.reads:
             index = read.rows.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[2])
             self.recorder.keep(read.read, hidden.gather(1, index))
@@ -160,9 +192,13 @@ def _layers(
     }
 
 
-def _write(patch: StreamPatch, layer: int, rows: Rows, device: torch.device) -> StreamWrite:
+def _write(patch: StreamPatch, layer: int, rows: Rows, device: torch.device) -> StreamWrite | StreamSum:
     found = [rows(i, patch) for i in range(len(patch.values))]
     samples = np.repeat(np.arange(len(found)), [len(at) for at in found])
+    if patch.adds:
+        vectors = np.stack([own[layer] for own in patch.values]).astype(np.float32)
+        parts = (samples, np.concatenate(found), vectors)
+        return StreamSum(*(torch.from_numpy(one).to(device) for one in parts))
     values = [own[layer] for own, at in zip(patch.values, found, strict=True) if len(at)]
     longest = max(len(one) for one in values)
     padded = [np.pad(one, [(0, longest - len(one)), (0, 0), (0, 0)]) for one in values]

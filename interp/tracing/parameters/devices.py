@@ -24,7 +24,7 @@ def hooks_of(module: nn.Module) -> Iterator[Any]:
 
 def execution_device(module: nn.Module) -> torch.device:
     """Where a module's inputs go: where its first weights are, or where accelerate brings them when it runs."""
-    first = next(module.parameters())
+    first = next(_weights(module))
     if not first.is_meta:
         return first.device
     for part in module.modules():
@@ -33,6 +33,14 @@ def execution_device(module: nn.Module) -> torch.device:
             if device is not None and torch.device(device).type != "meta":
                 return torch.device(device)
     return first.device
+
+
+def _weights(module: nn.Module) -> Iterator[Tensor]:
+    """The parameters in torch's order; to begin torch's own list takes several times as long."""
+    yield from (weight for weight in module._parameters.values() if weight is not None)
+    for part in module._modules.values():
+        if part is not None:
+            yield from _weights(part)
 
 
 def together(tensors: Sequence[Tensor]) -> list[Tensor]:

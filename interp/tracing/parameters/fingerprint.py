@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
 from interp.tracing.parameters.devices import execution_device
+from interp.tracing.parameters.modules import modules_of, named_modules
 from interp.tracing.parameters.weights import content, named_tensors
 
 __all__ = ["fingerprint", "hook_names", "identity", "identity_elsewhere"]
@@ -128,7 +129,11 @@ def _tensors(hf: Any) -> Iterator[tuple[str, Any]]:
 
 def _modules(hf: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The model's modules by name, without those that wrapping added."""
-    return ((n, m) for n, m in hf.named_modules() if not type(m).__module__.startswith("interp.tracing"))
+    return (
+        (name, module)
+        for module, name in named_modules(hf).items()
+        if not type(module).__module__.startswith("interp.tracing")
+    )
 
 
 def _settings(module: nn.Module) -> list[Any]:
@@ -139,14 +144,20 @@ def _settings(module: nn.Module) -> list[Any]:
         if (name[0] != "_" or name in _KEPT) and name not in _PASSING
     }
     return [
-        type(module).__qualname__,
+        _class_name(type(module)),
         {name: found[name] for name in sorted(found) if found[name] is not None},
     ]
 
 
+def _class_name(kind: type[nn.Module]) -> str:
+    """A module's class; of an attention implementation's own subclass (SAM's), the class that it is of."""
+    plain = kind.__qualname__.replace("SdpaAttention", "Attention")
+    return next((one.__qualname__ for one in kind.__mro__ if one.__qualname__ == plain), kind.__qualname__)
+
+
 def _plain(value: Any, depth: int = 3) -> Any:
     """A value as JSON that is the same in every process; None for what has no such form."""
-    if isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.dtype):
         return str(value)
@@ -254,9 +265,11 @@ def _hooks(
         yield from _named(f"all modules {kind.strip('_')}", every.values(), name_of)
     for name, module in _modules(hf):
         for kind in _HOOKS:
-            yield from _named(f"{name} {kind.strip('_')}", getattr(module, kind, {}).values(), name_of)
+            held = getattr(module, kind, None)
+            if held:
+                yield from _named(f"{name} {kind.strip('_')}", held.values(), name_of)
         own = vars(module).get("forward")
-        if _root(type(own)) == "nnsight":
+        if own is not None and _root(type(own)) == "nnsight":
             own = forwards.get(module)
         hook = getattr(module, "_hf_hook", None)
         if own is not None and hook is None:
@@ -279,7 +292,7 @@ def _root(function: Any) -> str:
 def _adapters(hf: nn.Module) -> Iterator[str]:
     """What is said of the PEFT adapters: which are in use, off or merged, for each different case."""
     seen: dict[str, int] = {}
-    for module in hf.modules():
+    for module in modules_of(hf):
         if hasattr(module, "merged_adapters"):
             active = ", ".join(map(str, getattr(module, "active_adapters", []))) or "none"
             merged = ", ".join(map(str, getattr(module, "merged_adapters", []))) or "none"
@@ -355,6 +368,8 @@ def _json(value: Any) -> bytes:
 
 
 def _stable(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
     if isinstance(value, Mapping):
         return {str(k): _stable(v) for k, v in value.items() if k not in _UNSTABLE}
     return [_stable(v) for v in value] if isinstance(value, list | tuple) else value

@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from interp.errors import ModelError
 from interp.tracing.parameters.devices import hooks_of
+from interp.tracing.parameters.modules import named_modules
 
 __all__ = ["check_weights", "content", "named_tensors", "offloaded", "refuse_offloaded", "versions"]
 
-_WORDS = {"cpu": 2**17}
+_WORDS = {"cpu": 2**15, "cuda": 2**22}
 """8-byte words hashed at once: on a CPU, what its cache holds."""
-_MORE_WORDS = 2**22
 _GOLDEN = -7046029254386353131  # 2⁶⁴/φ, odd
 _FACTOR = -4658895280553007687  # of the splitmix64 generator, odd
 
@@ -44,10 +46,16 @@ def versions(hf: nn.Module) -> tuple[Any, ...] | None:
     Equal values mean that the weights are the same, but for writes past torch: through `.data`, numpy or another
     process.
     """
-    tensors = [*hf.named_parameters(), *hf.named_buffers()]
-    if any(one.is_inference() or one.is_meta for _, one in tensors):
+    tensors = [
+        (path, name, one)
+        for module, path in named_modules(hf).items()
+        for held in (module._parameters, module._buffers)
+        for name, one in held.items()
+        if one is not None
+    ]
+    if any(one.is_inference() or one.is_meta for _, _, one in tensors):
         return None
-    return tuple((name, id(one), one.data_ptr(), one._version) for name, one in tensors)
+    return tuple((path, name, id(one), one.data_ptr(), one._version) for path, name, one in tensors)
 
 
 def check_weights(hf: nn.Module) -> None:
@@ -123,7 +131,31 @@ def _sum(tensor: Tensor) -> int:
     if tensor.device.type not in ("cpu", "cuda"):
         tensor = tensor.cpu()
     data = tensor.contiguous().reshape(-1).view(torch.uint8)
-    size = _WORDS.get(data.device.type, _MORE_WORDS)
+    return _sum_by_numpy(data.numpy()) if data.device.type == "cpu" else _sum_by_torch(data)
+
+
+def _sum_by_numpy(data: UInt8[np.ndarray, " byte"]) -> int:
+    """`_sum` on a CPU. Torch takes 1.7 times as long: its words are signed, and each step makes a new tensor."""
+    n, size = data.size // 8, _WORDS["cpu"]
+    words, last = data[: 8 * n].view(np.uint64), np.zeros(8, np.uint8)
+    last[: data.size - 8 * n] = data[8 * n :]
+    places = _places(size, torch.device("cpu")).numpy().view(np.uint64)
+    parts = [(start, words[start : start + size]) for start in range(0, n, size)]
+    total, spare = 0, np.empty((2, size), np.uint64)
+    for first, part in parts if data.size == 8 * n else [*parts, (n, last.view(np.uint64))]:
+        mixed, other = spare[:, : len(part)]
+        np.add(places[: len(part)], np.uint64(first * _GOLDEN % 2**64), out=other)
+        np.bitwise_xor(part, other, out=mixed)
+        mixed ^= np.right_shift(mixed, 33, out=other)
+        mixed *= np.uint64(_FACTOR % 2**64)
+        mixed ^= np.right_shift(mixed, 33, out=other)
+        total += int(mixed.sum())
+    return total % 2**64
+
+
+def _sum_by_torch(data: UInt8[Tensor, " byte"]) -> int:
+    """`_sum` on a GPU."""
+    size = _WORDS[data.device.type]
     words = max(1, min(size, -(-data.numel() // 8)))
     places, buffer = _places(size, data.device)[:words], data.new_zeros(words, dtype=torch.int64)
     total = torch.zeros((), dtype=torch.int64, device=data.device)

@@ -28,7 +28,7 @@ def in_halves(
         batch: What to compute, one thing or more; it is sliced.
         compute: Computes any part of it.
         too_large: The error for a single thing that does not fit, from it and the problem.
-        split: Is told of each split: the batch, its halves and the problem.
+        split: Called at each split with the batch, its halves and the problem.
         free_cache: Drops what is kept for others and returns whether there was anything. It is called before the first
             split, so that nothing is split that would fit alone.
 

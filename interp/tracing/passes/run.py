@@ -23,7 +23,6 @@ from interp.tracing.encoding.padded_tensors import left_padded
 from interp.tracing.encoding.rope import position_ids, settle
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.stacked_streams import side_by_side
-from interp.tracing.passes.decoding import Contrast
 from interp.tracing.reasoning.stages import Stages
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -46,6 +45,10 @@ __all__ = [
 
 Within = Callable[[Callable[[], Tensor]], Tensor]
 """Carries out a pass somewhere, such as inside an nnsight trace, and gives what the pass gave."""
+
+
+Combine = Callable[[Tensor, Tensor], Tensor]
+"""(logits, those of the second stream) → guided logits, all (sample, token_id)."""
 
 
 class PassCompleteError(Exception):
@@ -149,7 +152,7 @@ def run(
         meter: counts every pass.
         cache: keys and values that come before.
         generation: how to generate, if at all.
-        contrast: the stream without images that guides the logits, if any.
+        contrast: the second stream that guides the logits, if any.
         within: carries out each pass; by default it is simply called.
         keep: how many positions' logits the outcome's `tail` has.
     """
@@ -283,12 +286,16 @@ def with_imageless(batch: Batch, imageless: Mapping[str, Tensor]) -> Batch:
 
 
 class ContrastStream:
-    """Runs the prompts without their images, a pass for each of the trace's, and guides the trace's logits."""
+    """Runs the second stream, a pass for each of the trace's, and guides the trace's logits by it.
+
+    Its passes are not edited and not read.
+    """
 
     def __init__(
-        self, hf: Any, inputs: Mapping[str, Tensor], contrast: Contrast, recorder: Recorder, meter: Meter
+        self, hf: Any, inputs: Mapping[str, Tensor], combine: Combine, recorder: Recorder, meter: Meter
     ) -> None:
-        self.contrast, self.recorder, self.inputs = contrast, recorder, dict(inputs)
+        self.combine, self.recorder, self.inputs = combine, recorder, dict(inputs)
+        self._seen = {name: inputs[name][:, -1:] for name in PER_ROW if name in inputs}
         self._pass = partial(run_pass, hf, meter=meter, cache=whole_cache(hf))
 
     def guide(
@@ -298,13 +305,14 @@ class ContrastStream:
         if token is not None:
             mask, position = self.inputs["attention_mask"], self.inputs["position_ids"][..., -1:] + 1
             longer = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            self.inputs = {"input_ids": token[:, None], "attention_mask": longer, "position_ids": position}
+            following = {"input_ids": token[:, None], "attention_mask": longer, "position_ids": position}
+            self.inputs = {**following, **self._seen}
         self.recorder.paused = True
         try:
             logits = self._pass(self.inputs)
         finally:
             self.recorder.paused = False
-        return self.contrast(with_image, logits[:, -1].float())
+        return self.combine(with_image, logits[:, -1].float())
 
 
 def embeddings(

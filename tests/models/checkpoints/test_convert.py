@@ -95,6 +95,7 @@ def logits(model: interp.tracing.Mllm) -> Tensor:
         return model.hf(**encoded(model).inputs).logits
 
 
+@pytest.mark.ci
 def test_plain_transformers_gives_the_same_bits(sources, towers, converted, tmp_path):
     Image.fromarray(picture()).save(tmp_path / "image.png")
     asked = f"{QUESTION} Answer the question using a single word or phrase."

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints, leftovers
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # Ray reads it when it is imported, and its processes must all agree
-pytest.importorskip("ray")
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is missing")
 SCRIPT = Path(__file__).parents[1] / "fake_task.py"
 
 
@@ -51,6 +52,7 @@ def await_end(processes: set[int], seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.ci
 def test_a_private_ray_gives_the_bytes_of_one_process(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,13 +64,16 @@ def expected(family: str) -> dict[str, np.ndarray]:
     return results(made(family, "sdpa"))
 
 
+FAMILIES = ("llava", "mistral3", "qwen2_5_vl")
+NAMES = (*FLASH, "flex_attention")
 CASES = [
-    (family, name) for family in ("llava", "mistral3", "qwen2_5_vl") for name in (*FLASH, "flex_attention")
+    pytest.param(family, name, marks=[] if FAMILIES.index(family) == NAMES.index(name) else pytest.mark.slow)
+    for family in FAMILIES
+    for name in NAMES
 ]
-CASES.append(("gemma3", "flex_attention"))
 
 
-@pytest.mark.parametrize(("family", "attention"), CASES)
+@pytest.mark.parametrize(("family", "attention"), [*CASES, ("gemma3", "flex_attention")])
 def test_flash_and_flex_are_read_and_edited_as_sdpa_is(family, attention):
     found = results(made(family, attention))
     for name, value in expected(family).items():

@@ -138,7 +138,7 @@ def test_prompts_beyond_the_scaled_limit_are_refused(mllm):
     limit = mllm.rope.limit
     assert limit == (4096 if mllm.rope.scalings == ((LIMIT, False),) else 4 * LIMIT)
     with pytest.raises(PromptError, match=f"but the model has {limit}"):
-        mllm.trace(Sample(PICTURE, "what is it ? " * 1050))
+        mllm.trace(Sample(PICTURE, "what is it ? " * (limit // 4)))
 
 
 def config(largest: Any, **parameters: Any) -> Any:

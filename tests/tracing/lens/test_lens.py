@@ -17,6 +17,7 @@ import tests.trained_like as trained_like
 from interp.conformance.reference import reference
 from interp.conformance.tiny import families, recipe, tiny
 from interp.errors import ModelError, SiteError
+from interp.models.adapter import built_in
 from interp.tracing import Mllm, Rows, Site, wrap
 from interp.tracing.lens import HOOKS, HYBRID, SUPPORTED, UNEVEN, UNSUPPORTED, Lens
 from interp.tracing.lens.bridge import build_bridge
@@ -55,8 +56,13 @@ def test_patterns_and_logits_are_those_of_a_trace(family):
 def test_the_tables_name_every_family_and_are_transformer_lenss():
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 
-    assert sorted([*SUPPORTED, *UNSUPPORTED, *HYBRID, *UNEVEN]) == sorted(families())
+    named = [*SUPPORTED, *UNSUPPORTED, *HYBRID, *UNEVEN]
+    assert len(set(named)) == len(named)
+    assert sorted(set(named) & {adapter.name for adapter in built_in()}) == sorted(named)
+    assert sorted(set(named) & set(families())) == families(), "the others this transformers lacks"
     for family, kind in {**SUPPORTED, **UNSUPPORTED}.items():
+        if family not in families():
+            continue
         made_of = [one.__name__ for one in recipe(family).model.__mro__]
         assert kind in made_of
         known = [one for one in made_of if one in SUPPORTED_ARCHITECTURES]
@@ -215,6 +221,7 @@ print("made")
 """
 
 
+@pytest.mark.ci
 def test_the_lens_starts_no_process_and_needs_no_network():
     done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "made", done.stderr[-2000:]

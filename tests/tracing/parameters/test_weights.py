@@ -7,7 +7,7 @@ import torch
 
 from interp.errors import ModelError
 from interp.tracing.parameters.devices import execution_device
-from interp.tracing.parameters.weights import content, named_tensors
+from interp.tracing.parameters.weights import _sum_by_numpy, _sum_by_torch, content, named_tensors
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,12 @@ def test_blocks_are_joined(monkeypatch):
     for size in (1, 8, 500, 501):
         monkeypatch.setattr("interp.tracing.parameters.weights._WORDS", {"cpu": size})
         assert content(tensor) == whole
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 8 * 2**15, 8 * 2**15 + 13])
+def test_numpy_and_torch_give_one_sum(n):
+    data = torch.randint(0, 256, (n,), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+    assert _sum_by_numpy(data.numpy()) == _sum_by_torch(data)
 
 
 def test_equal_words_in_other_places_are_told_apart():

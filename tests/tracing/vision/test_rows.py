@@ -253,7 +253,7 @@ def test_packed_sequences_are_cut_as_separate_calls_are():
 @pytest.mark.by_default(family=["llava_next", "mistral3"])
 @pytest.mark.parametrize(
     "family",
-    every_family(but={*UNREAD, "kimi_k25", *(one for one in families() if one.startswith("qwen"))}),
+    every_family(but={*UNREAD, "kimi_k25", *(one for one in families() if one.startswith(("glm", "qwen")))}),
 )
 def test_the_source_executor_reads_and_edits_the_same(family):
     mllm = model(family)
@@ -272,6 +272,8 @@ def test_the_source_executor_reads_and_edits_the_same(family):
         assert_allclose(source.reads[1], tap.reads[1], atol=1e-6)
 
 
-def test_source_refuses_a_tower_of_several_calls():
+@pytest.mark.by_default(family=["qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "glm4v", "glm46v", "glm4v_moe"])
+def test_source_refuses_a_tower_of_several_calls(family):
     with pytest.raises(ModelError, match='use the executor "tap"'):
-        model("qwen2_5_vl").using("source").trace(samples()[2], reads=[EVERY])
+        model(family).using("source").trace(samples()[2], reads=[EVERY])

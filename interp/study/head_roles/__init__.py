@@ -1,0 +1,1 @@
+"""Heads by what they do: its study, task, result and page."""

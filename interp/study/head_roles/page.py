@@ -1,0 +1,108 @@
+"""The page of head roles: what each head does, by measure, and the heads at the ends of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from interp.report.html import card, definitions, figure_cards, heading, paragraph, save_page, section, table
+from interp.report.provenance import as_json, opening, origin, provenance
+from interp.report.tables import estimate, listed, number, rows, times
+from interp.study.dataframes import rows_of
+from interp.study.head_roles.figures import CAPTIONS, figures
+from interp.study.model_spec import is_organism
+
+if TYPE_CHECKING:
+    from interp.study.head_roles.result import HeadTable
+    from interp.study.runs import GridCell
+
+__all__ = ["figures", "write_page"]
+
+N_SHOWN = 8
+LEAD = Markup("""Every head of <b>{models}</b>, by what its row of attention at the last prompt token does and by what
+is lost without it: {n} samples ({data}). The heads are described on these samples. A set chosen here is to be shown on
+others.""")
+TERMS = {
+    "Share of the image": "The row's weight on all image tokens, from 0 to 1. Higher: more of the row is on the image.",
+    "Entropy on the image": """Of the row within the image, divided by its maximum: 1 is uniform, 0 is one token.""",
+    "Share of the first token": """The row's weight on the prompt's first token, where heads rest that have nothing to
+    say (an attention sink).""",
+    "Same map on another image": """1 − Jensen–Shannon divergence (in bits) between the map and that of the same
+    question on another sample's image. 1: the map is the same whatever is shown: the head looks at a position, or
+    evenly (then its entropy is near 1 too). 0: the two maps do not overlap.""",
+    "Effect of ablation": """How far the log-probability of the answer's first token falls when the head gives zero at
+    the last prompt token. Above 0: the head supports the answer. Later heads may make up for one that is gone, so a
+    head without an effect may still do the work.""",
+    "Copying": """Of the weights alone, from −1 to 1: the sum of the eigenvalues of the head's OV circuit over the sum
+    of their sizes. Near 1: attending to a word raises that word's logit. It speaks of words, not of image tokens.""",
+}
+TABLE = "The heads of highest mean of each measure, and the lowest of those with two directions; [95 % over groups]."
+
+
+def write_page(result: HeadTable, path: str | Path) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        result: Of a `HeadRoles`, or of a grid over one.
+        path: The HTML file.
+    """
+    shown = figures(result)
+    maps = [name for name in shown if name != "roles"]
+    body = [
+        section("Layers × heads", figure_cards(maps), card(definitions(TERMS))),
+        section("Look and effect", figure_cards(name for name in shown if name == "roles")),
+        section("Heads by measure", *_tables(result), intro=TABLE),
+        section("Failures", paragraph(_failures(result), kind="wide")),
+        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+    ]
+    study = result.cells[0].study
+    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
+    words = LEAD.format(models=models, data=data, n=result.n_samples)
+    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
+    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+
+
+def _tables(result: HeadTable) -> Iterator[Markup]:
+    summary = result.summary()
+    counts = summary.groupby([*result.axes, "layer", "head"], observed=True).n_groups.max().rename("n_groups")
+    heads = result.heads.merge(counts.reset_index(), on=[*result.axes, "layer", "head"])
+    for cell in (cell for cell in result.cells if cell.measured):
+        own = rows_of(heads, cell.labels)
+        if len(result.cells) > 1:
+            yield heading(" · ".join(cell.key), level=4)
+        columns: dict[str, Any] = {
+            "head": "name",
+            **{CAPTIONS[name]: _said(name) for name in result.measures},
+        }
+        for measure in result.measures:
+            ends = (own.nlargest(N_SHOWN, measure),)
+            if measure in ("ablation", "copying"):
+                ends = (*ends, own.nsmallest(N_SHOWN // 2, measure))
+            for part, which in zip(ends, ("highest", "lowest"), strict=False):
+                title = f"{CAPTIONS[measure]}: {which}"
+                yield card(table(list(columns), rows(part, columns)), title=title)
+
+
+def _said(name: str) -> Any:
+    def said(row: Mapping[str, Any]) -> str:
+        if name == "copying":
+            return number(row[name])
+        return estimate(row, of=(name, f"{name}_low", f"{name}_high"))
+
+    return said
+
+
+def _failures(result: HeadTable) -> str:
+    found = result.failures
+    if found.empty:
+        return "None: every sample was measured."
+    return f"{len(found)} left out: {times(found.reason.value_counts().head(5))}"
+
+
+def _origin(cell: GridCell) -> Markup:
+    study = cell.study
+    settings = f"{study.target}, {study.ablate}, {study.seed}, {study.batch}"
+    return origin(cell.folder, [("prompt", as_json(study.prompt)), ("target, ablate, seed, batch", settings)])

@@ -1,0 +1,132 @@
+"""What a study of head roles found: one row per head, and sets of heads chosen by a measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.errors import StudyError
+from interp.stats import population_note
+from interp.study.dataframes import below, where
+from interp.study.fields import is_level, whole_number
+from interp.study.head_ranking.head_set import HeadSet
+from interp.study.head_ranking.result import HeadMeans, head_intervals
+from interp.study.head_roles.task import MEASURES
+from interp.study.result import GridResult
+
+__all__ = ["HeadTable", "head_name"]
+
+
+def head_name(layer: int, head: int) -> str:
+    """A head's name in tables, both 0-based and of at least two digits, so that names sort.
+
+    >>> head_name(14, 3)
+    'L14H03'
+    """
+    return f"L{layer:02d}H{head:02d}"
+
+
+@dataclass(frozen=True, repr=False)
+class HeadTable(GridResult):
+    """The result of a `HeadRoles`, or of a grid over it.
+
+    `scores` has one row per (axes…, sample, layer, head, measure); `summary()` the means over samples with intervals
+    over groups; `heads` one row per head. Notebooks and `.table()` show the summary.
+    """
+
+    def summary(self, level: float = 0.95) -> pd.DataFrame:
+        """Mean and bootstrap interval over groups of each (axes…, measure, layer, head).
+
+        Columns as those of other studies. All heads share their resamplings.
+        """
+        is_level("level", level)
+        if level not in self._summaries:
+            keys = [*self.axes, "measure"]
+            parts: Any = self.scores.groupby(keys, sort=False, observed=True)
+            self._summaries[level] = below(
+                self._of_measure(dict(zip(keys, key, strict=True)), own, level) for key, own in parts
+            )
+        return self._summaries[level].copy()
+
+    def _of_measure(self, key: dict[str, str], scores: pd.DataFrame, level: float) -> pd.DataFrame:
+        means = HeadMeans.of(scores)
+        low, high = head_intervals(means, level, self.seed)
+        groups = (means.counts > 0).sum(axis=0)
+        return pd.DataFrame(
+            {
+                **key,
+                "layer": [layer for layer, _ in means.heads],
+                "head": [head for _, head in means.heads],
+                "mean": means.mean()[0],
+                "low": low,
+                "high": high,
+                "n": means.counts.sum(axis=0).astype(int),
+                "n_groups": groups,
+                "n_undefined": means.undefined,
+                "note": [population_note(int(n)) for n in groups],
+            }
+        )
+
+    @cached_property
+    def heads(self) -> pd.DataFrame:
+        """One row per (axes…, layer, head): its `name`, the mean of each measure with `_low` and `_high`, `copying`."""
+        keys = [*self.axes, "layer", "head"]
+        wide = self.summary().pivot(index=keys, columns="measure", values=["mean", "low", "high"])
+        columns = {}
+        for measure in (one for one in MEASURES if one in wide["mean"]):
+            columns[measure] = wide["mean"][measure]
+            columns |= {f"{measure}_{end}": wide[end][measure] for end in ("low", "high")}
+        found = pd.DataFrame(columns).reset_index().merge(self.copying, on=keys, how="left")
+        names = [head_name(layer, head) for layer, head in zip(found.layer, found["head"], strict=True)]
+        found.insert(len(keys), "name", names)
+        return found
+
+    @cached_property
+    def copying(self) -> pd.DataFrame:
+        """The copying score of each head; it is of the weights, so it has no interval."""
+        keys = [*self.axes, "layer", "head"]
+        frame = self._frames("copying").drop_duplicates(keys)
+        return frame.reindex(columns=[*keys, "value"]).rename(columns={"value": "copying"})
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The columns of `heads` that heads can be chosen by."""
+        return tuple(name for name in (*MEASURES, "copying") if name in self.heads)
+
+    def top(self, measure: str, k: int, *, lowest: bool = False) -> HeadSet:
+        """The k heads with the highest mean of a measure, best first, as a list: chosen on these samples.
+
+        Args:
+            measure: One of `measures`.
+            k: How many; heads without a mean are never among them.
+            lowest: Take the lowest instead.
+
+        Raises:
+            StudyError: Another measure, several cells, or fewer than k heads with a mean.
+        """
+        if len(self.cells) > 1:
+            raise StudyError(
+                f"heads are chosen in one run; this result has {len(self.cells)}. Choose in the result of one study."
+            )
+        if not isinstance(measure, str) or measure not in self.measures:
+            raise StudyError(f"measure is one of {', '.join(self.measures)}; got {measure!r}.")
+        whole_number(1)("k", k)
+        known = where(self.heads, self.heads[measure].notna())
+        if len(known) < k:
+            raise StudyError(
+                f"{len(known)} heads have a mean of {measure}; got k={k}. Take at most {len(known)}."
+            )
+        order = np.argsort(known[measure] if lowest else -known[measure], kind="stable")[:k]
+        pairs = [(int(known.layer.iloc[i]), int(known["head"].iloc[i])) for i in order]
+        which = "lowest" if lowest else "highest"
+        cell = next(iter(self.cells))
+        said = f"{k} heads of {which} {measure}"
+        return HeadSet.of(pairs, name=said, source=f"head roles of {cell.study.label}")
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that `export` writes: "heads" and "summary"."""
+        return {"heads": self.heads, "summary": self.summary()}

@@ -1,0 +1,1 @@
+"""Probes of the residual stream, layer by layer: study, task, probes, result and page."""

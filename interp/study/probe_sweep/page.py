@@ -1,0 +1,101 @@
+"""The page of a probe sweep: where and from which layer on a property can be read linearly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from interp.report.html import card, definitions, figure_cards, heading, paragraph, save_page, section, table
+from interp.report.provenance import INTERVALS, as_json, opening, origin, provenance
+from interp.report.tables import estimate, listed, rows, times
+from interp.study.dataframes import rows_of
+from interp.study.model_spec import is_organism
+from interp.study.probe_sweep.figures import TOKENS, figures
+
+if TYPE_CHECKING:
+    from interp.study.probe_sweep.result import ProbeResult
+    from interp.study.runs import GridCell
+
+__all__ = ["figures", "write_page"]
+
+LEAD = Markup("""Logistic probes learn the {target} from the residual stream of <b>{models}</b> after each layer: {n}
+samples ({data}), {folds} folds of whole groups. A sample is scored by the probe of the folds without its group.""")
+FIGURE = """Blue: how often the probe names the class of a held-out sample. Orange, dashed: the same for the control
+task. Dotted: the most frequent class of the training samples."""
+TERMS = {
+    "Control task": """The classes are replaced by random ones, one for each {control}, with the same frequencies. A
+    probe that gets them right above chance has learned by heart which {control} has which class; accuracy means little
+    where the control is as high.""",
+    "Selectivity": "Accuracy − control, of the same samples.",
+    "What it does not show": """A probe shows that a property can be read from the stream, not that the model reads it.
+    Patch the stream to see what is used. A property that cannot be read linearly may be there in another form.""",
+    "Intervals": INTERVALS,
+}
+
+
+def write_page(result: ProbeResult, path: str | Path) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        result: Of a `ProbeSweep`, or of a grid over one.
+        path: The HTML file.
+    """
+    shown, study = figures(result), result.cells[0].study
+    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
+    told = {"target": study.target, "folds": study.folds, "n": result.n_samples}
+    words = LEAD.format(models=models, data=data, **told)
+    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
+    terms = {name: text.format(control=study.control) for name, text in TERMS.items()}
+    body = [
+        section("Layer by layer", figure_cards(shown), card(definitions(terms)), intro=FIGURE),
+        section("In numbers", *_tables(result)),
+        section("Failures", paragraph(_failures(result), kind="wide")),
+        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+    ]
+    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+
+
+def _tables(result: ProbeResult) -> Iterator[Markup]:
+    summary = result.summary()
+    for cell in (cell for cell in result.cells if cell.measured):
+        own = rows_of(summary, cell.labels)
+        if len(result.cells) > 1:
+            yield heading(" · ".join(cell.key), level=4)
+        wide: dict[tuple[Any, Any], dict[str, Any]] = {}
+        for row in own.to_dict("records"):
+            place = wide.setdefault((row["position"], row["layer"]), dict(row))
+            place[str(row["measure"])] = row
+        columns: dict[str, Any] = {
+            "position": lambda row: TOKENS[row["position"]],
+            "layer": "layer",
+            "accuracy [95 %]": _said("accuracy"),
+            "control": _said("control"),
+            "selectivity": _said("selectivity"),
+            "most frequent class": _said("majority"),
+            "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+        }
+        yield card(table(list(columns), rows(list(wide.values()), columns)))
+
+
+def _said(measure: str) -> Any:
+    def said(row: Mapping[str, Any]) -> str:
+        return estimate(row[measure])
+
+    return said
+
+
+def _failures(result: ProbeResult) -> str:
+    found: pd.DataFrame = result.failures
+    if found.empty:
+        return "None: every sample was measured."
+    return f"{len(found)} left out: {times(found.reason.value_counts().head(5))}"
+
+
+def _origin(cell: GridCell) -> Markup:
+    study = cell.study
+    settings = f"{study.folds}, {study.penalty:g}, {study.seed}, {study.batch}"
+    return origin(cell.folder, [("prompt", as_json(study.prompt)), ("folds, penalty, seed, batch", settings)])

@@ -1,0 +1,96 @@
+"""Logistic probes with grouped cross-validation, and the labels of their control task: pure functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from interp.errors import StudyError
+
+__all__ = ["control_labels", "fold_of", "held_out", "majority"]
+
+MOST_STEPS = 2000
+"""Steps of the optimiser."""
+
+
+def fold_of(
+    labels: Sequence[str], groups: Sequence[str], folds: int, seed: int
+) -> Int[np.ndarray, " sample"]:
+    """The fold in which each sample is held out: groups stay together, classes are spread as evenly as that allows.
+
+    Raises:
+        StudyError: One class, or fewer groups than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(set(labels)) < 2 or len(set(groups)) < folds:
+        raise StudyError(
+            f"a probe in {folds} folds needs at least two classes and {folds} groups; got {len(set(labels))} classes "
+            f"({', '.join(sorted(set(labels))[:5])}) and {len(set(groups))} groups. Give more samples, or fewer folds."
+        )
+    found = np.full(len(labels), -1)
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    zeros = np.zeros((len(labels), 1))
+    with np.errstate(all="ignore"):
+        for number, (_, held) in enumerate(splitter.split(zeros, list(labels), list(groups))):
+            found[held] = number
+    return found
+
+
+def held_out(
+    features: Float[np.ndarray, "sample hidden"],
+    labels: Sequence[str],
+    folds: Int[np.ndarray, " sample"],
+    penalty: float,
+) -> list[str]:
+    """The label that a probe gives each sample, fitted on the other folds alone.
+
+    The probe is a multinomial logistic regression with an L2 penalty on features standardised by the mean and deviation
+    of the training samples. With more dimensions than training samples it is fitted in the space these span, turned to
+    its own axes: the penalty does not see a rotation, so the probe is the same, and small.
+
+    Args:
+        features: One vector per sample.
+        labels: The class of each.
+        folds: In which fold each is held out.
+        penalty: λ of ½ λ ‖w‖² beside the sum of the samples' log losses: scikit-learn's C is 1 / λ.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    classes, given = np.array(labels), features.astype(np.float64)
+    said = np.empty(len(labels), dtype=classes.dtype)
+    for fold in np.unique(folds):
+        held = folds == fold
+        known = classes[~held]
+        if len(set(known)) == 1:
+            said[held] = known[0]
+            continue
+        scaler = StandardScaler().fit(given[~held])
+        train, test = scaler.transform(given[~held]), scaler.transform(given[held])
+        if train.shape[1] > train.shape[0]:
+            axes = np.linalg.svd(train, full_matrices=False)[2]
+            train, test = train @ axes.T, test @ axes.T
+        probe = LogisticRegression(C=1 / penalty, max_iter=MOST_STEPS).fit(train, known)
+        said[held] = probe.predict(test)
+    return [str(one) for one in said]
+
+
+def majority(labels: Sequence[str], folds: Int[np.ndarray, " sample"]) -> list[str]:
+    """The most frequent class of each sample's training folds, the first in the alphabet of several."""
+    classes = np.array(labels)
+    said = np.empty(len(labels), dtype=classes.dtype)
+    for fold in np.unique(folds):
+        names, counts = np.unique(classes[folds != fold], return_counts=True)
+        said[folds == fold] = names[counts.argmax()]
+    return [str(one) for one in said]
+
+
+def control_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:
+    """A random class for each sample: the same for samples of one type, drawn with the classes' own frequencies."""
+    rng = np.random.default_rng(seed)
+    names, counts = np.unique(np.array(labels), return_counts=True)
+    drawn = {one: str(rng.choice(names, p=counts / counts.sum())) for one in sorted(set(types))}
+    return [drawn[one] for one in types]

@@ -1,0 +1,92 @@
+"""What a probe sweep found: how well each probe names held-out samples, beside its control task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.study.dataframes import below
+from interp.study.probe_sweep.probes import control_labels, fold_of, held_out, majority
+from interp.study.result import GridResult
+from interp.study.runs import GridCell
+
+__all__ = ["MEASURES", "ProbeResult"]
+
+MEASURES = ("accuracy", "control", "selectivity", "majority")
+
+
+@dataclass(frozen=True, repr=False)
+class ProbeResult(GridResult):
+    """The result of a `ProbeSweep`, or of a grid over it. Its probes are fitted when `scores` is first read.
+
+    `scores` has one row per (axes…, sample, group, position, layer, measure); `said` the class that each probe gave.
+    """
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """`scores` with each sample's `index`, which is its own where ids repeat."""
+        frames = []
+        for cell in (cell for cell in self.cells if cell.measured):
+            frame = pd.melt(
+                self._fitted[cell.key].drop(columns=["said", "target"]),
+                id_vars=["index", "sample", "group", "position", "layer"],
+                value_vars=list(MEASURES),
+                var_name="measure",
+            )
+            for place, (axis, label) in enumerate(cell.labels.items()):
+                frame.insert(place, axis, label)
+            frames.append(frame)
+        return below(frames)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row per (axes…, sample, group, position, layer, measure): its value."""
+        return self.values.drop(columns="index")
+
+    @property
+    def said(self) -> pd.DataFrame:
+        """One row per (axes…, sample, group, position, layer): its class, `target`, and the probe's, `said`."""
+        kept = ["index", "sample", "group", "position", "layer", "target", "said"]
+        frames = []
+        for cell in (cell for cell in self.cells if cell.measured):
+            frame = self._fitted[cell.key][kept].copy()
+            for place, (axis, label) in enumerate(cell.labels.items()):
+                frame.insert(place, axis, label)
+            frames.append(frame)
+        return below(frames)
+
+    @cached_property
+    def _fitted(self) -> dict[tuple[str, ...], pd.DataFrame]:
+        return {cell.key: _fitted(cell) for cell in self.cells if cell.measured}
+
+
+def _fitted(cell: GridCell) -> pd.DataFrame:
+    """The probes of one run: a row per sample, position and layer.
+
+    Raises:
+        StudyError: One class, or fewer groups than folds, among the samples measured.
+    """
+    study: Any = cell.study
+    samples = cell.folder.read_table("samples").to_pandas().sort_values("index").reset_index(drop=True)
+    features = cell.folder.read_table("features").to_pandas().sort_values("index", kind="stable")
+    labels, groups = samples.target.tolist(), samples.group.tolist()
+    folds = fold_of(labels, groups, study.folds, study.seed)
+    drawn = control_labels(samples.type.tolist(), labels, study.seed)
+    same = np.array([a == b for a, b in zip(majority(labels, folds), labels, strict=True)], float)
+    frames = []
+    for (position, layer), own in features.groupby(["position", "layer"], sort=False, observed=True):
+        vectors = np.stack(own["values"].to_list())
+        said = held_out(vectors, labels, folds, study.penalty)
+        right, chance = (
+            np.array([a == b for a, b in zip(found, wanted, strict=True)], float)
+            for found, wanted in ((said, labels), (held_out(vectors, drawn, folds, study.penalty), drawn))
+        )
+        one = samples[["index", "sample", "group", "target"]].assign(
+            position=position, layer=layer, said=said
+        )
+        frames.append(one.assign(accuracy=right, control=chance, selectivity=right - chance, majority=same))
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,112 @@
+"""Questions about what is present and absent, on pictures whose counts are known by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from interp.data import Samples, presence_questions
+from interp.errors import DataError
+from interp.inputs.sample import Sample
+
+PICTURES = (("cat", "dog", "cup"), ("cat", "dog"), ("cat", "lamp"), ("fork", "cup", "lamp"), ("lamp",))
+"""cat and lamp are in three pictures, dog and cup in two, fork in one."""
+
+
+def picture(number: int) -> np.ndarray:
+    return np.full((32, 32, 3), 40 * number, np.uint8)
+
+
+def samples() -> Samples:
+    return Samples(
+        [
+            Sample(picture(i), "?", [(2 * k, 0, 2 * k + 2, 4)], group=f"g{i}", meta={"label": label})
+            for i, labels in enumerate(PICTURES)
+            for k, label in enumerate(labels)
+        ],
+        "known",
+    )
+
+
+def absent(found: Samples, kind: str) -> list[list[str]]:
+    asked = [s for s in found if s.meta["negatives"] == kind and s.answer == "no"]
+    return [[s.meta["label"] for s in asked if s.group == f"g{i}"] for i in range(len(PICTURES))]
+
+
+def test_the_questions_are_balanced_true_and_the_same_under_every_kind():
+    found = presence_questions(samples(), per_picture=2)
+    for sample in found:
+        there = sample.meta["label"] in PICTURES[int(sample.group[1:])]
+        assert sample.answer == ("yes" if there else "no")
+        assert bool(sample.boxes) == there
+        assert sample.question == f"Is there a {sample.meta['label']} in the image?"
+    kinds = Counter((s.meta["negatives"], s.answer) for s in found)
+    assert kinds == {(k, a): 9 for k in ("random", "popular", "adversarial") for a in ("yes", "no")}
+    present = [
+        [s.question for s in found if s.answer == "yes" and s.meta["negatives"] == kind]
+        for kind in ("random", "popular", "adversarial")
+    ]
+    assert present[0] == present[1] == present[2]
+    assert len({s.id for s in found}) == len(found)
+    own = next(s for s in found if s.answer == "yes" and s.meta["label"] == "lamp" and s.group == "g4")
+    assert [tuple(map(int, (b.x0, b.x1))) for b in own.boxes] == [(0, 2)]
+
+
+def test_popular_and_adversarial_labels_are_those_worked_by_hand():
+    found = presence_questions(samples(), per_picture=3)
+    assert absent(found, "popular") == [
+        ["lamp", "fork"],  # only two are absent, so only two of three are asked about
+        ["lamp", "cup"],
+        ["cup", "dog"],
+        ["cat", "dog"],
+        ["cat"],
+    ]
+    # with cat and dog stand: cup 2 (with each in one picture), lamp 1, fork 0; with lamp: cat 1, cup 1, fork 1, dog 0
+    assert absent(found, "adversarial")[1] == ["cup", "lamp"]
+    assert absent(found, "adversarial")[2] == [
+        "cup",
+        "dog",
+    ]  # with cat and lamp: dog 2, cup 2, fork 1; ties as above
+    assert absent(found, "adversarial")[4] == ["cat"]
+    assert sum(len(s.boxes) for s in found if s.group == "g4" and s.answer == "yes") == 3
+
+
+def test_draws_follow_the_seed_and_synonyms_known_to_be_present_are_not_asked():
+    given = samples()
+    assert presence_questions(given, "random", seed=1) == presence_questions(given, "random", seed=1)
+    drawn = {
+        tuple(map(tuple, absent(presence_questions(given, "random", seed=s), "random"))) for s in range(5)
+    }
+    assert len(drawn) > 1
+    known = [s.replace(meta={**s.meta, "present": ["fork", "cup"]}) if s.group == "g1" else s for s in given]
+    assert absent(presence_questions(known, "popular", per_picture=3), "popular")[1] == ["lamp"]
+
+
+def test_what_cannot_be_asked_is_explained(unchecked):
+    for make, said in (
+        (
+            lambda: presence_questions(samples(), "rare"),
+            r"negatives are random, popular, adversarial; got 'rare'",
+        ),
+        (lambda: presence_questions(samples(), []), r"at least one kind, each once"),
+        (
+            lambda: presence_questions(samples(), per_picture=0),
+            r"per_picture is a whole number of at least 1",
+        ),
+        (
+            lambda: presence_questions([s for s in samples() if s.group == "g4"]),
+            r"1 pictures with 1 labels leave no",
+        ),
+        (
+            lambda: presence_questions([Sample(picture(0), "?")]),
+            r"got 1 samples and none such.*coco_instances",
+        ),
+        (
+            lambda: presence_questions(samples(), question="{x}?"),
+            r"question is a text that may hold \{label\}",
+        ),
+    ):
+        with pytest.raises(DataError, match=said):
+            make()

@@ -1,0 +1,63 @@
+"""Marks of yes-or-no answers against scikit-learn, and the rules by which answers are read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+
+from interp.errors import StudyError
+from interp.stats import yes_no_marks
+
+
+def marks(answers, truth, **options):
+    return yes_no_marks(answers, truth, n=200, **options).set_index("measure")
+
+
+def test_marks_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    truth = ["yes" if one else "no" for one in rng.random(60) < 0.5]
+    said = ["Yes." if one else "NO" for one in rng.random(60) < 0.7]
+    groups = [f"g{i % 25}" for i in range(60)]
+    found = marks(said, truth, groups=groups)
+    a, b = (np.array([one.lower().startswith("y") for one in each]) for each in (truth, said))
+    expected = [
+        accuracy_score(a, b),
+        precision_score(a, b),
+        recall_score(a, b),
+        f1_score(a, b),
+        b.mean(),
+        0.0,
+    ]
+    np.testing.assert_allclose(found["mean"], expected)
+    assert list(found.index) == ["accuracy", "precision", "recall", "f1", "yes_ratio", "neither"]
+    assert (found.n_groups == 25).all()
+    inside = (found.low <= found["mean"]) & (found["mean"] <= found.high)
+    assert inside.all()
+
+
+def test_answers_that_are_neither_count_against_the_model():
+    found = marks(["yes", "perhaps", None, "no"], ["yes", "yes", "no", "no"])["mean"]
+    assert found.to_dict() == {
+        "accuracy": 0.5, "precision": 1.0, "recall": 0.5, "f1": 2 / 3, "yes_ratio": 0.25, "neither": 0.5
+    }  # fmt: skip
+    silent = marks(["no", "no"], ["yes", "no"])["mean"]
+    assert np.isnan(silent["precision"])
+    assert silent["f1"] == 0
+
+
+def test_long_answers_are_read_as_pope_reads_them():
+    said = ["Yes, there is a dog.", "There is not a dog", "No, there is none.", "A dog. No cat."]
+    found = marks(said, ["yes", "no", "no", "yes"], rule="pope")["mean"]
+    assert found["accuracy"] == 1
+    assert marks(said, ["yes", "no", "no", "yes"])["mean"]["neither"] == 1
+
+
+def test_wrong_arguments_are_explained(unchecked):
+    for make, said in (
+        (lambda: yes_no_marks(["yes"], []), r"an answer to each question; got 1 answers and 0 truths"),
+        (lambda: yes_no_marks(["yes"], ["red"]), r'the truth of a question is "yes" or "no"; got \'red\''),
+        (lambda: yes_no_marks(["yes"], ["yes"], rule="loose"), r'rule is "whole" or "pope"; got \'loose\''),
+    ):
+        with pytest.raises(StudyError, match=said):
+            make()

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from interp.metrics import METRICS, attention_ratio, auroc, kl_gain, named
+from interp.study.layer_sweep.scoring import Scorable, columns_of, scored
+from tests.study.planted import Planted, sweep
+
+
+def scorable(n_tokens: int, n_masks: int, seed: int) -> Scorable:
+    """Three layers' maps and a prior; masks of one to three tokens."""
+    random = np.random.default_rng(seed)
+    masks = np.zeros((n_masks, n_tokens), bool)
+    for line in masks:
+        line[random.choice(n_tokens, random.integers(1, 4), replace=False)] = True
+    return Scorable(random.random((4, n_tokens)), masks, (2, n_tokens // 2))
+
+
+def test_samples_of_several_sizes_have_the_scores_that_each_has_alone() -> None:
+    given = [scorable(12, 2, 0), scorable(20, 2, 1), scorable(12, 2, 2), scorable(12, 1, 3)]
+    found = scored(named(("ar", "kl_gain", "auroc")), given)
+    for one, scores in zip(given, found, strict=True):
+        columns = columns_of(named(("ar", "kl_gain", "auroc")), one)
+        assert scores.shape == (3, len(columns)) == (3, 9 if len(one.masks) > 1 else 6)
+        for at, (name, control) in enumerate(columns):
+            metric = {"ar": attention_ratio, "kl_gain": kl_gain, "auroc": auroc}[name]
+            mask = one.masks[1 if control == "shuffled_boxes" else 0]
+            maps = one.maps[-1:].repeat(3, axis=0) if control == "centre_prior" else one.maps[:3]
+            assert scores[:, at].tolist() == [float(metric(line, mask)) for line in maps]
+
+
+def test_every_metric_takes_several_samples() -> None:
+    given = [scorable(12, 2, seed) for seed in range(3)]
+    metrics = tuple(METRICS.values())
+    together, alone = scored(metrics, given), [scored(metrics, [one])[0] for one in given]
+    assert np.array_equal(together, alone, equal_nan=True)
+
+
+class Gap(Planted):
+    """The first token of sample s1 has no footprint, so that its tokens form no grid."""
+
+    def __call__(self, mllm: Any, samples: Any, **options: Any) -> Any:
+        maps, tokens = super().__call__(mllm, samples, **options), []
+        for sample, own in zip(samples, maps.tokens, strict=True):
+            boxes = own.footprints.copy()
+            boxes[0] = np.nan if sample.id == "s1" else boxes[0]
+            tokens.append(replace(own, footprints=boxes))
+        return replace(maps, tokens=tuple(tokens))
+
+
+def test_a_sample_that_a_metric_refuses_fails_alone(tmp_path: Path) -> None:
+    result = sweep(indicator=Gap(), metrics=("ar", "ar_sliding")).run(tmp_path, progress=False)
+    assert result.failures[["sample", "error"]].to_numpy().tolist() == [["s1", "MapError"]]
+    assert "needs the token grid (rows, cols); got None" in result.failures.reason[0]
+    assert set(result.scores["sample"]) == {f"s{number}" for number in range(12)} - {"s1"}
+    own = result.scores.query("layer == 1 and metric == 'ar' and control == 'boxes'").value
+    assert own.to_numpy() == pytest.approx(np.full(11, 4 * 20 / 26))

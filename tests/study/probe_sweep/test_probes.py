@@ -1,0 +1,70 @@
+"""Probes against scikit-learn's own pipeline, and control tasks with types that recur and that do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from interp.errors import StudyError
+from interp.study.probe_sweep.probes import control_labels, fold_of, held_out, majority
+
+RNG = np.random.default_rng(0)
+GROUPS = [f"g{i // 2}" for i in range(60)]
+LABELS = [("red", "green", "blue")[i % 3] for i in range(60)]
+
+
+@pytest.mark.parametrize("hidden", [5, 200])
+def test_probes_are_scikit_learns_also_with_more_dimensions_than_samples(hidden):
+    features = RNG.normal(0, 1, (60, hidden)).astype(np.float32) * 3 + 1
+    features[:, 0] += [("red", "green", "blue").index(one) for one in LABELS]
+    folds = fold_of(LABELS, GROUPS, 5, seed=0)
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.5, max_iter=2000))
+    wanted = cross_val_predict(pipeline, features.astype(float), LABELS, cv=PredefinedSplit(folds))
+    assert np.mean(np.array(held_out(features, LABELS, folds, penalty=2.0)) == wanted) >= 59 / 60
+
+
+def test_groups_are_held_out_whole():
+    folds = fold_of(LABELS, GROUPS, 4, seed=1)
+    assert set(folds) == {0, 1, 2, 3}
+    assert all(len({folds[i] for i in range(60) if GROUPS[i] == group}) == 1 for group in set(GROUPS))
+    assert not np.array_equal(folds, fold_of(LABELS, GROUPS, 4, seed=2))
+
+
+def test_what_is_of_the_group_alone_cannot_be_learned_by_heart():
+    """A stream that says which group it is names no class of a group that was held out."""
+    features = np.repeat(RNG.normal(0, 1, (30, 40)), 2, axis=0)
+    random = control_labels(GROUPS, LABELS, seed=3)
+    assert all(random[i] == random[i + 1] for i in range(0, 60, 2))
+    said = held_out(features, random, fold_of(random, GROUPS, 5, seed=0), 1.0)
+    assert np.mean(np.array(said) == random) < 0.6
+
+
+def test_a_type_that_recurs_is_learned_by_heart():
+    types = [("where", "what", "which", "who")[i % 4] for i in range(60)]
+    features = np.eye(4)[[("where", "what", "which", "who").index(one) for one in types]]
+    random = control_labels(types, LABELS, seed=2)
+    assert len(set(random)) > 1
+    assert {(a, b) for a, b in zip(types, random, strict=True)} == set(
+        zip(types[:4], random[:4], strict=True)
+    )
+    said = held_out(features, random, fold_of(random, GROUPS, 5, seed=0), 1.0)
+    assert said == random
+
+
+def test_the_majority_is_of_the_other_folds():
+    folds = np.array([0, 0, 1, 1, 1])
+    assert majority(["a", "a", "b", "b", "c"], folds) == ["b", "b", "a", "a", "a"]
+
+
+def test_a_fold_without_a_second_class_names_the_only_one():
+    said = held_out(np.arange(4.0)[:, None], ["a", "a", "b", "b"], np.array([0, 0, 1, 1]), 1.0)
+    assert said == ["b", "b", "a", "a"]
+
+
+def test_too_little_to_learn_from_is_explained():
+    with pytest.raises(StudyError, match=r"two classes and 5 groups; got 1 classes \(a\) and 2 groups"):
+        fold_of(["a", "a"], ["x", "y"], 5, seed=0)
