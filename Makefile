@@ -21,7 +21,7 @@ test-all: versions  ## the slow tests too: every combination of the matrices, ev
 versions:  ## the lowest and the newest versions of what interp stands on
 	$(PYTHON) -m tests.versions lowest highest
 
-demo:  ## where does the organism look? leaves runs/…/report.html
+demo:  ## where does the organism look? leaves runs/fig3.html
 	$(PYTHON) studies/fig3_layer_sweep.py
 
 bench:  ## cost of reading and editing attention, as multiples of the plain forward

@@ -18,6 +18,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from interp import broken_torchvision
+
 if TYPE_CHECKING:
     from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study, report
     from interp.errors import InterpError
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from interp.inputs.tokens import TokenMap, word
     from interp.methods import Answer
     from interp.study import (
+        Benchmark,
+        BenchmarkResult,
         Grid,
         HeadRanking,
         HeadRoles,
@@ -79,6 +83,7 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+broken_torchvision.hide()  # before anything imports transformers
 
 __all__ = [
     "GENERIC_PROMPT",
@@ -87,6 +92,8 @@ __all__ = [
     "AddResidual",
     "Answer",
     "Apply",
+    "Benchmark",
+    "BenchmarkResult",
     "Boost",
     "Box",
     "ClinicalContrast",
@@ -170,6 +177,8 @@ _HOMES = {
     "inputs.prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "inputs.sample": ("Box", "Sample"),
     "study": (
+        "Benchmark",
+        "BenchmarkResult",
         "Grid",
         "HeadRanking",
         "HeadRoles",

@@ -19,6 +19,7 @@ from interp.errors import InterpError, ModelError
 from interp.explore_command import explore
 from interp.look_command import look
 from interp.models_command import models
+from interp.reproduce_command import reproduce
 from interp.run.merge import merge
 from interp.study_commands import report, run
 from interp.terminal import console, table
@@ -303,6 +304,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "merge": merge_command,
     "models": models,
     "report": report,
+    "reproduce": reproduce,
     "run": run,
 }
 """Every command by name; its arguments and help are the function's own."""

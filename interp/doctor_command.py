@@ -26,6 +26,7 @@ EXTRAS = {
     "gradients": "integrated gradients",
     "images": "figures as PNG and SVG",
     "lens": "TransformerLens: caches, logit lens, direct attribution",
+    "lmms-eval": "tasks of lmms-eval, in an environment of its own",
     "lora": "LoRA adapters",
     "quantization": "int8, int4 and fp8 weights",
     "ray": "workers on several machines",

@@ -18,6 +18,7 @@ from interp.worker_options import WorkerOptions
 __all__ = ["COMMAND", "STUDIES", "Asked", "report", "run"]
 
 STUDIES = {
+    "benchmark": "Benchmark",
     "layer-sweep": "LayerSweep",
     "head-ranking": "HeadRanking",
     "head-attribution": "HeadAttribution",
@@ -31,8 +32,8 @@ STUDIES = {
 }
 """Name → the class of `interp.study`."""
 StudyName = Literal[
-    "layer-sweep", "head-ranking", "head-attribution", "head-roles", "indicator-comparison", "knockout-sweep",
-    "lens-sweep", "probe-sweep", "reasoning-sweep", "refinement",
+    "benchmark", "layer-sweep", "head-ranking", "head-attribution", "head-roles", "indicator-comparison",
+    "knockout-sweep", "lens-sweep", "probe-sweep", "reasoning-sweep", "refinement",
 ]  # fmt: skip
 COMMAND = "command.json"
 """In a result's folder: what `interp run` was asked for."""
@@ -67,6 +68,7 @@ class Asked:
         from interp import study as studies
         from interp.data.open import sets
         from interp.indicators import indicator_named
+        from interp.metrics.scorers import scorer_named
 
         kind = getattr(studies, STUDIES[self.study])
         known = {one.name for one in fields(kind)} - {"data", "model"}
@@ -80,6 +82,9 @@ class Asked:
         more: dict[str, Any] = {"seed": self.seed, **self.settings}
         if isinstance(more.get("indicator"), str):
             more["indicator"] = indicator_named(more["indicator"])[1]
+        if "scorer" in more:
+            given = more["scorer"]
+            more["scorer"] = [scorer_named(one) for one in (given if isinstance(given, list) else [given])]
         if "validation" in known:
             held_out = sets(self.data, split="validation", **some)
             more["validation"] = (

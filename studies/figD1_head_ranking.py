@@ -6,8 +6,8 @@
 Every head is scored on the validation split of each data set, on which heads may be chosen. The script prints the top
 heads, the rank correlation and the overlap of the top k, with intervals, chance level and the ceiling set by noise. KL,
 the paper's metric, can rank heads first that look everywhere: the printed comparison with a uniform map shows it, and
-`--metric ar` ranks by attention ratio. Runs are stored under `--out`, and the same command resumes them; `report.html`
-is the result.
+`--metric ar` ranks by attention ratio; `--paper` ranks by KL with boxes stretched over the grid, as the official code
+does. Runs are stored under `--out`, and the same command resumes them; `figD1.html` is the result.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ from pathlib import Path
 
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
-from interp.study import HeadResult, ModelSpec
+from interp.paper_options import PaperChoice, PaperOptions
+from interp.study import HeadResult
 from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.study import HeadRanking
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 160, metric: str = "kl", k: int | None = None, batch_size: int = 8,
-    device: str = "cpu", dtype: str = "float32",
+    workers: WorkerOptions = 1, n: int = 160, metric: str = "kl", way: PaperOptions = PaperChoice(),
+    k: int | None = None, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Rank heads on each data set and compare the rankings.
 
     Args:
         model: "organism", a Hugging Face id or a local folder.
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
-        out: Folder for runs and report.html.
+        out: Folder for runs and figD1.html.
         seed: Draws the samples, and the groups of the bootstrap.
         workers: How many workers compute, and where.
         n: The maximum number of samples per data set, drawn with the seed.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
+        way: Whether as the paper does.
         k: The number of top heads; by default 20, as in the paper, or an eighth of a small model's heads.
         batch_size: Samples per forward pass.
         device: Where the model runs.
@@ -46,19 +48,18 @@ def main(
         raise SystemExit(
             f"none of {', '.join(data)} has validation samples, so there is nothing to rank heads on."
         )
-    spec = ModelSpec(model, device=device, dtype=dtype)
-    results = [
-        HeadRanking(model=spec, data=samples, metric=metric, seed=seed, batch=batch_size).run(
-            out, workers=workers
-        )
+    spec, rule = way.model(model, device=device, dtype=dtype), way.conventions().rule
+    rankings = [
+        HeadRanking(model=spec, data=samples, metric=metric, rule=rule, seed=seed, batch=batch_size)
         for samples in read.values()
     ]
+    results = [ranking.run(out, workers=workers) for ranking in rankings]
     first, *others = results
     best = k or min(20, max(first.n_heads // 8, 1))
     print_rankings(results, best)
     for other in others:
         print(*head_agreement(first, other, best, seed=seed).sentences(), sep="\n", end="\n\n")
-    print(f"Report: {first.report(out / 'report.html', k=best, against=others)}")
+    print(f"Report: {first.report(out / 'figD1.html', k=best, against=others)}")
 
 
 def print_rankings(results: list[HeadResult], k: int) -> None:

@@ -1,30 +1,39 @@
 """Figure L: do the question's words, the object's word and the first answer token look at the object?
 
     python studies/figL_text_tokens.py
-    python studies/figL_text_tokens.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
+    python studies/figL_text_tokens.py --paper --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
 
-The attention ratio of four kinds of rows, layer by layer, plain and relative to the last row of the generic prompt. At
-its own layer, chosen on the validation split, each kind is compared with the last token on the same test samples. The
-object's word needs `label` in the data's rows and is left out where no sample has one. The page is `figL.html` under
-`--out`; the runs are beside it, and the same command resumes them.
+The attention ratio of five kinds of rows, layer by layer, plain and relative to the last row of the generic prompt; for
+every row after the image, as the official code takes them (`Q=True`), relative to the mean of the same rows. At its own
+layer, chosen on the validation split, each kind is compared with the last token on the same test samples. The object's
+word needs `label` in the data's rows and is left out where no sample has one. The page is `figL.html` under `--out`;
+the runs are beside it, and the same command resumes them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
+from interp.paper_options import PaperChoice, PaperOptions
 from interp.report.tables import number
-from interp.study import Grid, LayerChoice, LayerSweep, ModelSpec, Result, choose_layer
+from interp.study import Grid, LayerChoice, LayerSweep, Result, choose_layer
 from interp.study.dataframes import records
 from interp.study.layer_sweep.text_tokens import against_last, own_layer_scores, write_page
 
 LAST, OBJECT = "last token", "object's word"
-KINDS = {LAST: "last", "question's words": "question", OBJECT: "label", "first answer token": "answer"}
+KINDS = {
+    LAST: "last",
+    "question's words": "question",
+    OBJECT: "label",
+    "first answer token": "answer",
+    "every row after the image": "after_image",
+}
 DIVISORS: dict[str, Prompt | None] = {
     "relative to the generic prompt": GENERIC_PROMPT,
     "plain attention": None,
@@ -33,8 +42,8 @@ DIVISORS: dict[str, Prompt | None] = {
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 72, n_validation: int = 48, batch_size: int = 8, device: str = "cpu",
-    dtype: str = "float32",
+    workers: WorkerOptions = 1, n: int = 72, n_validation: int = 48, way: PaperOptions = PaperChoice(),
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Compare where kinds of text tokens look.
 
@@ -46,11 +55,12 @@ def main(
         workers: How many workers compute, and where.
         n: The maximum number of test samples per data set.
         n_validation: The maximum number of validation samples per data set, on which layers are chosen.
+        way: Whether as the paper does.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    spec = ModelSpec(model, device=device, dtype=dtype)
+    spec, chosen = way.model(model, device=device, dtype=dtype), way.conventions(metrics=("ar",))
     test = sets(data, n=n, seed=seed, needed=True)
     validation = sets(data, split="validation", n=n_validation, seed=seed, needed=True)
     kinds = answerable(test)
@@ -59,12 +69,14 @@ def main(
 
     def run(read: dict[str, Samples], divisor: Prompt | None) -> Result:
         indicators = {kind: Attention(relative_to=divisor, queries=rows) for kind, rows in kinds.items()}
-        first = next(iter(read.values()))
-        base = LayerSweep(model=spec, data=first, metrics=("ar",), seed=seed, batch=batch_size)
+        options: dict[str, Any] = {"metrics": chosen.measured, "rule": chosen.rule, "seed": seed}
+        base = LayerSweep(model=spec, data=next(iter(read.values())), batch=batch_size, **options)
         return Grid(base, indicator=indicators, data=read).run(out, workers=workers)
 
     results = {name: run(test, divisor) for name, divisor in DIVISORS.items()}
-    choices = {name: own_layers(run(validation, divisor)) for name, divisor in DIVISORS.items()}
+    choices = {
+        name: own_layers(run(validation, divisor), chosen.choose_by) for name, divisor in DIVISORS.items()
+    }
     for name, result in results.items():
         print_gaps(result, choices[name], seed, name)
     print(f"\nPage: {write_page(results, out / 'figL.html', choices=choices, last=LAST)}")
@@ -76,7 +88,7 @@ def print_gaps(result: Result, chosen: dict[str, LayerChoice], seed: int, name: 
     for said in records(against_last(own_layer_scores(result, chosen), LAST, seed=seed)):
         gap = "" if said["last"] is None else f"   minus last {number(said['last'].mean)}, p {said['p']:.2g}"
         print(
-            f"  {said['data']:>10} {said['indicator']:<20} layer {said['layer']}: {number(said['mean'])}{gap}"
+            f"  {said['data']:>10} {said['indicator']:<25} layer {said['layer']}: {number(said['mean'])}{gap}"
         )
 
 
@@ -86,8 +98,8 @@ def answerable(read: dict[str, Samples]) -> dict[str, str]:
     return {kind: rows for kind, rows in KINDS.items() if labelled or kind != OBJECT}
 
 
-def own_layers(validation: Result) -> dict[str, LayerChoice]:
-    """Each kind of token's best layer, all data sets counting the same."""
+def own_layers(validation: Result, by: str) -> dict[str, LayerChoice]:
+    """Each kind of token's best layer by a metric, all data sets counting the same."""
     kinds = dict.fromkeys(cell.labels["indicator"] for cell in validation.cells)
     return {
         kind: choose_layer(
@@ -95,7 +107,8 @@ def own_layers(validation: Result) -> dict[str, LayerChoice]:
                 validation.study,
                 tuple(cell for cell in validation.cells if cell.labels["indicator"] == kind),
                 validation.folder,
-            )
+            ),
+            by,
         )
         for kind in kinds
     }

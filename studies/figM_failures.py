@@ -21,8 +21,9 @@ from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
+from interp.paper_options import PaperChoice, PaperOptions
 from interp.report.tables import write_csv
-from interp.study import Grid, LayerSweep, ModelSpec, Result, choose_layer
+from interp.study import Grid, LayerSweep, Result, choose_layer
 from interp.study.dataframes import records
 from interp.study.layer_sweep.failures import counts, thresholds, verdicts, write_page
 
@@ -31,8 +32,8 @@ MAPS = Attention(GENERIC_PROMPT)
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 160, n_validation: int = 80, batch_size: int = 8, device: str = "cpu",
-    dtype: str = "float32",
+    workers: WorkerOptions = 1, n: int = 160, n_validation: int = 80, way: PaperOptions = PaperChoice(),
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Count the samples where the look and the answer disagree.
 
@@ -44,16 +45,16 @@ def main(
         workers: How many workers compute, and where.
         n: The maximum number of test samples per data set.
         n_validation: The maximum number of validation samples per data set, for the layer and the threshold.
+        way: Whether boxes and Qwen's pixels are as in the paper's code; the layer is always chosen by AR.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    spec = ModelSpec(model, device=device, dtype=dtype)
+    spec, rule = way.model(model, device=device, dtype=dtype), way.conventions().rule
 
     def run(read: dict[str, Samples]) -> Result:
-        first = next(iter(read.values()))
-        options: dict[str, Any] = {"seed": seed, "batch": batch_size}
-        base = LayerSweep(model=spec, data=first, indicator=MAPS, metrics=("ar",), **options)
+        options: dict[str, Any] = {"metrics": ("ar",), "rule": rule, "seed": seed, "batch": batch_size}
+        base = LayerSweep(model=spec, data=next(iter(read.values())), indicator=MAPS, **options)
         return Grid(base, data=read).run(out, workers=workers)
 
     test, validation = both_splits(data, n, n_validation, seed)

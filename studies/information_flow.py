@@ -7,7 +7,7 @@
 Attention from the image, the question and the box to later tokens is blocked in a window of layers around each layer
 in turn (Geva et al., arXiv 2304.14767; for multimodal models arXiv 2411.18620), and the probability of the answer's
 first token is compared with the unedited model's. The control of the box is as many image tokens elsewhere. Runs are
-stored under `--out`, and the same command resumes them; `report.html` beside them is the result.
+stored under `--out`, and the same command resumes them; `information_flow.html` beside them is the result.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(
     Args:
         model: "organism", a Hugging Face id or a local folder.
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
-        out: Folder for runs and report.html.
+        out: Folder for runs and information_flow.html.
         seed: Draws the samples and the image tokens elsewhere.
         workers: How many workers compute, and where.
         n: The maximum number of samples per data set, drawn with the seed.
@@ -64,7 +64,7 @@ def show(result: KnockoutResult, out: Path) -> None:
     print(*result.sentences(), sep="\n")
     if len(result.failures):
         print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
-    print(f"Report: {result.report(out / 'report.html')}")
+    print(f"Report: {result.report(out / 'information_flow.html')}")
 
 
 if __name__ == "__main__":

@@ -35,9 +35,9 @@ more or less reliably. They show what the analysis does and are no result about 
 
 def main(
     model: str = "organism", data: str = "medical", out: Path = Path("runs"), answers: tuple[Path, ...] = (),
-    simulate: int = 0, n_cases: int = 20, n_duplicates: int = 4, ties: bool = False, seed: int | None = None,
-    draw: int = 0, n_validation: int = 40, workers: WorkerOptions = 1, batch_size: int = 8, device: str = "cpu",
-    dtype: str = "float32",
+    simulate: int = 0, n_cases: int = 20, n_duplicates: int | None = None, ties: bool = False,
+    seed: int | None = None, draw: int = 0, n_validation: int = 40, workers: WorkerOptions = 1,
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Make a reader study, or read what its readers answered.
 
@@ -48,7 +48,7 @@ def main(
         answers: The files that readers saved; then the page and key under `out` are read, and no model is run.
         simulate: So many simulated readers, to try the analysis.
         n_cases: Cases on the page.
-        n_duplicates: Cases shown twice, at most a third.
+        n_duplicates: Cases shown twice, at most a third; by default 4, or a third of fewer than 12 cases.
         ties: Whether readers may say that neither map is better.
         seed: Draws order and sides; leave it out for real readers.
         draw: Draws the samples.
@@ -66,6 +66,7 @@ def main(
     base = LayerSweep(model=spec, data=shown, metrics=("ar",), seed=draw, batch=batch_size)
     validation = named(data, split="validation", n=n_validation, seed=draw)
     samples, maps = maps_at_best_layer(base, validation, lambda study: study.run(out, workers=workers))
+    n_duplicates = min(4, len(samples) // 3) if n_duplicates is None else n_duplicates
     pack = write_pack(samples, maps, page=page, key=key, n_duplicates=n_duplicates, ties=ties, seed=seed)
     print(f"For the readers: {pack.page} ({pack.n_items} items). Keep from them: {pack.key}")
     if simulate:

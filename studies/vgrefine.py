@@ -2,10 +2,12 @@
 
     python studies/vgrefine.py
     python studies/vgrefine.py --model FreedomIntelligence/HuatuoGPT-Vision-7B-hf --device cuda --data FOLDER --tokens 1
+    python studies/vgrefine.py --paper --model MODEL --choose-on COCO_FOLDER --data VGMED_FOLDER
 
 The plain model and the model under VGRefine answer every sample, in two variants: that of the official code and that of
 the paper. HuatuoGPT-Vision-7B uses the published heads and layer. For any other model both are chosen on the validation
-split and reported on the test split. The paper's official code generates exactly one token.
+split and reported on the test split. `--paper` chooses as the paper does: heads by KL on other data (COCO), the layer
+with the lowest KL. The paper's official code generates exactly one token.
 Runs are stored under `--out`, and the same command resumes them; `vgrefine.html` is the result.
 """
 
@@ -18,15 +20,15 @@ from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
-from interp.study import Grid, ModelSpec, Refinement, RefinementResult
-from interp.study.refinement.method_choice import grounding
+from interp.paper_options import HeadChoice, HeadOptions
+from interp.study import Grid, Refinement, RefinementResult
 
 
 def main(
     model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
     workers: WorkerOptions = 1, n: int = 120, n_validation: int = 80, k: int | None = None,
-    layers: tuple[int, ...] = (), metric: str = "kl", tokens: int = 8, batch_size: int = 8, device: str = "cpu",
-    dtype: str = "float32",
+    layers: tuple[int, ...] = (), way: HeadOptions = HeadChoice(), tokens: int = 8,
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Answer with and without VGRefine.
 
@@ -40,19 +42,19 @@ def main(
         n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
         layers: The masked layers; by default the published or the chosen one.
-        metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
+        way: Whether as the paper does, and what heads and layer are chosen on.
         tokens: The maximum number of tokens of an answer.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
-    spec = ModelSpec(model, device=device, dtype=dtype)
-    held_out = sets(data, split="validation", n=n_validation, seed=seed)
+    spec = way.model(model, device=device, dtype=dtype)
+    held_out = way.held_out(data, spec, n=n_validation, seed=seed)
     results = []
     for label, samples in sets(data, n=n, seed=seed, needed=True).items():
         check_answers(label, samples)
         options: dict[str, Any] = {"seed": seed, "batch": batch_size}
-        found = grounding(spec, held_out.get(label), out=out, k=k, metric=metric, workers=workers, **options)
+        found = way.grounding(spec, held_out.get(label), out=out, k=k, workers=workers, **options)
         print(found.said, end="\n\n")
         options |= {"data": samples, "read_layer": found.read_layer}
         study = Refinement(model=spec, max_new_tokens=tokens, **options)

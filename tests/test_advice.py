@@ -426,7 +426,15 @@ def _options_of_scripts() -> set[str]:
     return {name.replace("_", "-") for name in _known(r"(\w+): ", "studies")}
 
 
-FOREIGN = {"max_length", "truncation", "shortest_edge", "attn_implementation", "vision_feature_layer", "one"}
+FOREIGN = {
+    "max_length",
+    "truncation",
+    "shortest_edge",
+    "attn_implementation",
+    "vision_feature_layer",
+    "one",
+    "slake",
+}
 FOREIGN |= {"vision_feature_select_strategy", "conv_bias", "downsample_factor", "use_bidirectional_attention"}
 """Arguments of transformers and names of the examples."""
 

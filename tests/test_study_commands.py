@@ -76,6 +76,7 @@ def test_a_run_is_kept_and_its_page_made_again(capsys: Any, tmp_path: Path) -> N
         ),
         (["run", "layer-sweep", "--set", "colour"], "--set takes NAME=JSON"),
         (["run", "layer-sweep", "--set", "rule=x"], "rule is one of touch"),
+        (["run", "benchmark", "--set", "scorer=magic"], "the scorers by name are strict, huatuo"),
         (["run", "layer-sweep", "--data", "none.csv"], "none.csv"),
         (["run", "sweep"], "layer-sweep"),
         (["report", "nowhere"], "expected the folder of a run or a grid"),

@@ -25,6 +25,7 @@ import interp
 from interp.data_check import inspect
 from interp.data_check.page import write
 from interp.indicators import Attention, AttentionGradient, InputGradient, TokenKnockout
+from interp.methods import Plain, VGRefine
 from interp.report import show_maps
 
 INTO = Path(__file__).parents[1] / "gallery"
@@ -97,7 +98,16 @@ def data_check(out: Path) -> Path:
     )
 
 
-PAGES: dict[str, Callable[[Path], Path]] = {one.__name__: one for one in (report, data_check)}
+def benchmark(out: Path) -> Path:
+    """A table of answers before and after a method that hides most of the image, beside a published table."""
+    hidden = VGRefine(heads=((0, 1), (3, 1), (4, 5)), layers=tuple(range(6)), percentile=90)
+    data = {name: interp.data.bundled(name, split="test", n=48) for name in ("natural", "medical")}
+    study = interp.Benchmark(data=data["natural"], max_new_tokens=4)
+    grid = interp.Grid(study, data=data, method={"Plain": Plain(), "VGRefine": hidden})
+    return grid.run(out, progress=False).report(out / "benchmark.html", beside=["1"])
+
+
+PAGES: dict[str, Callable[[Path], Path]] = {one.__name__: one for one in (report, benchmark, data_check)}
 
 
 def save(shot: bytes, path: Path) -> None:

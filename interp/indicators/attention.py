@@ -28,6 +28,7 @@ __all__ = [
     "Attention",
     "Queries",
     "check_queries",
+    "divisor_queries",
     "mean_over_queries",
     "n_generated_tokens",
     "queries_to_json",
@@ -54,12 +55,15 @@ class Attention:
     - `interp.word("nodule")`: every occurrence of that word, or run of words, in the question.
     - "label": the words of `sample.meta["label"]`, each sample's own, in its question.
     - "answer": the first generated token (greedy), in the step that takes it as input.
+    - "after_image": every prompt row after the last image token, the template's included: the official code's
+      `Q=True`.
 
-    **The divisor is always the generic prompt's last row**, for every choice of queries. A generic prompt has neither
-    the question's words nor the object's, and with one divisor per image, maps of different queries differ only in
-    their own rows. The quotient removes what an image token draws under any prompt (sinks). It does not remove what
+    **The divisor is the generic prompt's last row** for every choice of queries but "after_image". A generic prompt has
+    neither the question's words nor the object's, and with one divisor per image, maps of different queries differ only
+    in their own rows. The quotient removes what an image token draws under any prompt (sinks). It does not remove what
     depends on a token's role in the sentence, except for "last", where both rows have the same role. So compare plain
-    maps too before you say that one kind of text token looks at a box more than another.
+    maps too before you say that one kind of text token looks at a box more than another. With "after_image" the divisor
+    is, as in the official code, the mean over the rows after the image of the generic prompt.
 
     Where both weights are exactly 0, as for tokens outside a sliding window, R is 0 and the token adds no mass. Where
     only the generic weight is 0, or below 1.2e-38, it is replaced by 1.2e-38, so R is finite and very large. Each
@@ -75,7 +79,7 @@ class Attention:
         per_head: A map for every head, (layer, head, token), instead of one per layer, (layer, token).
         layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
             gated DeltaNet layers are refused.
-        queries: "last", "question", "label", "answer" or `interp.word(…)`.
+        queries: "last", "question", "label", "answer", "after_image" or `interp.word(…)`.
 
     Raises:
         PromptError: `relative_to` is not a prompt.
@@ -84,8 +88,8 @@ class Attention:
             have; a prompt without a question, or a question without the word; a sample without a label; an empty
             answer; rows without any attention to the image, as when the question comes before it.
 
-    Source: arXiv 2603.14323. Its code has no guard against zeros; its script divides the mean over all rows after
-    the image by the same mean under the generic prompt where other tokens than the last are read (`Q=True`).
+    Source: arXiv 2603.14323. Its code has no guard against zeros. `queries="after_image"` is what it computes with
+    `Q=True`.
     """
 
     relative_to: Prompt | None = None
@@ -172,17 +176,17 @@ class Attention:
         )
 
     def _against(self, mllm: Mllm, samples: Chosen, prompt: Prompt, generic: Prompt) -> Maps:
-        """The maps of `prompt` divided by those of the last row of `generic`."""
+        """The maps of `prompt` divided by those of the last row of `generic`, or of its rows after the image."""
         shared = None
         if _share_image(prompt, generic) and not isinstance(samples, Prefix):
             shared = mllm.prefix(samples, prompt=prompt)
         run = samples if shared is None else shared
         question = self._trace(mllm, run, prompt, self.queries)
-        reference = self._trace(mllm, run, generic, "last")
+        reference = self._trace(mllm, run, generic, divisor_queries(self.queries))
         cost = question.cost + reference.cost
         cost = cost if shared is None else shared.cost + cost
         maps = Maps(self._maps(question, samples), question.tokens, cost, question.logits)
-        below = [_last_row(one.rows) for one in reference]
+        below = [_row_values(one.rows) for one in reference]
         if mllm.maps == "composed":
             pairs = zip(reference, below, strict=True)
             rows = tuple(relabelled(one.rows, row, without="query") for one, row in pairs)
@@ -220,11 +224,6 @@ def relative(
     return quotient.astype(np.float32), int(nothing.sum()), int(floored.sum())
 
 
-def _last_row(rows: xr.DataArray) -> np.ndarray:
-    """The values of the only query's row, tokens last."""
-    return rows.values.take(0, axis=rows.dims.index("query"))
-
-
 def _relative(question: xr.DataArray, generic: np.ndarray) -> xr.DataArray:
     if question.shape != generic.shape:
         raise MapError(
@@ -243,7 +242,7 @@ def _share_image(first: Prompt, second: Prompt) -> bool:
     return first.image_first and second.image_first and first.system == second.system
 
 
-QUERY_NAMES = ("last", "question", "label", "answer")
+QUERY_NAMES = ("last", "question", "label", "answer", "after_image")
 Queries: TypeAlias = str | Word
 
 
@@ -264,6 +263,11 @@ def site_queries(queries: Queries) -> Queries:
     return (
         {"label": "question", "answer": "last"}.get(queries, queries) if isinstance(queries, str) else queries
     )
+
+
+def divisor_queries(queries: Queries) -> Queries:
+    """The rows of the generic prompt in a quotient: its last, or all after the image where the prompt's are those."""
+    return queries if queries == "after_image" else "last"
 
 
 def n_generated_tokens(queries: Queries) -> int:
@@ -299,11 +303,20 @@ def mean_over_queries(trace: SampleTrace, sample: Sample, queries: Queries) -> x
             f"the rows of queries={queries!r} give the image of sample {sample.id} no attention at any layer. "
             "Text before the image does not see it: use a Prompt with image_first=True, or queries='last'."
         )
-    return relabelled(rows, _last_row(rows), without="query") if rows.sizes["query"] == 1 else _mean(rows)
+    return _row(rows)
 
 
-def _mean(rows: xr.DataArray) -> xr.DataArray:
-    return rows.mean("query", dtype=np.float64, keep_attrs=True).astype(np.float32)
+def _row(rows: xr.DataArray) -> xr.DataArray:
+    """The only row, or the mean over several."""
+    return relabelled(rows, _row_values(rows), without="query")
+
+
+def _row_values(rows: xr.DataArray) -> np.ndarray:
+    """The values of the only row, or of the mean over several, tokens last."""
+    axis = rows.dims.index("query")
+    if rows.sizes["query"] == 1:
+        return rows.values.take(0, axis=axis)
+    return rows.values.mean(axis=axis, dtype=np.float64).astype(np.float32)
 
 
 def _label(sample: Sample) -> str:

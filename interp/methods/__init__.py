@@ -10,7 +10,7 @@ from interp.methods.plain import Plain
 from interp.methods.published_layers import scaled_layers
 from interp.methods.scalingvis import AdaptVis, ScalingVis
 from interp.methods.vcd import VCD
-from interp.methods.vgrefine import HeadMaps, Triage, VGRefine, kept_tokens
+from interp.methods.vgrefine import HeadMaps, Triage, VGRefine, above_magnitude, kept_tokens
 from interp.methods.vicrop import Crop, ViCrop
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Triage",
     "VGRefine",
     "ViCrop",
+    "above_magnitude",
     "kept_tokens",
     "scaled_layers",
 ]

@@ -39,12 +39,15 @@ __all__ = [
     "Reference",
     "Settings",
     "Triage",
+    "TriageQueries",
     "VGRefine",
+    "above_magnitude",
     "kept_tokens",
     "measure_heads",
 ]
 
 Reference = Literal["layer-mean", "per-head", "none"]
+TriageQueries = Literal["last", "after_image"]
 
 
 class Triage(NamedTuple):
@@ -84,13 +87,40 @@ def kept_tokens(values: Float[np.ndarray, " token"], percentile: float) -> Bool[
     [False, False, True, True]
     """
     percentile = check_number("percentile", percentile, low=0.0, high=100.0, error=MethodError)
+    values = _finite(values)
+    return values >= np.percentile(values, percentile)
+
+
+def above_magnitude(values: Float[np.ndarray, " token"], threshold: float) -> Bool[np.ndarray, " token"]:
+    """True where a map, scaled so that its minimum is 0 and its maximum 1, is not strictly below a threshold.
+
+    The scaled map is (v − min v) / (max v − min v). The maximum is always kept; threshold 0 keeps all tokens, and so
+    does every threshold on a map with equal values everywhere, which cannot be scaled.
+
+    Raises:
+        MapError: As `kept_tokens`.
+        MethodError: A threshold outside [0, 1].
+
+    Source: the official code of arXiv 2603.14323 (`magnitude_threshold`).
+
+    >>> above_magnitude(np.array([1.0, 2.0, 3.0, 5.0]), 0.5).tolist()
+    [False, False, True, True]
+    """
+    threshold = check_number("magnitude_threshold", threshold, low=0.0, high=1.0, error=MethodError)
+    values = _finite(values)
+    low, high = values.min(), values.max()
+    return np.ones(values.shape, bool) if low == high else (values - low) / (high - low) >= threshold
+
+
+def _finite(values: Any) -> Float[np.ndarray, " token"]:
+    """The values of a map, checked."""
     values = real_numbers(values, "a map is finite values over the image tokens, shape (token,)", MapError)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise MapError(
             f"a map is finite values over the image tokens, shape (token,); got shape {values.shape} with "
             f"{int((~np.isfinite(values)).sum())} values that are not finite."
         )
-    return values >= np.percentile(values, percentile)
+    return values
 
 
 def measure_heads(
@@ -102,22 +132,24 @@ def measure_heads(
     generic: Prompt,
     reference: Reference,
     epsilon: float,
+    queries: TriageQueries = "last",
 ) -> HeadMaps:
-    """Each chosen head's last-row attention to the image, divided by that of the generic prompt plus epsilon.
+    """Each chosen head's attention to the image, divided by that of the generic prompt plus epsilon.
 
-    The generic prompt's attention is the mean over all heads of the layer ("layer-mean") or the head's own
-    ("per-head"). With "none" there is neither a division nor a pass of the generic prompt.
+    Both are of the prompt's last row, or means over all rows after the image. The generic prompt's attention is the
+    mean over all heads of the layer ("layer-mean") or the head's own ("per-head"). With "none" there is neither a
+    division nor a pass of the generic prompt.
     """
     mllm.decoder.softmax(Site(heads=list(pairs)), "VGRefine")
-    heads = Rows(Site(heads=list(pairs), queries="last", keys="image"))
+    heads = Rows(Site(heads=list(pairs), queries=queries, keys="image"))
     question = mllm.trace(run, prompt=prompt, reads=[heads])
-    weights = [one.rows.values[:, 0].astype(np.float64) for one in question]
+    weights = [one.rows.values.astype(np.float64).mean(axis=1) for one in question]
     if reference == "none":
         return HeadMaps(tuple(weights), question.cost)
     layers = sorted({layer for layer, _ in pairs})
-    means = Rows(Site(layers=layers, queries="last", keys="image"), reduce="head")
+    means = Rows(Site(layers=layers, queries=queries, keys="image"), reduce="head")
     other = mllm.trace(run, prompt=generic, reads=[means if reference == "layer-mean" else heads])
-    rows = [one.rows.values[:, 0].astype(np.float64) for one in other]
+    rows = [one.rows.values.astype(np.float64).mean(axis=1) for one in other]
     if reference == "layer-mean":
         rows = [one[[layers.index(layer) for layer, _ in pairs]] for one in rows]
     quotients = (w / (g + epsilon) for w, g in zip(weights, rows, strict=True))
@@ -133,7 +165,8 @@ class Settings:
     """The settings in which the paper and its code differ, or that one of them leaves open.
 
     Attributes:
-        percentile: Tokens strictly below this percentile of the map are hidden. In [0, 100].
+        percentile: Tokens strictly below this percentile of the map are hidden. In [0, 100]; None where a magnitude
+            decides.
         mode: How tokens are hidden: "renormalise" (−∞ before the softmax) or "zero" (after it).
         reference: The divisor of a head's attention, from the generic prompt: the mean over the heads of its layer
             ("layer-mean"), the head's own attention ("per-head"), or no divisor ("none").
@@ -141,7 +174,7 @@ class Settings:
         steps: The passes in which tokens are hidden.
     """
 
-    percentile: float
+    percentile: float | None
     mode: Literal["renormalise", "zero"]
     reference: Reference
     queries: Selector | tuple[Selector, ...] = "after_image"
@@ -190,6 +223,9 @@ class VGRefine:
     The paper names question tokens. It does not say whether the instruction after the question or the last prompt
     token, which predicts the answer, belong to them; here they do not. A question before the image never sees it.
 
+    Two options of the code are in neither variant: `magnitude_threshold` in the place of the percentile, and
+    `triage_queries="after_image"` (`Q=True`), with which A(q) and g are means over every row after the image.
+
     Where g is 0 and A is not, m is A/ε, a huge value that dominates the mean. Where both are 0, as outside a sliding
     window, m is 0.
 
@@ -210,9 +246,13 @@ class VGRefine:
         steps: The passes in which tokens are hidden, "prefill", "decode" or "all".
         generic: The generic prompt; the code's is GENERIC_PROMPT.
         epsilon: ε > 0; 1e-10 in the code.
+        magnitude_threshold: In the place of a percentile: tokens are dropped where the map, scaled to [0, 1] by its
+            minimum and maximum, is strictly below it; see `above_magnitude`. In [0, 1]; None for the percentile.
+        triage_queries: The rows that the triage reads, under both prompts: "last", or the mean over all rows
+            "after_image".
 
     Raises:
-        MethodError: A parameter out of its range, or heads that are not pairs.
+        MethodError: A parameter out of its range, both a percentile and a magnitude, or heads that are not pairs.
 
     Source: arXiv 2603.14323 and its official code. The code's answers have exactly one generated token: use
     max_new_tokens=1 to reproduce them.
@@ -228,6 +268,8 @@ class VGRefine:
     steps: Steps | None = None
     generic: Prompt = GENERIC_PROMPT
     epsilon: float = 1e-10
+    magnitude_threshold: float | None = None
+    triage_queries: TriageQueries = "last"
     name: ClassVar[str] = "VGRefine"
 
     def __post_init__(self) -> None:
@@ -243,21 +285,35 @@ class VGRefine:
         if self.queries is not None:
             object.__setattr__(self, "queries", _rows(self.queries))
         found = self.settings
-        check_number("percentile", found.percentile, low=0.0, high=100.0, error=MethodError)
+        self._check_threshold(found)
+        check_one_of("triage_queries", self.triage_queries, get_args(TriageQueries), MethodError)
         check_one_of("mode", found.mode, ("renormalise", "zero"), MethodError)
         check_one_of("steps", found.steps, get_args(Steps), MethodError)
         check_one_of("reference", found.reference, get_args(Reference), MethodError)
         self._knockout((0,), "image")
 
+    def _check_threshold(self, found: Settings) -> None:
+        """Refuse a percentile or a magnitude out of range, and both at once."""
+        if self.magnitude_threshold is None:
+            check_number("percentile", found.percentile, low=0.0, high=100.0, error=MethodError)
+            return
+        if self.percentile is not None:
+            raise MethodError(
+                f"tokens are dropped by a percentile or by a magnitude; got percentile={self.percentile!r} and "
+                f"magnitude_threshold={self.magnitude_threshold!r}. Leave one of them out."
+            )
+        check_number("magnitude_threshold", self.magnitude_threshold, low=0.0, high=1.0, error=MethodError)
+
     @property
     def settings(self) -> Settings:
         """The given parameters, and the variant's settings for those that are None."""
         base = VARIANTS[self.variant]
+        share = base.percentile if self.magnitude_threshold is None else None
         steps = base.steps if self.steps is None else self.steps
         prefill = isinstance(steps, str) and steps == "prefill"
         rows = base.queries if prefill else (cast(Selector, base.queries), "answer")
         return Settings(
-            base.percentile if self.percentile is None else self.percentile,
+            share if self.percentile is None else self.percentile,
             base.mode if self.mode is None else self.mode,
             base.reference if self.reference is None else self.reference,
             rows if self.queries is None else cast(Any, self.queries),
@@ -301,6 +357,7 @@ class VGRefine:
                 generic=self.generic,
                 reference=self.settings.reference,
                 epsilon=self.epsilon,
+                queries=self.triage_queries,
             )
             return HeadMaps(found.maps, paid + found.cost)
 
@@ -397,7 +454,10 @@ class VGRefine:
         return self.edits(mllm, [np.asarray(one.details["kept"], bool) for one in answers])
 
     def to_dict(self) -> dict[str, Any]:
-        """The method as JSON values, with all settings; heads that are a reference as its own `to_dict`."""
+        """The method as JSON values, with all settings; heads that are a reference as its own `to_dict`.
+
+        `magnitude_threshold` and `triage_queries` only where they are not the default.
+        """
         settings = asdict(self.settings)
         settings["queries"] = Site(queries=self.settings.queries).to_dict()["queries"]
         return {
@@ -410,6 +470,8 @@ class VGRefine:
             **settings,
             "generic": self.generic.to_dict(),
             "epsilon": self.epsilon,
+            **({} if self.magnitude_threshold is None else {"magnitude_threshold": self.magnitude_threshold}),
+            **({} if self.triage_queries == "last" else {"triage_queries": self.triage_queries}),
         }
 
     def _named_heads(self) -> Sequence[tuple[int, int]]:
@@ -432,7 +494,9 @@ class VGRefine:
         return [self._judged(real_numbers(one, "a map is numbers (token,)", MapError)) for one in maps]
 
     def _judged(self, values: Float[np.ndarray, " token"]) -> Triage:
-        return Triage(values, kept_tokens(values, self.settings.percentile))
+        if self.magnitude_threshold is not None:
+            return Triage(values, above_magnitude(values, self.magnitude_threshold))
+        return Triage(values, kept_tokens(values, cast(float, self.settings.percentile)))
 
     def _knockout(self, layers: tuple[int, ...], keys: Selector) -> Knockout:
         settings = self.settings

@@ -16,6 +16,7 @@ from interp.stats.intervals import (
 from interp.stats.mcnemar import Flips, flips
 from interp.stats.multiple_testing import holm
 from interp.stats.permutation import PermutationTest, paired_test, unpaired_test
+from interp.stats.stratified_mean import stratified_mean
 from interp.stats.yes_no import yes_no_marks
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "paired_test",
     "per_group",
     "population_note",
+    "stratified_mean",
     "two_way",
     "two_way_share",
     "unpaired",

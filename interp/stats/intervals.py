@@ -94,7 +94,7 @@ def bootstrap(
     low, high = np.nan, np.nan
     if len(sums) > 1:
         means = _resampled_means(sums, counts, n, np.random.default_rng(seed))
-        low, high = _ends(means, level)
+        low, high = interval_ends(means, level)
     return Interval(mean, low, high, int(counts.sum()), len(sums), n_nan)
 
 
@@ -158,7 +158,7 @@ def unpaired(
     if n_groups > 1:
         rng = np.random.default_rng(seed)
         means = [_resampled_means(sums, counts, n, rng) for sums, counts, _ in sides]
-        low, high = _ends(means[0] - means[1], level)
+        low, high = interval_ends(means[0] - means[1], level)
     return Interval(first - second, low, high, n_rows, n_groups, n_nan)
 
 
@@ -210,7 +210,7 @@ def bootstrap_statistic(
     value = float(statistic(*table)) if n_groups else np.nan
     low, high = np.nan, np.nan
     if n_groups > 1:
-        low, high = _ends(_resampled(statistic, table, codes, n, seed), level)
+        low, high = interval_ends(_resampled(statistic, table, codes, n, seed), level)
     return Interval(value, low, high, int(kept.sum()), n_groups, n_nan)
 
 
@@ -338,7 +338,7 @@ def _kept(
     return *group_sums(rows[kept], codes[kept]), int((~kept).sum())
 
 
-def _ends(found: Float[np.ndarray, " resampling"], level: float) -> tuple[float, float]:
+def interval_ends(found: Float[np.ndarray, " resampling"], level: float) -> tuple[float, float]:
     found = found[~np.isnan(found)]
     if not len(found):
         return np.nan, np.nan

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from interp.study.benchmark.paper_tables import PaperTable, paper_table
+from interp.study.benchmark.result import BenchmarkResult
+from interp.study.benchmark.study import Benchmark
 from interp.study.compare import compare, compare_groups
+from interp.study.conventions import PAPER_PIXELS, paper_model
 from interp.study.first_look.look import Look, look
 from interp.study.grid import Grid
 from interp.study.head_attribution.study import HeadAttribution
-from interp.study.head_ranking.head_set import HeadSet, published_heads
+from interp.study.head_ranking.head_set import HeadSet
+from interp.study.head_ranking.published_heads import published_heads
 from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.result import HeadGrid, HeadResult
 from interp.study.head_ranking.study import HeadRanking
@@ -35,6 +40,9 @@ from interp.study.study import Study
 from interp.study.task import StudyTask
 
 __all__ = [
+    "PAPER_PIXELS",
+    "Benchmark",
+    "BenchmarkResult",
     "Cell",
     "Flow",
     "Grid",
@@ -57,6 +65,7 @@ __all__ = [
     "Look",
     "Matched",
     "ModelSpec",
+    "PaperTable",
     "ProbeResult",
     "ProbeSweep",
     "ReasoningSweep",
@@ -75,6 +84,8 @@ __all__ = [
     "lesion_hits",
     "look",
     "matched",
+    "paper_model",
+    "paper_table",
     "published_heads",
     "stratified",
 ]

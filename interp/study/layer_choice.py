@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from interp.data import Samples
 from interp.errors import StudyError
@@ -22,6 +23,7 @@ __all__ = [
     "is_choice",
     "layers_of",
     "metrics_of",
+    "metrics_to_choose_by",
 ]
 
 
@@ -35,6 +37,8 @@ class LayerChoice:
         groups: The groups of the samples it was chosen on.
         split: The split these samples are of, when they say.
         n: How many samples these are; 0 where it is not known.
+        warning: Which models have no layer that beats a uniform map, in a sentence; empty where all have one, or where
+            it is not known: by KL, if "kl_gain" was not measured beside it (`metrics_to_choose_by`).
     """
 
     metric: str
@@ -42,6 +46,7 @@ class LayerChoice:
     groups: frozenset[str]
     split: str | None = None
     n: int = 0
+    warning: str = ""
 
     def held_out(self, result: GridResult) -> bool:
         """Whether no group of the result took part in the choice."""
@@ -62,7 +67,7 @@ class LayerChoice:
             said = f"{best} other samples, which share no group with these."
         else:
             said = f"{best} {self.split} samples that share no group with these."
-        return f"{said} {self.caution}".strip()
+        return " ".join(part for part in (said, self.caution, self.warning) if part)
 
     @property
     def caution(self) -> str:
@@ -94,10 +99,7 @@ def choose_layer(validation: GridResult, metric: str = "ar", *, descriptive: boo
         raise StudyError(f"descriptive is True or False; got {descriptive!r}.")
     check_split((cell.study.data for cell in validation.cells), "the best layer", descriptive=descriptive)
     check_metric(validation, metric)
-    scores = validation.scores
-    own = scores[(scores.control == "boxes") & (scores.metric == metric)]
-    cells = own.groupby([*validation.axes, "layer"]).value.mean().reset_index()
-    means = cells.groupby(["model", "layer"]).value.mean().dropna().reset_index()
+    means = _layer_means(validation, metric)
     if means.empty:
         raise StudyError(f"the metric {metric} is undefined on every sample; see result.failures.")
     sign = 1 if METRICS[metric].better == "higher" else -1
@@ -105,7 +107,51 @@ def choose_layer(validation: GridResult, metric: str = "ar", *, descriptive: boo
     layers = dict(zip(best.model, best.layer.astype(int), strict=True))
     splits = {cell.study.data.split for cell in validation.cells} - {None}
     said = " + ".join(sorted(map(str, splits))) or None
-    return LayerChoice(metric, layers, validation.groups, said, validation.n_samples)
+    warning = _none_beats_uniform(validation, metric)
+    return LayerChoice(metric, layers, validation.groups, said, validation.n_samples, warning)
+
+
+def _layer_means(result: GridResult, metric: str) -> pd.DataFrame:
+    """The mean per model and layer, every cell counting the same; layers without one are left out."""
+    scores = result.scores
+    own = scores[(scores.control == "boxes") & (scores.metric == metric)]
+    cells = own.groupby([*result.axes, "layer"]).value.mean().reset_index()
+    return cells.groupby(["model", "layer"]).value.mean().dropna().reset_index()
+
+
+BESIDE = {"kl": "kl_gain"}
+"""Metric whose score of a uniform map depends on the boxes → the metric that compares with that score."""
+
+
+def metrics_to_choose_by(metric: str) -> tuple[str, ...]:
+    """The metrics to measure for `choose_layer(…, metric)`: with KL its gain too, which says what beats a uniform map.
+
+    >>> metrics_to_choose_by("kl"), metrics_to_choose_by("ar")
+    (('kl', 'kl_gain'), ('ar',))
+    """
+    return (metric, *([BESIDE[metric]] if metric in BESIDE else []))
+
+
+def _none_beats_uniform(result: GridResult, metric: str) -> str:
+    """A sentence that names the models of which no layer's mean is better than a uniform map's; empty without one.
+
+    By KL a uniform map's score depends on the boxes' sizes, so the gain over it is compared, if it was measured. Empty
+    too for a metric, such as JS, of which nothing says what a uniform map scores.
+    """
+    judge = BESIDE.get(metric, metric)
+    chance = METRICS[judge].chance_value
+    if chance is None or judge not in metrics_of(result):
+        return ""
+    sign = 1 if METRICS[judge].better == "higher" else -1
+    means = _layer_means(result, judge)
+    best = (sign * (means.value - chance)).groupby(means.model).max()
+    bad = [str(model) for model, gain in best.items() if gain <= 0]
+    if not bad:
+        return ""
+    return (
+        f"{', '.join(bad)}: by {METRICS[judge].label} no layer is better than a uniform map, so the chosen layer is "
+        "the least bad, not one that looks at the boxes."
+    )
 
 
 def is_choice(value: Any) -> None:

@@ -118,7 +118,8 @@ class _Settings(dict[str, Any]):
             StudyError: No settings, or values that JSON cannot hold.
         """
         try:
-            text = json.dumps(value, sort_keys=True, allow_nan=False)
+            plain = dict(value) if isinstance(value, Mapping) else value
+            text = json.dumps(plain, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise StudyError(
                 f"{name} of a ModelSpec is a text or a dict of what JSON can hold, so that other processes can open "

@@ -31,6 +31,7 @@ from interp.run.task import failure
 from interp.study.baselines import partners
 from interp.study.model_spec import ModelSpec, model_provenance, open_model
 from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Trace
+from interp.tracing.answers_only_mllm import AnsweringMllm
 from interp.tracing.parameters.fingerprint import fingerprint
 from interp.tracing.reads import Read
 from interp.tracing.reasoning.thoughts import leaves_open, marks
@@ -383,9 +384,9 @@ class StudyTask(ABC):
         return Outcome({**rows, FAILURES: [*failures, *rows[FAILURES]]}, outcome.cost)
 
     def thinks(self, index: int) -> bool:
-        """Whether a thought follows a sample's prompt, or may."""
+        """Whether a thought follows a sample's prompt, or may; not asked of a model that only answers."""
         mllm, prompt = self.mllm, self.study.prompt
-        if not isinstance(mllm, Mllm) or marks(mllm.processor) is None:
+        if not isinstance(mllm, Mllm) or isinstance(mllm, AnsweringMllm) or marks(mllm.processor) is None:
             return False
         return leaves_open(mllm.encoder.text(self.study.data[index], prompt), prompt, mllm.processor)
 
@@ -405,7 +406,7 @@ class StudyTask(ABC):
         Each of them has a processor of its own: tokenizers refuse to be used by two threads at once.
         """
         mllm, data, prompt = self.mllm, self.study.data, self.study.prompt
-        if not isinstance(mllm, Mllm):
+        if not isinstance(mllm, Mllm) or isinstance(mllm, AnsweringMllm):
             return lambda indices: None
         self._ahead = threads + 1
         encoders: SimpleQueue[Any] = SimpleQueue()

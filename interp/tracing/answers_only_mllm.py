@@ -64,6 +64,12 @@ class Untapped(Installation):
             raise AttributeError(name)
         self.__dict__["adapter"].refuse()
 
+    @property
+    def implementation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The attention implementation that its text model is configured with; "" where it says none."""
+        config = self.hf.config.get_text_config(decoder=True)
+        return str(getattr(config, "_attn_implementation", None) or "")
+
     def need_weights(self) -> None:
         """Refuse what works on the modules themselves."""
         self.adapter.refuse("taps and TransformerLens")
@@ -99,6 +105,11 @@ class AnsweringMllm(Mllm):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.hf).__name__}, answers only, {self.dtype}, {self.device})"
+
+    @property
+    def layer_devices(self) -> tuple[torch.device, ...]:
+        """Where the model runs: its layers are not looked for."""
+        return (self.device,)
 
     @property
     def n_layers(self) -> int:

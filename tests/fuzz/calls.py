@@ -256,6 +256,11 @@ def _statistics() -> list[Call]:
     mean = given(statistic=np.mean, columns=[VALUES], groups=GROUPS, n=20)
     return [
         Call("bootstrap", stats.bootstrap, given(values=VALUES, groups=GROUPS)),
+        Call(
+            "stratified_mean",
+            stats.stratified_mean,
+            given(values=[1.0, 0.0], strata=["a", "b"], groups=["x", "y"]),
+        ),
         Call("bootstrap_statistic", stats.bootstrap_statistic, mean, called_back("statistic")),
         Call("paired", stats.paired, two),
         Call("unpaired", stats.unpaired, apart),
@@ -314,6 +319,7 @@ def _methods() -> list[Call]:
         Call("CCD", methods.CCD, given(findings={"a": {"nodule": 0.5}})),
         Call("indicator_named", indicators.indicator_named, given(name="attention")),
         Call("kept_tokens", methods.kept_tokens, given(values=MAP, percentile=50.0)),
+        Call("above_magnitude", methods.above_magnitude, given(values=MAP, threshold=0.5)),
         Call("scaled_layers", methods.scaled_layers, given(published=range(2, 4), depth=8, n_layers=4)),
     ]
 
@@ -330,6 +336,7 @@ def _studies() -> list[Call]:
         Call("HeadSet.of", study.HeadSet.of, given(pairs=[(0, 1)])),
         Call("published_heads", study.published_heads, given(name="huatuogpt-vision-7b")),
         Call("Grid", study.Grid, given(base=k, seed=[0, 1], metrics=["ar"])),
+        Call("paper_table", study.paper_table, given(name="1")),
         Call("Flow", study.Flow, given(keys="image", queries="last")),
         Call("ModelSpec", study.ModelSpec, given(id="organism")),
         Call("KnockoutSweep.windows", study.KnockoutSweep(data=own).windows, given(n_layers=6)),
@@ -347,6 +354,7 @@ STUDIES: tuple[Any, ...] = (
     study.ReasoningSweep,
     study.Refinement,
     study.IndicatorComparison,
+    study.Benchmark,
 )
 
 
@@ -517,6 +525,10 @@ ELSE = (
     "faithfulness",
     "localisation",
     "n_beating_even",
+    "by",
+    "averages",
+    "flips",
+    "rows",
 )
 
 
@@ -526,7 +538,10 @@ def result_calls(kind: int) -> list[Call]:
     name = type(found).__name__
     own = {
         "metric": "ar", "layer": 2, "k": 2, "measure": "auroc", "path": folder() / "tried" / "page.html",
+        "key": "kind",
     }  # fmt: skip
+    if isinstance(found, study.BenchmarkResult):
+        own["measure"] = "strict"
     calls = []
     for method in (*REPORTED, *ELSE):
         function = getattr(found, method, None)

@@ -47,6 +47,7 @@ def check_question(value: tuple[str, str, bool, str | None]) -> None:
 # ---- studies --------------------------------------------------------------------------------------------------------
 
 FIELDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "Benchmark": (study.Benchmark, {"max_new_tokens": 2, "edits": [], "seed": 0, "batch": 2}),
     "LayerSweep": (study.LayerSweep, {"metrics": ["ar"], "rule": "touch", "seed": 1, "batch": 2}),
     "HeadRanking": (study.HeadRanking, {"metric": "kl", "split": "validation", "rule": "touch", "batch": 2}),
     "HeadAttribution": (study.HeadAttribution, {"target": "greedy", "seed": 0, "batch": 2}),

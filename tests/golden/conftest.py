@@ -93,3 +93,9 @@ def methods(run: Run) -> Any:
 def comparison(run: Run) -> Any:
     """A comparison of indicators."""
     return run(examples.comparison())
+
+
+@pytest.fixture(scope="session")
+def benchmark(run: Run) -> Any:
+    """Marks of answers under a method."""
+    return run(examples.benchmark())

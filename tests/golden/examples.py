@@ -9,7 +9,9 @@ from interp.data import Samples, bundled
 from interp.indicators import Attention, CentrePrior, HideTokens, RandomMap, ReplaceEmbeddings, TokenKnockout
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target
 from interp.methods import Plain, ScalingVis, VGRefine
+from interp.metrics.scorers import OpenRecall, Strict
 from interp.study import (
+    Benchmark,
     Grid,
     HeadAttribution,
     HeadRanking,
@@ -19,7 +21,7 @@ from interp.study import (
     LensSweep,
     Refinement,
 )
-from interp.tracing import Knockout, Site
+from interp.tracing import Decoding, Knockout, Site
 
 N_NATURAL = 20
 """Groups enough for intervals; the medical samples are of three volumes, too few."""
@@ -120,6 +122,14 @@ def methods() -> Grid:
     return Grid(refinement(), data=both(), method=listed)
 
 
+def benchmark() -> Grid:
+    """Marks of answers over both kinds of data, two scorers."""
+    listed = {"Plain": Plain(), "VGRefine": VGRefine(heads=HEADS, layers=ALL, percentile=90)}
+    scorer = (Strict(), OpenRecall())
+    study = Benchmark(data=natural(), scorer=scorer, max_new_tokens=3, seed=1, batch=10)
+    return Grid(study, data=both(), method=listed)
+
+
 def parameters() -> Grid:
     """One method over two parameters."""
     listed = {
@@ -160,6 +170,10 @@ def described() -> dict[str, Any]:
     few = Samples(natural()[:3], "natural")
     edits = (Knockout(Site(layers=[1, 2], heads=[0, 3], queries="last", keys="image"), mode="zero"),)
     return {
+        "benchmark": Benchmark(
+            data=few, edits=edits, scorer=(OpenRecall(clean=True), Strict(extract="first_word")), max_new_tokens=2,
+            decoding=Decoding(temperature=0.5, top_k=3), prompt=SHORT, seed=3, batch=2,
+        ),
         "layer_sweep": LayerSweep(
             data=few, indicator=Attention(), metrics=("js", "auroc"), prompt=SHORT, edits=edits,
             rule="center", seed=5, batch=3,

@@ -57,6 +57,11 @@ def frames(results: dict[str, Any]) -> dict[str, pd.DataFrame]:
     found["refinement-frame"] = refinement.frame
     found["refinement-summary"] = refinement.summary()
     found["refinement-compare"] = refinement.compare()
+    benchmark = results["benchmark"]
+    found["benchmark-rows"] = benchmark.rows("modality")
+    found["benchmark-averages"] = benchmark.averages(measure="recall")
+    found["benchmark-summary"] = benchmark.summary()
+    found["benchmark-by"] = benchmark.by("modality")
     return {name: frame.drop(columns=[c for c in UNSTABLE if c in frame]) for name, frame in found.items()}
 
 
@@ -125,4 +130,5 @@ def results(run: Any) -> dict[str, Any]:
         "knockout_sweep": run(examples.knockout()),
         "indicator_comparison": run(examples.comparison()),
         "refinement": run(examples.methods()),
+        "benchmark": run(examples.benchmark()),
     }

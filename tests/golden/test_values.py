@@ -21,6 +21,7 @@ def results(
     knockout: Any,
     comparison: Any,
     methods: Any,
+    benchmark: Any,
 ) -> dict[str, Any]:
     """Each study's result."""
     return {
@@ -31,6 +32,7 @@ def results(
         "knockout_sweep": knockout,
         "indicator_comparison": comparison,
         "refinement": methods,
+        "benchmark": benchmark,
     }
 
 

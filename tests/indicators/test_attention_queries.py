@@ -88,6 +88,27 @@ def test_maps_are_the_mean_of_eagers_rows(mllm, eager, queries):
         np.testing.assert_array_equal(relative[i].position, relative.tokens[i].image)
 
 
+def test_after_image_is_a_mean_over_rows_of_both_prompts(mllm, eager):
+    """The official code's Q=True: question and generic alike, the template's rows included."""
+    samples = tiny.samples()
+    plain = Attention(queries="after_image")(mllm, samples)
+    relative = Attention(GENERIC_PROMPT, queries="after_image")(mllm, samples)
+    heads = Attention(GENERIC_PROMPT, per_head=True, queries="after_image")(mllm, samples)
+    for i, sample in enumerate(samples):
+        rows, generic = (
+            attention(eager, inputs)[0][:, :, after_image(inputs)].mean(axis=2)
+            for inputs in (inputs_of(sample, sample.question + SHORT), inputs_of(sample, GENERIC))
+        )
+        np.testing.assert_allclose(plain[i], rows.mean(1), rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(relative[i], rows.mean(1) / generic.mean(1), rtol=1e-5)
+        np.testing.assert_allclose(heads[i], rows / generic, rtol=1e-5)
+
+
+def after_image(inputs: dict) -> np.ndarray:
+    ids = inputs["input_ids"][0].numpy()
+    return np.arange(np.flatnonzero(ids == tiny.IMAGE_TOKEN)[-1] + 1, len(ids))
+
+
 def test_a_word_is_its_own_rows_in_every_sample(mllm, eager):
     samples = tiny.samples()[1:]
     maps = Attention(queries=word("LUNG"))(mllm, samples)
@@ -112,7 +133,7 @@ def test_the_answers_row_is_the_first_generated_tokens(mllm, eager):
         np.testing.assert_allclose(maps.logits[i], last.logits[i], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("queries", ["question", "label", "answer"])
+@pytest.mark.parametrize("queries", ["question", "label", "answer", "after_image"])
 def test_a_map_depends_neither_on_its_batch_nor_on_a_prefix(mllm, queries):
     samples = labelled()
     indicator = Attention(GENERIC_PROMPT, queries=queries)
@@ -127,8 +148,10 @@ def test_a_map_depends_neither_on_its_batch_nor_on_a_prefix(mllm, queries):
 def test_the_default_keeps_its_json_and_so_its_hash():
     assert "queries" not in Attention(GENERIC_PROMPT).to_dict()
     assert Attention(queries="last") == Attention()
-    named = {Attention(queries=q).to_dict().get("queries") for q in ("last", "question", "label", "answer")}
-    assert named == {None, "question", "label", "answer"}
+    named = {
+        Attention(queries=q).to_dict().get("queries") for q in ("last", "label", "answer", "after_image")
+    }
+    assert named == {None, "label", "answer", "after_image"}
     lung = Attention(queries=word("left lung"))
     assert json.loads(json.dumps(lung.to_dict()))["queries"] == {"word": "left lung"}
     assert hash(lung) == hash(Attention(queries=word("left lung")))
@@ -137,7 +160,8 @@ def test_the_default_keeps_its_json_and_so_its_hash():
 @pytest.mark.usefixtures("unchecked")
 def test_queries_that_make_no_sense_are_refused(mllm):
     with pytest.raises(
-        SiteError, match=r"one of 'last', 'question', 'label', 'answer', or interp.word\(…\); got 'all'"
+        SiteError,
+        match=r"one of 'last', 'question', 'label', 'answer', 'after_image', or interp.word\(…\); got 'all'",
     ):
         Attention(queries="all")
     with pytest.raises(SiteError, match=r"got \['last', 'question'\]"):

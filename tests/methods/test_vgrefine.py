@@ -96,6 +96,35 @@ def test_without_a_reference_the_map_is_the_mean_attention(mllm, eager):
     assert found.cost.forwards == 2  # image, question
 
 
+def test_the_triage_may_read_every_row_after_the_image(mllm, eager):
+    """The official code's Q=True with its magnitude threshold, from eager's raw attention."""
+    samples = tiny.samples()
+    method = replace(CODE, triage_queries="after_image", magnitude_threshold=0.4)
+    per_head = replace(method, reference="per-head")
+    for i, (found, kept) in enumerate(method.triage(mllm, samples)):
+        asked, generic = (
+            after_image_rows(eager, mllm, samples[i], p) for p in (PAPER_PROMPT, GENERIC_PROMPT)
+        )
+        quotients = [asked[layer, head] / (generic[layer].mean(axis=0) + 1e-10) for layer, head in HEADS]
+        expected = np.mean(quotients, axis=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        scaled = (expected - expected.min()) / (expected.max() - expected.min())
+        np.testing.assert_array_equal(kept, ~(scaled < 0.4))
+        own = [asked[layer, head] / (generic[layer, head] + 1e-10) for layer, head in HEADS]
+        np.testing.assert_allclose(per_head.head_maps(mllm, [samples[i]]).maps[0], own, rtol=1e-5)
+    answered = method.answer(mllm, samples[:1], max_new_tokens=1)[0]
+    np.testing.assert_array_equal(answered.details["kept"], method.triage(mllm, samples[:1])[0].kept)
+
+
+def after_image_rows(eager, mllm: Mllm, sample, prompt: Prompt) -> np.ndarray:
+    """(layer, head, image token): eager's mean over the rows after the last image token, float64."""
+    inputs = mllm.encode([sample], prompt).inputs
+    with torch.no_grad():
+        attentions = torch.stack(eager(**inputs, output_attentions=True).attentions)[:, 0].double().numpy()
+    image = image_columns(inputs)
+    return attentions[:, :, image[-1] + 1 :][..., image].mean(axis=2)
+
+
 @pytest.mark.parametrize("method", [CODE, PAPER], ids=["code", "paper"])
 def test_the_answers_are_those_of_an_eager_model_under_the_mask(mllm, eager, method):
     samples = tiny.samples()
@@ -272,6 +301,9 @@ def test_it_is_a_method_and_a_value():
         "generic": GENERIC_PROMPT.to_dict(),
         "epsilon": 1e-10,
     }
+    magnitude = VGRefine(HEADS, magnitude_threshold=0.3, triage_queries="after_image").to_dict()
+    assert (magnitude["percentile"], magnitude["magnitude_threshold"]) == (None, 0.3)
+    assert magnitude["triage_queries"] == "after_image"
 
 
 @pytest.mark.parametrize(
@@ -283,6 +315,15 @@ def test_it_is_a_method_and_a_value():
         ({"variant": "ours"}, "variant is 'code' or 'paper'; got 'ours'"),
         ({"percentile": 120}, "percentile is a finite number of at least 0 and at most 100; got 120"),
         ({"percentile": float("nan")}, "percentile is a finite number"),
+        (
+            {"magnitude_threshold": 80},
+            "magnitude_threshold is a finite number of at least 0 and at most 1; got 80",
+        ),
+        (
+            {"magnitude_threshold": 0.5, "percentile": 50},
+            "by a percentile or by a magnitude; got percentile=50 and magnitude_threshold=0.5. Leave one",
+        ),
+        ({"triage_queries": "all"}, "triage_queries is 'last' or 'after_image'; got 'all'"),
         ({"mode": "drop"}, "mode is 'renormalise' or 'zero'; got 'drop'"),
         ({"reference": "mean"}, "reference is 'layer-mean' or 'per-head' or 'none'; got 'mean'"),
         ({"steps": "never"}, "steps is 'prefill' or 'decode' or 'all'; got 'never'"),

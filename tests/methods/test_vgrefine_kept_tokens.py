@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from interp.errors import MapError
-from interp.methods import kept_tokens
+from interp.errors import MapError, MethodError
+from interp.methods import above_magnitude, kept_tokens
 
 
 def by_hand(values: list[float], percentile: float) -> list[bool]:
@@ -51,3 +51,27 @@ def test_the_scale_of_a_map_does_not_matter(scale):
 def test_other_maps_are_refused(unchecked, values):
     with pytest.raises(MapError, match=r"finite values over the image tokens, shape \(token,\); got shape"):
         kept_tokens(values, 80)
+    with pytest.raises(MapError, match=r"finite values over the image tokens, shape \(token,\); got shape"):
+        above_magnitude(values, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "threshold", "kept"),
+    [
+        ([4.0, 2.0, 3.0, 6.0], 0.5, [1, 0, 0, 1]),  # scaled 0.5, 0, 0.25, 1: equal to the threshold stays
+        ([4.0, 2.0, 3.0, 6.0], 0.0, [1, 1, 1, 1]),
+        ([4.0, 2.0, 3.0, 6.0], 1.0, [0, 0, 0, 1]),
+        ([2.0, 2.0, 2.0], 0.9, [1, 1, 1]),  # nothing to scale by
+        ([0.0], 1.0, [1]),
+    ],
+)
+def test_a_magnitude_is_on_the_map_scaled_to_0_and_1(values, threshold, kept):
+    assert above_magnitude(np.array(values), threshold).tolist() == [bool(one) for one in kept]
+    assert above_magnitude(np.array(values) * 2.0**-40, threshold).tolist() == [bool(one) for one in kept]
+
+
+def test_a_magnitude_outside_0_and_1_is_refused(unchecked):
+    with pytest.raises(
+        MethodError, match="magnitude_threshold is a finite number of at least 0 and at most 1; got 80"
+    ):
+        above_magnitude(np.arange(3.0), 80)

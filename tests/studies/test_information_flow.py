@@ -32,7 +32,7 @@ def test_it_prints_what_knockouts_give_and_leaves_a_page(
     row = next(line for line in table.splitlines() if re.match(r"│ +0–1 │", line))
     assert row.split("│")[4].strip() == f"{np.mean(changes):.1f}".replace("-", "−")
     assert "organism · medical: change of accuracy" in said
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "information_flow.html").read_text()
     assert "model organism" in page
     assert "elsewhere→after_image" in page
     assert "Does it depend on the data?" in page
@@ -44,4 +44,4 @@ def test_one_data_set_heads_and_flows_of_ones_own(tmp_path: Path, capsys: pytest
     )
     said = capsys.readouterr().out
     assert re.search(r"question→last: lowest at layer 0, head \d, p −", said)
-    assert "Does it depend" not in (tmp_path / "report.html").read_text()
+    assert "Does it depend" not in (tmp_path / "information_flow.html").read_text()

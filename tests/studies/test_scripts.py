@@ -20,6 +20,7 @@ from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.inputs.sample import Sample
 from interp.metrics import attention_ratio
+from interp.paper_options import PaperChoice
 from interp.tracing import load
 from tests.studies.scripts import STUDIES, script
 
@@ -72,9 +73,9 @@ def test_figure_l_compares_each_kind_with_the_last_token(
     script("figL_text_tokens").main(data=("natural",), out=tmp_path, n=3, n_validation=2)
     said = capsys.readouterr().out
     page = html.unescape((tmp_path / "figL.html").read_text())
-    for kind in ("last token", "question's words", "object's word", "first answer token"):
+    for kind in ("last token", "question's words", "object's word", "first answer token", "every row after"):
         assert kind in page
-    assert said.count("minus last") == 6  # three kinds, relative and plain
+    assert said.count("minus last") == 8  # four kinds, relative and plain
     assert "None: every sample was measured." in page
     assert "Only 3 groups" in page
     mllm, ratios = load("organism"), []
@@ -89,9 +90,11 @@ def test_figure_l_compares_each_kind_with_the_last_token(
 def test_figure_l_leaves_out_object_words_nobody_names(vgmed: Path) -> None:
     answerable: Any = script("figL_text_tokens").answerable
     named_objects = named("natural", n=2)
-    assert list(answerable({"a": named_objects}).values()) == ["last", "question", "label", "answer"]
+    every = ["last", "question", "label", "answer", "after_image"]
+    assert list(answerable({"a": named_objects}).values()) == every
     unnamed = named(str(vgmed), n=2)
-    assert list(answerable({"a": named_objects, "b": unnamed}).values()) == ["last", "question", "answer"]
+    every.remove("label")
+    assert list(answerable({"a": named_objects, "b": unnamed}).values()) == every
 
 
 @pytest.mark.slow
@@ -131,9 +134,19 @@ def test_figure_3_is_one_grid_of_models_data_and_kinds(
     assert "best mean attention ratio on validation" in said
     assert "attention ratio (higher is better)" in said
     assert "on validation samples that share no group with these" in said
-    assert f"Report: {tmp_path / 'report.html'}" in said
-    report = html.unescape((tmp_path / "report.html").read_text())
+    assert f"Report: {tmp_path / 'fig3.html'}" in said
+    report = html.unescape((tmp_path / "fig3.html").read_text())
     assert all(label in report for label in labels)
+
+
+def test_figure_3_in_the_papers_way_draws_kl_itself(vgmed: Path, tmp_path: Path) -> None:
+    script("fig3_layer_sweep").main(data=(str(vgmed),), out=tmp_path, n=4, way=PaperChoice(paper=True))
+    runs = [json.loads(file.read_text()) for file in tmp_path.glob("layer-sweep-*/study.json")]
+    assert {(tuple(run["metrics"]), run["rule"]) for run in runs} == {
+        (("ar", "kl", "js", "kl_gain"), "stretch")
+    }
+    report = html.unescape((tmp_path / "fig3.html").read_text())
+    assert "the best mean KL divergence (nats) on" in report
 
 
 def test_a_set_is_parted_by_the_kinds_its_samples_name() -> None:

@@ -7,8 +7,8 @@ import pytest
 from interp.data import Samples, bundled
 from interp.errors import StudyError
 from interp.study import Grid, LayerChoice, Result, choose_layer
-from interp.study.layer_choice import check_split
-from tests.study.planted import sample, sweep
+from interp.study.layer_choice import check_split, metrics_to_choose_by
+from tests.study.planted import Planted, sample, sweep
 
 
 def of(split: str | None, start: int = 0, name: str = "planted") -> Samples:
@@ -41,6 +41,34 @@ def test_whoever_only_describes_may_and_the_caption_says_so(tmp_path: Path) -> N
     assert choice.held_out(other)
     assert "test is not for choosing" in choice.sentence(other)
     assert result.report(tmp_path / "report.html").exists()  # features a layer, as a description
+
+
+def test_the_paper_takes_the_layer_with_the_lowest_kl(tmp_path: Path) -> None:
+    """Maps of 1 with 1 + gain inside the box: KL falls as the gain grows; AR would say the same."""
+    data, metrics = of("validation"), metrics_to_choose_by("kl")
+    found = sweep(data=data, metrics=metrics, indicator=Planted(gain=(0.5, 2.0, 3.0))).run(
+        tmp_path, progress=False
+    )
+    choice = choose_layer(found, "kl")
+    assert (choice.metric, choice.layers, choice.warning) == ("kl", {"planted": 2}, "")
+    assert "layer 2 of planted: the best mean KL divergence" in choice.sentence(found)
+
+
+@pytest.mark.parametrize("metric", ["kl", "ar"])
+def test_it_says_where_no_layer_beats_a_uniform_map(metric: str, tmp_path: Path) -> None:
+    darker = Planted(gain=(-0.6, -0.2, -0.9))  # each layer's map is darker inside the box than outside
+    data = of("validation")
+    found = sweep(data=data, metrics=metrics_to_choose_by(metric), indicator=darker).run(
+        tmp_path, progress=False
+    )
+    choice = choose_layer(found, metric)
+    assert choice.layers == {"planted": 1}
+    assert "planted: by " in choice.warning
+    assert "no layer is better than a uniform map, so the chosen layer is the least bad" in choice.sentence(
+        found
+    )
+    alone = sweep(data=data, metrics=("kl",), indicator=darker).run(tmp_path, progress=False)
+    assert choose_layer(alone, "kl").warning == ""  # without the gain nobody knows
 
 
 @pytest.mark.parametrize("split", ["validation", "train", None])

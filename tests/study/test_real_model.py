@@ -94,8 +94,8 @@ def test_a_killed_figure_3_is_finished_with_the_same_bytes(
     assert _hashes(tmp_path / "killed") == _hashes(tmp_path / "whole")
     assert "attention ratio (higher is better)" in printed
     assert "on validation samples that share no group with these" in printed
-    assert f"Report: {tmp_path / 'killed' / 'report.html'}" in printed
-    report = (tmp_path / "killed" / "report.html").read_text()
+    assert f"Report: {tmp_path / 'killed' / 'fig3.html'}" in printed
+    report = (tmp_path / "killed" / "fig3.html").read_text()
     assert "natural" in report
     assert "medical" in report
 

@@ -1,4 +1,4 @@
-"""Some heads of a model as a value: the best k of a ranking, a list, or a published set."""
+"""Some heads of a model as a value: the best k of a ranking, or a list."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from interp.study.result import GridResult
 from interp.study.study import Study
 from interp.tracing import Site
 
-__all__ = ["PUBLISHED", "HeadSet", "Pairs", "published_heads"]
+__all__ = ["HeadSet", "Pairs"]
 
 SHOWN = 6
 """Heads that a line of text names."""
@@ -208,49 +208,3 @@ def _checked(pairs: Any) -> Pairs:
         twice = sorted({pair for pair in found if sum(tuple(one) == pair for one in given) > 1})
         raise StudyError(f"each head is named once; got {twice} more than once. Drop the repeats.")
     return found
-
-
-PUBLISHED: dict[str, HeadSet] = {
-    found.name: found
-    for found in (
-        HeadSet.of(
-            [
-                *((15, 4), (16, 5), (15, 1), (10, 6), (4, 0), (15, 24), (19, 6), (8, 3), (19, 18), (18, 10)),
-                *(
-                    (4, 17),
-                    (16, 2),
-                    (16, 17),
-                    (16, 1),
-                    (14, 23),
-                    (6, 18),
-                    (18, 19),
-                    (6, 11),
-                    (0, 2),
-                    (17, 26),
-                ),
-            ],
-            name="huatuogpt-vision-7b",
-            source="arXiv 2603.14323, official code of VGRefine",
-            masked_layer=16,
-        ),
-    )
-}
-
-
-def published_heads(name: str) -> HeadSet:
-    """A published set of heads by the model's name, with its source and the layer it masks.
-
-    `"huatuogpt-vision-7b"`: the 20 heads of VGRefine, best first, and layer 16, all 0-based.
-
-    Raises:
-        StudyError: No set of that name.
-
-    >>> published_heads("huatuogpt-vision-7b").pairs[:2]
-    ((15, 4), (16, 5))
-    """
-    if not isinstance(name, str) or name not in PUBLISHED:
-        raise StudyError(
-            f"heads are published for {', '.join(PUBLISHED)}; got {name!r}. Rank the heads of another model "
-            f"with interp.HeadRanking, or list them with HeadSet.of([…])."
-        )
-    return PUBLISHED[name]

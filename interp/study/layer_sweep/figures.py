@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["figures", "key"]
 
+MOST_IN_A_ROW, COLUMNS = 4, 3
+"""Up to so many models stand side by side; more are in rows of so many."""
 BASELINES = {"shuffled_boxes": ("shuffled boxes", "dash"), "centre_prior": ("centre prior", "dot")}
 
 
 def figures(result: Result, choice: LayerChoice | None = None) -> Figures:
-    """One figure per metric: mean over samples per layer, one panel per model.
+    """One figure per metric: mean over samples per layer, one panel per model, three in a row where they are many.
 
     A band is the 95 % bootstrap interval over groups; with fewer than 20 groups there is a thin line per
     group instead. Dashed and dotted grey lines are the two baselines, tinted like the data they belong to.
@@ -42,26 +44,37 @@ def key(result: Result, cell: Cell) -> Markup:
 
 def _figure(result: Result, metric: str, choice: LayerChoice | None) -> go.Figure:
     models = list(dict.fromkeys(cell.labels["model"] for cell in result.cells))
-    figure = panels(models if len(models) > 1 else [""], shared_yaxes=True)
+    columns = len(models) if len(models) <= MOST_IN_A_ROW else COLUMNS
+    n_rows = -(-len(models) // columns)
+    places = {model: {"row": i // columns + 1, "col": i % columns + 1} for i, model in enumerate(models)}
+    gap = {"vertical_spacing": 0.3 / n_rows} if n_rows > 1 else {}
+    titles = models if len(models) > 1 else [""]
+    figure = panels(titles, rows=n_rows, columns=columns, shared_yaxes="all" if n_rows > 1 else True, **gap)
     for cell in result.cells:
-        column = models.index(cell.labels["model"]) + 1
-        traces = _cell_traces(result, cell, metric, legend=column == 1)
-        figure.add_traces(traces, rows=1, cols=column)
+        place = places[cell.labels["model"]]
+        traces = _cell_traces(result, cell, metric, legend=place == {"row": 1, "col": 1})
+        figure.add_traces(traces, rows=place["row"], cols=place["col"])
     for label, dash in BASELINES.values():
         line = {"color": GREY, "width": 1.5, "dash": dash}
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", name=label, line=line))
     chance = METRICS[metric].chance_value
     if chance is not None:
         reference_line(figure, y=chance, text="uniform map", at="bottom right")
-    for column, model in enumerate(models, start=1):
+    for model, place in places.items():
         if choice is not None and model in choice.layers:
             layer = choice.layers[model]
-            reference_line(figure, x=layer, text=f"layer {layer}", row=1, col=column)
+            beside = "top right" if len(models) > 1 else "top"  # above it stands the model's name
+            reference_line(figure, x=layer, text=f"layer {layer}", at=beside, **place)
     title = {"text": plain(capital(METRICS[metric].label)), "x": 0, "xanchor": "left", "font": {"size": 16}}
     figure.update_xaxes(title_text="layer", **ticks_at(result.scores.layer))
     figure.update_yaxes(title_text=metric_axis(metric), title_font_size=12, col=1)
     return laid_out(
-        figure, 400, columns=len(models), title=title, hovermode="x unified", margin={"t": 62, "b": 110}
+        figure,
+        100 + 300 * n_rows,
+        columns=columns,
+        title=title,
+        hovermode="x unified",
+        margin={"t": 62, "b": 110},
     )
 
 

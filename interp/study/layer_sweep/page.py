@@ -68,8 +68,8 @@ TERMS = {
     score of a uniform map. Compare data sets only at like box sizes.""",
 }
 MAPS = Markup("""Each picture shows the image in grey, its box, and the map over its tokens, {ramp}. Each map
-is scaled to its own 99.5th percentile: compare where maps are strong, not how strong they are. AR is the mean of the
-relative map inside the box over its mean everywhere; a uniform map scores 1. {choice}""")
+is scaled to its own 99.5th percentile: compare where maps are strong, not how strong they are. Beside each question:
+the {metric} of the relative map; a uniform map scores {chance}. {choice}""")
 MAPS_LEAD = Markup("""{n} samples of {data}, drawn with seed {seed} and not by their score: where the model attends
 just before it answers.""")
 
@@ -197,15 +197,20 @@ def write_maps(results: Mapping[str, Result], choice: LayerChoice, path: str | P
         path: The HTML file.
     """
     last = list(results.values())[-1]
-    intro = MAPS.format(ramp=ramp(), choice=capital(choice.sentence(last)))
+    metric = METRICS[choice.metric]
+    said = {"metric": metric.label, "chance": metric.chance, "choice": capital(choice.sentence(last))}
+    intro = MAPS.format(ramp=ramp(), **said)
     body = [paragraph(intro, kind="soft wide")]
     side = SIDE if sum(len(cell.frame("samples")) for cell in last.cells) <= MANY else SMALL_SIDE
     for place, cell in enumerate(last.cells):
         layer = choice.layers[cell.labels["model"]]
         views = [(caption, result.cells[place], layer) for caption, result in results.items()]
         scores = _scores(cell, choice.metric, layer).items()
-        cards = (map_card(views, index, score=f"AR {number(score)}", side=side) for index, score in scores)
-        body.append(section(cell.labels["data"], grid(cards)))
+        name = choice.metric.upper().replace("_", " ")
+        cards = (
+            map_card(views, index, score=f"{name} {number(score)}", side=side) for index, score in scores
+        )
+        body.append(section(cell_name(last.cells, cell, ("data",)), grid(cards)))
     lead = sweep_opening(MAPS_LEAD, last, seed=last.seed)
     question = "Where does the model look when it answers?"
     return save_page(path, title="Attention maps", question=question, lead=lead, body=body)

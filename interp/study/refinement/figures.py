@@ -16,6 +16,7 @@ from interp.study.dataframes import records, rows_of, where
 from interp.study.refinement.result import numeric_pair
 
 if TYPE_CHECKING:
+    from interp.study.refinement.paired_result import PairedResult
     from interp.study.refinement.result import RefinementResult
 
 __all__ = ["DIFFERENCE", "figures", "panel_name", "places"]
@@ -38,13 +39,13 @@ def figures(result: RefinementResult) -> Figures:
     return {"difference": _differences(result, own)}
 
 
-def places(result: RefinementResult) -> list[dict[str, str]]:
+def places(result: PairedResult) -> list[dict[str, str]]:
     """The models and data of a result, one panel each, in order."""
     found = dict.fromkeys(tuple(cell.labels[axis] for axis in PLACE) for cell in result.cells)
     return [dict(zip(PLACE, key, strict=True)) for key in found]
 
 
-def panel_name(result: RefinementResult, place: dict[str, str]) -> str:
+def panel_name(result: PairedResult, place: dict[str, str]) -> str:
     """What tells a panel from the others: its data, with its model where there are several."""
     return " · ".join(place.values()) if "model" in varying(result.cells) else place["data"]
 

@@ -8,12 +8,24 @@ from typing import Any
 
 from interp.data import Samples
 from interp.errors import StudyError
+from interp.metrics import METRICS
 from interp.run import Workers
 from interp.study.dataframes import records, where
 from interp.study.grid import Grid
-from interp.study.head_ranking.head_set import PUBLISHED, HeadSet
+from interp.study.head_ranking.head_set import HeadSet
+from interp.study.head_ranking.published_heads import (
+    CHECKPOINTS,
+    PUBLISHED,
+    UNPUBLISHED,
+    published_checkpoint,
+    published_heads,
+)
 from interp.study.head_ranking.study import HeadRanking
-from interp.study.layer_choice import check_split, choose_layer
+from interp.study.layer_choice import (
+    check_split,
+    choose_layer,
+    metrics_to_choose_by,
+)
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.model_spec import ModelSpec
 from interp.study.refinement.result import RefinementResult
@@ -54,14 +66,22 @@ def grounding(
     out: str | os.PathLike[str] = "runs",
     k: int | None = None,
     metric: str = "kl",
+    layer_by: str = "ar",
+    rule: str = "touch",
+    rank: bool = False,
+    published: str = "",
     seed: int = 0,
     workers: int | Workers = 1,
     batch: int = 8,
 ) -> Grounding:
     """The heads and the layer for VGRefine on this model: published, where they are, else found on validation samples.
 
-    Otherwise: the top k heads of a `HeadRanking` by `metric`, and the layer with the best mean attention ratio of a
-    `LayerSweep`, which is how we read the paper; it does not say how its layer was picked.
+    Found are the top k heads of a `HeadRanking` by `metric`, and the layer of a `LayerSweep` with the best mean of
+    `layer_by`. The paper ranks heads by KL on COCO and takes the layer with the lowest KL; `layer_by="kl"` does so. KL
+    can be best for maps that look everywhere: where no head or no layer beats a uniform map, `said` says so.
+
+    Published heads are taken only where it is known that the model is the published checkpoint
+    (`published_checkpoint`), or where `published` names them.
 
     Args:
         model: The model.
@@ -69,41 +89,69 @@ def grounding(
         out: The folder that holds runs.
         k: How many heads; by default 20, as published, or an eighth of a small model's.
         metric: What ranks the heads; the paper's is KL.
+        layer_by: What the layer is chosen by; the paper's is "kl", the lowest.
+        rule: When a token belongs to a box, for both.
+        rank: Rank heads also where they are published.
+        published: The name of a published set to take whatever the model is called: for a copy of the published
+            checkpoint under another name.
         seed: Of the layer sweep.
         workers: Processes, or an `interp.run.Workers`.
         batch: Samples per forward pass.
 
     Raises:
-        StudyError: No validation samples for a model without published heads, or samples of the test split.
+        StudyError: No validation samples for a model without published heads, samples of the test split, no set of
+            that name, or both `rank` and `published`.
     """
-    name = model.id.rstrip("/").rsplit("/", 1)[-1].lower().removesuffix("-hf")
-    if name in PUBLISHED:
-        found = PUBLISHED[name]
-        kept = found if k is None else HeadSet.of(found.pairs[:k], name=name, source=found.source)
-        layer = int(found.masked_layer or 0)
-        said = f"{len(kept)} published heads, layer {layer} ({found.source})"
-        return Grounding(kept, layer, layer + 1, len(found), said)
+    if rank and published:
+        raise StudyError(
+            f"heads are either ranked or published; got rank=True and published={published!r}. Leave one out."
+        )
+    known = published_checkpoint(model)
+    if published or (known is not None and not rank):
+        return _published(published_heads(published or CHECKPOINTS[known or ""]), k)
     if validation is None or not len(validation):
         raise StudyError(
             f"no heads are published for {model.id}, so they are ranked on validation samples, and there are none. "
-            'Give rows a "split" of "validation", or choose other data.'
+            f'Give rows a "split" of "validation", or choose other data.{_namesake(model)}'
         )
     check_split([validation], "heads and a layer")
-    ranking = HeadRanking(model=model, data=validation, metric=metric, batch=batch)
+    ranking = HeadRanking(model=model, data=validation, metric=metric, rule=rule, batch=batch)
     ranked = ranking.run(out, workers=workers)
     n_heads = ranked.n_heads - ranked.n_unranked
     chosen = k or min(20, max(n_heads // 8, 1))
-    layers = LayerSweep(model=model, data=validation, metrics=("ar",), seed=seed, batch=batch)
+    judged = metrics_to_choose_by(layer_by)
+    layers = LayerSweep(model=model, data=validation, metrics=judged, rule=rule, seed=seed, batch=batch)
     sweep = layers.run(out, workers=workers)
-    choice = choose_layer(sweep)
+    choice = choose_layer(sweep, layer_by)
     layer = next(iter(choice.layers.values()))
     split = f"{validation.split} " if validation.split else ""
     said = (
-        f"{validation.name}: the top {chosen} of {n_heads} heads by {metric}, and layer {layer} by attention ratio, on "
-        f"{len(validation)} {split}samples. {choice.caution} {ranked.none_beats_even()} {ranked.verdict(chosen)}"
+        f"{validation.name}: the top {chosen} of {n_heads} heads by {metric}, and layer {layer} by "
+        f"{METRICS[layer_by].label}, on {len(validation)} {split}samples. {choice.caution} "
+        f"{choice.warning} {ranked.none_beats_even()} {ranked.verdict(chosen)}"
+        f"{_namesake(model)} {UNPUBLISHED.get(model.id, '')}"
     )
     said = " ".join(said.split())
     return Grounding(ranking.top(chosen), layer, min(layer + 1, int(sweep.scores.layer.max())), n_heads, said)
+
+
+def _published(found: HeadSet, k: int | None) -> Grounding:
+    """The first k heads of a published set, and its layer."""
+    kept = found if k is None else HeadSet.of(found.pairs[:k], name=found.name, source=found.source)
+    layer = int(found.masked_layer or 0)
+    said = f"{len(kept)} published heads, layer {layer} ({found.source})"
+    return Grounding(kept, layer, layer + 1, len(found), said)
+
+
+def _namesake(model: ModelSpec) -> str:
+    """What to say of a folder that has only the name of a published checkpoint; empty for others."""
+    name = model.id.rstrip("/").rsplit("/", 1)[-1].lower().removesuffix("-hf")
+    if name not in PUBLISHED or published_checkpoint(model) is not None:
+        return ""
+    return (
+        f" {model.id} has the name of a checkpoint whose heads are published, and nothing else says that it is that "
+        f"checkpoint. If it is, say so: --published-heads {name}."
+    )
 
 
 def best_method(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from interp.study.dataframes import rows_of, where
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
 
-__all__ = ["MEASURES", "change", "compare_methods", "measures_of", "with_holm"]
+__all__ = ["MARKS", "MEASURES", "change", "compare_methods", "measures_of", "with_holm"]
 
 MEASURES = {
     "correct": "accuracy",
@@ -25,19 +25,24 @@ MEASURES = {
     "ar": "attention ratio",
 }
 """Short name → what tables call its mean."""
+MARKS = ("correct",)
+"""Those that are 1 for right and 0 for wrong."""
 
 
-def change(rows: pd.DataFrame, measure: str, *, level: float, seed: int) -> dict[str, Any]:
+def change(
+    rows: pd.DataFrame, measure: str, *, level: float, seed: int, marks: Collection[str] = MARKS
+) -> dict[str, Any]:
     """The mean of after − before over samples that have both, its interval over groups, and tests.
 
     A log-probability of −∞, where a contrast rules the answer out, has no difference: such samples are left out
-    and counted. For marks (`correct`) the flips are counted and tested too.
+    and counted. For marks the flips are counted and tested too.
 
     Args:
         rows: `before`, `after` and `group` of each sample.
-        measure: One of `MEASURES`.
+        measure: Its short name.
         level: Coverage of the interval.
         seed: Of the bootstrap and the permutations.
+        marks: The measures that are 1 for right and 0 for wrong.
 
     Returns:
         before, after (means over the same samples), difference, low, high, n, n_groups, n_undefined, n_ruled_out, p
@@ -64,8 +69,8 @@ def change(rows: pd.DataFrame, measure: str, *, level: float, seed: int) -> dict
         "n_ruled_out": int(infinite.sum()),
         "p": test.p,
         "smallest_p": test.smallest_p,
-        **_flipped(before, after, measure),
-        "note": " ".join(_notes(measure, after - before, infinite, interval.n_groups, test.note)),
+        **_flipped(before, after, measure in marks),
+        "note": " ".join(_notes(measure in marks, after - before, infinite, interval.n_groups, test.note)),
     }
 
 
@@ -89,8 +94,8 @@ def _numbers(column: Any) -> Float[np.ndarray, " sample"]:
     return np.asarray(column, np.float64)
 
 
-def _flipped(before: np.ndarray, after: np.ndarray, measure: str) -> dict[str, Any]:
-    if measure != "correct":
+def _flipped(before: np.ndarray, after: np.ndarray, marked: bool) -> dict[str, Any]:
+    if not marked:
         return {"wrong_to_right": None, "right_to_wrong": None, "p_flips": None}
     found = flips(before, after)
     return {
@@ -100,10 +105,10 @@ def _flipped(before: np.ndarray, after: np.ndarray, measure: str) -> dict[str, A
     }
 
 
-def _notes(measure: str, gaps: np.ndarray, infinite: np.ndarray, n_groups: int, tested: str) -> list[str]:
+def _notes(marked: bool, gaps: np.ndarray, infinite: np.ndarray, n_groups: int, tested: str) -> list[str]:
     known = gaps[~np.isnan(gaps)]
     notes = [population_note(n_groups)] if n_groups else []
-    if measure == "correct" and len(known) and not known.any():
+    if marked and len(known) and not known.any():
         share = 100 * (1 - 0.025 ** (1 / n_groups))
         notes.append(
             f"No mark changed, so resampling sees no variation and the interval [0, 0] is too sure: with {n_groups} "
@@ -120,28 +125,36 @@ def _notes(measure: str, gaps: np.ndarray, infinite: np.ndarray, n_groups: int, 
 
 
 def compare_methods(
-    result: GridResult, measure: str, *, over: str = "method", level: float = 0.95
+    result: GridResult,
+    measure: str,
+    *,
+    over: str = "method",
+    level: float = 0.95,
+    names: Iterable[str] = MEASURES,
+    marks: Collection[str] = MARKS,
 ) -> pd.DataFrame:
     """One row per pair of cells that differ along one axis alone: a after minus b after, sample by sample.
 
     `p_holm` is adjusted over the rows of this table, which are one family. Methods are compared with the plain
-    model in `RefinementResult.summary`.
+    model in `PairedResult.summary`.
 
     Args:
         result: What to compare.
-        measure: "correct", "logprob", "probability" or "ar".
+        measure: One of the names, such as "correct".
         over: The axis along which to compare.
         level: Coverage of the intervals.
+        names: The measures that there may be.
+        marks: Those of them that are 1 for right and 0 for wrong.
 
     Returns:
         Columns `over`, `where`, `a`, `b`, `measure`, `mean_a`, `mean_b`, `difference`, `low`, `high`, `n`,
         `n_groups`, `left_out` (samples not measured on both sides), `p` (signs of whole groups flipped), `p_holm`,
-        `smallest_p`, `only_a_right` and `only_b_right` with McNemar's exact `p_flips` (of "correct"), and `note`.
+        `smallest_p`, `only_a_right` and `only_b_right` with McNemar's exact `p_flips` (of marks), and `note`.
 
     Raises:
         StudyError: A measure that was not measured, an unknown axis, or nothing to compare.
     """
-    known = measures_of(result)
+    known = measures_of(result, names)
     if not isinstance(measure, str) or measure not in known:
         raise StudyError(f"measure is one of {', '.join(known)}; got {measure!r}.")
     if not isinstance(over, str) or over not in result.axes:
@@ -154,13 +167,13 @@ def compare_methods(
             f"there is nothing to compare over {over}: no two cells on the same samples differ in it alone. Vary "
             "another field than data with a Grid, and compare over that."
         )
-    return with_holm([_row(result, pair, measure, over, level) for pair in both])
+    return with_holm([_row(result, pair, measure, over, level, marks) for pair in both])
 
 
-def measures_of(result: GridResult) -> tuple[str, ...]:
-    """The measures that are defined on some sample, in the order of `MEASURES`."""
+def measures_of(result: GridResult, names: Iterable[str] = MEASURES) -> tuple[str, ...]:
+    """The measures that are defined on some sample, in the order of the names."""
     found = set(where(result.scores, result.scores.value.notna()).measure)
-    return tuple(name for name in MEASURES if name in found)
+    return tuple(name for name in names if name in found)
 
 
 def _differ(a: GridCell, b: GridCell) -> list[str]:
@@ -173,11 +186,12 @@ def _row(
     measure: str,
     over: str,
     level: float,
+    marks: Collection[str],
 ) -> dict[str, Any]:
     a, b = (_after(result, cell, measure) for cell in pair)
     both = b.merge(a, on=["index", "group"], suffixes=("_b", "_a"))
     rows = both.rename(columns={"value_b": "before", "value_a": "after"})
-    found = change(rows, measure, level=level, seed=result.seed)
+    found = change(rows, measure, level=level, seed=result.seed, marks=marks)
     shared = [axis for axis in result.varied if axis != over]
     return {
         "over": over,

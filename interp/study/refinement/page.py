@@ -157,7 +157,11 @@ def _headline(result: RefinementResult, cell: RefinementCell) -> Markup:
     title, found = cell_title(result, cell), records(rows_of(result.summary(), cell.labels))
     own = next((row for row in found if row["measure"] == "correct"), None)
     if own is None:
-        return card(paragraph("No sample has an answer to compare with."), measures_table(found), title=title)
+        return card(
+            paragraph("No sample has an answer to compare with."),
+            measures_table(found, result.measure_names),
+            title=title,
+        )
     before, after = (number(100 * own[when], 1) for when in ("before", "after"))
     counts = f"accuracy in % · {own['n']} samples, {own['n_groups']} groups"
     cost = (
@@ -167,7 +171,7 @@ def _headline(result: RefinementResult, cell: RefinementCell) -> Markup:
     return card(
         headline(f"{before} → {after}", counts),
         paragraph(_verdict(own)),
-        measures_table(found),
+        measures_table(found, result.measure_names),
         paragraph(cost, kind="soft"),
         paragraph(own["note"], kind="note") if own["note"] else "",
         title=title,

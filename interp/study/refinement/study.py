@@ -18,10 +18,11 @@ from interp.study.runs import GridCell
 from interp.study.study import Study
 from interp.tracing import Site
 
-__all__ = ["Refinement"]
+__all__ = ["Refinement", "check_heads", "is_method"]
 
 
-def _method(name: str, value: Any) -> None:
+def is_method(name: str, value: Any) -> None:
+    """One of `interp.methods`, or anything that is a `Method`."""
     if not isinstance(value, Method):
         raise StudyError(
             f"{name} is one of interp.methods, such as PAI() or VGRefine(heads=…); got {value!r}."
@@ -61,7 +62,7 @@ class Refinement(Study[RefinementResult]):
             `prompt`, `max_new_tokens`, `read_layer`, `seed` or `batch` of the wrong type.
     """
 
-    method: Method = field(default=Plain(), validator=_method)
+    method: Method = field(default=Plain(), validator=is_method)
     max_new_tokens: int = field(default=16, validator=whole_number(1))
     read_layer: int | None = field(default=None, validator=whole_number(0, or_none=True))
     seed: int = field(default=0, validator=whole_number(0), compare=False)
@@ -73,7 +74,7 @@ class Refinement(Study[RefinementResult]):
     def check(self) -> None:
         """Refuse heads that are ranked on another model."""
         for heads in references(self.method).values():
-            _check_model(heads, self.model)
+            check_heads(heads, self.model)
 
     @property
     def question(self) -> str:
@@ -139,8 +140,8 @@ def _name(method: Any) -> str:
     return str(getattr(method, "name", type(method).__name__))
 
 
-def _check_model(heads: Any, model: Any) -> None:
-    """Heads of one model mean nothing in another."""
+def check_heads(heads: Any, model: Any) -> None:
+    """Raise `StudyError` for heads that are ranked on another model, where they mean nothing."""
     ranked = heads.ranking.model if isinstance(heads, HeadSet) and heads.ranking is not None else model
     if ranked != model:
         raise StudyError(

@@ -1,7 +1,9 @@
-"""Tables of a refinement: methods beside the plain model, against one another, what flipped, group by group."""
+"""Tables of before and after: methods beside the plain model, against one another, what flipped, group by group."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,13 +15,14 @@ from interp.report.tables import cell_name, estimate, number, p_value, rows
 from interp.stats import flips
 from interp.study.dataframes import records, rows_of, where
 from interp.study.refinement.figures import DIFFERENCE, panel_name, places
-from interp.study.refinement.method_comparison import MEASURES
+from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
-    from interp.study.refinement.result import RefinementCell, RefinementResult
+    from interp.study.refinement.paired_result import PairedResult
 
 __all__ = [
     "cell_title",
+    "count_of",
     "difference",
     "flips_card",
     "measures_table",
@@ -31,13 +34,13 @@ __all__ = [
 
 MANY_PAIRS = 90
 MANY_GROUPS = 10
-PAIRS = """Accuracy with the first method minus accuracy with the second. p: sign flips of whole groups' differences.
+PAIRS = """The mean with the first method minus the mean with the second. p: sign flips of whole groups' differences.
 Holm's p is adjusted over this table."""
 PER_GROUP = """There are too few groups for an interval that would speak about others. These are the values group by
 group; no claim about a population is made."""
 
 
-def cell_title(result: RefinementResult, cell: RefinementCell) -> str:
+def cell_title(result: PairedResult, cell: GridCell) -> str:
     """A cell's labels on the axes that vary; its data and method when it is alone."""
     return cell_name(result.cells, cell, ("data", "method"))
 
@@ -47,15 +50,20 @@ def difference(row: dict[str, Any], scale: float = 1.0, digits: int = 2) -> str:
     return estimate(row, of=DIFFERENCE, scale=scale, digits=digits, sign=True)
 
 
+def count_of(value: float | None) -> str:
+    """A count; a dash where the measure has no flips."""
+    return number(math.nan if value is None else float(value), 0)
+
+
 def points(row: dict[str, Any]) -> str:
     """A difference of accuracies in percentage points."""
     return difference(row, 100, 1)
 
 
-def measures_table(found: list[dict[str, Any]]) -> Markup:
-    """Every measure before and after."""
+def measures_table(found: list[dict[str, Any]], names: Mapping[str, str]) -> Markup:
+    """Every measure before and after; `names` says what the mean of each is called."""
     columns: dict[str, Any] = {
-        "mean of": lambda row: MEASURES[row["measure"]],
+        "mean of": lambda row: names[row["measure"]],
         "before": lambda row: number(row["before"], 3),
         "after": lambda row: number(row["after"], 3),
         "difference [95 %]": lambda row: difference(row, digits=3),
@@ -63,7 +71,7 @@ def measures_table(found: list[dict[str, Any]]) -> Markup:
     return table(list(columns), rows(found, columns))
 
 
-def methods_card(result: RefinementResult) -> Markup | str:
+def methods_card(result: PairedResult) -> Markup | str:
     """One line per cell: accuracy before and after, the paired difference, flips, tests, log-probability, cost."""
     summary = result.summary()
     rest = [axis for axis in result.axes if axis not in ("model", "data")]
@@ -72,8 +80,8 @@ def methods_card(result: RefinementResult) -> Markup | str:
         "before, %": lambda row: number(100 * row["before"], 1),
         "after, %": lambda row: number(100 * row["after"], 1),
         "points": lambda row: bold(points(row)),
-        "+": lambda row: f"{row['wrong_to_right']:.0f}",
-        "−": lambda row: f"{row['right_to_wrong']:.0f}",
+        "+": lambda row: count_of(row["wrong_to_right"]),
+        "−": lambda row: count_of(row["right_to_wrong"]),
         "McNemar": lambda row: p_value(row["p_flips"]),
         "Holm's p": lambda row: p_value(row["p_holm"]),
         "Δ log p, nats": "logprob",
@@ -89,37 +97,35 @@ def methods_card(result: RefinementResult) -> Markup | str:
         lines += rows(found, columns)
     if not lines:
         return ""
-    correct = where(summary, summary.measure == "correct")
+    correct = where(summary, summary.measure == result.main)
     notes = [paragraph(note, kind="note") for note in dict.fromkeys(correct.note) if note]
     return card(table(list(columns), lines, "dense"), *notes)
 
 
-def _with_logprob(result: RefinementResult, summary: pd.DataFrame) -> list[dict[str, Any]]:
+def _with_logprob(result: PairedResult, summary: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of accuracy, each with the change of the same cell's log-probability as text."""
 
     def key(row: dict[str, Any]) -> tuple[str, ...]:
         return tuple(str(row[axis]) for axis in result.axes)
 
     found = {key(row): difference(row) for row in records(where(summary, summary.measure == "logprob"))}
-    correct = records(where(summary, summary.measure == "correct"))
+    correct = records(where(summary, summary.measure == result.main))
     return [{**row, "logprob": found.get(key(row))} for row in correct]
 
 
-def pairs_card(result: RefinementResult) -> Markup | str:
+def pairs_card(result: PairedResult) -> Markup | str:
     """Every pair of methods on the same samples, folded; empty where there is none or too many to read."""
     try:
-        found = result.compare("correct")
+        found = result.compare()
     except StudyError:
         return ""
     if len(found) > MANY_PAIRS:
         return ""
     columns: dict[str, Any] = {
         "": lambda row: join(f"{row['a']} − {row['b']}", span(f" {row['where']}") if row["where"] else ""),
-        "accuracy of each, %": lambda row: (
-            f"{number(100 * row['mean_a'], 1)}, {number(100 * row['mean_b'], 1)}"
-        ),
+        "mean of each, %": lambda row: f"{number(100 * row['mean_a'], 1)}, {number(100 * row['mean_b'], 1)}",
         "difference, points": lambda row: Cell(points(row), "own"),
-        "only one right": lambda row: f"{row['only_a_right']}, {row['only_b_right']}",
+        "only one right": lambda row: f"{count_of(row['only_a_right'])}, {count_of(row['only_b_right'])}",
         "p": lambda row: p_value(row["p"]),
         "Holm's p": lambda row: bold(p_value(row["p_holm"])),
     }
@@ -127,10 +133,10 @@ def pairs_card(result: RefinementResult) -> Markup | str:
     return details(f"Methods against one another: {len(found)} pairs", shown)
 
 
-def flips_card(result: RefinementResult, cell: RefinementCell) -> Markup | str:
+def flips_card(result: PairedResult, cell: GridCell) -> Markup | str:
     """Right and wrong before against after, as a 2 × 2 table; empty where no sample has an answer."""
     pairs = rows_of(result.pairs, cell.labels)
-    own = where(pairs, pairs.measure == "correct")
+    own = where(pairs, pairs.measure == result.main)
     found = flips(own.before.to_numpy(float), own.after.to_numpy(float))
     if not found.n:
         return ""
@@ -144,7 +150,7 @@ def flips_card(result: RefinementResult, cell: RefinementCell) -> Markup | str:
     return card(shown, paragraph(words, kind="soft"), title=cell_title(result, cell))
 
 
-def per_group(result: RefinementResult) -> Markup | str:
+def per_group(result: PairedResult) -> Markup | str:
     """Each group on its own, where they are too few for a claim."""
     found = result.per_group()
     if found.empty:
@@ -156,10 +162,11 @@ def per_group(result: RefinementResult) -> Markup | str:
         shown.setdefault(key, {})[str(row["group"])] = f"{before} → {after} (n = {row['n']})"
     groups = list(dict.fromkeys(map(str, found.group)))
     titles = {cell.key: cell_title(result, cell) for cell in result.cells}
+    named = f"{result.measure_names[result.main]}, %"
     if len(groups) > MANY_GROUPS:  # a line for each group, where a column for each would be too wide
         lines = [(titles[key], group, words) for key, own in shown.items() for group, words in own.items()]
-        body = table(("", "group", "accuracy, %"), lines)
+        body = table(("", "group", named), lines)
     else:
         lines = [(titles[key], *(own.get(group) for group in groups)) for key, own in shown.items()]
-        body = table(("accuracy, %", *groups), lines)
+        body = table((named, *groups), lines)
     return section("Group by group", paragraph(PER_GROUP, kind="note wide"), card(body))

@@ -28,6 +28,8 @@ from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Cost, Edit, Rows, Site
 
 __all__ = [
+    "PLAIN",
+    "SCORES",
     "SPENT",
     "TIMES",
     "RefinementTask",
@@ -37,6 +39,8 @@ __all__ = [
     "references",
     "repeated",
     "resolved",
+    "score_row",
+    "spent_columns",
 ]
 
 
@@ -161,7 +165,7 @@ class RefinementTask(StudyTask):
             return self._rows(index, pair, plain.tokens[place], looks)
 
         spent = answers[0].cost if paid else answers[0].cost + plain.answers[0].cost
-        costs = _costs(spent, plain.cost, answers[0].cost + bill.found)
+        costs = spent_columns(spent, plain.cost, answers[0].cost + bill.found)
         return Outcome(self.each(indices, rows), costs)
 
     def _plain(self, samples: list[Any], options: Mapping[str, Any]) -> _Plain:
@@ -252,7 +256,7 @@ class RefinementTask(StudyTask):
                 "logprob": logprob,
                 "probability": None if logprob is None else float(np.exp(logprob)),
             }
-            found += [_score(index, name, when, value) for name, value in values.items()]
+            found += [score_row(index, name, when, value) for name, value in values.items()]
         return found
 
     def _ratios(self, index: int, tokens: TokenMap, looks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -263,12 +267,13 @@ class RefinementTask(StudyTask):
         seen = ~np.isnan(tokens.footprints).any(axis=1)
         inside = tokens.mask(sample.boxes)[seen]
         return [
-            _score(index, "ar", when, float(attention_ratio(np.asarray(values)[seen], inside)))
+            score_row(index, "ar", when, float(attention_ratio(np.asarray(values)[seen], inside)))
             for when, values in looks.items()
         ]
 
 
-def _score(index: int, measure: str, when: str, value: float | None) -> dict[str, Any]:
+def score_row(index: int, measure: str, when: str, value: float | None) -> dict[str, Any]:
+    """A row of the table `scores`; NaN for what is undefined."""
     return {
         "index": index,
         "measure": measure,
@@ -286,7 +291,7 @@ def _n_bytes(plain: _Plain) -> int:
     return sum(answer.logits.nbytes for answer in plain.answers)
 
 
-def _costs(spent: Cost, plain: Cost, method: Cost) -> dict[str, float]:
+def spent_columns(spent: Cost, plain: Cost, method: Cost) -> dict[str, float]:
     """What was spent here, and what the plain model and the method each take alone."""
     found = {name: float(getattr(spent, name)) for name in (*SPENT, "peak_bytes")}
     for side, cost in (("plain", plain), ("method", method)):

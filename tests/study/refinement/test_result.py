@@ -10,11 +10,14 @@ import pytest
 
 from interp.data import Samples, bundled
 from interp.errors import StudyError
+from interp.indicators import Attention
+from interp.inputs.prompt import GENERIC_PROMPT
 from interp.stats import holm, paired_test
 from interp.study import Grid, ModelSpec, RefinementResult
 from interp.study.dataframes import records
 from interp.study.refinement.method_choice import Grounding, best_method, grounding
 from interp.study.refinement.result import numeric_pair, varied
+from interp.tracing import load
 from tests.study.planted import sample, samples
 from tests.study.planted_methods import Answering, Swap, named, planted_plain, refinement
 
@@ -174,3 +177,40 @@ def test_heads_and_layer_are_found_on_validation_samples(tmp_path: Path) -> None
     assert "the top 3 of 48 heads by ar" in found.said
     with pytest.raises(StudyError, match="validation split to choose heads and a layer"):
         grounding(ModelSpec("organism"), bundled("natural", n=2), out=tmp_path)
+    lowest: Grounding = grounding(
+        ModelSpec("organism"), data, out=tmp_path, k=3, metric="ar", layer_by="kl", rule="stretch"
+    )
+    assert lowest.layer == layer_of_lowest_kl(data)
+    assert f"layer {lowest.layer} by KL divergence" in lowest.said
+
+
+def layer_of_lowest_kl(data: Samples) -> int:
+    """The paper's choice by its official formula, in numpy: Σ G ln(G/Â), both clipped to [1e-12, 1]."""
+    maps, means = Attention(relative_to=GENERIC_PROMPT)(load("organism"), list(data)), []
+    for one, found, tokens in zip(data, maps, maps.tokens, strict=True):
+        (width, height), (rows, columns) = one.sizes[0], tokens.grid
+        inside = np.zeros((rows, columns))
+        for box in one.boxes:
+            x, y = columns / width, rows / height
+            left, top = int(np.floor(box.x0 * x)), int(np.floor(box.y0 * y))
+            right, bottom = (int(np.ceil(edge)) for edge in (box.x1 * x, box.y1 * y))
+            inside[top:bottom, left:right] = 1
+        g = np.clip(inside.ravel() / inside.sum(), 1e-12, 1)
+        shares = found.values / (found.values.sum(axis=1, keepdims=True) + 1e-8)
+        means.append((g * np.log(g / np.clip(shares, 1e-12, 1))).sum(axis=1))
+    return int(np.mean(means, axis=0).argmin())
+
+
+def test_published_heads_are_for_their_checkpoint_alone(tmp_path: Path) -> None:
+    copy = tmp_path / "HuatuoGPT-Vision-7B-hf"
+    copy.mkdir()
+    with pytest.raises(StudyError, match=r"nothing else says that .*: --published-heads huatuogpt-vision-7b"):
+        grounding(ModelSpec(str(copy)), None)
+    found = grounding(ModelSpec(str(copy)), None, published="huatuogpt-vision-7b", k=5)
+    assert (len(found.heads), found.layer) == (5, 16)
+    with pytest.raises(StudyError, match="heads are published for huatuogpt-vision-7b; got 'huatuo'"):
+        grounding(ModelSpec(str(copy)), None, published="huatuo")
+    with pytest.raises(StudyError, match=r"either ranked or published; got rank=True and published="):
+        grounding(ModelSpec(str(copy)), None, published="huatuogpt-vision-7b", rank=True)
+    with pytest.raises(StudyError, match="ranked on validation samples, and there are none"):
+        grounding(ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-7B-hf"), None, rank=True)

@@ -1,0 +1,13 @@
+"""What lmms-eval finds by its entry point: which class is the model "interp". Only lmms-eval imports this file."""
+
+from __future__ import annotations
+
+from interp import broken_torchvision
+
+broken_torchvision.hide()
+
+from lmms_eval.models.registry_v2 import ModelManifest  # noqa: E402 # pyright: ignore[reportMissingImports]
+
+__all__ = ["MANIFESTS"]
+
+MANIFESTS = [ModelManifest(model_id="interp", simple_class_path="interp.lmms_eval.model.InterpModel")]

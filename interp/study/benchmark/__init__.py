@@ -1,0 +1,1 @@
+"""Benchmark: its study, task, result, tables and page."""

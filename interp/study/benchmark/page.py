@@ -1,0 +1,297 @@
+"""The page of a benchmark: its table beside the published one, changes with tests, flips with images, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from interp.report import gallery
+from interp.report.html import (
+    bold,
+    capital,
+    card,
+    code,
+    details,
+    figure_card,
+    grid,
+    heading,
+    join,
+    paragraph,
+    save_page,
+    section,
+    table,
+)  # fmt: skip
+from interp.report.provenance import as_json, failure_list, meanings, opening, origin, provenance
+from interp.report.tables import count, listed, number, p_value, rows, varying
+from interp.study.benchmark.figures import figures
+from interp.study.benchmark.paper_tables import PaperTable
+from interp.study.benchmark.rows import SIZES, cell_text
+from interp.study.benchmark.scoring import about, label
+from interp.study.benchmark.texts import (
+    AVERAGES,
+    BY,
+    FLIPPED,
+    LEAD,
+    LENGTHS,
+    METHODS,
+    PUBLISHED,
+    ROWS,
+    TERMS,
+    methods_text,
+)
+from interp.study.dataframes import records, rows_of, where
+from interp.study.model_spec import is_organism
+from interp.study.refinement.tables import (
+    cell_title,
+    count_of,
+    flips_card,
+    methods_card,
+    pairs_card,
+    per_group,
+    points,
+)
+
+if TYPE_CHECKING:
+    from interp.study.benchmark.result import BenchmarkResult
+    from interp.study.runs import GridCell
+
+__all__ = ["figures", "write_page"]
+
+SHOWN = 6
+"""Flipped samples of a cell that are drawn, in each direction half of them."""
+MANY_FLIPS = 500
+"""Flips that the page lists; a benchmark of 90,000 questions has thousands."""
+MANY_CELLS = 12
+"""With more cells the flips are not drawn but counted."""
+
+
+def write_page(result: BenchmarkResult, path: str | Path, *, beside: Sequence[PaperTable] = ()) -> Path:
+    """Writes the page and returns its path; `beside`: published tables to print below ours."""
+    shown = figures(result) if _scored(result) else {}
+    changed = any(cell.study.changes for cell in result.cells)
+    body = [
+        _rows(result, beside),
+        _changes(result, shown) if changed else "",
+        *(_by(result, key, shown) for key in result.strata() if _scored(result)),
+        _flipped(result),
+        per_group(result) if changed and _scored(result) and len(result.cells) <= MANY_CELLS else "",
+        _lengths(result),
+        section("How it was measured", card(paragraph(methods_text(result), kind="wide"))),
+        _failures(result),
+        meanings(TERMS, _scorers(result)),
+        provenance(((" · ".join(cell.key), _origin(cell)) for cell in result.cells), folded=True),
+    ]
+    title, question = result.study.title, _question(result, changed)
+    return save_page(path, title=title, question=question, lead=_lead(result), body=body, figures=shown)
+
+
+def _scored(result: BenchmarkResult) -> bool:
+    """Whether the main scorer marked any sample."""
+    return result.main in result.measures
+
+
+def _question(result: BenchmarkResult, changed: bool) -> str:
+    name = result.measure_names[result.main]
+    if not changed:
+        return f"What is the {name} on these questions?"
+    return f"What is the {name} on these questions, and does it change with {_changed(result)}?"
+
+
+def _changed(result: BenchmarkResult) -> str:
+    return listed(cell.labels["method"] for cell in result.cells if cell.study.changes)
+
+
+def _lead(result: BenchmarkResult) -> Markup:
+    sizes = {cell.labels["data"]: len(cell.frame("samples")) for cell in result.cells}
+    told = ", ".join(f"{count(n, 'question')} of {name}" for name, n in sizes.items())
+    models = listed(cell.labels["model"] for cell in result.cells)
+    words = LEAD.format(models=models, samples=told, scorer=result.measure_names[result.main])
+    return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
+
+
+def _rows(result: BenchmarkResult, beside: Sequence[PaperTable]) -> Markup:
+    """The table as papers print it, the averages with intervals, and what was published."""
+    if not _scored(result):
+        return section("Marks", card(paragraph("No sample has an answer to compare with.")))
+    own = card(_wide(result.rows()), title=f"{capital(result.measure_names[result.main])}, %")
+    published = [
+        card(
+            _wide(one.frame),
+            paragraph(_caveat(one), kind="note"),
+            title=f"Published, table {one.name}: {one.title}",
+        )
+        for one in beside
+    ]
+    more = join(paragraph(PUBLISHED, kind="soft wide"), *published) if published else ""
+    return section("Marks", own, _averages(result), more, intro=ROWS)
+
+
+def _caveat(one: PaperTable) -> str:
+    note = f" What does not add up, or is weighted: {one.note}." if one.note else ""
+    return f"Quoted from {one.source}; nothing of it was measured here.{note}"
+
+
+def _wide(frame: pd.DataFrame) -> Markup:
+    lines = [[cell_text(cell, str(row[0]) == SIZES) for cell in row] for row in frame.itertuples(index=False)]
+    return table([str(name) for name in frame.columns], lines, "dense")
+
+
+def _averages(result: BenchmarkResult) -> Markup | str:
+    """Micro and macro averages over data sets with intervals, where something changes and there are several."""
+    changed = any(cell.study.changes for cell in result.cells)
+    if not changed or len({cell.labels["data"] for cell in result.cells}) < 2:
+        return ""
+    found = result.averages()
+    axes = [axis for axis in varying(result.cells) if axis != "data"] or ["method"]
+    columns: dict[str, Any] = {
+        "": lambda row: " · ".join(str(row[axis]) for axis in axes),
+        "average": "average",
+        "before, %": lambda row: number(100 * row["before"], 1),
+        "after, %": lambda row: number(100 * row["after"], 1),
+        "points": lambda row: bold(points(row)),
+        "N": "strata",
+    }
+    shown = card(paragraph(AVERAGES, kind="soft"), table(list(columns), rows(found, columns), "dense"))
+    return details("Averages over the data sets, with intervals", shown)
+
+
+def _changes(result: BenchmarkResult, shown: Mapping[str, Any]) -> Markup:
+    figure = figure_card("difference") if "difference" in shown else ""
+    return section("Beside the plain model", figure, methods_card(result), pairs_card(result), intro=METHODS)
+
+
+def _by(result: BenchmarkResult, key: str, shown: Mapping[str, Any]) -> Markup:
+    """The table of one field of the samples, and its figure."""
+    axes = varying(result.cells) or ["data"]
+    columns: dict[str, Any] = {
+        "": lambda row: " · ".join(str(row[axis]) for axis in axes),
+        key: key,
+        "N": "n",
+        "groups": "n_groups",
+        "before, %": lambda row: number(100 * row["before"], 1),
+        "after, %": lambda row: number(100 * row["after"], 1),
+        "points": lambda row: bold(points(row)),
+        "+": lambda row: count_of(row["wrong_to_right"]),
+        "−": lambda row: count_of(row["right_to_wrong"]),
+        "McNemar": lambda row: p_value(row["p_flips"]),
+        "Holm's p": lambda row: p_value(row["p_holm"]),
+    }
+    figure = figure_card(f"by-{key}") if f"by-{key}" in shown else ""
+    body = card(_wide(result.rows(key)), table(list(columns), rows(result.by(key), columns), "dense"))
+    return section(f"By {key.replace('_', ' ')}", figure, body, intro=BY)
+
+
+def _flipped(result: BenchmarkResult) -> Markup | str:
+    """Counts of flips of each cell, and some of the flipped samples with their images."""
+    cells = [cell for cell in result.cells if cell.measured and cell.study.changes]
+    if not cells or result.main not in result.marks or not _scored(result):
+        return ""
+    tables = grid((flips_card(result, cell) for cell in cells), "tight")
+    flips = result.flips()
+    drawn = [] if len(cells) > MANY_CELLS else [_gallery(result, cell, flips) for cell in cells]
+    columns: dict[str, Any] = {
+        **{axis: axis for axis in varying(result.cells)},
+        "sample": "sample", "question": "question", "answer": "answer", "before": "text_before",
+        "after": "text_after", "flip": "flip",
+    }  # fmt: skip
+    more = len(flips) - MANY_FLIPS
+    left = (
+        paragraph(f"And {more} more: result.flips(), or flips.csv of result.export().", kind="soft")
+        if more > 0
+        else ""
+    )
+    listing = table(list(columns), rows(flips.head(MANY_FLIPS), columns), "text")
+    every = details(f"All flips: {len(flips)}", card(listing, left))
+    return section(
+        "What flipped", tables, *drawn, every if len(flips) else "", intro=FLIPPED.format(seed=result.seed)
+    )
+
+
+def _gallery(result: BenchmarkResult, cell: GridCell, flips: pd.DataFrame) -> Markup | str:
+    own = rows_of(flips, cell.labels)
+    chosen: list[dict[str, Any]] = []
+    for flip in ("gained", "lost"):
+        part = where(own, own.flip == flip)
+        kept = gallery.drawn(part["index"].tolist(), SHOWN // 2, result.seed)
+        chosen += records(where(part, part["index"].isin(kept)))
+    if not chosen:
+        return ""
+    return join(heading(cell_title(result, cell), level=4), grid(_flip_card(cell, row) for row in chosen))
+
+
+def _flip_card(cell: GridCell, row: Mapping[str, Any]) -> Markup:
+    """One flipped sample: its picture, question, answer, and both texts."""
+    sample = cell.study.data[row["index"]]
+    gained = row["flip"] == "gained"
+    before = bold(_text(row["text_before"]), kind=gallery.verdict(not gained))
+    after = bold(_text(row["text_after"]), kind=gallery.verdict(gained))
+    lines = [
+        join("answer ", bold(_text(row["answer"])), " · ", before, " → ", after),
+        f"options: {', '.join(sample.options)}" if sample.options else "",
+        gallery.origin_line(row["sample"], row["group"]),
+    ]
+    pictures = gallery.views(sample, "image", partial(gallery.picture, sample))
+    return gallery.sample_card(pictures, row["question"], lines, columns=max(len(pictures), 2))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "no answer"
+
+
+def _lengths(result: BenchmarkResult) -> Markup:
+    found = result.lengths()
+    axes = varying(result.cells) or ["data"]
+    columns: dict[str, Any] = {
+        "": lambda row: " · ".join(str(row[axis]) for axis in axes),
+        "when": "when",
+        "answers": "n",
+        "none came": "n_missing",
+        "empty": "n_empty",
+        "words, mean": lambda row: number(row["mean_words"], 1),
+        "words, most": "max_words",
+        "tokens at most": "limit",
+    }
+    return section(
+        "Length of answers", card(table(list(columns), rows(found, columns), "dense")), intro=LENGTHS
+    )
+
+
+def _scorers(result: BenchmarkResult) -> dict[Any, Any]:
+    """What each scorer does, and its settings."""
+    found = {scorer.name: scorer for cell in result.cells for scorer in cell.study.scorer}
+    return {
+        capital(label(scorer)): join(about(scorer), Markup("<br>"), code(as_json(scorer)))
+        for scorer in found.values()
+    }
+
+
+def _failures(result: BenchmarkResult) -> Markup:
+    found = result.failures
+    if found.empty:
+        return section("Failures", paragraph("None: every question was answered.", kind="soft"))
+    varied = varying(result.cells)
+    words = f"Left out, over all runs: {len(found)}. Means are over the rest. The first of each kind:"
+    shown = card(failure_list(found, [*varied, "sample"], distinct=varied))
+    return section("Failures", paragraph(words, kind="wide"), shown)
+
+
+def _origin(cell: GridCell) -> Markup:
+    study = cell.study
+    more = [
+        ("method", as_json(cell.folder.study()["method"])),
+        ("edits", ", ".join(as_json(edit) for edit in study.edits) or "none"),
+        ("scorers", ", ".join(as_json(scorer) for scorer in study.scorer)),
+        ("prompt", as_json(study.prompt)),
+        ("decoding", as_json(study.decoding)),
+        ("tokens, seed, batch", f"{study.max_new_tokens}, {study.seed}, {study.batch}"),
+        (
+            "rows a reader left out",
+            "; ".join(f"{why}: {n}" for why, n in study.data.skipped.items()) or "none",
+        ),
+    ]
+    return origin(cell.folder, more)
