@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,3 +81,14 @@ def test_fields_and_generators_are_checked() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_nothing_is_checked_where_messages_must_speak() -> None:
     assert total(np.ones(1), np.ones(2)) == 4
+
+
+def test_every_module_was_imported_after_the_hook() -> None:
+    """What `tests/conftest.py` imports before it is never checked."""
+    loaders = {
+        name: type(module.__loader__).__module__
+        for name, module in sys.modules.items()
+        if name.startswith("interp.") and module.__loader__ is not None
+    }
+    assert len(loaders) > 5
+    assert {name for name, loader in loaders.items() if not loader.startswith("jaxtyping")} == set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from markupsafe import Markup
@@ -61,6 +61,7 @@ def thumbnails(pictures: Iterable[tuple[str, Image.Image]], *, left: int = 0, of
     return Markup("<div>{}</div>{}").format(Markup("").join(each), more)
 
 
+@runtime_checkable
 class Drawable(Protocol):
     """What is shown to a model and asked about, as `Sample` is."""
 
@@ -120,6 +121,7 @@ def _thumbnail(sample: Drawable, i: int) -> Image.Image:
     return marked_image(sample.load(i), boxes, [one for one in sample.masks if one.image == i], SIDE)
 
 
+@runtime_checkable
 class Located(Protocol):
     """A map of tokens or patches, as `TokenMap` is."""
 

@@ -112,7 +112,7 @@ def data_uri(image: Image.Image, kind: str = "webp") -> str:
 
 
 def _mixed(
-    paper: Float[np.ndarray, "row col 3"], heat: Float[np.ndarray, "row col"], size: tuple[int, int]
+    paper: Float[np.ndarray, "height width 3"], heat: Float[np.ndarray, "row col"], size: tuple[int, int]
 ) -> Image.Image:
     """Heat over paper: the stronger, the less of the paper is seen."""
     scaled = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.NEAREST)

@@ -40,6 +40,7 @@ def ranking(rankings: dict[str, Any]) -> Any:
     return rankings["medical"]
 
 
+@pytest.mark.by_default(kind=["sweep", "knockout", "methods", "ranking"])
 @pytest.mark.parametrize("kind", FOUND)
 def test_numbers_do_not_depend_on_ids(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str

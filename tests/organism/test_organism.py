@@ -43,7 +43,7 @@ def test_size_on_disk_and_shape(mllm: interp.Mllm) -> None:
 
 
 def test_answers_each_question_type_on_held_out_scenes(mllm: interp.Mllm) -> None:
-    samples = list(interp.data.bundled("natural", n=90, seed=SEED))
+    samples = list(interp.data.bundled("natural", n=60, seed=SEED))
     said = replies(mllm, samples)
     for about in ("colour", "size", "side"):
         right = [a == s.answer for a, s in zip(said, samples, strict=True) if s.meta["about"] == about]

@@ -36,7 +36,7 @@ def test_images_resampled_as_independent_cover_58_percent() -> None:
     95 % interval covers as often as |Z| < 1.96 √(0.0321 / 0.1923) does: 58 %. Resampling the six volumes
     instead covers more, and still too little: |t₅| < 1.96 √(5/6), 87 % at best. Hence no claim below 20 groups.
     """
-    rng, n = np.random.default_rng(0), 500
+    rng, n = np.random.default_rng(0), 300
     hits = {"images": 0, "volumes": 0}
     for seed in range(n):
         offsets = rng.normal(size=6)
@@ -54,7 +54,7 @@ def test_images_resampled_as_independent_cover_58_percent() -> None:
 
 @pytest.mark.parametrize("n_groups", [25, 80])
 def test_resampled_volumes_cover_as_promised_from_twenty_on(n_groups: int) -> None:
-    rng, n = np.random.default_rng(n_groups), 400
+    rng, n = np.random.default_rng(n_groups), 250
     hits = 0
     for seed in range(n):
         found = bootstrap(*volumes(rng, n_groups, 8), n=400, seed=seed)
@@ -86,7 +86,7 @@ def test_any_statistic_covers_by_group() -> None:
 
 def test_pairs_across_two_kinds_of_group_cover() -> None:
     """240 pairs of 30 volumes on one side and 24 on the other; the difference has both sides' offsets."""
-    rng, n, hits, naive = np.random.default_rng(4), 400, 0, 0
+    rng, n, hits, naive = np.random.default_rng(4), 250, 0, 0
     for seed in range(n):
         a, b = rng.permutation(np.arange(240) % 30), rng.permutation(np.arange(240) % 24)
         values = rng.normal(size=30)[a] - rng.normal(size=24)[b] + rng.normal(size=240)
@@ -99,7 +99,7 @@ def test_pairs_across_two_kinds_of_group_cover() -> None:
 
 
 def test_the_paired_test_errs_once_in_twenty() -> None:
-    rng, n = np.random.default_rng(5), 400
+    rng, n = np.random.default_rng(5), 250
     rejected = {"groups": 0, "rows": 0}
     for seed in range(n):
         values, groups = volumes(rng, 15, 6)
@@ -116,7 +116,7 @@ def test_the_paired_test_errs_once_in_twenty() -> None:
 def test_the_unpaired_test_errs_at_most_once_in_twenty(
     n_a: int, images_a: int, between_a: float, n_b: int, images_b: int, between_b: float
 ) -> None:
-    rng, n, rejected = np.random.default_rng(6), 300, 0
+    rng, n, rejected = np.random.default_rng(6), 200, 0
     for seed in range(n):
         a, groups_a = volumes(rng, n_a, images_a, between=between_a)
         b, groups_b = volumes(rng, n_b, images_b, between=between_b)

@@ -24,11 +24,6 @@ FAMILIES = {
     "qwen3_vl_moe": Qwen3VlMoe,
 }
 SAMPLES = [[(140, 140)], [(230, 90)], [(60, 190)], [(30, 22)], [(460, 300)], [(140, 84), (60, 90)]]
-CASES = [
-    (family, sizes)
-    for family in FAMILIES
-    for sizes in (SAMPLES if family != "qwen3_vl_moe" else SAMPLES[1:4])  # its tower is qwen3_vl's
-]
 
 
 def merged(pixel_values: torch.Tensor) -> np.ndarray:
@@ -36,7 +31,9 @@ def merged(pixel_values: torch.Tensor) -> np.ndarray:
     return pixel_values.reshape(-1, 4 * pixel_values.shape[-1]).mean(dim=-1).numpy()
 
 
-@pytest.mark.parametrize(("family", "sizes"), CASES, ids=str)
+@pytest.mark.covering
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("sizes", SAMPLES, ids=str)
 def test_a_footprints_pixels_change_its_token(family, sizes):
     bench = Bench(family, FAMILIES[family](), sizes)
     found = assert_counts(bench)

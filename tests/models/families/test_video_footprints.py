@@ -91,6 +91,15 @@ def test_two_frames_a_token_by_hand():
     assert tokens.mask([interp.Box(22, 20, 41, 36, frame=3)]).nonzero()[0].tolist() == [12 + 5]
 
 
+def test_frames_share_a_budget_of_pixels_where_there_is_one():
+    """0.9 × 120 tokens for 12 frames, two a token, are 18 blocks each; of 3:2 they are 5×3."""
+    mllm = interp.wrap(*tiny("qwen2_vl"))
+    settings = mllm.processor.video_processor
+    assert footprints(mllm, (300, 200), 12).grid == (6, 9)
+    settings.cap_pixels_per_frame, settings.max_video_tokens = True, 120
+    assert footprints(mllm, (300, 200), 12).grid == (3, 5)
+
+
 def test_pooled_frames_and_a_newline_by_hand():
     """OneVision: 4 patches of 14 of 60 px, pooled to 2: each stands for 28/60 of a frame's side."""
     tokens = footprints(interp.wrap(*tiny("llava_onevision")), (120, 60), 2)

@@ -175,6 +175,8 @@ def test_words_of_several_pieces_are_whole(kind):
     pieces = mllm.processor.tokenizer.convert_ids_to_tokens(ids.numpy()[at])
     assert "".join(pieces).strip("▁Ġ") == "nodule"
     assert len(pieces) > 2
+    after = mllm.processor.tokenizer.convert_ids_to_tokens(ids.numpy()[tokens.positions(word("left"))])
+    assert after == ["le", "f", "t"]  # neither the space before it nor the sign after it
     whole = mllm.processor.tokenizer.decode(ids.numpy()[tokens.positions("question")]).strip()
     assert whole == "is a nodule left?"
 
