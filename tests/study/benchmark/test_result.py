@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ CHANGES = named(0, 1, 2, 3, 7, 20)
 def result(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkResult:
     """12 questions, 5 wrong before and 2 after; and 3 more, 1 wrong before and none after."""
     study = benchmark(model=Answering(wrong=WRONG), method=Swap(changes=CHANGES))
-    data = {"large": divided(12, "large"), "small": divided(3, "small", start=20)}
+    few = [
+        one.replace(group="patient-0") for one in divided(3, start=20)
+    ]  # a name that the large set has too
+    data = {"large": divided(12, "large"), "small": Samples(few, "small")}
     grid = Grid(study, data=data, method={"Plain": Plain(), "Swap": Swap(changes=CHANGES)})
     return grid.run(tmp_path_factory.mktemp("runs"), progress=False)
 
@@ -59,7 +63,7 @@ def test_averages_say_their_weights_and_sizes(result: BenchmarkResult) -> None:
     assert own["macro"]["difference"] == pytest.approx((3 / 12 + 1 / 3) / 2)
     assert own["weighted"]["after"] == pytest.approx((10 / 12 + 3 * 1) / 4)
     assert {row["strata"] for row in own.values()} == {"large 12, small 3"}
-    assert [own["macro"][name] for name in ("n", "n_strata", "n_groups")] == [15, 2, 8]
+    assert [own["macro"][name] for name in ("n", "n_strata", "n_groups")] == [15, 2, 7]
     assert own["macro"]["low"] < own["macro"]["difference"] < own["macro"]["high"]
     plain = records(rows_of(found, {"method": "Plain"}))
     assert all(row["difference"] == row["low"] == row["high"] == 0 for row in plain)
@@ -142,6 +146,25 @@ def test_flips_and_means_of_several_scorers(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("interp.study.benchmark.page.MANY_FLIPS", 2)
     text = found.report(tmp_path / "page.html").read_text()
     assert "And 1 more: result.flips()" in text
+
+
+@dataclass(frozen=True)
+class Shared(Strict):
+    """Right answers share their mark, as options of equal log-probability do."""
+
+    name: str = "shared"
+
+    def scores(self, texts: Any, samples: Any, prompt: Any) -> list[float | None]:
+        return [None if one is None else one / 2 for one in super().scores(texts, samples, prompt)]
+
+
+def test_shares_of_right_have_no_flips(tmp_path: Path) -> None:
+    study = benchmark(data=divided(4), method=Swap(changes=named(1)), scorer=Shared())
+    found = study.run(tmp_path, progress=False)
+    assert found.summary()[["before", "after"]].iloc[0].tolist() == [0.5, 0.375]
+    assert found.summary().p_flips.isna().all()
+    assert "flips" not in found.tables()
+    assert "What flipped" not in found.report(tmp_path / "page.html").read_text()
 
 
 def test_a_mean_of_scorers_is_of_their_tables(tmp_path: Path) -> None:

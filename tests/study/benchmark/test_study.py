@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import interp
 from interp.conformance.tiny import tiny
 from interp.data import Samples, bundled
 from interp.errors import StudyError
-from interp.methods import PAI, Plain
+from interp.inputs.prompt import PAPER_PROMPT
+from interp.methods import PAI, Plain, VGRefine
 from interp.metrics.scorers import OptionLogProbability, Strict
 from interp.study import Benchmark, Grid, HeadRanking
 from interp.study.benchmark.scoring import option_log_probabilities
@@ -142,25 +142,52 @@ def test_drawn_answers_depend_on_the_seed_alone(tmp_path: Path) -> None:
     assert greedy.to_dict() == greedy.replace(seed=6).to_dict()
 
 
-def test_options_have_the_log_probabilities_of_their_letters() -> None:
-    mllm = wrap(*tiny("llava"))
-    prompt = interp.Prompt(options="letters")
-    data = [bundled("natural", n=1)[0].replace(options=["red", "blue"][:n], answer="red") for n in (2, 1)]
-    found = option_log_probabilities(mllm, data, prompt, OptionLogProbability())
-    trace = mllm.trace(data, prompt=prompt)
-    logits = trace.logits.values.astype(np.float64)
+@pytest.mark.parametrize("edits", [(), HIDDEN], ids=["plain", "hidden"])
+def test_options_have_the_log_probabilities_of_their_texts(edits: Any) -> None:
+    """One token each, so they are log-softmax values of a trace's logits; the third question has no options."""
+    mllm, rule = load("organism"), OptionLogProbability(of="text")
+    first, second, third = bundled("medical", n=3, seed=5)
+    data = [
+        first.replace(options=["left", "right"], answer="left"),
+        second.replace(options=["right", "small", "left"], answer="small"),
+        third.replace(options=None, answer="large"),
+    ]
+    found = option_log_probabilities(mllm, data, PAPER_PROMPT, rule, edits)
+    logits = mllm.trace(data, prompt=PAPER_PROMPT, edits=edits).logits.values.astype(np.float64)
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     tokenizer = mllm.processor.tokenizer
-    for place, (own, one) in enumerate(zip(found, data, strict=True)):
-        letters = [
-            tokenizer(f" {letter}", add_special_tokens=False).input_ids for letter in "AB"[: len(one.options)]
-        ]
-        if all(len(ids) == 1 for ids in letters):
-            assert own == pytest.approx([logs[place, ids[0]] for ids in letters], abs=1e-4)
-        assert own is not None
-        assert len(own) == len(one.options)
-    hidden = option_log_probabilities(mllm, data, prompt, OptionLogProbability(), HIDDEN)
-    assert not np.allclose(hidden[0], found[0])
+    for place, one in enumerate(data[:2]):
+        ids = [tokenizer(f" {text}", add_special_tokens=False).input_ids for text in one.options or ()]
+        assert len({*map(tuple, ids)}) == len(ids)
+        assert {len(own) for own in ids} == {1}
+        assert found[place] == pytest.approx([logs[place, own[0]] for own in ids], abs=1e-4)
+    assert found[2] is None
+
+
+def test_a_method_is_scored_under_the_edits_it_repeats(tmp_path: Path) -> None:
+    """VGRefine's own edits, for each micro-batch, decide which option is likeliest after it."""
+    method, rule = (
+        VGRefine(heads=((0, 1), (3, 1)), layers=tuple(range(6)), percentile=90),
+        OptionLogProbability(),
+    )
+    data = Samples(
+        [one for one in bundled("medical", n=40, seed=5) if one.answer in ("yes", "no")][:4], "yes or no"
+    )
+    study = Benchmark(data=data, method=method, scorer=rule, max_new_tokens=1, batch=2)
+    result = study.run(tmp_path, progress=False)
+    mllm, expected = load("organism"), {}
+    for some in (list(data[:2]), list(data[2:])):
+        answers = method.answer(mllm, some, max_new_tokens=1)
+        logits = mllm.trace(some, edits=method.repeat(mllm, answers)).logits.values
+        yes, no = (
+            mllm.processor.tokenizer(f" {text}", add_special_tokens=False).input_ids[0]
+            for text in ("yes", "no")
+        )
+        for one, own in zip(some, logits, strict=True):
+            expected[one.id] = float((own[yes] > own[no]) == (one.answer == "yes"))
+    after = result.scores[result.scores.when == "after"].set_index("sample").value.to_dict()
+    assert after == expected
+    assert len(expected) == 4
 
 
 def test_options_need_edits_that_can_be_repeated(tmp_path: Path) -> None:
