@@ -70,19 +70,7 @@ class InterpModel(lmms):
         **others: Any,
     ) -> None:
         super().__init__()
-        known = {"max_batch_size", "device_map", "system_prompt"}
-        if unknown := sorted(
-            name for name, value in others.items() if value is not None and name not in known
-        ):
-            raise StudyError(
-                f"the model interp has no argument {', '.join(unknown)}; docs/benchmark_study.md lists them."
-            )
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise StudyError(
-                "the model interp runs in one process; start lmms-eval without accelerate launch."
-            )
-        if failures not in ("raise", "empty"):
-            raise StudyError(f'failures is "raise" or "empty"; got {failures!r}.')
+        _check(failures, others)
         spec = ModelSpec(pretrained, revision=revision, device=device, dtype=dtype, adapter=adapter)
         self.mllm = spec.load()
         self.method = method_of(
@@ -187,3 +175,16 @@ def _until(text: str, stops: Any) -> str:
     for stop in [stops] if isinstance(stops, str) else stops or []:
         text = text.partition(stop)[0] if stop else text
     return text
+
+
+def _check(failures: Any, others: Mapping[str, Any]) -> None:
+    """Raise `StudyError` for arguments that there are none of, several processes, or an unknown way with failures."""
+    known = {"max_batch_size", "device_map", "system_prompt"}
+    if unknown := sorted(name for name, value in others.items() if value is not None and name not in known):
+        raise StudyError(
+            f"the model interp has no argument {', '.join(unknown)}; docs/benchmark_study.md lists them."
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise StudyError("the model interp runs in one process; start lmms-eval without accelerate launch.")
+    if failures not in ("raise", "empty"):
+        raise StudyError(f'failures is "raise" or "empty"; got {failures!r}.')

@@ -129,9 +129,11 @@ def mean_of_strata(
     values: Float[np.ndarray, " row"], strata: Sequence[str], weights: Mapping[str, float] | None
 ) -> float:
     """The weighted mean of strata's means; None weighs each alike."""
-    means = pd.Series(values).groupby(np.asarray(strata, object), sort=False).mean()
-    shares = [1.0 if weights is None else float(weights[name]) for name in means.index.tolist()]
-    return float(np.average(means.to_numpy(float), weights=shares))
+    names = list(dict.fromkeys(strata))
+    codes = pd.factorize(np.asarray(strata, object))[0]
+    means = np.bincount(codes, weights=values) / np.bincount(codes)
+    shares = np.array([1.0 if weights is None else float(weights[name]) for name in names])
+    return float((shares * means).sum() / shares.sum())
 
 
 def _measured(result: PairedResult, cell: GridCell, measure: str) -> pd.DataFrame:

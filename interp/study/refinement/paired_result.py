@@ -74,24 +74,29 @@ def methods_table(
         key = tuple(row[axis] for axis in axes)
         logprob = _range(more.loc[key].to_dict()) if key in more.index else "–"
         line = " · ".join(row[axis] for axis in varied or ["method"])
-        marked = pd.notna(row["p_flips"]) or pd.notna(row["wrong_to_right"])
-        numbers = (
-            f"{row['before']:.3f}",
-            f"{row['after']:.3f}",
-            _range(row),
-            f"+{row['wrong_to_right']:.0f} −{row['right_to_wrong']:.0f}" if marked else "–",
-            p_text(row["p_flips"]),
-            p_text(row["p_holm"]),
-            logprob,
-            f"×{row['seconds']:.2f}",
-            f"×{row['forwards']:.2f}",
-            f"×{row['tokens']:.2f}",
-        )
+        numbers = _numbers(row, logprob)
         table.add_row(*map(Text, (line, *numbers)))
     notes = dict.fromkeys(
         row["note"] for row in records(summary) if row["note"] and row["measure"] == measure
     )
     return "\n".join([printed(table, WIDTH), *notes, *_groups(per_group, varied, name)])
+
+
+def _numbers(row: Mapping[Any, Any], logprob: str) -> tuple[str, ...]:
+    """The cells of a line of `methods_table`, its name left out."""
+    marked = pd.notna(row["p_flips"]) or pd.notna(row["wrong_to_right"])
+    return (
+        f"{row['before']:.3f}",
+        f"{row['after']:.3f}",
+        _range(row),
+        f"+{row['wrong_to_right']:.0f} −{row['right_to_wrong']:.0f}" if marked else "–",
+        p_text(row["p_flips"]),
+        p_text(row["p_holm"]),
+        logprob,
+        f"×{row['seconds']:.2f}",
+        f"×{row['forwards']:.2f}",
+        f"×{row['tokens']:.2f}",
+    )
 
 
 def pairs_table(found: pd.DataFrame, name: str = "accuracy") -> str:

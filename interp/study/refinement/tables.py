@@ -121,9 +121,10 @@ def pairs_card(result: PairedResult) -> Markup | str:
         return ""
     if len(found) > MANY_PAIRS:
         return ""
+    each = f"{result.measure_names[result.main]} of each, %"
     columns: dict[str, Any] = {
         "": lambda row: join(f"{row['a']} − {row['b']}", span(f" {row['where']}") if row["where"] else ""),
-        "mean of each, %": lambda row: f"{number(100 * row['mean_a'], 1)}, {number(100 * row['mean_b'], 1)}",
+        each: lambda row: f"{number(100 * row['mean_a'], 1)}, {number(100 * row['mean_b'], 1)}",
         "difference, points": lambda row: Cell(points(row), "own"),
         "only one right": lambda row: f"{count_of(row['only_a_right'])}, {count_of(row['only_b_right'])}",
         "p": lambda row: p_value(row["p"]),
