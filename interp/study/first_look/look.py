@@ -224,7 +224,7 @@ class _Making:
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         best = np.argsort(-shares, kind="stable")[:N_LIKELY]
-        decode = self.tokenizer.decode
+        decode = self.mllm.processor.tokenizer.decode
         likely = tuple((str(decode([int(token)])).strip(), float(shares[token])) for token in best)
         if trace[0].reasoning is not None:
             self.missing["probability"] = THOUGHT
