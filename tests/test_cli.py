@@ -6,8 +6,11 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from interp.cli import COMMANDS, WorkerOptions, main, run_script
 from interp.conformance import CHECKS, check_result
@@ -200,3 +203,32 @@ def test_contradicting_options_of_workers_are_one_line(capsys: pytest.CaptureFix
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "gpus only with an address of Ray" in said
+
+
+def test_an_unknown_option_names_the_help_of_its_command(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "check", "x.csv", "--no-open"])
+    assert "run interp data check --help" in capsys.readouterr().err
+
+
+def test_a_reader_of_the_output_that_goes_away_is_no_error() -> None:
+    script = "import sys; from interp.cli import main; sys.exit(main(['run', '--help']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as ended:
+        ended.stdout.close()  # pyright: ignore[reportOptionalMemberAccess]
+        assert ended.stderr.read() == b""  # pyright: ignore[reportOptionalMemberAccess]
+    assert ended.returncode == 141
+
+
+def test_a_warning_is_one_line_without_its_place_in_the_code(tmp_path: Path, capsys: Any) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "rows.csv").write_text("image,question,x0,y0,x1,y1\na.png,?,1,2,13,44\n")
+    script = "import sys; from interp.cli import main; sys.exit(main(['data', 'check', 'rows.csv']))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr.startswith(
+        "warning: 1 of the 1 boxes of 'rows' (on 1 samples) end beyond their image."
+    )
+    assert "pass --box-format xywh" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 1

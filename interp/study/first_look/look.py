@@ -124,6 +124,7 @@ def look(
     question: str = "",
     *,
     boxes: Iterable[BoxLike] | None = None,
+    box_format: str | None = None,
     indicator: Indicators = None,
     layer: Layer = AUTO,
     prompt: Prompt | None = None,
@@ -142,11 +143,12 @@ def look(
         question: The question.
         boxes: What the answer should rest on, in pixels of the original image: half-open (x0, y0, x1, y1). They are
             drawn, and choose the layer.
+        box_format: How the boxes are written, as for `interp.Sample`.
         indicator: One of `interp.indicators`, its name such as "token knockout" (see `interp.indicators.NAMED`), a list
             of those, or a dict from label to indicator. The first is shown large and checked; the others stand beside
             it. By default relative attention, attention, and attention × gradient.
         layer: A decoder layer, or "auto": the sum for an indicator whose layers add up; with boxes the layer with the
-            lowest KL divergence to them; else the layer with the lowest entropy. The result says which rule chose. The
+            highest attention ratio; else the layer with the lowest entropy. The result says which rule chose. The
             layer is chosen by the first indicator's maps, and the others show the same one where they have it.
         prompt: How the question is put; by default `PAPER_PROMPT`.
         target: The answer that indicators explain.
@@ -167,7 +169,7 @@ def look(
     if layer != AUTO if isinstance(layer, str) else isinstance(layer, bool) or not isinstance(layer, int):
         raise MapError(f'layer is "auto" or a decoder layer, 0, 1, …; got {layer!r:.100}.')
     check_one_of("trust", trust, ("quick", "full"))
-    sample, chosen = _sample(image, question, boxes), _indicators(indicator)
+    sample, chosen = _sample(image, question, boxes, box_format), _indicators(indicator)
     with suitable_threads(mllm):
         own = mllm if mllm.server is not None else mllm.sharing(Prefixes(ProcessCache().once, "look"))
         made = _Making(own, sample, PAPER_PROMPT if prompt is None else prompt, target, layer)
@@ -291,17 +293,18 @@ def covered(sample: Sample, tokens: TokenMap) -> Float[np.ndarray, " token"] | N
     return tokens.mask(sample.boxes).astype(float) if sample.boxes else None
 
 
-def _sample(image: Images, question: str, boxes: Iterable[BoxLike] | None) -> Sample:
+def _sample(image: Images, question: str, boxes: Iterable[BoxLike] | None, box_format: str | None) -> Sample:
     """The sample of these arguments."""
     if isinstance(image, Sample):
-        if boxes is not None or not isinstance(question, str) or question:
+        if boxes is not None or box_format is not None or not isinstance(question, str) or question:
             raise SampleError(
                 "a look takes a whole Sample, or an image with question= and boxes=; got both. Change the sample "
                 "instead: sample.replace(question=…, boxes=…)."
             )
         return image
     several = {"images": image} if isinstance(image, list | tuple) else {"image": image}
-    found = Sample(question=question, boxes=() if boxes is None else boxes, **several)  # pyright: ignore[reportArgumentType]
+    drawn = () if boxes is None else boxes
+    found = Sample(question=question, boxes=drawn, box_format=box_format, **several)  # pyright: ignore[reportArgumentType]
     found.check()
     return found
 

@@ -65,12 +65,12 @@ def test_maps_and_heads_are_the_indicators_own(mllm: Any, sample: Any, look: Loo
     assert plain.map.sum() < 1
 
 
-def test_boxes_choose_the_layer_of_lowest_kl(mllm: Any, sample: Any, look: Look) -> None:
+def test_boxes_choose_the_layer_of_highest_attention_ratio(mllm: Any, sample: Any, look: Look) -> None:
     array = look.maps["relative attention"][0].values.astype(float)
     inside = look.first.tokens.mask(sample.boxes)
     shares = array / array.sum(axis=1, keepdims=True)
-    kl = -np.log(shares[:, inside] * inside.sum()).mean(axis=1)
-    assert look.first.layer == int(kl.argmin())
+    ratios = shares[:, inside].mean(axis=1) / shares.mean(axis=1)
+    assert look.first.layer == int(ratios.argmax())
     assert "boxes chose it" in look.first.rule
     assert {one.layer for one in look.shown.values()} == {look.first.layer}
     assert look.shown["attention"].rule == "The same layer as that of the first indicator's map."
