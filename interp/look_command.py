@@ -97,7 +97,9 @@ def look(
 
 def _say(found: Look, path: Path) -> None:
     """Print the answer, the map that is shown large, how far to trust it, and where the page lies."""
-    print(f"answer: {found.answer} (probability {found.probability:.2f})")
+    print(f"answer: {found.said} (probability {found.probability:.2f})")
+    if found.note:
+        print(f"note: {found.note}")
     print(f"map: {found.first.name}. {found.first.rule}")
     print(f"trust: {found.trust.summary}")
     for name, why in found.missing.items():

@@ -221,6 +221,15 @@ def test_a_reader_of_the_output_that_goes_away_is_no_error() -> None:
     assert ended.returncode == 141
 
 
+def test_the_explorer_asks_for_its_extra_before_it_loads_a_model(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr("interp.explore.local_server.find_spec", lambda name: None)
+    monkeypatch.setattr("interp.tracing.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    assert main(["explore"]) == 2
+    assert (
+        "the explorer needs dash. Install it with: pip install 'interp[explore]'" in capsys.readouterr().err
+    )
+
+
 def test_a_warning_is_one_line_without_its_place_in_the_code(tmp_path: Path, capsys: Any) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     (tmp_path / "rows.csv").write_text("image,question,x0,y0,x1,y1\na.png,?,1,2,13,44\n")

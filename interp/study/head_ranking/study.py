@@ -10,7 +10,16 @@ from interp.errors import StudyError
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.metrics import METRICS
-from interp.study.fields import RULES, Indicator, as_samples, field, is_indicator, one_of, whole_number
+from interp.study.fields import (
+    RULES,
+    Indicator,
+    as_samples,
+    field,
+    is_indicator,
+    is_per_layer,
+    one_of,
+    whole_number,
+)
 from interp.study.head_ranking.head_set import HeadSet
 from interp.study.head_ranking.result import HeadGrid, HeadResult
 from interp.study.head_ranking.task import HeadTask
@@ -66,6 +75,7 @@ class HeadRanking(Study[HeadResult]):
         """Keep the samples of the split, and refuse an indicator without heads."""
         if not getattr(self.indicator, "per_head", True):
             raise StudyError("a HeadRanking reads one map per head; use an indicator with per_head=True.")
+        is_per_layer("a HeadRanking", self.indicator)
         object.__setattr__(self, "data", _of_split(self.data, self.split))
 
     @property

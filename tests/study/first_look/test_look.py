@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,14 @@ def test_boxes_choose_the_layer_of_highest_attention_ratio(mllm: Any, sample: An
     assert "boxes chose it" in look.first.rule
     assert {one.layer for one in look.shown.values()} == {look.first.layer}
     assert look.shown["attention"].rule == "The same layer as that of the first indicator's map."
+
+
+def test_an_answer_without_text_is_said_to_be_nothing_and_the_organism_says_what_it_knows(look: Look) -> None:
+    assert (look.said, look.note) == (look.answer, "")
+    silent = replace(look, answer=" ")
+    assert "'(nothing)' (probability" in repr(silent)
+    assert "such as “What color is the circle?”" in silent.note
+    assert replace(silent, organism=False).note == ""
 
 
 def test_several_images_are_all_on_the_page(mllm: Any, tmp_path: Path) -> None:

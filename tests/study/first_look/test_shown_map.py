@@ -101,5 +101,9 @@ def test_names_of_indicators_may_be_typed_in_many_ways(name: str) -> None:
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(MapError, match=r"'relative attention', 'attention', .*; got 'attn'\."):
+    with pytest.raises(
+        MapError, match=r"relative-attention, attention, attention-gradient, .*; got 'attn'\."
+    ):
         indicator_named("attn")
+    with pytest.raises(MapError, match=r"got 'atention'\. Did you mean 'attention'\?"):
+        indicator_named("atention")
