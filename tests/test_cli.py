@@ -91,6 +91,22 @@ def test_models_lists_every_family_and_how_it_was_checked(capsys):
     assert "transformers 5." in shown
 
 
+@pytest.mark.parametrize("width", [60, 180, 196])
+def test_models_is_cropped_at_no_width(capsys: Any, monkeypatch: Any, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["models"]) == 0
+    framed = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line[:1] in "┏┡│├└"]
+    assert {line[-1] for line in framed} <= set("┓┩│┤┘")
+    assert len({len(line) for line in framed}) == 1
+
+
+def test_models_shows_one_family_and_names_the_nearest(capsys: Any) -> None:
+    assert main(["models", "paligemma"]) == 0
+    assert "maps: self · attends: the prompt" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["models", "lava"]) == 2
+    assert "no family is called 'lava'. Did you mean 'llava'?" in capsys.readouterr().err
+
+
 def test_models_names_the_families_that_transformers_lacks(capsys, monkeypatch):
     known = set(adapter_room.CONFIG_MAPPING) - {"qwen3_vl"}
     monkeypatch.setattr(adapter_room, "CONFIG_MAPPING", known)

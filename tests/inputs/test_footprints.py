@@ -223,7 +223,7 @@ def test_covered_area_counts_like_pixels(regions, rectangles):
 
 def test_no_image_token_at_all_points_to_the_ids():
     with pytest.raises(
-        ImageTokenMismatch, match="holds 0 image tokens .*None of the prompt's ids .* image_token_id"
+        ImageTokenMismatch, match=r"holds 0 image tokens .*None of the prompt's ids .* image_token_id"
     ):
         check_count(0, squash((336, 336), (24, 24)), family="llava", sizes=[(336, 336)])
 
