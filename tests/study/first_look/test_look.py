@@ -13,7 +13,7 @@ import torch
 
 import interp
 from interp.cli import main
-from interp.errors import MapError, PromptError, SampleError
+from interp.errors import MapError, PromptError, RunError, SampleError
 from interp.indicators import Attention, RandomMap
 from interp.study.first_look.look import Look
 from tests.report.hostile_samples import ATTACK, Elements
@@ -108,6 +108,32 @@ def test_the_page_loads_nothing_and_is_small(look: Look, tmp_path: Path) -> None
     assert look.trust.summary in said
     assert look.first.rule in said
     assert "These are not the paper's numbers" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("name", ["look.png", "look.pdf", "look"])
+def test_a_page_is_not_written_under_the_name_of_another_kind_of_file(
+    look: Look, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(
+        RunError, match=r'to end in \.html or \.htm, such as "look\.html"; .*write_image\("look.png"\)'
+    ):
+        look.save(tmp_path / name)
+    with pytest.raises(
+        RunError, match=r'to end in \.safetensors, such as "maps\.safetensors"; .*numpy\.savez'
+    ):
+        look.maps["attention"].save(tmp_path / "maps.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_boxes_as_fractions_are_refused_by_the_option_or_taken(tmp_path: Path, capsys: Any) -> None:
+    scene = tmp_path / "scene.png"
+    interp.data.bundled("natural", n=1)[0].load().save(scene)
+    out = ["--out", str(tmp_path / "look.html"), "--no-open", "--indicator", "attention"]
+    given = ["look", str(scene), "What color is the circle?", *out, "--box", "0.2", "0.3", "0.5", "0.6"]
+    assert main(given) == 2
+    assert "pass --box-format fraction" in capsys.readouterr().err
+    assert main([*given, "--box-format", "fraction"]) == 0
+    assert "largest share of its weight inside the boxes" in capsys.readouterr().out
 
 
 def test_hostile_texts_stay_text(mllm: Any, sample: Any, tmp_path: Path) -> None:
