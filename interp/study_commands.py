@@ -167,9 +167,9 @@ def run(
         study, tuple(map(_place, data)), model, n, split, seed,
         {name: value for name, value in options.items() if value is not None}, dict(map(_setting, settings)),
     )  # fmt: skip
-    study = asked.made()
-    _say_left_out(study)
-    result = study.run(out, workers=workers)
+    made = asked.made()
+    _say_left_out(made)
+    result = made.run(out, workers=workers)
     write_atomically(result.folder / COMMAND, asked.to_json().encode())
     print(result.table())
     if len(result.failures):
