@@ -237,7 +237,7 @@ def test_a_reader_of_the_output_that_goes_away_is_no_error() -> None:
     assert ended.returncode == 141
 
 
-def test_the_explorer_asks_for_its_extra_before_it_loads_a_model(monkeypatch: Any, capsys: Any) -> None:
+def test_the_explorer_asks_for_its_extra_first(monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr("interp.explore.local_server.find_spec", lambda name: None)
     monkeypatch.setattr("interp.tracing.load", lambda *_, **__: pytest.fail("the model was loaded"))
     assert main(["explore"]) == 2

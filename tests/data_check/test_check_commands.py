@@ -80,9 +80,7 @@ def test_reader_images_and_draws(tmp_path: Path, capsys: Any) -> None:
     assert "there is no reader 'excel'" in capsys.readouterr().err
 
 
-def test_every_bad_row_is_listed_and_options_are_named_as_on_the_command_line(
-    table: Any, tmp_path: Path, capsys: Any
-) -> None:
+def test_every_bad_row_is_listed_and_options_are_named(table: Any, tmp_path: Path, capsys: Any) -> None:
     path = table('a.png,?,yes,CT,"[0.1,0.2,0.5,0.6]"', 'none.png,?,no,MR,"[1,2,13,14]"')
     out = ["--out", str(tmp_path / "page.html")]
     assert main(["data", "check", path, *out]) == 1

@@ -66,7 +66,7 @@ def test_dtype_and_processor(saved, tmp_path):
         load(saved, dtype="int8")
 
 
-def test_small_weights_are_read_without_a_progress_bar_and_keep_their_name_in_studies(capfd):
+def test_small_weights_load_quietly_and_keep_their_name(capfd):
     assert model_label(load("organism")) == "organism"
     assert "Loading weights" not in capfd.readouterr().err
     assert transformers_logging.is_progress_bar_enabled()

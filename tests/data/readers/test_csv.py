@@ -134,7 +134,7 @@ def test_a_byte_order_mark_and_windows_lines_are_read(write: Any) -> None:
     assert samples[:1].filter(lambda sample: sample.answer is None).fingerprint == samples.fingerprint
 
 
-def test_a_box_that_lacks_a_column_is_refused_and_the_slip_is_named(write: Any) -> None:
+def test_a_box_that_lacks_a_column_is_refused(write: Any) -> None:
     path = write("image,question,xmim,ymin,xmax,ymax\na.png,?,1,2,3,4\n")
     with pytest.raises(
         DataError, match=r"has y0, x1, y1 but no x0\. Did you mean 'xmim'\? .*\{\"x0\": \"xmim\"\}"

@@ -77,7 +77,7 @@ def test_boxes_choose_the_layer_of_highest_attention_ratio(mllm: Any, sample: An
     assert look.shown["attention"].rule == "The same layer as that of the first indicator's map."
 
 
-def test_an_answer_without_text_is_said_to_be_nothing_and_the_organism_says_what_it_knows(look: Look) -> None:
+def test_an_answer_without_text_is_said_to_be_nothing(look: Look) -> None:
     assert (look.said, look.note) == (look.answer, "")
     silent = replace(look, answer=" ")
     assert "'(nothing)' (probability" in repr(silent)
@@ -111,9 +111,7 @@ def test_the_page_loads_nothing_and_is_small(look: Look, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["look.png", "look.pdf", "look"])
-def test_a_page_is_not_written_under_the_name_of_another_kind_of_file(
-    look: Look, tmp_path: Path, name: str
-) -> None:
+def test_a_page_is_written_as_html_only(look: Look, tmp_path: Path, name: str) -> None:
     with pytest.raises(
         RunError, match=r'to end in \.html or \.htm, such as "look\.html"; .*write_image\("look.png"\)'
     ):

@@ -46,7 +46,7 @@ def test_without_boxes_the_most_concentrated_layer_is_shown() -> None:
     assert found.rule == "Layer 4 has the most concentrated map of 3 layers (lowest entropy)."
 
 
-def test_boxes_choose_the_layer_with_most_weight_inside_and_the_rule_says_so() -> None:
+def test_boxes_choose_the_layer_with_most_weight_inside() -> None:
     found = shown(layers(SPREAD, PEAK, INSIDE), inside=BOX)
     assert found.layer == 5
     assert "largest share of its weight inside the boxes of 3 layers" in found.rule
@@ -54,7 +54,7 @@ def test_boxes_choose_the_layer_with_most_weight_inside_and_the_rule_says_so() -
     assert "no evidence" in found.rule
 
 
-def test_a_dim_token_in_the_box_does_not_lose_against_an_even_map() -> None:
+def test_a_dim_token_in_the_box_does_not_decide() -> None:
     sharp, inside = [9.0, 0.001, 0.5, 0.5], np.array([1.0, 1.0, 0.0, 0.0])
     assert (
         shown(layers(SPREAD, sharp), inside=inside).layer == 4

@@ -26,7 +26,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> IndicatorResult:
     return comparison(n_faithful=6).run(tmp_path_factory.mktemp("runs"), progress=False)
 
 
-def test_a_list_has_its_own_names_and_without_a_baseline_no_verdict_is_explained(tmp_path: Path) -> None:
+def test_a_list_names_itself_and_needs_baselines_for_verdicts(tmp_path: Path) -> None:
     listed = IndicatorComparison(data=scenes(), indicators=[Attention(), "random map", CentrePrior()])
     assert list(listed.indicators) == ["attention", "random map", "centre prior"]
     with pytest.raises(StudyError, match="two of the indicators have the same name"):

@@ -231,7 +231,7 @@ def test_a_per_head_indicator_is_refused() -> None:
         sweep(indicator=Attention(per_head=True))
 
 
-def test_an_indicator_without_layers_is_refused_before_anything_runs() -> None:
+def test_an_indicator_without_layers_is_refused() -> None:
     from interp.indicators import TokenKnockout
 
     with pytest.raises(StudyError, match=r"needs maps per layer; TokenKnockout gives one map \(token\)"):
