@@ -19,7 +19,7 @@ SIZES = {"look": (1280, 1010), "look_390": (390, 844)}
 def main() -> None:
     """Writes both pictures beside this file."""
     sample = interp.data.bundled("natural")[6]
-    look = interp.load("organism").look(sample.image, sample.question)
+    look = interp.load("organism").look(sample)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = look.save(Path(folder) / "look.html")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import select
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import partial, wraps
@@ -22,7 +25,7 @@ from interp.models_command import models
 from interp.reproduce_command import reproduce
 from interp.run.merge import merge
 from interp.study_commands import report, run
-from interp.terminal import console, table
+from interp.terminal import console, in_options, table
 from interp.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
@@ -49,11 +52,16 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     commands = {name: _later(command) for name, command in listed.items()}
     prog = f"interp {group}".strip()
-    with _parsing():
-        chosen: Callable[[], int] = tyro.extras.subcommand_cli_from_dict(
-            commands, prog=prog, args=given[bool(group) :]
-        )
-    return _ran(chosen)
+    rest = given[bool(group) :]
+    own = f"{prog} {rest[0]}" if rest and rest[0] in commands else prog
+    try:
+        with _parsing(prog, own):
+            chosen: Callable[[], int] = tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=rest)
+        code = _ran(chosen)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        return _without_reader(error)
+    return code
 
 
 def run_script(
@@ -79,28 +87,56 @@ def run_script(
         raise SystemExit(code)
 
 
+def _without_reader(error: BrokenPipeError) -> int:
+    """The exit code after the reader of stdout has gone, as `head` does; another broken pipe is an error."""
+    stdout, state = sys.stdout.fileno(), select.poll()
+    state.register(stdout, 0)
+    if not any(event & select.POLLERR for _, event in state.poll(0)):
+        _say_error(str(error))
+        return 2
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)  # else Python complains while it ends
+    return 141
+
+
 def _ran(chosen: Callable[[], Any]) -> int:
-    """The exit code of a call; an error that a user can mend is one line."""
+    """The exit code of a call; an error that a user can mend is one line, as a warning is."""
+    before, warnings.formatwarning = warnings.formatwarning, _warning_line
     try:
         return int(chosen() or 0)
+    except BrokenPipeError:
+        raise
     except (InterpError, OSError) as error:
         _say_error(str(error))
         return 2
     except KeyboardInterrupt:
         _say_error("interrupted. Finished shards are kept: run again to resume.")
         return 130
+    finally:
+        warnings.formatwarning = before
+
+
+def _warning_line(message: Warning | str, category: type[Warning], *_: Any) -> str:
+    """A warning as one line, without the place in the code; others than the user's with their kind."""
+    kind = "" if category is UserWarning else f" ({category.__name__})"
+    return f"warning{kind}: {' '.join(in_options(str(message)).split())}\n"
 
 
 @contextmanager
-def _parsing() -> Iterator[None]:
-    """Makes one line of what tyro prints when it refuses arguments; help is printed as it is."""
+def _parsing(prog: str = "", own: str = "") -> Iterator[None]:
+    """Makes one line of what tyro prints when it refuses arguments; help is printed as it is.
+
+    Args:
+        prog: The program as tyro names it when it says where help is.
+        own: The program with the command that was called.
+    """
     said = io.StringIO()
     try:
         with redirect_stderr(said):
             yield
     except SystemExit as end:
         if end.code:
-            _say_error(_one_line(said.getvalue()))
+            _say_error(_one_line(said.getvalue()).replace(f"{prog} --help", f"{own} --help"))
+        sys.stdout.flush()
         raise
 
 

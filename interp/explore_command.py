@@ -44,7 +44,7 @@ def explore(
         port: the port; 0 for any that is free.
         open_page: open the page in a browser, where a terminal is there.
     """
-    from interp.explore import serve
+    from interp.explore.local_server import check_installed, serve
     from interp.inputs.sample import Sample
     from interp.tracing import load
 
@@ -53,6 +53,7 @@ def explore(
     }  # fmt: skip
     default = {"device": "cpu", "dtype": "float32"}
     named = {"model": model, **{k: v for k, v in given.items() if v is not None and v != default.get(k)}}
+    check_installed()  # before the model is loaded
     sample = Sample(images=image, question=question or "What is in the image?") if image else None
     if sample is not None:
         sample.check()

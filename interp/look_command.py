@@ -6,9 +6,11 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from interp.terminal import naming_options
 
 if TYPE_CHECKING:
     from interp.study import Look
@@ -24,6 +26,7 @@ def look(
     *,
     model: str = "organism",
     box: tyro.conf.UseAppendAction[tuple[Box, ...]] = (),
+    box_format: Literal["xyxy", "xywh", "cxcywh", "fraction"] | None = None,
     more: tuple[Path, ...] = (),
     indicator: tuple[str, ...] = (),
     layer: str = "auto",
@@ -47,12 +50,14 @@ def look(
         question: the question.
         model: "organism" (bundled, small, offline), a folder or a hub id.
         box: where the evidence lies, as x0 y0 x1 y1 in pixels of the image; repeat --box for several. The outline is
-            drawn, and the layer closest to it is shown.
+            drawn, and the layer with the largest share of its weight inside is shown.
+        box_format: how boxes are written: corners (xyxy), a corner and the size (xywh), the centre and the size
+            (cxcywh), or corners as fractions of the image; by default corners.
         more: further images of the same question.
         indicator: names of indicators, the one to be shown large first, such as attention token-knockout; by default
             relative-attention attention attention-gradient.
-        layer: a decoder layer, or auto: with boxes the layer closest to them, else the one with the most concentrated
-            map.
+        layer: a decoder layer, or auto: with boxes the layer with the largest share of its weight inside, else the one
+            with the most concentrated map.
         trust: quick, or full for deletion against random orders and shuffled weights too.
         generate: tokens of the answer at most.
         out: the page.
@@ -71,16 +76,18 @@ def look(
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     mllm = load(model, device=device, dtype=dtype, revision=revision, processor=processor, adapter=adapter)
-    found = looked(
-        mllm,
-        [image, *more] if more else image,
-        question,
-        boxes=box or None,
-        indicator=list(indicator) or None,
-        layer=int(layer) if layer.isdecimal() else layer,  # pyright: ignore[reportArgumentType] - checked there
-        trust=trust,  # pyright: ignore[reportArgumentType] - checked there
-        generate=generate,
-    )
+    with naming_options():
+        found = looked(
+            mllm,
+            [image, *more] if more else image,
+            question,
+            boxes=box or None,
+            box_format=box_format,
+            indicator=list(indicator) or None,
+            layer=int(layer) if layer.isdecimal() else layer,  # pyright: ignore[reportArgumentType] - checked there
+            trust=trust,  # pyright: ignore[reportArgumentType] - checked there
+            generate=generate,
+        )
     path = found.save(out).resolve()
     _say(found, path)
     if open_page and _has_display():
@@ -90,7 +97,9 @@ def look(
 
 def _say(found: Look, path: Path) -> None:
     """Print the answer, the map that is shown large, how far to trust it, and where the page lies."""
-    print(f"answer: {found.answer} (probability {found.probability:.2f})")
+    print(f"answer: {found.said} (probability {found.probability:.2f})")
+    if found.note:
+        print(f"note: {found.note}")
     print(f"map: {found.first.name}. {found.first.rule}")
     print(f"trust: {found.trust.summary}")
     for name, why in found.missing.items():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+import tyro
+
+from interp.errors import ModelError
 from interp.terminal import console, table
 
 if TYPE_CHECKING:
@@ -13,9 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-WIDE = 160
-"""Columns from which every fact has a column of its own."""
-
+UNLIMITED = 10_000
+"""Columns in which any table fits: a table is measured in them, since rich measures no more than there is room for."""
 _ATTENDS = {
     "causal": "none",
     "image_blocks": "its own image",
@@ -28,8 +31,12 @@ _ATTENDS = {
 _FACTS = ("maps", "attends", "video", "tower", "prefix", "images", "executors", "checked")
 
 
-def models() -> int:
-    """List the model families: their image tokens, what each supports, and how it was checked."""
+def models(family: Annotated[str | None, tyro.conf.Positional] = None) -> int:
+    """List the model families: their image tokens, what each supports, and how it was checked.
+
+    Args:
+        family: one family, such as llava; by default all.
+    """
     from interp.conformance.check_result import read_record
     from interp.models.adapter import adapters, is_available
     from interp.models.refusals import without_maps
@@ -37,7 +44,14 @@ def models() -> int:
     record, shown = read_record(), console()
     found_here = {adapter.name: adapter for adapter in adapters() if is_available(adapter)}
     each = [(adapter, _facts(adapter, record.get(name))) for name, adapter in found_here.items()]
-    shown.print(_wide(each) if shown.width >= WIDE else _narrow(each))
+    if family is not None:
+        each = [one for one in each if one[0].name == family] or _unknown(family, list(found_here))
+    wide = _wide(each)
+    needed = shown.measure(wide, options=shown.options.update_width(UNLIMITED)).minimum
+    fits = family is None and needed <= shown.width
+    shown.print(wide if fits else _narrow(each))
+    if family is not None:
+        return 0
     if lacking := [adapter.name for adapter in adapters() if adapter.name not in found_here]:
         shown.print(
             f"transformers {version('transformers')} lacks {', '.join(lacking)}, or has them in a form that is not "
@@ -60,12 +74,24 @@ def models() -> int:
     return 0
 
 
+def _unknown(name: str, known: list[str]) -> NoReturn:
+    close = get_close_matches(name, known, 1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    raise ModelError(f"no family is called {name!r}.{meant} Those there are: {', '.join(known)}.")
+
+
 def _wide(each: list[tuple[Any, dict[str, str]]]) -> Table:
     """A column for every fact."""
-    made = table("family")
+    made = table()
+    made.add_column(
+        "family", no_wrap=True, min_width=max((len(adapter.name) for adapter, _ in each), default=0)
+    )
     made.add_column("image tokens, and checkpoints of the family", min_width=36, overflow="fold")
     for name in _FACTS:
-        made.add_column(name, no_wrap=name in ("executors", "checked"))
+        whole = max((len(facts[name]) for _, facts in each), default=0)
+        made.add_column(
+            name, no_wrap=True, min_width=max(whole, len(name))
+        )  # else rich cuts the last ones off
     for adapter, facts in each:
         made.add_row(adapter.name, _layout(adapter), *facts.values())
     return made

@@ -77,7 +77,8 @@ class Asked:
                 f"{self.study} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}."
             )
         some = {"n": self.n or None, "seed": self.seed}
-        found = sets(self.data, split=self._split(known), needed=True, **some)
+        split = self._split(known)
+        found = sets(self.data, split=split, needed=True, **some)
         models = [studies.ModelSpec(one, **self.options) for one in self.model]
         more: dict[str, Any] = {"seed": self.seed, **self.settings}
         if isinstance(more.get("indicator"), str):
@@ -172,7 +173,9 @@ def run(
         study, tuple(map(_place, data)), model, n, split, seed,
         {name: value for name, value in options.items() if value is not None}, dict(map(_setting, settings)),
     )  # fmt: skip
-    result = asked.made().run(out, workers=workers)
+    made = asked.made()
+    _say_left_out(made)
+    result = made.run(out, workers=workers)
     write_atomically(result.folder / COMMAND, asked.to_json().encode())
     print(result.table())
     if len(result.failures):
@@ -180,6 +183,21 @@ def run(
     print(f"page: {result.report().resolve()}")
     print(f"again, without computing: interp report {result.folder}")
     return 0
+
+
+def _say_left_out(study: Any) -> None:
+    """Print which rows of which data are not used because they are of another split."""
+    from interp.data.open import OTHER
+
+    cells = [one for _, one in study.studies] if hasattr(study, "studies") else [study]
+    for data in dict.fromkeys(cell.data for cell in cells):
+        left = {why.removeprefix(OTHER): n for why, n in data.skipped.items() if why.startswith(OTHER)}
+        if left:
+            n_rows = len(data) + sum(left.values())
+            told = ", ".join(f"{n} of {n_rows} rows are of the split {of}" for of, n in left.items())
+            print(
+                f"{data.name}: {told} and not used; --split {next(iter(left))} takes those, --split all every row."
+            )
 
 
 def report(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from interp.errors import InterpError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["console", "table"]
+__all__ = ["console", "in_options", "naming_options", "table"]
 
 WIDTH = 180
 """Of what is not printed to a terminal, where COLUMNS says nothing."""
@@ -38,3 +43,23 @@ def table(*columns: str, **options: Any) -> Table:
     for name in columns:
         made.add_column(name, overflow="fold")
     return made
+
+
+def in_options(text: str) -> str:
+    """Returns a message with the command line's options in the place of the arguments in Python.
+
+    >>> in_options('pass box_format="xywh", or columns={"boxes": "roi"}.')
+    'pass --box-format xywh, or --columns boxes=roi.'
+    """
+    text = re.sub(r'columns=\{"(\w+)": "([^"]+)"\}', r"--columns \1=\2", text)
+    text = re.sub(r'box_format="(\w+)"', r"--box-format \1", text)
+    return text.replace("box_format=", "--box-format").replace("columns=", "--columns")
+
+
+@contextmanager
+def naming_options() -> Iterator[None]:
+    """Makes the errors of a block name the command line's options, as `in_options` does."""
+    try:
+        yield
+    except InterpError as error:
+        raise type(error)(in_options(str(error))) from error

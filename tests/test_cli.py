@@ -6,8 +6,11 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from interp.cli import COMMANDS, WorkerOptions, main, run_script
 from interp.conformance import CHECKS, check_result
@@ -86,6 +89,22 @@ def test_models_lists_every_family_and_how_it_was_checked(capsys):
     assert shown.count(f"{len(CHECKS)}/{len(CHECKS)}, ") == len(families())
     assert "google/gemma-3-4b" in shown
     assert "transformers 5." in shown
+
+
+@pytest.mark.parametrize("width", [60, 180, 196])
+def test_models_is_cropped_at_no_width(capsys: Any, monkeypatch: Any, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["models"]) == 0
+    framed = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line[:1] in "┏┡│├└"]
+    assert {line[-1] for line in framed} <= set("┓┩│┤┘")
+    assert len({len(line) for line in framed}) == 1
+
+
+def test_models_shows_one_family_and_names_the_nearest(capsys: Any) -> None:
+    assert main(["models", "paligemma"]) == 0
+    assert "maps: self · attends: the prompt" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["models", "lava"]) == 2
+    assert "no family is called 'lava'. Did you mean 'llava'?" in capsys.readouterr().err
 
 
 def test_models_names_the_families_that_transformers_lacks(capsys, monkeypatch):
@@ -200,3 +219,41 @@ def test_contradicting_options_of_workers_are_one_line(capsys: pytest.CaptureFix
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "gpus only with an address of Ray" in said
+
+
+def test_an_unknown_option_names_the_help_of_its_command(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "check", "x.csv", "--no-open"])
+    assert "run interp data check --help" in capsys.readouterr().err
+
+
+def test_a_reader_of_the_output_that_goes_away_is_no_error() -> None:
+    script = "import sys; from interp.cli import main; sys.exit(main(['run', '--help']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as ended:
+        ended.stdout.close()  # pyright: ignore[reportOptionalMemberAccess]
+        assert ended.stderr.read() == b""  # pyright: ignore[reportOptionalMemberAccess]
+    assert ended.returncode == 141
+
+
+def test_the_explorer_asks_for_its_extra_first(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr("interp.explore.local_server.find_spec", lambda name: None)
+    monkeypatch.setattr("interp.tracing.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    assert main(["explore"]) == 2
+    assert (
+        "the explorer needs dash. Install it with: pip install 'interp[explore]'" in capsys.readouterr().err
+    )
+
+
+def test_a_warning_is_one_line_without_its_place_in_the_code(tmp_path: Path, capsys: Any) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "rows.csv").write_text("image,question,x0,y0,x1,y1\na.png,?,1,2,13,44\n")
+    script = "import sys; from interp.cli import main; sys.exit(main(['data', 'check', 'rows.csv']))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr.startswith(
+        "warning: 1 of the 1 boxes of 'rows' (on 1 samples) end beyond their image."
+    )
+    assert "pass --box-format xywh" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 1

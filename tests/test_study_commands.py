@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from interp import study
 from interp.cli import main
@@ -30,6 +31,20 @@ def test_every_study_has_its_name() -> None:
         if getattr(kind, "page", "") and kind.name
     }
     assert every <= {*STUDIES, "grid"}
+
+
+def test_rows_of_another_split_are_counted(capsys: Any, tmp_path: Path) -> None:
+    rows = ["image,question,x0,y0,x1,y1,split"]
+    for i, split in enumerate(("test", "test", "validation")):
+        Image.new("RGB", (64, 64), (80 * i, 9, 9)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,What color is the circle?,1,2,30,40,{split}")
+    (tmp_path / "rows.csv").write_text("\n".join(rows))
+    given = ["run", "layer-sweep", "--out", str(tmp_path / "runs"), "--data", str(tmp_path / "rows.csv")]
+    assert main([*given, "--set", 'metrics=["ar"]', "indicator=attention"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "rows: 1 of 3 rows are of the split validation and not used; --split validation takes those" in said
+    )
 
 
 def test_a_run_is_kept_and_its_page_made_again(capsys: Any, tmp_path: Path) -> None:

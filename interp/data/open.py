@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from interp.inputs.paths import unreadable
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief, storable
 
-__all__ = ["BUNDLED", "label", "named", "sets"]
+__all__ = ["BUNDLED", "OTHER", "label", "named", "sets"]
 
 BUNDLED = ("natural", "medical")
 ALL = "all"
 """What stands for every split."""
 SHARE = 1 / 3
+OTHER = "rows of the split "
+"""Begins the reason in `Samples.skipped` for rows that are of another split."""
 
 
 def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0) -> Samples:
@@ -37,7 +40,7 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     read. Rows of a file belong to the split in `meta["split"]`. If that names none of the three splits, a hash of the
     group's name (of the image's content, where there is no group) decides: a third of the groups are "validation" and
     the others "test", so that no group is used both to choose and to report. Every sample returned has its split in
-    `meta["split"]`.
+    `meta["split"]`, and `samples.skipped` counts the rows of the other splits.
 
     Args:
         name: A bundled name, a benchmark and its folder, or a path.
@@ -61,7 +64,7 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     if n is None or n >= len(rows):
         return rows
     drawn = np.sort(np.random.default_rng(seed).choice(len(rows), n, replace=False)).tolist()
-    return Samples((rows[i] for i in drawn), rows.name)
+    return rows.like(rows[i] for i in drawn)
 
 
 def _rows(name: str, split: str, seed: int) -> Samples:
@@ -133,8 +136,13 @@ def _of_split(rows: Samples, split: str) -> Samples:
     drawn = all(row.meta.get("split") in SPLITS for row in rows)
     groups = [""] * len(rows) if drawn else rows.groups
     splits = [_split(row, group) for row, group in zip(rows, groups, strict=True)]
-    own = ((row, of) for row, of in zip(rows, splits, strict=True) if split in (of, ALL))
-    return rows.like(row.replace(meta={**row.meta, "split": of}) for row, of in own)
+    own = [
+        row.replace(meta={**row.meta, "split": of})
+        for row, of in zip(rows, splits, strict=True)
+        if split in (of, ALL)
+    ]
+    others = Counter(f"{OTHER}{of}" for of in splits if split not in (of, ALL))
+    return Samples((), rows.name, {**rows.skipped, **others}).like(own)
 
 
 def _split(sample: Sample, group: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from interp.data.benchmarks import huatuo
 from interp.data.benchmarks.mmmu import mmmu
@@ -35,8 +37,8 @@ from interp.inputs.text import brief
 
 __all__ = ["READERS", "guess", "read"]
 
-Places = Mapping[str, Path | None]
-"""`images` and `labels`, where the caller gives them."""
+Given = Mapping[str, Any]
+"""`images`, `labels`, `bad_rows`, `box_format` and `columns`, as the caller gives them."""
 
 ENDINGS = {
     ".jsonl": "jsonl",
@@ -75,8 +77,22 @@ FOLDERS = (
 """A reader, and a file that tells that a folder is its own; the first that is there decides."""
 
 
+class Reader(NamedTuple):
+    """A reader, and what calls it with a path and what the caller gives."""
+
+    function: Callable[..., Samples]
+    call: Callable[[Path, Given], Samples]
+
+
 def read(
-    path: Path, reader: str | None = None, *, images: Path | None = None, labels: Path | None = None
+    path: Path,
+    reader: str | None = None,
+    *,
+    images: Path | None = None,
+    labels: Path | None = None,
+    bad_rows: str = "raise",
+    box_format: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Samples:
     """Returns the samples at a path; of a folder with several splits or kinds of questions all of them.
 
@@ -85,14 +101,34 @@ def read(
         reader: A name of `READERS`; by default guessed.
         images: The folder of the images, where the layout does not say it.
         labels: The label map of a volume.
+        bad_rows: "raise" raises the error of the first bad row; "record" keeps a stand-in for each, where the reader
+            reads rows.
+        box_format: How the boxes are written, as for `interp.Sample`; by default what the reader takes them for.
+        columns: Field → column, as for `interp.data.csv`.
 
     Raises:
-        DataError: An unknown reader, a layout that no reader knows, or what the reader refuses.
+        DataError: An unknown reader, a layout that no reader knows, an option that the reader does not have, or what
+            the reader refuses.
     """
     name = guess(path) if reader is None else reader
     if name not in READERS:
         raise DataError(f"there is no reader {brief(name)}; there are {', '.join(READERS)}.")
-    return READERS[name](path, {"images": images, "labels": labels})
+    for option, value in (("box_format", box_format), ("columns", columns)):
+        if value is not None and not _takes(READERS[name].function, option):
+            able = ", ".join(one for one, known in READERS.items() if _takes(known.function, option))
+            raise DataError(f"the reader {name} takes no {option}=; these do: {able}. Leave it out.")
+    given = {"images": images, "labels": labels, "bad_rows": bad_rows}
+    return READERS[name].call(path, {**given, "box_format": box_format, "columns": columns})
+
+
+def _takes(reader: Callable[..., Samples], option: str) -> bool:
+    return option in inspect.signature(reader).parameters
+
+
+def _options(reader: Callable[..., Samples], given: Given) -> dict[str, Any]:
+    """What a reader takes of what is given about rows."""
+    named = ("bad_rows", "box_format", "columns")
+    return {name: given[name] for name in named if given[name] is not None and _takes(reader, name)}
 
 
 def guess(path: Path) -> str:
@@ -128,9 +164,9 @@ def _of_json(path: Path) -> str | None:
     return "hub" if "question" in first else None
 
 
-def _vgmed(path: Path, places: Places) -> Samples:
+def _vgmed(path: Path, given: Given) -> Samples:
     kinds = (kind for kind in KINDS if (path / f"VGMED_{kind}.jsonl").is_file())
-    return _joined((vgmed(path, kind) for kind in kinds), path, "VGMED")
+    return _joined((vgmed(path, kind, **_options(vgmed, given)) for kind in kinds), path, "VGMED")
 
 
 def _joined(found: Iterator[Samples], path: Path, name: str) -> Samples:
@@ -142,15 +178,15 @@ def _joined(found: Iterator[Samples], path: Path, name: str) -> Samples:
     return joined.like(joined, name)
 
 
-def _coco(path: Path, places: Places) -> Samples:
+def _coco(path: Path, given: Given) -> Samples:
     inner = path / "val2014"
-    images = places["images"] or (inner if inner.is_dir() else path)
+    images = given["images"] or (inner if inner.is_dir() else path)
     kinds = (kind for kind in KINDS if (path / f"COCO_{kind}.jsonl").is_file())
-    return _joined((coco(images, path, kind) for kind in kinds), path, "COCO")
+    return _joined((coco(images, path, kind, **_options(coco, given)) for kind in kinds), path, "COCO")
 
 
-def _coco_instances(path: Path, places: Places) -> Samples:
-    return coco_instances(path, places["images"] or _images_of(path))
+def _coco_instances(path: Path, given: Given) -> Samples:
+    return coco_instances(path, given["images"] or _images_of(path), **_options(coco_instances, given))
 
 
 def _images_of(path: Path) -> Path:
@@ -168,76 +204,92 @@ def _images_of(path: Path) -> Path:
     )
 
 
-def _slake(path: Path, places: Places) -> Samples:
+def _slake(path: Path, given: Given) -> Samples:
     splits = (split for split, names in FILES.items() if any((path / one).is_file() for one in names))
-    return _joined((slake(path, split) for split in splits), path, "SLAKE")
+    return _joined((slake(path, split, **_options(slake, given)) for split in splits), path, "SLAKE")
 
 
-def _pmc_vqa(path: Path, places: Places) -> Samples:
+def _pmc_vqa(path: Path, given: Given) -> Samples:
     there = (name for name, files in VERSIONS.items() if (path / files["test"]).is_file())
-    return pmc_vqa(path, version=next(there, "clean"), images=places["images"])
+    return pmc_vqa(path, version=next(there, "clean"), images=given["images"], **_options(pmc_vqa, given))
 
 
-def _everything(reader: Callable[..., Samples]) -> Callable[[Path, Places], Samples]:
+def _everything(reader: Callable[..., Samples]) -> Callable[[Path, Given], Samples]:
     """A benchmark's reader for all of its questions."""
 
-    def call(path: Path, places: Places) -> Samples:
-        return reader(path, split="all", questions="all")
+    def call(path: Path, given: Given) -> Samples:
+        return reader(path, split="all", questions="all", **_options(reader, given))
 
     return call
 
 
-def _hub(path: Path, places: Places) -> Samples:
+def _hub(path: Path, given: Given) -> Samples:
     if not (path / "dataset_dict.json").is_file():
-        return hub(path, images=places["images"])
+        return hub(path, images=given["images"], **_options(hub, given))
     parts = needs("datasets").load_from_disk(os.fspath(path))
-    return _joined((hub(parts, split, images=places["images"]) for split in parts), path, path.name)
+    return _joined(
+        (hub(parts, split, images=given["images"], **_options(hub, given)) for split in parts),
+        path,
+        path.name,
+    )
 
 
-def _with_labels(reader: Callable[..., Samples], path: Path, places: Places) -> Samples:
-    if places["labels"] is None:
+def _with_labels(reader: Callable[..., Samples], path: Path, given: Given) -> Samples:
+    if given["labels"] is None:
         raise DataError(
             f"{shown(path)} is a volume; its boxes come from a label map. Name it: --labels FILE on the command "
             "line, or interp.data.nifti(image, labels) in Python."
         )
-    return reader(path, places["labels"])
+    return reader(path, given["labels"])
 
 
-def _both(reader: Callable[..., Samples], name: str) -> Callable[[Path, Places], Samples]:
+def _both(reader: Callable[..., Samples], name: str) -> Callable[[Path, Given], Samples]:
     """A reader that takes the folder of images as `images`."""
 
-    def call(path: Path, places: Places) -> Samples:
-        return reader(path, **{name: places["images"]})
+    def call(path: Path, given: Given) -> Samples:
+        return reader(path, **{name: given["images"]}, **_options(reader, given))
 
     return call
 
 
-READERS: dict[str, Callable[[Path, Places], Samples]] = {
-    "coco": _coco,
-    "coco_instances": _coco_instances,
-    "csv": _both(csv, "images"),
-    "dicom": lambda path, places: _with_labels(dicom, path, places),
-    "hub": _hub,
-    "huatuo": _everything(huatuo.huatuo),
-    "jsonl": lambda path, places: jsonl(path),
-    "medsam": lambda path, places: medsam(path),
-    "medsg": _both(medsg, "images"),
-    "mmmu": lambda path, places: _joined(
-        (mmmu(path, split=split, questions="all") for split in ("validation", "test")), path, "MMMU"
-    ),
-    "nifti": lambda path, places: _with_labels(nifti, path, places),
-    "omnimedvqa": _everything(omnimedvqa),
-    "path_vqa": _everything(path_vqa),
-    "pmc_vqa": _pmc_vqa,
-    "refcoco": lambda path, places: refcoco(path, places["images"], instances=_instances(path)),
-    "sa_med2d": lambda path, places: sa_med2d(path),
-    "slake": _slake,
-    "vgmed": _vgmed,
-    "vqa_rad": _everything(vqa_rad),
-    "voc": _both(voc, "images"),
-    "yolo": lambda path, places: yolo(path),
+def _plain(reader: Callable[..., Samples]) -> Callable[[Path, Given], Samples]:
+    """A reader that takes a path alone, and what is given about rows."""
+    return lambda path, given: reader(path, **_options(reader, given))
+
+
+def _refcoco(path: Path, given: Given) -> Samples:
+    return refcoco(path, given["images"], instances=_instances(path), **_options(refcoco, given))
+
+
+def _mmmu(path: Path, given: Given) -> Samples:
+    more = {"questions": "all", **_options(mmmu, given)}
+    return _joined((mmmu(path, split=split, **more) for split in ("validation", "test")), path, "MMMU")
+
+
+READERS: dict[str, Reader] = {
+    "coco": Reader(coco, _coco),
+    "coco_instances": Reader(coco_instances, _coco_instances),
+    "csv": Reader(csv, _both(csv, "images")),
+    "dicom": Reader(dicom, lambda path, given: _with_labels(dicom, path, given)),
+    "hub": Reader(hub, _hub),
+    "huatuo": Reader(huatuo.huatuo, _everything(huatuo.huatuo)),
+    "jsonl": Reader(jsonl, _plain(jsonl)),
+    "medsam": Reader(medsam, _plain(medsam)),
+    "medsg": Reader(medsg, _both(medsg, "images")),
+    "mmmu": Reader(mmmu, _mmmu),
+    "nifti": Reader(nifti, lambda path, given: _with_labels(nifti, path, given)),
+    "omnimedvqa": Reader(omnimedvqa, _everything(omnimedvqa)),
+    "path_vqa": Reader(path_vqa, _everything(path_vqa)),
+    "pmc_vqa": Reader(pmc_vqa, _pmc_vqa),
+    "refcoco": Reader(refcoco, _refcoco),
+    "sa_med2d": Reader(sa_med2d, _plain(sa_med2d)),
+    "slake": Reader(slake, _slake),
+    "vgmed": Reader(vgmed, _vgmed),
+    "vqa_rad": Reader(vqa_rad, _everything(vqa_rad)),
+    "voc": Reader(voc, _both(voc, "images")),
+    "yolo": Reader(yolo, _plain(yolo)),
 }
-"""Reader → what calls it with a path and the places that the caller gives."""
+"""Readers by name."""
 
 
 def _instances(path: Path) -> Path | None:

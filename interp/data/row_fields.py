@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "number_of",
     "optional_text",
     "recognised",
+    "resembling",
     "text_of",
 ]
 
@@ -172,14 +174,57 @@ def recognised(
                 f'columns={{"{field}": "…"}}.'
             )
     some = [corner for corner in CORNERS if corner in found]
-    if "boxes" in found or (some and len(some) < 4):
-        if "boxes" not in found and any(corner in given for corner in some):
-            raise DataError(
-                f"{what} needs four columns for a box, {', '.join(CORNERS)}; got {', '.join(some)}."
-            )
+    if "boxes" not in found and 0 < len(some) < len(CORNERS):
+        raise _incomplete(some, [name for name in names if name not in found.values()], what)
+    if "boxes" in found:
         for corner in some:
             del found[corner]
     return found
+
+
+def resembling(name: str, fields: Iterable[str] = tuple(COLUMNS)) -> str | None:
+    """Returns the recognised name, of one of these fields, that a column's name may be a slip of; None for none.
+
+    Case, spaces, dots, hyphens and underscores do not count. Beyond them names of four letters and more may differ in
+    one letter: one that is wrong, missing or too many, or two neighbours that are swapped.
+
+    >>> resembling("xmim"), resembling("bxoes"), resembling("X-min"), resembling("age")
+    ('xmin', 'boxes', 'xmin', None)
+    """
+    short = re.sub(r"[\s._-]", "", name.lower())
+    aliases = [alias for field in fields for alias in COLUMNS[field]]
+    exact = (alias for alias in aliases if alias.replace("_", "") == short)
+    near = (alias for alias in aliases if _is_slip(short, alias.replace("_", "")))
+    return next(exact, next(near, None))
+
+
+def _is_slip(one: str, other: str) -> bool:
+    """Whether two words of four letters and more differ in one letter, or in two neighbours that are swapped."""
+    if min(len(one), len(other)) < 4 or abs(len(one) - len(other)) > 1:
+        return False
+    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
+    a, b = one[start:], other[start:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])
+
+
+def _field(name: str, fields: Iterable[str]) -> str:
+    """The first of these fields that a name may be a slip of."""
+    return next(field for field in fields if resembling(name, [field]))
+
+
+def _incomplete(some: Sequence[str], others: Sequence[str], what: str) -> DataError:
+    """The error of a table that has some of the four columns of a box."""
+    lacking = [corner for corner in CORNERS if corner not in some]
+    near = next((one for one in others if resembling(one, lacking)), None)
+    advice = (
+        "Give all four, or rename those it has if they are no edges of a box."
+        if near is None
+        else f'Did you mean {brief(near)}? Rename it, or pass columns={{"{_field(near, lacking)}": "{near}"}}.'
+    )
+    return DataError(
+        f"{what} needs four columns for a box, {', '.join(CORNERS)}: it has {', '.join(some)} but no "
+        f"{', '.join(lacking)}. {advice}"
+    )
 
 
 def _given(names: Sequence[str], columns: Any, what: str) -> dict[str, str]:
@@ -225,7 +270,8 @@ def as_path_in(folder: Path, row: Row, name: str, cell: Any) -> str:
         raise row.bad(name, f"expected an image or its path, got {brief(cell)}")
     if problem := unreadable(folder / cell):
         raise row.bad(
-            name, f"no file {brief(cell)} in {shown(folder)}. Are the images in another folder? It {problem}"
+            name,
+            f"no file {brief(cell)} in the folder {brief(shown(folder))}: it {problem} Are the images elsewhere?",
         )
     return str(folder / cell)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -18,9 +19,12 @@ from interp.data.samples import Samples
 from interp.data_check import page
 from interp.data_check.problems import Findings, inspect
 from interp.errors import DataError
+from interp.report.tables import count
+from interp.terminal import in_options, naming_options
 
 __all__ = ["COMMANDS", "check"]
 
+BoxFormat = Literal["xyxy", "xywh", "cxcywh", "fraction"]
 LISTED = 3
 """Problems of one kind that are printed."""
 
@@ -31,6 +35,8 @@ def check(
     reader: str | None = None,
     images: Path | None = None,
     labels: Path | None = None,
+    box_format: BoxFormat | None = None,
+    columns: tuple[str, ...] = (),
     out: Path = Path("data_check.html"),
     n: int | None = 5000,
     seed: int = 0,
@@ -44,24 +50,44 @@ def check(
         reader: name of the reader, such as coco_instances; by default guessed from the layout.
         images: folder of the images, where the layout does not say it.
         labels: label map of a volume (NIfTI or DICOM).
+        box_format: how the boxes are written: corners (xyxy), a corner and the size (xywh), the centre and the size
+            (cxcywh), or corners as fractions of the image; by default as the reader expects them.
+        columns: which columns hold what, as FIELD=COLUMN, such as image=scan boxes=roi.
         out: HTML page to write.
         n: largest number of samples to look at, drawn with the seed; None for all.
         seed: seed of the draws.
     """
     check_draw(n, seed)
-    samples, name = _samples(path, reader, images, labels)
+    options = {"images": images, "labels": labels, "box_format": box_format, "columns": _columns(columns)}
+    with naming_options():
+        samples, name = _samples(path, reader, options)
     if not len(samples):
         raise DataError(f"{shown(path)} gave no samples. What was left out: {dict(samples.skipped)}.")
     looked_at = _drawn(samples, n, seed)
-    findings = inspect(looked_at)
+    found = inspect(looked_at)
+    findings = replace(
+        found, problems=tuple(replace(one, text=in_options(one.text)) for one in found.problems)
+    )
     _print(samples, looked_at, findings, name)
     written = page.write(out, looked_at, findings, source=shown(path), reader=name, seed=seed)
     print(f"page: {written}")
     return 1 if findings.n_errors else 0
 
 
-def _samples(path: str, reader: str | None, images: Path | None, labels: Path | None) -> tuple[Samples, str]:
-    """The samples and the name of the reader; of bundled data and benchmarks all splits."""
+def _columns(pairs: Sequence[str]) -> dict[str, str] | None:
+    """Field → column, from texts FIELD=COLUMN; None without any."""
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (field, _, column) in zip(pairs, split, strict=True):
+        if not field or not column:
+            raise DataError(f"--columns takes FIELD=COLUMN, such as image=scan boxes=roi; got {pair!r}.")
+    return {field: column for field, _, column in split} or None
+
+
+def _samples(path: str, reader: str | None, options: Mapping[str, Any]) -> tuple[Samples, str]:
+    """The samples, and the reader's name. A bad row is a stand-in; bundled data and benchmarks have all splits."""
+    known = path in BUNDLED or benchmark_source(path) is not None
+    if reader is None and known and (given := [one for one in options if options[one] is not None]):
+        raise DataError(f"{path} has a layout that is known. Leave --{given[0].replace('_', '-')} out.")
     if path in BUNDLED and reader is None:
         first, *others = (bundled(path, split) for split in SPLITS)
         return sum(others, first), "bundled"
@@ -69,7 +95,7 @@ def _samples(path: str, reader: str | None, images: Path | None, labels: Path | 
         return source.samples("all"), source.benchmark
     place = Path(path)
     name = guess(place) if reader is None else reader
-    return read(place, name, images=images, labels=labels), name
+    return read(place, name, bad_rows="record", **options), name
 
 
 def _drawn(samples: Samples, n: int | None, seed: int) -> Samples:
@@ -92,7 +118,9 @@ def _print(samples: Samples, looked_at: Samples, findings: Findings, reader: str
             print(f"  {one.where}: {' '.join(one.text.split())}")
         if len(found) > LISTED:
             print(f"  and {len(found) - LISTED} more, on the page")
-    print(f"{findings.n_errors} problems to mend, {len(findings.problems) - findings.n_errors} to know of")
+    print(
+        f"{count(findings.n_errors, 'problem')} to mend, {len(findings.problems) - findings.n_errors} to know of"
+    )
 
 
 COMMANDS: dict[str, Callable[..., int]] = {"check": check}

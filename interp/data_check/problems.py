@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from interp.data.row_fields import CORNERS, resembling
 from interp.data.samples import Samples
 from interp.errors import InterpError
 from interp.inputs.sample import Sample
@@ -30,6 +31,11 @@ KINDS: Mapping[str, tuple[bool, str]] = {
     ),
     "same sample twice": (False, "Equal image, question, boxes and answer: it counts twice in every mean."),
     "same id twice": (False, "Tables name samples by their ids."),
+    "column not read": (
+        False,
+        "It is kept as meta. If it is a slip of the name, rename the column, or say which field it holds.",
+    ),
+    "no box": (False, "Maps cannot be compared with boxes: layer sweeps and head rankings need them."),
     "tiny box": (
         False,
         f"Under {TINY_SIDE:g} pixels a side or {TINY_SHARE:.1%} of the image: less than one image token in most "
@@ -87,7 +93,12 @@ def inspect(samples: Samples) -> Findings:
             problems.append(Problem("missing image", sample.id, str(error)))
     for i in sizes:
         problems += _of_boxes(samples[i], sizes[i])
-    problems += [*_in_two_splits(samples), *_twice(samples, list(sizes)), *_of_answers(usable)]
+    problems += [
+        *_unread(usable),
+        *_in_two_splits(samples),
+        *_twice(samples, list(sizes)),
+        *_of_answers(usable),
+    ]
     order = list(KINDS)
     problems.sort(key=lambda one: order.index(one.kind))
     return Findings(_counts(samples, usable, sizes), tuple(problems))
@@ -114,6 +125,28 @@ def _of_boxes(sample: Sample, sizes: Sequence[tuple[int, int]]) -> Iterator[Prob
         if min(box.x1 - box.x0, box.y1 - box.y0) < TINY_SIDE or share < TINY_SHARE:
             sides = f"{box.x1 - box.x0:.3g} × {box.y1 - box.y0:.3g} pixels, {share:.2%} of its image"
             yield Problem("tiny box", sample.id, f"box {box.as_tuple()} has {sides}")
+
+
+def _unread(samples: Sequence[Sample]) -> Iterator[Problem]:
+    """Columns kept as meta whose names are like those of fields that no sample has, and data without any box."""
+    fields = {
+        "boxes": any(sample.boxes or sample.masks for sample in samples),
+        "answer": any(sample.answer is not None for sample in samples),
+        "options": any(sample.options is not None for sample in samples),
+        "group": any(sample.group is not None for sample in samples),
+    }
+    lacking = [name for name, held in fields.items() if not held]
+    lacking += CORNERS if "boxes" in lacking else ()
+    for name in _meta_names(samples):
+        if like := resembling(name, lacking):
+            yield Problem("column not read", name, f"no sample has what {like!r} would hold: is it meant?")
+    if samples and "boxes" in lacking:
+        yield Problem("no box", "all samples", "none has a box or a mask")
+
+
+def _meta_names(samples: Sequence[Sample]) -> list[str]:
+    """The names in the samples' meta, in the order of reading."""
+    return list(dict.fromkeys(str(name) for sample in samples for name in sample.meta))
 
 
 def _in_two_splits(samples: Samples) -> Iterator[Problem]:
@@ -182,6 +215,8 @@ def _counts(
     counts = {
         "samples": f"{len(samples)}, of which {len(samples) - len(usable)} unreadable" if len(samples) > len(usable)
         else str(len(samples)),
+        "fields read": ", ".join(_fields(usable)),
+        "kept as meta": _some(_meta_names(usable), 20),
         "images": str(len(images)),
         "groups": str(len(set(samples.groups))),
         "splits": _listed(Counter(str(sample.meta.get("split")) for sample in usable if sample.meta.get("split"))),
@@ -197,6 +232,22 @@ def _counts(
         **{f"left out: {why}": str(n) for why, n in samples.skipped.items()},
     }  # fmt: skip
     return {name: text for name, text in counts.items() if text}
+
+
+def _fields(samples: Sequence[Sample]) -> Iterator[str]:
+    """The fields that samples have, each with the number of samples that have it where not all do."""
+    held = {
+        "image or video": [True] * len(samples),
+        "question": [bool(sample.question) for sample in samples],
+        "boxes": [bool(sample.boxes) for sample in samples],
+        "masks": [bool(sample.masks) for sample in samples],
+        "answer": [sample.answer is not None for sample in samples],
+        "options": [sample.options is not None for sample in samples],
+        "group": [sample.group is not None for sample in samples],
+    }
+    for name, found in held.items():
+        if any(found):
+            yield name if all(found) else f"{name} ({sum(found)} of {len(found)})"
 
 
 def _spread(values: Sequence[float]) -> str:

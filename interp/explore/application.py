@@ -334,7 +334,8 @@ def _said(answer: str | None, log_probability: float) -> str:
     if answer is None:
         return "no answer: the thought did not end"
     probability = math.exp(log_probability) if not math.isnan(log_probability) else None
-    return f"“{answer}”" + ("" if probability is None else f", probability {probability:.3f}")
+    said = f"“{answer}”" if (answer or "").strip() else "(nothing)"
+    return said + ("" if probability is None else f", probability {probability:.3f}")
 
 
 def _counted(n: int) -> str:

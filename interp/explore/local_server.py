@@ -16,9 +16,15 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.tracing import Mllm
 
-__all__ = ["LOOPBACK", "Server", "serve"]
+__all__ = ["LOOPBACK", "Server", "check_installed", "serve"]
 
 LOOPBACK = "127.0.0.1"
+
+
+def check_installed() -> None:
+    """Raises `ModelError` unless the extra `explore` is installed."""
+    if find_spec("dash") is None:
+        raise ModelError("the explorer needs dash. Install it with: pip install 'interp[explore]'")
 
 
 class Server:
@@ -55,8 +61,7 @@ class Server:
         host: str = LOOPBACK,
         port: int = 0,
     ) -> None:
-        if find_spec("dash") is None:
-            raise ModelError("the explorer needs dash. Install it with: pip install 'interp[explore]'")
+        check_installed()
         from werkzeug.serving import WSGIRequestHandler, make_server
 
         from interp.explore.application import application

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
 from interp.indicators.indicator_checks import check_call, check_number, check_whole
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
@@ -37,6 +37,8 @@ class RandomMap:
     """
 
     seed: int = 0
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __post_init__(self) -> None:
         check_whole("seed", self.seed, 0)
@@ -83,6 +85,8 @@ class CentrePrior:
     """
 
     sigma: float = 0.25
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __post_init__(self) -> None:
         check_number("sigma, a share of the image's side,", self.sigma, low=0, open_low=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from interp.indicators.indicator_checks import check_call
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, map_each_sample
+from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, map_each_sample
 from interp.indicators.removals import ReplaceEmbeddings, alone
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
@@ -31,6 +31,8 @@ class EmbeddingReplacement:
     by: Literal["mean", "zero", "other"] = "mean"
     other: Sample | None = None
     batch: int = field(default=32, compare=False)
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __post_init__(self) -> None:
         _ = self.removal

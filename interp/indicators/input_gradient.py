@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.indicators.indicator_checks import check_bool, check_call, check_one_of
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.models.pixels import pixel_views, pooled
 from interp.tracing import Mllm
@@ -56,6 +56,8 @@ class InputGradient:
 
     of: Inputs = "pixels"
     times_input: bool = False
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __post_init__(self) -> None:
         check_one_of("of", self.of, INPUTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import xarray as xr
@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.indicators.indicator_checks import check_call, check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, contribution
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
+from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, map_each_sample
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
@@ -61,6 +61,8 @@ class IntegratedGradients:
     of: Inputs = "embeddings"
     baseline: Literal["mean", "zero"] = "mean"
     steps: int = 32
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __post_init__(self) -> None:
         check_one_of("of", self.of, INPUTS)

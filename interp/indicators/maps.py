@@ -31,9 +31,20 @@ from interp.tracing.execution import apart
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.passes.prefix_pass import Samples, given_as
 
-__all__ = ["BATCH_SIZE", "Maps", "Samples", "label_map", "load_maps", "map_each_sample", "maps_in_batches"]
+__all__ = [
+    "BATCH_SIZE",
+    "ONE_MAP",
+    "Maps",
+    "Samples",
+    "label_map",
+    "load_maps",
+    "map_each_sample",
+    "maps_in_batches",
+]
 
-DIMS = (("token",), ("layer", "token"), ("layer", "head", "token"))
+ONE_MAP = ("token",)
+"""`dims` of an indicator that gives one map and none per layer."""
+DIMS = (ONE_MAP, ("layer", "token"), ("layer", "head", "token"))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from interp.errors import MapError
@@ -22,7 +24,7 @@ from interp.indicators.value_weighted_attention import ValueWeightedAttention
 from interp.indicators.vision_attention import VisionAttention
 from interp.inputs.prompt import GENERIC_PROMPT
 
-__all__ = ["NAMED", "indicator_named", "is_named"]
+__all__ = ["NAMED", "indicator_named", "is_named", "labelled"]
 
 NAMED: dict[str, Callable[[], Any]] = {
     "relative attention": lambda: Attention(relative_to=GENERIC_PROMPT),
@@ -57,9 +59,30 @@ def indicator_named(name: str) -> tuple[str, Any]:
     ('token knockout', TokenKnockout(layers='all', queries='after_image', batch=32))
     """
     if not isinstance(name, str) or not is_named(name):
-        raise MapError(f"the indicators by name are {', '.join(map(repr, NAMED))}; got {name!r:.100}.")
+        known = [re.sub(r"\W+", "-", one).lower() for one in NAMED]
+        close = get_close_matches(name.lower(), known, 1) if isinstance(name, str) else []
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        raise MapError(f"the indicators by name are {', '.join(known)}; got {name!r:.100}.{meant}")
     listed = next(one for one in NAMED if _key(one) == _key(name))
     return listed, NAMED[listed]()
+
+
+def labelled(indicator: Any) -> tuple[str, Any]:
+    """The label and the indicator, of an indicator or of the name of one.
+
+    Raises:
+        MapError: A text that no indicator has as its name.
+
+    >>> labelled(Attention(relative_to=GENERIC_PROMPT))[0], labelled("occlusion")[0]
+    ('relative attention', 'occlusion')
+    """
+    if isinstance(indicator, str):
+        return indicator_named(indicator)
+    if isinstance(indicator, Attention) and indicator.relative_to is not None:
+        return "relative attention", indicator
+    known = hasattr(indicator, "to_dict") and not isinstance(indicator, type)
+    name = str((indicator.to_dict() if known else {}).get("indicator", type(indicator).__name__))
+    return (indicator_named(name)[0] if is_named(name) else name), indicator
 
 
 def is_named(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from interp.errors import MapError
 from interp.indicators.indicator_checks import check_call, check_number, check_whole
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
+from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import PaintPixels
 from interp.indicators.token_windows import blocks, windows
 from interp.inputs.prompt import Prompt, Target
@@ -52,6 +52,8 @@ class Occlusion:
     coarse: int | None = None
     refine: float = 0.25
     batch: int = field(default=32, compare=False)
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __post_init__(self) -> None:
         _ = self.removal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from interp.errors import MapError
 from interp.indicators.indicator_checks import check_call, check_number, check_whole
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
+from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, map_each_sample
 from interp.indicators.removals import HideTokens, Removal
 from interp.indicators.token_windows import blocks
 from interp.inputs.prompt import Prompt, Target
@@ -58,6 +58,8 @@ class RandomMasks:
     keep: float = 0.5
     seed: int = 0
     batch: int = field(default=32, compare=False)
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __post_init__(self) -> None:
         if not isinstance(self.removal, Removal):

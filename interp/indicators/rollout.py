@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import xarray as xr
 
 from interp.errors import MapError
 from interp.indicators.indicator_checks import check_call
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix
 from interp.tracing.cost import Meter
@@ -32,6 +32,8 @@ class Rollout:
 
     Source: Abnar and Zuidema (arXiv 2005.00928).
     """
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __call__(
         self,

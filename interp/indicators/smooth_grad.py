@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from interp.indicators.indicator_checks import check_bool, check_call, check_number, check_one_of, check_whole
 from interp.indicators.input_gradient import INPUTS, per_token
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
@@ -50,6 +50,8 @@ class SmoothGrad:
     noise: float = 0.15
     times_input: bool = False
     seed: int = 0
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __post_init__(self) -> None:
         check_one_of("of", self.of, INPUTS)

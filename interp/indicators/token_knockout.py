@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from interp.indicators.indicator_checks import check_call, layers_to_json
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, map_each_sample
+from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, map_each_sample
 from interp.indicators.removals import HideTokens, alone
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
@@ -34,6 +34,8 @@ class TokenKnockout:
     layers: Layers = "all"
     queries: Literal["after_image", "last"] = "after_image"
     batch: int = field(default=32, compare=False)
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", self.removal.layers)

@@ -33,6 +33,9 @@ SAVE_ADVICE = (
     'save(path) writes the {what} to a file; got no path. Write .save("{what}.safetensors"). To keep a value '
     "inside an nnsight trace, write nnsight.save(value)."
 )
+OTHER = (
+    "The file has the format safetensors; for another write the arrays, such as numpy.savez(path, maps[0])."
+)
 ARRAY, TEXTS, LABELLED = "$array", "$texts", "$labelled"
 
 
@@ -48,7 +51,8 @@ def write(path: str | os.PathLike[str], kind: str, content: Any) -> Path:
         RunError: The file cannot be written.
         MapError: A value that is none of the kinds above.
     """
-    target, arrays = as_path("path", path), {}
+    arrays: dict[str, np.ndarray] = {}
+    target = as_path("path", path, endings=(".safetensors",), what=OTHER)
     said = json.dumps(_packed(content, arrays), ensure_ascii=False)
     header = {"format": f"{FORMAT} {kind}", "version": str(VERSION), "content": said}
     write_atomically(target, save(arrays, metadata=header))

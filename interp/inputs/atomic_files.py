@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,15 +17,17 @@ from interp.errors import RunError
 __all__ = ["as_path", "temporary_name", "write_atomically", "written_atomically"]
 
 
-def as_path(name: str, value: Any) -> Path:
+def as_path(name: str, value: Any, *, endings: Sequence[str] = (), what: str = "") -> Path:
     """Returns a path from a text or a path.
 
     Args:
         name: The argument's name, for the message.
         value: What was given.
+        endings: What the file's name must end in, in any case; empty for whatever it is.
+        what: What is written, where `endings` are given, and how to get something else.
 
     Raises:
-        RunError: Anything else, or a text that no file system takes as a name.
+        RunError: Anything else, a text that no file system takes as a name, or a name with another ending.
     """
     try:
         path = Path(value)
@@ -35,6 +37,11 @@ def as_path(name: str, value: Any) -> Path:
         raise RunError(
             f'expected {name} to be a path, such as "runs" or "report.html", got {value!r}: {error}.'
         ) from error
+    if endings and path.suffix.lower() not in endings:
+        raise RunError(
+            f'expected {name} to end in {" or ".join(endings)}, such as "{path.stem or "file"}{endings[0]}"; got '
+            f'"{path}". {what}'
+        )
     return path
 
 

@@ -269,7 +269,11 @@ def check_count(n_tokens: int, footprints: Footprints, *, family: str, sizes: Se
     times = "" if len(sizes) < 2 else f"{len(sizes)}×"
     shape = "" if footprints.grid is None else f"{times}{footprints.grid[0]}×{footprints.grid[1]} = "
     hint = (
-        "Did the processor truncate? Raise max_length or pass truncation=False."
+        "None of the prompt's ids is the config's image_token_id: does the processor write another image token, or was "
+        "the config made for another tokenizer? Compare model.config.image_token_id with "
+        "processor.tokenizer.convert_tokens_to_ids(processor.image_token)."
+        if n_tokens == 0
+        else "Did the processor truncate? Raise max_length or pass truncation=False."
         if n_tokens < len(footprints)
         else "Does the question itself hold the image placeholder? Or do the processor's patch_size, "
         "num_additional_image_tokens and vision_feature_select_strategy differ from the model's config?"

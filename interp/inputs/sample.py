@@ -449,14 +449,18 @@ class Sample:
     def __repr__(self) -> str:
         if self._fault is not None:
             return f"Sample.unusable({self._fault!r}, id={self._id!r})"
-        images = [
-            storable(os.fspath(r)) if isinstance(r, str | os.PathLike) else type(r).__name__
-            for r in self.images
-        ]
+        images = [_image_name(raw) for raw in self.images]
         masks = f", masks={len(self.masks)}" if self.masks else ""
         more = f", and {len(images) - SHOWN} more" if len(images) > SHOWN else ""
         shown = f"[{', '.join(images[:SHOWN])}{more}]" if self.video is None else f"video={self.video!r}"
         return f"Sample({shown}, {brief(self.question)}, boxes={len(self._boxes)}{masks}, answer={brief(self.answer)})"
+
+
+def _image_name(raw: ImageLike) -> str:
+    """An image in the sample's `repr`: its path, the name of one that is read later, else its type."""
+    if isinstance(raw, LazyImage):
+        return raw.name
+    return storable(os.fspath(raw)) if isinstance(raw, str | os.PathLike) else type(raw).__name__
 
 
 def _check_fields(given: Iterable[Any]) -> None:

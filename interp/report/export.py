@@ -29,6 +29,8 @@ POINTS = 7.5
 PIXELS = 96
 """Of an inch, in SVG and CSS."""
 DPI = 300
+EDGE = 8
+"""Pixels between a title and the left edge of the paper."""
 SECONDS = 180
 """How long one figure may take, with the start of the browser."""
 MOST = {1: 1, 2: 4}
@@ -143,7 +145,7 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
         plot_bgcolor="white",
         font={"size": size, "color": "black", "family": "Helvetica, Arial, sans-serif"},
         legend={"font": {"size": size}, "itemwidth": 30},
-        title={"font": {"size": size + 1}},
+        title={"font": {"size": size + 1}, "pad": {"l": EDGE}},
     )
     axes: dict[str, Any] = {
         "title_font_size": size,

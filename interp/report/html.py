@@ -67,6 +67,14 @@ class Row:
     kind: str = ""
 
 
+PAGE = (
+    "A page is written, in HTML: print it from a browser for a PDF. For a picture take a figure: "
+    'look.figure.write_image("look.png"), or result.export("folder") for all figures of a study (both with the extra '
+    "images)."
+)
+"""What to do where a page is asked for under the name of another kind of file."""
+
+
 def save_page(
     path: str | os.PathLike[str],
     *,
@@ -137,7 +145,7 @@ def _file(name: str) -> Markup:
 
 
 def _written(path: str | os.PathLike[str], text: str) -> Path:
-    target = as_path("path", path)
+    target = as_path("path", path, endings=(".html", ".htm"), what=PAGE)
     write_atomically(target, text.encode(errors="backslashreplace"))
     return target
 

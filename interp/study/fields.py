@@ -29,6 +29,7 @@ __all__ = [
     "field",
     "is_indicator",
     "is_level",
+    "is_per_layer",
     "is_prompt",
     "metric_names",
     "not_empty",
@@ -177,6 +178,24 @@ def is_indicator(name: str, value: Any) -> None:
     """One of `interp.indicators`, or anything that is an `Indicator`."""
     if not isinstance(value, Indicator):
         raise StudyError(f"{name} is one of interp.indicators, such as Attention(); got {value!r}.")
+
+
+def is_per_layer(study: str, indicator: Any) -> None:
+    """Refuse, before anything runs, an indicator whose `dims` say that it gives one map and none per layer.
+
+    Args:
+        study: The study in the message.
+        indicator: The indicator. One that does not say its `dims` passes: its maps tell.
+
+    Raises:
+        StudyError: As said.
+    """
+    dims = getattr(indicator, "dims", None)
+    if dims is not None and "layer" not in dims:
+        raise StudyError(
+            f"{study} needs maps per layer; {type(indicator).__name__} gives one map ({', '.join(dims)}). Use one that "
+            "has layers, such as Attention(), or compare this one in an IndicatorComparison."
+        )
 
 
 def is_level(name: str, value: Any) -> None:

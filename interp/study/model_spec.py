@@ -157,11 +157,15 @@ def open_model(model: ModelSpec | OpenModel) -> Any:
 
 
 def model_label(model: Any) -> str:
-    """A short name for tables and figures."""
+    """A short name for tables and figures: the id or folder; of an opened model without one its family."""
     if isinstance(model, ModelSpec):
         name = model.id if model.revision is None else f"{model.id}@{model.revision}"
         return ", ".join([name, *_changes(model)])
-    return str(getattr(model, "family", type(model).__name__))
+    hf = getattr(model, "hf", None)
+    known = str(getattr(hf, "name_or_path", "") or "")
+    if is_organism(model):
+        known = next((name for name, folder in ORGANISMS.items() if Path(known).name == folder), known)
+    return known or str(getattr(model, "family", type(model).__name__))
 
 
 def _changes(model: ModelSpec) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
+from transformers.utils import logging as transformers_logging
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter, attends_in, find
@@ -38,6 +40,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 _WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 """Classes that torch puts around models, and where in them the model is."""
+SMALL = 256 << 20
+"""Bytes of weights that are read without a progress bar."""
 _RECOMPUTED = ("rotary_emb.inv_freq", "position_ids")
 """Buffers that old checkpoints carry and transformers computes anew."""
 
@@ -345,16 +349,17 @@ def _processor(given: Any, config: PreTrainedConfig, own: Callable[[], Any], whe
 def _model(where: str, config: PreTrainedConfig, placement: Placement, options: Mapping[str, Any]) -> Any:
     """The model with every weight accounted for."""
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            where,
-            config=config,
-            trust_remote_code=False,
-            weights_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **placement.options(config),
-            **options,
-        )
+        with _without_bar(where):
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                where,
+                config=config,
+                trust_remote_code=False,
+                weights_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **placement.options(config),
+                **options,
+            )
     except ImportError as error:
         raise package_missing(where, error) from error
     except Exception as error:  # whatever reading foreign files raises
@@ -367,6 +372,21 @@ def _model(where: str, config: PreTrainedConfig, placement: Placement, options: 
     model, report = loaded
     _check_report(where, report)
     return model
+
+
+@contextmanager
+def _without_bar(where: str) -> Iterator[None]:
+    """Leaves out transformers' progress bar where the weights are a small local file, which takes a moment to read."""
+    files = list(Path(where).glob("*.safetensors")) if Path(where).is_dir() else []
+    small = files and sum(file.stat().st_size for file in files) < SMALL
+    if not small or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
 
 
 def _check_report(where: str, report: Mapping[str, Any]) -> None:

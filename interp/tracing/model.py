@@ -287,6 +287,7 @@ class Mllm(WrappedModel):
         question: str = "",
         *,
         boxes: Iterable[Any] | None = None,
+        box_format: str | None = None,
         indicator: Any = None,
         layer: int | Literal["auto"] = "auto",
         prompt: Prompt | None = None,
@@ -305,6 +306,7 @@ class Mllm(WrappedModel):
         # what draws a look imports this room, so it is found by its name
         made = import_module("interp.study").look
         how: dict[str, Any] = {"prompt": prompt, "target": target, "generate": generate, "trust": trust}
+        how["box_format"] = box_format
         return made(self, image, question, boxes=boxes, indicator=indicator, layer=layer, seed=seed, **how)
 
     def score(

@@ -46,12 +46,21 @@ class Positions:
     positions: tuple[int, ...]
 
 
+SHOWN = 4
+"""Masks that an `ImageMask` shows."""
+
+
 @dataclass(frozen=True)
 class ImageMask:
     """Some of the image tokens, the same for every sample or one mask per sample; built by `image_mask`."""
 
     masks: tuple[tuple[bool, ...], ...]
     per_sample: bool = False
+
+    def __repr__(self) -> str:
+        shown = [f"{sum(mask)} of {len(mask)}" for mask in self.masks[:SHOWN]]
+        more = [f"{len(self.masks) - SHOWN} more"] if len(self.masks) > SHOWN else []
+        return f"ImageMask({', '.join([*shown, *more])})"
 
     def part(self, at: Sequence[int], n_samples: int) -> ImageMask:
         """The mask for some of `n_samples` samples.

@@ -45,6 +45,7 @@ def test_problems_are_listed_and_give_1(table: Any, tmp_path: Path, capsys: Any)
     assert "PROBLEM: box outside (1)\n  rows:2: box (1.0, 2.0, 13.0, 44.0) reaches outside" in shown
     assert "note: tiny box (25)" in shown
     assert "and 22 more, on the page" in shown
+    assert "\n1 problem to mend, 26 to know of" in shown
     assert "'yes' answers 26 of 26 questions (100%)" in shown
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/webp") == 12
@@ -71,12 +72,46 @@ def test_reader_images_and_draws(tmp_path: Path, capsys: Any) -> None:
         "--out",
         str(tmp_path / "page.html"),
     ]
-    assert main(arguments) == 2
-    assert "no file '000000000001.jpg'" in capsys.readouterr().err
+    assert main(arguments) == 1
+    assert "no file '000000000001.jpg'" in capsys.readouterr().out
     assert main([*arguments, "--images", str(tmp_path / "elsewhere"), "--n", "1"]) == 0
     assert "looked at 1 of them" in capsys.readouterr().out
     assert main([*arguments, "--reader", "excel"]) == 2
     assert "there is no reader 'excel'" in capsys.readouterr().err
+
+
+def test_every_bad_row_is_listed_and_options_are_named(table: Any, tmp_path: Path, capsys: Any) -> None:
+    path = table('a.png,?,yes,CT,"[0.1,0.2,0.5,0.6]"', 'none.png,?,no,MR,"[1,2,13,14]"')
+    out = ["--out", str(tmp_path / "page.html")]
+    assert main(["data", "check", path, *out]) == 1
+    shown = capsys.readouterr().out
+    assert "PROBLEM: bad row (2)" in shown
+    assert "pass --box-format fraction" in shown
+    assert f"no file 'none.png' in the folder '{tmp_path}': it does not exist" in shown
+    assert main(["data", "check", path, *out, "--box-format", "fraction"]) == 1
+    assert "PROBLEM: bad row (1)" in capsys.readouterr().out
+    assert main(["data", "check", "medical", "--box-format", "xywh", *out]) == 2
+    assert "Leave --box-format out" in capsys.readouterr().err
+    assert main(["data", "check", path, *out, "--reader", "yolo", "--columns", "image=scan"]) == 2
+    assert "the reader yolo takes no --columns; these do: csv, hub" in capsys.readouterr().err
+
+
+def test_a_column_that_is_not_read_is_named(tmp_path: Path, capsys: Any) -> None:
+    files.image(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "question": "?", "bxoes": [1, 2, 13, 14]}')
+    out = ["--out", str(tmp_path / "page.html")]
+    assert main(["data", "check", str(tmp_path / "rows.jsonl"), *out]) == 0
+    shown = capsys.readouterr().out
+    assert "  kept as meta           bxoes\n" in shown
+    assert "note: column not read (1)\n  bxoes: no sample has what 'boxes' would hold" in shown
+    assert "note: no box (1)" in shown
+    (tmp_path / "rows.csv").write_text("image,question,xmim,ymin,xmax,ymax\na.png,?,1,2,13,14\n")
+    assert main(["data", "check", str(tmp_path / "rows.csv"), *out]) == 2
+    assert "Did you mean 'xmim'? Rename it, or pass --columns x0=xmim." in capsys.readouterr().err
+    assert main(["data", "check", str(tmp_path / "rows.csv"), *out, "--columns", "x0=xmim"]) == 0
+    assert "0 problems to mend, 0 to know of" in capsys.readouterr().out
+    assert main(["data", "check", str(tmp_path / "rows.csv"), *out, "--columns", "xmim"]) == 2
+    assert "--columns takes FIELD=COLUMN" in capsys.readouterr().err
 
 
 def test_help_lists_the_command(capsys: Any) -> None:

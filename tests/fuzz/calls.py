@@ -446,7 +446,7 @@ def model_calls() -> dict[str, list[Call]]:
             Call("TokenMap.to_pixels", tokens.to_pixels, given(values=np.ones(tokens.n))),
             Call("Maps", indicators.Maps, given(arrays=at.maps.arrays, tokens=at.maps.tokens, cost=Cost())),
             Call("Maps.save", at.maps.save, given(path="saved-maps")),
-            Call("load_maps", interp.load_maps, lambda: {"path": at.maps.save("saved-maps")}),
+            Call("load_maps", interp.load_maps, lambda: {"path": at.maps.save("saved-maps.safetensors")}),
             Call(
                 "load_steering_vector",
                 interp.load_steering_vector,
@@ -455,7 +455,7 @@ def model_calls() -> dict[str, list[Call]]:
             Call(
                 "load_trace",
                 interp.load_trace,
-                lambda: {"path": mllm.trace([at.sample]).save("saved-trace")},
+                lambda: {"path": mllm.trace([at.sample]).save("saved-trace.safetensors")},
             ),
         ],
         "indicators on a model": [

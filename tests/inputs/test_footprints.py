@@ -221,6 +221,13 @@ def test_covered_area_counts_like_pixels(regions, rectangles):
     assert np.allclose(covered_area(corners(regions), np.r_[unknown, corners(rectangles)]), expected)
 
 
+def test_no_image_token_at_all_points_to_the_ids():
+    with pytest.raises(
+        ImageTokenMismatch, match=r"holds 0 image tokens .*None of the prompt's ids .* image_token_id"
+    ):
+        check_count(0, squash((336, 336), (24, 24)), family="llava", sizes=[(336, 336)])
+
+
 def test_check_count_in_the_house_style():
     cells = squash((336, 336), (24, 24))
     check_count(576, cells, family="llava", sizes=[(336, 336)])

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from interp.errors import BoxError, ImageError, SampleError
+from interp.inputs.images import LazyImage
 from interp.inputs.sample import Box, Sample, as_boxes
 
 
@@ -311,3 +312,7 @@ class TestRoundTrips:
             assert read == sample
             assert (read.id, dict(read.meta), read.boxes) == ("x", {"k": 1}, sample.boxes)
             assert np.array_equal(np.asarray(read.load()), np.asarray(sample.load()))
+
+
+def test_an_image_that_is_read_later_shows_its_name() -> None:
+    assert "Sample([slice 3 of ct.nii.gz], " in repr(Sample(LazyImage(picture, "slice 3 of ct.nii.gz"), "?"))

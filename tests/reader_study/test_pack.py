@@ -174,7 +174,7 @@ def test_outlines_of_masks_are_not_drawn_either(tmp_path: Path) -> None:
         samples = Samples([one.replace(boxes=(), masks=masks) for one in cases(2)])
         given = {"x": maps(2, 1), "y": maps(2, 2)}
         made = write_pack(
-            samples, given, page=tmp_path / name, key=tmp_path / f"{name}.json", seed=1, side=64
+            samples, given, page=tmp_path / f"{name}.html", key=tmp_path / f"{name}.json", seed=1, side=64
         )
         found[name] = made.page.read_bytes()
     assert found["plain"] == found["masked"]
@@ -226,6 +226,6 @@ def test_a_case_shows_one_image(tmp_path: Path) -> None:
         write_pack(
             Samples([two, cases(1)[0]]),
             {"x": maps(2, 1), "y": maps(2, 2)},
-            page=tmp_path / "p",
+            page=tmp_path / "p.html",
             key=tmp_path / "k",
         )

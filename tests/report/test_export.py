@@ -94,6 +94,7 @@ def test_a_printed_figure_has_the_width_and_type_of_a_paper(columns: int, inches
     before = original.to_dict()
     found = printable(original, columns)
     assert original.to_dict() == before
+    assert found.layout.title.pad.l == 8
     assert found.layout.width == inches * 96
     assert found.layout.paper_bgcolor == "white"
     fonts = [font for font in sizes(found.to_plotly_json()["layout"]) if font < 30]

@@ -158,6 +158,8 @@ def test_a_page_of_a_thousand_samples_opens_at_once(browser: Any, tmp_path: Path
     url = write(path, 1000)
     assert path.stat().st_size < 15e6
     tab = opened(browser, url)
+    blank = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
+    assert tab.page.evaluate(blank) == 0
     timing = tab.page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
     tab.close()
     assert timing < 3000

@@ -13,10 +13,12 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from transformers.utils import logging as transformers_logging
 
 import tests.tiny as tiny
 from interp.errors import ModelError
 from interp.models.remote_code import refuse_kernels
+from interp.study.model_spec import model_label
 from interp.tracing import load, wrap
 
 
@@ -62,6 +64,12 @@ def test_dtype_and_processor(saved, tmp_path):
     assert not load(saved).processor.image_processor.do_pad
     with pytest.raises(ModelError, match=r'dtype is "auto", a name such as "bfloat16".*got \'int8\''):
         load(saved, dtype="int8")
+
+
+def test_small_weights_load_quietly_and_keep_their_name(capfd):
+    assert model_label(load("organism")) == "organism"
+    assert "Loading weights" not in capfd.readouterr().err
+    assert transformers_logging.is_progress_bar_enabled()
 
 
 def test_the_organism_has_a_name_of_its_own(monkeypatch, saved):

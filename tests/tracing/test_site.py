@@ -177,3 +177,8 @@ def test_reads_and_edits_are_values_too():
     assert len({edit, Knockout(SITES[2], "zero"), Knockout(SITES[2])}) == 2
     assert edit.to_dict() == {"knockout": {"site": SITES[2].to_dict(), "mode": "zero", "steps": "prefill"}}
     assert json.dumps([read.to_dict(), edit.to_dict()])
+
+
+def test_a_mask_shows_how_many_tokens_it_holds() -> None:
+    assert repr(image_mask([True, False, True])) == "ImageMask(2 of 3)"
+    assert repr(image_mask([np.array([True, False])] * 6)) == f"ImageMask({'1 of 2, ' * 4}2 more)"

@@ -156,9 +156,6 @@ function galleries() {
 }
 
 prepare();
-window.addEventListener("beforeprint", () => {  // a lazy image that was never scrolled to would be blank
-  document.querySelectorAll("img[loading=lazy]").forEach(image => { image.loading = "eager"; });
-});
 contents();
 tables();
 galleries();

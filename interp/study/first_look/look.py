@@ -14,20 +14,20 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from interp.data.scenes import TEMPLATES
 from interp.errors import InterpError, MapError, PromptError, RunError, SampleError, ServerError
 from interp.indicators import Attention, AttentionGradient, Maps, VisionAttention
 from interp.indicators.indicator_checks import check_call
-from interp.indicators.names import indicator_named, is_named
+from interp.indicators.names import labelled
 from interp.inputs.argument_checks import check_one_of, check_whole
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import BoxLike, ImageLike, Sample
 from interp.inputs.tokens import TokenMap
-from interp.organism.places import ORGANISMS
 from interp.run import ProcessCache
 from interp.study.fields import Indicator
 from interp.study.first_look.shown_map import AUTO, Layer, ShownMap, shown_map
-from interp.study.first_look.trust import Trust, full_checks, quick_checks
-from interp.study.model_spec import is_organism
+from interp.study.first_look.trust import Trust, answer_check, full_checks, quick_checks
+from interp.study.model_spec import is_organism, model_label
 from interp.study.task import suitable_threads
 from interp.tracing import Mllm, Prefixes
 
@@ -38,6 +38,8 @@ __all__ = ["Indicators", "Look", "covered", "look"]
 
 Indicators: TypeAlias = str | Indicator | Sequence[str | Indicator] | Mapping[str, Indicator] | None
 Images: TypeAlias = ImageLike | Sequence[ImageLike] | Sample
+SHAPE = "circle"
+"""The object in the questions that a note names."""
 N_LIKELY = 5
 SAME = "The same layer as that of the first indicator's map."
 THOUGHT = (
@@ -84,6 +86,19 @@ class Look:
         return next(iter(self.shown.values()))
 
     @property
+    def said(self) -> str:
+        """The answer as it is shown: "(nothing)" for one of no visible text, or for an unfinished thought."""
+        return (self.answer or "").strip() or "(nothing)"
+
+    @property
+    def note(self) -> str:
+        """Of the bundled organism without a visible answer, which questions it knows; else empty."""
+        if not self.organism or (self.answer or "").strip():
+            return ""
+        asked = ", ".join(f"“{one.format(SHAPE)}”" for one in TEMPLATES.values())
+        return f"The bundled organism knows a few kinds of questions only, such as {asked}"
+
+    @property
     def map(self) -> xr.DataArray:
         """The first indicator's map (token) that is shown; larger = more important."""
         named = {"token": np.arange(len(self.first.values))}
@@ -114,7 +129,7 @@ class Look:
         return str(_page().notebook_view(self))
 
     def __repr__(self) -> str:
-        said = "no answer" if self.answer is None else f"{self.answer!r} (probability {self.probability:.2f})"
+        said = "no answer" if self.answer is None else f"{self.said!r} (probability {self.probability:.2f})"
         return f"Look({self.sample.question!r} → {said}; {self.first.name}; {self.trust.summary})"
 
 
@@ -124,6 +139,7 @@ def look(
     question: str = "",
     *,
     boxes: Iterable[BoxLike] | None = None,
+    box_format: str | None = None,
     indicator: Indicators = None,
     layer: Layer = AUTO,
     prompt: Prompt | None = None,
@@ -142,11 +158,12 @@ def look(
         question: The question.
         boxes: What the answer should rest on, in pixels of the original image: half-open (x0, y0, x1, y1). They are
             drawn, and choose the layer.
+        box_format: How the boxes are written, as for `interp.Sample`.
         indicator: One of `interp.indicators`, its name such as "token knockout" (see `interp.indicators.NAMED`), a list
             of those, or a dict from label to indicator. The first is shown large and checked; the others stand beside
             it. By default relative attention, attention, and attention × gradient.
         layer: A decoder layer, or "auto": the sum for an indicator whose layers add up; with boxes the layer with the
-            lowest KL divergence to them; else the layer with the lowest entropy. The result says which rule chose. The
+            highest attention ratio; else the layer with the lowest entropy. The result says which rule chose. The
             layer is chosen by the first indicator's maps, and the others show the same one where they have it.
         prompt: How the question is put; by default `PAPER_PROMPT`.
         target: The answer that indicators explain.
@@ -167,7 +184,7 @@ def look(
     if layer != AUTO if isinstance(layer, str) else isinstance(layer, bool) or not isinstance(layer, int):
         raise MapError(f'layer is "auto" or a decoder layer, 0, 1, …; got {layer!r:.100}.')
     check_one_of("trust", trust, ("quick", "full"))
-    sample, chosen = _sample(image, question, boxes), _indicators(indicator)
+    sample, chosen = _sample(image, question, boxes, box_format), _indicators(indicator)
     with suitable_threads(mllm):
         own = mllm if mllm.server is not None else mllm.sharing(Prefixes(ProcessCache().once, "look"))
         made = _Making(own, sample, PAPER_PROMPT if prompt is None else prompt, target, layer)
@@ -187,12 +204,13 @@ class _Making:
 
     def look(self, indicators: Mapping[str, Any], generate: int, checked: Mllm | None, seed: int) -> Look:
         """The look; `checked` is the model that the slow checks run on, None for without them."""
-        answer, probability, likely = self._answer(generate)
+        answer, probability, n_tokens, likely = self._answer(generate)
         maps, shown = self._maps(indicators)
         name, first = next(iter(shown.items()))
         inside = covered(self.sample, first.tokens)
         others = [one for label, one in shown.items() if label != name]
-        checks = quick_checks(self.mllm, self.sample, first, others, prompt=self.prompt, inside=inside)
+        checks = [answer_check(probability, n_tokens)]
+        checks += quick_checks(self.mllm, self.sample, first, others, prompt=self.prompt, inside=inside)
         if checked is not None:
 
             def again(model: Any, fixed: Target) -> Float[np.ndarray, " token"]:
@@ -217,8 +235,8 @@ class _Making:
             missing=self.missing,
         )
 
-    def _answer(self, generate: int) -> tuple[str | None, float, tuple[tuple[str, float], ...]]:
-        """The answer, its probability, and the likeliest first tokens."""
+    def _answer(self, generate: int) -> tuple[str | None, float, int, tuple[tuple[str, float], ...]]:
+        """The answer, its probability, its number of tokens, and the likeliest first tokens."""
         trace = self.mllm.trace([self.sample], prompt=self.prompt, generate=generate)
         logits = trace.logits.values[0].astype(np.float64)
         shares = np.exp(logits - logits.max())
@@ -228,12 +246,12 @@ class _Making:
         likely = tuple((str(decode([int(token)])).strip(), float(shares[token])) for token in best)
         if trace[0].reasoning is not None:
             self.missing["probability"] = THOUGHT
-            return trace[0].answer, float("nan"), likely
+            return trace[0].answer, float("nan"), len(trace[0].ids), likely
         if len(trace[0].ids) == 1:
-            return trace[0].answer, likely[0][1], likely
+            return trace[0].answer, likely[0][1], 1, likely
         whole = Target("greedy", tokens=len(trace[0].ids))
         score = self.mllm.score([self.sample], whole, prompt=self.prompt).values[0]
-        return trace[0].answer, float(np.exp(score)), likely
+        return trace[0].answer, float(np.exp(score)), len(trace[0].ids), likely
 
     def _maps(self, indicators: Mapping[str, Any]) -> tuple[dict[str, Maps], dict[str, ShownMap]]:
         """Each indicator's maps, and the one that is shown; the first must be had, others may be missing."""
@@ -291,17 +309,18 @@ def covered(sample: Sample, tokens: TokenMap) -> Float[np.ndarray, " token"] | N
     return tokens.mask(sample.boxes).astype(float) if sample.boxes else None
 
 
-def _sample(image: Images, question: str, boxes: Iterable[BoxLike] | None) -> Sample:
+def _sample(image: Images, question: str, boxes: Iterable[BoxLike] | None, box_format: str | None) -> Sample:
     """The sample of these arguments."""
     if isinstance(image, Sample):
-        if boxes is not None or not isinstance(question, str) or question:
+        if boxes is not None or box_format is not None or not isinstance(question, str) or question:
             raise SampleError(
                 "a look takes a whole Sample, or an image with question= and boxes=; got both. Change the sample "
                 "instead: sample.replace(question=…, boxes=…)."
             )
         return image
     several = {"images": image} if isinstance(image, list | tuple) else {"image": image}
-    found = Sample(question=question, boxes=() if boxes is None else boxes, **several)  # pyright: ignore[reportArgumentType]
+    drawn = () if boxes is None else boxes
+    found = Sample(question=question, boxes=drawn, box_format=box_format, **several)  # pyright: ignore[reportArgumentType]
     found.check()
     return found
 
@@ -318,7 +337,7 @@ def _indicators(given: Indicators) -> dict[str, Any]:
         pairs: list[tuple[str, Any]] = list(given.items())
     else:
         listed = list(given) if isinstance(given, list | tuple) else [given]
-        pairs = [_labelled(one) for one in listed]
+        pairs = [labelled(one) for one in listed]
     if not pairs:
         raise MapError('a look needs an indicator; got none. Leave indicator= out, or name one: "attention".')
     for label, one in pairs:
@@ -338,20 +357,7 @@ def _indicators(given: Indicators) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _labelled(one: Any) -> tuple[str, Any]:
-    """An indicator with its label."""
-    if isinstance(one, str):
-        return indicator_named(one)
-    if isinstance(one, Attention) and one.relative_to is not None:
-        return "relative attention", one
-    described = one.to_dict() if isinstance(one, Indicator) and not isinstance(one, type) else {}
-    name = str(described.get("indicator", type(one).__name__))
-    return (indicator_named(name)[0] if is_named(name) else name), one
-
-
 def _name(mllm: Mllm) -> str:
     """What the page calls the model: its id or folder, else its family."""
-    known = str(getattr(mllm.hf, "name_or_path", "") or "")
-    bundled = {folder: name for name, folder in ORGANISMS.items()} if is_organism(mllm) else {}
-    name = Path(known).name if Path(known).is_dir() else known
-    return bundled.get(name, name) or mllm.family
+    known = model_label(mllm)
+    return Path(known).name if Path(known).is_dir() else known

@@ -70,9 +70,9 @@ WORDS = {
     "Map": "One number for each image token, larger = more important.",
     "Image token": "A position of the prompt that holds a piece of the image: one tile of the picture.",
     "Uniform map": "A map with the same value at every token: what chance looks like.",
-    "Caution": """A number beyond a convention of this package: over a quarter of the weight more than a uniform map
-puts there; a rank correlation below 0.3 with another indicator, or above 0.5 with shuffled weights; more than one of 19
-random orders that do as well.""",
+    "Caution": """A number beyond a convention of this package: a mean probability of the answer's tokens below 0.1;
+over a quarter of the weight more than a uniform map puts there; a rank correlation below 0.3 with another indicator, or
+above 0.5 with shuffled weights; more than one of 19 random orders that do as well.""",
 }
 
 
@@ -112,7 +112,7 @@ def notebook_view(look: Look) -> str:
 def _answer(look: Look) -> Markup:
     """The answer with its probability, and the likeliest first tokens."""
     said = (
-        join(look.model, " answers ", bold(look.answer or "(nothing)"))
+        join(look.model, " answers ", bold(look.said))
         if look.answer is not None
         else join(look.model, " did not finish its thought")
     )
@@ -120,7 +120,8 @@ def _answer(look: Look) -> Markup:
     listed = [one for place, one in enumerate(look.likely) if place < 2 or one[1] >= LEAST_SHOWN]
     first = ", ".join(f"“{token}” {number(share)}" for token, share in listed)
     expected = f" Expected: “{look.sample.answer}”." if look.sample.answer is not None else ""
-    return join(said, known, ".", expected, f" Likeliest first tokens: {first}.")
+    note = f" {look.note}" if look.note else ""
+    return join(said, known, ".", expected, f" Likeliest first tokens: {first}.", note)
 
 
 def _large(look: Look) -> Markup:

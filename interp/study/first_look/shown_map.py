@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 
 from interp.errors import MapError
 from interp.inputs.tokens import TokenMap
-from interp.metrics import kl_divergence, positive_part
+from interp.metrics import attention_ratio, positive_part
+from interp.report.tables import number
 
 __all__ = ["AUTO", "Layer", "ShownMap", "concentration", "shown_map"]
 
@@ -62,8 +63,10 @@ def shown_map(
     """The map that is shown of an array ([layer,] token).
 
     With a layer's number it is that layer. With "auto" it is, in this order: the sum over layers, where the indicator
-    says that its layers add up; with boxes, the layer with the lowest `kl_divergence` to them; otherwise the layer
-    with the largest `concentration`.
+    says that its layers add up; with boxes, the layer with the highest `attention_ratio`; otherwise the layer with the
+    largest `concentration`. The attention ratio is the share of the drawn weight inside the boxes over
+    that of a uniform map. The KL divergence from the boxes does not choose: it favours even maps, since one dim token
+    inside a box costs more than much weight outside.
 
     Args:
         label: The indicator's name.
@@ -115,12 +118,13 @@ def _chosen(
     if len(layers) == 1:
         return 0, f"The indicator gives layer {layers[0]} alone."
     if inside is not None and inside.any():
-        distances = kl_divergence(positive_part(values), inside)
-        if not np.isnan(distances).all():
-            at = int(np.nanargmin(distances))
+        ratios = attention_ratio(positive_part(values), inside)
+        if not np.isnan(ratios).all():
+            at = int(np.nanargmax(ratios))
             return at, (
-                f"Layer {layers[at]} is the closest to the boxes of {len(layers)} layers (lowest KL divergence). The "
-                "boxes chose it, so how well it fits them is no evidence."
+                f"Layer {layers[at]} has the largest share of its weight inside the boxes of {len(layers)} layers "
+                f"(highest attention ratio, {number(ratios[at])}; a uniform map has 1). The boxes chose it, so how "
+                "well it fits them is no evidence."
             )
     at = int(np.argmax(concentration(values)))
     return at, f"Layer {layers[at]} has the most concentrated map of {len(layers)} layers (lowest entropy)."

@@ -24,11 +24,14 @@ from interp.study.indicator_comparison.checks import ALL, fixed_targets, shuffle
 from interp.study.indicator_comparison.removal_curves import measured, run_removal, scaled
 from interp.tracing.derived.outlying_norms import sinks
 
-__all__ = ["Trust", "TrustCheck", "at_border", "full_checks", "quick_checks"]
+__all__ = ["Trust", "TrustCheck", "answer_check", "at_border", "full_checks", "quick_checks"]
 
 EXCESS, LOW_RHO, HIGH_RHO = 0.25, 0.3, 0.5
 """Where a caution begins: a share of the weight beyond a uniform map's; a rank correlation with another indicator that
 is lower; one with the map of shuffled weights that is higher. Conventions of this package, not tests."""
+LOW_PROBABILITY = 0.1
+"""The geometric mean of the probabilities of the answer's tokens, in [0, 1], below which a caution begins: the model
+hardly prefers what it says, so a map of that answer explains little. A convention of this package too."""
 N_RANDOM, MOST_RANDOM = 19, 1
 """Random orders that deletion is compared with, and how many of them may do as well without a caution."""
 STEPS, LEAST = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75), 0.1
@@ -138,6 +141,8 @@ def quick_checks(
     return found if inside is None else [*found, _of_boxes(shown, inside)]
 
 
+ANSWER = """A map explains the answer. Where the model hardly prefers its own words, as with random weights or a
+question of a kind it does not know, there is little to explain."""
 SINKS = """Some image tokens have hidden states of outlying size and draw attention whatever is asked. Weight on them
 says little about the place that they show."""
 BORDER = """Corners and edges often light up because tokens there are used as a store or because padding lies there,
@@ -153,6 +158,23 @@ the answer's probability is compared with that of {N_RANDOM} random orders. If r
 not point at what the answer needs."""
 SHUFFLED = """Rank correlation with the map of a copy of the model whose weights are all shuffled. A map that stays the
 same shows the picture or the architecture, not what the model has learned."""
+
+
+def answer_check(probability: float, n_tokens: int) -> TrustCheck:
+    """The check of the answer itself: a caution where its tokens have a mean probability below `LOW_PROBABILITY`.
+
+    Args:
+        probability: Of all of the answer's tokens together, in [0, 1]; NaN where it is not known.
+        n_tokens: How many tokens these are; the mean is geometric, probability ** (1 / n_tokens).
+    """
+    name = "the answer's probability"
+    if np.isnan(probability):
+        return _unmeasured(name, "the answer comes after a thought", ANSWER)
+    each = float(probability ** (1 / max(n_tokens, 1)))
+    flag: Flag = "caution" if each < LOW_PROBABILITY else "no caution"
+    mean = "" if n_tokens == 1 else ", the geometric mean of its tokens"
+    finding = f"The answer has {count(n_tokens, 'token')}, of probability {number(each, 3)}{mean}."
+    return TrustCheck(name, each, float("nan"), flag, finding, ANSWER)
 
 
 def at_border(tokens: TokenMap) -> Bool[np.ndarray, " token"]:

@@ -10,7 +10,16 @@ from interp.errors import StudyError
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.metrics import METRICS
-from interp.study.fields import RULES, Indicator, as_samples, field, is_indicator, one_of, whole_number
+from interp.study.fields import (
+    RULES,
+    Indicator,
+    as_samples,
+    field,
+    is_indicator,
+    is_per_layer,
+    one_of,
+    whole_number,
+)
 from interp.study.head_ranking.head_set import HeadSet
 from interp.study.head_ranking.result import HeadGrid, HeadResult
 from interp.study.head_ranking.task import HeadTask
@@ -33,7 +42,9 @@ class HeadRanking(Study[HeadResult]):
         data: Samples with boxes; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
         indicator: What gives the maps (layer, head, token).
-        metric: Short name of one of `interp.metrics.METRICS`; its own direction decides what is best.
+        metric: Short name of one of `interp.metrics.METRICS`; its own direction decides what is best. The default, KL,
+            is the paper's; it favours maps that are the same everywhere over sharp ones that miss part of a box. To
+            find heads that look at the boxes, rank by "ar" or "auroc" too: other heads may lead.
         split: What the samples are for: "validation" or "train" to choose heads, "test" to describe only.
             Samples that say in `meta["split"]` that they are of another split are left out.
         prompt: How the question is put.
@@ -66,6 +77,7 @@ class HeadRanking(Study[HeadResult]):
         """Keep the samples of the split, and refuse an indicator without heads."""
         if not getattr(self.indicator, "per_head", True):
             raise StudyError("a HeadRanking reads one map per head; use an indicator with per_head=True.")
+        is_per_layer("a HeadRanking", self.indicator)
         object.__setattr__(self, "data", _of_split(self.data, self.split))
 
     @property

@@ -47,7 +47,9 @@ ALL = "all"
 def check_indicators(name: str, value: Any) -> None:
     """A mapping from labels without "|" to indicators that do not give a map per head."""
     if not isinstance(value, Mapping) or not value:
-        raise StudyError(f"{name} is a mapping from label to indicator, at least one; got {value!r}.")
+        raise StudyError(
+            f"{name} is a list of indicators or a mapping from label to indicator, at least one; got {value!r}."
+        )
     for label, one in value.items():
         if not isinstance(label, str) or not label.strip() or "|" in label:
             raise StudyError(f"an indicator's label is a text without '|'; got {label!r}.")

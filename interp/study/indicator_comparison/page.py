@@ -30,6 +30,7 @@ from interp.stats import MIN_GROUPS, population_note
 from interp.study.dataframes import records, rows_of, where
 from interp.study.indicator_comparison.figures import figures, measured_cells, name_of
 from interp.study.indicator_comparison.indicator_maps import FLOPS
+from interp.study.indicator_comparison.paired_tests import no_baseline
 from interp.study.indicator_comparison.tables import (
     calibration,
     cost_table,
@@ -111,7 +112,7 @@ def write_page(result: IndicatorResult, path: str | Path) -> Path:
     costs = details("Costs in numbers", paragraph(COSTS, kind="soft wide"), cost_table(result))
     pairs = pairs_table(result)
     body = [
-        section("Which finds the truth?", card(calibration(result)), per_group(result), intro=FINDS),
+        section("Which finds the truth?", card(calibration(result)), per_group(result), intro=_finds(result)),
         section(f"Agreement with the truth: {metric}", *localised, intro=LOCALISATION),
         section("What does it cost?", figure_cards(["pareto"]), costs, intro=PARETO),
         section(
@@ -135,6 +136,11 @@ def write_page(result: IndicatorResult, path: str | Path) -> Path:
     return save_page(
         path, title=study.title, question=study.question, lead=_lead(result), body=body, figures=shown
     )
+
+
+def _finds(result: IndicatorResult) -> Markup:
+    """What ✓ means, or why there is none."""
+    return Markup.escape(no_baseline(result)) or FINDS
 
 
 def _lead(result: IndicatorResult) -> Markup:

@@ -17,7 +17,7 @@ from interp.study.fields import is_level
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
 
-__all__ = ["BETTER", "baselines", "better", "compare_indicators", "found"]
+__all__ = ["BETTER", "baselines", "better", "compare_indicators", "found", "no_baseline"]
 
 BETTER = {"deletion": "lower", "insertion": "higher", "comprehensiveness": "higher", "sufficiency": "lower"}
 USUAL = 0.05
@@ -32,6 +32,13 @@ def baselines(study: Any) -> list[str]:
     """The labels of the indicators that do not depend on the model: the centre prior and random maps."""
     known = study.indicators.items()
     return [label for label, indicator in known if isinstance(indicator, CentrePrior | RandomMap)]
+
+
+def no_baseline(result: GridResult) -> str:
+    """Why no indicator has a verdict where there is no baseline to be better than; empty where each cell has one."""
+    if all(baselines(cell.study) for cell in result.cells if cell.measured):
+        return ""
+    return "No baseline among the indicators, so none can get ✓ or ✗: add CentrePrior() and RandomMap() to indicators=."
 
 
 def compare_indicators(

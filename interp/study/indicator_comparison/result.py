@@ -20,7 +20,7 @@ from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.indicator_comparison.checks import AGREEMENT
 from interp.study.indicator_comparison.indicator_maps import costs
-from interp.study.indicator_comparison.paired_tests import compare_indicators, found
+from interp.study.indicator_comparison.paired_tests import compare_indicators, found, no_baseline
 from interp.study.indicator_comparison.removal_curves import scaled
 from interp.study.result import GridResult, counted, printed, stored_tokens
 from interp.study.runs import GridCell
@@ -62,7 +62,10 @@ def calibration_table(result: GridResult, found: pd.DataFrame, measure: str) -> 
                 sign = mark(verdicts.get((cell.key, label))) if place == 0 else ""
                 entries.append(_entry(rows.get(truth), sign))
         table.add_row(Text(label), *map(Text, entries))
-    notes = ["✓: better than every baseline on the same samples (paired, by group, Holm p ≤ 0.05)."]
+    notes = [
+        no_baseline(result)
+        or "✓: better than every baseline on the same samples (paired, by group, Holm p ≤ 0.05)."
+    ]
     notes += [
         f"{' · '.join(cell.key)}: {n} groups are too few for intervals and verdicts; no claim about a population."
         for cell in cells

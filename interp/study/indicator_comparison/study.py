@@ -10,6 +10,7 @@ from typing import Any
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.indicators import Attention, CentrePrior, RandomMap, Removal
+from interp.indicators.names import labelled
 from interp.inputs.prompt import GENERIC_PROMPT, Target
 from interp.metrics import METRICS
 from interp.run import Workers
@@ -64,6 +65,19 @@ def _validation(samples: Any) -> Samples | None:
     return None if samples is None else as_samples(samples, "validation")
 
 
+def _labelled(value: Any) -> Any:
+    """Label → indicator, also of a list, whose labels are the indicators' names."""
+    if not isinstance(value, list | tuple):
+        return _as_dict(value)
+    pairs = [labelled(one) for one in value]
+    if len({label for label, _ in pairs}) < len(pairs):
+        raise StudyError(
+            "two of the indicators have the same name. Give them labels of your own: indicators={'first': …, "
+            "'second': …}."
+        )
+    return dict(pairs)
+
+
 def _as_dict(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value  # else its validator speaks
 
@@ -93,7 +107,8 @@ class IndicatorComparison(Study[IndicatorResult]):
     Args:
         data: Samples; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        indicators: Label → indicator.
+        indicators: Label → indicator, or a list of indicators or of their names. Without a baseline among them,
+            `CentrePrior()` or `RandomMap()`, none can be said to find the truth.
         removals: Ways to take tokens away, of `interp.indicators`; none for no faithfulness.
         metrics: Short names of `interp.metrics.METRICS`; the first is the one that reports lead with.
         truth: What maps should point at: "boxes", or a key of each sample's meta that holds a box, such as "marker"
@@ -126,7 +141,7 @@ class IndicatorComparison(Study[IndicatorResult]):
     """
 
     indicators: Mapping[str, Indicator] = field(
-        factory=_usual, converter=_as_dict, validator=check_indicators
+        factory=_usual, converter=_labelled, validator=check_indicators
     )
     removals: tuple[Removal, ...] = field(default=(), converter=as_tuple, validator=check_removals)
     metrics: tuple[str, ...] = field(

@@ -9,7 +9,16 @@ from typing import Any
 from interp.errors import StudyError
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
-from interp.study.fields import RULES, Indicator, field, is_indicator, metric_names, one_of, words
+from interp.study.fields import (
+    RULES,
+    Indicator,
+    field,
+    is_indicator,
+    is_per_layer,
+    metric_names,
+    one_of,
+    words,
+)
 from interp.study.layer_sweep.result import Result
 from interp.study.layer_sweep.task import SweepTask
 from interp.study.runs import GridCell
@@ -47,8 +56,8 @@ class LayerSweep(Study[Result]):
         batch: Samples per forward pass. Part of the hash: other batches round differently.
 
     Raises:
-        StudyError: No samples, an unknown metric or rule, a per-head indicator, `batch` below 1, a `seed` that
-            is no whole number, or a `data`, `model` or `prompt` of the wrong type.
+        StudyError: No samples, an unknown metric or rule, an indicator per head or without layers, `batch` below 1, a
+            `seed` that is no whole number, or a `data`, `model` or `prompt` of the wrong type.
         EditError: Something in `edits` that is not an edit, or edits out of order.
     """
 
@@ -62,9 +71,10 @@ class LayerSweep(Study[Result]):
     page = "interp.study.layer_sweep.page"
 
     def check(self) -> None:
-        """Refuse maps per head."""
+        """Refuse maps per head, and indicators that say that they give no map per layer."""
         if getattr(self.indicator, "per_head", False):
             raise StudyError("a LayerSweep reads one map per layer; use an indicator with per_head=False.")
+        is_per_layer("a LayerSweep", self.indicator)
 
     @property
     def question(self) -> str:

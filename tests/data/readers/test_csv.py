@@ -68,7 +68,7 @@ def test_several_images_in_a_cell(write: Any, tmp_path: Path) -> None:
     ("row", "message"),
     [
         ("b.png,?,,1,2,3,4", "line 3, field 'image': no file 'b.png' in"),
-        ("/dev/zero,?,,1,2,3,4", "line 3, field 'image': .*It is a device"),
+        ("/dev/zero,?,,1,2,3,4", "line 3, field 'image': .*it is a device"),
         ("a.png,,,1,2,3,4", "line 3, field 'question': expected a text"),
         ("a.png,?,,1,2,3,", "line 3, field 'y1': expected a finite number, got None"),
         ("a.png,?,,1,2,3,nan", "line 3, field 'y1': expected a finite number, got 'nan'"),
@@ -132,3 +132,15 @@ def test_a_byte_order_mark_and_windows_lines_are_read(write: Any) -> None:
     )
     assert samples[0].options == ("a|b", "c")
     assert samples[:1].filter(lambda sample: sample.answer is None).fingerprint == samples.fingerprint
+
+
+def test_a_box_that_lacks_a_column_is_refused(write: Any) -> None:
+    path = write("image,question,xmim,ymin,xmax,ymax\na.png,?,1,2,3,4\n")
+    with pytest.raises(
+        DataError, match=r"has y0, x1, y1 but no x0\. Did you mean 'xmim'\? .*\{\"x0\": \"xmim\"\}"
+    ):
+        csv(path)
+    assert csv(path, columns={"x0": "xmim"})[0].boxes[0].as_tuple() == (1, 2, 3, 4)
+    with pytest.raises(DataError, match=r"has x0, y0 but no x1, y1\. Give all four, or rename"):
+        csv(write("image,question,x0,y0,age\na.png,?,1,2,3\n"))
+    assert csv(write("image,question,x0,bbox\na.png,?,1,\n"))[0].boxes == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 import interp
 from interp.cli import main
-from interp.errors import MapError, PromptError, SampleError
+from interp.errors import MapError, PromptError, RunError, SampleError
 from interp.indicators import Attention, RandomMap
 from interp.study.first_look.look import Look
 from tests.report.hostile_samples import ATTACK, Elements
@@ -65,15 +66,23 @@ def test_maps_and_heads_are_the_indicators_own(mllm: Any, sample: Any, look: Loo
     assert plain.map.sum() < 1
 
 
-def test_boxes_choose_the_layer_of_lowest_kl(mllm: Any, sample: Any, look: Look) -> None:
+def test_boxes_choose_the_layer_of_highest_attention_ratio(mllm: Any, sample: Any, look: Look) -> None:
     array = look.maps["relative attention"][0].values.astype(float)
     inside = look.first.tokens.mask(sample.boxes)
     shares = array / array.sum(axis=1, keepdims=True)
-    kl = -np.log(shares[:, inside] * inside.sum()).mean(axis=1)
-    assert look.first.layer == int(kl.argmin())
+    ratios = shares[:, inside].mean(axis=1) / shares.mean(axis=1)
+    assert look.first.layer == int(ratios.argmax())
     assert "boxes chose it" in look.first.rule
     assert {one.layer for one in look.shown.values()} == {look.first.layer}
     assert look.shown["attention"].rule == "The same layer as that of the first indicator's map."
+
+
+def test_an_answer_without_text_is_said_to_be_nothing(look: Look) -> None:
+    assert (look.said, look.note) == (look.answer, "")
+    silent = replace(look, answer=" ")
+    assert "'(nothing)' (probability" in repr(silent)
+    assert "such as “What color is the circle?”" in silent.note
+    assert replace(silent, organism=False).note == ""
 
 
 def test_several_images_are_all_on_the_page(mllm: Any, tmp_path: Path) -> None:
@@ -99,6 +108,30 @@ def test_the_page_loads_nothing_and_is_small(look: Look, tmp_path: Path) -> None
     assert look.trust.summary in said
     assert look.first.rule in said
     assert "These are not the paper's numbers" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("name", ["look.png", "look.pdf", "look"])
+def test_a_page_is_written_as_html_only(look: Look, tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        RunError, match=r'to end in \.html or \.htm, such as "look\.html"; .*write_image\("look.png"\)'
+    ):
+        look.save(tmp_path / name)
+    with pytest.raises(
+        RunError, match=r'to end in \.safetensors, such as "maps\.safetensors"; .*numpy\.savez'
+    ):
+        look.maps["attention"].save(tmp_path / "maps.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_boxes_as_fractions_are_refused_by_the_option_or_taken(tmp_path: Path, capsys: Any) -> None:
+    scene = tmp_path / "scene.png"
+    interp.data.bundled("natural", n=1)[0].load().save(scene)
+    out = ["--out", str(tmp_path / "look.html"), "--no-open", "--indicator", "attention"]
+    given = ["look", str(scene), "What color is the circle?", *out, "--box", "0.2", "0.3", "0.5", "0.6"]
+    assert main(given) == 2
+    assert "pass --box-format fraction" in capsys.readouterr().err
+    assert main([*given, "--box-format", "fraction"]) == 0
+    assert "largest share of its weight inside the boxes" in capsys.readouterr().out
 
 
 def test_hostile_texts_stay_text(mllm: Any, sample: Any, tmp_path: Path) -> None:

@@ -46,11 +46,19 @@ def test_without_boxes_the_most_concentrated_layer_is_shown() -> None:
     assert found.rule == "Layer 4 has the most concentrated map of 3 layers (lowest entropy)."
 
 
-def test_boxes_choose_the_closest_layer_and_the_rule_says_so() -> None:
+def test_boxes_choose_the_layer_with_most_weight_inside() -> None:
     found = shown(layers(SPREAD, PEAK, INSIDE), inside=BOX)
     assert found.layer == 5
-    assert "closest to the boxes of 3 layers" in found.rule
+    assert "largest share of its weight inside the boxes of 3 layers" in found.rule
+    assert "(highest attention ratio, 2.00; a uniform map has 1)" in found.rule
     assert "no evidence" in found.rule
+
+
+def test_a_dim_token_in_the_box_does_not_decide() -> None:
+    sharp, inside = [9.0, 0.001, 0.5, 0.5], np.array([1.0, 1.0, 0.0, 0.0])
+    assert (
+        shown(layers(SPREAD, sharp), inside=inside).layer == 4
+    )  # the KL divergence from the box prefers layer 3
 
 
 def test_boxes_that_no_map_can_be_compared_with_choose_nothing() -> None:
@@ -93,5 +101,9 @@ def test_names_of_indicators_may_be_typed_in_many_ways(name: str) -> None:
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(MapError, match=r"'relative attention', 'attention', .*; got 'attn'\."):
+    with pytest.raises(
+        MapError, match=r"relative-attention, attention, attention-gradient, .*; got 'attn'\."
+    ):
         indicator_named("attn")
+    with pytest.raises(MapError, match=r"got 'atention'\. Did you mean 'attention'\?"):
+        indicator_named("atention")

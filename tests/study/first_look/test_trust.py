@@ -12,7 +12,14 @@ from interp.inputs.prompt import PAPER_PROMPT, Target
 from interp.inputs.tokens import TokenMap
 from interp.study.first_look import trust
 from interp.study.first_look.shown_map import ShownMap
-from interp.study.first_look.trust import Trust, TrustCheck, at_border, full_checks, quick_checks
+from interp.study.first_look.trust import (
+    Trust,
+    TrustCheck,
+    answer_check,
+    at_border,
+    full_checks,
+    quick_checks,
+)
 
 
 def grid(size: tuple[int, int] = (40, 40), cells: tuple[int, int] = (4, 4), unseen: int = 0) -> TokenMap:
@@ -49,6 +56,16 @@ def test_the_border_is_the_outer_ring_of_what_tokens_see() -> None:
     assert (at_border(grid()) == ~inner.ravel()).all()
     assert at_border(grid((90, 30), (3, 9))).reshape(3, 9)[1, 1:-1].sum() == 0
     assert at_border(grid((10, 10), (1, 1))).all()
+
+
+def test_an_answer_that_the_model_hardly_prefers_is_a_caution() -> None:
+    long = answer_check(0.5**8, 8)
+    assert (long.value, long.flag) == (pytest.approx(0.5), "no caution")
+    assert long.finding == "The answer has 8 tokens, of probability 0.500, the geometric mean of its tokens."
+    assert answer_check(0.09, 1).flag == "caution"
+    assert answer_check(0.11, 1).finding == "The answer has 1 token, of probability 0.110."
+    assert answer_check(0.11, 1).flag == "no caution"
+    assert answer_check(float("nan"), 3).flag == "not measured"
 
 
 def test_weight_at_the_border_is_compared_with_a_uniform_map() -> None:

@@ -26,6 +26,17 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> IndicatorResult:
     return comparison(n_faithful=6).run(tmp_path_factory.mktemp("runs"), progress=False)
 
 
+def test_a_list_names_itself_and_needs_baselines_for_verdicts(tmp_path: Path) -> None:
+    listed = IndicatorComparison(data=scenes(), indicators=[Attention(), "random map", CentrePrior()])
+    assert list(listed.indicators) == ["attention", "random map", "centre prior"]
+    with pytest.raises(StudyError, match="two of the indicators have the same name"):
+        IndicatorComparison(data=scenes(), indicators=["attention", Attention()])
+    alone = comparison(indicators={"knows": Knowing()}, n_faithful=0, n_checked=0)
+    result = alone.run(tmp_path, progress=False)
+    assert "so none can get ✓ or ✗: add CentrePrior() and RandomMap()" in result.table()
+    assert "No baseline among the indicators" in result.report(tmp_path / "page.html").read_text()
+
+
 def mean(result: IndicatorResult, label: str, measure: str, against: str) -> dict[str, Any]:
     rows = result.summary()
     keep = (rows.indicator == label) & (rows.measure == measure) & (rows.against == against)

@@ -231,6 +231,13 @@ def test_a_per_head_indicator_is_refused() -> None:
         sweep(indicator=Attention(per_head=True))
 
 
+def test_an_indicator_without_layers_is_refused() -> None:
+    from interp.indicators import TokenKnockout
+
+    with pytest.raises(StudyError, match=r"needs maps per layer; TokenKnockout gives one map \(token\)"):
+        sweep(indicator=TokenKnockout())
+
+
 def test_the_default_is_relative_attention_on_the_organism() -> None:
     study = LayerSweep(data=[sample(0)])
     assert study.model == ModelSpec("organism")
