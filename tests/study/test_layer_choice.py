@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,3 +125,9 @@ def test_bundled_samples_know_their_split(name: str) -> None:
         assert data.split == split
         assert data[:1].split == data.filter(lambda found: True).split == split
     assert Samples([sample(0)]).split is None
+
+
+def test_one_shared_group_is_enough_to_be_no_other_sample(unchecked: None) -> None:
+    choice = LayerChoice("ar", {"m": 1}, frozenset({"a", "b"}))
+    held_out = [choice.held_out(SimpleNamespace(groups=frozenset(found))) for found in ("bc", "cd")]  # type: ignore[arg-type]
+    assert held_out == [False, True]
