@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
@@ -52,8 +54,7 @@ def stratified_mean(
     """
     check_options(n, level, seed)
     rows, codes = check_rows(values, groups)
-    if isinstance(strata, str) or len(strata) != len(rows):
-        raise StudyError(f"strata are one name for each of {len(rows)} values; got {strata!r:.100}.")
+    _check_strata(strata, len(rows))
     kept = ~np.isnan(rows)
     names = list(dict.fromkeys(name for name, there in zip(strata, kept, strict=True) if there))
     shares = _shares(weights, names)
@@ -74,6 +75,14 @@ def stratified_mean(
         low, high = interval_ends(np.array(means), level)
     value = _mean(sums.sum(axis=0), counts.sum(axis=0), shares)
     return Interval(value, low, high, int(kept.sum()), size[0], int((~kept).sum()))
+
+
+def _check_strata(strata: Any, n_rows: int) -> None:
+    listed = isinstance(strata, list | tuple) or (
+        isinstance(strata, np.ndarray | pd.Series) and strata.ndim == 1
+    )
+    if not listed or len(strata) != n_rows or not all(isinstance(name, str) for name in strata):
+        raise StudyError(f"strata are one name, a text, for each of {n_rows} values; got {strata!r:.100}.")
 
 
 def _mean(

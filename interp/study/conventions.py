@@ -11,6 +11,7 @@ from typing import Any, Literal
 from interp.data import Samples
 from interp.data.open import label, sets
 from interp.errors import StudyError
+from interp.inputs.argument_checks import check_bool
 from interp.models.checkpoints import reachable
 from interp.models.configs import raw_config
 from interp.study.head_ranking.published_heads import published_checkpoint
@@ -75,8 +76,12 @@ def paper_model(model: ModelSpec, paper: bool = True) -> ModelSpec:
         paper: Whether to change anything.
 
     Raises:
+        StudyError: A model that is no `ModelSpec`.
         ModelError: The config of the model cannot be read.
     """
+    if not isinstance(model, ModelSpec):
+        raise StudyError(f"model is a ModelSpec; got {model!r:.100}. Write ModelSpec({str(model)!r:.60}).")
+    check_bool("paper", paper, StudyError)
     if not paper or model.processor is not None or is_organism(model):
         return model
     options: dict[str, Any] = {"local_files_only": not reachable()}

@@ -337,6 +337,7 @@ def _studies() -> list[Call]:
         Call("published_heads", study.published_heads, given(name="huatuogpt-vision-7b")),
         Call("Grid", study.Grid, given(base=k, seed=[0, 1], metrics=["ar"])),
         Call("paper_table", study.paper_table, given(name="1")),
+        Call("paper_model", study.paper_model, given(model=study.ModelSpec("organism"), paper=True)),
         Call("Flow", study.Flow, given(keys="image", queries="last")),
         Call("ModelSpec", study.ModelSpec, given(id="organism")),
         Call("KnockoutSweep.windows", study.KnockoutSweep(data=own).windows, given(n_layers=6)),
@@ -450,7 +451,7 @@ def model_calls() -> dict[str, list[Call]]:
             Call(
                 "load_steering_vector",
                 interp.load_steering_vector,
-                lambda: {"path": _direction().save("saved-direction")},
+                lambda: {"path": _direction().save("saved-direction.safetensors")},
             ),
             Call(
                 "load_trace",

@@ -50,5 +50,5 @@ def test_weights_that_do_not_fit_are_refused(weights: Any) -> None:
 
 
 def test_strata_of_another_length_are_refused() -> None:
-    with pytest.raises(StudyError, match="strata are one name for each of 2 values"):
+    with pytest.raises(StudyError, match="strata are one name, a text, for each of 2 values"):
         stratified_mean([1.0, 0.0], ["a"], None)

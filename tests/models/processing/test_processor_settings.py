@@ -27,7 +27,7 @@ def test_a_setting_that_the_processor_has_too_counts(tiles):
     assert own_image_settings(tiny("internvl")[1])["crop_to_patches"], "the class stays as it was"
 
 
-def test_a_default_of_a_class_that_no_setting_changes_is_refused():
+def test_a_default_that_no_setting_changes_is_refused():
     """As transformers before 5.23 has them."""
     processor = tiny("internvl")[1]
     processor.valid_processor_kwargs = SimpleNamespace(_defaults={"images_kwargs": {"crop_to_patches": True}})
