@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from interp.inputs.tokens import TokenMap, word
     from interp.methods import Answer
     from interp.study import (
+        Circuit,
         Grid,
         HeadRanking,
         HeadRoles,
@@ -94,6 +95,7 @@ __all__ = [
     "Apply",
     "Boost",
     "Box",
+    "Circuit",
     "ClampFeature",
     "ClinicalContrast",
     "Contrast",
@@ -178,6 +180,7 @@ _HOMES = {
     "inputs.prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "inputs.sample": ("Box", "Sample"),
     "study": (
+        "Circuit",
         "Grid",
         "HeadRanking",
         "HeadRoles",

@@ -18,6 +18,7 @@ from interp.worker_options import WorkerOptions
 __all__ = ["COMMAND", "STUDIES", "Asked", "report", "run"]
 
 STUDIES = {
+    "circuit": "Circuit",
     "layer-sweep": "LayerSweep",
     "head-ranking": "HeadRanking",
     "head-attribution": "HeadAttribution",
@@ -30,7 +31,8 @@ STUDIES = {
 }
 """Name → the class of `interp.study`."""
 StudyName = Literal[
-    "layer-sweep", "head-ranking", "head-attribution", "head-roles", "indicator-comparison", "knockout-sweep",
+    "circuit", "layer-sweep", "head-ranking", "head-attribution", "head-roles", "indicator-comparison",
+    "knockout-sweep",
     "lens-sweep", "reasoning-sweep", "refinement",
 ]  # fmt: skip
 COMMAND = "command.json"

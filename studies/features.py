@@ -4,9 +4,9 @@
     python studies/features.py --model Qwen/Qwen3-VL-2B-Instruct --device cuda --features layer10.sae.safetensors --k 50
 
 Without `--features` a small top-k autoencoder is trained on the image tokens of half the samples (seconds on the
-organism); files of SAELens or Qwen-Scope are read in its place. On the other half: explained variance, L0 and the change of
-the answer's log-probability under the reconstruction; then the features that are most active inside the boxes relative
-to the whole image, what ablating each does to the answer, and a page for each.
+organism); files of SAELens or Qwen-Scope are read in its place. On the other half: explained variance, L0 and the
+change of the answer's log-probability under the reconstruction; then the features that are most active inside the boxes
+relative to the whole image, what ablating each does to the answer, and a page for each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from interp.study.model_spec import is_organism
 
 def main(
     model: str = "organism", data: str = "natural", out: Path = Path("runs"), seed: int = 0, n: int = 80,
-    features: Path | None = None, layer: int = 3, k: int = 8, width: int = 512, n_shown: int = 3,
+    features: Path | None = None, layer: int = 0, k: int = 8, width: int = 512, n_shown: int = 3,
     device: str = "cpu", dtype: str = "float32", target: Literal["greedy"] = "greedy",
 ) -> None:  # fmt: skip
     """What features of the stream hold of the image, and what they do to the answer.
@@ -52,7 +52,11 @@ def main(
     mllm = interp.load(model, device=device, dtype=dtype)
     samples = next(iter(sets((data,), n=n, seed=seed, needed=True).values()))
     half = len(samples) // 2
-    own = interp.load_features(features, k=k) if features else trained(mllm, samples[:half], layer, k, width, seed)
+    own = (
+        interp.load_features(features, k=k)
+        if features
+        else trained(mllm, samples[:half], layer, k, width, seed)
+    )
     rest = samples[half:]
     print(own)
     print(own.fidelity(mllm, rest, positions="image", target=interp.Target(target), progress=False))
@@ -65,7 +69,8 @@ def main(
         save_feature_page(found, row["feature"], path, organism=is_organism(interp.ModelSpec(model)))
         print(
             f"  feature {row['feature']}: {row['ratio']:.1f} times as active inside the boxes, in {row['samples']} "
-            f"samples; ablated at the image's tokens: log p {change.mean():+.3f} nats (least {change.min():+.3f}). {path}"
+            f"samples; ablated at the image's tokens: log p {change.mean():+.3f} nats "
+            f"(least {change.min():+.3f}). {path}"
         )
 
 
@@ -97,7 +102,9 @@ def trained(
         optimiser.step()
         with torch.no_grad():
             decoder /= decoder.norm(dim=1, keepdim=True)
-    return interp.Features(encoder, bias, decoder, centre, layer, "topk", k=k, centred=True, name="trained here")
+    return interp.Features(
+        encoder, bias, decoder, centre, layer, "topk", k=k, centred=True, name="trained here"
+    )
 
 
 def inside(found: interp.tracing.FeatureActivations, samples: Samples) -> pd.DataFrame:

@@ -37,7 +37,8 @@ class FeatureMap:
     def __post_init__(self) -> None:
         if not isinstance(self.features, Features):
             raise MapError(
-                f"FeatureMap takes features first, as interp.load_features(path) gives them; got {self.features!r:.200}."
+                "FeatureMap takes features first, as interp.load_features(path) gives them; got "
+                f"{self.features!r:.200}."
             )
         check_whole("feature", self.feature, 0, most=self.features.n_features - 1)
 

@@ -50,7 +50,8 @@ def save_feature_page(
     for own, tokens in zip(found.positions, found.tokens, strict=True):
         if not np.array_equal(own, tokens.image):
             raise MapError(
-                'the page shows maps over image tokens; these activations are of other positions. Read positions="image".'
+                "the page shows maps over image tokens; these activations are of other positions. Read "
+                'positions="image".'
             )
     values = found.of(feature)
     cards = []
@@ -60,7 +61,9 @@ def save_feature_page(
         pictures = [
             *views(sample, "image", lambda i, sample=sample: picture(sample, i)),
             *views(
-                sample, "feature", lambda i, sample=sample, own=own, tokens=tokens: overlay(sample, tokens, own, i)
+                sample,
+                "feature",
+                lambda i, sample=sample, own=own, tokens=tokens: overlay(sample, tokens, own, i),
             ),
         ]
         lines = [

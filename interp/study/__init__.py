@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from interp.study.circuit.result import CircuitResult
+from interp.study.circuit.study import Circuit
 from interp.study.compare import compare, compare_groups
 from interp.study.first_look.look import Look, look
 from interp.study.grid import Grid
@@ -34,6 +36,8 @@ from interp.study.task import StudyTask
 
 __all__ = [
     "Cell",
+    "Circuit",
+    "CircuitResult",
     "Flow",
     "Grid",
     "GridCell",

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from interp.inputs.argument_checks import check_one_of, check_whole
@@ -37,7 +36,7 @@ class FeatureActivations(Sequence[xr.DataArray]):
     """
 
     sparse: tuple[csr_array, ...]
-    positions: tuple[Int[np.ndarray, " token"], ...]
+    positions: tuple[np.ndarray, ...]
     tokens: tuple[TokenMap, ...]
     samples: tuple[Sample, ...]
     cost: Cost
@@ -57,8 +56,8 @@ class FeatureActivations(Sequence[xr.DataArray]):
         """How many features there are."""
         return int(self.sparse[0].shape[1])
 
-    def of(self, feature: int) -> tuple[Float[np.ndarray, " token"], ...]:
-        """The activations of one feature at each sample's tokens.
+    def of(self, feature: int) -> tuple[np.ndarray, ...]:
+        """The activations of one feature at each sample's tokens, (token,) each.
 
         Raises:
             MapError: A feature that is not there.

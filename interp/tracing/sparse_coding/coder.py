@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ModelError
+from interp.inputs.argument_checks import check_bool, check_one_of, check_whole
 
 __all__ = ["Activation", "Scaling", "SparseCoder"]
 
@@ -72,21 +73,21 @@ class SparseCoder:
                 )
 
     def _check_kind(self) -> None:
-        if isinstance(self.layer, bool) or not isinstance(self.layer, int) or self.layer < 0:
-            raise ModelError(f"layer is a decoder layer, 0-based; got {self.layer!r}.")
-        for name, value, kinds in (
-            ("activation", self.activation, Activation),
-            ("scaling", self.scaling, Scaling),
-        ):
-            if value not in get_args(kinds):
-                raise ModelError(f"{name} is one of {', '.join(get_args(kinds))}; got {value!r}.")
+        object.__setattr__(self, "layer", check_whole("layer", self.layer, 0, ModelError))
+        check_one_of("activation", self.activation, get_args(Activation), ModelError)
+        check_one_of("scaling", self.scaling, get_args(Scaling), ModelError)
+        check_bool("centred", self.centred, ModelError)
+        check_bool("rectified", self.rectified, ModelError)
         needs = {"jumprelu": ("threshold",), "topk": ("k",), "gated": ("gate_bias", "log_scale")}
         for kind, names in needs.items():
             for name in names:
                 if (getattr(self, name) is not None) != (self.activation == kind):
-                    raise ModelError(f'{name} belongs to activation="{kind}" and to no other; got {self!r}.')
-        if self.k is not None and not 1 <= self.k <= self.n_features:
-            raise ModelError(f"k is from 1 to the number of features, {self.n_features}; got {self.k!r}.")
+                    raise ModelError(
+                        f'activation="{kind}" takes {name}, and no other does; got activation={self.activation!r} '
+                        f"{'without' if self.activation == kind else 'with'} {name}."
+                    )
+        if self.k is not None:
+            object.__setattr__(self, "k", check_whole("k", self.k, 1, ModelError, most=self.n_features))
 
     @property
     def n_features(self) -> int:
@@ -224,7 +225,10 @@ class SparseCoder:
 
 
 def _weights(name: str, value: Any) -> Tensor:
-    found = torch.as_tensor(value).detach().float().contiguous()
+    try:
+        found = torch.as_tensor(value).detach().float().contiguous()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{name} is an array of numbers; got {type(value).__name__}.") from error
     if not torch.isfinite(found).all():
         raise ModelError(f"{name} holds NaN or infinity. Is the file whole?")
     return found

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from interp.errors import ModelError
+from interp.inputs.argument_checks import check_whole
 from interp.inputs.paths import unreadable
 from interp.inputs.text import brief
 
@@ -40,14 +41,14 @@ def coder_fields(path: str | os.PathLike[str], layer: int | None, k: int | None)
     """
     try:
         given = Path(path)
-    except TypeError as error:
+        folder = given if given.is_dir() else given.parent
+    except (TypeError, ValueError) as error:
         raise ModelError(f"load_features takes a path; got {path!r:.100}.") from error
-    folder = given if given.is_dir() else given.parent
     settings = _settings(folder / "cfg.json")
     tensors = _tensors(_weights_file(given))
     found = _of_saelens(settings, tensors) if settings is not None else _of_qwen_scope(given, tensors)
     if layer is not None:
-        found["layer"] = layer
+        found["layer"] = check_whole("layer", layer, 0, ModelError)
     if k is not None:
         found["k"] = k
     if found.get("layer") is None:
