@@ -108,7 +108,7 @@ class CircuitTask(StudyTask):
             "samples": [{**own, **said, "value_all": plain, "value_none": none}],
         }
 
-    def _patched(self, found: EdgePass, order: Int[np.ndarray, " edge"]) -> Float[np.ndarray, " edge"]:
+    def _patched(self, found: EdgePass, order: Int[np.ndarray, " edge"]) -> Float[np.ndarray, " patched"]:
         """The exact effects of the first edges."""
         places = np.unravel_index(order[: self.study.exact], found.graph.edges.shape)
         return found.path_patch(

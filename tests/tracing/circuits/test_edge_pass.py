@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_allclose
 
 import interp
-import tests.tiny as tiny
+from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.tracing import AblateHeads, Mllm, Site, wrap
 from interp.tracing.circuits.edge_graph import EdgeGraph
@@ -122,7 +122,5 @@ def test_what_cannot_be_a_circuit_is_refused(mllm, pair):
         pytest.raises(ModelError, match=r"prompts of one length; got \d+ and \d+"),
     ):
         EdgePass.of(mllm, own, longer, "image", meter)
-    gemma = wrap(*tiny.FAMILIES["gemma3"]()) if hasattr(tiny, "FAMILIES") else None
-    if gemma is not None:
-        with pytest.raises(ModelError, match=r"layer 0 of this gemma3 is Gemma3DecoderLayer, with"):
-            check_layers(gemma)
+    with pytest.raises(ModelError, match=r"layer 0 of this gemma3 is Gemma3DecoderLayer, with"):
+        check_layers(wrap(*tiny("gemma3")))
