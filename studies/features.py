@@ -23,7 +23,7 @@ from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import sets
 from interp.report.feature_page import save_feature_page
-from interp.study.dataframes import records
+from interp.study.dataframes import records, where
 from interp.study.model_spec import is_organism
 
 
@@ -118,7 +118,7 @@ def inside(found: interp.tracing.FeatureActivations, samples: Samples) -> pd.Dat
             active += np.asarray(one.sum(axis=0)) > 0
     ratio = np.divide(box, everywhere, out=np.zeros_like(box), where=everywhere > 0)
     frame = pd.DataFrame({"feature": np.arange(len(ratio)), "ratio": ratio, "samples": active.astype(int)})
-    return frame[frame.samples >= 5].sort_values("ratio", ascending=False, kind="stable")
+    return where(frame, frame.samples >= 5).sort_values("ratio", ascending=False, kind="stable")
 
 
 if __name__ == "__main__":

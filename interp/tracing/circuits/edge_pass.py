@@ -171,7 +171,8 @@ class EdgePass:
 
     def _run(self, weights: Tensor) -> tuple[Float[Tensor, " token_id"], Float[Tensor, "source row hidden"]]:
         """The last row's logits, and what every source wrote."""
-        graph, layers = self.graph, self.mllm.adapter.layers(self.mllm.hf)
+        graph = self.graph
+        layers: list[Any] = list(self.mllm.adapter.layers(self.mllm.hf))
         writes = [*self._embeddings(self.seen.embedding)]
         constant = torch.zeros_like(writes[0][:1])
         n_heads = graph.n_heads
@@ -243,7 +244,7 @@ def _final_norm(mllm: WrappedModel) -> Any:
 def _seen(mllm: WrappedModel, batch: Batch, meter: Meter) -> _Seen:
     """A plain pass, watched."""
     seen, handles = _Seen(), []
-    layers = mllm.adapter.layers(mllm.hf)
+    layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
 
     def enters(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         seen.embedding = (args[0] if args else named["hidden_states"]).detach()

@@ -54,7 +54,7 @@ class FeatureActivations(Sequence[xr.DataArray]):
     @property
     def n_features(self) -> int:
         """How many features there are."""
-        return int(self.sparse[0].shape[1])
+        return _shape(self.sparse[0])[1]
 
     def of(self, feature: int) -> tuple[np.ndarray, ...]:
         """The activations of one feature at each sample's tokens, (token,) each.
@@ -107,7 +107,7 @@ class FeatureActivations(Sequence[xr.DataArray]):
         it is active somewhere).
         """
         n = check_whole("n", n, 1)
-        n_tokens = sum(one.shape[0] for one in self.sparse)
+        n_tokens = sum(_shape(one)[0] for one in self.sparse)
         total, most, active, samples = np.zeros((4, self.n_features))
         for one in self.sparse:
             columns, values = one.indices, one.data
@@ -137,9 +137,15 @@ class FeatureActivations(Sequence[xr.DataArray]):
         return pd.concat(frames, ignore_index=True)
 
     def __repr__(self) -> str:
-        n_tokens = sum(one.shape[0] for one in self.sparse)
+        n_tokens = sum(_shape(one)[0] for one in self.sparse)
         active = sum(one.nnz for one in self.sparse) / max(n_tokens, 1)
         return (
             f"FeatureActivations({len(self)} samples, {n_tokens} tokens, {self.n_features} features, {active:.1f} "
             f"active at a token; {self.features})"
         )
+
+
+def _shape(one: csr_array) -> tuple[int, int]:
+    """(token, feature)."""
+    rows, columns = one.shape  # pyright: ignore[reportGeneralTypeIssues]
+    return int(rows), int(columns)

@@ -39,7 +39,13 @@ class Sums(NamedTuple):
         return cls(len(wide), error, float((wide**2).sum()), wide.sum(axis=0), active)
 
     def __add__(self, other: Sums) -> Sums:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Sums(*(a + b for a, b in zip(tuple(self), tuple(other), strict=True)))
+        return Sums(
+            self.n + other.n,
+            self.error + other.error,
+            self.squares + other.squares,
+            self.total + other.total,
+            self.active + other.active,
+        )
 
     @property
     def explained_variance(self) -> float:

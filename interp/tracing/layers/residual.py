@@ -223,8 +223,8 @@ def _write(patch: Changed, layer: int, rows: Rows, device: torch.device) -> Writ
     found = [rows(i, patch) for i in range(len(patch.queries))]
     samples = np.repeat(np.arange(len(found)), [len(at) for at in found])
     if isinstance(patch, StreamChange):
-        places = (torch.from_numpy(one).to(device) for one in (samples, np.concatenate(found)))
-        return StreamMap(*places, patch.change, patch.n_hidden)
+        cells, at = (torch.from_numpy(one).to(device) for one in (samples, np.concatenate(found)))
+        return StreamMap(cells, at, patch.change, patch.n_hidden)
     if patch.adds:
         vectors = np.stack([own[layer] for own in patch.values]).astype(np.float32)
         parts = (samples, np.concatenate(found), vectors)

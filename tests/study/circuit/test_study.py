@@ -80,12 +80,13 @@ def test_a_graph_taken_to_other_samples_keeps_what_it_keeps_there(mllm, data, fo
 
 
 def test_values_of_no_sense_are_refused(mllm, data, tmp_path):
-    for wrong, said in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"against": "mean"}, r"against is one of image, zero"),
         ({"sizes": []}, r"sizes are numbers of edges, one or more; got \[\]"),
         ({"sizes": [-1]}, r"a size is a whole number of at least 0"),
         ({"graph": [("image",)]}, r"graph is a list of edges such as"),
-    ):
+    ]
+    for wrong, said in refused:
         with pytest.raises(StudyError, match=said):
             Circuit(data=data, **wrong)
     study = Circuit(model=mllm, data=data[:2], graph=[("answer", "L00H00")], exact=0)

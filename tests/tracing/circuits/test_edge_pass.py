@@ -34,9 +34,9 @@ def pair(mllm: Mllm) -> tuple[Any, Any]:
 
 @pytest.fixture(scope="module")
 def passes(mllm: Mllm, pair: Any) -> dict[str, EdgePass]:
-    batches = [mllm.encode([one]) for one in pair]
+    own, other = (mllm.encode([one]) for one in pair)
     with Meter(mllm.device) as meter:
-        return {against: EdgePass.of(mllm, *batches, against, meter) for against in ("image", "zero")}
+        return {against: EdgePass.of(mllm, own, other, against, meter) for against in ("image", "zero")}
 
 
 def value(logits: Any, answers: tuple[int, int]) -> float:
