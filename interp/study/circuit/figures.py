@@ -37,13 +37,13 @@ def figures(result: CircuitResult) -> Figures:
 
 
 def _places(names: list[str]) -> Mapping[str, tuple[float, float]]:
-    """Where nodes stand: the layer from left to right, heads from the bottom up, the MLP above them."""
+    """Where nodes stand: the layer from left to right, heads from the bottom up, MLPs above, half a layer on."""
     inner = [name for name in names if name.startswith("L")]
     layers = [int(name[1 : name.index("MLP" if "MLP" in name else "H")]) for name in inner]
     heads = [int(name.partition("H")[2]) for name in inner if "MLP" not in name]
     top = max(heads, default=0) + 1.5
     found = {
-        name: (float(layer), top + 0.4 * (layer % 2) if "MLP" in name else float(name.partition("H")[2]))
+        name: (layer + 0.5, top) if "MLP" in name else (float(layer), float(name.partition("H")[2]))
         for name, layer in zip(inner, layers, strict=True)
     }
     last, middle = max(layers, default=0) + 1.0, top / 2
@@ -69,15 +69,18 @@ def _graph(edges: pd.DataFrame) -> go.Figure:
             x=x0 + (x1 - x0) * along, y=y0 + (y1 - y0) * along, mode="lines", line=line, text=[text] * len(along),
             hovertemplate="%{text}<extra></extra>", showlegend=False,
         )  # fmt: skip
-    marker = {"size": 26, "color": "white", "line": {"width": 1.5, "color": GREY}}
+    marker = {"size": 34, "color": "white", "line": {"width": 1.5, "color": GREY}}
     figure.add_scatter(
         x=[places[name][0] for name in names], y=[places[name][1] for name in names], mode="markers+text",
         text=names, textfont={"size": 9}, marker=marker, hoverinfo="skip", showlegend=False,
     )  # fmt: skip
     for name, colour in (("for the answer", FOR), ("against it", AGAINST)):
         figure.add_scatter(x=[None], y=[None], mode="lines", line={"width": 4, "color": colour}, name=name)
-    figure.update_xaxes(title_text="layer →", dtick=1, showgrid=False)
-    figure.update_yaxes(title_text="head", showgrid=False, zeroline=False, dtick=1)
+    inner = [name for name in names if "H" in name]
+    layers = sorted({int(name[1 : name.index("H")]) for name in inner})
+    heads = sorted({int(name.partition("H")[2]) for name in inner})
+    figure.update_xaxes(title_text="layer →", tickvals=layers, showgrid=False)
+    figure.update_yaxes(title_text="head", tickvals=heads, showgrid=False, zeroline=False)
     return laid_out(figure, 560)
 
 

@@ -37,7 +37,7 @@ def found(mllm: Mllm, data: Samples, tmp_path_factory: Any) -> CircuitResult:
     return study.run(tmp_path_factory.mktemp("runs"), progress=False)
 
 
-def test_the_graph_holds_the_heads_whose_ablation_flips_the_answer(mllm, data, found):
+def test_the_graph_holds_heads_whose_ablation_flips_answers(mllm, data, found):
     said = mllm.trace(data).logits.values.argmax(axis=-1)
     for head, place in NEEDED.items():
         edit = AblateHeads(Site(heads=[head], queries="all"))
@@ -49,7 +49,7 @@ def test_the_graph_holds_the_heads_whose_ablation_flips_the_answer(mllm, data, f
     assert {"image", "answer"} <= names | {"image"}
 
 
-def test_edges_are_means_over_samples_and_exact_where_patched(found):
+def test_edges_are_means_and_exact_where_patched(found):
     edges = found.edges
     assert len(edges) == 1427
     assert edges.effect.abs().is_monotonic_decreasing
@@ -59,7 +59,7 @@ def test_edges_are_means_over_samples_and_exact_where_patched(found):
     assert edges[edges.n_exact == 0].exact.isna().all()
 
 
-def test_a_graph_taken_to_other_samples_keeps_what_it_keeps_there(mllm, data, found, tmp_path):
+def test_a_given_graph_keeps_its_share(mllm, data, found, tmp_path):
     graph = found.graph(640)
     study = Circuit(model=mllm, data=data, against="zero", sizes=[20, 640], exact=0, graph=graph)
     again = study.run(tmp_path, progress=False)

@@ -44,7 +44,7 @@ def value(logits: Any, answers: tuple[int, int]) -> float:
     return float(scores[answers[0]] - scores[answers[1]])
 
 
-def test_edges_go_from_what_writes_to_what_reads_later():
+def test_edges_lead_to_what_reads_later():
     """Two layers of two heads, counted by hand: 4 · 2, 4 + … for MLPs, and the answer reads all."""
     graph = EdgeGraph(2, 2)
     assert graph.sources == ("image", "text", "L00H00", "L00H01", "L00MLP", "L01H00", "L01H01", "L01MLP")
@@ -53,7 +53,7 @@ def test_edges_go_from_what_writes_to_what_reads_later():
     assert not graph.edges[graph.sources.index("L01H00"), graph.receivers.index("L01H01")]
 
 
-def test_all_edges_are_this_pass_and_none_the_reference(mllm, pair, passes):
+def test_all_edges_are_this_pass_and_none_the_other(mllm, pair, passes):
     found = passes["image"]
     logits = [mllm.trace([one]).logits.values[0] for one in pair]
     assert found.answers == tuple(int(one.argmax()) for one in logits)
@@ -63,7 +63,7 @@ def test_all_edges_are_this_pass_and_none_the_reference(mllm, pair, passes):
 
 
 @pytest.mark.parametrize("head", [(0, 5), (1, 3), (4, 7)])
-def test_a_head_whose_edges_are_all_zero_is_an_ablated_head(mllm, pair, passes, head):
+def test_a_head_without_edges_is_an_ablated_head(mllm, pair, passes, head):
     found = passes["zero"]
     kept = found.graph.edges.copy()
     kept[found.graph.sources.index(f"L{head[0]:02d}H{head[1]:02d}")] = False
@@ -87,7 +87,7 @@ def test_attribution_is_the_slope_of_each_edge(passes, against):
     assert (effects[~edges] == 0).all()
 
 
-def test_a_patched_edge_to_the_answer_is_a_hook_before_the_final_norm(mllm, pair, passes):
+def test_a_patched_edge_is_a_hook_before_the_final_norm(mllm, pair, passes):
     """The head's own output and the other image's, both read by hooks, differ in the last row alone."""
     found, head = passes["image"], 3
     layer = mllm.adapter.layers(mllm.hf)[1]

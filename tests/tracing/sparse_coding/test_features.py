@@ -70,7 +70,7 @@ def by_hand(w: dict[str, torch.Tensor], kind: str, x: torch.Tensor, centred: boo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_saelens_files_encode_and_decode_by_the_formulas(tmp_path, kind):
+def test_saelens_files_follow_the_formulas(tmp_path, kind):
     weights = saved(tmp_path / "sae", kind)
     features = interp.load_features(tmp_path / "sae")
     assert (features.layer, features.activation, features.n_features) == (1, kind, 20)
@@ -180,7 +180,7 @@ def formula(case: str, w: dict[str, torch.Tensor]) -> Any:
 
 @pytest.mark.parametrize("steps", ["prefill", "all"])
 @pytest.mark.parametrize("case", ["clamp", "ablate", "clamp without error", "reconstruct"])
-def test_edits_through_features_are_hooks_on_the_layer(mllm, eager, batch, features, tmp_path, case, steps):
+def test_feature_edits_are_hooks_on_the_layer(mllm, eager, batch, features, tmp_path, case, steps):
     weights = saved(tmp_path / "sae", "topk")
     queries = "image" if steps == "prefill" else ["after_image", "last"]
     edit = {
