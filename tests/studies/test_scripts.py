@@ -143,16 +143,20 @@ def test_a_set_is_parted_by_the_kinds_its_samples_name() -> None:
     assert {label: len(samples) for label, samples in parts.items()} == {"a · x": 2, "a · y": 1, "b": 1}
 
 
+NO_STUDY = ("features", "fig2_dataset")
+"""Scripts that run no study, so that there is nothing to share among workers."""
+
+
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)
 def test_scripts_are_short_and_have_the_same_arguments(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 150
     arguments = script(path.stem).main.__annotations__
-    of_models = {"model", "workers", "batch_size"} if path.stem != "fig2_dataset" else set()  # it runs none
+    of_models = {"model", "workers", "batch_size"} if path.stem not in NO_STUDY else set()
     assert {"data", "out", "seed"} | of_models <= set(arguments)
 
 
 def test_scripts_have_one_worker_unless_told_otherwise() -> None:
-    mains = {name: script(name).main for name in SCRIPTS if name != "fig2_dataset"}
+    mains = {name: script(name).main for name in SCRIPTS if name not in NO_STUDY}
     defaults = {name: inspect.signature(main).parameters["workers"].default for name, main in mains.items()}
     assert set(defaults.values()) == {
         1

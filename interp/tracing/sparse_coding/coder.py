@@ -52,7 +52,7 @@ class SparseCoder:
     def __post_init__(self) -> None:
         for name in ("encoder", "encoder_bias", "decoder", "decoder_bias", *OPTIONAL):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name not in OPTIONAL:
                 object.__setattr__(self, name, _weights(name, value))
         self._check_shapes()
         self._check_kind()

@@ -42,7 +42,7 @@ def coder_fields(path: str | os.PathLike[str], layer: int | None, k: int | None)
     try:
         given = Path(path)
         folder = given if given.is_dir() else given.parent
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OSError) as error:  # OSError: a name that is too long
         raise ModelError(f"load_features takes a path; got {path!r:.100}.") from error
     settings = _settings(folder / "cfg.json")
     tensors = _tensors(_weights_file(given))
