@@ -1,7 +1,7 @@
 """Features: a sparse autoencoder of the residual stream, what it leaves out, and what its features do to the answer.
 
     python studies/features.py
-    python studies/features.py --model Qwen/Qwen3-VL-2B-Instruct --device cuda --features layer10.sae.safetensors --k 50
+    python studies/features.py --model Qwen/Qwen3.5-2B --device cuda --features layer10.sae.safetensors --k 50
 
 Without `--features` a small top-k autoencoder is trained on the image tokens of half the samples (seconds on the
 organism); files of SAELens or Qwen-Scope are read in its place. On the other half: explained variance, L0 and the
@@ -12,7 +12,6 @@ relative to the whole image, what ablating each does to the answer, and a page f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,8 +28,8 @@ from interp.study.model_spec import is_organism
 
 def main(
     model: str = "organism", data: str = "natural", out: Path = Path("runs"), seed: int = 0, n: int = 80,
-    features: Path | None = None, layer: int = 0, k: int = 8, width: int = 512, n_shown: int = 3,
-    device: str = "cpu", dtype: str = "float32", target: Literal["greedy"] = "greedy",
+    features: Path | None = None, layer: int = 0, k: int | None = None, width: int = 512, n_shown: int = 3,
+    device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """What features of the stream hold of the image, and what they do to the answer.
 
@@ -42,12 +41,11 @@ def main(
         n: The maximum number of samples.
         features: A folder or file of features; none to train some.
         layer: The layer of those that are trained.
-        k: Features active at once.
+        k: Features active at once: by default what the files say, or 8 of those that are trained.
         width: Features to train.
         n_shown: Features to ablate and to make pages of.
         device: Where the model runs.
         dtype: The model's floating-point type.
-        target: The answer whose log-probability is followed.
     """
     mllm = interp.load(model, device=device, dtype=dtype)
     samples = next(iter(sets((data,), n=n, seed=seed, needed=True).values()))
@@ -55,18 +53,23 @@ def main(
     own = (
         interp.load_features(features, k=k)
         if features
-        else trained(mllm, samples[:half], layer, k, width, seed)
+        else trained(mllm, samples[:half], layer, k or 8, width, seed)
     )
     rest = samples[half:]
     print(own)
-    print(own.fidelity(mllm, rest, positions="image", target=interp.Target(target), progress=False))
-    found = own.read(mllm, rest, progress=False)
-    plain = mllm.score(rest, interp.Target(target)).values
+    print(own.fidelity(mllm, rest, positions="image", progress=False))
+    describe(mllm, own, rest, out, n_shown)
+
+
+def describe(mllm: interp.Mllm, own: interp.Features, rest: Samples, out: Path, n_shown: int) -> None:
+    """Prints what ablating the features does that are most active inside the boxes, and writes a page for each."""
+    found, target = own.read(mllm, rest, progress=False), interp.Target("greedy")
+    plain = mllm.score(rest, target, progress=False).values
     for row in records(inside(found, rest).head(n_shown)):
         edit = interp.AblateFeature(own, row["feature"], "image")
-        change = mllm.score(rest, interp.Target(target), edits=[edit]).values - plain
+        change = mllm.score(rest, target, edits=[edit], progress=False).values - plain
         path = out / f"feature_{row['feature']}.html"
-        save_feature_page(found, row["feature"], path, organism=is_organism(interp.ModelSpec(model)))
+        save_feature_page(found, row["feature"], path, organism=is_organism(mllm))
         print(
             f"  feature {row['feature']}: {row['ratio']:.1f} times as active inside the boxes, in {row['samples']} "
             f"samples; ablated at the image's tokens: log p {change.mean():+.3f} nats "

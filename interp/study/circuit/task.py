@@ -86,11 +86,11 @@ class CircuitTask(StudyTask):
         for place, value in zip(order[: self.study.exact], self._patched(found, order), strict=True):
             exact.flat[place] = value
         plain, none = found.value(valid), found.value(np.zeros_like(valid))
-        scores = []
+        scores, gap = [], plain - none or np.nan
         for n in (n for n in self.study.sizes if n <= min(valid.sum(), len(order))):
             value = found.value(_kept(valid, order[:n]))
             row = {"index": index, "n_edges": n}
-            scores.append({**row, "measure": "share", "value": (value - none) / (plain - none)})
+            scores.append({**row, "measure": "share", "value": (value - none) / gap})
             scores.append({**row, "measure": "value", "value": value})
         token, other = (str(self.mllm.processor.tokenizer.decode([one])).strip() for one in found.answers)
         said = {"token": token, "other_token": other, "other": self.identity(lender)[0]}
