@@ -19,6 +19,7 @@ __all__ = ["COMMAND", "STUDIES", "Asked", "report", "run"]
 
 STUDIES = {
     "benchmark": "Benchmark",
+    "circuit": "Circuit",
     "layer-sweep": "LayerSweep",
     "head-ranking": "HeadRanking",
     "head-attribution": "HeadAttribution",
@@ -32,7 +33,7 @@ STUDIES = {
 }
 """Name → the class of `interp.study`."""
 StudyName = Literal[
-    "benchmark", "layer-sweep", "head-ranking", "head-attribution", "head-roles", "indicator-comparison",
+    "benchmark", "circuit", "layer-sweep", "head-ranking", "head-attribution", "head-roles", "indicator-comparison",
     "knockout-sweep", "lens-sweep", "probe-sweep", "reasoning-sweep", "refinement",
 ]  # fmt: skip
 COMMAND = "command.json"

@@ -8,6 +8,7 @@ from interp.indicators.attention_gradient import AttentionGradient
 from interp.indicators.attribution_patching import AttributionPatching
 from interp.indicators.baseline_maps import CentrePrior, RandomMap
 from interp.indicators.embedding_replacement import EmbeddingReplacement
+from interp.indicators.feature_map import FeatureMap
 from interp.indicators.input_gradient import InputGradient
 from interp.indicators.integrated_gradients import IntegratedGradients
 from interp.indicators.maps import Maps, load_maps
@@ -29,6 +30,7 @@ __all__ = [
     "AttributionPatching",
     "CentrePrior",
     "EmbeddingReplacement",
+    "FeatureMap",
     "HideTokens",
     "InputGradient",
     "IntegratedGradients",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from interp.study.benchmark.paper_tables import PaperTable, paper_table
 from interp.study.benchmark.result import BenchmarkResult
 from interp.study.benchmark.study import Benchmark
+from interp.study.circuit.result import CircuitResult
+from interp.study.circuit.study import Circuit
 from interp.study.compare import compare, compare_groups
 from interp.study.conventions import PAPER_PIXELS, paper_model
 from interp.study.first_look.look import Look, look
@@ -44,6 +46,8 @@ __all__ = [
     "Benchmark",
     "BenchmarkResult",
     "Cell",
+    "Circuit",
+    "CircuitResult",
     "Flow",
     "Grid",
     "GridCell",

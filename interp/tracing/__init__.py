@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp.tracing.ablation import AblateHeads
     from interp.tracing.cost import Cost
+    from interp.tracing.derived.feature_activations import FeatureActivations
+    from interp.tracing.derived.feature_fidelity import FeatureFidelity
+    from interp.tracing.derived.features import Features, load_features
     from interp.tracing.derived.head_means import head_means
     from interp.tracing.derived.outlying_norms import Sinks, norm_outliers, sinks
     from interp.tracing.derived.steering_vector import SteeringVector, load_steering_vector, steering_vector
@@ -25,22 +28,28 @@ if TYPE_CHECKING:
     from interp.tracing.reads import Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
+    from interp.tracing.sparse_coding.feature_edits import AblateFeature, ClampFeature, ReconstructResidual
     from interp.tracing.steering import AddResidual
     from interp.tracing.target import Scores
     from interp.tracing.trace import SampleTrace, Trace, load_trace
 
 __all__ = [
+    "AblateFeature",
     "AblateHeads",
     "AddResidual",
     "Apply",
     "Batch",
     "Boost",
+    "ClampFeature",
     "ClinicalContrast",
     "Contrast",
     "Cost",
     "Decoding",
     "Edit",
     "Experts",
+    "FeatureActivations",
+    "FeatureFidelity",
+    "Features",
     "Guide",
     "Knockout",
     "Mllm",
@@ -49,6 +58,7 @@ __all__ = [
     "PatchRows",
     "Prefix",
     "Prefixes",
+    "ReconstructResidual",
     "RemoteJob",
     "Residual",
     "Rows",
@@ -63,6 +73,7 @@ __all__ = [
     "head_means",
     "image_mask",
     "load",
+    "load_features",
     "load_steering_vector",
     "load_trace",
     "norm_outliers",
@@ -75,6 +86,10 @@ __all__ = [
 _HOMES = {
     "ablation": ("AblateHeads",),
     "steering": ("AddResidual",),
+    "derived.feature_activations": ("FeatureActivations",),
+    "derived.feature_fidelity": ("FeatureFidelity",),
+    "derived.features": ("Features", "load_features"),
+    "sparse_coding.feature_edits": ("AblateFeature", "ClampFeature", "ReconstructResidual"),
     "derived.head_means": ("head_means",),
     "derived.steering_vector": ("SteeringVector", "load_steering_vector", "steering_vector"),
     "cost": ("Cost",),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import EditError, ModelError, PromptError, SiteError
+from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import Word
 from interp.tracing.attention.work import LayerWork
@@ -46,6 +46,7 @@ from interp.tracing.passes.second_stream import combination, second_inputs
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.reads import Experts, Read
 from interp.tracing.sample_selection import for_samples
+from interp.tracing.sparse_coding.feature_edits import FeatureEdit
 from interp.tracing.vision.work import VisionWork, make_vision_work
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -111,6 +112,11 @@ def execute(
         mllm, samples, prompt, reads, edits, decoding: As in `Mllm.trace`.
         meter: Counts every pass.
     """
+    if mllm.server is not None and any(isinstance(edit, FeatureEdit) for edit in edits):
+        raise ServerError(
+            "edits through features run on this machine alone: their weights are not sent to a server. Load the model "
+            "without remote=True, or steer with interp.AddResidual and the feature's row of `decoder`."
+        )
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
     request = _request(mllm, batch, reads, edits)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 import interp
 from interp import conformance, data, data_build, indicators, methods, metrics, models, stats, study
@@ -60,6 +61,19 @@ def given(**arguments: Any) -> Callable[[], Mapping[str, Any]]:
     return lambda: copy.copy(arguments)
 
 
+def _weights() -> dict[str, Any]:
+    draw = np.random.default_rng(0).normal
+    sizes = {"encoder": (64, 5), "encoder_bias": 5, "decoder": (5, 64), "decoder_bias": 64}
+    return {
+        **{name: torch.from_numpy(np.float32(draw(size=size))) for name, size in sizes.items()},
+        "layer": 0,
+    }
+
+
+def _features() -> interp.Features:
+    return interp.Features(**_weights())
+
+
 def _edits() -> list[Call]:
     own = given(site=SITE)
     return [
@@ -77,6 +91,11 @@ def _edits() -> list[Call]:
         ),
         Call("AddResidual", interp.AddResidual, given(layers=[0], positions="last", vector=np.ones(64))),
         Call("AblateHeads", interp.AblateHeads, own),
+        Call("ClampFeature", interp.ClampFeature, given(features=_features(), feature=1, value=2.0)),
+        Call("AblateFeature", interp.AblateFeature, given(features=_features(), feature=1)),
+        Call("ReconstructResidual", interp.ReconstructResidual, given(features=_features())),
+        Call("Features", interp.Features, _weights),
+        Call("load_features", interp.load_features, given(path="nowhere")),
         Call("Rows", interp.Rows, own),
         Call("Residual", interp.Residual),
         Call("Experts", interp.Experts),
@@ -349,6 +368,7 @@ STUDIES: tuple[Any, ...] = (
     study.HeadRanking,
     study.HeadAttribution,
     study.HeadRoles,
+    study.Circuit,
     study.LensSweep,
     study.KnockoutSweep,
     study.ProbeSweep,

@@ -160,7 +160,7 @@ def test_a_set_is_parted_by_the_kinds_its_samples_name() -> None:
 def test_scripts_are_short_and_have_the_same_arguments(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 150
     arguments = script(path.stem).main.__annotations__
-    of_models = {"model", "batch_size"} if path.stem != "fig2_dataset" else set()  # it runs none
+    of_models = {"model", "batch_size"} if path.stem not in ("features", "fig2_dataset") else set()
     of_runs = {"workers"} if path.stem not in WITHOUT_RUNS else set()
     assert {"data", "out", "seed"} | of_models | of_runs <= set(arguments)
 
@@ -173,7 +173,7 @@ def test_scripts_have_one_worker_unless_told_otherwise() -> None:
     }  # what the options' help says; tyro takes no other number from a script
 
 
-WITHOUT_RUNS = ("fig2_dataset", "steering")
+WITHOUT_RUNS = ("features", "fig2_dataset", "steering")
 """Scripts that run no study, so that there is nothing to share among workers."""
 SCRIPTS = sorted(file.stem for file in STUDIES.glob("*.py"))
 TYPOS = {

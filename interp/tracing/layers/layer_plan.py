@@ -31,6 +31,7 @@ from interp.tracing.layers.request import (
     Places,
     Request,
     Selection,
+    StreamChange,
     StreamPatch,
     StreamSelection,
 )
@@ -40,6 +41,7 @@ from interp.tracing.layers.vision_request import Tower, of_tower, vision_edits, 
 from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Experts, Read, Residual, Rows
 from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select
+from interp.tracing.sparse_coding.feature_edits import FeatureEdit
 from interp.tracing.steering import AddResidual
 
 __all__ = [
@@ -92,9 +94,9 @@ def resolve(
         refuse_rows_without_keys([a.hidden(sample) for a in hidden["attention"]], sample, own, visibility)
         refuse_rows_without_image([a.hidden(sample, own.length) for a in hidden["cross"]], sample, own)
     patches = tuple(
-        _added(edit, tokens, decoder) if isinstance(edit, AddResidual) else _patch(edit, tokens, decoder)
+        _stream_edit(edit, tokens, decoder)
         for edit in edits
-        if isinstance(edit, PatchResidual) or (isinstance(edit, AddResidual) and not edit.idle)
+        if isinstance(edit, PatchResidual | FeatureEdit) or (isinstance(edit, AddResidual) and not edit.idle)
     )
     ablations = tuple(ablation_of(edit, tokens, decoder) for edit in edits if isinstance(edit, AblateHeads))
     n_cross = max((own.cross.n for own in tokens if own.cross is not None), default=0)
@@ -188,6 +190,25 @@ def _row_values(
     return {layer: given[:, [pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}
 
 
+def _stream_edit(
+    edit: PatchResidual | AddResidual | FeatureEdit, tokens: Sequence[TokenMap], decoder: Decoder
+) -> StreamPatch | StreamChange:
+    if isinstance(edit, PatchResidual):
+        return _patch(edit, tokens, decoder)
+    if isinstance(edit, AddResidual):
+        return _added(edit, tokens, decoder)
+    (layer,) = decoder.stream(edit.site)
+    return StreamChange(
+        _in_prompt(edit, tokens), edit.steps != "prefill", layer, edit.on, edit.features.n_hidden
+    )
+
+
+def _in_prompt(edit: AddResidual | FeatureEdit, tokens: Sequence[TokenMap]) -> Places:
+    """The positions of the prompt that are changed."""
+    queries = _places(edit.site.groups[0], tokens)
+    return tuple(at if edit.steps != "decode" else at[:0] for at in queries)
+
+
 def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
     layers = decoder.stream(edit.site)
     groups = edit.site.groups[0]
@@ -214,7 +235,6 @@ def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) ->
 
 def _added(edit: AddResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
     layers = decoder.stream(edit.site)
-    queries = _places(edit.site.groups[0], tokens)
     values = []
     for sample in range(len(tokens)):
         given = edit.vector.of_sample(sample, len(tokens))
@@ -224,8 +244,7 @@ def _added(edit: AddResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> S
                 "(hidden,), or one for each layer, (layer, hidden)."
             )
         values.append({layer: edit.alpha * given[i % len(given)] for i, layer in enumerate(layers)})
-    in_prompt = tuple(at if edit.steps != "decode" else at[:0] for at in queries)
-    return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values), adds=True)
+    return StreamPatch(_in_prompt(edit, tokens), edit.steps != "prefill", tuple(values), adds=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from interp.tracing.edits import AttentionEdit, Knockout
 from interp.tracing.layers.rows_without_keys import Hidden
@@ -19,6 +21,7 @@ __all__ = [
     "Places",
     "Request",
     "Selection",
+    "StreamChange",
     "StreamPatch",
     "StreamSelection",
 ]
@@ -120,6 +123,35 @@ class StreamPatch:
     values: tuple[LayerValues, ...]
     adds: bool = False
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers after which it changes the stream."""
+        return tuple(self.values[0])
+
+
+@dataclass(frozen=True, eq=False)
+class StreamChange:
+    """What one edit through features changes: the stream after a layer, as a function of itself.
+
+    Attributes:
+        queries: each sample's positions in the prompt.
+        decodes: whether each generated token is changed too.
+        layer: the layer.
+        change: the new stream of some positions, (cell, hidden), from theirs.
+        n_hidden: how many values a position must have.
+    """
+
+    queries: Places
+    decodes: bool
+    layer: int
+    change: Callable[[Float[Tensor, "cell hidden"]], Float[Tensor, "cell hidden"]]
+    n_hidden: int
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The only layer."""
+        return (self.layer,)
+
 
 @dataclass(frozen=True, eq=False)
 class HeadAblation:
@@ -144,7 +176,7 @@ class Request:
 
     selections: tuple[Selection | StreamSelection | VisionSelection, ...] = ()
     applied: tuple[Applied, ...] = ()
-    patches: tuple[StreamPatch, ...] = ()
+    patches: tuple[StreamPatch | StreamChange, ...] = ()
     ablations: tuple[HeadAblation, ...] = ()
     vision_edits: tuple[VisionEdit, ...] = ()
     tower: Tower | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.errors import EditError
 from interp.tracing.encoding.padding import Layout
 from interp.tracing.layers.recorder import Recorder
-from interp.tracing.layers.request import Request, StreamPatch, StreamSelection
+from interp.tracing.layers.request import Request, StreamChange, StreamPatch, StreamSelection
 from interp.tracing.layers.stacked_streams import side_by_side, stacked
 
 __all__ = ["LayerStream", "StreamPlan", "StreamWork", "make_stream_plan"]
@@ -74,6 +74,27 @@ class StreamSum:
         return hidden
 
 
+@dataclass(frozen=True, eq=False)
+class StreamMap:
+    """A function of the stream at some rows of some samples, the same in every step."""
+
+    samples: Int[Tensor, " cell"]
+    rows: Int[Tensor, " cell"]
+    change: Callable[[Float[Tensor, "cell hidden"]], Float[Tensor, "cell hidden"]]
+    n_hidden: int
+
+    def __call__(
+        self, hidden: Float[Tensor, "sample row hidden"], step: int
+    ) -> Float[Tensor, "sample row hidden"]:
+        """The stream with the function's values in the place of those rows."""
+        del step
+        _check_width(self.n_hidden, hidden, "the features of the edit are of")
+        at = (self.samples, self.rows)
+        hidden = hidden.clone()
+        hidden[at] = self.change(hidden[at]).to(hidden)
+        return hidden
+
+
 def _check_width(n: int, hidden: Float[Tensor, "sample row hidden"], which: str) -> None:
     if n != hidden.shape[2]:
         raise EditError(
@@ -82,12 +103,15 @@ def _check_width(n: int, hidden: Float[Tensor, "sample row hidden"], which: str)
         )
 
 
+Write: TypeAlias = StreamWrite | StreamSum | StreamMap
+
+
 @dataclass(frozen=True, eq=False)
 class LayerStream:
     """The work after one layer in one kind of pass: first the writes, in order, then the reads."""
 
     reads: tuple[StreamRead, ...] = ()
-    writes: tuple[StreamWrite | StreamSum, ...] = ()
+    writes: tuple[Write, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +154,9 @@ class StreamWork:
         return hidden
 
 
+Changed: TypeAlias = StreamPatch | StreamChange
+
+
 def make_stream_plan(
     request: Request, layout: Layout, devices: Sequence[torch.device], name: str = "residual"
 ) -> StreamPlan:
@@ -142,10 +169,10 @@ def make_stream_plan(
         name: the name of the reads.
     """
 
-    def in_prompt(sample: int, part: StreamSelection | StreamPatch) -> Int[np.ndarray, " row"]:
+    def in_prompt(sample: int, part: StreamSelection | Changed) -> Int[np.ndarray, " row"]:
         return layout.rows(sample, part.queries[sample])
 
-    def generated(sample: int, part: StreamSelection | StreamPatch) -> Int[np.ndarray, " row"]:
+    def generated(sample: int, part: StreamSelection | Changed) -> Int[np.ndarray, " row"]:
         return np.zeros(1, np.int64)
 
     streams = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, StreamSelection)]
@@ -165,12 +192,12 @@ def make_stream_plan(
     )
 
 
-Rows = Callable[[int, StreamSelection | StreamPatch], Int[np.ndarray, " row"]]
+Rows = Callable[[int, StreamSelection | Changed], Int[np.ndarray, " row"]]
 
 
 def _layers(
     reads: Sequence[tuple[int, StreamSelection]],
-    patches: Sequence[StreamPatch],
+    patches: Sequence[Changed],
     rows: Rows,
     n_samples: int,
     devices: Sequence[torch.device],
@@ -180,21 +207,24 @@ def _layers(
         for n, one in reads
     ]
     layers = {layer for one, _ in kept for layer in one.layers}
-    layers |= {layer for patch in patches for layer in patch.values[0]}
+    layers |= {layer for patch in patches for layer in patch.layers}
     return {
         layer: LayerStream(
             reads=tuple(read for one, read in kept if layer in one.layers),
             writes=tuple(
-                _write(patch, layer, rows, devices[layer]) for patch in patches if layer in patch.values[0]
+                _write(patch, layer, rows, devices[layer]) for patch in patches if layer in patch.layers
             ),
         )
         for layer in sorted(layers)
     }
 
 
-def _write(patch: StreamPatch, layer: int, rows: Rows, device: torch.device) -> StreamWrite | StreamSum:
-    found = [rows(i, patch) for i in range(len(patch.values))]
+def _write(patch: Changed, layer: int, rows: Rows, device: torch.device) -> Write:
+    found = [rows(i, patch) for i in range(len(patch.queries))]
     samples = np.repeat(np.arange(len(found)), [len(at) for at in found])
+    if isinstance(patch, StreamChange):
+        cells, at = (torch.from_numpy(one).to(device) for one in (samples, np.concatenate(found)))
+        return StreamMap(cells, at, patch.change, patch.n_hidden)
     if patch.adds:
         vectors = np.stack([own[layer] for own in patch.values]).astype(np.float32)
         parts = (samples, np.concatenate(found), vectors)

@@ -551,6 +551,16 @@ def test_other_contrasts_need_the_model_here(both):
 
 
 @pytest.mark.slow
+def test_feature_edits_stay_here(both):
+    draw = torch.Generator().manual_seed(0)
+    sizes = {"encoder": (64, 20), "encoder_bias": (20,), "decoder": (20, 64), "decoder_bias": (64,)}
+    weights = {name: torch.randn(size, generator=draw) for name, size in sizes.items()}
+    edit = interp.AblateFeature(interp.Features(**weights, layer=1), 3)
+    with pytest.raises(ServerError, match=r"run on this machine alone.*interp.AddResidual"):
+        both[0].trace(samples(), edits=[edit])
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ndif") is None, reason="the package ndif is not installed")
 def test_ndifs_own_sandbox_runs_a_job(tmp_path: Path):
     """As real servers run jobs of untrusted keys: apart from the model, where no gradient can flow."""

@@ -1,0 +1,83 @@
+"""The activation of one feature of a sparse autoencoder at each image token, as a map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from interp.errors import MapError
+from interp.indicators.indicator_checks import check_call, check_whole
+from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.inputs.prompt import Prompt, Target
+from interp.tracing import Features, Mllm, Residual
+
+__all__ = ["FeatureMap"]
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Where in the image a feature is active: its activation at each image token, one map (token), ≥ 0.
+
+    It says where the stream has this feature, not where the model looks: no attention and no answer is in it. In
+    layers after the first a token's stream holds what attention brought from elsewhere, so that an active token need
+    not be the place of what it is about. A map of a feature that is active nowhere is 0 everywhere, for which metrics
+    are NaN.
+
+    Args:
+        features: As `interp.load_features` gives them.
+        feature: The feature, 0-based.
+
+    Raises:
+        MapError: No features, or a feature that is not there.
+    """
+
+    features: Features
+    feature: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.features, Features):
+            raise MapError(
+                "FeatureMap takes features first, as interp.load_features(path) gives them; got "
+                f"{self.features!r:.200}."
+            )
+        check_whole("feature", self.feature, 0, most=self.features.n_features - 1)
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> Maps:
+        """The maps of these samples; one trace. `target` is ignored: no answer is in the map.
+
+        Args:
+            mllm, samples, prompt, target, batch_size, progress: As in `Attention`.
+
+        Raises:
+            InterpError: Samples or prompts that cannot be encoded, or features of another model.
+        """
+        check_call(mllm, prompt, target)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, the features by their hash."""
+        return {
+            "indicator": "feature",
+            "features_sha256": self.features.digest,
+            "feature": int(self.feature),
+        }
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        mllm.need_image_rows("FeatureMap")
+        reads = [Residual([self.features.layer], "image")]
+        trace = mllm.trace(samples, prompt=prompt, reads=reads)
+        arrays = []
+        for one, tokens in zip(trace, trace.tokens, strict=True):
+            values = self.features.encode(one.residual.values[0], [self.feature])[:, 0]
+            attrs = {"feature": int(self.feature), "layer": self.features.layer}
+            arrays.append(label_map(values, tokens, f"feature {self.feature}", attrs=attrs))
+        return Maps(tuple(arrays), trace.tokens, trace.cost, trace.logits)

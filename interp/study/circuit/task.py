@@ -1,0 +1,196 @@
+"""The task of a `Circuit`: each sample's edges, and what graphs of the strongest of them keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float, Int
+
+from interp.errors import InterpError, SampleError, StudyError
+from interp.inputs.sample import Sample
+from interp.run import Outcome
+from interp.study.table_fields import NAME, SAMPLE_FIELDS
+from interp.study.task import StudyTask, TableRows, suitable_threads
+from interp.tracing.circuits.edge_graph import EdgeGraph
+from interp.tracing.circuits.edge_pass import EdgePass
+from interp.tracing.cost import Meter
+
+__all__ = ["CircuitTask"]
+
+N_TRIED = 6
+"""Other images that are tried until one gives another answer."""
+SCORES = pa.schema(
+    [("index", pa.int64()), ("n_edges", pa.int64()), ("measure", NAME), ("value", pa.float64())]
+)
+EDGES = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("source", NAME),
+        ("receiver", NAME),
+        ("effect", pa.float64()),
+        ("exact", pa.float64()),
+    ]
+)
+SAMPLES = pa.schema(
+    [
+        *SAMPLE_FIELDS,
+        ("token", pa.string()),
+        ("other_token", pa.string()),
+        ("other", pa.string()),
+        ("value_all", pa.float64()),
+        ("value_none", pa.float64()),
+    ]
+)
+
+
+class CircuitTask(StudyTask):
+    """Computes a `Circuit`."""
+
+    name = "circuit"
+    needs_boxes = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything the stored numbers depend on; the seed decides which images are tried first."""
+        study = self.study
+        graph = None if study.graph is None else [list(one) for one in study.graph]
+        own = {"against": study.against, "sizes": list(study.sizes), "exact": study.exact, "graph": graph}
+        return {**super().to_dict(), **own, "seed": study.seed, "tried": N_TRIED}
+
+    def schemas(self) -> Mapping[str, pa.Schema]:
+        """One row per sample and number of edges; per sample and edge; per sample."""
+        return {"scores": SCORES, "edges": EDGES, "samples": SAMPLES}
+
+    def joined(self) -> tuple[str, ...]:
+        """All."""
+        return ("scores", "edges", "samples")
+
+    def measure(self, indices: tuple[int, ...]) -> Outcome:
+        """Rows of each sample, which run one by one."""
+        costs: list[float] = []
+        with suitable_threads(self.mllm):
+            tables = self.each(indices, lambda _, index: self._rows(index, costs))
+        return Outcome(tables, {"forwards": float(sum(costs))})
+
+    def _rows(self, index: int, costs: list[float]) -> TableRows:
+        sample, (name, group) = self.study.data[index], self.identity(index)
+        with Meter(self.mllm.device) as meter:
+            lender, found = self._pass(index, meter)
+        costs.append(float(meter.cost.forwards))
+        graph, valid = found.graph, found.graph.edges
+        effects = found.attribution()
+        order = self._order(graph, effects)
+        exact = np.full(effects.shape, np.nan)
+        for place, value in zip(order[: self.study.exact], self._patched(found, order), strict=True):
+            exact.flat[place] = value
+        plain, none = found.value(valid), found.value(np.zeros_like(valid))
+        scores, gap = [], plain - none or np.nan
+        for n in (n for n in self.study.sizes if n <= min(valid.sum(), len(order))):
+            value = found.value(_kept(valid, order[:n]))
+            row = {"index": index, "n_edges": n}
+            scores.append({**row, "measure": "share", "value": (value - none) / gap})
+            scores.append({**row, "measure": "value", "value": value})
+        token, other = (str(self.mllm.processor.tokenizer.decode([one])).strip() for one in found.answers)
+        said = {"token": token, "other_token": other, "other": self.identity(lender)[0]}
+        own = {
+            "index": index,
+            "sample": name,
+            "group": group,
+            "question": sample.question,
+            "answer": sample.answer,
+        }
+        edges = list(_edges(index, graph, valid, effects, exact))
+        return {
+            "scores": scores,
+            "edges": edges,
+            "samples": [{**own, **said, "value_all": plain, "value_none": none}],
+        }
+
+    def _patched(self, found: EdgePass, order: Int[np.ndarray, " edge"]) -> Float[np.ndarray, " patched"]:
+        """The exact effects of the first edges."""
+        places = np.unravel_index(order[: self.study.exact], found.graph.edges.shape)
+        return found.path_patch(
+            [(int(source), int(receiver)) for source, receiver in zip(*places, strict=True)]
+        )
+
+    def _order(
+        self, graph: EdgeGraph, effects: Float[np.ndarray, "source receiver"]
+    ) -> Int[np.ndarray, " edge"]:
+        """The edges, the strongest first, as places in the flat array; those of the study's graph where it has one."""
+        if self.study.graph is None:
+            order = np.argsort(-np.abs(effects), axis=None, kind="stable")
+            return order[graph.edges.flat[order]]
+        sources, receivers, found = graph.sources, graph.receivers, []
+        for source, receiver in self.study.graph:
+            known = source in sources and receiver in receivers
+            if not known or not graph.edges[sources.index(source), receivers.index(receiver)]:
+                raise StudyError(
+                    f"this model has no edge from {source!r} to {receiver!r}; it has {self.mllm.n_layers} layers of "
+                    f"{self.mllm.n_heads} heads, and an edge goes from what writes to what reads later."
+                )
+            found.append(sources.index(source) * len(receivers) + receivers.index(receiver))
+        return np.array(found)
+
+    def _pass(self, index: int, meter: Meter) -> tuple[int, EdgePass]:
+        """The sample beside another image that changes what the model says, and the image's sample."""
+        sample, prompt = self.study.data[index], self.study.prompt
+        batch = self.mllm.encode([sample], prompt=prompt)
+        problem: InterpError | None = None
+        for lender in self._lenders(index):
+            try:
+                other = self.mllm.encode([_swapped(sample, self.study.data[lender])], prompt=prompt)
+                return lender, EdgePass.of(self.mllm, batch, other, self.study.against, meter)
+            except InterpError as error:
+                problem = error
+        raise problem or SampleError(
+            "a circuit needs another sample of one image, whose image the question is asked of. Give more samples."
+        )
+
+    def _lenders(self, index: int) -> list[int]:
+        """Samples of other pictures, in the order in which they are tried: first the same question's."""
+        data = self.study.data
+        able = [
+            i
+            for i in range(len(data))
+            if i != index and _single(data[i]) and data.pictures[i] != data.pictures[index]
+        ]
+        if not _single(data[index]):
+            return []
+        drawn = np.random.default_rng([self.study.seed, index]).permutation(len(able))
+        own = data[index]
+        unlike = sorted(
+            (able[i] for i in drawn),
+            key=lambda i: (data[i].question != own.question, data[i].answer == own.answer),
+        )
+        return unlike[:N_TRIED]
+
+
+def _single(sample: Sample) -> bool:
+    return sample.video is None and len(sample.images) == 1
+
+
+def _swapped(sample: Sample, lender: Sample) -> Sample:
+    return sample.replace(image=lender.images[0], boxes=(), masks=(), id=None, group=None)
+
+
+def _kept(
+    valid: Bool[np.ndarray, "source receiver"], order: Int[np.ndarray, " edge"]
+) -> Bool[np.ndarray, "source receiver"]:
+    found = np.zeros_like(valid)
+    found.flat[order] = True
+    return found
+
+
+def _edges(
+    index: int,
+    graph: EdgeGraph,
+    valid: Bool[np.ndarray, "source receiver"],
+    effects: Float[np.ndarray, "source receiver"],
+    exact: Float[np.ndarray, "source receiver"],
+) -> Iterator[dict[str, Any]]:
+    for source, receiver in np.argwhere(valid):
+        names = {"source": graph.sources[source], "receiver": graph.receivers[receiver]}
+        numbers = {"effect": float(effects[source, receiver]), "exact": float(exact[source, receiver])}
+        yield {"index": index, **names, **numbers}

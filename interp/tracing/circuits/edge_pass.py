@@ -1,0 +1,276 @@
+"""A pass in which every edge between heads, MLPs, embeddings and the answer carries a value of its own.
+
+What a node reads is a sum over what was written before: with an edge's weight κ, κ·(what the source writes in this
+pass) + (1 − κ)·(what it writes in the reference). All κ = 1 is the plain pass, one κ = 0 is path patching of one edge,
+and the gradient at 1 is edge attribution patching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.errors import ModelError
+from interp.tracing.circuits.edge_graph import EdgeGraph
+from interp.tracing.cost import Meter
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.gradients import differentiable, recording
+from interp.tracing.passes.run import run_pass
+from interp.tracing.prefix import pass_inputs
+from interp.tracing.wrapped_model import WrappedModel
+
+__all__ = ["EdgePass", "Reference"]
+
+Reference = Literal["image", "zero"]
+PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+GAP = 1e-3
+"""How far the sum of the nodes may be from the model's own logits, as a share of the largest."""
+
+
+@dataclass(eq=False)
+class _Seen:
+    """What a plain pass shows: what enters the first layer, and how each layer's attention was called."""
+
+    embedding: Tensor = field(default_factory=lambda: torch.empty(0))
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@dataclass(frozen=True, eq=False)
+class EdgePass:
+    """One sample beside the same question on another image. Made by `EdgePass.of`.
+
+    Attributes:
+        mllm: The model.
+        graph: Its nodes and edges.
+        seen: The sample's plain pass.
+        reference: What each source writes in the reference, (source, row, hidden), float32.
+        image: Which rows are image tokens.
+        answers: Two token ids; the pass's value is log p of the first less log p of the second.
+    """
+
+    mllm: WrappedModel
+    graph: EdgeGraph
+    seen: _Seen
+    reference: Float[Tensor, "source row hidden"]
+    image: Tensor
+    answers: tuple[int, int]
+
+    @classmethod
+    def of(cls, mllm: WrappedModel, batch: Batch, other: Batch, against: Reference, meter: Meter) -> EdgePass:
+        """The pass of a sample, and its reference.
+
+        Args:
+            mllm: The model.
+            batch: The sample, encoded alone.
+            other: The same question on another image, encoded alone.
+            against: "image": every source's reference is what it writes for `other`. "zero": heads and MLPs write
+                nothing, and the embeddings are the sample's own.
+            meter: Counts the passes.
+
+        Raises:
+            ModelError: Prompts of two lengths, one answer for both images, or a model whose layers are not
+                "stream + attention(norm) + MLP(norm)".
+        """
+        check_layers(mllm)
+        own, its = _seen(mllm, batch, meter), _seen(mllm, other, meter)
+        if own.embedding.shape != its.embedding.shape:
+            raise ModelError(
+                f"both images must give prompts of one length; got {own.embedding.shape[1]} and "
+                f"{its.embedding.shape[1]} tokens. Give images of one size."
+            )
+        answers = tuple(int(one.logits.argmax()) for one in (own, its))
+        if answers[0] == answers[1]:
+            raise ModelError(
+                "the model answers alike on both images, so that there is no difference for edges to carry. Borrow "
+                "an image with another answer."
+            )
+        graph = EdgeGraph(mllm.n_layers, mllm.n_heads)
+        image = torch.tensor(batch.tokens[0].image.tolist()).to(own.embedding.device)
+        shape = (len(graph.sources), *own.embedding.shape[1:])
+        nothing = own.embedding.new_zeros(shape, dtype=torch.float32)
+        found = cls(mllm, graph, own, nothing, image, (answers[0], answers[1]))
+        if against == "zero":
+            found.reference[:2] = found._embeddings(own.embedding)
+        else:
+            there = cls(mllm, graph, its, nothing, image, found.answers)
+            with torch.no_grad():
+                logits, writes = there._run(there.ones)
+            _check_sum(logits, its.logits)
+            found = cls(mllm, graph, own, writes, image, found.answers)
+        with torch.no_grad():
+            _check_sum(found._run(found.ones)[0], own.logits)
+        return found
+
+    @cached_property
+    def ones(self) -> Float[Tensor, "source receiver"]:
+        """Every edge kept."""
+        return torch.ones(self.graph.edges.shape, device=self.reference.device)
+
+    def value(self, kept: Float[np.ndarray, "source receiver"] | np.ndarray) -> float:
+        """log p(own answer) − log p(the other image's answer), nats, where edges carry κ of this pass.
+
+        Args:
+            kept: κ of each edge: 1 or True is this pass, 0 or False the reference.
+        """
+        with torch.no_grad():
+            weights = torch.as_tensor(np.asarray(kept, np.float32), device=self.reference.device)
+            return float(self._value(weights))
+
+    def attribution(self) -> Float[np.ndarray, "source receiver"]:
+        """The first-order effect of each edge, nats: how far the value falls when the edge carries the reference.
+
+        Edge attribution patching: Σ_rows (own − reference) · ∂value/∂(what the receiver reads), all edges in one
+        forward and one backward pass; 0 where there is no edge. Above 0 the edge speaks for the sample's own answer.
+
+        Raises:
+            ModelError: Weights through which no gradient flows.
+
+        Source: Syed et al. 2023, attribution patching outperforms automated circuit discovery (arXiv 2310.10348).
+        """
+        differentiable(self.mllm)
+        with recording(self.mllm):
+            weights = self.ones.clone().requires_grad_()
+            (found,) = torch.autograd.grad(self._value(weights), [weights])
+        return found.double().cpu().numpy() * self.graph.edges
+
+    def path_patch(self, edges: Sequence[tuple[int, int]]) -> Float[np.ndarray, " edge"]:
+        """The exact effect of each edge alone, nats: the value less that with this edge from the reference.
+
+        Later nodes see the receiver's changed output. A forward for each edge.
+
+        Args:
+            edges: (source, receiver), by their places in the graph.
+
+        Source: Wang et al. 2022 (arXiv 2211.00593); Goldowsky-Dill et al. 2023 (arXiv 2304.05969).
+        """
+        plain, found = self.value(self.graph.edges), []
+        for source, receiver in edges:
+            kept = self.graph.edges.copy()
+            kept[source, receiver] = False
+            found.append(plain - self.value(kept))
+        return np.array(found)
+
+    def _value(self, weights: Tensor) -> Tensor:
+        logits = self._run(weights)[0].float()
+        scores = logits.log_softmax(dim=-1)
+        return scores[self.answers[0]] - scores[self.answers[1]]
+
+    def _embeddings(self, given: Tensor) -> Float[Tensor, "two row hidden"]:
+        """What "image" and "text" write: the embeddings of their tokens, 0 elsewhere."""
+        mask = torch.zeros(given.shape[1], 1, device=given.device)
+        mask[self.image] = 1
+        return torch.stack([given[0].float() * mask, given[0].float() * (1 - mask)])
+
+    def _run(self, weights: Tensor) -> tuple[Float[Tensor, " token_id"], Float[Tensor, "source row hidden"]]:
+        """The last row's logits, and what every source wrote."""
+        graph = self.graph
+        layers: list[Any] = list(self.mllm.adapter.layers(self.mllm.hf))
+        writes = [*self._embeddings(self.seen.embedding)]
+        constant = torch.zeros_like(writes[0][:1])
+        n_heads = graph.n_heads
+
+        def read(first: int, n: int) -> Float[Tensor, "receiver row hidden"]:
+            now = torch.stack(writes) - self.reference[: len(writes)]
+            own = weights[: len(writes), first : first + n]
+            base = self.reference[: len(writes)].sum(dim=0) + constant
+            return torch.einsum("sv,srh->vrh", own, now) + base
+
+        for i, layer in enumerate(layers):
+            first = i * (n_heads + 1)
+            heads, bias = self._heads(layer, read(first, n_heads), self.seen.calls[i])
+            writes += list(heads)
+            constant = constant + bias
+            given = read(first + n_heads, 1).to(self.mllm.dtype)
+            writes.append(layer.mlp(layer.post_attention_layernorm(given))[0].float())
+        last = read(len(graph.receivers) - 1, 1)[:, -1:].to(self.mllm.dtype)
+        head = self.mllm.hf.get_output_embeddings()
+        return head(_final_norm(self.mllm)(last))[0, 0], torch.stack(writes)
+
+    def _heads(
+        self, layer: Any, given: Float[Tensor, "head row hidden"], call: Mapping[str, Any]
+    ) -> tuple[Float[Tensor, "head row hidden"], Tensor | float]:
+        """What each head of a layer writes, each from its own copy of the stream; and the layer's bias."""
+        outputs: list[Tensor] = []
+        module = layer.self_attn
+        handle = module.o_proj.register_forward_pre_hook(lambda _, args: outputs.append(args[0]))
+        try:
+            module(hidden_states=layer.input_layernorm(given.to(self.mllm.dtype)), **call)
+        finally:
+            handle.remove()
+        n = self.graph.n_heads
+        split = outputs[0].unflatten(-1, (n, -1))  # copy, row, head, dim
+        own = split[torch.arange(n), :, torch.arange(n)].float()
+        weight = module.o_proj.weight.float().unflatten(1, (n, -1))  # hidden, head, dim
+        bias = 0.0 if module.o_proj.bias is None else module.o_proj.bias.float()
+        return torch.einsum("nrd,hnd->nrh", own, weight), bias
+
+
+def check_layers(mllm: WrappedModel) -> None:
+    """Raise `ModelError` for a model whose layers are not the stream plus attention plus MLP, each of a norm.
+
+    Raises:
+        ModelError: As said, with what is missing; or a model that is not on this machine.
+    """
+    mllm.need_image_rows("circuits")
+    if mllm.server is not None:
+        raise ModelError("circuits need the model on this machine; load it without remote=True.")
+    for i, layer in enumerate(mllm.adapter.layers(mllm.hf)):
+        lacks = [name for name in PARTS if not hasattr(layer, name)]
+        more = [
+            name for name in ("pre_feedforward_layernorm", "per_layer_input_gate") if hasattr(layer, name)
+        ]
+        plain = not lacks and type(getattr(layer.self_attn, "o_proj", None)) is nn.Linear
+        if not plain or more:
+            raise ModelError(
+                f"circuits are for layers of the form stream + attention(norm) + MLP(norm), as Llama, Mistral and Qwen "
+                f"2 and 3 have them; layer {i} of this {mllm.family} is {type(layer).__name__}"
+                f"{f', without {lacks}' if lacks else ''}{f', with {more}' if more else ''}."
+            )
+
+
+def _final_norm(mllm: WrappedModel) -> Any:
+    decoder = mllm.hf.get_decoder()
+    return getattr(decoder, "norm", None) or decoder.model.norm
+
+
+def _seen(mllm: WrappedModel, batch: Batch, meter: Meter) -> _Seen:
+    """A plain pass, watched."""
+    seen, handles = _Seen(), []
+    layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
+
+    def enters(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.embedding = (args[0] if args else named["hidden_states"]).detach()
+
+    handles.append(layers[0].register_forward_pre_hook(enters, with_kwargs=True))
+    for i, layer in enumerate(layers):
+
+        def called(_: Any, args: tuple[Any, ...], named: dict[str, Any], i: int = i) -> None:
+            kept = {name: value for name, value in named.items() if name != "hidden_states"}
+            seen.calls[i] = {**kept, "past_key_values": None, "use_cache": False}
+
+        handles.append(layer.self_attn.register_forward_pre_hook(called, with_kwargs=True))
+    try:
+        with mllm.installation.armed({}), torch.no_grad():
+            inputs, _ = pass_inputs(batch, None)
+            seen.logits = run_pass(mllm.hf, inputs, meter)[0, -1].float()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _check_sum(found: Tensor, wanted: Tensor) -> None:
+    gap = float((found.float() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-9))
+    if not gap < GAP:
+        raise ModelError(
+            f"the nodes do not add up to the model: logits differ by {gap:.1e} of the largest (at most {GAP:g}). The "
+            'family adds something between layers, or the dtype rounds too much: load the model with dtype="float32".'
+        )

@@ -1,0 +1,223 @@
+"""Features of a sparse autoencoder: loaded, read on samples, and measured against the stream they describe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy.sparse import csr_array
+
+from interp.errors import ModelError
+from interp.inputs.prompt import Prompt, Target
+from interp.inputs.sample import Sample
+from interp.inputs.sample_list import as_samples
+from interp.tracing.derived.feature_activations import FeatureActivations
+from interp.tracing.derived.feature_fidelity import FeatureFidelity, Sums
+from interp.tracing.passes.micro_batches import BATCH_SIZE
+from interp.tracing.reads import Residual
+from interp.tracing.site import Selector
+from interp.tracing.sparse_coding.coder import SparseCoder
+from interp.tracing.sparse_coding.coder_files import coder_fields
+from interp.tracing.sparse_coding.feature_edits import ReconstructResidual
+from interp.tracing.target import score
+from interp.tracing.trace import Trace, trace
+from interp.tracing.wrapped_model import WrappedModel
+
+__all__ = ["Features", "load_features"]
+
+AT_ONCE = 2**25
+"""Activations that are held densely at a time."""
+
+
+class Features(SparseCoder):
+    """A sparse autoencoder of the residual stream after one layer: a dictionary of features.
+
+    It writes the stream h at a position as h ≈ Σ_f a_f·d_f + b: activations a ≥ 0, few of them above 0, times
+    directions d, the rows of `decoder`. `interp.load_features` reads one from files; every array is float32.
+
+        z = (h′ − b·[centred]) @ encoder + encoder_bias        h′ = h, or h rescaled (`scaling`)
+        relu: a = max(z, 0)       jumprelu: a = z where z > threshold, else 0
+        topk: a = z where z is among the k largest of the position, else 0; below 0 it is 0 if `rectified`
+        gated: a = max((h′ − …) @ encoder · exp(log_scale) + encoder_bias, 0) where (h′ − …) @ encoder + gate_bias > 0
+
+    A feature is a direction that the autoencoder found useful for reconstruction, on the data it was trained on. That
+    it is active on an image token does not show that the model uses it: clamp or ablate it (`interp.ClampFeature`,
+    `interp.AblateFeature`) and look at the answer. Features trained on text alone may reconstruct image tokens badly:
+    see `fidelity` before reading any.
+
+    Args:
+        encoder: (hidden, feature).
+        encoder_bias: (feature,).
+        decoder: (feature, hidden).
+        decoder_bias: (hidden,), b.
+        layer: The decoder layer after which the stream is read, 0-based.
+        activation: "relu", "jumprelu", "topk" or "gated".
+        threshold: (feature,), of "jumprelu".
+        k: How many features are active at once, of "topk".
+        gate_bias: (feature,), of "gated".
+        log_scale: (feature,), of "gated".
+        centred: Whether b is taken off before encoding.
+        rectified: Of "topk": whether values below 0 among the k largest become 0.
+        scaling: "none"; "constant_norm": each position is scaled to the norm √hidden; "layer_norm": to mean 0 and
+            standard deviation 1. Decoding undoes it.
+        name: What it is called, for people.
+
+    Raises:
+        ModelError: Weights of shapes that do not fit, or that are not finite; an activation without what it needs.
+
+    Source: Bricken et al. 2023 (ReLU), Rajamanoharan et al. 2024 (gated, arXiv 2404.16014; JumpReLU, arXiv 2407.14435),
+    Gao et al. 2024 (top-k, arXiv 2406.04093).
+    """
+
+    def read(
+        self,
+        mllm: WrappedModel,
+        samples: Sample | Iterable[Sample],
+        *,
+        positions: Selector | Sequence[Selector] = "image",
+        prompt: Prompt | None = None,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> FeatureActivations:
+        """The activations of every feature at some positions of each sample; by default at the image tokens.
+
+        Cost: one trace, and hidden × feature multiplications at each position.
+
+        Args:
+            mllm: The model.
+            samples: The samples.
+            positions: Groups of the prompt's tokens, or `interp.positions([…])`, as in `interp.Residual`.
+            prompt, batch_size, progress: As in `Mllm.trace`.
+
+        Raises:
+            ModelError: No model, or one whose stream has another size.
+            SiteError: A layer or positions that are not there.
+            SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
+        """
+        given = as_samples(samples)
+        found = self._streams(mllm, given, positions, prompt, batch_size, progress)
+        sparse = tuple(self._sparse(mllm, one.residual) for one in found)
+        places = tuple(np.asarray(one.residual["position"].values) for one in found)
+        return FeatureActivations(sparse, places, found.tokens, tuple(given), found.cost, str(self))
+
+    def fidelity(
+        self,
+        mllm: WrappedModel,
+        samples: Sample | Iterable[Sample],
+        *,
+        positions: Selector | Sequence[Selector] = "all",
+        target: Target = Target("greedy"),  # noqa: B008 - frozen
+        prompt: Prompt | None = None,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> FeatureFidelity:
+        """How well the features stand for the stream: explained variance, L0, and the answer without the rest.
+
+        Cost: one trace and two scores of the target.
+
+        Args:
+            mllm: The model.
+            samples: The samples.
+            positions: The positions that are reconstructed and counted.
+            target: The answer whose log-probability is compared. "greedy" is the model's own without any edit. Of an
+                answer of several tokens, the rows of its own tokens keep their stream.
+            prompt, batch_size, progress: As in `Mllm.trace`.
+
+        Raises:
+            ModelError, SiteError, SampleError, PromptError, ImageTokenMismatch: As in `read`.
+        """
+        given = as_samples(samples)
+        found = self._streams(mllm, given, positions, prompt, batch_size, progress)
+        sums, active = [], np.zeros(self.n_features, bool)
+        for one in found:
+            stream = _flat(one.residual)
+            parts = []
+            for rows in _pieces(len(stream), self.n_features):
+                own = torch.from_numpy(stream[rows]).to(mllm.device)
+                activations = self.encode(own)
+                rebuilt = self.decode(activations, own)
+                on = activations != 0
+                active |= on.any(dim=0).cpu().numpy()
+                parts.append(Sums.of(stream[rows], rebuilt.cpu().numpy(), int(on.sum())))
+            sums.append(sum(parts, Sums.none()))
+        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+        plain, rebuilt = (
+            score(mllm, given, target, prompt, edits, **how)
+            for edits in ([], [ReconstructResidual(self, positions)])
+        )
+        return FeatureFidelity.of(
+            given, sums, plain.values, rebuilt.values, int((~active).sum()), self.n_features
+        )
+
+    def _streams(
+        self,
+        mllm: Any,
+        samples: Sequence[Sample],
+        positions: Any,
+        prompt: Prompt | None,
+        size: int,
+        bar: bool,
+    ) -> Trace:
+        if not isinstance(mllm, WrappedModel):
+            raise ModelError(
+                f"features are read on a model of interp.load or interp.wrap; got {mllm!r:.100}."
+            )
+        reads = [Residual([self.layer], positions)]
+        return trace(mllm, samples, prompt, reads=reads, batch_size=size, progress=bar)
+
+    def _sparse(self, mllm: WrappedModel, residual: xr.DataArray) -> csr_array:
+        """(position, feature), what is not 0."""
+        stream = _flat(residual)
+        rows, columns, values = [], [], []
+        for at in _pieces(len(stream), self.n_features):
+            activations = self.encode(torch.from_numpy(stream[at]).to(mllm.device))
+            row, column = activations.nonzero(as_tuple=True)
+            rows.append(row.cpu().numpy() + at.start)
+            columns.append(column.cpu().numpy())
+            values.append(activations[row, column].cpu().numpy())
+        places = (np.concatenate(rows), np.concatenate(columns))
+        return csr_array((np.concatenate(values), places), shape=(len(stream), self.n_features))
+
+
+def load_features(
+    path: str | os.PathLike[str], *, layer: int | None = None, k: int | None = None
+) -> Features:
+    """The features in a file or folder on this machine. Nothing is downloaded, and no pickle is opened.
+
+    Two layouts are known:
+
+    - SAELens: a folder with `cfg.json` and `sae_weights.safetensors` (or `model.safetensors`), of the architectures
+      standard, jumprelu, topk and gated, of a residual site ("blocks.N.hook_resid_post", which is layer N;
+      "…hook_resid_pre", layer N − 1).
+    - Qwen-Scope: `layerN.sae.safetensors` with W_enc (feature, hidden), W_dec (hidden, feature), b_enc and b_dec. It
+      is published as `layerN.sae.pt`, a pickle; the error for such a file says how to write its tensors as
+      safetensors. N and, from "L0_50" in the folder's name, k are read off the path.
+
+    Transcoders and features of other sites (heads, MLPs) are refused.
+
+    Args:
+        path: The folder, or one .safetensors file.
+        layer: The layer, where the files do not say it, or say it wrongly.
+        k: How many features of a top-k autoencoder are active at once, where the files do not say it.
+
+    Raises:
+        ModelError: No such files; files that are damaged, of another kind or another site; no layer or k.
+
+    Source: the layout and arithmetic of SAELens 6 (sae_lens/saes, MIT), and the model cards of Qwen-Scope.
+    """
+    return Features(**coder_fields(path, layer, k))
+
+
+def _flat(residual: xr.DataArray) -> np.ndarray:
+    """(position, hidden) of the only layer."""
+    return np.ascontiguousarray(residual.values[0], np.float32)
+
+
+def _pieces(n: int, width: int) -> Iterator[slice]:
+    """Slices of n rows whose activations can be held together."""
+    size = max(1, AT_ONCE // width)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

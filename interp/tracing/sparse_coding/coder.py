@@ -1,0 +1,239 @@
+"""The arithmetic of a sparse autoencoder: from a residual stream to the activations of its features, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ModelError
+from interp.inputs.argument_checks import check_bool, check_one_of, check_whole
+
+__all__ = ["Activation", "Scaling", "SparseCoder"]
+
+Activation = Literal["relu", "jumprelu", "topk", "gated"]
+Scaling = Literal["none", "constant_norm", "layer_norm"]
+Own = TypeVar("Own", bound="SparseCoder")
+Array = TypeVar("Array", Tensor, np.ndarray)
+
+EPSILON = 1e-5
+"""Of the standard deviation under "layer_norm", as in SAELens."""
+VECTORS = {"encoder_bias": "feature", "decoder_bias": "hidden"}
+OPTIONAL = ("threshold", "gate_bias", "log_scale")
+
+
+@dataclass(frozen=True, eq=False)
+class SparseCoder:
+    """Weights of a sparse autoencoder and what is computed with them, in float32; see `interp.Features`."""
+
+    encoder: Float[Tensor, "hidden feature"]
+    encoder_bias: Float[Tensor, " feature"]
+    decoder: Float[Tensor, "feature hidden"]
+    decoder_bias: Float[Tensor, " hidden"]
+    layer: int
+    activation: Activation = "relu"
+    threshold: Float[Tensor, " feature"] | None = None
+    k: int | None = None
+    gate_bias: Float[Tensor, " feature"] | None = None
+    log_scale: Float[Tensor, " feature"] | None = None
+    centred: bool = False
+    rectified: bool = True
+    scaling: Scaling = "none"
+    name: str = ""
+    _copies: dict[torch.device, Any] = field(default_factory=dict, init=False, repr=False)
+    _digests: list[str] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("encoder", "encoder_bias", "decoder", "decoder_bias", *OPTIONAL):
+            value = getattr(self, name)
+            if value is not None or name not in OPTIONAL:
+                object.__setattr__(self, name, _weights(name, value))
+        self._check_shapes()
+        self._check_kind()
+
+    def _check_shapes(self) -> None:
+        if self.encoder.ndim != 2 or self.decoder.shape != self.encoder.T.shape:
+            raise ModelError(
+                "a sparse autoencoder has an encoder (hidden, feature) and a decoder (feature, hidden); got "
+                f"{tuple(self.encoder.shape)} and {tuple(self.decoder.shape)}. Is it a transcoder between streams of "
+                "two sizes? These are not read."
+            )
+        sizes = {"hidden": self.n_hidden, "feature": self.n_features}
+        for name, size in {**VECTORS, **dict.fromkeys(OPTIONAL, "feature")}.items():
+            value = getattr(self, name)
+            if value is not None and value.shape != (sizes[size],):
+                raise ModelError(
+                    f"{name} has one value for each {size}, {sizes[size]}; got shape {tuple(value.shape)}."
+                )
+
+    def _check_kind(self) -> None:
+        object.__setattr__(self, "layer", check_whole("layer", self.layer, 0, ModelError))
+        check_one_of("activation", self.activation, get_args(Activation), ModelError)
+        check_one_of("scaling", self.scaling, get_args(Scaling), ModelError)
+        check_bool("centred", self.centred, ModelError)
+        check_bool("rectified", self.rectified, ModelError)
+        needs = {"jumprelu": ("threshold",), "topk": ("k",), "gated": ("gate_bias", "log_scale")}
+        for kind, names in needs.items():
+            for name in names:
+                if (getattr(self, name) is not None) != (self.activation == kind):
+                    raise ModelError(
+                        f'activation="{kind}" takes {name}, and no other does; got activation={self.activation!r} '
+                        f"{'without' if self.activation == kind else 'with'} {name}."
+                    )
+        if self.k is not None:
+            object.__setattr__(self, "k", check_whole("k", self.k, 1, ModelError, most=self.n_features))
+
+    @property
+    def n_features(self) -> int:
+        """How many features it has."""
+        return self.encoder.shape[1]
+
+    @property
+    def n_hidden(self) -> int:
+        """How many values the stream has at each position."""
+        return self.encoder.shape[0]
+
+    def encode(self, stream: Array, features: Sequence[int] | None = None) -> Array:
+        """The activations of features, float32 (…, feature), ≥ 0; 0 where a feature is not active.
+
+        Args:
+            stream: (…, hidden), the residual stream after the layer; a tensor, or an array.
+            features: The features wanted, in the order of the result; all of them when left out.
+
+        Raises:
+            ModelError: A stream of another size.
+        """
+        own, given = self._given(stream)
+        chosen = slice(None) if features is None or own.activation == "topk" else list(features)
+        scaled = own._scaled(given)
+        before = (scaled - own.decoder_bias if own.centred else scaled) @ own.encoder[:, chosen]
+        found = own._activated(before, chosen)
+        if own.activation == "topk" and features is not None:
+            found = found[..., list(features)]
+        return _as(stream, found)
+
+    def decode(self, activations: Array, stream: Array | None = None) -> Array:
+        """The stream that the features stand for, float32 (…, hidden).
+
+        Args:
+            activations: (…, feature) of every feature.
+            stream: The stream that they were made from: needed where the autoencoder rescales what it is given.
+
+        Raises:
+            ModelError: Activations of another size, or no stream where one is needed.
+        """
+        given = torch.as_tensor(activations).float()
+        own = self.on(given.device)
+        if given.shape[-1] != self.n_features:
+            raise ModelError(
+                f"decode takes the activations of all {self.n_features} features, last; got shape {tuple(given.shape)}."
+            )
+        if stream is None and self.scaling != "none":
+            raise ModelError(
+                f"this autoencoder rescales each position ({self.scaling}), which decode has to undo. Write "
+                "decode(activations, stream)."
+            )
+        found = given @ own.decoder + own.decoder_bias
+        if stream is not None and self.scaling != "none":
+            size, centre = own._scale(torch.as_tensor(stream).to(found.device).float())
+            found = found * size + centre
+        return _as(activations, found)
+
+    def steps(
+        self, stream: Tensor, change: Float[Tensor, "*place feature"], features: Sequence[int]
+    ) -> Tensor:
+        """What a change of some features' activations adds to the stream, (…, hidden)."""
+        own, given = self._given(stream)
+        return change @ own.decoder[list(features)] * own._scale(given)[0]
+
+    def on(self: Own, device: torch.device) -> Own:
+        """The same on a device; the copy is kept."""
+        if self.encoder.device == device:
+            return self
+        if device not in self._copies:
+            names = [one.name for one in fields(self) if isinstance(getattr(self, one.name), Tensor)]
+            self._copies[device] = replace(self, **{name: getattr(self, name).to(device) for name in names})
+        return self._copies[device]
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the weights and of how they are used."""
+        if not self._digests:
+            hashed = hashlib.sha256()
+            for one in fields(self):
+                value = getattr(self, one.name)
+                if one.name.startswith("_") or one.name == "name":
+                    continue
+                hashed.update(f"{one.name} {value.shape if isinstance(value, Tensor) else value}".encode())
+                if isinstance(value, Tensor):
+                    hashed.update(value.cpu().contiguous().numpy().data)
+            self._digests.append(hashed.hexdigest())
+        return self._digests[0]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, SparseCoder) and self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        kind = f"{self.activation} {self.k}" if self.k is not None else self.activation
+        name = f"{self.name!r}, " if self.name else ""
+        return f"{type(self).__name__}({name}layer {self.layer}, {self.n_features} features, {kind})"
+
+    def _given(self: Own, stream: Any) -> tuple[Own, Tensor]:
+        given = torch.as_tensor(stream).float()
+        if given.shape[-1:] != (self.n_hidden,):
+            raise ModelError(
+                f"these features are of a residual stream with {self.n_hidden} values at each position; got shape "
+                f"{tuple(given.shape)}. They belong to another model."
+            )
+        return self.on(given.device), given
+
+    def _scale(self, stream: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """What the autoencoder divides each position by, and what it takes off before."""
+        if self.scaling == "constant_norm":
+            norm = stream.norm(dim=-1, keepdim=True)
+            return norm / self.n_hidden**0.5, 0.0
+        if self.scaling == "layer_norm":
+            return stream.std(dim=-1, keepdim=True), stream.mean(dim=-1, keepdim=True)
+        return 1.0, 0.0
+
+    def _scaled(self, stream: Tensor) -> Tensor:
+        size, centre = self._scale(stream)
+        return (stream - centre) / (size + EPSILON if self.scaling == "layer_norm" else size)
+
+    def _activated(self, before: Tensor, chosen: Any) -> Tensor:
+        """Activations from the encoder's product, which has the chosen features."""
+        if self.gate_bias is not None and self.log_scale is not None:
+            sizes = before * self.log_scale[chosen].exp() + self.encoder_bias[chosen]
+            return torch.where(before + self.gate_bias[chosen] > 0, sizes.relu(), 0.0)
+        before = before + self.encoder_bias[chosen]
+        if self.threshold is not None:
+            return torch.where(before > self.threshold[chosen], before.relu(), 0.0)
+        if self.k is not None:
+            top = before.topk(self.k, dim=-1)
+            values = top.values.relu() if self.rectified else top.values
+            return torch.zeros_like(before).scatter(-1, top.indices, values)
+        return before.relu()
+
+
+def _weights(name: str, value: Any) -> Tensor:
+    try:
+        found = torch.as_tensor(value).detach().float().contiguous()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{name} is an array of numbers; got {type(value).__name__}.") from error
+    if not torch.isfinite(found).all():
+        raise ModelError(f"{name} holds NaN or infinity. Is the file whole?")
+    return found
+
+
+def _as(like: Array, found: Tensor) -> Any:
+    """A tensor where one was given, else an array."""
+    return found if isinstance(like, Tensor) else found.cpu().numpy()

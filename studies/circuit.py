@@ -1,0 +1,70 @@
+"""Circuit: through which heads does the image reach the answer, and how many edges carry it?
+
+    python studies/circuit.py
+    python studies/circuit.py --data natural --n 40 --against zero --n-edges 80
+
+Edges between heads, MLPs, the image and the answer by edge attribution patching, the strongest patched exactly.
+The graph is chosen on the first half of the samples and kept on the second, where everything else is replaced. Runs are
+stored under `--out`, and the same command resumes them; `circuit.html` (chosen) and `circuit_kept.html` (the other
+half) are the result. For small models: a sample holds what every node writes at every token.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from interp.cli import WorkerOptions, run_script
+from interp.data.open import sets
+from interp.report.tables import number
+from interp.study import Circuit, CircuitResult, ModelSpec
+from interp.study.dataframes import records, where
+
+
+def main(
+    model: str = "organism", data: tuple[str, ...] = ("natural",), out: Path = Path("runs"), seed: int = 0,
+    workers: WorkerOptions = 1, n: int = 40, against: Literal["image", "zero"] = "image", n_edges: int = 160,
+    exact: int = 10, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
+    """Through which heads the image reaches the answer.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; the first is used.
+        out: Folder for runs and pages.
+        seed: Draws the samples.
+        workers: How many workers compute, and where.
+        n: The maximum number of samples.
+        against: What takes an edge's place: the same question on another image, or nothing.
+        n_edges: The edges of the graph that is taken to the other half.
+        exact: Edges that are patched exactly in each sample.
+        batch_size: Part of a run's hash; samples run one by one.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    samples = next(iter(sets(data, n=n, seed=seed, needed=True).values()))
+    spec, half = ModelSpec(model, device=device, dtype=dtype), len(samples) // 2
+    study = Circuit(
+        model=spec, data=samples[:half], against=against, exact=exact, seed=seed, batch=batch_size
+    )
+    chosen = study.run(out, workers=workers)
+    for row in records(chosen.edges.head(8)):
+        print(
+            f"  {row['source']} → {row['receiver']}: {number(row['effect'], 3)} nats, exact {number(row['exact'], 3)}"
+        )
+    graph = chosen.graph(n_edges)
+    sizes = [size for size in (*study.sizes, n_edges) if size <= n_edges]
+    kept = study.replace(data=samples[half:], graph=graph, sizes=sizes, exact=0).run(out, workers=workers)
+    for name, result in (("each sample's own edges", chosen), ("the graph, on the other half", kept)):
+        print(f"  {name}: {shares(result)}")
+    print(f"Pages: {chosen.report(out / 'circuit.html')}, {kept.report(out / 'circuit_kept.html')}")
+
+
+def shares(result: CircuitResult) -> str:
+    """The mean share kept by the number of edges."""
+    own = where(result.summary(), result.summary().measure == "share").sort_values("n_edges")
+    return ", ".join(f"{row['n_edges']}: {number(row['mean'])}" for row in records(own))
+
+
+if __name__ == "__main__":
+    run_script(main)

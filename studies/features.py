@@ -1,0 +1,128 @@
+"""Features: a sparse autoencoder of the residual stream, what it leaves out, and what its features do to the answer.
+
+    python studies/features.py
+    python studies/features.py --model Qwen/Qwen3.5-2B --device cuda --features layer10.sae.safetensors --k 50
+
+Without `--features` a small top-k autoencoder is trained on the image tokens of half the samples (seconds on the
+organism); files of SAELens or Qwen-Scope are read in its place. On the other half: explained variance, L0 and the
+change of the answer's log-probability under the reconstruction; then the features that are most active inside the boxes
+relative to the whole image, what ablating each does to the answer, and a page for each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import interp
+from interp.cli import run_script
+from interp.data import Samples
+from interp.data.open import sets
+from interp.report.feature_page import save_feature_page
+from interp.study.dataframes import records, where
+from interp.study.model_spec import is_organism
+
+
+def main(
+    model: str = "organism", data: str = "natural", out: Path = Path("runs"), seed: int = 0, n: int = 80,
+    features: Path | None = None, layer: int = 0, k: int | None = None, width: int = 512, n_shown: int = 3,
+    device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
+    """What features of the stream hold of the image, and what they do to the answer.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", a .jsonl file, or a folder of VGMED's or COCO's files.
+        out: Folder for the pages.
+        seed: Draws the samples and the autoencoder's first weights.
+        n: The maximum number of samples.
+        features: A folder or file of features; none to train some.
+        layer: The layer of those that are trained.
+        k: Features active at once: by default what the files say, or 8 of those that are trained.
+        width: Features to train.
+        n_shown: Features to ablate and to make pages of.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    mllm = interp.load(model, device=device, dtype=dtype)
+    samples = next(iter(sets((data,), n=n, seed=seed, needed=True).values()))
+    half = len(samples) // 2
+    own = (
+        interp.load_features(features, k=k)
+        if features
+        else trained(mllm, samples[:half], layer, k or 8, width, seed)
+    )
+    rest = samples[half:]
+    print(own)
+    print(own.fidelity(mllm, rest, positions="image", progress=False))
+    describe(mllm, own, rest, out, n_shown)
+
+
+def describe(mllm: interp.Mllm, own: interp.Features, rest: Samples, out: Path, n_shown: int) -> None:
+    """Prints what ablating the features does that are most active inside the boxes, and writes a page for each."""
+    found, target = own.read(mllm, rest, progress=False), interp.Target("greedy")
+    plain = mllm.score(rest, target, progress=False).values
+    for row in records(inside(found, rest).head(n_shown)):
+        edit = interp.AblateFeature(own, row["feature"], "image")
+        change = mllm.score(rest, target, edits=[edit], progress=False).values - plain
+        path = out / f"feature_{row['feature']}.html"
+        save_feature_page(found, row["feature"], path, organism=is_organism(mllm))
+        print(
+            f"  feature {row['feature']}: {row['ratio']:.1f} times as active inside the boxes, in {row['samples']} "
+            f"samples; ablated at the image's tokens: log p {change.mean():+.3f} nats "
+            f"(least {change.min():+.3f}). {path}"
+        )
+
+
+def trained(
+    mllm: interp.Mllm, samples: Samples, layer: int, k: int, width: int, seed: int = 0, steps: int = 400
+) -> interp.Features:
+    """A top-k autoencoder of the stream at the image tokens of these samples: Adam on the squared error.
+
+    The decoder starts as the encoder's transpose, and its rows are kept at norm 1 (Gao et al. 2024); there is no
+    auxiliary loss against features that are never active.
+    """
+    reads = [interp.Residual([layer], "image")]
+    found = mllm.trace(samples, reads=reads, progress=False)
+    stream = torch.cat([torch.from_numpy(one.residual.values[0]) for one in found])
+    draw = torch.Generator().manual_seed(seed)
+    decoder = torch.randn(width, stream.shape[1], generator=draw)
+    decoder = torch.nn.functional.normalize(decoder, dim=1).requires_grad_()
+    encoder = decoder.detach().T.clone().requires_grad_()
+    bias, centre = torch.zeros(width, requires_grad=True), stream.mean(dim=0).clone().requires_grad_()
+    optimiser = torch.optim.Adam([encoder, decoder, bias, centre], lr=3e-3)
+    for _ in range(steps):
+        own = stream[torch.randint(len(stream), (512,), generator=draw)]
+        before = (own - centre) @ encoder + bias
+        top = before.topk(k, dim=1)
+        activations = torch.zeros_like(before).scatter(1, top.indices, top.values.relu())
+        loss = (activations @ decoder + centre - own).square().sum(dim=1).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            decoder /= decoder.norm(dim=1, keepdim=True)
+    return interp.Features(
+        encoder, bias, decoder, centre, layer, "topk", k=k, centred=True, name="trained here"
+    )
+
+
+def inside(found: interp.tracing.FeatureActivations, samples: Samples) -> pd.DataFrame:
+    """Features by mean activation inside the boxes over mean activation on the image; active in 5 samples at least."""
+    box, everywhere, active = np.zeros((3, found.n_features))
+    for one, tokens, sample in zip(found.sparse, found.tokens, samples, strict=True):
+        mask = tokens.mask(sample.boxes)
+        if mask.any():
+            box += np.asarray(one[np.flatnonzero(mask)].mean(axis=0))
+            everywhere += np.asarray(one.mean(axis=0))
+            active += np.asarray(one.sum(axis=0)) > 0
+    ratio = np.divide(box, everywhere, out=np.zeros_like(box), where=everywhere > 0)
+    frame = pd.DataFrame({"feature": np.arange(len(ratio)), "ratio": ratio, "samples": active.astype(int)})
+    return where(frame, frame.samples >= 5).sort_values("ratio", ascending=False, kind="stable")
+
+
+if __name__ == "__main__":
+    run_script(main)

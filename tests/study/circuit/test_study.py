@@ -1,0 +1,94 @@
+"""A circuit on the organism: it holds the heads that the answer needs, and its shares are those of its graph."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import interp
+from interp.data import Samples
+from interp.errors import StudyError
+from interp.study import Circuit, CircuitResult
+from interp.study.dataframes import where
+from interp.tracing import AblateHeads, Mllm, Site
+
+NEEDED = {(0, 0): 1, (0, 5): 0, (0, 6): 3, (0, 7): 3}
+"""Heads whose ablation flips the answer of one of the samples, by its place."""
+
+
+@pytest.fixture(scope="module")
+def mllm() -> Mllm:
+    return interp.load("organism")
+
+
+@pytest.fixture(scope="module")
+def data() -> Samples:
+    natural = interp.data.bundled("natural")
+    return Samples([natural[i] for i in (2, 9, 11, 13)], "flipped")
+
+
+@pytest.fixture(scope="module")
+def found(mllm: Mllm, data: Samples, tmp_path_factory: Any) -> CircuitResult:
+    study = Circuit(model=mllm, data=data, against="zero", sizes=[20, 640, 5000], exact=3)
+    return study.run(tmp_path_factory.mktemp("runs"), progress=False)
+
+
+def test_the_graph_holds_heads_whose_ablation_flips_answers(mllm, data, found):
+    said = mllm.trace(data).logits.values.argmax(axis=-1)
+    for head, place in NEEDED.items():
+        edit = AblateHeads(Site(heads=[head], queries="all"))
+        assert mllm.trace(data[place], edits=[edit]).logits.values[0].argmax() != said[place]
+    heads = found.heads(40)
+    assert set(NEEDED) <= set(heads)
+    assert len(heads) < 20
+    names = {name for edge in found.graph(40) for name in edge}
+    assert {"image", "answer"} <= names | {"image"}
+
+
+def test_edges_are_means_and_exact_where_patched(found):
+    edges = found.edges
+    assert len(edges) == 1427
+    assert edges.effect.abs().is_monotonic_decreasing
+    assert edges.n_exact.sum() == 3 * found.n_samples
+    known = edges[edges.n_exact > 0]
+    assert np.isfinite(known.exact).all()
+    assert edges[edges.n_exact == 0].exact.isna().all()
+
+
+def test_a_given_graph_keeps_its_share(mllm, data, found, tmp_path):
+    graph = found.graph(640)
+    study = Circuit(model=mllm, data=data, against="zero", sizes=[20, 640], exact=0, graph=graph)
+    again = study.run(tmp_path, progress=False)
+    own, given = (where(one.scores, one.scores.measure == "share") for one in (found, again))
+    assert sorted(set(own.n_edges)) == sorted(set(given.n_edges)) == [20, 640]
+    assert_allclose(own[own.n_edges == 640].value, 1, atol=0.15)
+    assert_allclose(given[given.n_edges == 640].value, 1, atol=0.3)
+    whole = found.samples.set_index("sample")
+    values = where(found.scores, found.scores.measure == "value").set_index(["sample", "n_edges"]).value
+    shares = own.set_index(["sample", "n_edges"]).value
+    for sample, row in whole.iterrows():
+        wanted = (values[sample, 20] - row.value_none) / (row.value_all - row.value_none)
+        assert shares[sample, 20] == pytest.approx(wanted)
+    page = html.unescape(again.report(tmp_path / "page.html").read_text("utf-8"))
+    assert "The edges were given, chosen elsewhere." in page
+    assert "model organism" in page
+    assert list(again.figures()) == ["graph", "faithfulness"]
+
+
+def test_values_of_no_sense_are_refused(mllm, data, tmp_path):
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"against": "mean"}, r"against is one of image, zero"),
+        ({"sizes": []}, r"sizes are numbers of edges, one or more; got \[\]"),
+        ({"sizes": [-1]}, r"a size is a whole number of at least 0"),
+        ({"graph": [("image",)]}, r"graph is a list of edges such as"),
+    ]
+    for wrong, said in refused:
+        with pytest.raises(StudyError, match=said):
+            Circuit(data=data, **wrong)
+    study = Circuit(model=mllm, data=data[:2], graph=[("answer", "L00H00")], exact=0)
+    with pytest.raises(StudyError, match=r"no edge from 'answer' to 'L00H00'; it has 6 layers of 8 heads"):
+        study.run(tmp_path, progress=False)
