@@ -303,6 +303,7 @@ INDICATORS = (
     *("ActivationPatching", "Attention", "AttentionGradient", "AttributionPatching", "CentrePrior"),
     *(
         "EmbeddingReplacement",
+        "FeatureMap",
         "InputGradient",
         "IntegratedGradients",
         "Occlusion",
@@ -315,9 +316,12 @@ REMOVALS = ("HideTokens", "PaintPixels", "ReplaceEmbeddings")
 
 
 def _indicators() -> list[Call]:
-    partners = {"ActivationPatching": given(partners={"one": sample()})}
+    needed = {
+        "ActivationPatching": given(partners={"one": sample()}),
+        "FeatureMap": given(features=_features(), feature=1),
+    }
     return [
-        Call(name, getattr(indicators, name), partners.get(name, dict)) for name in (*INDICATORS, *REMOVALS)
+        Call(name, getattr(indicators, name), needed.get(name, dict)) for name in (*INDICATORS, *REMOVALS)
     ]
 
 

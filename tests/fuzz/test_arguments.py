@@ -114,7 +114,7 @@ RESULTS = {
         "RemoteJob",
     ),
     *("Removed", "Trace", "Triage", "Cell", "GridCell", "GridResult", "HeadGrid", "HeadResult", "Matched"),
-    *("BenchmarkResult", "PaperTable"),
+    *("BenchmarkResult", "CircuitResult", "PaperTable"),
     *("IndicatorResult", "KnockoutResult", "Look", "RefinementResult", "Result", "Stratified", "InterpError"),
     *("Built", "Curation", "HeadTable", "Key", "Pack", "ProbeResult", "ReaderResult", "SteeringVector"),
 }
