@@ -47,7 +47,7 @@ def test_values_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MapError, match="stores texts, numbers, arrays and lists of them; got <object"):
-        write(tmp_path / "x", "maps", {"a": object()})
+        write(tmp_path / "x.safetensors", "maps", {"a": object()})
     assert list(tmp_path.iterdir()) == []
 
 

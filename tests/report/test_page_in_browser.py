@@ -80,7 +80,8 @@ def opened(browser: Any, url: str, **options: int) -> Tab:
 
 
 def shown(tab: Tab, selector: str) -> list[str]:
-    return [one.inner_text() for one in tab.page.locator(selector).all() if one.is_visible()]
+    # not inner_text, which is empty for what is skipped as long as it is off the screen
+    return [one.text_content() or "" for one in tab.page.locator(selector).all() if one.is_visible()]
 
 
 def test_a_figure_is_drawn_when_it_is_scrolled_to(tab: Tab) -> None:

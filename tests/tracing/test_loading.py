@@ -67,6 +67,7 @@ def test_dtype_and_processor(saved, tmp_path):
 
 
 def test_small_weights_load_quietly_and_keep_their_name(capfd):
+    transformers_logging.enable_progress_bar()  # as it is at the start of a process
     assert model_label(load("organism")) == "organism"
     assert "Loading weights" not in capfd.readouterr().err
     assert transformers_logging.is_progress_bar_enabled()
