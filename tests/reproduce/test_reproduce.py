@@ -97,8 +97,9 @@ def test_the_same_command_goes_on_where_it_stopped(stand_ins: Path, tmp_path: Pa
 
 
 def test_list_says_what_is_there_and_runs_nothing(
-    stand_ins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stand_ins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # paths of tests are long
     out = tmp_path / "out"
     assert main(["reproduce", "--list", "--studies", str(stand_ins), "--out", str(out)]) == 0
     said = capsys.readouterr().out
