@@ -88,11 +88,14 @@ def look(
             trust=trust,  # pyright: ignore[reportArgumentType] - checked there
             generate=generate,
         )
-    path = found.save(out).resolve()
+    _show(found, found.save(out).resolve(), open_page)
+    return 0
+
+
+def _show(found: Look, path: Path, open_page: bool) -> None:
     _say(found, path)
     if open_page and _has_display():
         webbrowser.open(path.as_uri())
-    return 0
 
 
 def _say(found: Look, path: Path) -> None:

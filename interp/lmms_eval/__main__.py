@@ -15,7 +15,7 @@ from interp import broken_torchvision
 from interp.cli import run_script
 from interp.data.open import named
 from interp.errors import StudyError
-from interp.lmms_eval.documents import write
+from interp.lmms_eval.task_documents import write
 
 __all__ = ["main", "prepare", "run_arguments"]
 

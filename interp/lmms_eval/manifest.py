@@ -10,4 +10,4 @@ from lmms_eval.models.registry_v2 import ModelManifest  # noqa: E402 # pyright: 
 
 __all__ = ["MANIFESTS"]
 
-MANIFESTS = [ModelManifest(model_id="interp", simple_class_path="interp.lmms_eval.model.InterpModel")]
+MANIFESTS = [ModelManifest(model_id="interp", simple_class_path="interp.lmms_eval.lmms_model.InterpModel")]

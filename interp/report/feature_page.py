@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 from markupsafe import Markup
 
 from interp.errors import MapError
@@ -54,23 +56,7 @@ def save_feature_page(
                 'positions="image".'
             )
     values = found.of(feature)
-    cards = []
-    for row in found.top_samples(feature, n).to_dict("records"):
-        place = int(row["place"])
-        sample, tokens, own = found.samples[place], found.tokens[place], values[place]
-        pictures = [
-            *views(sample, "image", lambda i, sample=sample: picture(sample, i)),
-            *views(
-                sample,
-                "feature",
-                lambda i, sample=sample, own=own, tokens=tokens: overlay(sample, tokens, own, i),
-            ),
-        ]
-        lines = [
-            f"active at {percent(row['share'])} of its image tokens",
-            origin_line(sample.id, str(sample.group)),
-        ]
-        cards.append(sample_card(pictures, sample.question, lines, score=number(row["value"]), columns=2))
+    cards = [_card(found, values, row) for row in found.top_samples(feature, n).to_dict("records")]
     flat = np.concatenate(values)
     words = LEAD.format(
         feature=feature, features=found.features, n=len(found),
@@ -85,3 +71,20 @@ def save_feature_page(
         lead=opening(words, organism=organism),
         body=[join(shown, nothing)],
     )
+
+
+def _card(
+    found: FeatureActivations, values: Sequence[Float[np.ndarray, " token"]], row: Mapping[str, Any]
+) -> Markup:
+    """A sample's images, with the feature's activation over them."""
+    place = int(row["place"])
+    sample, tokens, own = found.samples[place], found.tokens[place], values[place]
+    pictures = [
+        *views(sample, "image", lambda i: picture(sample, i)),
+        *views(sample, "feature", lambda i: overlay(sample, tokens, own, i)),
+    ]
+    lines = [
+        f"active at {percent(row['share'])} of its image tokens",
+        origin_line(sample.id, str(sample.group)),
+    ]
+    return sample_card(pictures, sample.question, lines, score=number(row["value"]), columns=2)

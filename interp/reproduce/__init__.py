@@ -3,9 +3,9 @@
 The command `interp reproduce`.
 """
 
+from interp.reproduce.arguments import Request
 from interp.reproduce.index_page import write_index
 from interp.reproduce.registry import DATA, FIGURES, Figure, figures_named
-from interp.reproduce.request import Request
 from interp.reproduce.scripts import scripts_folder
 from interp.reproduce.session import Session, State
 

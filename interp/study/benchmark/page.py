@@ -28,10 +28,10 @@ from interp.report.html import (
 )  # fmt: skip
 from interp.report.provenance import as_json, failure_list, meanings, opening, origin, provenance
 from interp.report.tables import count, listed, number, p_value, rows, varying
+from interp.study.benchmark.answer_rows import SIZES, cell_text
+from interp.study.benchmark.answer_scoring import about, label
 from interp.study.benchmark.figures import figures
 from interp.study.benchmark.paper_tables import PaperTable
-from interp.study.benchmark.rows import SIZES, cell_text
-from interp.study.benchmark.scoring import about, label
 from interp.study.benchmark.texts import (
     AVERAGES,
     BY,

@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from interp.errors import StudyError
+from interp.study.benchmark.answer_rows import answer_rows, rows_text
+from interp.study.benchmark.answer_scoring import gives_marks, label
 from interp.study.benchmark.averages import averages, by, strata
 from interp.study.benchmark.paper_tables import PaperTable, paper_table
-from interp.study.benchmark.rows import answer_rows, rows_text
-from interp.study.benchmark.scoring import gives_marks, label
 from interp.study.dataframes import rows_of, where
 from interp.study.fields import is_level
 from interp.study.refinement.paired_result import MANY, PairedResult, methods_table

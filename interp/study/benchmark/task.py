@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from interp.methods import Answer, Plain
 from interp.run import Outcome, ProcessCache, digest
-from interp.study.benchmark.scoring import Options, option_log_probabilities, scored
+from interp.study.benchmark.answer_scoring import Options, option_log_probabilities, scored
 from interp.study.prefix_cost import billed
 from interp.study.refinement.task import SCORES, TIMES, repeated, score_row, spent_columns
 from interp.study.table_fields import SAMPLE_FIELDS

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from interp.report.tables import count, listed
-from interp.study.benchmark.scoring import label
+from interp.study.benchmark.answer_scoring import label
 
 if TYPE_CHECKING:
     from interp.study.benchmark.result import BenchmarkResult

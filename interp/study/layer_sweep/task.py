@@ -21,7 +21,7 @@ from interp.run.columns import Columns, TableRows, joined_rows
 from interp.run.task import failure
 from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, moved_masks
 from interp.study.first_token import answer_columns
-from interp.study.layer_sweep.scoring import Scorable, columns_of, scored
+from interp.study.layer_sweep.map_scoring import Scorable, columns_of, scored
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import SamplesTask
 from interp.study.truth import MASKS, inside_of, lost_share

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from interp.data import Samples
@@ -20,12 +20,14 @@ from interp.study.head_ranking.published_heads import (
     published_checkpoint,
     published_heads,
 )
+from interp.study.head_ranking.result import HeadResult
 from interp.study.head_ranking.study import HeadRanking
 from interp.study.layer_choice import (
     check_split,
     choose_layer,
     metrics_to_choose_by,
 )
+from interp.study.layer_sweep.result import Result
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.model_spec import ModelSpec
 from interp.study.refinement.result import RefinementResult
@@ -115,24 +117,32 @@ def grounding(
             f'Give rows a "split" of "validation", or choose other data.{_namesake(model)}'
         )
     check_split([validation], "heads and a layer")
-    ranking = HeadRanking(model=model, data=validation, metric=metric, rule=rule, batch=batch)
+    shared: dict[str, Any] = {"model": model, "data": validation, "rule": rule, "batch": batch}
+    ranking = HeadRanking(metric=metric, **shared)
     ranked = ranking.run(out, workers=workers)
+    layers = LayerSweep(metrics=metrics_to_choose_by(layer_by), seed=seed, **shared)
+    found = _found(ranking, ranked, layers.run(out, workers=workers), k, layer_by)
+    own = f"{_namesake(model)} {UNPUBLISHED.get(model.id, '')}"
+    return replace(found, said=" ".join(f"{found.said}{own}".split()))
+
+
+def _found(
+    ranking: HeadRanking, ranked: HeadResult, sweep: Result, k: int | None, layer_by: str
+) -> Grounding:
+    """The best heads and the best layer of these runs, and the sentence that says so."""
+    validation = ranking.data
     n_heads = ranked.n_heads - ranked.n_unranked
     chosen = k or min(20, max(n_heads // 8, 1))
-    judged = metrics_to_choose_by(layer_by)
-    layers = LayerSweep(model=model, data=validation, metrics=judged, rule=rule, seed=seed, batch=batch)
-    sweep = layers.run(out, workers=workers)
     choice = choose_layer(sweep, layer_by)
     layer = next(iter(choice.layers.values()))
     split = f"{validation.split} " if validation.split else ""
     said = (
-        f"{validation.name}: the top {chosen} of {n_heads} heads by {metric}, and layer {layer} by "
+        f"{validation.name}: the top {chosen} of {n_heads} heads by {ranking.metric}, and layer {layer} by "
         f"{METRICS[layer_by].label}, on {len(validation)} {split}samples. {choice.caution} "
         f"{choice.warning} {ranked.none_beats_even()} {ranked.verdict(chosen)}"
-        f"{_namesake(model)} {UNPUBLISHED.get(model.id, '')}"
     )
-    said = " ".join(said.split())
-    return Grounding(ranking.top(chosen), layer, min(layer + 1, int(sweep.scores.layer.max())), n_heads, said)
+    after = min(layer + 1, int(sweep.scores.layer.max()))
+    return Grounding(ranking.top(chosen), layer, after, n_heads, " ".join(said.split()))
 
 
 def _published(found: HeadSet, k: int | None) -> Grounding:

@@ -13,7 +13,7 @@ import pytest
 
 from interp.data import Samples, bundled
 from interp.errors import DataError
-from interp.lmms_eval import documents
+from interp.lmms_eval import task_documents as documents
 from interp.lmms_eval.__main__ import main, run_arguments
 
 TASKS = sorted(path.name for path in Path(str(files("interp.lmms_eval") / "tasks")).glob("*.yaml"))

@@ -18,7 +18,7 @@ import pytest
 from interp.data import bundled
 from interp.errors import StudyError
 from interp.inputs.prompt import Prompt
-from interp.lmms_eval.documents import to_text, to_visual, write
+from interp.lmms_eval.task_documents import to_text, to_visual, write
 from interp.methods import VGRefine
 from interp.tracing import load
 
@@ -36,11 +36,11 @@ class Base:
 @pytest.fixture(scope="module")
 def model_class() -> Iterator[Any]:
     """The class, on a stand-in for lmms-eval."""
-    names = ("lmms_eval", "lmms_eval.api", "lmms_eval.api.model", "interp.lmms_eval.model")
+    names = ("lmms_eval", "lmms_eval.api", "lmms_eval.api.model", "interp.lmms_eval.lmms_model")
     before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     sys.modules |= {name: ModuleType(name) for name in names[:3]}
     sys.modules["lmms_eval.api.model"].__dict__["lmms"] = Base
-    yield importlib.import_module("interp.lmms_eval.model").InterpModel
+    yield importlib.import_module("interp.lmms_eval.lmms_model").InterpModel
     for name in names:
         sys.modules.pop(name, None)
     sys.modules.update(before)
