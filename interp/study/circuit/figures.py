@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from interp.report.figures import Figures, panels, reference_line
+from interp.report.figures import Figures, interval_arms, panels, reference_line
 from interp.report.theme import GREY, SERIES, clear, laid_out
-from interp.study.dataframes import rows_of, where
+from interp.study.dataframes import records, rows_of, where
 
 if TYPE_CHECKING:
     from interp.study.circuit.result import CircuitResult
@@ -89,19 +89,17 @@ def _faithfulness(result: CircuitResult, shares: pd.DataFrame) -> go.Figure:
     figure = panels([" · ".join(cell.key) for cell in cells], columns=len(cells), shared_yaxes=True)
     for column, cell in enumerate(cells, start=1):
         own: Any = rows_of(shares, cell.labels).sort_values("n_edges")
-        error = {
-            "type": "data",
-            "symmetric": False,
-            "array": own.high - own["mean"],
-            "arrayminus": own["mean"] - own.low,
-        }
+        hover = [f"{row['n']} samples in {row['n_groups']} groups" for row in records(own)]
         dots = go.Scatter(
-            x=own.n_edges, y=own["mean"], error_y=error, mode="lines+markers", line={"color": SERIES[0]},
-            showlegend=False, hovertemplate="%{x} edges: %{y:.3f}<extra></extra>",
+            x=own.n_edges, y=own["mean"], error_y=interval_arms(own), mode="lines+markers", line={"color": SERIES[0]},
+            text=hover, showlegend=False, hovertemplate="%{x} edges: %{y:.3f}, %{text}<extra></extra>",
         )  # fmt: skip
         figure.add_trace(dots, row=1, col=column)
         reference_line(figure, y=1, row=1, col=column)
         reference_line(figure, y=0, row=1, col=column)
-    figure.update_xaxes(title_text="edges kept", type="log")
+    sizes = sorted({int(size) for size in shares.n_edges})
+    figure.update_xaxes(
+        title_text="edges kept", type="log", tickvals=sizes, ticktext=[str(size) for size in sizes]
+    )
     figure.update_yaxes(title_text="share of the difference kept", col=1)
     return laid_out(figure, 380, columns=len(cells))

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from interp.report.html import card, definitions, figure_cards, heading, paragraph, save_page, section, table
+from interp.report.html import (
+    card,
+    definitions,
+    figure_card,
+    figure_cards,
+    grid,
+    heading,
+    paragraph,
+    save_page,
+    section,
+    table,
+)
 from interp.report.provenance import as_json, opening, origin, provenance
 from interp.report.tables import estimate, listed, number, rows, times
 from interp.study.dataframes import rows_of
@@ -52,7 +63,11 @@ def write_page(result: HeadTable, path: str | Path) -> Path:
     shown = figures(result)
     maps = [name for name in shown if name != "roles"]
     body = [
-        section("Layers × heads", figure_cards(maps), card(definitions(TERMS))),
+        section(
+            "Layers × heads",
+            grid(map(figure_card, maps, _names(result)), "stacked"),
+            card(definitions(TERMS)),
+        ),
         section("Look and effect", figure_cards(name for name in shown if name == "roles")),
         section("Heads by measure", *_tables(result), intro=TABLE),
         section("Failures", paragraph(_failures(result), kind="wide")),
@@ -63,6 +78,12 @@ def write_page(result: HeadTable, path: str | Path) -> Path:
     words = LEAD.format(models=models, data=data, n=result.n_samples)
     lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
     return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+
+
+def _names(result: HeadTable) -> list[str]:
+    """What each run is called above its maps; nothing where there is one."""
+    names = [" · ".join(cell.key) for cell in result.cells if cell.measured]
+    return names if len(names) > 1 else [""]
 
 
 def _tables(result: HeadTable) -> Iterator[Markup]:
