@@ -96,7 +96,7 @@ class Exploration:
     @property
     def layers(self) -> list[int]:
         """The layers whose rows are read: those with a softmax over the image."""
-        return layers_of(self.mllm, "all", "the explorer")
+        return layers_of(self.mllm, "cross" if self.mllm.maps == "cross" else "all", "the explorer")
 
     def read(self, sample: Sample, change: Change | None = None) -> Reading:
         """The reading of a sample, under a change of its attention where there is one.
@@ -144,7 +144,7 @@ class Exploration:
     def _read(self, sample: Sample, change: Change | None) -> Reading:
         batch = self.mllm.encode([sample], prompt=self.prompt)
         edits = self._edits(batch, change)
-        reads = [Rows(Site(queries="last", keys="image"))]
+        reads = [Rows(Site(layers=self.layers, queries="last", keys="image"))]
         trace = self.mllm.trace(batch, reads=reads, edits=edits, generate=self.generate)
         tokens, rows = trace.tokens[0], trace[0].rows.isel(query=0, drop=True)
         if self.mllm.maps == "composed":

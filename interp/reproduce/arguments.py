@@ -97,6 +97,7 @@ class Request:
         if data:
             found += self._data(figure, data)
         found += ["--paper"] if figure.paper_mode and self.paper else []
+        found += ["--tokens", "1"] if figure.one_token and self.paper else []
         if figure.chooses and self.paper and "coco" in self.folders and not self._published(models):
             found += ["--choose-on", str(self.folders["coco"])]
         found += (

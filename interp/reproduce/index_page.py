@@ -71,7 +71,10 @@ def _asked(request: Request) -> str:
     way = "as the paper does" if request.paper else "by this toolkit's own conventions"
     few = f" At most {count(request.n, 'sample')} of each data set." if request.n else ""
     few = " As many samples as each script draws by itself." if request.n is None else few
-    return f"Models: {', '.join(request.models)}. Data: {data}. Layers, boxes and metrics {way}.{few}"
+    models = ", ".join(request.models)
+    return (
+        f"Models: {models}. Data: {data}. Layers, boxes, metrics and the length of closed answers {way}.{few}"
+    )
 
 
 def _line(session: Session, figure: Figure, state: State) -> list[Any]:

@@ -77,6 +77,7 @@ class Figure:
         paper_mode: Whether the script takes `--paper`.
         chooses: Whether it chooses heads or a layer for VGRefine, and so takes `--choose-on` and `--published-heads`.
         one_set: Whether the script takes one data set.
+        one_token: Whether the official code generates a single token for it.
         n: The script's options for the number of samples: of a data set, and to choose on.
         shows_all: Whether every sample that it runs is a picture on the page, so that it never runs all there are.
         published: Which of the paper's tables stand beside it on the index.
@@ -95,6 +96,7 @@ class Figure:
     paper_mode: bool = False
     chooses: bool = False
     one_set: bool = False
+    one_token: bool = False
     n: tuple[str, ...] = ("n",)
     shows_all: bool = False
     published: tuple[str, ...] = ()
@@ -142,9 +144,13 @@ FIGURES: tuple[Figure, ...] = (
     ),
     _table(
         "table1", "Table 1", "closed questions of four medical VQA sets", "table1_vqa", MEDICAL_VQA, published=("1",),
+        one_token=True,
     ),
-    _table("table2", "Table 2", "MMMU Health & Medicine", "table2_mmmu", ("mmmu",), published=("2",)),
-    _table("table3", "Table 3", "OmniMedVQA by modality", "table3_omnimedvqa", ("omnimedvqa",), published=("3",)),
+    _table("table2", "Table 2", "MMMU Health & Medicine", "table2_mmmu", ("mmmu",), published=("2",), one_token=True),
+    _table(
+        "table3", "Table 3", "OmniMedVQA by modality", "table3_omnimedvqa", ("omnimedvqa",), published=("3",),
+        one_token=True,
+    ),
     Figure(
         "table4", "Table 4", "VGRefine's k heads and percentile p: both sweeps, and the whole grid", "table4_ablation",
         "table4_sweeps.html", data=("vgmed",), published=("4k", "4p"), **_CHOICE,
@@ -157,7 +163,7 @@ FIGURES: tuple[Figure, ...] = (
     ),
     _table(
         "tableF4", "Table F.4", "VGRefine beside PAI, AdaptVis, ViCrop", "tableF4_benchmarks", MEDICAL_VQA,
-        published=("F.4",),
+        published=("F.4",), one_token=True,
     ),
     Figure(
         "methods", "Table F.4, on grounded samples", "every method, with paired tests and costs", "tableF4_methods",
@@ -165,7 +171,7 @@ FIGURES: tuple[Figure, ...] = (
     ),
     _table(
         "tableG5", "Table G.5", "34B models", "tableG5_larger", (*MEDICAL_VQA, "mmmu", "omnimedvqa"),
-        published=("G.5",),
+        published=("G.5",), one_token=True,
         note="The 34B model's heads are not published, and the numbers of its masked layers are lost in our copy: call "
         "the script itself with --layers.",
     ),

@@ -91,7 +91,7 @@ class Session:
         started = time.monotonic()
         code = self._call(figure)
         seconds = round(time.monotonic() - started, 1)
-        command = " ".join([f"python {self.script(figure).name}", *self.request.arguments(figure)])
+        command = " ".join([f"python studies/{self.script(figure).name}", *self.request.arguments(figure)])
         whole = code == 0 and self.page(figure).is_file()
         reason = "" if whole else self._why(figure, code)
         state = State("done" if whole else "failed", reason, seconds, command, self.key(figure))

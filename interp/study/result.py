@@ -92,7 +92,8 @@ def _named_runs(results: Sequence[GridResult], runs: Sequence[str] | None) -> li
     """The label "run" of each result; none where the runs have no names."""
     if runs is None:
         return [{} for _ in results]
-    if isinstance(runs, str) or len(runs) != len(results) or len({*runs}) < len(runs):
+    listed = isinstance(runs, list | tuple) and all(isinstance(name, str) for name in runs)
+    if not listed or len(runs) != len(results) or len({*runs}) < len(runs):
         raise StudyError(
             f"runs holds one name per result, each once; got {runs!r} for {len(results)} results."
         )

@@ -309,7 +309,7 @@ def _check_tower(tower: Any, groups: Sequence[Sequence[Selector]]) -> None:
     Raises:
         SiteError: As said.
     """
-    if tower != "vision":
+    if not isinstance(tower, str) or tower != "vision":
         raise SiteError(f'tower is "vision", or None for the language model; got {tower!r:.200}.')
     for name, group in zip(("queries", "keys"), groups, strict=True):
         for one in group:

@@ -538,6 +538,8 @@ def result(kind: int) -> Any:
     if STUDIES[kind] is study.IndicatorComparison:
         held["indicators"] = {"random": indicators.RandomMap(), "centre": indicators.CentrePrior()}
         held["n_checked"] = 1
+    if STUDIES[kind] is study.ReasoningSweep:
+        held["max_new_tokens"] = 8  # the organism has no room for 1,024
     return STUDIES[kind](**held).run(folder(), progress=False, mllm=organism())
 
 

@@ -121,7 +121,8 @@ def test_models_and_data_go_to_the_scripts_that_take_them(tmp_path: Path) -> Non
     assert given["figJ2"].endswith(f"--paper --choose-on {folders['coco']} --device cuda")
     rad = f"vqa_rad,closed=answer_type:{folders['vqa_rad']}"
     assert (
-        f"--model a/model --data {rad} --split all --paper --choose-on {folders['coco']}" in given["table1"]
+        f"--model a/model --data {rad} --split all --paper --tokens 1 --choose-on {folders['coco']}"
+        in given["table1"]
     )
     assert f"--data vqa_rad,questions=open:{folders['vqa_rad']} --split test" in given["tableE3"]
     assert "--data" not in given["table2"]

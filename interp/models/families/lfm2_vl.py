@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from interp.errors import ModelError
+from interp.errors import ModelError, SampleError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.models.base import Family
@@ -58,6 +58,7 @@ class Lfm2Vl(Family):
 
         Raises:
             ModelError: Processor and model differ, or the patches of the inputs do not follow from the settings.
+            SampleError: An image of more patches than the processor hands on.
         """
         if not sizes:
             return concatenate([])
@@ -67,6 +68,7 @@ class Lfm2Vl(Family):
         factor = int(config.downsample_factor)
         shapes = [(rows * factor, cols * factor) for one in views for _, (rows, cols), _ in one]
         agree("grids of patches (rows, columns)", shapes, found, processor.image_processor)
+        _check_room(shapes, inputs)
         parts = []
         for size, one in zip(sizes, views, strict=True):
             parts.append(one_image([lay(size, grid, window, view=name) for window, grid, name in one]))
@@ -90,6 +92,18 @@ class Lfm2Vl(Family):
         head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
         user = f"<|im_start|>user\n{'<image>' * n_images}{text}<|im_end|>\n"
         return f"<|startoftext|>{head}{user}<|im_start|>assistant\n"
+
+
+def _check_room(shapes: Sequence[Grid], inputs: Mapping[str, Any]) -> None:
+    """Raise an error for an image of more patches than the processor hands on: a very long, thin one."""
+    masks = inputs.get("pixel_attention_mask")
+    held = [] if masks is None else masks.sum(-1).tolist()
+    for (rows, cols), n in zip(shapes, held, strict=False):
+        if rows * cols != n:
+            raise SampleError(
+                f"lfm2_vl's processor makes {rows}×{cols} patches of an image and hands on {int(n)} of them: the image "
+                "is too long and thin for it. Crop or pad it."
+            )
 
 
 def _cell(processor: Any, config: Any) -> int:

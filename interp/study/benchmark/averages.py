@@ -109,7 +109,7 @@ def _average(
     strata, groups = own.stratum.tolist(), own.group.to_numpy(object)
     before, after = own.before.to_numpy(float), own.after.to_numpy(float)
     gaps = after - before
-    sizes = weights is not None and dict(weights) == own.stratum.value_counts().to_dict()
+    sizes = isinstance(weights, Mapping) and dict(weights) == own.stratum.value_counts().to_dict()
     if sizes:
         interval = bootstrap(gaps, groups, level=level, seed=seed)
     else:

@@ -26,7 +26,7 @@ from interp.inputs.tokens import TokenMap
 from interp.run import ProcessCache
 from interp.study.fields import Indicator
 from interp.study.first_look.shown_map import AUTO, Layer, ShownMap, shown_map
-from interp.study.first_look.trust import Trust, answer_check, full_checks, quick_checks
+from interp.study.first_look.trust import Trust, answer_check, full_checks, quick_checks, words_check
 from interp.study.model_spec import is_organism, model_label
 from interp.study.task import suitable_threads
 from interp.tracing import Mllm, Prefixes
@@ -209,7 +209,8 @@ class _Making:
         name, first = next(iter(shown.items()))
         inside = covered(self.sample, first.tokens)
         others = [one for label, one in shown.items() if label != name]
-        checks = [answer_check(probability, n_tokens)]
+        tokenizer = getattr(self.mllm.processor, "tokenizer", self.mllm.processor)
+        checks = [*words_check(tokenizer, self.sample.question), answer_check(probability, n_tokens)]
         checks += quick_checks(self.mllm, self.sample, first, others, prompt=self.prompt, inside=inside)
         if checked is not None:
 

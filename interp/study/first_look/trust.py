@@ -24,7 +24,7 @@ from interp.study.indicator_comparison.checks import ALL, fixed_targets, shuffle
 from interp.study.indicator_comparison.removal_curves import measured, run_removal, scaled
 from interp.tracing.derived.outlying_norms import sinks
 
-__all__ = ["Trust", "TrustCheck", "answer_check", "at_border", "full_checks", "quick_checks"]
+__all__ = ["Trust", "TrustCheck", "answer_check", "at_border", "full_checks", "quick_checks", "words_check"]
 
 EXCESS, LOW_RHO, HIGH_RHO = 0.25, 0.3, 0.5
 """Where a caution begins: a share of the weight beyond a uniform map's; a rank correlation with another indicator that
@@ -141,6 +141,9 @@ def quick_checks(
     return found if inside is None else [*found, _of_boxes(shown, inside)]
 
 
+WORDS = (
+    """A model answers a question that it cannot read too, and the map then belongs to another question."""
+)
 ANSWER = """A map explains the answer. Where the model hardly prefers its own words, as with random weights or a
 question of a kind it does not know, there is little to explain."""
 SINKS = """Some image tokens have hidden states of outlying size and draw attention whatever is asked. Weight on them
@@ -175,6 +178,27 @@ def answer_check(probability: float, n_tokens: int) -> TrustCheck:
     mean = "" if n_tokens == 1 else ", the geometric mean of its tokens"
     finding = f"The answer has {count(n_tokens, 'token')}, of probability {number(each, 3)}{mean}."
     return TrustCheck(name, each, float("nan"), flag, finding, ANSWER)
+
+
+def words_check(tokenizer: Any, question: str) -> list[TrustCheck]:
+    """A caution where the model's vocabulary lacks words of the question; nothing where it has all of them.
+
+    Args:
+        tokenizer: The model's. One that has no unknown token reads every word.
+        question: The question.
+    """
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    special = {tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id}
+    if unknown is None or unknown in special:
+        return []
+    words = [word.strip("?!.,;:()\"'") for word in question.split()]
+    lacking = [word for word in words if unknown in tokenizer.encode(word, add_special_tokens=False)]
+    if not lacking:
+        return []
+    named = ", ".join(f"“{word}”" for word in lacking)
+    finding = f"The model's vocabulary lacks {named}: it read an unknown token instead."
+    share = len(lacking) / len(words)
+    return [TrustCheck("the question's words", share, 0.0, "caution", finding, WORDS)]
 
 
 def at_border(tokens: TokenMap) -> Bool[np.ndarray, " token"]:

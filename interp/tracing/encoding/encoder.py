@@ -237,10 +237,11 @@ class Encoder:
 
     def _process(self, text: str, sample: Sample) -> dict[str, Any]:
         """What the processor makes of one sample."""
-        if getattr(self.processor, "patch_size", 0) is None:
+        if not getattr(self.processor, "patch_size", 1):
+            patch = getattr(self.config.vision_config, "patch_size", "a property of the model")
             raise ModelError(
-                f"{type(self.processor).__name__}.patch_size is not set, so image tokens cannot be counted. "
-                f"Set processor.patch_size (the vision tower's is {self.config.vision_config.patch_size}) "
+                f"{type(self.processor).__name__}.patch_size is {self.processor.patch_size}, so image tokens cannot be "
+                f"counted. Set processor.patch_size (the vision tower's is {patch}) "
                 "and processor.num_additional_image_tokens, and pass processor=."
             )
         fast = getattr(self.processor.tokenizer, "is_fast", False)
@@ -253,7 +254,7 @@ class Encoder:
                 return_text_replacement_offsets=True,
                 text_kwargs={"return_offsets_mapping": fast, **self._tokenizer_options(text)},
             )
-        except ValueError as error:
+        except (ValueError, ZeroDivisionError) as error:
             if "token count" not in str(error):
                 raise SampleError(
                     f"the processor refuses sample {sample.id} ({error}). Its images are "

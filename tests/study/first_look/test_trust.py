@@ -19,6 +19,7 @@ from interp.study.first_look.trust import (
     at_border,
     full_checks,
     quick_checks,
+    words_check,
 )
 
 
@@ -156,3 +157,11 @@ def test_deletion_tells_the_cause_from_its_opposite(organism: interp.Mllm) -> No
     assert cause.flag == "no caution"
     assert opposite.flag == "caution"
     assert cause.value < cause.reference < opposite.value
+
+
+def test_words_that_the_vocabulary_lacks_are_a_caution():
+    tokenizer = interp.load("organism").processor.tokenizer
+    assert words_check(tokenizer, "What color is the diamond?") == []
+    (found,) = words_check(tokenizer, "What colour is the zebra?")
+    assert found.flag == "caution"
+    assert "lacks “colour”, “zebra”: it read an unknown token" in found.finding

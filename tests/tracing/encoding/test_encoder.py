@@ -270,7 +270,7 @@ def test_a_processor_that_cannot_count_is_explained():
     processor = tiny.processor()
     processor.patch_size = None
     mllm = wrap(tiny.llava(), processor)
-    with pytest.raises(ModelError, match=r"LlavaProcessor.patch_size is not set.*the vision tower's is 14"):
+    with pytest.raises(ModelError, match=r"LlavaProcessor.patch_size is None.*the vision tower's is 14"):
         mllm.encode(tiny.sample())
 
 

@@ -109,8 +109,10 @@ def test_a_prefix_holds_the_video(mllm, executor):
         assert after.answers == whole.answers
         for mine, reference in zip(after, whole, strict=True):
             assert_allclose(mine.rows, reference.rows, atol=3e-6)
-        # padding between prefix and rest would wear the states of DeltaNet layers off: whole prompts run there
-        assert (after.cost.tokens < whole.cost.tokens) == (not mllm.linear_heads)
+        # padding between prefix and rest would wear the states of DeltaNet layers off: whole prompts run there, but for
+        # the generic prompt, which is equally long for all samples
+        served = not mllm.linear_heads or prompt == interp.GENERIC_PROMPT
+        assert (after.cost.tokens < whole.cost.tokens) == served
 
 
 @pytest.mark.by_default(mllm=["qwen3_vl"])
