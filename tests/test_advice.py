@@ -434,6 +434,7 @@ FOREIGN = {
     "vision_feature_layer",
     "one",
     "slake",
+    "weights_only",
 }
 FOREIGN |= {"vision_feature_select_strategy", "conv_bias", "downsample_factor", "use_bidirectional_attention"}
 """Arguments of transformers and names of the examples."""
@@ -447,6 +448,15 @@ def test_arguments_that_messages_name_are_there() -> None:
 def test_functions_that_messages_name_are_there() -> None:
     elsewhere = {"GELU", "Path", "asarray", "def", "filled", "fsdecode", "glob", "image", "matches"}
     elsewhere |= {"resize", "save_pretrained", "sel", "to_numpy"}
+    elsewhere |= {
+        "MLP",
+        "attention",
+        "contiguous",
+        "fold_activation_norm_scaling_factor",
+        "items",
+        "load",
+        "save_file",
+    }
     known = _known(r"(?:def|class) (\w+)") | set(vars(builtins)) | elsewhere
     assert missing(r"\b([A-Za-z_]\w+)\((?!s\))", known.__contains__) == []
 

@@ -102,7 +102,7 @@ def grid_lines(footprints: Float[np.ndarray, "token 4"], size: tuple[int, int], 
 def data_uri(image: Image.Image, kind: str = "webp") -> str:
     """The image inside a URI, "webp" or "jpeg", or losslessly as "png"; the pixels alone, without any metadata."""
     options: dict[str, Any] = {
-        "webp": {"quality": 80, "method": 4},
+        "webp": {"quality": 75, "method": 4},
         "jpeg": {"quality": 88},
         "png": {"compress_level": 6},
     }[kind]

@@ -15,11 +15,21 @@ from interp import indicators
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.prompt import GENERIC_PROMPT, Target, diff
-from interp.tracing import Mllm, wrap
+from interp.tracing import Features, Mllm, wrap
 from interp.tracing.passes import out_of_memory
 from tests.batch_sizes import WHOLE, samples
 
+
+def features() -> Features:
+    """Features of random weights of a stream of the tiny models' width."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = {"encoder": (64, 6), "encoder_bias": (6,), "decoder": (6, 64), "decoder_bias": (64,)}
+    weights = {name: torch.randn(size, generator=draw) for name, size in sizes.items()}
+    return Features(**weights, layer=1)
+
+
 CHEAP: dict[str, Any] = {
+    "feature map": indicators.FeatureMap(features(), 2),
     "attention": indicators.Attention(per_head=True),
     "relative attention": indicators.Attention(relative_to=GENERIC_PROMPT),
     "attention of a label": indicators.Attention(queries="label"),
