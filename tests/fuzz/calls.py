@@ -17,6 +17,7 @@ import torch
 import interp
 from interp import conformance, data, data_build, indicators, methods, metrics, models, stats, study
 from interp.conformance.tiny import tiny
+from interp.conformance.tiny.thinking import tiny_thinking
 from interp.inputs.sample import Sample
 from interp.metrics import scorers
 from interp.tracing import Cost
@@ -300,18 +301,10 @@ def _statistics() -> list[Call]:
 
 
 INDICATORS = (
-    *("ActivationPatching", "Attention", "AttentionGradient", "AttributionPatching", "CentrePrior"),
-    *(
-        "EmbeddingReplacement",
-        "FeatureMap",
-        "InputGradient",
-        "IntegratedGradients",
-        "Occlusion",
-        "RandomMap",
-        "RandomMasks",
-    ),
-    *("Rollout", "SmoothGrad", "TokenKnockout", "ValueWeightedAttention", "VisionAttention"),
-)
+    "ActivationPatching", "Attention", "AttentionGradient", "AttributionPatching", "CentrePrior", "EmbeddingReplacement",
+    "FeatureMap", "InputGradient", "IntegratedGradients", "Occlusion", "RandomMap", "RandomMasks", "Rollout",
+    "SmoothGrad", "TokenKnockout", "ValueWeightedAttention", "VisionAttention",
+)  # fmt: skip
 REMOVALS = ("HideTokens", "PaintPixels", "ReplaceEmbeddings")
 
 
@@ -539,7 +532,7 @@ def result(kind: int) -> Any:
         held["indicators"] = {"random": indicators.RandomMap(), "centre": indicators.CentrePrior()}
         held["n_checked"] = 1
     if STUDIES[kind] is study.ReasoningSweep:
-        held["max_new_tokens"] = 8  # the organism has no room for 1,024
+        return _reasoned()
     return STUDIES[kind](**held).run(folder(), progress=False, mllm=organism())
 
 
@@ -557,6 +550,17 @@ ELSE = (
     "flips",
     "rows",
 )
+
+
+def _reasoned() -> Any:
+    """A `ReasoningSweep`'s result of a tiny model that may think; the organism does not."""
+    thought = {"reasoning": "there is a circle . is it red ?"}
+    samples_ = data.Samples(
+        [one.replace(meta={**one.meta, **thought}) for one in data.bundled("natural", n=2)]
+    )
+    fields = {"thoughts": "given", "prompt": interp.Prompt(thinking=True), "answer_tokens": 2}
+    mllm = interp.wrap(*tiny_thinking())
+    return study.ReasoningSweep(data=samples_, **fields).run(folder(), progress=False, mllm=mllm)
 
 
 def result_calls(kind: int) -> list[Call]:
