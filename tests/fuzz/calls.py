@@ -274,6 +274,7 @@ def _statistics() -> list[Call]:
     two = given(a=VALUES, b=VALUES[::-1], groups=GROUPS)
     apart = given(a=VALUES, b=VALUES[::-1], groups_a=GROUPS, groups_b=GROUPS[::-1])
     mean = given(statistic=np.mean, columns=[VALUES], groups=GROUPS, n=20)
+    crossed = given(values=VALUES, groups_a=GROUPS, groups_b=GROUPS[::-1])
     return [
         Call("bootstrap", stats.bootstrap, given(values=VALUES, groups=GROUPS)),
         Call(
@@ -284,7 +285,7 @@ def _statistics() -> list[Call]:
         Call("bootstrap_statistic", stats.bootstrap_statistic, mean, called_back("statistic")),
         Call("paired", stats.paired, two),
         Call("unpaired", stats.unpaired, apart),
-        Call("two_way", stats.two_way, given(values=VALUES, groups_a=GROUPS, groups_b=GROUPS[::-1])),
+        Call("two_way", stats.two_way, crossed),
         Call("paired_test", stats.paired_test, two),
         Call("unpaired_test", stats.unpaired_test, apart),
         Call("flips", stats.flips, given(before=[0, 1], after=[1, 1])),
@@ -292,17 +293,15 @@ def _statistics() -> list[Call]:
         Call("holm", stats.holm, given(p_values=[0.1, 0.2])),
         Call("per_group", stats.per_group, given(values=VALUES, groups=GROUPS)),
         Call("population_note", stats.population_note, given(n_groups=3)),
-        Call(
-            "two_way_share", stats.two_way_share, given(values=VALUES, groups_a=GROUPS, groups_b=GROUPS[::-1])
-        ),
+        Call("two_way_share", stats.two_way_share, crossed),
         Call("krippendorff_alpha", stats.krippendorff_alpha, given(ratings=[[1, 2, 3], [1, 2, 2]])),
         Call("weighted_kappa", stats.weighted_kappa, given(a=[1, 2, 3], b=[1, 2, 2], values=[1, 2, 3])),
     ]
 
 
 INDICATORS = (
-    "ActivationPatching", "Attention", "AttentionGradient", "AttributionPatching", "CentrePrior", "EmbeddingReplacement",
-    "FeatureMap", "InputGradient", "IntegratedGradients", "Occlusion", "RandomMap", "RandomMasks", "Rollout",
+    "ActivationPatching", "Attention", "AttentionGradient", "AttributionPatching", "CentrePrior", "FeatureMap",
+    "EmbeddingReplacement", "InputGradient", "IntegratedGradients", "Occlusion", "RandomMap", "RandomMasks", "Rollout",
     "SmoothGrad", "TokenKnockout", "ValueWeightedAttention", "VisionAttention",
 )  # fmt: skip
 REMOVALS = ("HideTokens", "PaintPixels", "ReplaceEmbeddings")
