@@ -553,13 +553,10 @@ ELSE = (
 
 def _reasoned() -> Any:
     """A `ReasoningSweep`'s result of a tiny model that may think; the organism does not."""
-    thought = {"reasoning": "there is a circle . is it red ?"}
-    samples_ = data.Samples(
-        [one.replace(meta={**one.meta, **thought}) for one in data.bundled("natural", n=2)]
-    )
+    thoughts = [one.replace(meta={"reasoning": "is it red ?"}) for one in data.bundled("natural", n=2)]
     fields = {"thoughts": "given", "prompt": interp.Prompt(thinking=True), "answer_tokens": 2}
-    mllm = interp.wrap(*tiny_thinking())
-    return study.ReasoningSweep(data=samples_, **fields).run(folder(), progress=False, mllm=mllm)
+    sweep = study.ReasoningSweep(data=data.Samples(thoughts), **fields)
+    return sweep.run(folder(), progress=False, mllm=interp.wrap(*tiny_thinking()))
 
 
 def result_calls(kind: int) -> list[Call]:
