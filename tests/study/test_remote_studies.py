@@ -87,7 +87,8 @@ def test_every_study_there_equals_here(kind: str, server: Serving, data: Samples
         STUDIES[kind](data=data, model=model).run(tmp_path / name, progress=False)
         for name, model in (("there", ModelSpec(folder, remote=True)), ("here", ModelSpec(folder)))
     )
-    assert not len(there.failures)
+    assert len(there.failures) == len(here.failures)  # a comparison says where a curve is undefined
+    assert len(there.failures) < len(there.scores)
     mine, theirs = (one.scores for one in (there, here))
     percent = mine["measure"].eq("relative") if "measure" in mine else np.zeros(len(mine), bool)
     for column in mine.select_dtypes("number"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,12 +90,28 @@ def slake(
     dropped: Counter[str] = Counter()
     wanted = Wanted(questions, splits, dropped)
     samples: list[Sample] = []
-    for one in splits:
+    for one, path in _files(folder, splits).items():
         reading = _Reading(folder / "imgs", one, regions, label_names(masks), box_format, least, wanted, {})
-        path = _file(folder, one)
         rows = (row for row in json_rows(path, read_json(path, list)) if _spoken(row, language))
         samples += collect(rows, reading.samples, bad_rows)
     return Samples(samples, f"SLAKE {split}" if name is None else name, dropped)
+
+
+def _files(folder: Path, splits: Sequence[str]) -> dict[str, Path]:
+    """The file of each split.
+
+    Raises:
+        DataError: Some of several are there and others are not.
+    """
+    found = {split: _file(folder, split) for split in splits}
+    there = [split for split, path in found.items() if unreadable(path) is None]
+    if there and len(there) < len(found):
+        lacking = ", ".join(path.name for split, path in found.items() if split not in there)
+        raise DataError(
+            f"every split of SLAKE needs {', '.join(FILES[split][0] for split in splits)}; {folder} lacks {lacking}. "
+            f"Take one that is there, split={there[0]!r}, or fetch the rest."
+        )
+    return found
 
 
 def _file(folder: Path, split: str) -> Path:

@@ -9,12 +9,12 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from interp.report.tables import number
+from interp.report.tables import count, number
 from interp.study.benchmark.averages import mean_of_strata, pooled
 from interp.study.refinement.paired_result import PairedResult
 from interp.study.result import printed
 
-__all__ = ["AS_IT_IS", "MODEL", "SIZES", "answer_rows", "cell_text", "mean_rows", "rows_text"]
+__all__ = ["AS_IT_IS", "MODEL", "SIZES", "answer_rows", "cell_text", "left_out", "mean_rows", "rows_text"]
 
 MODEL = "model"
 AVERAGES = ("micro", "macro")
@@ -82,3 +82,13 @@ def mean_rows(result: PairedResult, over: str = "data") -> pd.DataFrame:
     mean = sum(tables[1:], tables[0]) / len(tables)
     mean.loc[SIZES] = tables[0].loc[SIZES]
     return mean.reset_index()
+
+
+def left_out(failures: pd.DataFrame) -> str:
+    """How many questions could not be answered, each once whatever the number of runs; empty where all were."""
+    if failures.empty:
+        return ""
+    questions = failures.drop_duplicates(["data", "sample"])
+    runs = f" in {count(len(failures), 'run')}" if len(failures) > len(questions) else ""
+    are = "is" if len(questions) == 1 else "are"
+    return f"{count(len(questions), 'question')} could not be answered{runs} and {are} left out."

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from interp.errors import StudyError
-from interp.study.benchmark.answer_rows import answer_rows, rows_text
+from interp.study.benchmark.answer_rows import answer_rows, left_out, rows_text
 from interp.study.benchmark.answer_scoring import gives_marks, label
 from interp.study.benchmark.averages import averages, by, strata
 from interp.study.benchmark.paper_tables import PaperTable, paper_table
@@ -177,7 +177,8 @@ class BenchmarkResult(PairedResult):
         if any(cell.study.changes for cell in self.cells):
             summary = self.summary()
             parts.append(methods_table(summary, few, self.axes, self.varied, measure=self.main, name=name))
-        return "\n".join([*parts, *(counted(self) if len(self.cells) <= MANY else [])])
+        said = [f"{words} See .failures."] if (words := left_out(self.failures)) else []
+        return "\n".join([*parts, *(counted(self) if len(self.cells) <= MANY else []), *said])
 
     def report(
         self, path: str | os.PathLike[str] | None = None, *, beside: Sequence[str | PaperTable] = ()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from interp.report.tables import count, listed
+from interp.study.benchmark.answer_rows import left_out
 from interp.study.benchmark.answer_scoring import label
 
 if TYPE_CHECKING:
@@ -70,6 +71,5 @@ def methods_text(result: BenchmarkResult) -> str:
             "percentile bootstrap over groups (2,000 resamplings), p values from sign flips of whole groups and from "
             "McNemar's exact test, with Holm's adjustment over the cells of a table."
         )
-    parts.append(f"{len(result.failures)} questions could not be answered and are left out." if len(result.failures)
-                 else "No question was left out.")  # fmt: skip
+    parts.append(left_out(result.failures) or "No question was left out.")
     return " ".join(parts)

@@ -77,7 +77,7 @@ def localisation_figure(result: IndicatorResult, metric: str | None = None) -> g
         chance = METRICS[chosen].chance_value
         if chance is not None:
             reference_line(figure, x=chance, row=1, col=column)
-    figure.update_xaxes(title_text=metric_axis(chosen, ", "), matches="x")
+    figure.update_xaxes(title_text=metric_axis(chosen), matches="x")
     layout: Any = figure.layout
     layout.xaxis.matches = None  # the first one leads; an axis that matches itself is an error
     height = 150 + 27 * len(result.indicators)
@@ -100,7 +100,7 @@ def sanity_figure(result: IndicatorResult) -> go.Figure:
             trace = _points(result, rows, name, place, legend=column == 1, colour=paint)
             figure.add_trace(trace, row=1, col=column)
         reference_line(figure, x=0.0, row=1, col=column)
-    title = "rank correlation with the unchanged map, nearer 0 depends more on the change"
+    title = "rank correlation with the unchanged map,<br>nearer 0 depends more on the change"
     figure.update_xaxes(
         title_text=title if len(cells) == 1 else "rank correlation with the unchanged map", matches="x"
     )
@@ -128,7 +128,7 @@ def pareto_figure(result: IndicatorResult, metric: str | None = None) -> go.Figu
             for trace in _front(result, table, better(chosen) == "higher", legend=place == 0):
                 figure.add_trace(trace, **at)
     ticks: dict[str, Any] = {"type": "log", "tickvals": TICKS, "ticktext": [f"{tick:g}" for tick in TICKS]}
-    figure.update_xaxes(title_text="seconds, in plain forwards (lower is better ←)", **ticks)
+    figure.update_xaxes(title_text="seconds, in plain forwards<br>(lower is better ←)", **ticks)
     figure.update_yaxes(title_text=metric_axis(chosen), col=1)
     return laid_out(figure, 180 + 380 * n_rows, columns=n_columns, margin={"b": 140})
 
@@ -213,7 +213,7 @@ def curves_figure(result: IndicatorResult, cell: IndicatorCell) -> go.Figure:
     )
     for row, words in enumerate(labels, start=1):
         figure.update_yaxes(title_text=words, row=row, col=1)
-    figure.update_xaxes(title_text="tokens removed (above) or kept (below), %", row=2)
+    figure.update_xaxes(title_text="tokens removed (above)<br>or kept (below), %", row=2)
     return laid_out(figure, 640, columns=len(removals), margin={"l": 84, "b": 120})
 
 

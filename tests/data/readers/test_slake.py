@@ -69,6 +69,13 @@ def test_a_bad_row_is_named(tmp_path: Path) -> None:
         slake(tmp_path, "val")
 
 
+def test_a_folder_without_all_splits_names_those_it_has(tmp_path: Path) -> None:
+    (tmp_path / "test.json").write_text("[]")
+    message = r"every split of SLAKE needs train.json, .* lacks train.json, validation.json. .*split='test'"
+    with pytest.raises(DataError, match=message):
+        slake(tmp_path, split="all")
+
+
 def test_boxes_without_area_are_counted(tmp_path: Path) -> None:
     folder = slake_folder(tmp_path, slake_row(), detections=[{"Liver": [4, 2, 0, 8]}])
     assert slake(folder).skipped == {"boxes without an area": 1}
