@@ -84,7 +84,7 @@ TRACING = [
     ("mllm.trace([one], edits=[LATER])", "generate=2", "mllm.trace([one], edits=[LATER], generate=2)"),
     ("Knockout(Site(queries='answer'))", 'steps="decode"', "Knockout(Site(queries='answer'), steps='decode')"),
     ("Knockout(Site(queries='answer'))", 'steps="all"', "Knockout(Site(queries='answer'), steps='all')"),
-    ("Knockout(Site(queries='image'), steps='decode')", 'queries "last" or "answer"', "Knockout(Site(queries='last'), steps='decode')"),
+    ("Knockout(Site(queries='image'), steps='decode')", 'queries "last", "reasoning" or "answer"', "Knockout(Site(queries='last'), steps='decode')"),
     ("Knockout(SITE, 'x')", '"renormalise" or "zero"', "Knockout(SITE, 'zero')"),
     ("mllm.trace([one], edits=[Knockout(EVERY)])", 'Knockout(…, mode="zero")', "mllm.trace([one], edits=[Knockout(EVERY, mode='zero')])"),
     ("mllm.trace([one], edits=[ScaleWeights(SITE, 0.5), Boost(SITE, 0.5)])", "List it first", "mllm.trace([one], edits=[Boost(SITE, 0.5), ScaleWeights(SITE, 0.5)])"),
