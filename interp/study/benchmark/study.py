@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ from typing import Any
 from interp.errors import StudyError
 from interp.methods import Method, Plain
 from interp.metrics.scorers import Scorer, Strict
-from interp.run import Workers
 from interp.study.benchmark.result import BenchmarkResult
 from interp.study.benchmark.task import BenchmarkTask
 from interp.study.fields import as_tuple, field, whole_number
-from interp.study.model_spec import OpenModel
 from interp.study.refinement.study import check_heads, is_method
-from interp.study.refinement.task import references, resolved
+from interp.study.refinement.task import references
+from interp.study.refinement.with_method import WithMethod
 from interp.study.runs import GridCell
-from interp.study.study import Study
 from interp.tracing import Decoding, Edit
 
 __all__ = ["Benchmark"]
@@ -58,7 +55,7 @@ def _is_decoding(name: str, value: Any) -> None:
         )
 
 
-class Benchmark(Study[BenchmarkResult]):
+class Benchmark(WithMethod[BenchmarkResult]):
     """A model's marks on a benchmark's questions: as it is, and under a method or edits on the same questions.
 
         study = interp.Benchmark(model="organism", data=interp.data.bundled("medical"), max_new_tokens=8)
@@ -129,32 +126,6 @@ class Benchmark(Study[BenchmarkResult]):
         """Short names of the model, the data and what is changed."""
         edits = ", ".join(dict.fromkeys(type(edit).__name__ for edit in self.edits))
         return {**super().labels, "method": edits or method_name(self.method)}
-
-    @property
-    def unresolved(self) -> bool:
-        """Whether the method refers to heads that have to be ranked first."""
-        return bool(references(self.method))
-
-    def resolved(
-        self,
-        out: str | os.PathLike[str] = "runs",
-        *,
-        workers: int | Workers = 1,
-        progress: bool = True,
-        mllm: OpenModel | None = None,
-    ) -> Benchmark:
-        """The study with the heads its method refers to; a ranking whose run is under `out` is not run again.
-
-        Args:
-            out: The folder that holds runs.
-            workers: Processes, or an `interp.run.Workers`, when a ranking has to run.
-            progress: Show progress on stderr.
-            mllm: The study's model, when it is open already.
-        """
-        if not self.unresolved:
-            return self
-        options: dict[str, Any] = {"workers": workers, "progress": progress, "mllm": mllm}
-        return self.replace(method=resolved(self.method, out, **options))
 
     def task(self, mllm: Any) -> BenchmarkTask:
         """The study as work for the runner.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from interp.errors import StudyError
 from interp.methods import Method, Plain
-from interp.run import Workers
 from interp.study.fields import field, whole_number
 from interp.study.head_ranking.head_set import HeadSet
-from interp.study.model_spec import OpenModel, model_label
+from interp.study.model_spec import model_label
 from interp.study.refinement.result import RefinementResult
-from interp.study.refinement.task import RefinementTask, references, resolved
+from interp.study.refinement.task import RefinementTask, references
+from interp.study.refinement.with_method import WithMethod
 from interp.study.runs import GridCell
-from interp.study.study import Study
 from interp.tracing import Site
 
 __all__ = ["Refinement", "check_heads", "is_method"]
@@ -29,7 +27,7 @@ def is_method(name: str, value: Any) -> None:
         )
 
 
-class Refinement(Study[RefinementResult]):
+class Refinement(WithMethod[RefinementResult]):
     """One method on some samples, beside the plain model on the same samples.
 
         heads = interp.HeadRanking(data=interp.data.bundled("medical", split="validation")).top(20)
@@ -85,32 +83,6 @@ class Refinement(Study[RefinementResult]):
     def labels(self) -> dict[str, str]:
         """Short names of the model, the data and the method."""
         return {**super().labels, "method": _name(self.method)}
-
-    @property
-    def unresolved(self) -> bool:
-        """Whether the method refers to heads that have to be ranked first."""
-        return bool(references(self.method))
-
-    def resolved(
-        self,
-        out: str | os.PathLike[str] = "runs",
-        *,
-        workers: int | Workers = 1,
-        progress: bool = True,
-        mllm: OpenModel | None = None,
-    ) -> Refinement:
-        """The study with the heads its method refers to; a ranking whose run is under `out` is not run again.
-
-        Args:
-            out: The folder that holds runs.
-            workers: Processes, or an `interp.run.Workers`, when a ranking has to run.
-            progress: Show progress on stderr.
-            mllm: The study's model, when it is open already.
-        """
-        if not self.unresolved:
-            return self
-        options: dict[str, Any] = {"workers": workers, "progress": progress, "mllm": mllm}
-        return self.replace(method=resolved(self.method, out, **options))
 
     def task(self, mllm: Any) -> RefinementTask:
         """The study as work for the runner.
