@@ -38,6 +38,12 @@ def test_a_folder_with_classes_txt_and_pixels(tmp_path: Path) -> None:
     assert yolo(folder, classes=["a", "b"], box_format="cxcywh")[0].meta["label"] == "b"
 
 
+def test_the_folder_one_stands_in_has_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = yolo_folder(tmp_path, "1 0.5 0.5 0.5 0.4\n")
+    monkeypatch.chdir(folder)
+    assert yolo(".").name == folder.name
+
+
 def test_names_as_a_mapping_and_images_in_a_list(tmp_path: Path) -> None:
     folder = yolo_folder(tmp_path, "3 0.5 0.5 0.5 0.4\n", "names: {3: cow}\n")
     (folder / "val.txt").write_text("images/val/a.jpg\n")
