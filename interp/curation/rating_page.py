@@ -10,10 +10,10 @@ from interp.curation.scales import LOWEST, SCALES
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_text, check_whole
+from interp.inputs.files import digest
 from interp.inputs.sample import Sample
 from interp.report.form import Form, FormItem, FormPicture, View, write_form
 from interp.report.gallery import data_uri, frame_name, picture
-from interp.run.files import digest
 
 __all__ = ["FORMAT", "as_rated", "form_id", "item_keys", "rating_page"]
 

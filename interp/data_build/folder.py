@@ -14,8 +14,8 @@ from PIL import Image
 
 from interp.data.lines import file_bytes
 from interp.errors import DataError
+from interp.inputs.files import write_atomically
 from interp.inputs.sample import Sample
-from interp.run.files import write_atomically
 
 __all__ = ["as_lines", "check_folder", "encoded", "picture_name", "rounded", "write_picture"]
 

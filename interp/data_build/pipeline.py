@@ -21,8 +21,8 @@ from interp.data_build.folder import as_lines, check_folder, rounded, write_pict
 from interp.data_build.pairs import Pair, asked, chosen, targets
 from interp.data_build.settings import Settings
 from interp.errors import DataError
+from interp.inputs.files import as_path, canonical, write_atomically
 from interp.inputs.text import brief
-from interp.run.files import as_path, canonical, write_atomically
 
 __all__ = ["Built", "build"]
 

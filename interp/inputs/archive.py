@@ -21,8 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from interp.errors import MapError
-from interp.inputs.atomic_files import as_path, write_atomically
-from interp.inputs.paths import unreadable
+from interp.inputs.files import as_path, unreadable, write_atomically
 from interp.inputs.text import brief
 
 __all__ = ["SAVE_ADVICE", "read", "write"]

@@ -16,12 +16,12 @@ from interp.data.samples import Samples
 from interp.errors import DataError, MapError
 from interp.indicators.maps import Maps
 from interp.inputs.argument_checks import check_bool, check_text, check_whole
+from interp.inputs.files import as_path, checksum, digest
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.reader_study.key import FORMAT, QUESTION, Key, KeyItem, choice_scale, read_key, write_key
 from interp.report.form import Form, FormItem, FormPicture, View, write_form
 from interp.report.gallery import data_uri, overlay, picture
-from interp.run.files import as_path, checksum, digest
 
 __all__ = ["Pack", "draw_items", "write_pack"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from interp.errors import RunError
-from interp.run.files import temporary_name
+from interp.inputs.files import temporary_name
 from interp.run.store import RunFolder
 
 __all__ = ["BUDGET", "join_tables"]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.errors import RunError
-from interp.run.files import as_path, remove_leftovers, write_atomically
+from interp.inputs.files import as_path, remove_leftovers, write_atomically
 from interp.run.join import join_tables
 from interp.run.sessions import manifest_of, publish
 from interp.run.store import RunFolder, StoredPlan, read_plan, store_plan

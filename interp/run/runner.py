@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from interp.inputs.files import as_path, remove_leftovers
 from interp.run.ahead import Ahead, check_loaders
 from interp.run.cache import ProcessCache
-from interp.run.files import as_path, remove_leftovers
 from interp.run.plan import shards_of
 from interp.run.prepare import PreparedTask, Unit, units_of
 from interp.run.progress import Progress

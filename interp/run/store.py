@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.errors import RunError
-from interp.run.files import (
+from interp.inputs.files import (
     as_path,
     canonical,
     checksum,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import RunError
-from interp.run.files import read_json
+from interp.inputs.files import read_json
 
 __all__ = ["SCHEMA_VERSION", "check_version", "note_other_versions"]
 

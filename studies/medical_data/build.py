@@ -24,7 +24,7 @@ from pathlib import Path
 from interp.data import build
 from interp.data.build import lottery
 from interp.data_build.folder import as_lines, encoded, rounded
-from interp.run.files import write_atomically
+from interp.inputs.files import write_atomically
 from studies.medical_data.balanced import Asked, Presence, nuclei_questions
 from studies.medical_data.readers import SOURCES, Item, Read, Source
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from interp.run.files import write_atomically
+from interp.inputs.files import write_atomically
 from interp.run.store import RunFolder
 
 __all__ = ["SentFiles", "UnwrittenFolder", "store_sent_files"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from interp.errors import InterpError, RunError
+from interp.inputs.files import digest
 from interp.run.cache import ProcessCache
-from interp.run.files import digest
 from interp.run.prepare import Unit
 from interp.run.sessions import Ledger, code_fingerprint, versions
 from interp.run.shards import Job, compute_shard

@@ -1,20 +1,35 @@
-"""Files that are either absent or complete."""
+"""Files: whether a path can be read, writing that is whole or absent, checksums, and JSON with one text per value."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import socket
 import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from interp.errors import RunError
+from interp.inputs.text import brief
 
-__all__ = ["as_path", "temporary_name", "write_atomically", "written_atomically"]
+__all__ = [
+    "as_path",
+    "canonical",
+    "checksum",
+    "digest",
+    "file_checksum",
+    "read_json",
+    "remove_leftovers",
+    "temporary_name",
+    "unreadable",
+    "write_atomically",
+    "written_atomically",
+]
 
 
 def as_path(name: str, value: Any, *, endings: Sequence[str] = (), what: str = "") -> Path:
@@ -89,7 +104,7 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Returns the name of a temporary file beside a path; `interp.run.files.remove_leftovers` knows it by its form."""
+    """Returns the name of a temporary file beside a path; `remove_leftovers` knows it by its form."""
     return path.with_name(
         f".{path.name[:40]}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     )
@@ -122,3 +137,93 @@ def _sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+_KERNEL = ("/proc/", "/sys/")
+
+
+def unreadable(path: str | os.PathLike[str]) -> str | None:
+    """Says why a path does not name a regular file, as the end of a sentence; None where it does. Opens nothing.
+
+    Pipes, devices and sockets can wait or deliver without end; files of /proc and /sys are made by the kernel.
+
+    >>> unreadable("/dev/zero")
+    'is a device, not a regular file. Copy the data to a file first.'
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return "does not exist. Check the path; URLs are not fetched."
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # too long, a loop of links, no permission; a null byte, a lone surrogate
+        reason = getattr(error, "strerror", None) or brief(str(error))
+        return f"is not a path that can be read ({reason}). Check the path."
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a special file")
+        return f"is {kind}, not a regular file. Copy the data to a file first."
+    if found.st_blocks == 0 and os.path.realpath(path).startswith(_KERNEL):  # they take no room on a disk
+        return "is made by the kernel (/proc, /sys), not a regular file. Copy the data to a file first."
+    return None
+
+
+def canonical(value: Mapping[str, Any]) -> str:
+    """Returns the canonical JSON text of a value: sorted keys, no unnecessary spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """Returns the sha256 of a value's canonical JSON, in hex."""
+    return checksum(canonical(value).encode())
+
+
+def checksum(data: bytes) -> str:
+    """Returns the sha256 of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """Returns the sha256 of a file, in hex; it is read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Returns the content of a JSON file; None if it is absent or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files of processes on this machine that have ended."""
+    host = socket.gethostname()
+    for file in folder.glob(f"**/.*.{host}.*.tmp"):
+        process = file.name.split(".")[-3]
+        if process.isdigit() and not _alive(int(process)):
+            with contextlib.suppress(OSError):  # the folder of a finished run may be read-only
+                file.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether a process runs; one that was killed and that its parent has not collected yet does not."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[:1]
+    except OSError:  # another system, or it ended just now
+        return True
+    return state != [b"Z"]
