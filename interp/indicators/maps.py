@@ -18,12 +18,11 @@ from jaxtyping import Float
 from interp.errors import MapError
 from interp.indicators.map_display import COLUMNS, map_frame, map_lines, maps_html
 from interp.inputs import archive
-from interp.inputs.archive import SAVE_ADVICE
+from interp.inputs.archive import SAVE_ADVICE, token_map, token_record
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.text import brief
-from interp.inputs.token_records import token_map, token_record
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter

@@ -8,9 +8,9 @@ from typing import Any
 import xarray as xr
 from markupsafe import Markup
 
+from interp.inputs.archive import token_map, token_record
 from interp.inputs.notebook import block, facts
 from interp.inputs.text import brief
-from interp.inputs.token_records import token_map, token_record
 from interp.tracing.cost import Cost
 
 __all__ = ["array_line", "cost_line", "sample_parts", "sample_record", "trace_html", "trace_lines"]
