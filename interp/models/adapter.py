@@ -15,8 +15,7 @@ from transformers import CONFIG_MAPPING
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
-from interp.models.answers_only import ANSWERS_ONLY, AnswersOnly
-from interp.models.refusals import answers, refusal
+from interp.models.refusals import ANSWERS_ONLY, AnswersOnly, answers, refusal
 
 __all__ = [
     "BUILT_IN",
