@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
-from interp.models.processing.kimi_images import KimiImages
+from interp.models.families.kimi_k25 import KimiImages
 from interp.models.processing.processors import images_only
 
 __all__ = ["FAMILIES"]

@@ -275,9 +275,7 @@ def kimi_processor() -> type[Any]:
     whole: Any = import_module("transformers.models.kimi_k25.processing_kimi_k25").Kimi_K25Processor
     if is_torchvision_available():
         return whole
-    return _loading_images(
-        images_only(whole), import_module("interp.models.processing.kimi_images").KimiImages
-    )
+    return _loading_images(images_only(whole), import_module("interp.models.families.kimi_k25").KimiImages)
 
 
 def _loading_images(whole: Any, images: Any) -> type[Any]:
