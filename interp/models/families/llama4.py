@@ -23,9 +23,9 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.models.base import Family
-from interp.models.processing.torch_images import module_of
 from interp.models.resizing import check_views, one_image, whole
 from interp.models.vision_patches import merged, split_views
+from interp.models.without_torchvision import module_of
 
 __all__ = ["Llama4", "Llama4ImageProcessorPil", "canvas"]
 

@@ -1,7 +1,7 @@
 """Loads processors of checkpoints without running the checkpoint's code and without torchvision.
 
 transformers builds video processors only with torchvision. Where it is not installed, a processor is loaded without its
-video part, and gets one of `interp.models.processing.video_processors` if its family takes videos.
+video part, and gets one of `interp.models.without_torchvision` if its family takes videos.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
-from interp.models.processing.torch_images import (
+from interp.models.without_torchvision import (
     TorchImages,
     gemma4_unified_images,
     lfm2_vl_images,
     module_of,
+    video_processor_class,
 )
-from interp.models.processing.video_processors import video_processor_class
 
 __all__ = [
     "gemma4_processor",

@@ -13,9 +13,9 @@ from transformers.image_utils import SizeDict
 
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
-from interp.models.processing import video_processors as room
+from interp.models import without_torchvision as room
 from interp.models.processing.processors import number_words
-from interp.models.processing.video_processors import VIDEO_PROCESSORS, video_processor_class
+from interp.models.without_torchvision import VIDEO_PROCESSORS, video_processor_class
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (3, 31, 47, 3), dtype=np.uint8)
 SETTINGS = {
