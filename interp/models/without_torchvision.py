@@ -5,7 +5,7 @@ torch, which is also what torchvision's own code makes of it for tensors of floa
 
 Their classes call torchvision for four things: to resize, crop and normalise frames and to make grey ones RGB. Here the
 classes stay what they are and only these four are computed by torch, as torchvision 0.28 does it: the pixels are equal
-bit for bit (tests/models/processing/test_video_processors.py, where torchvision is installed).
+bit for bit (tests/models/test_without_torchvision.py, where torchvision is installed).
 """
 
 from __future__ import annotations

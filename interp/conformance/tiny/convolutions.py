@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
-from interp.models.processing.processors import lfm2_vl_processor as lfm2_vl_class
+from interp.models.processors import lfm2_vl_processor as lfm2_vl_class
 from interp.models.without_torchvision import lfm2_vl_images
 
 __all__ = ["FAMILIES"]

@@ -8,7 +8,7 @@ import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
 from interp.conformance.tiny.qwen_vl import QWEN3_VL_PATCH, TOKENS, qwen3_vl_processor
-from interp.models.processing.processors import minicpmv_processor
+from interp.models.processors import minicpmv_processor
 
 __all__ = ["FAMILIES"]
 

@@ -9,7 +9,7 @@ import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
 from interp.models.families.kimi_k25 import KimiImages
-from interp.models.processing.processors import images_only
+from interp.models.processors import images_only
 
 __all__ = ["FAMILIES"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
-from interp.models.processing.processors import images_only, with_video
+from interp.models.processors import images_only, with_video
 
 __all__ = ["FAMILIES"]
 

@@ -10,7 +10,7 @@ import transformers
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
 from interp.models.modeling import register
 from interp.models.modeling.vila_v1_5 import VilaConfig, VilaForConditionalGeneration, VilaProcessor
-from interp.models.processing.processors import pixtral_processor
+from interp.models.processors import pixtral_processor
 
 __all__ = ["FAMILIES"]
 

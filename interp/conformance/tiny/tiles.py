@@ -8,8 +8,8 @@ import torch
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
-from interp.models.processing.processors import images_only, with_video
-from interp.models.processing.processors import smolvlm_processor as smolvlm_class
+from interp.models.processors import images_only, with_video
+from interp.models.processors import smolvlm_processor as smolvlm_class
 
 __all__ = ["FAMILIES", "IDEFICS_TOKENS"]
 

@@ -36,7 +36,7 @@ from interp.models.checkpoints.source_files import check_vocabulary
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, read_folder
 from interp.models.modeling import register
 from interp.models.modeling.internvl_v1 import InternVLV1Config, InternVLV1ForConditionalGeneration
-from interp.models.processing.processors import images_only
+from interp.models.processors import images_only
 
 __all__ = ["InternVl", "make_processor", "read_tokenizer"]
 

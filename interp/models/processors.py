@@ -49,21 +49,22 @@ __all__ = [
     "with_video",
 ]
 
+
 _VIDEO = "video_processor"
 _FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
 """Files that may name the processor's class, in transformers' order."""
 
 
 _WITHOUT_EXTRAS = {
-    "Gemma4Processor": "interp.models.processing.processors:gemma4_processor",
-    "Gemma4UnifiedProcessor": "interp.models.processing.processors:gemma4_unified_processor",
-    "Kimi_K25Processor": "interp.models.processing.processors:kimi_processor",
-    "Lfm2VlProcessor": "interp.models.processing.processors:lfm2_vl_processor",
-    "Llama4Processor": "interp.models.processing.processors:llama4_processor",
-    "MiniCPMV4_6Processor": "interp.models.processing.processors:minicpmv_processor",
-    "Molmo2Processor": "interp.models.processing.processors:molmo2_processor",
-    "PixtralProcessor": "interp.models.processing.processors:pixtral_processor",
-    "SmolVLMProcessor": "interp.models.processing.processors:smolvlm_processor",
+    "Gemma4Processor": "interp.models.processors:gemma4_processor",
+    "Gemma4UnifiedProcessor": "interp.models.processors:gemma4_unified_processor",
+    "Kimi_K25Processor": "interp.models.processors:kimi_processor",
+    "Lfm2VlProcessor": "interp.models.processors:lfm2_vl_processor",
+    "Llama4Processor": "interp.models.processors:llama4_processor",
+    "MiniCPMV4_6Processor": "interp.models.processors:minicpmv_processor",
+    "Molmo2Processor": "interp.models.processors:molmo2_processor",
+    "PixtralProcessor": "interp.models.processors:pixtral_processor",
+    "SmolVLMProcessor": "interp.models.processors:smolvlm_processor",
 }
 """Classes that cannot be imported, built or loaded without torchvision or num2words."""
 

@@ -14,7 +14,7 @@ from transformers.image_utils import SizeDict
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.models import without_torchvision as room
-from interp.models.processing.processors import number_words
+from interp.models.processors import number_words
 from interp.models.without_torchvision import VIDEO_PROCESSORS, video_processor_class
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (3, 31, 47, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ import pytest
 import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
-from interp.models.processing.processor_settings import with_settings
+from interp.models.processor_settings import with_settings
 from interp.models.resizing import own_image_settings
 
 

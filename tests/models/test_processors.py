@@ -18,8 +18,8 @@ import interp
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
 from interp.inputs.sample import Sample
-from interp.models.processing import processors as room
-from interp.models.processing.processors import (
+from interp.models import processors as room
+from interp.models.processors import (
     images_only,
     load_processor,
     pixtral_processor,
