@@ -1,4 +1,4 @@
-"""LLaVA-1.5 and all models in transformers' `llava` classes: one row-major grid per image."""
+"""LLaVA-1.5, ViP-LLaVA and all models in transformers' `llava` classes: one row-major grid per image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from interp.models.base import Family
 from interp.models.resizing import cropped_window
 from interp.models.vision_patches import leading_tokens
 
-__all__ = ["Llava"]
+__all__ = ["Llava", "VipLlava"]
+
 
 # Class tokens a vision tower puts before its patches, by model_type; for others the processor's setting counts.
 _CLASS_TOKENS = dict.fromkeys(("clip_vision_model", "dinov2", "dinov2_with_registers", "vit"), 1)
@@ -132,3 +133,24 @@ def _leading_tokens(cells: Footprints, extra: int) -> Footprints:
         )
     front = Footprints(np.full((extra, 4), np.nan), None, np.full(extra, "class"), np.zeros(extra, int))
     return concatenate([front, cells], one_image=True)
+
+
+class VipLlava(Llava):
+    """The `vipllava` family: the layers' features of a patch are joined side by side, so a token is still one patch."""
+
+    name = "vipllava"
+    model_types = ("vipllava",)
+    layout = (
+        "one row-major grid of patches, each with the features of five layers; centre-cropped, padded or squashed, by "
+        "its processor's settings"
+    )
+    examples = ("llava-hf/vip-llava-7b-hf", "llava-hf/vip-llava-13b-hf")
+
+    def leading(self, processor: Any, config: Any) -> int:
+        """Returns 0: the model always drops its tower's first token, whatever the processor counts."""
+        return 0
+
+    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
+        """Returns ViP-LLaVA's prompt."""
+        head = "" if system is None else f"{system}###"
+        return f"{head}Human: " + "<image>\n" * n_images + f"{text}###Assistant:"
