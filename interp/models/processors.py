@@ -332,7 +332,7 @@ def llama4_processor() -> type[Any]:
     whole: Any = import_module("transformers.models.llama4.processing_llama4").Llama4Processor
     if is_torchvision_available():
         return whole
-    return _loading_images(whole, import_module("interp.models.families.llama4").Llama4ImageProcessorPil)
+    return _loading_images(whole, import_module("interp.models.families.llama").Llama4ImageProcessorPil)
 
 
 def gemma4_processor() -> type[Any]:

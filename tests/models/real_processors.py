@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from interp.models.families.kimi_k25 import KimiImages
-from interp.models.families.llama4 import Llama4ImageProcessorPil
+from interp.models.families.llama import Llama4ImageProcessorPil
 from interp.models.modeling import register
 from interp.models.processors import molmo2_images
 from interp.models.without_torchvision import gemma4_unified_images, lfm2_vl_images
