@@ -69,8 +69,8 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.llava:VipLlava",
     "interp.models.families.fast_vlm:FastVlm",
     "interp.models.families.ovis2:Ovis2",
-    "interp.models.families.got_ocr2:GotOcr2",
-    "interp.models.families.lighton_ocr:LightOnOcr",
+    "interp.models.families.ocr:GotOcr2",
+    "interp.models.families.ocr:LightOnOcr",
     "interp.models.families.kimi_k25:KimiK25",
 )
 """The built-in families, module:class; imported on first use."""

@@ -1,4 +1,4 @@
-"""GOT-OCR 2: the squashed page through SAM's tower and two convolutions that halve its grid; tiles on request."""
+"""GOT-OCR 2 and LightOnOCR, which read pages: one row-major grid of a page, or of its tiles."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import ModelError
-from interp.inputs.footprints import Footprints, Size, concatenate
+from interp.inputs.footprints import Footprints, Size, concatenate, lay
+from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.models.anyres import squares
 from interp.models.base import Family
-from interp.models.resizing import halved_twice, one_image, tile_windows, whole
+from interp.models.families.mistral3 import Mistral3
+from interp.models.resizing import halved_twice, one_image, setting, tile_windows, whole
 from interp.models.tiled_canvas import canvas_of, squashed_tiles
 
-__all__ = ["GotOcr2"]
+__all__ = ["GotOcr2", "LightOnOcr"]
 
 
 class GotOcr2(Family):
@@ -73,3 +75,43 @@ def _laid(size: Size, canvas: tuple[int, int], edges: Float[np.ndarray, " edge"]
     if len(views) > 1:
         views.append(squares(size, whole(size), edges, view="thumbnail"))
     return one_image(views)
+
+
+class LightOnOcr(Mistral3):
+    """The `lighton_ocr` family: both edges are rounded up to patches; odd patches at the end are not merged."""
+
+    name = "lighton_ocr"
+    model_types = ("lighton_ocr",)
+    layout = "longest edge bounded, both edges rounded up to patches, one row-major grid of merged patches"
+    examples = ("lightonai/LightOnOCR-1B-1025",)
+
+    def rounded_to(self, processor: Any, cell: int) -> tuple[int, int]:
+        """Returns the image processor's own patch size, which its processor leaves as it is."""
+        patch = setting(processor, "patch_size")
+        return int(patch["height"]), int(patch["width"])
+
+    def patches(
+        self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> Patches:
+        """Returns the patches of each page, row by row; odd ones at the right and the bottom are of no token.
+
+        Raises:
+            ModelError: As `footprints`.
+        """
+        self.footprints(sizes, inputs, processor, config)
+        patch, merge = int(config.vision_config.patch_size), int(config.spatial_merge_size)
+        sequences, weights = [], []
+        for number, (size, (high, wide)) in enumerate(zip(sizes, inputs.get("image_sizes", ()), strict=True)):
+            rows, cols = int(high) // patch, int(wide) // patch
+            sequences.append(TowerSequence(lay(size, (rows, cols), whole(size), image=number)))
+            down, across = rows // merge, cols // merge
+            kept = np.arange(rows * cols).reshape(rows, cols)[: down * merge, : across * merge]
+            cells = kept.reshape(down, merge, across, merge).transpose(0, 2, 1, 3).reshape(down * across, -1)
+            weights.append(PatchWeights.members(list(cells), rows * cols))
+        return Patches(tuple(sequences), (), PatchWeights.stacked(weights))
+
+    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
+        """Returns ChatML."""
+        head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
+        images = "<|image_pad|>" * n_images
+        return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
