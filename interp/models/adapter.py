@@ -53,7 +53,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.gemma:Gemma4Unified",
     "interp.models.families.lfm2_vl:Lfm2Vl",
     "interp.models.families.idefics:Idefics3",
-    "interp.models.families.idefics2:Idefics2",
+    "interp.models.families.idefics:Idefics2",
     "interp.models.families.aria:Aria",
     "interp.models.families.blip2:Blip2",
     "interp.models.families.blip2:InstructBlip",
