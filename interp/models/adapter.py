@@ -67,7 +67,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.deepseek_vl:DeepseekVl",
     "interp.models.families.deepseek_vl:DeepseekVlHybrid",
     "interp.models.families.llava:VipLlava",
-    "interp.models.families.fast_vlm:FastVlm",
+    "interp.models.families.llava:FastVlm",
     "interp.models.families.ovis2:Ovis2",
     "interp.models.families.ocr:GotOcr2",
     "interp.models.families.ocr:LightOnOcr",
