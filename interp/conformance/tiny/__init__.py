@@ -15,8 +15,6 @@ from interp.models.base import Maps
 __all__ = ["families", "recipe", "tiny"]
 
 _HOMES = {
-    "composed": ("aria", "idefics2"),
-    "cross": ("mllama",),
     "mixtures": ("glm46v", "glm4v", "glm4v_moe", "llama4", "qwen3_vl_moe"),
     "convolutions": ("lfm2_vl",),
     "hybrid": ("minicpmv4_6", "qwen3_5", "qwen3_5_moe"),
@@ -33,10 +31,10 @@ _HOMES = {
         "vipllava",
     ),
     "latents": ("kimi_k25",),
-    "qformer": ("blip-2", "instructblip"),
     "one_grid": ("gemma3", "llava", "mistral3", "paligemma", "vila"),
     "qwen_vl": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
     "tiles": ("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"),
+    "resamplers": ("aria", "blip-2", "idefics2", "instructblip", "mllama"),
 }
 _HOME = {family: home for home, names in _HOMES.items() for family in names}
 
