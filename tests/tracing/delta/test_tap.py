@@ -11,7 +11,7 @@ import torch
 
 import interp
 from interp.conformance.tiny import tiny
-from interp.conformance.tiny.hybrid import FAMILIES, qwen3_5_config
+from interp.conformance.tiny.decoders import FAMILIES, qwen3_5_config
 from interp.conformance.tiny.kit import build
 from interp.errors import MapError, MethodError, ModelError, SiteError, StudyError
 from interp.methods.published_layers import editable_layers
