@@ -13,7 +13,7 @@ import torch
 
 import interp
 from interp.conformance.tiny import kit, recipe, tiny
-from interp.conformance.tiny.thinking import tiny_thinking
+from interp.conformance.tiny.one_grid import tiny_thinking
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.lens import Lens
