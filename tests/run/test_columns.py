@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from interp.run.columns import Columns, joined_rows, table_of
+from interp.run.task import Columns, joined_rows, table_of
 
 SCHEMA = pa.schema(
     [("index", pa.int64()), ("name", pa.dictionary(pa.int32(), pa.string())), ("value", pa.float64())]
