@@ -22,8 +22,7 @@ from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost
 from interp.tracing.delta.cached_states import Resumed
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padded_tensors import sliced
-from interp.tracing.encoding.padding import Layout
+from interp.tracing.encoding.padding import Layout, sliced
 from interp.tracing.layers.visibility import Visibility
 
 __all__ = [

@@ -26,7 +26,7 @@ from interp.tracing.delta.tap import tapped
 from interp.tracing.encoding.processed_images import ProcessedImages
 from interp.tracing.layers.decoder_layers import layer_kinds, mixer
 from interp.tracing.layers.key_layers import RowsOfSharing, every_row, rows_of_sharing
-from interp.tracing.parameters.modules import modules_of
+from interp.tracing.parameters.weights import modules_of
 
 __all__ = ["COLLECTOR", "PATTERN", "Identity", "Installation", "as_written", "registered", "set_work"]
 

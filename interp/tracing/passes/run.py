@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import PER_ROW, PER_TOKEN, Batch
-from interp.tracing.encoding.padded_tensors import left_padded
+from interp.tracing.encoding.padding import left_padded
 from interp.tracing.encoding.rope import position_ids, settle
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.stacked_streams import side_by_side
