@@ -84,7 +84,7 @@ def _laid(size: Size, pixels: Size, crops: Sequence[Window], base: str, config: 
 class Gemma3n(Family):
     """The `gemma3n` family. Its tower, MobileNet-V5, comes from timm; it pools its features to a square grid.
 
-    Between its layers a token is four streams (AltUp), see `interp.tracing.layers.stacked_streams`. The last layers use
+    Between its layers a token is four streams (AltUp), see `interp.tracing.layers.residual`. The last layers use
     earlier layers' keys.
     """
 

@@ -26,7 +26,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.delta.cached_states import Resumed
 from interp.tracing.delta.work import ErasedTokens
 from interp.tracing.encoding.batch import PER_TOKEN, Batch
-from interp.tracing.layers.stacked_streams import side_by_side, stacked
+from interp.tracing.layers.residual import side_by_side, stacked
 from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.out_of_memory import in_halves
 from interp.tracing.passes.run import run_pass, whole_cache
