@@ -34,8 +34,9 @@ from interp.tracing.layers.request import (
     StreamChange,
     StreamPatch,
     StreamSelection,
+    refuse_rows_without_image,
+    refuse_rows_without_keys,
 )
-from interp.tracing.layers.rows_without_keys import refuse_rows_without_image, refuse_rows_without_keys
 from interp.tracing.layers.visibility import Visibility
 from interp.tracing.layers.vision_request import Tower, of_tower, vision_edits, vision_selection
 from interp.tracing.patches import PatchResidual, PatchRows
