@@ -24,8 +24,7 @@ from interp.models.repairs import repair
 from interp.tracing.attention.functions import registered, set_work
 from interp.tracing.delta.tap import tapped
 from interp.tracing.encoding.processed_images import ProcessedImages
-from interp.tracing.layers.decoder_layers import layer_kinds, mixer
-from interp.tracing.layers.key_layers import RowsOfSharing, every_row, rows_of_sharing
+from interp.tracing.layers.decoder_layers import RowsOfSharing, every_row, layer_kinds, mixer, rows_of_sharing
 from interp.tracing.parameters.weights import modules_of
 
 __all__ = ["COLLECTOR", "PATTERN", "Identity", "Installation", "as_written", "registered", "set_work"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter
-from interp.tracing.layers.key_layers import key_layers
+from interp.tracing.layers.decoder_layers import key_layers
 from interp.tracing.layers.visibility import chunks, windows
 from interp.tracing.model import Mllm
 from interp.tracing.remote.connection import Connection
