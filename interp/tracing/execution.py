@@ -16,7 +16,7 @@ from torch import Tensor
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import Word
-from interp.tracing.attention.work import LayerWork
+from interp.tracing.attention.call import LayerWork
 from interp.tracing.cost import Meter
 from interp.tracing.delta.work import DeltaWork
 from interp.tracing.edits import AttentionEdit, Edit, check_edits

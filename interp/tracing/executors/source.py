@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.tracing.attention.call import Call
-from interp.tracing.attention.work import LayerWork
+from interp.tracing.attention.call import Call, LayerWork
 from interp.tracing.delta.tap import Rule, rule_name, rules
 from interp.tracing.delta.work import DeltaWork
 from interp.tracing.executors.hooks import COLLECTOR

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from interp.errors import ModelError, ServerError
-from interp.tracing.attention.work import LayerWork
+from interp.tracing.attention.call import LayerWork
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.layers.experts import RouterWork
