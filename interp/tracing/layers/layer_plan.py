@@ -22,8 +22,7 @@ from interp.tracing.edits import AttentionEdit, Edit, check_order
 from interp.tracing.encoding.padding import Layout
 from interp.tracing.layers.decoder_layers import CrossLayout, Decoder, Shape
 from interp.tracing.layers.edit_cells import Cells, Change, Live, Patch
-from interp.tracing.layers.head_outputs import HeadWrite, ablation_of, head_writes
-from interp.tracing.layers.heads import Heads
+from interp.tracing.layers.heads import Heads, HeadWrite, ablation_of, head_writes
 from interp.tracing.layers.request import (
     Applied,
     LayerValues,
