@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from interp.errors import ModelError
 from interp.models.repairs import repair
 from interp.tracing.attention.functions import registered, set_work
-from interp.tracing.delta.tap import tapped
+from interp.tracing.delta.work import tapped
 from interp.tracing.encoding.processed_images import ProcessedImages
 from interp.tracing.layers.decoder_layers import RowsOfSharing, every_row, layer_kinds, mixer, rows_of_sharing
 from interp.tracing.parameters.weights import modules_of
