@@ -312,7 +312,7 @@ def forced_values(mllm: WrappedModel, batch: Batch, aim: Aim, meter: Meter) -> F
 
 
 def _value(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
-    """The value of an aim for each sample, in a job; `there` is an `interp.tracing.remote.views.Views`."""
+    """The value of an aim for each sample, in a job; `there` is an `interp.tracing.remote.job_passes.Views`."""
     return {"values": job["aim"].value(there.logits(job["keep"]))}
 
 

@@ -101,7 +101,7 @@ def _asked(
 def _elsewhere(there: Any, job: dict[str, Any]) -> dict[str, Any]:
     """The norms of each layer, and where `o_proj` is given something else than the heads' outputs.
 
-    Runs in a job on a server; `there` is an `interp.tracing.remote.views.Views`.
+    Runs in a job on a server; `there` is an `interp.tracing.remote.job_passes.Views`.
     """
     norms, changed = {}, []
     for layer in job["layers"]:

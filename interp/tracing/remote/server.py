@@ -28,6 +28,7 @@ from interp.tracing.passes.contrast import Guidance
 from interp.tracing.passes.run import Generation, Outcome, without_choice
 from interp.tracing.remote.connection import Connection, JobBackend, LostConnectionError, waited
 from interp.tracing.remote.job_passes import (
+    Views,
     differentiate_input,
     differentiate_rows,
     prompt_pass,
@@ -35,7 +36,6 @@ from interp.tracing.remote.job_passes import (
     without_graph,
 )
 from interp.tracing.remote.request_digest import digest_of
-from interp.tracing.remote.views import Views
 from interp.tracing.remote_job import Submitted
 from interp.tracing.target import Aim
 from interp.tracing.vision.work import VisionWork

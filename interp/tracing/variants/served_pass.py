@@ -179,7 +179,7 @@ def _and_none(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _variants(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
-    """The aim's values, in a job; `there` is an `interp.tracing.remote.views.Views`."""
+    """The aim's values, in a job; `there` is an `interp.tracing.remote.job_passes.Views`."""
     n, columns, added, hidden = job["n"], job["columns"], job["added"], job["hidden"]
     there.repeat(n)
     left, busy = None, {*hidden, *added, *(i + 1 for i in added)}
