@@ -45,8 +45,8 @@ from interp.tracing.passes.run import (
 from interp.tracing.passes.second_stream import combination, second_inputs
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.reads import Experts, Read
-from interp.tracing.sample_selection import for_samples
 from interp.tracing.sparse_coding.feature_edits import FeatureEdit
+from interp.tracing.values import for_samples
 from interp.tracing.vision.work import VisionWork, make_vision_work
 from interp.tracing.wrapped_model import WrappedModel
 

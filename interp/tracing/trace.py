@@ -34,8 +34,8 @@ from interp.tracing.passes.prefix_pass import Samples
 from interp.tracing.passes.run import Generation, Outcome
 from interp.tracing.reads import Read
 from interp.tracing.reasoning.thoughts import Said, Stages, check_stages, make_stages, said_by
-from interp.tracing.sample_selection import for_samples
 from interp.tracing.trace_records import array_line, sample_parts, sample_record, trace_html, trace_lines
+from interp.tracing.values import for_samples
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["SampleTrace", "Trace", "answers", "load_trace", "trace"]
