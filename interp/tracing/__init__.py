@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.tracing.ablation import AblateHeads
+    from interp.tracing.activation_edits import AblateHeads, AddResidual, PatchResidual, PatchRows
     from interp.tracing.cost import Cost
     from interp.tracing.derived.feature_activations import FeatureActivations
     from interp.tracing.derived.feature_fidelity import FeatureFidelity
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from interp.tracing.model import Mllm
     from interp.tracing.passes.contrast import ClinicalContrast, Contrast, NoisedImage
     from interp.tracing.passes.decoding import Decoding
-    from interp.tracing.patches import PatchResidual, PatchRows
     from interp.tracing.prefix import Prefix, Prefixes
     from interp.tracing.reads import Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
     from interp.tracing.sparse_coding.feature_edits import AblateFeature, ClampFeature, ReconstructResidual
-    from interp.tracing.steering import AddResidual
     from interp.tracing.target import Scores
     from interp.tracing.trace import SampleTrace, Trace, load_trace
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.tracing.ablation import AblateHeads
+from interp.tracing.activation_edits import AblateHeads
 from interp.tracing.attention.call import AttentionFunction, Call
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.errors import EditError
 from interp.inputs.tokens import TokenMap
-from interp.tracing.ablation import AblateHeads
+from interp.tracing.activation_edits import AblateHeads
 from interp.tracing.encoding.padding import Layout
 from interp.tracing.layers.decoder_layers import Decoder, Shape
 from interp.tracing.layers.request import HeadAblation, LayerValues
