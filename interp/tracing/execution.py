@@ -17,8 +17,8 @@ from interp.errors import EditError, ModelError, PromptError, ServerError, SiteE
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import Word
 from interp.tracing.attention.call import LayerWork
+from interp.tracing.attention.delta_work import DeltaWork
 from interp.tracing.cost import Meter
-from interp.tracing.delta.work import DeltaWork
 from interp.tracing.edits import AttentionEdit, Edit, check_edits
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.padding import Layout

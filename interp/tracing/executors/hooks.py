@@ -26,8 +26,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from interp.errors import ModelError, SiteError
 from interp.models.repairs import repair
 from interp.tracing.attention.call import AttentionFunction, Call
+from interp.tracing.attention.delta_work import tapped
 from interp.tracing.attention.functions import registered, set_work
-from interp.tracing.delta.work import tapped
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.padding import Layout
 from interp.tracing.encoding.processed_images import ProcessedImages

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.tracing.attention.call import Call, LayerWork
-from interp.tracing.delta.work import DeltaWork, Rule, rule_name, rules
+from interp.tracing.attention.delta_work import DeltaWork, Rule, rule_name, rules
 from interp.tracing.executors.hooks import COLLECTOR
 from interp.tracing.layers.decoder_layers import mixer
 from interp.tracing.layers.experts import RouterWork

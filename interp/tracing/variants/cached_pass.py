@@ -21,9 +21,9 @@ from transformers import Cache
 
 from interp.errors import EditError, ModelError
 from interp.inputs.tokens import TokenMap
+from interp.tracing.attention.delta_work import ErasedTokens
 from interp.tracing.attention.shared_keys import HiddenCells, SharedKeys
 from interp.tracing.cost import Meter
-from interp.tracing.delta.work import ErasedTokens
 from interp.tracing.encoding.batch import PER_TOKEN, Batch
 from interp.tracing.layers.residual import side_by_side, stacked
 from interp.tracing.passes.non_finite import check_logits

@@ -24,6 +24,7 @@ from torch import Tensor
 
 __all__ = ["DeltaCall", "delta_weights"]
 
+
 CHUNK = 64
 """Tokens of one triangular system."""
 CHUNK_BYTES = 32 * 2**20

@@ -14,7 +14,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import SiteError
 from interp.tracing import Mllm, Rows, Site
-from interp.tracing.delta.rows import DeltaCall
+from interp.tracing.attention.delta_rows import DeltaCall
 from tests.tiny import uneven_samples as samples
 from tests.tracing.naive_delta import recurrence, written_out
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from interp.errors import ModelError
 from interp.tracing.attention.call import any_of
+from interp.tracing.attention.delta_rows import DeltaCall
 from interp.tracing.attention.shared_keys import HiddenCells
-from interp.tracing.delta.rows import DeltaCall
 from interp.tracing.layers.edit_cells import At, Change
 from interp.tracing.layers.layer_plan import Block, LayerPlan
 from interp.tracing.layers.recorder import Recorder
