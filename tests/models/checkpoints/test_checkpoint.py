@@ -11,8 +11,8 @@ import pytest
 
 import interp
 from interp.errors import ModelError
+from interp.models.checkpoints.checkpoint import check_source_files
 from interp.models.checkpoints.convert import convert
-from interp.models.checkpoints.source_files import check_source_files
 from interp.models.checkpoints.tensors import read_folder
 from tests.models.checkpoints import llava_cases
 from tests.models.checkpoints.written_vila_internvl import write_internvl
